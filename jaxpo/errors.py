@@ -1,0 +1,62 @@
+"""Errors that a user can act on. The command line prints their text without a traceback and exits with 2."""
+
+from __future__ import annotations
+
+
+class JaxpoError(Exception):
+    """Base of every error whose message is meant for the user: what is wrong, where, and what to do."""
+
+
+class ConfigError(JaxpoError):
+    """One or several mistakes in a configuration, shown together.
+
+    Attributes:
+      problems: one sentence per mistake, each naming the field and the remedy.
+    """
+
+    def __init__(self, problems: str | list[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        lines = "\n".join(f"  - {p}" for p in self.problems)
+        super().__init__(self.problems[0] if len(self.problems) == 1 else f"{len(self.problems)} problems:\n{lines}")
+
+
+class DataError(JaxpoError):
+    """A data file that cannot be used: names the file, the row, the field and the remedy."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: object = None,
+        row: int | None = None,
+        field: str | None = None,
+        remedy: str | None = None,
+    ):
+        where = ", ".join(
+            part
+            for part in (
+                str(file) if file is not None else "",
+                f"row {row}" if row is not None else "",
+                f"field {field!r}" if field is not None else "",
+            )
+            if part
+        )
+        text = f"{where}: {message}" if where else message
+        super().__init__(f"{text} {remedy}" if remedy else text)
+        self.file, self.row, self.field, self.remedy = file, row, field, remedy
+
+
+class CheckpointError(JaxpoError):
+    """A checkpoint or weight file that is missing, incomplete, foreign, or does not fit the model."""
+
+
+class BackendError(JaxpoError):
+    """A named implementation that this platform or installation does not offer."""
+
+
+class RunError(JaxpoError):
+    """A run directory that cannot be used as asked: locked, or made from another configuration or data."""
+
+
+class NonFiniteError(JaxpoError):
+    """Training met a non-finite loss or gradient; the offending batch was dumped."""

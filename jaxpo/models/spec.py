@@ -1,0 +1,131 @@
+"""The parameter table: every parameter of a model declared once.
+
+Initialisation, sharding, optimiser masks, conversion, parameter counts and the abstract tree for a restore are all derived from a
+nested dict of `Param`, so that none of them can disagree with another.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+Init = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array is laid out on disk, as a pair of inverse numpy functions that only move data (bit-exact)."""
+
+    to_disk: Callable[[np.ndarray], np.ndarray]
+    from_disk: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+def _same(x: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+    return x
+
+
+def _transpose(x: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+    return x.T
+
+
+IDENTITY = Layout(_same, _same)
+# PyTorch's nn.Linear keeps [out, in]; jaxpo keeps [in, out] so that a forward is x @ w.
+TRANSPOSE = Layout(_transpose, _transpose)
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter.
+
+    Attributes:
+      shape: in memory.
+      axes: a logical axis name (or None) per dimension; `jaxpo.sharding` maps them to mesh axes.
+      init: `(key, shape, dtype) -> array`.
+      hf: tensor name in a Hugging Face checkpoint; None if it has no counterpart there.
+      layout: how memory and disk layouts correspond.
+      decay: whether weight decay applies.
+      muon: (reduction axes, output axes) for Muon; None keeps it on AdamW.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    init: Init
+    hf: str | None = None
+    layout: Layout = IDENTITY
+    decay: bool = True
+    muon: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.axes):
+            raise ValueError(f"{self.hf}: shape {self.shape} and axes {self.axes} differ in rank")
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+Table = Mapping[str, Any]
+"""Nested dict whose leaves are `Param`."""
+
+
+def is_param(x: object) -> bool:
+    """True for a leaf of a table."""
+    return isinstance(x, Param)
+
+
+def map_table(f: Callable[..., Any], table: Table, *trees: Tree) -> Tree:
+    """Apply `f` to every `Param` (and the matching leaves of `trees`), keeping the nesting."""
+    return jax.tree.map(f, table, *trees, is_leaf=is_param)
+
+
+def leaves(table: Table) -> Iterator[tuple[str, Param]]:
+    """Yield `("a/b/c", Param)` in a fixed order."""
+    for path, param in jax.tree_util.tree_flatten_with_path(table, is_leaf=is_param)[0]:
+        yield "/".join(str(k.key) for k in path), param
+
+
+def param_count(table: Table) -> int:
+    """Total number of values."""
+    return sum(p.size for _, p in leaves(table))
+
+
+def abstract_params(table: Table, dtype: Any = jnp.float32, shardings: Tree = None) -> Tree:
+    """The tree as `ShapeDtypeStruct`, with shardings when given; allocates nothing."""
+    if shardings is None:
+        return map_table(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), table)
+    return map_table(lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype, sharding=s), table, shardings)
+
+
+def init_params(table: Table, key: jax.Array, dtype: Any = jnp.float32) -> Tree:
+    """Draw every parameter from a key of its own, derived from its path: adding a parameter changes no other."""
+    named = dict(leaves(table))
+    drawn = {
+        name: p.init(jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF), p.shape, dtype)
+        for name, p in named.items()
+    }
+    treedef = jax.tree.structure(table, is_leaf=is_param)
+    return jax.tree.unflatten(treedef, list(drawn.values()))
+
+
+def normal(std: float) -> Init:
+    """Gaussian of mean 0 and the given standard deviation."""
+    return lambda key, shape, dtype: (std * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+
+
+def ones(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """All ones (norm weights)."""
+    return jnp.ones(shape, dtype)
+
+
+def zeros(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """All zeros (value heads)."""
+    return jnp.zeros(shape, dtype)

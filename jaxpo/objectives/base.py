@@ -1,0 +1,143 @@
+"""The contract between what a stage minimises and the step that minimises it.
+
+An objective is a value that holds pure functions. Denominators come first (`counts`, from the whole step's masks), so that the
+terms of microbatches and devices simply add; networks run in `encode`; `loss` sees small arrays only; carried method
+state changes once per optimiser step in `after`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from jaxpo.data.batch import Batch
+
+Tree = Any
+Counts = Mapping[str, Float[Array, ""]]
+
+
+@struct.dataclass
+class Mean:
+    """A metric reported as `total / count`; totals and counts of microbatches add."""
+
+    total: Array
+    count: Array
+
+    def merge(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.count + other.count)
+
+    def value(self) -> Array:
+        return self.total / jnp.maximum(self.count, 1e-30)
+
+
+@struct.dataclass
+class Max:
+    """A metric that keeps the largest value seen in a step."""
+
+    x: Array
+
+    def merge(self, other: Max) -> Max:
+        return Max(jnp.maximum(self.x, other.x))
+
+    def value(self) -> Array:
+        return self.x
+
+
+@struct.dataclass
+class Min:
+    """A metric that keeps the smallest value seen in a step."""
+
+    x: Array
+
+    def merge(self, other: Min) -> Min:
+        return Min(jnp.minimum(self.x, other.x))
+
+    def value(self) -> Array:
+        return self.x
+
+
+Metric = Mean | Max | Min
+
+
+def masked_mean(x: Array, where: Array) -> Mean:
+    """Mean over the entries where the condition holds; empty gives 0 / 0, reported as 0 with count 0."""
+    keep = where.astype(jnp.float32)
+    return Mean(jnp.sum(jnp.where(where, x, 0.0).astype(jnp.float32)), jnp.sum(keep))
+
+
+def merge_metrics(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metric]:
+    """Combine the metrics of two microbatches, name by name."""
+    return {name: a[name].merge(b[name]) for name in a}  # type: ignore[arg-type]
+
+
+@struct.dataclass
+class Out:
+    """What `Objective.loss` returns.
+
+    Attributes:
+      loss: scalar, already divided by the step's counts: the terms of microbatches add up to the step's loss.
+      metrics: name -> Mean, Max or Min, under TRL's names.
+      stats: pytree of arrays that add over microbatches; handed to `after`.
+    """
+
+    loss: Float[Array, ""]
+    metrics: dict[str, Any]
+    stats: Tree
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective requires of the data and of the run; checked before any model is built.
+
+    Attributes:
+      roles: segment roles every example must have ("chosen", "rejected"; "candidate"; "completion"; "text").
+      columns: per-example columns ("margin", "annotator", "scores", "label", ...).
+      reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
+        itself, because a term runs over the vocabulary of both models: cannot be cached).
+      extra: names of extra parameter groups under `params` ("value").
+    """
+
+    roles: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    reference: Literal["none", "logps", "vocab"] = "none"
+    extra: tuple[str, ...] = ()
+
+
+def no_carry() -> Tree:
+    return {}
+
+
+def keep_carry(carry: Tree, stats: Tree) -> Tree:
+    return carry
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a stage minimises.
+
+    Attributes:
+      name: for messages and metrics.
+      counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step.
+      encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the features has the
+        example axis N (or the row axis R) first, so that microbatches can be joined again.
+      loss: `(features, batch, carry, counts) -> Out`: arrays only.
+      after: `(carry, stats) -> carry`, once per optimiser step.
+      init_carry: `() -> carry`.
+      needs: what data and run must offer.
+      coupled: the loss couples examples; the step then evaluates it once on the features of the whole step.
+    """
+
+    name: str
+    counts: Callable[[Batch], dict[str, Array]]
+    encode: Callable[[Tree, Tree, Batch, jax.Array], Tree]
+    loss: Callable[[Tree, Batch, Tree, Counts], Out]
+    after: Callable[[Tree, Tree], Tree] = keep_carry
+    init_carry: Callable[[], Tree] = no_carry
+    needs: Needs = field(default_factory=Needs)
+    coupled: bool = False

@@ -1,0 +1,213 @@
+"""Typed configuration of a run: frozen dataclasses only, no work.
+
+Field names are TRL's where the concept is TRL's. Importing this module imports no jax, so that `--help`, `explain` and a typo answer
+at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a stage's examples come from and how they are cut and packed.
+
+    Attributes:
+      train: JSONL, Parquet, text files or folders of them.
+      eval: held-out files of the same type; empty = no evaluation.
+      max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
+      row_length: tokens per packed row (>= max_length).
+      truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair get the same
+        prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
+      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
+      shuffle: a new order each epoch.
+      block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
+      packing: "best_fit", or "none" for one segment per row.
+    """
+
+    train: tuple[str, ...] = ()
+    eval: tuple[str, ...] = ()
+    max_length: int = 1024
+    row_length: int = 1024
+    truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
+    train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
+    shuffle: bool = True
+    block_rows: int | None = None
+    packing: Literal["best_fit", "none"] = "best_fit"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its learning-rate schedule.
+
+    Attributes:
+      lr_scheduler_type: "wsd" (warm-up, stable, linear decay over the last `decay_ratio`), "cosine", "linear", "constant".
+      learning_rate: peak.
+      final_learning_rate: at the last step.
+    """
+
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 0.0
+    lr_scheduler_type: Literal["wsd", "cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
+    decay_ratio: float = 0.2
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every trained stage has; subclasses say what is minimised.
+
+    Attributes:
+      name: directory and report section; unique in a recipe.
+      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, or a checkpoint directory.
+      rows_per_step: packed rows per optimiser step over all devices.
+      gradient_accumulation_steps: microbatches per step.
+      max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count padding-free row slots).
+      eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
+      save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
+    """
+
+    name: str = "stage"
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    init_from: str = "previous"
+    rows_per_step: int = 8
+    gradient_accumulation_steps: int = 1
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    num_train_epochs: float | None = None
+    eval_steps: int = 0
+    eval_rows: int = 64
+    logging_steps: int = 1
+    save_steps: int = 0
+    save_total_limit: int = 2
+    metric_for_best_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Pretrain(Stage):
+    """Next-token prediction on packed documents."""
+
+    name: str = "pretrain"
+
+
+@dataclass(frozen=True)
+class SFT(Stage):
+    """Next-token prediction on the supervised tokens of conversations or prompt-completion rows."""
+
+    name: str = "sft"
+
+
+@dataclass(frozen=True)
+class Preference(Stage):
+    """Preference optimisation with any method of `jaxpo.losses`.
+
+    Attributes:
+      loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line `--stage.loss NAME`.
+      precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in every step.
+    """
+
+    name: str = "preference"
+    loss: Any = None
+    precompute_ref_log_probs: bool = True
+
+
+@dataclass(frozen=True)
+class Reward(Stage):
+    """Bradley-Terry reward model with a value head at each response's last token.
+
+    Attributes:
+      center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off.
+    """
+
+    name: str = "reward"
+    center_rewards_coefficient: float | None = None
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Weighted soup of earlier stages: theta = sum_i w_i theta_i with sum w_i = 1. A stage of zero steps."""
+
+    name: str = "merge"
+    models: tuple[str, ...] = ()
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Sizes of the mesh axes; -1 for at most one of them = all remaining devices.
+
+    Attributes:
+      rules: overrides of the logical-axis rules, as (logical axis, mesh axis or None) pairs.
+    """
+
+    replica: int = 1
+    fsdp: int = -1
+    expert: int = 1
+    sequence: int = 1
+    tensor: int = 1
+    rules: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the networks are evaluated; changes speed and memory, not what is computed.
+
+    Attributes:
+      dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.
+      remat: "none", "full" (recompute each layer), "dots" (keep matrix products).
+      attention: implementation name; None = the best this platform has.
+      head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "full", "dots"] = "none"
+    attention: str | None = None
+    head_chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A `tokenizer.json` to use, or what to train one on.
+
+    Attributes:
+      path: existing tokenizer.json (or a folder holding it); None = train.
+      train_on: text, JSONL or Parquet files.
+      vocab_size: total, special tokens included.
+    """
+
+    path: str | None = None
+    train_on: tuple[str, ...] = ()
+    vocab_size: int = 4096
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe: a model, a tokenizer, and a tuple of stages, each starting from the one before.
+
+    Attributes:
+      model: preset name (`nano`, `lfm2_350m`, ...) or a model configuration.
+      model_from: Hugging Face safetensors folder or jaxpo checkpoint with initial weights; None = random.
+      export: write an HF checkpoint of the last stage's model to `export/` and verify it.
+      prompts: user turns answered at the end of each stage, shown in the report.
+    """
+
+    name: str = "run"
+    output_dir: str = "runs"
+    seed: int = 0
+    model: Any = "nano"
+    model_from: str | None = None
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    stages: tuple[Any, ...] = ()
+    mesh: Mesh = field(default_factory=Mesh)
+    compute: Compute = field(default_factory=Compute)
+    export: bool = True
+    prompts: tuple[str, ...] = ()
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()

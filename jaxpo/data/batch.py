@@ -21,14 +21,16 @@ from jaxtyping import Array, Bool, Float, Int
 class Batch:
     """One optimiser step's worth (or one microbatch) of packed rows.
 
-    Axes: R rows = blocks * block_rows; S positions; M slots per row; N examples = blocks * examples per block; K list length.
+    Axes: R rows = blocks * block_rows; S positions; M slots per row; N examples = blocks * examples per block; K list
+    length.
 
     Attributes:
       tokens: `[R, S]` token ids; anything at padding.
       segment_ids: `[R, S]`; 0 is padding, 1..M are the row's segments, each contiguous.
       positions: `[R, S]` counted from 0 at each segment start.
       masks: name -> bool `[R, S]` in *target* coordinates: True at position s says that token s is of that kind.
-        "completion" are the supervised tokens, "prompt" the tokens before them. First tokens of a segment are never True.
+        "completion" are the supervised tokens, "prompt" the others. The first token of a segment has no predecessor and
+        is never True.
       per_token: name -> `[R, S]` in target coordinates (for example "ref_logps").
       per_segment: name -> `[R, M]`.
       per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...).
@@ -102,7 +104,7 @@ def unpack(x: Float[Array, "R S"], batch: Batch) -> Float[Array, "R M T"]:
 
 
 def take(y: Float[Array, "R M ..."], role: Int[Array, "N ..."], batch: Batch) -> Array:
-    """Read a per-segment array through a role table: `[R, M, ...], [N] or [N, K] -> [N, ...] or [N, K, ...]`, 0 where absent."""
+    """Read a per-segment array through a role table: `[R, M, ...] -> [N, ...]` or `[N, K, ...]`, 0 where absent."""
     per_block = y.reshape(batch.blocks, batch.block_rows * batch.slots, *y.shape[2:])
     index = role.reshape(batch.blocks, -1)
     picked = jax.vmap(lambda values, i: values[jnp.maximum(i, 0)])(per_block, index)

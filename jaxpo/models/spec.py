@@ -1,7 +1,7 @@
 """The parameter table: every parameter of a model declared once.
 
-Initialisation, sharding, optimiser masks, conversion, parameter counts and the abstract tree for a restore are all derived from a
-nested dict of `Param`, so that none of them can disagree with another.
+Initialisation, sharding, optimiser masks, conversion, parameter counts and the abstract tree for a restore are all
+derived from a nested dict of `Param`, so that none of them can disagree with another.
 """
 
 from __future__ import annotations

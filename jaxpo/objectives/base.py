@@ -1,15 +1,15 @@
 """The contract between what a stage minimises and the step that minimises it.
 
-An objective is a value that holds pure functions. Denominators come first (`counts`, from the whole step's masks), so that the
-terms of microbatches and devices simply add; networks run in `encode`; `loss` sees small arrays only; carried method
-state changes once per optimiser step in `after`.
+An objective is a value that holds pure functions. Denominators come first (`counts`, from the whole step's masks), so
+that the terms of microbatches and devices simply add; networks run in `encode`; `loss` sees small arrays only; carried
+method state changes once per optimiser step in `after`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from jaxpo.data.batch import Batch
+from jaxpo.objectives.needs import Needs
 
 Tree = Any
 Counts = Mapping[str, Float[Array, ""]]
@@ -91,24 +92,6 @@ class Out:
     stats: Tree
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What an objective requires of the data and of the run; checked before any model is built.
-
-    Attributes:
-      roles: segment roles every example must have ("chosen", "rejected"; "candidate"; "completion"; "text").
-      columns: per-example columns ("margin", "annotator", "scores", "label", ...).
-      reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
-        itself, because a term runs over the vocabulary of both models: cannot be cached).
-      extra: names of extra parameter groups under `params` ("value").
-    """
-
-    roles: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    reference: Literal["none", "logps", "vocab"] = "none"
-    extra: tuple[str, ...] = ()
-
-
 def no_carry() -> Tree:
     return {}
 
@@ -124,8 +107,8 @@ class Objective:
     Attributes:
       name: for messages and metrics.
       counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step.
-      encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the features has the
-        example axis N (or the row axis R) first, so that microbatches can be joined again.
+      encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the
+        features has the example axis N (or the row axis R) first, so that microbatches can be joined again.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.
       after: `(carry, stats) -> carry`, once per optimiser step.
       init_carry: `() -> carry`.

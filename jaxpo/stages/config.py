@@ -1,7 +1,7 @@
 """Typed configuration of a run: frozen dataclasses only, no work.
 
-Field names are TRL's where the concept is TRL's. Importing this module imports no jax, so that `--help`, `explain` and a typo answer
-at once.
+Field names are TRL's where the concept is TRL's. Importing this module imports no jax, so that `--help`, `explain` and
+a typo answer at once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Data:
       eval: held-out files of the same type; empty = no evaluation.
       max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
       row_length: tokens per packed row (>= max_length).
-      truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair get the same
-        prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
+      truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
+        get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
       train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
       shuffle: a new order each epoch.
       block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
@@ -43,7 +43,8 @@ class Optimizer:
     """AdamW and its learning-rate schedule.
 
     Attributes:
-      lr_scheduler_type: "wsd" (warm-up, stable, linear decay over the last `decay_ratio`), "cosine", "linear", "constant".
+      lr_scheduler_type: "wsd" (warm-up, stable, linear decay over the last `decay_ratio`), "cosine", "linear",
+        "constant".
       learning_rate: peak.
       final_learning_rate: at the last step.
     """
@@ -66,7 +67,8 @@ class Stage:
 
     Attributes:
       name: directory and report section; unique in a recipe.
-      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, or a checkpoint directory.
+      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, or a checkpoint
+        directory.
       rows_per_step: packed rows per optimiser step over all devices.
       gradient_accumulation_steps: microbatches per step.
       max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count padding-free row slots).
@@ -110,8 +112,10 @@ class Preference(Stage):
     """Preference optimisation with any method of `jaxpo.losses`.
 
     Attributes:
-      loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line `--stage.loss NAME`.
-      precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in every step.
+      loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line
+        `--stage.loss NAME`.
+      precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in
+        every step.
     """
 
     name: str = "preference"
@@ -195,8 +199,12 @@ class Run:
     Attributes:
       model: preset name (`nano`, `lfm2_350m`, ...) or a model configuration.
       model_from: Hugging Face safetensors folder or jaxpo checkpoint with initial weights; None = random.
+      corpus: a frozen dataclass with `build(directory)` that makes the run's own data files; `Data` and `Tokenizer` name
+        them as "corpus:FILE". None = the files exist already.
       export: write an HF checkpoint of the last stage's model to `export/` and verify it.
       prompts: user turns answered at the end of each stage, shown in the report.
+      probes: frozen dataclasses with `measure(context) -> {name: number or Measurement}`, run on the initial model and
+        after every stage; results go to `summary.json` and the report.
     """
 
     name: str = "run"
@@ -204,10 +212,12 @@ class Run:
     seed: int = 0
     model: Any = "nano"
     model_from: str | None = None
+    corpus: Any = None
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     stages: tuple[Any, ...] = ()
     mesh: Mesh = field(default_factory=Mesh)
     compute: Compute = field(default_factory=Compute)
     export: bool = True
     prompts: tuple[str, ...] = ()
+    probes: tuple[Any, ...] = ()
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -15,8 +15,8 @@ class State:
 
     Attributes:
       step: optimiser steps taken, int32.
-      rows_seen: packed rows consumed: the data position, independent of batch size and host count. int32 limbs are avoided
-        by counting rows, not tokens.
+      rows_seen: packed rows consumed: the data position, independent of batch size and host count; rows rather than
+        tokens, so that int32 lasts.
       params: {"model": ..., "value": ..., ...}: one nested dict per parameter table.
       opt_state: optax state.
       ema: moving average of the parameters, or None.

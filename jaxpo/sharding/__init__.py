@@ -1,0 +1,27 @@
+"""Meshes, logical-axis rules, and the one call that models use to say where an activation lives."""
+
+from jaxpo.sharding.mesh import AXES, BATCH_AXES, make_mesh
+from jaxpo.sharding.rules import (
+    RULES,
+    batch_sharding,
+    constrain,
+    current_mesh,
+    param_shardings,
+    replicated,
+    spec_for,
+    use_mesh,
+)
+
+__all__ = [
+    "AXES",
+    "BATCH_AXES",
+    "RULES",
+    "batch_sharding",
+    "constrain",
+    "current_mesh",
+    "make_mesh",
+    "param_shardings",
+    "replicated",
+    "spec_for",
+    "use_mesh",
+]

@@ -1,0 +1,120 @@
+"""Logical axis names to mesh axes, as data: a model names what a dimension is, a rule says where it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from jaxpo.errors import ConfigError
+from jaxpo.models.spec import Param, Table, leaves, map_table
+from jaxpo.sharding.mesh import BATCH_AXES
+
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+RULES: Rules = {
+    # parameters
+    "vocab": "tensor",
+    "embed": ("fsdp", "expert"),
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "conv": "tensor",
+    "norm": None,
+    # activations
+    "batch": BATCH_AXES,
+    "sequence": "sequence",
+    "embed_act": None,
+    "mlp_act": "tensor",
+    "heads_act": "tensor",
+    "kv_heads_act": "tensor",
+    "conv_act": "tensor",
+    "vocab_act": "tensor",
+}
+
+_active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", default=None)
+
+
+@contextmanager
+def use_mesh(mesh: Mesh | None, rules: Rules | None = None) -> Iterator[None]:
+    """Trace and run under `mesh`; without one, `constrain` is the identity."""
+    if mesh is None:
+        yield
+        return
+    token = _active.set((mesh, {**RULES, **(rules or {})}))
+    try:
+        with jax.set_mesh(mesh):
+            yield
+    finally:
+        _active.reset(token)
+
+
+def current_mesh() -> Mesh | None:
+    """The mesh of the enclosing `use_mesh`, if any."""
+    active = _active.get()
+    return None if active is None else active[0]
+
+
+def _axis_size(mesh: Mesh, axis: str | tuple[str, ...] | None) -> int:
+    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+    size = 1
+    for name in names:
+        size *= mesh.shape[name]
+    return size
+
+
+def spec_for(axes: tuple[str | None, ...], rules: Rules) -> PartitionSpec:
+    """The partition of an array whose dimensions carry these logical names; ConfigError for a name without a rule."""
+    unknown = [a for a in axes if a is not None and a not in rules]
+    if unknown:
+        raise ConfigError(f"no sharding rule for logical axes {unknown}; known: {sorted(rules)}")
+    return PartitionSpec(*(None if a is None else rules[a] for a in axes))
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Say where an activation lives: `x` with one logical axis name (or None) per dimension.
+
+    A dimension that the mesh axes do not divide is left to the compiler, which is a matter of speed only.
+    """
+    active = _active.get()
+    if active is None:
+        return x
+    mesh, rules = active
+    spec = spec_for(axes, rules)
+    fitting = [a if n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*fitting)))
+
+
+def param_shardings(table: Table, mesh: Mesh, rules: Rules | None = None) -> Any:
+    """`NamedSharding` of every parameter; ConfigError lists the dimensions that the mesh does not divide."""
+    rules = {**RULES, **(rules or {})}
+    problems = []
+    for name, param in leaves(table):
+        for size, logical, axis in zip(param.shape, param.axes, spec_for(param.axes, rules), strict=True):
+            if size % _axis_size(mesh, axis):
+                problems.append(
+                    f"{name}: dimension {logical!r} of size {size} is not divisible by mesh axes {axis} "
+                    f"({_axis_size(mesh, axis)} devices); change the mesh or set the rule {logical!r} to None"
+                )
+    if problems:
+        raise ConfigError(problems)
+
+    def sharding(param: Param) -> NamedSharding:
+        return NamedSharding(mesh, spec_for(param.axes, rules))
+
+    return map_table(sharding, table)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis (rows or examples) spread over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())

@@ -33,6 +33,9 @@ class Mean:
     def merge(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.count + other.count)
 
+    def empty(self) -> Mean:
+        return Mean(jnp.zeros_like(self.total), jnp.zeros_like(self.count))
+
     def value(self) -> Array:
         return self.total / jnp.maximum(self.count, 1e-30)
 
@@ -46,6 +49,9 @@ class Max:
     def merge(self, other: Max) -> Max:
         return Max(jnp.maximum(self.x, other.x))
 
+    def empty(self) -> Max:
+        return Max(jnp.full_like(self.x, -jnp.inf))
+
     def value(self) -> Array:
         return self.x
 
@@ -58,6 +64,9 @@ class Min:
 
     def merge(self, other: Min) -> Min:
         return Min(jnp.minimum(self.x, other.x))
+
+    def empty(self) -> Min:
+        return Min(jnp.full_like(self.x, jnp.inf))
 
     def value(self) -> Array:
         return self.x
@@ -91,6 +100,16 @@ class Out:
     metrics: dict[str, Any]
     stats: Tree
 
+    def merge(self, other: Out) -> Out:
+        """Add the terms of another microbatch."""
+        stats = jax.tree.map(jnp.add, self.stats, other.stats)
+        return Out(self.loss + other.loss, merge_metrics(self.metrics, other.metrics), stats)
+
+    def empty(self) -> Out:
+        """The neutral element of `merge`, shaped like this one."""
+        metrics = {name: metric.empty() for name, metric in self.metrics.items()}
+        return Out(jnp.zeros_like(self.loss), metrics, jax.tree.map(jnp.zeros_like, self.stats))
+
 
 def no_carry() -> Tree:
     return {}
@@ -106,7 +125,8 @@ class Objective:
 
     Attributes:
       name: for messages and metrics.
-      counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step.
+      counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step; the first one weighs a batch
+        when the losses of an evaluation set are averaged.
       encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the
         features has the example axis N (or the row axis R) first, so that microbatches can be joined again.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.

@@ -1,0 +1,119 @@
+"""How objectives run a language model on a packed batch.
+
+All per-token results are in *target* coordinates: entry s scores token s given the tokens before it in its segment, and
+is 0 at the first token of a segment and at padding. The shift by one is cut at segment borders here, once, for every
+objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxpo.data.batch import Batch
+from jaxpo.losses import vocab
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import forward, unembedding
+from jaxpo.ops.head import map_vocab
+
+Tree = Any
+
+
+class TokenStats(NamedTuple):
+    """Per-token quantities, float32 `[R, S]`, target coordinates.
+
+    Attributes:
+      logps: log p(token s | earlier tokens of its segment), nats.
+      entropy: of the predictive distribution, nats; carries no gradient.
+      correct: 1 where the token is the argmax; carries no gradient.
+    """
+
+    logps: Float[Array, "R S"]
+    entropy: Float[Array, "R S"]
+    correct: Float[Array, "R S"]
+
+
+def has_predecessor(batch: Batch) -> Bool[Array, "R S"]:
+    """True at tokens that continue a segment: those that can be scored."""
+    same = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
+    return jnp.pad(same & (batch.segment_ids[:, 1:] > 0), ((0, 0), (1, 0)))
+
+
+def next_tokens(batch: Batch) -> Array:
+    """`[R, S]`: the token after each position (0 after the last)."""
+    return jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+
+
+def to_targets(x: Float[Array, "R S"], batch: Batch) -> Float[Array, "R S"]:
+    """Move predictions made at position s - 1 to the token s that they are about; 0 where there is none."""
+    shifted = jnp.pad(x[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(has_predecessor(batch), shifted, 0.0)
+
+
+def _stats(logits: Array, targets: Array) -> TokenStats:
+    frozen = jax.lax.stop_gradient(logits)
+    return TokenStats(vocab.log_prob(logits, targets), vocab.entropy(frozen), vocab.is_argmax(frozen, targets))
+
+
+def _stats_and_kl(policy: Array, reference: Array, targets: Array) -> tuple[TokenStats, Array, Array]:
+    kl = vocab.kl_divergence(reference, policy)
+    return _stats(policy, targets), vocab.log_prob(reference, targets), kl
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model configuration together with how it is evaluated; the parameters come with every call.
+
+    Attributes:
+      config: architecture.
+      dtype: compute dtype ("float32" or "bfloat16"); log-probs are float32 either way.
+      remat, attention: passed to the backbone.
+      head_chunk: positions per vocabulary-head chunk; None chooses.
+    """
+
+    config: LFM2Config
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str | None = None
+    head_chunk: int | None = None
+
+    def hidden(self, params: Tree, batch: Batch) -> Float[Array, "R S D"]:
+        """Final hidden states (after the last norm)."""
+        hidden, _ = forward(
+            params,
+            batch.tokens,
+            batch.segment_ids,
+            batch.positions,
+            config=self.config,
+            dtype=jnp.dtype(self.dtype),
+            max_segment=batch.max_segment,
+            remat=self.remat,
+            attention=self.attention,
+        )
+        return hidden
+
+    def token_stats(self, params: Tree, batch: Batch) -> TokenStats:
+        """Log-prob, entropy and argmax accuracy of every token."""
+        streams = ((unembedding(params), self.hidden(params, batch)),)
+        stats = map_vocab(_stats, streams, next_tokens(batch), chunk=self.head_chunk)
+        return TokenStats(*(to_targets(x, batch) for x in stats))
+
+    def logps(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
+        """Log-prob of every token, alone: cheaper than `token_stats` where only these are wanted."""
+        streams = ((unembedding(params), self.hidden(params, batch)),)
+        return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
+
+    def token_stats_and_kl(self, params: Tree, reference: Tree, batch: Batch) -> tuple[TokenStats, Array, Array]:
+        """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference."""
+        frozen = jax.lax.stop_gradient(reference)
+        streams = (
+            (unembedding(params), self.hidden(params, batch)),
+            (unembedding(frozen), jax.lax.stop_gradient(self.hidden(frozen, batch))),
+        )
+        stats, ref_logps, kl = map_vocab(_stats_and_kl, streams, next_tokens(batch), chunk=self.head_chunk)
+        stats = TokenStats(*(to_targets(x, batch) for x in stats))
+        return stats, to_targets(ref_logps, batch), to_targets(kl, batch)

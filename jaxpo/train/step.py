@@ -1,0 +1,162 @@
+"""The training step: one for every stage, coupled or not, on one device or many.
+
+Denominators are counted over the whole step before any forward pass, so the gradients of microbatches simply add. A
+coupled objective (one whose loss mixes examples: sorts, in-batch statistics) cannot be cut into microbatches that way;
+its networks run without gradient first, its loss once on the features of the whole step, and the cotangents go back
+through one vector-Jacobian product per microbatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from jaxpo.data.batch import Batch, join_leading, split_leading
+from jaxpo.objectives.base import Mean, Metric, Objective, Out
+from jaxpo.sharding import current_mesh
+from jaxpo.train.state import State
+
+Tree = Any
+Step = Callable[[State, Tree, Batch], tuple[State, dict[str, Metric]]]
+
+
+def make_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    microbatches: int = 1,
+) -> Step:
+    """Build `step(state, frozen, batch) -> (state, metrics)`, pure and ready for `jax.jit(..., donate_argnums=0)`.
+
+    The update is gated on a finite loss and gradient norm: otherwise parameters, optimiser state and carry stay as they
+    were and the metric `skipped` is 1. `grad_norm` is the norm of the accumulated gradient before clipping.
+    """
+    gradients = coupled_gradients if objective.coupled else added_gradients
+
+    def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, dict[str, Metric]]:
+        rng = jax.random.fold_in(state.rng, state.step)
+        counts = objective.counts(batch)
+        out, grads = gradients(objective, state.params, frozen, batch, state.carry, counts, rng, microbatches)
+        norm = optax.global_norm(grads)
+        ok = jnp.isfinite(out.loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        carry = objective.after(state.carry, out.stats)
+        params, opt_state, carry = jax.tree.map(
+            lambda new, old: jnp.where(ok, new, old),
+            (params, opt_state, carry),
+            (state.params, state.opt_state, state.carry),
+        )
+        one = jnp.ones((), jnp.float32)
+        metrics = out.metrics | {
+            "loss": Mean(out.loss, one),
+            "grad_norm": Mean(norm, one),
+            "learning_rate": Mean(jnp.asarray(schedule(state.step), jnp.float32), one),
+            "skipped": Mean(1.0 - ok.astype(jnp.float32), one),
+        }
+        state = state.replace(
+            step=state.step + 1,
+            rows_seen=state.rows_seen + batch.tokens.shape[0],
+            params=params,
+            opt_state=opt_state,
+            carry=carry,
+        )
+        return state, metrics
+
+    return step
+
+
+def added_gradients(
+    objective: Objective, params: Tree, frozen: Tree, batch: Batch, carry: Tree, counts: Tree, rng: Array, parts: int
+) -> tuple[Out, Tree]:
+    """Loss terms and gradients of the microbatches, added up in a scan."""
+
+    def value(params: Tree, micro: Batch) -> tuple[Array, Out]:
+        out = objective.loss(objective.encode(params, frozen, micro, rng), micro, carry, counts)
+        return out.loss, out
+
+    grad = jax.grad(value, has_aux=True)
+    if parts == 1:
+        grads, out = grad(params, batch)
+        return out, grads
+
+    def add(total: tuple[Out, Tree], micro: Batch) -> tuple[tuple[Out, Tree], None]:
+        grads, out = grad(params, micro)
+        return (total[0].merge(out), jax.tree.map(jnp.add, total[1], grads)), None
+
+    micros = batch.split(parts)
+    _, shape = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], micros))
+    start = (shape.empty(), jax.tree.map(jnp.zeros_like, params))
+    (out, grads), _ = jax.lax.scan(add, start, micros)
+    return out, grads
+
+
+def coupled_gradients(
+    objective: Objective, params: Tree, frozen: Tree, batch: Batch, carry: Tree, counts: Tree, rng: Array, parts: int
+) -> tuple[Out, Tree]:
+    """The loss once on the features of the whole step, then one vector-Jacobian product of `encode` per microbatch."""
+    micros = batch.split(parts)
+
+    def encode(params: Tree, micro: Batch) -> tuple[list[Array], Tree]:
+        return _partition(objective.encode(params, frozen, micro, rng))
+
+    _, stacked = jax.lax.scan(lambda _, micro: (None, encode(params, micro)), None, micros)
+    real, other = jax.tree.map(lambda x: _everywhere(join_leading(x, batch.blocks)), stacked)
+
+    def loss(real: list[Array]) -> tuple[Array, Out]:
+        out = objective.loss(_combine(real, other), batch, carry, counts)
+        return out.loss, out
+
+    cotangents, out = jax.grad(loss, has_aux=True)(real)
+    pieces = jax.tree.map(lambda x: split_leading(x, batch.blocks, parts), cotangents)
+
+    def pull_back(total: Tree, piece: tuple[Batch, list[Array]]) -> tuple[Tree, None]:
+        micro, cotangent = piece
+        _, vjp = jax.vjp(lambda p: encode(p, micro)[0], params)
+        return jax.tree.map(jnp.add, total, vjp(cotangent)[0]), None
+
+    grads, _ = jax.lax.scan(pull_back, jax.tree.map(jnp.zeros_like, params), (micros, pieces))
+    return out, grads
+
+
+def _partition(features: Tree) -> tuple[list[Array], Tree]:
+    """Differentiable leaves as a list, and the tree with None in their places."""
+    leaves, treedef = jax.tree.flatten(features)
+    real = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+    rest = [None if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
+    return real, jax.tree.unflatten(treedef, rest)
+
+
+def _combine(real: list[Array], other: Tree) -> Tree:
+    """Inverse of `_partition`."""
+    left = iter(real)
+    return jax.tree.map(lambda x: next(left) if x is None else x, other, is_leaf=lambda x: x is None)
+
+
+def _everywhere(x: Array) -> Array:
+    """Replicate a feature, so that sorts and gathers over examples never meet a sharded axis."""
+    mesh = current_mesh()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec()))
+
+
+def make_eval(objective: Objective) -> Callable[[Tree, Tree, Tree, Batch, Array], tuple[Mean, dict[str, Metric]]]:
+    """Build `evaluate(params, carry, frozen, batch, rng) -> (loss, metrics)`, each a mergeable total and count.
+
+    The loss is weighted by the objective's first denominator, so that the batches of an evaluation set add up to the
+    loss of the whole set; a coupled objective couples within each batch.
+    """
+
+    def evaluate(params: Tree, carry: Tree, frozen: Tree, batch: Batch, rng: Array) -> tuple[Mean, dict[str, Metric]]:
+        counts = objective.counts(batch)
+        out = objective.loss(objective.encode(params, frozen, batch, rng), batch, carry, counts)
+        weight = next(iter(counts.values())).astype(jnp.float32)
+        return Mean(out.loss * weight, weight), out.metrics
+
+    return evaluate

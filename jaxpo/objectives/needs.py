@@ -1,0 +1,24 @@
+"""What a method asks of the data and of the run. Imports no jax: the catalogue and the configuration checks read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective requires of the data and of the run; checked before any model is built.
+
+    Attributes:
+      roles: segment roles every example must have ("chosen", "rejected"; "candidate"; "completion"; "text").
+      columns: per-example columns ("margin", "annotator", "scores", "label", ...).
+      reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
+        itself, because a term runs over the vocabulary of both models: cannot be cached).
+      extra: names of extra parameter groups under `params` ("value").
+    """
+
+    roles: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    reference: Literal["none", "logps", "vocab"] = "none"
+    extra: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """Terms over the vocabulary: logits `[..., V]` in, one float32 scalar per position out.
 
-They are what `jaxpo.ops.head.map_vocab` evaluates chunk by chunk, so that the logits of a batch never exist at once. Targets are
-picked by comparing with `arange(V)` rather than by a gather: the comparison fuses with the reduction and stays local when
-the vocabulary is sharded.
+They are what `jaxpo.ops.head.map_vocab` evaluates chunk by chunk, so that the logits of a batch never exist at once.
+Targets are picked by comparing with `arange(V)` rather than by a gather: the comparison fuses with the reduction and
+stays local when the vocabulary is sharded.
 """
 
 from __future__ import annotations

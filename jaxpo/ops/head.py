@@ -27,7 +27,7 @@ CHUNK_BUDGET_BYTES = 1 << 27
 
 
 def choose_chunk(rows: int, length: int, vocab: int, streams: int = 1, devices: int = 1) -> int:
-    """Positions per chunk: all of them when the logits fit `DENSE_BUDGET_BYTES`, else what fits `CHUNK_BUDGET_BYTES`."""
+    """Positions per chunk: all when the logits fit `DENSE_BUDGET_BYTES`, else what fits `CHUNK_BUDGET_BYTES`."""
     per_position = 4 * streams * vocab * max(rows // devices, 1)
     if per_position * length <= DENSE_BUDGET_BYTES:
         return length
@@ -43,7 +43,8 @@ def map_vocab(
 ) -> Tree:
     """Evaluate `term(logits_1, ..., per_token)` at every position: a pytree of float32 `[R, S]` (or `[R, S, k]`).
 
-    logits_i = hidden_i W_i^T, accumulated in float32; W_i is cast to the dtype of hidden_i at use, so its gradient is float32.
+    logits_i = hidden_i W_i^T, accumulated in float32; W_i is cast to the dtype of hidden_i at use, so its gradient is
+    float32.
 
     Args:
       term: pure function of the logits `[R, c, V]` of each stream and the matching slice of `per_token`.
@@ -104,8 +105,9 @@ def _sharded_scan(
 ) -> Tree:
     """Every batch shard scans its own rows: weights are gathered once before, their gradient is reduced once after.
 
-    Left to the partitioner, the loop would all-reduce a V x D gradient per chunk: a partial sum cannot be carried through
-    a loop. Marking the weights as varying *outside* the scan puts the one reduction into the transpose of that mark.
+    Left to the partitioner, the loop would all-reduce a V x D gradient per chunk: a partial sum cannot be carried
+    through a loop. Marking the weights as varying *outside* the scan puts the one reduction into the transpose of that
+    mark.
     """
     gathered = tuple(constrain(w, "vocab", None) for w in weights)
     rows = PartitionSpec(BATCH_AXES)

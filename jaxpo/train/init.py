@@ -1,0 +1,66 @@
+"""The first `State` of a stage, and the shardings of every leaf of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jaxpo.models.spec import Table, abstract_params
+from jaxpo.objectives.base import Objective
+from jaxpo.sharding import param_shardings, replicated
+from jaxpo.train.state import State
+
+Tree = Any
+
+
+def build_state(params: Tree, optimizer: optax.GradientTransformation, objective: Objective, rng: jax.Array) -> State:
+    """A state at step 0 around `params`."""
+    zero = jnp.zeros((), jnp.int32)
+    return State(zero, zero, params, optimizer.init(params), None, objective.init_carry(), rng)
+
+
+def abstract_state(
+    tables: Mapping[str, Table],
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    mesh: Mesh,
+    rules: Mapping[str, str | tuple[str, ...] | None] | None = None,
+) -> State:
+    """The state's shapes, dtypes and shardings, from the parameter tables alone.
+
+    Optimiser moments live where their parameters live; everything else is replicated.
+    """
+    shardings = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
+    params = {name: abstract_params(table, jnp.float32, shardings[name]) for name, table in tables.items()}
+    shapes = jax.eval_shape(lambda p: build_state(p, optimizer, objective, jax.random.key(0)), params)
+    everywhere = replicated(mesh)
+
+    def at(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, at, shapes.opt_state, shardings, transform_non_params=lambda x: at(x, everywhere)
+    )
+    rest = jax.tree.map(lambda x: at(x, everywhere), shapes)
+    return rest.replace(params=params, opt_state=opt_state)
+
+
+def init_state(
+    abstract: State, params: Tree, optimizer: optax.GradientTransformation, objective: Objective, seed: int
+) -> State:
+    """A state at step 0 with `params` placed as `abstract` says.
+
+    The parameters are copied: the training step donates its state, and the caller may still need its own.
+    """
+    placed = jax.tree.map(lambda x, a: jax.device_put(jnp.copy(x), a.sharding), params, abstract.params)
+    shardings = jax.tree.map(lambda a: a.sharding, abstract)
+
+    def build(params: Tree) -> State:
+        return build_state(params, optimizer, objective, jax.random.key(seed))
+
+    return jax.jit(build, out_shardings=shardings)(placed)

@@ -1,0 +1,172 @@
+"""LFM2's layers, for training and for generation: with a cache they continue, without one they start at the segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.ops.attention import attention, cached_attention
+from jaxpo.ops.conv import short_conv, short_conv_step
+from jaxpo.ops.linear import linear
+from jaxpo.ops.norm import rms_norm
+from jaxpo.ops.rope import Rope, apply_rope
+from jaxpo.sharding import constrain
+
+Tree = Any
+Tap = Callable[[str, Array], Any]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the columns of a packed batch stand.
+
+    Attributes:
+      segment_ids: `[R, S]`; 0 is padding.
+      rope: rotation angles of every position.
+      causal, max_segment, attention: see `jaxpo.ops.attention.attention`.
+    """
+
+    segment_ids: Int[Array, "R S"]
+    rope: Rope
+    causal: bool = True
+    max_segment: int | None = None
+    attention: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where new columns stand when each row continues a cached sequence of its own.
+
+    Attributes:
+      positions: `[B, s]`, position of each column in its row's sequence.
+      count: `[B]`, how many of the columns are real (the first ones).
+      rope: rotation angles of every position.
+    """
+
+    positions: Int[Array, "B s"]
+    count: Int[Array, "B"]
+    rope: Rope
+
+
+def conv_mixer(
+    params: Tree, x: Float[Array, "R S D"], where: Packed | Step, config: LFM2Config, cache: Tree
+) -> tuple[Float[Array, "R S D"], Tree]:
+    """Gated short convolution: `out_proj(C * conv(B * x))` with `(B, C, x) = in_proj(h)`."""
+    gates = constrain(linear(x, params["in_proj"]["weight"]), "batch", "sequence", None, "conv_act")
+    b, c, value = gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
+    u, kernel = b * value, params["conv"]["weight"]
+    if isinstance(where, Packed):
+        z = short_conv(u, kernel, where.segment_ids, causal=where.causal)
+    else:
+        z, columns = short_conv_step(u, kernel, cache["columns"], where.count)
+        cache = {"columns": columns.astype(cache["columns"].dtype)}
+    return linear(constrain(c * z, "batch", "sequence", "conv_act"), params["out_proj"]["weight"]), cache
+
+
+def attention_mixer(
+    params: Tree, x: Float[Array, "R S D"], where: Packed | Step, config: LFM2Config, cache: Tree
+) -> tuple[Float[Array, "R S D"], Tree]:
+    """Grouped-query attention; queries and keys are normalised per head, then rotated."""
+
+    def heads(name: str, axis: str) -> Array:
+        y = linear(x, params[name]["weight"])
+        return constrain(y.reshape(*x.shape[:2], -1, config.head_dim), "batch", "sequence", axis, None)
+
+    q, k, v = heads("q_proj", "heads_act"), heads("k_proj", "kv_heads_act"), heads("v_proj", "kv_heads_act")
+    q = apply_rope(rms_norm(q, params["q_layernorm"]["weight"], config.norm_eps), where.rope)
+    k = apply_rope(rms_norm(k, params["k_layernorm"]["weight"], config.norm_eps), where.rope)
+    if isinstance(where, Packed):
+        o = attention(
+            q,
+            k,
+            v,
+            where.segment_ids,
+            causal=where.causal,
+            max_segment=where.max_segment,
+            implementation=where.attention,
+        )
+    else:
+        cache = {"k": _write(cache["k"], k, where), "v": _write(cache["v"], v, where)}
+        o = cached_attention(q, cache["k"], cache["v"], where.positions)
+    o = constrain(o, "batch", "sequence", "heads_act", None)
+    return linear(o.reshape(*x.shape[:2], -1), params["out_proj"]["weight"]), cache
+
+
+def _write(store: Float[Array, "B T G h"], new: Float[Array, "B s G h"], where: Step) -> Float[Array, "B T G h"]:
+    """Put the real columns at their positions; the others fall outside and are dropped."""
+    real = jnp.arange(new.shape[1]) < where.count[:, None]
+    slot = jnp.where(real, where.positions, store.shape[1])
+    row = jnp.arange(new.shape[0])[:, None]
+    return store.at[row, slot].set(new.astype(store.dtype), mode="drop")
+
+
+def conv_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
+    """The last k-1 columns of `B * x`."""
+    return {"columns": jnp.zeros((batch, config.conv_kernel - 1, config.hidden_size), dtype)}
+
+
+def attention_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
+    """Keys (normalised and rotated) and values of every position."""
+    shape = (batch, length, config.num_key_value_heads, config.head_dim)
+    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """What a layer type is made of: the name of its subtree of parameters, its function, its empty cache."""
+
+    name: str
+    apply: Callable[[Tree, Array, Packed | Step, LFM2Config, Tree], tuple[Array, Tree]]
+    cache: Callable[[LFM2Config, int, int, Any], Tree]
+
+
+MIXERS: dict[str, Mixer] = {
+    "conv": Mixer("conv", conv_mixer, conv_cache),
+    "full_attention": Mixer("self_attn", attention_mixer, attention_cache),
+}
+
+
+def feed_forward(params: Tree, x: Float[Array, "R S D"]) -> Float[Array, "R S D"]:
+    """SwiGLU: `w2(silu(w1 x) * (w3 x))` (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
+    gate, up = linear(x, params["w1"]["weight"]), linear(x, params["w3"]["weight"])
+    hidden = constrain(jax.nn.silu(gate) * up, "batch", "sequence", "mlp_act")
+    return linear(hidden, params["w2"]["weight"])
+
+
+def layer(
+    params: Tree,
+    x: Float[Array, "R S D"],
+    where: Packed | Step,
+    *,
+    config: LFM2Config,
+    kind: str,
+    cache: Tree = None,
+    tap: Tap | None = None,
+    name: str = "",
+) -> tuple[Float[Array, "R S D"], Tree, dict[str, Any]]:
+    """`h = x + Mixer(operator_norm(x)); y = h + MLP(ffn_norm(h))`: returns y, the new cache, and what `tap` returned.
+
+    `tap` sees `{name}/mixer` and `{name}/feed_forward` (before they are added) and `{name}` (the layer's output).
+    """
+    mixer = MIXERS[kind]
+    normed = rms_norm(x, params["operator_norm"]["weight"], config.norm_eps)
+    mixed, cache = mixer.apply(params[mixer.name], normed, where, config, cache)
+    h = constrain(x + mixed, "batch", "sequence", "embed_act")
+    fed = feed_forward(params["feed_forward"], rms_norm(h, params["ffn_norm"]["weight"], config.norm_eps))
+    y = constrain(h + fed, "batch", "sequence", "embed_act")
+    tapped = {f"{name}/mixer": mixed, f"{name}/feed_forward": fed, name: y}
+    return y, cache, collect(tap, tapped)
+
+
+def collect(tap: Tap | None, tapped: dict[str, Array]) -> dict[str, Any]:
+    """What `tap` made of each named activation; entries for which it returned None are left out."""
+    if tap is None:
+        return {}
+    seen = {name: tap(name, x) for name, x in tapped.items()}
+    return {name: value for name, value in seen.items() if value is not None}

@@ -1,0 +1,110 @@
+"""Hyper-parameters of a dense LFM2 model (LFM2 Technical Report, arXiv 2511.23404)."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from jaxpo.errors import ConfigError
+
+LAYER_TYPES = ("conv", "full_attention")
+"""Mixers that the backbone knows; `jaxpo.models.lfm2.blocks.MIXERS` holds their functions."""
+
+
+@dataclass(frozen=True)
+class LFM2Config:
+    """Shape of the model; names are those of the released config files where the concept is theirs.
+
+    Attributes:
+      intermediate_size: the feed-forward width that is used, F (released configs may hold another number: see
+        `jaxpo.convert.config_json.feed_forward_width`).
+      head_dim: width of one attention head, h; rotary position embedding turns all of it.
+      layer_types: one of `LAYER_TYPES` per layer.
+      conv_kernel: taps of the short convolution, k (`conv_L_cache`).
+      initializer_range: standard deviation of the initial matrices and of the embedding.
+
+    Raises:
+      ConfigError: lists every inconsistent field.
+    """
+
+    vocab_size: int = 65536
+    hidden_size: int = 1024
+    intermediate_size: int = 4608
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 8
+    head_dim: int = 64
+    layer_types: tuple[str, ...] = ("conv", "conv", "full_attention", "conv")
+    conv_kernel: int = 3
+    rope_theta: float = 1e6
+    norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 128_000
+    bos_token_id: int = 1
+    eos_token_id: int = 7
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer_types", tuple(self.layer_types))
+        problems = [*_bad_sizes(self), *_bad_layers(self), *_bad_heads(self), *_bad_ids(self)]
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of layers, L."""
+        return len(self.layer_types)
+
+
+def _bad_sizes(config: LFM2Config) -> list[str]:
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "conv_kernel",
+        "max_position_embeddings",
+    )
+    problems = [
+        f"model.{name} is {getattr(config, name)!r}; it must be a positive integer"
+        for name in sizes
+        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1
+    ]
+    for name in ("rope_theta", "norm_eps", "initializer_range"):
+        if not getattr(config, name) > 0:
+            problems.append(f"model.{name} is {getattr(config, name)!r}; it must be positive")
+    return problems
+
+
+def _bad_layers(config: LFM2Config) -> list[str]:
+    if not config.layer_types:
+        return ["model.layer_types is empty; give one layer type per layer"]
+    problems = []
+    for i, kind in enumerate(config.layer_types):
+        if kind not in LAYER_TYPES:
+            near = difflib.get_close_matches(str(kind), LAYER_TYPES, n=1, cutoff=0.3)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"model.layer_types[{i}] is {kind!r}; known layer types: {', '.join(LAYER_TYPES)}{hint}")
+    return problems
+
+
+def _bad_heads(config: LFM2Config) -> list[str]:
+    problems = []
+    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    if isinstance(groups, int) and groups > 0 and heads % groups:
+        problems.append(
+            f"model.num_attention_heads ({heads}) is not divisible by model.num_key_value_heads ({groups}); "
+            "each key-value head serves the same number of query heads"
+        )
+    if isinstance(width, int) and width % 2:
+        problems.append(f"model.head_dim is {width}; rotary position embedding pairs dimensions, so it must be even")
+    return problems
+
+
+def _bad_ids(config: LFM2Config) -> list[str]:
+    return [
+        f"model.{name} is {getattr(config, name)}; it must lie in [0, vocab_size) = [0, {config.vocab_size})"
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        if not 0 <= getattr(config, name) < config.vocab_size
+    ]

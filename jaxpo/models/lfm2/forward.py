@@ -1,0 +1,159 @@
+"""LFM2 as pure functions of `(params, inputs, *, config)`; `params` is the tree of `param_table(config)`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.ops.norm import rms_norm
+from jaxpo.ops.rope import rope_table
+from jaxpo.sharding import constrain
+
+Tree = Any
+Remat = Literal["none", "full", "dots"]
+
+_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+
+
+def embed(
+    params: Tree, tokens: Int[Array, "R S"], *, config: LFM2Config, dtype: Any = jnp.float32
+) -> Float[Array, "R S D"]:
+    """Look the tokens up, unscaled, in the compute type. Ids outside the vocabulary (padding) are clipped into it."""
+    x = jnp.take(params["embed_tokens"]["weight"], tokens, axis=0, mode="clip").astype(dtype)
+    return constrain(x, "batch", "sequence", "embed_act")
+
+
+def backbone(
+    params: Tree,
+    x: Float[Array, "R S D"],
+    segment_ids: Int[Array, "R S"],
+    positions: Int[Array, "R S"],
+    *,
+    config: LFM2Config,
+    causal: bool = True,
+    rng: jax.Array | None = None,
+    tap: Tap | None = None,
+    max_segment: int | None = None,
+    remat: Remat = "none",
+    attention: str | None = None,
+) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+    """All layers and the final norm, over packed rows.
+
+    Args:
+      x: embedded inputs `[R, S, D]`; its type is the compute type.
+      segment_ids: `[R, S]`; 0 is padding. Attention and convolution never cross a segment's border.
+      positions: `[R, S]`, counted from 0 at each segment start.
+      causal: False lets every position see its whole segment, and centres the convolutions (encoders).
+      rng: key for stochastic layers; the dense model has none and ignores it.
+      tap: `tap(name, x) -> value or None`, called with `layers/i/mixer`, `layers/i/feed_forward`, `layers/i` and
+        `embedding_norm`. It should reduce on the spot: what it returns is kept.
+      max_segment: static bound on segment lengths; makes attention linear in S.
+      remat: "none", "full" (recompute each layer in the backward pass), "dots" (keep the matrix products).
+      attention: implementation name; None = the best here.
+
+    Returns:
+      Hidden states after `embedding_norm`, `[R, S, D]`, and `{"taps": {name: value}}`.
+    """
+    rope = rope_table(positions, config.head_dim, config.rope_theta)
+    taps: dict[str, Any] = {}
+    for i, kind in enumerate(config.layer_types):
+
+        def run(p: Tree, x: Array, segment_ids: Array, rope: Any, i: int = i, kind: str = kind) -> tuple[Array, Any]:
+            where = Packed(segment_ids, rope, causal, max_segment, attention)
+            y, _, seen = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
+            return y, seen
+
+        step = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat])
+        x, seen = step(params["layers"][str(i)], x, segment_ids, rope)
+        taps |= seen
+    hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
+    return hidden, {"taps": taps | collect(tap, {"embedding_norm": hidden})}
+
+
+def forward(
+    params: Tree,
+    tokens: Int[Array, "R S"],
+    segment_ids: Int[Array, "R S"],
+    positions: Int[Array, "R S"],
+    *,
+    config: LFM2Config,
+    dtype: Any = jnp.float32,
+    **options: Any,
+) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+    """`backbone(embed(tokens))`; `options` are `backbone`'s keywords."""
+    x = embed(params, tokens, config=config, dtype=dtype)
+    return backbone(params, x, segment_ids, positions, config=config, **options)
+
+
+def unembedding(params: Tree) -> Float[Array, "V D"]:
+    """The output matrix W `[V, D]` (tied to the embedding): `logits = hidden @ W^T`."""
+    return params["embed_tokens"]["weight"]
+
+
+@struct.dataclass
+class Cache:
+    """State of generation, one sequence per row.
+
+    Attributes:
+      layers: per layer `{"k", "v"}` `[B, T, G, h]` or `{"columns"}` `[B, k-1, D]`.
+      length: `[B]` tokens seen so far by each row.
+    """
+
+    layers: Tree
+    length: Int[Array, "B"]
+
+
+def init_cache(config: LFM2Config, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
+    """An empty cache for `batch` sequences of at most `length` tokens each."""
+    layers = {str(i): MIXERS[kind].cache(config, batch, length, dtype) for i, kind in enumerate(config.layer_types)}
+    return Cache(layers, jnp.zeros((batch,), jnp.int32))
+
+
+def step(
+    params: Tree,
+    tokens: Int[Array, "B s"],
+    cache: Cache,
+    *,
+    config: LFM2Config,
+    valid: Bool[Array, "B s"] | None = None,
+    dtype: Any = jnp.float32,
+) -> tuple[Float[Array, "B s D"], Cache]:
+    """Continue every row by its next tokens: prefill (s > 1, also in several chunks) and decode (s = 1) alike.
+
+    Any chunking gives what one forward of the whole sequence gives. To prefill prompts of unequal length, pad them on
+    the right and mark the padding in `valid`; the last real column of row b is `sum(valid[b]) - 1`. A row whose `valid`
+    is all False is left as it is (a finished or empty slot).
+
+    Args:
+      tokens: `[B, s]`; anything where not valid.
+      cache: from `init_cache` or the step before.
+      valid: `[B, s]`, in each row some True followed by False only; None = all True.
+      dtype: compute type.
+
+    Returns:
+      Hidden states after `embedding_norm`, `[B, s, D]` (meaningless where not valid; NaN where a row has outgrown the
+      cache: keep `length + s <= T`), and the new cache.
+    """
+    count = jnp.full(tokens.shape[:1], tokens.shape[1]) if valid is None else jnp.sum(valid, axis=1)
+    positions = cache.length[:, None] + jnp.arange(tokens.shape[1])
+    where = Step(positions, count.astype(jnp.int32), rope_table(positions, config.head_dim, config.rope_theta))
+    x = embed(params, tokens, config=config, dtype=dtype)
+    layers = {}
+    for i, kind in enumerate(config.layer_types):
+        name = str(i)
+        x, layers[name], _ = layer(params["layers"][name], x, where, config=config, kind=kind, cache=cache.layers[name])
+    hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
+    length = cache.length + where.count
+    hidden = jnp.where(_outgrown(layers, length)[:, None, None], jnp.nan, hidden)
+    return hidden, Cache(layers, length)
+
+
+def _outgrown(layers: Tree, length: Int[Array, "B"]) -> Bool[Array, "B"]:
+    capacity = [entry["k"].shape[1] for entry in layers.values() if "k" in entry]
+    return length > (min(capacity) if capacity else jnp.iinfo(jnp.int32).max)

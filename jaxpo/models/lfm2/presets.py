@@ -1,0 +1,65 @@
+"""The released dense sizes, and one that trains on a laptop."""
+
+from __future__ import annotations
+
+import difflib
+
+from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.config import LFM2Config
+
+
+def _pattern(layers: int, attention: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple("full_attention" if i in attention else "conv" for i in range(layers))
+
+
+_SIXTEEN = _pattern(16, (2, 5, 8, 10, 12, 14))
+_THIRTY = _pattern(30, (2, 5, 9, 13, 17, 21, 24, 27))
+
+PRESETS: dict[str, LFM2Config] = {
+    # 2.5 million parameters beside the embedding; the vocabulary follows the tokenizer at run time. The wider
+    # initial matrices make up for the narrow model: 0.02 is meant for a width of 1,024 and more.
+    "nano": LFM2Config(
+        vocab_size=4096,
+        hidden_size=192,
+        intermediate_size=512,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        layer_types=_pattern(6, (2, 4)),
+        initializer_range=0.04,
+        max_position_embeddings=4096,
+    ),
+    "lfm2_350m": LFM2Config(
+        hidden_size=1024,
+        intermediate_size=4608,
+        num_attention_heads=16,
+        layer_types=_SIXTEEN,
+    ),
+    "lfm2_700m": LFM2Config(
+        hidden_size=1536,
+        intermediate_size=6912,
+        num_attention_heads=24,
+        layer_types=_SIXTEEN,
+    ),
+    "lfm2_1_2b": LFM2Config(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_attention_heads=32,
+        layer_types=_SIXTEEN,
+    ),
+    "lfm2_2_6b": LFM2Config(
+        hidden_size=2048,
+        intermediate_size=10752,
+        num_attention_heads=32,
+        layer_types=_THIRTY,
+    ),
+}
+
+
+def preset(name: str) -> LFM2Config:
+    """The configuration of that name; ConfigError with the nearest name if there is none."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"unknown model preset {name!r}; {hint}known: {', '.join(PRESETS)}")

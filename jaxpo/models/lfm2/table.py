@@ -1,0 +1,106 @@
+"""LFM2's parameter table: shapes, axes, initialisers and Hugging Face names, declared once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.spec import TRANSPOSE, Layout, Param, Table, normal, ones
+
+_MATRIX = ((0,), (1,))
+_PER_GATE = ((0,), (2,))
+
+# B, C and x lie one after another in the released in_proj [3D, D]. An axis of their own keeps a tensor-sharded channel
+# axis from running across the three.
+GATES = Layout(
+    to_disk=lambda x: x.reshape(x.shape[0], -1).T,
+    from_disk=lambda x, shape: x.T.reshape(shape),
+)
+TAPS = Layout(
+    to_disk=lambda x: x.T[:, None, :],
+    from_disk=lambda x, shape: x[:, 0, :].T,
+)
+
+
+def _norm(size: int, hf: str) -> Table:
+    return {"weight": Param((size,), ("norm",), ones, hf, decay=False)}
+
+
+def _matrix(config: LFM2Config, n_in: int, n_out: int, axes: tuple[str, str], hf: str) -> Table:
+    return {"weight": Param((n_in, n_out), axes, normal(config.initializer_range), hf, TRANSPOSE, muon=_MATRIX)}
+
+
+def conv_table(config: LFM2Config, hf: str) -> Table:
+    """Gated short convolution: `in_proj` [D, 3, D], taps [k, D], `out_proj` [D, D]."""
+    d, k = config.hidden_size, config.conv_kernel
+    std = config.initializer_range
+    return {
+        "in_proj": {
+            "weight": Param(
+                (d, 3, d), ("embed", None, "conv"), normal(std), f"{hf}.in_proj.weight", GATES, muon=_PER_GATE
+            )
+        },
+        # A tap's fan-in is k, whatever the width of the model.
+        "conv": {"weight": Param((k, d), (None, "conv"), normal(k**-0.5), f"{hf}.conv.weight", TAPS)},
+        "out_proj": _matrix(config, d, d, ("conv", "embed"), f"{hf}.out_proj.weight"),
+    }
+
+
+def attention_table(config: LFM2Config, hf: str) -> Table:
+    """Grouped-query attention with normalised queries and keys."""
+    d, h = config.hidden_size, config.head_dim
+    heads, groups = config.num_attention_heads * h, config.num_key_value_heads * h
+    return {
+        "q_proj": _matrix(config, d, heads, ("embed", "heads"), f"{hf}.q_proj.weight"),
+        "k_proj": _matrix(config, d, groups, ("embed", "kv_heads"), f"{hf}.k_proj.weight"),
+        "v_proj": _matrix(config, d, groups, ("embed", "kv_heads"), f"{hf}.v_proj.weight"),
+        "out_proj": _matrix(config, heads, d, ("heads", "embed"), f"{hf}.out_proj.weight"),
+        "q_layernorm": _norm(h, f"{hf}.q_layernorm.weight"),
+        "k_layernorm": _norm(h, f"{hf}.k_layernorm.weight"),
+    }
+
+
+def feed_forward_table(config: LFM2Config, hf: str) -> Table:
+    """SwiGLU: `w1` gate, `w3` up, `w2` down."""
+    d, f = config.hidden_size, config.intermediate_size
+    return {
+        "w1": _matrix(config, d, f, ("embed", "mlp"), f"{hf}.w1.weight"),
+        "w2": _matrix(config, f, d, ("mlp", "embed"), f"{hf}.w2.weight"),
+        "w3": _matrix(config, d, f, ("embed", "mlp"), f"{hf}.w3.weight"),
+    }
+
+
+MIXER_TABLES = {"conv": ("conv", conv_table), "full_attention": ("self_attn", attention_table)}
+"""Layer type -> (name of the mixer's subtree, its table)."""
+
+
+def _layer_table(config: LFM2Config, kind: str, hf: str) -> Table:
+    name, mixer = MIXER_TABLES[kind]
+    return {
+        "operator_norm": _norm(config.hidden_size, f"{hf}.operator_norm.weight"),
+        name: mixer(config, f"{hf}.{name}"),
+        "ffn_norm": _norm(config.hidden_size, f"{hf}.ffn_norm.weight"),
+        "feed_forward": feed_forward_table(config, f"{hf}.feed_forward"),
+    }
+
+
+def param_table(config: LFM2Config) -> Table:
+    """The whole model: `embed_tokens`, `layers/0..L-1`, `embedding_norm` (the final norm, whatever its name says).
+
+    The output matrix is the embedding (tied), so there is no separate one. Weight decay applies to everything but norm
+    weights. Muon sees each gate of `in_proj` as a matrix of its own; embedding and taps stay on AdamW.
+    """
+    v, d = config.vocab_size, config.hidden_size
+    embedding = Param((v, d), ("vocab", "embed"), normal(config.initializer_range), "model.embed_tokens.weight")
+    return {
+        "embed_tokens": {"weight": embedding},
+        "layers": {
+            str(i): _layer_table(config, kind, f"model.layers.{i}") for i, kind in enumerate(config.layer_types)
+        },
+        "embedding_norm": _norm(d, "model.embedding_norm.weight"),
+    }
+
+
+def disk_shape(param: Param) -> tuple[int, ...]:
+    """Shape of the parameter in a Hugging Face file; allocates nothing."""
+    return param.layout.to_disk(np.broadcast_to(np.float32(0), param.shape)).shape

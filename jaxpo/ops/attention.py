@@ -1,0 +1,77 @@
+"""Grouped-query attention over packed rows.
+
+`implementation=None` takes the best backend of the platform; a named one is used or refused, never replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxpo.errors import BackendError
+from jaxpo.ops.attention_xla import attend, xla_attention
+
+_BACKENDS: dict[str, Callable[..., Array]] = {"xla": xla_attention}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `implementation` accepts here, best first."""
+    return tuple(_BACKENDS)
+
+
+def attention(
+    q: Float[Array, "R S H h"],
+    k: Float[Array, "R S G h"],
+    v: Float[Array, "R S G h"],
+    segment_ids: Int[Array, "R S"],
+    *,
+    causal: bool = True,
+    max_segment: int | None = None,
+    window: int | None = None,
+    implementation: str | None = None,
+) -> Float[Array, "R S H h"]:
+    """`softmax(q k^T / sqrt(h) + mask) v`, within segments (grouped queries: Ainslie et al. 2023, arXiv 2305.13245).
+
+    Key head g serves query heads `g H/G .. (g+1) H/G - 1`. Position s sees t when both carry the same non-zero segment
+    id, `t <= s` if causal, and `|s - t| < window` if a window is given. Padding queries return zeros. The softmax is
+    float32.
+
+    Args:
+      q, k, v: `[R, S, H, h]`, `[R, S, G, h]`, `[R, S, G, h]`, H a multiple of G.
+      segment_ids: `[R, S]`; 0 is padding; each segment is contiguous.
+      causal: whether later positions are hidden.
+      max_segment: static bound on the length of every segment: bounds the keys that a query can reach, so that time and
+        memory are linear in S, forward and backward. A longer segment would be cut to that reach.
+      window: sliding window, in positions; None = all of the segment.
+      implementation: a backend's name, or None.
+
+    Raises:
+      BackendError: the named backend is not available here.
+    """
+    name = available()[0] if implementation is None else implementation
+    if name not in _BACKENDS:
+        raise BackendError(
+            f"attention implementation {name!r} is not available here; available: {', '.join(available())}. "
+            "Leave it unset (None) to take the best one."
+        )
+    return _BACKENDS[name](q, k, v, segment_ids, causal=causal, max_segment=max_segment, window=window)
+
+
+def cached_attention(
+    q: Float[Array, "B s H h"], k: Float[Array, "B T G h"], v: Float[Array, "B T G h"], positions: Int[Array, "B s"]
+) -> Float[Array, "B s H h"]:
+    """Attention of new queries over a cache whose slot t holds position t: query at p sees slots `0..p`.
+
+    Args:
+      q: `[B, s, H, h]`.
+      k, v: cache `[B, T, G, h]`, in which the new keys are already written; later slots may hold anything finite.
+      positions: `[B, s]`, the position of each query in its own row.
+    """
+    batch, steps, heads, width = q.shape
+    groups = k.shape[2]
+    grouped = q.reshape(batch, steps, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
+    seen = jnp.arange(k.shape[1]) <= positions[..., None]
+    out = attend(grouped, k.transpose(0, 2, 1, 3).astype(q.dtype), v.transpose(0, 2, 1, 3).astype(q.dtype), seen)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, steps, heads, width)

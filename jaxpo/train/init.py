@@ -43,7 +43,7 @@ def abstract_state(
     def at(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
-    opt_state = optax.tree_utils.tree_map_params(
+    opt_state = optax.tree.map_params(
         optimizer, at, shapes.opt_state, shardings, transform_non_params=lambda x: at(x, everywhere)
     )
     rest = jax.tree.map(lambda x: at(x, everywhere), shapes)

@@ -44,7 +44,7 @@ def make_step(
         rng = jax.random.fold_in(state.rng, state.step)
         counts = objective.counts(batch)
         out, grads = gradients(objective, state.params, frozen, batch, state.carry, counts, rng, microbatches)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         ok = jnp.isfinite(out.loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

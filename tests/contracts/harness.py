@@ -1,0 +1,104 @@
+"""Run three optimiser steps of any objective on a tiny model, in any layout, and compare the outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from contracts.batches import VOCAB
+
+from jaxpo.data.batch import Batch
+from jaxpo.models.heads import value_table
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import init_params
+from jaxpo.objectives.base import Objective
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
+from jaxpo.train.init import abstract_state, build_state
+from jaxpo.train.state import State
+from jaxpo.train.step import make_step
+
+CONFIG = LFM2Config(
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=24,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=8,
+    layer_types=("full_attention",),
+    initializer_range=0.3,
+)
+SCORER = Scorer(CONFIG)
+STEPS = 3
+SCHEDULE = optax.constant_schedule(0.05)
+# Plain gradient descent: Adam's division by a near-zero second moment would turn rounding into full-sized updates.
+SGD = optax.sgd(SCHEDULE)
+
+Outcome = tuple[State, list[dict[str, float]]]
+
+
+def tables(objective: Objective) -> dict[str, Any]:
+    extra = {"value": value_table(CONFIG)} if "value" in objective.needs.extra else {}
+    return {"model": param_table(CONFIG)} | extra
+
+
+def initial(objective: Objective) -> tuple[State, dict[str, Any]]:
+    """A state and the frozen networks the objective needs: a reference that differs from the policy."""
+    params = {name: init_params(table, jax.random.key(1)) for name, table in tables(objective).items()}
+    if "value" in params:
+        params["value"] = jax.tree.map(lambda x: x + 0.1, params["value"])
+    frozen = {}
+    if objective.needs.reference != "none":
+        frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
+    return build_state(params, SGD, objective, jax.random.key(3)), frozen
+
+
+def run(objective: Objective, batches: list[Batch], *, microbatches: int = 1, devices: int = 1) -> Outcome:
+    """`STEPS` steps over `batches` (cycled) on `devices` of the simulated devices."""
+    state, frozen = initial(objective)
+    step = make_step(objective, SGD, SCHEDULE, microbatches=microbatches)
+    if devices == 1:
+        return drive(jax.jit(step), state, frozen, batches)
+    mesh = make_mesh({"fsdp": devices}, jax.devices()[:devices])
+    with use_mesh(mesh):
+        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective), SGD, objective, mesh))
+        state = jax.device_put(state, where)
+        frozen = jax.device_put(frozen, replicated(mesh))
+        placed = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
+        return drive(jax.jit(step, out_shardings=(where, replicated(mesh))), state, frozen, placed)
+
+
+def drive(step: Callable[..., Any], state: State, frozen: Any, batches: list[Batch]) -> Outcome:
+    log = []
+    for i in range(STEPS):
+        state, metrics = step(state, frozen, batches[i % len(batches)])
+        log.append({name: float(m.value()) for name, m in metrics.items()})
+    return jax.device_get(state.replace(rng=jax.random.key_data(state.rng))), log
+
+
+def assert_same(got: Outcome, expected: Outcome, start: State, tolerance: float = 2e-5) -> None:
+    """Parameter *changes*, carry and metrics agree: max |a - b| <= tolerance * max |b| per tensor."""
+    change = lambda state: jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, start.params)  # noqa: E731
+    named = jax.tree_util.tree_flatten_with_path((change(expected[0]), expected[0].carry))[0]
+    for (path, b), a in zip(named, jax.tree.leaves((change(got[0]), got[0].carry)), strict=True):
+        scale = np.max(np.abs(b)) + 1e-6
+        assert np.max(np.abs(np.asarray(a) - b)) <= tolerance * scale, (jax.tree_util.keystr(path), a, b)
+    for a, b in zip(got[1], expected[1], strict=True):
+        assert a.keys() == b.keys()
+        for name in b:
+            assert abs(a[name] - b[name]) <= tolerance * (abs(b[name]) + 1.0), (name, a[name], b[name])
+
+
+def assert_learned(outcome: Outcome, start: State) -> None:
+    """The run moved the parameters: equality of runs that do nothing would prove nothing."""
+    moved = [
+        float(jnp.max(jnp.abs(a - b)))
+        for a, b in zip(jax.tree.leaves(outcome[0].params), jax.tree.leaves(start.params), strict=True)
+    ]
+    assert max(moved) > 1e-4
+    assert all(np.isfinite(m) for m in moved)

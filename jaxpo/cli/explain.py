@@ -1,0 +1,129 @@
+"""`jaxpo explain CONFIG [overrides]`: every field of the resolved run, its value, and where that came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
+from jaxpo.stages.fields import describe, flag, leaves
+from jaxpo.stages.overrides import Resolved
+from jaxpo.stages.serialise import to_jsonable
+from jaxpo.stages.validate import find_problems
+
+USAGE = f"""\
+usage: jaxpo explain CONFIG [options]
+
+Prints every field of the run, its value and its origin: default, config file, preset or command line.
+Problems that would stop `jaxpo run` are listed at the end (and the exit code is 2).
+
+  --json                 as a JSON list of objects: field, value, origin
+  --changed              only what is not a default
+{OPTIONS}"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One field of a run: dotted path, value, and "default", "config file", "preset NAME" or "command line"."""
+
+    field: str
+    value: Any
+    origin: str
+
+
+def main(argv: Sequence[str]) -> int:
+    request = read_request(argv, {"json": False, "changed": False}, USAGE)
+    if request is None:
+        return 0
+    if request.help:
+        print(USAGE)
+        return 0
+    resolved = renamed(resolve_request(request), request.config)
+    rows = [r for r in table(resolved) if "changed" not in request.flags or r.origin != "default"]
+    if "json" in request.flags:
+        print(json.dumps([{**vars(r), "value": to_jsonable(r.value)} for r in rows], indent=2, ensure_ascii=False))
+    else:
+        show(rows)
+    problems = list(find_problems(resolved.run))
+    if problems:
+        print("\nThis run cannot start:", *(f"  - {p}" for p in problems), sep="\n", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def table(resolved: Resolved) -> Iterator[Row]:
+    """Rows in the order of the configuration; fields of a named preset follow the preset's name."""
+    for leaf in leaves(resolved.run):
+        chosen = [p for p in (leaf.dotted, *parents(leaf.path)) if p in resolved.origins]
+        same = leaf.default is not dataclasses.MISSING and leaf.value == leaf.default
+        if leaf.dotted in resolved.origins:
+            origin = resolved.origins[leaf.dotted]
+        elif same:
+            origin = "default"
+        else:
+            origin = f"command line ({flag(tuple(chosen[0].split('.')))})" if chosen else "config file"
+        yield Row(leaf.dotted, leaf.value, origin)
+        if leaf.dotted == "model" and isinstance(leaf.value, str):
+            yield from preset_rows(leaf.value)
+
+
+def parents(path: tuple[str, ...]) -> list[str]:
+    return [".".join(path[:n]) for n in range(len(path) - 1, 0, -1)]
+
+
+def preset_rows(name: str) -> Iterator[Row]:
+    """The shape that a preset stands for; nothing for an unknown one, which is among the problems."""
+    from jaxpo.models.lfm2.presets import PRESETS
+
+    config = PRESETS.get(name)
+    for f in dataclasses.fields(config) if config is not None else ():
+        yield Row(f"model.{f.name}", getattr(config, f.name), f"preset {name}")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """A table when rich has a terminal to draw on, and the same columns in plain text otherwise."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"default": "dim", "config file": "cyan"}
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("field", "value", "origin"):
+        grid.add_column(title, overflow="fold")
+    for row in rows:
+        style = styles.get(row.origin, "blue" if row.origin.startswith("preset") else "bold yellow")
+        grid.add_row(Text(row.field), Text(written(row.value)), Text(row.origin), style=style)
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(grid)
+
+
+def written(value: Any) -> str:
+    """A value as one would type it; long tuples are shortened."""
+    if isinstance(value, tuple):
+        text = " ".join(map(str, value)) or "()"
+        return text if len(text) <= 100 else f"{text[:97]}…"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def field_help(run: Any) -> None:
+    """`jaxpo run CONFIG --help`: the flags of this very recipe."""
+    rows = [Row(flag(leaf.path), leaf.value, describe(leaf.hint)) for leaf in leaves(run) if leaf.settable]
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("option", "now", "takes"):
+        grid.add_column(title, overflow="fold")
+    for row in rows:
+        grid.add_row(Text(row.field, style="cyan"), Text(written(row.value)), Text(row.origin))
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(f"Options of the run {run.name!r}; `jaxpo run --help` explains the general ones.\n", markup=False)
+    console.print(grid)

@@ -1,0 +1,71 @@
+"""The `jaxpo` command: finds the subcommand, runs it, and turns user-facing errors into a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from jaxpo import __version__
+from jaxpo.cli.args import suggestion
+from jaxpo.errors import JaxpoError
+
+OK, USER_ERROR, INTERRUPTED, PREEMPTED = 0, 2, 130, 143
+
+COMMANDS = {
+    "run": ("jaxpo.cli.run", "train: execute a configuration, or resume it"),
+    "explain": ("jaxpo.cli.explain", "every value of a configuration and where it came from"),
+    "data": ("jaxpo.cli.data", "inspect or tokenise data files"),
+    "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),
+    "import": ("jaxpo.cli.import_", "Hugging Face safetensors -> jaxpo, checked"),
+    "export": ("jaxpo.cli.export", "jaxpo -> Hugging Face safetensors, verified"),
+    "merge": ("jaxpo.cli.merge", "weighted soup of checkpoints or exports"),
+    "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
+    "chat": ("jaxpo.cli.chat", "talk to a trained model"),
+    "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),
+    "env": ("jaxpo.cli.env", "versions, devices and memory, for bug reports"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+      0 done; 2 a mistake the user can correct; 130 interrupted; 143 preempted after saving.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return OK if words else USER_ERROR
+    if words[0] in ("-V", "--version"):
+        print(f"jaxpo {__version__}")
+        return OK
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        return complain(f"there is no command {name!r}.{suggestion(name, COMMANDS)} `jaxpo --help` lists them.")
+    try:
+        return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+    except JaxpoError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        print("\njaxpo: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, a closed pager) has what it wanted; the interpreter must not complain while flushing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def complain(message: str) -> int:
+    print(f"jaxpo: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        f"jaxpo {__version__}: training of the LFM2 model family in JAX\n\n"
+        f"usage: jaxpo COMMAND [options]\n\n{rows}\n\n"
+        "`jaxpo COMMAND --help` explains one of them."
+    )

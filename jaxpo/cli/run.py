@@ -1,0 +1,44 @@
+"""`jaxpo run CONFIG [overrides]`: check the configuration, then train, or resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
+from jaxpo.errors import ConfigError
+from jaxpo.stages.validate import check
+
+USAGE = f"""\
+usage: jaxpo run CONFIG [options]
+
+Trains the stages of a configuration one after another, in one run directory. The same command again resumes.
+
+  --resume WHEN          auto (the default), never, or a step of the current stage
+  --restart              move the old run directory aside and start anew
+{OPTIONS}"""
+
+
+def main(argv: Sequence[str]) -> int:
+    request = read_request(argv, {"resume": True, "restart": False}, USAGE)
+    if request is None:
+        return 0
+    if request.help:
+        from jaxpo.cli.explain import field_help
+
+        field_help(resolve_request(request).run)
+        return 0
+    resume = parse_resume(request.flags.get("resume", "auto"))
+    resolved = renamed(resolve_request(request), request.config)
+    check(resolved.run)
+    from jaxpo.stages.run import execute
+
+    return execute(resolved.run, resume=resume, restart="restart" in request.flags)
+
+
+def parse_resume(text: str) -> str | int:
+    """auto, never, or a step number."""
+    if text in ("auto", "never"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise ConfigError(f"--resume: expected auto, never or a step number, got {text!r}.")

@@ -1,0 +1,118 @@
+"""A run's fields as a flat table of dotted paths: what the command line can set and what `explain` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, get_args
+
+from jaxpo.stages.config import Run
+
+BUDGETS = ("max_steps", "max_tokens", "num_train_epochs")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One field that holds a value rather than further fields.
+
+    Attributes:
+      path: ("sft", "optimizer", "learning_rate"); a stage's fields start with the stage's name.
+      hint: the annotation that the value obeys.
+      default: of the dataclass; `dataclasses.MISSING` when it has none.
+      settable: whether the command line may change it.
+    """
+
+    path: tuple[str, ...]
+    hint: Any
+    value: Any
+    default: Any
+    settable: bool = True
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.path)
+
+
+@lru_cache(maxsize=256)
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The resolved annotations of a dataclass."""
+    return typing.get_type_hints(cls)
+
+
+def is_config(value: Any) -> bool:
+    """Whether a value is a dataclass instance, and so has fields of its own."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default value, or `dataclasses.MISSING`."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def leaves(value: Any, prefix: tuple[str, ...] = (), default: Any = dataclasses.MISSING) -> Iterator[Leaf]:
+    """All leaf fields of a configuration in declaration order; a run's stages come last, under their names."""
+    hints = hints_of(type(value))  # type: ignore[arg-type]
+    for f in dataclasses.fields(value):
+        if not f.init or (isinstance(value, Run) and f.name in ("stages", "probes")):
+            continue
+        current = getattr(value, f.name)
+        fallback = default_of(f)
+        if type(default) is type(value):
+            fallback = getattr(default, f.name)
+        path = (*prefix, f.name)
+        if is_config(current):
+            yield from leaves(current, path, fallback)
+        else:
+            settable = not (len(prefix) == 1 and f.name == "name")
+            yield Leaf(path, effective_hint(hints[f.name], current), current, fallback, settable)
+    if isinstance(value, Run):
+        if value.probes:
+            yield Leaf((*prefix, "probes"), Any, value.probes, (), settable=False)
+        for stage in value.stages:
+            yield from leaves(stage, (key(stage.name),))
+
+
+def effective_hint(hint: Any, value: Any) -> Any:
+    """`Any` narrows to the type of the present value; a missing value is read as text."""
+    if hint is Any:
+        return str | None if value is None else type(value)
+    return hint
+
+
+def key(name: str) -> str:
+    """A stage's name as it stands in a path: `dpo-1` and `dpo_1` are the same to the command line."""
+    return str(name).replace("-", "_")
+
+
+def flag(path: tuple[str, ...]) -> str:
+    """('sft', 'max_steps') -> '--sft.max-steps'."""
+    return "--" + ".".join(path).replace("_", "-")
+
+
+def put(value: Any, path: tuple[str, ...], new: Any) -> Any:
+    """A copy of a configuration with one field replaced."""
+    head, rest = path[0], path[1:]
+    if isinstance(value, Run) and head not in hints_of(Run):
+        stages = tuple(put(s, rest, new) if key(s.name) == head else s for s in value.stages)
+        return dataclasses.replace(value, stages=stages)
+    child = put(getattr(value, head), rest, new) if rest else new
+    return dataclasses.replace(value, **{head: child})
+
+
+def describe(hint: Any) -> str:
+    """A type annotation in words."""
+    arguments = get_args(hint)
+    origin = getattr(hint, "__origin__", None)
+    if origin is tuple:
+        return f"any number of values, each {describe(arguments[0])}" if arguments[-1] is ... else str(hint)
+    if arguments and all(isinstance(a, (str, int)) for a in arguments):
+        return "one of " + ", ".join(map(str, arguments))
+    if arguments:
+        return " or ".join(describe(a) for a in arguments)
+    names = {int: "an integer", float: "a number", str: "text", bool: "True or False", type(None): "None"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,190 @@
+"""The checks of one stage: data, budget, schedule, evaluation, initial weights, method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxpo.stages.config import Merge, Preference, Reward, Run, Stage
+from jaxpo.stages.fields import BUDGETS, flag
+from jaxpo.stages.files import file_problems
+from jaxpo.stages.serialise import did_you_mean
+
+LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
+PREFERENCE_METRICS = (
+    *LANGUAGE_METRICS,
+    *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
+    *(f"logps/{m}" for m in ("chosen", "rejected")),
+    *("nll_loss", "kl", "delta", "log_odds_ratio", "log_odds_chosen"),
+)
+REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward")
+
+
+def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
+    """Everything wrong with one trained stage."""
+    yield from data_problems(run, stage)
+    yield from budget_problems(stage)
+    yield from optimizer_problems(stage)
+    yield from evaluation_problems(stage)
+    yield from init_problems(run, index, stage)
+    if isinstance(stage, Preference):
+        yield from method_problems(stage)
+    if isinstance(stage, Reward) and stage.center_rewards_coefficient is not None:
+        yield from negative(stage, ("center_rewards_coefficient",))
+
+
+def data_problems(run: Run, stage: Stage) -> Iterator[str]:
+    """Files and lengths."""
+    data, name = stage.data, stage.name
+    if not data.train:
+        yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
+    yield from file_problems(run, f"{name}.data.train", data.train)
+    yield from file_problems(run, f"{name}.data.eval", data.eval)
+    if data.max_length < 2:
+        yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
+    if data.max_length > data.row_length:
+        yield (
+            f"{name}.data.max_length: {data.max_length} is longer than row_length {data.row_length}; "
+            f"raise {flag((name, 'data', 'row_length'))} or lower {flag((name, 'data', 'max_length'))}."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        yield f"{name}.data.block_rows: {data.block_rows} must be at least 1."
+
+
+def budget_problems(stage: Stage) -> Iterator[str]:
+    """Exactly one budget; whole microbatches."""
+    name = stage.name
+    given = [b for b in BUDGETS if getattr(stage, b) is not None]
+    choices = ", ".join(flag((name, b)) for b in BUDGETS)
+    if not given:
+        yield f"{name}: has no budget; give one of {choices}."
+    elif len(given) > 1:
+        yield f"{name}: has several budgets ({', '.join(given)}); give exactly one of {choices}."
+    for budget in given:
+        if getattr(stage, budget) <= 0:
+            yield f"{name}.{budget}: {getattr(stage, budget)} must be above 0."
+    rows, parts = stage.rows_per_step, stage.gradient_accumulation_steps
+    if rows < 1:
+        yield f"{name}.rows_per_step: {rows} must be at least 1."
+    if parts < 1:
+        yield f"{name}.gradient_accumulation_steps: {parts} must be at least 1."
+    elif rows % parts:
+        yield (
+            f"{name}.rows_per_step: {rows} rows do not divide into {parts} microbatches "
+            f"(gradient_accumulation_steps); use {rows // parts * parts or parts} or {-(-rows // parts) * parts} rows."
+        )
+    block = stage.data.block_rows
+    if block is not None and block >= 1 and parts >= 1 and rows % parts == 0 and (rows // parts) % block:
+        yield f"{name}.data.block_rows: a microbatch of {rows // parts} rows is not whole blocks of {block} rows."
+
+
+def optimizer_problems(stage: Stage) -> Iterator[str]:
+    """Ranges of the optimiser's numbers."""
+    o, name = stage.optimizer, f"{stage.name}.optimizer"
+    if o.learning_rate <= 0:
+        yield f"{name}.learning_rate: {o.learning_rate:g} must be above 0."
+    if not 0 <= o.final_learning_rate <= max(o.learning_rate, 0):
+        top = f"learning_rate {o.learning_rate:g}"
+        yield f"{name}.final_learning_rate: {o.final_learning_rate:g} must lie in 0 .. {top}."
+    for field in ("adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(o, field) < 1:
+            yield f"{name}.{field}: {getattr(o, field):g} must lie in [0, 1)."
+    if not 0 < o.decay_ratio <= 1:
+        yield f"{name}.decay_ratio: {o.decay_ratio:g} must lie in (0, 1]; it is the decaying share of the steps."
+    if o.adam_epsilon <= 0:
+        yield f"{name}.adam_epsilon: {o.adam_epsilon:g} must be above 0."
+    if o.max_grad_norm <= 0:
+        yield f"{name}.max_grad_norm: {o.max_grad_norm:g} must be above 0; inf does not clip."
+    if o.weight_decay < 0:
+        yield f"{name}.weight_decay: {o.weight_decay:g} must not be negative."
+    if o.warmup_steps < 0:
+        yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
+    elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:
+        yield f"{name}.warmup_steps: {o.warmup_steps} exceeds the stage's max_steps {stage.max_steps}."
+
+
+def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
+    for field in fields:
+        if getattr(stage, field) < 0:
+            yield f"{stage.name}.{field}: {getattr(stage, field)} must not be negative."
+
+
+def metric_names(stage: Stage) -> tuple[str, ...]:
+    """Held-out metrics that a stage of this kind reports."""
+    if isinstance(stage, Preference):
+        return PREFERENCE_METRICS
+    return REWARD_METRICS if isinstance(stage, Reward) else LANGUAGE_METRICS
+
+
+def evaluation_problems(stage: Stage) -> Iterator[str]:
+    """Evaluation needs files; the best checkpoint needs a metric that exists."""
+    name, metric = stage.name, stage.metric_for_best_model
+    yield from negative(stage, ("eval_steps", "save_steps"))
+    for field in ("eval_rows", "logging_steps", "save_total_limit"):
+        if getattr(stage, field) < 1:
+            yield f"{name}.{field}: {getattr(stage, field)} must be at least 1."
+    asked = "metric_for_best_model" if metric is not None else "eval_steps" if stage.eval_steps > 0 else None
+    if asked and not stage.data.eval:
+        yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
+    if metric is not None:
+        known = metric_names(stage)
+        if metric.removeprefix("eval_") not in known:
+            near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
+            yield (
+                f"{name}.metric_for_best_model: a {type(stage).__name__} stage has no metric {metric!r}.{near} "
+                f"Known: {', '.join('eval_' + k for k in known)}."
+            )
+
+
+def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
+    """`init_from` names "previous", an earlier stage, or a folder."""
+    earlier = [s.name for s in run.stages[:index]]
+    wanted = stage.init_from
+    if wanted == "previous" or wanted in earlier or Path(wanted).is_dir():
+        return
+    if wanted in [s.name for s in run.stages[index:]]:
+        yield f"{stage.name}.init_from: the stage {wanted!r} does not come before {stage.name!r}."
+    else:
+        yield (
+            f"{stage.name}.init_from: {wanted!r} is neither 'previous', nor an earlier stage "
+            f"({', '.join(earlier) or 'there is none'}), nor a folder.{did_you_mean(wanted, [*earlier, 'previous'])}"
+        )
+
+
+def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
+    """A soup of earlier stages whose weights sum to 1."""
+    earlier = [s.name for s in run.stages[:index]]
+    if not merge.models:
+        yield f"{merge.name}.models: names no stages to merge; earlier stages are {', '.join(earlier) or '(none)'}."
+    for model in merge.models:
+        if model not in earlier:
+            known = f"({', '.join(earlier) or 'there is none'}).{did_you_mean(model, earlier)}"
+            yield f"{merge.name}.models: {model!r} is not an earlier stage {known}"
+    if merge.weights is None:
+        return
+    if len(merge.weights) != len(merge.models):
+        yield f"{merge.name}.weights: {len(merge.weights)} weights for {len(merge.models)} models."
+    elif abs(sum(merge.weights) - 1) > 1e-6:
+        yield f"{merge.name}.weights: {merge.weights} sum to {sum(merge.weights):g}, not 1."
+
+
+def method_problems(stage: Preference) -> Iterator[str]:
+    """The method exists and can use what the stage offers it."""
+    name = stage.name
+    needs = getattr(stage.loss, "NEEDS", None)
+    if stage.loss is None:
+        yield f"{name}.loss: no method chosen; give {flag((name, 'loss'))} NAME (`jaxpo losses` lists them)."
+    elif needs is None or isinstance(stage.loss, type):
+        shown = (
+            repr(stage.loss)
+            if isinstance(stage.loss, str)
+            else getattr(stage.loss, "__name__", type(stage.loss).__name__)
+        )
+        yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
+    elif needs.reference == "vocab" and stage.precompute_ref_log_probs:
+        yield (
+            f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
+            "models, which log-probs of single tokens cannot give; the reference must run in every step: "
+            f"{flag((name, 'precompute_ref_log_probs'))} False."
+        )

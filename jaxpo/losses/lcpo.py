@@ -1,0 +1,121 @@
+"""Latent collective preference optimisation, also RE-PO (arXiv:2509.24159)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxpo.losses.numerics import clean, keep, softplus
+
+CLIP = 1e-4
+"""Reliabilities are kept in [CLIP, 1 - CLIP], so that their logits stay finite."""
+
+
+def lcpo(
+    margin: Float[Array, "B"],
+    reliability: Float[Array, "B"],
+    *,
+    where: Bool[Array, "B"] | None = None,
+) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+    """LCPO: each pair counts in both orders, weighted by the posterior probability that its label is right.
+
+        s = L(y_l > y_w) - L(y_w > y_l),    w = sg(sigmoid(s + logit eta)),    L = w softplus(-s) + (1 - w) softplus(s)
+
+    Args:
+      margin: `[B]` s, the base loss of the pair in the flipped order minus that in the given order
+        (`lcpo_margin_dpo`, `_ipo`, `_simpo`, `_cpo`).
+      reliability: `[B]` eta of the pair's annotator: probability that a label of theirs is right. No gradient.
+      where: `[B]` False where there is no pair.
+
+    Returns:
+      `(loss [B], posterior w [B])`, float32, both 0 where there is no pair.
+
+    Limits: dL/ds = sigmoid(s) - w, which is the gradient of -log(p eta + (1 - p)(1 - eta)) with p = sigmoid(s);
+    eta = 1 would be the logistic loss of s (DPO for the DPO margin), eta = 1/2 has no gradient. For eta > 1/2 the
+    gradient fades for implausible labels but never reverses; for eta < 1/2 it does.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Eq. 2 to 7 and Algorithm 1.
+    """
+    s, eta = clean(where, margin, reliability)
+    eta = jnp.clip(eta, CLIP, 1.0 - CLIP)
+    w = jax.lax.stop_gradient(jax.nn.sigmoid(s + jnp.log(eta) - jnp.log1p(-eta)))
+    return keep(where, w * softplus(-s) + (1.0 - w) * softplus(s)), keep(where, w)
+
+
+def lcpo_margin_dpo(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    *,
+    beta: float = 0.1,
+) -> Float[Array, "B"]:
+    """`s = h = beta ((P_w - R_w) - (P_l - R_l))`, from L = softplus(-h): p is the Bradley-Terry probability."""
+    p_w, p_l, r_w, r_l = clean(None, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    return beta * ((p_w - r_w) - (p_l - r_l))
+
+
+def lcpo_margin_ipo(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    *,
+    beta: float = 0.1,
+) -> Float[Array, "B"]:
+    """`s = 2 D / beta`, from IPO on sums, L = (D - 1/(2 beta))^2 with D = (P_w - R_w) - (P_l - R_l).
+
+    In closed form: the difference of the two squares would cancel in float32.
+    """
+    p_w, p_l, r_w, r_l = clean(None, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    return (2.0 / beta) * ((p_w - r_w) - (p_l - r_l))
+
+
+def lcpo_margin_simpo(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    chosen_lengths: Float[Array, "B"],
+    rejected_lengths: Float[Array, "B"],
+    *,
+    beta: float = 2.0,
+    gamma: float = 0.5,
+) -> Float[Array, "B"]:
+    """`s = softplus(d + gamma) - softplus(gamma - d)`, from SimPO with d = beta (P_w / |y_w| - P_l / |y_l|)."""
+    p_w, p_l, n_w, n_l = clean(None, chosen_logps, rejected_logps, chosen_lengths, rejected_lengths)
+    d = beta * (p_w / jnp.maximum(n_w, 1.0) - p_l / jnp.maximum(n_l, 1.0))
+    return softplus(d + gamma) - softplus(gamma - d)
+
+
+def lcpo_margin_cpo(
+    chosen_logps: Float[Array, "B"], rejected_logps: Float[Array, "B"], *, beta: float = 0.1
+) -> Float[Array, "B"]:
+    """`s = (1 + beta)(P_w - P_l)`, from CPO, L = softplus(-beta (P_w - P_l)) - P_w. Large: sums of tokens."""
+    p_w, p_l = clean(None, chosen_logps, rejected_logps)
+    return (1.0 + beta) * (p_w - p_l)
+
+
+def lcpo_stats(
+    posterior: Float[Array, "B"],
+    annotator: Int[Array, "B"],
+    num_annotators: int,
+    *,
+    where: Bool[Array, "B"] | None = None,
+) -> dict[str, Array]:
+    """Sum of posteriors and number of pairs per annotator, `[K]` each; adds over parts of a batch. No gradient."""
+    rows = jnp.ones_like(annotator, dtype=bool) if where is None else where
+    member = ((annotator[:, None] == jnp.arange(num_annotators)) & rows[:, None]).astype(jnp.float32)
+    w = jax.lax.stop_gradient(jnp.where(rows, posterior, 0.0))
+    return {"total": w @ member, "count": jnp.sum(member, axis=0)}
+
+
+def update_reliability(
+    reliability: Float[Array, "K"], stats: dict[str, Array], *, alpha: float = 0.1
+) -> Float[Array, "K"]:
+    """`eta_k <- (1 - alpha) eta_k + alpha mean of the annotator's posteriors`, once per step.
+
+    Annotators without a pair in the step keep their value; alpha = 1 on the full data is the exact M step.
+    """
+    mean = stats["total"] / jnp.maximum(stats["count"], 1.0)
+    moved = jnp.clip((1.0 - alpha) * reliability + alpha * mean, CLIP, 1.0 - CLIP)
+    return jnp.where(stats["count"] > 0, moved, reliability)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import TRANSPOSE, Layout, Param, Table, normal, ones
 
@@ -99,8 +97,3 @@ def param_table(config: LFM2Config) -> Table:
         },
         "embedding_norm": _norm(d, "model.embedding_norm.weight"),
     }
-
-
-def disk_shape(param: Param) -> tuple[int, ...]:
-    """Shape of the parameter in a Hugging Face file; allocates nothing."""
-    return param.layout.to_disk(np.broadcast_to(np.float32(0), param.shape)).shape

@@ -1,0 +1,182 @@
+"""`config.json` and `generation_config.json` of a dense LFM2, as transformers reads and writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.lfm2.config import LFM2Config
+
+# What transformers assumes for keys that a file leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 65536,
+    "hidden_size": 2560,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 128_000,
+    "initializer_range": 0.02,
+    "norm_eps": 1e-5,
+    "conv_L_cache": 3,
+    "rope_theta": 1e6,
+}
+_DEFAULT_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
+    """The keys that transformers and the other readers of LFM2 look for.
+
+    The feed-forward width is written as it is used, with the automatic adjustment switched off, so that no reader
+    rounds it to another number.
+    """
+    attention = [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"]
+    document: dict[str, Any] = {
+        "architectures": ["Lfm2ForCausalLM"],
+        "model_type": "lfm2",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "block_ff_dim": config.intermediate_size,
+        "block_auto_adjust_ff_dim": False,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_multiple_of": 256,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "layer_types": list(config.layer_types),
+        "full_attn_idxs": attention,
+        "conv_L_cache": config.conv_kernel,
+        "conv_bias": False,
+        "norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "max_position_embeddings": config.max_position_embeddings,
+        "initializer_range": config.initializer_range,
+        "tie_word_embeddings": True,
+        "tie_embedding": True,
+        "use_cache": True,
+        **_ids(config),
+        "dtype": dtype,
+    }
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        document["head_dim"] = config.head_dim
+    return document
+
+
+def generation_config_to_json(config: LFM2Config) -> dict[str, Any]:
+    """Token ids that `generate` needs; transformers' own default for the end of text is not LFM2's."""
+    return {"_from_model_config": False, **_ids(config)}
+
+
+def _ids(config: LFM2Config) -> dict[str, int]:
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
+
+
+def feed_forward_width(document: Mapping[str, Any]) -> int:
+    """The feed-forward width that a config file means.
+
+    With `block_auto_adjust_ff_dim` (on when absent) the number is cut to two thirds and, unless the multiplier is null,
+    multiplied and rounded up to `block_multiple_of`: 6656 -> 4608.
+    """
+    width = _get(document, "block_ff_dim", _get(document, "intermediate_size", _DEFAULTS["intermediate_size"]))
+    if _get(document, "block_auto_adjust_ff_dim", True):
+        width = int(2 * width / 3)
+        multiplier = document.get("block_ffn_dim_multiplier", 1.0)
+        if multiplier is not None:
+            multiple = _get(document, "block_multiple_of", 256)
+            width = multiple * -(-int(multiplier * width) // multiple)
+    return width
+
+
+def config_from_json(document: Mapping[str, Any], source: object = "config.json") -> LFM2Config:
+    """Read a released or exported configuration, legacy keys included (`block_ff_dim`, `full_attn_idxs`, ...).
+
+    Layer types beyond `num_hidden_layers` are ignored (a released export has one too many).
+
+    Raises:
+      CheckpointError: another model, a feature that dense LFM2 has not, or inconsistent numbers; names the file.
+    """
+    if document.get("model_type") != "lfm2":
+        raise CheckpointError(
+            f"{source}: model_type is {document.get('model_type')!r}; this importer reads dense LFM2 ('lfm2')."
+        )
+    problems = [f"{key} is {document[key]!r}, {why}" for key, good, why in _FIXED if document.get(key, good) != good]
+    rope, scaling = _rope(document)
+    if scaling not in (None, "default"):
+        problems.append(f"rope type is {scaling!r}, only the default (unscaled) rotary embedding is supported")
+    if problems:
+        raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
+    value = {key: _get(document, key, default) for key, default in _DEFAULTS.items()}
+    heads = value["num_attention_heads"]
+    try:
+        return LFM2Config(
+            vocab_size=value["vocab_size"],
+            hidden_size=value["hidden_size"],
+            intermediate_size=feed_forward_width(document),
+            num_attention_heads=heads,
+            num_key_value_heads=value["num_key_value_heads"],
+            head_dim=_get(document, "head_dim", value["hidden_size"] // heads),
+            layer_types=_layer_types(document, value["num_hidden_layers"], source),
+            conv_kernel=value["conv_L_cache"],
+            rope_theta=float(rope),
+            norm_eps=value["norm_eps"],
+            initializer_range=value["initializer_range"],
+            max_position_embeddings=value["max_position_embeddings"],
+            **{key: _one_id(_get(document, key, default)) for key, default in _DEFAULT_IDS.items()},
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+_FIXED = (
+    ("tie_word_embeddings", True, "but dense LFM2 ties the output matrix to the embedding"),
+    ("tie_embedding", True, "but dense LFM2 ties the output matrix to the embedding"),
+    ("conv_bias", False, "but dense LFM2 has no biases"),
+)
+
+
+def _get(document: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = document.get(key)
+    return default if value is None else value
+
+
+def _rope(document: Mapping[str, Any]) -> tuple[float, str | None]:
+    parameters = document.get("rope_parameters") or document.get("rope_scaling") or {}
+    legacy = _get(document, "rope_theta", _get(document, "theta", _DEFAULTS["rope_theta"]))
+    return _get(parameters, "rope_theta", legacy), parameters.get("rope_type", parameters.get("type"))
+
+
+def _layer_types(document: Mapping[str, Any], layers: int, source: object) -> tuple[str, ...]:
+    kinds = document.get("layer_types")
+    if kinds is None:
+        attention = _get(document, "full_attn_idxs", range(layers))
+        return tuple("full_attention" if i in attention else "conv" for i in range(layers))
+    if len(kinds) < layers:
+        raise CheckpointError(f"{source}: layer_types has {len(kinds)} entries for {layers} layers.")
+    return tuple(kinds[:layers])
+
+
+def _one_id(value: int | list[int]) -> int:
+    """Several end ids are possible in a file; the first one is the model's own."""
+    return value[0] if isinstance(value, list) else value
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; CheckpointError when the file is missing or broken."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; a Hugging Face checkpoint folder holds one.")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error}); copy or download it again.") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(document).__name__}.")
+    return document

@@ -1,0 +1,179 @@
+"""Hugging Face checkpoints, out and in, driven by the parameter table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.convert.config_json import config_from_json, config_to_json, generation_config_to_json, read_json
+from jaxpo.convert.shards import READABLE, Source, Stored, open_shards, parse_size, write_shards
+from jaxpo.convert.verify import verify as verify_export
+from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import Param, Table, leaves, map_table
+
+Tree = Any
+
+
+class SavesItself(Protocol):
+    """A tokenizer that writes its files (and the chat template) into a folder."""
+
+    def save(self, directory: str | Path) -> None: ...
+
+
+def disk_shape(param: Param) -> tuple[int, ...]:
+    """Shape of the parameter in a file; allocates nothing."""
+    return param.layout.to_disk(np.broadcast_to(np.float32(0), param.shape)).shape
+
+
+def export_hf(
+    params: Tree,
+    config: LFM2Config,
+    directory: str | Path,
+    *,
+    tokenizer: SavesItself | None = None,
+    dtype: str = "float32",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    verify: bool = True,
+    compare_transformers: bool | None = None,
+) -> dict[str, Any]:
+    """Write a checkpoint that transformers, vLLM and llama.cpp's converter load as it is.
+
+    Everything is written and verified in a temporary folder beside the target, which is then renamed: an interrupted
+    export never looks finished. One tensor is on the host at a time.
+
+    Args:
+      params: the model's tree (`State.params["model"]`), sharded or not.
+      directory: the folder to make.
+      tokenizer: writes tokenizer.json, tokenizer_config.json and chat_template.jinja by its `save`.
+      dtype: "float32" or "bfloat16" on disk.
+      max_shard_size: bytes or "5GB"; larger models are split and indexed.
+      overwrite: replace an existing folder.
+      verify: read the files back through another implementation and compare (see `jaxpo.convert.verify.verify`).
+      compare_transformers: compare with transformers as well; None = when it is installed.
+
+    Returns:
+      What was verified, also stored as `verification.json`; empty when `verify` is False.
+
+    Raises:
+      CheckpointError: the folder exists, or what was written computes something else than `params`.
+    """
+    target = Path(directory)
+    limit = parse_size(max_shard_size)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: exists already; choose another folder or allow overwriting it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        write_shards(partial, _sources(params, param_table(config)), dtype, limit)
+        _write_json(partial / "config.json", config_to_json(config, dtype))
+        _write_json(partial / "generation_config.json", generation_config_to_json(config))
+        if tokenizer is not None:
+            tokenizer.save(partial)
+        report = verify_export(params, config, partial, transformers=compare_transformers) if verify else {}
+        _swap_in(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def import_hf(
+    directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
+) -> tuple[Tree, LFM2Config]:
+    """Read a dense LFM2 checkpoint folder (safetensors only), one tensor at a time.
+
+    Args:
+      directory: folder with config.json and model.safetensors (or an index and shards).
+      dtype: of the parameters in memory.
+      shardings: tree of shardings in the shape of the parameter tree; each tensor goes straight to its place.
+
+    Returns:
+      The model's parameters and its configuration.
+
+    Raises:
+      CheckpointError: a foreign model, or files that are truncated, or missing, extra or misshaped tensors (all named).
+    """
+    folder = Path(directory)
+    with open_shards(folder) as stored:
+        config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
+        table = param_table(config)
+        _check(stored, table, folder)
+
+        def load(param: Param, sharding: Any = None) -> jax.Array:
+            assert param.hf is not None
+            value = param.layout.from_disk(stored[param.hf].read(), param.shape)
+            return jax.device_put(np.ascontiguousarray(value, dtype=jnp.dtype(dtype)), sharding)
+
+        trees = () if shardings is None else (shardings,)
+        return map_table(load, table, *trees), config
+
+
+class _Pair(NamedTuple):
+    param: Param
+    value: Any
+
+
+def _sources(params: Tree, table: Table) -> list[Source]:
+    sources = []
+    pairs = jax.tree.leaves(map_table(_Pair, table, params), is_leaf=lambda x: isinstance(x, _Pair))
+    for (name, _), (param, value) in zip(leaves(table), pairs, strict=True):
+        if tuple(value.shape) != param.shape:
+            raise CheckpointError(f"{name}: has shape {tuple(value.shape)}, the configuration says {param.shape}.")
+        if param.hf is not None:
+            sources.append(Source(param.hf, disk_shape(param), _loader(param, value)))
+    return sources
+
+
+def _loader(param: Param, value: Any) -> Any:
+    return lambda: param.layout.to_disk(np.asarray(value))
+
+
+def _check(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
+    expected = {param.hf: disk_shape(param) for _, param in leaves(table) if param.hf is not None}
+    found = set(stored) - _tied_head(stored)
+    problems = []
+    if missing := sorted(expected.keys() - found):
+        problems.append(f"missing: {', '.join(missing)}")
+    if extra := sorted(found - expected.keys()):
+        problems.append(f"not part of the model: {', '.join(extra)}")
+    shared = sorted(expected.keys() & found)
+    if wrong := [f"{n} {stored[n].shape}, expected {expected[n]}" for n in shared if stored[n].shape != expected[n]]:
+        problems.append(f"wrong shape: {'; '.join(wrong)}")
+    if odd := [f"{n} {stored[n].dtype}" for n in shared if stored[n].dtype not in READABLE]:
+        problems.append(f"not a floating-point type ({', '.join(READABLE)}): {', '.join(odd)}")
+    if problems:
+        raise CheckpointError(f"{folder}: the tensors do not fit config.json. " + ". ".join(problems) + ".")
+
+
+def _tied_head(stored: Mapping[str, Stored]) -> set[str]:
+    """Some tools store the tied output matrix as well: redundant only when it is the embedding, bit for bit."""
+    head, embedding = stored.get("lm_head.weight"), stored.get("model.embed_tokens.weight")
+    if head is None or embedding is None or head.shape != embedding.shape or head.dtype != embedding.dtype:
+        return set()
+    return {"lm_head.weight"} if head.read().tobytes() == embedding.read().tobytes() else set()
+
+
+def _write_json(file: Path, document: dict[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _swap_in(partial: Path, target: Path) -> None:
+    """Rename the finished folder into place; an older one is set aside first and removed last."""
+    old = target.parent / f".{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    if old.is_dir():
+        shutil.rmtree(old)

@@ -1,0 +1,85 @@
+"""LFM2 from its equations, in numpy float64, on tensors as a Hugging Face file holds them.
+
+It shares no code with `jaxpo.models` and no layout with the parameter table, so that a conversion which is wrong in
+both directions alike is still found. One sequence, no cache, no speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Tensor = Callable[[str], np.ndarray]
+
+
+def reference_logits(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> np.ndarray:
+    """Logits `[S, V]` in float64 of one sequence.
+
+    Args:
+      tensor: name in the file -> values, `[out, in]`.
+      document: `config.json` as written by `config_to_json`.
+      tokens: `[S]`.
+    """
+
+    def get(name: str) -> np.ndarray:
+        return np.asarray(tensor(name)).astype(np.float64)
+
+    eps = document["norm_eps"]
+    embedding = get("model.embed_tokens.weight")
+    x = embedding[tokens]
+    for i in range(document["num_hidden_layers"]):
+        prefix = f"model.layers.{i}."
+
+        def layer(name: str, prefix: str = prefix) -> np.ndarray:
+            return get(f"{prefix}{name}.weight")
+
+        normed = _norm(x, layer("operator_norm"), eps)
+        mixer = _attention if i in document["full_attn_idxs"] else _conv
+        x = x + mixer(normed, layer, document)
+        normed = _norm(x, layer("ffn_norm"), eps)
+        gate = normed @ layer("feed_forward.w1").T
+        hidden = gate / (1 + np.exp(-gate)) * (normed @ layer("feed_forward.w3").T)
+        x = x + hidden @ layer("feed_forward.w2").T
+    return _norm(x, get("model.embedding_norm.weight"), eps) @ embedding.T
+
+
+def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    return weight * x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+
+
+def _conv(x: np.ndarray, layer: Tensor, document: Mapping[str, Any]) -> np.ndarray:
+    b, c, value = np.split(x @ layer("conv.in_proj").T, 3, axis=-1)
+    taps = layer("conv.conv")[:, 0, :]
+    u = np.pad(b * value, ((taps.shape[1] - 1, 0), (0, 0)))
+    z = sum(taps[:, j] * u[j : j + len(x)] for j in range(taps.shape[1]))
+    return (c * z) @ layer("conv.out_proj").T
+
+
+def _attention(x: np.ndarray, layer: Tensor, document: Mapping[str, Any]) -> np.ndarray:
+    heads, groups, eps = document["num_attention_heads"], document["num_key_value_heads"], document["norm_eps"]
+    q, k, v = (
+        (x @ layer(f"self_attn.{n}_proj").T).reshape(len(x), count, -1)
+        for n, count in (("q", heads), ("k", groups), ("v", groups))
+    )
+    theta = document["rope_theta"]
+    q = _rotate(_norm(q, layer("self_attn.q_layernorm"), eps), theta)
+    k = _rotate(_norm(k, layer("self_attn.k_layernorm"), eps), theta)
+    hidden = np.triu(np.full((len(x), len(x)), -np.inf), 1)
+    outs = []
+    for h in range(heads):
+        g = h // (heads // groups)
+        scores = q[:, h] @ k[:, g].T / np.sqrt(q.shape[-1]) + hidden
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        outs.append(weights / weights.sum(axis=-1, keepdims=True) @ v[:, g])
+    return np.concatenate(outs, axis=-1) @ layer("self_attn.out_proj").T
+
+
+def _rotate(x: np.ndarray, theta: float) -> np.ndarray:
+    half = x.shape[-1] // 2
+    angle = np.arange(len(x))[:, None, None] * theta ** (-np.arange(half) / half)
+    first, second = x[..., :half], x[..., half:]
+    return np.concatenate(
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
+    )

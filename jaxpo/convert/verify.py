@@ -1,0 +1,123 @@
+"""Numerical check of an exported checkpoint: what was written is run by another implementation and compared."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.convert.config_json import read_json
+from jaxpo.convert.reference import reference_logits
+from jaxpo.convert.shards import open_shards
+from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import forward, unembedding
+
+Tree = Any
+TOLERANCE = 1e-3
+"""Largest log-prob difference (nats) that float32 arithmetic explains; a wrong conversion is off by whole nats."""
+
+
+def verify(
+    params: Tree,
+    config: LFM2Config,
+    directory: str | Path,
+    *,
+    length: int = 48,
+    seed: int = 0,
+    transformers: bool | None = None,
+) -> dict[str, Any]:
+    """Compare the export with the parameters it came from on fixed tokens; store the result as `verification.json`.
+
+    The files are read with `safetensors` and run by the float64 numpy forward of `jaxpo.convert.reference`. They are
+    compared with the parameters rounded to the exported type (conversion; must agree to `TOLERANCE`), and with the
+    parameters as they are (what rounding costs).
+
+    Args:
+      directory: a finished export.
+      length: number of tokens compared.
+      transformers: also load the folder with `AutoModelForCausalLM`; None = when torch and transformers are installed.
+
+    Returns:
+      `{"dtype", "tokens", "max_logprob_error", "kl", "rounding": {...}, "transformers": {...} or the reason why not}`;
+      errors in nats, KL(parameters || export) as the mean over positions.
+
+    Raises:
+      CheckpointError: the export computes something else.
+    """
+    folder = Path(directory)
+    document = read_json(folder / "config.json")
+    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
+    with open_shards(folder) as stored:
+        exported = _log_softmax(reference_logits(lambda name: stored[name].read(), document, tokens))
+    exact = _ours(params, config, tokens, None)
+    rounded = exact if document["dtype"] == "float32" else _ours(params, config, tokens, document["dtype"])
+    report: dict[str, Any] = {
+        "dtype": document["dtype"],
+        "tokens": length,
+        **_compare(rounded, exported),
+        "rounding": _compare(exact, exported),
+    }
+    if transformers is None:
+        transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    report["transformers"] = (
+        _compare(rounded, _transformers(folder, tokens))
+        if transformers
+        else "not compared: not installed or not asked for"
+    )
+    (folder / "verification.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    errors = [report["max_logprob_error"]]
+    if transformers:
+        errors.append(report["transformers"]["max_logprob_error"])
+    if not all(error <= TOLERANCE for error in errors):
+        raise CheckpointError(
+            f"{folder}: the exported files do not compute what the model computes: log-probs differ by "
+            f"{max(errors):.3g} nats (allowed: {TOLERANCE:g})."
+        )
+    return report
+
+
+def _ours(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:
+    """Log-probs `[S, V]` of our own forward, in float32 at full precision; weights rounded through `dtype` first."""
+
+    @jax.jit
+    def logits(params: Tree, tokens: jax.Array) -> jax.Array:
+        if dtype is not None:
+            params = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+        segments = jnp.ones((1, tokens.shape[0]), jnp.int32)
+        positions = jnp.arange(tokens.shape[0])[None]
+        hidden, _ = forward(params, tokens[None], segments, positions, config=config, dtype=jnp.float32)
+        return hidden[0] @ unembedding(params).astype(jnp.float32).T
+
+    with jax.default_matmul_precision("highest"):
+        return _log_softmax(np.asarray(logits(params, jnp.asarray(tokens)), np.float64))
+
+
+def _transformers(folder: Path, tokens: np.ndarray) -> np.ndarray:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokens)[None]).logits[0]
+    return _log_softmax(logits.double().numpy())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    return {
+        "max_logprob_error": float(np.abs(ours - theirs).max()),
+        "kl": float((np.exp(ours) * (ours - theirs)).sum(axis=-1).mean()),
+    }

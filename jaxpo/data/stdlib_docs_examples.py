@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxpo.data.heldout import Seen, paragraphs
 from jaxpo.data.stdlib_docs_read import Entry
@@ -41,7 +41,7 @@ class Text:
 
     @property
     def document(self) -> str:
-        return "\n\n".join((self.entry.heading, *self.paragraphs))
+        return "\n\n".join((*self.entry.headings, *self.paragraphs))
 
 
 def _key(paragraph: str) -> str:
@@ -67,18 +67,18 @@ def deduplicate(entries: Iterable[Entry], known: set[str]) -> tuple[list[Text], 
 
 
 def purge(texts: Iterable[Text], training: Seen) -> tuple[list[Text], int]:
-    """Drop held-out paragraphs that share an 8-word sequence or a long line with training text; also how many.
+    """Drop held-out paragraphs and headings that share an 8-word sequence or a long line with training text.
 
-    A heading that shares is replaced by the bare name, and by nothing when that shares too.
+    Returns:
+      What is left, and how many paragraphs were dropped.
     """
     left, dropped = [], 0
     for text in texts:
         kept = tuple(p for p in text.paragraphs if not training.shares(p))
         dropped += len(text.paragraphs) - len(kept)
-        entry = text.entry
-        if training.shares(entry.heading):
-            entry = Entry(entry.kind, entry.group, entry.page, entry.name, entry.name, entry.doc)
-        if kept and not training.shares(entry.heading):
+        headings = tuple(h for h in text.entry.headings if not training.shares(h))
+        if kept:
+            entry = replace(text.entry, headings=headings)
             left.append(Text(entry, kept, text.whole and kept[0] == text.paragraphs[0]))
     return left, dropped
 

@@ -35,7 +35,7 @@ class Entry:
       group: what is held out as a whole: top-level module ("json") or help topic ("topic assert").
       page: the source file's module ("json.decoder") or the topic; its entries make one document.
       name: dotted name ("json.decoder.JSONDecoder.decode") or the section's title.
-      heading: the line above its text: a signature or the title.
+      headings: the section's title with the rule below it; none for docstrings, whose names and signatures are code.
       doc: its text without the heading.
     """
 
@@ -43,7 +43,7 @@ class Entry:
     group: str
     page: str
     name: str
-    heading: str
+    headings: tuple[str, ...]
     doc: str
 
 
@@ -83,11 +83,11 @@ def read_topics(path: Path) -> Iterator[Entry]:
         marks = list(_HEADING.finditer(text))
         starts = [*(m.start() for m in marks), len(text)]
         if text[: starts[0]].strip():
-            yield Entry("topic", f"topic {topic}", topic, topic, topic, text[: starts[0]].strip("\n"))
+            yield Entry("topic", f"topic {topic}", topic, topic, (), text[: starts[0]].strip("\n"))
         for mark, end in zip(marks, starts[1:], strict=True):
             title, body = mark["title"].strip(), text[mark.end() : end].strip("\n")
             if body.strip():
-                yield Entry("topic", f"topic {topic}", topic, title, f"{title}\n{mark['rule']}", body)
+                yield Entry("topic", f"topic {topic}", topic, title, (f"{title}\n{mark['rule']}",), body)
 
 
 def _topics_literal(path: Path) -> dict[str, str]:
@@ -115,12 +115,12 @@ def read_module(path: Path, root: Path) -> Iterator[Entry]:
         raise DataError(f"cannot be parsed: {error.msg}.", file=path, row=error.lineno, remedy=REMEDY) from error
     doc = ast.get_docstring(tree)
     if doc:
-        yield Entry("module", group, page, page, page, clean(doc))
+        yield Entry("module", group, page, page, (), clean(doc))
     for node, qualified, inside_class in _documented(tree.body, "", False):
         doc = ast.get_docstring(node)
         if doc and clean(doc).strip():
             kind: Kind = "class" if isinstance(node, ast.ClassDef) else "method" if inside_class else "function"
-            yield Entry(kind, group, page, f"{page}.{qualified}", _signature(node, qualified), clean(doc))
+            yield Entry(kind, group, page, f"{page}.{qualified}", (), clean(doc))
 
 
 def _documented(body: list[ast.stmt], prefix: str, inside: bool) -> Iterator[tuple[_Documented, str, bool]]:
@@ -134,13 +134,6 @@ def _documented(body: list[ast.stmt], prefix: str, inside: bool) -> Iterator[tup
             yield from _documented([*node.body, *node.orelse], prefix, inside)
             for handler in getattr(node, "handlers", []):
                 yield from _documented(handler.body, prefix, inside)
-
-
-def _signature(node: _Documented, qualified: str) -> str:
-    if isinstance(node, ast.ClassDef):
-        bases = ", ".join(ast.unparse(base) for base in node.bases)
-        return f"class {qualified}({bases})" if bases else f"class {qualified}"
-    return f"{qualified}({ast.unparse(node.args)})"
 
 
 def clean(text: str) -> str:

@@ -32,7 +32,7 @@ def _bits(x: Array) -> UInt32[Array, "..."]:
 
 @jax.jit
 def _words(x: Array) -> UInt32[Array, "2"]:
-    """`h_k = sum_i mix(bits_i + k) * w_i mod 2^32` with odd `w_i` from the index: integer sums, hence the same on any mesh."""
+    """`h_k = sum_i mix(bits_i + k) * w_i mod 2^32`, odd `w_i` from the index: integer sums, hence equal on any mesh."""
     bits = _bits(x)
     index = jnp.zeros(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):
@@ -50,7 +50,7 @@ def leaf_fingerprints(tree: Tree) -> dict[str, str]:
 
 
 def fingerprint(tree: Tree) -> str:
-    """Hash of names, shapes, dtypes and bits of a tree of arrays (64 bits per leaf, then SHA-256); the same on any mesh."""
+    """Hash of names, shapes, dtypes and bits (64 bits per leaf, then SHA-256); the same on any mesh."""
     digest = hashlib.sha256()
     prints = leaf_fingerprints(tree)
     for name, leaf in sorted(named_leaves(tree).items()):

@@ -67,7 +67,8 @@ class CheckpointStore:
 
     def latest(self) -> int | None:
         """Newest complete step, or None."""
-        return (self.steps() or [None])[-1]
+        steps = self.steps()
+        return steps[-1] if steps else None
 
     def protect(self, step: int | None) -> None:
         """Keep the checkpoint of `step` whatever comes after it (the best one); replaces the earlier choice."""
@@ -224,7 +225,7 @@ def _short(error: BaseException) -> str:
     text = ""
     link: BaseException | None = error
     while link is not None:
-        words = " ".join(str(link).split("[tensorstore_spec=")[0].split())
+        words = " ".join(str(link).split("[tensorstore_spec")[0].split())
         text = words if len(words) > 8 else text
         link = link.__cause__ or link.__context__
     text = (text or type(error).__name__).rstrip(". ")

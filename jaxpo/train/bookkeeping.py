@@ -1,0 +1,211 @@
+"""The loop's bookkeeping: metrics of a finished step, log lines, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.data.batch import Batch
+from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.stages.config import Stage
+from jaxpo.train.console import Console
+from jaxpo.train.dump import dump_batch
+from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.progress import Progress, Window
+from jaxpo.train.state import State
+from jaxpo.train.watch import CompileWatch
+
+Evaluate = Callable[[State], Mapping[str, float]]
+
+
+class Loader(Protocol):
+    """Where batches come from, as a function of the rows seen."""
+
+    def iterate(self, rows_seen: int, steps: int) -> Any: ...
+    def epoch_of(self, rows_seen: int) -> Any: ...
+
+
+@dataclass
+class Pending:
+    """A step that was dispatched and whose metrics have not been read."""
+
+    step: int
+    rows_before: int
+    rows_after: int
+    batch: Batch
+    metrics: dict[str, Any]
+    counts: Any
+
+
+class Clock:
+    """Time and work since the last log line, without compilation, evaluation and saving."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.away = 0.0
+        self.data = 0.0
+        self.steps = self.tokens = self.trained = self.samples = 0
+
+    def rates(self, flops_per_token: float | None) -> dict[str, float]:
+        busy = max(time.perf_counter() - self.start - self.away, 1e-9)
+        out = {
+            "step_time": busy / self.steps,
+            "data_time": self.data / self.steps,
+            "tokens_per_second": self.tokens / busy,
+            "trained_tokens_per_second": self.trained / busy,
+            "samples_per_second": self.samples / busy,
+        }
+        if flops_per_token is not None:
+            out["tflops"] = flops_per_token * self.tokens / busy / 1e12
+        stats = jax.local_devices()[0].memory_stats()
+        if stats and "peak_bytes_in_use" in stats:
+            out["memory_peak_gib"] = stats["peak_bytes_in_use"] / 2**30
+        return out
+
+
+@dataclass
+class Bookkeeping:
+    """Bookkeeping between steps: reading metrics, log lines, evaluation, saving."""
+
+    stage: Stage
+    total_steps: int
+    loader: Loader
+    log: MetricsLog
+    console: Console
+    progress: Progress
+    dump_dir: Path
+    stop_on_nonfinite: bool
+    flops_per_token: float | None
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.began = time.perf_counter()
+        self.compile_time: float | None = None
+        self.recompiles = 0
+
+    def note_compilation(self, n: int, first: int, watch: CompileWatch, before: int) -> None:
+        """Tell the first compilation from one that should not have happened."""
+        if n == first + 1:
+            self.compile_time = watch.seconds
+            self.clock.away += watch.seconds
+            self.console.compiled(watch.seconds)
+        elif n > first + 2 and watch.compilations > before:
+            self.recompiles += 1
+            self.console.warn(f"the step was compiled again at step {n}: a shape, dtype or sharding changed")
+
+    def read(self, pending: Pending) -> None:
+        """Fetch a step's metrics (waits for that step), stop on non-finite values, write the log line when due."""
+        metrics, counts = jax.device_get((pending.metrics, pending.counts))
+        if "skipped" in metrics and float(metrics["skipped"].total) > 0:
+            self._nonfinite(pending, metrics)
+            metrics = {k: m for k, m in metrics.items() if all(map(math.isfinite, jax.tree.leaves(m)))}
+        self.progress.window.add(metrics)
+        if "loss" in metrics:
+            self.progress.total.add({"loss": metrics["loss"]})
+        self.progress.num_tokens += int(counts["tokens"])
+        self.progress.samples += int(counts["samples"])
+        clock = self.clock
+        clock.steps += 1
+        clock.tokens += int(counts["tokens"])
+        clock.trained += int(counts["trained"])
+        clock.samples += int(counts["samples"])
+        if pending.step % self.stage.logging_steps == 0 or pending.step == self.total_steps:
+            self._log_line(pending)
+
+    def boundary(
+        self,
+        n: int,
+        rows: int,
+        state: State,
+        evaluate: Evaluate | None,
+        store: CheckpointStore,
+        meta: Mapping[str, Any],
+        stopping: bool,
+    ) -> None:
+        """After a step whose metrics were read: evaluate, close the books, save, as is due."""
+        began = time.perf_counter()
+        last = n == self.total_steps
+        best = False
+        if evaluate is not None and (last or (due(n, self.stage.eval_steps) and not stopping)):
+            best = self._evaluate(n, rows, evaluate(state), began)
+        if last:
+            self._summary(n, rows)
+        if last or stopping or best or due(n, self.stage.save_steps):
+            runtime = self.progress.runtime + time.perf_counter() - self.began
+            progress = self.progress.to_json() | {"runtime": runtime}
+            position = {"step": n, "rows_seen": rows, "num_tokens": self.progress.num_tokens}
+            store.save(n, state, {**meta, **position, "best": self.progress.best, "progress": progress})
+            # Only now: until the new best is on disk the old one stays protected.
+            store.wait() if best else None
+            store.protect(self.progress.best.get("step"))
+        self.clock.away += time.perf_counter() - began
+
+    def _log_line(self, pending: Pending) -> None:
+        extra = {"compile_time": self.compile_time} if self.compile_time is not None else {}
+        if self.recompiles:
+            extra["recompiles"] = self.recompiles
+        record = self._head(pending.step, pending.rows_after) | self.progress.window.values()
+        record |= self.clock.rates(self.flops_per_token) | extra
+        self.log.write(record)
+        self.console.record(record)
+        self.progress.window, self.clock, self.compile_time = Window(), Clock(), None
+
+    def _evaluate(self, n: int, rows: int, values: Mapping[str, float], began: float) -> bool:
+        named = {k if k.startswith("eval_") else f"eval_{k}": float(v) for k, v in values.items()}
+        record = self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began}
+        self.log.write(record)
+        self.console.record(record)
+        wanted = self.stage.metric_for_best_model
+        if wanted is None:
+            return False
+        wanted = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+        if wanted not in named:
+            raise ConfigError(
+                f"stage {self.stage.name}: metric_for_best_model {self.stage.metric_for_best_model!r} is not measured; "
+                f"there are {', '.join(sorted(named))}"
+            )
+        return self.progress.improves(wanted, named[wanted], n)
+
+    def _summary(self, n: int, rows: int) -> None:
+        runtime = self.progress.runtime + time.perf_counter() - self.began
+        record = self._head(n, rows) | {
+            "train_runtime": runtime,
+            "train_samples_per_second": self.progress.samples / runtime,
+            "train_steps_per_second": n / runtime,
+        }
+        record |= {f"train_{k}": v for k, v in self.progress.total.values().items()}
+        self.log.write(record)
+        loss = f"train_loss {record['train_loss']:.4f}, " if "train_loss" in record else ""
+        self.console.say(f"{self.stage.name}: {n} steps in {runtime:.1f} s, {loss}{self.progress.num_tokens} tokens")
+
+    def _head(self, n: int, rows: int) -> dict[str, Any]:
+        epoch = float(self.loader.epoch_of(rows))
+        return {"stage": self.stage.name, "step": n, "epoch": epoch, "num_tokens": self.progress.num_tokens}
+
+    def _nonfinite(self, pending: Pending, metrics: Mapping[str, Any]) -> None:
+        shown = {k: float(metrics[k].value()) for k in ("loss", "grad_norm", "learning_rate")}
+        what = ", ".join(f"{k} {v:g}" for k, v in shown.items())
+        where = f"stage {self.stage.name}, step {pending.step}: {what}"
+        if not self.stop_on_nonfinite:
+            self.console.warn(f"{where}; the update was skipped")
+            return
+        name = f"{self.stage.name}-step{pending.step:08d}-process{jax.process_index()}.npz"
+        path = self.dump_dir / name
+        info = {"stage": self.stage.name, "step": pending.step, "rows_seen": pending.rows_before}
+        dump_batch(path, pending.batch, {**info, "metrics": {k: str(v) for k, v in shown.items()}})
+        raise NonFiniteError(
+            f"{where}. The update was not applied; the batch is in {path} (jaxpo.train.dump.load_dump reads it). "
+            "Usual causes: a learning rate that is too high, or bfloat16 where float32 is needed; "
+            "lower optimizer.learning_rate or optimizer.max_grad_norm."
+        )
+
+
+def due(n: int, every: int) -> bool:
+    return every > 0 and n % every == 0

@@ -1,0 +1,40 @@
+"""A batch on disk, for looking at what made training fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.batch import Batch
+
+_DICTS = ("masks", "per_token", "per_segment", "per_example", "roles")
+_STATIC = ("block_rows", "slots", "max_segment")
+
+
+def dump_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
+    """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles."""
+    arrays = {name: np.asarray(getattr(batch, name)) for name in ("tokens", "segment_ids", "positions", "example_id")}
+    for group in _DICTS:
+        arrays |= {f"{group}/{name}": np.asarray(x) for name, x in getattr(batch, group).items()}
+    static = {name: getattr(batch, name) for name in _STATIC}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, info=np.array(json.dumps({**info, "static": static})), **arrays)  # type: ignore[arg-type]
+
+
+def load_dump(path: Path | str) -> tuple[Batch, dict[str, Any]]:
+    """Inverse of `dump_batch`: `(batch, info)`."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    info = json.loads(str(arrays.pop("info")))
+    fields: dict[str, Any] = {group: {} for group in _DICTS}
+    for name, x in arrays.items():
+        group, _, rest = name.partition("/")
+        if rest:
+            fields[group][rest] = x
+        else:
+            fields[name] = x
+    return Batch(**fields, **info.pop("static")), info

@@ -1,0 +1,153 @@
+"""The training loop of every stage. Read `fit` from top to bottom; the rest is its bookkeeping."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxpo.checkpoint.environment import differences, environment
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.data.batch import Batch
+from jaxpo.errors import CheckpointError
+from jaxpo.stages.config import Stage
+from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Loader, Pending, due
+from jaxpo.train.console import Console
+from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.progress import Progress
+from jaxpo.train.signals import Preempted, Stop
+from jaxpo.train.state import State
+from jaxpo.train.watch import CompileWatch
+
+Tree = Any
+Step = Callable[[State, Tree, Batch], tuple[State, dict[str, Any]]]
+
+
+def fit(
+    *,
+    stage: Stage,
+    total_steps: int,
+    init: Callable[[], State],
+    abstract: State,
+    frozen: Tree,
+    step: Step,
+    evaluate: Evaluate | None,
+    loader: Loader,
+    put: Callable[[Batch], Batch],
+    store: CheckpointStore,
+    meta: Mapping[str, Any],
+    log: MetricsLog,
+    console: Console,
+    stop: Stop,
+    on_nonfinite_dir: Path,
+    stop_on_nonfinite: bool = True,
+    flops_per_token: float | None = None,
+) -> State:
+    """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
+
+    Args:
+      abstract: the state's shapes, dtypes and shardings, on which a checkpoint is restored.
+      step: compiled `(state, frozen, batch) -> (state, metrics)`, state donated; gates the update on finite values and
+        reports `skipped`.
+      evaluate: `state -> {name: value}`; names get the prefix `eval_`.
+      put: host batch -> device batch.
+      meta: JSON stored with every checkpoint: resolved configuration, data hash, ...
+      on_nonfinite_dir: where the batch of a non-finite step is dumped.
+      flops_per_token: adds `tflops` to the metrics.
+
+    Raises:
+      Preempted: after saving, when `stop` noted a signal.
+      NonFiniteError: naming the dumped batch.
+      CheckpointError: a checkpoint could not be read or written.
+    """
+    state, first, rows, progress = _begin(stage, total_steps, init, abstract, store, log, console)
+    run = Bookkeeping(
+        stage, total_steps, loader, log, console, progress, on_nonfinite_dir, stop_on_nonfinite, flops_per_token
+    )
+    _leave_if_asked(stop, stage, first)
+    pending: Pending | None = None
+    try:
+        with CompileWatch() as watch:
+            mark = time.perf_counter()
+            for n, (_, batch) in enumerate(loader.iterate(rows, total_steps - first), start=first + 1):
+                on_device = put(batch)
+                counts = count_tokens(on_device.segment_ids, on_device.masks, on_device.example_id)
+                run.clock.data += time.perf_counter() - mark
+                compilations = watch.compilations
+                state, metrics = step(state, frozen, on_device)
+                run.note_compilation(n, first, watch, compilations)
+                if pending is not None:
+                    run.read(pending)
+                pending = Pending(n, rows, rows + stage.rows_per_step, batch, metrics, counts)
+                rows = pending.rows_after
+                signum = stop.requested(n)
+                if signum or n == total_steps or due(n, stage.eval_steps) or due(n, stage.save_steps):
+                    run.read(pending)
+                    pending = None
+                    run.boundary(n, rows, state, evaluate, store, meta, bool(signum))
+                console.advance(n)
+                _leave_if_asked(stop, stage, n, store)
+                mark = time.perf_counter()
+        store.wait()
+    except BaseException as error:
+        # A save under way must end before the interpreter does; its failure must not hide the error at hand.
+        try:
+            store.wait()
+        except CheckpointError as failure:
+            error.add_note(str(failure))
+        raise
+    finally:
+        console.end_stage()
+    return state
+
+
+@jax.jit
+def count_tokens(segment_ids: jax.Array, masks: dict[str, jax.Array], example_id: jax.Array) -> dict[str, jax.Array]:
+    """Real tokens, supervised tokens and examples of a batch, over all devices and hosts."""
+    trained = masks.get("completion")
+    return {
+        "tokens": jnp.sum(segment_ids > 0),
+        "trained": jnp.zeros((), jnp.int32) if trained is None else jnp.sum(trained),
+        "samples": jnp.sum(example_id >= 0),
+    }
+
+
+def _begin(
+    stage: Stage,
+    total_steps: int,
+    init: Callable[[], State],
+    abstract: State,
+    store: CheckpointStore,
+    log: MetricsLog,
+    console: Console,
+) -> tuple[State, int, int, Progress]:
+    """`(state, steps taken, rows seen, progress)` from the newest checkpoint, or from nothing."""
+    latest = store.latest()
+    log.truncate(stage.name, latest or 0)
+    if latest is None:
+        console.start_stage(stage.name, 0, total_steps)
+        state = init()
+        return state, int(state.step), int(state.rows_seen), Progress()
+    state, stored = store.restore(latest, abstract)
+    progress = Progress.from_json(stored["progress"])
+    store.protect(progress.best.get("step"))
+    changed = differences(store.environment(latest), environment())
+    note = f"; not bit for bit, because it was saved elsewhere: {', '.join(changed)}" if changed else ""
+    console.start_stage(stage.name, latest, total_steps, note)
+    return state, latest, stored["rows_seen"], progress
+
+
+def _leave_if_asked(stop: Stop, stage: Stage, n: int, store: CheckpointStore | None = None) -> None:
+    if stop.signum is None:
+        return
+    if store is not None:
+        store.wait()
+    name = signal.Signals(stop.signum).name
+    raise Preempted(
+        f"stopped by {name} at step {n} of stage {stage.name}, saved; the same command resumes", stop.signum
+    )

@@ -1,0 +1,113 @@
+"""What a run counts on the host. It is stored with every checkpoint, so that a resumed run continues its sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxpo.objectives.base import Max, Mean, Min
+
+_KINDS = {Mean: "mean", Max: "max", Min: "min"}
+_LAST = ("learning_rate",)
+"""Reported as of the last step of a window: a mean would name a value that was never used."""
+
+
+class Window:
+    """Metrics merged over the steps between two log lines, in float64: Mean by total and count, Max, Min."""
+
+    def __init__(self, entries: Mapping[str, list[Any]] | None = None):
+        self.entries: dict[str, list[Any]] = {k: list(v) for k, v in (entries or {}).items()}
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Merge one step's metrics (already on the host)."""
+        for name, metric in metrics.items():
+            kind = _KINDS[type(metric)]
+            new = [float(metric.total), float(metric.count)] if kind == "mean" else [float(metric.x)]
+            old = self.entries.get(name)
+            if old is None or name in _LAST:
+                self.entries[name] = [kind, *new]
+            elif kind == "mean":
+                self.entries[name] = [kind, old[1] + new[0], old[2] + new[1]]
+            else:
+                self.entries[name] = [kind, float((np.maximum if kind == "max" else np.minimum)(old[1], new[0]))]
+
+    def values(self) -> dict[str, float]:
+        """Name -> value; a Mean over nothing is left out, for 0 would be taken for a measurement."""
+        out: dict[str, float] = {}
+        for name, (kind, *numbers) in self.entries.items():
+            if kind != "mean":
+                out[name] = numbers[0]
+            elif numbers[1] != 0:
+                out[name] = numbers[0] / numbers[1]
+        return out
+
+
+@dataclass
+class Progress:
+    """Counters of a stage.
+
+    Attributes:
+      num_tokens: real (not padding) tokens processed since the stage began.
+      samples: examples processed.
+      runtime: seconds spent in `fit`, over all processes that worked on this stage one after another.
+      window: metrics since the last log line.
+      total: the loss over the whole stage.
+      best: {"metric", "value", "step"} of the best evaluation so far, or empty.
+    """
+
+    num_tokens: int = 0
+    samples: int = 0
+    runtime: float = 0.0
+    window: Window = field(default_factory=Window)
+    total: Window = field(default_factory=Window)
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_tokens": self.num_tokens,
+            "samples": self.samples,
+            "runtime": self.runtime,
+            "window": {k: _encode(v) for k, v in self.window.entries.items()},
+            "total": {k: _encode(v) for k, v in self.total.entries.items()},
+            "best": self.best,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
+        window, total = ({k: _decode(v) for k, v in stored[name].items()} for name in ("window", "total"))
+        return cls(
+            num_tokens=stored["num_tokens"],
+            samples=stored["samples"],
+            runtime=stored["runtime"],
+            window=Window(window),
+            total=Window(total),
+            best=dict(stored["best"]),
+        )
+
+    def improves(self, metric: str, value: float, step: int) -> bool:
+        """Note an evaluation; True when it is the best so far."""
+        if not math.isfinite(value):
+            return False
+        sign = 1 if lower_is_better(metric) else -1
+        if self.best and sign * value >= sign * self.best["value"]:
+            return False
+        self.best = {"metric": metric, "value": value, "step": step}
+        return True
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric's name says that small values are good."""
+    return any(word in metric.lower() for word in ("loss", "perplexity", "nll", "bits", "kl", "error"))
+
+
+def _encode(entry: list[Any]) -> list[Any]:
+    # JSON has no inf or nan: as text they survive.
+    return [x if isinstance(x, str) or math.isfinite(x) else f"{x}" for x in entry]
+
+
+def _decode(entry: list[Any]) -> list[Any]:
+    return [entry[0], *(float(x) for x in entry[1:])]

@@ -1,0 +1,223 @@
+"""`fit`: resume, log lines, boundaries, non-finite steps, and that it never waits for the step just dispatched."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from train import toy_training as toy
+
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.stages.config import Pretrain
+from jaxpo.train.dump import load_dump
+from jaxpo.train.metrics import TIMING, read_metrics
+from jaxpo.train.signals import Preempted, Stop
+
+
+def leaves(state):
+    state = jax.tree.map(
+        lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state
+    )
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def assert_bitwise(a, b):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
+
+
+def untimed(path):
+    return [{k: v for k, v in r.items() if k not in TIMING} for r in read_metrics(path)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of 11 steps: `(state, metrics without timings)`."""
+    directory = tmp_path_factory.mktemp("whole")
+    state = toy.train(directory, 11)
+    return state, untimed(directory / "metrics.jsonl")
+
+
+def test_resume_equals_uninterrupted_bitwise(whole, tmp_path):
+    """Stopped at 5 (inside a log window of 2, between saves of 3), resumed: parameters, carry, log are the same."""
+
+    class After(Stop):
+        def requested(self, step):
+            self.signum = 15 if step == 5 else None
+            return self.signum
+
+    with pytest.raises(Preempted, match="stopped by SIGTERM at step 5 of stage toy, saved") as info:
+        toy.train(tmp_path, 11, stop=After())
+    assert info.value.exit_code == 143
+    state = toy.train(tmp_path, 11)
+    assert_bitwise(state, whole[0])
+    assert untimed(tmp_path / "metrics.jsonl") == whole[1]
+
+
+def test_finished_stage_is_restored_without_training(whole, tmp_path):
+    toy.train(tmp_path, 11)
+    before = (tmp_path / "metrics.jsonl").read_text()
+
+    def fail(*_):
+        raise AssertionError("a finished stage trained")
+
+    state = toy.train(tmp_path, 11, step=fail, init=fail)
+    assert_bitwise(state, whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_log_lines(whole):
+    """Which lines there are, TRL's names, cumulative tokens, and window means against a plain recomputation."""
+    lines = whole[1]
+    trained = [r for r in lines if "loss" in r]
+    assert [r["step"] for r in trained] == [2, 4, 6, 8, 10, 11]
+    assert [r["step"] for r in lines if "eval_loss" in r] == [4, 8, 11]
+    assert [r["step"] for r in lines if "train_loss" in r] == [11]
+    assert {"stage", "step", "epoch", "num_tokens", "loss", "grad_norm", "learning_rate", "skipped"} <= set(trained[0])
+    assert "nothing" not in trained[0]
+
+    state, totals, counts, norms, tokens = toy.init(), [], [], [], []
+    for i in range(11):
+        batch = toy.batch_at(i * toy.ROWS)
+        tokens.append(int((batch.segment_ids > 0).sum()))
+        state, metrics = toy.step(state, {}, batch)
+        totals.append(float(metrics["loss"].total))
+        counts.append(float(metrics["loss"].count))
+        norms.append(float(metrics["max_reward"].x))
+    for n, record in zip([2, 4, 6, 8, 10, 11], trained, strict=True):
+        window = slice(n - 2 if n < 11 else 10, n)
+        assert record["num_tokens"] == sum(tokens[:n])
+        assert record["epoch"] == n * toy.ROWS / 80
+        np.testing.assert_allclose(record["loss"], sum(totals[window]) / sum(counts[window]), rtol=1e-6)
+        np.testing.assert_allclose(record["max_reward"], max(norms[window]), rtol=1e-6)
+        np.testing.assert_allclose(record["min_reward"], min(norms[window]), rtol=1e-6)
+        np.testing.assert_allclose(record["learning_rate"], 1e-2 / n, rtol=1e-6)
+    np.testing.assert_allclose(lines[-1]["train_loss"], sum(totals) / sum(counts), rtol=1e-6)
+
+
+def test_timing_metrics_are_there(tmp_path):
+    fresh = jax.jit(lambda *x: toy.raw_step(*x), donate_argnums=0)
+    toy.train(tmp_path, 4, step=fresh)
+    first, *_, last = read_metrics(tmp_path / "metrics.jsonl")
+    assert first["compile_time"] > 0
+    for name in ("step_time", "tokens_per_second", "trained_tokens_per_second", "samples_per_second"):
+        assert first[name] > 0
+    assert first["trained_tokens_per_second"] < first["tokens_per_second"]
+    assert {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"} <= set(last)
+
+
+class Value:
+    """A metric on a fake device: notes when it is fetched."""
+
+    def __init__(self, step, events):
+        self.step, self.events = step, events
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(("read", self.step))
+        return np.zeros((), dtype)
+
+
+def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monkeypatch):
+    """The loop never waits for the step just dispatched, except at a boundary (evaluation, save, end)."""
+    events = []
+
+    def step(state, frozen, batch):
+        n = int(state.step) + 1
+        events.append(("dispatch", n))
+        state, metrics = toy.step(state, frozen, batch)
+        return state, metrics | {"probe": toy.Mean(Value(n, events), np.ones(()))}
+
+    real = jax.device_get
+    monkeypatch.setattr(
+        jax, "device_get", lambda x: jax.tree.map(lambda v: np.asarray(v) if isinstance(v, Value) else real(v), x)
+    )
+    stage = Pretrain(name="toy", rows_per_step=toy.ROWS, logging_steps=1)
+    toy.train(tmp_path, 6, step=step, stage=stage)
+    reads = [(kind, n) for kind, n in events]
+    expected = [("dispatch", 1)]
+    for n in range(2, 7):
+        expected += [("dispatch", n), ("read", n - 1)]
+    assert reads == [*expected, ("read", 6)]
+
+
+def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):
+    with pytest.raises(
+        NonFiniteError, match=r"stage toy, step 5: loss nan.*not applied.*toy-step00000005-process0"
+    ) as info:
+        toy.train(tmp_path, 11, loader=toy.Loader(bad=5))
+    path = next((tmp_path / "stages" / "toy").glob("*.npz"))
+    assert str(path) in str(info.value)
+    batch, details = load_dump(path)
+    expected = toy.batch_at(4 * toy.ROWS, float("nan"))
+    jax.tree.map(np.testing.assert_array_equal, batch, expected)
+    assert (batch.block_rows, batch.slots, batch.max_segment) == (1, 1, toy.LENGTH)
+    assert details["step"] == 5
+    assert details["rows_seen"] == 4 * toy.ROWS
+    # The checkpoint before the failure stays usable.
+    assert CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").latest() == 3
+
+
+def test_nonfinite_step_can_be_skipped(tmp_path, capsys):
+    toy.train(tmp_path, 6, loader=toy.Loader(bad=3), stop_on_nonfinite=False)
+    assert "warning: stage toy, step 3: loss nan" in capsys.readouterr().out
+    records = {r["step"]: r for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r}
+    assert records[4]["skipped"] == 0.5
+    assert all(np.isfinite(r["loss"]) for r in records.values())
+
+
+def test_best_checkpoint_is_kept(tmp_path):
+    """The best evaluation (step 4) outlives `save_total_limit` = 1."""
+    values = iter([3.0, 1.0, 2.0, 2.5])
+    stage = Pretrain(name="toy", rows_per_step=toy.ROWS, eval_steps=2, save_total_limit=1, metric_for_best_model="loss")
+    toy.train(tmp_path, 8, stage=stage, evaluate=lambda state: {"loss": next(values)})
+    store = CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints", 1)
+    assert store.steps() == [4, 8]
+    assert store.meta()["best"] == {"metric": "eval_loss", "value": 1.0, "step": 4}
+
+
+def test_best_metric_that_is_not_measured_is_named(tmp_path):
+    stage = Pretrain(name="toy", rows_per_step=toy.ROWS, eval_steps=2, metric_for_best_model="f1")
+    with pytest.raises(
+        ConfigError, match=r"stage toy: metric_for_best_model 'f1' is not measured.*eval_accuracy, eval_loss"
+    ):
+        toy.train(tmp_path, 4, stage=stage)
+
+
+def test_checkpoint_meta(tmp_path):
+    toy.train(tmp_path, 6)
+    meta = CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").meta()
+    tokens = sum(int((toy.batch_at(i * toy.ROWS).segment_ids > 0).sum()) for i in range(6))
+    assert meta["config"] == {"a": 1}
+    assert (meta["step"], meta["rows_seen"], meta["num_tokens"]) == (6, 48, tokens)
+    json.dumps(meta, allow_nan=False)
+
+
+def test_resume_on_another_mesh_says_so(tmp_path, capsys, whole):
+    toy.train(tmp_path, 6, devices=8)
+    state = toy.train(tmp_path, 11, devices=1)
+    assert "resuming at step 6 of stage toy (11 steps)" in capsys.readouterr().out
+    for x, y in zip(leaves(state.params), leaves(whole[0].params), strict=True):
+        np.testing.assert_allclose(x.astype(np.float32), y.astype(np.float32), rtol=1e-5, atol=1e-6)
+
+
+def test_recompilation_is_reported(tmp_path, capsys):
+    class Growing(toy.Loader):
+        def iterate(self, rows_seen, steps):
+            for rows, batch in super().iterate(rows_seen, steps):
+                wide = batch.replace(per_example={"scale": np.ones((toy.ROWS + 1,), np.float32)})
+                yield rows, wide if rows == 4 * toy.ROWS else batch
+
+    toy.train(tmp_path, 6, loader=Growing())
+    out = capsys.readouterr().out
+    assert out.count("compiled again") == 1
+    assert "compiled again at step 5" in out
+
+
+def test_a_stop_before_the_first_step_does_nothing(tmp_path):
+    stop = Stop()
+    stop.signum = 2
+    with pytest.raises(Preempted) as info:
+        toy.train(tmp_path, 5, stop=stop)
+    assert info.value.exit_code == 130

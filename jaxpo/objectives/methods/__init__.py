@@ -1,0 +1,82 @@
+"""The catalogue: every module of this package that defines a `Method` is in it. Importing it loads no jax."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods.base import Info, Method
+
+__all__ = ["AMBIGUOUS", "METHODS", "Info", "Method", "resolve"]
+
+
+def _discover() -> dict[str, type[Method]]:
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Method) and "INFO" in vars(value):
+                found[value.INFO.name] = value
+    return dict(sorted(found.items()))
+
+
+METHODS: dict[str, type[Method]] = _discover()
+"""Name -> dataclass of hyper-parameters."""
+
+AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
+    "tpo": (
+        ("tpo_tree", "Tree Preference Optimization, arXiv:2410.12854"),
+        ("tpo_triple", "Triple Preference Optimization, arXiv:2405.16681; TRL's TPO"),
+    ),
+    "spo": (
+        ("spo_degree", "Self-supervised Preference Optimization, arXiv:2409.17791"),
+        ("spo_minimax", "Self-Play Preference Optimization, arXiv:2401.04056"),
+    ),
+    "pro": (
+        ("pro_ranking", "Preference Ranking Optimization, arXiv:2306.17492"),
+        ("pro_orchestrator", "Preference Orchestrator, arXiv:2511.10656"),
+    ),
+    "irpo": (
+        ("irpo_ranking", "In-context Ranking Preference Optimization, arXiv:2504.15477"),
+        ("irpo_iterative", "Iterative Reasoning Preference Optimization, arXiv:2404.19733"),
+    ),
+    "rdpo": (
+        ("rdpo_robust", "Provably Robust DPO, arXiv:2403.00409; TRL's loss_type robust"),
+        ("rdpo_length", "length-regularised DPO, arXiv:2403.19159"),
+    ),
+    "tdpo": (
+        ("tdpo1", "Token-level DPO with gradient through both sequential KLs, arXiv:2404.11999"),
+        ("tdpo2", "Token-level DPO with a stopped gradient on the chosen side, arXiv:2404.11999"),
+    ),
+    "apo": (
+        ("apo_zero", "Anchored Preference Optimization, zero, arXiv:2408.06266"),
+        ("apo_down", "Anchored Preference Optimization, down, arXiv:2408.06266"),
+        ("apo_accel", "Accelerated Preference Optimization, arXiv:2410.06293"),
+    ),
+}
+"""Acronyms that several papers share -> (name here, paper) of each."""
+
+
+def resolve(name: str) -> type[Method]:
+    """The method of that name or alias.
+
+    Raises:
+      ConfigError: the name is shared by several methods, or unknown; with the candidates.
+    """
+    key = name.strip().lower().replace("-", "_")
+    if key in METHODS:
+        return METHODS[key]
+    if key in AMBIGUOUS:
+        raise ConfigError(_ambiguous(name, AMBIGUOUS[key]))
+    aliases = {alias: method for method in METHODS.values() for alias in method.INFO.aliases}
+    if key in aliases:
+        return aliases[key]
+    close = difflib.get_close_matches(key, [*METHODS, *aliases, *AMBIGUOUS], n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(METHODS)}."
+    raise ConfigError(f"unknown loss {name!r}; {hint}")
+
+
+def _ambiguous(name: str, candidates: tuple[tuple[str, str], ...]) -> str:
+    lines = (f"{c} ({paper}{'' if c in METHODS else '; not in this version'})" for c, paper in candidates)
+    return f"loss {name!r} is the name of several methods; say which: {', or '.join(lines)}."

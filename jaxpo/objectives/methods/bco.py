@@ -1,0 +1,72 @@
+"""Binary classifier optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.needs import Needs
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.data.batch import Batch
+    from jaxpo.objectives.base import Counts, Objective, Out
+    from jaxpo.objectives.encode import Scorer
+
+
+@dataclass(frozen=True)
+class BCO(Method):
+    """Binary classifier of good and bad responses, its logit the implicit reward minus a running shift.
+
+    Attributes:
+      beta: strength of the tie to the reference.
+      momentum: of the moving average of each class's mean reward.
+      reduction: "rows" averages over all rows, so that class sizes act as weights (the authors' implementation, on data
+        balanced by over-sampling); "classes" is the paper's formula, the sum of the two class means.
+    """
+
+    beta: float = number(0.1, above=0)
+    momentum: float = number(0.9, at_least=0, at_most=1)
+    reduction: Literal["rows", "classes"] = "rows"
+
+    INFO = Info(
+        name="bco",
+        function="jaxpo.losses.bco",
+        family="unpaired",
+        paper="Binary Classifier Optimization for Large Language Model Alignment",
+        arxiv="2404.04656",
+        certainty="paper: class-balanced moving average, momentum unpublished; TRL keeps one cumulative mean instead",
+    )
+    NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+
+    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+        import jax.numpy as jnp
+
+        from jaxpo.losses import bco, bco_shift, bco_stats, init_bco_state, update_bco_shift
+        from jaxpo.objectives.base import Mean, Objective, Out
+        from jaxpo.objectives.preference import implicit_reward, reduce_terms
+        from jaxpo.objectives.preference_unpaired import Unpaired, encode_unpaired, unpaired_counts, unpaired_metrics
+
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array) -> Unpaired:
+            return encode_unpaired(scorer, params, frozen, batch, self.NEEDS, cached_reference)
+
+        def after(carry: Any, stats: Any) -> Any:
+            return update_bco_shift(carry, stats, momentum=self.momentum)
+
+        def loss(x: Unpaired, batch: Batch, carry: Any, counts: Counts) -> Out:
+            rows = (x.completion.logps, x.completion.ref_logps, x.good)
+            stats = bco_stats(*rows, beta=self.beta, where=x.present)
+            # The shift moves first, with this step's rewards, and the loss is taken at the new shift.
+            shift = bco_shift(after(carry, stats))
+            terms = bco(*rows, shift, beta=self.beta, where=x.present)
+            by_class = {"chosen": jnp.where(x.good, terms, 0.0), "rejected": jnp.where(x.good, 0.0, terms)}
+            metrics = unpaired_metrics(x, implicit_reward(self.beta)) | {"delta": Mean(shift, jnp.ones(()))}
+            return Out(
+                reduce_terms(by_class if self.reduction == "classes" else {"rows": terms}, counts), metrics, stats
+            )
+
+        return Objective(
+            self.INFO.name, unpaired_counts, encode, loss, after, init_bco_state, needs=self.NEEDS, coupled=True
+        )

@@ -1,0 +1,115 @@
+"""Latent collective preference optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxpo.objectives.methods.base import PAIRS, PAIRS_AND_REFERENCE, Info, Method, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jax import Array
+
+    from jaxpo.data.batch import Batch
+    from jaxpo.objectives.base import Counts, Objective, Out
+    from jaxpo.objectives.encode import Scorer
+
+
+@dataclass(frozen=True)
+class LCPO(Method):
+    """A pair loss in both orders, weighted by the posterior probability that the label is right.
+
+    Attributes:
+      base: the pair loss; simpo and cpo need no reference.
+      beta: of the base loss. SimPO's papers use 2 and more.
+      simpo_gamma: target margin of the simpo base.
+      num_annotators: K; with more than one, rows carry the column `annotator`, an integer in [0, K).
+      eta: reliability that every annotator starts with.
+      eta_momentum: share of the step's posterior in the updated reliability (the paper's alpha).
+    """
+
+    base: Literal["dpo", "ipo", "simpo", "cpo"] = "dpo"
+    beta: float = number(0.1, above=0)
+    simpo_gamma: float = number(0.5)
+    num_annotators: int = number(1, at_least=1)
+    eta: float = number(0.9, at_least=0.5, at_most=1)
+    eta_momentum: float = number(0.1, at_least=0, at_most=1)
+
+    INFO = Info(
+        name="lcpo",
+        function="jaxpo.losses.lcpo",
+        family="pairs",
+        paper="Latent Collective Preference Optimization (RE-PO: Robust Enhanced Policy Optimization)",
+        arxiv="2509.24159",
+        certainty="paper, Eq. 2 to 7 and Algorithm 1; clipping of eta is ours",
+        aliases=("re_po", "re_dpo"),
+    )
+    NEEDS = PAIRS_AND_REFERENCE
+
+    def __post_init__(self) -> None:
+        needs = PAIRS if self.base in ("simpo", "cpo") else PAIRS_AND_REFERENCE
+        needs = replace(needs, columns=("annotator",)) if self.num_annotators > 1 else needs
+        object.__setattr__(self, "NEEDS", needs)  # what this configuration needs, over the class's default
+
+    def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
+        """Annotators must be numbered below `num_annotators`."""
+        import numpy as np
+
+        if "annotator" not in columns or np.size(columns["annotator"]) == 0:
+            return []
+        low, high = int(np.min(columns["annotator"])), int(np.max(columns["annotator"]))
+        if low >= 0 and high < self.num_annotators:
+            return []
+        return [
+            f"lcpo: column 'annotator' runs from {low} to {high}, but num_annotators is {self.num_annotators}; set "
+            f"num_annotators to {high + 1}" + (" and number annotators from 0." if low < 0 else ".")
+        ]
+
+    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+        import jax.numpy as jnp
+
+        from jaxpo.losses import lcpo, lcpo_stats, update_reliability
+        from jaxpo.losses.numerics import per_token
+        from jaxpo.objectives.base import Out, masked_mean
+        from jaxpo.objectives.preference import Pair, implicit_reward, pair_metrics, reduce_terms, stateful_pairwise
+        from jaxpo.objectives.preference_features import Side
+
+        def reward(s: Side) -> Array:
+            return self.beta * per_token(s.logps, s.length) if self.base == "simpo" else implicit_reward(self.beta)(s)
+
+        def loss(p: Pair, batch: Batch, carry: Any, counts: Counts) -> Out:
+            who = p.columns["annotator"] if self.num_annotators > 1 else jnp.zeros(p.present.shape, jnp.int32)
+            # An annotator that does not exist gives NaN, which stops the run, instead of another one's reliability.
+            who = jnp.where(who < 0, self.num_annotators, who)
+            eta = carry["reliability"].at[who].get(mode="fill", fill_value=jnp.nan)
+            terms, posterior = lcpo(self.margin(p), eta, where=p.present)
+            stats = lcpo_stats(posterior, who, self.num_annotators, where=p.present)
+            metrics = pair_metrics(p, reward) | {"posterior": masked_mean(posterior, p.present)}
+            return Out(reduce_terms(terms, counts), metrics, stats)
+
+        return stateful_pairwise(
+            self.INFO.name,
+            scorer,
+            loss,
+            needs=self.NEEDS,
+            cached_reference=cached_reference,
+            init_carry=lambda: {"reliability": jnp.full((self.num_annotators,), self.eta, jnp.float32)},
+            after=lambda carry, stats: {
+                "reliability": update_reliability(carry["reliability"], stats, alpha=self.eta_momentum)
+            },
+        )
+
+    def margin(self, p: Any) -> Array:
+        """The base loss in the flipped order minus that in the given order, `[N]`."""
+        from jaxpo import losses
+
+        logps = (p.chosen.logps, p.rejected.logps)
+        margins = {
+            "dpo": lambda: losses.lcpo_margin_dpo(*p.logps, beta=self.beta),
+            "ipo": lambda: losses.lcpo_margin_ipo(*p.logps, beta=self.beta),
+            "simpo": lambda: losses.lcpo_margin_simpo(*logps, *p.lengths, beta=self.beta, gamma=self.simpo_gamma),
+            "cpo": lambda: losses.lcpo_margin_cpo(*logps, beta=self.beta),
+        }
+        return margins[self.base]()

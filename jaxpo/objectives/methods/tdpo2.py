@@ -1,0 +1,52 @@
+"""Token-level direct preference optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxpo.objectives.methods.base import Info, PairMethod, number
+from jaxpo.objectives.needs import Needs
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.objectives.base import Mean
+    from jaxpo.objectives.preference import Pair
+
+
+@dataclass(frozen=True)
+class TDPO2(PairMethod):
+    """DPO with the difference of the two sides' sequential KL divergences.
+
+    Attributes:
+      beta: strength of the tie to the reference.
+      alpha: weight of the KL difference.
+    """
+
+    beta: float = number(0.1, above=0)
+    alpha: float = number(0.5, at_least=0)
+
+    INFO = Info(
+        name="tdpo2",
+        function="jaxpo.losses.tdpo2",
+        family="pairs",
+        paper="Token-level Direct Preference Optimization",
+        arxiv="2404.11999",
+        certainty="authors' code",
+    )
+    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab")
+
+    def loss(self, pair: Pair) -> Array:
+        from jaxpo.losses import tdpo2
+
+        return tdpo2(*pair.logps, *pair.kls, beta=self.beta, alpha=self.alpha, where=pair.present)
+
+    def metrics(self, pair: Pair) -> dict[str, Mean]:
+        """`kl/chosen`, `kl/rejected`: KL(reference || policy) summed over a response."""
+        from jaxpo.objectives.base import masked_mean
+
+        return {
+            f"kl/{name}": masked_mean(kl, pair.present)
+            for name, kl in zip(("chosen", "rejected"), pair.kls, strict=True)
+        }

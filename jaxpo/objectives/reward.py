@@ -1,0 +1,60 @@
+"""Reward modelling: a scalar at the last token of each response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from jaxpo.data.batch import Batch, last_of, take
+from jaxpo.models.heads import value
+from jaxpo.objectives.base import Counts, Max, Mean, Metric, Min, Objective, Out, masked_mean
+from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.needs import Needs
+from jaxpo.objectives.preference import pair_counts, pair_present, reduce_terms
+from jaxpo.objectives.preference_features import lengths
+
+Tree = Any
+
+
+@struct.dataclass
+class Rewards:
+    """The features of a reward model: `[N]` scores of the two responses, presence, and the per-example columns."""
+
+    chosen: Float[Array, "N"]
+    rejected: Float[Array, "N"]
+    present: Bool[Array, "N"]
+    columns: dict[str, Array]
+
+
+def reward_pairs(name: str, scorer: Scorer, loss: Callable[[Rewards], Array], *, needs: Needs) -> Objective:
+    """A reward model on pairs: `r = w^T h` at the last real token of each segment, mean loss over the step's pairs."""
+
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array) -> Rewards:
+        # Only the last tokens go through the head, in float32: rewards are small differences.
+        scores = value(params["value"], last_of(scorer.hidden(params["model"], batch), batch))
+        chosen, rejected = (take(scores, batch.roles[role], batch) for role in ("chosen", "rejected"))
+        present = pair_present(batch, lengths(batch, "chosen"), lengths(batch, "rejected"))
+        return Rewards(chosen, rejected, present, dict(batch.per_example))
+
+    def evaluate(x: Rewards, batch: Batch, carry: Tree, counts: Counts) -> Out:
+        return Out(reduce_terms(loss(x), counts), reward_metrics(x), {})
+
+    return Objective(name, pair_counts, encode, evaluate, needs=needs)
+
+
+def reward_metrics(x: Rewards) -> dict[str, Metric]:
+    """TRL's metrics of a reward trainer; equal rewards count as wrong."""
+    both = jnp.stack([x.chosen, x.rejected])
+    here = jnp.stack([x.present, x.present])
+    mean: Mean = masked_mean(both, here)
+    return {
+        "accuracy": masked_mean((x.chosen > x.rejected).astype(jnp.float32), x.present),
+        "margin": masked_mean(x.chosen - x.rejected, x.present),
+        "mean_reward": mean,
+        "min_reward": Min(jnp.min(jnp.where(here, both, jnp.inf))),
+        "max_reward": Max(jnp.max(jnp.where(here, both, -jnp.inf))),
+    }

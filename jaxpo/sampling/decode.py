@@ -1,0 +1,180 @@
+"""The compiled part of generation: prefill the prompts, then continue all rows until they have finished.
+
+`start` and `extend` each run on the device from beginning to end; a caller that wants to see tokens as they come
+(streaming, stop strings) extends by a few at a time, another by all at once. Both give the same tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import Cache, init_cache, step, unembedding
+from jaxpo.ops.linear import einsum
+from jaxpo.sampling.filters import sample
+from jaxpo.sampling.sampler import Sampler
+
+Tree = Any
+PREFILL_CHUNK = 128
+
+
+@struct.dataclass
+class Decoding:
+    """Rows in the middle of being continued.
+
+    Attributes:
+      cache: of the prompts and all tokens but the newest.
+      keys: `[B]` one per row; token t is drawn with `fold_in(key, t)`.
+      seen: `[B, V]` tokens so far, or None without a repetition penalty.
+      tokens, logps, sampling_logps: `[B, N]`, see `Sampled`; valid up to `lengths`.
+      lengths: `[B]` tokens produced by each row, the stop id included.
+      finished: `[B]` rows that are not continued.
+      stop_ids: `[K]` ids that finish a row; -1 matches none.
+      count: `[]` tokens produced by the rows that are not finished.
+    """
+
+    cache: Cache
+    keys: Key[Array, "B"]
+    seen: Bool[Array, "B V"] | None
+    tokens: Int[Array, "B N"]
+    logps: Float[Array, "B N"]
+    sampling_logps: Float[Array, "B N"]
+    lengths: Int[Array, "B"]
+    finished: Bool[Array, "B"]
+    stop_ids: Int[Array, "K"]
+    count: Int[Array, ""]
+
+
+_STATIC = ("config", "sampler", "vocab_limit", "dtype")
+
+
+@partial(jax.jit, static_argnames=(*_STATIC, "n", "capacity", "size"))
+def start(
+    params: Tree,
+    prompts: Int[Array, "P S"],
+    prompt_lengths: Int[Array, "P"],
+    keys: Key[Array, "B"],
+    stop_ids: Int[Array, "K"],
+    *,
+    config: LFM2Config,
+    sampler: Sampler,
+    n: int,
+    capacity: int,
+    size: int,
+    vocab_limit: int | None = None,
+    dtype: Any = jnp.float32,
+) -> Decoding:
+    """Prefill each prompt once, copy its cache to its n rows (row = prompt * n + sample), draw each row's first token.
+
+    Args:
+      prompts: `[P, S]`, real tokens first; S a multiple of `PREFILL_CHUNK` or below it.
+      prompt_lengths: `[P]`; 0 marks a prompt that is not there: its rows count as finished.
+      keys: `[P * n]`.
+      stop_ids: `[K]`, -1 where unused.
+      capacity: T of the cache, at least the longest prompt plus the tokens to be generated.
+      size: N, room for generated tokens.
+    """
+    hidden, cache = _prefill(params, prompts, prompt_lengths, config, capacity, dtype)
+    hidden, cache, lengths = jax.tree.map(lambda x: jnp.repeat(x, n, axis=0), (hidden, cache, prompt_lengths))
+    seen = None
+    if sampler.repetition_penalty != 1:
+        real = jnp.arange(prompts.shape[1]) < prompt_lengths[:, None]
+        seen = jnp.zeros((prompts.shape[0], config.vocab_size), bool)
+        seen = _mark(seen, jnp.where(real, prompts, config.vocab_size))
+        seen = jnp.repeat(seen, n, axis=0)
+    rows = keys.shape[0]
+    state = Decoding(
+        cache=cache,
+        keys=keys,
+        seen=seen,
+        tokens=jnp.zeros((rows, size), jnp.int32),
+        logps=jnp.zeros((rows, size), jnp.float32),
+        sampling_logps=jnp.zeros((rows, size), jnp.float32),
+        lengths=jnp.zeros((rows,), jnp.int32),
+        finished=lengths == 0,
+        stop_ids=stop_ids,
+        count=jnp.zeros((), jnp.int32),
+    )
+    return _emit(params, state, hidden, sampler, vocab_limit)
+
+
+@partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
+def extend(
+    params: Tree,
+    state: Decoding,
+    until: Int[Array, ""],
+    *,
+    config: LFM2Config,
+    sampler: Sampler,
+    vocab_limit: int | None = None,
+    dtype: Any = jnp.float32,
+) -> Decoding:
+    """Continue until `until` tokens (at most N) are there or every row has finished. `state` is used up."""
+    until = jnp.minimum(until, state.tokens.shape[1])
+
+    def body(state: Decoding) -> Decoding:
+        newest = jax.lax.dynamic_slice_in_dim(state.tokens, state.count - 1, 1, axis=1)
+        hidden, cache = step(params, newest, state.cache, config=config, valid=~state.finished[:, None], dtype=dtype)
+        return _emit(params, dataclasses.replace(state, cache=cache), hidden[:, 0], sampler, vocab_limit)
+
+    return jax.lax.while_loop(lambda s: (s.count < until) & ~jnp.all(s.finished), body, state)
+
+
+def _prefill(
+    params: Tree, prompts: Array, lengths: Array, config: LFM2Config, capacity: int, dtype: Any
+) -> tuple[Float[Array, "P D"], Cache]:
+    """Hidden state at each prompt's last token, and the cache; only as many chunks as the longest prompt needs."""
+    count, width = prompts.shape
+    chunk = min(width, PREFILL_CHUNK)
+    if width % chunk:
+        raise ValueError(f"prompts are padded to {width}, which is no multiple of {PREFILL_CHUNK}")
+
+    def body(i: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
+        last, cache = carry
+        tokens = jax.lax.dynamic_slice_in_dim(prompts, i * chunk, chunk, axis=1)
+        valid = i * chunk + jnp.arange(chunk) < lengths[:, None]
+        hidden, cache = step(params, tokens, cache, config=config, valid=valid, dtype=dtype)
+        column = lengths - 1 - i * chunk
+        here = (column >= 0) & (column < chunk)
+        picked = hidden[jnp.arange(count), jnp.clip(column, 0, chunk - 1)]
+        return jnp.where(here[:, None], picked, last), cache
+
+    empty = jnp.zeros((count, config.hidden_size), dtype), init_cache(config, count, capacity, dtype)
+    chunks = (jnp.max(lengths) + chunk - 1) // chunk
+    return jax.lax.fori_loop(0, chunks, body, empty)
+
+
+def _emit(
+    params: Tree, state: Decoding, hidden: Float[Array, "B D"], sampler: Sampler, vocab_limit: int | None
+) -> Decoding:
+    """Draw the next token of every row from its last hidden state and append it to the rows that are not finished."""
+    logits = einsum("bd,vd->bv", hidden, unembedding(params), out_dtype=jnp.float32)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.count)
+    drawn = sample(logits, keys, sampler, seen=state.seen, vocab_limit=vocab_limit)
+    running = ~state.finished
+
+    def put(buffer: Array, column: Array) -> Array:
+        column = jnp.where(running, column, jnp.zeros((), buffer.dtype))
+        return jax.lax.dynamic_update_slice_in_dim(buffer, column[:, None], state.count, axis=1)
+
+    return dataclasses.replace(
+        state,
+        seen=None if state.seen is None else _mark(state.seen, drawn.tokens[:, None]),
+        tokens=put(state.tokens, drawn.tokens),
+        logps=put(state.logps, drawn.logps),
+        sampling_logps=put(state.sampling_logps, drawn.sampling_logps),
+        lengths=state.lengths + running,
+        finished=state.finished | jnp.isin(drawn.tokens, state.stop_ids),
+        count=state.count + 1,
+    )
+
+
+def _mark(seen: Bool[Array, "B V"], tokens: Int[Array, "B s"]) -> Bool[Array, "B V"]:
+    return seen.at[jnp.arange(seen.shape[0])[:, None], tokens].set(True, mode="drop")

@@ -1,0 +1,252 @@
+"""Files to a tokenised dataset: checked before, counted during, cached after."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.columns import DTYPES
+from jaxpo.data.examples import Cut, Example, build_examples
+from jaxpo.data.formats import Row, content_hash, list_files, read_rows
+from jaxpo.data.requirements import Purpose, check_needs, take_apart, takes_pairs_apart
+from jaxpo.data.rows import Record, read_record
+from jaxpo.data.store import FORMAT, ExampleStore, Lengths, StoreWriter, open_or_write
+from jaxpo.data.template import TEMPLATE_VERSION
+from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.objectives.needs import Needs
+from jaxpo.stages.config import Data
+
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Column:
+    """A per-example array: its shape beyond the example axis, its dtype, and the names along that axis."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokenised examples of one type.
+
+    Attributes:
+      store: random access to examples.
+      type: one of `rows.TYPES`.
+      roles: role -> K for lists, 0 for single segments.
+      columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
+      annotators: `annotators[i]` is the name behind annotator id i.
+      counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
+      hash: of the files' contents, tokenizer, template and settings.
+    """
+
+    store: ExampleStore
+    tokenizer: Tokenizer
+    type: str
+    roles: dict[str, int]
+    columns: dict[str, Column]
+    annotators: tuple[str, ...]
+    counts: dict[str, int]
+    files: tuple[str, ...]
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Length of every segment."""
+        return self.store.lengths
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all segments."""
+        return int(self.lengths.values.sum())
+
+    def preview(self, n: int = 3) -> Any:
+        """The first examples with their trained tokens marked, as a rich renderable; `str()` of it is plain text."""
+        from jaxpo.data.preview import Preview
+
+        return Preview(self, n)
+
+
+def prepare(
+    files: Iterable[str | Path],
+    *,
+    data: Data,
+    tokenizer: Tokenizer,
+    purpose: Purpose,
+    needs: Needs | None = None,
+    cache_dir: str | Path,
+    log: Callable[[str], None] = print,
+) -> Dataset:
+    """Tokenise files once and reuse the result.
+
+    Args:
+      files: JSONL, Parquet, text files or folders.
+      data: window, truncation, what to train on.
+      purpose: "language", "sft" or "preference".
+      needs: what the method asks of the rows; checked on the first row before anything is tokenised.
+      cache_dir: one folder per distinct (contents, tokenizer, template, settings).
+      log: receives one line per event.
+
+    Raises:
+      DataError: any row that cannot be used; names file, row, field and remedy.
+      ConfigError: settings that contradict each other or the data.
+    """
+    needs = needs or Needs()
+    check_settings(data)
+    paths = list_files(files)
+    first = next(read_rows(paths))
+    kind, extras = check_needs(first, purpose, needs)
+    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
+        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
+    if kind == "text" and data.train_on in ("assistant", "completion"):
+        raise ConfigError(
+            f"data.train_on={data.train_on!r} needs messages or completions; {paths[0]} holds plain text."
+        )
+    settings = {
+        "type": kind,
+        "extras": sorted(extras),
+        "gold": "gold" in needs.roles,
+        "max_length": data.max_length,
+        "truncation": data.truncation,
+        "train_on": data.train_on,
+    }
+    key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
+
+    def write(writer: StoreWriter) -> dict[str, Any]:
+        log(f"tokenising {len(paths)} file(s) of type {kind!r}")
+        rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
+        records = (_drop_gold(read_record(row, kind, extras=extras), needs) for row in rows)
+        cut = Cut(data.max_length, data.truncation, data.train_on)
+        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths)}
+
+    apart = takes_pairs_apart(first, kind)
+    store = open_or_write(Path(cache_dir) / key[:16], key, write, log)
+    dataset = _dataset(store, tokenizer, key, kind, paths)
+    if not len(dataset):
+        raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
+    log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
+    return dataset
+
+
+def check_settings(data: Data) -> None:
+    """ConfigError for window sizes that cannot work."""
+    problems = []
+    if data.max_length < 2:
+        problems.append(f"data.max_length={data.max_length} must be at least 2.")
+    if data.row_length < data.max_length:
+        problems.append(
+            f"data.row_length={data.row_length} is below data.max_length={data.max_length}: a segment must fit a row."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
+    if problems:
+        raise ConfigError(problems)
+
+
+def describe_counts(counts: dict[str, int]) -> str:
+    """`read 10, kept 9, dropped_longer_than_max_length 1`."""
+    return ", ".join(f"{name} {n}" for name, n in counts.items() if n or name in ("read", "kept"))
+
+
+def _write(
+    writer: StoreWriter, records: Iterator[Record], tokenizer: Tokenizer, cut: Cut, files: Sequence[Path]
+) -> dict[str, Any]:
+    counts: Counter[str] = Counter(read=0, kept=0)
+    annotators: dict[str, int] = {}
+    shapes = _Shapes()
+    while chunk := list(itertools.islice(records, CHUNK)):
+        counts["read"] += len(chunk)
+        for example in build_examples(chunk, tokenizer, cut, counts, files):
+            if "annotator" in example.columns:
+                name = example.columns["annotator"]
+                example.columns["annotator"] = annotators.setdefault(name, len(annotators))
+            shapes.see(example, files)
+            writer.append(example)
+    return {"counts": dict(counts), "annotators": list(annotators), **shapes.as_meta()}
+
+
+class _Shapes:
+    """Collects the widest list, and checks that every row names the same rewards."""
+
+    def __init__(self) -> None:
+        self.roles: dict[str, int] = {}
+        self.columns: dict[str, list[int]] = {}
+        self.rewards: tuple[str, ...] = ()
+
+    def see(self, example: Example, files: Sequence[Path]) -> None:
+        for role, index in example.roles.items():
+            listed = len(index) if isinstance(index, list) else 0
+            self.roles[role] = max(self.roles.get(role, 0), listed)
+        for name, value in example.columns.items():
+            if name == "rewards":
+                self._see_rewards(example, value, files)
+            width = [len(value)] if isinstance(value, list) else []
+            self.columns[name] = max(self.columns.get(name, []), width)
+
+    def _see_rewards(self, example: Example, value: dict[str, Any], files: Sequence[Path]) -> None:
+        names = tuple(value)
+        self.rewards = self.rewards or names
+        if names != self.rewards:
+            raise DataError(
+                f"rewards are named {list(names)}, but {list(self.rewards)} in earlier rows.",
+                file=files[example.file],
+                row=example.row,
+                field="rewards",
+                remedy="Every row must have the same names.",
+            )
+        example.columns["rewards"] = list(value.values())
+
+    def as_meta(self) -> dict[str, Any]:
+        if self.rewards:
+            self.columns["rewards"] = [len(self.rewards), 2]
+        return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards)}
+
+
+def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:
+    meta = store.meta
+    columns = {
+        name: Column(tuple(shape), DTYPES.get(name, np.float32), tuple(meta["rewards"]) if name == "rewards" else ())
+        for name, shape in meta["columns"].items()
+    }
+    return Dataset(
+        store=store,
+        tokenizer=tokenizer,
+        type=kind,
+        roles=meta["roles"],
+        columns=columns,
+        annotators=tuple(meta["annotators"]),
+        counts=meta["counts"],
+        files=tuple(str(p) for p in paths),
+        hash=key,
+    )
+
+
+def _drop_gold(record: Record, needs: Needs) -> Record:
+    """A gold response costs a forward pass; it is left out where the method has no use for it."""
+    if record.kind != "triple" or "gold" in needs.roles:
+        return record
+    sides = tuple(side for side in record.sides if side.role != "gold")
+    return Record(record.row, record.kind, sides, record.columns, record.tools)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def first_row(files: Iterable[str | Path]) -> Row:
+    """The first row of a list of files."""
+    return next(read_rows(list_files(files)))

@@ -51,7 +51,7 @@ class Pair:
     @property
     def kls(self) -> tuple[Array, Array]:
         """`K_w, K_l`, for methods that need `reference="vocab"`."""
-        if self.chosen.kl is None or self.rejected.kl is None:
+        if isinstance(self.chosen.kl, tuple) or isinstance(self.rejected.kl, tuple):
             raise ValueError('KL sums exist only for methods with Needs(reference="vocab")')
         return self.chosen.kl, self.rejected.kl
 
@@ -63,7 +63,7 @@ class Pair:
     @property
     def tokens(self) -> tuple[Tokens, Tokens]:
         """The per-token rows of both sides, for objectives built with `tokens=True`."""
-        if self.chosen.tokens is None or self.rejected.tokens is None:
+        if isinstance(self.chosen.tokens, tuple) or isinstance(self.rejected.tokens, tuple):
             raise ValueError("this objective was built without tokens=True")
         return self.chosen.tokens, self.rejected.tokens
 

@@ -43,8 +43,8 @@ class Side:
       length: number of supervised tokens, float32.
       entropy: summed entropy of the predictive distributions, nats, no gradient.
       correct: number of tokens that are the argmax, no gradient.
-      kl: summed KL(reference || policy), for methods with a two-model vocabulary term; else None.
-      tokens: per-token rows, for methods that need them; else None.
+      kl: summed KL(reference || policy), for methods with a two-model vocabulary term; else an empty tuple.
+      tokens: per-token rows, for methods that need them; else an empty tuple (a pytree without leaves).
     """
 
     logps: Float[Array, "N ..."]
@@ -52,8 +52,8 @@ class Side:
     length: Float[Array, "N ..."]
     entropy: Float[Array, "N ..."]
     correct: Float[Array, "N ..."]
-    kl: Float[Array, "N ..."] | None = None
-    tokens: Tokens | None = None
+    kl: Float[Array, "N ..."] | tuple[()] = ()
+    tokens: Tokens | tuple[()] = ()
 
     @property
     def log_ratio(self) -> Float[Array, "N ..."]:
@@ -67,7 +67,7 @@ class Scores:
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
-    kl: Float[Array, "R S"] | None = None
+    kl: Float[Array, "R S"] | tuple[()] = ()
 
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, needs: Needs, cached_reference: bool) -> Scores:
@@ -106,8 +106,8 @@ def side(scores: Scores, batch: Batch, role: str, *, tokens: bool = False) -> Si
         length=lengths(batch, role),
         entropy=total(scores.stats.entropy),
         correct=total(scores.stats.correct),
-        kl=None if scores.kl is None else total(scores.kl),
-        tokens=_tokens(scores, batch, role) if tokens else None,
+        kl=() if isinstance(scores.kl, tuple) else total(scores.kl),
+        tokens=_tokens(scores, batch, role) if tokens else (),
     )
 
 

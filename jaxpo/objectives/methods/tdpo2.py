@@ -46,7 +46,5 @@ class TDPO2(PairMethod):
         """`kl/chosen`, `kl/rejected`: KL(reference || policy) summed over a response."""
         from jaxpo.objectives.base import masked_mean
 
-        return {
-            f"kl/{name}": masked_mean(kl, pair.present)
-            for name, kl in zip(("chosen", "rejected"), pair.kls, strict=True)
-        }
+        chosen, rejected = pair.kls
+        return {"kl/chosen": masked_mean(chosen, pair.present), "kl/rejected": masked_mean(rejected, pair.present)}

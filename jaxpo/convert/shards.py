@@ -110,7 +110,7 @@ class Stored:
 
 @contextmanager
 def open_shards(folder: Path) -> Iterator[Mapping[str, Stored]]:
-    """The tensors of a folder by name, none loaded yet; CheckpointError for files absent, cut off or of another kind."""
+    """A folder's tensors by name, none loaded yet; CheckpointError for files absent, cut off or of another type."""
     with ExitStack() as stack:
         tensors: dict[str, Stored] = {}
         for file in _files(folder):

@@ -1,0 +1,135 @@
+"""One random tiny LFM2 in transformers and in jaxpo, with every leaf randomised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM
+
+from jaxpo.convert.hf import disk_shape, import_hf
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import forward, unembedding
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import leaves
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "conv_first": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "block_auto_adjust_ff_dim": False,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["conv", "conv", "full_attention", "conv"],
+    },
+    # The published feed-forward rule (60 -> 40 -> 48), one key-value head, four taps, and every layer after attention.
+    "adjusted": {
+        "hidden_size": 48,
+        "intermediate_size": 60,
+        "block_multiple_of": 16,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 1,
+        "conv_L_cache": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        "layer_types": ["full_attention", "conv", "full_attention"],
+    },
+    "ungrouped": {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "block_auto_adjust_ff_dim": False,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "norm_eps": 1e-3,
+        "full_attn_idxs": [1],
+        "num_hidden_layers": 2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same weights twice."""
+
+    torch_model: Any
+    params: Any
+    config: LFM2Config
+
+    def torch_gradients(self) -> dict[str, np.ndarray]:
+        return {name: p.grad.numpy() for name, p in self.torch_model.named_parameters()}
+
+    def gradients_as_stored(self, tree: Any) -> dict[str, np.ndarray]:
+        """Our gradient tree under the names and in the layouts of the file."""
+        stored = {}
+        for (_, param), value in zip(leaves(param_table(self.config)), jax.tree.leaves(tree), strict=True):
+            stored[param.hf] = param.layout.to_disk(np.asarray(value))
+            assert stored[param.hf].shape == disk_shape(param)
+        return stored
+
+
+def make_pair(name: str, folder: Path) -> Pair:
+    """Build in transformers, randomise everything, save with transformers, read with our importer."""
+    shape = {"num_hidden_layers": len(SHAPES[name].get("layer_types", [])), **SHAPES[name]}
+    torch.manual_seed(0)
+    model = Lfm2ForCausalLM(Lfm2Config(vocab_size=61, eos_token_id=7, attn_implementation="eager", **shape)).eval()
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            if key.endswith("norm.weight"):
+                p.copy_(1 + 0.3 * torch.randn_like(p))
+            else:
+                std = 0.6 if p.ndim == 3 else 0.5 if "embed" in key else p.shape[-1] ** -0.5
+                p.copy_(std * torch.randn_like(p))
+    model.save_pretrained(folder)
+    params, config = import_hf(folder)
+    return Pair(model, params, config)
+
+
+@partial(jax.jit, static_argnames=("config", "max_segment"))
+def logits_and_gradient(
+    params: Any,
+    tokens: Any,
+    segments: Any,
+    positions: Any,
+    cotangent: Any,
+    *,
+    config: LFM2Config,
+    max_segment: Any = None,
+) -> tuple[Any, Any]:
+    """Logits, and the gradient of `sum(logits * cotangent)`."""
+
+    def f(params: Any) -> tuple[Any, Any]:
+        hidden, _ = forward(params, tokens, segments, positions, config=config, max_segment=max_segment)
+        logits = hidden @ unembedding(params).T
+        return jnp.sum(logits * cotangent), logits
+
+    gradient, logits = jax.grad(f, has_aux=True)(params)
+    return logits, gradient
+
+
+def run_torch(pair: Pair, tokens: np.ndarray, cotangent: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Logits of transformers; adds to the gradients of its parameters."""
+    options = {} if mask is None else {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    logits = pair.torch_model(torch.from_numpy(tokens), use_cache=False, **options).logits
+    (logits * torch.from_numpy(cotangent)).sum().backward()
+    return logits.detach().numpy()
+
+
+def error(ours: Any, theirs: Any) -> float:
+    """Largest difference over largest value: max |a - b| / max |b|."""
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+def check_gradients(pair: Pair, gradient: Any, tolerance: float = 1e-4) -> float:
+    """Every leaf within `tolerance`; returns the worst."""
+    ours, theirs = pair.gradients_as_stored(gradient), pair.torch_gradients()
+    assert ours.keys() == theirs.keys()
+    # One token attends to itself alone: queries and keys have gradient zero, against which nothing can be relative.
+    overall = max(np.abs(g).max() for g in theirs.values())
+    worst = {name: np.abs(ours[name] - g).max() / (np.abs(g).max() or overall) for name, g in theirs.items()}
+    assert max(worst.values()) <= tolerance, {n: e for n, e in worst.items() if e > tolerance}
+    return max(worst.values())

@@ -1,0 +1,95 @@
+"""Which metrics become which chart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from jaxpo.evaluate.report.charts import Line, Scale, draw
+from jaxpo.evaluate.report.page import figure
+from jaxpo.evaluate.report.read import Record, series
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: a title, its axis, and the metrics drawn in it (each with its held-out twin)."""
+
+    title: str
+    scale: Scale
+    metrics: tuple[tuple[str, str], ...]
+    columns: int = 1
+
+
+CHARTS = (
+    Chart("Loss", Scale("loss (nats)"), (("loss", "training"),), columns=2),
+    Chart("Reward margin", Scale("chosen − rejected"), (("rewards/margins", "training"), ("margin", "training"))),
+    Chart(
+        "Reward accuracy",
+        Scale("share of pairs", from_zero=True, top=1.02),
+        (("rewards/accuracies", "training"), ("accuracy", "training")),
+    ),
+    Chart(
+        "Log-probability of the responses", Scale("nats"), (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))
+    ),
+    Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),
+    Chart("Throughput", Scale("tokens per second", from_zero=True), (("tokens_per_second", "training"),)),
+    Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
+    Chart("Gradient norm", Scale("L2 norm before clipping", log=True), (("grad_norm", "training"),)),
+)
+
+
+def stage_charts(records: list[Record], name: str) -> str:
+    """All charts of one stage for which there are values."""
+    drawn = []
+    for i, chart in enumerate(CHARTS):
+        lines = [line for pair in chart.metrics for line in metric_lines(records, *pair)]
+        lines = [Line(x.label, x.steps, x.values, j, x.raw, x.markers) for j, x in enumerate(lines)]
+        if lines:
+            drawn.append(picture(chart.title, lines, chart, f"{name}-{i}"))
+    return f'<div class="charts">\n{"".join(drawn)}\n</div>' if drawn else ""
+
+
+def metric_lines(records: list[Record], metric: str, label: str) -> list[Line]:
+    """The training curve of a metric and its held-out points."""
+    out = []
+    steps, values = series(records, metric)
+    if steps:
+        out.append(Line(label, steps, values, raw=metric != "learning_rate"))
+    steps, values = series(records, f"eval_{metric}")
+    if steps:
+        out.append(Line("held-out" if label == "training" else f"{label}, held-out", steps, values, markers=True))
+    return out
+
+
+def overlaid_charts(runs: list[tuple[str, list[Record]]], name: str) -> str:
+    """The charts of one stage with one colour per run; held-out values where there are any, else training values."""
+    drawn = []
+    for i, chart in enumerate(replace(c, columns=1) for c in CHARTS):
+        for metric, label in chart.metrics:
+            lines = []
+            for colour, (run, records) in enumerate(runs):
+                steps, values = series(records, metric)
+                if steps:
+                    lines.append(Line(run, steps, values, colour, raw=metric != "learning_rate"))
+            held_out = []
+            for colour, (run, records) in enumerate(runs):
+                steps, values = series(records, f"eval_{metric}")
+                if steps:
+                    held_out.append(Line(run, steps, values, colour, markers=True))
+            title = chart.title if label == "training" else f"{chart.title}: {label}"
+            for kind, group in (("", lines), (", held-out", held_out)):
+                if group:
+                    drawn.append(picture(title + kind, group, chart, f"{name}-{i}-{label}{'-eval' if kind else ''}"))
+    return f'<div class="charts">\n{"".join(drawn)}\n</div>' if drawn else ""
+
+
+def picture(title: str, lines: list[Line], chart: Chart, name: str) -> str:
+    """A titled figure of one chart's lines."""
+    svg = draw(lines, usable(chart.scale, lines), name, columns=chart.columns)
+    return figure(title, svg, wide=chart.columns > 1)
+
+
+def usable(scale: Scale, lines: list[Line]) -> Scale:
+    """A logarithmic axis only where every value is positive."""
+    if scale.log and any(v <= 0 for line in lines for v in line.values):
+        return Scale(scale.label, scale.from_zero, False, scale.top)
+    return scale

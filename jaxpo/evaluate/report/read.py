@@ -1,0 +1,108 @@
+"""What a run directory holds, read into plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxpo.errors import RunError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The contents of a run directory; absent files are empty.
+
+    Attributes:
+      metrics: stage -> its records in order, in the order in which the stages first appear.
+      finished: whether the run said that it is done.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, list[Record]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, list[Record]] = field(default_factory=dict)
+    counts: dict[str, Record] = field(default_factory=dict)
+    finished: bool = False
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """The configured stages, as JSON objects."""
+        return [s for s in self.config.get("stages") or [] if isinstance(s, dict)]
+
+    @property
+    def probes(self) -> dict[str, dict[str, Any]]:
+        """Stage -> probe -> number or {"value", "n", "low", "high"}."""
+        return self.summary.get("probes") or {}
+
+
+def read_run(path: Path) -> RunData:
+    """Read a run directory.
+
+    Raises:
+      RunError: no such directory, no run in it, or a broken file (with its line).
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: there is no such run directory.")
+    config, metrics = path / "config.json", path / "metrics.jsonl"
+    if not config.is_file() and not metrics.is_file():
+        raise RunError(f"{path}: holds neither config.json nor metrics.jsonl, so it is not a run directory.")
+    return RunData(
+        path=path,
+        name=path.resolve().name,
+        config=read_object(config),
+        metrics=read_metrics(metrics),
+        summary=read_object(path / "summary.json"),
+        samples=read_object(path / "samples.json"),
+        counts=read_object(path / "data_counts.json"),
+        finished=(path / "finished.json").is_file(),
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; {} when the file is absent."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: is not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: should hold a JSON object, holds a {type(value).__name__}.")
+    return value
+
+
+def read_metrics(path: Path) -> dict[str, list[Record]]:
+    """Records by stage. A last line without its end is a write in progress and is left out."""
+    stages: dict[str, list[Record]] = {}
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            stages.setdefault(str(record["stage"]), []).append({**record, "step": int(record["step"])})
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{path}, line {number}: is not a metrics record with a stage and a step ({error})."
+            ) from error
+    return stages
+
+
+def series(records: list[Record], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric, where it is present and finite."""
+    points = [(r["step"], float(r[name])) for r in records if isinstance(r.get(name), (int, float))]
+    return [s for s, _ in points], [v for _, v in points]
+
+
+def seconds(records: list[Record]) -> float:
+    """Wall time of a stage: its own total where it was logged, otherwise the sum of the logged steps."""
+    _, total = series(records, "train_runtime")
+    if total:
+        return total[-1]
+    _, steps = series(records, "step_time")
+    _, compile_time = series(records, "compile_time")
+    return sum(steps) + sum(compile_time)

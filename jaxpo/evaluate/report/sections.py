@@ -1,0 +1,206 @@
+"""The sections of a report about one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from jaxpo.evaluate.report.curves import stage_charts
+from jaxpo.evaluate.report.page import duration, number, section, table, tile
+from jaxpo.evaluate.report.read import Record, RunData, seconds, series
+
+
+def render(run: RunData) -> str:
+    """The body of the page."""
+    parts = [header(run), results(run), *stage_sections(run), samples(run), data_counts(run), configuration(run)]
+    return "\n".join([*parts, environment(run)])
+
+
+def header(run: RunData) -> str:
+    """Name, status, duration and the figures that one looks for first."""
+    badge = '<span class="badge done">finished</span>' if run.finished else '<span class="badge open">unfinished</span>'
+    note = "" if run.finished else f'<p class="note">{escape(progress(run))}</p>'
+    tiles = "\n".join(tile(*t) for t in key_figures(run))
+    return (
+        f'<header>\n<div class="title"><h1>{escape(run.name)}</h1>{badge}</div>\n{note}'
+        f'<p class="muted">{escape(subtitle(run))}</p>\n<div class="tiles">\n{tiles}\n</div>\n</header>'
+    )
+
+
+def subtitle(run: RunData) -> str:
+    """Model, recipe and seed in one line."""
+    model = run.config.get("model")
+    shape = model if isinstance(model, str) else "own model configuration" if model else ""
+    stages = " → ".join(str(s.get("name")) for s in run.stages) or " → ".join(run.metrics)
+    seed = f"seed {run.config['seed']}" if "seed" in run.config else ""
+    return " · ".join(p for p in (shape, stages, seed) if p)
+
+
+def progress(run: RunData) -> str:
+    """How far an unfinished run has come."""
+    if not run.metrics:
+        return "No step has been logged yet. Run the same command again to resume."
+    stage, records = list(run.metrics.items())[-1]
+    return f"The last logged step is {records[-1]['step']:,} of stage {stage}. Run the same command again to resume."
+
+
+def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
+    """Label, value and note of each tile."""
+    if not run.metrics:
+        return
+    yield "Time in training", duration(sum(map(seconds, run.metrics.values()))), f"{len(run.metrics)} trained stages"
+    tokens = sum(series(r, "num_tokens")[1][-1] for r in run.metrics.values() if series(r, "num_tokens")[1])
+    if tokens:
+        yield "Tokens trained", number(tokens), "all stages"
+    for stage, records in run.metrics.items():
+        for name, label in HEADLINES:
+            _, values = series(records, name)
+            if values:
+                before = f", from {number(values[0])}" if len(values) > 1 else ""
+                yield stage, number(values[-1]), label + before
+                break
+
+
+HEADLINES = (
+    ("eval_rewards/accuracies", "held-out accuracy"),
+    ("eval_accuracy", "held-out accuracy"),
+    ("eval_loss", "held-out loss"),
+    ("loss", "loss"),
+)
+
+
+def stage_sections(run: RunData) -> Iterator[str]:
+    """Curves of each stage that has begun; a note for those that have not."""
+    if not run.metrics:
+        yield section("Curves", '<p class="muted">metrics.jsonl holds no steps yet.</p>')
+    for i, (stage, records) in enumerate(run.metrics.items()):
+        yield section(title(run, stage), stage_charts(records, f"stage{i}"), stage_note(records))
+    waiting = [str(s["name"]) for s in run.stages if trained(s) and s.get("name") not in run.metrics]
+    if waiting and run.metrics:
+        yield f'<p class="note">Not begun: {escape(", ".join(waiting))}.</p>'
+
+
+def trained(stage: dict[str, Any]) -> bool:
+    return not str(stage.get("__type__", "")).endswith(":Merge")
+
+
+def title(run: RunData, stage: str) -> str:
+    """`preference (dpo)`: the stage's name and its method."""
+    for configured in run.stages:
+        loss = configured.get("loss")
+        if configured.get("name") == stage and isinstance(loss, dict):
+            return f"{stage} ({str(loss.get('__type__', '')).rpartition(':')[2]})"
+    return stage
+
+
+def stage_note(records: list[Record]) -> str:
+    """Steps, time and tokens of a stage in one line."""
+    parts = [f"{records[-1]['step']:,} steps", duration(seconds(records))]
+    _, tokens = series(records, "num_tokens")
+    if tokens:
+        parts.append(f"{number(tokens[-1])} tokens")
+    _, speed = series(records, "tokens_per_second")
+    if speed:
+        parts.append(f"median {number(sorted(speed)[len(speed) // 2])} tokens/s")
+    skipped = sum(series(records, "skipped")[1])
+    if skipped:
+        parts.append(f"{number(skipped)} updates skipped (non-finite)")
+    return " · ".join(parts)
+
+
+def results(run: RunData) -> str:
+    """Probes by stage, each with its 95% interval and n."""
+    stages = list(run.probes)
+    names = list(dict.fromkeys(n for probes in run.probes.values() for n in probes))
+    if not names:
+        return ""
+    rows = [[escape(name), *(measured(run.probes[s].get(name)) for s in stages)] for name in names]
+    note = "Value after each stage; below it the 95% interval and the number of cases."
+    return section("Results", f'<div class="card">{table(["", *stages], rows)}</div>', note)
+
+
+def measured(probe: Any) -> str:
+    """A table cell: value, and below it interval and n."""
+    if probe is None:
+        return '<span class="muted">–</span>'
+    if not isinstance(probe, dict):
+        return number(probe) if isinstance(probe, (int, float)) else escape(str(probe))
+    value = probe.get("value")
+    shown = number(value) if isinstance(value, (int, float)) else "n/a"
+    small = []
+    if isinstance(probe.get("low"), (int, float)) and isinstance(probe.get("high"), (int, float)):
+        small.append(f"{number(probe['low'])} … {number(probe['high'])}")
+    if isinstance(probe.get("n"), (int, float)):
+        small.append(f"n = {number(probe['n'])}")
+    return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
+
+
+def samples(run: RunData) -> str:
+    """Each prompt once, with the answer of every stage."""
+    prompts: dict[str, list[tuple[str, str]]] = {}
+    for stage, answers in run.samples.items():
+        for answer in answers:
+            prompts.setdefault(str(answer.get("prompt", "")), []).append((stage, str(answer.get("response", ""))))
+    cards = []
+    for prompt, given in prompts.items():
+        pairs = "\n".join(f"<dt>{escape(s)}</dt><dd>{escape(r) or NOTHING}</dd>" for s, r in given)
+        cards.append(
+            f'<div class="card"><div class="prompt">{escape(prompt)}</div>\n<dl class="answer">{pairs}</dl></div>'
+        )
+    return section("Samples", "\n".join(cards), "The same prompts, answered after each stage.")
+
+
+NOTHING = '<span class="muted">(ended at once)</span>'
+
+
+def data_counts(run: RunData) -> str:
+    """Examples read, kept, truncated and dropped, by reason."""
+    if not run.counts:
+        return ""
+    reasons = list(dict.fromkeys(r for c in run.counts.values() for r in (c.get("dropped") or {})))
+    head = ["stage", "read", "kept", "truncated", *(f"dropped: {r}" for r in reasons)]
+    rows = []
+    for stage, count in run.counts.items():
+        dropped = count.get("dropped") or {}
+        values = [count.get(k, 0) for k in ("read", "kept", "truncated")] + [dropped.get(r, 0) for r in reasons]
+        rows.append([escape(stage), *(number(v) for v in values)])
+    return section("Data", f'<div class="card">{table(head, rows)}</div>', "Examples of each stage's training files.")
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted paths and values of a JSON document, stages under their names; a chosen type is the value of its path."""
+    if isinstance(value, dict):
+        kind = str(value.get("__type__", ""))
+        if (
+            prefix
+            and kind
+            and (not kind.startswith("jaxpo.stages.config:") or "init_from" in value or "models" in value)
+        ):
+            yield prefix, kind.rpartition(":")[2]
+        for key, item in value.items():
+            if key != "__type__":
+                yield from flat(item, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        for i, item in enumerate(value):
+            name = item.get("name") if isinstance(item, dict) and prefix == "stages" else None
+            yield from flat(item, str(name) if name else f"{prefix}.{i}")
+    else:
+        yield prefix, " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def configuration(run: RunData) -> str:
+    """The resolved configuration, folded."""
+    if not run.config:
+        return ""
+    rows = [[escape(k), f'<span class="value">{escape(v)}</span>'] for k, v in flat(run.config)]
+    inner = table(["field", "value"], rows, numeric_from=2)
+    note = "Also in config.json beside this report, which can be run again."
+    return section("Configuration", f"<details><summary>{len(rows)} resolved values</summary>\n{inner}</details>", note)
+
+
+def environment(run: RunData) -> str:
+    """Platform, corpus and whatever else the summary says besides the probes."""
+    rest = {k: v for k, v in run.summary.items() if k != "probes"}
+    rows = [[escape(k), escape(v)] for k, v in flat(rest)]
+    return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

@@ -199,14 +199,24 @@ class CheckpointStore:
             "Free space or choose another directory, then run the same command again."
         )
 
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps: the run goes on from an earlier one."""
+        self.wait()
+        if jax.process_index() == 0:
+            for later in [s for s in self.steps() if s > step]:
+                self._remove(later)
+
     def _prune(self) -> None:
         if self.keep is None:
             return
         for step in self.steps()[: -self.keep]:
             if step not in self._protected:
-                doomed = self.path(step).with_name(self.path(step).name + _DELETING)
-                self.path(step).rename(doomed)
-                shutil.rmtree(doomed)
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        doomed = self.path(step).with_name(self.path(step).name + _DELETING)
+        self.path(step).rename(doomed)
+        shutil.rmtree(doomed)
 
 
 class _JsonFile(ocp.handlers.JsonHandler):

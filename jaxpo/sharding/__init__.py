@@ -1,6 +1,7 @@
 """Meshes, logical-axis rules, and the one call that models use to say where an activation lives."""
 
 from jaxpo.sharding.mesh import AXES, BATCH_AXES, make_mesh
+from jaxpo.sharding.place import put_batch
 from jaxpo.sharding.rules import (
     RULES,
     batch_sharding,
@@ -21,6 +22,7 @@ __all__ = [
     "current_mesh",
     "make_mesh",
     "param_shardings",
+    "put_batch",
     "replicated",
     "spec_for",
     "use_mesh",

@@ -199,8 +199,8 @@ class Run:
     Attributes:
       model: preset name (`nano`, `lfm2_350m`, ...) or a model configuration.
       model_from: Hugging Face safetensors folder or jaxpo checkpoint with initial weights; None = random.
-      corpus: a frozen dataclass with `build(directory)` that makes the run's own data files; `Data` and `Tokenizer` name
-        them as "corpus:FILE". None = the files exist already.
+      corpus: a frozen dataclass with `build(directory)` that makes the run's own data files; `Data` and `Tokenizer`
+        name them as "corpus:FILE". None = the files exist already.
       export: write an HF checkpoint of the last stage's model to `export/` and verify it.
       prompts: user turns answered at the end of each stage, shown in the report.
       probes: frozen dataclasses with `measure(context) -> {name: number or Measurement}`, run on the initial model and

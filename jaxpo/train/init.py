@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def abstract_state(
         optimizer, at, shapes.opt_state, shardings, transform_non_params=lambda x: at(x, everywhere)
     )
     rest = jax.tree.map(lambda x: at(x, everywhere), shapes)
-    return rest.replace(params=params, opt_state=opt_state)
+    return dataclasses.replace(rest, params=params, opt_state=opt_state)
 
 
 def init_state(

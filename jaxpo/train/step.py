@@ -8,6 +8,7 @@ through one vector-Jacobian product per microbatch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,8 @@ def make_step(
             "learning_rate": Mean(jnp.asarray(schedule(state.step), jnp.float32), one),
             "skipped": Mean(1.0 - ok.astype(jnp.float32), one),
         }
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             rows_seen=state.rows_seen + batch.tokens.shape[0],
             params=params,

@@ -1,0 +1,129 @@
+"""From a stage's configuration to the values that the loop runs: objective, optimiser, state, step, evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from jaxpo.data.batch import Batch
+from jaxpo.data.loader import Loader
+from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.spec import Table
+from jaxpo.objectives.base import Metric, Objective, merge_metrics
+from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.language import next_token
+from jaxpo.objectives.methods.base import Method
+from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.sharding import put_batch, replicated
+from jaxpo.stages.config import SFT, Compute, Preference, Pretrain, Reward, Stage
+from jaxpo.stages.model_io import tables_for
+from jaxpo.train.init import abstract_state
+from jaxpo.train.optimizer import make_optimizer, make_schedule
+from jaxpo.train.state import State
+from jaxpo.train.step import Step, make_eval, make_step
+
+Tree = Any
+
+
+def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
+    """How this run evaluates its networks."""
+    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk)
+
+
+def cached_reference(stage: Stage) -> bool:
+    """Whether the reference's log-probs are stored beforehand instead of computed in every step."""
+    return isinstance(stage, Preference) and stage.precompute_ref_log_probs and stage.loss.NEEDS.reference == "logps"
+
+
+def method_of(stage: Stage) -> Method:
+    """The preference method of a stage."""
+    if isinstance(stage, Preference):
+        return stage.loss
+    if isinstance(stage, Reward):
+        return BradleyTerry(center_rewards_coefficient=stage.center_rewards_coefficient)
+    raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no preference method")
+
+
+def make_objective(stage: Stage, scorer: Scorer) -> Objective:
+    """What the stage minimises."""
+    if isinstance(stage, Pretrain):
+        return next_token(scorer, roles=("text",))
+    if isinstance(stage, SFT):
+        return next_token(scorer, roles=("completion",))
+    return method_of(stage).build(scorer, cached_reference=cached_reference(stage))
+
+
+def steps_of(stage: Stage, loader: Loader) -> int:
+    """Optimiser steps of a stage; tokens are row slots, epochs are passes over the packed rows."""
+    if stage.max_steps is not None:
+        return stage.max_steps
+    if stage.max_tokens is not None:
+        return max(1, math.ceil(stage.max_tokens / (stage.rows_per_step * stage.data.row_length)))
+    assert stage.num_train_epochs is not None
+    whole = math.floor(stage.num_train_epochs)
+    rows = sum(loader.rows_per_epoch(e) for e in range(whole))
+    rows += math.ceil((stage.num_train_epochs - whole) * loader.rows_per_epoch(whole))
+    return max(1, math.ceil(rows / stage.rows_per_step))
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """One stage, ready to run.
+
+    Attributes:
+      step: compiled on first use; donates the state.
+      put: host batch to devices.
+    """
+
+    objective: Objective
+    tables: dict[str, Table]
+    optimizer: optax.GradientTransformation
+    total_steps: int
+    abstract: State
+    step: Step
+    put: Callable[[Batch], Batch]
+
+
+def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Mapping[str, Any]) -> Assembly:
+    """Build everything a stage needs besides its data and its first parameters; compiles nothing yet."""
+    objective = make_objective(stage, scorer)
+    tables = tables_for(scorer.config, objective.needs.extra)
+    total_steps = steps_of(stage, loader)
+    schedule = make_schedule(stage.optimizer, total_steps)
+    optimizer = make_optimizer(stage.optimizer, tables, schedule)
+    abstract = abstract_state(tables, optimizer, objective, mesh, rules)
+    step = make_step(objective, optimizer, schedule, microbatches=stage.gradient_accumulation_steps)
+    shardings = jax.tree.map(lambda a: a.sharding, abstract)
+    return Assembly(
+        objective=objective,
+        tables=tables,
+        optimizer=optimizer,
+        total_steps=total_steps,
+        abstract=abstract,
+        step=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh))),
+        put=lambda batch: put_batch(batch, mesh),
+    )
+
+
+def make_evaluation(
+    objective: Objective, batches: list[Batch], put: Callable[[Batch], Batch], frozen: Tree
+) -> Callable[[State], dict[str, float]]:
+    """`state -> metrics` over held-out batches: totals and counts add up, so every example weighs the same."""
+    evaluate = jax.jit(make_eval(objective))
+
+    def run(state: State) -> dict[str, float]:
+        total: dict[str, Metric] = {}
+        for batch in batches:
+            loss, metrics = evaluate(state.params, state.carry, frozen, put(batch), state.rng)
+            found = {"loss": loss, **metrics}
+            total = merge_metrics(total, found) if total else found
+        return {name: float(m.value()) for name, m in jax.device_get(total).items()}
+
+    return run

@@ -1,0 +1,141 @@
+"""What a run leaves behind besides weights: probes, samples, counts, the verified export, and the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxpo import __version__
+from jaxpo.convert.hf import export_hf
+from jaxpo.evaluate.context import ProbeContext
+from jaxpo.evaluate.probes import INITIAL
+from jaxpo.evaluate.report import write_report
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.text import generate_text
+from jaxpo.stages.config import Run
+from jaxpo.stages.prepared import Prepared, StageData
+from jaxpo.train.console import Console
+from jaxpo.train.files import read_json, write_json
+from jaxpo.train.rundir import RunDir
+
+__all__ = ["INITIAL", "Results"]
+
+Tree = Any
+SUMMARY, SAMPLES, COUNTS, EXPORT = "summary.json", "samples.json", "data_counts.json", "export"
+SAMPLE_TOKENS = 96
+
+
+class Results:
+    """Collects a run's results in its directory, each file rewritten whole after every addition."""
+
+    def __init__(self, run: Run, home: RunDir, prepared: Prepared, scorer: Scorer, console: Console):
+        self.run, self.home, self.prepared, self.scorer, self.console = run, home, prepared, scorer, console
+
+    def after_stage(self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None) -> None:
+        """Probe the model and let it answer the run's prompts, unless that was done before an interruption."""
+        if name not in self._read(SUMMARY).get("probes", {}):
+            measured: dict[str, Any] = {}
+            before = None if previous is None else previous["model"]
+            for probe in self.run.probes:
+                for key, found in probe.measure(self._context(name, params["model"], before)).items():
+                    measured[key] = found.record() if hasattr(found, "record") else found
+            self._add(SUMMARY, "probes", {name: measured})
+            self._say_measured(name, measured)
+        if self.run.prompts and name != INITIAL and name not in self._read(SAMPLES):
+            self._add(SAMPLES, None, {name: self._samples(params["model"])})
+
+    def data_counts(self, stage: str, data: StageData) -> None:
+        """Store how many rows were read, kept, truncated and dropped."""
+        counts = data.train.counts
+        dropped = {k.removeprefix("dropped_"): n for k, n in counts.items() if k.startswith("dropped_")}
+        record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
+        self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens}})
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Add to the wall time that a stage has taken in this and earlier starts."""
+        so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
+        self._add(SUMMARY, "seconds", {stage: so_far + seconds})
+
+    def conclude(self, params: Mapping[str, Tree]) -> dict[str, str]:
+        """Export and verify the last model, write the report; returns what lies where."""
+        results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
+        self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
+        if self.run.export and self.home.primary:
+            report = export_hf(
+                params["model"],
+                self.prepared.config,
+                self.home.path / EXPORT,
+                tokenizer=self.prepared.tokenizer,
+                overwrite=True,
+            )
+            self._add(SUMMARY, None, {"export": report})
+            error, kl = report["max_logprob_error"], report["kl"]
+            self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
+            results[EXPORT] = EXPORT
+        if self.home.primary:
+            write_report(self.home.path)
+        return results
+
+    def _context(self, stage: str, model: Tree, before: Tree) -> ProbeContext:
+        return ProbeContext(
+            params=model,
+            scorer=self.scorer,
+            tokenizer=self.prepared.tokenizer,
+            stage=stage,
+            run_dir=self.home.path,
+            corpus_dir=self.home.path / "corpus",
+            before=before,
+        )
+
+    def _samples(self, model: Tree) -> list[dict[str, str]]:
+        chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
+        answers = generate_text(
+            model,
+            self.prepared.config,
+            self.prepared.tokenizer,
+            chats,
+            max_new_tokens=SAMPLE_TOKENS,
+            sampler=Sampler(temperature=0.0),
+        )
+        return [{"prompt": p, "response": a.text} for p, a in zip(self.run.prompts, answers, strict=True)]
+
+    def _say_measured(self, stage: str, measured: Mapping[str, Any]) -> None:
+        for name, found in measured.items():
+            self.console.say(f"{stage}: {name} {_shown(found)}")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        return read_json(self.home.path / name) or {}
+
+    def _add(self, name: str, section: str | None, values: Mapping[str, Any]) -> None:
+        if not self.home.primary:
+            return
+        document = self._read(name)
+        if section is None:
+            document |= values
+        else:
+            document[section] = document.get(section, {}) | dict(values)
+        write_json(self.home.path / name, document)
+
+
+def platform_facts() -> dict[str, Any]:
+    """What figures depend on: versions, processor, devices."""
+    return {
+        "jaxpo": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+
+
+def _shown(found: Any) -> str:
+    if not isinstance(found, dict):
+        return f"{found:.4g}" if isinstance(found, float) else str(found)
+    interval = f" [{found['low']:.4g}, {found['high']:.4g}]" if found.get("low") is not None else ""
+    return f"{found['value']:.4g}{interval} (n={found['n']})"

@@ -1,0 +1,150 @@
+"""What a run reads, made ready before anything expensive starts: corpus, tokenizer, data of every stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.formats import list_files
+from jaxpo.data.prepare import Dataset, prepare
+from jaxpo.data.texts import texts_of
+from jaxpo.data.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
+from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.presets import preset
+from jaxpo.objectives.needs import Needs
+from jaxpo.stages.assemble import method_of
+from jaxpo.stages.config import SFT, Merge, Preference, Pretrain, Reward, Run, Stage
+from jaxpo.stages.model_io import TOKENIZER
+
+Say = Callable[[str], None]
+CORPUS = "corpus:"
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Tokenised training and held-out examples of one stage."""
+
+    train: Dataset
+    held_out: Dataset | None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the run directory remembers, to notice changed files."""
+        return {"train": self.train.hash, "eval": self.held_out.hash if self.held_out else None}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run's inputs.
+
+    Attributes:
+      stages: stage name -> data; merge stages have none.
+      corpus: what `Run.corpus.build` reported.
+    """
+
+    tokenizer: Tokenizer
+    config: LFM2Config
+    stages: dict[str, StageData] = field(default_factory=dict)
+    corpus: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
+    """Build the corpus, load or train the tokenizer, tokenise every stage's files.
+
+    Raises:
+      DataError, ConfigError: the first file, row and field that cannot be used.
+    """
+    report: dict[str, Any] = {}
+    if run.corpus is not None:
+        report = run.corpus.build(directory / "corpus")
+        say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str | int))}")
+    tokenizer = _tokenizer(run, directory, say)
+    config = model_config(run)
+    check_vocabulary(tokenizer, config.vocab_size)
+    stages = {}
+    for stage in run.stages:
+        if isinstance(stage, Merge):
+            continue
+        say(f"data of stage {stage.name}")
+        stages[stage.name] = _stage_data(stage, tokenizer, config, directory, say)
+    return Prepared(tokenizer, config, stages, report)
+
+
+def model_config(run: Run) -> LFM2Config:
+    """The architecture: that of `model_from`, the named preset, or the configuration given."""
+    if run.model_from is not None:
+        from jaxpo.stages.model_io import load_model
+
+        return load_model(run.model_from).config
+    if isinstance(run.model, str):
+        return preset(run.model)
+    return run.model
+
+
+def needs_of(stage: Stage) -> Needs:
+    """What the stage's objective asks of the data."""
+    if isinstance(stage, Preference | Reward):
+        return method_of(stage).NEEDS
+    return Needs(roles=("text",) if isinstance(stage, Pretrain) else ("completion",))
+
+
+def corpus_files(files: tuple[str, ...], directory: Path) -> tuple[str, ...]:
+    """Replace "corpus:NAME" by the file that the run's corpus wrote."""
+    return tuple(str(directory / "corpus" / f.removeprefix(CORPUS)) if f.startswith(CORPUS) else f for f in files)
+
+
+def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
+    """The given tokenizer, or one trained on the named files; kept in the run directory."""
+    folder = directory / TOKENIZER
+    if run.tokenizer.path is not None:
+        tokenizer = Tokenizer.load(run.tokenizer.path)
+        tokenizer.save(folder)
+        return tokenizer
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    files = list_files(corpus_files(run.tokenizer.train_on, directory))
+    tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
+    tokenizer.save(folder)
+    say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
+    return tokenizer
+
+
+def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, directory: Path, say: Say) -> StageData:
+    if stage.data.max_length > config.max_position_embeddings:
+        raise ConfigError(
+            f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of "
+            f"{config.max_position_embeddings}; lower it"
+        )
+    purpose = {Pretrain: "language", SFT: "sft"}.get(type(stage), "preference")
+
+    def load(files: tuple[str, ...], settings: Any) -> Dataset:
+        return prepare(
+            corpus_files(files, directory),
+            data=settings,
+            tokenizer=tokenizer,
+            purpose=purpose,  # type: ignore[arg-type]
+            needs=needs_of(stage),
+            cache_dir=directory / "data",
+            log=say,
+        )
+
+    train = load(stage.data.train, stage.data)
+    if isinstance(stage, Preference):
+        problems = stage.loss.check_columns({"annotator": np.arange(len(train.annotators))})
+        if problems:
+            raise ConfigError([f"{stage.name}: {p}" for p in problems])
+    say(str(train.preview(1)))
+    # Held-out rows are never a reason to stop: what does not fit is left out and counted.
+    held_out = (
+        load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage))) if stage.data.eval else None
+    )
+    return StageData(train, held_out)
+
+
+def _lenient(stage: Stage) -> Any:
+    return "drop" if stage.data.truncation == "error" else stage.data.truncation

@@ -75,7 +75,7 @@ def build_examples(
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
-    rendered = [[_spans(record, side, cut.train_on) for side in record.sides] for record in records]
+    rendered = [[spans_of(record, side, cut.train_on) for side in record.sides] for record in records]
     flat = iter(encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans]))
     numbers = {file: i for i, file in enumerate(files)}
     for record, sides in zip(records, rendered, strict=True):
@@ -86,7 +86,7 @@ def build_examples(
             yield Example(kept, roles, dict(record.columns), numbers.get(record.row.file, 0), record.row.number)
 
 
-def _spans(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
+def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
     """What one side renders to; empty for an absent candidate."""
     if isinstance(side.completion, str):
         supervised = record.kind != "prompt"

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxpo.data.columns import DTYPES
 from jaxpo.data.examples import Cut, Example, build_examples
-from jaxpo.data.formats import Row, content_hash, list_files, read_rows
-from jaxpo.data.requirements import Purpose, check_needs, take_apart, takes_pairs_apart
+from jaxpo.data.formats import content_hash, list_files, read_rows
+from jaxpo.data.requirements import SINGLE, Purpose, check_needs, take_apart, takes_pairs_apart
 from jaxpo.data.rows import Record, read_record
 from jaxpo.data.store import FORMAT, ExampleStore, Lengths, StoreWriter, open_or_write
 from jaxpo.data.template import TEMPLATE_VERSION
@@ -90,6 +90,7 @@ def prepare(
     needs: Needs | None = None,
     cache_dir: str | Path,
     log: Callable[[str], None] = print,
+    annotators: Sequence[str] | None = None,
 ) -> Dataset:
     """Tokenise files once and reuse the result.
 
@@ -100,6 +101,7 @@ def prepare(
       needs: what the method asks of the rows; checked on the first row before anything is tokenised.
       cache_dir: one folder per distinct (contents, tokenizer, template, settings).
       log: receives one line per event.
+      annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
 
     Raises:
       DataError: any row that cannot be used; names file, row, field and remedy.
@@ -119,7 +121,8 @@ def prepare(
     settings = {
         "type": kind,
         "extras": sorted(extras),
-        "gold": "gold" in needs.roles,
+        "roles": sorted(needs.roles),
+        "annotators": list(annotators or ()),
         "max_length": data.max_length,
         "truncation": data.truncation,
         "train_on": data.train_on,
@@ -129,9 +132,9 @@ def prepare(
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
         rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
-        records = (_drop_gold(read_record(row, kind, extras=extras), needs) for row in rows)
+        records = (_only_needed(read_record(row, kind, extras=extras), needs) for row in rows)
         cut = Cut(data.max_length, data.truncation, data.train_on)
-        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths)}
+        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
     apart = takes_pairs_apart(first, kind)
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log)
@@ -163,20 +166,28 @@ def describe_counts(counts: dict[str, int]) -> str:
 
 
 def _write(
-    writer: StoreWriter, records: Iterator[Record], tokenizer: Tokenizer, cut: Cut, files: Sequence[Path]
+    writer: StoreWriter,
+    records: Iterator[Record],
+    tokenizer: Tokenizer,
+    cut: Cut,
+    files: Sequence[Path],
+    annotators: Sequence[str] | None,
 ) -> dict[str, Any]:
     counts: Counter[str] = Counter(read=0, kept=0)
-    annotators: dict[str, int] = {}
+    ids = {name: i for i, name in enumerate(annotators or ())}
     shapes = _Shapes()
     while chunk := list(itertools.islice(records, CHUNK)):
         counts["read"] += len(chunk)
+        if annotators:
+            known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
+            counts["dropped_unknown_annotator"] += len(chunk) - len(known)
+            chunk = known
         for example in build_examples(chunk, tokenizer, cut, counts, files):
             if "annotator" in example.columns:
-                name = example.columns["annotator"]
-                example.columns["annotator"] = annotators.setdefault(name, len(annotators))
+                example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
             shapes.see(example, files)
             writer.append(example)
-    return {"counts": dict(counts), "annotators": list(annotators), **shapes.as_meta()}
+    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta()}
 
 
 class _Shapes:
@@ -235,18 +246,15 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
     )
 
 
-def _drop_gold(record: Record, needs: Needs) -> Record:
-    """A gold response costs a forward pass; it is left out where the method has no use for it."""
-    if record.kind != "triple" or "gold" in needs.roles:
-        return record
-    sides = tuple(side for side in record.sides if side.role != "gold")
-    return Record(record.row, record.kind, sides, record.columns, record.tools)
+def _only_needed(record: Record, needs: Needs) -> Record:
+    """Leave out a gold response nobody asks for (it costs a forward pass); name a single text as the method does."""
+    sides = record.sides
+    if record.kind == "triple" and "gold" not in needs.roles:
+        sides = tuple(side for side in sides if side.role != "gold")
+    if record.kind in SINGLE and needs.roles in (("text",), ("completion",)):
+        sides = (replace(sides[0], role=needs.roles[0]),)
+    return replace(record, sides=sides)
 
 
 def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def first_row(files: Iterable[str | Path]) -> Row:
-    """The first row of a list of files."""
-    return next(read_rows(list_files(files)))

@@ -80,12 +80,17 @@ class Preview:
             ids = segment.tokens[start : start + size].tolist()
             start += size
             piece = self.dataset.tokenizer.decode(ids, skip_special_tokens=False)
-            cut = piece if len(piece) <= left else f"{piece[:left]} … {len(piece) - left} characters not shown"
+            cut = shorten(piece, left)
             text.append(f"{OPEN}{cut}{CLOSE}" if trained else cut, style="green" if trained else "dim")
             left -= len(piece)
             if left <= 0:
                 break
         return text
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, or its start and how much is not shown."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit} more characters)"
 
 
 def _segments_by_role(example: Example) -> Iterator[tuple[str, int]]:

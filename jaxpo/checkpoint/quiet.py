@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 
 
@@ -36,7 +37,9 @@ def quiet() -> Iterator[None]:
         yield
     except BaseException:
         # The abandoned coroutines report when they are collected: do that here rather than at some later moment.
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.collect()
         raise
     finally:
         logger.removeFilter(drop)

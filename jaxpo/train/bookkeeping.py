@@ -132,9 +132,12 @@ class Bookkeeping:
         """After a step whose metrics were read: evaluate, close the books, save, as is due."""
         began = time.perf_counter()
         last = n == self.total_steps
+        wanted = evaluate is not None and (last or due(n, self.stage.eval_steps))
+        # A signal leaves little time: the resumed run evaluates first.
+        self.progress.eval_due = wanted and stopping and not last
         best = False
-        if evaluate is not None and (last or (due(n, self.stage.eval_steps) and not stopping)):
-            best = self._evaluate(n, rows, evaluate(state), began)
+        if evaluate is not None and wanted and not self.progress.eval_due:
+            best = self.evaluate(n, rows, evaluate, state)
         if last:
             self._summary(n, rows)
         if last or stopping or best or due(n, self.stage.save_steps):
@@ -157,8 +160,10 @@ class Bookkeeping:
         self.console.record(record)
         self.progress.window, self.clock, self.compile_time = Window(), Clock(), None
 
-    def _evaluate(self, n: int, rows: int, values: Mapping[str, float], began: float) -> bool:
-        named = {k if k.startswith("eval_") else f"eval_{k}": float(v) for k, v in values.items()}
+    def evaluate(self, n: int, rows: int, evaluate: Evaluate, state: State) -> bool:
+        """Evaluate and log; True when the result is the best so far."""
+        began = time.perf_counter()
+        named = {k if k.startswith("eval_") else f"eval_{k}": float(v) for k, v in evaluate(state).items()}
         record = self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began}
         self.log.write(record)
         self.console.record(record)

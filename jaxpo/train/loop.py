@@ -70,6 +70,9 @@ def fit(
         stage, total_steps, loader, log, console, progress, on_nonfinite_dir, stop_on_nonfinite, flops_per_token
     )
     _leave_if_asked(stop, stage, first)
+    if progress.eval_due and evaluate is not None:
+        run.evaluate(first, rows, evaluate, state)
+        store.protect(progress.best.get("step"))
     pending: Pending | None = None
     try:
         with CompileWatch() as watch:
@@ -94,12 +97,12 @@ def fit(
                 _leave_if_asked(stop, stage, n, store)
                 mark = time.perf_counter()
         store.wait()
-    except BaseException as error:
+    except BaseException:
         # A save under way must end before the interpreter does; its failure must not hide the error at hand.
         try:
             store.wait()
         except CheckpointError as failure:
-            error.add_note(str(failure))
+            console.warn(str(failure))
         raise
     finally:
         console.end_stage()

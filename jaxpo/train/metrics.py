@@ -70,7 +70,7 @@ class MetricsLog:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._drop_half_line()
-        self._file = self.path.open("a", encoding="utf-8")
+        self._open()
         for name in report_to:
             maker = _TensorBoard if name == "tensorboard" else _WeightsAndBiases
             self._trackers.append(maker(self.path.parent, run_name, dict(config or {})))
@@ -88,9 +88,10 @@ class MetricsLog:
         if not self.primary:
             return
         clean = {k: _finite(v) for k, v in record.items()}
+        line = f"{json.dumps(clean, allow_nan=False)}\n".encode()
         try:
-            self._file.write(json.dumps(clean, allow_nan=False) + "\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}. Free space, then run again.") from error
         numbers = {k: v for k, v in clean.items() if k != "step" and isinstance(v, int | float)}
@@ -104,7 +105,7 @@ class MetricsLog:
         self._file.close()
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if not _beyond(line, stage, step)]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
-        self._file = self.path.open("a", encoding="utf-8")
+        self._open()
         for tracker in self._trackers:
             tracker.truncate(stage, step)
 
@@ -115,6 +116,10 @@ class MetricsLog:
         self._file.close()
         while self._trackers:
             self._trackers.pop().close()
+
+    def _open(self) -> None:
+        # Unbuffered: a line that failed (disk full) must not be tried again when the file is closed.
+        self._file = self.path.open("ab", buffering=0)
 
     def _drop_half_line(self) -> None:
         if not self.path.exists():

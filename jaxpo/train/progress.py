@@ -56,6 +56,7 @@ class Progress:
       runtime: seconds spent in `fit`, over all processes that worked on this stage one after another.
       window: metrics since the last log line.
       total: the loss over the whole stage.
+      eval_due: the evaluation of the last step was put off, because a signal asked to stop.
       best: {"metric", "value", "step"} of the best evaluation so far, or empty.
     """
 
@@ -64,6 +65,7 @@ class Progress:
     runtime: float = 0.0
     window: Window = field(default_factory=Window)
     total: Window = field(default_factory=Window)
+    eval_due: bool = False
     best: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Progress:
             "runtime": self.runtime,
             "window": {k: _encode(v) for k, v in self.window.entries.items()},
             "total": {k: _encode(v) for k, v in self.total.entries.items()},
+            "eval_due": self.eval_due,
             "best": self.best,
         }
 
@@ -85,6 +88,7 @@ class Progress:
             runtime=stored["runtime"],
             window=Window(window),
             total=Window(total),
+            eval_due=stored["eval_due"],
             best=dict(stored["best"]),
         )
 

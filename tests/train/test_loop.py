@@ -40,15 +40,16 @@ def whole(tmp_path_factory):
     return state, untimed(directory / "metrics.jsonl")
 
 
-def test_resume_equals_uninterrupted_bitwise(whole, tmp_path):
-    """Stopped at 5 (inside a log window of 2, between saves of 3), resumed: parameters, carry, log are the same."""
+@pytest.mark.parametrize("at", [5, 8, 11])
+def test_resume_equals_uninterrupted_bitwise(whole, tmp_path, at):
+    """Stopped inside a log window and between saves (5), where an evaluation is due (8), at the end (11): the same."""
 
     class After(Stop):
         def requested(self, step):
-            self.signum = 15 if step == 5 else None
+            self.signum = 15 if step == at else None
             return self.signum
 
-    with pytest.raises(Preempted, match="stopped by SIGTERM at step 5 of stage toy, saved") as info:
+    with pytest.raises(Preempted, match=f"stopped by SIGTERM at step {at} of stage toy, saved") as info:
         toy.train(tmp_path, 11, stop=After())
     assert info.value.exit_code == 143
     state = toy.train(tmp_path, 11)

@@ -3,8 +3,8 @@
     p(x | h) = (c(h x) + T(h) p(x | h')) / (c(h) + T(h)),    T(h) = number of different bytes seen after h
 
 h' is h without its oldest byte; below the empty context stands the uniform distribution over 256 bytes. A context that
-was never seen gives p(x | h'). Witten and Bell, IEEE Trans. Information Theory 37(4), 1991, method C; interpolated as in
-Chen and Goodman, 1999, section 2.5.
+was never seen gives p(x | h'). Witten and Bell, IEEE Trans. Information Theory 37(4), 1991, method C; interpolated as
+in Chen and Goodman, 1999, section 2.5.
 """
 
 from __future__ import annotations

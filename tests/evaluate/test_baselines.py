@@ -79,7 +79,7 @@ def test_priming_makes_known_text_nearly_free_at_any_distance():
     heldout = bytes(chooser.randrange(256) for _ in range(4000))
     filler = bytes(chooser.randrange(256) for _ in range(200_000))
     assert xz_bits_per_byte(heldout) > 7.9
-    assert xz_primed_bits_per_byte(heldout, heldout + filler) < 0.5
+    assert xz_primed_bits_per_byte(heldout, heldout + filler) < 1.0
     assert xz_primed_bits_per_byte(heldout, filler) > 7.9
 
 

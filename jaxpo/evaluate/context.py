@@ -1,0 +1,54 @@
+"""What a probe gets to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.evaluate.score import token_logps
+from jaxpo.objectives.encode import Scorer
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class ProbeContext:
+    """A model at some moment of a run, and how to evaluate it.
+
+    Attributes:
+      params: the model's own tree (`State.params["model"]`).
+      stage: "initial", or the name of the stage that has just ended.
+      run_dir: of the run.
+      corpus_dir: where the run's corpus was built; files named "corpus:FILE" lie here.
+      before: the model's tree that this stage started from; None for "initial" and merges.
+      rows, row_length: shape of all scoring batches.
+    """
+
+    params: Tree
+    scorer: Scorer
+    tokenizer: Tokenizer
+    stage: str
+    run_dir: Path
+    corpus_dir: Path | None = None
+    before: Tree = None
+    rows: int = 16
+    row_length: int = 256
+
+    def files(self, names: Sequence[str]) -> list[Path]:
+        """Paths of files, "corpus:FILE" resolved."""
+        if any(name.startswith("corpus:") for name in names) and self.corpus_dir is None:
+            raise ValueError("files of a corpus are named, but the context has no corpus_dir")
+        return [
+            Path(self.corpus_dir or "", name.removeprefix("corpus:")) if name.startswith("corpus:") else Path(name)
+            for name in names
+        ]
+
+    def logps(self, segments: Sequence[np.ndarray], params: Tree = None) -> list[np.ndarray]:
+        """Per-token log-probs of the model, or of another one of the same shape."""
+        chosen = self.params if params is None else params
+        return token_logps(self.scorer, chosen, segments, rows=self.rows, row_length=self.row_length)

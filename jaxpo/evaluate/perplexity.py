@@ -1,0 +1,91 @@
+"""How well a model predicts: bits per byte of documents, loss per supervised token of answers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxpo.data.examples import Cut, Example, build_examples, split_text
+from jaxpo.data.formats import read_rows
+from jaxpo.data.rows import Record, detect, read_record
+from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.errors import DataError
+from jaxpo.evaluate.intervals import Measurement, ratio
+
+Logps = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+"""Token sequences -> per-token log-probs; `ProbeContext.logps` is one."""
+
+
+def read_texts(files: Sequence[Path]) -> list[str]:
+    """The documents of text files; DataError for rows of another type."""
+    texts = []
+    for row in read_rows(files):
+        if not isinstance(row.data.get("text"), str):
+            raise row.error("column 'text' is missing.", field="text", remedy="Bits per byte needs plain text.")
+        texts.append(row.data["text"])
+    return texts
+
+
+def bits_per_byte(logps: Logps, tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Measurement:
+    """-sum log2 p(all tokens of the documents) / number of their UTF-8 bytes.
+
+    A document is `<|startoftext|>`, its tokens, and `<|im_end|>`. The start token is given and costs nothing; the end
+    token is predicted, costs bits and has no bytes. A longer document is cut as in training: pieces of `max_length`
+    tokens that overlap by one, so every token, and so every byte, is predicted exactly once, and what a piece does not
+    contain is not known there. n and the bootstrap count documents.
+    """
+    pieces, owner = [], []
+    for i, ids in enumerate(tokenizer.encode_batch(texts)):
+        whole = np.asarray([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)
+        for piece in split_text(whole, max_length):
+            pieces.append(piece)
+            owner.append(i)
+    costs = [-float(x.sum(dtype=np.float64)) / math.log(2) for x in logps(pieces)]
+    return ratio(np.bincount(owner, costs, len(texts)), [len(text.encode()) for text in texts])
+
+
+def read_records(files: Sequence[Path], kind: str) -> list[Record]:
+    """Checked rows of one dataset type; DataError when a row is of another."""
+    records = []
+    for row in read_rows(files):
+        found = detect(row)
+        if found != kind:
+            raise row.error(f"is of type {found!r}; this measurement needs type {kind!r}.")
+        records.append(read_record(row, kind))
+    return records
+
+
+def encode_records(records: Sequence[Record], tokenizer: Tokenizer, max_length: int) -> list[Example]:
+    """Examples as training would see them; responses longer than the window are cut on the right."""
+    return list(build_examples(records, tokenizer, Cut(max_length), Counter()))
+
+
+def answer_loss(logps: Logps, examples: Sequence[Example]) -> Measurement:
+    """-sum log p(supervised tokens) / their number, in nats; n and the bootstrap count answers."""
+    segments = [segment for example in examples for segment in example.segments]
+    scored = logps([segment.tokens for segment in segments])
+    totals = [-float(x[s.supervised].sum(dtype=np.float64)) for x, s in zip(scored, segments, strict=True)]
+    # The first token of a segment has no predecessor and is not predicted.
+    return ratio(totals, [int(s.supervised[1:].sum()) for s in segments])
+
+
+def shuffle_prompts(records: Sequence[Record]) -> list[Record]:
+    """Give every answer the question of another row: what a question is worth is the rise in loss.
+
+    Questions move on by half the number of rows, and further where the question would stay the same.
+    """
+    n = len(records)
+    prompts = [record.sides[0].prompt for record in records]
+    if all(prompt == prompts[0] for prompt in prompts):
+        raise DataError("all questions are the same, so they cannot be shuffled.", file=records[0].row.file)
+    shuffled = []
+    for i, record in enumerate(records):
+        others = (prompts[(i + n // 2 + j) % n] for j in range(n))
+        side = replace(record.sides[0], prompt=next(p for p in others if p != prompts[i]))
+        shuffled.append(replace(record, sides=(side,)))
+    return shuffled

@@ -1,0 +1,76 @@
+"""Does a model prefer the chosen answer: by its mean log-prob, without the prompt, and against trivial rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxpo.data.examples import Example
+from jaxpo.data.rows import Record
+from jaxpo.evaluate.intervals import Measurement, share
+from jaxpo.evaluate.perplexity import Logps
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Of every pair, `[n]` each.
+
+    Attributes:
+      chosen, rejected: sum of log p over the answer's tokens (its turn end included), nats.
+      chosen_tokens, rejected_tokens: their numbers.
+    """
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    chosen_tokens: np.ndarray
+    rejected_tokens: np.ndarray
+
+    @property
+    def mean_chosen(self) -> np.ndarray:
+        """Log-prob per token of the chosen answers."""
+        return self.chosen / np.maximum(self.chosen_tokens, 1)
+
+    @property
+    def mean_rejected(self) -> np.ndarray:
+        """Log-prob per token of the rejected answers."""
+        return self.rejected / np.maximum(self.rejected_tokens, 1)
+
+
+def score_pairs(logps: Logps, examples: Sequence[Example]) -> PairScores:
+    """Score both sides of preference examples (roles "chosen" and "rejected")."""
+    segments = [
+        example.segments[int(example.roles[role])]  # type: ignore[arg-type]
+        for role in ("chosen", "rejected")
+        for example in examples
+    ]
+    scored = logps([s.tokens for s in segments])
+    # The first token of a segment has no predecessor: its log-prob is 0 and it does not count.
+    sums = [float(x[s.supervised].sum(dtype=np.float64)) for x, s in zip(scored, segments, strict=True)]
+    tokens = [int(s.supervised[1:].sum()) for s in segments]
+    n = len(examples)
+    return PairScores(*(np.asarray(x) for x in (sums[:n], sums[n:], tokens[:n], tokens[n:])))
+
+
+def without_prompts(records: Sequence[Record]) -> list[Record]:
+    """The same pairs with nothing before the answers but the opened assistant turn (or the start token)."""
+    return [
+        replace(record, sides=tuple(replace(s, prompt=[] if isinstance(s.prompt, list) else "") for s in record.sides))
+        for record in records
+    ]
+
+
+def accuracy(better: np.ndarray, worse: np.ndarray) -> Measurement:
+    """Share of pairs with better > worse; a tie counts one half."""
+    return share(float((better > worse).sum() + 0.5 * (better == worse).sum()), len(better))
+
+
+def ranking_accuracy(scores: PairScores) -> Measurement:
+    """Share of pairs whose chosen answer has the larger log-prob per token."""
+    return accuracy(scores.mean_chosen, scores.mean_rejected)
+
+
+def shorter_wins(scores: PairScores) -> Measurement:
+    """What the rule 'the answer with fewer tokens is better' achieves."""
+    return accuracy(-scores.chosen_tokens, -scores.rejected_tokens)

@@ -1,0 +1,96 @@
+"""Per-token log-probs of many token sequences, packed into batches of one fixed shape: one compilation for all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.data.batch import Batch
+from jaxpo.errors import DataError
+from jaxpo.objectives.encode import Scorer
+
+Tree = Any
+SHORTEST = 8
+"""A row of S positions has room for S / 8 segments; shorter segments than 8 tokens may leave space unused."""
+
+
+def token_logps(
+    scorer: Scorer, params: Tree, segments: Sequence[np.ndarray], *, rows: int = 16, row_length: int = 256
+) -> list[np.ndarray]:
+    """log p(token | earlier tokens of its segment), nats, float32 `[len(segment)]` each; 0 at the first token.
+
+    Args:
+      params: the model's tree.
+      segments: token ids; each at most `row_length` long.
+      rows, row_length: shape of the batches; every call with the same shape shares one program.
+
+    Raises:
+      DataError: a segment longer than a row.
+    """
+    longest = max((len(s) for s in segments), default=0)
+    if longest > row_length:
+        raise DataError(f"a sequence of {longest} tokens does not fit rows of {row_length}.")
+    filled = fill_rows([len(s) for s in segments], row_length, row_length // SHORTEST)
+    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(segments)
+    for first in range(0, len(filled), rows):
+        chosen = filled[first : first + rows]
+        batch = _batch(segments, chosen, rows, row_length)
+        logps = np.asarray(jax.device_get(_logps(scorer, params, batch)))
+        for r, members in enumerate(chosen):
+            at = 0
+            for i in members:
+                scores[i] = logps[r, at : at + len(segments[i])]
+                at += len(segments[i])
+    return scores
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logps(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
+    return scorer.logps(params, batch)
+
+
+def fill_rows(lengths: Sequence[int], row_length: int, slots: int) -> list[list[int]]:
+    """Which segments share a row: longest first, each into the row it leaves fullest (best fit)."""
+    by_space: list[list[int]] = [[] for _ in range(row_length + 1)]
+    rows: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        space = next((s for s in range(lengths[i], row_length + 1) if by_space[s]), None)
+        if space is None:
+            rows.append([])
+            row, space = len(rows) - 1, row_length
+        else:
+            row = by_space[space].pop()
+        rows[row].append(i)
+        if len(rows[row]) < slots:
+            by_space[space - lengths[i]].append(row)
+    return rows
+
+
+def _batch(segments: Sequence[np.ndarray], chosen: list[list[int]], rows: int, row_length: int) -> Batch:
+    tokens, ids, positions = (np.zeros((rows, row_length), np.int32) for _ in range(3))
+    for r, members in enumerate(chosen):
+        at = 0
+        for slot, i in enumerate(members, start=1):
+            here = slice(at, at + len(segments[i]))
+            tokens[r, here], ids[r, here] = segments[i], slot
+            positions[r, here] = np.arange(len(segments[i]))
+            at += len(segments[i])
+    return Batch(
+        tokens=jnp.asarray(tokens),
+        segment_ids=jnp.asarray(ids),
+        positions=jnp.asarray(positions),
+        masks={},
+        per_token={},
+        per_segment={},
+        per_example={},
+        roles={},
+        example_id=jnp.zeros((rows,), jnp.int32),
+        block_rows=1,
+        slots=row_length // SHORTEST,
+        max_segment=row_length,
+    )

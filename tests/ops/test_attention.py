@@ -1,0 +1,190 @@
+"""Chunked attention against dense float64 numpy, and its cost against the length of the row."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpo.errors import BackendError
+from jaxpo.ops.attention import attention, cached_attention
+from jaxpo.ops.attention_xla import xla_attention
+
+
+@dataclass(frozen=True)
+class Case:
+    lengths: tuple[int, ...]  # segment lengths, 0 = one column of padding; the rest of the row is padding
+    size: int
+    chunk: int | None
+    max_segment: int | None = None
+    window: int | None = None
+    causal: bool = True
+    heads: tuple[int, int] = (4, 2)
+
+
+CASES = {
+    "one chunk": Case((5, 0, 9, 1), 17, 32),
+    "prefixes": Case((20, 7), 27, 8),
+    "prefixes, S not a multiple": Case((20, 0, 10), 37, 8, max_segment=20),
+    "windowed": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7),
+    "windowed, S not a multiple": Case((6, 5, 6, 1, 1, 6, 6, 4, 6), 45, 5, max_segment=6),
+    "reach inside one chunk": Case((3, 3, 2, 3, 1, 3), 30, 4, max_segment=3),
+    "segments of one": Case((1,) * 12, 24, 2, max_segment=1),
+    "default chunk": Case((30, 17, 31, 0, 5, 31), 400, None, max_segment=31),
+    "sliding window": Case((40, 3), 48, 4, window=6),
+    "sliding window, prefixes": Case((40, 3), 48, 16, window=30),
+    "bidirectional": Case((7, 5, 0, 3), 16, 16, causal=False),
+    "bidirectional, windowed": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7, causal=False),
+    "bidirectional, sliding": Case((30,), 40, 4, window=3, causal=False),
+    "one key head": Case((9, 4), 16, 4, max_segment=9, heads=(3, 1)),
+    "ungrouped": Case((9, 4), 16, 4, heads=(2, 2)),
+}
+
+
+def _inputs(case, seed=0):
+    rng = np.random.default_rng(seed)
+    heads, groups = case.heads
+    shape = lambda n: (2, case.size, n, 6)  # noqa: E731
+    q, k, v, g = (1.5 * rng.standard_normal(shape(n)) for n in (heads, groups, groups, heads))
+    segments = np.zeros((2, case.size), np.int32)
+    for row, lengths in enumerate((case.lengths, case.lengths[::-1])):
+        start, number = 0, 0
+        for n in lengths:
+            number += n > 0
+            segments[row, start : start + n] = number
+            start += max(n, 1)
+    return q, k, v, g, segments
+
+
+def _dense(case, q, k, v, g, segments):
+    """Output and gradients of `sum(out * g)` by the textbook formulas, in float64."""
+    heads, groups = case.heads
+    share = heads // groups
+    at = np.arange(case.size)
+    distance = at[:, None] - at[None, :]
+    allowed = distance >= 0 if case.causal else np.ones_like(distance, bool)
+    if case.window:
+        allowed &= abs(distance) < case.window
+    out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    scale = q.shape[-1] ** -0.5
+    for r in range(2):
+        seen = allowed & (segments[r][:, None] == segments[r][None, :]) & (segments[r][:, None] > 0)
+        for h in range(heads):
+            key, value = k[r, :, h // share], v[r, :, h // share]
+            p = np.exp(q[r, :, h] @ key.T * scale) * seen
+            p /= np.maximum(p.sum(1, keepdims=True), 1e-300)
+            out[r, :, h] = p @ value
+            dp = g[r, :, h] @ value.T
+            ds = p * (dp - (p * dp).sum(1, keepdims=True)) * scale
+            dq[r, :, h] = ds @ key
+            dk[r, :, h // share] += ds.T @ q[r, :, h]
+            dv[r, :, h // share] += p.T @ g[r, :, h]
+    return out, dq, dk, dv
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_values_and_gradients_equal_dense(name):
+    case = CASES[name]
+    q, k, v, g, segments = _inputs(case)
+    expected = _dense(case, q, k, v, g, segments)
+
+    @jax.jit
+    def run(q, k, v):
+        f = lambda q, k, v: xla_attention(  # noqa: E731
+            q, k, v, jnp.asarray(segments), causal=case.causal, max_segment=case.max_segment, window=case.window,
+            chunk=case.chunk,
+        )  # fmt: skip
+        out, pull = jax.vjp(f, q, k, v)
+        return out, *pull(jnp.asarray(g, jnp.float32))
+
+    got = run(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)))
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max(), rtol=0)
+    np.testing.assert_array_equal(np.asarray(got[0])[segments == 0], 0)
+    assert all(np.isfinite(x).all() for x in got)
+
+
+def test_bfloat16_keeps_its_type_and_float32_softmax():
+    q, k, v, g, segments = _inputs(CASES["windowed"])
+    expected = _dense(CASES["windowed"], q, k, v, g, segments)[0]
+    half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
+    out = attention(*half, jnp.asarray(segments), max_segment=7)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_cache_gives_the_last_rows_of_dense():
+    """Slots after a query's position hold garbage and must not matter."""
+    case = Case((12,), 12, 12)
+    q, k, v, g, segments = _inputs(case)
+    expected = _dense(case, q, k, v, g, segments)[0]
+    positions = np.array([[5, 6], [9, 10]])
+    picked = np.take_along_axis(q, positions[..., None, None], 1)
+    for row, last in enumerate((6, 10)):
+        k[row, last + 1 :], v[row, last + 1 :] = 1e3, 1e3
+    out = cached_attention(*(jnp.asarray(x, jnp.float32) for x in (picked, k, v)), jnp.asarray(positions))
+    np.testing.assert_allclose(out, np.take_along_axis(expected, positions[..., None, None], 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cudnn", "splash", "no_such_backend"])
+def test_an_absent_backend_is_refused(name):
+    q, k, v, _, segments = _inputs(CASES["one chunk"])
+    with pytest.raises(BackendError, match=f"'{name}' is not available here; available: xla"):
+        attention(q, k, v, segments, implementation=name)
+
+
+def _work(closed):
+    """Multiply-adds of a jaxpr with scan bodies counted as often as they run, and the largest scan carry."""
+    flops, carry = 0, 0
+    for eqn in closed.eqns:
+        inner = [
+            p.jaxpr if hasattr(p, "jaxpr") else p
+            for p in eqn.params.values()
+            if hasattr(p, "eqns") or hasattr(p, "jaxpr")
+        ]
+        times = eqn.params.get("length", 1)
+        if eqn.primitive.name == "scan":
+            consts = eqn.params["num_consts"]
+            sizes = [v.aval.size for v in eqn.invars[consts : consts + eqn.params["num_carry"]]]
+            carry = max([carry, *sizes])
+        for jaxpr in inner:
+            f, c = _work(jaxpr)
+            flops, carry = flops + times * f, max(carry, c)
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            depth = np.prod([eqn.invars[0].aval.shape[i] for i in contract])
+            flops += int(eqn.outvars[0].aval.size * depth)
+    return flops, carry
+
+
+def _gradient(size, max_segment):
+    def f(q, k, v, segments):
+        return jnp.sum(attention(q, k, v, segments, max_segment=max_segment) ** 2)
+
+    shape = lambda n: jax.ShapeDtypeStruct((1, size, n, 16), jnp.float32)  # noqa: E731
+    args = shape(4), shape(2), shape(2), jax.ShapeDtypeStruct((1, size), jnp.int32)
+    return jax.jit(jax.grad(f, argnums=(0, 1, 2))), args
+
+
+def test_work_and_memory_are_linear_in_the_row_at_a_fixed_segment():
+    work, memory = [], []
+    for size in (2048, 4096, 8192):
+        gradient, args = _gradient(size, 128)
+        flops, carry = _work(jax.make_jaxpr(gradient)(*args).jaxpr)
+        work.append(flops)
+        # A backward that adds each chunk's share to a full-size buffer is quadratic: it would carry that buffer.
+        assert carry < 1024
+        memory.append(gradient.lower(*args).compile().memory_analysis().temp_size_in_bytes)
+    assert work[1] == 2 * work[0]
+    assert work[2] == 4 * work[0]
+    assert memory[2] < 4.4 * memory[0]
+    # forward 2 products, recomputed, and 4 of the backward; at most twice the 128 keys that a query can reach
+    assert work[0] <= 8 * (2048 * 2 * 128) * 4 * 16
+
+
+def test_full_attention_skips_the_hidden_triangle():
+    gradient, args = _gradient(2048, None)
+    flops, _ = _work(jax.make_jaxpr(gradient)(*args).jaxpr)
+    everything = 8 * 2048 * 2048 * 4 * 16
+    assert flops < 0.6 * everything

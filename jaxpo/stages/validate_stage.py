@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxpo.objectives.methods.base import Method
 from jaxpo.stages.config import Merge, Preference, Reward, Run, Stage
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
@@ -16,7 +17,7 @@ PREFERENCE_METRICS = (
     *LANGUAGE_METRICS,
     *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
     *(f"logps/{m}" for m in ("chosen", "rejected")),
-    *("nll_loss", "kl", "delta", "log_odds_ratio", "log_odds_chosen"),
+    *("nll_loss", "kl", "kl/chosen", "kl/rejected", "delta", "posterior", "log_odds_ratio", "log_odds_chosen"),
 )
 REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward")
 
@@ -155,16 +156,18 @@ def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
 def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
     """A soup of earlier stages whose weights sum to 1."""
     earlier = [s.name for s in run.stages[:index]]
-    if not merge.models:
-        yield f"{merge.name}.models: names no stages to merge; earlier stages are {', '.join(earlier) or '(none)'}."
-    for model in merge.models:
+    models = merge.models or tuple(s.name for s in run.stages if not isinstance(s, Merge))
+    if not earlier:
+        yield f"{merge.name}: a merge needs stages before it."
+        return
+    for model in models:
         if model not in earlier:
             known = f"({', '.join(earlier) or 'there is none'}).{did_you_mean(model, earlier)}"
             yield f"{merge.name}.models: {model!r} is not an earlier stage {known}"
     if merge.weights is None:
         return
-    if len(merge.weights) != len(merge.models):
-        yield f"{merge.name}.weights: {len(merge.weights)} weights for {len(merge.models)} models."
+    if len(merge.weights) != len(models):
+        yield f"{merge.name}.weights: {len(merge.weights)} weights for {len(models)} models ({', '.join(models)})."
     elif abs(sum(merge.weights) - 1) > 1e-6:
         yield f"{merge.name}.weights: {merge.weights} sum to {sum(merge.weights):g}, not 1."
 
@@ -188,3 +191,5 @@ def method_problems(stage: Preference) -> Iterator[str]:
             "models, which log-probs of single tokens cannot give; the reference must run in every step: "
             f"{flag((name, 'precompute_ref_log_probs'))} False."
         )
+    if isinstance(stage.loss, Method):
+        yield from (f"{name}.loss: {problem}" for problem in stage.loss.problems())

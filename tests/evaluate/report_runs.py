@@ -111,7 +111,9 @@ def make_run(folder: Path, *, seed: int = 0, stages: int = 3, finished: bool = T
         "cpu_threads": 2,
     }
     corpus = {"hash": "9f3ac1d2", "bytes": 6_812_345}
-    summary = {"probes": probes, "platform": platform, "corpus": corpus}
+    took = {"pretrain": 262.0, "sft": 71.5, "preference": 60.1, "merge": 0.4}
+    export = {"dtype": "float32", "max_logprob_error": 3.1e-6, "kl": 4e-12}
+    summary = {"probes": probes, "seconds": took, "platform": platform, "corpus": corpus, "export": export}
     (folder / "summary.json").write_text(json.dumps(summary))
     answer = "Join one or more path components intelligently. The return value is the concatenation of path."
     samples = {
@@ -124,10 +126,9 @@ def make_run(folder: Path, *, seed: int = 0, stages: int = 3, finished: bool = T
     }
     (folder / "samples.json").write_text(json.dumps(samples))
     counts = {
-        "pretrain": {"read": 21_480, "kept": 21_480, "truncated": 0, "dropped": {}},
-        "sft": {"read": 9_120, "kept": 9_017, "truncated": 311, "dropped": {"no supervised token": 103}},
-        "preference": {"read": 4_410, "kept": 4_388, "truncated": 57, "dropped": {"chosen == rejected": 22}},
+        "pretrain": {"read": 21_480, "kept": 21_480, "truncated_response": 0, "dropped": {}},
+        "sft": {"read": 9_120, "kept": 9_017, "truncated_response": 311, "dropped": {"no supervised token": 103}},
+        "preference": {"read": 4_410, "kept": 4_388, "truncated_response": 57, "dropped": {"chosen == rejected": 22}},
     }
     (folder / "data_counts.json").write_text(json.dumps(counts))
-    (folder / "finished.json").write_text(json.dumps({"results": {"report": "report.html"}}))
     return folder

@@ -82,11 +82,22 @@ def report(runs: tuple[Path, Path]) -> tuple[str, Structure, str]:
 def test_every_section_is_there(report: tuple[str, Structure, str]) -> None:
     text = report[2]
     for expected in (
-        *("first finished", "nano · pretrain → sft → preference → merge · seed 0", "Time in training 6 min 29 s"),
+        *(
+            "first finished",
+            "nano · pretrain → sft → preference → merge · seed 0",
+            "Time in stages 6 min 34 s 4 stages",
+            "Export verified 3.1e-06",
+        ),
         *("Tokens trained 5,488,640", "Results Value after each stage", "1.980 1.950 … 2.010 · n = 412"),
         *("held-out loss, from 6.449", "900 steps · 4 min 21 s", "Reward margin", "Reward accuracy", "Throughput"),
         *("tokens per second", "Learning rate", "Gradient norm", "Log-probability of the responses", "held-out"),
-        *("Samples", "the the path of the file", "(ended at once)", "dropped: chosen == rejected", "21,480"),
+        *(
+            "Samples",
+            "the the path of the file",
+            "(ended at once)",
+            "truncated response dropped: no supervised token dropped: chosen == rejected",
+            "sft 9,120 9,017 311",
+        ),
         *(
             "128 resolved values",
             "preference.optimizer.learning_rate 0.0003",

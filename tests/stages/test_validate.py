@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods.dpo import DPO
 from jaxpo.objectives.needs import Needs
-from jaxpo.stages.config import Run, Stage
+from jaxpo.stages.config import Merge, Run, Stage
 from jaxpo.stages.fields import put
 from jaxpo.stages.validate import check, find_problems
 
@@ -128,12 +129,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"merge__models": ("sft", "prefrence")},
         "merge.models: 'prefrence' is not an earlier stage (pretrain, sft, preference). Did you mean preference?",
     ),
-    (
-        {"merge__models": (), "merge__weights": None},
-        "merge.models: names no stages to merge; earlier stages are pretrain, sft, preference.",
-    ),
     ({"merge__weights": (0.5, 0.25)}, "merge.weights: (0.5, 0.25) sum to 0.75, not 1."),
-    ({"merge__weights": (1.0,)}, "merge.weights: 1 weights for 2 models."),
+    ({"merge__weights": (1.0,)}, "merge.weights: 1 weights for 2 models (sft, preference)."),
+    (
+        {"merge__models": ()},
+        "merge.weights: 2 weights for 3 models (pretrain, sft, preference).",
+    ),
     (
         {"preference__loss": None},
         "preference.loss: no method chosen; give --preference.loss NAME (`jaxpo losses` lists them).",
@@ -143,6 +144,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "preference.loss: 'dpo' is not a method; use an instance of a dataclass of jaxpo.objectives.methods.",
     ),
     ({"preference__loss": TwoModels}, "preference.loss: TwoModels is not a method; use an instance of a dataclass"),
+    ({"preference__loss": DPO(beta=-1.0)}, "preference.loss: dpo: beta is -1.0 but must be a number greater than 0."),
     (
         {"preference__loss": TwoModels()},
         "preference.precompute_ref_log_probs: TwoModels has a term over the vocabulary of both models, which log-probs "
@@ -181,6 +183,7 @@ STAGES: list[tuple[Callable[[Run], Run], str]] = [
         lambda r: dataclasses.replace(r, stages=(Stage(),)),
         "stages[0]: is a Stage, not one of Pretrain, SFT, Preference, Reward, Merge.",
     ),
+    (lambda r: dataclasses.replace(r, stages=(Merge(),)), "merge: a merge needs stages before it."),
     (lambda r: rename(r, "sft"), "stages[1].name: 'sft' is already the name of stages[0]; names must be unique."),
     (lambda r: rename(r, "a b"), "stages[0].name: 'a b' must be a word of letters, digits, '-' and '_'; "),
     (lambda r: rename(r, "seed"), "stages[0].name: 'seed' is reserved; name the stage differently."),

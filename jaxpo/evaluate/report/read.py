@@ -18,7 +18,7 @@ class RunData:
 
     Attributes:
       metrics: stage -> its records in order, in the order in which the stages first appear.
-      finished: whether the run said that it is done.
+      finished: every stage has ended.
     """
 
     path: Path
@@ -52,15 +52,18 @@ def read_run(path: Path) -> RunData:
     config, metrics = path / "config.json", path / "metrics.jsonl"
     if not config.is_file() and not metrics.is_file():
         raise RunError(f"{path}: holds neither config.json nor metrics.jsonl, so it is not a run directory.")
+    settings, summary = read_object(config), read_object(path / "summary.json")
+    names = [s.get("name") for s in settings.get("stages") or [] if isinstance(s, dict)]
+    ended = summary.get("seconds") or {}
     return RunData(
         path=path,
         name=path.resolve().name,
-        config=read_object(config),
+        config=settings,
         metrics=read_metrics(metrics),
-        summary=read_object(path / "summary.json"),
+        summary=summary,
         samples=read_object(path / "samples.json"),
         counts=read_object(path / "data_counts.json"),
-        finished=(path / "finished.json").is_file(),
+        finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
 
 

@@ -49,7 +49,8 @@ def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
     """Label, value and note of each tile."""
     if not run.metrics:
         return
-    yield "Time in training", duration(sum(map(seconds, run.metrics.values()))), f"{len(run.metrics)} trained stages"
+    took = run.summary.get("seconds") or {stage: seconds(records) for stage, records in run.metrics.items()}
+    yield "Time in stages", duration(sum(took.values())), f"{len(took)} stages"
     tokens = sum(series(r, "num_tokens")[1][-1] for r in run.metrics.values() if series(r, "num_tokens")[1])
     if tokens:
         yield "Tokens trained", number(tokens), "all stages"
@@ -60,6 +61,9 @@ def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
                 before = f", from {number(values[0])}" if len(values) > 1 else ""
                 yield stage, number(values[-1]), label + before
                 break
+    if isinstance(run.summary.get("export"), dict) and "max_logprob_error" in run.summary["export"]:
+        error = run.summary["export"]["max_logprob_error"]
+        yield "Export verified", f"{error:.1e}", "largest log-prob error, nats"
 
 
 HEADLINES = (
@@ -158,13 +162,15 @@ def data_counts(run: RunData) -> str:
     """Examples read, kept, truncated and dropped, by reason."""
     if not run.counts:
         return ""
+    kinds = list(dict.fromkeys(("read", "kept", *(k for c in run.counts.values() for k in c if k != "dropped"))))
     reasons = list(dict.fromkeys(r for c in run.counts.values() for r in (c.get("dropped") or {})))
-    head = ["stage", "read", "kept", "truncated", *(f"dropped: {r}" for r in reasons)]
+    head = ["stage", *kinds, *(f"dropped: {r}" for r in reasons)]
     rows = []
     for stage, count in run.counts.items():
         dropped = count.get("dropped") or {}
-        values = [count.get(k, 0) for k in ("read", "kept", "truncated")] + [dropped.get(r, 0) for r in reasons]
+        values = [count.get(k, 0) for k in kinds] + [dropped.get(r, 0) for r in reasons]
         rows.append([escape(stage), *(number(v) for v in values)])
+    head = [h.replace("_", " ") for h in head]
     return section("Data", f'<div class="card">{table(head, rows)}</div>', "Examples of each stage's training files.")
 
 

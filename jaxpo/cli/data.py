@@ -1,0 +1,99 @@
+"""`jaxpo data inspect | tokenise`: what files hold and can train, and the tokens that training would see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError
+
+USAGE = """\
+usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
+       jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
+
+`jaxpo data inspect --help` and `jaxpo data tokenise --help` list the options."""
+
+
+def main(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    tasks = {"inspect": inspect_files, "tokenise": tokenise, "tokenize": tokenise}
+    if argv[0] not in tasks:
+        from jaxpo.cli.args import suggestion
+
+        raise ConfigError(
+            f"data: there is no task {argv[0]!r}.{suggestion(argv[0], ('inspect', 'tokenise'))}\n\n{USAGE}"
+        )
+    return tasks[argv[0]](argv[1:])
+
+
+def inspect_files(argv: Sequence[str]) -> int:
+    """Every row is read and checked; the first bad one is an error with file and line."""
+    parser = Parser("data inspect", "Read and check every row of data files, and show what they can train.")
+    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument("--tokenizer", help="tokenizer.json or its folder: lengths in tokens instead of characters")
+    parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
+    args = parser.parse(argv)
+
+    from jaxpo.data.inspect import inspect
+    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.objectives.methods import METHODS
+
+    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
+    needs = {name: method.NEEDS for name, method in METHODS.items()}
+    for file in args.files:
+        report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs)
+        show(report)
+    return 0
+
+
+def tokenise(argv: Sequence[str]) -> int:
+    """Write the tokenised dataset that a stage with the same settings would use."""
+    parser = Parser("data tokenise", "Tokenise files once and show which tokens are trained on.")
+    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer.json or its folder")
+    parser.add_argument("--out", required=True, help="folder; a dataset with the same contents and settings is re-used")
+    parser.add_argument(
+        "--purpose", choices=("language", "sft", "preference"), help="default: what the columns suggest"
+    )
+    parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument(
+        "--truncation", choices=("response_right", "prompt_left", "drop", "error"), default="response_right"
+    )
+    parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+    parser.add_argument("--samples", type=int, default=2, help="examples to show (default 2)")
+    args = parser.parse(argv)
+
+    from jaxpo.data.formats import read_rows
+    from jaxpo.data.prepare import prepare
+    from jaxpo.data.rows import canonical, detect
+    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.stages.config import Data
+
+    settings = Data(
+        train=tuple(args.files),
+        max_length=args.max_length,
+        row_length=args.max_length,
+        truncation=args.truncation,
+        train_on=args.train_on,
+    )
+    tokenizer = Tokenizer.load(args.tokenizer)
+    purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
+    kind = detect(canonical(next(read_rows(args.files))))
+    purpose: Any = args.purpose or purposes.get(kind, "preference")
+    dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
+    show(dataset.preview(args.samples))
+    return 0
+
+
+def show(renderable: object) -> None:
+    """Colours on a terminal, plain text elsewhere."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        console.print(renderable)
+    else:
+        print(renderable)

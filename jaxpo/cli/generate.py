@@ -1,0 +1,84 @@
+"""`jaxpo generate MODEL PROMPT ...`: answers to prompts, or continuations of texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.cli.args import Parser
+from jaxpo.cli.sampling_options import add_options, load_with_tokenizer, sampler_of
+from jaxpo.errors import ConfigError
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser("generate", "Answer prompts (greedily unless a temperature is given).")
+    add_options(parser, temperature=0.0, min_p=0.0, repetition_penalty=1.0)
+    parser.add_argument("prompts", nargs="*", help="what a user says; with --raw a text to continue")
+    parser.add_argument("--file", type=Path, help="more prompts, one per line; JSONL rows need a `prompt`")
+    parser.add_argument("--n", type=int, default=1, help="answers per prompt")
+    parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
+    parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
+    args = parser.parse(argv)
+    prompts = list(args.prompts) + (read_prompts(args.file) if args.file else [])
+    if not prompts:
+        raise ConfigError("generate: give a prompt, or --file FILE.")
+    if args.raw and args.system:
+        raise ConfigError("generate: --system needs the chat template; leave out --raw.")
+    sampler = sampler_of(args)
+
+    from jaxpo.sampling.text import generate_text
+
+    model = load_with_tokenizer(args.model)
+    answers = generate_text(
+        model.params["model"],
+        model.config,
+        model.tokenizer,
+        [p if args.raw else conversation(p, args.system) for p in prompts],
+        max_new_tokens=args.max_new_tokens,
+        sampler=sampler,
+        n=args.n,
+        stop=args.stop,
+        seed=args.seed,
+    )
+    for answer in answers:
+        show(prompts[answer.prompt], answer, args, alone=len(answers) == 1)
+    return 0
+
+
+def conversation(prompt: Any, system: str | None) -> list[dict[str, str]]:
+    """A user turn, or messages as they are, after an optional system message."""
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    return ([{"role": "system", "content": system}] if system else []) + messages
+
+
+def read_prompts(path: Path) -> list[Any]:
+    """Lines of a text file, or the `prompt` of every JSONL or Parquet row."""
+    if not path.is_file():
+        raise ConfigError(f"--file: there is no file {path}.")
+    if path.suffix in (".txt", ""):
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    from jaxpo.data.formats import read_rows
+
+    prompts = []
+    for row in read_rows([path]):
+        if "prompt" not in row.data:
+            raise row.error("column 'prompt' is missing.", field="prompt", remedy="Every row needs one.")
+        prompts.append(row.data["prompt"])
+    return prompts
+
+
+def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
+    """One answer, as text or as JSON."""
+    if args.json:
+        record = {"prompt": prompt, "sample": answer.sample, "text": answer.text, "reason": answer.reason}
+        record |= {"tokens": list(map(int, answer.tokens)), "logps": [round(float(x), 6) for x in answer.logps]}
+        print(json.dumps(record, ensure_ascii=False))
+    elif alone:
+        print(answer.text)
+    else:
+        number = f" [{answer.sample + 1}]" if args.n > 1 else ""
+        print(f"> {prompt}{number}\n{answer.text}\n")

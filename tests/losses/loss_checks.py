@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+ARRAYS = {"where", "weight"}
+
+
+def jitted(loss):
+    """The loss compiled as a whole, its hyper-parameters static: one small compilation per set of shapes."""
+    parameters = inspect.signature(loss).parameters.values()
+    static = [p.name for p in parameters if p.name == "num_annotators" or p.kind is p.KEYWORD_ONLY]
+    return jax.jit(loss, static_argnames=[name for name in static if name not in ARRAYS])
 
 
 def sp(z):
@@ -74,9 +85,10 @@ def check_vmap(loss, args):
     """vmap over a stack of batches equals a loop over them."""
     stacked = [jnp.stack([jnp.asarray(a), jnp.asarray(a)[::-1]]) for a in args]
     mapped = jax.jit(jax.vmap(loss))(*stacked)
+    alone = jax.jit(loss)
     for i in range(2):
         np.testing.assert_allclose(
-            np.asarray(mapped[i]), np.asarray(loss(*(a[i] for a in stacked))), rtol=1e-6, atol=1e-6
+            np.asarray(mapped[i]), np.asarray(alone(*(a[i] for a in stacked))), rtol=1e-6, atol=1e-6
         )
 
 

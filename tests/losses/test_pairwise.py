@@ -13,6 +13,7 @@ from losses.loss_checks import (
     check_bfloat16,
     check_extreme,
     check_vmap,
+    jitted,
     numeric_gradient,
     quad,
     sig,
@@ -20,8 +21,17 @@ from losses.loss_checks import (
     value_and_grads,
 )
 
-from jaxpo.losses import cpo, dove, dpo, lddpo, length_normalized, sigmoid_norm, simpo, tdpo2
+from jaxpo import losses
 from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinge, squared
+
+cpo = jitted(losses.cpo)
+dove = jitted(losses.dove)
+dpo = jitted(losses.dpo)
+lddpo = jitted(losses.lddpo)
+length_normalized = jitted(losses.length_normalized)
+sigmoid_norm = jitted(losses.sigmoid_norm)
+simpo = jitted(losses.simpo)
+tdpo2 = jitted(losses.tdpo2)
 
 ALL4 = (0, 1, 2, 3)
 

@@ -101,16 +101,14 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
             except StopIteration:
                 return
             except (OSError, EOFError) as error:
-                raise DataError(
-                    f"cannot be decompressed: {error}.", file=file, remedy="Copy the file again."
-                ) from error
+                raise DataError(f"cannot be read: {error}.", file=file, remedy="Copy the file again.") from error
             if raw.strip():
                 yield _row(file, number, _parse(file, number, raw))
 
 
 def _parse(file: Path, number: int, raw: bytes) -> Any:
     try:
-        return json.loads(raw)
+        return json.loads(raw.rstrip())
     except UnicodeDecodeError as error:
         raise DataError(f"line {number} is not UTF-8: {error}.", file=file, row=number) from error
     except json.JSONDecodeError as error:

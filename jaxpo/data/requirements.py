@@ -47,6 +47,12 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> tuple[str, tuple[st
             field="completion" if "completion" not in row.data else "label",
             remedy="Give rows with text, messages, or prompt + completion (rename `chosen` to `completion`).",
         )
+    if kind == "prompt":
+        raise row.error(
+            "there is only a prompt: nothing to train on.",
+            field="completion",
+            remedy="Add completion, or chosen and rejected, or responses and scores.",
+        )
     if kind in PAIRED and needs.roles == ("completion",) and "label" in needs.columns:
         return "unpaired", ("label",)
     for role in needs.roles:

@@ -38,6 +38,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "text": ("text",),
     "prompt": ("prompt",),
 }
+# A row with one of these is no bare prompt but a row that lacks something.
+_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
 _SHAREGPT_ROLES = {
     "human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool", "bot": "assistant"
@@ -68,13 +70,16 @@ def detect(row: Row) -> str:
     """The dataset type of a row, from its columns; DataError lists what was found and what is accepted."""
     columns = set(canonical(row).data)
     for kind, required in TYPES.items():
-        if columns.issuperset(required):
+        if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
             return kind
-    nearest = max(TYPES, key=lambda k: (len(columns.intersection(TYPES[k])), -len(TYPES[k])))
-    missing = [name for name in TYPES[nearest] if name not in columns]
-    if len(missing) < len(TYPES[nearest]):
-        raise row.error(f"type {nearest!r} lacks column {missing[0]!r}.", field=missing[0], remedy=_accepted(columns))
-    raise row.error(f"no dataset type has columns {sorted(columns)}.", remedy=_accepted(columns))
+    if {"completions", "labels"} <= columns:
+        raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
+    started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
+    if started:
+        nearest = min(started, key=lambda kind: len(started[kind]))
+        missing = next(name for name in TYPES[nearest] if name not in columns)
+        raise row.error(f"type {nearest!r} lacks column {missing!r}.", field=missing, remedy=_accepted())
+    raise row.error(f"no dataset type has columns {sorted(columns)}.", remedy=_accepted())
 
 
 def canonical(row: Row) -> Row:
@@ -297,8 +302,6 @@ def _message(row: Row, name: str, index: int, message: Any) -> dict[str, Any]:
 _MESSAGE_FORM = 'A message is {"role": "user", "content": "..."}.'
 
 
-def _accepted(columns: set[str]) -> str:
-    if {"completions", "labels"} <= columns:
-        return "Stepwise supervision is not a type that can be trained here."
+def _accepted() -> str:
     listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in TYPES.items())
     return f"Rename columns to one of: {listed}."

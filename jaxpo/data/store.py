@@ -16,6 +16,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from jaxpo.data.examples import Example, Segment
+from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
 FORMAT = 1
@@ -68,8 +69,15 @@ class ExampleStore:
         return len(self.lengths)
 
     def read(self, examples: Sequence[int]) -> list[Example]:
-        """The examples with these numbers."""
-        return [_unpack(record) for record in self._reader.read([int(e) for e in examples])] if len(examples) else []
+        """The examples with these numbers; DataError when the file was damaged after it was opened."""
+        if not len(examples):
+            return []
+        try:
+            records = self._reader.read([int(e) for e in examples])
+        except (RuntimeError, ValueError) as error:
+            file = self.directory / RECORDS
+            raise DataError(f"cannot be read: {error}.", file=file, remedy="Delete its folder.") from error
+        return [_unpack(record) for record in records]
 
     def problem(self, key: str) -> str | None:
         """Why this store cannot serve `key`; None when it can."""

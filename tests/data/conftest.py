@@ -1,0 +1,62 @@
+"""A small trained tokenizer, the example files, and a way to write rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxpo.data.prepare import Dataset, prepare
+from jaxpo.data.texts import texts_of
+from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.objectives.needs import Needs
+from jaxpo.stages.config import Data
+
+FILES = Path(__file__).parent / "files"
+
+
+@pytest.fixture(scope="session")
+def files() -> Path:
+    """One small file per dataset type."""
+    return FILES
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(texts_of(sorted(FILES.glob("*.jsonl"))), 512)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """`write(row, row, ..., name="x.jsonl")` -> path."""
+
+    def write(*rows: Any, name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
+    """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset."""
+
+    def make(path: Path, purpose: str = "sft", *, roles=(), columns=(), log=lambda line: None, **data: Any) -> Dataset:
+        needs = Needs(roles=tuple(roles), columns=tuple(columns))
+        length = data.get("max_length", 64)
+        settings = Data(**{"max_length": length, "row_length": max(length, 2), **data})
+        return prepare(
+            [path],
+            data=settings,
+            tokenizer=tokenizer,
+            purpose=purpose,  # type: ignore[arg-type]
+            needs=needs,
+            cache_dir=tmp_path / "cache",
+            log=log,
+        )
+
+    return make

@@ -1,0 +1,238 @@
+"""Rows to segments: what is trained on, and every truncation policy with its counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxpo.data.chat import encode_spans, render
+from jaxpo.data.examples import split_text
+from jaxpo.errors import DataError
+
+U = {"role": "user", "content": "What is it?"}
+
+
+def A(content):
+    return {"role": "assistant", "content": content}
+
+
+def shown(dataset, example, role, k=None):
+    """(the whole segment, its trained part) as text."""
+    found = dataset.store.read([example])[0]
+    index = found.roles[role] if k is None else found.roles[role][k]
+    segment = found.segments[index]
+    decode = dataset.tokenizer.decode
+    return tuple(decode(ids, skip_special_tokens=False) for ids in (segment.tokens, segment.tokens[segment.supervised]))
+
+
+def test_text_is_trained_whole_and_ends(prepared, files):
+    data = prepared(files / "text.jsonl", "language", roles=("text",))
+    text = "The quick brown fox jumps over the lazy dog."
+    assert shown(data, 0, "text") == (f"<|startoftext|>{text}<|im_end|>",) * 2
+
+
+def test_standard_rows_are_not_templated(prepared, files):
+    data = prepared(files / "prompt_completion.jsonl", roles=("completion",))
+    whole, trained = shown(data, 0, "completion")
+    assert whole == "<|startoftext|>What is the capital of France? Paris.<|im_end|>"
+    assert trained == "Paris.<|im_end|>"
+
+
+def test_conversations_train_the_assistant(prepared, files):
+    data = prepared(files / "messages.jsonl", max_length=128, row_length=128)
+    whole, trained = shown(data, 5, "completion")
+    assert whole.startswith(
+        "<|startoftext|><|im_start|>system\nAnswer in one word.<|im_end|>\n<|im_start|>user\nCapital"
+    )
+    assert trained == "Tokyo<|im_end|>\nRome<|im_end|>\n"
+    whole, trained = shown(data, 6, "completion")
+    assert 'List of tools: <|tool_list_start|>[{"name": "weather"' in whole
+    assert "<|tool_response_start|>" in whole
+    assert trained.startswith("<|tool_call_start|>[weather(")
+
+
+@pytest.mark.parametrize(
+    ("train_on", "expected"),
+    [
+        ("assistant", "a<|im_end|>\nb<|im_end|>\n"),
+        ("completion", "b<|im_end|>\n"),
+        ("auto", "a<|im_end|>\nb<|im_end|>\n"),
+    ],
+)
+def test_train_on(prepared, write, train_on, expected):
+    path = write({"messages": [U, A("a"), U, A("b")]})
+    assert shown(prepared(path, train_on=train_on), 0, "completion")[1] == expected
+    both = write({"prompt": [U, A("a"), U], "completion": [A("b")]}, name="both.jsonl")
+    expected = "b<|im_end|>\n" if train_on == "auto" else expected
+    assert shown(prepared(both, train_on=train_on), 0, "completion")[1] == expected
+
+
+def test_train_on_everything(prepared, write):
+    path = write({"prompt": [U], "completion": [A("b")]})
+    whole, trained = shown(prepared(path, train_on="all"), 0, "completion")
+    assert whole == trained
+
+
+def test_pairs_share_their_prompt_tokens(prepared, files):
+    for name in ("preference", "preference_chat", "preference_implicit", "triple"):
+        data = prepared(files / f"{name}.jsonl", "preference", roles=("chosen", "rejected"))
+        for example in data.store.read(range(len(data))):
+            prompts = [s.tokens[~s.supervised] for s in example.segments]
+            assert len(prompts) == 2, "a gold response is left out unless asked for"
+            assert np.array_equal(*prompts)
+            assert all(
+                s.tokens[s.supervised][-1 if name in ("preference", "triple") else -2] == 7 for s in example.segments
+            )
+
+
+def test_gold_and_rationale_when_asked_for(prepared, files):
+    data = prepared(files / "triple.jsonl", "preference", roles=("chosen", "rejected", "gold"))
+    assert shown(data, 0, "gold")[1] == "Paris. (checked)<|im_end|>"
+    data = prepared(files / "rationale.jsonl", "preference", roles=("chosen", "rejected", "rationale"))
+    assert shown(data, 1, "rationale")[1] == "'Eleven.' answers the question.<|im_end|>"
+    assert "Is it better to say" in shown(data, 1, "rationale")[0]
+
+
+def test_lists_mark_empty_responses(prepared, files):
+    data = prepared(files / "list.jsonl", "preference", roles=("candidate",), columns=("scores",))
+    examples = data.store.read(range(3))
+    assert [e.roles["candidate"] for e in examples] == [[0, 1, 2, -1], [0, 1], [0, 1, 2]]
+    assert data.counts["empty_responses"] == 1
+    assert data.roles == {"candidate": 4}
+    assert data.columns["scores"].shape == (4,)
+    assert shown(data, 0, "candidate", 2)[1] == "Sleep<|im_end|>\n"
+
+
+def test_lists_with_one_response_left_are_dropped(prepared, write):
+    good = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 0]}
+    data = prepared(write(good, {**good, "responses": ["a", ""]}), "preference", roles=("candidate",))
+    assert (len(data), data.counts["dropped_fewer_than_2_responses"]) == (1, 1)
+
+
+def test_pairs_serve_unpaired_methods(prepared, files):
+    data = prepared(files / "preference_implicit.jsonl", "preference", roles=("completion",), columns=("label",))
+    assert (data.type, len(data)) == ("unpaired", 10)
+    assert [e.columns["label"] for e in data.store.read([0, 1])] == [True, False]
+    assert shown(data, 1, "completion")[1] == "It is Lyon, I think.<|im_end|>\n"
+
+
+def test_annotators_have_the_same_ids_in_held_out_data(prepared, files, write, tokenizer, tmp_path):
+    from jaxpo.data.prepare import prepare
+    from jaxpo.objectives.needs import Needs
+    from jaxpo.stages.config import Data
+
+    data = prepared(files / "annotators.jsonl", "preference", roles=("chosen", "rejected"), columns=("annotator",))
+    assert data.annotators == ("ann", "bob", "cy")
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    held_out = write({**pair, "annotator": "cy"}, {**pair, "annotator": "eve"}, {**pair, "annotator": "ann"})
+    other = prepare(
+        [held_out],
+        data=Data(),
+        tokenizer=tokenizer,
+        purpose="preference",
+        needs=Needs(columns=("annotator",)),
+        cache_dir=tmp_path,
+        log=lambda line: None,
+        annotators=data.annotators,
+    )
+    assert [e.columns["annotator"] for e in other.store.read(range(len(other)))] == [2, 0]
+    assert other.counts["dropped_unknown_annotator"] == 1
+
+
+@given(n=st.integers(1, 60), max_length=st.integers(2, 20))
+def test_documents_are_split_so_that_each_token_is_a_target_once(n, max_length):
+    tokens = np.arange(n)
+    pieces = split_text(tokens, max_length)
+    assert all(len(piece) <= max_length for piece in pieces)
+    assert np.array_equal(np.concatenate([pieces[0][:1], *(piece[1:] for piece in pieces)]), tokens)
+
+
+def test_long_documents_are_split(prepared, write):
+    data = prepared(write({"text": "word " * 200}, {"text": "short"}), "language", max_length=16, row_length=16)
+    assert (data.counts["split_documents"], data.counts["read"]) == (1, 2)
+    assert data.counts["kept"] == len(data) > 3
+    assert data.lengths.values.max() == 16
+
+
+LONG = "one two three four five six seven eight nine ten " * 3
+ROWS = [
+    {"prompt": "q: ", "chosen": "yes", "rejected": LONG},
+    {"prompt": LONG, "chosen": "yes", "rejected": "no no"},
+    {"prompt": "q: ", "chosen": "yes", "rejected": "no"},
+]
+
+
+def lengths(tokenizer, row):
+    return [
+        1 + len(tokenizer.encode(row["prompt"])) + len(tokenizer.encode(row[side])) + 1
+        for side in ("chosen", "rejected")
+    ]
+
+
+def test_response_right(prepared, write, tokenizer):
+    data = prepared(write(ROWS[0], ROWS[2]), "preference", max_length=32)
+    assert data.lengths.of(0).tolist() == [lengths(tokenizer, ROWS[0])[0], 32]
+    assert data.counts["truncated_response"] == 1
+    path = write(*ROWS)
+    with pytest.raises(
+        DataError, match=r"row 2, field 'prompt': the prompt has \d+ tokens and max_length is 32: no super.*"
+    ) as e:
+        prepared(path, "preference", max_length=32)
+    assert "Raise data.max_length, or set data.truncation to prompt_left or drop" in str(e.value)
+
+
+def test_prompt_left_cuts_both_sides_alike(prepared, write, tokenizer):
+    data = prepared(write(*ROWS), "preference", max_length=32, truncation="prompt_left")
+    assert (data.counts["truncated_prompt"], data.counts["truncated_response"]) == (2, 1)
+    chosen, rejected = data.store.read([1])[0].segments
+    prompts = [s.tokens[~s.supervised] for s in (chosen, rejected)]
+    assert np.array_equal(*prompts)
+    assert max(len(chosen.tokens), len(rejected.tokens)) == 32
+    whole = [1, *tokenizer.encode(LONG)]
+    assert prompts[0][0] == tokenizer.bos_id
+    assert prompts[0][1:].tolist() == whole[-(len(prompts[0]) - 1) :]
+    assert tokenizer.decode(chosen.tokens[chosen.supervised]) == "yes"
+    assert data.store.read([0])[0].segments[1].tokens[0] == tokenizer.bos_id
+
+
+def test_two_prompts_are_cut_separately(prepared, write):
+    row = {"prompt_chosen": LONG, "chosen": "yes", "prompt_rejected": "short ", "rejected": "no"}
+    data = prepared(write(row), "preference", max_length=32, truncation="prompt_left")
+    a, b = data.lengths.of(0)
+    assert a == 32 > b
+    assert shown(data, 0, "rejected")[0] == "<|startoftext|>short no<|im_end|>"
+
+
+def test_drop_and_error(prepared, write):
+    path = write(*ROWS)
+    data = prepared(path, "preference", max_length=32, truncation="drop")
+    assert (len(data), data.counts["dropped_longer_than_max_length"], data.counts["read"]) == (1, 2, 3)
+    with pytest.raises(DataError, match=r"row 1: \d+ tokens, but max_length is 32\. Raise data.max_length"):
+        prepared(path, "preference", max_length=32, truncation="error")
+    with pytest.raises(
+        DataError, match=r"no example is left\. Counts: read 1, kept 0, dropped_longer_than_max_length 1"
+    ):
+        prepared(write(ROWS[0], name="one.jsonl"), "preference", max_length=32, truncation="drop")
+
+
+def test_chat_prompts_equal_what_generation_sees(prepared, files, tokenizer):
+    data = prepared(files / "preference_chat.jsonl", "preference", roles=("chosen", "rejected"))
+    prompt = [{"role": "user", "content": "2 + 2?"}]
+    ids, _ = encode_spans(tokenizer, render(prompt, add_generation_prompt=True, train_on="none"))
+    for segment in data.store.read([4])[0].segments:
+        assert segment.tokens[~segment.supervised].tolist() == ids.tolist()
+
+
+def test_real_lists(shared_data, prepared):
+    path = shared_data / "alpaca_eval_ranked.jsonl.gz"
+    data = prepared(
+        path, "preference", roles=("candidate",), columns=("scores",), max_length=256, truncation="prompt_left"
+    )
+    assert (len(data), data.roles, data.counts["empty_responses"]) == (805, {"candidate": 7}, 22)
+    examples = data.store.read(range(805))
+    assert sum(e.roles["candidate"].count(-1) for e in examples) == 22
+    scores = np.mean([e.columns["scores"] for e in examples], axis=0)
+    assert np.allclose(scores, [0.500, 0.513, 0.092, 0.048, 0.034, 0.026, 0.021], atol=6e-4)
+    assert data.lengths.values.max() <= 256

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxpo.errors import ConfigError
-from jaxpo.stages.overrides import Resolved, load_run, resolve_run, split_flags
+from jaxpo.stages.overrides import Resolved, load_run_with, resolve_run, split_flags
 
 OPTIONS = """\
   --run NAME             name of the run, which is its folder under --output-dir; NAME may hold that folder, a/b
@@ -16,6 +16,7 @@ OPTIONS = """\
   --stage.loss METHOD    preference method (`jaxpo losses`); its own fields follow, e.g. --stage.loss.beta 0.2
   --STAGE.FIELD VALUE    a stage's field, e.g. --sft.optimizer.learning-rate 1e-4 --pretrain.max-steps 500
   --FIELD VALUE          a field of the run, e.g. --seed 1 --compute.dtype bfloat16 --mesh.tensor 2
+  --PARAMETER VALUE      a parameter of the file's config(), e.g. --text notes/ for configs/quickstart.py
   --help                 after a CONFIG: every field of it, its type and its present value
 
 CONFIG is a Python file with a function config() that returns a jaxpo.stages.config.Run, FILE.py:FUNCTION,
@@ -77,7 +78,7 @@ def resolve_request(request: Request) -> Resolved:
             words += ["--output-dir", str(path.parent), "--name", path.name]
         else:
             words += [f"--{name}", *values]
-    return resolve_run(load_run(request.config), words)
+    return resolve_run(*load_run_with(request.config, words))
 
 
 def renamed(resolved: Resolved, config: str) -> Resolved:

@@ -1,18 +1,18 @@
 """What a run measures on held-out files, on its initial model and after every stage: values that hold settings.
 
-Each has `measure(context) -> {name: Measurement}`; the run writes the results to `summary.json`.
+Each has `measure(context) -> {name: Measurement}`; the run writes the results to `summary.json`. Imports no jax:
+configurations hold probes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from jaxpo.evaluate.byte_ngram import ByteNgram
 from jaxpo.evaluate.compression import xz_bits_per_byte, xz_primed_bits_per_byte
-from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
 from jaxpo.evaluate.perplexity import (
     answer_loss,
@@ -29,6 +29,9 @@ from jaxpo.evaluate.ranking import (
     shorter_wins,
     without_prompts,
 )
+
+if TYPE_CHECKING:
+    from jaxpo.evaluate.context import ProbeContext
 
 INITIAL = "initial"
 Measured = dict[str, Measurement]

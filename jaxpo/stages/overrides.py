@@ -46,14 +46,21 @@ class Resolved:
 
 
 def load_run(spec: str) -> Run:
-    """The `Run` of a configuration file.
+    """The `Run` of a configuration file; see `load_run_with`."""
+    return load_run_with(spec, ())[0]
+
+
+def load_run_with(spec: str, words: Sequence[str]) -> tuple[Run, list[str]]:
+    """The `Run` of a configuration file, and the command-line words that are not parameters of its function.
 
     Args:
       spec: `file.py` (its function `config`), `file.py:function`, a saved `config.json`, or a run directory.
+      words: a flag named like a parameter of the function (`--text PATH` for `config(text=None)`) is its argument.
 
     Raises:
       ConfigError: what is missing or broken, with the file and, for errors in Python files, the line.
     """
+    rest = list(words)
     path_text, _, function = spec.partition(":") if not Path(spec).exists() else (spec, "", "")
     path = Path(path_text)
     if path.is_dir() and (path / "config.json").is_file():
@@ -64,10 +71,10 @@ def load_run(spec: str) -> Run:
     if path.suffix == ".json":
         run = serialise.load(path, trust_files=True)
     else:
-        run = call_config(load_module(path), path, function or "config")
+        run, rest = call_config(load_module(path), path, function or "config", rest)
     if not isinstance(run, Run):
         raise ConfigError(f"{spec}: must give a jaxpo.stages.config.Run, got {type(run).__name__}.")
-    return run
+    return run, rest
 
 
 def load_module(path: Path) -> ModuleType:
@@ -84,15 +91,26 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def call_config(module: ModuleType, path: Path, function: str) -> Any:
-    """Call the named function of a configuration module."""
+def call_config(module: ModuleType, path: Path, function: str, words: Sequence[str]) -> tuple[Any, list[str]]:
+    """Call the named function of a configuration module with the flags named like its parameters; and the others."""
     found = getattr(module, function, None)
     if not callable(found):
         names = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
         has = f"it has {', '.join(names)}" if names else "it has no functions"
         raise ConfigError(f"{path}: has no function {function}() ({has}).{did_you_mean(function, names)}")
+    known = inspect.signature(found).parameters
+    arguments: dict[str, str] = {}
+    rest: list[str] = []
+    for name, values in split_flags(words):
+        parameter = name.replace("-", "_")
+        if parameter not in known:
+            rest += [f"--{name}", *values]
+        elif len(values) != 1:
+            raise ConfigError(f"--{name}: needs one value (a parameter of {function}() in {path}), got {values}.")
+        else:
+            arguments[parameter] = values[0]
     with explained(path):
-        return found()
+        return found(**arguments), rest
 
 
 @contextlib.contextmanager

@@ -186,12 +186,13 @@ def env_python(env: str) -> str:
 
 
 def find_python(asked: str | None = None) -> dict:
-    """Probe the asked-for interpreter, or all candidates until one serves."""
+    """The interpreter named by path, command or version ("3.12"); without a name the first candidate that serves."""
     if asked:
-        report = probe(shutil.which(asked) or asked)
-        if report is None:
+        found = probe(shutil.which(asked) or asked)
+        reports = [found] if found else [r for r in map(probe, here()) if r and of_version(r, asked)]
+        if not reports:
             raise BootstrapError(f"--python {asked}: no such interpreter, or it does not start.")
-        return choose([report])
+        return choose(reports)
     reports = []
     for path in here():
         report = probe(path)
@@ -200,6 +201,11 @@ def find_python(asked: str | None = None) -> dict:
             if is_supported(tuple(report["version"])) and not report["missing"]:
                 break
     return choose(reports)
+
+
+def of_version(report: dict, asked: str) -> bool:
+    """Whether `asked` ("3.12", "python3.12") names this version; pyenv's own shims do not always start."""
+    return asked in (dotted(report["version"][:2]), "python" + dotted(report["version"][:2]))
 
 
 def make_env(asked: str | None = None) -> tuple[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The start-up scripts: their pure parts, and the messages a person on an unready machine gets. Nothing is installed."""
+"""The start-up scripts: their pure parts, and the messages on a machine that is not ready. Nothing is installed."""
 
 import ast
 import json
@@ -134,13 +134,22 @@ def test_no_usable_python_lists_what_was_found():
         bootstrap.choose([])
 
 
-def test_a_named_python_is_taken_or_refused(tmp_path):
+def test_a_named_python_is_taken_or_refused(tmp_path, monkeypatch):
     named = fake_python(tmp_path, "mine", "3.13.0")
     assert bootstrap.find_python(named)["version"] == [3, 13, 0]
+    monkeypatch.setattr(bootstrap, "here", lambda: [named])
     with pytest.raises(bootstrap.BootstrapError, match="--python /no/such: no such interpreter"):
         bootstrap.find_python("/no/such")
     with pytest.raises(bootstrap.BootstrapError, match=r"found: 3\.8\.0"):
         bootstrap.find_python(fake_python(tmp_path, "old", "3.8.0"))
+
+
+@pytest.mark.parametrize("name", ["3.12", "python3.12"])
+def test_a_version_is_found_wherever_that_python_lies(tmp_path, monkeypatch, name):
+    pythons = [fake_python(tmp_path, f"p{v}", f"{v}.1") for v in ("3.11", "3.12")]
+    monkeypatch.setattr(bootstrap, "here", lambda: pythons)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bootstrap.find_python(name)["path"] == pythons[1]
 
 
 def test_os_release_is_unquoted(tmp_path):

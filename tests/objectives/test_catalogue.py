@@ -1,0 +1,132 @@
+"""The catalogue of methods: complete, importable without jax, with names that can be trusted."""
+
+import importlib
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+from objectives.feature_checks import ArrayScorer
+
+from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods import AMBIGUOUS, METHODS, resolve
+
+
+def test_the_catalogue_loads_without_jax():
+    code = (
+        "import sys; from jaxpo.objectives.methods import METHODS, resolve; [m() for m in METHODS.values()];"
+        "bad = [m for m in ('jax', 'flax', 'numpy', 'optax') if m in sys.modules]; print(bad); sys.exit(bool(bad))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_complete(name):
+    method = METHODS[name]
+    info = method.INFO
+    assert info.name == name
+    module, _, function = info.function.rpartition(".")
+    loss = getattr(importlib.import_module(module), function)
+    assert callable(loss)
+    assert "Reference:" in loss.__doc__
+    assert "Args" in loss.__doc__ or "as `" in loss.__doc__
+    assert is_dataclass(method)
+    assert method.__dataclass_params__.frozen
+    for f in fields(method):
+        assert f"{f.name}:" in method.__doc__, f"{name}.{f.name} is not documented"
+    objective = method().build(ArrayScorer(), cached_reference=False)
+    assert objective.name == name
+    assert objective.needs == method().NEEDS
+    assert method().problems() == []
+
+
+def test_names_and_aliases_mean_one_thing():
+    aliases = [a for m in METHODS.values() for a in m.INFO.aliases]
+    assert len(set(aliases)) == len(aliases)
+    assert not set(aliases) & (set(METHODS) | set(AMBIGUOUS))
+    assert not set(METHODS) & set(AMBIGUOUS)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("dpo", "dpo"), ("sigmoid", "dpo"), ("SimPO", "simpo"), ("sigmoid-norm", "sigmoid_norm"), ("aot_pair", "aot"),
+     ("aot_unpaired", "aot_unpaired"), ("ld-dpo", "lddpo"), ("lipo_lambda", "lipo")],
+)  # fmt: skip
+def test_resolve(given, name):
+    assert resolve(given) is METHODS[name]
+
+
+@pytest.mark.parametrize("acronym", AMBIGUOUS)
+def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
+    with pytest.raises(ConfigError) as error:
+        resolve(acronym.upper())
+    for candidate, paper in AMBIGUOUS[acronym]:
+        assert candidate in str(error.value)
+        assert paper in str(error.value)
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(ConfigError, match=r"unknown loss 'simop'; did you mean simpo.*\?"):
+        resolve("simop")
+    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: aot, .*tdpo2\."):
+        resolve("zzz")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("dpo", {"beta": 0.0}, "dpo: beta is 0.0 but must be a number greater than 0."),
+        (
+            "dpo",
+            {"label_smoothing": 0.7},
+            "label_smoothing is 0.7 but must be a number at least 0 and at most 0.5.",
+        ),
+        ("lddpo", {"ld_alpha": 1.5}, "lddpo: ld_alpha is 1.5 but must be a number at least 0 and at most 1."),
+        ("simpo", {"simpo_gamma": float("nan")}, "simpo: simpo_gamma is nan but must be a number that is finite."),
+        ("bradley_terry", {"center_rewards_coefficient": -1.0}, "center_rewards_coefficient is -1.0"),
+        ("lcpo", {"num_annotators": 0}, "lcpo: num_annotators is 0 but must be a number at least 1."),
+    ],
+)
+def test_hyper_parameters_out_of_range_are_named(name, settings, message):
+    method = METHODS[name](**settings)
+    assert message in " ".join(method.problems())
+    with pytest.raises(ConfigError) as error:
+        method.build(ArrayScorer(), cached_reference=False)
+    assert message in str(error.value)
+
+
+def test_all_problems_are_shown_at_once():
+    with pytest.raises(ConfigError, match="2 problems"):
+        METHODS["dpo"](beta=-1.0, label_smoothing=0.9).build(ArrayScorer(), cached_reference=False)
+
+
+def test_a_vocabulary_term_refuses_the_cache_with_the_reason():
+    with pytest.raises(ConfigError, match=r"tdpo2: precompute_ref_log_probs cannot be used.*whole distributions"):
+        METHODS["tdpo2"]().build(ArrayScorer(), cached_reference=True)
+
+
+def test_lcpo_needs_follow_its_base_and_annotators():
+    lcpo = METHODS["lcpo"]
+    assert lcpo().NEEDS.reference == "logps"
+    assert lcpo().NEEDS.columns == ()
+    assert lcpo(base="simpo").NEEDS.reference == "none"
+    assert lcpo(base="cpo", num_annotators=3).NEEDS.columns == ("annotator",)
+    assert lcpo.NEEDS.reference == "logps"
+    assert lcpo() == lcpo()
+
+
+def test_columns_are_checked_against_the_settings():
+    lcpo = METHODS["lcpo"]
+    assert lcpo(num_annotators=3).check_columns({"annotator": np.array([0, 2, 1])}) == []
+    (problem,) = lcpo().check_columns({"annotator": np.array([0, 226])})
+    assert problem == "lcpo: column 'annotator' runs from 0 to 226, but num_annotators is 1; set num_annotators to 227."
+    (problem,) = lcpo(num_annotators=3).check_columns({"annotator": np.array([-1, 2])})
+    assert "number annotators from 0" in problem
+    lipo = METHODS["lipo"]
+    assert lipo().check_columns({"scores": np.array([[0.0, 1.0]])}) == []
+    (problem,) = lipo().check_columns({"scores": np.array([[1.0, 9.5]])})
+    assert "scores lie between 1 and 9.5" in problem
+    assert lipo(gain=False).check_columns({"scores": np.array([[1.0, 9.5]])}) == []
+    assert METHODS["dpo"]().check_columns({}) == []

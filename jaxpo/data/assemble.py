@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.batch import Batch
+from jaxpo.data.dataset import Dataset
 from jaxpo.data.examples import Example
 from jaxpo.data.packing import Caps, Packed
-from jaxpo.data.prepare import Dataset
 from jaxpo.data.ragged import RaggedColumn
 
 Blocks = Sequence[tuple[Packed, int]]

@@ -16,7 +16,7 @@ from jaxpo.data.examples import spans_of
 from jaxpo.data.formats import list_files, read_rows
 from jaxpo.data.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.requirements import check_needs
-from jaxpo.data.rows import Record, canonical, detect, read_record
+from jaxpo.data.rows import Record, Side, canonical, detect, read_record
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 from jaxpo.objectives.needs import Needs
@@ -101,29 +101,30 @@ def inspect(
     rows = read_rows(files)
     first = canonical(next(rows))
     kind = detect(first)
-    extras = found(first, kind)
+    records = (read_record(row, kind, extras=found(first, kind)) for row in itertools.chain([first], rows))
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     count = 0
-    for row in itertools.chain([first], rows):
-        record = read_record(row, kind, extras=extras)
-        count += 1
+    for count, record in enumerate(records, start=1):
         for side in record.sides:
-            spans = spans_of(record, side, "auto")
-            size = len(encode_spans(tokenizer, spans)[0]) if tokenizer else len(text_of(spans))
-            lengths.setdefault(side.role, []).append(size)
-        if len(shown) < samples:
+            lengths.setdefault(side.role, []).append(_length(record, side, tokenizer))
+        if count <= samples:
             shown.append(_sample(record))
     return Report(
-        tuple(str(file) for file in files),
-        kind,
-        count,
-        {name: _what(value) for name, value in first.data.items()},
-        "tokens" if tokenizer else "characters",
-        {role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
-        tuple(shown),
-        {name: _missing(first, needs) for name, needs in (methods or {}).items()},
+        files=tuple(str(file) for file in files),
+        type=kind,
+        rows=count,
+        columns={name: _what(value) for name, value in first.data.items()},
+        unit="tokens" if tokenizer else "characters",
+        lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
+        samples=tuple(shown),
+        methods={name: _missing(first, needs) for name, needs in (methods or {}).items()},
     )
+
+
+def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:
+    spans = spans_of(record, side, "auto")
+    return len(encode_spans(tokenizer, spans)[0]) if tokenizer else len(text_of(spans))
 
 
 def _sample(record: Record) -> str:

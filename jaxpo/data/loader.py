@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxpo.data.assemble import assemble, scatter
 from jaxpo.data.batch import Batch
+from jaxpo.data.dataset import Dataset
 from jaxpo.data.packing import Packed, choose_caps
 from jaxpo.data.plan import Plan
-from jaxpo.data.prepare import Dataset
 from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.stages.config import Data

@@ -7,18 +7,19 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxpo.data.columns import DTYPES
+from jaxpo.data.dataset import Column, Dataset, describe_counts
 from jaxpo.data.examples import Cut, Example, build_examples
 from jaxpo.data.formats import content_hash, list_files, read_rows
 from jaxpo.data.requirements import SINGLE, Purpose, check_needs, take_apart, takes_pairs_apart
 from jaxpo.data.rows import Record, read_record
-from jaxpo.data.store import FORMAT, ExampleStore, Lengths, StoreWriter, open_or_write
+from jaxpo.data.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.template import TEMPLATE_VERSION
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
@@ -26,59 +27,6 @@ from jaxpo.objectives.needs import Needs
 from jaxpo.stages.config import Data
 
 CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Column:
-    """A per-example array: its shape beyond the example axis, its dtype, and the names along that axis."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Tokenised examples of one type.
-
-    Attributes:
-      store: random access to examples.
-      type: one of `rows.TYPES`.
-      roles: role -> K for lists, 0 for single segments.
-      columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
-      annotators: `annotators[i]` is the name behind annotator id i.
-      counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
-      hash: of the files' contents, tokenizer, template and settings.
-    """
-
-    store: ExampleStore
-    tokenizer: Tokenizer
-    type: str
-    roles: dict[str, int]
-    columns: dict[str, Column]
-    annotators: tuple[str, ...]
-    counts: dict[str, int]
-    files: tuple[str, ...]
-    hash: str
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    @property
-    def lengths(self) -> Lengths:
-        """Length of every segment."""
-        return self.store.lengths
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all segments."""
-        return int(self.lengths.values.sum())
-
-    def preview(self, n: int = 3) -> Any:
-        """The first examples with their trained tokens marked, as a rich renderable; `str()` of it is plain text."""
-        from jaxpo.data.preview import Preview
-
-        return Preview(self, n)
 
 
 def prepare(
@@ -112,12 +60,7 @@ def prepare(
     paths = list_files(files)
     first = next(read_rows(paths))
     kind, extras = check_needs(first, purpose, needs)
-    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
-        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
-    if kind == "text" and data.train_on in ("assistant", "completion"):
-        raise ConfigError(
-            f"data.train_on={data.train_on!r} needs messages or completions; {paths[0]} holds plain text."
-        )
+    _check_train_on(data, kind, paths[0])
     settings = {
         "type": kind,
         "extras": sorted(extras),
@@ -129,6 +72,8 @@ def prepare(
     }
     key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
 
+    apart = takes_pairs_apart(first, kind)
+
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
         rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
@@ -136,7 +81,6 @@ def prepare(
         cut = Cut(data.max_length, data.truncation, data.train_on)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
-    apart = takes_pairs_apart(first, kind)
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log)
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
@@ -160,9 +104,11 @@ def check_settings(data: Data) -> None:
         raise ConfigError(problems)
 
 
-def describe_counts(counts: dict[str, int]) -> str:
-    """`read 10, kept 9, dropped_longer_than_max_length 1`."""
-    return ", ".join(f"{name} {n}" for name, n in counts.items() if n or name in ("read", "kept"))
+def _check_train_on(data: Data, kind: str, file: Path) -> None:
+    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
+        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
+    if kind == "text" and data.train_on in ("assistant", "completion"):
+        raise ConfigError(f"data.train_on={data.train_on!r} needs messages or completions; {file} holds plain text.")
 
 
 def _write(

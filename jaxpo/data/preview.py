@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
+    from jaxpo.data.dataset import Dataset
     from jaxpo.data.examples import Example, Segment
-    from jaxpo.data.prepare import Dataset
 
 LIMIT = 800
 OPEN, CLOSE = "⟦", "⟧"
@@ -42,7 +42,7 @@ class Preview:
         return "\n".join(parts)
 
     def _summary(self) -> str:
-        from jaxpo.data.prepare import describe_counts
+        from jaxpo.data.dataset import describe_counts
 
         data = self.dataset
         columns = f", columns {', '.join(data.columns)}" if data.columns else ""

@@ -17,14 +17,12 @@ Texts are strings or lists of messages. Without a prompt column a pair's prompt 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxpo.data.columns import extra_columns
 from jaxpo.data.formats import Row
-
-Text = str | list[dict[str, Any]]
+from jaxpo.data.row_texts import Text, answer, messages, string, text_of_column, text_or_messages
 
 # In the order of detection: the first type whose columns are all there.
 TYPES: dict[str, tuple[str, ...]] = {
@@ -41,9 +39,6 @@ TYPES: dict[str, tuple[str, ...]] = {
 # A row with one of these is no bare prompt but a row that lacks something.
 _ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
-_SHAREGPT_ROLES = {
-    "human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool", "bot": "assistant"
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,9 +81,9 @@ def canonical(row: Row) -> Row:
     """Rename the columns of other formats (ShareGPT, alpaca) to the contract's."""
     data = {_ALIASES.get(name, name): value for name, value in row.data.items()}
     if "instruction" in data and "output" in data and "prompt" not in data:
-        instruction = _string(row, "instruction", data.pop("instruction"))
+        instruction = string(row, "instruction", data.pop("instruction"))
         given = data.pop("input", "")
-        data["prompt"] = instruction + (f"\n\n{_string(row, 'input', given)}" if given else "") + "\n\n"
+        data["prompt"] = instruction + (f"\n\n{string(row, 'input', given)}" if given else "") + "\n\n"
         data["completion"] = data.pop("output")
     return Row(row.file, row.number, data)
 
@@ -114,7 +109,7 @@ def read_record(row: Row, kind: str, *, extras: tuple[str, ...] = ()) -> Record:
             )
     sides = _SIDES[kind](row)
     if "rationale" in extras:
-        sides += (Side("rationale", _text(row, "rationale_prompt"), _completion(row, "rationale")),)
+        sides += (Side("rationale", text_of_column(row, "rationale_prompt"), answer(row, "rationale")),)
     tools = row.data.get("tools", ())
     if not isinstance(tools, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
@@ -122,29 +117,29 @@ def read_record(row: Row, kind: str, *, extras: tuple[str, ...] = ()) -> Record:
 
 
 def _text_sides(row: Row) -> tuple[Side, ...]:
-    return (Side("text", None, _string(row, "text", row.data["text"], empty_ok=False)),)
+    return (Side("text", None, string(row, "text", row.data["text"], empty_ok=False)),)
 
 
 def _message_sides(row: Row) -> tuple[Side, ...]:
-    return (Side("completion", None, _messages(row, "messages", row.data["messages"])),)
+    return (Side("completion", None, messages(row, "messages", row.data["messages"])),)
 
 
 def _prompt_sides(row: Row) -> tuple[Side, ...]:
-    prompt = _text(row, "prompt")
+    prompt = text_of_column(row, "prompt")
     return (Side("prompt", prompt, [] if isinstance(prompt, list) else ""),)
 
 
 def _completion_sides(row: Row) -> tuple[Side, ...]:
-    return (_side(row, "completion", _text(row, "prompt"), _completion(row, "completion"), "completion"),)
+    return (_side(row, "completion", text_of_column(row, "prompt"), answer(row, "completion"), "completion"),)
 
 
 def _pair_sides(row: Row) -> tuple[Side, ...]:
-    chosen, rejected = _completion(row, "chosen"), _completion(row, "rejected")
+    chosen, rejected = answer(row, "chosen"), answer(row, "rejected")
     if chosen == rejected:
         raise row.error(
             "chosen == rejected: the pair says nothing.", field="rejected", remedy="Remove the row or correct it."
         )
-    prompt = _text(row, "prompt") if "prompt" in row.data else None
+    prompt = text_of_column(row, "prompt") if "prompt" in row.data else None
     if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):
         prompt, chosen, rejected = _split_prompt(row, chosen, rejected)
     return (_side(row, "chosen", prompt, chosen, "chosen"), _side(row, "rejected", prompt, rejected, "rejected"))
@@ -152,13 +147,12 @@ def _pair_sides(row: Row) -> tuple[Side, ...]:
 
 def _triple_sides(row: Row) -> tuple[Side, ...]:
     pair = _pair_sides(row)
-    return (*pair, _side(row, "gold", pair[0].prompt, _completion(row, "gold"), "gold"))
+    return (*pair, _side(row, "gold", pair[0].prompt, answer(row, "gold"), "gold"))
 
 
 def _two_prompt_sides(row: Row) -> tuple[Side, ...]:
-    sides = tuple(
-        _side(row, name, _text(row, f"prompt_{name}"), _completion(row, name), name) for name in ("chosen", "rejected")
-    )
+    given = {name: text_of_column(row, f"prompt_{name}") for name in ("chosen", "rejected")}
+    sides = tuple(_side(row, name, prompt, answer(row, name), name) for name, prompt in given.items())
     if sides[0].prompt == sides[1].prompt and sides[0].completion == sides[1].completion:
         raise row.error(
             "chosen == rejected under the same prompt.", field="rejected", remedy="Remove the row or correct it."
@@ -180,8 +174,8 @@ def _list_sides(row: Row) -> tuple[Side, ...]:
         raise row.error(
             f"{len(responses)} responses but {len(scores)} scores.", field="scores", remedy="Give one per response."
         )
-    prompt = _text(row, "prompt")
-    texts = [_value(row, "responses", response, empty_ok=True) for response in responses]
+    prompt = text_of_column(row, "prompt")
+    texts = [text_or_messages(row, "responses", response, empty_ok=True) for response in responses]
     return tuple(_side(row, "candidate", prompt, text, "responses") for text in texts)
 
 
@@ -247,59 +241,6 @@ def _word_start(text: str, cut: int) -> int:
     while cut > 0 and text[cut - 1] == " ":
         cut -= 1
     return cut
-
-
-def _text(row: Row, name: str) -> Text:
-    if name not in row.data:
-        raise row.error(f"column {name!r} is missing.", field=name, remedy="Add it to every row.")
-    return _value(row, name, row.data[name], empty_ok=True)
-
-
-def _completion(row: Row, name: str) -> Text:
-    return _value(row, name, row.data[name], empty_ok=False)
-
-
-def _value(row: Row, name: str, value: Any, *, empty_ok: bool) -> Text:
-    if isinstance(value, list):
-        return _messages(row, name, value)
-    return _string(row, name, value, empty_ok=empty_ok)
-
-
-def _string(row: Row, name: str, value: Any, *, empty_ok: bool = True) -> str:
-    if not isinstance(value, str):
-        raise row.error(
-            f"expected a string, found {type(value).__name__}.", field=name, remedy="Use text or a list of messages."
-        )
-    if not empty_ok and not value:
-        raise row.error("the text is empty.", field=name, remedy="Remove the row or fill it.")
-    return value
-
-
-def _messages(row: Row, name: str, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise row.error("expected a list of at least one message.", field=name, remedy=_MESSAGE_FORM)
-    return [_message(row, name, i, message) for i, message in enumerate(value)]
-
-
-def _message(row: Row, name: str, index: int, message: Any) -> dict[str, Any]:
-    if isinstance(message, Mapping) and "from" in message and "value" in message:
-        role = _SHAREGPT_ROLES.get(message["from"], message["from"])
-        message = {"role": role, "content": message["value"]}
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise row.error(f"message {index} has no role.", field=name, remedy=_MESSAGE_FORM)
-    if message.get("tool_calls"):
-        raise row.error(
-            f"message {index} has `tool_calls`, which LFM2's template does not render.",
-            field=name,
-            remedy="Write the call into `content`: <|tool_call_start|>[name(arg=1)]<|tool_call_end|>.",
-        )
-    content = message.get("content")
-    if content is None or (message["role"] == "assistant" and content == ""):
-        raise row.error(f"message {index} ({message['role']}) has no content.", field=name, remedy=_MESSAGE_FORM)
-    return {"role": message["role"], "content": content}
-
-
-_MESSAGE_FORM = 'A message is {"role": "user", "content": "..."}.'
 
 
 def _accepted() -> str:

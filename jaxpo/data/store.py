@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,18 +119,17 @@ def open_or_write(
 
 
 class StoreWriter:
-    """Appends examples; keeps one small integer per segment in memory."""
+    """Appends examples; keeps four bytes per segment in memory."""
 
     def __init__(self, directory: Path):
         self.directory = directory
         self._writer = array_record_module.ArrayRecordWriter(str(directory / RECORDS), "group_size:1")
-        self._counts: list[int] = []
-        self._lengths: list[int] = []
+        self._counts, self._lengths = array("i"), array("i")
 
     def append(self, example: Example) -> None:
         self._writer.write(_pack(example))
         self._counts.append(len(example.segments))
-        self._lengths += [len(segment.tokens) for segment in example.segments]
+        self._lengths.extend(len(segment.tokens) for segment in example.segments)
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Write index and metadata, and flush everything to disk."""
@@ -138,7 +138,7 @@ class StoreWriter:
         np.cumsum(self._counts, out=offsets[1:])
         np.savez(self.directory / INDEX, offsets=offsets, values=np.asarray(self._lengths, np.int32))
         size = (self.directory / RECORDS).stat().st_size
-        meta = {**meta, "examples": len(self._counts), "tokens": int(sum(self._lengths)), "bytes": size}
+        meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
         (self.directory / META).write_text(json.dumps(meta, indent=1))
         for name in (RECORDS, INDEX, META):
             with (self.directory / name).open("rb") as file:

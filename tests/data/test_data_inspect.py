@@ -1,0 +1,76 @@
+"""What a user sees of a file and of rendered examples, with and without colour."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from jaxpo.data.inspect import inspect
+from jaxpo.objectives.needs import Needs
+
+
+def printed(renderable, **options):
+    console = Console(file=io.StringIO(), width=100, **options)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_preview_marks_the_trained_tokens(prepared, files):
+    data = prepared(files / "messages.jsonl", max_length=128)
+    text = str(data.preview(1))
+    assert text.startswith("type messages: 7 examples")
+    assert "read 7, kept 7" in text
+    assert "What is the capital of France?<|im_end|>" in text
+    assert "⟦Paris.<|im_end|>\n⟧" in text
+    segment = data.store.read([0])[0].segments[0]
+    assert f"completion: {len(segment.tokens)} tokens, {segment.supervised.sum()} trained" in text
+    plain = printed(data.preview(1), no_color=True)
+    assert "⟦Paris.<|im_end|>" in plain
+    coloured = printed(data.preview(1), force_terminal=True, color_system="standard")
+    assert "\x1b[32m⟦Paris." in coloured
+
+
+def test_preview_of_pairs_shows_roles_and_columns(prepared, files):
+    text = str(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")).preview(2))
+    assert "columns margin" in text
+    for part in ("chosen: ", "rejected: ", "⟦Paris.<|im_end|>⟧", "⟦It is Lyon, I think.<|im_end|>⟧", "margin = 0.25"):
+        assert part in text
+    text = str(prepared(files / "list.jsonl", "preference", roles=("candidate",)).preview(1))
+    assert "candidate 2: " in text
+    assert "candidate 3: " not in text, "an empty response is not there"
+
+
+def test_preview_shortens_long_text(prepared, write):
+    text = str(prepared(write({"text": "x" * 5000}), "language", max_length=8192).preview(1))
+    assert len(text) < 1500
+    assert "more characters)" in text
+
+
+def test_inspect(files, tokenizer):
+    methods = {"pairs": Needs(roles=("chosen", "rejected")), "lists": Needs(roles=("candidate",), columns=("scores",))}
+    report = inspect(files / "preference.jsonl", methods=methods)
+    assert (report.type, report.rows, report.unit) == ("preference", 5, "characters")
+    assert report.columns["margin"] == "0.0"
+    assert report.methods == {"pairs": "", "lists": "no column 'responses'"}
+    for text in (str(report), printed(report)):
+        for part in ("type preference, 5 rows", "no column 'responses'", "⟦Paris.<|im_end|>⟧", "margin"):
+            assert part in text
+    counted = inspect(files / "text.jsonl", tokenizer=tokenizer)
+    assert counted.unit == "tokens"
+    assert counted.lengths["text"][-1] == max(
+        len(tokenizer.encode(line)) + 2
+        for line in (
+            "The quick brown fox jumps over the lazy dog.",
+            "Grüße aus Köln: naïve café, 東京 and 🎉.",
+            "def f(x):\n    return x + 1\n",
+            "Numbers: 1234 and 84721.\n\nA new paragraph.",
+        )
+    )
+
+
+def test_inspect_every_example_file(files):
+    for path in sorted(files.glob("*.jsonl")):
+        report = inspect(path, samples=1)
+        assert report.rows == sum(1 for _ in path.open())
+        assert str(report)

@@ -49,9 +49,9 @@ def stages() -> tuple[Stage | Merge, ...]:
     return (
         Pretrain(
             data=corpus_data("pretrain"),
-            optimizer=Optimizer(learning_rate=1.6e-2, lr_scheduler_type="wsd", warmup_steps=30, decay_ratio=0.3),
+            optimizer=Optimizer(learning_rate=2e-2, lr_scheduler_type="wsd", warmup_steps=30, decay_ratio=0.6),
             rows_per_step=8,
-            max_tokens=1_800_000,
+            max_tokens=1_200_000,
             eval_steps=200,
             logging_steps=10,
             save_steps=200,
@@ -60,7 +60,7 @@ def stages() -> tuple[Stage | Merge, ...]:
             data=corpus_data("sft"),
             optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="linear", warmup_steps=10, weight_decay=0.0),
             rows_per_step=8,
-            max_tokens=400_000,
+            max_tokens=300_000,
             eval_steps=50,
             logging_steps=5,
             save_steps=50,
@@ -100,7 +100,9 @@ def config(text: str | None = None, pairs: str | None = None) -> Run:
             Baselines(train=("corpus:pretrain_train.jsonl",), heldout=(heldout("pretrain"),)),
             SFTLoss((heldout("sft"),), max_length=LENGTH),
             RankingAccuracy((heldout("pref"),), max_length=LENGTH),
-            RankingAccuracy(("corpus:pref_heldout_sibling.jsonl",), "sibling", max_length=LENGTH, controls=False),
+            RankingAccuracy(
+                ("corpus:pref_heldout_sibling.jsonl",), "sibling", max_length=LENGTH, controls=False, limit=300
+            ),
             EndsByItself((heldout("sft"),), prompts=64, max_new_tokens=96),
         ),
     )

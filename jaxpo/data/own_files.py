@@ -107,7 +107,7 @@ class OwnFiles:
 
 
 def continuations(documents: Iterable[str]) -> Iterator[Row]:
-    """A paragraph's true continuation (the second half of a lone one) against that of another place, half a text away."""
+    """A paragraph's true continuation (of a lone one: its second half) against that of a place half the text away."""
     steps = []
     for document in documents:
         parts = [p for p in paragraphs(document) if len(p) >= SHORTEST]

@@ -26,7 +26,7 @@ class ProbeContext:
       run_dir: of the run.
       corpus_dir: where the run's corpus was built; files named "corpus:FILE" lie here.
       before: the model's tree that this stage started from; None for "initial" and merges.
-      rows, row_length: shape of all scoring batches.
+      rows, row_length: shape of the scoring batches.
     """
 
     params: Tree
@@ -49,6 +49,12 @@ class ProbeContext:
         ]
 
     def logps(self, segments: Sequence[np.ndarray], params: Tree = None) -> list[np.ndarray]:
-        """Per-token log-probs of the model, or of another one of the same shape."""
+        """Per-token log-probs of the model, or of another one of the same shape.
+
+        Sequences longer than `row_length` get rows of 2, 4, ... times that.
+        """
         chosen = self.params if params is None else params
-        return token_logps(self.scorer, chosen, segments, rows=self.rows, row_length=self.row_length)
+        row_length = self.row_length
+        while row_length < max((len(s) for s in segments), default=0):
+            row_length *= 2
+        return token_logps(self.scorer, chosen, segments, rows=self.rows, row_length=row_length)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from jaxpo.evaluate.byte_ngram import ByteNgram
 from jaxpo.evaluate.compression import xz_bits_per_byte, xz_primed_bits_per_byte
 from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
@@ -43,6 +41,13 @@ class Probe(Protocol):
     def measure(self, context: ProbeContext) -> Measured:
         """Name -> value with n and interval; names are unique within a run."""
         ...
+
+
+def spaced(records: list[Any], limit: int | None) -> list[Any]:
+    """All records, or `limit` of them evenly spaced."""
+    if limit is None or len(records) <= limit:
+        return records
+    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 @dataclass(frozen=True)
@@ -107,23 +112,26 @@ class RankingAccuracy:
 
     Attributes:
       name: prefix of the results.
-      controls: whether to measure the two comparisons.
+      controls: whether to measure more than the accuracy itself.
+      limit: use at most this many pairs, evenly spaced over the files.
     """
 
     files: tuple[str, ...]
     name: str = "ranking"
     max_length: int = 256
     controls: bool = True
+    limit: int | None = None
 
     def measure(self, context: ProbeContext) -> Measured:
-        records = read_records(context.files(self.files), "preference")
+        records = spaced(read_records(context.files(self.files), "preference"), self.limit)
         examples = encode_records(records, context.tokenizer, self.max_length)
         scores = score_pairs(context.logps, examples)
         results = {f"{self.name}_accuracy": ranking_accuracy(scores)}
-        if self.controls:
-            bare = encode_records(without_prompts(records), context.tokenizer, self.max_length)
-            results[f"{self.name}_accuracy_no_prompt"] = ranking_accuracy(score_pairs(context.logps, bare))
-            results[f"{self.name}_accuracy_shorter_wins"] = shorter_wins(scores)
+        if not self.controls:
+            return results
+        bare = encode_records(without_prompts(records), context.tokenizer, self.max_length)
+        results[f"{self.name}_accuracy_no_prompt"] = ranking_accuracy(score_pairs(context.logps, bare))
+        results[f"{self.name}_accuracy_shorter_wins"] = shorter_wins(scores)
         if context.before is not None:
             before = score_pairs(lambda segments: context.logps(segments, context.before), examples)
             results |= self._changes(before, scores)
@@ -152,13 +160,12 @@ class EndsByItself:
         from jaxpo.sampling.sampler import GREEDY
         from jaxpo.sampling.text import generate_text
 
-        records = read_records(context.files(self.files), "prompt_completion")
-        chosen = np.unique(np.linspace(0, len(records) - 1, min(self.prompts, len(records))).round().astype(int))
+        records = spaced(read_records(context.files(self.files), "prompt_completion"), self.prompts)
         answers = generate_text(
             context.params,
             context.scorer.config,
             context.tokenizer,
-            [records[i].sides[0].prompt or "" for i in chosen],
+            [record.sides[0].prompt or "" for record in records],
             max_new_tokens=self.max_new_tokens,
             sampler=GREEDY,
         )

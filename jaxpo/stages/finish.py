@@ -14,6 +14,7 @@ from jaxpo.convert.hf import export_hf
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
+from jaxpo.evaluate.table import probe_table
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
@@ -77,6 +78,8 @@ class Results:
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
             results[EXPORT] = EXPORT
+        for line in probe_table(self._read(SUMMARY).get("probes", {})):
+            self.console.say(line)
         if self.home.primary:
             write_report(self.home.path)
         return results

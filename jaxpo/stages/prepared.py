@@ -62,7 +62,9 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
     report: dict[str, Any] = {}
     if run.corpus is not None:
         report = run.corpus.build(directory / "corpus")
-        say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str | int))}")
+        say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
+        for line in report.get("lines", ()):
+            say(line)
     tokenizer = _tokenizer(run, directory, say)
     config = model_config(run)
     check_vocabulary(tokenizer, config.vocab_size)

@@ -37,7 +37,8 @@ class CheckpointStore:
     """The checkpoints of one stage, `directory/00000012` for step 12.
 
     Args:
-      directory: made when absent. What a killed process left half-written or half-deleted is removed.
+      directory: made by the first `save`, which also removes what a killed process left half-written or half-deleted.
+        Reading changes nothing, so that others can read the checkpoints of a run in progress.
       keep: newest checkpoints to keep; protected steps are kept besides. None = all.
     """
 
@@ -51,10 +52,7 @@ class CheckpointStore:
         self._registry = ocp.handlers.local_registry()
         self._registry.add(_JsonFile, checkpointable_name="meta")
         quiet_orbax()
-        if jax.process_index() == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in [*self.directory.glob(f"*{_TEMPORARY}*"), *self.directory.glob(f"*{_DELETING}")]:
-                shutil.rmtree(leftover, ignore_errors=False)
+        self._clean = False
 
     def path(self, step: int) -> Path:
         """Directory of the checkpoint of `step`."""
@@ -85,6 +83,7 @@ class CheckpointStore:
         self.wait()
         if step in self.steps():
             return
+        self._clean_up()
         named = leaves.named_leaves(state)
         leaves.require_shardings(named, f"checkpoint of step {step}")
         document = {
@@ -136,23 +135,34 @@ class CheckpointStore:
         Raises:
           CheckpointError: absent, incomplete or damaged files; other leaves, shapes or dtypes than `abstract` has.
         """
+        return self._read(step, abstract, "")
+
+    def restore_part(self, step: int | None, part: str, abstract: Tree) -> tuple[Tree, dict[str, Any]]:
+        """`restore` for one subtree: `part` "params/model" and its abstract tree; nothing else is read."""
+        return self._read(step, abstract, f"{part}/")
+
+    def _read(self, step: int | None, abstract: Tree, prefix: str) -> tuple[Tree, dict[str, Any]]:
         self.wait()
         step = self._existing(step)
         document = self._document(step)
-        named = leaves.named_leaves(abstract)
+        named = {prefix + name: leaf for name, leaf in leaves.named_leaves(abstract).items()}
         leaves.require_shardings(named, "restore")
-        leaves.check_signature(document["leaves"], leaves.signature(named), f"checkpoint {self.path(step)}")
+        stored = {name: entry for name, entry in document["leaves"].items() if name.startswith(prefix)}
+        leaves.check_signature(stored, leaves.signature(named), f"checkpoint {self.path(step)}")
         try:
-            with self._context(), quiet():
+            context = self._context()
+            context.pytree.loading.partial_load = bool(prefix)
+            with context, quiet():
                 target = {"state": leaves.to_abstract_arrays(named)}
                 arrays = ocp.load_checkpointables(self.path(step), target)["state"]
         except Exception as error:
             raise self._damaged(step, _unreadable_json(self.path(step)) + _short(error)) from error
         found = leaf_fingerprints(arrays)
-        wrong = [name for name, expected in document["fingerprints"].items() if found[name] != expected]
+        wrong = [name for name in stored if found[name] != document["fingerprints"][name]]
         if wrong:
             raise self._damaged(step, f"the stored values of {', '.join(wrong[:5])} are not those that were saved")
-        return leaves.from_arrays(arrays, abstract), document["meta"]
+        state = leaves.from_arrays({name.removeprefix(prefix): x for name, x in arrays.items()}, abstract)
+        return state, document["meta"]
 
     def _context(self) -> ocp.Context:
         context = ocp.Context()
@@ -205,6 +215,13 @@ class CheckpointStore:
         if jax.process_index() == 0:
             for later in [s for s in self.steps() if s > step]:
                 self._remove(later)
+
+    def _clean_up(self) -> None:
+        if not self._clean and jax.process_index() == 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for leftover in [*self.directory.glob(f"*{_TEMPORARY}*"), *self.directory.glob(f"*{_DELETING}")]:
+                shutil.rmtree(leftover)
+        self._clean = True
 
     def _prune(self) -> None:
         if self.keep is None:

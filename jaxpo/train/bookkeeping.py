@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,8 +28,8 @@ Evaluate = Callable[[State], Mapping[str, float]]
 class Loader(Protocol):
     """Where batches come from, as a function of the rows seen."""
 
-    def iterate(self, rows_seen: int, steps: int) -> Any: ...
-    def epoch_of(self, rows_seen: int) -> Any: ...
+    def iterate(self, rows_seen: int, steps: int) -> Generator[tuple[int, Batch]]: ...
+    def epoch_of(self, rows_seen: int) -> float: ...
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Bookkeeping:
         self.console.say(f"{self.stage.name}: {n} steps in {runtime:.1f} s, {loss}{self.progress.num_tokens} tokens")
 
     def _head(self, n: int, rows: int) -> dict[str, Any]:
-        epoch = float(self.loader.epoch_of(rows))
+        epoch = self.loader.epoch_of(rows)
         return {"stage": self.stage.name, "step": n, "epoch": epoch, "num_tokens": self.progress.num_tokens}
 
     def _nonfinite(self, pending: Pending, metrics: Mapping[str, Any]) -> None:

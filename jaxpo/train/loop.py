@@ -74,10 +74,11 @@ def fit(
         run.evaluate(first, rows, evaluate, state)
         store.protect(progress.best.get("step"))
     pending: Pending | None = None
+    batches = loader.iterate(rows, total_steps - first)
     try:
         with CompileWatch() as watch:
             mark = time.perf_counter()
-            for n, (_, batch) in enumerate(loader.iterate(rows, total_steps - first), start=first + 1):
+            for n, (_, batch) in enumerate(batches, start=first + 1):
                 on_device = put(batch)
                 counts = count_tokens(on_device.segment_ids, on_device.masks, on_device.example_id)
                 run.clock.data += time.perf_counter() - mark
@@ -105,6 +106,8 @@ def fit(
             console.warn(str(failure))
         raise
     finally:
+        # An abandoned generator would keep its prefetching threads until it is collected.
+        batches.close()
         console.end_stage()
     return state
 

@@ -21,8 +21,8 @@ class Preempted(Exception):
 class Stop:
     """Notes SIGTERM and SIGINT between entry and exit. A second signal is not held back.
 
-    With several processes a signal reaches them at different steps; they stop at the step on which JAX's preemption
-    service, which `jax.distributed` starts and which then receives SIGTERM, makes them agree.
+    With several processes a signal reaches them at different steps, or only one of them. They stop at the step on which
+    JAX's preemption service makes them agree: `jax.distributed` starts it and it gets SIGTERM. SIGINT is left alone.
     """
 
     def __init__(self) -> None:
@@ -30,8 +30,9 @@ class Stop:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        several = jax.process_count() > 1
-        for number in (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT):
+        if jax.process_count() > 1:
+            return self
+        for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.checkpoint.params import load_params, save_params
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.errors import CheckpointError
 
@@ -105,14 +106,33 @@ def test_keep_protect_and_steps(tmp_path):
     assert store.meta(10)["at"] == 10
 
 
-def test_leftovers_of_a_killed_process_are_ignored_and_removed(tmp_path):
+def test_leftovers_of_a_killed_process_are_ignored_and_removed_by_the_next_save(tmp_path):
+    """A reader leaves them alone: they may be the save under way of a run that is alive."""
     store = CheckpointStore(tmp_path)
-    store.save(1, {"x": jnp.zeros(())}, {})
+    state = {"x": jnp.zeros(())}
+    store.save(1, state, {})
     store.wait()
     shutil.copytree(store.path(1), tmp_path / "00000002.orbax-checkpoint-tmp")
     shutil.copytree(store.path(1), tmp_path / "00000000.deleting")
-    assert store.steps() == [1]
-    assert CheckpointStore(tmp_path).latest() == 1
+    reader = CheckpointStore(tmp_path)
+    assert (reader.steps(), reader.latest(), reader.meta()) == ([1], 1, {})
+    reader.restore(None, abstract(state))
+    assert len(list(tmp_path.iterdir())) == 3
+    reader.save(2, state, {})
+    reader.wait()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001", "00000002"]
+
+
+def test_reading_an_absent_directory_makes_none(tmp_path):
+    assert CheckpointStore(tmp_path / "a").latest() is None
+    assert not (tmp_path / "a").exists()
+
+
+def test_discard_after(tmp_path):
+    store = CheckpointStore(tmp_path, keep=None)
+    for step in (1, 2, 3):
+        store.save(step, {"x": jnp.zeros(())}, {})
+    store.discard_after(1)
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
 
 
@@ -224,6 +244,7 @@ def test_leaves_without_a_sharding_are_refused(tmp_path):
 FULL = """
 import resource, sys
 import jax, jax.numpy as jnp, numpy as np
+from jaxpo.checkpoint.params import load_params, save_params
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.errors import CheckpointError
 store = CheckpointStore(sys.argv[1])
@@ -277,3 +298,31 @@ def test_fingerprint_depends_on_bits_names_and_shapes_but_not_on_the_mesh():
     assert fingerprint({**tree, "zeros": tree["zeros"].reshape(2, 8)}) != base
     assert fingerprint({("y" if k == "w" else k): v for k, v in tree.items()}) != base
     assert fingerprint({**tree, "key": jax.random.key(6)}) != base
+
+
+def test_a_part_is_restored_alone_and_onto_another_mesh(tmp_path):
+    state = sharded({"params": {"model": everything(), "value": {"w": jnp.ones(3)}}, "opt": jnp.ones((50, 50))}, 8)
+    store = CheckpointStore(tmp_path)
+    store.save(4, state, {"at": 4})
+    target = abstract(sharded(everything(), 1))
+    part, meta = store.restore_part(None, "params/model", target)
+    assert_same(part, state["params"]["model"])
+    assert meta == {"at": 4}
+    with pytest.raises(CheckpointError, match=r"params/model/w float32\[16, 5\] is in it and has no place"):
+        store.restore_part(None, "params/model", {k: v for k, v in target.items() if k != "w"})
+
+
+def test_frozen_parameters_are_written_once_and_keep_their_hash(tmp_path):
+    params = sharded(everything(), 8)
+    digest = save_params(tmp_path, params, {"from": "sft"})
+    assert digest == fingerprint(params)
+    before = (tmp_path / "00000000" / "meta" / "meta.json").stat().st_mtime_ns
+    assert save_params(tmp_path, params) == digest
+    assert (tmp_path / "00000000" / "meta" / "meta.json").stat().st_mtime_ns == before
+    loaded, stored, meta = load_params(tmp_path, abstract(sharded(everything(), 1)))
+    assert_same(loaded, params)
+    assert (stored, meta) == (digest, {"from": "sft"})
+    other = {**params, "w": params["w"] + 1}
+    assert save_params(tmp_path, other) != digest
+    assert_same(load_params(tmp_path, abstract(other))[0], other)
+    assert len(list(tmp_path.iterdir())) == 1

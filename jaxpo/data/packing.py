@@ -256,12 +256,13 @@ def _candidates(least: int, block_rows: int | None, rows_per_shard: int | None) 
             raise ConfigError(f"data.block_rows={block_rows}, but the widest example needs {least} rows: raise it.")
         sizes = [block_rows]
     else:
-        sizes = list(range(least, max(4 * least, 8) + 1))
+        # Powers of two divide what a device gets for most device counts, so the choice rarely depends on them.
+        sizes = [least] + [2**i for i in range(11) if least < 2**i <= max(4 * least, 8)]
     if rows_per_shard is None:
         return sizes
     fitting = [size for size in sizes if rows_per_shard % size == 0]
-    if not fitting and block_rows is None and rows_per_shard >= least:
-        fitting = [rows_per_shard]
+    if not fitting and block_rows is None:
+        fitting = [size for size in range(least, rows_per_shard + 1) if rows_per_shard % size == 0]
     if not fitting:
         wanted = block_rows or least
         raise ConfigError(

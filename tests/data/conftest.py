@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from jaxpo.data.prepare import Dataset, prepare
@@ -14,6 +15,10 @@ from jaxpo.data.texts import texts_of
 from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.objectives.needs import Needs
 from jaxpo.stages.config import Data
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 FILES = Path(__file__).parent / "files"
 

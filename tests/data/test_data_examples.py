@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from jaxpo.data.chat import encode_spans, render
 from jaxpo.data.examples import split_text
+from jaxpo.data.formats import read_rows
+from jaxpo.data.rows import read_record
 from jaxpo.errors import DataError
 
 U = {"role": "user", "content": "What is it?"}
@@ -225,14 +227,18 @@ def test_chat_prompts_equal_what_generation_sees(prepared, files, tokenizer):
         assert segment.tokens[~segment.supervised].tolist() == ids.tolist()
 
 
-def test_real_lists(shared_data, prepared):
+def test_real_lists(shared_data, prepared, write):
     path = shared_data / "alpaca_eval_ranked.jsonl.gz"
-    data = prepared(
-        path, "preference", roles=("candidate",), columns=("scores",), max_length=256, truncation="prompt_left"
-    )
-    assert (len(data), data.roles, data.counts["empty_responses"]) == (805, {"candidate": 7}, 22)
-    examples = data.store.read(range(805))
-    assert sum(e.roles["candidate"].count(-1) for e in examples) == 22
-    scores = np.mean([e.columns["scores"] for e in examples], axis=0)
+    rows = list(read_rows([path]))
+    records = [read_record(row, "list", extras=("scores",)) for row in rows]
+    assert len(records) == 805
+    assert sum(not side.completion for record in records for side in record.sides) == 22
+    scores = np.mean([record.columns["scores"] for record in records], axis=0)
     assert np.allclose(scores, [0.500, 0.513, 0.092, 0.048, 0.034, 0.026, 0.021], atol=6e-4)
+    holed = [row.data for row in rows if "" in row.data["responses"]]
+    data = prepared(
+        write(*holed), "preference", roles=("candidate",), columns=("scores",), max_length=256, truncation="prompt_left"
+    )
+    assert (data.roles, data.counts["empty_responses"]) == ({"candidate": 7}, 22)
+    assert sum(e.roles["candidate"].count(-1) for e in data.store.read(range(len(data)))) == 22
     assert data.lengths.values.max() <= 256

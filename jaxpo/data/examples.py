@@ -16,6 +16,7 @@ from jaxpo.data.tokenizer import BOS, IM_END, Tokenizer
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
 LISTED = ("candidate",)
+PAIRS = ("preference", "triple", "two_prompt")
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,9 @@ def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -
             field="prompt",
             remedy="Raise data.max_length, or set data.truncation to prompt_left or drop.",
         )
+    if record.kind in PAIRS and np.array_equal(segments[0].tokens, segments[1].tokens):
+        counts["dropped_equal_after_truncation"] += 1
+        return None
     return segments
 
 

@@ -219,6 +219,12 @@ def test_drop_and_error(prepared, write):
         prepared(write(ROWS[0], name="one.jsonl"), "preference", max_length=32, truncation="drop")
 
 
+def test_pairs_that_differ_only_beyond_the_window_are_dropped(prepared, write):
+    same_start = {"prompt": "q: ", "chosen": LONG + "yes", "rejected": LONG + "no"}
+    data = prepared(write(same_start, ROWS[2]), "preference", max_length=32)
+    assert (len(data), data.counts["dropped_equal_after_truncation"]) == (1, 1)
+
+
 def test_chat_prompts_equal_what_generation_sees(prepared, files, tokenizer):
     data = prepared(files / "preference_chat.jsonl", "preference", roles=("chosen", "rejected"))
     prompt = [{"role": "user", "content": "2 + 2?"}]

@@ -176,7 +176,10 @@ def reduce_terms(terms: Terms, counts: Counts) -> Float[Array, ""]:
 
 
 def pair_metrics(pair: Pair, reward: Reward) -> dict[str, Mean]:
-    """TRL's metrics of a preference trainer (without `logits/*`, which would need a pass over the vocabulary)."""
+    """TRL's metrics of a preference trainer, without `logits/*`, which would need another pass over the vocabulary.
+
+    As there, entropy is per supervised token of both sides, and accuracy per supervised token of the chosen side.
+    """
     chosen, rejected, here = reward(pair.chosen), reward(pair.rejected), pair.present
     return {
         "rewards/chosen": masked_mean(chosen, here),
@@ -185,20 +188,21 @@ def pair_metrics(pair: Pair, reward: Reward) -> dict[str, Mean]:
         "rewards/accuracies": masked_mean((chosen > rejected).astype(jnp.float32), here),
         "logps/chosen": masked_mean(pair.chosen.logps, here),
         "logps/rejected": masked_mean(pair.rejected.logps, here),
-    } | token_metrics((pair.chosen, pair.rejected), here)
+        "entropy": per_supervised_token("entropy", here, pair.chosen, pair.rejected),
+        "mean_token_accuracy": per_supervised_token("correct", here, pair.chosen),
+    }
 
 
 def chosen_nll(pair: Pair) -> Mean:
     """Negative log-likelihood per supervised token of the chosen responses: TRL's `nll_loss`."""
-    total = jnp.sum(jnp.where(pair.present, -pair.chosen.logps, 0.0))
-    return Mean(total, jnp.sum(jnp.where(pair.present, pair.chosen.length, 0.0)))
+    mean = per_supervised_token("logps", pair.present, pair.chosen)
+    return Mean(-mean.total, mean.count)
 
 
-def token_metrics(sides: tuple[Side, ...], present: Bool[Array, "N ..."]) -> dict[str, Mean]:
-    """Entropy and argmax accuracy per supervised token of all sides."""
+def per_supervised_token(field: str, present: Bool[Array, "N ..."], *sides: Side) -> Mean:
+    """Sum of a side's field over its number of supervised tokens."""
 
     def total(name: str) -> Array:
         return jnp.sum(jnp.stack([jnp.sum(jnp.where(present, getattr(s, name), 0.0)) for s in sides]))
 
-    count = total("length")
-    return {"entropy": Mean(total("entropy"), count), "mean_token_accuracy": Mean(total("correct"), count)}
+    return Mean(total(field), total("length"))

@@ -13,7 +13,7 @@ from jaxpo.losses import label_pairs
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.needs import Needs
-from jaxpo.objectives.preference import Reward, token_metrics
+from jaxpo.objectives.preference import Reward, per_supervised_token
 from jaxpo.objectives.preference_features import Side, lengths, score, side
 
 Tree = Any
@@ -79,4 +79,6 @@ def list_metrics(x: Ranked, reward: Reward) -> dict[str, Mean]:
         "rewards/accuracies": masked_mean((r[:, :, None] > r[:, None, :]).astype(jnp.float32), pairs),
         "logps/chosen": masked_mean(pick(x.candidates.logps, best), here),
         "logps/rejected": masked_mean(pick(x.candidates.logps, worst), here),
-    } | token_metrics((x.candidates,), x.present)
+        "entropy": per_supervised_token("entropy", x.present, x.candidates),
+        "mean_token_accuracy": per_supervised_token("correct", x.present, x.candidates),
+    }

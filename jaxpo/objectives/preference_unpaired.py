@@ -12,7 +12,7 @@ from jaxpo.data.batch import Batch
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.needs import Needs
-from jaxpo.objectives.preference import Reward, token_metrics
+from jaxpo.objectives.preference import Reward, per_supervised_token
 from jaxpo.objectives.preference_features import Side, lengths, score, side
 
 Tree = Any
@@ -73,4 +73,6 @@ def unpaired_metrics(x: Unpaired, reward: Reward) -> dict[str, Mean]:
         "rewards/margins": Mean(both * (chosen.value() - rejected.value()), both),
         "logps/chosen": masked_mean(x.completion.logps, rows["chosen"]),
         "logps/rejected": masked_mean(x.completion.logps, rows["rejected"]),
-    } | token_metrics((x.completion,), x.present)
+        "entropy": per_supervised_token("entropy", x.present, x.completion),
+        "mean_token_accuracy": per_supervised_token("correct", x.present, x.completion),
+    }

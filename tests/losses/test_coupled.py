@@ -247,6 +247,8 @@ def test_posterior_is_a_probability_monotone_in_margin_and_reliability():
     etas = np.linspace(0, 1, 21).astype(np.float32)
     assert np.all(np.diff(lcpo(np.full_like(etas, 0.7), etas)[1]) >= 0)
     check_extreme(lambda s: lcpo(s, np.full(41, 0.9, np.float32))[0], (s,), (0,))
+    check_bfloat16(lambda s: lcpo(s, np.full(41, 0.9, np.float32))[0], (s / 1e3,), (0,))
+    check_vmap(lambda s: lcpo(s, np.full(41, 0.9, np.float32))[1], (s / 1e3,))
 
 
 def test_margins_are_the_differences_of_the_base_losses_in_both_orders():

@@ -187,7 +187,7 @@ def test_metrics_are_trls(name):
         "logps/chosen": q["Pw"].mean(),
         "logps/rejected": q["Pl"].mean(),
         "entropy": (q["Hw"] + q["Hl"]).sum() / tokens,
-        "mean_token_accuracy": (q["Cw"] + q["Cl"]).sum() / tokens,
+        "mean_token_accuracy": q["Cw"].sum() / q["nw"].sum(),
     }
     if name != "dove":  # its rewards include the prompts
         expected |= {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxpo.checkpoint import leaves
@@ -215,6 +216,9 @@ class CheckpointStore:
         if jax.process_index() == 0:
             for later in [s for s in self.steps() if s > step]:
                 self._remove(later)
+        if jax.process_count() > 1:
+            # Until process 0 is done the others would still see a later checkpoint.
+            multihost_utils.sync_global_devices("discard_after")
 
     def _clean_up(self) -> None:
         if not self._clean and jax.process_index() == 0:

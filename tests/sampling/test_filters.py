@@ -16,6 +16,7 @@ from jaxpo.sampling.filters import filter_logits, sample
 from jaxpo.sampling.sampler import GREEDY, Sampler
 
 V = 23
+draw = jax.jit(sample, static_argnames=("sampler", "vocab_limit"))
 
 
 def softmax(z):
@@ -69,8 +70,8 @@ def test_filters_equal_the_definitions(sampler, seed):
 
 
 def kept(logits, **options):
-    z = filter_logits(jnp.asarray([logits], jnp.float32), Sampler(**options))
-    return np.flatnonzero(np.isfinite(np.asarray(z[0]))).tolist()
+    padded = np.pad(np.asarray([logits], np.float32), ((0, 0), (0, 6 - len(logits))), constant_values=-np.inf)
+    return np.flatnonzero(np.isfinite(np.asarray(filter_logits(jnp.asarray(padded), Sampler(**options))[0]))).tolist()
 
 
 def test_top_k_keeps_all_that_tie_with_the_last():
@@ -108,7 +109,7 @@ def test_repetition_penalty_lowers_both_signs_and_once_per_token():
 def test_greedy_obeys_the_repetition_penalty_and_nothing_else():
     logits = jnp.asarray([[2.0, 1.9, -1.0]])
     sampler = Sampler(temperature=0.0, repetition_penalty=1.5, top_k=1)
-    drawn = sample(logits, jax.random.split(jax.random.key(0), 1), sampler, seen=jnp.asarray([[True, False, False]]))
+    drawn = draw(logits, jax.random.split(jax.random.key(0), 1), sampler, seen=jnp.asarray([[True, False, False]]))
     assert drawn.tokens.tolist() == [1]
     assert drawn.sampling_logps.tolist() == [0.0]
     np.testing.assert_allclose(drawn.logps, jax.nn.log_softmax(logits)[:, 1], rtol=1e-6)
@@ -118,7 +119,7 @@ def test_rows_of_the_vocabulary_beyond_the_tokenizer_are_never_drawn():
     logits = jnp.tile(jnp.asarray([0.0, 0.0, 9.0, 9.0]), (500, 1))
     keys = jax.random.split(jax.random.key(0), 500)
     for sampler in (Sampler(), Sampler(top_p=0.9, min_p=0.1), GREEDY):
-        assert int(sample(logits, keys, sampler, vocab_limit=2).tokens.max()) < 2
+        assert int(draw(logits, keys, sampler, vocab_limit=2).tokens.max()) < 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_draws_follow_the_sampling_distribution(sampler):
     count = 20_000
     logits = np.random.default_rng(5).normal(size=8).astype(np.float32)
     keys = jax.random.split(jax.random.key(1), count)
-    drawn = sample(jnp.tile(logits, (count, 1)), keys, sampler)
+    drawn = draw(jnp.tile(logits, (count, 1)), keys, sampler)
     p = softmax(reference(np.pad(logits, (0, V - 8), constant_values=-np.inf), sampler, np.zeros(V, bool))[:8])
     seen = np.bincount(drawn.tokens, minlength=8)
     assert seen[p == 0].sum() == 0
@@ -142,7 +143,7 @@ def test_a_wrong_distribution_would_be_noticed():
     """The chi-square test above has power: draws at temperature 1.1 do not pass for temperature 1."""
     logits = np.random.default_rng(5).normal(size=8).astype(np.float32)
     keys = jax.random.split(jax.random.key(1), 20_000)
-    drawn = sample(jnp.tile(logits, (20_000, 1)), keys, Sampler(temperature=1.1))
+    drawn = draw(jnp.tile(logits, (20_000, 1)), keys, Sampler(temperature=1.1))
     expected = 20_000 * softmax(logits.astype(np.float64))
     assert stats.chisquare(np.bincount(drawn.tokens, minlength=8), expected * 20_000 / expected.sum()).pvalue < 1e-3
 
@@ -151,8 +152,8 @@ def test_a_row_is_drawn_as_if_alone():
     logits = jax.random.normal(jax.random.key(0), (6, V))
     keys = jax.random.split(jax.random.key(1), 6)
     sampler = Sampler(top_p=0.8)
-    together = sample(logits, keys, sampler).tokens
-    alone = jnp.concatenate([sample(logits[i : i + 1], keys[i : i + 1], sampler).tokens for i in range(6)])
+    together = draw(logits, keys, sampler).tokens
+    alone = jnp.concatenate([draw(logits[i : i + 1], keys[i : i + 1], sampler).tokens for i in range(6)])
     np.testing.assert_array_equal(together, alone)
 
 

@@ -1,18 +1,23 @@
 """Generation against the uncached training forward: same tokens, same log-probs, whatever the batch looks like."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
 from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.table import param_table
 from jaxpo.sampling import decode
 from jaxpo.sampling.filters import filter_logits
 from jaxpo.sampling.generate import begin, generate, half_steps, power_of_two, row_keys
 from jaxpo.sampling.sampler import GREEDY, Sampler
+from jaxpo.sharding import make_mesh, param_shardings, use_mesh
 
 LENGTHS = (1, 2, 3, 9, 140)
 NEW = 12
+# 61 rows are not divisible by two devices.
+SHARED_VOCABULARY = {"vocab": None}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +165,15 @@ def test_interrupt_ends_rows_and_asking_changes_nothing(model, prompts):
     ended = run(model, prompts[:3], interrupt=lambda rows: [r == quiet[1].tokens[:16] for r in rows], **options)
     assert [len(r.tokens) for r in ended] == [40, 16, 40]
     assert not ended[1].finished
+
+
+def test_a_model_spread_over_a_mesh_says_the_same(model, prompts, together):
+    mesh = make_mesh({"fsdp": 4, "tensor": 2})
+    spread = jax.device_put(model.params, param_shardings(param_table(model.config), mesh, SHARED_VOCABULARY))
+    with use_mesh(mesh, SHARED_VOCABULARY):
+        results = generate(spread, model.config, prompts, max_new_tokens=NEW, stop_ids=())
+    for a, b in zip(results, together, strict=True):
+        same(a, b)
 
 
 def test_one_program_serves_many_lengths(model):

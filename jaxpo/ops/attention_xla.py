@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-_MAX_UNROLLED = 16
+_BANDS = 4
 _HIDDEN = -1e30
 
 
@@ -26,7 +28,7 @@ def xla_attention(
 
     With a short reach (segment or window) each chunk meets the same number of key chunks, stacked beforehand as the
     inputs of a scan: their cotangents leave the scan as stacked outputs, so the backward is linear in S as well. With a
-    reach of nearly S the loop is unrolled over prefixes `[0, (i+1) C)`, which skips the hidden upper triangle.
+    reach of nearly S, a few groups of chunks meet one prefix each, which skips most of the hidden upper triangle.
     """
     rows, length, heads, width = q.shape
     groups = k.shape[2]
@@ -41,7 +43,7 @@ def xla_attention(
     spread = before if causal else 2 * before
     rule = _Rule(causal, window)
     if spread + 1 >= chunks or 4 * (spread + 1) > 3 * chunks:
-        out = _unrolled(q, k, v, segment_ids, chunk, before, rule)
+        out = _prefixes(q, k, v, segment_ids, chunk, rule)
     else:
         out = _windowed(q, k, v, segment_ids, chunk, before, rule)
     out = out.transpose(0, 3, 1, 2, 4).reshape(rows, length + pad, heads, width)
@@ -78,39 +80,52 @@ class _Rule:
 
 
 def _chunk_size(length: int, reach: int) -> int:
-    """Half the reach (window 1.5 times the need) between 64 and 512, larger if that would unroll too far."""
-    if 4 * reach > 3 * length:
-        return max(min(256, length), -(-length // _MAX_UNROLLED))
-    return min(512, max(64, 1 << max(reach // 2 - 1, 1).bit_length()))
+    """Queries per chunk: half the reach in a window (which then has 1.5 times the keys needed), within bounds.
+
+    Small chunks keep the scores in a CPU's cache (S 1024: 64 was twice as fast as 256); accelerators want larger
+    products.
+    """
+    if length <= 128:
+        return length
+    largest = 64 if jax.default_backend() == "cpu" else 512
+    half = 1 << max(reach // 2 - 1, 1).bit_length()
+    return max(16, min(largest, half, -(-length // (2 * _BANDS))))
 
 
-def _unrolled(q: Array, k: Array, v: Array, segments: Array, chunk: int, before: int, rule: _Rule) -> Array:
-    chunks = q.shape[3] // chunk
+def _prefixes(q: Array, k: Array, v: Array, segments: Array, chunk: int, rule: _Rule) -> Array:
+    """Causal attention by groups of query chunks, each group against the prefix that its last chunk can see.
 
-    @jax.checkpoint
-    def block(
-        q: Array, k: Array, v: Array, q_segments: Array, k_segments: Array, q_index: Array, k_index: Array
-    ) -> Array:
-        return attend(q, k, v, rule.seen(q_segments, k_segments, q_index, k_index))
-
-    index = jnp.arange(q.shape[3])
+    A loop inside each group, rather than one straight line, keeps one chunk's scores alive at a time: XLA's CPU backend
+    merges recomputation with the forward pass wherever both stand in straight-line code.
+    """
+    rows, groups, members, length, width = q.shape
+    index = jnp.arange(length)
     outs = []
-    for i in range(chunks):
-        low = max(0, i - before) * chunk
-        high = (i + 1 if rule.causal else min(chunks, i + 1 + before)) * chunk
-        here, there = slice(i * chunk, (i + 1) * chunk), slice(low, high)
-        outs.append(
-            block(
-                q[:, :, :, here],
-                k[:, :, there],
-                v[:, :, there],
-                segments[:, here],
-                segments[:, there],
-                index[here],
-                index[there],
-            )
-        )
-    return jnp.concatenate(outs, axis=3) if chunks > 1 else outs[0]
+    for low, high in _bands(length // chunk):
+        here, seen = slice(low * chunk, high * chunk), high * chunk if rule.causal else length
+
+        @jax.checkpoint
+        def block(args: tuple[Array, ...], k: Array, v: Array, k_segments: Array, k_index: Array) -> Array:
+            q, q_segments, q_index = args
+            return attend(q, k, v, rule.seen(q_segments, k_segments, q_index, k_index))
+
+        keys = k[:, :, :seen], v[:, :, :seen], segments[:, :seen], index[:seen]
+        stacked = _split(q[:, :, :, here], 3, chunk), _split(segments[:, here], 1, chunk), _split(index[here], 0, chunk)
+        out = lax.map(lambda args, block=block, keys=keys: block(args, *keys), stacked)
+        outs.append(jnp.moveaxis(out, 0, 3).reshape(rows, groups, members, (high - low) * chunk, width))
+    return jnp.concatenate(outs, axis=3)
+
+
+def _bands(chunks: int) -> list[tuple[int, int]]:
+    """At most `_BANDS` nearly equal ranges of two chunks or more: a loop of one pass becomes straight-line code."""
+    bands = max(1, min(_BANDS, chunks // 2))
+    return list(itertools.pairwise(round(i * chunks / bands) for i in range(bands + 1)))
+
+
+def _split(x: Array, axis: int, chunk: int) -> Array:
+    """Cut an axis into chunks and bring their number to the front."""
+    parts = x.reshape(*x.shape[:axis], x.shape[axis] // chunk, chunk, *x.shape[axis + 1 :])
+    return jnp.moveaxis(parts, axis, 0)
 
 
 def _windowed(q: Array, k: Array, v: Array, segments: Array, chunk: int, before: int, rule: _Rule) -> Array:
@@ -118,12 +133,8 @@ def _windowed(q: Array, k: Array, v: Array, segments: Array, chunk: int, before:
     chunks, after = length // chunk, 0 if rule.causal else before
     index = jnp.arange(length)
 
-    def split(x: Array, axis: int) -> Array:
-        parts = x.reshape(*x.shape[:axis], chunks, chunk, *x.shape[axis + 1 :])
-        return jnp.moveaxis(parts, axis, 0)
-
     def windows(x: Array, axis: int) -> Array:
-        parts = split(x, axis)
+        parts = _split(x, axis, chunk)
         parts = jnp.pad(parts, ((before, after), *((0, 0),) * (parts.ndim - 1)))
         return jnp.concatenate([parts[w : w + chunks] for w in range(before + 1 + after)], axis=axis + 1)
 
@@ -133,12 +144,12 @@ def _windowed(q: Array, k: Array, v: Array, segments: Array, chunk: int, before:
         return attend(q, k, v, rule.seen(q_segments, k_segments, q_index, k_index))
 
     stacked = (
-        split(q, 3),
+        _split(q, 3, chunk),
         windows(k, 2),
         windows(v, 2),
-        split(segments, 1),
+        _split(segments, 1, chunk),
         windows(segments, 1),
-        split(index, 0),
+        _split(index, 0, chunk),
         windows(index, 0),
     )
     out = lax.map(block, stacked)

@@ -1,0 +1,132 @@
+"""The packed forward: segments, padding, recomputation, taps, types."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models.tiny import CONFIG, assert_trees_close, hidden_and_gradient, params, random_tokens
+
+from jaxpo.models.lfm2.blocks import MIXERS, Packed, conv_mixer
+from jaxpo.models.lfm2.config import LAYER_TYPES
+from jaxpo.models.lfm2.forward import embed, forward
+from jaxpo.ops.rope import rope_table
+
+WIDTH = 24
+
+
+def _place(lengths, starts):
+    """Segments and positions of one row `[1, WIDTH]`."""
+    segments, positions = np.zeros((1, WIDTH), np.int32), np.zeros((1, WIDTH), np.int32)
+    for i, (n, s) in enumerate(zip(lengths, starts, strict=True)):
+        segments[0, s : s + n], positions[0, s : s + n] = i + 1, np.arange(n)
+    return segments, positions
+
+
+def _weight(seed=1):
+    return np.random.default_rng(seed).standard_normal((1, WIDTH, CONFIG.hidden_size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("max_segment", [None, 9])
+def test_packed_equals_separate_in_value_and_gradient(causal, max_segment):
+    lengths, starts = (1, 9, 2, 7), (0, 1, 11, 15)  # with two columns of padding inside and two at the end
+    tokens, weight = random_tokens(1, WIDTH), _weight()
+    segments, positions = _place(lengths, starts)
+    weight *= segments[..., None] > 0
+    hidden, gradient = hidden_and_gradient(
+        params(), tokens, segments, positions, weight, causal=causal, max_segment=max_segment
+    )
+    total = jax.tree.map(jnp.zeros_like, params())
+    for n, s in zip(lengths, starts, strict=True):
+        alone_tokens, alone_weight = np.zeros_like(tokens), np.zeros_like(weight)
+        alone_tokens[0, :n], alone_weight[0, :n] = tokens[0, s : s + n], weight[0, s : s + n]
+        alone, part = hidden_and_gradient(params(), alone_tokens, *_place((n,), (0,)), alone_weight, causal=causal)
+        np.testing.assert_allclose(hidden[0, s : s + n], alone[0, :n], atol=2e-5)
+        total = jax.tree.map(jnp.add, total, part)
+    assert_trees_close(gradient, total, 1e-4)
+
+
+@pytest.mark.parametrize("start", [0, 3, WIDTH - 5])
+def test_left_and_right_padding_change_nothing(start):
+    """Whatever tokens stand in the padding, out-of-vocabulary ids included."""
+    tokens, weight = random_tokens(1, WIDTH), np.zeros((1, WIDTH, CONFIG.hidden_size), np.float32)
+    padded = np.full_like(tokens, -100)
+    padded[0, start : start + 5] = tokens[0, :5]
+    weight[0, start : start + 5] = _weight()[0, :5]
+    hidden, gradient = hidden_and_gradient(params(), padded, *_place((5,), (start,)), weight)
+    bare = np.ones((1, 5), np.int32), np.arange(5)[None]
+    alone, expected = hidden_and_gradient(params(), tokens[:, :5], *bare, _weight()[:, :5])
+    np.testing.assert_allclose(hidden[0, start : start + 5], alone[0], atol=1e-5)
+    assert_trees_close(gradient, expected, 1e-4)
+    assert np.isfinite(hidden).all()
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_recomputation_changes_no_gradient(remat):
+    args = params(), random_tokens(1, WIDTH), *_place((20,), (0,)), _weight()
+    assert_trees_close(hidden_and_gradient(*args, remat=remat), hidden_and_gradient(*args), 1e-5)
+
+
+def test_causal_hides_the_future_and_bidirectional_does_not():
+    tokens = random_tokens(1, WIDTH)
+    changed = tokens.copy()
+    changed[0, 10] = (tokens[0, 10] + 1) % CONFIG.vocab_size
+    place = _place((WIDTH,), (0,))
+    for causal in (True, False):
+        a, b = (hidden_and_gradient(params(), t, *place, _weight(), causal=causal)[0] for t in (tokens, changed))
+        before = np.abs(a - b)[0, :10].max()
+        assert before == 0 if causal else before > 1e-3
+        assert np.abs(a - b)[0, 10:].min(axis=0).max() > 1e-6
+
+
+def test_conv_mixer_with_open_gates_is_the_kernel_reversed_in_time():
+    """B = C = 1: an impulse in x comes out as newest tap first, and nothing before it."""
+    d = CONFIG.hidden_size
+    p = {
+        "in_proj": {"weight": jnp.zeros((d, 3, d)).at[1, :2].set(1.0).at[0, 2, 0].set(1.0)},
+        "conv": {"weight": jnp.zeros((3, d)).at[:, 0].set(jnp.array([1.0, 10.0, 100.0]))},
+        "out_proj": {"weight": jnp.eye(d)},
+    }
+    x = jnp.zeros((1, 6, d)).at[:, :, 1].set(1.0).at[0, 2, 0].set(1.0)  # channel 1 opens the gates everywhere
+    positions = jnp.arange(6)[None]
+    where = Packed(jnp.ones((1, 6), jnp.int32), rope_table(positions, 8, 1e4))
+    y, _ = conv_mixer(p, x, where, CONFIG, None)
+    np.testing.assert_array_equal(y[0, :, 0], [0, 0, 100, 10, 1, 0])
+
+
+def test_taps_see_every_layer_and_keep_what_they_return():
+    tokens = random_tokens(1, WIDTH)
+    place = _place((WIDTH,), (0,))
+
+    def tap(name, x):
+        return jnp.mean(jnp.square(x), axis=(1, 2)) if "mixer" in name or name == "embedding_norm" else None
+
+    plain, aux = forward(params(), tokens, *place, config=CONFIG)
+    assert aux == {"taps": {}}
+    run = jax.jit(lambda p: forward(p, tokens, *place, config=CONFIG, tap=tap, remat="full"))
+    hidden, aux = run(params())
+    assert set(aux["taps"]) == {"layers/0/mixer", "layers/1/mixer", "layers/2/mixer", "embedding_norm"}
+    np.testing.assert_allclose(aux["taps"]["embedding_norm"], jnp.mean(plain**2, axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(hidden, plain, atol=1e-5)
+    names = []
+    forward(params(), tokens, *place, config=CONFIG, tap=lambda name, x: names.append((name, x.shape)))
+    assert len(names) == 3 * CONFIG.num_hidden_layers + 1
+    assert {shape for _, shape in names} == {(1, WIDTH, CONFIG.hidden_size)}
+
+
+def test_bfloat16_compute_keeps_float32_gradients():
+    args = params(), random_tokens(1, WIDTH), *_place((WIDTH,), (0,)), _weight()
+    hidden, gradient = hidden_and_gradient(*args, dtype=jnp.bfloat16)
+    exact, _ = hidden_and_gradient(*args)
+    assert hidden.dtype == jnp.bfloat16
+    assert {g.dtype for g in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    assert np.abs(hidden.astype(jnp.float32) - exact).mean() < 0.03 * np.abs(exact).mean()
+
+
+def test_the_embedding_is_not_scaled():
+    tokens = random_tokens(1, 4)
+    np.testing.assert_array_equal(embed(params(), tokens, config=CONFIG), params()["embed_tokens"]["weight"][tokens])
+
+
+def test_every_layer_type_has_a_mixer():
+    assert set(MIXERS) == set(LAYER_TYPES)

@@ -1,1 +1,1 @@
-"""Generation: `sampler.Sampler` (settings, no jax), `generate.generate` (ids), `text.generate_text` and `stream_text`."""
+"""Generation: `sampler.Sampler` (settings, no jax), `generate.generate` (ids), `text.generate_text`, `stream_text`."""

@@ -30,7 +30,7 @@ def introduction(model: Any) -> str:
     import jax
 
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params["model"]))
-    size = f"{count / 1e6:,.1f}M parameters"
+    size = f"{count / 1e6:,.1f} million parameters" if count >= 1e6 else f"{count:,} parameters"
     trained = f"{size}, trained on {model.about.get('trained_on', 'unknown data')}"
     if count >= SMALL:
         return f"{trained}; its statements may be wrong."

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jaxpo.errors import ConfigError
 from jaxpo.stages.config import Merge, Run, Stage
-from jaxpo.stages.fields import describe, hints_of, key, leaves
+from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_stage import merge_problems, stage_problems
@@ -122,7 +122,7 @@ def run_problems(run: Run) -> Iterator[str]:
 
 
 def model_problems(run: Run) -> Iterator[str]:
-    """The preset's name, initial weights, and room for the tokenizer."""
+    """The preset's name, initial weights, and room for the tokenizer and the longest segment."""
     from jaxpo.models.lfm2.presets import preset
 
     config: Any = run.model
@@ -134,6 +134,16 @@ def model_problems(run: Run) -> Iterator[str]:
             return
     if run.model_from is not None and not Path(run.model_from).is_dir():
         yield f"model_from: there is no folder {run.model_from}."
+    if run.model_from is not None:
+        # The checkpoint brings its own shape, which is checked when it is read.
+        return
+    context = getattr(config, "max_position_embeddings", None)
+    for stage in run.stages:
+        if isinstance(stage, Stage) and context is not None and stage.data.max_length > context:
+            yield (
+                f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {context}; "
+                f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."
+            )
     room = getattr(config, "vocab_size", None)
     if run.tokenizer.path is None and room is not None and run.tokenizer.vocab_size > room:
         yield (

@@ -66,6 +66,16 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "sft.data.max_length: 512 is longer than row_length 256; "
         "raise --sft.data.row-length or lower --sft.data.max-length.",
     ),
+    (
+        {"sft__data__max_length": 8192, "sft__data__row_length": 8192},
+        "sft.data.max_length: 8192 exceeds the model's context of 4096; "
+        "lower --sft.data.max-length or raise --model.max-position-embeddings.",
+    ),
+    (
+        {"tokenizer__vocab_size": 5000},
+        "tokenizer.vocab_size: 5000 exceeds the model's vocabulary of 4096; "
+        "lower --tokenizer.vocab-size or raise --model.vocab-size.",
+    ),
     ({"sft__data__max_length": 1}, "sft.data.max_length: 1 leaves nothing to predict; it must be at least 2."),
     ({"sft__data__block_rows": 0}, "sft.data.block_rows: 0 must be at least 1."),
     ({"sft__data__block_rows": 3}, "sft.data.block_rows: a microbatch of 8 rows is not whole blocks of 3 rows."),

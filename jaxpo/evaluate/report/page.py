@@ -93,14 +93,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric_from: i
 
     top = "".join(f"<th{kind(i) if i >= numeric_from else ''}>{escape(h)}</th>" for i, h in enumerate(head))
     body = "\n".join(f"<tr>{''.join(f'<td{kind(i)}>{c}</td>' for i, c in enumerate(row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    thead = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="scroll"><table>{thead}\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def number(value: float) -> str:
     """Four significant digits, thousands separated."""
     if value != value:
         return "n/a"
-    if isinstance(value, int) or value == 0 or (abs(value) >= 1e4 and math.isfinite(value)):
+    if isinstance(value, int) or value == 0 or 1e3 <= abs(value) < math.inf:
         return f"{value:,.0f}"
     return f"{value:#.4g}" if 1e-3 <= abs(value) < math.inf else f"{value:.3g}"
 

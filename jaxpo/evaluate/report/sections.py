@@ -50,7 +50,7 @@ def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
     if not run.metrics:
         return
     took = run.summary.get("seconds") or {stage: seconds(records) for stage, records in run.metrics.items()}
-    yield "Time in stages", duration(sum(took.values())), f"{len(took)} stages"
+    yield "Time in stages", duration(sum(took.values())), f"{len(took)} stage{'s' if len(took) != 1 else ''}"
     tokens = sum(series(r, "num_tokens")[1][-1] for r in run.metrics.values() if series(r, "num_tokens")[1])
     if tokens:
         yield "Tokens trained", number(tokens), "all stages"
@@ -192,7 +192,8 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             name = item.get("name") if isinstance(item, dict) and prefix == "stages" else None
             yield from flat(item, str(name) if name else f"{prefix}.{i}")
     else:
-        yield prefix, " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        items = value if isinstance(value, list) else [value]
+        yield prefix, " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in items)
 
 
 def configuration(run: RunData) -> str:
@@ -207,6 +208,6 @@ def configuration(run: RunData) -> str:
 
 def environment(run: RunData) -> str:
     """Platform, corpus and whatever else the summary says besides the probes."""
-    rest = {k: v for k, v in run.summary.items() if k != "probes"}
+    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds")}
     rows = [[escape(k), escape(v)] for k, v in flat(rest)]
     return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

@@ -1,0 +1,29 @@
+"""Pretraining on your own text: a tokenizer is trained first, documents are packed; warm-up, stable, decay.
+
+    jaxpo run configs/pretrain.py --run runs/my-model --tokenizer.train-on my.txt --pretrain.data.train my.txt
+
+With another size, a longer run and held-out text:
+
+    jaxpo run configs/pretrain.py --preset lfm2_350m --tokenizer.path LFM2-350M --compute.dtype bfloat16 \
+        --pretrain.data.train texts/ --pretrain.data.eval held_out.jsonl --pretrain.max-tokens 1e9
+
+Files are .txt (one document each), JSONL or Parquet with a `text` column, or folders of them.
+"""
+
+from jaxpo.stages.config import Data, Optimizer, Pretrain, Run, Tokenizer
+
+
+def config() -> Run:
+    return Run(
+        name="pretrain",
+        tokenizer=Tokenizer(vocab_size=4096),
+        stages=(
+            Pretrain(
+                data=Data(max_length=512, row_length=512),
+                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="wsd", warmup_steps=50),
+                rows_per_step=16,
+                max_tokens=5_000_000,
+                save_steps=200,
+            ),
+        ),
+    )

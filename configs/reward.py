@@ -1,0 +1,26 @@
+"""A Bradley-Terry reward model on your own pairs: a value head at each response's last token.
+
+    jaxpo run configs/reward.py --run runs/my-reward --model-from runs/my-sft/export \
+        --tokenizer.path runs/my-sft/export --reward.data.train pairs.jsonl --reward.data.eval held_out.jsonl
+
+Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`.
+"""
+
+from jaxpo.stages.config import Data, Optimizer, Reward, Run
+
+
+def config() -> Run:
+    return Run(
+        name="reward",
+        export=False,
+        stages=(
+            Reward(
+                data=Data(max_length=1024, row_length=2048),
+                optimizer=Optimizer(learning_rate=1e-5, warmup_steps=20, weight_decay=0.0),
+                center_rewards_coefficient=0.01,
+                rows_per_step=8,
+                num_train_epochs=1,
+                save_steps=200,
+            ),
+        ),
+    )

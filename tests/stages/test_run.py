@@ -1,0 +1,143 @@
+"""Whole runs in processes of their own: killed, stopped, resumed, refused; equal bit for bit to an undisturbed one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stages.recipe as recipes
+
+from jaxpo.stages.model_io import load_model
+from jaxpo.stages.serialise import to_jsonable
+from jaxpo.train.metrics import TIMING, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    recipes.write_data(folder)
+    (folder / "recipe.json").write_text(json.dumps(to_jsonable(recipes.recipe(folder))))
+    return folder
+
+
+def start(folder, name, *extra):
+    """`jaxpo run` as a user starts it, on one device."""
+    command = [sys.executable, "-m", "jaxpo", "run", str(folder / "recipe.json"), "--run", name, *extra]
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=280)
+    return process.returncode, out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    code, out = finish(start(folder, "whole"))
+    assert code == 0, out
+    return folder / "runs" / "whole"
+
+
+def wait_for(process, metrics, stage, step):
+    """Until the run has logged that step; fails if it ends before."""
+    while process.poll() is None:
+        if metrics.exists() and any(r["stage"] == stage and r["step"] >= step for r in read_metrics(metrics)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended before step {step} of {stage}:\n{process.stdout.read()}")
+
+
+def without_timing(path):
+    return [{k: v for k, v in record.items() if k not in TIMING} for record in read_metrics(path)]
+
+
+def assert_same_run(got, expected):
+    """Metrics apart from timings, and every stage's parameters, bit for bit."""
+    assert without_timing(got / "metrics.jsonl") == without_timing(expected / "metrics.jsonl")
+    for stage in ("pretrain", "sft", "preference", "merge"):
+        a, b = (load_model(run / "stages" / stage).params["model"] for run in (got, expected))
+        for name in ("embed_tokens", "embedding_norm"):
+            np.testing.assert_array_equal(a[name]["weight"], b[name]["weight"])
+        w = ("layers", "0", "feed_forward", "w2", "weight")
+        for key in w:
+            a, b = a[key], b[key]
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_leaves_everything_and_says_where(folder, undisturbed):
+    for name in ("metrics.jsonl", "summary.json", "samples.json", "data_counts.json", "report.html", "config.json"):
+        assert (undisturbed / name).is_file()
+    verification = json.loads((undisturbed / "export" / "verification.json").read_text())
+    assert verification["max_logprob_error"] < 1e-4
+    code, out = finish(start(folder, "whole"))
+    assert code == 0
+    assert f"export: {undisturbed / 'export'}" in out
+
+
+def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed):
+    rng = random.Random(time.time_ns())  # another moment in every test run; the outcome must not depend on it
+    metrics = folder / "runs" / "killed" / "metrics.jsonl"
+    for stage in ("pretrain", "sft", "preference"):
+        process = start(folder, "killed")
+        wait_for(process, metrics, stage, rng.randint(1, 7))
+        time.sleep(rng.random() * 0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    code, out = finish(start(folder, "killed"))
+    assert code == 0, out
+    assert "resuming at step" in out or "starting stage" in out
+    assert_same_run(folder / "runs" / "killed", undisturbed)
+
+
+def test_sigterm_saves_and_exits_143_then_resumes_the_same(folder, undisturbed):
+    process = start(folder, "stopped")
+    wait_for(process, folder / "runs" / "stopped" / "metrics.jsonl", "sft", 2)
+    process.send_signal(signal.SIGTERM)
+    code, out = finish(process)
+    assert code == 143, out
+    assert "stopped by SIGTERM at step" in out
+    code, out = finish(start(folder, "stopped"))
+    assert code == 0, out
+    assert_same_run(folder / "runs" / "stopped", undisturbed)
+
+
+def test_a_second_process_is_refused_naming_the_first(folder):
+    first = start(folder, "busy")
+    lock = folder / "runs" / "busy" / "lock"
+    while not (lock.exists() and lock.read_text()):
+        time.sleep(0.02)
+    code, out = finish(start(folder, "busy"))
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert code == 2
+    assert f"in use by process {first.pid}" in out
+
+
+def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, undisturbed):
+    code, out = finish(start(folder, "whole", "--sft.optimizer.learning-rate", "0.5"))
+    assert code == 2
+    assert "stages.1.optimizer.learning_rate: 0.003 -> 0.5" in out
+    assert "--run NEW" in out
+    assert "--restart" in out
+    data = folder / "pref_train.jsonl"
+    original = data.read_text()
+    (undisturbed / "finished.json").rename(undisturbed / "kept.json")
+    try:
+        data.write_text(original.replace("cat", "cow", 1))
+        code, out = finish(start(folder, "whole"))
+    finally:
+        data.write_text(original)
+        (undisturbed / "kept.json").rename(undisturbed / "finished.json")
+    assert code == 2
+    assert "data for stage preference" in out

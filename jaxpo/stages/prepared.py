@@ -124,7 +124,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
         )
     purpose = {Pretrain: "language", SFT: "sft"}.get(type(stage), "preference")
 
-    def load(files: tuple[str, ...], settings: Any) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
         return prepare(
             corpus_files(files, directory),
             data=settings,
@@ -133,6 +133,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
             needs=needs_of(stage),
             cache_dir=directory / "data",
             log=say,
+            annotators=annotators,
         )
 
     train = load(stage.data.train, stage.data)
@@ -141,10 +142,10 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
         if problems:
             raise ConfigError([f"{stage.name}: {p}" for p in problems])
     say(str(train.preview(1)))
-    # Held-out rows are never a reason to stop: what does not fit is left out and counted.
-    held_out = (
-        load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage))) if stage.data.eval else None
-    )
+    held_out = None
+    if stage.data.eval:
+        # Held-out rows are never a reason to stop: what does not fit is left out and counted.
+        held_out = load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage)), train.annotators)
     return StageData(train, held_out)
 
 

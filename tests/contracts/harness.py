@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +37,9 @@ CONFIG = LFM2Config(
 SCORER = Scorer(CONFIG)
 STEPS = 3
 SCHEDULE = optax.constant_schedule(0.05)
-# Plain gradient descent: Adam's division by a near-zero second moment would turn rounding into full-sized updates.
-SGD = optax.sgd(SCHEDULE)
+# Steps along the normalised gradient: of the same size whatever the loss's scale, so that they stand well above the
+# rounding of the parameters; Adam's division by a near-zero second moment would turn rounding into full-sized updates.
+DESCENT = optax.chain(optax.normalize_by_update_norm(), optax.scale(-1.0))
 
 Outcome = tuple[State, list[dict[str, float]]]
 
@@ -55,18 +57,18 @@ def initial(objective: Objective) -> tuple[State, dict[str, Any]]:
     frozen = {}
     if objective.needs.reference != "none":
         frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
-    return build_state(params, SGD, objective, jax.random.key(3)), frozen
+    return build_state(params, DESCENT, objective, jax.random.key(3)), frozen
 
 
 def run(objective: Objective, batches: list[Batch], *, microbatches: int = 1, devices: int = 1) -> Outcome:
     """`STEPS` steps over `batches` (cycled) on `devices` of the simulated devices."""
     state, frozen = initial(objective)
-    step = make_step(objective, SGD, SCHEDULE, microbatches=microbatches)
+    step = make_step(objective, DESCENT, SCHEDULE, microbatches=microbatches)
     if devices == 1:
         return drive(jax.jit(step), state, frozen, batches)
     mesh = make_mesh({"fsdp": devices}, jax.devices()[:devices])
     with use_mesh(mesh):
-        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective), SGD, objective, mesh))
+        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective), DESCENT, objective, mesh))
         state = jax.device_put(state, where)
         frozen = jax.device_put(frozen, replicated(mesh))
         placed = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
@@ -74,11 +76,19 @@ def run(objective: Objective, batches: list[Batch], *, microbatches: int = 1, de
 
 
 def drive(step: Callable[..., Any], state: State, frozen: Any, batches: list[Batch]) -> Outcome:
+    state, log = steps(step, state, frozen, batches, 0, STEPS)
+    return jax.device_get(dataclasses.replace(state, rng=jax.random.key_data(state.rng))), log
+
+
+def steps(
+    step: Callable[..., Any], state: State, frozen: Any, batches: list[Batch], first: int, last: int
+) -> tuple[State, list[dict[str, float]]]:
+    """Steps `first` to `last`, each on the batch of its number."""
     log = []
-    for i in range(STEPS):
+    for i in range(first, last):
         state, metrics = step(state, frozen, batches[i % len(batches)])
         log.append({name: float(m.value()) for name, m in metrics.items()})
-    return jax.device_get(state.replace(rng=jax.random.key_data(state.rng))), log
+    return state, log
 
 
 def assert_same(got: Outcome, expected: Outcome, start: State, tolerance: float = 2e-5) -> None:

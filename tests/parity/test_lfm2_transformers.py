@@ -32,7 +32,7 @@ def _random(pair, rows, length, seed=0):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 257])
-def test_logits_and_every_gradient(pair, length, record_property):
+def test_logits_and_every_gradient(pair, length):
     tokens, cotangent = _random(pair, 2, length)
     theirs = run_torch(pair, tokens, cotangent)
     positions = np.broadcast_to(np.arange(length), tokens.shape)
@@ -40,9 +40,9 @@ def test_logits_and_every_gradient(pair, length, record_property):
         pair.params, tokens, np.ones_like(tokens), positions, cotangent, config=pair.config
     )
     assert theirs.std() >= 1
-    record_property("logits", error(ours, theirs))
     assert error(ours, theirs) <= LOGITS
-    record_property("gradients", check_gradients(pair, gradient, GRADIENTS))
+    worst = check_gradients(pair, gradient, GRADIENTS)
+    print(f"length {length}: logits {error(ours, theirs):.1e}, gradients {worst:.1e}")
 
 
 def test_left_padded_batch(pair):

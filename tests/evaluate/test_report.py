@@ -90,7 +90,7 @@ def test_every_section_is_there(report: tuple[str, Structure, str]) -> None:
         ),
         *("Tokens trained 5,488,640", "Results Value after each stage", "1.980 1.950 … 2.010 · n = 412"),
         *("held-out loss, from 6.449", "900 steps · 4 min 21 s", "Reward margin", "Reward accuracy", "Throughput"),
-        *("tokens per second", "Learning rate", "Gradient norm", "Log-probability of the responses", "held-out"),
+        *("tokens per second", "Learning rate", "Gradient norm", "Response log-probability", "held-out"),
         *(
             "Samples",
             "the the path of the file",

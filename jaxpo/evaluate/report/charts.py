@@ -52,12 +52,13 @@ class Scale:
     top: float | None = None
 
 
-def draw(lines: Sequence[Line], scale: Scale, name: str, *, columns: int = 1) -> str:
-    """An `<svg>` element with a legend when it holds more than one curve.
+def draw(lines: Sequence[Line], scale: Scale, name: str, *, columns: int = 1, legend: bool = False) -> str:
+    """An `<svg>` element; its legend stands above the axes.
 
     Args:
       name: unique in the page; ids inside the drawing start with it.
       columns: of the page's grid that the chart takes.
+      legend: also name a single curve.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -69,8 +70,11 @@ def draw(lines: Sequence[Line], scale: Scale, name: str, *, columns: int = 1) ->
         for line in lines:
             plot(axes, line)
         dress(axes, scale)
-        if len(lines) > 1:
-            legend(axes, max(len(line.label) for line in lines), columns)
+        steps = [s for line in lines for s in line.steps]
+        if max(steps) - min(steps) < 2:
+            axes.set_xlim(min(steps) - 1, max(steps) + 1)
+        if legend or len(lines) > 1:
+            add_legend(axes, max(len(line.label) for line in lines), columns)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return inline(out.getvalue(), name)
@@ -122,7 +126,7 @@ def dress(a: Any, scale: Scale) -> None:
         spine.set_visible(False)
 
 
-def legend(a: Any, longest: int, columns: int) -> None:
+def add_legend(a: Any, longest: int, columns: int) -> None:
     """Above the axes, where it covers no curve; as many entries per line as fit."""
     a.legend(
         loc="lower left",

@@ -27,9 +27,7 @@ CHARTS = (
         Scale("share of pairs", from_zero=True, top=1.02),
         (("rewards/accuracies", "training"), ("accuracy", "training")),
     ),
-    Chart(
-        "Log-probability of the responses", Scale("nats"), (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))
-    ),
+    Chart("Response log-probability", Scale("nats"), (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
     Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),
     Chart("Throughput", Scale("tokens per second", from_zero=True), (("tokens_per_second", "training"),)),
     Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
@@ -78,13 +76,14 @@ def overlaid_charts(runs: list[tuple[str, list[Record]]], name: str) -> str:
             title = chart.title if label == "training" else f"{chart.title}: {label}"
             for kind, group in (("", lines), (", held-out", held_out)):
                 if group:
-                    drawn.append(picture(title + kind, group, chart, f"{name}-{i}-{label}{'-eval' if kind else ''}"))
+                    unique = f"{name}-{i}-{label}{'-eval' if kind else ''}"
+                    drawn.append(picture(title + kind, group, chart, unique, legend=True))
     return f'<div class="charts">\n{"".join(drawn)}\n</div>' if drawn else ""
 
 
-def picture(title: str, lines: list[Line], chart: Chart, name: str) -> str:
+def picture(title: str, lines: list[Line], chart: Chart, name: str, *, legend: bool = False) -> str:
     """A titled figure of one chart's lines."""
-    svg = draw(lines, usable(chart.scale, lines), name, columns=chart.columns)
+    svg = draw(lines, usable(chart.scale, lines), name, columns=chart.columns, legend=legend)
     return figure(title, svg, wide=chart.columns > 1)
 
 

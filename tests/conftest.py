@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # The cache's own log lines about host features are noise here: cache and tests share one machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import pytest
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

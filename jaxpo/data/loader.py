@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeVar, overload
 
 import grain
@@ -88,7 +89,7 @@ class Loader:
         blocks = [self.plan.locate(first + i) for i in self._share(self.rows_per_step // self.block_rows)]
         return self._assemble([(self.plan.epoch(epoch), place) for epoch, place in blocks])
 
-    def iterate(self, rows_seen: int, steps: int) -> Iterator[tuple[int, Batch]]:
+    def iterate(self, rows_seen: int, steps: int) -> Generator[tuple[int, Batch]]:
         """`(rows_seen, batch)` of consecutive steps, assembled ahead on threads."""
         positions = range(rows_seen, rows_seen + steps * self.rows_per_step, self.rows_per_step)
         return _prefetched(len(positions), lambda i: (positions[i], self.batch(positions[i])))
@@ -162,6 +163,9 @@ class OnePass(Sequence[Batch]):
         return [(self._packed, i * self._blocks_per_step + j) for j in self._loader._share(self._blocks_per_step)]
 
 
-def _prefetched(n: int, make: Callable[[int], T]) -> Iterator[T]:
+def _prefetched(n: int, make: Callable[[int], T]) -> Generator[T]:
+    """`make(0), make(1), ...`, computed ahead on threads that end with the generator."""
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
-    return iter(grain.MapDataset.range(n).map(lambda i: make(int(i))).to_iter_dataset(options))
+    ahead = iter(grain.MapDataset.range(n).map(lambda i: make(int(i))).to_iter_dataset(options))
+    with contextlib.closing(ahead):
+        yield from ahead

@@ -125,8 +125,8 @@ class Objective:
 
     Attributes:
       name: for messages and metrics.
-      counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step; the first one weighs a batch
-        when the losses of an evaluation set are averaged.
+      counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step (or evaluation set, where those
+        of its batches are added).
       encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the
         features has the example axis N (or the row axis R) first, so that microbatches can be joined again.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -16,7 +17,7 @@ from jaxpo.data.loader import Loader
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import Table
-from jaxpo.objectives.base import Metric, Objective, merge_metrics
+from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
 from jaxpo.objectives.methods.base import Method
@@ -115,15 +116,20 @@ def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Ma
 def make_evaluation(
     objective: Objective, batches: list[Batch], put: Callable[[Batch], Batch], frozen: Tree
 ) -> Callable[[State], dict[str, float]]:
-    """`state -> metrics` over held-out batches: totals and counts add up, so every example weighs the same."""
+    """`state -> metrics` over held-out batches: terms, totals and counts add up, so every example weighs the same."""
     evaluate = jax.jit(make_eval(objective))
+    count = jax.jit(objective.counts)
 
     def run(state: State) -> dict[str, float]:
-        total: dict[str, Metric] = {}
+        counts: Any = None
         for batch in batches:
-            loss, metrics = evaluate(state.params, state.carry, frozen, put(batch), state.rng)
-            found = {"loss": loss, **metrics}
-            total = merge_metrics(total, found) if total else found
-        return {name: float(m.value()) for name, m in jax.device_get(total).items()}
+            found = count(put(batch))
+            counts = found if counts is None else jax.tree.map(jnp.add, counts, found)
+        loss, total = jnp.zeros(()), None
+        for batch in batches:
+            term, metrics = evaluate(state.params, state.carry, frozen, put(batch), state.rng, counts)
+            loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
+        values = jax.device_get((loss, total))
+        return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}
 
     return run

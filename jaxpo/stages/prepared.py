@@ -138,7 +138,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
 
     train = load(stage.data.train, stage.data)
     if isinstance(stage, Preference):
-        problems = stage.loss.check_columns({"annotator": np.arange(len(train.annotators))})
+        problems = stage.loss.check_columns(_columns(train, stage.loss.NEEDS.columns))
         if problems:
             raise ConfigError([f"{stage.name}: {p}" for p in problems])
     say(str(train.preview(1)))
@@ -147,6 +147,16 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         held_out = load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage)), train.annotators)
     return StageData(train, held_out)
+
+
+def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Per-example columns of a whole dataset, for the method's own checks."""
+    found: dict[str, list[Any]] = {name: [] for name in names if name in dataset.columns}
+    for start in range(0, len(dataset) if found else 0, 4096):
+        for example in dataset.store.read(range(start, min(start + 4096, len(dataset)))):
+            for name, values in found.items():
+                values.append(np.ravel(example.columns[name]))
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _lenient(stage: Stage) -> Any:

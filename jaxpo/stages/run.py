@@ -38,8 +38,8 @@ from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Preempted, Stop
 
 Tree = Any
-# Where results are reported may change between two starts of the same run; nothing that is computed may.
-MAY_CHANGE = ("report_to", "prompts", "export")
+# Where a run lies and what is reported may change between two starts of it; nothing that is computed may.
+MAY_CHANGE = ("name", "output_dir", "report_to", "prompts", "export")
 
 
 def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> int:

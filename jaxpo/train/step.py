@@ -106,14 +106,16 @@ def coupled_gradients(
     """The loss once on the features of the whole step, then one vector-Jacobian product of `encode` per microbatch."""
     micros = batch.split(parts)
 
-    def encode(params: Tree, micro: Batch) -> tuple[list[Array], Tree]:
-        return _partition(objective.encode(params, frozen, micro, rng))
+    def encode(params: Tree, micro: Batch) -> Tree:
+        return objective.encode(params, frozen, micro, rng)
 
-    _, stacked = jax.lax.scan(lambda _, micro: (None, encode(params, micro)), None, micros)
+    shape = jax.eval_shape(encode, params, jax.tree.map(lambda x: x[0], micros))
+    split, join = _by_differentiability(shape)
+    _, stacked = jax.lax.scan(lambda _, micro: (None, split(encode(params, micro))), None, micros)
     real, other = jax.tree.map(lambda x: _everywhere(join_leading(x, batch.blocks)), stacked)
 
     def loss(real: list[Array]) -> tuple[Array, Out]:
-        out = objective.loss(_combine(real, other), batch, carry, counts)
+        out = objective.loss(join(real, other), batch, carry, counts)
         return out.loss, out
 
     cotangents, out = jax.grad(loss, has_aux=True)(real)
@@ -121,25 +123,35 @@ def coupled_gradients(
 
     def pull_back(total: Tree, piece: tuple[Batch, list[Array]]) -> tuple[Tree, None]:
         micro, cotangent = piece
-        _, vjp = jax.vjp(lambda p: encode(p, micro)[0], params)
+        _, vjp = jax.vjp(lambda p: split(encode(p, micro))[0], params)
         return jax.tree.map(jnp.add, total, vjp(cotangent)[0]), None
 
     grads, _ = jax.lax.scan(pull_back, jax.tree.map(jnp.zeros_like, params), (micros, pieces))
     return out, grads
 
 
-def _partition(features: Tree) -> tuple[list[Array], Tree]:
-    """Differentiable leaves as a list, and the tree with None in their places."""
-    leaves, treedef = jax.tree.flatten(features)
-    real = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-    rest = [None if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
-    return real, jax.tree.unflatten(treedef, rest)
+Leaves = list[Array]
 
 
-def _combine(real: list[Array], other: Tree) -> Tree:
-    """Inverse of `_partition`."""
-    left = iter(real)
-    return jax.tree.map(lambda x: next(left) if x is None else x, other, is_leaf=lambda x: x is None)
+def _by_differentiability(
+    shape: Tree,
+) -> tuple[Callable[[Tree], tuple[Leaves, Leaves]], Callable[[Leaves, Leaves], Tree]]:
+    """`split(tree) -> (real leaves, others)` and its inverse `join`, for trees of this shape."""
+    shapes, treedef = jax.tree.flatten(shape)
+    real = [jnp.issubdtype(x.dtype, jnp.inexact) for x in shapes]
+
+    def split(tree: Tree) -> tuple[Leaves, Leaves]:
+        leaves = treedef.flatten_up_to(tree)
+        return (
+            [x for x, is_real in zip(leaves, real, strict=True) if is_real],
+            [x for x, is_real in zip(leaves, real, strict=True) if not is_real],
+        )
+
+    def join(reals: Leaves, others: Leaves) -> Tree:
+        sources = {True: iter(reals), False: iter(others)}
+        return jax.tree.unflatten(treedef, [next(sources[is_real]) for is_real in real])
+
+    return split, join
 
 
 def _everywhere(x: Array) -> Array:
@@ -148,17 +160,17 @@ def _everywhere(x: Array) -> Array:
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec()))
 
 
-def make_eval(objective: Objective) -> Callable[[Tree, Tree, Tree, Batch, Array], tuple[Mean, dict[str, Metric]]]:
-    """Build `evaluate(params, carry, frozen, batch, rng) -> (loss, metrics)`, each a mergeable total and count.
+def make_eval(objective: Objective) -> Callable[..., tuple[Array, dict[str, Metric]]]:
+    """Build `evaluate(params, carry, frozen, batch, rng, counts) -> (loss, metrics)` for a batch of an evaluation set.
 
-    The loss is weighted by the objective's first denominator, so that the batches of an evaluation set add up to the
-    loss of the whole set; a coupled objective couples within each batch.
+    With the counts of the whole set, the losses of its batches add up to the loss of the set; a coupled objective
+    couples within each batch.
     """
 
-    def evaluate(params: Tree, carry: Tree, frozen: Tree, batch: Batch, rng: Array) -> tuple[Mean, dict[str, Metric]]:
-        counts = objective.counts(batch)
+    def evaluate(
+        params: Tree, carry: Tree, frozen: Tree, batch: Batch, rng: Array, counts: Tree
+    ) -> tuple[Array, dict[str, Metric]]:
         out = objective.loss(objective.encode(params, frozen, batch, rng), batch, carry, counts)
-        weight = next(iter(counts.values())).astype(jnp.float32)
-        return Mean(out.loss * weight, weight), out.metrics
+        return out.loss, out.metrics
 
     return evaluate

@@ -1,6 +1,6 @@
 """Every objective: packed == unpacked, resume == uninterrupted, 1x8 == 8x1 == 8 devices, whatever couples examples.
 
-Three programs per method: one segment per row in one go, packed rows in eight microbatches, packed rows on eight devices.
+Three programs per method: one segment per row in one go, packed rows in eight microbatches, packed on eight devices.
 """
 
 import functools

@@ -141,7 +141,7 @@ def _by_differentiability(
     real = [jnp.issubdtype(x.dtype, jnp.inexact) for x in shapes]
 
     def split(tree: Tree) -> tuple[Leaves, Leaves]:
-        leaves = treedef.flatten_up_to(tree)
+        leaves = jax.tree.leaves(tree)
         return (
             [x for x, is_real in zip(leaves, real, strict=True) if is_real],
             [x for x, is_real in zip(leaves, real, strict=True) if not is_real],

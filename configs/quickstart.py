@@ -68,14 +68,14 @@ def stages() -> tuple[Stage | Merge, ...]:
         Preference(
             data=corpus_data("pref"),
             loss=SigmoidNorm(beta=5.0),
-            optimizer=Optimizer(learning_rate=5e-4, lr_scheduler_type="linear", warmup_steps=10, weight_decay=0.0),
+            optimizer=Optimizer(learning_rate=1.5e-3, lr_scheduler_type="linear", warmup_steps=10, weight_decay=0.0),
             rows_per_step=16,
             max_tokens=300_000,
             eval_steps=25,
             logging_steps=5,
             save_steps=25,
         ),
-        Merge(models=("sft", "preference")),
+        Merge(models=("sft", "preference"), weights=(0.3, 0.7)),
     )
 
 

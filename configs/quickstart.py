@@ -41,6 +41,7 @@ def corpus_data(name: str) -> Data:
         eval=(f"corpus:{name}_heldout.jsonl",),
         max_length=LENGTH,
         row_length=LENGTH,
+        truncation="prompt_left",
     )
 
 

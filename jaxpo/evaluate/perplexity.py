@@ -61,8 +61,8 @@ def read_records(files: Sequence[Path], kind: str) -> list[Record]:
 
 
 def encode_records(records: Sequence[Record], tokenizer: Tokenizer, max_length: int) -> list[Example]:
-    """Examples as training would see them; responses longer than the window are cut on the right."""
-    return list(build_examples(records, tokenizer, Cut(max_length), Counter()))
+    """Examples as training would see them; too long for the window, prompts lose their start, then responses their end."""
+    return list(build_examples(records, tokenizer, Cut(max_length, "prompt_left"), Counter()))
 
 
 def answer_loss(logps: Logps, examples: Sequence[Example]) -> Measurement:

@@ -202,6 +202,16 @@ def test_pair_scores_are_sums_over_answer_tokens(context, tokenizer, corpus):
             assert counts[i] == segment.supervised.sum()
 
 
+def test_a_prompt_longer_than_the_window_loses_its_start(tokenizer, tmp_path):
+    write(tmp_path / "long.jsonl", [{"prompt": user("word " * 200 + "end?"), "completion": assistant("Yes.")}])
+    segment = encode_records(read_records([tmp_path / "long.jsonl"], "prompt_completion"), tokenizer, LENGTH)[
+        0
+    ].segments[0]
+    assert len(segment.tokens) == LENGTH
+    assert tokenizer.decode(segment.tokens[segment.supervised]).strip() == "Yes."
+    assert "end?" in tokenizer.decode(segment.tokens)
+
+
 def test_ranking_rules_by_hand():
     scores = PairScores(*map(np.asarray, ([-4.0, -6.0, -1.0], [-9.0, -6.0, -2.0], [2, 2, 1], [3, 2, 4])))
     assert ranking_accuracy(scores).value == pytest.approx((1 + 0.5 + 0) / 3)

@@ -61,7 +61,7 @@ def read_records(files: Sequence[Path], kind: str) -> list[Record]:
 
 
 def encode_records(records: Sequence[Record], tokenizer: Tokenizer, max_length: int) -> list[Example]:
-    """Examples as training would see them; too long for the window, prompts lose their start, then responses their end."""
+    """Examples as training would see them; of what does not fit, prompts lose their start, then responses their end."""
     return list(build_examples(records, tokenizer, Cut(max_length, "prompt_left"), Counter()))
 
 

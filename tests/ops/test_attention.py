@@ -99,8 +99,10 @@ def test_values_and_gradients_equal_dense(name):
         return out, *pull(jnp.asarray(g, jnp.float32))
 
     got = run(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)))
+    # The gradient of the keys vanishes where every query sees one key: it is zero to the rounding of the others.
+    largest = max(np.abs(theirs).max() for theirs in expected)
     for ours, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max(), rtol=0)
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * max(np.abs(theirs).max(), 0.05 * largest), rtol=0)
     np.testing.assert_array_equal(np.asarray(got[0])[segments == 0], 0)
     assert all(np.isfinite(x).all() for x in got)
 

@@ -11,8 +11,8 @@ Rows have `prompt`, `chosen` and `rejected` (or what the method needs: `jaxpo da
 methods a file can train).
 """
 
+from jaxpo.config import Data, Optimizer, Preference, Run
 from jaxpo.objectives.methods.sigmoid_norm import SigmoidNorm
-from jaxpo.stages.config import Data, Optimizer, Preference, Run
 
 
 def config() -> Run:

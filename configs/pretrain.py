@@ -10,7 +10,7 @@ With another size, a longer run and held-out text:
 Files are .txt (one document each), JSONL or Parquet with a `text` column, or folders of them.
 """
 
-from jaxpo.stages.config import Data, Optimizer, Pretrain, Run, Tokenizer
+from jaxpo.config import Data, Optimizer, Pretrain, Run, Tokenizer
 
 
 def config() -> Run:

@@ -6,7 +6,7 @@
 Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`.
 """
 
-from jaxpo.stages.config import Data, Optimizer, Reward, Run
+from jaxpo.config import Data, Optimizer, Reward, Run
 
 
 def config() -> Run:

@@ -13,7 +13,7 @@ From random weights with a tokenizer trained on the same file (a small model on 
 Rows have `messages`, or `prompt` and `completion`. Assistant turns (or completions) are trained on.
 """
 
-from jaxpo.stages.config import SFT, Data, Optimizer, Run
+from jaxpo.config import SFT, Data, Optimizer, Run
 
 
 def config() -> Run:

@@ -66,11 +66,11 @@ def tokenise(argv: Sequence[str]) -> int:
     parser.add_argument("--samples", type=int, default=2, help="examples to show (default 2)")
     args = parser.parse(argv)
 
+    from jaxpo.config import Data
     from jaxpo.data.formats import read_rows
     from jaxpo.data.prepare import prepare
     from jaxpo.data.rows import canonical, detect
     from jaxpo.data.tokenizer import Tokenizer
-    from jaxpo.stages.config import Data
 
     settings = Data(
         train=tuple(args.files),

@@ -19,7 +19,7 @@ OPTIONS = """\
   --PARAMETER VALUE      a parameter of the file's config(), e.g. --text notes/ for configs/quickstart.py
   --help                 after a CONFIG: every field of it, its type and its present value
 
-CONFIG is a Python file with a function config() that returns a jaxpo.stages.config.Run, FILE.py:FUNCTION,
+CONFIG is a Python file with a function config() that returns a jaxpo.config.Run, FILE.py:FUNCTION,
 a saved config.json, or a run directory. `-` and `_` are the same in options. A budget given here (max-steps,
 max-tokens, num-train-epochs) replaces the file's."""
 

@@ -14,12 +14,12 @@ from jaxpo.data.chat import encode_spans, text_of
 from jaxpo.data.columns import found
 from jaxpo.data.examples import spans_of
 from jaxpo.data.formats import list_files, read_rows
+from jaxpo.data.needs import Needs
 from jaxpo.data.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.requirements import check_needs
 from jaxpo.data.rows import Record, Side, canonical, detect, read_record
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import DataError
-from jaxpo.objectives.needs import Needs
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

@@ -10,6 +10,7 @@ from typing import TypeVar, overload
 import grain
 import numpy as np
 
+from jaxpo.config import Data
 from jaxpo.data.assemble import assemble, scatter
 from jaxpo.data.batch import Batch
 from jaxpo.data.dataset import Dataset
@@ -17,7 +18,6 @@ from jaxpo.data.packing import Packed, choose_caps
 from jaxpo.data.plan import Plan
 from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import ConfigError, RunError
-from jaxpo.stages.config import Data
 
 T = TypeVar("T")
 THREADS, PREFETCH = 2, 4

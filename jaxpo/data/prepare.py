@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.config import Data
 from jaxpo.data.columns import DTYPES
 from jaxpo.data.dataset import Column, Dataset, describe_counts
 from jaxpo.data.examples import Cut, Example, build_examples
 from jaxpo.data.formats import content_hash, list_files, read_rows
+from jaxpo.data.needs import Needs
 from jaxpo.data.requirements import SINGLE, Purpose, check_needs, take_apart, takes_pairs_apart
 from jaxpo.data.rows import Record, read_record
 from jaxpo.data.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.template import TEMPLATE_VERSION
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.objectives.needs import Needs
-from jaxpo.stages.config import Data
 
 CHUNK = 512
 

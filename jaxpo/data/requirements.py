@@ -6,9 +6,9 @@ from typing import Literal
 
 from jaxpo.data.columns import REMEDIES, found
 from jaxpo.data.formats import Row
+from jaxpo.data.needs import Needs
 from jaxpo.data.rows import canonical, detect, read_record
 from jaxpo.errors import DataError
-from jaxpo.objectives.needs import Needs
 
 Purpose = Literal["language", "sft", "preference"]
 

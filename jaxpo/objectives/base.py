@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from jaxpo.data.batch import Batch
-from jaxpo.objectives.needs import Needs
+from jaxpo.data.needs import Needs
 
 Tree = Any
 Counts = Mapping[str, Float[Array, ""]]

@@ -13,9 +13,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
+from jaxpo.data.needs import Needs
 from jaxpo.objectives.base import Counts, Mean, Objective, Out, keep_carry, masked_mean, no_carry
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.needs import Needs
 from jaxpo.objectives.preference_features import Side, Tokens, lengths, score, side
 
 Tree = Any

@@ -10,8 +10,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch, rows_of, take, unpack
+from jaxpo.data.needs import Needs
 from jaxpo.objectives.encode import Scorer, TokenStats
-from jaxpo.objectives.needs import Needs
 
 Tree = Any
 

@@ -9,9 +9,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
+from jaxpo.data.needs import Needs
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.needs import Needs
 from jaxpo.objectives.preference import Reward, per_supervised_token
 from jaxpo.objectives.preference_features import Side, lengths, score, side
 

@@ -10,10 +10,10 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch, last_of, take
+from jaxpo.data.needs import Needs
 from jaxpo.models.heads import value
 from jaxpo.objectives.base import Counts, Max, Mean, Metric, Min, Objective, Out, masked_mean
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.needs import Needs
 from jaxpo.objectives.preference import pair_counts, pair_present, reduce_terms
 from jaxpo.objectives.preference_features import lengths
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxpo.config import SFT, Compute, Preference, Pretrain, Reward, Stage
 from jaxpo.data.batch import Batch
 from jaxpo.data.loader import Loader
 from jaxpo.errors import ConfigError
@@ -23,7 +24,6 @@ from jaxpo.objectives.language import next_token
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.sharding import put_batch, replicated
-from jaxpo.stages.config import SFT, Compute, Preference, Pretrain, Reward, Stage
 from jaxpo.stages.model_io import tables_for
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, get_args
 
-from jaxpo.stages.config import Run
+from jaxpo.config import Run
 
 BUDGETS = ("max_steps", "max_tokens", "num_train_epochs")
 

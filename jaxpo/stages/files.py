@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxpo.stages.config import Run
+from jaxpo.config import Run
 from jaxpo.stages.serialise import did_you_mean
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxpo import __version__
+from jaxpo.config import Run
 from jaxpo.convert.hf import export_hf
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
@@ -18,7 +19,6 @@ from jaxpo.evaluate.table import probe_table
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
-from jaxpo.stages.config import Run
 from jaxpo.stages.prepared import Prepared, StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json, write_json

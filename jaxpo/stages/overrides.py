@@ -23,9 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+from jaxpo.config import Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages import serialise
-from jaxpo.stages.config import Run
 from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, is_config, key, leaves, put
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate import check_names
@@ -73,7 +73,7 @@ def load_run_with(spec: str, words: Sequence[str]) -> tuple[Run, list[str]]:
     else:
         run, rest = call_config(load_module(path), path, function or "config", rest)
     if not isinstance(run, Run):
-        raise ConfigError(f"{spec}: must give a jaxpo.stages.config.Run, got {type(run).__name__}.")
+        raise ConfigError(f"{spec}: must give a jaxpo.config.Run, got {type(run).__name__}.")
     return run, rest
 
 
@@ -133,7 +133,7 @@ def keyword_hint(error: Exception) -> str:
     match = re.match(r"(?:\w+\.)*(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not match:
         return ""
-    from jaxpo.stages import config
+    from jaxpo import config
 
     cls = getattr(config, match[1], None)
     return "." + did_you_mean(match[2], [f.name for f in dataclasses.fields(cls)]) if cls else ""

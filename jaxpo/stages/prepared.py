@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.config import SFT, Merge, Preference, Pretrain, Reward, Run, Stage
 from jaxpo.data.formats import list_files
+from jaxpo.data.needs import Needs
 from jaxpo.data.prepare import Dataset, prepare
 from jaxpo.data.texts import texts_of
 from jaxpo.data.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
-from jaxpo.objectives.needs import Needs
 from jaxpo.stages.assemble import method_of
-from jaxpo.stages.config import SFT, Merge, Preference, Pretrain, Reward, Run, Stage
 from jaxpo.stages.model_io import TOKENIZER
 
 Say = Callable[[str], None]

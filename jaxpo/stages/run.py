@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Merge, Run, Stage
 from jaxpo.data.loader import Loader
 from jaxpo.data.prepare import Dataset
 from jaxpo.data.ragged import RaggedColumn
@@ -22,7 +23,6 @@ from jaxpo.merge.soup import effective_weights, soup
 from jaxpo.models.spec import init_params
 from jaxpo.sharding import make_mesh, param_shardings, use_mesh
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, make_scorer
-from jaxpo.stages.config import Merge, Run, Stage
 from jaxpo.stages.finish import INITIAL, Results
 from jaxpo.stages.model_io import has_model, load_model, save_model, tables_for
 from jaxpo.stages.prepared import Prepared, prepare_run

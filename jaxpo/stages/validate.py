@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from jaxpo.config import Merge, Run, Stage
 from jaxpo.errors import ConfigError
-from jaxpo.stages.config import Merge, Run, Stage
 from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config import Merge, Preference, Reward, Run, Stage
 from jaxpo.objectives.methods.base import Method
-from jaxpo.stages.config import Merge, Preference, Reward, Run, Stage
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import jax
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Stage
 from jaxpo.data.batch import Batch
 from jaxpo.errors import ConfigError, NonFiniteError
-from jaxpo.stages.config import Stage
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
 from jaxpo.train.metrics import MetricsLog

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from jaxpo.checkpoint.environment import differences, environment
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Stage
 from jaxpo.data.batch import Batch
 from jaxpo.errors import CheckpointError
-from jaxpo.stages.config import Stage
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Loader, Pending, due
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog

@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from jaxpo.config import Optimizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.spec import Table, map_table
-from jaxpo.stages.config import Optimizer
 
 Tree = Any
 

@@ -14,7 +14,7 @@ from jaxpo.errors import JaxpoError
 
 Command = Callable[..., tuple[int, str, str]]
 CONFIG = """\
-from jaxpo.stages.config import SFT, Run
+from jaxpo.config import SFT, Run
 
 
 def config():

@@ -10,11 +10,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+from jaxpo.config import Data
+from jaxpo.data.needs import Needs
 from jaxpo.data.prepare import Dataset, prepare
 from jaxpo.data.texts import texts_of
 from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
-from jaxpo.objectives.needs import Needs
-from jaxpo.stages.config import Data
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("no_deadline", deadline=None)

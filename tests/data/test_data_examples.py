@@ -121,9 +121,9 @@ def test_pairs_serve_unpaired_methods(prepared, files):
 
 
 def test_annotators_have_the_same_ids_in_held_out_data(prepared, files, write, tokenizer, tmp_path):
+    from jaxpo.config import Data
+    from jaxpo.data.needs import Needs
     from jaxpo.data.prepare import prepare
-    from jaxpo.objectives.needs import Needs
-    from jaxpo.stages.config import Data
 
     data = prepared(files / "annotators.jsonl", "preference", roles=("chosen", "rejected"), columns=("annotator",))
     assert data.annotators == ("ann", "bob", "cy")

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from jaxpo.data.inspect import inspect
-from jaxpo.objectives.needs import Needs
+from jaxpo.data.needs import Needs
 
 
 def printed(renderable, **options):

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxpo.config import Data
 from jaxpo.data.batch import rows_of, segment_bounds
 from jaxpo.data.loader import Loader
 from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import ConfigError, DataError, RunError
-from jaxpo.stages.config import Data
 
 KINDS = {
     "text": ("language", ("text",), ()),

@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config import SFT, Data, Merge, Preference, Pretrain, Run, Tokenizer
 from jaxpo.stages import serialise
-from jaxpo.stages.config import SFT, Data, Merge, Preference, Pretrain, Run, Tokenizer
 
 NASTY = '<script>alert("x")</script> & "quotes" <b>bold</b>'
 

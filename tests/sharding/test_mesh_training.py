@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from contracts.batches import make_examples, packed
 
+from jaxpo.config import Optimizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
@@ -14,7 +15,6 @@ from jaxpo.models.spec import init_params, leaves
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
 from jaxpo.sharding import RULES, batch_sharding, make_mesh, param_shardings, replicated, spec_for, use_mesh
-from jaxpo.stages.config import Optimizer
 from jaxpo.train.init import abstract_state, init_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.step import make_step

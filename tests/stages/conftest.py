@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pytest
 
-from jaxpo.objectives.needs import Needs
-from jaxpo.stages.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
+from jaxpo.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
+from jaxpo.data.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def recipe(rows: str) -> Run:
 def config_file(tmp_path: Path, rows: str) -> Path:
     path = tmp_path / "recipe.py"
     path.write_text(
-        "from jaxpo.stages.config import SFT, Data, Run, Tokenizer\n\n\n"
+        "from jaxpo.config import SFT, Data, Run, Tokenizer\n\n\n"
         "def config():\n"
         f"    data = Data(train=({rows!r},), max_length=128)\n"
         f"    tokenizer = Tokenizer(train_on=({rows!r},))\n"

@@ -7,9 +7,9 @@ import json
 import random
 from pathlib import Path
 
+from jaxpo.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.methods import METHODS
-from jaxpo.stages.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
 
 MODEL = LFM2Config(
     vocab_size=384,

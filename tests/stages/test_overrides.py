@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxpo.config import Run
 from jaxpo.errors import ConfigError
-from jaxpo.stages.config import Run
 from jaxpo.stages.overrides import load_run, resolve_run
 
 
@@ -147,12 +147,10 @@ def test_broken_configuration_files(config_file: Path) -> None:
     broken = folder / "broken.py"
     broken.write_text("def config(:\n")
     assert load_error(broken).startswith(f"{broken}, line 1: ")
-    broken.write_text(
-        "from jaxpo.stages.config import Optimizer\n\ndef config():\n    return Optimizer(learning_rte=1)\n"
-    )
+    broken.write_text("from jaxpo.config import Optimizer\n\ndef config():\n    return Optimizer(learning_rte=1)\n")
     assert load_error(broken) == (
         f"{broken}, line 4: TypeError: Optimizer.__init__() got an unexpected keyword argument 'learning_rte'. "
         "Did you mean learning_rate or final_learning_rate?"
     )
     broken.write_text("def config():\n    return 3\n")
-    assert load_error(broken) == f"{broken}: must give a jaxpo.stages.config.Run, got int."
+    assert load_error(broken) == f"{broken}: must give a jaxpo.config.Run, got int."

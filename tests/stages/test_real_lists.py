@@ -5,10 +5,11 @@ import gzip
 import json
 
 import stages.recipe as recipes
+from stages.process import finish, start
 
+from jaxpo.config import Data, Optimizer, Preference, Run, Tokenizer
 from jaxpo.objectives.methods import METHODS
-from jaxpo.stages.config import Data, Mesh, Optimizer, Preference, Run, Tokenizer
-from jaxpo.stages.run import execute
+from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import read_metrics
 
 
@@ -47,15 +48,11 @@ def test_lipo_trains_on_seven_real_responses_per_prompt(shared_data, tmp_path):
         model=model,
         tokenizer=tokenizer,
         stages=(stage,),
-        mesh=Mesh(
-            fsdp=1,
-            replica=1,
-            tensor=-1,
-            rules=(("vocab", None), ("mlp", None), ("heads", None), ("kv_heads", None), ("conv", None)),
-        ),
         export=False,
     )
-    assert execute(run) == 0
+    (tmp_path / "run.json").write_text(json.dumps(to_jsonable(run)))
+    code, out = finish(start(tmp_path / "run.json"))
+    assert code == 0, out
     records = [r for r in read_metrics(tmp_path / "lists" / "metrics.jsonl") if r["stage"] == "preference"]
     losses = [r["loss"] for r in records if "loss" in r]
     assert losses[-1] < losses[0]

@@ -1,23 +1,22 @@
 """Whole runs in processes of their own: killed, stopped, resumed, refused; equal bit for bit to an undisturbed one."""
 
+import dataclasses
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import stages.recipe as recipes
+from stages import process
+from stages.process import finish
 
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import TIMING, read_metrics
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +28,7 @@ def folder(tmp_path_factory):
 
 
 def start(folder, name, *extra):
-    """`jaxpo run` as a user starts it, on one device."""
-    command = [sys.executable, "-m", "jaxpo", "run", str(folder / "recipe.json"), "--run", name, *extra]
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-
-
-def finish(process):
-    out, _ = process.communicate(timeout=280)
-    return process.returncode, out
+    return process.start(folder / "recipe.json", "--run", name, *extra)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +38,13 @@ def undisturbed(folder):
     return folder / "runs" / "whole"
 
 
-def wait_for(process, metrics, stage, step):
+def wait_for(running, metrics, stage, step):
     """Until the run has logged that step; fails if it ends before."""
-    while process.poll() is None:
+    while running.poll() is None:
         if metrics.exists() and any(r["stage"] == stage and r["step"] >= step for r in read_metrics(metrics)):
             return
         time.sleep(0.02)
-    pytest.fail(f"the run ended before step {step} of {stage}:\n{process.stdout.read()}")
+    pytest.fail(f"the run ended before step {step} of {stage}:\n{running.stdout.read()}")
 
 
 def without_timing(path):
@@ -89,11 +78,11 @@ def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed)
     rng = random.Random(time.time_ns())  # another moment in every test run; the outcome must not depend on it
     metrics = folder / "runs" / "killed" / "metrics.jsonl"
     for stage in ("pretrain", "sft", "preference"):
-        process = start(folder, "killed")
-        wait_for(process, metrics, stage, rng.randint(1, 7))
+        running = start(folder, "killed")
+        wait_for(running, metrics, stage, rng.randint(1, 7))
         time.sleep(rng.random() * 0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
     code, out = finish(start(folder, "killed"))
     assert code == 0, out
     assert "resuming at step" in out or "starting stage" in out
@@ -101,10 +90,10 @@ def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed)
 
 
 def test_sigterm_saves_and_exits_143_then_resumes_the_same(folder, undisturbed):
-    process = start(folder, "stopped")
-    wait_for(process, folder / "runs" / "stopped" / "metrics.jsonl", "sft", 2)
-    process.send_signal(signal.SIGTERM)
-    code, out = finish(process)
+    running = start(folder, "stopped")
+    wait_for(running, folder / "runs" / "stopped" / "metrics.jsonl", "sft", 2)
+    running.send_signal(signal.SIGTERM)
+    code, out = finish(running)
     assert code == 143, out
     assert "stopped by SIGTERM at step" in out
     code, out = finish(start(folder, "stopped"))
@@ -141,3 +130,29 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
         (undisturbed / "kept.json").rename(undisturbed / "finished.json")
     assert code == 2
     assert "data for stage preference" in out
+
+
+def test_the_same_recipe_trains_alike_on_one_device_and_on_fsdp_4_x_tensor_2(folder):
+    pretrain = recipes.recipe(folder).stages[0]
+    one_row_blocks = dataclasses.replace(pretrain.data, block_rows=1)
+    stage = dataclasses.replace(
+        pretrain, data=one_row_blocks, rows_per_step=8, gradient_accumulation_steps=1, max_steps=5
+    )
+    run = recipes.recipe(folder, stages=(stage,), export=False, prompts=())
+    (folder / "mesh.json").write_text(json.dumps(to_jsonable(run)))
+    meshes = {"one": (), "eight": ("--mesh.fsdp", "4", "--mesh.tensor", "2")}
+    for name, arguments in meshes.items():
+        code, out = finish(
+            process.start(folder / "mesh.json", "--run", name, *arguments, devices=8 if arguments else 1)
+        )
+        assert code == 0, out
+    one, eight = (folder / "runs" / name for name in meshes)
+    for got, expected in zip(
+        without_timing(eight / "metrics.jsonl"), without_timing(one / "metrics.jsonl"), strict=True
+    ):
+        assert got.keys() == expected.keys()
+        for key, value in expected.items():
+            assert got[key] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), key
+    trees = [jax.tree.leaves(load_model(run / "stages" / "pretrain").params) for run in (eight, one)]
+    for a, b in zip(*trees, strict=True):
+        assert np.max(np.abs(a - b)) <= 1e-5 * np.max(np.abs(b))

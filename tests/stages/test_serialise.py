@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from jaxpo.config import Preference, Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages import serialise
-from jaxpo.stages.config import Preference, Run
 from jaxpo.stages.overrides import load_run, resolve_run
 
 
@@ -38,7 +38,7 @@ def test_values_keep_their_type(value: Any) -> None:
 def test_dataclasses_of_a_configuration_file_need_trust(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text(
-        "from dataclasses import dataclass\nfrom jaxpo.stages.config import SFT, Run\n\n\n"
+        "from dataclasses import dataclass\nfrom jaxpo.config import SFT, Run\n\n\n"
         "@dataclass(frozen=True)\nclass Corpus:\n    rows: int = 3\n"
         "    def build(self, directory):\n        pass\n\n\n"
         "def config():\n    return Run(corpus=Corpus(rows=5), stages=(SFT(),))\n"
@@ -57,12 +57,12 @@ def test_dataclasses_of_a_configuration_file_need_trust(tmp_path: Path) -> None:
         ('{"a": 1,\n', "config.json, line 2: is not valid JSON"),
         ('{"a": 1}', "config.json: is not a saved jaxpo configuration (it has no '__type__')."),
         (
-            '{"__type__": "jaxpo.stages.config:Run", "sed": 1}',
+            '{"__type__": "jaxpo.config:Run", "sed": 1}',
             "config.sed: Run has no such field. Did you mean seed?",
         ),
         (
-            '{"__type__": "jaxpo.stages.config:Gone"}',
-            "config: 'jaxpo.stages.config:Gone' is not a dataclass of this version of jaxpo.",
+            '{"__type__": "jaxpo.config:Gone"}',
+            "config: 'jaxpo.config:Gone' is not a dataclass of this version of jaxpo.",
         ),
         ('{"__type__": "os:system"}', "is not jaxpo's own"),
         ('{"__type__": "jaxpo.nowhere:X"}', "cannot be imported"),

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from jaxpo.config import Merge, Run, Stage
+from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.dpo import DPO
-from jaxpo.objectives.needs import Needs
-from jaxpo.stages.config import Merge, Run, Stage
 from jaxpo.stages.fields import put
 from jaxpo.stages.validate import check, find_problems
 

@@ -8,8 +8,8 @@ import pytest
 from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Pretrain
 from jaxpo.errors import ConfigError, NonFiniteError
-from jaxpo.stages.config import Pretrain
 from jaxpo.train.dump import load_dump
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop

@@ -11,12 +11,12 @@ import pytest
 from contracts.batches import make_examples, packed
 from contracts.harness import CONFIG, SCORER
 
+from jaxpo.config import Optimizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
-from jaxpo.stages.config import Optimizer
 from jaxpo.train.init import build_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.step import make_step

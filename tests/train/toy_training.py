@@ -15,10 +15,10 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Pretrain
 from jaxpo.data.batch import Batch
 from jaxpo.errors import JaxpoError
 from jaxpo.objectives.base import Max, Mean, Min
-from jaxpo.stages.config import Pretrain
 from jaxpo.train.console import Console
 from jaxpo.train.loop import fit
 from jaxpo.train.metrics import MetricsLog

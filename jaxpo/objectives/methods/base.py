@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.needs import Needs
 
 if TYPE_CHECKING:
     from jax import Array

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxpo.data.needs import Needs
 from jaxpo.objectives.methods.base import Info, Method, number
-from jaxpo.objectives.needs import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

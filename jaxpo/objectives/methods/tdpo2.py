@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jaxpo.data.needs import Needs
 from jaxpo.objectives.methods.base import Info, PairMethod, number
-from jaxpo.objectives.needs import Needs
 
 if TYPE_CHECKING:
     from jax import Array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +21,10 @@ from jaxpo.convert.hf import export_hf, import_hf  # noqa: E402
 from jaxpo.data.chat import render, text_of  # noqa: E402
 from jaxpo.data.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
-from jaxpo.models.lfm2.forward import init_cache, step, unembedding  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
 from jaxpo.models.spec import init_params  # noqa: E402
+from jaxpo.sampling.generate import generate  # noqa: E402
+from jaxpo.sampling.sampler import GREEDY  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -103,33 +103,28 @@ def test_feed_forward_width_rule(options):
     assert feed_forward_width(document) == model.model.layers[0].feed_forward.w1.out_features
 
 
-def _greedy(params, config, prompt, new):
-    """Greedy continuation by our cached step, and the top-2 gap at every token."""
-    cache = init_cache(config, 1, len(prompt) + new)
-    run = jax.jit(partial(step, config=config))
-    tokens, gaps, inputs = [], [], jnp.asarray([prompt])
-    for _ in range(new):
-        hidden, cache = run(params, inputs, cache)
-        best, ids = jax.lax.top_k(hidden[0, -1] @ unembedding(params).T, 2)
-        tokens.append(int(ids[0]))
-        gaps.append(float(best[0] - best[1]))
-        inputs = ids[None, :1]
-    return tokens, gaps
-
-
 def test_greedy_continuation_is_the_same(model, export):
-    """Until the two best logits come closer than 1e-4, where rounding decides."""
+    """What `jaxpo generate` runs, until the two best logits come closer than 1e-4, where rounding decides."""
     params, config = model
     theirs = transformers.AutoModelForCausalLM.from_pretrained(export[0])
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(8, config.vocab_size, length).tolist() for length in (1, 2, 9)]
+    ours = generate(params, config, prompts, max_new_tokens=40, sampler=GREEDY, stop_ids=())
     compared = 0
-    for seed, length in enumerate((1, 2, 9)):
-        prompt = np.random.default_rng(seed).integers(8, config.vocab_size, length).tolist()
-        ours, gaps = _greedy(params, config, prompt, 40)
+    for prompt, generation in zip(prompts, ours, strict=True):
         out = theirs.generate(
-            torch.tensor([prompt]), max_new_tokens=40, min_new_tokens=40, do_sample=False, eos_token_id=None
+            torch.tensor([prompt]),
+            max_new_tokens=40,
+            min_new_tokens=40,
+            do_sample=False,
+            eos_token_id=None,
+            return_dict_in_generate=True,
+            output_logits=True,
         )
-        until = next((i for i, gap in enumerate(gaps) if gap < 1e-4), len(gaps))
-        assert out[0, length : length + until].tolist() == ours[:until]
+        best = torch.topk(torch.stack(out.logits, 1)[0], 2).values
+        close = (best[:, 0] - best[:, 1] < 1e-4).tolist()
+        until = close.index(True) if True in close else len(close)
+        assert out.sequences[0, len(prompt) : len(prompt) + until].tolist() == list(generation.tokens)[:until]
         compared += until
     assert compared >= 60
 

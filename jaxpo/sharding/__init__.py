@@ -1,7 +1,7 @@
 """Meshes, logical-axis rules, and the one call that models use to say where an activation lives."""
 
 from jaxpo.sharding.mesh import AXES, BATCH_AXES, make_mesh
-from jaxpo.sharding.place import put_batch
+from jaxpo.sharding.place import put_batch, settle
 from jaxpo.sharding.rules import (
     RULES,
     batch_sharding,
@@ -24,6 +24,7 @@ __all__ = [
     "param_shardings",
     "put_batch",
     "replicated",
+    "settle",
     "spec_for",
     "use_mesh",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from jaxpo.sharding.rules import batch_sharding
 
 Tree = Any
+T = TypeVar("T")
 
 
 def put_batch(batch: Tree, mesh: Mesh) -> Tree:
@@ -19,3 +21,17 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     """
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+@functools.cache
+def _simulated() -> bool:
+    return jax.default_backend() == "cpu" and jax.local_device_count() > 1
+
+
+def settle(x: T) -> T:
+    """Wait for `x` where devices are simulated on one CPU, else return at once.
+
+    The shards of a program then share a small pool of threads: two programs in flight, each waiting in a collective for
+    shards that have no thread, would wait for ever (XLA ends the process after 40 seconds).
+    """
+    return jax.block_until_ready(x) if _simulated() else x

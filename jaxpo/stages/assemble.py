@@ -23,7 +23,7 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
-from jaxpo.sharding import put_batch, replicated
+from jaxpo.sharding import put_batch, replicated, settle
 from jaxpo.stages.model_io import tables_for
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -123,11 +123,11 @@ def make_evaluation(
     def run(state: State) -> dict[str, float]:
         counts: Any = None
         for batch in batches:
-            found = count(put(batch))
+            found = settle(count(put(batch)))
             counts = found if counts is None else jax.tree.map(jnp.add, counts, found)
         loss, total = jnp.zeros(()), None
         for batch in batches:
-            term, metrics = evaluate(state.params, state.carry, frozen, put(batch), state.rng, counts)
+            term, metrics = settle(evaluate(state.params, state.carry, frozen, put(batch), state.rng, counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
         values = jax.device_get((loss, total))
         return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}

@@ -16,6 +16,7 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.batch import Batch
 from jaxpo.errors import CheckpointError
+from jaxpo.sharding import settle
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Loader, Pending, due
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
@@ -80,10 +81,10 @@ def fit(
             mark = time.perf_counter()
             for n, (_, batch) in enumerate(batches, start=first + 1):
                 on_device = put(batch)
-                counts = count_tokens(on_device.segment_ids, on_device.masks, on_device.example_id)
+                counts = settle(count_tokens(on_device.segment_ids, on_device.masks, on_device.example_id))
                 run.clock.data += time.perf_counter() - mark
                 compilations = watch.compilations
-                state, metrics = step(state, frozen, on_device)
+                state, metrics = settle(step(state, frozen, on_device))
                 run.note_compilation(n, first, watch, compilations)
                 if pending is not None:
                     run.read(pending)

@@ -116,7 +116,7 @@ def alone(context: ProbeContext, tokens: np.ndarray) -> np.ndarray:
 
 def test_packed_scores_equal_one_sequence_at_a_time(context):
     generator = np.random.default_rng(0)
-    segments = [generator.integers(0, 300, n).astype(np.int32) for n in (1, 2, 64, 30, 33, 9, 5, 40, 61, 3)]
+    segments = [generator.integers(0, 300, n).astype(np.int32) for n in (1, 2, 64, 33, 9)]
     scores = context.logps(segments)
     assert [len(s) for s in scores] == [len(s) for s in segments]
     for score, segment in zip(scores, segments, strict=True):

@@ -273,7 +273,10 @@ def test_test_script_selects_suite_and_environment(monkeypatch, argv, extras, ma
     assert code == 0
     assert calls["extras"] == extras
     assert calls["python"] == ("p3" if "--python" in argv else None)
-    assert calls["command"] == ["py", "-m", "pytest", "-m", marker, *rest]
+    command = calls["command"]
+    assert command[:5] == ["py", "-m", "pytest", "-m", marker]
+    assert command[5:9] == ["-n", "auto", "--maxprocesses", "4"]
+    assert command[len(command) - len(rest) :] == rest
 
 
 @pytest.mark.parametrize("code", [1, 5])

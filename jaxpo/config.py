@@ -71,7 +71,8 @@ class Stage:
         directory.
       rows_per_step: packed rows per optimiser step over all devices.
       gradient_accumulation_steps: microbatches per step.
-      max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count padding-free row slots).
+      max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count the slots of
+        rows, padding included).
       eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
     """

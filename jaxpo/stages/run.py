@@ -25,7 +25,7 @@ from jaxpo.sharding import make_mesh, param_shardings, use_mesh
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, make_scorer
 from jaxpo.stages.finish import INITIAL, Results
 from jaxpo.stages.model_io import has_model, load_model, save_model, tables_for
-from jaxpo.stages.prepared import Prepared, prepare_run
+from jaxpo.stages.prepared import CORPUS, Prepared, prepare_run
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.validate import check
@@ -213,17 +213,22 @@ class Runner:
         return reference_log_probs(self.scorer, model, make, folder / "reference", self.mesh, self.console.say)
 
     def _merge(self, stage: Merge) -> Tree:
-        names = stage.models or tuple(s.name for s in self.run.stages if not isinstance(s, Merge))
+        names = self._merged(stage)
         weights = effective_weights(len(names), stage.weights)
         self.console.say(f"{stage.name}: " + " + ".join(f"{w:.4g} x {n}" for w, n in zip(weights, names, strict=True)))
         models = [self._load(self.home.path / "stages" / name)["model"] for name in names]
         return {"model": soup(models, weights)}
 
+    def _merged(self, stage: Merge) -> tuple[str, ...]:
+        """Names of the stages that a merge averages; all trained ones when it names none."""
+        return stage.models or tuple(s.name for s in self.run.stages if not isinstance(s, Merge))
+
     def _trained_on(self, stage: Stage | Merge) -> str:
         if isinstance(stage, Merge):
-            return f"a weighted average of {', '.join(stage.models)}"
-        files = ", ".join(Path(f).name for f in stage.data.train)
-        return f"{files} ({len(self.prepared.stages[stage.name].train)} examples)"
+            parts = [s for s in self.run.stages if s.name in self._merged(stage)]
+            return "; ".join(self._trained_on(s) for s in parts) + f" (average of {', '.join(s.name for s in parts)})"
+        files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
+        return f"{files} ({len(self.prepared.stages[stage.name].train):,} examples)"
 
 
 def _go_back(store: CheckpointStore, step: int) -> None:

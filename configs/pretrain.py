@@ -20,7 +20,7 @@ def config() -> Run:
         stages=(
             Pretrain(
                 data=Data(max_length=512, row_length=512),
-                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="wsd", warmup_steps=50),
+                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="wsd", warmup_ratio=0.05),
                 rows_per_step=16,
                 max_tokens=5_000_000,
                 save_steps=200,

@@ -16,7 +16,7 @@ def config() -> Run:
         stages=(
             Reward(
                 data=Data(max_length=1024, row_length=2048),
-                optimizer=Optimizer(learning_rate=1e-5, warmup_steps=20, weight_decay=0.0),
+                optimizer=Optimizer(learning_rate=1e-5, warmup_ratio=0.1, weight_decay=0.0),
                 center_rewards_coefficient=0.01,
                 rows_per_step=8,
                 num_train_epochs=1,

@@ -22,7 +22,7 @@ def config() -> Run:
         stages=(
             SFT(
                 data=Data(max_length=1024, row_length=2048),
-                optimizer=Optimizer(learning_rate=2e-5, warmup_steps=20, weight_decay=0.0),
+                optimizer=Optimizer(learning_rate=2e-5, warmup_ratio=0.1, weight_decay=0.0),
                 rows_per_step=8,
                 num_train_epochs=2,
                 logging_steps=1,

@@ -47,12 +47,15 @@ class Optimizer:
         "constant".
       learning_rate: peak.
       final_learning_rate: at the last step.
+      warmup_steps / warmup_ratio: length of the linear warm-up in steps, or as a share of the stage's steps; at most
+        one is set.
     """
 
     learning_rate: float = 3e-4
     final_learning_rate: float = 0.0
     lr_scheduler_type: Literal["wsd", "cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 0
+    warmup_ratio: float = 0.0
     decay_ratio: float = 0.2
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95

@@ -99,6 +99,11 @@ def optimizer_problems(stage: Stage) -> Iterator[str]:
         yield f"{name}.max_grad_norm: {o.max_grad_norm:g} must be above 0; inf does not clip."
     if o.weight_decay < 0:
         yield f"{name}.weight_decay: {o.weight_decay:g} must not be negative."
+    if not 0 <= o.warmup_ratio < 1:
+        yield f"{name}.warmup_ratio: {o.warmup_ratio:g} must lie in [0, 1); it is a share of the steps."
+    elif o.warmup_ratio and o.warmup_steps:
+        both = f"{o.warmup_ratio:g} and warmup_steps {o.warmup_steps}"
+        yield f"{name}.warmup_ratio: {both} exclude each other; set one to 0."
     if o.warmup_steps < 0:
         yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
     elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:

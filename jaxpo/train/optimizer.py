@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,10 +18,11 @@ Tree = Any
 def make_schedule(config: Optimizer, total_steps: int) -> optax.Schedule:
     """Learning rate of optimiser step i (0-based), for a run of `total_steps`.
 
-    Linear warm-up from 0 reaches the peak after `warmup_steps`; then "constant" stays, "linear" and "cosine" go to
-    `final_learning_rate` at the last step, "wsd" stays and falls linearly over the last `decay_ratio` of the run.
+    Linear warm-up from 0 reaches the peak after `warmup_steps` (or `warmup_ratio` of all steps); then "constant" stays,
+    "linear" and "cosine" go to `final_learning_rate` at the last step, "wsd" stays and falls linearly over the last
+    `decay_ratio` of the run.
     """
-    warmup = config.warmup_steps
+    warmup = config.warmup_steps or math.floor(config.warmup_ratio * total_steps)
     if warmup >= max(total_steps, 1):
         raise ConfigError(
             f"optimizer.warmup_steps={warmup} leaves nothing of {total_steps} steps; lower it or train longer"
@@ -56,7 +58,7 @@ def make_optimizer(
     """
     decay = {name: map_table(lambda p: p.decay, table) for name, table in tables.items()}
     return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm > 0 else optax.identity(),
+        optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(
             schedule,
             b1=config.adam_beta1,

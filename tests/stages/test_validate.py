@@ -107,6 +107,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"sft__optimizer__weight_decay": -0.1}, "sft.optimizer.weight_decay: -0.1 must not be negative."),
     ({"sft__optimizer__warmup_steps": -1}, "sft.optimizer.warmup_steps: -1 must not be negative."),
     (
+        {"sft__optimizer__warmup_ratio": 1.0},
+        "sft.optimizer.warmup_ratio: 1 must lie in [0, 1); it is a share of the steps.",
+    ),
+    (
+        {"sft__optimizer__warmup_ratio": 0.1, "sft__optimizer__warmup_steps": 2},
+        "sft.optimizer.warmup_ratio: 0.1 and warmup_steps 2 exclude each other; set one to 0.",
+    ),
+    (
         {"preference__optimizer__warmup_steps": 4},
         "preference.optimizer.warmup_steps: 4 exceeds the stage's max_steps 3.",
     ),

@@ -67,7 +67,7 @@ def test_a_finite_step_is_not_skipped_and_grad_norm_is_that_before_clipping(plai
     step, state = plain
     _, metrics = step(state, {}, batch)
     assert float(metrics["skipped"].value()) == 0.0
-    free_step, free_state = program(settings=dataclasses.replace(SETTINGS, max_grad_norm=0.0))
+    free_step, free_state = program(settings=dataclasses.replace(SETTINGS, max_grad_norm=np.inf))
     _, free = free_step(free_state, {}, batch)
     assert float(metrics["grad_norm"].value()) > 5 * SETTINGS.max_grad_norm
     assert float(metrics["grad_norm"].value()) == pytest.approx(float(free["grad_norm"].value()), rel=1e-6)
@@ -138,6 +138,13 @@ def test_schedules(kind, expected):
     schedule = make_schedule(config, 10)
     np.testing.assert_allclose([float(schedule(i)) for i in range(10)], expected, rtol=1e-5)
     assert float(schedule(10)) == pytest.approx(1.0 if kind == "constant" else 0.1, rel=1e-5)
+
+
+def test_a_warm_up_by_ratio_is_one_by_steps_and_a_short_run_has_none():
+    by_ratio = make_schedule(Optimizer(warmup_ratio=0.25), 10)
+    by_steps = make_schedule(Optimizer(warmup_steps=2), 10)
+    np.testing.assert_array_equal([by_ratio(i) for i in range(11)], [by_steps(i) for i in range(11)])
+    assert float(make_schedule(Optimizer(warmup_ratio=0.1), 1)(0)) == pytest.approx(Optimizer().learning_rate)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():

@@ -59,7 +59,8 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
         console = Console(primary=primary)
         if home.moved_to:
             console.say(f"the earlier run was moved to {home.moved_to}")
-        if resume == "never" and (home.path / "config.json").exists():
+        home.forget_start()
+        if resume == "never" and home.begun:
             raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
         home.check_config(to_jsonable(run), ignore=MAY_CHANGE)
         if home.finished() is not None:

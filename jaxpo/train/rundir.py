@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,6 +68,19 @@ class RunDir:
     def metrics(self) -> Path:
         """The metrics file."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained here: until then a mistake in the configuration can simply be mended."""
+        logged = self.metrics.exists() and self.metrics.stat().st_size > 0
+        return logged or any(self.path.glob("stages/*/checkpoints/*")) or any(self.path.glob("stages/*/model/*"))
+
+    def forget_start(self) -> None:
+        """Remove what a start left that ended before its first step: all of it follows from the configuration."""
+        if self.primary and not self.begun:
+            for name in ("config.json", "data.json", "summary.json", "samples.json", "data_counts.json"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
 
     def check_config(self, config: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> None:
         """Store the resolved configuration, or compare it with the stored one.

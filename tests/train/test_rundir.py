@@ -149,3 +149,22 @@ def test_failed_write_keeps_the_old_content(tmp_path):
     with pytest.raises(RunError, match=r"nowhere.*cannot be written"):
         write_json(tmp_path / "nowhere" / "a.json", {})
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_start_that_trained_nothing_binds_to_nothing(tmp_path):
+    with RunDir(tmp_path / "run") as home:
+        home.check_config({"a": 1})
+        (home.path / "tokenizer").mkdir()
+        (home.path / "summary.json").write_text("{}")
+    with RunDir(tmp_path / "run") as home:
+        assert not home.begun
+        home.forget_start()
+        home.check_config({"a": 2})
+        assert not (home.path / "tokenizer").exists()
+        assert not (home.path / "summary.json").exists()
+        home.metrics.write_text('{"stage": "sft", "step": 1}\n')
+    with RunDir(tmp_path / "run") as home:
+        assert home.begun
+        home.forget_start()
+        with pytest.raises(RunError, match="a: 2 -> 3"):
+            home.check_config({"a": 3})

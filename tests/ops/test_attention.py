@@ -147,9 +147,9 @@ def _work(closed):
         ]
         times = eqn.params.get("length", 1)
         if eqn.primitive.name == "scan":
-            consts = eqn.params["num_consts"]
-            sizes = [v.aval.size for v in eqn.invars[consts : consts + eqn.params["num_carry"]]]
-            carry = max([carry, *sizes])
+            # A carry keeps its shape from body to loop, a stacked output gains an axis; in every version of jax.
+            outs = zip(eqn.outvars, inner[0].outvars, strict=True)
+            carry = max([carry, *(out.aval.size for out, body in outs if out.aval.shape == body.aval.shape)])
         for jaxpr in inner:
             f, c = _work(jaxpr)
             flops, carry = flops + times * f, max(carry, c)

@@ -99,7 +99,8 @@ def test_every_section_is_there(report: tuple[str, Structure, str]) -> None:
             "sft 9,120 9,017 311",
         ),
         *(
-            "128 resolved values",
+            "resolved values",
+            "sft.optimizer.weight_decay",
             "preference.optimizer.learning_rate 0.0003",
             "platform.jax 0.10.2",
             "corpus.hash 9f3ac1d2",

@@ -7,6 +7,7 @@ A batch's logits `[R, S, V]` are the largest array of a training step by far (8 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,10 +68,7 @@ def map_vocab(
 
 
 def _batch_devices(mesh: Mesh) -> int:
-    size = 1
-    for axis in BATCH_AXES:
-        size *= mesh.shape[axis]
-    return size
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def _logits(weight: Array, hidden: Array) -> Array:

@@ -21,7 +21,7 @@ from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import CheckpointError, RunError
 from jaxpo.merge.soup import effective_weights, soup
 from jaxpo.models.spec import init_params
-from jaxpo.sharding import make_mesh, param_shardings, use_mesh
+from jaxpo.sharding import AXES, BATCH_AXES, make_mesh, param_shardings, use_mesh
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, make_scorer
 from jaxpo.stages.finish import INITIAL, Results
 from jaxpo.stages.model_io import has_model, load_model, save_model, tables_for
@@ -66,9 +66,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
         if home.finished() is not None:
             console.say(home.finished_message())
             return 0
-        mesh = make_mesh(
-            {axis: getattr(run.mesh, axis) for axis in ("replica", "fsdp", "expert", "sequence", "tensor")}
-        )
+        mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
         rules = dict(run.mesh.rules)
         with (
             use_mesh(mesh, rules),
@@ -195,7 +193,7 @@ class Runner:
         return state.params
 
     def _loader(self, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:
-        devices = self.mesh.shape["replica"] * self.mesh.shape["fsdp"] * self.mesh.shape["expert"]
+        devices = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
         return Loader(
             dataset,
             stage.data,

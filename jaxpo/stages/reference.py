@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpo.checkpoint.fingerprint import leaf_fingerprints
+from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.data.batch import Batch
 from jaxpo.data.loader import Loader
 from jaxpo.data.ragged import RaggedColumn
@@ -81,7 +81,7 @@ def _check(batch: Batch, logps: Callable[[Batch], np.ndarray], column: RaggedCol
 
 
 def _key(scorer: Scorer, model: Tree, loader: Loader) -> str:
-    parts = [loader.dataset.hash, scorer.dtype, *(f"{k}={v}" for k, v in sorted(leaf_fingerprints(model).items()))]
+    parts = (loader.dataset.hash, scorer.dtype, fingerprint(model))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

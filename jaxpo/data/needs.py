@@ -15,10 +15,14 @@ class Needs:
       columns: per-example columns ("margin", "annotator", "scores", "label", ...).
       reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
         itself, because a term runs over the vocabulary of both models: cannot be cached).
-      extra: names of extra parameter groups under `params` ("value").
+      extra: names of extra parameter groups under `params` ("value", "mask", ...).
+      labels: per-token labels of the supervised tokens, int32, 0 = none: "phrase", "step", "item", "keyword".
+      optional_roles: segment roles that an example may lack.
     """
 
     roles: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     reference: Literal["none", "logps", "vocab"] = "none"
     extra: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    optional_roles: tuple[str, ...] = ()

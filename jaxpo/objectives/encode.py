@@ -7,6 +7,7 @@ objective.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
 from jaxpo.losses import vocab
+from jaxpo.models.lfm2.blocks import Tap
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
 from jaxpo.ops.head import map_vocab
@@ -30,11 +32,14 @@ class TokenStats(NamedTuple):
       logps: log p(token s | earlier tokens of its segment), nats.
       entropy: of the predictive distribution, nats; carries no gradient.
       correct: 1 where the token is the argmax; carries no gradient.
+      collision: log sum_v pi(v)^2, the log-probability that two draws agree; carries no gradient; an empty tuple unless
+        asked for.
     """
 
     logps: Float[Array, "R S"]
     entropy: Float[Array, "R S"]
     correct: Float[Array, "R S"]
+    collision: Float[Array, "R S"] | tuple[()] = ()
 
 
 def has_predecessor(batch: Batch) -> Bool[Array, "R S"]:
@@ -59,9 +64,18 @@ def _stats(logits: Array, targets: Array) -> TokenStats:
     return TokenStats(vocab.log_prob(logits, targets), vocab.entropy(frozen), vocab.is_argmax(frozen, targets))
 
 
-def _stats_and_kl(policy: Array, reference: Array, targets: Array) -> tuple[TokenStats, Array, Array]:
-    kl = vocab.kl_divergence(reference, policy)
-    return _stats(policy, targets), vocab.log_prob(reference, targets), kl
+def _stats_and_collision(logits: Array, targets: Array) -> TokenStats:
+    return _stats(logits, targets)._replace(collision=vocab.log_collision(jax.lax.stop_gradient(logits)))
+
+
+def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[TokenStats, Array, Array]]:
+    stats = _stats_and_collision if collision else _stats
+
+    def term(policy: Array, reference: Array, targets: Array) -> tuple[TokenStats, Array, Array]:
+        kl = vocab.kl_divergence(reference, policy)
+        return stats(policy, targets), vocab.log_prob(reference, targets), kl
+
+    return term
 
 
 @dataclass(frozen=True)
@@ -83,37 +97,55 @@ class Scorer:
 
     def hidden(self, params: Tree, batch: Batch) -> Float[Array, "R S D"]:
         """Final hidden states (after the last norm)."""
-        hidden, _ = forward(
+        return self._forward(params, batch, None)[0]
+
+    def _forward(self, params: Tree, batch: Batch, tap: Tap | None) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+        return forward(
             params,
             batch.tokens,
             batch.segment_ids,
             batch.positions,
             config=self.config,
             dtype=jnp.dtype(self.dtype),
+            tap=tap,
             max_segment=batch.max_segment,
             remat=self.remat,
             attention=self.attention,
         )
-        return hidden
 
-    def token_stats(self, params: Tree, batch: Batch) -> TokenStats:
-        """Log-prob, entropy and argmax accuracy of every token."""
-        streams = ((unembedding(params), self.hidden(params, batch)),)
-        stats = map_vocab(_stats, streams, next_tokens(batch), chunk=self.head_chunk)
-        return TokenStats(*(to_targets(x, batch) for x in stats))
+    def taps(self, params: Tree, batch: Batch, tap: Tap) -> dict[str, Array]:
+        """What `tap(name, x)` made of the network's activations, by name; no head is run."""
+        _, aux = self._forward(params, batch, tap)
+        return aux["taps"]
+
+    def token_stats(
+        self, params: Tree, batch: Batch, hidden: Float[Array, "R S D"] | None = None, *, collision: bool = False
+    ) -> TokenStats:
+        """Log-prob, entropy and argmax accuracy of every token; `hidden` when it has been computed already."""
+        hidden = self.hidden(params, batch) if hidden is None else hidden
+        term = _stats_and_collision if collision else _stats
+        stats = map_vocab(term, ((unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
+        return jax.tree.map(lambda x: to_targets(x, batch), stats)
 
     def logps(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
         """Log-prob of every token, alone: cheaper than `token_stats` where only these are wanted."""
         streams = ((unembedding(params), self.hidden(params, batch)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
-    def token_stats_and_kl(self, params: Tree, reference: Tree, batch: Batch) -> tuple[TokenStats, Array, Array]:
+    def token_stats_and_kl(
+        self,
+        params: Tree,
+        reference: Tree,
+        batch: Batch,
+        hidden: Float[Array, "R S D"] | None = None,
+        *,
+        collision: bool = False,
+    ) -> tuple[TokenStats, Array, Array]:
         """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference."""
         frozen = jax.lax.stop_gradient(reference)
         streams = (
-            (unembedding(params), self.hidden(params, batch)),
+            (unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
             (unembedding(frozen), jax.lax.stop_gradient(self.hidden(frozen, batch))),
         )
-        stats, ref_logps, kl = map_vocab(_stats_and_kl, streams, next_tokens(batch), chunk=self.head_chunk)
-        stats = TokenStats(*(to_targets(x, batch) for x in stats))
-        return stats, to_targets(ref_logps, batch), to_targets(kl, batch)
+        found = map_vocab(_stats_and_kl(collision), streams, next_tokens(batch), chunk=self.head_chunk)
+        return jax.tree.map(lambda x: to_targets(x, batch), found)

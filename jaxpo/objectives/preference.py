@@ -6,7 +6,6 @@ A pairwise method is one call of a pure loss on a `Pair`; counting, encoding, di
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
@@ -14,11 +13,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
-from jaxpo.objectives.base import Counts, Mean, Objective, Out, keep_carry, masked_mean, no_carry
-from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.preference_features import Side, Tokens, lengths, score, side
+from jaxpo.objectives.base import Counts, Mean, masked_mean
+from jaxpo.objectives.preference_features import Scores, Shape, Side, Tokens, Wanted, lengths, side
 
-Tree = Any
+SIDES = ("chosen", "rejected")
 Terms = Array | Mapping[str, Array]
 """Unreduced losses `[N]`: divided by the number of pairs, or, in a mapping, by the count each is named after."""
 
@@ -31,12 +29,16 @@ class Pair:
       chosen, rejected: the two sides.
       present: `[N]` False where there is no pair; such entries must not count.
       columns: the batch's per-example columns.
+      others: further roles by name ("gold", "rationale"); length 0 where an example lacks one.
+      extra: what the method's `encode_extra` made.
     """
 
     chosen: Side
     rejected: Side
     present: Bool[Array, "N"]
     columns: dict[str, Array]
+    others: dict[str, Side] = struct.field(default_factory=dict)
+    extra: dict[str, Array] = struct.field(default_factory=dict)
 
     @property
     def logps(self) -> tuple[Array, Array, Array, Array]:
@@ -62,9 +64,9 @@ class Pair:
 
     @property
     def tokens(self) -> tuple[Tokens, Tokens]:
-        """The per-token rows of both sides, for objectives built with `tokens=True`."""
+        """The per-token rows of both sides, for methods that set `TOKENS = True`."""
         if isinstance(self.chosen.tokens, tuple) or isinstance(self.rejected.tokens, tuple):
-            raise ValueError("this objective was built without tokens=True")
+            raise ValueError("the method does not set TOKENS = True")
         return self.chosen.tokens, self.rejected.tokens
 
     @property
@@ -72,6 +74,19 @@ class Pair:
         """Per-token `P_w, P_l, R_w, R_l`, each `[N, T]`."""
         chosen, rejected = self.tokens
         return chosen.logps, rejected.logps, chosen.ref_logps, rejected.ref_logps
+
+    @property
+    def token_kls(self) -> tuple[Array, Array]:
+        """KL(reference || policy) at every token of both sides, `[N, T]`, for methods with `reference="vocab"`."""
+        chosen, rejected = self.tokens
+        if isinstance(chosen.kl, tuple) or isinstance(rejected.kl, tuple):
+            raise ValueError('KLs exist only for methods with Needs(reference="vocab")')
+        return chosen.kl, rejected.kl
+
+    def labels(self, name: str) -> tuple[Array, Array]:
+        """Per-token labels of both sides, int32 `[N, T]`, for methods with `Needs(labels=(name,))`."""
+        chosen, rejected = self.tokens
+        return chosen.labels[name], rejected.labels[name]
 
     @property
     def token_masks(self) -> tuple[Array, Array]:
@@ -87,68 +102,18 @@ class Pair:
 Reward = Callable[[Side], Array]
 
 
-def implicit_reward(beta: float) -> Reward:
-    """`beta (P - R)`; `beta P` for methods without a reference. What TRL logs as rewards."""
-    return lambda s: beta * s.log_ratio
+def pair_features(scores: Scores, batch: Batch, want: Wanted, extra: dict[str, Array]) -> Pair:
+    """Gather both sides, and every further role that the method names."""
+    chosen, rejected = (side(scores, batch, role, want) for role in ("chosen", "rejected"))
+    others = {role: side(scores, batch, role, want) for role in other_roles(want.needs, batch)}
+    present = pair_present(batch, chosen.length, rejected.length)
+    return Pair(chosen, rejected, present, dict(batch.per_example), others, extra)
 
 
-def pairwise(
-    name: str,
-    scorer: Scorer,
-    loss: Callable[[Pair], Terms],
-    *,
-    needs: Needs,
-    cached_reference: bool,
-    reward: Reward,
-    tokens: bool = False,
-    coupled: bool = False,
-    metrics: Callable[[Pair], dict[str, Mean]] | None = None,
-) -> Objective:
-    """An objective from a loss on pairs.
-
-        step loss = sum_n L_n / pairs of the step    (or each named term over the count of its name)
-
-    Args:
-      name: of the method.
-      scorer: how the networks are run.
-      loss: pair -> `[N]`, or count name -> `[N]`; 0 where the pair is absent.
-      needs: of the method.
-      cached_reference: reference log-probs come with the batch instead of from `frozen["reference"]`.
-      reward: side -> `[N]`, for the metrics alone.
-      tokens: give the sides their per-token rows.
-      coupled: the loss mixes pairs.
-      metrics: more of them.
-    """
-
-    def evaluate(pair: Pair, batch: Batch, carry: Tree, counts: Counts) -> Out:
-        more = metrics(pair) if metrics is not None else {}
-        return Out(reduce_terms(loss(pair), counts), pair_metrics(pair, reward) | more, {})
-
-    return stateful_pairwise(
-        name, scorer, evaluate, needs=needs, cached_reference=cached_reference, tokens=tokens, coupled=coupled
-    )
-
-
-def stateful_pairwise(
-    name: str,
-    scorer: Scorer,
-    loss: Callable[[Pair, Batch, Tree, Counts], Out],
-    *,
-    needs: Needs,
-    cached_reference: bool,
-    tokens: bool = False,
-    coupled: bool = False,
-    init_carry: Callable[[], Tree] = no_carry,
-    after: Callable[[Tree, Tree], Tree] = keep_carry,
-) -> Objective:
-    """As `pairwise`, for methods that carry state: `loss` builds the `Out` (see `reduce_terms`, `pair_metrics`)."""
-
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array) -> Pair:
-        scores = score(scorer, params, frozen, batch, needs, cached_reference)
-        chosen, rejected = (side(scores, batch, role, tokens=tokens) for role in ("chosen", "rejected"))
-        return Pair(chosen, rejected, pair_present(batch, chosen.length, rejected.length), dict(batch.per_example))
-
-    return Objective(name, pair_counts, encode, loss, after, init_carry, needs, coupled)
+def other_roles(needs: Needs, batch: Batch) -> tuple[str, ...]:
+    """Roles beyond the two sides: the required ones, and the optional ones that the data set has."""
+    optional = tuple(role for role in needs.optional_roles if role in batch.roles)
+    return tuple(role for role in needs.roles if role not in SIDES) + optional
 
 
 def pair_present(batch: Batch, chosen_length: Array, rejected_length: Array) -> Bool[Array, "N"]:
@@ -157,14 +122,18 @@ def pair_present(batch: Batch, chosen_length: Array, rejected_length: Array) -> 
     return batch.present & both & (chosen_length + rejected_length > 0)
 
 
-def pair_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Denominators of the step: pairs, and supervised tokens of the chosen responses."""
+def pair_counts(batch: Batch, needs: Needs | None = None) -> dict[str, Float[Array, ""]]:
+    """Denominators of the step: pairs, supervised tokens of the chosen side, rows and tokens of further roles."""
     chosen, rejected = lengths(batch, "chosen"), lengths(batch, "rejected")
     present = pair_present(batch, chosen, rejected)
-    return {
+    counts = {
         "pairs": jnp.sum(present.astype(jnp.float32)),
         "chosen_tokens": jnp.sum(jnp.where(present, chosen, 0.0)),
     }
+    for role in other_roles(needs, batch) if needs else ():
+        length = jnp.where(present, lengths(batch, role), 0.0)
+        counts |= {f"{role}s": jnp.sum((length > 0).astype(jnp.float32)), f"{role}_tokens": jnp.sum(length)}
+    return counts
 
 
 def reduce_terms(terms: Terms, counts: Counts) -> Float[Array, ""]:
@@ -173,6 +142,19 @@ def reduce_terms(terms: Terms, counts: Counts) -> Float[Array, ""]:
     return sum(
         (jnp.sum(x) / jnp.maximum(counts[name], 1.0) for name, x in named.items()), start=jnp.zeros((), jnp.float32)
     )
+
+
+def weighted(pair: Pair, terms: Terms) -> Terms:
+    """The terms times each pair's WPO weight, where the networks were asked for what it needs."""
+    chosen, rejected = pair.chosen, pair.rejected
+    if isinstance(chosen.collision, tuple) or isinstance(rejected.collision, tuple):
+        return terms
+    from jaxpo.losses.wpo import wpo_weight
+
+    weight = wpo_weight(
+        chosen.logps, rejected.logps, chosen.collision, rejected.collision, chosen.length, rejected.length
+    )
+    return {name: weight * x for name, x in terms.items()} if isinstance(terms, Mapping) else weight * terms
 
 
 def pair_metrics(pair: Pair, reward: Reward) -> dict[str, Mean]:
@@ -206,3 +188,6 @@ def per_supervised_token(field: str, present: Bool[Array, "N ..."], *sides: Side
         return jnp.sum(jnp.stack([jnp.sum(jnp.where(present, getattr(s, name), 0.0)) for s in sides]))
 
     return Mean(total(field), total("length"))
+
+
+PAIR_SHAPE = Shape(pair_features, pair_counts, pair_metrics)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
@@ -12,11 +10,8 @@ from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
 from jaxpo.losses import label_pairs
 from jaxpo.objectives.base import Mean, masked_mean
-from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.preference import Reward, per_supervised_token
-from jaxpo.objectives.preference_features import Side, lengths, score, side
-
-Tree = Any
+from jaxpo.objectives.preference_features import Scores, Shape, Side, Wanted, lengths, side
 
 
 @struct.dataclass
@@ -28,22 +23,21 @@ class Ranked:
       labels: `[N, K]` scores of the responses, larger is better.
       present: `[N, K]` False where the list has no such response.
       columns: the batch's per-example columns.
+      extra: what the method's `encode_extra` made.
     """
 
     candidates: Side
     labels: Float[Array, "N K"]
     present: Bool[Array, "N K"]
     columns: dict[str, Array]
+    extra: dict[str, Array] = struct.field(default_factory=dict)
 
 
-def encode_lists(
-    scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, needs: Needs, cached_reference: bool
-) -> Ranked:
-    """Run the networks and gather the candidates."""
-    scores = score(scorer, params, frozen, batch, needs, cached_reference)
-    candidates = side(scores, batch, "candidate")
+def list_features(scores: Scores, batch: Batch, want: Wanted, extra: dict[str, Array]) -> Ranked:
+    """Gather the candidates."""
+    candidates = side(scores, batch, "candidate", want)
     present = candidates_present(batch, candidates.length)
-    return Ranked(candidates, batch.per_example["scores"], present, dict(batch.per_example))
+    return Ranked(candidates, batch.per_example["scores"], present, dict(batch.per_example), extra)
 
 
 def candidates_present(batch: Batch, length: Array) -> Bool[Array, "N K"]:
@@ -51,7 +45,7 @@ def candidates_present(batch: Batch, length: Array) -> Bool[Array, "N K"]:
     return batch.present[:, None] & (batch.roles["candidate"] >= 0) & (length > 0)
 
 
-def list_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
+def list_counts(batch: Batch, needs: Needs) -> dict[str, Float[Array, ""]]:
     """Denominators of the step: lists, and pairs of responses whose labels differ."""
     present = candidates_present(batch, lengths(batch, "candidate"))
     return {
@@ -82,3 +76,6 @@ def list_metrics(x: Ranked, reward: Reward) -> dict[str, Mean]:
         "entropy": per_supervised_token("entropy", x.present, x.candidates),
         "mean_token_accuracy": per_supervised_token("correct", x.present, x.candidates),
     }
+
+
+LIST_SHAPE = Shape(list_features, list_counts, list_metrics)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
@@ -11,11 +9,8 @@ from jaxtyping import Array, Bool, Float
 from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
 from jaxpo.objectives.base import Mean, masked_mean
-from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.preference import Reward, per_supervised_token
-from jaxpo.objectives.preference_features import Side, lengths, score, side
-
-Tree = Any
+from jaxpo.objectives.preference_features import Scores, Shape, Side, Wanted, lengths, side
 
 
 @struct.dataclass
@@ -27,22 +22,25 @@ class Unpaired:
       good: `[N]` its label.
       present: `[N]` False where there is no row.
       columns: the batch's per-example columns.
+      kl: another row's response under this row's prompt, for KTO; else an empty tuple.
+      extra: what the method's `encode_extra` made.
     """
 
     completion: Side
     good: Bool[Array, "N"]
     present: Bool[Array, "N"]
     columns: dict[str, Array]
+    kl: Side | tuple[()] = ()
+    extra: dict[str, Array] = struct.field(default_factory=dict)
 
 
-def encode_unpaired(
-    scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, needs: Needs, cached_reference: bool
-) -> Unpaired:
-    """Run the networks and gather the completions."""
-    scores = score(scorer, params, frozen, batch, needs, cached_reference)
-    completion = side(scores, batch, "completion")
+def unpaired_features(scores: Scores, batch: Batch, want: Wanted, extra: dict[str, Array]) -> Unpaired:
+    """Gather the completions, and the mismatched ones where the method asks for them."""
+    completion = side(scores, batch, "completion", want)
+    present = unpaired_present(batch, completion.length)
+    mismatched = side(scores, batch, "kl", want) if "kl" in want.needs.roles else ()
     good = batch.per_example["label"] > 0
-    return Unpaired(completion, good, unpaired_present(batch, completion.length), dict(batch.per_example))
+    return Unpaired(completion, good, present, dict(batch.per_example), mismatched, extra)
 
 
 def unpaired_present(batch: Batch, length: Array) -> Bool[Array, "N"]:
@@ -50,7 +48,7 @@ def unpaired_present(batch: Batch, length: Array) -> Bool[Array, "N"]:
     return batch.present & (batch.roles["completion"] >= 0) & (length > 0)
 
 
-def unpaired_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
+def unpaired_counts(batch: Batch, needs: Needs) -> dict[str, Float[Array, ""]]:
     """Denominators of the step: rows, and rows of each label."""
     present = unpaired_present(batch, lengths(batch, "completion"))
     good = batch.per_example["label"] > 0
@@ -76,3 +74,6 @@ def unpaired_metrics(x: Unpaired, reward: Reward) -> dict[str, Mean]:
         "entropy": per_supervised_token("entropy", x.present, x.completion),
         "mean_token_accuracy": per_supervised_token("correct", x.present, x.completion),
     }
+
+
+UNPAIRED_SHAPE = Shape(unpaired_features, unpaired_counts, unpaired_metrics)

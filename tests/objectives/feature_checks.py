@@ -18,14 +18,19 @@ LENGTHS = (4, 2, 5, 3, 1, 6, 2, 4)  # supervised tokens of the segments, in the 
 class ArrayScorer(NamedTuple):
     """Stands for a network: `params` hold the per-token results themselves, `[R, S]`."""
 
-    def token_stats(self, params, batch):
-        return TokenStats(params["logps"], params["entropy"], params["correct"])
+    def token_stats(self, params, batch, hidden=None, *, collision=False):
+        stats = TokenStats(params["logps"], params["entropy"], params["correct"])
+        return stats._replace(collision=params["collision"]) if collision else stats
 
     def logps(self, params, batch):
         return params["logps"]
 
-    def token_stats_and_kl(self, params, reference, batch):
-        return self.token_stats(params, batch), jax.lax.stop_gradient(reference["logps"]), params["kl"]
+    def token_stats_and_kl(self, params, reference, batch, hidden=None, *, collision=False):
+        return (
+            self.token_stats(params, batch, collision=collision),
+            jax.lax.stop_gradient(reference["logps"]),
+            params["kl"],
+        )
 
     def hidden(self, params, batch):
         return params["hidden"]
@@ -42,6 +47,7 @@ def segments(count, seed=0):
             "entropy": rng.gamma(2.0, 1.0, q + n),
             "correct": (rng.random(q + n) < 0.5).astype(float),
             "kl": rng.gamma(1.0, 0.3, q + n),
+            "collision": -rng.gamma(1.0, 1.0, q + n),
             "ref_logps": -rng.gamma(2.0, 1.0, q + n),
             "hidden": rng.normal(size=(q + n, 3)),
         }
@@ -62,7 +68,10 @@ def lay_out(examples, roles, columns, *, per_row=1, order=None):
     rows, n = block_rows * len(examples), len(examples)
     seg, pos = np.zeros((rows, s), np.int32), np.zeros((rows, s), np.int32)
     masks = {k: np.zeros((rows, s), bool) for k in ("completion", "prompt")}
-    values = {k: np.full((rows, s), np.nan, np.float32) for k in ("logps", "entropy", "correct", "kl", "ref_logps")}
+    values = {
+        k: np.full((rows, s), np.nan, np.float32)
+        for k in ("logps", "entropy", "correct", "kl", "collision", "ref_logps")
+    }
     values["hidden"] = np.full((rows, s, 3), np.nan, np.float32)
     index = {k: np.full((n, *np.shape(v)), -1, np.int32) for k, v in roles.items()}
     for e, example in enumerate(examples):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.needs import Needs
@@ -17,10 +17,13 @@ from jaxpo.errors import ConfigError
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Mean, Objective
+    from jaxpo.data.batch import Batch
+    from jaxpo.models.lfm2.config import LFM2Config
+    from jaxpo.models.spec import Table
+    from jaxpo.objectives.base import Counts, Metric, Objective, Out
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference import Pair, Terms
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.preference import Terms
+    from jaxpo.objectives.preference_features import Scores, Shape, Side
 
 PAIRS = Needs(roles=("chosen", "rejected"))
 PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), reference="logps")
@@ -42,11 +45,29 @@ class Info:
 
     name: str
     function: str
-    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model"]
+    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft"]
     paper: str
     arxiv: str
     certainty: str
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a stage uses a method.
+
+    Attributes:
+      cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
+      use_weighting: weight each pair by how likely the policy is to write it (WPO).
+      diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
+    """
+
+    cached_reference: bool = False
+    use_weighting: bool = False
+    diagnostics: tuple[str, ...] = ()
+
+
+DIAGNOSTIC_NAMES = ("ranking_accuracy", "likelihood")
 
 
 def number(
@@ -64,28 +85,60 @@ class Method(ABC):
     NEEDS: ClassVar[Needs]
 
     @abstractmethod
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+    def objective(self, scorer: Scorer, options: Options) -> Objective:
         """Compose the objective; hyper-parameters are in range."""
 
-    def build(self, scorer: Scorer, *, cached_reference: bool) -> Objective:
+    def build(
+        self,
+        scorer: Scorer,
+        *,
+        cached_reference: bool,
+        use_weighting: bool = False,
+        diagnostics: tuple[str, ...] = (),
+    ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
           cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
+          use_weighting, diagnostics: see `Options`.
 
         Raises:
-          ConfigError: a hyper-parameter out of range, or a cache that cannot serve this method.
+          ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
-        problems = self.problems()
-        if cached_reference and self.NEEDS.reference == "vocab":
-            problems.append(
-                f"{self.INFO.name}: precompute_ref_log_probs cannot be used, because the loss compares the two models' "
-                "whole distributions and not one log-prob per token; set precompute_ref_log_probs to False."
-            )
+        options = Options(cached_reference, use_weighting, tuple(diagnostics))
+        problems = self.problems() + self.option_problems(options)
         if problems:
             raise ConfigError(problems)
-        return self.objective(scorer, cached_reference)
+        return self.objective(scorer, options)
+
+    def option_problems(self, options: Options) -> list[str]:
+        """Why this method cannot have these options, one sentence each; empty if it can."""
+        name, found = self.INFO.name, []
+        if options.cached_reference and self.NEEDS.reference == "vocab":
+            found.append(
+                f"{name}: precompute_ref_log_probs cannot be used, because the loss compares the two models' "
+                "whole distributions and not one log-prob per token; set precompute_ref_log_probs to False."
+            )
+        on_pairs = isinstance(self, PairMethod)
+        if options.diagnostics and not on_pairs:
+            found.append(f"{name}: diagnostics ({', '.join(options.diagnostics)}) read pairs; leave them empty.")
+        unknown = [d for d in options.diagnostics if d not in DIAGNOSTIC_NAMES]
+        if unknown:
+            found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {', '.join(DIAGNOSTIC_NAMES)}.")
+        plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate
+        if options.use_weighting and not plain:
+            found.append(
+                f"{name}: use_weighting (WPO) multiplies the loss of each pair, which this method does not have; "
+                "set use_weighting to False."
+            )
+        return found
+
+    def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
+        """Parameter tables of the groups in `NEEDS.extra`."""
+        from jaxpo.models.heads import EXTRA_TABLES
+
+        return {name: EXTRA_TABLES[name](config) for name in self.NEEDS.extra}
 
     def problems(self) -> list[str]:
         """Fields out of range, one sentence each; empty if there are none."""
@@ -108,43 +161,138 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class PairMethod(Method):
-    """A method that is one loss on pairs: subclasses give the hyper-parameters, `INFO`, `NEEDS` and `loss`.
+class FeatureMethod(Method):
+    """A function of small feature arrays: subclasses give hyper-parameters, `INFO`, `NEEDS`, and `loss` or `evaluate`.
 
     Attributes:
-      TOKENS: the pair's sides carry their per-token rows.
-      COUPLED: the loss mixes pairs; it then sees all pairs of a step at once.
+      TOKENS: the sides carry their per-token rows.
+      HIDDEN: `encode_extra` reads the policy's final hidden states.
+      COUPLED: the loss mixes examples; it then sees all examples of a step at once.
+      METRICS: names of the metrics beyond TRL's common ones.
     """
 
     TOKENS: ClassVar[bool] = False
+    HIDDEN: ClassVar[bool] = False
     COUPLED: ClassVar[bool] = False
+    METRICS: ClassVar[tuple[str, ...]] = ()
+
+    def loss(self, features: Any) -> Terms:
+        """Unreduced loss `[N]`, or a mapping from the name of a count to the term it divides."""
+        raise NotImplementedError(f"{type(self).__name__} gives neither `loss` nor, with carried state, `evaluate`")
 
     @abstractmethod
-    def loss(self, pair: Pair) -> Terms:
-        """Unreduced loss `[N]`, or a mapping from the name of a count to the term it divides."""
+    def shape(self) -> Shape:
+        """How features of this method's family are gathered, counted and reported."""
 
     def reward(self, side: Side) -> Array:
         """`beta (P - R)`, which is `beta P` without a reference: what TRL logs as rewards. For the metrics alone."""
         return getattr(self, "beta", 1.0) * side.log_ratio
 
-    def metrics(self, pair: Pair) -> dict[str, Mean]:
-        """Metrics beyond TRL's common ones."""
+    def metrics(self, features: Any) -> dict[str, Metric]:
+        """The metrics named in METRICS."""
         return {}
 
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
-        from jaxpo.objectives.preference import pairwise
+    def encode_extra(
+        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array
+    ) -> dict[str, Array]:
+        """Further features with the example axis N first; they arrive as `features.extra`."""
+        return {}
 
-        return pairwise(
-            self.INFO.name,
-            scorer,
-            self.loss,
+    def init_carry(self) -> Any:
+        """State that the method carries between steps, before the first."""
+        return {}
+
+    def after(self, carry: Any, stats: Any) -> Any:
+        """The carried state after a step, from the step's summed `Out.stats`."""
+        return carry
+
+    def evaluate(self, features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:
+        """Loss terms over their counts, metrics, and statistics for `after`."""
+        from jaxpo.objectives.base import Out
+
+        return Out(self.reduce(features, self.loss(features), counts), self.all_metrics(features), {})
+
+    def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
+        """Sum of the terms over their denominators."""
+        from jaxpo.objectives.preference import reduce_terms
+
+        return reduce_terms(terms, counts)
+
+    def all_metrics(self, features: Any) -> dict[str, Metric]:
+        """TRL's common metrics of the family, and the method's own."""
+        return self.shape().metrics(features, self.reward) | self.metrics(features)
+
+    def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
+        """The metrics of the diagnostics that the stage switched on."""
+        if not names:
+            return {}
+        from jaxpo.objectives.diagnostics import DIAGNOSTICS
+
+        beta = getattr(self, "beta", 1.0)
+        return {k: v for name in names for k, v in DIAGNOSTICS[name].measure(features, beta).items()}
+
+    def objective(self, scorer: Scorer, options: Options) -> Objective:
+        from jaxpo.objectives.base import Objective
+        from jaxpo.objectives.preference_features import Wanted, score
+
+        shape = self.shape()
+        want = Wanted(self.NEEDS, options.cached_reference, self.TOKENS, self.HIDDEN, options.use_weighting)
+
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array) -> Any:
+            scores = score(scorer, params, frozen, batch, want)
+            extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
+            return shape.features(scores, batch, want, extra)
+
+        def loss(features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:
+            out = self.evaluate(features, batch, carry, counts)
+            return replace(out, metrics=out.metrics | self.diagnose(features, options.diagnostics))
+
+        return Objective(
+            name=self.INFO.name,
+            counts=lambda batch: shape.counts(batch, self.NEEDS),
+            encode=encode,
+            loss=loss,
+            after=self.after,
+            init_carry=self.init_carry,
             needs=self.NEEDS,
-            cached_reference=cached_reference,
-            reward=self.reward,
-            tokens=self.TOKENS,
             coupled=self.COUPLED,
-            metrics=self.metrics,
         )
+
+
+@dataclass(frozen=True)
+class PairMethod(FeatureMethod):
+    """A method on pairs: `loss` reads a `Pair`; counts are "pairs", "chosen_tokens", and "ROLEs" and "ROLE_tokens"."""
+
+    def shape(self) -> Shape:
+        from jaxpo.objectives.preference import PAIR_SHAPE
+
+        return PAIR_SHAPE
+
+    def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
+        """Each pair's terms times its WPO weight, if any, over their denominators."""
+        from jaxpo.objectives.preference import reduce_terms, weighted
+
+        return reduce_terms(weighted(features, terms), counts)
+
+
+@dataclass(frozen=True)
+class ListMethod(FeatureMethod):
+    """A method on lists of scored responses: `loss` reads a `Ranked`; counts are "lists" and "pairs" (of labels)."""
+
+    def shape(self) -> Shape:
+        from jaxpo.objectives.preference_lists import LIST_SHAPE
+
+        return LIST_SHAPE
+
+
+@dataclass(frozen=True)
+class UnpairedMethod(FeatureMethod):
+    """A method on single labelled responses: `loss` reads an `Unpaired`; counts are "rows", "chosen", "rejected"."""
+
+    def shape(self) -> Shape:
+        from jaxpo.objectives.preference_unpaired import UNPAIRED_SHAPE
+
+        return UNPAIRED_SHAPE
 
 
 def _range(limits: Mapping[str, float | None]) -> str:

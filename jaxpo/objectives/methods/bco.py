@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.data.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.base import Info, UnpairedMethod, number
 
 if TYPE_CHECKING:
-    from jax import Array
-
     from jaxpo.data.batch import Batch
-    from jaxpo.objectives.base import Counts, Objective, Out
-    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.base import Counts, Out
+    from jaxpo.objectives.preference_unpaired import Unpaired
 
 
 @dataclass(frozen=True)
-class BCO(Method):
+class BCO(UnpairedMethod):
     """Binary classifier of good and bad responses, its logit the implicit reward minus a running shift.
 
     Attributes:
@@ -40,33 +38,32 @@ class BCO(Method):
         certainty="paper: class-balanced moving average, momentum unpublished; TRL keeps one cumulative mean instead",
     )
     NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+    COUPLED = True
+    METRICS = ("delta",)
 
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+    def init_carry(self) -> Any:
+        from jaxpo.losses import init_bco_state
+
+        return init_bco_state()
+
+    def after(self, carry: Any, stats: Any) -> Any:
+        from jaxpo.losses import update_bco_shift
+
+        return update_bco_shift(carry, stats, momentum=self.momentum)
+
+    def evaluate(self, features: Unpaired, batch: Batch, carry: Any, counts: Counts) -> Out:
         import jax.numpy as jnp
 
-        from jaxpo.losses import bco, bco_shift, bco_stats, init_bco_state, update_bco_shift
-        from jaxpo.objectives.base import Mean, Objective, Out
-        from jaxpo.objectives.preference import implicit_reward, reduce_terms
-        from jaxpo.objectives.preference_unpaired import Unpaired, encode_unpaired, unpaired_counts, unpaired_metrics
+        from jaxpo.losses import bco, bco_shift, bco_stats
+        from jaxpo.objectives.base import Mean, Out
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array) -> Unpaired:
-            return encode_unpaired(scorer, params, frozen, batch, self.NEEDS, cached_reference)
-
-        def after(carry: Any, stats: Any) -> Any:
-            return update_bco_shift(carry, stats, momentum=self.momentum)
-
-        def loss(x: Unpaired, batch: Batch, carry: Any, counts: Counts) -> Out:
-            rows = (x.completion.logps, x.completion.ref_logps, x.good)
-            stats = bco_stats(*rows, beta=self.beta, where=x.present)
-            # The shift moves first, with this step's rewards, and the loss is taken at the new shift.
-            shift = bco_shift(after(carry, stats))
-            terms = bco(*rows, shift, beta=self.beta, where=x.present)
-            by_class = {"chosen": jnp.where(x.good, terms, 0.0), "rejected": jnp.where(x.good, 0.0, terms)}
-            metrics = unpaired_metrics(x, implicit_reward(self.beta)) | {"delta": Mean(shift, jnp.ones(()))}
-            return Out(
-                reduce_terms(by_class if self.reduction == "classes" else {"rows": terms}, counts), metrics, stats
-            )
-
-        return Objective(
-            self.INFO.name, unpaired_counts, encode, loss, after, init_bco_state, needs=self.NEEDS, coupled=True
-        )
+        x = features
+        rows = (x.completion.logps, x.completion.ref_logps, x.good)
+        stats = bco_stats(*rows, beta=self.beta, where=x.present)
+        # The shift moves first, with this step's rewards, and the loss is taken at the new shift.
+        shift = bco_shift(self.after(carry, stats))
+        terms = bco(*rows, shift, beta=self.beta, where=x.present)
+        by_class = {"chosen": jnp.where(x.good, terms, 0.0), "rejected": jnp.where(x.good, 0.0, terms)}
+        metrics = self.all_metrics(x) | {"delta": Mean(shift, jnp.ones(()))}
+        named = by_class if self.reduction == "classes" else {"rows": terms}
+        return Out(self.reduce(x, named, counts), metrics, stats)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.data.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.base import Info, Method, Options, number
 
 if TYPE_CHECKING:
     from jax import Array
@@ -48,7 +48,7 @@ class BradleyTerry(Method):
             )
         return found
 
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+    def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.losses import bradley_terry
         from jaxpo.objectives.reward import Rewards, reward_pairs
 

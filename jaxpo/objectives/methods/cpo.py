@@ -10,7 +10,7 @@ from jaxpo.objectives.methods.base import PAIRS, Info, PairMethod, number
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Mean
+    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.preference import Pair
 
 
@@ -38,6 +38,8 @@ class CPO(PairMethod):
     )
     NEEDS = PAIRS
 
+    METRICS = ("nll_loss",)
+
     def loss(self, pair: Pair) -> dict[str, Array]:
         from jaxpo.losses import cpo
 
@@ -50,7 +52,7 @@ class CPO(PairMethod):
         )
         return {"pairs": prefer, "chosen_tokens": nll}
 
-    def metrics(self, pair: Pair) -> dict[str, Mean]:
+    def metrics(self, pair: Pair) -> dict[str, Metric]:
         """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
         from jaxpo.objectives.preference import chosen_nll
 

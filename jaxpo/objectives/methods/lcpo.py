@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.objectives.methods.base import PAIRS, PAIRS_AND_REFERENCE, Info, Method, number
+from jaxpo.objectives.methods.base import PAIRS, PAIRS_AND_REFERENCE, Info, PairMethod, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.batch import Batch
-    from jaxpo.objectives.base import Counts, Objective, Out
-    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.base import Counts, Out
+    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.preference_features import Side
 
 
 @dataclass(frozen=True)
-class LCPO(Method):
+class LCPO(PairMethod):
     """A pair loss in both orders, weighted by the posterior probability that the label is right.
 
     Attributes:
@@ -48,6 +49,8 @@ class LCPO(Method):
     )
     NEEDS = PAIRS_AND_REFERENCE
 
+    METRICS = ("posterior",)
+
     def __post_init__(self) -> None:
         needs = PAIRS if self.base in ("simpo", "cpo") else PAIRS_AND_REFERENCE
         needs = replace(needs, columns=("annotator",)) if self.num_annotators > 1 else needs
@@ -67,39 +70,37 @@ class LCPO(Method):
             f"num_annotators to {high + 1}" + (" and number annotators from 0." if low < 0 else ".")
         ]
 
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+    def init_carry(self) -> Any:
         import jax.numpy as jnp
 
-        from jaxpo.losses import lcpo, lcpo_stats, update_reliability
+        return {"reliability": jnp.full((self.num_annotators,), self.eta, jnp.float32)}
+
+    def after(self, carry: Any, stats: Any) -> Any:
+        from jaxpo.losses import update_reliability
+
+        return {"reliability": update_reliability(carry["reliability"], stats, alpha=self.eta_momentum)}
+
+    def reward(self, side: Side) -> Array:
+        """`beta P / |y|` of the simpo base, else `beta (P - R)`."""
         from jaxpo.losses.numerics import per_token
+
+        return self.beta * per_token(side.logps, side.length) if self.base == "simpo" else super().reward(side)
+
+    def evaluate(self, features: Pair, batch: Batch, carry: Any, counts: Counts) -> Out:
+        import jax.numpy as jnp
+
+        from jaxpo.losses import lcpo, lcpo_stats
         from jaxpo.objectives.base import Out, masked_mean
-        from jaxpo.objectives.preference import Pair, implicit_reward, pair_metrics, reduce_terms, stateful_pairwise
-        from jaxpo.objectives.preference_features import Side
 
-        def reward(s: Side) -> Array:
-            return self.beta * per_token(s.logps, s.length) if self.base == "simpo" else implicit_reward(self.beta)(s)
-
-        def loss(p: Pair, batch: Batch, carry: Any, counts: Counts) -> Out:
-            who = p.columns["annotator"] if self.num_annotators > 1 else jnp.zeros(p.present.shape, jnp.int32)
-            # An annotator that does not exist gives NaN, which stops the run, instead of another one's reliability.
-            who = jnp.where(who < 0, self.num_annotators, who)
-            eta = carry["reliability"].at[who].get(mode="fill", fill_value=jnp.nan)
-            terms, posterior = lcpo(self.margin(p), eta, where=p.present)
-            stats = lcpo_stats(posterior, who, self.num_annotators, where=p.present)
-            metrics = pair_metrics(p, reward) | {"posterior": masked_mean(posterior, p.present)}
-            return Out(reduce_terms(terms, counts), metrics, stats)
-
-        return stateful_pairwise(
-            self.INFO.name,
-            scorer,
-            loss,
-            needs=self.NEEDS,
-            cached_reference=cached_reference,
-            init_carry=lambda: {"reliability": jnp.full((self.num_annotators,), self.eta, jnp.float32)},
-            after=lambda carry, stats: {
-                "reliability": update_reliability(carry["reliability"], stats, alpha=self.eta_momentum)
-            },
-        )
+        p = features
+        who = p.columns["annotator"] if self.num_annotators > 1 else jnp.zeros(p.present.shape, jnp.int32)
+        # An annotator that does not exist gives NaN, which stops the run, instead of another one's reliability.
+        who = jnp.where(who < 0, self.num_annotators, who)
+        eta = carry["reliability"].at[who].get(mode="fill", fill_value=jnp.nan)
+        terms, posterior = lcpo(self.margin(p), eta, where=p.present)
+        stats = lcpo_stats(posterior, who, self.num_annotators, where=p.present)
+        metrics = self.all_metrics(p) | {"posterior": masked_mean(posterior, p.present)}
+        return Out(self.reduce(p, terms, counts), metrics, stats)
 
     def margin(self, p: Any) -> Array:
         """The base loss in the flipped order minus that in the given order, `[N]`."""

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.data.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.base import Info, ListMethod, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jax import Array
 
-    from jaxpo.data.batch import Batch
-    from jaxpo.objectives.base import Counts, Objective, Out
-    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.preference_lists import Ranked
 
 
 @dataclass(frozen=True)
-class LiPO(Method):
+class LiPO(ListMethod):
     """Pairwise logistic loss over a list, each pair weighted by the change of DCG when its two responses swap.
 
     Attributes:
@@ -60,26 +58,17 @@ class LiPO(Method):
             "them in [0, 1]; rescale them to win probabilities, or set gain to False."
         ]
 
-    def objective(self, scorer: Scorer, cached_reference: bool) -> Objective:
+    def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import lipo
-        from jaxpo.objectives.base import Objective, Out
-        from jaxpo.objectives.preference import implicit_reward, reduce_terms
-        from jaxpo.objectives.preference_lists import Ranked, encode_lists, list_counts, list_metrics
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array) -> Ranked:
-            return encode_lists(scorer, params, frozen, batch, self.NEEDS, cached_reference)
-
-        def loss(x: Ranked, batch: Batch, carry: Any, counts: Counts) -> Out:
-            terms = lipo(
-                x.candidates.logps,
-                x.candidates.ref_logps,
-                x.labels,
-                x.present,
-                beta=self.beta,
-                gain=self.gain,
-                discount=self.discount,
-                log_base=self.log_base,
-            )
-            return Out(reduce_terms({self.reduction: terms}, counts), list_metrics(x, implicit_reward(self.beta)), {})
-
-        return Objective(self.INFO.name, list_counts, encode, loss, needs=self.NEEDS)
+        terms = lipo(
+            ranked.candidates.logps,
+            ranked.candidates.ref_logps,
+            ranked.labels,
+            ranked.present,
+            beta=self.beta,
+            gain=self.gain,
+            discount=self.discount,
+            log_base=self.log_base,
+        )
+        return {self.reduction: terms}

@@ -11,7 +11,7 @@ from jaxpo.objectives.methods.base import Info, PairMethod, number
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Mean
+    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.preference import Pair
 
 
@@ -37,12 +37,14 @@ class TDPO2(PairMethod):
     )
     NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab")
 
+    METRICS = ("kl/chosen", "kl/rejected")
+
     def loss(self, pair: Pair) -> Array:
         from jaxpo.losses import tdpo2
 
         return tdpo2(*pair.logps, *pair.kls, beta=self.beta, alpha=self.alpha, where=pair.present)
 
-    def metrics(self, pair: Pair) -> dict[str, Mean]:
+    def metrics(self, pair: Pair) -> dict[str, Metric]:
         """`kl/chosen`, `kl/rejected`: KL(reference || policy) summed over a response."""
         from jaxpo.objectives.base import masked_mean
 

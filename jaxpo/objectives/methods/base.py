@@ -67,7 +67,8 @@ class Options:
     diagnostics: tuple[str, ...] = ()
 
 
-DIAGNOSTIC_NAMES = ("ranking_accuracy", "likelihood")
+DIAGNOSTIC_METRICS: dict[str, tuple[str, ...]] = {"ranking_accuracy": (), "likelihood": ()}
+"""Name of a diagnostic -> the metrics it adds (measured in `jaxpo.objectives.diagnostics`)."""
 
 
 def number(
@@ -123,9 +124,10 @@ class Method(ABC):
         on_pairs = isinstance(self, PairMethod)
         if options.diagnostics and not on_pairs:
             found.append(f"{name}: diagnostics ({', '.join(options.diagnostics)}) read pairs; leave them empty.")
-        unknown = [d for d in options.diagnostics if d not in DIAGNOSTIC_NAMES]
+        unknown = [d for d in options.diagnostics if d not in DIAGNOSTIC_METRICS]
         if unknown:
-            found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {', '.join(DIAGNOSTIC_NAMES)}.")
+            known = ", ".join(DIAGNOSTIC_METRICS)
+            found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {known}.")
         plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate
         if options.use_weighting and not plain:
             found.append(

@@ -1,0 +1,1 @@
+"""One module per paper: `CLAIM`, fixed before it was run, and `measure(seed)`."""

@@ -17,9 +17,21 @@ from jaxpo.losses.lcpo import (
 )
 from jaxpo.losses.lddpo import lddpo
 from jaxpo.losses.length_normalized import length_normalized, sigmoid_norm
-from jaxpo.losses.lipo import label_pairs, lipo
+from jaxpo.losses.lipo import implicit_scores, lipo
+from jaxpo.losses.ranking import (
+    label_pairs,
+    lambda_rank,
+    list_mle,
+    list_softmax,
+    ndcg,
+    pair_hinge,
+    pair_logistic,
+    point_mse,
+    point_sigmoid,
+)
 from jaxpo.losses.simpo import simpo
 from jaxpo.losses.tdpo import tdpo2
+from jaxpo.losses.tr_dpo import tr_dpo_reference
 
 __all__ = [
     "aot",
@@ -31,8 +43,10 @@ __all__ = [
     "cpo",
     "dove",
     "dpo",
+    "implicit_scores",
     "init_bco_state",
     "label_pairs",
+    "lambda_rank",
     "lcpo",
     "lcpo_margin_cpo",
     "lcpo_margin_dpo",
@@ -42,9 +56,17 @@ __all__ = [
     "lddpo",
     "length_normalized",
     "lipo",
+    "list_mle",
+    "list_softmax",
+    "ndcg",
+    "pair_hinge",
+    "pair_logistic",
+    "point_mse",
+    "point_sigmoid",
     "sigmoid_norm",
     "simpo",
     "tdpo2",
+    "tr_dpo_reference",
     "update_bco_shift",
     "update_reliability",
 ]

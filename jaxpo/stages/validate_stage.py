@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Merge, Preference, Reward, Run, Stage
-from jaxpo.objectives.methods.base import Method
+from jaxpo.objectives.methods.base import DIAGNOSTIC_METRICS, Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
@@ -17,7 +17,6 @@ PREFERENCE_METRICS = (
     *LANGUAGE_METRICS,
     *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
     *(f"logps/{m}" for m in ("chosen", "rejected")),
-    *("nll_loss", "kl", "kl/chosen", "kl/rejected", "delta", "posterior", "log_odds_ratio", "log_odds_chosen"),
 )
 REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward")
 
@@ -119,7 +118,8 @@ def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
 def metric_names(stage: Stage) -> tuple[str, ...]:
     """Held-out metrics that a stage of this kind reports."""
     if isinstance(stage, Preference):
-        return PREFERENCE_METRICS
+        probes = (m for name in stage.diagnostics for m in DIAGNOSTIC_METRICS.get(name, ()))
+        return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *probes)
     return REWARD_METRICS if isinstance(stage, Reward) else LANGUAGE_METRICS
 
 
@@ -197,4 +197,6 @@ def method_problems(stage: Preference) -> Iterator[str]:
             f"{flag((name, 'precompute_ref_log_probs'))} False."
         )
     if isinstance(stage.loss, Method):
-        yield from (f"{name}.loss: {problem}" for problem in stage.loss.problems())
+        options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
+        problems = stage.loss.problems() + stage.loss.option_problems(options)
+        yield from (f"{name}.loss: {problem}" for problem in problems)

@@ -6,6 +6,9 @@ from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.dove import dove
 from jaxpo.losses.dpo import dpo
+from jaxpo.losses.exo_rw import exo_rw
+from jaxpo.losses.infonca import infonca, nca
+from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
 from jaxpo.losses.lcpo import (
     lcpo,
     lcpo_margin_cpo,
@@ -18,6 +21,7 @@ from jaxpo.losses.lcpo import (
 from jaxpo.losses.lddpo import lddpo
 from jaxpo.losses.length_normalized import length_normalized, sigmoid_norm
 from jaxpo.losses.lipo import implicit_scores, lipo
+from jaxpo.losses.pro_ranking import pro_ranking
 from jaxpo.losses.ranking import (
     label_pairs,
     lambda_rank,
@@ -30,12 +34,15 @@ from jaxpo.losses.ranking import (
     point_sigmoid,
 )
 from jaxpo.losses.simpo import simpo
-from jaxpo.losses.tdpo import tdpo2
+from jaxpo.losses.sppo_soft import sppo_soft
+from jaxpo.losses.tdpo import tdpo1, tdpo2
 from jaxpo.losses.tr_dpo import tr_dpo_reference
+from jaxpo.losses.wpo import wpo_weight
 
 __all__ = [
     "aot",
     "aot_unpaired",
+    "apo_zero_unpaired",
     "bco",
     "bco_shift",
     "bco_stats",
@@ -43,8 +50,12 @@ __all__ = [
     "cpo",
     "dove",
     "dpo",
+    "exo_rw",
     "implicit_scores",
+    "infonca",
     "init_bco_state",
+    "kto",
+    "kto_kl",
     "label_pairs",
     "lambda_rank",
     "lcpo",
@@ -58,15 +69,20 @@ __all__ = [
     "lipo",
     "list_mle",
     "list_softmax",
+    "nca",
     "ndcg",
     "pair_hinge",
     "pair_logistic",
     "point_mse",
     "point_sigmoid",
+    "pro_ranking",
     "sigmoid_norm",
     "simpo",
+    "sppo_soft",
+    "tdpo1",
     "tdpo2",
     "tr_dpo_reference",
     "update_bco_shift",
     "update_reliability",
+    "wpo_weight",
 ]

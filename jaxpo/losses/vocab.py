@@ -36,6 +36,12 @@ def entropy(logits: Float[Array, "... V"]) -> Float[Array, "..."]:
     return lse - jnp.sum(jnp.exp(logits - lse[..., None]) * logits, axis=-1)
 
 
+def log_collision(logits: Float[Array, "... V"]) -> Float[Array, "..."]:
+    """log sum_v p_v^2 in [-log V, 0], in float32: the chance that two draws from p are the same token."""
+    # From the log-probabilities, which are exact near 0: lse(2 z) - 2 lse(z) would cancel for large logits.
+    return jax.nn.logsumexp(2.0 * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), axis=-1)
+
+
 def is_argmax(logits: Float[Array, "... V"], target: Int[Array, "..."]) -> Float[Array, "..."]:
     """1.0 where the target has the largest logit (the first one, on a tie), else 0.0."""
     return (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)

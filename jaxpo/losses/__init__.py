@@ -1,13 +1,23 @@
 """Preference losses as pure functions: arrays in, unreduced float32 loss out. Importing this package loads jax only."""
 
+from jaxpo.losses.alphapo import alphapo
 from jaxpo.losses.aot import aot, aot_unpaired
+from jaxpo.losses.apo import apo_down, apo_zero
 from jaxpo.losses.bco import bco, bco_shift, bco_stats, init_bco_state, update_bco_shift
+from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.cpo import cpo
+from jaxpo.losses.discopop import discopop
 from jaxpo.losses.dove import dove
 from jaxpo.losses.dpo import dpo
+from jaxpo.losses.dpop import dpop
+from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
+from jaxpo.losses.fdpo import fdpo
+from jaxpo.losses.hinge import hinge
+from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
+from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
 from jaxpo.losses.lcpo import (
     lcpo,
@@ -19,8 +29,19 @@ from jaxpo.losses.lcpo import (
     update_reliability,
 )
 from jaxpo.losses.lddpo import lddpo
-from jaxpo.losses.length_normalized import length_normalized, sigmoid_norm
+from jaxpo.losses.length_normalized import (
+    apo_down_norm,
+    apo_zero_norm,
+    hinge_per_token,
+    length_normalized,
+    lndpo,
+    sigmoid_norm,
+)
 from jaxpo.losses.lipo import implicit_scores, lipo
+from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.modpo import modpo, modpo_reward
+from jaxpo.losses.nca_pair import nca_pair
+from jaxpo.losses.orpo import orpo
 from jaxpo.losses.pro_ranking import pro_ranking
 from jaxpo.losses.ranking import (
     label_pairs,
@@ -33,27 +54,56 @@ from jaxpo.losses.ranking import (
     point_mse,
     point_sigmoid,
 )
+from jaxpo.losses.rationales import rationales
+from jaxpo.losses.rdpo_length import rdpo_length
+from jaxpo.losses.rrpo import rrpo
+from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
+from jaxpo.losses.slic import slic
+from jaxpo.losses.sparsepo import mapo_map, mapo_mask, mask_network, sparsepo
+from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_degree
+from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
+from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
 from jaxpo.losses.wpo import wpo_weight
 
 __all__ = [
+    "alphapo",
     "aot",
     "aot_unpaired",
+    "apo_down",
+    "apo_down_norm",
+    "apo_zero",
+    "apo_zero_norm",
     "apo_zero_unpaired",
     "bco",
+    "bco_pair",
     "bco_shift",
     "bco_stats",
     "bradley_terry",
     "cpo",
+    "degree_logits",
+    "degree_loss",
+    "discopop",
     "dove",
     "dpo",
+    "dpop",
+    "exo_pair",
     "exo_rw",
+    "f_conjugate",
+    "f_conjugate_slope",
+    "fdpo",
+    "hinge",
+    "hinge_per_token",
+    "implicit_reward",
     "implicit_scores",
     "infonca",
     "init_bco_state",
+    "ipo",
+    "ipo_sum",
+    "keep_masks",
     "kto",
     "kto_kl",
     "label_pairs",
@@ -69,18 +119,40 @@ __all__ = [
     "lipo",
     "list_mle",
     "list_softmax",
+    "lndpo",
+    "mapl",
+    "mapl_inter",
+    "mapl_intra",
+    "mapo_map",
+    "mapo_mask",
+    "mask_network",
+    "modpo",
+    "modpo_reward",
     "nca",
+    "nca_pair",
     "ndcg",
+    "orpo",
     "pair_hinge",
     "pair_logistic",
     "point_mse",
     "point_sigmoid",
     "pro_ranking",
+    "q_rewards",
+    "rationales",
+    "rdpo_length",
+    "rrpo",
+    "sft",
     "sigmoid_norm",
     "simpo",
+    "slic",
+    "soft_value",
+    "sparsepo",
+    "spo_degree",
+    "sppo_hard",
     "sppo_soft",
     "tdpo1",
     "tdpo2",
+    "tpo_triple",
     "tr_dpo_reference",
     "update_bco_shift",
     "update_reliability",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.spec import Param, Table, normal, zeros
+from jaxpo.models.spec import Init, Param, Table, normal, ones, zeros
 from jaxpo.ops.linear import linear
 
 
@@ -21,3 +23,65 @@ def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
 def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     """`v = w^T h` in float32: rewards and values are differences of small numbers."""
     return linear(hidden.astype(jnp.float32), params["weight"])[..., 0]
+
+
+MASK_UNITS = 200
+"""Width of SparsePO's two-layer mask heads."""
+
+
+def mask_table(
+    config: LFM2Config,
+    *,
+    heads: Literal["all_layers", "last_layer", "two_layer"] = "all_layers",
+    independent: bool = False,
+) -> Table:
+    """SparsePO's mask networks, stored under `params["mask"]`: "reward", and "kl" too when the masks are independent.
+
+    "all_layers" has a linear head per layer (the embedding's output excluded) on one shared layer normalisation, and a
+    mixer; "two_layer" puts a linear map to 200 units in front of each head; "last_layer" is one head on the final,
+    already normalised state. Heads start uniform in +-1/sqrt(fan-in), as in the released code. The mixer starts at
+    1/L, not at random: if its weights come out negative the mask is 0 everywhere and never moves.
+    """
+    names = ("reward", "kl") if independent else ("reward",)
+    return {name: _mask_network(config, heads) for name in names}
+
+
+def _mask_network(config: LFM2Config, heads: str) -> Table:
+    d, layers = config.hidden_size, config.num_hidden_layers
+    if heads == "last_layer":
+        return {"layers": {"0": _linear(d, 1)}}
+    head = {**_linear(MASK_UNITS, 1), "hidden": _linear(d, MASK_UNITS)} if heads == "two_layer" else _linear(d, 1)
+    return {
+        "norm": {"weight": Param((d,), (None,), ones), "bias": Param((d,), (None,), zeros)},
+        "layers": {str(i): dict(head) for i in range(layers)},
+        "mixer": {"weight": Param((layers,), (None,), _constant(1.0 / layers))},
+    }
+
+
+def _linear(fan_in: int, out: int) -> dict[str, Any]:
+    init = _uniform(fan_in**-0.5)
+    return {"weight": Param((fan_in, out), (None, None), init), "bias": Param((out,), (None,), init)}
+
+
+def _uniform(bound: float) -> Init:
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, jnp.float32, -bound, bound).astype(dtype)
+
+
+def _constant(value: float) -> Init:
+    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
+
+
+def degree_table(config: LFM2Config, *, levels: int = 4) -> Table:
+    """SPO's preference-degree head D -> K, stored under `params["degree"]`: zero, so that its loss starts at log K."""
+    return {
+        "weight": Param((config.hidden_size, levels), ("embed", None), zeros, decay=False),
+        "bias": Param((levels,), (None,), zeros, decay=False),
+    }
+
+
+EXTRA_TABLES: dict[str, Callable[[LFM2Config], Table]] = {
+    "value": value_table,
+    "mask": mask_table,
+    "degree": degree_table,
+}
+"""Name of a parameter group beside the model -> builder of its table in its default form."""

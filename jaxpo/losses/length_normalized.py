@@ -81,8 +81,8 @@ def length_normalized(
     Limits: reference log-probs of 0 and m = gamma give SimPO; `squared`, m = 1/2, omega = 1/beta^2 gives IPO on means
     with tau = beta; repeating all tokens changes nothing; a common shift of a and b leaves f alone, not delta.
 
-    Reference: LFM2 Technical Report, Liquid AI 2025, arXiv:2511.23404, section on preference alignment. The report does
-    not say which omega, lambda and delta each model used; the named members below are the two it names.
+    Reference: LFM2 Technical Report, Liquid AI 2025, arXiv:2511.23404, section on preference alignment. It names
+    `sigmoid_norm` and `apo_zero_norm`, but not which omega, lambda and delta each model used.
     """
     where = both(where, chosen_lengths + rejected_lengths > 0)
     p_w, p_l, r_w, r_l, n_w, n_l = clean(
@@ -115,15 +115,18 @@ def sigmoid_norm(
     beta: float = 5.0,
     where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """The family's DPO-like member: logistic loss of the difference of rewards per token.
+    """LN-DPO, the family's DPO-like member: logistic loss of the difference of rewards per token.
 
         L = softplus(-beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
 
-    Args and returns as `length_normalized`, with f = logistic, m = 0, omega = 1 and no absolute term.
+    Args and returns as `length_normalized`, with f = logistic, m = 0, omega = 1 and no absolute term. The same function
+    is `jaxpo.losses.lndpo`.
 
-    Limits: log 2 at policy = reference, with slope -beta / (2 |y_w|) in P_w; with all lengths n it is DPO at beta / n.
+    Limits: log 2 at policy = reference, with slope -beta / (2 |y_w|) in P_w; with all lengths n it is DPO at beta / n;
+    one-token responses, DPO; without a reference and with a margin, SimPO.
 
-    Reference: LFM2 Technical Report, arXiv:2511.23404; TRL's `loss_type="sigmoid_norm"`.
+    Reference: Ahrabian et al. 2024, arXiv:2407.15229, LN-DPO; LFM2 Technical Report, arXiv:2511.23404; TRL's
+    `loss_type="sigmoid_norm"`.
     """
     return length_normalized(
         chosen_logps,
@@ -133,5 +136,113 @@ def sigmoid_norm(
         chosen_lengths,
         rejected_lengths,
         beta=beta,
+        where=where,
+    )
+
+
+lndpo = sigmoid_norm
+
+
+def apo_zero_norm(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    chosen_lengths: Float[Array, "B"],
+    rejected_lengths: Float[Array, "B"],
+    *,
+    beta: float = 5.0,
+    where: Bool[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """The family's APO-zero-like member: raise the chosen reward per token, lower the rejected one, each by itself.
+
+        a = beta (P_w - R_w) / |y_w|,    b = beta (P_l - R_l) / |y_l|,    L = sigmoid(b) - sigmoid(a)
+
+    Args and returns as `length_normalized`, with omega = 0, lambda = 1 and delta = `apo_zero_term`.
+
+    Limits: 0 at policy = reference; with all lengths n it is `apo_zero` at beta / n, less 1; slopes in P never exceed
+    beta / (4 |y|).
+
+    Reference: LFM2 Technical Report, arXiv:2511.23404; the form of delta follows arXiv:2408.06266, Eq. 7.
+    """
+    return length_normalized(
+        chosen_logps,
+        rejected_logps,
+        ref_chosen_logps,
+        ref_rejected_logps,
+        chosen_lengths,
+        rejected_lengths,
+        beta=beta,
+        relative=None,
+        absolute=apo_zero_term,
+        where=where,
+    )
+
+
+def apo_down_norm(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    chosen_lengths: Float[Array, "B"],
+    rejected_lengths: Float[Array, "B"],
+    *,
+    beta: float = 5.0,
+    where: Bool[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """The family's APO-down-like member: lower both rewards per token, the rejected one more.
+
+        a = beta (P_w - R_w) / |y_w|,    b = beta (P_l - R_l) / |y_l|,    L = sigmoid(a) - sigmoid(a - b)
+
+    Args and returns as `length_normalized`, with omega = 0, lambda = 1 and delta = `apo_down_term`.
+
+    Limits: 0 at policy = reference; with all lengths n it is `apo_down` at beta / n, less 1.
+
+    Reference: our completion of the family of arXiv:2511.23404 with arXiv:2408.06266, Eq. 8.
+    """
+    return length_normalized(
+        chosen_logps,
+        rejected_logps,
+        ref_chosen_logps,
+        ref_rejected_logps,
+        chosen_lengths,
+        rejected_lengths,
+        beta=beta,
+        relative=None,
+        absolute=apo_down_term,
+        where=where,
+    )
+
+
+def hinge_per_token(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    chosen_lengths: Float[Array, "B"],
+    rejected_lengths: Float[Array, "B"],
+    *,
+    beta: float = 5.0,
+    where: Bool[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """The family's hinge member: no gradient once the difference of rewards per token reaches 1.
+
+        L = max(0, 1 - beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
+
+    Args and returns as `length_normalized`, with f = hinge, m = 0, omega = 1 and no absolute term.
+
+    Limits: 1 at policy = reference; with all lengths n it is `hinge` at beta / n.
+
+    Reference: our completion of the family of arXiv:2511.23404 with the hinge of arXiv:2309.06657.
+    """
+    return length_normalized(
+        chosen_logps,
+        rejected_logps,
+        ref_chosen_logps,
+        ref_rejected_logps,
+        chosen_lengths,
+        rejected_lengths,
+        beta=beta,
+        relative=hinge,
         where=where,
     )

@@ -10,6 +10,7 @@ from jaxpo.losses.cpo import cpo
 from jaxpo.losses.discopop import discopop
 from jaxpo.losses.dove import dove
 from jaxpo.losses.dpo import dpo
+from jaxpo.losses.dpo3d import dpo3d, log_probability_gradients, unseen_mass
 from jaxpo.losses.dpop import dpop
 from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
@@ -21,6 +22,7 @@ from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
 from jaxpo.losses.lcpo import (
     lcpo,
+    lcpo_em,
     lcpo_margin_cpo,
     lcpo_margin_dpo,
     lcpo_margin_ipo,
@@ -54,8 +56,21 @@ from jaxpo.losses.ranking import (
     point_mse,
     point_sigmoid,
 )
+from jaxpo.losses.ranking_accuracy import (
+    difficulty,
+    dpo_gamma,
+    dpo_threshold,
+    idealised_log_ratio,
+    idealised_ranking_accuracy,
+    ipo_threshold,
+    ranking_accuracy,
+    ranking_accuracy_list,
+    ranking_accuracy_norm,
+)
 from jaxpo.losses.rationales import rationales
 from jaxpo.losses.rdpo_length import rdpo_length
+from jaxpo.losses.rdpo_robust import rdpo_robust, unbiased_under_flips
+from jaxpo.losses.rpo import rpo
 from jaxpo.losses.rrpo import rrpo
 from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
@@ -86,9 +101,13 @@ __all__ = [
     "cpo",
     "degree_logits",
     "degree_loss",
+    "difficulty",
     "discopop",
     "dove",
     "dpo",
+    "dpo3d",
+    "dpo_gamma",
+    "dpo_threshold",
     "dpop",
     "exo_pair",
     "exo_rw",
@@ -97,18 +116,22 @@ __all__ = [
     "fdpo",
     "hinge",
     "hinge_per_token",
+    "idealised_log_ratio",
+    "idealised_ranking_accuracy",
     "implicit_reward",
     "implicit_scores",
     "infonca",
     "init_bco_state",
     "ipo",
     "ipo_sum",
+    "ipo_threshold",
     "keep_masks",
     "kto",
     "kto_kl",
     "label_pairs",
     "lambda_rank",
     "lcpo",
+    "lcpo_em",
     "lcpo_margin_cpo",
     "lcpo_margin_dpo",
     "lcpo_margin_ipo",
@@ -120,6 +143,7 @@ __all__ = [
     "list_mle",
     "list_softmax",
     "lndpo",
+    "log_probability_gradients",
     "mapl",
     "mapl_inter",
     "mapl_intra",
@@ -138,8 +162,13 @@ __all__ = [
     "point_sigmoid",
     "pro_ranking",
     "q_rewards",
+    "ranking_accuracy",
+    "ranking_accuracy_list",
+    "ranking_accuracy_norm",
     "rationales",
     "rdpo_length",
+    "rdpo_robust",
+    "rpo",
     "rrpo",
     "sft",
     "sigmoid_norm",
@@ -154,6 +183,8 @@ __all__ = [
     "tdpo2",
     "tpo_triple",
     "tr_dpo_reference",
+    "unbiased_under_flips",
+    "unseen_mass",
     "update_bco_shift",
     "update_reliability",
     "wpo_weight",

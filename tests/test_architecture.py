@@ -22,6 +22,7 @@ ORDER = (
     "convert",
     "train",
     "evaluate",
+    "construct",
     "stages",
     "cli",
 )

@@ -1,4 +1,4 @@
-"""`jaxpo data inspect | tokenise`: what files hold and can train, and the tokens that training would see."""
+"""`jaxpo data inspect | tokenise | construct`: what files hold and can train, as tokens, and as a method needs them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from jaxpo.errors import ConfigError
 USAGE = """\
 usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
+       jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
 
-`jaxpo data inspect --help` and `jaxpo data tokenise --help` list the options."""
+Each of them lists its options with `--help`."""
 
 
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    tasks = {"inspect": inspect_files, "tokenise": tokenise, "tokenize": tokenise}
+    from jaxpo.cli import construct
+
+    tasks = {"inspect": inspect_files, "tokenise": tokenise, "tokenize": tokenise, "construct": construct.main}
     if argv[0] not in tasks:
         from jaxpo.cli.args import suggestion
 
-        raise ConfigError(
-            f"data: there is no task {argv[0]!r}.{suggestion(argv[0], ('inspect', 'tokenise'))}\n\n{USAGE}"
-        )
+        raise ConfigError(f"data: there is no task {argv[0]!r}.{suggestion(argv[0], tasks)}\n\n{USAGE}")
     return tasks[argv[0]](argv[1:])
 
 

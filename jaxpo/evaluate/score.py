@@ -39,7 +39,7 @@ def token_logps(
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(segments)
     for first in range(0, len(filled), rows):
         chosen = filled[first : first + rows]
-        batch = _batch(segments, chosen, rows, row_length)
+        batch = packed_batch(segments, chosen, rows, row_length)
         logps = np.asarray(jax.device_get(_logps(scorer, params, batch)))
         for r, members in enumerate(chosen):
             at = 0
@@ -71,7 +71,7 @@ def fill_rows(lengths: Sequence[int], row_length: int, slots: int) -> list[list[
     return rows
 
 
-def _batch(segments: Sequence[np.ndarray], chosen: list[list[int]], rows: int, row_length: int) -> Batch:
+def packed_batch(segments: Sequence[np.ndarray], chosen: list[list[int]], rows: int, row_length: int) -> Batch:
     tokens, ids, positions = (np.zeros((rows, row_length), np.int32) for _ in range(3))
     for r, members in enumerate(chosen):
         at = 0

@@ -1,0 +1,135 @@
+"""`jaxpo data construct NAME FILES... OUT`: the data set a method is trained on, made from the one there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.cli.args import Parser, suggestion
+from jaxpo.errors import ConfigError, DataError
+
+NETWORKS = {
+    "model": "a run, stage or export: scores, embeds or writes",
+    "reference": "what log-ratios are taken against",
+    "reward": "a reward stage's model",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    from jaxpo.construct.base import constructions
+
+    known = constructions()
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview(known))
+        return 0 if argv else 2
+    if argv[0] not in known:
+        raise ConfigError(f"there is no construction {argv[0]!r}.{suggestion(argv[0], known)}\n\n{overview(known)}")
+    return construct(known[argv[0]], argv[1:])
+
+
+def overview(known: dict[str, Any]) -> str:
+    """All constructions, what they read and what they write."""
+    lines = ["usage: jaxpo data construct NAME FILES... OUT.jsonl [options]   (NAME --help lists its options)", ""]
+    for name, kind in known.items():
+        lines += [
+            f"  {name}: {(kind.__doc__ or '').splitlines()[0]}",
+            f"      reads {kind.READS}; writes {kind.WRITES}",
+        ]
+    return "\n".join(lines)
+
+
+def construct(kind: Any, argv: Sequence[str]) -> int:
+    """Read, construct, write; the output appears only when it is complete."""
+    parser = Parser(f"data construct {kind.NAME}", f"{kind.__doc__}\nreads {kind.READS}\nwrites {kind.WRITES}")
+    parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
+    for name, what in NETWORKS.items():
+        parser.add_argument(f"--{name}", type=Path, help=what)
+    leaves = options_of(kind)
+    for leaf in leaves:
+        several = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
+        parser.add_argument(
+            "--" + leaf.path[0].replace("_", "-"),
+            dest=f"option_{leaf.path[0]}",
+            help=f"default {leaf.value}",
+            **several,
+        )
+    args = parser.parse(argv)
+    if len(args.files) < 2:
+        raise ConfigError(f"data construct {kind.NAME}: give at least one data file and the file to write.")
+    *files, out = args.files
+    if not out.endswith(".jsonl"):
+        raise ConfigError(f"the output {out!r} must be a .jsonl file.")
+    if Path(out).exists():
+        raise ConfigError(f"{out} exists already; remove it or name another file.")
+    settings = given(leaves, args)
+    from jaxpo.data.formats import read_rows
+
+    rows = list(read_rows(files))
+    tools = tools_for(args)
+    written = write(Path(out), kind(**settings).run(rows, tools))
+    if not written:
+        raise DataError(f"no row is left of {len(rows)}: {dict(tools.counts)}.", file=Path(files[0]))
+    counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
+    print(f"{out}: {written} rows from {len(rows)}{counts}")
+    return 0
+
+
+def options_of(kind: Any) -> list[Any]:
+    """The construction's own fields."""
+    from jaxpo.stages.fields import Leaf, default_of, hints_of
+
+    hints = hints_of(kind)
+    return [Leaf((f.name,), hints[f.name], default_of(f), default_of(f)) for f in dataclasses.fields(kind)]
+
+
+def given(leaves: list[Any], args: Any) -> dict[str, Any]:
+    """The options that stand on the command line, read by their types."""
+    from jaxpo.stages.overrides import parse_value
+
+    found = {}
+    for leaf in leaves:
+        words = getattr(args, f"option_{leaf.path[0]}")
+        if words is not None:
+            found[leaf.path[0]] = parse_value(leaf, [words] if isinstance(words, str) else words)
+        elif leaf.value is dataclasses.MISSING:
+            raise ConfigError(f"--{leaf.path[0].replace('_', '-')} has no default; give it.")
+    return found
+
+
+def tools_for(args: Any) -> Any:
+    """Seed and networks."""
+    from jaxpo.construct.base import Tools
+
+    named = {name: getattr(args, name) for name in NETWORKS if getattr(args, name) is not None}
+    networks = {}
+    if named:
+        from jaxpo.cli.sampling_options import load_with_tokenizer
+        from jaxpo.construct.network import Network
+
+        for name, path in named.items():
+            model = load_with_tokenizer(path)
+            if name == "reward" and "value" not in model.params:
+                raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
+            longest = min(args.max_length, model.config.max_position_embeddings)
+            networks[name] = Network(model.params, model.config, model.tokenizer, longest)
+    return Tools(args.seed, networks)
+
+
+def write(out: Path, rows: Any) -> int:
+    """One JSON object per line, under a temporary name until all are there; returns their number."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for count, row in enumerate(rows, start=1):  # noqa: B007
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        if count:
+            temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count

@@ -1,0 +1,120 @@
+"""What a construction is: rows in, rows out, with the networks it may ask for."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxpo.data.formats import Row
+from jaxpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxpo.construct.network import Network
+    from jaxpo.data.row_texts import Text
+
+
+@dataclass
+class Tools:
+    """What a construction may use besides the rows.
+
+    Attributes:
+      seed: of every draw.
+      networks: "model", "reference", "reward" -> network, as far as they were named on the command line.
+      counts: what happened to the rows, by name; printed at the end.
+    """
+
+    seed: int = 0
+    networks: dict[str, Network] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to one of the counts."""
+        self.counts[name] += n
+
+    def has(self, which: str) -> bool:
+        """Whether a network of that name was given."""
+        return which in self.networks
+
+    def network(self, which: str) -> Network:
+        """The network of that name.
+
+        Raises:
+          ConfigError: it was not given; names the flag.
+        """
+        if which not in self.networks:
+            raise ConfigError(f"this construction needs a {which}; give --{which} RUN, STAGE or EXPORT.")
+        return self.networks[which]
+
+    def logps(self, prompts: Sequence[Text], completions: Sequence[Text], which: str = "model") -> np.ndarray:
+        """log pi(completion | prompt), summed over its tokens (turn end included), nats, float64 `[n]`."""
+        return self.network(which).logps(prompts, completions)
+
+    def token_counts(self, prompts: Sequence[Text], completions: Sequence[Text], which: str = "model") -> np.ndarray:
+        """Number of scored tokens of each completion, int64 `[n]`."""
+        return self.network(which).token_counts(prompts, completions)
+
+    def embed(self, prompts: Sequence[Text], which: str = "model") -> np.ndarray:
+        """Mean final hidden state over each prompt's tokens, float32 `[n, D]`."""
+        return self.network(which).embed(prompts)
+
+    def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Scores of a reward-stage model, float64 `[n]`."""
+        return self.network("reward").rewards(prompts, completions)
+
+    def generate(
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int = 128,
+        which: str = "model",
+    ) -> list[list[str]]:
+        """n samples per prompt; a function of the prompt's number, the sample's number and the seed."""
+        return self.network(which).generate(
+            prompts, n, temperature=temperature, top_k=top_k, max_new_tokens=max_new_tokens, seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Construction(ABC):
+    """Base of the constructions: a frozen dataclass of options. `NAME` is what `jaxpo data construct` calls it.
+
+    Attributes:
+      NAME: the method's name in the catalogue.
+      READS: what the input rows must have, one line.
+      WRITES: what the output rows have, one line.
+    """
+
+    NAME: ClassVar[str]
+    READS: ClassVar[str]
+    WRITES: ClassVar[str]
+
+    @abstractmethod
+    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+        """The new rows, in a fixed order.
+
+        Raises:
+          DataError: a row that cannot be used; names file, row, field and remedy.
+          ConfigError: an option out of range, or a network that is missing.
+        """
+
+
+def constructions() -> dict[str, type[Construction]]:
+    """Name -> class of every construction of this package."""
+    import jaxpo.construct as package
+
+    found: dict[str, type[Construction]] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        for value in vars(importlib.import_module(f"{package.__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Construction) and "NAME" in vars(value):
+                found[value.NAME] = value
+    return dict(sorted(found.items()))

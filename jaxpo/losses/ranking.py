@@ -109,10 +109,8 @@ def list_mle(scores: Float[Array, "B K"], labels: Float[Array, "B K"], where: Bo
     """
     s, psi = clean(where, scores, labels)
     place = ranks(psi, where)
-    # Entry (k, j): j is k or comes after it. An absent k keeps itself, which leaves its logsumexp finite.
-    after = (place[:, None, :] >= place[:, :, None]) & where[:, None, :] | jnp.eye(s.shape[1], dtype=bool)
-    stage = jax.nn.logsumexp(s[:, None, :], axis=2, where=after) - s
-    return jnp.sum(jnp.where(where, stage, 0.0), axis=1)
+    later = (place[:, None, :] > place[:, :, None]) & where[:, None, :] & where[:, :, None]
+    return jnp.sum(one_against(s, s[:, None, :], later), axis=1)
 
 
 def list_softmax(
@@ -188,6 +186,18 @@ def lambda_rank(
     return jnp.sum(weight * softplus(-_differences(s)), axis=(1, 2))
 
 
+def one_against(
+    own: Float[Array, "B K"], others: Float[Array, "B K J"], among: Bool[Array, "B K J"]
+) -> Float[Array, "B K"]:
+    """`-log(e^own / (e^own + sum_j e^others_j))` over the j under the mask; 0 where there is none.
+
+    As softplus of a difference: exact also where the loss is far smaller than the scores.
+    """
+    some = jnp.any(among, axis=2)
+    level = jax.nn.logsumexp(jnp.broadcast_to(others, among.shape), axis=2, where=among | ~some[:, :, None])
+    return jnp.where(some, softplus(level - own), 0.0)
+
+
 def ranks(scores: Float[Array, "B K"], where: Bool[Array, "B K"]) -> Int[Array, "B K"]:
     """1-based rank by descending score among the present entries; equal scores keep their input order."""
     index = jnp.arange(scores.shape[1])
@@ -207,7 +217,7 @@ def ndcg(
 ) -> Float[Array, "B"]:
     """Normalised discounted cumulative gain of the first `at` places by descending score; 0 without a positive label.
 
-        DCG = sum_{tau_i <= at} (2^psi_i - 1) / log2(1 + tau_i),    divided by the DCG of the labels' own order
+    DCG = sum_{tau_i <= at} (2^psi_i - 1) / log2(1 + tau_i),    divided by the DCG of the labels' own order
     """
     s, psi = clean(where, scores, labels)
 

@@ -119,3 +119,70 @@ def update_reliability(
     mean = stats["total"] / jnp.maximum(stats["count"], 1.0)
     moved = jnp.clip((1.0 - alpha) * reliability + alpha * mean, CLIP, 1.0 - CLIP)
     return jnp.where(stats["count"] > 0, moved, reliability)
+
+
+def lcpo_em(
+    margin: Float[Array, "N"],
+    annotator: Int[Array, "N"],
+    num_annotators: int,
+    *,
+    eta: float = 0.9,
+    tolerance: float = 1e-6,
+    max_iterations: int = 10_000,
+    where: Bool[Array, "N"] | None = None,
+) -> tuple[Float[Array, "N"], Float[Array, "K"], Int[Array, ""]]:
+    """Exact EM over a whole data set at fixed margins: whose labels are right, and which.
+
+        E:  w_i = sigmoid(s_i + logit eta_k(i)),    M:  eta_k = mean of w_i over the pairs of annotator k
+
+    Args:
+      margin: `[N]` s, as in `lcpo`, under the model that judges the labels.
+      annotator: `[N]` k, every one in [0, K).
+      num_annotators: K.
+      eta: reliability that every annotator starts with.
+      tolerance: stop when no reliability moves by more.
+      max_iterations: stop after so many iterations in any case.
+      where: `[N]` False where there is no pair.
+
+    Returns:
+      `(posterior w [N], reliability eta [K], iterations [])`: w is 0 where there is no pair; annotators without a pair
+      keep their start; iterations equal to `max_iterations` mean that it did not converge.
+
+    Limits: each iteration raises the sum of log(p eta + (1 - p)(1 - eta)), p = sigmoid(s), which is concave in every
+    eta_k: with calibrated margins the reliabilities reach the truth from any start inside (0, 1). Margins of 0 tell
+    nothing and keep the start.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Eq. 4 to 7 with the exact M step, and the convergence theorem.
+    """
+    n = margin.shape[0]
+    rows = jnp.ones((n,), dtype=bool) if where is None else where
+    (s,) = clean(rows, margin)
+    count = _sums(rows.astype(jnp.float32), annotator, num_annotators)
+
+    def expect(reliability: Array) -> Array:
+        kept = jnp.clip(reliability, CLIP, 1.0 - CLIP)
+        return keep(rows, jax.nn.sigmoid(s + (jnp.log(kept) - jnp.log1p(-kept))[annotator]))
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        old, _, done = state
+        total = _sums(expect(old), annotator, num_annotators)
+        new = update_reliability(old, {"total": total, "count": count}, alpha=1.0)
+        return new, jnp.max(jnp.abs(new - old)), done + 1
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        return (state[1] > tolerance) & (state[2] < max_iterations)
+
+    start = (jnp.full((num_annotators,), eta, jnp.float32), jnp.float32(jnp.inf), jnp.int32(0))
+    reliability, _, iterations = jax.lax.while_loop(unfinished, step, start)
+    return expect(reliability), reliability, iterations
+
+
+BLOCK = 4096
+
+
+def _sums(x: Array, annotator: Array, num_annotators: int) -> Array:
+    """Sum per annotator, in blocks: a running float32 sum over millions of rows would lose digits."""
+    block = jnp.arange(x.shape[0]) // BLOCK
+    blocks = -(-x.shape[0] // BLOCK)
+    parts = jax.ops.segment_sum(x, block * num_annotators + annotator, num_segments=blocks * num_annotators)
+    return jnp.sum(parts.reshape(blocks, num_annotators), axis=0)

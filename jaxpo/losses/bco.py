@@ -74,23 +74,29 @@ def bco_stats(
     return {"total": jnp.sum(members * (beta * (p - r)), axis=1), "count": jnp.sum(members, axis=1)}
 
 
-def update_bco_shift(state: BCOState, stats: dict[str, Array], *, momentum: float = 0.9) -> BCOState:
-    """Exponential moving average of each class's mean reward, once per step.
+def update_bco_shift(state: BCOState, stats: dict[str, Array], *, momentum: float | None = 0.9) -> BCOState:
+    """Running mean of each class's rewards, once per step; a class that the step lacks keeps its value.
 
-    The first value of a class is taken whole; a class that the step lacks keeps its running value.
+    Args:
+      state: `mean` and number of rows `seen` of each class.
+      stats: of the step (`bco_stats`).
+      momentum: of an exponential moving average of the steps' class means, the first of which is taken whole; None
+        takes the plain mean over all rows ever seen, which never forgets.
     """
     present = stats["count"] > 0
     batch_mean = stats["total"] / jnp.maximum(stats["count"], 1.0)
-    moved = jnp.where(state["seen"] > 0, momentum * state["mean"] + (1.0 - momentum) * batch_mean, batch_mean)
-    return {
-        "mean": jnp.where(present, moved, state["mean"]),
-        "seen": jnp.where(present, 1.0, state["seen"]),
-    }
+    seen = state["seen"] + stats["count"]
+    new = stats["count"] / jnp.maximum(seen, 1.0) if momentum is None else 1.0 - momentum
+    moved = jnp.where(state["seen"] > 0, state["mean"] + new * (batch_mean - state["mean"]), batch_mean)
+    return {"mean": jnp.where(present, moved, state["mean"]), "seen": seen}
 
 
-def bco_shift(state: BCOState) -> Float[Array, ""]:
+def bco_shift(state: BCOState, *, balanced: bool = True) -> Float[Array, ""]:
     """`d = (E_good[r] + E_bad[r]) / 2`: balanced over the classes, whatever their frequencies.
 
-    A class never seen counts as mean reward 0, its value at policy = reference.
+    A class never seen counts as mean reward 0, its value at policy = reference. With balanced False, the classes' means
+    count by the rows seen; on plain means that is TRL's single mean over all rewards.
     """
-    return jnp.mean(state["mean"])
+    if balanced:
+        return jnp.mean(state["mean"])
+    return jnp.sum(state["seen"] * state["mean"]) / jnp.maximum(jnp.sum(state["seen"]), 1.0)

@@ -32,7 +32,7 @@ class DPO(PairMethod):
         paper="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         arxiv="2305.18290",
         certainty="paper, Eq. 7; agrees with TRL",
-        aliases=("sigmoid", "cdpo"),
+        aliases=("sigmoid",),
     )
     NEEDS = PAIRS_AND_REFERENCE
 

@@ -1,0 +1,40 @@
+"""Hinge loss on normalised likelihoods, of RSO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod, number
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.objectives.preference import Pair
+
+
+@dataclass(frozen=True)
+class Hinge(PairMethod):
+    """A margin of 1 on scaled log-ratios; pairs beyond it give no gradient.
+
+    Attributes:
+      beta: strength of the tie to the reference, the paper's gamma. TRL's default is 0.1.
+    """
+
+    beta: float = number(0.05, above=0)
+
+    INFO = Info(
+        name="hinge",
+        function="jaxpo.losses.hinge",
+        family="pairs",
+        paper="Statistical Rejection Sampling Improves Preference Optimization",
+        arxiv="2309.06657",
+        certainty="the paper's hinge-norm; agrees with TRL and Liger, which cite SLiC for it",
+        aliases=("slic_norm",),
+    )
+    NEEDS = PAIRS_AND_REFERENCE
+
+    def loss(self, pair: Pair) -> Array:
+        from jaxpo.losses import hinge
+
+        return hinge(*pair.logps, beta=self.beta, where=pair.present)

@@ -48,8 +48,9 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, extra_per_token: Mapp
     tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
     tokens.fill(dataset.tokenizer.pad_id)
     masks = {name: np.zeros(shape, bool) for name in ("completion", "prompt")}
-    per_token = {name: np.zeros(shape, np.float32) for name in extra_per_token}
-    columns = {name: np.zeros((n, *column.shape), column.dtype) for name, column in dataset.columns.items()}
+    per_token: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name in extra_per_token}
+    per_token |= {name: np.zeros(shape, np.int32) for name in dataset.labels}
+    columns = {name: np.full((n, *c.shape), c.fill, c.dtype) for name, c in dataset.columns.items()}
     roles = {name: np.full((n, k) if k else n, -1, np.int32) for name, k in dataset.roles.items()}
     example_id = np.full(n, -1, np.int32)
 
@@ -65,6 +66,8 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, extra_per_token: Mapp
             for name, column in extra_per_token.items():
                 per_token[name][at] = column.get(place.example, s)
                 per_token[name][at[0], start] = 0
+            for name, label in segment.labels.items():
+                per_token[name][at] = label
         _set_roles(roles, place, example, caps)
         _set_columns(columns, place.n, example)
     arrays: dict[str, Any] = {

@@ -31,9 +31,11 @@ class Batch:
       masks: name -> bool `[R, S]` in *target* coordinates: True at position s says that token s is of that kind.
         "completion" are the supervised tokens, "prompt" the others. The first token of a segment has no predecessor and
         is never True.
-      per_token: name -> `[R, S]` in target coordinates (for example "ref_logps").
+      per_token: name -> `[R, S]` in target coordinates: "ref_logps", or int32 labels of supervised tokens ("phrase",
+        "step", "item", "keyword": the number of the one that a token belongs to, from 1; 0 = none).
       per_segment: name -> `[R, M]`.
-      per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...).
+      per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...); relevance is -1 beyond
+        a list's end.
       roles: name -> int32 `[N]` or `[N, K]`, block-relative `row * M + slot`, -1 = absent.
       example_id: `[N]` the example's number in the dataset; -1 = no example here.
       block_rows, slots, max_segment: static; rows per block, M, and T, a bound on the length of every segment.

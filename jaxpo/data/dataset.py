@@ -11,11 +11,16 @@ from jaxpo.data.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Column:
-    """A per-example array: its shape beyond the example axis, its dtype, and the names along that axis."""
+    """A per-example array: its shape beyond the example axis, its dtype, and the names along that axis.
+
+    Attributes:
+      fill: what stands beyond the end of a list, and where there is no example.
+    """
 
     shape: tuple[int, ...]
     dtype: Any
     names: tuple[str, ...] = ()
+    fill: float = 0
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Dataset:
       type: one of `rows.TYPES`.
       roles: role -> K for lists, 0 for single segments.
       columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
+      labels: names of the per-token labels, int32 in `Batch.per_token`.
       annotators: `annotators[i]` is the name behind annotator id i.
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
@@ -41,6 +47,7 @@ class Dataset:
     counts: dict[str, int]
     files: tuple[str, ...]
     hash: str
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.store)

@@ -10,21 +10,30 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.data.chat import Span, encode_many, render
-from jaxpo.data.rows import Record, Side
+from jaxpo.data.further import marked_text
+from jaxpo.data.marks import token_labels
+from jaxpo.data.rows import PAIRS, Record, Side
 from jaxpo.data.tokenizer import BOS, IM_END, Tokenizer
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
 LISTED = ("candidate",)
-PAIRS = ("preference", "triple", "two_prompt")
+LISTS = ("list", "tree")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """`tokens` int32 `[n]`; `supervised` bool `[n]`, True where the token is trained on."""
+    """Tokens of one text.
+
+    Attributes:
+      tokens: int32 `[n]`.
+      supervised: bool `[n]`, True where the token is trained on.
+      labels: name -> int32 `[n]`, which phrase, step or item a token belongs to; 0 = none.
+    """
 
     tokens: np.ndarray
     supervised: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,17 @@ class Encoded:
     tokens: np.ndarray
     supervised: np.ndarray
     given: int
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def keep(self, index: Any, given: int) -> Encoded:
+        """Only the tokens at `index`."""
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return Encoded(self.tokens[index], self.supervised[index], given, labels)
+
+    def segment(self, max_length: int) -> Segment:
+        """The first `max_length` tokens."""
+        kept = self.keep(slice(max_length), self.given)
+        return Segment(kept.tokens, kept.supervised, kept.labels)
 
 
 def build_examples(
@@ -70,7 +90,8 @@ def build_examples(
     Args:
       records: checked rows of one type.
       cut: window and truncation policy.
-      counts: updated: kept, truncated_prompt, truncated_response, dropped_*, empty_responses, split_documents.
+      counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
+        split_documents, merged_steps (steps beyond those of the shortest branch of a tree).
       files: gives `Example.file`.
 
     Raises:
@@ -80,7 +101,10 @@ def build_examples(
     flat = iter(encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans]))
     numbers = {file: i for i, file in enumerate(files)}
     for record, sides in zip(records, rendered, strict=True):
-        encoded = [_with_border(*next(flat), cut.train_on) if spans else None for spans in sides]
+        encoded = [
+            _with_border(record, side, *next(flat), cut.train_on, tokenizer) if spans else None
+            for side, spans in zip(record.sides, sides, strict=True)
+        ]
         for segments in _segments(record, encoded, cut, counts):
             counts["kept"] += 1
             roles, kept = _roles(record, segments)
@@ -111,9 +135,14 @@ def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
     return render(messages, tools=record.tools, first_trained=first)
 
 
-def _with_border(tokens: np.ndarray, supervised: np.ndarray, train_on: TrainOn) -> Encoded:
+def _with_border(
+    record: Record, side: Side, tokens: np.ndarray, supervised: np.ndarray, train_on: TrainOn, tokenizer: Tokenizer
+) -> Encoded:
     given = int(supervised.argmax()) if supervised.any() else len(tokens)
-    return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given)
+    labels = {}
+    if side.marks:
+        labels = token_labels(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
+    return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, labels)
 
 
 def _segments(
@@ -127,9 +156,11 @@ def _segments(
         for piece in pieces:
             yield [Segment(piece, np.ones(len(piece), bool))]
         return
-    present = [side for side in encoded if side is not None]
-    counts["empty_responses"] += len(encoded) - len(present)
-    if record.kind == "list" and len(present) < 2:
+    # A mismatched response is no data of its own: it is cut to fit and never a reason to drop or refuse a row.
+    mismatched = [side for side, of in zip(encoded, record.sides, strict=True) if side is not None and of.role == "kl"]
+    present = [side for side, of in zip(encoded, record.sides, strict=True) if side is not None and of.role != "kl"]
+    counts["empty_responses"] += sum(side is None for side in encoded)
+    if record.kind in LISTS and len(present) < 2:
         counts["dropped_fewer_than_2_responses"] += 1
         return
     for side in present:
@@ -142,7 +173,12 @@ def _segments(
     fitted = _fit(record, present, cut, counts)
     if fitted is None:
         return
-    parts = iter(fitted)
+    if record.kind == "tree":
+        steps = [len(side.marks) for side in record.sides if side.marks]
+        counts["merged_steps"] += sum(steps) - len(steps) * min(steps, default=0)
+    if cut.truncation == "prompt_left":
+        mismatched = _cut_prompts(mismatched, cut.max_length)
+    parts = iter([*fitted, *(side.segment(cut.max_length) for side in mismatched)])
     yield [None if side is None else next(parts) for side in encoded]
 
 
@@ -164,9 +200,11 @@ def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -
                 remedy="Raise data.max_length, or set data.truncation to response_right, prompt_left or drop.",
             )
         if cut.truncation == "prompt_left":
-            sides = _cut_prompts(sides, cut.max_length, counts)
+            before, sides = sides, _cut_prompts(sides, cut.max_length)
+            counts["truncated_prompt"] += any(a.given != b.given for a, b in zip(before, sides, strict=True))
         counts["truncated_response"] += any(len(side.tokens) > cut.max_length for side in sides)
-    segments = [Segment(s.tokens[: cut.max_length], s.supervised[: cut.max_length]) for s in sides]
+        counts["truncated_labels"] += any(x[cut.max_length :].any() for side in sides for x in side.labels.values())
+    segments = [side.segment(cut.max_length) for side in sides]
     if record.kind != "prompt" and not all(segment.supervised[1:].any() for segment in segments):
         raise record.row.error(
             f"the prompt has {max(s.given for s in sides)} tokens and max_length is {cut.max_length}: no supervised "
@@ -180,7 +218,7 @@ def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -
     return segments
 
 
-def _cut_prompts(sides: list[Encoded], max_length: int, counts: Counter[str]) -> list[Encoded]:
+def _cut_prompts(sides: list[Encoded], max_length: int) -> list[Encoded]:
     """Drop the start of prompts, keeping BOS; sides with the same prompt lose the same tokens."""
     prompts = [side.tokens[: side.given].tobytes() for side in sides]
     result = []
@@ -188,14 +226,13 @@ def _cut_prompts(sides: list[Encoded], max_length: int, counts: Counter[str]) ->
         longest = max(len(other.tokens) for other, p in zip(sides, prompts, strict=True) if p == prompt)
         removed = min(max(longest - max_length, 0), side.given - 1)
         keep = np.r_[0, removed + 1 : len(side.tokens)]
-        result.append(Encoded(side.tokens[keep], side.supervised[keep], side.given - removed))
-    counts["truncated_prompt"] += any(a.given != b.given for a, b in zip(sides, result, strict=True))
+        result.append(side.keep(keep, side.given - removed))
     return result
 
 
 def _roles(record: Record, segments: list[Segment | None]) -> tuple[dict[str, int | list[int]], tuple[Segment, ...]]:
     kept: list[Segment] = []
-    roles: dict[str, int | list[int]] = {}
+    roles: dict[str, int | list[int]] = dict.fromkeys(record.absent, -1)
     for side, segment in zip(record.sides, segments, strict=True):
         index = len(kept) if segment is not None else -1
         if segment is not None:

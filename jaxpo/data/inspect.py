@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxpo.data.chat import encode_spans, text_of
-from jaxpo.data.columns import found
 from jaxpo.data.examples import spans_of
-from jaxpo.data.formats import list_files, read_rows
+from jaxpo.data.formats import Row, list_files, read_rows
 from jaxpo.data.needs import Needs
 from jaxpo.data.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.requirements import check_needs
-from jaxpo.data.rows import Record, Side, canonical, detect, read_record
+from jaxpo.data.requirements import absent_everywhere, check_needs, everything
+from jaxpo.data.rows import Record, Side, canonical
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
@@ -100,25 +99,28 @@ def inspect(
     files = list_files([path])
     rows = read_rows(files)
     first = canonical(next(rows))
-    kind = detect(first)
-    records = (read_record(row, kind, extras=found(first, kind)) for row in itertools.chain([first], rows))
+    reading = everything(first)
+    records = (reading.record(row) for row in itertools.chain([first], rows))
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
+    labels: set[bool] = set()
     count = 0
     for count, record in enumerate(records, start=1):
         for side in record.sides:
             lengths.setdefault(side.role, []).append(_length(record, side, tokenizer))
+        if "label" in record.columns:
+            labels.add(record.columns["label"])
         if count <= samples:
             shown.append(_sample(record))
     return Report(
         files=tuple(str(file) for file in files),
-        type=kind,
+        type=reading.kind,
         rows=count,
         columns={name: _what(value) for name, value in first.data.items()},
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
-        methods={name: _missing(first, needs) for name, needs in (methods or {}).items()},
+        methods={name: _missing(first, needs, set(lengths), labels, count) for name, needs in (methods or {}).items()},
     )
 
 
@@ -138,11 +140,22 @@ def _sample(record: Record) -> str:
     return "\n".join(parts)
 
 
-def _missing(row: Any, needs: Needs) -> str:
+def _missing(row: Row, needs: Needs, roles: set[str], labels: set[bool], rows: int) -> str:
+    """Why a method cannot be trained on rows like this one; "" when it can.
+
+    Args:
+      roles, labels: those that occur in the file.
+    """
     try:
         check_needs(row, "preference", needs)
     except DataError as error:
         return f"no column {error.field!r}"
+    if column := absent_everywhere(needs, roles):
+        return f"no column {column!r}"
+    if "label" in needs.columns and len(labels) == 1:
+        return f"no row with label {str(True not in labels).lower()}"
+    if "kl" in needs.roles and rows == 1 and labels:
+        return "a single row"
     return ""
 
 

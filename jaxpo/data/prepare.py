@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Data
-from jaxpo.data.columns import DTYPES
+from jaxpo.data.columns import DTYPES, FILLS
 from jaxpo.data.dataset import Column, Dataset, describe_counts
 from jaxpo.data.examples import Cut, Example, build_examples
 from jaxpo.data.formats import content_hash, list_files, read_rows
+from jaxpo.data.mismatched import with_mismatched
 from jaxpo.data.needs import Needs
-from jaxpo.data.requirements import SINGLE, Purpose, check_needs, take_apart, takes_pairs_apart
-from jaxpo.data.rows import Record, read_record
+from jaxpo.data.requirements import (
+    SINGLE,
+    Purpose,
+    absent_everywhere,
+    check_needs,
+    ignored_reference,
+    take_apart,
+    takes_pairs_apart,
+)
+from jaxpo.data.rows import Record
 from jaxpo.data.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.template import TEMPLATE_VERSION
 from jaxpo.data.tokenizer import Tokenizer
@@ -59,12 +68,17 @@ def prepare(
     check_settings(data)
     paths = list_files(files)
     first = next(read_rows(paths))
-    kind, extras = check_needs(first, purpose, needs)
+    reading = check_needs(first, purpose, needs)
+    kind = reading.kind
     _check_train_on(data, kind, paths[0])
+    if purpose == "preference" and (ignored := ignored_reference(first, needs)):
+        log(ignored)
     settings = {
         "type": kind,
-        "extras": sorted(extras),
+        "extras": sorted(reading.columns),
         "roles": sorted(needs.roles),
+        "optional_roles": sorted(reading.optional),
+        "labels": sorted(reading.labels),
         "annotators": list(annotators or ()),
         "max_length": data.max_length,
         "truncation": data.truncation,
@@ -77,7 +91,9 @@ def prepare(
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
         rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
-        records = (_only_needed(read_record(row, kind, extras=extras), needs) for row in rows)
+        records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
+        if "kl" in needs.roles:
+            records = with_mismatched(records)
         cut = Cut(data.max_length, data.truncation, data.train_on)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
@@ -85,6 +101,7 @@ def prepare(
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
+    _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
     return dataset
 
@@ -102,6 +119,26 @@ def check_settings(data: Data) -> None:
         problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
     if problems:
         raise ConfigError(problems)
+
+
+def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callable[[str], None]) -> None:
+    """What only all rows together can lack: one of the two labels, or every optional segment.
+
+    Held-out rows are never a reason to stop: there it is a warning.
+    """
+    meta, file = dataset.store.meta, dataset.files[0]
+    problems = []
+    for label, name in ((False, "bad"), (True, "good")):
+        if "label" in dataset.columns and label not in meta["classes"]:
+            remedy = f"Add rows with label {str(label).lower()}: the method learns from the contrast of the two."
+            problems.append(DataError(f"no row is labelled {name}.", file=file, field="label", remedy=remedy))
+    if column := absent_everywhere(needs, set(meta["seen"])):
+        remedy = "Add it to some rows, or choose the method without it."
+        problems.append(DataError(f"no row has {column!r}.", file=file, field=column, remedy=remedy))
+    for problem in problems:
+        if not held_out:
+            raise problem
+        log(f"warning: {problem}")
 
 
 def _check_train_on(data: Data, kind: str, file: Path) -> None:
@@ -137,17 +174,23 @@ def _write(
 
 
 class _Shapes:
-    """Collects the widest list, and checks that every row names the same rewards."""
+    """Collects the widest list, the roles and labels that occur, and checks that every row names the same rewards."""
 
     def __init__(self) -> None:
         self.roles: dict[str, int] = {}
         self.columns: dict[str, list[int]] = {}
+        self.seen: set[str] = set()
+        self.classes: set[bool] = set()
         self.rewards: tuple[str, ...] = ()
 
     def see(self, example: Example, files: Sequence[Path]) -> None:
         for role, index in example.roles.items():
             listed = len(index) if isinstance(index, list) else 0
             self.roles[role] = max(self.roles.get(role, 0), listed)
+            if index != -1:
+                self.seen.add(role)
+        if "label" in example.columns:
+            self.classes.add(example.columns["label"])
         for name, value in example.columns.items():
             if name == "rewards":
                 self._see_rewards(example, value, files)
@@ -170,13 +213,19 @@ class _Shapes:
     def as_meta(self) -> dict[str, Any]:
         if self.rewards:
             self.columns["rewards"] = [len(self.rewards), 2]
-        return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards)}
+        found = {"seen": sorted(self.seen), "classes": sorted(self.classes)}
+        return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards), **found}
 
 
 def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:
     meta = store.meta
     columns = {
-        name: Column(tuple(shape), DTYPES.get(name, np.float32), tuple(meta["rewards"]) if name == "rewards" else ())
+        name: Column(
+            tuple(shape),
+            DTYPES.get(name, np.float32),
+            tuple(meta["rewards"]) if name == "rewards" else (),
+            FILLS.get(name, 0),
+        )
         for name, shape in meta["columns"].items()
     }
     return Dataset(
@@ -189,6 +238,7 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         counts=meta["counts"],
         files=tuple(str(p) for p in paths),
         hash=key,
+        labels=tuple(meta["settings"]["labels"]),
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxpo.data.columns import REMEDIES, found
 from jaxpo.data.formats import Row
+from jaxpo.data.further import COLUMN_OF, FURTHER
+from jaxpo.data.marks import SOURCES, SPANS
 from jaxpo.data.needs import Needs
-from jaxpo.data.rows import canonical, detect, read_record
+from jaxpo.data.rows import PAIRS, Record, canonical, detect, read_record
 from jaxpo.errors import DataError
 
 Purpose = Literal["language", "sft", "preference"]
@@ -20,24 +23,50 @@ ROLES = {
     "preference": ("chosen", "rejected"),
     "triple": ("chosen", "rejected", "gold"),
     "two_prompt": ("chosen", "rejected"),
-    "unpaired": ("completion",),
+    "unpaired": ("completion", "kl"),
     "list": ("candidate",),
+    "tree": ("candidate",),
+    "items": ("item",),
     "prompt": (),
 }
-_COLUMN_OF_ROLE = {"candidate": "responses", "text": "text"}
+LABELS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
+_COLUMN_OF_ROLE = {"candidate": "responses", "item": "items", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion")
 PAIRED = ("preference", "triple")
+REFERENCE_COLUMNS = (
+    *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),
+)
 
 
-def check_needs(row: Row, purpose: Purpose, needs: Needs) -> tuple[str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Reading:
+    """What is read of every row, decided once.
+
+    Attributes:
+      kind: the dataset type as it is used ("unpaired" for pairs that are taken apart).
+      columns: optional columns that every row must have.
+      roles, optional: further segments that every row must, or may, have.
+      labels: what tokens are labelled with.
+    """
+
+    kind: str
+    columns: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def record(self, row: Row) -> Record:
+        """Check and normalise one row; DataError names file, row, field and remedy."""
+        return read_record(
+            row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, labels=self.labels
+        )
+
+
+def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     """Match the first row with what the method needs.
 
-    Returns:
-      The dataset type as it will be used ("unpaired" for pairs that are taken apart), and the optional columns and
-      segments to read from every row.
-
     Raises:
-      DataError: names the missing column, the file, the row and the remedy.
+      DataError: names the first missing column, the file, the row and the remedy.
     """
     row = canonical(row)
     kind = detect(row)
@@ -53,18 +82,40 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> tuple[str, tuple[st
             field="completion",
             remedy="Add completion, or chosen and rejected, or responses and scores.",
         )
-    if kind in PAIRED and needs.roles == ("completion",) and "label" in needs.columns:
-        return "unpaired", ("label",)
-    for role in needs.roles:
-        if role not in ROLES[kind] and not (kind in SINGLE and role in ("text", "completion")):
-            if role == "rationale":
-                _require(row, kind, ("rationale", "rationale_prompt"))
-                continue
-            column = _COLUMN_OF_ROLE.get(role, role)
-            raise _missing(row, kind, column, f"The method needs {', '.join(needs.roles)}.")
-    _require(row, kind, needs.columns)
-    segments = ("rationale",) if "rationale" in needs.roles else ()
-    return kind, tuple(dict.fromkeys((*found(row, kind), *needs.columns, *segments)))
+    if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
+        return Reading("unpaired", ("label", *found(row, "unpaired")))
+    if kind == "triple" and "gold" in needs.optional_roles:
+        kind = "preference"
+    _check_labels(row, kind, needs)
+    further = tuple(role for role in needs.roles if role not in ROLES[kind])
+    for role in further:
+        if kind in SINGLE and role in ("text", "completion"):
+            continue
+        if role in FURTHER and kind in PAIRS:
+            _require(row, kind, FURTHER[role])
+            continue
+        column = _COLUMN_OF_ROLE.get(role, role)
+        raise _missing(row, kind, column, f"The method needs {', '.join(needs.roles)}.")
+    # A column that belongs to an optional role is there exactly when the role is.
+    conditional = {COLUMN_OF[role] for role in needs.optional_roles if role in COLUMN_OF}
+    columns = tuple(name for name in needs.columns if name not in conditional)
+    _require(row, kind, columns)
+    return Reading(
+        kind,
+        tuple(dict.fromkeys((*found(row, kind), *columns))),
+        tuple(role for role in further if role in FURTHER),
+        tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
+        needs.labels,
+    )
+
+
+def everything(row: Row) -> Reading:
+    """All that rows like this one are known to hold, for looking at a file without a method in mind."""
+    row = canonical(row)
+    kind = detect(row)
+    optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
+    labels = tuple(label for label in LABELS.get(kind, ()) if any(name in row.data for name in SOURCES[label]))
+    return Reading(kind, found(row, kind), (), optional, labels)
 
 
 def takes_pairs_apart(row: Row, kind: str) -> bool:
@@ -81,6 +132,36 @@ def take_apart(row: Row) -> tuple[Row, Row]:
         for side, label in zip(record.sides, (True, False), strict=True)
     )
     return good, bad
+
+
+def ignored_reference(row: Row, needs: Needs) -> str | None:
+    """A sentence on reference log-probs that the data brings along and nobody reads; None when there are none."""
+    columns = [name for name in REFERENCE_COLUMNS if name in row.data]
+    if not columns:
+        return None
+    names = f"column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
+    if needs.reference == "none":
+        return f"warning: {row.file}: {names} not used: the method has no reference model."
+    return (
+        f"warning: {row.file}: {names} ignored: reference log-probs are computed anew from the reference model, per "
+        "token and on the tokens that are trained on, which sums from elsewhere need not match."
+    )
+
+
+def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
+    """The column to name when a method has optional roles and no row has any of them; None when that is not so."""
+    if not needs.optional_roles or seen & set(needs.optional_roles):
+        return None
+    return FURTHER[needs.optional_roles[0]][0]
+
+
+def _check_labels(row: Row, kind: str, needs: Needs) -> None:
+    for label in needs.labels:
+        if label in LABELS.get(kind, ()):
+            _require(row, kind, SOURCES[label] if label in SPANS else ())
+        else:
+            column = SOURCES[label][0]
+            raise _missing(row, kind, column, f"The method needs the {label} that each token belongs to.")
 
 
 def _require(row: Row, kind: str, columns: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from jaxpo.data.examples import Example, Segment
 from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,22 @@ def _publish(temporary: Path, directory: Path) -> None:
 
 
 def _pack(example: Example) -> bytes:
-    segments = [
-        (s.tokens.astype("<i4").tobytes(), np.packbits(s.supervised).tobytes(), len(s.tokens)) for s in example.segments
-    ]
-    return msgpack.packb([segments, example.roles, example.columns, example.file, example.row])
+    return msgpack.packb(
+        [[_pack_segment(s) for s in example.segments], example.roles, example.columns, example.file, example.row]
+    )
+
+
+def _pack_segment(segment: Segment) -> tuple[Any, ...]:
+    labels = {name: values.astype("<i4").tobytes() for name, values in segment.labels.items()}
+    tokens, supervised = segment.tokens.astype("<i4").tobytes(), np.packbits(segment.supervised).tobytes()
+    return tokens, supervised, len(segment.tokens), labels
 
 
 def _unpack(record: bytes) -> Example:
     segments, roles, columns, file, row = msgpack.unpackb(record)
-    return Example(
-        tuple(
-            Segment(np.frombuffer(t, "<i4"), np.unpackbits(np.frombuffer(m, np.uint8), count=n).astype(bool))
-            for t, m, n in segments
-        ),
-        roles,
-        columns,
-        file,
-        row,
-    )
+    return Example(tuple(_unpack_segment(*segment) for segment in segments), roles, columns, file, row)
+
+
+def _unpack_segment(tokens: bytes, supervised: bytes, n: int, labels: dict[str, bytes]) -> Segment:
+    mask = np.unpackbits(np.frombuffer(supervised, np.uint8), count=n).astype(bool)
+    return Segment(np.frombuffer(tokens, "<i4"), mask, {name: np.frombuffer(x, "<i4") for name, x in labels.items()})

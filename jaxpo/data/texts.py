@@ -11,7 +11,7 @@ from jaxpo.data.rows import canonical
 
 TEXT_COLUMNS = (
     *("text", "messages", "prompt", "completion", "chosen", "rejected", "gold", "responses"),
-    *("prompt_chosen", "prompt_rejected", "rationale"),
+    *("prompt_chosen", "prompt_rejected", "rationale", "steps", "items", "inter_prompt"),
 )
 
 

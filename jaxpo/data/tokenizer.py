@@ -122,6 +122,10 @@ class Tokenizer:
         """One string per id for display; bytes that are no character on their own show as U+FFFD."""
         return [self._bytes_of(int(i), special=True).decode("utf-8", errors="replace") for i in ids]
 
+    def token_bytes(self, ids: Iterable[int]) -> list[bytes]:
+        """The bytes that each id stands for, special tokens by their names; joined they are the text in UTF-8."""
+        return [self._bytes_of(int(i), special=True) for i in ids]
+
     def stream(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder fed one id at a time, for printing while generating."""
         return StreamDecoder(self, skip_special_tokens)

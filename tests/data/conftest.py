@@ -48,10 +48,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
-    """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset."""
+    """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset; the first are fields of `Needs`."""
 
-    def make(path: Path, purpose: str = "sft", *, roles=(), columns=(), log=lambda line: None, **data: Any) -> Dataset:
-        needs = Needs(roles=tuple(roles), columns=tuple(columns))
+    def make(path: Path, purpose: str = "sft", *, log=lambda line: None, annotators=None, **data: Any) -> Dataset:
+        asked = ("roles", "columns", "labels", "optional_roles", "reference")
+        needs = Needs(**{name: data.pop(name) for name in asked if name in data})
         length = data.get("max_length", 64)
         settings = Data(**{"max_length": length, "row_length": max(length, 2), **data})
         return prepare(
@@ -62,6 +63,7 @@ def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
             needs=needs,
             cache_dir=tmp_path / "cache",
             log=log,
+            annotators=annotators,
         )
 
     return make

@@ -27,6 +27,19 @@ KINDS = {
     "rewards": ("preference", ("chosen", "rejected"), ("rewards",)),
     "annotators": ("preference", ("chosen", "rejected"), ("annotator", "votes")),
     "rationale": ("preference", ("chosen", "rejected", "rationale"), ()),
+    "weights": ("preference", ("completion", "kl"), ("label", "weight")),
+    "tree": ("preference", ("candidate",), ("scores",)),
+    "items": ("preference", ("item",), ("relevance",)),
+    "spans": ("preference", ("chosen", "rejected"), ()),
+    "keywords": ("preference", ("chosen", "rejected"), ()),
+    "mapl": ("preference", ("chosen", "rejected"), ()),
+}
+LABELS = {"tree": ("step",), "items": ("item",), "spans": ("phrase",), "keywords": ("keyword",)}
+OPTIONAL = {
+    "mapl": (
+        *("inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus"),
+        *("intra_rejected_plus", "intra_rejected_minus"),
+    ),
 }
 DATA = Data(max_length=128, row_length=128)
 
@@ -35,7 +48,15 @@ DATA = Data(max_length=128, row_length=128)
 def dataset(prepared, files):
     def make(name):
         purpose, roles, columns = KINDS[name]
-        return prepared(files / f"{name}.jsonl", purpose, roles=roles, columns=columns, max_length=128)
+        return prepared(
+            files / f"{name}.jsonl",
+            purpose,
+            roles=roles,
+            columns=columns,
+            labels=LABELS.get(name, ()),
+            optional_roles=OPTIONAL.get(name, ()),
+            max_length=128,
+        )
 
     return make
 
@@ -51,7 +72,7 @@ def assert_same(a, b):
 
 
 def read_back(batch, n):
-    """Example n as {role: [(tokens, completion mask, prompt mask), ...]}, by the batch contract alone."""
+    """Example n as {role: [(tokens, completion mask, prompt mask, labels), ...]}, by the batch contract alone."""
     per_block = len(batch.example_id) // batch.blocks
     first_row = n // per_block * batch.block_rows
     found = {}
@@ -67,7 +88,10 @@ def read_back(batch, n):
             assert np.array_equal(batch.positions[row, at], np.arange(len(at)))
             assert len(at) <= batch.max_segment
             found[role].append(
-                tuple(x[row, at] for x in (batch.tokens, batch.masks["completion"], batch.masks["prompt"]))
+                (
+                    *(x[row, at] for x in (batch.tokens, batch.masks["completion"], batch.masks["prompt"])),
+                    {name: x[row, at] for name, x in batch.per_token.items()},
+                )
             )
     return found
 
@@ -76,12 +100,17 @@ def check_batch(batch, dataset):
     """Compare with the stored examples; returns how many examples it held."""
     padding = batch.segment_ids == 0
     assert not any(mask[padding].any() for mask in batch.masks.values())
+    assert set(batch.per_token) == set(dataset.labels)
+    for label in batch.per_token.values():
+        assert label.dtype == np.int32
+        assert not label[~batch.masks["completion"]].any(), "only supervised tokens are labelled"
     assert (batch.tokens[padding] == dataset.tokenizer.pad_id).all()
     segments = 0
     for n, number in enumerate(batch.example_id):
         if number < 0:
             assert all((table[n] == -1).all() for table in batch.roles.values())
-            assert all((column[n] == 0).all() for column in batch.per_example.values())
+            fills = {name: -1 if name == "relevance" else 0 for name in batch.per_example}
+            assert all((column[n] == fills[name]).all() for name, column in batch.per_example.items())
             continue
         example = dataset.store.read([number])[0]
         found = read_back(batch, n)
@@ -92,7 +121,9 @@ def check_batch(batch, dataset):
                     assert got is None
                     continue
                 segment = example.segments[i]
-                tokens, completion, prompt = got
+                tokens, completion, prompt, labels = got
+                for label, values in labels.items():
+                    assert np.array_equal(values, segment.labels.get(label, np.zeros_like(values)))
                 assert np.array_equal(tokens, segment.tokens)
                 assert not completion[0]
                 assert not prompt[0]
@@ -112,7 +143,7 @@ def check_batch(batch, dataset):
 def test_batches_reconstruct_every_example(dataset, name, packing):
     data = dataset(name)
     loader = make_loader(data, 8, data=Data(max_length=128, row_length=128, packing=packing))
-    assert set(KINDS[name][1]) == set(loader.batch(0).roles)
+    assert {*KINDS[name][1], *OPTIONAL.get(name, ())} == set(loader.batch(0).roles)
     assert set(KINDS[name][2]) <= set(loader.batch(0).per_example)
     ids = []
     for batch in loader.one_pass():

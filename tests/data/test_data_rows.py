@@ -28,6 +28,12 @@ TYPES = {
     "rewards": "preference",
     "annotators": "preference",
     "rationale": "preference",
+    "spans": "preference",
+    "keywords": "preference",
+    "mapl": "preference",
+    "weights": "unpaired",
+    "tree": "tree",
+    "items": "items",
 }
 
 
@@ -78,9 +84,15 @@ def test_answers_as_strings_under_a_conversation(write):
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
 LIST = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 0]}
+TREE = {"prompt": "p", "steps": [["a", "b"], ["c"]], "scores": [1, 0]}
+ITEMS = {"prompt": "p", "items": ["a", "b"], "relevance": [0, 1]}
+GOOD = {"prompt": "p", "completion": "c", "label": True}
 BAD = {
     "missing column": ({"prompt": "p", "chosen": "a"}, r"row 1, field 'rejected': type 'preference' lacks column"),
     "only scores missing": ({"prompt": "p", "responses": ["a"]}, r"field 'scores': type 'list' lacks column 'scores'"),
+    "tree without scores": ({"prompt": "p", "steps": [["a"], ["b"]]}, r"field 'scores': type 'tree' lacks column"),
+    "items without relevance": ({"prompt": "p", "items": ["a"]}, r"field 'relevance': type 'items' lacks column"),
+    "only scores": ({"prompt": "p", "scores": [1]}, r"field 'responses': type 'list' lacks column 'responses'"),
     "only a prompt": ({"prompt": "p"}, r"field 'completion': there is only a prompt: nothing to train on"),
     "no type": ({"foo": 1}, r"row 1: no dataset type has columns \['foo'\]\. Rename columns to one of: .*text: text"),
     "stepwise": ({"prompt": "p", "completions": ["a"], "labels": [True]}, r"row 1: stepwise supervision cannot be"),
@@ -115,6 +127,29 @@ BAD = {
     "one response": ({**LIST, "responses": ["a"], "scores": [1]}, r"field 'responses': 1 response\(s\).*at least 2"),
     "nan score": ({**LIST, "scores": [1, float("nan")]}, r"field 'scores': nan is not finite"),
     "scores": ({**LIST, "scores": 3}, r"`responses` and `scores` must be lists"),
+    "zero weight": ({**GOOD, "weight": 0}, r"field 'weight': 0 is not above 0"),
+    "nan weight": ({**GOOD, "weight": float("nan")}, r"field 'weight': nan is not finite"),
+    "nan reward": ({**PAIR, "rewards": {"x": [1, float("nan")]}}, r"field 'rewards': nan is not finite"),
+    "no steps": ({**TREE, "steps": ["ab", "c"]}, r"field 'steps': response 0 is str, not a list of steps"),
+    "empty step": ({**TREE, "steps": [["a"], ["c", ""]]}, r"field 'steps': step 1 of response 1 is empty"),
+    "one branch": ({**TREE, "steps": [["a"]], "scores": [1]}, r"field 'steps': 1 response\(s\).*at least 2"),
+    "short tree scores": ({**TREE, "scores": [1]}, r"field 'scores': 2 responses but 1 scores"),
+    "inf tree score": ({**TREE, "scores": [1, float("inf")]}, r"field 'scores': inf is not finite"),
+    "step text": ({**TREE, "steps": [["a"], [3]]}, r"field 'steps': expected a string, found int"),
+    "items text": ({**ITEMS, "items": "a"}, r"field 'items': `items` and `relevance` must be lists"),
+    "one item": (
+        {**ITEMS, "items": ["a"], "relevance": [1]},
+        r"field 'items': 1 item\(s\); a ranking needs at least 2",
+    ),
+    "empty item": ({**ITEMS, "items": ["a", ""]}, r"field 'items': the text is empty"),
+    "short relevance": ({**ITEMS, "relevance": [1]}, r"field 'relevance': 2 items but 1 grades"),
+    "relevance below": (
+        {**ITEMS, "relevance": [1, -1]},
+        r"field 'relevance': \[1, -1\] are not grades.*from 0",
+    ),
+    "relevance fraction": ({**ITEMS, "relevance": [1, 0.5]}, r"field 'relevance': .*are not grades"),
+    "separator inside": ({**ITEMS, "items": ["a\nb", "c"]}, r"field 'items': item 0 contains the separator '\\n'"),
+    "empty separator": ({**ITEMS, "separator": ""}, r"field 'separator': the text is empty"),
     "tools": ({"messages": [U, A], "tools": "f"}, r"field 'tools': `tools` must be a list"),
 }
 
@@ -168,6 +203,16 @@ def test_rewards_must_have_the_same_names(prepared, write):
         ("preference", ("chosen", "rejected", "rationale"), (), r"field 'rationale': .*rationale_prompt"),
         ("preference_chat", ("chosen", "rejected"), ("margin",), r"field 'margin': .*Add a column `margin`: a number"),
         ("prompt_completion", ("completion",), ("label",), r"field 'label': .*Add a column `label`: true for good"),
+        ("prompt_completion", ("completion", "kl"), ("label",), r"field 'label': column 'label' is missing"),
+        ("unpaired", ("completion",), ("label", "weight"), r"field 'weight': .*Add a column `weight`: a positive"),
+        (
+            "preference",
+            ("chosen", "rejected", "inter_chosen"),
+            (),
+            r"field 'inter_prompt': column 'inter_prompt' is",
+        ),
+        ("two_prompt", ("item",), ("relevance",), r"field 'items': column 'items' is missing"),
+        ("tree", ("chosen", "rejected"), (), r"field 'chosen': column 'chosen' is missing .*type 'tree'"),
     ],
 )
 def test_needs_are_checked_before_tokenising(prepared, files, name, roles, columns, match):

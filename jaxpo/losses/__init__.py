@@ -19,6 +19,7 @@ from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.ipo import ipo, ipo_sum
+from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
 from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
 from jaxpo.losses.lcpo import (
     lcpo,
@@ -80,6 +81,7 @@ from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_
 from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
+from jaxpo.losses.tpo_tree import merge_steps, shortest, step_sums, step_weights, tpo_tree
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
 from jaxpo.losses.wpo import wpo_weight
@@ -125,6 +127,7 @@ __all__ = [
     "ipo",
     "ipo_sum",
     "ipo_threshold",
+    "irpo_ranking",
     "keep_masks",
     "kto",
     "kto_kl",
@@ -150,6 +153,7 @@ __all__ = [
     "mapo_map",
     "mapo_mask",
     "mask_network",
+    "merge_steps",
     "modpo",
     "modpo_reward",
     "nca",
@@ -171,6 +175,7 @@ __all__ = [
     "rpo",
     "rrpo",
     "sft",
+    "shortest",
     "sigmoid_norm",
     "simpo",
     "slic",
@@ -179,8 +184,12 @@ __all__ = [
     "spo_degree",
     "sppo_hard",
     "sppo_soft",
+    "step_sums",
+    "step_weights",
+    "target_positions",
     "tdpo1",
     "tdpo2",
+    "tpo_tree",
     "tpo_triple",
     "tr_dpo_reference",
     "unbiased_under_flips",

@@ -83,7 +83,7 @@ def sparsepo(
     )
     u = _total(mu_w * (p_w - r_w)) - _total(mu_l * (p_l - r_l))
     d = _total(md_l * k_l) - _total(md_w * k_w)
-    # The weights are not negative, so their sum is their L1 norm, with a gradient at 0 as well.
+    # The weights are not negative: their sum is their L1 norm.
     sparsity = l1_reward * (_total(mu_w) + _total(mu_l)) + l1_kl * (_total(md_w) + _total(md_l))
     return keep(where, softplus(-beta * (u - d)) + sparsity)
 

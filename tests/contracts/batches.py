@@ -18,11 +18,15 @@ LONGEST = 12
 
 @dataclass
 class Example:
-    """Segments as (tokens, number of prompt tokens), what part each plays, and per-example columns."""
+    """Segments as (tokens, number of prompt tokens), what part each plays, and per-example columns.
+
+    `labels` are the most that each name's per-token labels reach; they are drawn from the tokens themselves.
+    """
 
     segments: list[tuple[np.ndarray, int]]
     roles: dict[str, int | list[int]]
     columns: dict[str, object] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tuple[np.ndarray, int]:
@@ -30,30 +34,102 @@ def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tupl
     return tokens.astype(np.int32), len(prompt)
 
 
+PAIR_LABELS = {"phrase": 2, "keyword": 3, "step": 3}
+OTHER_ROLES = (
+    "gold", "rationale", "inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus",
+    "intra_rejected_plus", "intra_rejected_minus",
+)  # fmt: skip
+
+
 def make_examples(kind: str, count: int, seed: int = 0) -> list[Example]:
-    """Ragged random examples: "text", "completion" (with labels), "pair" (with annotators), "list", "two_prompts"."""
+    """Ragged random examples; see `KINDS`."""
     rng = np.random.default_rng(seed)
-    examples = []
-    for i in range(count):
-        prompt = rng.integers(3, VOCAB, rng.integers(2, 5))
-        length = lambda: int(rng.integers(1, LONGEST - 5))  # noqa: E731
-        if kind == "text":
-            examples.append(Example([segment(rng, prompt[:1], length() + 2)], {"text": 0}))
-        elif kind == "completion":
-            columns = {"label": float(i % 3 != 0)}
-            examples.append(Example([segment(rng, prompt, length())], {"completion": 0}, columns))
-        elif kind == "list":
-            segments = [segment(rng, prompt, length()) for _ in range(4)]
-            present = [0, 1, 2, 3 if i % 2 else -1]
-            scores = np.round(rng.random(4), 1)
-            columns = {"scores": np.where(np.asarray(present) >= 0, scores, 0.0).astype(np.float32)}
-            examples.append(Example(segments[: 4 if i % 2 else 3], {"candidate": present}, columns))
-        else:
-            other = rng.integers(3, VOCAB, rng.integers(2, 5)) if kind == "two_prompts" else prompt
-            segments = [segment(rng, prompt, length()), segment(rng, other, length())]
-            columns = {"annotator": i % 3, "margin": float(np.round(rng.normal(), 2))}
-            examples.append(Example(segments, {"chosen": 0, "rejected": 1}, columns))
-    return examples
+    return [KINDS[kind](rng, i) for i in range(count)]
+
+
+def some_prompt(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(3, VOCAB, rng.integers(2, 5))
+
+
+def some_length(rng: np.random.Generator) -> int:
+    return int(rng.integers(1, LONGEST - 5))
+
+
+def text(rng: np.random.Generator, i: int) -> Example:
+    return Example([segment(rng, some_prompt(rng)[:1], some_length(rng) + 2)], {"text": 0})
+
+
+def completion(rng: np.random.Generator, i: int) -> Example:
+    prompt = some_prompt(rng)
+    segments = [segment(rng, prompt, some_length(rng)) for _ in range(2)]
+    columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2)}
+    return Example(segments, {"completion": 0, "kl": 1}, columns)
+
+
+def listed(rng: np.random.Generator, i: int) -> Example:
+    prompt = some_prompt(rng)
+    segments = [segment(rng, prompt, some_length(rng) + 1) for _ in range(4)]
+    present = [0, 1, 2, 3 if i % 2 else -1]
+    scores = np.round((rng.permutation(4) + rng.random(4)) / 5, 2)  # distinct, in [0, 1]
+    columns = {"scores": np.where(np.asarray(present) >= 0, scores, 0.0).astype(np.float32)}
+    return Example(segments[: 4 if i % 2 else 3], {"candidate": present}, columns, {"step": 3})
+
+
+def items(rng: np.random.Generator, i: int) -> Example:
+    number = 4 if i % 2 else 3
+    relevance = np.full(4, -1.0, np.float32)
+    relevance[:number] = rng.permutation([2.0, 1.0, 0.0, 0.0][:number])
+    one = segment(rng, some_prompt(rng)[:2], LONGEST - 4)
+    return Example([one], {"items": 0}, {"relevance": relevance}, {"item": number})
+
+
+def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
+    return {
+        "annotator": i % 3,
+        "margin": float(np.round(rng.normal(), 2)),
+        "votes": np.asarray([1 + i % 4, 1.0], np.float32),
+        "rewards": np.round(rng.normal(size=(2, 2)), 2).astype(np.float32),
+    }
+
+
+def pair(rng: np.random.Generator, i: int, *, prompts: int = 1) -> Example:
+    prompt = some_prompt(rng)
+    other = some_prompt(rng) if prompts == 2 else prompt
+    segments = [segment(rng, prompt, some_length(rng)), segment(rng, other, some_length(rng))]
+    return Example(segments, {"chosen": 0, "rejected": 1}, pair_columns(rng, i), PAIR_LABELS)
+
+
+def two_prompts(rng: np.random.Generator, i: int) -> Example:
+    return pair(rng, i, prompts=2)
+
+
+def many_roles(rng: np.random.Generator, i: int) -> Example:
+    """A pair with a gold response always, and the optional roles in two examples of three."""
+    example = pair(rng, i)
+    here = OTHER_ROLES if i % 3 else OTHER_ROLES[:1]
+    for _ in here:
+        example.segments.append(segment(rng, some_prompt(rng), some_length(rng)))
+    example.roles |= {role: 2 + k if role in here else -1 for k, role in enumerate(OTHER_ROLES)}
+    example.columns["inter_sign"] = float(1 - 2 * (i % 2))
+    return example
+
+
+KINDS = {
+    "text": text,
+    "completion": completion,
+    "list": listed,
+    "items": items,
+    "pair": pair,
+    "two_prompts": two_prompts,
+    "many_roles": many_roles,
+}
+
+
+def label_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
+    """Steps and items follow one another and cover the response; phrases and keywords lie here and there."""
+    if name in ("step", "item"):
+        return 1 + np.arange(len(response)) * min(most, len(response)) // len(response)
+    return response % (most + 1)
 
 
 def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length: int, slots: int) -> Batch:
@@ -66,6 +142,7 @@ def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length:
     roles = {k: np.full((n, *np.shape(v)), -1, np.int32) for k, v in examples[0].roles.items()}
     columns = {k: np.zeros((n, *np.shape(v)), np.asarray(v).dtype) for k, v in examples[0].columns.items()}
     columns = {k: v.astype(np.int32 if v.dtype.kind == "i" else np.float32) for k, v in columns.items()}
+    labels = {name: np.zeros(tokens.shape, np.int32) for name in examples[0].labels}
     example_id = np.full(n, -1, np.int32)
     used = np.zeros((rows, 2), int)  # next free position, segments so far
     for i, example in enumerate(examples):
@@ -83,6 +160,8 @@ def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length:
             positions[row, span] = np.arange(len(ids))
             completion[row, start + max(prompt, 1) : start + len(ids)] = True
             prompts[row, start + 1 : start + prompt] = True
+            for name, most in example.labels.items():
+                labels[name][row, start + prompt : start + len(ids)] = label_tokens(name, ids[prompt:], most)
             where.append((row - block * block_rows) * slots + slot)
             used[row] += (len(ids), 1)
         for name, index in example.roles.items():
@@ -96,7 +175,7 @@ def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length:
         segment_ids=jnp.asarray(segment_ids),
         positions=jnp.asarray(positions),
         masks=as_jax({"completion": completion, "prompt": prompts}),
-        per_token={},
+        per_token=as_jax(labels),
         per_segment={},
         per_example=as_jax(columns),
         roles=as_jax(roles),
@@ -111,7 +190,8 @@ def packed(examples: list[Example], blocks: int = 8) -> Batch:
     """Several segments per row, examples spread over the rows of their block."""
     per_block = -(-len(examples) // blocks)
     widest = max(len(e.segments) for e in examples)
-    return layout(examples, blocks=blocks, block_rows=2, row_length=LONGEST * per_block * widest // 2 + 6, slots=8)
+    half = per_block * widest // 2
+    return layout(examples, blocks=blocks, block_rows=2, row_length=LONGEST * half + 6, slots=max(8, half))
 
 
 def unpacked(examples: list[Example]) -> Batch:

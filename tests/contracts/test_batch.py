@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from contracts.batches import KINDS as MAKERS
 from contracts.batches import LONGEST, make_examples, packed, unpacked
 
 from jaxpo.data.batch import join_leading, last_of, rows_of, split_leading, take, unpack
 
-KINDS = ["text", "completion", "pair", "list", "two_prompts"]
+KINDS = sorted(MAKERS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

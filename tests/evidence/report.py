@@ -19,9 +19,9 @@ HEAD = """\
 
 For every paper, the smallest experiment that can show what it claims, on toy problems that run in seconds; written by
 `scripts/evidence`. Each claim, its seeds and its threshold were committed before the run. An effect is counted so that
-larger is better for the method; it stands as mean ± standard deviation over the seeds. Reproduced means: the mean effect
-reaches the threshold, and the registered share of seeds has the claimed sign. Toy scale says nothing about the size of an
-effect on large models.
+larger is better for the method; it stands as mean ± standard deviation over the seeds. Reproduced means: the mean
+effect reaches the threshold, and the registered share of seeds has the claimed sign. Toy scale says nothing about the
+size of an effect on large models.
 """
 
 

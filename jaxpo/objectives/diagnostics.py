@@ -43,9 +43,9 @@ def measure_ranking(pair: Pair, beta: float, *, reference: bool = True) -> dict[
     `ranking_accuracy` is R on summed and `_norm` R~ on mean log-probs; `/reference` the reference's own R, so that the
     difference is what training gained. `flipped` is the share of the pairs that the reference ranks wrongly which the
     policy ranks rightly, `lost` the opposite. `difficulty` is c = R_l - R_w in nats: its mean over all pairs, over
-    those flipped, and over those still wrong, which the paper finds to be the large ones. `threshold` is the mean DPO loss at
-    which a pair's ranking turns, softplus(-beta c). With votes, `idealised` is R*, which the exact optimum of DPO would
-    reach on pairs without a tie, and `alignment_gap` R* minus the policy's R there.
+    those flipped, and over those still wrong, which the paper finds to be the large ones. `threshold` is the mean DPO
+    loss at which a pair's ranking turns, softplus(-beta c). With votes, `idealised` is R*, which the exact optimum of
+    DPO would reach on pairs without a tie, and `alignment_gap` R* minus the policy's R there.
     """
     from jaxpo.losses import difficulty, dpo_threshold, ranking_accuracy, ranking_accuracy_norm
     from jaxpo.objectives.base import masked_mean

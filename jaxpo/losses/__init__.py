@@ -21,6 +21,7 @@ from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
 from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
+from jaxpo.losses.labelled import labelled_sums
 from jaxpo.losses.lcpo import (
     lcpo,
     lcpo_em,
@@ -73,6 +74,7 @@ from jaxpo.losses.rdpo_length import rdpo_length
 from jaxpo.losses.rdpo_robust import rdpo_robust, unbiased_under_flips
 from jaxpo.losses.rpo import rpo
 from jaxpo.losses.rrpo import rrpo
+from jaxpo.losses.rso import rso
 from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
 from jaxpo.losses.slic import slic
@@ -81,7 +83,7 @@ from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_
 from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
-from jaxpo.losses.tpo_tree import merge_steps, shortest, step_sums, step_weights, tpo_tree
+from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
 from jaxpo.losses.wpo import wpo_weight
@@ -132,6 +134,7 @@ __all__ = [
     "kto",
     "kto_kl",
     "label_pairs",
+    "labelled_sums",
     "lambda_rank",
     "lcpo",
     "lcpo_em",
@@ -174,6 +177,7 @@ __all__ = [
     "rdpo_robust",
     "rpo",
     "rrpo",
+    "rso",
     "sft",
     "shortest",
     "sigmoid_norm",
@@ -184,7 +188,6 @@ __all__ = [
     "spo_degree",
     "sppo_hard",
     "sppo_soft",
-    "step_sums",
     "step_weights",
     "target_positions",
     "tdpo1",
@@ -192,6 +195,7 @@ __all__ = [
     "tpo_tree",
     "tpo_triple",
     "tr_dpo_reference",
+    "tree_scores",
     "unbiased_under_flips",
     "unseen_mass",
     "update_bco_shift",

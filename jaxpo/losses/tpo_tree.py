@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxpo.losses.numerics import clean
 from jaxpo.losses.ranking import lambda_rank
 
+Pooling = Literal["mean", "sum"]
 StepWeights = Literal["one_plus_cos", "one_minus_cos", "uniform"]
 
 
@@ -23,7 +24,7 @@ def tpo_tree(
     where: Bool[Array, "B K"],
     *,
     beta: float = 0.5,
-    pooling: Literal["mean", "sum"] = "mean",
+    pooling: Pooling = "mean",
     normalize: bool = True,
     gain: bool = True,
     discount: bool = True,
@@ -35,8 +36,8 @@ def tpo_tree(
         L = sum_{v_i > v_j} D_ij softplus(-(s_i - s_j)),    D as in `lambda_rank`
 
     Args:
-      log_ratios: `[B, K, S]` log pi - log pi_ref summed over the tokens of each step, in nats (`step_sums`, then
-        `merge_steps`: all branches of a list must have the same steps).
+      log_ratios: `[B, K, S]` log pi - log pi_ref summed over the tokens of each step, in nats
+        (`labelled_sums`, then `merge_steps`: all branches of a list must have the same steps).
       tokens: `[B, K, S]` number of tokens of each step; 0 where the branch has no such step.
       weights: `[B, K, S]` w (`step_weights`).
       labels: `[B, K]` v in [0, 1], the branches' grades; equal ones form no pair.
@@ -55,14 +56,29 @@ def tpo_tree(
     Reference: Liao et al. 2024, arXiv:2410.12854; step merging, mean pooling and weights as in the official code, whose
     loss itself has the wrong sign, no shift and no lambda weights, and is not followed.
     """
+    scores = tree_scores(log_ratios, tokens, weights, where, beta=beta, pooling=pooling, normalize=normalize)
+    return lambda_rank(scores, labels, where, gain=gain, discount=discount, log_base=log_base)
+
+
+def tree_scores(
+    log_ratios: Float[Array, "B K S"],
+    tokens: Float[Array, "B K S"],
+    weights: Float[Array, "B K S"],
+    where: Bool[Array, "B K"],
+    *,
+    beta: float = 0.5,
+    pooling: Pooling = "mean",
+    normalize: bool = True,
+) -> Float[Array, "B K"]:
+    """`s` of `tpo_tree`, 0 where there is no branch or all of its weights are 0."""
     here = where[:, :, None] & (tokens > 0)
     total, n, w = clean(here, log_ratios, tokens, weights)
     rho = total / jnp.maximum(n, 1.0) if pooling == "mean" else total
     score = jnp.sum(w * rho, axis=2)
-    if normalize:
-        mass = jnp.sum(w, axis=2)
-        score = jnp.where(mass > 0, score / jnp.where(mass > 0, mass, 1.0), 0.0)
-    return lambda_rank(beta * score, labels, where, gain=gain, discount=discount, log_base=log_base)
+    if not normalize:
+        return beta * score
+    mass = jnp.sum(w, axis=2)
+    return beta * jnp.where(mass > 0, score / jnp.where(mass > 0, mass, 1.0), 0.0)
 
 
 def step_weights(
@@ -103,13 +119,6 @@ def step_weights(
     apart = direction + anchor if mode == "one_plus_cos" else direction - anchor
     weights = jnp.where(has, 0.5 * jnp.sum(jnp.square(apart), axis=-1), 0.0)
     return jax.lax.stop_gradient(weights) if stop_gradient else weights
-
-
-def step_sums(x: Float[Array, "B K T"], steps: Int[Array, "B K T"], *, num_steps: int) -> Float[Array, "B K S"]:
-    """Sum of x over the tokens of each step; step ids count from 1, 0 is no step, those beyond `num_steps` join it."""
-    index = jnp.minimum(steps, num_steps)[..., None]
-    inside = index == jnp.arange(1, num_steps + 1)
-    return jnp.sum(jnp.where(inside, jnp.asarray(x).astype(jnp.float32)[..., None], 0.0), axis=-2)
 
 
 def shortest(tokens: Float[Array, "B K S"], where: Bool[Array, "B K"]) -> Int[Array, "B"]:

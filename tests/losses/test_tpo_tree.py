@@ -20,7 +20,7 @@ from jaxpo import losses
 B, K, S, D, T = 4, 3, 4, 6, 9
 tpo = jitted(losses.tpo_tree)
 step_weights = jitted(losses.step_weights)
-step_sums = jitted(losses.step_sums)
+labelled_sums = jitted(losses.labelled_sums)
 merge = jitted(losses.merge_steps)
 shortest = jitted(losses.shortest)
 pair_logistic = jitted(losses.pair_logistic)
@@ -140,7 +140,7 @@ def test_two_branches_are_dpo_and_lists_pairwise_logistic():
     rng = np.random.default_rng(3)
     p, r = (rng.normal(-2, 1, (5, K, T)).astype(np.float32) for _ in range(2))
     steps = np.sort(rng.integers(1, S + 1, (5, K, T)), axis=2)
-    sums, tokens = (step_sums(x, steps, num_steps=S) for x in (p - r, np.ones_like(p)))
+    sums, tokens = (labelled_sums(x, steps, count=S) for x in (p - r, np.ones_like(p)))
     labels = np.tile(np.float32([0.9, 0.1, 0.5]), (5, 1))
     one = {"pooling": "sum", "normalize": False, "gain": False, "discount": False, "beta": 0.3}
     two = np.tile(np.array([True, True, False]), (5, 1))
@@ -179,7 +179,7 @@ def test_step_sums_ignore_what_is_no_step():
     x = rng.normal(size=(2, K, T)).astype(np.float32)
     steps = np.sort(rng.integers(0, 7, (2, K, T)), axis=2)
     x[steps == 0] = np.nan
-    got = np.asarray(step_sums(x, steps, num_steps=S))
+    got = np.asarray(labelled_sums(x, steps, count=S))
     for k in range(1, S + 1):
         member = (np.minimum(steps, S) == k) & (steps > 0)
         np.testing.assert_allclose(got[..., k - 1], np.where(member, x, 0).sum(axis=2), rtol=1e-5, atol=1e-6)

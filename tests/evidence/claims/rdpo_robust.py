@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from evidence.claims._noisy_pairs import descend, logps, pairs, ranking_accuracy, relative_error
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import dpo, rdpo_robust
 
@@ -19,6 +19,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
     threshold=0.05,
     min_share=0.8,
+    not_reproduced=NotReproduced(
+        reason="2000 pairs for 20 parameters are too few: the empirical rDPO loss can be unbounded below, and on 3 of the "
+        "8 draws its minimiser runs away (errors of 0.85, 1.4 and 8.6 against 0.8 for DPO); on the other 5 the error is "
+        "about half of DPO's. rdpo_robust_many_pairs, registered after this run, has ten times the pairs.",
+        observed=(-1.5, -0.3),
+    ),
 )
 
 _train_dpo = descend(lambda theta, x: jnp.mean(dpo(*logps(x, theta), beta=1.0)), STEPS, RATE)
@@ -29,7 +35,12 @@ _train_rdpo = descend(
 
 
 def measure(seed: int) -> dict[str, float]:
-    x, _, truth = pairs(seed, PAIRS, (1 - FLIPS,))
+    return compare(seed, PAIRS)
+
+
+def compare(seed: int, count: int) -> dict[str, float]:
+    """Relative errors on that many pairs."""
+    x, _, truth = pairs(seed, count, (1 - FLIPS,))
     plain, smoothed, robust = _train_dpo(x), _train_cdpo(x), _train_rdpo(x)
     return {
         "method": relative_error(robust, truth),

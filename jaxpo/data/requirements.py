@@ -83,7 +83,9 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
             remedy="Add completion, or chosen and rejected, or responses and scores.",
         )
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
-        return Reading("unpaired", ("label", *found(row, "unpaired")))
+        columns = tuple(name for name in needs.columns if name != "label")
+        _require(row, kind, columns)
+        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))))
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
     _check_labels(row, kind, needs)
@@ -149,10 +151,12 @@ def ignored_reference(row: Row, needs: Needs) -> str | None:
 
 
 def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
-    """The column to name when a method has optional roles and no row has any of them; None when that is not so."""
-    if not needs.optional_roles or seen & set(needs.optional_roles):
-        return None
-    return FURTHER[needs.optional_roles[0]][0]
+    """The column to name when a method reads optional segments and no row has any; None when that is not so.
+
+    Gold responses are left out: the chosen one takes the place of a missing one.
+    """
+    wanted = [role for role in needs.optional_roles if role != "gold"]
+    return None if not wanted or seen & set(wanted) else FURTHER[wanted[0]][0]
 
 
 def _check_labels(row: Row, kind: str, needs: Needs) -> None:

@@ -74,3 +74,40 @@ def test_inspect_every_example_file(files):
         report = inspect(path, samples=1)
         assert report.rows == sum(1 for _ in path.open())
         assert str(report)
+
+
+def test_inspect_names_the_first_missing_column(files, write):
+    pairs = ("chosen", "rejected")
+    methods = {
+        "pairs": Needs(roles=pairs),
+        "spans": Needs(roles=pairs, labels=("phrase",)),
+        "rationale": Needs(roles=pairs, optional_roles=("rationale",)),
+        "gold or chosen": Needs(roles=pairs, optional_roles=("gold",)),
+        "votes": Needs(roles=pairs, columns=("annotator", "votes")),
+        "unpaired": Needs(roles=("completion", "kl"), columns=("label",)),
+        "weighted": Needs(roles=("completion",), columns=("label", "weight")),
+        "lists": Needs(roles=("candidate",), columns=("scores",)),
+        "trees": Needs(roles=("candidate",), columns=("scores",), labels=("step",)),
+        "items": Needs(roles=("item",), columns=("relevance",), labels=("item",)),
+    }
+
+    def missing(path):
+        found = inspect(path, methods=methods).methods
+        return {name: why.removeprefix("no column ").strip("'") for name, why in found.items() if why}
+
+    of_pairs = {"lists": "responses", "trees": "steps", "items": "items"}
+    plain = {"spans": "chosen_spans", "rationale": "rationale", "votes": "annotator", "weighted": "weight"}
+    assert missing(files / "preference.jsonl") == plain | of_pairs
+    assert missing(files / "spans.jsonl") == {k: v for k, v in plain.items() if k != "spans"} | of_pairs
+    assert missing(files / "rationale.jsonl") == {k: v for k, v in plain.items() if k != "rationale"} | of_pairs
+    assert set(missing(files / "tree.jsonl")) == set(methods) - {"lists", "trees"}
+    assert set(missing(files / "items.jsonl")) == set(methods) - {"items"}
+    assert set(missing(files / "weights.jsonl")) == set(methods) - {"unpaired", "weighted"}
+    one_class = write(*({"prompt": "p", "completion": c, "label": True} for c in "ab"))
+    assert missing(one_class)["unpaired"] == "no row with label false"
+
+
+def test_inspect_shows_further_segments(files):
+    report = inspect(files / "mapl.jsonl", samples=1)
+    assert {"inter_chosen", "intra_rejected_minus"} <= set(report.lengths)
+    assert "[intra_chosen_minus] " in report.samples[0]

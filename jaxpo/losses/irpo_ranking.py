@@ -75,4 +75,5 @@ def item_weights(
 
 def target_positions(relevance: Float[Array, "B K"], where: Bool[Array, "B K"]) -> Int[Array, "B K"]:
     """1-based position of each item once sorted by descending relevance; equal ones keep their order in the list."""
-    return ranks(*clean(where, relevance), where)
+    (y,) = clean(where, relevance)
+    return ranks(y, where)

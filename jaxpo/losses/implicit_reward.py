@@ -24,19 +24,24 @@ def f_conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, 
 
     Total variation is taken on its linear piece, |t| <= 1/2, everywhere; see `GUARD` for the ends of the others.
     """
-    end = GUARD.get(divergence)
-    inside = t if end is None else jnp.minimum(t, end)
+    if divergence not in GUARD:
+        return _conjugate(t, divergence)
+    end = jnp.float32(GUARD[divergence])
+    # Chosen, not added: a sum of both pieces would lose the small slopes below the guard to rounding.
+    tangent = _conjugate(end, divergence) + f_conjugate_slope(end, divergence) * (t - end)
+    return jnp.where(t > end, tangent, _conjugate(jnp.minimum(t, end), divergence))
+
+
+def _conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:
     if divergence == "tv":
-        value = inside
-    elif divergence == "chi2":
-        value = inside + 0.25 * jnp.square(inside)
-    elif divergence == "hellinger":
-        value = inside / (1.0 - inside)
-    elif divergence == "js":
-        value = -jnp.log1p(-jnp.expm1(inside))
-    else:
-        value = jnp.expm1(inside)
-    return value if end is None else value + f_conjugate_slope(jnp.float32(end), divergence) * (t - inside)
+        return t
+    if divergence == "chi2":
+        return t + 0.25 * jnp.square(t)
+    if divergence == "hellinger":
+        return t / (1.0 - t)
+    if divergence == "js":
+        return -jnp.log1p(-jnp.expm1(t))
+    return jnp.expm1(t)
 
 
 def f_conjugate_slope(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:

@@ -65,6 +65,26 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (arXiv 2106.09685): W + scale * A B, only A and B are trained. There is no dropout.
+
+    Attributes:
+      rank: r of A [in, r] and B [r, out].
+      alpha: scale = alpha / rank.
+      use_rslora: scale = alpha / sqrt(rank) instead (arXiv 2312.03732).
+      init: of A, "kaiming" (uniform, PEFT's default) or "gaussian"; B starts at zero.
+      target_modules: glob patterns over parameter paths, such as "*/q_proj/weight", "*/in_proj/weight" or
+        "layers/3/*/w1/weight"; "all-linear" = every projection of attention, convolution and feed-forward.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    use_rslora: bool = False
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass(frozen=True)
 class Stage:
     """What every trained stage has; subclasses say what is minimised.
 
@@ -78,6 +98,8 @@ class Stage:
         rows, padding included).
       eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
+      lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
+        model. `--stage.lora` or any of its fields on the command line switches it on.
     """
 
     name: str = "stage"
@@ -95,6 +117,7 @@ class Stage:
     save_steps: int = 0
     save_total_limit: int = 2
     metric_for_best_model: str | None = None
+    lora: LoRA | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +129,16 @@ class Pretrain(Stage):
 
 @dataclass(frozen=True)
 class SFT(Stage):
-    """Next-token prediction on the supervised tokens of conversations or prompt-completion rows."""
+    """Next-token prediction on the supervised tokens of conversations or prompt-completion rows.
+
+    Attributes:
+      loss: None = negative log-likelihood per token; or a method of the sft family: `--stage.loss implicit_reward`.
+      precompute_ref_log_probs: as for Preference, where the loss compares with the model that the stage starts from.
+    """
 
     name: str = "sft"
+    loss: Any = None
+    precompute_ref_log_probs: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,11 +150,22 @@ class Preference(Stage):
         `--stage.loss NAME`.
       precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in
         every step.
+      use_weighting: weight each pair by how likely the policy is to write it (WPO).
+      diagnostics: further held-out and training metrics on pairs: "ranking_accuracy" (of the policy itself, idealised,
+        difficulty), "likelihood" (where the probability of both sides goes).
+      sync_ref_model: let the reference follow the policy (TR-DPO, arXiv 2404.09656), whatever the loss.
+      ref_model_mixup_alpha: share of the policy in the moved reference; 1 = a copy of it.
+      ref_model_sync_steps: optimiser steps between two moves.
     """
 
     name: str = "preference"
     loss: Any = None
     precompute_ref_log_probs: bool = True
+    use_weighting: bool = False
+    diagnostics: tuple[Literal["ranking_accuracy", "likelihood"], ...] = ()
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.6
+    ref_model_sync_steps: int = 512
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,25 @@ class Min:
         return self.x
 
 
-Metric = Mean | Max | Min
+@struct.dataclass
+class Difference:
+    """A metric reported as the difference of two means, which may be over different examples; 0 when one has none."""
+
+    plus: Mean
+    minus: Mean
+
+    def merge(self, other: Difference) -> Difference:
+        return Difference(self.plus.merge(other.plus), self.minus.merge(other.minus))
+
+    def empty(self) -> Difference:
+        return Difference(self.plus.empty(), self.minus.empty())
+
+    def value(self) -> Array:
+        both = (self.plus.count > 0) & (self.minus.count > 0)
+        return jnp.where(both, self.plus.value() - self.minus.value(), 0.0)
+
+
+Metric = Mean | Max | Min | Difference
 
 
 def masked_mean(x: Array, where: Array) -> Mean:
@@ -119,6 +137,18 @@ def keep_carry(carry: Tree, stats: Tree) -> Tree:
     return carry
 
 
+def only_carry(carry: Tree, params: Tree) -> Tree:
+    return carry
+
+
+def only_frozen(frozen: Tree, carry: Tree) -> Tree:
+    return frozen
+
+
+def keep_still(carry: Tree, params: Tree, step: Array) -> Tree:
+    return carry
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a stage minimises.
@@ -132,6 +162,11 @@ class Objective:
       loss: `(features, batch, carry, counts) -> Out`: arrays only.
       after: `(carry, stats) -> carry`, once per optimiser step.
       init_carry: `() -> carry`.
+      start: `(carry, params) -> carry` around the first parameters. It only rearranges trees: applied to shardings it
+        says where the carry lives.
+      networks: `(frozen, carry) -> frozen` that `encode` sees: a moving reference comes from the carry.
+      follow: `(carry, params, step) -> carry`, once per optimiser step after `after`, with the new parameters and the
+        number of steps taken.
       needs: what data and run must offer.
       coupled: the loss couples examples; the step then evaluates it once on the features of the whole step.
     """
@@ -144,3 +179,6 @@ class Objective:
     init_carry: Callable[[], Tree] = no_carry
     needs: Needs = field(default_factory=Needs)
     coupled: bool = False
+    start: Callable[[Tree, Tree], Tree] = only_carry
+    networks: Callable[[Tree, Tree], Tree] = only_frozen
+    follow: Callable[[Tree, Tree, Array], Tree] = keep_still

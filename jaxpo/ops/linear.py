@@ -2,30 +2,87 @@
 
 Weights are cast to the activations' type at the moment of use, so parameters and their gradients stay float32 while the
 products run in the compute type. Accelerators accumulate bfloat16 products in float32 whatever the output type.
+
+A weight is an array, or a registered leaf that stands for one: `LowRank`.
 """
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 
-def linear(x: Float[Array, "... i"], w: Float[Array, "i *o"]) -> Float[Array, "... *o"]:
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("base", "a", "b"), meta_fields=("scale",))
+@dataclass(frozen=True)
+class LowRank:
+    """The weight `base + scale * a b` without ever forming `a b` (Hu et al. 2021, arXiv 2106.09685, eq. 3).
+
+    Attributes:
+      base: `[i, *o]`.
+      a: `[i, r]`.
+      b: `[r, *o]`.
+      scale: of the update; static.
+    """
+
+    base: Float[Array, "i *o"]
+    a: Float[Array, "i r"]
+    b: Float[Array, "r *o"]
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight it stands for."""
+        return self.base.shape
+
+    def merged(self) -> Float[Array, "i *o"]:
+        """The dense weight, in the base's type, from products at full precision: what a finished stage hands on."""
+        update = jnp.tensordot(self.a, self.b, axes=1, precision=lax.Precision.HIGHEST)
+        return (self.base + self.scale * update).astype(self.base.dtype)
+
+
+Weight = Array | LowRank
+
+
+def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
     """`y = x W`: contract the last axis of `x` with the first of `w`, in the type of `x`.
 
     Args:
       x: activations `[..., in]`.
-      w: weight `[in, *out]`; `*out` may be several axes (`[D, 3, D]` gives `[..., 3, D]`).
+      w: weight `[in, *out]`; `*out` may be several axes (`[D, 3, D]` gives `[..., 3, D]`). A `LowRank` weight gives
+        `x base + scale * (x a) b`.
 
     Returns:
       `[..., *out]` in `x.dtype`.
     """
+    if isinstance(w, LowRank):
+        return linear(x, w.base) + w.scale * linear(linear(x, w.a), w.b)
     return lax.dot_general(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
 
 
-def einsum(spec: str, x: Array, w: Array, *, out_dtype: Any = None) -> Array:
-    """`jnp.einsum(spec, x, w)` with the weight cast to `x.dtype`; accumulates into and returns `out_dtype` if given."""
+def einsum(spec: str, x: Array, w: Weight, *, out_dtype: Any = None) -> Array:
+    """`jnp.einsum(spec, x, w)` with the weight cast to `x.dtype`; accumulates into and returns `out_dtype` if given.
+
+    Raises:
+      ValueError: a `LowRank` weight of which another axis than the first is contracted or shared with `x`.
+    """
+    if isinstance(w, LowRank):
+        inner, outer = _low_rank_specs(spec)
+        update = einsum(outer, einsum(inner, x, w.a), w.b, out_dtype=out_dtype)
+        return einsum(spec, x, w.base, out_dtype=out_dtype) + w.scale * update
     return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=out_dtype)
+
+
+def _low_rank_specs(spec: str) -> tuple[str, str]:
+    """ "abi,ijk->abjk" as "abi,iR->abR" and "abR,Rjk->abjk"."""
+    operands, _, out = spec.replace(" ", "").partition("->")
+    x, w = operands.split(",")
+    if w[0] not in x or w[0] in out or set(w[1:]) & set(x):
+        raise ValueError(f"einsum {spec!r}: a low-rank weight is contracted over its first axis and no other")
+    narrow = x.replace(w[0], "") + "R"
+    return f"{x},{w[0]}R->{narrow}", f"{narrow},R{w[1:]}->{out}"

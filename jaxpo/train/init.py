@@ -22,7 +22,9 @@ Tree = Any
 def build_state(params: Tree, optimizer: optax.GradientTransformation, objective: Objective, rng: jax.Array) -> State:
     """A state at step 0 around `params`."""
     zero = jnp.zeros((), jnp.int32)
-    return State(zero, zero, params, optimizer.init(params), None, objective.init_carry(), rng)
+    # A copy of what the carry takes from the parameters: the training step donates both.
+    carry = jax.tree.map(jnp.copy, objective.start(objective.init_carry(), params))
+    return State(zero, zero, params, optimizer.init(params), None, carry, rng)
 
 
 def abstract_state(
@@ -34,7 +36,8 @@ def abstract_state(
 ) -> State:
     """The state's shapes, dtypes and shardings, from the parameter tables alone.
 
-    Optimiser moments live where their parameters live; everything else is replicated.
+    Optimiser moments, and parameters that the carry holds, live where their parameters live; everything else is
+    replicated.
     """
     shardings = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
     params = {name: abstract_params(table, jnp.float32, shardings[name]) for name, table in tables.items()}
@@ -47,8 +50,12 @@ def abstract_state(
     opt_state = optax.tree.map_params(
         optimizer, at, shapes.opt_state, shardings, transform_non_params=lambda x: at(x, everywhere)
     )
-    rest = jax.tree.map(lambda x: at(x, everywhere), shapes)
-    return dataclasses.replace(rest, params=params, opt_state=opt_state)
+    own = jax.tree.map(lambda _: everywhere, jax.eval_shape(objective.init_carry))
+    carry = jax.tree.map(at, shapes.carry, objective.start(own, shardings))
+    rest = jax.tree.map(
+        lambda x: at(x, everywhere), dataclasses.replace(shapes, params=None, opt_state=None, carry=None)
+    )
+    return dataclasses.replace(rest, params=params, opt_state=opt_state, carry=carry)
 
 
 def init_state(

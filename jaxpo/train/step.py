@@ -44,12 +44,13 @@ def make_step(
     def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, dict[str, Metric]]:
         rng = jax.random.fold_in(state.rng, state.step)
         counts = objective.counts(batch)
-        out, grads = gradients(objective, state.params, frozen, batch, state.carry, counts, rng, microbatches)
+        networks = objective.networks(frozen, state.carry)
+        out, grads = gradients(objective, state.params, networks, batch, state.carry, counts, rng, microbatches)
         norm = optax.tree.norm(grads)
         ok = jnp.isfinite(out.loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        carry = objective.after(state.carry, out.stats)
+        carry = objective.follow(objective.after(state.carry, out.stats), params, state.step + 1)
         params, opt_state, carry = jax.tree.map(
             lambda new, old: jnp.where(ok, new, old),
             (params, opt_state, carry),
@@ -170,7 +171,8 @@ def make_eval(objective: Objective) -> Callable[..., tuple[Array, dict[str, Metr
     def evaluate(
         params: Tree, carry: Tree, frozen: Tree, batch: Batch, rng: Array, counts: Tree
     ) -> tuple[Array, dict[str, Metric]]:
-        out = objective.loss(objective.encode(params, frozen, batch, rng), batch, carry, counts)
+        features = objective.encode(params, objective.networks(frozen, carry), batch, rng)
+        out = objective.loss(features, batch, carry, counts)
         return out.loss, out.metrics
 
     return evaluate

@@ -20,9 +20,9 @@ CLAIM = Claim(
     threshold=0.05,
     min_share=0.8,
     not_reproduced=NotReproduced(
-        reason="2000 pairs for 20 parameters are too few: the empirical rDPO loss can be unbounded below, and on 3 of the "
-        "8 draws its minimiser runs away (errors of 0.85, 1.4 and 8.6 against 0.8 for DPO); on the other 5 the error is "
-        "about half of DPO's. rdpo_robust_many_pairs, registered after this run, has ten times the pairs.",
+        reason="2000 pairs for 20 parameters are too few: the empirical rDPO loss can be unbounded below; on 3 of the "
+        "8 draws its minimiser runs away (errors of 0.85, 1.4 and 8.6 against 0.8 for DPO); on the other 5 the error "
+        "is about half of DPO's. rdpo_robust_many_pairs, registered after this run, has ten times the pairs.",
         observed=(-1.5, -0.3),
     ),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -67,8 +68,20 @@ def export_hf(
     Raises:
       CheckpointError: the folder exists, or what was written computes something else than `params`.
     """
-    target = Path(directory)
     limit = parse_size(max_shard_size)
+    with folder_in_making(directory, overwrite=overwrite) as partial:
+        write_shards(partial, tensors_of(params, param_table(config)), dtype, limit)
+        write_json(partial / "config.json", config_to_json(config, dtype))
+        write_json(partial / "generation_config.json", generation_config_to_json(config))
+        if tokenizer is not None:
+            tokenizer.save(partial)
+        return verify_export(params, config, partial, transformers=compare_transformers) if verify else {}
+
+
+@contextlib.contextmanager
+def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, beside the target; it gets the target's name when the block ends without an error."""
+    target = Path(directory)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already; choose another folder or allow overwriting it.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,16 +89,10 @@ def export_hf(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        write_shards(partial, _sources(params, param_table(config)), dtype, limit)
-        _write_json(partial / "config.json", config_to_json(config, dtype))
-        _write_json(partial / "generation_config.json", generation_config_to_json(config))
-        if tokenizer is not None:
-            tokenizer.save(partial)
-        report = verify_export(params, config, partial, transformers=compare_transformers) if verify else {}
+        yield partial
         _swap_in(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return report
 
 
 def import_hf(
@@ -107,16 +114,28 @@ def import_hf(
     folder = Path(directory)
     with open_shards(folder) as stored:
         config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
-        table = param_table(config)
-        _check(stored, table, folder)
+        return read_tensors(stored, param_table(config), folder, dtype=dtype, shardings=shardings), config
 
-        def load(param: Param, sharding: Any = None) -> jax.Array:
-            assert param.hf is not None
-            value = param.layout.from_disk(stored[param.hf].read(), param.shape)
-            return jax.device_put(np.ascontiguousarray(value, dtype=jnp.dtype(dtype)), sharding)
 
-        trees = () if shardings is None else (shardings,)
-        return map_table(load, table, *trees), config
+def read_tensors(
+    stored: Mapping[str, Stored],
+    table: Table,
+    folder: Path,
+    *,
+    dtype: Any = jnp.float32,
+    shardings: Tree | None = None,
+    besides: tuple[str, ...] = (),
+) -> Tree:
+    """The parameters of a table from the tensors of a file; `besides` names tensors that belong to something else."""
+    _check({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
+
+    def load(param: Param, sharding: Any = None) -> jax.Array:
+        assert param.hf is not None
+        value = param.layout.from_disk(stored[param.hf].read(), param.shape)
+        return jax.device_put(np.ascontiguousarray(value, dtype=jnp.dtype(dtype)), sharding)
+
+    trees = () if shardings is None else (shardings,)
+    return map_table(load, table, *trees)
 
 
 class _Pair(NamedTuple):
@@ -124,7 +143,8 @@ class _Pair(NamedTuple):
     value: Any
 
 
-def _sources(params: Tree, table: Table) -> list[Source]:
+def tensors_of(params: Tree, table: Table) -> list[Source]:
+    """What to write: every parameter that has a name in the file, read when its turn comes."""
     sources = []
     pairs = jax.tree.leaves(map_table(_Pair, table, params), is_leaf=lambda x: isinstance(x, _Pair))
     for (name, _), (param, value) in zip(leaves(table), pairs, strict=True):
@@ -164,7 +184,8 @@ def _tied_head(stored: Mapping[str, Stored]) -> set[str]:
     return {"lm_head.weight"} if head.read().tobytes() == embedding.read().tobytes() else set()
 
 
-def _write_json(file: Path, document: dict[str, Any]) -> None:
+def write_json(file: Path, document: dict[str, Any]) -> None:
+    """Write a JSON object, indented."""
     file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -22,13 +22,22 @@ def reference_logits(tensor: Tensor, document: Mapping[str, Any], tokens: np.nda
       document: `config.json` as written by `config_to_json`.
       tokens: `[S]`.
     """
+    return reference_hidden(tensor, document, tokens) @ _float64(tensor, "model.embed_tokens.weight").T
+
+
+def reference_reward(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> float:
+    """What a reward model gives one sequence: its head at the last token."""
+    return float(reference_hidden(tensor, document, tokens)[-1] @ _float64(tensor, "score.weight")[0])
+
+
+def reference_hidden(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> np.ndarray:
+    """Final hidden states `[S, D]`, after the last norm."""
 
     def get(name: str) -> np.ndarray:
-        return np.asarray(tensor(name)).astype(np.float64)
+        return _float64(tensor, name)
 
     eps = document["norm_eps"]
-    embedding = get("model.embed_tokens.weight")
-    x = embedding[tokens]
+    x = get("model.embed_tokens.weight")[tokens]
     for i in range(document["num_hidden_layers"]):
         prefix = f"model.layers.{i}."
 
@@ -42,7 +51,11 @@ def reference_logits(tensor: Tensor, document: Mapping[str, Any], tokens: np.nda
         gate = normed @ layer("feed_forward.w1").T
         hidden = gate / (1 + np.exp(-gate)) * (normed @ layer("feed_forward.w3").T)
         x = x + hidden @ layer("feed_forward.w2").T
-    return _norm(x, get("model.embedding_norm.weight"), eps) @ embedding.T
+    return _norm(x, get("model.embedding_norm.weight"), eps)
+
+
+def _float64(tensor: Tensor, name: str) -> np.ndarray:
+    return np.asarray(tensor(name)).astype(np.float64)
 
 
 def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

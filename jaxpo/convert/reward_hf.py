@@ -1,0 +1,217 @@
+"""Reward models as Hugging Face sequence-classification checkpoints, out and in.
+
+transformers 5.23 has no `Lfm2ForSequenceClassification`. The checkpoint has the layout that such a class would have
+(`model.*` and `score.weight`, one label), and brings the class along as a file of six lines that puts transformers' own
+parts together:
+
+    AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+
+A version of transformers that has the class loads the same folder without the flag.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.convert.config_json import config_from_json, config_to_json, read_json
+from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of, write_json
+from jaxpo.convert.reference import reference_reward
+from jaxpo.convert.shards import Source, open_shards, parse_size, write_shards
+from jaxpo.convert.verify import TOLERANCE
+from jaxpo.errors import CheckpointError
+from jaxpo.models.heads import value
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import forward
+from jaxpo.models.lfm2.table import param_table
+
+Tree = Any
+ARCHITECTURE, HEAD, MODULE = "Lfm2ForSequenceClassification", "score.weight", "modeling_lfm2_reward"
+CODE = f'''"""The class of this checkpoint, for versions of transformers that lack it."""
+
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.lfm2.modeling_lfm2 import Lfm2PreTrainedModel
+
+
+class {ARCHITECTURE}(GenericForSequenceClassification, Lfm2PreTrainedModel):
+    """LFM2 with a linear head, read at the last token that is not padding."""
+'''
+LENGTHS = (48, 7, 1, 23)
+"""Of the sequences compared after an export."""
+
+
+def export_reward(
+    params: Mapping[str, Tree],
+    config: LFM2Config,
+    directory: str | Path,
+    *,
+    tokenizer: SavesItself | None = None,
+    dtype: str = "float32",
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    verify: bool = True,
+    compare_transformers: bool | None = None,
+) -> dict[str, Any]:
+    """Write a reward model as a sequence-classification checkpoint with one label.
+
+    Args:
+      params: `{"model": ..., "value": ...}`, as a reward stage leaves them.
+      directory, tokenizer, dtype, max_shard_size, overwrite: as in `jaxpo.convert.hf.export_hf`.
+      verify: read the files back and compare rewards (see `verify_reward`).
+      compare_transformers: compare with transformers as well; None = when it is installed.
+
+    Returns:
+      What was verified, also stored as `verification.json`; empty when `verify` is False.
+
+    Raises:
+      CheckpointError: the folder exists, there is no reward head, or what was written computes something else.
+    """
+    if "value" not in params:
+        raise CheckpointError(f"{directory}: the model has no reward head (params['value']); export it as a model.")
+    head = params["value"]["weight"]
+    if tuple(head.shape) != (config.hidden_size, 1):
+        raise CheckpointError(f"value/weight: has shape {tuple(head.shape)}, expected {(config.hidden_size, 1)}.")
+    score = Source(HEAD, (1, config.hidden_size), lambda: np.ascontiguousarray(np.asarray(head).T))
+    with folder_in_making(directory, overwrite=overwrite) as partial:
+        sources = [*tensors_of(params["model"], param_table(config)), score]
+        write_shards(partial, sources, dtype, parse_size(max_shard_size))
+        write_json(partial / "config.json", reward_config_to_json(config, dtype))
+        (partial / f"{MODULE}.py").write_text(CODE, encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(partial)
+        return verify_reward(params, config, partial, transformers=compare_transformers) if verify else {}
+
+
+def reward_config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
+    """`config.json`: the model's, with one label and the class that reads it."""
+    return {
+        **config_to_json(config, dtype),
+        "architectures": [ARCHITECTURE],
+        "auto_map": {"AutoModelForSequenceClassification": f"{MODULE}.{ARCHITECTURE}"},
+        "id2label": {"0": "reward"},
+        "label2id": {"reward": 0},
+    }
+
+
+def is_reward(directory: str | Path) -> bool:
+    """Whether a folder holds a sequence-classification checkpoint."""
+    file = Path(directory) / "config.json"
+    return file.is_file() and read_json(file).get("architectures") == [ARCHITECTURE]
+
+
+def import_reward(directory: str | Path, *, dtype: Any = jnp.float32) -> tuple[dict[str, Tree], LFM2Config]:
+    """Read a reward model: `({"model", "value"}, configuration)`.
+
+    Raises:
+      CheckpointError: as `jaxpo.convert.hf.import_hf`; or there is no head with one label.
+    """
+    folder = Path(directory)
+    with open_shards(folder) as stored:
+        config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
+        shape = tuple(stored[HEAD].shape) if HEAD in stored else None
+        if shape != (1, config.hidden_size):
+            found = "no such tensor" if shape is None else f"shape {shape}"
+            raise CheckpointError(f"{folder}: {HEAD}: {found}; a reward model has {(1, config.hidden_size)}.")
+        model = read_tensors(stored, param_table(config), folder, dtype=dtype, besides=(HEAD,))
+        head = jnp.asarray(np.ascontiguousarray(stored[HEAD].read().T), dtype)
+    return {"model": model, "value": {"weight": head}}, config
+
+
+def verify_reward(
+    params: Mapping[str, Tree],
+    config: LFM2Config,
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    transformers: bool | None = None,
+) -> dict[str, Any]:
+    """Compare the rewards of fixed sequences with the parameters they came from; stored as `verification.json`.
+
+    The files are run by the float64 numpy forward of `jaxpo.convert.reference`, and by transformers in one right-padded
+    batch.
+
+    Returns:
+      `{"dtype", "sequences", "max_reward_error", "rounding", "transformers"}`; the errors are absolute, against the
+      parameters rounded to the exported type, and, for "rounding", as they are.
+
+    Raises:
+      CheckpointError: the export computes something else.
+    """
+    folder = Path(directory)
+    document = read_json(folder / "config.json")
+    rng = np.random.default_rng(seed)
+    # Without the padding token: transformers looks for the last token that is another.
+    others = np.setdiff1d(np.arange(config.vocab_size), [config.pad_token_id])
+    sequences = [rng.choice(others, n) for n in LENGTHS]
+    with open_shards(folder) as stored:
+        exported = np.asarray([reference_reward(lambda name: stored[name].read(), document, s) for s in sequences])
+    exact = rewards_of(params, config, sequences)
+    rounded = exact if document["dtype"] == "float32" else rewards_of(params, config, sequences, document["dtype"])
+    report: dict[str, Any] = {
+        "dtype": document["dtype"],
+        "sequences": len(sequences),
+        "max_reward_error": float(np.abs(rounded - exported).max()),
+        "rounding": float(np.abs(exact - exported).max()),
+    }
+    errors = [report["max_reward_error"]]
+    if transformers is None:
+        transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    if transformers:
+        errors.append(float(np.abs(rounded - _transformers(folder, sequences, config.pad_token_id)).max()))
+    report["transformers"] = errors[-1] if transformers else "not compared: not installed or not asked for"
+    write_json(folder / "verification.json", report)
+    allowed = TOLERANCE * max(1.0, float(np.abs(rounded).max()))
+    if not all(error <= allowed for error in errors):
+        raise CheckpointError(
+            f"{folder}: the exported files do not compute what the model computes: rewards differ by "
+            f"{max(errors):.3g} (allowed: {allowed:.3g})."
+        )
+    return report
+
+
+def rewards_of(
+    params: Mapping[str, Tree], config: LFM2Config, sequences: Sequence[np.ndarray], dtype: str | None = None
+) -> np.ndarray:
+    """Our rewards of token sequences, `[n]`, in float32 at full precision; weights rounded through `dtype` first."""
+
+    @jax.jit
+    def run(params: Tree, tokens: jax.Array, length: jax.Array) -> jax.Array:
+        if dtype is not None:
+            params = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+        segments = (jnp.arange(tokens.shape[0]) < length).astype(jnp.int32)[None]
+        positions = jnp.arange(tokens.shape[0])[None]
+        hidden, _ = forward(params["model"], tokens[None], segments, positions, config=config, dtype=jnp.float32)
+        return value(params["value"], hidden[0, length - 1])
+
+    longest = max(len(s) for s in sequences)
+    groups = {name: params[name] for name in ("model", "value")}
+    with jax.default_matmul_precision("highest"):
+        found = [run(groups, jnp.asarray(np.pad(s, (0, longest - len(s)))), jnp.asarray(len(s))) for s in sequences]
+    return np.asarray([float(x) for x in found])
+
+
+def _transformers(folder: Path, sequences: Sequence[np.ndarray], pad: int) -> np.ndarray:
+    """Rewards by the class that the folder brings along, of all sequences in one right-padded batch."""
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    spec = importlib.util.spec_from_file_location(MODULE, folder / f"{MODULE}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = getattr(module, ARCHITECTURE).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    longest = max(len(s) for s in sequences)
+    tokens = np.stack([np.pad(s, (0, longest - len(s)), constant_values=pad) for s in sequences])
+    mask = np.stack([np.arange(longest) < len(s) for s in sequences]).astype(np.int64)
+    with torch.no_grad():
+        scores = model.eval()(torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask), use_cache=False)
+    return scores.logits[:, 0].double().numpy()

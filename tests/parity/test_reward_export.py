@@ -1,0 +1,94 @@
+"""Exported reward models in transformers: the auto class loads them, and right-padded batches give our rewards."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.parity
+torch = pytest.importorskip("torch", reason="parity tests need torch (scripts/test --parity)")
+transformers = pytest.importorskip("transformers", reason="parity tests need transformers (scripts/test --parity)")
+
+from jaxpo.convert.reward_hf import export_reward, rewards_of  # noqa: E402
+from jaxpo.data.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
+from jaxpo.models.lfm2.table import param_table  # noqa: E402
+from jaxpo.models.spec import init_params  # noqa: E402
+
+CONFIG = LFM2Config(
+    vocab_size=320,
+    hidden_size=32,
+    intermediate_size=40,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    layer_types=("conv", "full_attention", "conv", "full_attention"),
+    initializer_range=0.35,
+)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory):
+    head = 0.5 * jax.random.normal(jax.random.key(4), (CONFIG.hidden_size, 1))
+    groups = {"model": init_params(param_table(CONFIG), jax.random.key(3)), "value": {"weight": head}}
+    folder = tmp_path_factory.mktemp("reward") / "model"
+    tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog\n" * 20], 320)
+    report = export_reward(groups, CONFIG, folder, tokenizer=tokenizer)
+    return groups, folder, report, tokenizer
+
+
+def load(folder):
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, trust_remote_code=True, dtype=torch.float32
+    ).eval()
+
+
+def test_verification_compared_with_transformers(reward_model):
+    _, _, report, _ = reward_model
+    assert report["transformers"] < 1e-4
+    assert report["max_reward_error"] < 1e-4
+
+
+def test_the_auto_class_loads_every_tensor(reward_model):
+    groups, folder, _, _ = reward_model
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, trust_remote_code=True, output_loading_info=True
+    )
+    assert type(model).__name__ == "Lfm2ForSequenceClassification"
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert model.config.num_labels == 1
+    np.testing.assert_array_equal(model.score.weight.detach().numpy().T, groups["value"]["weight"])
+
+
+def test_right_padded_batches_give_our_rewards(reward_model):
+    groups, folder, _, tokenizer = reward_model
+    texts = ["the quick brown fox", "the", "fox jumps over the lazy dog, the lazy dog", "a dog"]
+    ours = rewards_of(groups, CONFIG, [np.asarray([tokenizer.bos_id, *tokenizer.encode(t)]) for t in texts])
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    batch = their_tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    assert (batch["input_ids"] == their_tokenizer.pad_token_id).any(), "padding is what this test is about"
+    with torch.no_grad():
+        theirs = load(folder)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+    np.testing.assert_allclose(theirs.numpy(), ours, atol=2e-5)
+    assert np.ptp(ours) > 1e-2
+
+
+def test_trl_counts_the_same_loss_and_metrics(reward_model):
+    """TRL's formula, on transformers' scores of both sides, against our objective's loss on ours."""
+    from jaxpo.losses import bradley_terry
+
+    groups, folder, _, tokenizer = reward_model
+    pairs = [("the fox", "a lazy dog jumps"), ("over the dog", "fox"), ("quick brown", "the lazy dog")]
+    margin = np.asarray([0.5, 0.0, -0.25], np.float32)
+    sides = [[np.asarray([tokenizer.bos_id, *tokenizer.encode(t)]) for t in side] for side in zip(*pairs, strict=True)]
+    chosen, rejected = (rewards_of(groups, CONFIG, side).astype(np.float32) for side in sides)
+    ours = bradley_terry(chosen, rejected, margin, center_rewards_coefficient=0.01)
+    model = load(folder)
+    with torch.no_grad():
+        r_w, r_l = (
+            torch.cat([model(torch.from_numpy(s)[None], use_cache=False).logits[:, 0] for s in side]) for side in sides
+        )
+        loss = -torch.nn.functional.logsigmoid(r_w - r_l - torch.from_numpy(margin)).mean() + 0.01 * ((r_w + r_l) ** 2).mean()
+    np.testing.assert_allclose(float(np.mean(ours)), float(loss), rtol=1e-5)

@@ -40,25 +40,32 @@ def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
 
 def cached_reference(stage: Stage) -> bool:
     """Whether the reference's log-probs are stored beforehand instead of computed in every step."""
-    return isinstance(stage, Preference) and stage.precompute_ref_log_probs and stage.loss.NEEDS.reference == "logps"
+    if not isinstance(stage, Preference | SFT) or stage.loss is None:
+        return False
+    return stage.precompute_ref_log_probs and stage.loss.NEEDS.reference == "logps"
 
 
 def method_of(stage: Stage) -> Method:
-    """The preference method of a stage."""
-    if isinstance(stage, Preference):
+    """The method of a stage, if it minimises one."""
+    if isinstance(stage, Preference | SFT) and stage.loss is not None:
         return stage.loss
     if isinstance(stage, Reward):
         return BradleyTerry(center_rewards_coefficient=stage.center_rewards_coefficient)
-    raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no preference method")
+    raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method")
 
 
 def make_objective(stage: Stage, scorer: Scorer) -> Objective:
     """What the stage minimises."""
     if isinstance(stage, Pretrain):
         return next_token(scorer, roles=("text",))
-    if isinstance(stage, SFT):
+    if isinstance(stage, SFT) and stage.loss is None:
         return next_token(scorer, roles=("completion",))
-    return method_of(stage).build(scorer, cached_reference=cached_reference(stage))
+    method, cached = method_of(stage), cached_reference(stage)
+    if isinstance(stage, Preference):
+        return method.build(
+            scorer, cached_reference=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics
+        )
+    return method.build(scorer, cached_reference=cached)
 
 
 def steps_of(stage: Stage, loader: Loader) -> int:

@@ -90,7 +90,7 @@ def model_config(run: Run) -> LFM2Config:
 
 def needs_of(stage: Stage) -> Needs:
     """What the stage's objective asks of the data."""
-    if isinstance(stage, Preference | Reward):
+    if isinstance(stage, Preference | Reward) or (isinstance(stage, SFT) and stage.loss is not None):
         return method_of(stage).NEEDS
     return Needs(roles=("text",) if isinstance(stage, Pretrain) else ("completion",))
 
@@ -150,13 +150,16 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
 
 
 def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Per-example columns of a whole dataset, for the method's own checks."""
-    found: dict[str, list[Any]] = {name: [] for name in names if name in dataset.columns}
+    """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
+    known = {name: dataset.columns[name] for name in names if name in dataset.columns}
+    end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}
+    found = {name: np.full((len(dataset), *c.shape), end[name], c.dtype) for name, c in known.items()}
     for start in range(0, len(dataset) if found else 0, 4096):
-        for example in dataset.store.read(range(start, min(start + 4096, len(dataset)))):
+        for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
             for name, values in found.items():
-                values.append(np.ravel(example.columns[name]))
-    return {name: np.concatenate(values) for name, values in found.items()}
+                value = np.asarray(example.columns[name])
+                values[(n, slice(len(value))) if value.ndim else n] = value
+    return found
 
 
 def _lenient(stage: Stage) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Merge, Preference, Reward, Run, Stage
+from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage
 from jaxpo.objectives.methods.base import DIAGNOSTIC_METRICS, Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
@@ -28,7 +28,7 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from optimizer_problems(stage)
     yield from evaluation_problems(stage)
     yield from init_problems(run, index, stage)
-    if isinstance(stage, Preference):
+    if isinstance(stage, Preference) or (isinstance(stage, SFT) and stage.loss is not None):
         yield from method_problems(stage)
     if isinstance(stage, Reward) and stage.center_rewards_coefficient is not None:
         yield from negative(stage, ("center_rewards_coefficient",))
@@ -120,7 +120,9 @@ def metric_names(stage: Stage) -> tuple[str, ...]:
     if isinstance(stage, Preference):
         probes = (m for name in stage.diagnostics for m in DIAGNOSTIC_METRICS.get(name, ()))
         return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *probes)
-    return REWARD_METRICS if isinstance(stage, Reward) else LANGUAGE_METRICS
+    if isinstance(stage, Reward):
+        return REWARD_METRICS
+    return (*LANGUAGE_METRICS, *getattr(getattr(stage, "loss", None), "METRICS", ()))
 
 
 def evaluation_problems(stage: Stage) -> Iterator[str]:
@@ -177,7 +179,7 @@ def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
         yield f"{merge.name}.weights: {merge.weights} sum to {sum(merge.weights):g}, not 1."
 
 
-def method_problems(stage: Preference) -> Iterator[str]:
+def method_problems(stage: Preference | SFT) -> Iterator[str]:
     """The method exists and can use what the stage offers it."""
     name = stage.name
     needs = getattr(stage.loss, "NEEDS", None)
@@ -197,6 +199,17 @@ def method_problems(stage: Preference) -> Iterator[str]:
             f"{flag((name, 'precompute_ref_log_probs'))} False."
         )
     if isinstance(stage.loss, Method):
-        options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
+        yield from family_problems(stage)
+        options = Options()
+        if isinstance(stage, Preference):
+            options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
         problems = stage.loss.problems() + stage.loss.option_problems(options)
         yield from (f"{name}.loss: {problem}" for problem in problems)
+
+
+def family_problems(stage: Preference | SFT) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, methods on preferences to Preference."""
+    info, kind = stage.loss.INFO, type(stage).__name__
+    if (info.family == "sft") != isinstance(stage, SFT):
+        right = "Preference" if isinstance(stage, SFT) else "SFT"
+        yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {kind}."

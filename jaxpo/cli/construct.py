@@ -51,7 +51,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", type=Path, help=what)
     leaves = options_of(kind)
     for leaf in leaves:
-        several = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
+        several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
         parser.add_argument(
             "--" + leaf.path[0].replace("_", "-"),
             dest=f"option_{leaf.path[0]}",

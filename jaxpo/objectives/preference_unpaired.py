@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
-from jaxpo.objectives.base import Mean, masked_mean
+from jaxpo.objectives.base import Difference, Metric, masked_mean
 from jaxpo.objectives.preference import Reward, per_supervised_token
 from jaxpo.objectives.preference_features import Scores, Shape, Side, Wanted, lengths, side
 
@@ -59,16 +59,15 @@ def _rows(present: Array, good: Array) -> dict[str, Array]:
     return {"rows": present, "chosen": present & good, "rejected": present & ~good}
 
 
-def unpaired_metrics(x: Unpaired, reward: Reward) -> dict[str, Mean]:
-    """TRL's metrics of an unpaired trainer; the margin is the difference of the two class means of the batch."""
+def unpaired_metrics(x: Unpaired, reward: Reward) -> dict[str, Metric]:
+    """TRL's metrics of an unpaired trainer; the margin is the difference of the two class means."""
     r = reward(x.completion)
     rows = _rows(x.present, x.good)
     chosen, rejected = masked_mean(r, rows["chosen"]), masked_mean(r, rows["rejected"])
-    both = ((chosen.count > 0) & (rejected.count > 0)).astype(jnp.float32)
     return {
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
-        "rewards/margins": Mean(both * (chosen.value() - rejected.value()), both),
+        "rewards/margins": Difference(chosen, rejected),
         "logps/chosen": masked_mean(x.completion.logps, rows["chosen"]),
         "logps/rejected": masked_mean(x.completion.logps, rows["rejected"]),
         "entropy": per_supervised_token("entropy", x.present, x.completion),

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from jaxpo.objectives.base import Max, Mean, Min
+from jaxpo.objectives.base import Difference, Max, Mean, Metric, Min
 
-_KINDS = {Mean: "mean", Max: "max", Min: "min"}
+_KINDS = {Mean: "mean", Max: "max", Min: "min", Difference: "difference"}
+_MERGE: dict[str, Callable[[float, float], float]] = {
+    "mean": operator.add,
+    "difference": operator.add,
+    "max": lambda a, b: float(np.maximum(a, b)),
+    "min": lambda a, b: float(np.minimum(a, b)),
+}
 _LAST = ("learning_rate",)
 """Reported as of the last step of a window: a mean would name a value that was never used."""
 
 
 class Window:
-    """Metrics merged over the steps between two log lines, in float64: Mean by total and count, Max, Min."""
+    """Metrics merged over the steps between two log lines, in float64: means by total and count, extremes."""
 
     def __init__(self, entries: Mapping[str, list[Any]] | None = None):
         self.entries: dict[str, list[Any]] = {k: list(v) for k, v in (entries or {}).items()}
@@ -25,25 +32,30 @@ class Window:
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Merge one step's metrics (already on the host)."""
         for name, metric in metrics.items():
-            kind = _KINDS[type(metric)]
-            new = [float(metric.total), float(metric.count)] if kind == "mean" else [float(metric.x)]
+            kind, new = _KINDS[type(metric)], _numbers(metric)
             old = self.entries.get(name)
             if old is None or name in _LAST:
                 self.entries[name] = [kind, *new]
-            elif kind == "mean":
-                self.entries[name] = [kind, old[1] + new[0], old[2] + new[1]]
             else:
-                self.entries[name] = [kind, float((np.maximum if kind == "max" else np.minimum)(old[1], new[0]))]
+                self.entries[name] = [kind, *map(_MERGE[kind], old[1:], new)]
 
     def values(self) -> dict[str, float]:
-        """Name -> value; a Mean over nothing is left out, for 0 would be taken for a measurement."""
+        """Name -> value; a mean over nothing is left out, for 0 would be taken for a measurement."""
         out: dict[str, float] = {}
         for name, (kind, *numbers) in self.entries.items():
-            if kind != "mean":
+            if kind in ("max", "min"):
                 out[name] = numbers[0]
-            elif numbers[1] != 0:
-                out[name] = numbers[0] / numbers[1]
+            elif all(numbers[1::2]):  # the counts
+                plus, *minus = (total / count for total, count in zip(numbers[::2], numbers[1::2], strict=True))
+                out[name] = plus - sum(minus)
         return out
+
+
+def _numbers(metric: Metric) -> list[float]:
+    """What of a metric is merged: totals and counts in turn, or the extreme."""
+    if isinstance(metric, Difference):
+        return [*_numbers(metric.plus), *_numbers(metric.minus)]
+    return [float(metric.total), float(metric.count)] if isinstance(metric, Mean) else [float(metric.x)]
 
 
 @dataclass

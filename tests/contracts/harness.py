@@ -13,12 +13,12 @@ import optax
 from contracts.batches import VOCAB
 
 from jaxpo.data.batch import Batch
-from jaxpo.models.heads import value_table
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.base import Objective
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.base import Method
 from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
 from jaxpo.train.init import abstract_state, build_state
 from jaxpo.train.state import State
@@ -44,31 +44,38 @@ DESCENT = optax.chain(optax.normalize_by_update_norm(), optax.scale(-1.0))
 Outcome = tuple[State, list[dict[str, float]]]
 
 
-def tables(objective: Objective) -> dict[str, Any]:
-    extra = {"value": value_table(CONFIG)} if "value" in objective.needs.extra else {}
-    return {"model": param_table(CONFIG)} | extra
+def tables(objective: Objective, method: Method | None = None) -> dict[str, Any]:
+    """Parameter tables of the model and of what the method trains beside it."""
+    return {"model": param_table(CONFIG)} | (method.extra_tables(CONFIG) if method else {})
 
 
-def initial(objective: Objective) -> tuple[State, dict[str, Any]]:
+def initial(objective: Objective, method: Method | None = None) -> tuple[State, dict[str, Any]]:
     """A state and the frozen networks the objective needs: a reference that differs from the policy."""
-    params = {name: init_params(table, jax.random.key(1)) for name, table in tables(objective).items()}
-    if "value" in params:
-        params["value"] = jax.tree.map(lambda x: x + 0.1, params["value"])
+    params = {name: init_params(table, jax.random.key(1)) for name, table in tables(objective, method).items()}
+    for name in params.keys() - {"model"}:
+        params[name] = jax.tree.map(lambda x: x + 0.1, params[name])  # heads may start at zero
     frozen = {}
     if objective.needs.reference != "none":
         frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
     return build_state(params, DESCENT, objective, jax.random.key(3)), frozen
 
 
-def run(objective: Objective, batches: list[Batch], *, microbatches: int = 1, devices: int = 1) -> Outcome:
+def run(
+    objective: Objective,
+    batches: list[Batch],
+    method: Method | None = None,
+    *,
+    microbatches: int = 1,
+    devices: int = 1,
+) -> Outcome:
     """`STEPS` steps over `batches` (cycled) on `devices` of the simulated devices."""
-    state, frozen = initial(objective)
+    state, frozen = initial(objective, method)
     step = make_step(objective, DESCENT, SCHEDULE, microbatches=microbatches)
     if devices == 1:
         return drive(jax.jit(step), state, frozen, batches)
     mesh = make_mesh({"fsdp": devices}, jax.devices()[:devices])
     with use_mesh(mesh):
-        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective), DESCENT, objective, mesh))
+        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective, method), DESCENT, objective, mesh))
         state = jax.device_put(state, where)
         frozen = jax.device_put(frozen, replicated(mesh))
         placed = [jax.device_put(b, batch_sharding(mesh)) for b in batches]

@@ -1,6 +1,8 @@
-"""Every objective: packed == unpacked, resume == uninterrupted, 1x8 == 8x1 == 8 devices, whatever couples examples.
+"""Every shape of need: packed == unpacked, resume == uninterrupted, 1x8 == 8x1 == 8 devices, whatever couples rows.
 
-Three programs per method: one segment per row in one go, packed rows in eight microbatches, packed on eight devices.
+Methods that ask the same of the networks share their `encode`, so one of each is run here; the losses of all of them
+are in tests/objectives/test_every_method.py. Three programs each: one segment per row in one go, packed rows in eight
+microbatches, packed on eight devices.
 """
 
 import functools
@@ -10,44 +12,31 @@ import numpy as np
 import pytest
 from contracts.batches import make_examples, packed, unpacked
 from contracts.harness import DESCENT, SCHEDULE, SCORER, STEPS, assert_learned, assert_same, drive, initial, run, steps
+from contracts.needs import configured, kind_of, representatives
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.objectives.language import next_token
-from jaxpo.objectives.methods import METHODS
 from jaxpo.train.step import make_step
 
-# Per method: settings that exercise what is special about it, and the kind of examples it reads.
-SETTINGS = {
-    "bco": ({}, "completion"),
-    "dove": ({}, "two_prompts"),
-    "lcpo": ({"num_annotators": 3}, "pair"),
-    "lipo": ({}, "list"),
-}
-CASES = ("next_token", *METHODS)
-
-
-def build(name):
-    if name == "next_token":
-        return next_token(SCORER), "text"
-    settings, kind = SETTINGS.get(name, ({}, "pair"))
-    return METHODS[name](**settings).build(SCORER, cached_reference=False), kind
+CASES = ("next_token", *representatives())
 
 
 @functools.cache
 def case(name):
-    objective, kind = build(name)
-    examples = [make_examples(kind, 16, seed) for seed in (0, 1)]
-    baseline = run(objective, [unpacked(e) for e in examples])
-    return objective, examples, baseline, initial(objective)[0]
+    method = None if name == "next_token" else configured(name)
+    objective = method.build(SCORER, cached_reference=False) if method else next_token(SCORER)
+    examples = [make_examples(kind_of(method) if method else "text", 16, seed) for seed in (0, 1)]
+    baseline = run(objective, [unpacked(e) for e in examples], method)
+    return objective, method, examples, baseline, initial(objective, method)[0]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_packed_in_eight_microbatches_equals_unpacked_in_one_and_resumes_bit_for_bit(name, tmp_path):
-    objective, examples, baseline, start = case(name)
+    objective, method, examples, baseline, start = case(name)
     assert_learned(baseline, start)
     batches = [packed(e) for e in examples]
     step = jax.jit(make_step(objective, DESCENT, SCHEDULE, microbatches=8))
-    state, frozen = initial(objective)
+    state, frozen = initial(objective, method)
     whole = drive(step, state, frozen, batches)
     assert_same(whole, baseline, start)
 
@@ -69,5 +58,5 @@ def test_packed_in_eight_microbatches_equals_unpacked_in_one_and_resumes_bit_for
 
 @pytest.mark.parametrize("name", CASES)
 def test_eight_devices_equal_one(name):
-    objective, examples, baseline, start = case(name)
-    assert_same(run(objective, [packed(e) for e in examples], devices=8), baseline, start)
+    objective, method, examples, baseline, start = case(name)
+    assert_same(run(objective, [packed(e) for e in examples], method, devices=8), baseline, start)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.base import Max, Mean, Min
+from jaxpo.objectives.base import Difference, Max, Mean, Min
 from jaxpo.train.metrics import MetricsLog, read_metrics
 from jaxpo.train.progress import Progress, Window, lower_is_better
 
@@ -126,6 +126,15 @@ def test_window_survives_json_and_equals_the_whole(entries, cut):
         np.testing.assert_allclose(values["m"], sum(x * c for x, c in entries) / total, atol=1e-9)
     else:
         assert "m" not in values
+
+
+def test_a_difference_of_means_is_taken_after_adding_up():
+    window = Window()
+    for good, bad in ((3.0, 1.0), (5.0, 2.0)):
+        window.add({"margin": Difference(Mean(good, 1.0), Mean(2 * bad, 2.0))})
+    window.add({"one_sided": Difference(Mean(1.0, 1.0), Mean(0.0, 0.0))})
+    again = Progress.from_json(json.loads(json.dumps(Progress(window=window).to_json()))).window
+    assert window.values() == again.values() == {"margin": 8.0 / 2 - 6.0 / 4}
 
 
 def test_window_keeps_infinities_through_json():

@@ -1,0 +1,55 @@
+"""Which examples a method reads, and which methods ask the same of the networks: their `encode` is one and the same."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from contracts.harness import SCORER
+
+from jaxpo.objectives.methods import METHODS
+from jaxpo.objectives.methods.base import FeatureMethod, Method
+
+# Settings that exercise what is special about a method; the others run with their defaults.
+SETTINGS: dict[str, dict[str, object]] = {
+    "lcpo": {"num_annotators": 3},
+    "modpo": {"weights": (0.5, 0.3, 0.2)},
+}
+TWO_PROMPTS = ("dove",)
+
+
+def configured(name: str) -> Method:
+    """The method as the contracts run it."""
+    return METHODS[name](**SETTINGS.get(name, {}))
+
+
+def kind_of(method: Method) -> str:
+    """The kind of `contracts.batches` examples that serves the method."""
+    needs = method.NEEDS
+    if method.INFO.name in TWO_PROMPTS:
+        return "two_prompts"
+    for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
+        if role in needs.roles:
+            return kind
+    return "many_roles" if len(needs.roles) + len(needs.optional_roles) > 2 else "pair"
+
+
+def shape_of_need(name: str) -> Hashable:
+    """Methods with equal shapes of need run the networks in the same way; one of each is enough to test `encode`."""
+    method = configured(name)
+    needs = method.NEEDS
+    if not isinstance(method, FeatureMethod):
+        return name
+    own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (
+        FeatureMethod.objective
+    )
+    roles = (needs.roles, needs.optional_roles, needs.labels, needs.extra)
+    return (kind_of(method), roles, needs.reference, method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
+
+
+def representatives() -> list[str]:
+    """One method per shape of need, and every method that carries state."""
+    found: dict[Hashable, str] = {}
+    for name in METHODS:
+        found.setdefault(shape_of_need(name), name)
+    carrying = [name for name in METHODS if configured(name).build(SCORER, cached_reference=False).init_carry()]
+    return sorted({*found.values(), *carrying})

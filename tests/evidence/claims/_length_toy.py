@@ -6,11 +6,14 @@ Quality is the share of good minus that of bad tokens; expected length is 1 / p(
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Loss = Callable[[jax.Array, Any], jax.Array]
 GOOD, BAD, FILLER, END = range(4)
 START = np.log(np.array([0.3, 0.3, 0.36, 0.04], np.float32))
 LONGEST = 160
@@ -31,13 +34,16 @@ def pairs(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     return pick(tokens, True), pick(tokens, False), pick(mask, True), pick(mask, False)
 
 
-def train(loss: Callable[[jax.Array], jax.Array], steps: int, learning_rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Full-batch gradient descent on the mean of `loss(logits)`: expected length and quality after every step."""
+def train(loss: Loss, data: Any, steps: int, learning_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Full-batch gradient descent on the mean of `loss(logits, data)`: expected length and quality after every step."""
+    probabilities = np.asarray(_descend(jnp.asarray(START), data, learning_rate, loss=loss, steps=steps), np.float64)
+    return 1.0 / probabilities[:, END], probabilities[:, GOOD] - probabilities[:, BAD]
 
+
+@partial(jax.jit, static_argnames=("loss", "steps"))
+def _descend(start: jax.Array, data: Any, learning_rate: float, *, loss: Loss, steps: int) -> jax.Array:
     def step(logits: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        logits = logits - learning_rate * jax.grad(lambda x: jnp.mean(loss(x)))(logits)
+        logits = logits - learning_rate * jax.grad(lambda x: jnp.mean(loss(x, data)))(logits)
         return logits, jax.nn.softmax(logits)
 
-    _, probabilities = jax.jit(lambda start: jax.lax.scan(step, start, None, length=steps))(jnp.asarray(START))
-    probabilities = np.asarray(probabilities, np.float64)
-    return 1.0 / probabilities[:, END], probabilities[:, GOOD] - probabilities[:, BAD]
+    return jax.lax.scan(step, start, None, length=steps)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from evidence.claims._length_toy import START, pairs, train
 from evidence.harness import Claim
 
@@ -21,26 +22,32 @@ CLAIM = Claim(
 )
 
 PAIRS, STEPS, LEARNING_RATE, BETA = 300, 150, 0.05, 0.1
+Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def rows(logits: jax.Array, data: Data) -> tuple[jax.Array, ...]:
+    """Per-token log-probs of both responses under the policy and under the reference."""
+    chosen, rejected, *_ = data
+    policy, reference = (jax.nn.log_softmax(x) for x in (logits, jnp.asarray(START)))
+    return policy[chosen], policy[rejected], reference[chosen], reference[rejected]
+
+
+def plain(logits: jax.Array, data: Data) -> jax.Array:
+    """DPO."""
+    _, _, on_w, on_l = data
+    return dpo(*(masked_sum(x, on) for x, on in zip(rows(logits, data), (on_w, on_l) * 2, strict=True)), beta=BETA)
+
+
+def desensitised(logits: jax.Array, data: Data) -> jax.Array:
+    """LD-DPO."""
+    return lddpo(*rows(logits, data), *data[2:], beta=BETA, alpha=0.5)
 
 
 def measure(seed: int, n: int = PAIRS, steps: int = STEPS) -> dict[str, float]:
     """Both losses on the same pairs, from the same policy, for the same number of steps."""
-    chosen, rejected, on_w, on_l = pairs(seed, n)
-    reference = jax.nn.log_softmax(jnp.asarray(START))
-
-    def rows(logits: jax.Array) -> tuple[jax.Array, ...]:
-        policy = jax.nn.log_softmax(logits)
-        return policy[chosen], policy[rejected], reference[chosen], reference[rejected]
-
-    def plain(logits: jax.Array) -> jax.Array:
-        sums = (masked_sum(x, on) for x, on in zip(rows(logits), (on_w, on_l) * 2, strict=True))
-        return dpo(*sums, beta=BETA)
-
-    def desensitised(logits: jax.Array) -> jax.Array:
-        return lddpo(*rows(logits), on_w, on_l, beta=BETA, alpha=0.5)
-
+    data = pairs(seed, n)
     (length_0, quality_0), (length_1, quality_1) = (
-        tuple(float(x[-1]) for x in train(loss, steps, LEARNING_RATE)) for loss in (plain, desensitised)
+        tuple(float(x[-1]) for x in train(loss, data, steps, LEARNING_RATE)) for loss in (plain, desensitised)
     )
     saved, added = (length_0 - length_1) / length_0, (quality_1 - quality_0) / quality_0
     return {

@@ -23,29 +23,38 @@ CLAIM = Claim(
 PAIRS, STEPS, LEARNING_RATE = 300, 1000, 0.2
 SWEEP = (0.1, 1.0, 10.0)
 """Factors on beta: two decades."""
+Data = tuple[tuple[jax.Array, jax.Array], float]
+
+
+def sums(logits: jax.Array, counts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    """Summed log-probs of both responses under the policy and under the reference, from their token counts."""
+    policy, reference = (jax.nn.log_softmax(x) for x in (logits, jnp.asarray(START)))
+    return counts[0] @ policy, counts[1] @ policy, counts[0] @ reference, counts[1] @ reference
+
+
+def plain(logits: jax.Array, data: Data) -> jax.Array:
+    """DPO, beta 0.1 times a factor."""
+    counts, scale = data
+    return dpo(*sums(logits, counts), beta=0.1 * scale)
+
+
+def normalised(logits: jax.Array, data: Data) -> jax.Array:
+    """LN-DPO, beta 2 times a factor."""
+    counts, scale = data
+    return lndpo(*sums(logits, counts), *(c.sum(axis=1) for c in counts), beta=2.0 * scale)
 
 
 def measure(seed: int, n: int = PAIRS, steps: int = STEPS) -> dict[str, float]:
     """Whole trajectories of both losses; the quality to match is nine tenths of what the weaker one reaches."""
     chosen, rejected, on_w, on_l = pairs(seed, n)
-    counts = [
+    counts = tuple(
         np.stack([((tokens == k) & on).sum(-1) for k in range(4)], axis=1).astype(np.float32)
         for tokens, on in ((chosen, on_w), (rejected, on_l))
-    ]
-    lengths = [c.sum(axis=1) for c in counts]
-    reference = jax.nn.log_softmax(jnp.asarray(START))
-
-    def sums(logits: jax.Array) -> tuple[jax.Array, ...]:
-        policy = jax.nn.log_softmax(logits)
-        return counts[0] @ policy, counts[1] @ policy, counts[0] @ reference, counts[1] @ reference
-
-    def plain(scale: float) -> tuple[np.ndarray, np.ndarray]:
-        return train(lambda x: dpo(*sums(x), beta=0.1 * scale), steps, LEARNING_RATE)
-
-    def normalised(scale: float) -> tuple[np.ndarray, np.ndarray]:
-        return train(lambda x: lndpo(*sums(x), *lengths, beta=2.0 * scale), steps, LEARNING_RATE)
-
-    runs = {name: [f(scale) for scale in SWEEP] for name, f in (("baseline", plain), ("method", normalised))}
+    )
+    runs = {
+        name: [train(loss, (counts, scale), steps, LEARNING_RATE) for scale in SWEEP]
+        for name, loss in (("baseline", plain), ("method", normalised))
+    }
     middle = {name: run[1] for name, run in runs.items()}
     target = 0.9 * min(quality.max() for _, quality in middle.values())
     matched = {name: length[np.argmax(quality >= target)] for name, (length, quality) in middle.items()}

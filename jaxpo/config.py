@@ -170,13 +170,15 @@ class Preference(Stage):
 
 @dataclass(frozen=True)
 class Reward(Stage):
-    """Bradley-Terry reward model with a value head at each response's last token.
+    """Bradley-Terry reward model with a value head at each response's last token; a column `margin` is used if there.
 
     Attributes:
+      label_smoothing: probability that a label is flipped.
       center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off.
     """
 
     name: str = "reward"
+    label_smoothing: float = 0.0
     center_rewards_coefficient: float | None = None
 
 

@@ -50,7 +50,7 @@ def method_of(stage: Stage) -> Method:
     if isinstance(stage, Preference | SFT) and stage.loss is not None:
         return stage.loss
     if isinstance(stage, Reward):
-        return BradleyTerry(center_rewards_coefficient=stage.center_rewards_coefficient)
+        return BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient)
     raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method")
 
 

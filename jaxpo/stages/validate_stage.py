@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from init_problems(run, index, stage)
     if isinstance(stage, Preference) or (isinstance(stage, SFT) and stage.loss is not None):
         yield from method_problems(stage)
-    if isinstance(stage, Reward) and stage.center_rewards_coefficient is not None:
-        yield from negative(stage, ("center_rewards_coefficient",))
+    if isinstance(stage, Reward):
+        yield from reward_problems(stage)
 
 
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -113,6 +114,15 @@ def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
     for field in fields:
         if getattr(stage, field) < 0:
             yield f"{stage.name}.{field}: {getattr(stage, field)} must not be negative."
+
+
+def reward_problems(stage: Reward) -> Iterator[str]:
+    """Ranges of the reward model's numbers."""
+    smoothing, centring = stage.label_smoothing, stage.center_rewards_coefficient
+    if not 0 <= smoothing <= 0.5:
+        yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
+    if centring is not None and not 0 <= centring < math.inf:
+        yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
 
 
 def metric_names(stage: Stage) -> tuple[str, ...]:

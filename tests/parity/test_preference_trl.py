@@ -2,9 +2,12 @@
 
 Where the two differ on purpose: trl's `sigmoid` ignores label_smoothing (here it is cDPO); its AOT sorts one device's
 micro-batch (here the whole step); its CPO averages the likelihood over a micro-batch (here over the step); it logs
-SimPO's `logps/*` as means (here sums, as everywhere).
+SimPO's `logps/*` as means (here sums, as everywhere). Where it departs from the paper or overflows, the test below says
+which is right and why.
 """
 
+import inspect
+import re
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -15,7 +18,7 @@ import pytest
 from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, values_of
 
 from jaxpo import losses
-from jaxpo.objectives.methods import METHODS
+from jaxpo.objectives.methods import METHODS, resolve
 
 pytestmark = pytest.mark.parity
 
@@ -116,14 +119,20 @@ CASES = {
         {"beta": 0.3, "label_smoothing": 0.1},
     ),
     "aot_unpaired": (lambda *a: losses.aot_unpaired(*a[:4], beta=0.3), {"beta": 0.3}),
-    # Pairs without a running shift: the sum of both rows' binary cross-entropies.
-    "bco_pair": (
-        lambda p_w, p_l, r_w, r_l, n: (
-            losses.bco(p_w, r_w, jnp.ones(B, bool), 0.0, beta=0.3)
-            + losses.bco(p_l, r_l, jnp.zeros(B, bool), 0.0, beta=0.3)
-        ),
-        {"beta": 0.3},
+    "hinge": (lambda *a: losses.hinge(*a[:4], beta=0.3), {"beta": 0.3}),
+    "ipo": (lambda *a: losses.ipo(*a[:4], a[4][:B], a[4][B:], beta=0.3), {"beta": 0.3}),
+    "exo_pair": (
+        lambda *a: losses.exo_pair(*a[:4], beta=0.3, label_smoothing=0.01),
+        {"beta": 0.3, "label_smoothing": 0.01},
     ),
+    "nca_pair": (lambda *a: losses.nca_pair(*a[:4], beta=0.3), {"beta": 0.3}),
+    "bco_pair": (lambda *a: losses.bco_pair(*a[:4], beta=0.3), {"beta": 0.3}),
+    "sppo_hard": (lambda *a: losses.sppo_hard(*a[:4], beta=0.3), {"beta": 0.3}),
+    "apo_zero": (lambda *a: losses.apo_zero(*a[:4], beta=0.3), {"beta": 0.3}),
+    "apo_down": (lambda *a: losses.apo_down(*a[:4], beta=0.3), {"beta": 0.3}),
+    "discopop": (lambda *a: losses.discopop(*a[:4], beta=0.3, tau=0.05), {"beta": 0.3}),
+    # trl takes the mean over the micro-batch's chosen tokens; its mean over pairs of ours, times B / tokens.
+    "sft": (lambda *a: losses.sft(a[0]) * B / a[4][:B].sum(), {"beta": 0.3}),
 }
 
 
@@ -135,6 +144,52 @@ def test_referenced_losses(torch, dpo_trainer, loss_type):
     value, grad = ours(method, *data)
     np.testing.assert_allclose(value, theirs, **TOLERANCE)
     np.testing.assert_allclose(np.where(data[2], grad, 0), np.where(data[2], their_grad, 0), **TOLERANCE)
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"])
+def test_f_divergences(torch, dpo_trainer, divergence):
+    """trl's coefficient of the alpha-divergence is one minus the paper's alpha."""
+    data = responses(4)
+    theirs, their_grad, _ = trl_dpo(
+        torch,
+        dpo_trainer,
+        *data,
+        loss_types=["sigmoid"],
+        beta=0.3,
+        f_divergence_type=divergence,
+        f_alpha_divergence_coef=0.7,
+    )
+    value, grad = ours(lambda *a: losses.fdpo(*a[:4], beta=0.3, divergence=divergence, alpha=0.3), *data)
+    np.testing.assert_allclose(value, theirs, rtol=1e-4)
+    np.testing.assert_allclose(np.where(data[2], grad, 0), np.where(data[2], their_grad, 0), rtol=1e-4, atol=1e-5)
+
+
+def far_apart(log_ratio):
+    """One response token per row, and chosen log-ratios of `log_ratio` nats."""
+    policy, reference, mask = (np.zeros((2 * B, T), dtype) for dtype in (np.float32, np.float32, bool))
+    mask[:, 2] = True
+    policy[:B, 2] = log_ratio
+    return policy, reference, mask
+
+
+def test_discopop_overflows_there_and_not_here(torch, dpo_trainer):
+    """Ours is right: m e^-h tends to 0 for h -> -infinity, and the loss to DPO's; theirs is infinity times 0."""
+    data = far_apart(-400.0)
+    theirs, _, _ = trl_dpo(torch, dpo_trainer, *data, loss_types=["discopop"], beta=0.3)
+    assert np.isnan(theirs)
+    value, grad = ours(lambda *a: losses.discopop(*a[:4], beta=0.3), *data)
+    np.testing.assert_allclose(value, 120.0, rtol=1e-6)
+    assert np.all(np.isfinite(grad))
+
+
+def test_the_forward_kl_overflows_there_and_not_here(torch, dpo_trainer):
+    """The formula itself leaves float32 at rho = -89; here the score stops at e^80, as trl's alpha-divergence does."""
+    data = far_apart(-100.0)
+    theirs, _, _ = trl_dpo(torch, dpo_trainer, *data, loss_types=["sigmoid"], beta=0.3, f_divergence_type="forward_kl")
+    assert np.isinf(theirs)
+    value, grad = ours(lambda *a: losses.fdpo(*a[:4], beta=0.3, divergence="forward_kl"), *data)
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(grad))
 
 
 def test_ld_alpha(torch, dpo_trainer):
@@ -152,6 +207,12 @@ def test_ld_alpha(torch, dpo_trainer):
     np.testing.assert_allclose(grad, np.where(mask, their_grad, 0), **TOLERANCE)
 
 
+def cpo_stub(torch, loss_type, **settings):
+    device = SimpleNamespace(device=torch.device("cpu"))
+    defaults = {"alpha": 0.0, "beta": 2.0, "simpo_gamma": 0.5, "label_smoothing": 0.0, "accelerator": device}
+    return SimpleNamespace(**(defaults | settings), loss_type=loss_type)
+
+
 @pytest.mark.parametrize("loss_type", ["sigmoid", "simpo"])
 def test_cpo_and_simpo(torch, loss_type):
     trainer = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
@@ -159,14 +220,7 @@ def test_cpo_and_simpo(torch, loss_type):
     lengths = mask.sum(1).astype(np.float32)
     sums = np.where(mask, policy, 0).sum(1).astype(np.float32)
     given = torch.tensor(sums / lengths if loss_type == "simpo" else sums, requires_grad=True)
-    self = SimpleNamespace(
-        alpha=0.0,
-        beta=2.0,
-        simpo_gamma=0.5,
-        label_smoothing=0.1,
-        loss_type=loss_type,
-        accelerator=SimpleNamespace(device=torch.device("cpu")),
-    )
+    self = cpo_stub(torch, loss_type, label_smoothing=0.1)
     theirs, *_ = trainer.cpo_loss(self, given[:B], given[B:])
     theirs.sum().backward()
 
@@ -180,6 +234,103 @@ def test_cpo_and_simpo(torch, loss_type):
     np.testing.assert_allclose(value, theirs.detach().numpy(), **TOLERANCE)
     scale = lengths if loss_type == "simpo" else 1.0
     np.testing.assert_allclose(pull(jnp.ones(B))[0] * scale, given.grad.numpy(), **TOLERANCE)
+
+
+def test_alphapo(torch):
+    """Equal where p^-alpha exists; trl goes through the probability, which is 0 in float32 below e^-104."""
+    trainer = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
+    policy, _, mask = responses(2)
+    lengths = mask.sum(1).astype(np.float32)
+    sums = np.where(mask, policy, 0).sum(1).astype(np.float32)
+    self = cpo_stub(torch, "simpo", alpha=0.25, beta=2.5, simpo_gamma=0.1, label_smoothing=0.1)
+    given = torch.tensor(sums / lengths, requires_grad=True)
+    theirs, their_reward, _ = trainer.cpo_loss(self, given[:B], given[B:])
+    theirs.sum().backward()
+
+    def loss(sums):
+        return losses.alphapo(sums[:B], sums[B:], lengths[:B], lengths[B:], label_smoothing=0.1)
+
+    value, pull = jax.vjp(loss, sums)
+    np.testing.assert_allclose(value, theirs.detach().numpy(), **TOLERANCE)
+    np.testing.assert_allclose(pull(jnp.ones(B))[0] * lengths, given.grad.numpy(), **TOLERANCE)
+    side = SimpleNamespace(logps=jnp.asarray(sums[:B]), length=jnp.asarray(lengths[:B]))
+    np.testing.assert_allclose(METHODS["alphapo"]().reward(side), their_reward.numpy(), **TOLERANCE)
+
+    unlikely = torch.full((1,), -110.0)
+    theirs, *_ = trainer.cpo_loss(self, unlikely, unlikely)
+    assert torch.isnan(theirs).all()
+    one, far = np.ones(1, np.float32), np.full(1, -110.0, np.float32)
+    same = losses.simpo(far, far, one, one, beta=2.5, gamma=0.1)
+    np.testing.assert_allclose(losses.alphapo(far, far, one, one), same, rtol=1e-6)
+
+
+def test_orpo(torch):
+    """The odds ratio agrees. trl's likelihood runs over prompt and response; the paper's L_SFT is that of y given x,
+    over the response alone, as here."""
+    trainer = pytest.importorskip("trl.experimental.orpo.orpo_trainer").ORPOTrainer
+    rng = np.random.default_rng(3)
+    ids = torch.tensor(rng.integers(0, 7, (2 * B, T)))
+    logits = rng.normal(size=(2 * B, T, 7)).astype(np.float32)
+    _, _, mask = responses(3)
+    labels = torch.where(torch.tensor(mask), ids, -100)
+    ones = torch.ones(B, T, dtype=torch.long)
+    batch = {
+        f"{side}_{what}": x[part]
+        for side, part in (("chosen", slice(0, B)), ("rejected", slice(B, None)))
+        for what, x in (("input_ids", ids), ("labels", labels))
+    } | {"chosen_attention_mask": ones, "rejected_attention_mask": ones}
+    self = SimpleNamespace(
+        beta=0.3,
+        accelerator=SimpleNamespace(device=torch.device("cpu")),
+        is_encoder_decoder=False,
+        padding_value=0,
+        aux_loss_enabled=False,
+        concatenated_inputs=trainer.concatenated_inputs,
+        get_batch_logps=trainer.get_batch_logps,
+    )
+    given = torch.tensor(logits, requires_grad=True)
+    forward = trainer.concatenated_forward(self, lambda *a, **k: SimpleNamespace(logits=given), batch)
+    means, their_nll = torch.cat(forward[:2]), forward[-1]
+    their_odds, their_reward, _, log_ratio, log_odds = trainer.odds_ratio_loss(self, means[:B], means[B:])
+
+    def token_logps(logits):
+        table = jax.nn.log_softmax(logits[:, :-1])
+        return jnp.take_along_axis(table, jnp.asarray(ids.numpy())[:, 1:, None], axis=2)[..., 0]
+
+    def parts(logits):
+        logps = jnp.where(mask[:, 1:], token_logps(logits), 0.0).sum(axis=1)
+        n = jnp.asarray(mask.sum(1), jnp.float32)
+        return losses.orpo(logps[:B], logps[B:], n[:B], n[B:], beta=0.3), (logps, n)
+
+    (odds, nll), (logps, n) = parts(logits)
+    np.testing.assert_allclose(odds, -their_odds.detach().numpy(), **TOLERANCE)
+    our_grad = jax.grad(lambda x: jnp.sum(parts(x)[0][0]))(logits)
+    (their_grad,) = torch.autograd.grad(-their_odds.sum(), given, retain_graph=True)
+    np.testing.assert_allclose(our_grad, their_grad.numpy(), **TOLERANCE)
+
+    response = nll.sum() / n[:B].sum()
+    everything = -token_logps(logits)[:B].mean()
+    np.testing.assert_allclose(their_nll.item(), everything, rtol=1e-5)
+    assert abs(float(response) - their_nll.item()) > 1e-3
+
+    side = lambda part: SimpleNamespace(logps=logps[part], length=n[part], log_ratio=logps[part])  # noqa: E731
+    pair = SimpleNamespace(chosen=side(slice(0, B)), rejected=side(slice(B, None)), present=jnp.ones(B, bool))
+    method = METHODS["orpo"](beta=0.3)
+    np.testing.assert_allclose(method.reward(pair.chosen), their_reward.numpy(), **TOLERANCE)
+    metrics = {k: float(m.value()) for k, m in method.metrics(pair).items()}
+    np.testing.assert_allclose(metrics["log_odds_ratio"], log_ratio.item(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["log_odds_chosen"], log_odds.item(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics["nll_loss"], response, rtol=1e-6)
+
+
+def test_every_loss_type_of_trl_resolves(dpo_trainer):
+    found = re.findall(r'loss_type == "(\w+)"', inspect.getsource(dpo_trainer._compute_loss))
+    assert {"sigmoid", "hinge", "ipo", "sigmoid_norm"} <= set(found)
+    assert all(name in CASES or name == "robust" for name in found), "a loss type of trl is not compared here"
+    for name in found:
+        assert resolve(name).INFO.family in ("pairs", "pairs, coupled")
+    for name in ("simpo", "alphapo", "orpo", "cpo", "kto", "bco"):
+        assert resolve(name).INFO.name == name
 
 
 def test_bradley_terry(torch):

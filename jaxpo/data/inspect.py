@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from jaxpo.data.examples import spans_of
 from jaxpo.data.formats import Row, list_files, read_rows
 from jaxpo.data.needs import Needs
 from jaxpo.data.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.requirements import absent_everywhere, check_needs, everything
-from jaxpo.data.rows import Record, Side, canonical
+from jaxpo.data.requirements import Purpose, absent_everywhere, check_needs, everything
+from jaxpo.data.rows import Record, Side, canonical, detect
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
@@ -84,6 +84,7 @@ def inspect(
     tokenizer: Tokenizer | None = None,
     samples: int = 2,
     methods: Mapping[str, Needs] | None = None,
+    of_sft: Container[str] = (),
 ) -> Report:
     """Read and check a file or folder.
 
@@ -92,6 +93,7 @@ def inspect(
       tokenizer: to count tokens instead of characters.
       samples: rows to render.
       methods: name -> what it needs; the report says which of them the file can train.
+      of_sft: names of those that run in a stage of fine-tuning, which reads texts and completions only.
 
     Raises:
       DataError: the first row that cannot be used.
@@ -120,7 +122,10 @@ def inspect(
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
-        methods={name: _missing(first, needs, set(lengths), labels, count) for name, needs in (methods or {}).items()},
+        methods={
+            name: _missing(first, "sft" if name in of_sft else "preference", needs, set(lengths), labels, count)
+            for name, needs in (methods or {}).items()
+        },
     )
 
 
@@ -140,16 +145,17 @@ def _sample(record: Record) -> str:
     return "\n".join(parts)
 
 
-def _missing(row: Row, needs: Needs, roles: set[str], labels: set[bool], rows: int) -> str:
+def _missing(row: Row, purpose: Purpose, needs: Needs, roles: set[str], labels: set[bool], rows: int) -> str:
     """Why a method cannot be trained on rows like this one; "" when it can.
 
     Args:
       roles, labels: those that occur in the file.
     """
     try:
-        check_needs(row, "preference", needs)
+        check_needs(row, purpose, needs)
     except DataError as error:
-        return f"no column {error.field!r}"
+        unread = error.field in row.data
+        return f"its stage reads no rows of type {detect(row)!r}" if unread else f"no column {error.field!r}"
     if column := absent_everywhere(needs, roles):
         return f"no column {column!r}"
     if "label" in needs.columns and len(labels) == 1:

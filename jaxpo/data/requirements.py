@@ -26,11 +26,11 @@ ROLES = {
     "unpaired": ("completion", "kl"),
     "list": ("candidate",),
     "tree": ("candidate",),
-    "items": ("item",),
+    "items": ("items",),
     "prompt": (),
 }
 LABELS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
-_COLUMN_OF_ROLE = {"candidate": "responses", "item": "items", "kl": "label", "text": "text"}
+_COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion")
 PAIRED = ("preference", "triple")
 REFERENCE_COLUMNS = (
@@ -88,7 +88,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))))
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
-    _check_labels(row, kind, needs)
+    _check_labels(row, kind, needs, ("step", "item"))
     further = tuple(role for role in needs.roles if role not in ROLES[kind])
     for role in further:
         if kind in SINGLE and role in ("text", "completion"):
@@ -98,6 +98,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
             continue
         column = _COLUMN_OF_ROLE.get(role, role)
         raise _missing(row, kind, column, f"The method needs {', '.join(needs.roles)}.")
+    _check_labels(row, kind, needs, SPANS)
     # A column that belongs to an optional role is there exactly when the role is.
     conditional = {COLUMN_OF[role] for role in needs.optional_roles if role in COLUMN_OF}
     columns = tuple(name for name in needs.columns if name not in conditional)
@@ -159,8 +160,8 @@ def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
     return None if not wanted or seen & set(wanted) else FURTHER[wanted[0]][0]
 
 
-def _check_labels(row: Row, kind: str, needs: Needs) -> None:
-    for label in needs.labels:
+def _check_labels(row: Row, kind: str, needs: Needs, among: tuple[str, ...]) -> None:
+    for label in (label for label in needs.labels if label in among):
         if label in LABELS.get(kind, ()):
             _require(row, kind, SOURCES[label] if label in SPANS else ())
         else:

@@ -154,7 +154,7 @@ def item_sides(row: Row) -> tuple[Side, ...]:
                 remedy="Give the row another `separator`, or change the item.",
             )
     marks = consecutive("item", texts, separator)
-    return (side_of(row, "item", text_of_column(row, "prompt"), separator.join(texts), "items", marks),)
+    return (side_of(row, "items", text_of_column(row, "prompt"), separator.join(texts), "items", marks),)
 
 
 SIDES = {

@@ -88,7 +88,7 @@ def test_inspect_names_the_first_missing_column(files, write):
         "weighted": Needs(roles=("completion",), columns=("label", "weight")),
         "lists": Needs(roles=("candidate",), columns=("scores",)),
         "trees": Needs(roles=("candidate",), columns=("scores",), labels=("step",)),
-        "items": Needs(roles=("item",), columns=("relevance",), labels=("item",)),
+        "items": Needs(roles=("items",), columns=("relevance",), labels=("item",)),
     }
 
     def missing(path):
@@ -103,6 +103,8 @@ def test_inspect_names_the_first_missing_column(files, write):
     assert set(missing(files / "tree.jsonl")) == set(methods) - {"lists", "trees"}
     assert set(missing(files / "items.jsonl")) == set(methods) - {"items"}
     assert set(missing(files / "weights.jsonl")) == set(methods) - {"unpaired", "weighted"}
+    found = inspect(files / "weights.jsonl", methods={"f": Needs(roles=("completion",))}, of_sft={"f"}).methods
+    assert found == {"f": "its stage reads no rows of type 'unpaired'"}
     one_class = write(*({"prompt": "p", "completion": c, "label": True} for c in "ab"))
     assert missing(one_class)["unpaired"] == "no row with label false"
 

@@ -140,7 +140,7 @@ def test_bad_spans_name_row_and_field(prepared, write, name, label):
         ("spans", ROLES, ("keyword",), r"field 'chosen_keywords': column 'chosen_keywords' is missing"),
         ("list", ("candidate",), ("step",), r"field 'steps': column 'steps' is missing .*step that each token"),
         ("preference", ("candidate",), ("step",), r"field 'steps': column 'steps' is missing"),
-        ("tree", ("item",), ("item",), r"field 'items': column 'items' is missing"),
+        ("tree", ("items",), ("item",), r"field 'items': column 'items' is missing"),
     ],
 )
 def test_missing_labels_are_named_before_tokenising(prepared, files, file, roles, labels, match):
@@ -172,11 +172,11 @@ def test_steps_of_a_tree(prepared, files):
 
 def test_items_are_labelled_and_separators_are_not(prepared, files):
     rows = [json.loads(line) for line in (files / "items.jsonl").open()]
-    data = prepared(files / "items.jsonl", "preference", roles=("item",), columns=("relevance",), labels=("item",))
-    assert data.roles == {"item": 0}
+    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), labels=("item",))
+    assert data.roles == {"items": 0}
     assert data.columns["relevance"].shape == (4,)
     for n, row in enumerate(rows):
-        found = {k: v.strip() for k, v in labelled(data, n, "item", "item").items()}
+        found = {k: v.strip() for k, v in labelled(data, n, "items", "item").items()}
         assert found == dict(enumerate(row["items"], 1))
         segment = data.store.read([n])[0].segments[0]
         text = data.tokenizer.decode(segment.tokens[segment.supervised], skip_special_tokens=False)
@@ -193,7 +193,7 @@ def test_relevance_is_padded_with_minus_one(prepared, files):
     from jaxpo.config import Data
     from jaxpo.data.loader import Loader
 
-    data = prepared(files / "items.jsonl", "preference", roles=("item",), columns=("relevance",), labels=("item",))
+    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), labels=("item",))
     batch = next(
         iter(Loader(data, Data(max_length=64, row_length=64), seed=0, rows_per_step=4, shuffle=False).one_pass())
     )
@@ -207,7 +207,7 @@ def test_relevance_is_padded_with_minus_one(prepared, files):
 def test_labels_follow_their_tokens_through_truncation(prepared, write, tokenizer, truncation):
     prompt = "one two three four five six seven eight nine ten " * 2
     row = {"prompt": prompt, "items": ["alpha beta", "gamma delta", "epsilon zeta eta theta"], "relevance": [0, 1, 2]}
-    ask = {"roles": ("item",), "columns": ("relevance",), "labels": ("item",)}
+    ask = {"roles": ("items",), "columns": ("relevance",), "labels": ("item",)}
     whole = prepared(write(row), "preference", max_length=256, **ask).store.read([0])[0].segments[0]
     length = len(whole.tokens) - 4
     data = prepared(write(row), "preference", max_length=length, truncation=truncation, **ask)

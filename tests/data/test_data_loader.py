@@ -29,7 +29,7 @@ KINDS = {
     "rationale": ("preference", ("chosen", "rejected", "rationale"), ()),
     "weights": ("preference", ("completion", "kl"), ("label", "weight")),
     "tree": ("preference", ("candidate",), ("scores",)),
-    "items": ("preference", ("item",), ("relevance",)),
+    "items": ("preference", ("items",), ("relevance",)),
     "spans": ("preference", ("chosen", "rejected"), ()),
     "keywords": ("preference", ("chosen", "rejected"), ()),
     "mapl": ("preference", ("chosen", "rejected"), ()),

@@ -211,7 +211,7 @@ def test_rewards_must_have_the_same_names(prepared, write):
             (),
             r"field 'inter_prompt': column 'inter_prompt' is",
         ),
-        ("two_prompt", ("item",), ("relevance",), r"field 'items': column 'items' is missing"),
+        ("two_prompt", ("items",), ("relevance",), r"field 'items': column 'items' is missing"),
         ("tree", ("chosen", "rejected"), (), r"field 'chosen': column 'chosen' is missing .*type 'tree'"),
     ],
 )

@@ -17,14 +17,17 @@ from jaxpo.data.batch import Batch
 from jaxpo.data.loader import Loader
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
+from jaxpo.objectives.lora import ADAPTER, with_lora
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.moving_reference import with_moving_reference
 from jaxpo.sharding import put_batch, replicated, settle
-from jaxpo.stages.model_io import tables_for
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.state import State
@@ -45,6 +48,11 @@ def cached_reference(stage: Stage) -> bool:
     return stage.precompute_ref_log_probs and stage.loss.NEEDS.reference == "logps"
 
 
+def has_method(stage: Stage) -> bool:
+    """Whether a stage minimises a method of the catalogue rather than plain next-token prediction."""
+    return isinstance(stage, Reward) or getattr(stage, "loss", None) is not None
+
+
 def method_of(stage: Stage) -> Method:
     """The method of a stage, if it minimises one."""
     if isinstance(stage, Preference | SFT) and stage.loss is not None:
@@ -55,7 +63,17 @@ def method_of(stage: Stage) -> Method:
 
 
 def make_objective(stage: Stage, scorer: Scorer) -> Objective:
-    """What the stage minimises."""
+    """What the stage minimises, of the parameters that it trains and with the reference that it keeps."""
+    objective = _plain_objective(stage, scorer)
+    if stage.lora is not None:
+        return with_lora(objective, scale=scale_of(stage.lora))
+    if isinstance(stage, Preference) and stage.sync_ref_model:
+        alpha, every = stage.ref_model_mixup_alpha, stage.ref_model_sync_steps
+        return with_moving_reference(objective, alpha=alpha, every=every)
+    return objective
+
+
+def _plain_objective(stage: Stage, scorer: Scorer) -> Objective:
     if isinstance(stage, Pretrain):
         return next_token(scorer, roles=("text",))
     if isinstance(stage, SFT) and stage.loss is None:
@@ -66,6 +84,13 @@ def make_objective(stage: Stage, scorer: Scorer) -> Objective:
             scorer, cached_reference=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics
         )
     return method.build(scorer, cached_reference=cached)
+
+
+def trained_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:
+    """Parameter tables of a stage's state: the model or its adapter, and the heads of the method."""
+    model = param_table(config)
+    own = {"model": model} if stage.lora is None else {ADAPTER: adapter_table(model, stage.lora)}
+    return own | (method_of(stage).extra_tables(config) if has_method(stage) else {})
 
 
 def steps_of(stage: Stage, loader: Loader) -> int:
@@ -102,7 +127,7 @@ class Assembly:
 def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Mapping[str, Any]) -> Assembly:
     """Build everything a stage needs besides its data and its first parameters; compiles nothing yet."""
     objective = make_objective(stage, scorer)
-    tables = tables_for(scorer.config, objective.needs.extra)
+    tables = trained_tables(stage, scorer.config)
     total_steps = steps_of(stage, loader)
     schedule = make_schedule(stage.optimizer, total_steps)
     optimizer = make_optimizer(stage.optimizer, tables, schedule)

@@ -47,6 +47,13 @@ def is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
+def optional_config(cls: Any, name: str) -> Any:
+    """The dataclass of a field annotated `X | None`, whose fields exist only once it is switched on; else None."""
+    arguments = get_args(hints_of(cls).get(name))
+    found = [a for a in arguments if dataclasses.is_dataclass(a)]
+    return found[0] if type(None) in arguments and len(found) == 1 else None
+
+
 def default_of(field: dataclasses.Field[Any]) -> Any:
     """A field's default value, or `dataclasses.MISSING`."""
     if field.default_factory is not dataclasses.MISSING:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.convert.config_json import config_from_json
 from jaxpo.convert.hf import import_hf
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
-from jaxpo.models.heads import value_table
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import Table, abstract_params
-from jaxpo.sharding import make_mesh, param_shardings
+from jaxpo.models.spec import abstract_params
+from jaxpo.sharding import make_mesh, param_shardings, replicated
 from jaxpo.stages.serialise import from_jsonable, to_jsonable
 from jaxpo.train.files import read_json
 
@@ -30,7 +31,7 @@ class LoadedModel:
     """A model ready to be used.
 
     Attributes:
-      params: {"model": ..., "value": ...}: one tree per parameter table.
+      params: {"model": ..., "value": ...}: the model, and the heads that were trained beside it.
       tokenizer: None when the folder holds none.
       about: what the checkpoint says of itself: stage, what it was trained on.
     """
@@ -42,16 +43,11 @@ class LoadedModel:
     path: Path
 
 
-def tables_for(config: LFM2Config, groups: tuple[str, ...] = ()) -> dict[str, Table]:
-    """Parameter tables of a model and of the extra groups that an objective asks for."""
-    extra = {"value": value_table}
-    return {"model": param_table(config)} | {name: extra[name](config) for name in groups}
-
-
 def save_model(directory: Path, params: Mapping[str, Tree], config: LFM2Config, about: Mapping[str, Any]) -> None:
     """Write the parameters of a finished stage to `directory/model`, once."""
     store = CheckpointStore(directory / MODEL, keep=None)
-    meta = {"config": to_jsonable(config), "groups": [g for g in params if g != "model"], "about": dict(about)}
+    heads = {name: jax.tree.map(lambda x: list(x.shape), tree) for name, tree in params.items() if name != "model"}
+    meta = {"config": to_jsonable(config), "heads": heads, "about": dict(about)}
     store.save(0, dict(params), meta)
     store.close()
 
@@ -61,6 +57,26 @@ def has_model(directory: Path) -> bool:
     return (directory / MODEL).is_dir() and CheckpointStore(directory / MODEL, keep=None).latest() is not None
 
 
+def stage_folder(path: Path) -> Path:
+    """The stage directory that a path means: itself, or the last finished stage of a run directory."""
+    if not path.is_dir():
+        raise CheckpointError(f"there is no folder {path}; give a run directory, a stage directory or an HF export")
+    return path if (path / MODEL).is_dir() else _last_stage(path)
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is a Hugging Face checkpoint."""
+    return (path / "config.json").is_file() and "model_type" in (read_json(path / "config.json") or {})
+
+
+def read_config(path: Path | str) -> LFM2Config:
+    """The architecture of what `load_model` reads, without its weights."""
+    path = Path(path)
+    if is_export(path):
+        return config_from_json(read_json(path / "config.json") or {}, path / "config.json")
+    return from_jsonable(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["config"])
+
+
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> LoadedModel:
     """Read a model from a run directory (its last finished stage), a stage directory, or an HF export.
 
@@ -68,25 +84,30 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
       CheckpointError: the folder holds no model; names what was looked for.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise CheckpointError(f"there is no folder {path}; give a run directory, a stage directory or an HF export")
-    if (path / "config.json").is_file() and "model_type" in (read_json(path / "config.json") or {}):
-        return _load_export(path)
-    stage = path if (path / MODEL).is_dir() else _last_stage(path)
+    mesh = mesh or make_mesh({}, jax.devices()[:1])
+    if is_export(path):
+        return _load_export(path, mesh, rules)
+    stage = stage_folder(path)
     store = CheckpointStore(stage / MODEL, keep=None)
     meta = store.meta()
     config = from_jsonable(meta["config"])
-    mesh = mesh or make_mesh({}, jax.devices()[:1])
-    abstract = {
-        name: abstract_params(table, shardings=param_shardings(table, mesh, rules))
-        for name, table in tables_for(config, tuple(meta["groups"])).items()
-    }
+    model = param_table(config)
+    heads = _abstract_heads(meta["heads"], mesh)
+    abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}
     params, _ = store.restore(None, abstract)
     return LoadedModel(params, config, _tokenizer_near(stage), meta["about"], stage)
 
 
-def _load_export(path: Path) -> LoadedModel:
-    params, config = import_hf(path)
+def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """What lies beside the model, on every device: a head's table follows its method's settings, which are not here."""
+    if isinstance(shapes, Mapping):
+        return {name: _abstract_heads(below, mesh) for name, below in shapes.items()}
+    return jax.ShapeDtypeStruct(tuple(shapes), jnp.float32, sharding=replicated(mesh))
+
+
+def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> LoadedModel:
+    config = read_config(path)
+    params, config = import_hf(path, shardings=param_shardings(param_table(config), mesh, rules))
     tokenizer = Tokenizer.load(path) if (path / "tokenizer.json").is_file() else None
     about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({path.name})"}
     return LoadedModel({"model": params}, config, tokenizer, about, path)

@@ -4,7 +4,8 @@
     resolved = resolve_run(run, ["--sft.optimizer.learning-rate", "1e-4", "--mesh.tensor", "2"])
 
 Flags address run fields by name and stage fields by the stage's name; `--stage.X` means the one stage that has X.
-`tyro` reads each value by the field's annotation. Imports no jax.
+An optional part of a stage is switched on by its own name or any of its fields (`--sft.lora.rank 8`). `tyro` reads each
+value by the field's annotation. Imports no jax.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, get_args
 from jaxpo.config import Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages import serialise
-from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, is_config, key, leaves, put
+from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, is_config, key, leaves, optional_config, put
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate import check_names
 
@@ -150,6 +151,7 @@ def resolve_run(run: Run, argv: Sequence[str]) -> Resolved:
     origins: dict[str, str] = {}
     groups = [(canonical(run, name, problems), name, values) for name, values in split_flags(argv)]
     groups = [g for g in groups if g[0]]
+    run, groups = switch_parts(run, groups, origins, problems)
     run, rest = choose_values(run, groups, origins, problems)
     table = {leaf.dotted: leaf for leaf in leaves(run)}
     for path, name, values in rest:
@@ -215,6 +217,35 @@ def canonical(run: Run, name: str, problems: list[str]) -> str:
 
 
 Group = tuple[str, str, list[str]]
+
+
+def switch_parts(
+    run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
+) -> tuple[Run, list[Group]]:
+    """Optional parts of a stage: `--sft.lora` or any `--sft.lora.FIELD` switches one on, `--sft.lora None` off."""
+    rest: list[Group] = []
+    stages = {key(s.name): s for s in run.stages}
+    wanted: dict[tuple[str, str], Any] = {}
+    for path, name, values in groups:
+        head, _, field = path.partition(".")
+        part, _, below = field.partition(".")
+        cls = optional_config(type(stages[head]), part) if head in stages else None
+        if cls is None:
+            rest.append((path, name, values))
+            continue
+        present = getattr(stages[head], part)
+        if below:
+            rest.append((path, name, values))
+            wanted.setdefault((head, part), present or cls())
+        elif values in ([], ["True"], ["None"]):
+            wanted[head, part] = None if values == ["None"] else present or cls()
+            origins[f"{head}.{part}"] = "command line"
+        else:
+            shown = ", ".join(f"--{name}.{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
+            problems.append(f"--{name}: takes no value, or None to leave it out; its fields are {shown}.")
+    for where, value in wanted.items():
+        run = put(run, where, value)
+    return run, rest
 
 
 def choose_values(

@@ -13,24 +13,28 @@ from typing import Any
 import jax
 from jax.sharding import Mesh as DeviceMesh
 
+from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.config import Merge, Run, Stage
+from jaxpo.config import Merge, Preference, Run, Stage
 from jaxpo.data.loader import Loader
 from jaxpo.data.prepare import Dataset
 from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import CheckpointError, RunError
 from jaxpo.merge.soup import effective_weights, soup
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.lora import ADAPTER, BASE
 from jaxpo.sharding import AXES, BATCH_AXES, make_mesh, param_shardings, use_mesh
+from jaxpo.stages.adapter import BASE_FOLDER, check_patterns, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, make_scorer
 from jaxpo.stages.finish import INITIAL, Results
-from jaxpo.stages.model_io import has_model, load_model, save_model, tables_for
+from jaxpo.stages.model_io import has_model, load_model, save_model
 from jaxpo.stages.prepared import CORPUS, Prepared, prepare_run
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.validate import check
 from jaxpo.train.console import Console
-from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
 from jaxpo.train.metrics import MetricsLog
@@ -54,6 +58,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
       JaxpoError: with a message for the user; nothing was lost.
     """
     check(run)
+    check_patterns(run)
     primary = jax.process_index() == 0
     with RunDir(Path(run.output_dir) / run.name, restart=restart, primary=primary) as home, Stop() as stop:
         console = Console(primary=primary)
@@ -127,43 +132,45 @@ class Runner:
 
     def _initial(self) -> Tree:
         """Random or imported parameters of the model, placed on the mesh."""
-        tables = tables_for(self.prepared.config)
         if self.run.model_from is not None:
             return {"model": load_model(self.run.model_from, self.mesh, self.rules).params["model"]}
-        shardings = {name: param_shardings(table, self.mesh, self.rules) for name, table in tables.items()}
-        draw = jax.jit(lambda key: {n: init_params(t, key) for n, t in tables.items()}, out_shardings=shardings)
-        return draw(jax.random.key(self.run.seed))
+        table = param_table(self.prepared.config)
+        draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))
+        return {"model": draw(jax.random.key(self.run.seed))}
 
     def _load(self, folder: Path) -> Tree:
         return load_model(folder, self.mesh, self.rules).params
 
-    def _start(self, stage: Stage, previous: Tree, assembly: Assembly) -> Tree:
-        """First parameters of a stage: the model it starts from, and fresh extra groups where it has none."""
+    def _origin(self, stage: Stage) -> Path | None:
+        """Folder of the model that a stage starts from; None for the run's own random weights."""
         if stage.init_from != "previous":
             named = self.home.path / "stages" / stage.init_from
-            previous = self._load(named if has_model(named) else Path(stage.init_from))
-        fresh = {
-            name: init_params(table, jax.random.key(self.run.seed + 1))
-            for name, table in assembly.tables.items()
-            if name not in previous
-        }
-        return {name: previous.get(name, fresh.get(name)) for name in assembly.tables}
+            return named if has_model(named) else Path(stage.init_from)
+        before = [s.name for s in self.run.stages[: self.run.stages.index(stage)]]
+        if before:
+            return self.home.stage(before[-1])
+        return None if self.run.model_from is None else Path(self.run.model_from)
+
+    def _first(self, base: Tree, assembly: Assembly) -> Tree:
+        """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
+        tables = assembly.tables
+        fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
+        key = jax.random.key(self.run.seed + 1)
+        return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
     def _train(self, stage: Stage, previous: Tree, resume: str | int) -> Tree:
         data = self.prepared.stages[stage.name]
         folder = self.home.stage(stage.name)
         loader = self._loader(stage, data.train)
         assembly = assemble(stage, loader, self.scorer, self.mesh, self.rules)
-        start = self._start(stage, previous, assembly)
+        origin = self._origin(stage)
+        base = previous if origin is None or stage.init_from == "previous" else self._load(origin)
+        frozen, about = self._frozen(stage, base["model"], assembly)
         held_out = None if data.held_out is None else self._loader(in_order(stage), data.held_out)
-        frozen: Tree = {}
         if cached_reference(stage):
-            loader = self._with_reference(stage, data.train, start["model"], folder)
+            loader = self._with_reference(stage, data.train, base["model"], folder)
             if data.held_out is not None:
-                held_out = self._with_reference(in_order(stage), data.held_out, start["model"], folder)
-        elif assembly.objective.needs.reference != "none":
-            # A copy: the state starts from the same arrays and is donated.
-            frozen = {"reference": jax.tree.map(lambda x: x.copy(), start["model"])}
+                held_out = self._with_reference(in_order(stage), data.held_out, base["model"], folder)
         evaluate = None
         if held_out is not None:
             batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
@@ -171,11 +178,13 @@ class Runner:
         store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
         if isinstance(resume, int):
             _go_back(store, resume)
+        _same_base(store, about)
         self.results.data_counts(stage.name, data)
+        first = self._first(base, assembly)
         state = fit(
             stage=stage,
             total_steps=assembly.total_steps,
-            init=lambda: init_state(assembly.abstract, start, assembly.optimizer, assembly.objective, self.run.seed),
+            init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, self.run.seed),
             abstract=assembly.abstract,
             frozen=frozen,
             step=assembly.step,
@@ -183,14 +192,44 @@ class Runner:
             loader=loader,
             put=assembly.put,
             store=store,
-            meta={"config": to_jsonable(self.run), "data": {"plan": loader.hash, **data.fingerprint()}},
+            meta={"config": to_jsonable(self.run), "data": {"plan": loader.hash, **data.fingerprint()}, **about},
             log=self.log,
             console=self.console,
             stop=self.stop,
             on_nonfinite_dir=folder,
-            flops_per_token=training_flops_per_token(self.prepared.config, mean_context(data.train)),
+            flops_per_token=flops_per_token(stage, self.prepared.config, mean_context(data.train)),
         )
-        return state.params
+        if stage.lora is None:
+            return state.params
+        return self._merged_adapter(stage, base["model"], state.params, origin, about)
+
+    def _frozen(self, stage: Stage, model: Tree, assembly: Assembly) -> tuple[Tree, dict[str, str]]:
+        """The networks that a stage does not train, and what its checkpoints say of them.
+
+        These are the very arrays that the stage starts from: `init_state` copies what it trains.
+        """
+        if stage.lora is not None:
+            table = param_table(self.prepared.config)
+            for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
+                self.console.say(line)
+            return {BASE: model}, {BASE: fingerprint(model)}
+        moving = isinstance(stage, Preference) and stage.sync_ref_model
+        if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving:
+            return {}, {}
+        return {"reference": model}, {}
+
+    def _merged_adapter(
+        self, stage: Stage, base: Tree, params: Tree, origin: Path | None, about: Mapping[str, str]
+    ) -> Tree:
+        """Keep the adapter for `jaxpo export --adapter`, and hand on the plain model."""
+        assert stage.lora is not None
+        folder, config = self.home.stage(stage.name), self.prepared.config
+        if origin is None:
+            origin = folder / BASE_FOLDER
+            save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
+        save_adapter(folder, params[ADAPTER], stage.lora, origin, about[BASE])
+        model = merged(base, params[ADAPTER], stage.lora, config, self.mesh, self.rules)
+        return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
 
     def _loader(self, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:
         devices = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
@@ -228,6 +267,20 @@ class Runner:
             return "; ".join(self._trained_on(s) for s in parts) + f" (average of {', '.join(s.name for s in parts)})"
         files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
         return f"{files} ({len(self.prepared.stages[stage.name].train):,} examples)"
+
+
+def _shapes(tree: Tree) -> Any:
+    """Names and shapes of a tree's leaves."""
+    return [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _same_base(store: CheckpointStore, about: Mapping[str, str]) -> None:
+    """An adapter goes on beside the base it was trained beside, or not at all: its checkpoints do not hold the base."""
+    if about and (latest := store.latest()) is not None and store.meta(latest).get(BASE) != about[BASE]:
+        raise CheckpointError(
+            f"{store.directory}: its checkpoints were trained beside another base than the one found now; put the "
+            "model that the stage starts from back, or start over with --restart."
+        )
 
 
 def _go_back(store: CheckpointStore, step: int) -> None:

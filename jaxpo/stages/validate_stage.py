@@ -12,6 +12,7 @@ from jaxpo.objectives.methods.base import DIAGNOSTIC_METRICS, Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
+from jaxpo.stages.validate_lora import lora_problems, sync_problems
 
 LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
 PREFERENCE_METRICS = (
@@ -29,6 +30,9 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from optimizer_problems(stage)
     yield from evaluation_problems(stage)
     yield from init_problems(run, index, stage)
+    yield from lora_problems(stage)
+    if isinstance(stage, Preference):
+        yield from sync_problems(stage)
     if isinstance(stage, Preference) or (isinstance(stage, SFT) and stage.loss is not None):
         yield from method_problems(stage)
     if isinstance(stage, Reward):

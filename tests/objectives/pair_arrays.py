@@ -1,0 +1,40 @@
+"""Pairs as features, straight from arrays: for what a method does after its networks have run."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.objectives.preference import Pair
+from jaxpo.objectives.preference_features import Side
+
+
+def random_pairs(seed=0, n=5):
+    """Float64 sums `Pw, Pl, Rw, Rl` and lengths `nw, nl`, `[n]` each."""
+    rng = np.random.default_rng(seed)
+    q = {name: -rng.gamma(2.0, 4.0, n) for name in ("Pw", "Pl", "Rw", "Rl")}
+    return q | {name: rng.integers(1, 9, n).astype(float) for name in ("nw", "nl")}
+
+
+def as_pair(q, columns=None):
+    """The quantities as a `Pair`, with an absent row at the end that holds NaN; columns are one longer than they."""
+    n = len(q["Pw"])
+    whole = {name: np.append(x, np.nan).astype(np.float32) for name, x in q.items()}
+    sides = (
+        Side(whole["P" + s], whole["R" + s], whole["n" + s], entropy=0 * whole["n" + s], correct=0 * whole["n" + s])
+        for s in "wl"
+    )
+    return Pair(*sides, np.arange(n + 1) < n, dict(columns or {}))
+
+
+def evaluate(objective, features):
+    """`Out` of an objective on features alone, compiled; denominators are those of these features."""
+    here = features.present
+    counts = {
+        "pairs": np.float32(here.sum()),
+        "chosen_tokens": np.float32(np.where(here, features.chosen.length, 0).sum()),
+    }
+    return jax.jit(lambda p: objective.loss(p, None, objective.init_carry(), counts))(
+        jax.tree.map(jnp.asarray, features)
+    )

@@ -19,7 +19,7 @@ def logistic(u: Float[Array, "B"]) -> Float[Array, "B"]:
     return softplus(-u)
 
 
-def hinge(u: Float[Array, "B"]) -> Float[Array, "B"]:
+def hinged(u: Float[Array, "B"]) -> Float[Array, "B"]:
     """`max(0, 1 - u)`."""
     return jax.nn.relu(1.0 - u)
 
@@ -68,7 +68,7 @@ def length_normalized(
       chosen_lengths: `[B]` |y_w| in tokens.
       rejected_lengths: `[B]` |y_l|.
       beta: reward scale; 5 on means per token acts like 5/n on sums of n tokens.
-      relative: f (`logistic`, `hinge`, `squared`); None = no relative term.
+      relative: f (`logistic`, `hinged`, `squared`); None = no relative term.
       margin: m.
       omega: weight of the relative term.
       absolute: delta (`apo_zero_term`, `apo_down_term`); None = no absolute term.
@@ -119,7 +119,7 @@ def sigmoid_norm(
 
         L = softplus(-beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
 
-    Args and returns as `length_normalized`, with f = logistic, m = 0, omega = 1 and no absolute term. The same function
+    Args and returns as `length_normalized`, with f = `logistic`, m = 0, omega = 1 and no absolute term. The same function
     is `jaxpo.losses.lndpo`.
 
     Limits: log 2 at policy = reference, with slope -beta / (2 |y_w|) in P_w; with all lengths n it is DPO at beta / n;
@@ -229,7 +229,7 @@ def hinge_per_token(
 
         L = max(0, 1 - beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
 
-    Args and returns as `length_normalized`, with f = hinge, m = 0, omega = 1 and no absolute term.
+    Args and returns as `length_normalized`, with f = `hinged`, m = 0, omega = 1 and no absolute term.
 
     Limits: 1 at policy = reference; with all lengths n it is `hinge` at beta / n.
 
@@ -243,6 +243,6 @@ def hinge_per_token(
         chosen_lengths,
         rejected_lengths,
         beta=beta,
-        relative=hinge,
+        relative=hinged,
         where=where,
     )

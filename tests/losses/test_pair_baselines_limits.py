@@ -8,8 +8,7 @@ from losses.loss_checks import jitted, quad, sig, sp, value_and_grads
 
 from jaxpo import losses
 from jaxpo.losses.fdpo import LARGEST_EXPONENT, deformed_log
-from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, squared
-from jaxpo.losses.length_normalized import hinge as hinge_shape
+from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinged, squared
 from jaxpo.losses.numerics import masked_sum
 
 ALL4 = (0, 1, 2, 3)
@@ -250,7 +249,7 @@ def test_members_are_the_family_with_their_settings():
     args = (*quad(seed=3), N_W, N_L)
     pairs = [
         (losses.ipo(*args, beta=0.3), family(*args, beta=0.3, relative=squared, margin=0.5, omega=1 / 0.3**2)),
-        (losses.hinge_per_token(*args), family(*args, relative=hinge_shape)),
+        (losses.hinge_per_token(*args), family(*args, relative=hinged)),
         (losses.apo_zero_norm(*args), family(*args, relative=None, absolute=apo_zero_term)),
         (losses.apo_down_norm(*args), family(*args, relative=None, absolute=apo_down_term)),
     ]

@@ -22,7 +22,7 @@ from losses.loss_checks import (
 )
 
 from jaxpo import losses
-from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinge, squared
+from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinged, squared
 
 cpo = jitted(losses.cpo)
 dove = jitted(losses.dove)
@@ -421,7 +421,7 @@ def test_sigmoid_norm_laws():
 
 @pytest.mark.parametrize(
     ("relative", "f"),
-    [(hinge, lambda u: np.maximum(0, 1 - u)), (squared, lambda u: u**2), (None, lambda u: 0 * u)],
+    [(hinged, lambda u: np.maximum(0, 1 - u)), (squared, lambda u: u**2), (None, lambda u: 0 * u)],
     ids=["hinge", "squared", "none"],
 )
 @pytest.mark.parametrize(

@@ -52,13 +52,13 @@ class LengthNormalized(PairMethod):
 
     def loss(self, pair: Pair) -> Array:
         from jaxpo.losses import length_normalized as family
-        from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinge, logistic, squared
+        from jaxpo.losses.length_normalized import apo_down_term, apo_zero_term, hinged, logistic, squared
 
         return family(
             *pair.logps,
             *pair.lengths,
             beta=self.beta,
-            relative={"logistic": logistic, "hinge": hinge, "squared": squared, "none": None}[self.relative],
+            relative={"logistic": logistic, "hinge": hinged, "squared": squared, "none": None}[self.relative],
             margin=self.margin,
             omega=self.omega,
             absolute={"apo_zero": apo_zero_term, "apo_down": apo_down_term, "none": None}[self.absolute],

@@ -119,8 +119,8 @@ def sigmoid_norm(
 
         L = softplus(-beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
 
-    Args and returns as `length_normalized`, with f = `logistic`, m = 0, omega = 1 and no absolute term. The same function
-    is `jaxpo.losses.lndpo`.
+    Args and returns as `length_normalized`, with f = `logistic`, m = 0, omega = 1 and no absolute term.
+    `jaxpo.losses.lndpo` is this function.
 
     Limits: log 2 at policy = reference, with slope -beta / (2 |y_w|) in P_w; with all lengths n it is DPO at beta / n;
     one-token responses, DPO; without a reference and with a margin, SimPO.

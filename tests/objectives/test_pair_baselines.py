@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, sums
 
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS, resolve
@@ -269,3 +270,19 @@ def test_alphapo_reward_is_the_bent_mean():
     _, _, p_w, _, n, _ = quantities(p)
     np.testing.assert_allclose(METHODS["alphapo"]().reward(p.chosen), 2.5 * squash(p_w / n, 0.25), rtol=1e-5)
     np.testing.assert_allclose(METHODS["alphapo"](alpha=0.0).reward(p.chosen), 2.5 * p_w / n, rtol=1e-5)
+
+
+def test_slic_with_gold_answers_from_packed_rows():
+    """Through encode: gold segments of some examples only, in packed rows, with an empty place."""
+    flat = segments(9)
+    examples = (tuple(flat[0:3]), tuple(flat[3:5]), tuple(flat[5:8]), None)
+    batch, params, frozen = lay_out(examples, {"chosen": 0, "rejected": 1, "gold": 2}, {}, per_row=3)
+    objective = METHODS["slic"](target="gold_or_chosen", slic_lambda=0.5).build(ArrayScorer(), cached_reference=False)
+    out, grads = Runner(objective)(batch, params, frozen)
+    terms = []
+    for example in examples[:3]:
+        p_w, p_l = (sums(example, "logps", k) for k in (0, 1))
+        kept = sums(example, "logps", 2) if len(example) == 3 else p_w
+        terms.append(max(0.0, 1 - p_w + p_l) - 0.5 * kept)
+    np.testing.assert_allclose(out.loss, np.mean(terms), rtol=1e-5)
+    assert all(np.all(np.isfinite(g)) for g in grads["model"].values())

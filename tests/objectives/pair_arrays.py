@@ -28,13 +28,12 @@ def as_pair(q, columns=None):
     return Pair(*sides, np.arange(n + 1) < n, dict(columns or {}))
 
 
-def evaluate(objective, features):
+def evaluate(objective, features, carry=None):
     """`Out` of an objective on features alone, compiled; denominators are those of these features."""
     here = features.present
     counts = {
         "pairs": np.float32(here.sum()),
         "chosen_tokens": np.float32(np.where(here, features.chosen.length, 0).sum()),
     }
-    return jax.jit(lambda p: objective.loss(p, None, objective.init_carry(), counts))(
-        jax.tree.map(jnp.asarray, features)
-    )
+    carry = objective.init_carry() if carry is None else carry
+    return jax.jit(lambda p, c: objective.loss(p, None, c, counts))(jax.tree.map(jnp.asarray, features), carry)

@@ -97,3 +97,17 @@ def test_a_scaled_reference():
     assert free.NEEDS.reference == "none"
     assert METHODS["dpo_gamma"]().NEEDS.reference == "logps"
     np.testing.assert_allclose(run("dpo_gamma", gamma=0.0).loss, np.mean(sp(-0.1 * (q["Pw"] - q["Pl"]))), rtol=2e-5)
+
+
+def test_lcpo_reports_the_reliabilities_it_carries():
+    method = METHODS["lcpo"](beta=0.3, num_annotators=2)
+    objective = method.build(ArrayScorer(), cached_reference=False)
+    eta = np.array([0.9, 0.4], np.float32)
+    got = evaluate(objective, as_pair(quantities(), {"annotator": WHO}), carry={"reliability": eta})
+    q = quantities()
+    s = 0.3 * ((q["Pw"] - q["Rw"]) - (q["Pl"] - q["Rl"]))
+    odds = np.log(eta / (1 - eta.astype(np.float64)))[WHO[:5]]
+    values = values_of(got.merge(got))  # two microbatches of a step see the same carry
+    np.testing.assert_allclose(values["posterior"], np.mean(1 / (1 + np.exp(-s - odds))), rtol=1e-5)
+    np.testing.assert_allclose(values["reliability/mean"], 0.65, rtol=1e-6)
+    np.testing.assert_allclose(values["reliability/min"], 0.4, rtol=1e-6)

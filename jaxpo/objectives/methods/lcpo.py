@@ -49,7 +49,7 @@ class LCPO(PairMethod):
     )
     NEEDS = PAIRS_AND_REFERENCE
 
-    METRICS = ("posterior",)
+    METRICS = ("posterior", "reliability/mean", "reliability/min")
 
     def __post_init__(self) -> None:
         needs = PAIRS if self.base in ("simpo", "cpo") else PAIRS_AND_REFERENCE
@@ -90,7 +90,7 @@ class LCPO(PairMethod):
         import jax.numpy as jnp
 
         from jaxpo.losses import lcpo, lcpo_stats
-        from jaxpo.objectives.base import Out, masked_mean
+        from jaxpo.objectives.base import Mean, Min, Out, masked_mean
 
         p = features
         who = p.columns["annotator"] if self.num_annotators > 1 else jnp.zeros(p.present.shape, jnp.int32)
@@ -99,7 +99,12 @@ class LCPO(PairMethod):
         eta = carry["reliability"].at[who].get(mode="fill", fill_value=jnp.nan)
         terms, posterior = lcpo(self.margin(p), eta, where=p.present)
         stats = lcpo_stats(posterior, who, self.num_annotators, where=p.present)
-        metrics = self.all_metrics(p) | {"posterior": masked_mean(posterior, p.present)}
+        known = carry["reliability"]
+        metrics = self.all_metrics(p) | {
+            "posterior": masked_mean(posterior, p.present),
+            "reliability/mean": Mean(jnp.sum(known), jnp.float32(self.num_annotators)),
+            "reliability/min": Min(jnp.min(known)),
+        }
         return Out(self.reduce(p, terms, counts), metrics, stats)
 
     def margin(self, p: Any) -> Array:

@@ -168,7 +168,11 @@ TRL = {
     "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
     "entropy", "mean_token_accuracy",
 }  # fmt: skip
-EXTRA = {"cpo": {"nll_loss"}, "tdpo2": {"kl/chosen", "kl/rejected"}, "lcpo": {"posterior", "reliability/mean", "reliability/min"}}
+EXTRA = {
+    "cpo": {"nll_loss"},
+    "tdpo2": {"kl/chosen", "kl/rejected"},
+    "lcpo": {"posterior", "reliability/mean", "reliability/min"},
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)

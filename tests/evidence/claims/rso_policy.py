@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from evidence.claims._linear_lists import adam
 from evidence.claims._tabular_responses import ACCEPTED, BETA, POOL, RESPONSES, problem
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.construct.rso import rso_sample, tournament_pairs
 from jaxpo.losses import rso
@@ -21,6 +21,13 @@ CLAIM = Claim(
     measure="KL(pi* || policy), sft-sample-rank minus rso-sample-rank",
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
     threshold=0.02,
+    not_reproduced=NotReproduced(
+        reason="with 20 responses the accepted ones repeat: 15 to 42% of the pairs set a response against itself (9 to "
+        "17% among SFT samples) and teach nothing, and bad responses, which SFT pairs push down, are hardly met and keep "
+        "their SFT share. The sampler itself does what is claimed (claim rso); the gain of the fit needs a space in "
+        "which samples do not repeat.",
+        observed=(-0.2, -0.05),
+    ),
 )
 
 POOLS, STEPS, RATE = 40, 800, 0.02

@@ -1,4 +1,4 @@
-"""RDPO: a rationale that names the attribute behind the preferences, when few pairs and a louder distractor are there."""
+"""RDPO: a rationale that names the attribute behind the preferences, with few pairs and louder distractors."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Every preference method on real data from one SFT model: what `scripts/compare_losses` runs."""

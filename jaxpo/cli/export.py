@@ -1,4 +1,7 @@
-"""`jaxpo export MODEL OUT`: a checkpoint that transformers, vLLM and llama.cpp's converter load, verified."""
+"""`jaxpo export MODEL OUT`: a checkpoint that transformers, vLLM and llama.cpp's converter load, verified.
+
+With `--adapter`: the adapter of a stage that was trained with lora, as PEFT loads it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError
 
 
 def add_options(parser: Parser) -> None:
@@ -22,12 +26,46 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", type=Path, help="run directory, stage directory, or HF export")
     parser.add_argument("out", type=Path, help="folder to make")
     add_options(parser)
+    parser.add_argument("--adapter", action="store_true", help="write the adapter alone, for peft.PeftModel")
+    parser.add_argument(
+        "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
+    )
     args = parser.parse(argv)
+    if args.base is not None and not args.adapter:
+        raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
+    if args.adapter:
+        return write_adapter(args)
 
     from jaxpo.stages.model_io import load_model
 
     model = load_model(args.model)
     write(model.params["model"], model.config, model.tokenizer, args)
+    return 0
+
+
+def write_adapter(args: Any) -> int:
+    """Export the adapter of the stage, verify it with its base, and say which base it needs."""
+    from jaxpo.convert.peft import export_peft
+    from jaxpo.stages.adapter import load_adapter
+    from jaxpo.stages.model_io import is_export
+
+    found = load_adapter(args.model)
+    base_name = args.base or (str(found.base.path) if is_export(found.base.path) else None)
+    report = export_peft(
+        found.params,
+        found.lora,
+        found.base.params["model"],
+        found.base.config,
+        args.out,
+        merged=found.result.params["model"],
+        base_name=base_name,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        verify=not args.no_verify,
+    )
+    print(f"{args.out}: adapter of rank {found.lora.rank} exported{_reached(report)}")
+    if base_name is None:
+        print(f"its base is {found.base.path}; `jaxpo export {found.base.path} DIR` writes that for transformers")
     return 0
 
 
@@ -46,8 +84,11 @@ def write(params: Any, config: Any, tokenizer: Any, args: Any) -> None:
         verify=not args.no_verify,
     )
     without = "" if tokenizer is not None else " (without a tokenizer: the model's directory has none)"
-    if report:
-        error, kl = report["max_logprob_error"], report["kl"]
-        print(f"{args.out}: exported{without}; max log-prob error {error:.2e} nats, KL {kl:.2e}")
-    else:
-        print(f"{args.out}: exported{without}, not verified")
+    print(f"{args.out}: exported{without}{_reached(report)}")
+
+
+def _reached(report: dict[str, Any]) -> str:
+    """What the comparison of the files with the model gave."""
+    if not report:
+        return ", not verified"
+    return f"; max log-prob error {report['max_logprob_error']:.2e} nats, KL {report['kl']:.2e}"

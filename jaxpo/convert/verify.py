@@ -54,19 +54,19 @@ def verify(
     document = read_json(folder / "config.json")
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
     with open_shards(folder) as stored:
-        exported = _log_softmax(reference_logits(lambda name: stored[name].read(), document, tokens))
-    exact = _ours(params, config, tokens, None)
-    rounded = exact if document["dtype"] == "float32" else _ours(params, config, tokens, document["dtype"])
+        exported = log_softmax(reference_logits(lambda name: stored[name].read(), document, tokens))
+    exact = log_probs(params, config, tokens, None)
+    rounded = exact if document["dtype"] == "float32" else log_probs(params, config, tokens, document["dtype"])
     report: dict[str, Any] = {
         "dtype": document["dtype"],
         "tokens": length,
-        **_compare(rounded, exported),
-        "rounding": _compare(exact, exported),
+        **compare(rounded, exported),
+        "rounding": compare(exact, exported),
     }
     if transformers is None:
         transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     report["transformers"] = (
-        _compare(rounded, _transformers(folder, tokens))
+        compare(rounded, _transformers(folder, tokens))
         if transformers
         else "not compared: not installed or not asked for"
     )
@@ -82,7 +82,7 @@ def verify(
     return report
 
 
-def _ours(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:
+def log_probs(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:
     """Log-probs `[S, V]` of our own forward, in float32 at full precision; weights rounded through `dtype` first."""
 
     @jax.jit
@@ -95,7 +95,7 @@ def _ours(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str | Non
         return hidden[0] @ unembedding(params).astype(jnp.float32).T
 
     with jax.default_matmul_precision("highest"):
-        return _log_softmax(np.asarray(logits(params, jnp.asarray(tokens)), np.float64))
+        return log_softmax(np.asarray(logits(params, jnp.asarray(tokens)), np.float64))
 
 
 def _transformers(folder: Path, tokens: np.ndarray) -> np.ndarray:
@@ -108,15 +108,17 @@ def _transformers(folder: Path, tokens: np.ndarray) -> np.ndarray:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     with torch.no_grad():
         logits = model(torch.from_numpy(tokens)[None]).logits[0]
-    return _log_softmax(logits.double().numpy())
+    return log_softmax(logits.double().numpy())
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in the input's type."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def _compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Largest difference of two tables of log-probs `[S, V]`, and the mean KL(ours || theirs)."""
     return {
         "max_logprob_error": float(np.abs(ours - theirs).max()),
         "kl": float((np.exp(ours) * (ours - theirs)).sum(axis=-1).mean()),

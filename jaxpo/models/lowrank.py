@@ -24,7 +24,7 @@ from jaxpo.ops.linear import LowRank
 Tree = Any
 ALL_LINEAR = "all-linear"
 _MATRIX = ((0,), (1,))
-_PEFT = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 
 # PyTorch's lora_B is [out, r] whatever axes the outputs have here.
 _OUTPUTS = Layout(
@@ -64,7 +64,7 @@ def adapter_table(table: Table, lora: LoRA) -> Table:
 
 
 def _pair(base: Param, lora: LoRA) -> Table:
-    module = None if base.hf is None else _PEFT + base.hf.removesuffix(".weight")
+    module = None if base.hf is None else PEFT_PREFIX + base.hf.removesuffix(".weight")
     name = {side: None if module is None else f"{module}.lora_{side}.weight" for side in "AB"}
     init = _kaiming if lora.init == "kaiming" else normal(1 / lora.rank)
     a_shape, b_shape = (base.shape[0], lora.rank), (lora.rank, *base.shape[1:])

@@ -109,7 +109,7 @@ def load_adapter(path: Path | str) -> LoadedAdapter:
         near = f" Stages with one: {', '.join(found)}." if found else ""
         raise CheckpointError(f"{folder} holds no adapter; only stages trained with lora have one.{near}")
     meta = store.meta()
-    result, base = load_model(folder), load_model(folder / meta["base"])
+    result, base = load_model(folder), load_model(os.path.normpath(folder / meta["base"]))
     if extra := [name for name in result.params if name != "model"]:
         raise CheckpointError(
             f"{folder}: was trained with {', '.join(extra)} beside the adapter, which an adapter file cannot hold; "

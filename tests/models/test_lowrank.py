@@ -1,9 +1,9 @@
 """Adapters: what patterns choose, the table they make, how they join the model and leave it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from models.adapters import drawn
 from models.tiny import CONFIG, assert_trees_close, hidden_and_gradient, params, random_tokens
 
 from jaxpo.config import LoRA
@@ -30,15 +30,6 @@ PROJECTIONS = {
     *(f"layers/1/self_attn/{n}/weight" for n in ("q_proj", "k_proj", "v_proj", "out_proj")),
     *(f"layers/{i}/feed_forward/{n}/weight" for i in (0, 1, 2) for n in ("w1", "w2", "w3")),
 }
-
-
-def drawn(adapter, seed=0):
-    """An adapter with every value random, b included."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.tree.map(lambda p: p.shape, adapter, is_leaf=lambda x: hasattr(x, "hf"))
-    return jax.tree.map(
-        lambda s: jnp.asarray(0.3 * rng.standard_normal(s), jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
-    )
 
 
 def test_all_linear_is_every_projection_and_nothing_else():

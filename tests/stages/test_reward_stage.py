@@ -1,0 +1,105 @@
+"""The reward stage: its numbers are checked before the run, it learns, and its model can be exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import stages.recipe as recipes
+from stages.process import finish, start
+
+from jaxpo.config import Data, Optimizer, Reward, Run
+from jaxpo.convert.reward_hf import export_reward, import_reward
+from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.stages.assemble import method_of
+from jaxpo.stages.model_io import load_model
+from jaxpo.stages.serialise import to_jsonable
+from jaxpo.stages.validate import find_problems
+from jaxpo.train.metrics import read_metrics
+
+
+def with_reward(recipe: Run, **fields) -> Run:
+    reward = Reward(data=recipe.stages[0].data, max_steps=3, **fields)
+    return dataclasses.replace(recipe, stages=(*recipe.stages, reward))
+
+
+def test_settings_reach_the_loss():
+    stage = Reward(label_smoothing=0.1, center_rewards_coefficient=0.01)
+    assert method_of(stage) == BradleyTerry(label_smoothing=0.1, center_rewards_coefficient=0.01)
+    assert method_of(Reward()) == BradleyTerry()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (
+            {"label_smoothing": 0.6},
+            "reward.label_smoothing: 0.6 must lie in [0, 0.5]; it is the share of flipped labels.",
+        ),
+        ({"label_smoothing": -0.1}, "reward.label_smoothing: -0.1 must lie in [0, 0.5]; it is the share of"),
+        ({"center_rewards_coefficient": -1.0}, "reward.center_rewards_coefficient: -1.0 must be a number at least 0"),
+        (
+            {"metric_for_best_model": "eval_accurcy"},
+            "reward.metric_for_best_model: a Reward stage has no metric 'ev",
+        ),
+    ],
+)
+def test_numbers_out_of_range(recipe, fields, problem):
+    (found,) = find_problems(with_reward(recipe, **fields))
+    assert found.startswith(problem)
+
+
+def test_sound_numbers(recipe):
+    sound = with_reward(
+        recipe, label_smoothing=0.5, center_rewards_coefficient=0.0, metric_for_best_model="eval_accuracy"
+    )
+    assert list(find_problems(sound)) == []
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_none(recipe, number):
+    for name in ("label_smoothing", "center_rewards_coefficient"):
+        assert any(p.startswith(f"reward.{name}: ") for p in find_problems(with_reward(recipe, **{name: number})))
+
+
+def test_a_reward_model_learns_which_answers_are_preferred(tmp_path):
+    """'The shorter wins', with margins; then out to a sequence-classification checkpoint and back."""
+    recipes.write_data(tmp_path)
+    for part in ("train", "eval"):
+        rows = [json.loads(line) for line in (tmp_path / f"pref_{part}.jsonl").open()]
+        lines = (json.dumps({**row, "margin": 0.5}) + "\n" for row in rows)
+        (tmp_path / f"pref_{part}.jsonl").write_text("".join(lines))
+    stage = Reward(
+        data=Data(
+            train=(str(tmp_path / "pref_train.jsonl"),),
+            eval=(str(tmp_path / "pref_eval.jsonl"),),
+            max_length=96,
+            row_length=96,
+        ),
+        optimizer=Optimizer(learning_rate=3e-3, weight_decay=0.0),
+        label_smoothing=0.05,
+        center_rewards_coefficient=0.01,
+        rows_per_step=8,
+        max_steps=30,
+    )
+    run = dataclasses.replace(recipes.recipe(tmp_path), stages=(stage,), prompts=(), export=False)
+    (tmp_path / "recipe.json").write_text(json.dumps(to_jsonable(run)))
+    code, out = finish(start(tmp_path / "recipe.json", "--run", "reward"))
+    assert code == 0, out
+    home = tmp_path / "runs" / "reward"
+    records = read_metrics(home / "metrics.jsonl")
+    held_out = [r for r in records if "eval_accuracy" in r][-1]
+    trained = [r for r in records if "accuracy" in r]
+    assert {"min_reward", "mean_reward", "max_reward", "margin", "loss"} <= set(trained[0])
+    assert held_out["eval_accuracy"] >= 0.9
+    assert held_out["eval_margin"] > 0.5
+    model = load_model(home)
+    folder = tmp_path / "export"
+    export_reward(model.params, model.config, folder, tokenizer=model.tokenizer, compare_transformers=False)
+    again, config = import_reward(folder)
+    assert config == model.config
+    np.testing.assert_array_equal(again["value"]["weight"], model.params["value"]["weight"])
+    assert (folder / "tokenizer.json").is_file()

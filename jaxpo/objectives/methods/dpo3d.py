@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,10 @@ class DPO3D(PairMethod):
         )
         return {"pairs": prefer + sft} if self.sft_reduction == "sum" else {"pairs": prefer, "chosen_tokens": sft}
 
-    def reward(self, side: Side) -> Array:
-        """`beta+ (P - R)` on both sides, as DPO's metrics have it; the loss's own margin is `flex/margins`."""
-        return self.beta_plus * side.log_ratio
+    @property
+    def beta(self) -> float:
+        """`beta_plus`: scale of the logged rewards on both sides, as DPO's; the loss's margin is `flex/margins`."""
+        return self.beta_plus
 
     def metrics(self, pair: Pair) -> dict[str, Metric]:
         """`nll_loss` per chosen token; mean and sign of the margin that the loss sees."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.losses_document import document, needs_in_words
 from jaxpo.stages.fields import default_of
 
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("name", nargs="?", help="one method: its equation, hyper-parameters and needs")
     parser.add_argument("--family", help="only this family, e.g. pairs or lists")
     parser.add_argument("--json", action="store_true", help="a JSON list of objects")
+    parser.add_argument("--markdown", action="store_true", help="the page docs/losses.md")
     args = parser.parse(argv)
 
     from jaxpo.objectives.methods import METHODS, resolve
@@ -37,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         )
     if args.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif args.markdown:
+        print(document(rows, function_doc), end="")
     elif args.name:
         print(page(rows[0]))
     else:
@@ -79,25 +83,19 @@ def docstrings(package: str) -> dict[str, str]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 found[node.name] = ast.get_docstring(node) or ""
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in found:
+                found |= {t.id: found[node.value.id] for t in node.targets if isinstance(t, ast.Name)}
     return found
 
 
 def page(row: dict[str, Any]) -> str:
     """One method in full."""
-    needs = row["needs"]
-    reference = {
-        "none": "no reference model",
-        "logps": "reference log-probs (precomputed, or in every step)",
-        "vocab": "the reference model in every step",
-    }[needs["reference"]]
-    asked = [f"roles {', '.join(needs['roles'])}", reference]
-    asked += [f"columns {', '.join(needs['columns'])}"] if needs["columns"] else []
     flags = "  ".join(f"--stage.loss.{k.replace('_', '-')} {v}" for k, v in row["defaults"].items())
     arxiv = f" (arXiv {row['arxiv']})" if row["arxiv"] else ""
     lines = [
         f"{row['name']}: {row['paper']}{arxiv}",
         f"  family     {row['family']}",
-        f"  needs      {'; '.join(asked)}",
+        f"  needs      {needs_in_words(row['needs'])}",
         f"  use        --stage.loss {row['name']}  {flags}".rstrip(),
         f"  aliases    {', '.join(row['aliases']) or 'none'}",
         f"  certainty  {row['certainty']}",
@@ -113,14 +111,15 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "data", "reference", "defaults", "paper"):
-        grid.add_column(title, overflow="fold", no_wrap=title in ("name", "reference"))
+    for title in ("name", "family", "needs", "defaults", "paper", "certainty"):
+        grid.add_column(title, overflow="fold", no_wrap=title == "name")
     for row in rows:
         defaults = " ".join(f"{k}={v}" for k, v in row["defaults"].items())
         arxiv = f" ({row['arxiv']})" if row["arxiv"] else ""
-        cells = (row["family"], row["needs"]["reference"], defaults, row["paper"] + arxiv)
+        cells = (row["family"], needs_in_words(row["needs"]), defaults, row["paper"] + arxiv, row["certainty"])
         grid.add_row(Text(row["name"], style="bold cyan"), *map(Text, cells))
     console = Console()
-    console = console if console.is_terminal else Console(width=180)
+    console = console if console.is_terminal else Console(width=200)
     console.print(grid)
-    console.print("\n`jaxpo losses NAME` shows the equation and what a method needs.", markup=False)
+    console.print(f"\n{len(rows)} methods.", highlight=False)
+    console.print("`jaxpo losses NAME` shows the equation and what a method needs.", markup=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage
-from jaxpo.objectives.methods.base import DIAGNOSTIC_METRICS, Method, Options
+from jaxpo.objectives.diagnostics import NAMES as DIAGNOSTIC_METRICS
+from jaxpo.objectives.methods.base import Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean

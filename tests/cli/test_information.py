@@ -55,6 +55,13 @@ def test_losses_table_names_all(run: Command) -> None:
     assert all(any(line.startswith(name) for line in out.splitlines()) for name in METHODS)
 
 
+def test_the_page_of_the_losses_is_up_to_date(run: Command) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
+    printed = run("losses", "--markdown")[1]
+    assert all(f"### {name}\n" in printed for name in METHODS)
+    assert page.read_text(encoding="utf-8") == printed, "run `jaxpo losses --markdown > docs/losses.md`"
+
+
 def test_data_inspect(run: Command, pairs: Path, model: Path) -> None:
     code, out, err = run("data", "inspect", pairs, "--samples", "1", "--tokenizer", model / "tokenizer")
     assert (code, err) == (0, "")

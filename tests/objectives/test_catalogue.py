@@ -42,6 +42,20 @@ def test_every_method_is_complete(name):
     assert method().problems() == []
 
 
+# Every method that the catalogue promises, by its key.
+PROMISED = """
+dpo cdpo ipo ipo_sum slic hinge kto cpo orpo simpo rdpo_length exo_pair exo_rw nca nca_pair infonca aot aot_unpaired
+sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dpop tdpo1 tdpo2
+sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
+sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales mapl
+lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry
+""".split()
+
+
+def test_the_catalogue_keeps_its_promise():
+    assert not set(PROMISED) - set(METHODS)
+
+
 def test_names_and_aliases_mean_one_thing():
     aliases = [a for m in METHODS.values() for a in m.INFO.aliases]
     assert len(set(aliases)) == len(aliases)
@@ -70,7 +84,7 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(ConfigError, match=r"unknown loss 'simop'; did you mean simpo.*\?"):
         resolve("simop")
-    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: aot, .*tdpo2\."):
+    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: alphapo, .*tpo_triple\."):
         resolve("zzz")
 
 

@@ -193,10 +193,11 @@ def test_a_damaged_stamp_counts_as_none(checkout):
 
 
 def test_torch_is_installed_first_and_alone():
-    torch, rest = bootstrap.pip_commands("py", ["dev", "parity"], "https://example.org/cpu")
+    torch, rest, liger = bootstrap.pip_commands("py", ["dev", "parity"], "https://example.org/cpu")
     assert torch[-3:] == [bootstrap.TORCH, "--extra-index-url", "https://example.org/cpu"]
     assert rest[-2:] == ["-e", ".[dev,parity]"]
-    assert all(c[:6] == ["py", "-m", "pip", "install", "-c", "constraints.txt"] for c in (torch, rest))
+    assert liger[-2:] == ["--no-deps", bootstrap.LIGER]
+    assert all(c[:6] == ["py", "-m", "pip", "install", "-c", "constraints.txt"] for c in (torch, rest, liger))
     (core,) = bootstrap.pip_commands("py", [""], None)
     assert core[-2:] == ["-e", "."]
 

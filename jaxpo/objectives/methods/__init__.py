@@ -24,6 +24,12 @@ def _discover() -> dict[str, type[Method]]:
 METHODS: dict[str, type[Method]] = _discover()
 """Name -> dataclass of hyper-parameters."""
 
+_RDPO = (
+    ("rdpo_robust", "Provably Robust DPO, arXiv:2403.00409; TRL's loss_type robust"),
+    ("rdpo_length", "length-regularised DPO, arXiv:2403.19159"),
+    ("rationales", "DPO with rationales, arXiv:2407.14477"),
+)
+
 AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
     "tpo": (
         ("tpo_tree", "Tree Preference Optimization, arXiv:2410.12854"),
@@ -41,9 +47,15 @@ AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
         ("irpo_ranking", "In-context Ranking Preference Optimization, arXiv:2504.15477"),
         ("irpo_iterative", "Iterative Reasoning Preference Optimization, arXiv:2404.19733"),
     ),
-    "rdpo": (
-        ("rdpo_robust", "Provably Robust DPO, arXiv:2403.00409; TRL's loss_type robust"),
-        ("rdpo_length", "length-regularised DPO, arXiv:2403.19159"),
+    "rdpo": _RDPO,
+    "r_dpo": _RDPO,
+    "hinge_norm": (
+        ("hinge", "RSO's hinge-norm on sums, arXiv:2309.06657; TRL's loss_type hinge"),
+        ("hinge_per_token", "hinge on rewards per token, arXiv:2511.23404"),
+    ),
+    "sppo": (
+        ("sppo_hard", "win probabilities of 1 and 0, arXiv:2405.00675; TRL's sppo_hard"),
+        ("sppo_soft", "win probabilities from votes, arXiv:2405.00675"),
     ),
     "tdpo": (
         ("tdpo1", "Token-level DPO with gradient through both sequential KLs, arXiv:2404.11999"),

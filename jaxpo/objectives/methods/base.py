@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.objectives.diagnostics import NAMES as DIAGNOSTIC_METRICS
 
 if TYPE_CHECKING:
     from jax import Array
@@ -65,10 +67,6 @@ class Options:
     cached_reference: bool = False
     use_weighting: bool = False
     diagnostics: tuple[str, ...] = ()
-
-
-DIAGNOSTIC_METRICS: dict[str, tuple[str, ...]] = {"ranking_accuracy": (), "likelihood": ()}
-"""Name of a diagnostic -> the metrics it adds (measured in `jaxpo.objectives.diagnostics`)."""
 
 
 def number(
@@ -226,12 +224,10 @@ class FeatureMethod(Method):
 
     def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
         """The metrics of the diagnostics that the stage switched on."""
-        if not names:
-            return {}
-        from jaxpo.objectives.diagnostics import DIAGNOSTICS
-
-        beta = getattr(self, "beta", 1.0)
-        return {k: v for name in names for k, v in DIAGNOSTICS[name].measure(features, beta).items()}
+        beta, referenced = getattr(self, "beta", 1.0), self.NEEDS.reference != "none"
+        return {
+            k: v for name in names for k, v in DIAGNOSTICS[name].measure(features, beta, reference=referenced).items()
+        }
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.base import Objective

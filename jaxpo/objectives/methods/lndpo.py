@@ -25,7 +25,7 @@ class LNDPO(PairMethod):
 
     INFO = Info(
         name="lndpo",
-        function="jaxpo.losses.sigmoid_norm",
+        function="jaxpo.losses.lndpo",
         family="pairs",
         paper="A Practical Analysis of Human Alignment with *PO",
         arxiv="2407.15229",

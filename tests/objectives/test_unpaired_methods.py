@@ -56,6 +56,7 @@ SETTINGS = {"beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.7}
 def test_kto_loss_and_metrics_around_a_clamped_reference_point():
     run, good = runner("kto", **SETTINGS), GOOD[:5] > 0
     mean = log_ratios(1).mean()
+    assert mean < 0  # the first batch clamps the reference point, the second does not
     for shift, data in ((0.0, row_batch()), (1.0, lowered(*row_batch()))):
         # Each of the completion's tokens has its reference lowered by `shift`.
         lengths = np.array([e[0][1]["logps"].size - e[0][0] for e in rows()[:5]])

@@ -23,8 +23,8 @@ class BCO(Construction):
     """Weights of the bad rows by how likely their prompt is one that gets good answers.
 
     A classifier tells prompts of good rows from prompts of bad rows by a frozen model's embeddings; a bad row then
-    weighs p / (1 - p), where p is its prompt's probability of being a good row's. The rows it is fitted to are weighed by
-    the same fit: with few rows for the width of the embeddings raise the penalty, or it knows the bad ones by heart.
+    weighs p / (1 - p), where p is its prompt's probability of being a good row's. The rows it is fitted to are weighed
+    by the same fit: with few rows for the width of the embeddings raise the penalty, or it knows the bad ones by heart.
 
     Attributes:
       prompts_per_class: at most so many rows of each label are used to fit the classifier.

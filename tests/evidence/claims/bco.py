@@ -1,4 +1,9 @@
-"""BCO: the reward shift carries a binary classifier beyond plain cross-entropy, towards DPO, on the same rows."""
+"""BCO: the reward shift carries a binary classifier beyond plain cross-entropy, towards DPO, on the same rows.
+
+The scale of the rewards and the number of steps were set before the registered seeds were run, after trials on seeds 98
+and 99: with noisier judges (scale 1 or 2) or 2000 steps, where all policies fit the noise, the effect there lay between
+-0.1 and 0.33. What is measured holds for clear preferences and training that stops at DPO's KL of about 20.
+"""
 
 from __future__ import annotations
 

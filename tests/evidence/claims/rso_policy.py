@@ -23,9 +23,9 @@ CLAIM = Claim(
     threshold=0.02,
     not_reproduced=NotReproduced(
         reason="with 20 responses the accepted ones repeat: 15 to 42% of the pairs set a response against itself (9 to "
-        "17% among SFT samples) and teach nothing, and bad responses, which SFT pairs push down, are hardly met and keep "
-        "their SFT share. The sampler itself does what is claimed (claim rso); the gain of the fit needs a space in "
-        "which samples do not repeat.",
+        "17% among SFT samples) and teach nothing, and bad responses, which SFT pairs push down, are hardly met and "
+        "keep their SFT share. The sampler itself does what is claimed (claim rso); a gain of the fit would need a "
+        "space in which samples do not repeat.",
         observed=(-0.2, -0.05),
     ),
 )

@@ -49,6 +49,10 @@ AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "rdpo": _RDPO,
     "r_dpo": _RDPO,
+    "exo": (
+        ("exo_pair", "EXO on pairs, arXiv:2402.00856; TRL's exo_pair"),
+        ("exo_rw", "EXO on lists with rewards, arXiv:2402.00856"),
+    ),
     "hinge_norm": (
         ("hinge", "RSO's hinge-norm on sums, arXiv:2309.06657; TRL's loss_type hinge"),
         ("hinge_per_token", "hinge on rewards per token, arXiv:2511.23404"),
@@ -64,6 +68,7 @@ AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
     "apo": (
         ("apo_zero", "Anchored Preference Optimization, zero, arXiv:2408.06266"),
         ("apo_down", "Anchored Preference Optimization, down, arXiv:2408.06266"),
+        ("apo_zero_unpaired", "APO-zero on single rows; TRL's KTO trainer, arXiv:2408.06266"),
         ("apo_accel", "Accelerated Preference Optimization, arXiv:2410.06293"),
     ),
 }

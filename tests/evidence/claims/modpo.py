@@ -25,12 +25,18 @@ CLAIM = Claim(
 )
 
 
-def bandit_pairs(rng: np.random.Generator, reward: np.ndarray) -> np.ndarray:
-    """Bradley-Terry comparisons of random arms, `[n, 2]`, the preferred one first."""
+FIRST, SECOND = (jnp.asarray(x.ravel()) for x in np.indices((ARMS, ARMS)))
+"""Every ordered pair of arms: the data are how often each was the outcome."""
+
+
+def bandit_pairs(rng: np.random.Generator, reward: np.ndarray) -> jnp.ndarray:
+    """How often each ordered pair of arms is the outcome of random Bradley-Terry comparisons, as shares."""
     arms = np.stack([rng.integers(0, ARMS, PAIRS), rng.integers(0, ARMS, PAIRS)], axis=1)
     gap = reward[arms[:, 0]] - reward[arms[:, 1]]
     first = rng.random(PAIRS) < 1 / (1 + np.exp(-gap))
-    return np.where(first[:, None], arms, arms[:, ::-1])
+    outcome = np.where(first[:, None], arms, arms[:, ::-1])
+    count = np.bincount(outcome[:, 0] * ARMS + outcome[:, 1], minlength=ARMS**2)
+    return jnp.asarray(count / PAIRS, jnp.float32)
 
 
 def descend(loss):
@@ -38,10 +44,10 @@ def descend(loss):
     optimizer = optax.adam(0.02)
 
     @jax.jit
-    def run(ref, *data):
+    def run(ref, share, *data):
         def step(state, _):
             theta, moments = state
-            grads = jax.grad(lambda t: jnp.mean(loss(jax.nn.log_softmax(t), ref, *data)))(theta)
+            grads = jax.grad(lambda t: jnp.sum(share * loss(jax.nn.log_softmax(t), ref, *data)))(theta)
             updates, moments = optimizer.update(grads, moments)
             return (optax.apply_updates(theta, updates), moments), None
 
@@ -50,18 +56,14 @@ def descend(loss):
     return run
 
 
-def _logps(logp, ref, pairs):
-    return (logp[pairs[:, 0]], logp[pairs[:, 1]], ref[pairs[:, 0]], ref[pairs[:, 1]])
+def _logps(logp, ref):
+    return (logp[FIRST], logp[SECOND], ref[FIRST], ref[SECOND])
 
 
-_dpo = descend(lambda logp, ref, pairs: dpo(*_logps(logp, ref, pairs), beta=BETA))
+_dpo = descend(lambda logp, ref: dpo(*_logps(logp, ref), beta=BETA))
 _modpo = descend(
-    lambda logp, ref, pairs, frozen, weights: modpo(
-        *_logps(logp, ref, pairs),
-        frozen[pairs[:, 0]][:, None],
-        frozen[pairs[:, 1]][:, None],
-        weights=weights,
-        beta=BETA,
+    lambda logp, ref, frozen, weights: modpo(
+        *_logps(logp, ref), frozen[FIRST][:, None], frozen[SECOND][:, None], weights=weights, beta=BETA
     )
 )
 
@@ -76,12 +78,12 @@ def measure(seed: int) -> dict[str, float]:
     ref = jax.nn.log_softmax(jnp.asarray(0.5 * rng.normal(size=ARMS), jnp.float32))
     own, other = bandit_pairs(rng, r0), bandit_pairs(rng, r1)
     # Stage 1: the margin reward is what DPO on the other objective's pairs has learnt.
-    frozen = BETA * (_dpo(ref, jnp.asarray(other)) - ref)
-    pooled = _dpo(ref, jnp.asarray(np.concatenate([own, other])))
+    frozen = BETA * (_dpo(ref, other) - ref)
+    pooled = _dpo(ref, (own + other) / 2)
     ours, baseline = [], []
     for w in WEIGHTS:
         best = jax.nn.log_softmax(ref + jnp.asarray(w * r0 + (1 - w) * r1, jnp.float32) / BETA)
-        policy = _modpo(ref, jnp.asarray(own), frozen, jnp.asarray([w, 1 - w], jnp.float32))
+        policy = _modpo(ref, own, frozen, jnp.asarray([w, 1 - w], jnp.float32))
         ours.append(kl(policy, best))
         baseline.append(kl(pooled, best))
     method, other_kl = float(np.mean(ours)), float(np.mean(baseline))

@@ -105,8 +105,13 @@ def is_reward(directory: str | Path) -> bool:
     return file.is_file() and read_json(file).get("architectures") == [ARCHITECTURE]
 
 
-def import_reward(directory: str | Path, *, dtype: Any = jnp.float32) -> tuple[dict[str, Tree], LFM2Config]:
+def import_reward(
+    directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
+) -> tuple[dict[str, Tree], LFM2Config]:
     """Read a reward model: `({"model", "value"}, configuration)`.
+
+    Args:
+      dtype, shardings: of the model, as in `jaxpo.convert.hf.import_hf`.
 
     Raises:
       CheckpointError: as `jaxpo.convert.hf.import_hf`; or there is no head with one label.
@@ -118,7 +123,7 @@ def import_reward(directory: str | Path, *, dtype: Any = jnp.float32) -> tuple[d
         if shape != (1, config.hidden_size):
             found = "no such tensor" if shape is None else f"shape {shape}"
             raise CheckpointError(f"{folder}: {HEAD}: {found}; a reward model has {(1, config.hidden_size)}.")
-        model = read_tensors(stored, param_table(config), folder, dtype=dtype, besides=(HEAD,))
+        model = read_tensors(stored, param_table(config), folder, dtype=dtype, shardings=shardings, besides=(HEAD,))
         head = jnp.asarray(np.ascontiguousarray(stored[HEAD].read().T), dtype)
     return {"model": model, "value": {"weight": head}}, config
 

@@ -3,7 +3,9 @@
     jaxpo run configs/reward.py --run runs/my-reward --model-from runs/my-sft/export \
         --tokenizer.path runs/my-sft/export --reward.data.train pairs.jsonl --reward.data.eval held_out.jsonl
 
-Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`.
+Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`. `runs/my-reward/export` becomes a
+sequence-classification checkpoint:
+`AutoModelForSequenceClassification.from_pretrained("runs/my-reward/export", trust_remote_code=True)`.
 """
 
 from jaxpo.config import Data, Optimizer, Reward, Run
@@ -12,7 +14,6 @@ from jaxpo.config import Data, Optimizer, Reward, Run
 def config() -> Run:
     return Run(
         name="reward",
-        export=False,
         stages=(
             Reward(
                 data=Data(max_length=1024, row_length=2048),

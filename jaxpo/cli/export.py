@@ -39,7 +39,29 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.stages.model_io import load_model
 
     model = load_model(args.model)
+    if "value" in model.params:
+        return write_reward(model.params, model.config, model.tokenizer, args)
     write(model.params["model"], model.config, model.tokenizer, args)
+    return 0
+
+
+def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
+    """Export a reward model as a sequence-classification checkpoint, and say how it is loaded."""
+    from jaxpo.convert.reward_hf import export_reward
+
+    report = export_reward(
+        params,
+        config,
+        args.out,
+        tokenizer=tokenizer,
+        dtype=args.dtype,
+        max_shard_size=args.max_shard_size,
+        overwrite=args.overwrite,
+        verify=not args.no_verify,
+    )
+    reached = f"max reward error {report['max_reward_error']:.2e}" if report else "not verified"
+    print(f"{args.out}: reward model exported; {reached}")
+    print(f"load it with AutoModelForSequenceClassification.from_pretrained({str(args.out)!r}, trust_remote_code=True)")
     return 0
 
 

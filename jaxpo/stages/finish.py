@@ -12,6 +12,7 @@ import jax
 from jaxpo import __version__
 from jaxpo.config import Run
 from jaxpo.convert.hf import export_hf
+from jaxpo.convert.reward_hf import export_reward
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
@@ -67,22 +68,26 @@ class Results:
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
         if self.run.export and self.home.primary:
-            report = export_hf(
-                params["model"],
-                self.prepared.config,
-                self.home.path / EXPORT,
-                tokenizer=self.prepared.tokenizer,
-                overwrite=True,
-            )
-            self._add(SUMMARY, None, {"export": report})
-            error, kl = report["max_logprob_error"], report["kl"]
-            self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
+            self._add(SUMMARY, None, {"export": self._export(params)})
             results[EXPORT] = EXPORT
         for line in probe_table(self._read(SUMMARY).get("probes", {})):
             self.console.say(line)
         if self.home.primary:
             write_report(self.home.path)
         return results
+
+    def _export(self, params: Mapping[str, Tree]) -> dict[str, Any]:
+        """Write the last model, a reward model with its head, and say how well the files agree with it."""
+        folder = self.home.path / EXPORT
+        options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
+        if "value" in params:
+            report = export_reward(params, self.prepared.config, folder, **options)
+            self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
+        else:
+            report = export_hf(params["model"], self.prepared.config, folder, **options)
+            error, kl = report["max_logprob_error"], report["kl"]
+            self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
+        return report
 
     def _context(self, stage: str, model: Tree, before: Tree) -> ProbeContext:
         return ProbeContext(

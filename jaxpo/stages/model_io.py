@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.convert.config_json import config_from_json
 from jaxpo.convert.hf import import_hf
+from jaxpo.convert.reward_hf import import_reward, is_reward
 from jaxpo.data.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
@@ -107,10 +108,14 @@ def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> LoadedModel:
     config = read_config(path)
-    params, config = import_hf(path, shardings=param_shardings(param_table(config), mesh, rules))
+    shardings = param_shardings(param_table(config), mesh, rules)
+    if is_reward(path):
+        params, config = import_reward(path, shardings=shardings)
+    else:
+        params = {"model": import_hf(path, shardings=shardings)[0]}
     tokenizer = Tokenizer.load(path) if (path / "tokenizer.json").is_file() else None
     about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({path.name})"}
-    return LoadedModel({"model": params}, config, tokenizer, about, path)
+    return LoadedModel(params, config, tokenizer, about, path)
 
 
 def _last_stage(run: Path) -> Path:

@@ -6,13 +6,15 @@ import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 import stages.recipe as recipes
 from stages.process import finish, start
 
+from jaxpo.cli import export
 from jaxpo.config import Data, Optimizer, Reward, Run
-from jaxpo.convert.reward_hf import export_reward, import_reward
+from jaxpo.convert.reward_hf import is_reward
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.stages.assemble import method_of
 from jaxpo.stages.model_io import load_model
@@ -65,7 +67,7 @@ def test_numbers_that_are_none(recipe, number):
         assert any(p.startswith(f"reward.{name}: ") for p in find_problems(with_reward(recipe, **{name: number})))
 
 
-def test_a_reward_model_learns_which_answers_are_preferred(tmp_path):
+def test_a_reward_model_learns_which_answers_are_preferred(tmp_path, capsys):
     """'The shorter wins', with margins; then out to a sequence-classification checkpoint and back."""
     recipes.write_data(tmp_path)
     for part in ("train", "eval"):
@@ -85,7 +87,7 @@ def test_a_reward_model_learns_which_answers_are_preferred(tmp_path):
         rows_per_step=8,
         max_steps=30,
     )
-    run = dataclasses.replace(recipes.recipe(tmp_path), stages=(stage,), prompts=(), export=False)
+    run = dataclasses.replace(recipes.recipe(tmp_path), stages=(stage,), prompts=())
     (tmp_path / "recipe.json").write_text(json.dumps(to_jsonable(run)))
     code, out = finish(start(tmp_path / "recipe.json", "--run", "reward"))
     assert code == 0, out
@@ -96,10 +98,12 @@ def test_a_reward_model_learns_which_answers_are_preferred(tmp_path):
     assert {"min_reward", "mean_reward", "max_reward", "margin", "loss"} <= set(trained[0])
     assert held_out["eval_accuracy"] >= 0.9
     assert held_out["eval_margin"] > 0.5
-    model = load_model(home)
-    folder = tmp_path / "export"
-    export_reward(model.params, model.config, folder, tokenizer=model.tokenizer, compare_transformers=False)
-    again, config = import_reward(folder)
-    assert config == model.config
-    np.testing.assert_array_equal(again["value"]["weight"], model.params["value"]["weight"])
-    assert (folder / "tokenizer.json").is_file()
+    model, again = load_model(home), load_model(home / "export")
+    assert again.config == model.config
+    for name in ("model", "value"):
+        jax.tree.map(np.testing.assert_array_equal, again.params[name], model.params[name])
+    assert again.tokenizer is not None
+    assert json.loads((home / "export" / "verification.json").read_text())["max_reward_error"] < 1e-3
+    assert export.main([str(home), str(tmp_path / "again"), "--dtype", "bfloat16"]) == 0
+    assert is_reward(tmp_path / "again")
+    assert "trust_remote_code=True" in capsys.readouterr().out

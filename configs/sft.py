@@ -11,6 +11,10 @@ From random weights with a tokenizer trained on the same file (a small model on 
         --sft.optimizer.learning-rate 2e-3
 
 Rows have `messages`, or `prompt` and `completion`. Assistant turns (or completions) are trained on.
+
+Instead of the likelihood per token, a loss that keeps the model near its start (`jaxpo losses implicit_reward`):
+
+    jaxpo run configs/sft.py ... --stage.loss implicit_reward --stage.loss.divergence chi2
 """
 
 from jaxpo.config import SFT, Data, Optimizer, Run

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +20,22 @@ SCORES = np.array([[0.5, 0.9, 0.1, 0.3], [0.2, 0.25, 0.7, 0.0], [0.4, 0.3, 0.2, 
 @functools.cache
 def runner(name, **settings):
     return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), cached_reference=False))
+
+
+@functools.cache
+def encoded(name, placed):
+    """Features of a method, its batch and counts: encoded once for all settings that read the networks alike."""
+    batch, params, frozen = placed()
+    objective = METHODS[name]().build(ArrayScorer(), cached_reference=False)
+    features = jax.jit(objective.encode)(params, frozen, batch, jax.random.key(0))
+    return features, batch, jax.jit(objective.counts)(batch)
+
+
+def evaluated(name, placed, **settings):
+    """`Out` of the method with these settings."""
+    features, batch, counts = encoded(name, placed)
+    method = METHODS[name](**settings)
+    return jax.jit(lambda f: method.evaluate(f, batch, {}, counts))(features)
 
 
 @functools.cache
@@ -44,13 +61,12 @@ OTHERS = ("point_mse", "point_sigmoid", "pair_logistic", "pair_hinge", "list_mle
 
 @pytest.mark.parametrize("loss_type", OTHERS)
 def test_lipo_takes_the_mean_over_lists_of_the_chosen_loss(loss_type):
-    out, _ = runner("lipo", beta=0.2, loss_type=loss_type)(*list_batch())
-    pure = getattr(losses, "list_softmax" if loss_type == "softmax" else loss_type)
-    each = [
-        float(pure(s[None].astype(np.float32), psi[None, : len(s)], np.ones((1, len(s)), bool))[0])
-        for s, psi in zip(rewards(0.2), SCORES, strict=True)
-    ]
-    np.testing.assert_allclose(out.loss, np.mean(each), rtol=1e-5)
+    out = evaluated("lipo", list_batch, beta=0.2, loss_type=loss_type)
+    scores, where = np.full((4, 4), np.nan, np.float32), np.zeros((4, 4), bool)
+    for n, s in enumerate(rewards(0.2)):
+        scores[n, : len(s)], where[n, : len(s)] = s, True
+    pure = jax.jit(getattr(losses, "list_softmax" if loss_type == "softmax" else loss_type))
+    np.testing.assert_allclose(out.loss, np.mean(pure(scores, SCORES, where)), rtol=1e-5)
 
 
 def test_lipo_refuses_a_mean_over_pairs_of_what_is_no_sum_over_pairs():
@@ -109,17 +125,14 @@ def pro_expected(weight, gaps=True):
 
 @pytest.mark.parametrize("gaps", [True, False])
 def test_pro_sorts_each_list_by_its_scores(gaps):
-    run = runner("pro_ranking", sft_weight=0.1, reward_gaps=gaps)
-    out, grads = run(*list_batch())
+    out = evaluated("pro_ranking", list_batch, sft_weight=0.1, reward_gaps=gaps)
     np.testing.assert_allclose(out.loss, pro_expected(0.1, gaps), rtol=1e-5)
-    assert np.all(np.isfinite(np.asarray(grads["model"]["logps"])))
     got = values_of(out)
     best = [(e[k], sums(e, "logps", k)) for e, k in zip(lists(), (1, 2, 0, 0), strict=True)]
     nll = -sum(p for _, p in best) / sum(len(s[1]["logps"]) - s[0] for s, _ in best)
     np.testing.assert_allclose(got["nll_loss"], nll, rtol=1e-5)
     np.testing.assert_allclose(got["ranking_loss"], pro_expected(0.0, gaps), rtol=1e-5)
     assert {"nll_loss", "ranking_loss"} == set(METHODS["pro_ranking"].METRICS)
-    np.testing.assert_allclose(run(*list_batch(per_row=2))[0].loss, out.loss, rtol=1e-5)
 
 
 def test_pro_refuses_lists_that_rank_nothing_and_ties():
@@ -197,30 +210,41 @@ def tree_expected(mode, beta=0.5, most=32):
 
 @pytest.mark.parametrize("mode", ["one_plus_cos", "one_minus_cos", "uniform"])
 def test_trees_pool_merge_and_weight_steps(mode):
-    run = runner("tpo_tree", step_weights=mode)
-    out, grads = run(*tree_batch())
+    out = evaluated("tpo_tree", tree_batch, step_weights=mode)
     loss, right, steps = tree_expected(mode)
     np.testing.assert_allclose(out.loss, loss, rtol=2e-5)
     got = values_of(out)
     np.testing.assert_allclose(got["rewards/tree_accuracies"], right, rtol=1e-6)
     np.testing.assert_allclose(got["steps"], steps, rtol=1e-6)
     assert {"rewards/tree_accuracies", "steps"} == set(METHODS["tpo_tree"].METRICS)
-    assert np.all(np.isfinite(np.asarray(grads["model"]["logps"])))
-    assert not np.any(np.nan_to_num(grads["model"]["hidden"]))
-    np.testing.assert_allclose(run(*tree_batch(per_row=2))[0].loss, out.loss, rtol=1e-5)
     assert (mode != "uniform") == METHODS["tpo_tree"](step_weights=mode).HIDDEN
 
 
-def test_trees_let_the_gradient_into_the_weights_when_asked():
-    out, grads = runner("tpo_tree", stop_gradient=False)(*tree_batch())
+@pytest.mark.parametrize("stop", [True, False])
+def test_trees_let_the_gradient_into_the_weights_only_when_asked(stop):
+    out, grads = runner("tpo_tree", stop_gradient=stop)(*tree_batch(per_row=2))
     np.testing.assert_allclose(out.loss, tree_expected("one_plus_cos")[0], rtol=2e-5)
+    assert np.all(np.isfinite(np.asarray(grads["model"]["logps"])))
     hidden = np.asarray(grads["model"]["hidden"])
     assert np.all(np.isfinite(hidden))
-    assert np.any(hidden)
+    assert np.any(hidden) == (not stop)
+
+
+class WithoutHidden(ArrayScorer):
+    """Its hidden states may be passed on, not read."""
+
+    def hidden(self, params, batch):
+        return None
+
+
+def test_uniform_weights_ask_for_no_hidden_states():
+    batch, params, frozen = tree_batch()
+    objective = METHODS["tpo_tree"](step_weights="uniform").build(WithoutHidden(), cached_reference=False)
+    assert jax.eval_shape(objective.encode, params, frozen, batch, jax.random.key(0)).extra == {}
 
 
 def test_trees_merge_beyond_max_steps_and_check_their_grades():
-    out, _ = runner("tpo_tree", step_weights="uniform", max_steps=2)(*tree_batch())
+    out = evaluated("tpo_tree", tree_batch, step_weights="uniform", max_steps=2)
     np.testing.assert_allclose(out.loss, tree_expected("uniform", most=2)[0], rtol=2e-5)
     (problem,) = METHODS["tpo_tree"]().check_columns({"scores": np.array([[100.0, -20.0]])})
     assert "(score + 100) / 200" in problem
@@ -292,7 +316,10 @@ def test_an_item_that_was_cut_off_is_no_competitor():
 def test_rso_losses_are_dpo_and_hinge():
     flat = segments(6, seed=3)
     pairs = tuple(tuple(flat[2 * i : 2 * i + 2]) for i in range(3))
-    placed = lay_out(pairs, {"chosen": 0, "rejected": 1}, {})
+    features, batch, counts = encoded("rso", functools.partial(lay_out, pairs, {"chosen": 0, "rejected": 1}, {}))
     for loss_type, name in (("sigmoid", "dpo"), ("hinge", "hinge")):
-        got = runner("rso", loss_type=loss_type)(*placed)[0].loss
-        np.testing.assert_array_equal(got, runner(name, beta=0.05)(*placed)[0].loss)
+        got, same = METHODS["rso"](loss_type=loss_type), METHODS[name](beta=0.05)
+        assert got.NEEDS == same.NEEDS
+        a, b = (jax.jit(lambda f, m=m: m.evaluate(f, batch, {}, counts))(features) for m in (got, same))
+        np.testing.assert_array_equal(a.loss, b.loss)
+        np.testing.assert_array_equal(values_of(a)["rewards/margins"], values_of(b)["rewards/margins"])

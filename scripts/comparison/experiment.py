@@ -46,7 +46,7 @@ CONSTRUCTED = {
     "tpo_triple": "lists",
 }
 # Settings without which a method cannot read these files; all others keep the papers' defaults.
-SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}}
+SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ranking": {"ties": "order"}}
 LEFT_OUT = {
     "bradley_terry": "a reward model, no policy",
     "sft": "the starting point is one already",

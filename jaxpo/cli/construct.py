@@ -51,13 +51,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", type=Path, help=what)
     leaves = options_of(kind)
     for leaf in leaves:
-        several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
-        parser.add_argument(
-            "--" + leaf.path[0].replace("_", "-"),
-            dest=f"option_{leaf.path[0]}",
-            help=f"default {leaf.value}",
-            **several,
-        )
+        add_option(parser, leaf)
     args = parser.parse(argv)
     if len(args.files) < 2:
         raise ConfigError(f"data construct {kind.NAME}: give at least one data file and the file to write.")
@@ -66,15 +60,17 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
         raise ConfigError(f"the output {out!r} must be a .jsonl file.")
     if Path(out).exists():
         raise ConfigError(f"{out} exists already; remove it or name another file.")
+    if not Path(out).parent.is_dir():
+        raise ConfigError(f"there is no folder {Path(out).parent} to write {Path(out).name} to.")
     settings = given(leaves, args)
     from jaxpo.data.formats import read_rows
 
     rows = list(read_rows(files))
     tools = tools_for(args)
     written = write(Path(out), kind(**settings).run(rows, tools))
-    if not written:
-        raise DataError(f"no row is left of {len(rows)}: {dict(tools.counts)}.", file=Path(files[0]))
     counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
+    if not written:
+        raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
     print(f"{out}: {written} rows from {len(rows)}{counts}")
     return 0
 
@@ -85,6 +81,22 @@ def options_of(kind: Any) -> list[Any]:
 
     hints = hints_of(kind)
     return [Leaf((f.name,), hints[f.name], default_of(f), default_of(f)) for f in dataclasses.fields(kind)]
+
+
+def add_option(parser: Parser, leaf: Any) -> None:
+    """One flag per field, with its type and default in the help."""
+    from jaxpo.stages.fields import describe
+
+    (name,) = leaf.path
+    several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
+    default = "no default" if leaf.value is dataclasses.MISSING else f"default {leaf.value!r}"
+    parser.add_argument(
+        "--" + name.replace("_", "-"),
+        dest=f"option_{name}",
+        metavar=name.upper(),
+        help=f"{describe(leaf.hint)}; {default}".replace("%", "%%"),
+        **several,
+    )
 
 
 def given(leaves: list[Any], args: Any) -> dict[str, Any]:
@@ -126,10 +138,21 @@ def write(out: Path, rows: Any) -> int:
     count = 0
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            for count, row in enumerate(rows, start=1):  # noqa: B007
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            for count, row in enumerate(rows, start=1):
+                file.write(as_json(row, count) + "\n")
         if count:
             temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def as_json(row: dict[str, Any], number: int) -> str:
+    """One line; numbers that are not finite are an error, because JSON has none."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        shown = json.dumps(row, ensure_ascii=False)[:300]
+        raise DataError(
+            f"new row {number} holds a number that is not finite: {shown}.", remedy="Correct the row it is made from."
+        ) from None

@@ -39,7 +39,7 @@ def aot(
 
     Limits: a batch of one pair is DPO. Permuting the policy's margins against the reference's changes nothing.
 
-    Reference: Melnyk et al. 2024, arXiv:2406.05882, paired variant.
+    Reference: Melnyk et al. 2024, arXiv:2406.05882, the paired variant of Section 3; TRL's `loss_type="aot"`.
     """
     p_w, p_l, r_w, r_l = clean(where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return _matched(p_w - p_l, r_w - r_l, beta, label_smoothing, where)
@@ -59,10 +59,13 @@ def aot_unpaired(
 
         u = sort(P_w - R_w),    v = sort(P_l - R_l),    L_(i) = (1 - e) softplus(-beta (u_i - v_i)) + e softplus(...)
 
-    Couples the batch; arguments, result and limits as `aot`, except that it is the chosen and the rejected side that
-    may be permuted against each other: which two responses share a prompt does not matter.
+    Couples the batch. Args and returns as `aot`.
 
-    Reference: Melnyk et al. 2024, arXiv:2406.05882, unpaired variant.
+    Limits: a batch of one pair is DPO. Permuting the chosen responses against the rejected ones changes nothing: which
+    two share a prompt does not matter.
+
+    Reference: Melnyk et al. 2024, arXiv:2406.05882, the unpaired variant of Section 3; TRL's
+    `loss_type="aot_unpaired"`, once `"aot_pair"`.
     """
     p_w, p_l, r_w, r_l = clean(where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return _matched(p_w - r_w, p_l - r_l, beta, label_smoothing, where)

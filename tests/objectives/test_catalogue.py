@@ -48,8 +48,8 @@ dpo cdpo ipo ipo_sum slic hinge kto cpo orpo simpo rdpo_length exo_pair exo_rw n
 sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dpop tdpo1 tdpo2
 sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales mapl
-lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry
-""".split()
+lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
+""".split()  # noqa: SIM905
 
 
 def test_the_catalogue_keeps_its_promise():
@@ -65,11 +65,30 @@ def test_names_and_aliases_mean_one_thing():
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("dpo", "dpo"), ("sigmoid", "dpo"), ("SimPO", "simpo"), ("sigmoid-norm", "sigmoid_norm"), ("aot_pair", "aot"),
-     ("aot_unpaired", "aot_unpaired"), ("ld-dpo", "lddpo"), ("lipo_lambda", "lipo")],
+    [("dpo", "dpo"), ("SimPO", "simpo"), ("sigmoid-norm", "sigmoid_norm"), ("aot-paired", "aot"), ("ld-dpo", "lddpo"),
+     ("lipo_lambda", "lipo")],
 )  # fmt: skip
 def test_resolve(given, name):
     assert resolve(given) is METHODS[name]
+
+
+# Every `loss_type` of TRL's trainers on pairs and on unpaired rows that names a loss of its own, past names included.
+LOSS_TYPES = {
+    "sigmoid": "dpo", "hinge": "hinge", "ipo": "ipo", "exo_pair": "exo_pair", "nca_pair": "nca_pair",
+    "robust": "rdpo_robust", "bco_pair": "bco_pair", "sppo_hard": "sppo_hard", "aot": "aot",
+    "aot_unpaired": "aot_unpaired", "aot_pair": "aot_unpaired", "apo_zero": "apo_zero", "apo_down": "apo_down",
+    "discopop": "discopop", "sft": "sft", "sigmoid_norm": "sigmoid_norm", "simpo": "simpo", "alphapo": "alphapo",
+    "kto": "kto", "apo_zero_unpaired": "apo_zero_unpaired",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_loss_types_of_trl_resolve(loss_type):
+    assert resolve(loss_type) is METHODS[LOSS_TYPES[loss_type]]
+
+
+def test_the_acronyms_of_several_papers_are_ambiguous():
+    assert {"tpo", "spo", "pro", "irpo", "rdpo", "apo"} <= set(AMBIGUOUS)
 
 
 @pytest.mark.parametrize("acronym", AMBIGUOUS)

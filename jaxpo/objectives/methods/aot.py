@@ -32,7 +32,7 @@ class AOT(PairMethod):
         paper="Distributional Preference Alignment of LLMs via Optimal Transport",
         arxiv="2406.05882",
         certainty="agrees with TRL, which sorts inside one device's micro-batch, here over the whole step",
-        aliases=("aot_pair", "aot_paired"),
+        aliases=("aot_paired",),
     )
     NEEDS = PAIRS_AND_REFERENCE
     COUPLED = True
@@ -61,7 +61,9 @@ class AOTUnpaired(PairMethod):
         family="pairs, coupled",
         paper="Distributional Preference Alignment of LLMs via Optimal Transport",
         arxiv="2406.05882",
-        certainty="agrees with TRL, which sorts inside one device's micro-batch, here over the whole step",
+        certainty="agrees with TRL, which sorts inside one device's micro-batch, here over the whole step; its "
+        "former name there is aot_pair",
+        aliases=("aot_pair",),
     )
     NEEDS = PAIRS_AND_REFERENCE
     COUPLED = True

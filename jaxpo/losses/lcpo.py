@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.losses.numerics import clean, keep, softplus
+from jaxpo.losses.numerics import clean, keep, per_token, softplus
 
 CLIP = 1e-4
 """Reliabilities are kept in [CLIP, 1 - CLIP], so that their logits stay finite."""
@@ -50,9 +50,17 @@ def lcpo_margin_dpo(
     ref_rejected_logps: Float[Array, "B"],
     *,
     beta: float = 0.1,
+    where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """`s = h = beta ((P_w - R_w) - (P_l - R_l))`, from L = softplus(-h): p is the Bradley-Terry probability."""
-    p_w, p_l, r_w, r_l = clean(None, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    """Margin of DPO, L = softplus(-h): `s = h = beta ((P_w - R_w) - (P_l - R_l))`.
+
+    Args as `dpo`. Returns `[B]` float32, 0 where there is no pair.
+
+    Limits: sigmoid(s) is the Bradley-Terry probability of the given order.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Table 1, the row of DPO.
+    """
+    p_w, p_l, r_w, r_l = clean(where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return beta * ((p_w - r_w) - (p_l - r_l))
 
 
@@ -63,12 +71,19 @@ def lcpo_margin_ipo(
     ref_rejected_logps: Float[Array, "B"],
     *,
     beta: float = 0.1,
+    where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """`s = 2 D / beta`, from IPO on sums, L = (D - 1/(2 beta))^2 with D = (P_w - R_w) - (P_l - R_l).
+    """Margin of IPO on sums, L = (D - 1 / (2 beta))^2 with D = (P_w - R_w) - (P_l - R_l): `s = 2 D / beta`.
 
     In closed form: the difference of the two squares would cancel in float32.
+
+    Args as `ipo_sum`. Returns `[B]` float32, 0 where there is no pair.
+
+    Limits: DPO's margin at 2 / beta.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Table 1, the row of IPO, which has sums.
     """
-    p_w, p_l, r_w, r_l = clean(None, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    p_w, p_l, r_w, r_l = clean(where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return (2.0 / beta) * ((p_w - r_w) - (p_l - r_l))
 
 
@@ -80,18 +95,37 @@ def lcpo_margin_simpo(
     *,
     beta: float = 2.0,
     gamma: float = 0.5,
+    where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """`s = softplus(d + gamma) - softplus(gamma - d)`, from SimPO with d = beta (P_w / |y_w| - P_l / |y_l|)."""
-    p_w, p_l, n_w, n_l = clean(None, chosen_logps, rejected_logps, chosen_lengths, rejected_lengths)
-    d = beta * (p_w / jnp.maximum(n_w, 1.0) - p_l / jnp.maximum(n_l, 1.0))
-    return softplus(d + gamma) - softplus(gamma - d)
+    """Margin of SimPO, d = beta (P_w / |y_w| - P_l / |y_l|): `s = softplus(gamma + d) - softplus(gamma - d)`.
+
+    Args as `simpo`. Returns `[B]` float32, 0 where there is no pair.
+
+    Limits: odd in d; d for gamma = 0.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Table 1, the row of SimPO.
+    """
+    p_w, p_l, n_w, n_l = clean(where, chosen_logps, rejected_logps, chosen_lengths, rejected_lengths)
+    d = beta * (per_token(p_w, n_w) - per_token(p_l, n_l))
+    return softplus(gamma + d) - softplus(gamma - d)
 
 
 def lcpo_margin_cpo(
-    chosen_logps: Float[Array, "B"], rejected_logps: Float[Array, "B"], *, beta: float = 0.1
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    *,
+    beta: float = 0.1,
+    where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """`s = (1 + beta)(P_w - P_l)`, from CPO, L = softplus(-beta (P_w - P_l)) - P_w. Large: sums of tokens."""
-    p_w, p_l = clean(None, chosen_logps, rejected_logps)
+    """Margin of CPO, L = softplus(-beta (P_w - P_l)) - P_w: `s = (1 + beta) (P_w - P_l)`.
+
+    Args as `cpo`. Returns `[B]` float32, 0 where there is no pair.
+
+    Limits: large, because it is a sum over tokens without a small factor: posteriors are close to 0 or 1.
+
+    Reference: Cao et al. 2025, arXiv:2509.24159, Table 1, the row of CPO.
+    """
+    p_w, p_l = clean(where, chosen_logps, rejected_logps)
     return (1.0 + beta) * (p_w - p_l)
 
 

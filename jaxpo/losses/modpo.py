@@ -70,9 +70,12 @@ def modpo_reward(
 ) -> Float[Array, "B"]:
     """The reward of objective 0 that a MODPO policy stands for: `g = (beta (P - R) - sum_k w_k r_k) / w_0`.
 
-    Args and weights as `modpo`, for one response; no gradient reaches `rewards`.
+    Args and weights as `modpo`, for one response; no gradient reaches `rewards`. Returns `[B]` float32.
+
+    Reference: Zhou et al. 2024, arXiv:2310.03708, Section 3.2.
     """
     if len(weights) != rewards.shape[-1] + 1:
         raise ValueError(f"modpo: {len(weights)} weights for 1 + {rewards.shape[-1]} objectives")
-    frozen = jax.lax.stop_gradient(rewards) @ jnp.asarray(weights[1:], jnp.float32)
-    return (beta * (logps - ref_logps) - frozen) / weights[0]
+    p, r, m = clean(None, logps, ref_logps, rewards)
+    frozen = jax.lax.stop_gradient(m) @ jnp.asarray(weights[1:], jnp.float32)
+    return (beta * (p - r) - frozen) / weights[0]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from losses.loss_checks import (
+    EXTREME,
     check_bfloat16,
     check_extreme,
     check_vmap,
@@ -27,6 +28,7 @@ lcpo_margin_ipo = jitted(losses.lcpo_margin_ipo)
 lcpo_margin_simpo = jitted(losses.lcpo_margin_simpo)
 lcpo_stats = jitted(losses.lcpo_stats)
 simpo = jitted(losses.simpo)
+MARGINS = {"dpo": lcpo_margin_dpo, "ipo": lcpo_margin_ipo, "simpo": lcpo_margin_simpo, "cpo": lcpo_margin_cpo}
 update_reliability = jitted(losses.update_reliability)
 
 
@@ -98,6 +100,30 @@ def test_margins_are_the_differences_of_the_base_losses_in_both_orders():
         return sp(-0.2 * (a - b)) - a
 
     np.testing.assert_allclose(lcpo_margin_cpo(pw, pl, beta=0.2), cpo64(pl, pw) - cpo64(pw, pl), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "cpo"])
+def test_margins_of_absent_pairs_are_zero_and_pass_no_nan_back(name):
+    count = 2 if name in ("simpo", "cpo") else 4
+    args = [*quad()[:count], *[np.full(6, 3.0, np.float32)] * (2 if name == "simpo" else 0)]
+    margin, where = MARGINS[name], np.array([True, False, True, True, False, True])
+    whole, wrt = np.asarray(margin(*args)), tuple(range(count))
+    args = [np.where(where, a, np.float32(np.nan)) for a in args]
+    loss = lambda *a: lcpo(margin(*a, where=where), np.full(6, 0.8, np.float32), where=where)[0]  # noqa: E731
+    np.testing.assert_allclose(margin(*args, where=where), np.where(where, whole, 0.0), rtol=1e-6)
+    value, grads = value_and_grads(loss, args, wrt)
+    np.testing.assert_array_equal(value[~where], 0.0)
+    for g in grads:
+        assert np.all(np.isfinite(g))
+        np.testing.assert_array_equal(g[~where], 0.0)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "cpo"])
+def test_margins_in_bfloat16_and_at_extremes(name):
+    wrt = (0, 1) if name in ("simpo", "cpo") else (0, 1, 2, 3)
+    one = [np.ones(6, np.float32)] * 2 if name == "simpo" else []  # of one token each
+    check_bfloat16(MARGINS[name], (*quad()[: len(wrt)], *one), wrt)
+    check_extreme(MARGINS[name], (*EXTREME[: len(wrt)], *(x[:4] for x in one)), wrt)
 
 
 def test_absent_pairs_count_for_nothing():

@@ -100,6 +100,18 @@ def test_at_the_optimal_policy_the_margin_is_the_true_gap_of_objective_0():
     np.testing.assert_allclose(reward - reward[0], r0 - r0[0], rtol=1e-3, atol=1e-3)
 
 
+def test_the_reward_is_computed_in_float32_and_freezes_the_other_objectives():
+    p, r, (m, _) = *quad()[:2], rewards()
+    weights = (0.4, 0.5, 0.1)
+    reward = lambda *a: losses.modpo_reward(*a, weights=weights, beta=0.3)  # noqa: E731
+    check_bfloat16(reward, (p, r, m), (0, 1, 2))
+    value, grads = value_and_grads(reward, (p, r, m), (0, 2))
+    expected = (0.3 * (p.astype(np.float64) - r) - m.astype(np.float64) @ np.array(weights[1:])) / 0.4
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grads[0], 0.3 / 0.4, rtol=1e-6)
+    np.testing.assert_array_equal(grads[1], 0.0)
+
+
 def test_logits_grow_as_one_over_w0():
     args, same = quad(), np.zeros((N, 1), np.float32)
 

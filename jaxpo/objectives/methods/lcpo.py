@@ -107,15 +107,15 @@ class LCPO(PairMethod):
         }
         return Out(self.reduce(p, terms, counts), metrics, stats)
 
-    def margin(self, p: Any) -> Array:
+    def margin(self, p: Pair) -> Array:
         """The base loss in the flipped order minus that in the given order, `[N]`."""
         from jaxpo import losses
 
-        logps = (p.chosen.logps, p.rejected.logps)
+        kw: dict[str, Any] = {"beta": self.beta, "where": p.present}
         margins = {
-            "dpo": lambda: losses.lcpo_margin_dpo(*p.logps, beta=self.beta),
-            "ipo": lambda: losses.lcpo_margin_ipo(*p.logps, beta=self.beta),
-            "simpo": lambda: losses.lcpo_margin_simpo(*logps, *p.lengths, beta=self.beta, gamma=self.simpo_gamma),
-            "cpo": lambda: losses.lcpo_margin_cpo(*logps, beta=self.beta),
+            "dpo": lambda: losses.lcpo_margin_dpo(*p.logps, **kw),
+            "ipo": lambda: losses.lcpo_margin_ipo(*p.logps, **kw),
+            "simpo": lambda: losses.lcpo_margin_simpo(*p.policy_logps, *p.lengths, gamma=self.simpo_gamma, **kw),
+            "cpo": lambda: losses.lcpo_margin_cpo(*p.policy_logps, **kw),
         }
         return margins[self.base]()

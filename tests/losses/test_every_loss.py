@@ -1,0 +1,245 @@
+"""What every pure loss of the catalogue must bear, in one table: absent rows, extremes, low precision, vmap.
+
+Values and gradients against float64 references are in the file of each loss; a method without a line here fails.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from losses.loss_checks import logps
+
+from jaxpo import losses
+from jaxpo.objectives.methods import METHODS
+
+N, K, T = 4, 3, 5
+RNG = np.random.default_rng(0)
+N_W, N_L = np.float32([1, 4, 2, 7]), np.float32([1, 1, 5, 3])  # the first pair has one token on either side
+GOOD = np.array([True, False, False, True])
+TOKENS_W = np.arange(T) < np.array([1, 5, 3, 2])[:, None]
+TOKENS_L = np.arange(T) < np.array([1, 2, 3, 4])[:, None]
+PHRASES = np.tile(np.int32([1, 0, 2, 1, 0]), (N, 1))
+LISTED = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]], bool)
+
+
+class Case(NamedTuple):
+    """`loss(where, *args)` with a mask over the N rows; the first `free` of the arrays are differentiated."""
+
+    loss: Callable
+    args: tuple
+    free: int
+
+
+def total(terms):
+    """One array per row of what may be several terms."""
+    return sum(terms) if isinstance(terms, tuple) else terms
+
+
+def rows(name, *args, free, **settings):
+    """A loss that takes its arrays in order and the mask as `where`."""
+    function = functools.partial(getattr(losses, name), **settings)
+    return Case(lambda where, *a: total(function(*a, where=where)), args, free)
+
+
+def lists(name, *args, free, last=()):
+    """A loss over the responses of a list, whose mask stands after its arrays."""
+    function = getattr(losses, name)
+    return Case(lambda where, *a: total(function(*a, LISTED & where[:, None], *last)), args, free)
+
+
+def referenced(name, *more, **settings):
+    return rows(name, *(logps(RNG, N) for _ in range(4)), *more, free=4, **settings)
+
+
+def reference_free(name, *more, **settings):
+    return rows(name, *(logps(RNG, N) for _ in range(2)), *more, free=2, **settings)
+
+
+def tokens(name, *more, extra=0, **settings):
+    """Four per-token log-probs, further differentiable arrays, then masks and labels."""
+    values = [logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(4)]
+    values += [np.abs(logps(RNG, (N, T), scale=1.0, mean=0.5)) for _ in range(extra)]
+    return rows(name, *values, *more, free=4 + extra, **settings)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+CASES = {
+    **{
+        name: referenced(name)
+        for name in ("dpo", "ipo_sum", "hinge", "dpop", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero",
+                     "apo_down", "discopop", "fdpo", "rdpo_robust", "dpo3d", "dpo_gamma", "rso", "aot", "aot_unpaired")
+    },
+    **{
+        name: referenced(name, N_W, N_L)
+        for name in ("ipo", "rdpo_length", "lndpo", "sigmoid_norm", "apo_zero_norm", "apo_down_norm",
+                     "hinge_per_token", "length_normalized")
+    },
+    **{name: reference_free(name, N_W, N_L) for name in ("simpo", "alphapo", "orpo")},
+    "cpo": reference_free("cpo"),
+    "sft": rows("sft", logps(RNG, N), free=1),
+    "slic": rows("slic", *(logps(RNG, N) for _ in range(3)), free=3),
+    "rpo": referenced("rpo", N_W),
+    "tdpo1": referenced("tdpo1", np.abs(normal(N)), np.abs(normal(N))),
+    "tdpo2": referenced("tdpo2", np.abs(normal(N)), np.abs(normal(N))),
+    "modpo": referenced("modpo", normal(N, 1), normal(N, 1)),
+    "rationales": referenced("rationales", N_W, N_L, logps(RNG, N), N_L),
+    "tpo_triple": rows("tpo_triple", *(logps(RNG, N) for _ in range(3)), N_W, N_L, free=3),
+    "mapl": rows("mapl", normal(N), normal(N), normal(N, 2), normal(N, 2), normal(N), normal(N),
+                 np.float32([1, -1, 1, -1]), free=6),
+    "lcpo": Case(lambda where, s, eta: losses.lcpo(s, eta, where=where)[0],
+                 (normal(N), np.float32([0.9, 0.6, 0.3, 0.8])), 1),
+    "bradley_terry": rows("bradley_terry", normal(N), normal(N), normal(N), free=3),
+    "lddpo": tokens("lddpo", TOKENS_W, TOKENS_L),
+    "dove": tokens("dove", TOKENS_W, TOKENS_L, ~TOKENS_W, ~TOKENS_L),
+    "rrpo": tokens("rrpo", TOKENS_W, TOKENS_L, PHRASES, PHRASES, extra=1),
+    "sparsepo": Case(
+        lambda where, *a: losses.sparsepo(*a[:6], TOKENS_W, TOKENS_L, *a[6:], where=where),
+        (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(4)), *(np.abs(normal(N, T)) for _ in range(6))), 10,
+    ),
+    "spo_degree": rows("spo_degree", np.abs(normal(N)), normal(N, K, K), normal(N, K, K), GOOD, ~GOOD, free=3),
+    "kto": Case(lambda where, p, r: losses.kto(p, r, GOOD, 0.7, where=where), (logps(RNG, N), logps(RNG, N)), 2),
+    "apo_zero_unpaired": rows("apo_zero_unpaired", logps(RNG, N), logps(RNG, N), GOOD, free=2),
+    "bco": Case(lambda where, p, r, w: losses.bco(p, r, GOOD, 0.3, weight=w, where=where),
+                (logps(RNG, N), logps(RNG, N), np.float32([1, 0.5, 9, 1])), 2),
+    "sppo_soft": rows("sppo_soft", logps(RNG, N), logps(RNG, N), np.float32([1, 0, 0.5, 0.2]), free=2, beta=0.05),
+    "implicit_reward": rows("implicit_reward", logps(RNG, N), logps(RNG, N), N_W, normal(N), free=2),
+    **{
+        name: lists(name, logps(RNG, (N, K)), logps(RNG, (N, K)), RNG.random((N, K)).astype(np.float32), free=2)
+        for name in ("infonca", "nca", "exo_rw", "lipo")
+    },
+    "irpo_ranking": lists("irpo_ranking", logps(RNG, (N, K)), logps(RNG, (N, K)), np.tile(N_W[:K], (N, 1)),
+                          np.tile(np.float32([2, 0, 1]), (N, 1)), np.tile(np.int32([1, 3, 2]), (N, 1)), free=2),
+    "pro_ranking": lists("pro_ranking", logps(RNG, (N, K)), np.tile(N_W[:K], (N, 1)),
+                         np.tile(np.float32([2, 1.5, 0]), (N, 1)), free=1),
+    "tpo_tree": lists("tpo_tree", normal(N, K, 2), np.ones((N, K, 2), np.float32), np.abs(normal(N, K, 2)),
+                      RNG.random((N, K)).astype(np.float32), free=1),
+}  # fmt: skip
+
+EVERYONE, NOBODY, SOME = np.ones(N, bool), np.zeros(N, bool), np.array([True, False, True, True])
+BY_RANK = ("aot", "aot_unpaired")
+
+
+class Answer(NamedTuple):
+    value: np.ndarray
+    grads: list
+    half: np.ndarray
+    rounded: np.ndarray
+    mapped: np.ndarray
+
+
+@functools.cache
+def program(name):
+    """Everything that is asked of a loss, as one compiled function of the mask and its arrays."""
+    case = CASES[name]
+
+    def run(where, *args):
+        free, fixed = args[: case.free], args[case.free :]
+
+        def summed(*a):
+            value = case.loss(where, *a, *fixed)
+            return jnp.sum(value), value
+
+        grads, value = jax.grad(summed, argnums=tuple(range(case.free)), has_aux=True)(*free)
+        half = [x.astype(jnp.bfloat16) for x in free]
+        stacked = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), free)
+        return Answer(
+            value,
+            list(grads),
+            case.loss(where, *half, *fixed),
+            case.loss(where, *(x.astype(jnp.float32) for x in half), *fixed),
+            jax.vmap(lambda *a: case.loss(where, *a, *fixed))(*stacked),
+        )
+
+    compiled = jax.jit(run)
+    return lambda where, args: jax.device_get(compiled(where, *(jnp.asarray(a) for a in args)))
+
+
+@functools.cache
+def plain(name):
+    return program(name)(EVERYONE, CASES[name].args)
+
+
+def spoiled(args, where):
+    """Absent rows hold NaN and infinity in every array of numbers."""
+    out = []
+    for i, a in enumerate(args):
+        a = a.copy()
+        if a.dtype == np.float32:
+            a[~where] = np.inf if i % 2 else np.nan
+        out.append(a)
+    return out
+
+
+def test_every_method_of_the_catalogue_has_a_line():
+    functions = {m.INFO.function.rpartition(".")[2] for m in METHODS.values()}
+    assert functions == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_finite_float32_per_row_and_a_gradient(name):
+    got = plain(name)
+    assert got.value.dtype == np.float32
+    assert got.value.shape == (N,)
+    assert np.all(np.isfinite(got.value))
+    assert np.any(got.value != 0)
+    assert all(np.all(np.isfinite(g)) for g in got.grads)
+    assert np.any(got.grads[0] != 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_absent_rows_cost_nothing_and_change_nothing(name):
+    got = program(name)(SOME, spoiled(CASES[name].args, SOME))
+    if name not in BY_RANK:  # whose rows are ranks: `test_coupled.py`
+        np.testing.assert_array_equal(got.value[~SOME], 0.0)
+        np.testing.assert_allclose(got.value[SOME], plain(name).value[SOME], rtol=1e-6, atol=1e-7)
+        for g, whole in zip(got.grads, plain(name).grads, strict=True):
+            np.testing.assert_allclose(g[SOME], whole[SOME], rtol=1e-5, atol=1e-7)
+    for g in got.grads:
+        assert np.all(np.isfinite(g))
+        np.testing.assert_array_equal(g[~SOME], 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_row_at_all_is_zero(name):
+    got = program(name)(NOBODY, spoiled(CASES[name].args, NOBODY))
+    np.testing.assert_array_equal(got.value, 0.0)
+    np.testing.assert_array_equal(got.mapped, 0.0)
+    for g in got.grads:
+        np.testing.assert_array_equal(g, 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("size", [50.0, 1e4])
+def test_large_log_ratios_on_either_side_are_finite(name, size):
+    case = CASES[name]
+    signs = np.where(np.arange(N) % 2, -1.0, 1.0)
+    for side in range(min(2, case.free)):
+        args = [np.zeros_like(a) if i < case.free else a for i, a in enumerate(case.args)]
+        args[side] = np.broadcast_to((size * signs).reshape(-1, *[1] * (args[side].ndim - 1)), args[side].shape).astype(
+            np.float32
+        )
+        got = program(name)(EVERYONE, args)
+        assert np.all(np.isfinite(got.value))
+        assert all(np.all(np.isfinite(g)) for g in got.grads)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_is_computed_in_float32(name):
+    got = plain(name)
+    assert got.half.dtype == np.float32
+    np.testing.assert_allclose(got.half, got.rounded, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_vmap_is_a_loop(name):
+    case, got = CASES[name], plain(name)
+    np.testing.assert_allclose(got.mapped[0], got.value, rtol=1e-6, atol=1e-6)
+    halved = [0.5 * a if i < case.free else a for i, a in enumerate(case.args)]
+    np.testing.assert_allclose(got.mapped[1], program(name)(EVERYONE, halved).value, rtol=1e-6, atol=1e-6)

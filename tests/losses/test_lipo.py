@@ -95,15 +95,25 @@ def test_lipo_on_two_responses_is_dpo():
 
 def test_weight_is_the_change_of_dcg_when_two_responses_swap():
     rng = np.random.default_rng(3)
-    s, labels = rng.normal(size=K), rng.random(K)
-    tau = np.asarray(ranks(s[None].astype(np.float32), np.ones((1, K), bool)))[0]
-    gains = 2.0**labels - 1
-    dcg = lambda tau: np.sum(gains / np.log(1 + tau))  # noqa: E731
-    for i, j in itertools.combinations(range(K), 2):
-        swapped = tau.copy()
-        swapped[i], swapped[j] = tau[j], tau[i]
-        weight = abs(gains[i] - gains[j]) * abs(1 / np.log(1 + tau[i]) - 1 / np.log(1 + tau[j]))
-        np.testing.assert_allclose(abs(dcg(swapped) - dcg(tau)), weight, atol=1e-12)
+    s, labels = rng.normal(size=K).astype(np.float32), rng.random(K).astype(np.float32)
+    everyone = np.ones((1, K), bool)
+
+    def dcg(order, labels):
+        return sum((2.0 ** float(labels[i]) - 1) / math.log(2 + place) for place, i in enumerate(order))
+
+    def expected(labels):
+        order, total = list(np.argsort(-s)), 0.0
+        for i, j in itertools.permutations(range(K), 2):
+            if labels[i] > labels[j]:
+                swapped = [{i: j, j: i}.get(k, k) for k in order]
+                total += abs(dcg(swapped, labels) - dcg(order, labels)) * float(sp(s[j] - s[i].astype(np.float64)))
+        return total
+
+    got = PURE["lambda_rank"](s[None], labels[None], everyone)[0]
+    np.testing.assert_allclose(got, expected(labels), rtol=1e-5)
+    for i in range(K):  # one response against the rest: the weights of its pairs alone
+        alone = np.where(np.arange(K) == i, np.float32(0.8), np.float32(0.1))
+        np.testing.assert_allclose(PURE["lambda_rank"](s[None], alone[None], everyone)[0], expected(alone), rtol=1e-5)
 
 
 def test_equal_scores_keep_their_input_order_and_absent_ones_do_not_rank():

@@ -18,7 +18,7 @@ from evidence.claims._token_lm import (
     texts,
     train,
 )
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 CLAIM = Claim(
     method="sparsepo",
@@ -28,6 +28,11 @@ CLAIM = Claim(
     measure="relative reduction of the KL per neutral token at a margin of 1.5 nats per sentiment word",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.1,
+    not_reproduced=NotReproduced(
+        reason="five to nine updates reach the margin, before the masks have learnt which words decide, so their random "
+        "start only spreads the change unevenly; in one seed the mask is 0 on the deciding words and never recovers",
+        observed=(-0.8, -0.2),
+    ),
 )
 
 MARGIN, RATE, BETA = 1.5, 1e-3, 0.8  # beta: the paper's for sentiment
@@ -61,10 +66,14 @@ def measure(seed: int, *, pairs: int = 32, steps: int = 80, pretraining: int = 2
         params["sparsepo"], reference, held_out
     )
     mask = np.stack([weights["chosen_reward"], weights["rejected_reward"]], axis=1).reshape(where.shape)[:, 1:]
+    effect = 1.0 - runs["sparsepo"][1] / runs["dpo"][1]
+    if np.isnan(runs["sparsepo"]).any():
+        # The margin was never reached: no KL to compare. Counted as twice the baseline's.
+        runs["sparsepo"], effect = 2.0 * runs["dpo"], -1.0
     return {
         "method": runs["sparsepo"][1],
         "baseline": runs["dpo"][1],
-        "effect": 1.0 - runs["sparsepo"][1] / runs["dpo"][1],
+        "effect": effect,
         "saved_over_tdpo1": 1.0 - runs["sparsepo"][1] / runs["tdpo1"][1],
         "mask_auc": area_under_curve(mask, where[:, 1:]),
         "sparsity": float(np.mean(mask == 0)),

@@ -151,9 +151,8 @@ def weighted(pair: Pair, terms: Terms) -> Terms:
         return terms
     from jaxpo.losses.wpo import wpo_weight
 
-    weight = wpo_weight(
-        chosen.logps, rejected.logps, chosen.collision, rejected.collision, chosen.length, rejected.length
-    )
+    sides = (chosen.logps, rejected.logps, chosen.collision, rejected.collision, chosen.length, rejected.length)
+    weight = wpo_weight(*sides, where=pair.present)
     return {name: weight * x for name, x in terms.items()} if isinstance(terms, Mapping) else weight * terms
 
 

@@ -126,7 +126,8 @@ class Method(ABC):
         if unknown:
             known = ", ".join(DIAGNOSTIC_METRICS)
             found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {known}.")
-        plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate
+        # A coupled loss is a term per rank of the batch, not per pair.
+        plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate and not self.COUPLED
         if options.use_weighting and not plain:
             found.append(
                 f"{name}: use_weighting (WPO) multiplies the loss of each pair, which this method does not have; "

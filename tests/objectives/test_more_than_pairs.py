@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments
 
 from jaxpo import losses
 from jaxpo.objectives.methods import METHODS, resolve
@@ -207,3 +208,36 @@ def test_further_segments_are_counted(name, role):
     where = np.asarray(batch.roles[role]) >= 0
     assert 0 < float(counts[f"{role}s"]) == where.sum()
     assert float(counts[f"{role}_tokens"]) >= float(counts[f"{role}s"])
+
+
+# --- which tokens receive what ---
+
+
+def three(count, without=()):
+    """Examples of three segments; those in `without` lack the third."""
+    flat = segments(3 * count, seed=5)
+    return tuple(tuple(flat[3 * i : 3 * i + (2 if i in without else 3)]) for i in range(count))
+
+
+def token_gradients(name, examples, role, **settings):
+    """Gradient in the policy's log-probs, rows of the third segments; and their masks of supervised tokens."""
+    objective = METHODS[name](**settings).build(ArrayScorer(), cached_reference=False)
+    batch, params, frozen = lay_out(examples, {"chosen": 0, "rejected": 1, role: 2}, {})
+    _, grads = Runner(objective)(batch, params, frozen)
+    every_third = np.arange(len(examples)) * 3 + 2
+    return np.asarray(grads["model"]["logps"]), np.asarray(batch.masks["completion"]), every_third
+
+
+def test_every_gold_token_of_the_step_has_the_same_pull_and_no_other_token_of_its_row():
+    grads, mask, gold = token_gradients("tpo_triple", three(3), "gold", tpo_alpha=0.7)
+    expected = np.where(mask[gold], -0.7 / mask[gold].sum(), 0.0)
+    np.testing.assert_allclose(grads[gold], expected, rtol=1e-5)
+    assert np.all(grads[gold - 2][mask[gold - 2]] < 0)
+    assert np.all(grads[gold - 1][mask[gold - 1]] > 0)
+
+
+def test_only_the_tokens_of_a_rationale_are_learnt_and_not_the_prompt_that_holds_both_responses():
+    examples = three(3, without=(1,))
+    grads, mask, reason = token_gradients("rationales", examples, "rationale", gamma=0.3)
+    np.testing.assert_allclose(grads[reason], np.where(mask[reason], -0.3 / 3, 0.0), rtol=1e-5)
+    np.testing.assert_array_equal(mask[reason].any(1), [True, False, True])

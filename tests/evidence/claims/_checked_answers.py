@@ -30,13 +30,12 @@ def init(key: jax.Array, vocab: int = VOCAB, length: int = LENGTH) -> Params:
 
 def logits(params: Params, tokens: jax.Array) -> jax.Array:
     """`[B, S, V]`: position s predicts token s from the tokens before it."""
-    batch, length = tokens.shape
-    vocab = params["b2"].shape[0]
-    earlier = jnp.tril(jnp.ones((length, length)), -1)
-    seen = earlier[None, :, :, None] * jax.nn.one_hot(tokens, vocab)[:, None]
-    position = jnp.broadcast_to(jnp.eye(length), (batch, length, length))
-    x = jnp.concatenate([seen.reshape(batch, length, -1), position], axis=-1)
-    return jax.nn.relu(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"]
+    length, vocab = tokens.shape[1], params["b2"].shape[0]
+    by_token, by_position = params["w1"][:-length].reshape(length, vocab, HIDDEN), params["w1"][-length:]
+    # The one-hot input times its weights, summed over the earlier tokens.
+    each = jnp.einsum("bsv,svh->bsh", jax.nn.one_hot(tokens, vocab), by_token)
+    earlier = jnp.einsum("ts,bsh->bth", jnp.tril(jnp.ones((length, length)), -1), each)
+    return jax.nn.relu(earlier + by_position + params["b1"]) @ params["w2"] + params["b2"]
 
 
 def token_logps(params: Params, tokens: jax.Array) -> jax.Array:
@@ -61,21 +60,21 @@ def sample(params: Params, prompts: jax.Array, key: jax.Array, count: int = ANSW
 
 
 def trainer(loss: Callable[..., jax.Array], *, steps: int, rate: float, batch: int) -> Callable[..., Params]:
-    """`train(params, data, key, *fixed)`: Adam on random batches of the rows of `data`; compiled once."""
+    """`train(params, data, key)`: Adam on random batches of the rows of `data`; compiled once per shape."""
     optimizer = optax.adam(rate)
 
     @jax.jit
-    def train(params: Params, data: Any, key: jax.Array, *fixed: Any) -> Params:
+    def train(params: Params, data: Any, key: jax.Array) -> Params:
         rows = jax.tree.leaves(data)[0].shape[0]
 
-        def step(state: Any, i: jax.Array) -> tuple[Any, None]:
+        def step(state: Any, index: jax.Array) -> tuple[Any, None]:
             params, moments = state
-            index = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, rows)
-            grads = jax.grad(loss)(params, jax.tree.map(lambda x: x[index], data), *fixed)
+            grads = jax.grad(loss)(params, jax.tree.map(lambda x: x[index], data))
             updates, moments = optimizer.update(grads, moments)
             return (optax.apply_updates(params, updates), moments), None
 
-        return jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))[0][0]
+        drawn = jax.random.randint(key, (steps, batch), 0, rows)
+        return jax.lax.scan(step, (params, optimizer.init(params)), drawn)[0][0]
 
     return train
 

@@ -72,16 +72,25 @@ _INSTRUCTION = (jnp.arange(LENGTH) > 0) & ~_RESPONSE
 
 
 def _loss(together: bool):
-    def loss(params, pairs, ref):
-        logps = [token_logps(m, pairs[:, k]) for m in (params, ref) for k in (0, 1)]
+    def loss(params, data):
+        pairs, ref = data
+        policy = [token_logps(params, pairs[:, k]) for k in (0, 1)]
         response, instruction = (jnp.broadcast_to(m, pairs[:, 0].shape) for m in (_RESPONSE, _INSTRUCTION))
-        return jnp.mean(dove(*logps, response, response, instruction, instruction, beta=BETA, joint=together))
+        return jnp.mean(
+            dove(*policy, ref[:, 0], ref[:, 1], response, response, instruction, instruction, beta=BETA, joint=together)
+        )
 
     return loss
 
 
 _pretrain = trainer(lambda p, tokens: -jnp.mean(token_logps(p, tokens)), steps=600, rate=3e-3, batch=128)
 _dove, _dpo = (trainer(_loss(together), steps=STEPS, rate=RATE, batch=BATCH) for together in (True, False))
+
+
+@jax.jit
+def _reference(params, pairs):
+    """Token log-probs of both sides, `[n, 2, S]`."""
+    return jnp.stack([token_logps(params, pairs[:, k]) for k in (0, 1)], axis=1)
 
 
 def measure(seed: int) -> dict[str, float]:
@@ -94,7 +103,7 @@ def measure(seed: int) -> dict[str, float]:
     alone = conditional(start, rng, BUDGET)
     union = np.concatenate([conditional(start, rng, BUDGET // 2), joint(start, rng, BUDGET // 2)])
     ours, dpo = (
-        train(start, jnp.asarray(pairs), jax.random.fold_in(key, 2), start)
+        train(start, (jnp.asarray(pairs), _reference(start, jnp.asarray(pairs))), jax.random.fold_in(key, 2))
         for train, pairs in ((_dove, union), (_dpo, alone))
     )
 

@@ -39,14 +39,15 @@ CLAIM = Claim(
 )
 
 
-def _f_sft(params, tokens, ref, divergence="chi2"):
+def _f_sft(params, data, divergence="chi2"):
+    tokens, ref = data
     n = jnp.full(tokens.shape[0], ANSWER, jnp.float32)
-    return jnp.mean(implicit_reward(answer_logps(params, tokens), answer_logps(ref, tokens), n, divergence=divergence))
+    return jnp.mean(implicit_reward(answer_logps(params, tokens), ref, n, divergence=divergence))
 
 
-def _dpo(params, rows, ref):
-    policy = [answer_logps(params, rows[:, k]) for k in (0, 1)]
-    return jnp.mean(dpo(*policy, *(answer_logps(ref, rows[:, k]) for k in (0, 1)), beta=0.1))
+def _dpo(params, data):
+    (chosen, rejected), ref = data
+    return jnp.mean(dpo(answer_logps(params, chosen), answer_logps(params, rejected), *ref, beta=0.1))
 
 
 _pretrain = trainer(sft_loss, steps=600, rate=3e-3, batch=128)
@@ -55,6 +56,7 @@ _sft = {
     "plain": trainer(functools.partial(_f_sft, divergence="tv"), steps=SFT_STEPS, rate=RATE, batch=BATCH),
     "slow": trainer(functools.partial(_f_sft, divergence="tv"), steps=SFT_STEPS, rate=RATE / 5, batch=BATCH),
 }
+_logps = jax.jit(answer_logps)
 _prefer = trainer(_dpo, steps=DPO_STEPS, rate=1e-3, batch=BATCH)
 
 
@@ -76,10 +78,12 @@ def recipe(seed: int) -> dict[str, dict[str, float]]:
     better = np.argsort(-scores, axis=1, kind="stable")
     apart = scores[:, 0] != scores[:, 1]
     pairs = jnp.asarray(np.take_along_axis(drawn, better[..., None], axis=1)[apart])
+    pairs = pairs[:, 0], pairs[:, 1]
     found = {}
     for name, train in _sft.items():
-        tuned = train(base, shown, jax.random.fold_in(key, 2), base)
-        preferred = _prefer(tuned, pairs, jax.random.fold_in(key, 3), tuned)
+        tuned = train(base, (shown, _logps(base, shown)), jax.random.fold_in(key, 2))
+        reference = tuple(_logps(tuned, side) for side in pairs)
+        preferred = _prefer(tuned, (pairs, reference), jax.random.fold_in(key, 3))
         found[name] = {
             "sft": quality(tuned, seed),
             "dpo": quality(preferred, seed),

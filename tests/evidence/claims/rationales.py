@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from evidence.claims._checked_answers import trainer
 from evidence.harness import Claim
 
 from jaxpo.losses import dpo, rationales
 
 TOPICS, FILLERS, ANSWER, HIDDEN = 4, 10, 5, 32
 VOCAB = 2 * TOPICS + FILLERS  # good and bad word of each topic, then fillers, half of them typical of chosen answers
-STEPS, RATE, BETA, GAMMA = 200, 3e-3, 0.1, 0.1
+STEPS, RATE, BATCH, BETA, GAMMA = 200, 3e-3, 64, 0.1, 0.1
 FEW, MANY = 64, 2000
 
 CLAIM = Claim(
@@ -62,41 +60,28 @@ def rationale_logps(params, topic, chosen, rejected):
     return jnp.take_along_axis(next_word(params, topic, bag, 1.0), (2 * topic)[:, None], axis=-1)[:, 0]
 
 
-def fit(loss, steps: int, rate: float):
-    optimizer = optax.adam(rate)
-
-    @jax.jit
-    def run(params, *data):
-        def step(state, _):
-            params, moments = state
-            updates, moments = optimizer.update(jax.grad(loss)(params, *data), moments)
-            return (optax.apply_updates(params, updates), moments), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)[0][0]
-
-    return run
+@jax.jit
+def margin(params, pairs):
+    """Log-probs of chosen and rejected answers."""
+    topic, chosen, rejected = pairs
+    return answer_logps(params, topic, chosen), answer_logps(params, topic, rejected)
 
 
-def _margin(params, ref, data):
-    topic, chosen, rejected = data
-    return [answer_logps(p, topic, words) for p in (params, ref) for words in (chosen, rejected)]
+def _dpo_loss(params, data):
+    pairs, ref = data
+    return jnp.mean(dpo(*margin(params, pairs), *ref, beta=BETA))
 
 
-def _dpo_loss(params, ref, data):
-    return jnp.mean(dpo(*_margin(params, ref, data), beta=BETA))
+def _rdpo_loss(params, data):
+    pairs, ref = data
+    n = jnp.ones(len(pairs[0]))
+    reason = rationale_logps(params, *pairs)
+    prefer, _, term = rationales(*margin(params, pairs), *ref, n, n, reason, n, beta=BETA, gamma=GAMMA)
+    return jnp.mean(prefer + term)
 
 
-def _rdpo_loss(params, ref, data):
-    topic, chosen, rejected = data
-    n = jnp.ones(len(topic))
-    prefer, _, reason = rationales(
-        *_margin(params, ref, data), n, n, rationale_logps(params, topic, chosen, rejected), n, beta=BETA, gamma=GAMMA
-    )
-    return jnp.mean(prefer + reason)
-
-
-_pretrain = fit(lambda p, topic, words: -jnp.mean(answer_logps(p, topic, words)), 500, 3e-3)
-_dpo, _rdpo = (fit(loss, STEPS, RATE) for loss in (_dpo_loss, _rdpo_loss))
+_pretrain = trainer(lambda p, data: -jnp.mean(answer_logps(p, *data)), steps=500, rate=3e-3, batch=256)
+_dpo, _rdpo = (trainer(loss, steps=STEPS, rate=RATE, batch=BATCH) for loss in (_dpo_loss, _rdpo_loss))
 
 
 def answers(rng: np.random.Generator, topic: np.ndarray, good: np.ndarray, typical: float) -> np.ndarray:
@@ -119,22 +104,25 @@ def pairs(rng: np.random.Generator, count: int, correlated: bool):
     return tuple(jnp.asarray(x, jnp.int32) for x in (topic, chosen, rejected))
 
 
-@functools.partial(jax.jit)
-def accuracy(params, ref, data):
-    pw, pl, rw, rl = _margin(params, ref, data)
-    return jnp.mean(pw - rw > pl - rl)
+def accuracy(params, ref, test) -> float:
+    """Share of the test pairs that the implicit reward ranks as they are labelled."""
+    (pw, pl), (rw, rl) = margin(params, test), margin(ref, test)
+    return float(jnp.mean(pw - rw > pl - rl))
 
 
 def measure(seed: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
     topic = rng.integers(0, TOPICS, 4000)
     text = answers(rng, topic, rng.random(4000) < 0.5, np.full(4000, 0.5))
-    start = _pretrain(init(jax.random.key(seed)), jnp.asarray(topic, jnp.int32), jnp.asarray(text, jnp.int32))
+    words = (jnp.asarray(topic, jnp.int32), jnp.asarray(text, jnp.int32))
+    start = _pretrain(init(key), words, jax.random.fold_in(key, 1))
     test = pairs(rng, 4000, correlated=False)
     found = {}
     for count in (FEW, MANY):
-        data = pairs(rng, count, correlated=True)
-        found[count] = [float(accuracy(train(start, start, data), start, test)) for train in (_rdpo, _dpo)]
+        drawn = pairs(rng, count, correlated=True)
+        data = (drawn, margin(start, drawn))
+        trained = (train(start, data, jax.random.fold_in(key, 2)) for train in (_rdpo, _dpo))
+        found[count] = [accuracy(model, start, test) for model in trained]
     return {
         "method": found[FEW][0],
         "baseline": found[FEW][1],

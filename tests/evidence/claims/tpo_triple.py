@@ -34,27 +34,36 @@ CLAIM = Claim(
 )
 
 
-def _tpo(params, rows, ref):
+def _tpo(params, data):
+    rows, _ = data
     gold, chosen, rejected = (answer_logps(params, rows[:, k]) for k in range(3))
     n = jnp.full_like(gold, ANSWER)
     prefer, nll = tpo_triple(chosen, rejected, gold, n, n, beta=BETA, alpha=ALPHA)
     return jnp.mean(prefer) + jnp.sum(nll) / jnp.sum(n)
 
 
-def _cpo(params, rows, ref):
+def _cpo(params, data):
+    rows, _ = data
     chosen, rejected = (answer_logps(params, rows[:, k]) for k in (0, 2))
     prefer, nll = cpo(chosen, rejected, beta=BETA, alpha=ALPHA)
     return jnp.mean(prefer) + jnp.sum(nll) / (ANSWER * len(nll))
 
 
-def _dpo(params, rows, ref):
+def _dpo(params, data):
+    rows, ref = data
     policy = [answer_logps(params, rows[:, k]) for k in (0, 2)]
-    return jnp.mean(dpo(*policy, *(answer_logps(ref, rows[:, k]) for k in (0, 2)), beta=BETA))
+    return jnp.mean(dpo(*policy, ref[:, 0], ref[:, 2], beta=BETA))
 
 
 _pretrain = trainer(sft_loss, steps=600, rate=3e-3, batch=128)
-_losses = {"TPO": _tpo, "DPO": _dpo, "CPO": _cpo, "SFT": lambda params, rows, ref: sft_loss(params, rows[:, 0])}
+_losses = {"TPO": _tpo, "DPO": _dpo, "CPO": _cpo, "SFT": lambda params, data: sft_loss(params, data[0][:, 0])}
 _train = {name: trainer(loss, steps=STEPS, rate=RATE, batch=BATCH) for name, loss in _losses.items()}
+
+
+@jax.jit
+def _reference(params, rows):
+    """Log-probs of gold, chosen and rejected, `[n, 3]`."""
+    return jnp.stack([answer_logps(params, rows[:, k]) for k in range(3)], axis=1)
 
 
 def measure(seed: int) -> dict[str, float]:
@@ -64,9 +73,10 @@ def measure(seed: int) -> dict[str, float]:
     drawn, scores = candidates(base, rng, PROMPTS, K)
     picked = [(row, triple(list(s))) for row, s in zip(drawn, scores, strict=True) if len(set(s)) > 1]
     rows = jnp.asarray(np.stack([row[list(t)] for row, t in picked]))
-    models = {name: train(base, rows, jax.random.fold_in(key, 2), base) for name, train in _train.items()}
+    ref = _reference(base, rows)
+    models = {name: train(base, (rows, ref), jax.random.fold_in(key, 2)) for name, train in _train.items()}
     found = {name: quality(model, seed) for name, model in models.items()}
-    moved = float(jnp.mean(answer_logps(models["DPO"], rows[:, 0]) - answer_logps(base, rows[:, 0])))
+    moved = float(jnp.mean(_reference(models["DPO"], rows)[:, 0] - ref[:, 0]))
     return {
         "method": found["TPO"],
         "baseline": found["DPO"],

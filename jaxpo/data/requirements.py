@@ -79,7 +79,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     if kind == "prompt":
         raise row.error(
             "there is only a prompt: nothing to train on.",
-            field="completion",
+            field=_first_column(needs),
             remedy="Add completion, or chosen and rejected, or responses and scores.",
         )
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
@@ -97,7 +97,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
             _require(row, kind, FURTHER[role])
             continue
         column = _COLUMN_OF_ROLE.get(role, role)
-        raise _missing(row, kind, column, f"The method needs {', '.join(needs.roles)}.")
+        raise _missing(row, kind, column, REMEDIES.get(column, f"The method needs {', '.join(needs.roles)}."))
     _check_labels(row, kind, needs, SPANS)
     # A column that belongs to an optional role is there exactly when the role is.
     conditional = {COLUMN_OF[role] for role in needs.optional_roles if role in COLUMN_OF}
@@ -158,6 +158,14 @@ def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
     """
     wanted = [role for role in needs.optional_roles if role != "gold"]
     return None if not wanted or seen & set(wanted) else FURTHER[wanted[0]][0]
+
+
+def _first_column(needs: Needs) -> str:
+    """The column beside the prompt that a method's first segment comes from."""
+    for label in needs.labels:
+        if label not in SPANS:
+            return SOURCES[label][0]
+    return _COLUMN_OF_ROLE.get(needs.roles[0], needs.roles[0]) if needs.roles else "completion"
 
 
 def _check_labels(row: Row, kind: str, needs: Needs, among: tuple[str, ...]) -> None:

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import SFT, Merge, Preference, Pretrain, Reward, Run, Stage
+from jaxpo.data.columns import REMEDIES
 from jaxpo.data.formats import list_files
 from jaxpo.data.needs import Needs
 from jaxpo.data.prepare import Dataset, prepare
 from jaxpo.data.texts import texts_of
 from jaxpo.data.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.stages.assemble import method_of
 from jaxpo.stages.model_io import TOKENIZER
+from jaxpo.stages.validate_stage import column_of_metric
 
 Say = Callable[[str], None]
 CORPUS = "corpus:"
@@ -138,15 +140,44 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
 
     train = load(stage.data.train, stage.data)
     if isinstance(stage, Preference):
-        problems = stage.loss.check_columns(_columns(train, stage.loss.NEEDS.columns))
-        if problems:
-            raise ConfigError([f"{stage.name}: {p}" for p in problems])
+        check_values(train, stage.loss)
     say(str(train.preview(1)))
     held_out = None
     if stage.data.eval:
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         held_out = load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage)), train.annotators)
+        check_metric(held_out, stage)
     return StageData(train, held_out)
+
+
+def check_values(dataset: Dataset, method: Any) -> None:
+    """What the method asks of the values of its columns, as far as all rows together show it.
+
+    Raises:
+      DataError: names the file, and the first row that cannot be used even alone.
+    """
+    columns = _columns(dataset, method.NEEDS.columns)
+    problems = method.check_columns(columns)
+    if not problems:
+        return
+    alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
+    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
+    (example,) = dataset.store.read(range(worst, worst + 1))
+    field = next(iter(columns)) if len(columns) == 1 else None
+    raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
+
+
+def check_metric(held_out: Dataset, stage: Stage) -> None:
+    """The best checkpoint's metric must be measurable on the held-out rows; else DataError names the column."""
+    column = column_of_metric(stage)
+    if column is not None and column not in held_out.columns:
+        raise DataError(
+            f"{stage.name}.metric_for_best_model: {stage.metric_for_best_model} is measured on rows with a column "
+            f"{column!r}, which the held-out rows lack.",
+            file=held_out.files[0],
+            field=column,
+            remedy=f"{REMEDIES[column]} Or choose another metric.",
+        )
 
 
 def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:

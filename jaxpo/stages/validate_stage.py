@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage
-from jaxpo.objectives.diagnostics import NAMES as DIAGNOSTIC_METRICS
+from jaxpo.objectives.diagnostics import DIAGNOSTICS
 from jaxpo.objectives.methods.base import Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
@@ -133,11 +133,28 @@ def reward_problems(stage: Reward) -> Iterator[str]:
 def metric_names(stage: Stage) -> tuple[str, ...]:
     """Held-out metrics that a stage of this kind reports."""
     if isinstance(stage, Preference):
-        probes = (m for name in stage.diagnostics for m in DIAGNOSTIC_METRICS.get(name, ()))
-        return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *probes)
+        return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *diagnostic_metrics(stage))
     if isinstance(stage, Reward):
         return REWARD_METRICS
     return (*LANGUAGE_METRICS, *getattr(getattr(stage, "loss", None), "METRICS", ()))
+
+
+def diagnostic_metrics(stage: Preference) -> Iterator[str]:
+    """What the diagnostics give; those that compare with a reference need a method that has one."""
+    referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
+    for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
+        yield from diagnostic.names if referenced else diagnostic.always
+
+
+def column_of_metric(stage: Stage) -> str | None:
+    """The column that held-out rows must have for the best checkpoint's metric to be measured; None if there is none.
+
+    A diagnostic leaves such a metric out, and without the check the first evaluation would end the run.
+    """
+    wanted = (stage.metric_for_best_model or "").removeprefix("eval_")
+    diagnostics = stage.diagnostics if isinstance(stage, Preference) else ()
+    columns = (DIAGNOSTICS[name].with_column.items() for name in diagnostics if name in DIAGNOSTICS)
+    return next((column for items in columns for column, names in items if wanted in names), None)
 
 
 def evaluation_problems(stage: Stage) -> Iterator[str]:

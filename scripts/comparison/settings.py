@@ -24,9 +24,9 @@ class Settings:
     """
 
     sft_tokens: int = 1_048_576
-    budget_tokens: int = 98_304
+    budget_tokens: int = 65_536
     seeds: tuple[int, ...] = (0, 1, 2)
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     sft_learning_rate: float = 4e-3
     rows: int = 8
     row_length: int = 512
@@ -36,7 +36,7 @@ class Settings:
     prompt_tokens: int = 56
     pairs_per_prompt: int = 4
     held_out: float = 0.25
-    evaluation_pairs: int = 600
+    evaluation_pairs: int = 400
     matched: float = 0.2
     vocab_size: int = 2048
     bootstrap: int = 2000

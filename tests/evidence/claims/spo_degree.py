@@ -17,8 +17,8 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.01,
     not_reproduced=NotReproduced(
-        reason="with the reconstructed weight 0.1 and a head that starts at zero, 60 updates change the ranking by less "
-        "than half a point; the paper's own weight, levels and head are not public",
+        reason="with the reconstructed weight 0.1 and a head that starts at zero, 60 updates change the ranking by "
+        "less than half a point; the paper's own weight, levels and head are not public",
         observed=(-0.01, 0.009),
     ),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import clean, keep, softplus
+from jaxpo.losses.numerics import check_choice, clean, keep, softplus
 
 Divergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 
@@ -24,6 +24,7 @@ def deformed_log(x: Float[Array, "..."], alpha: float) -> Float[Array, "..."]:
 
 def divergence_score(log_ratio: Float[Array, "..."], divergence: Divergence, alpha: float) -> Float[Array, "..."]:
     """`f'(e^rho)` up to a constant: the reward, over beta, of a response with log-ratio rho under that divergence."""
+    check_choice("divergence", divergence, get_args(Divergence))
     scores = {
         "reverse_kl": lambda: log_ratio,
         "forward_kl": lambda: deformed_log(log_ratio, 1.0),

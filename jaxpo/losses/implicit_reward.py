@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.losses.numerics import both, clean, keep, per_token
+from jaxpo.losses.numerics import both, check_choice, clean, keep, per_token
 
 Divergence = Literal["tv", "chi2", "hellinger", "js", "kl"]
 
@@ -33,6 +33,7 @@ def f_conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, 
 
 
 def _conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:
+    check_choice("divergence", divergence, get_args(Divergence))
     if divergence == "tv":
         return t
     if divergence == "chi2":
@@ -46,6 +47,7 @@ def _conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "
 
 def f_conjugate_slope(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:
     """f*'(t): the weight that multiplies the SFT gradient. 1 at t = 0; constant beyond `GUARD`."""
+    check_choice("divergence", divergence, get_args(Divergence))
     t = t if divergence not in GUARD else jnp.minimum(t, GUARD[divergence])
     if divergence == "tv":
         return jnp.ones_like(t)
@@ -96,6 +98,7 @@ def implicit_reward(
     Reference: Wang et al. 2025, arXiv:2507.00018. The formulas are reconstructed from its abstract (the conjugate form
     of min_pi D_f + beta KL, as in inverse soft Q-learning); its choice of V is not known.
     """
+    check_choice("reduction", reduction, ("sum", "mean"))
     where = both(where, lengths > 0)
     p, r, n, v = clean(where, logps, ref_logps, lengths, jnp.broadcast_to(jnp.asarray(values), logps.shape))
     rho = p - r if reduction == "sum" else per_token(p - r, n)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.losses.numerics import clean, per_token
+from jaxpo.losses.numerics import check_choice, clean, per_token
 from jaxpo.losses.ranking import one_against, ranks
 
 Weighting = Literal["ndcg", "discount", "reciprocal"]
@@ -66,6 +66,7 @@ def item_weights(
     weighting: Weighting = "ndcg",
 ) -> Float[Array, "B K"]:
     """`w` of `irpo_ranking`, 0 where there is no item."""
+    check_choice("weighting", weighting, get_args(Weighting))
     y, t = clean(where, relevance, jnp.where(where, positions, 1))
     t = jnp.maximum(t, 1.0)
     gain = jnp.exp2(y) - 1.0

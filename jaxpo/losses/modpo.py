@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import clean, keep, softplus
+from jaxpo.losses.numerics import check_choice, clean, keep, softplus
 
 
 def modpo(
@@ -52,6 +52,7 @@ def modpo(
 
     Reference: Zhou et al. 2024, arXiv:2310.03708, the MODPO loss of Section 3.2; hinge: its authors' trainer.
     """
+    check_choice("form", form, ("logistic", "hinge"))
     p_w, p_l, r_w, r_l = clean(where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     m_w, m_l = clean(None if where is None else where[:, None], chosen_rewards, rejected_rewards)
     h = modpo_reward(p_w, r_w, m_w, weights=weights, beta=beta) - modpo_reward(

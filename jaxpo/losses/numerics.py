@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 softplus = jax.nn.softplus
 """log(1 + e^z); -log sigmoid(z) = softplus(-z). Exact to the last bit that matters at |z| = 1e4, gradient included."""
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a setting that is none of the choices, instead of taking it for one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} {value!r}: expected one of {', '.join(map(repr, choices))}")
 
 
 def clean(where: Bool[Array, "..."] | None, *arrays: Array) -> tuple[Array, ...]:

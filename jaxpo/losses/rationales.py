@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.losses.dpo import dpo
-from jaxpo.losses.numerics import both, clean, keep, per_token, softplus
+from jaxpo.losses.numerics import both, check_choice, clean, keep, per_token, softplus
 from jaxpo.losses.orpo import orpo
 from jaxpo.losses.simpo import simpo
 
@@ -66,6 +66,8 @@ def rationales(
     Reference: Just et al. 2024, arXiv:2407.14477; the authors' trainers for the sigmoid form and RORPO. RSimPO is
     reconstructed: the paper names it without a formula.
     """
+    check_choice("base", base, ("dpo", "orpo", "simpo"))
+    check_choice("form", form, ("linear", "sigmoid"))
     explained = both(where, rationale_lengths > 0)
     a, n_r = clean(explained, rationale_logps, rationale_lengths)
     a = a if base == "dpo" else per_token(a, n_r)

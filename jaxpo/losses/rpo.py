@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import clean, keep, per_token, softplus
+from jaxpo.losses.numerics import check_choice, clean, keep, per_token, softplus
 
 
 def rpo(
@@ -54,8 +54,7 @@ def rpo(
     Reference: Liu et al. 2024, arXiv:2405.16436, the RPO objective ("sum") and appendix F ("average");
     rpo_trainer.py of the authors' repository.
     """
-    if variant not in ("sum", "average", "tokens"):
-        raise ValueError(f"variant {variant!r}: expected 'sum', 'average' or 'tokens'")
+    check_choice("variant", variant, ("sum", "average", "tokens"))
     p_w, p_l, r_w, r_l, n_w = clean(
         where, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_lengths
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.losses.numerics import clean
+from jaxpo.losses.numerics import check_choice, clean
 from jaxpo.losses.ranking import lambda_rank
 
 Pooling = Literal["mean", "sum"]
@@ -71,6 +71,7 @@ def tree_scores(
     normalize: bool = True,
 ) -> Float[Array, "B K"]:
     """`s` of `tpo_tree`, 0 where there is no branch or all of its weights are 0."""
+    check_choice("pooling", pooling, get_args(Pooling))
     here = where[:, :, None] & (tokens > 0)
     total, n, w = clean(here, log_ratios, tokens, weights)
     rho = total / jnp.maximum(n, 1.0) if pooling == "mean" else total
@@ -106,6 +107,7 @@ def step_weights(
     Returns:
       `[B, K, S]` float32 in [0, 2]; 0 where the branch or the best one lacks the step.
     """
+    check_choice("mode", mode, get_args(StepWeights))
     (v,) = clean(where, labels)
     best = jnp.argmax(jnp.where(where, v, -jnp.inf), axis=1)[:, None, None]
     has = where[:, :, None] & (tokens > 0)

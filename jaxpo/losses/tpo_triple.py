@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import clean, keep, per_token, smoothed_logistic
+from jaxpo.losses.numerics import check_choice, clean, keep, per_token, smoothed_logistic
 
 
 def tpo_triple(
@@ -57,6 +57,7 @@ def tpo_triple(
 
     Reference: Saeidi et al. 2024, arXiv:2405.16681; tpo_l: its later revision; hinge and ipo: TRL's `TPOTrainer`.
     """
+    check_choice("variant", variant, ("tpo", "tpo_l", "hinge", "ipo"))
     p_w, p_l, p_gold = clean(where, chosen_logps, rejected_logps, gold_logps)
     difference = p_w - p_l
     if variant in ("tpo_l", "ipo"):

@@ -4,6 +4,7 @@ Values and gradients against float64 references are in the file of each loss; a 
 """
 
 import functools
+import typing
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -121,6 +122,13 @@ CASES = {
     "tpo_tree": lists("tpo_tree", normal(N, K, 2), np.ones((N, K, 2), np.float32), np.abs(normal(N, K, 2)),
                       RNG.random((N, K)).astype(np.float32), free=1),
 }  # fmt: skip
+
+# Settings that name a variant; every other string must be refused, not taken for one of them.
+NAMED = [
+    ("fdpo", "divergence"), ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
+    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rationales", "base"), ("rationales", "form"),
+    ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
+]  # fmt: skip
 
 EVERYONE, NOBODY, SOME = np.ones(N, bool), np.zeros(N, bool), np.array([True, False, True, True])
 BY_RANK = ("aot", "aot_unpaired")
@@ -243,3 +251,26 @@ def test_vmap_is_a_loop(name):
     np.testing.assert_allclose(got.mapped[0], got.value, rtol=1e-6, atol=1e-6)
     halved = [0.5 * a if i < case.free else a for i, a in enumerate(case.args)]
     np.testing.assert_allclose(got.mapped[1], program(name)(EVERYONE, halved).value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "setting"), NAMED)
+def test_an_unknown_variant_is_refused(name, setting):
+    function, args = getattr(losses, name), CASES[name].args
+    more = (LISTED,) if name in ("irpo_ranking", "tpo_tree") else ()
+    with pytest.raises(ValueError, match=f"{setting} 'none of them': expected one of '"):
+        jax.eval_shape(lambda *a: function(*a, *more, **{setting: "none of them"}), *args)
+
+
+def test_the_variants_are_all_that_the_signatures_name():
+    """Parameters annotated with `Literal`, or an alias of one, are those of the list above."""
+    found = []
+    for name in CASES:
+        hints = typing.get_type_hints(getattr(losses, name))
+        found += [(name, k) for k, hint in hints.items() if typing.get_origin(hint) is typing.Literal]
+    assert sorted(found) == sorted(NAMED)
+
+
+def test_unknown_step_weights_are_refused():
+    one = np.ones((1, 2, 3), np.float32)
+    with pytest.raises(ValueError, match="mode 'cos': expected one of 'one_plus_cos'"):
+        losses.step_weights(one[..., None], one, one[..., 0], np.ones((1, 2), bool), mode="cos")

@@ -120,6 +120,9 @@ def test_unknown_names_get_a_suggestion():
         ("simpo", {"simpo_gamma": float("nan")}, "simpo: simpo_gamma is nan but must be a number that is finite."),
         ("bradley_terry", {"center_rewards_coefficient": -1.0}, "center_rewards_coefficient is -1.0"),
         ("lcpo", {"num_annotators": 0}, "lcpo: num_annotators is 0 but must be a number at least 1."),
+        ("lcpo", {"base": "kto"}, "lcpo: base is 'kto' but must be one of 'dpo', 'ipo', 'simpo', 'cpo'."),
+        ("bco", {"shift": "ema"}, "bco: shift is 'ema' but must be one of 'balanced', 'cumulative'."),
+        ("rso", {"loss_type": "ipo"}, "rso: loss_type is 'ipo' but must be one of 'sigmoid', 'hinge'."),
     ],
 )
 def test_hyper_parameters_out_of_range_are_named(name, settings, message):

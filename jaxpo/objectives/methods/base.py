@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
@@ -142,10 +142,13 @@ class Method(ABC):
         return {name: EXTRA_TABLES[name](config) for name in self.NEEDS.extra}
 
     def problems(self) -> list[str]:
-        """Fields out of range, one sentence each; empty if there are none."""
-        found = []
+        """Fields out of range and choices that do not exist, one sentence each; empty if there are none."""
+        found, hints = [], get_type_hints(type(self))
         for f in fields(self):
             value, limits = getattr(self, f.name), f.metadata
+            if get_origin(hints[f.name]) is Literal and value not in get_args(hints[f.name]):
+                choices = ", ".join(map(repr, get_args(hints[f.name])))
+                found.append(f"{self.INFO.name}: {f.name} is {value!r} but must be one of {choices}.")
             if "above" not in limits:
                 continue
             wrong = not isinstance(value, (int, float)) or not math.isfinite(value)

@@ -21,7 +21,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.stages.assemble import method_of
-from jaxpo.stages.model_io import TOKENIZER
+from jaxpo.stages.model_io import TOKENIZER, read_config
 from jaxpo.stages.validate_stage import column_of_metric
 
 Say = Callable[[str], None]
@@ -82,9 +82,7 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
 def model_config(run: Run) -> LFM2Config:
     """The architecture: that of `model_from`, the named preset, or the configuration given."""
     if run.model_from is not None:
-        from jaxpo.stages.model_io import load_model
-
-        return load_model(run.model_from).config
+        return read_config(run.model_from)
     if isinstance(run.model, str):
         return preset(run.model)
     return run.model

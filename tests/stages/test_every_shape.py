@@ -1,0 +1,118 @@
+"""`jaxpo run configs/preference.py --stage.loss NAME` on the example files: one method of every shape of data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxpo.cli.main import main
+from jaxpo.data.texts import texts_of
+from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import init_params
+from jaxpo.stages.model_io import save_model
+from jaxpo.train.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "tests" / "data" / "files"
+MODEL = LFM2Config(
+    vocab_size=512,
+    hidden_size=16,
+    intermediate_size=32,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=8,
+    layer_types=("conv", "full_attention"),
+    max_position_embeddings=128,
+    initializer_range=0.2,
+)
+IN_EVERY_STEP = ["--stage.precompute-ref-log-probs", "False"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights and a tokenizer of the example files."""
+    folder = tmp_path_factory.mktemp("model")
+    params = init_params(param_table(MODEL), jax.random.key(0))
+    save_model(folder, {"model": params}, MODEL, {"stage": "sft", "trained_on": "nothing"})
+    train_tokenizer(texts_of(sorted(FILES.glob("*.jsonl"))), MODEL.vocab_size).save(folder / "tokenizer")
+    return folder
+
+
+def train(model: Path, folder: Path, config: str, file: str, *options: str) -> tuple[dict, dict]:
+    """One step as the command line makes it, and an evaluation; returns the last record of each."""
+    stage = "sft" if config == "sft" else "preference"
+    words = [
+        *("run", str(ROOT / "configs" / f"{config}.py"), "--run", str(folder / "run"), "--export", "False"),
+        *("--model-from", str(model), "--tokenizer.path", str(model / "tokenizer")),
+        *(f"--{stage}.data.train", str(FILES / file), f"--{stage}.data.eval", str(FILES / file)),
+        *("--stage.data.max-length", "96", "--stage.data.row-length", "96"),
+        *("--stage.max-steps", "1", "--stage.rows-per-step", "16", "--stage.logging-steps", "1", "--stage.eval-steps"),
+        *("1", "--stage.eval-rows", "16", "--stage.optimizer.learning-rate", "1e-3"),
+        *("--stage.optimizer.warmup-ratio", "0"),
+    ]
+    assert main([*words, *options]) == 0
+    records = [record for record in read_metrics(folder / "run" / "metrics.jsonl") if record["stage"] == stage]
+    trained = [record for record in records if "loss" in record][-1]
+    measured = [record for record in records if "eval_loss" in record][-1]
+    for record in (trained, measured):
+        assert all(math.isfinite(value) for value in record.values() if isinstance(value, float)), record
+    assert trained["grad_norm"] > 0
+    return trained, measured
+
+
+# Method -> example file, and what the method cannot do without.
+SHAPES: dict[str, tuple[str, list[str]]] = {
+    "bco": ("weights.jsonl", []),
+    "dove": ("two_prompt.jsonl", []),
+    "irpo_ranking": ("items.jsonl", []),
+    "lcpo": ("annotators.jsonl", ["--stage.loss.num-annotators", "3"]),
+    "mapl": ("mapl.jsonl", []),
+    "modpo": ("rewards.jsonl", ["--stage.loss.weights", "0.6", "0.2", "0.2"]),
+    "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
+    "rationales": ("rationale.jsonl", []),
+    "rrpo": ("spans.jsonl", IN_EVERY_STEP),
+    "simpo": ("preference_implicit.jsonl", []),
+    "sparsepo": ("preference_chat.jsonl", IN_EVERY_STEP),
+    "spo_degree": ("keywords.jsonl", []),
+    "sppo_soft": ("annotators.jsonl", []),
+    "tpo_tree": ("tree.jsonl", []),
+    "tpo_triple": ("triple.jsonl", []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_trains_on_its_example(model: Path, tmp_path: Path, name: str) -> None:
+    file, options = SHAPES[name]
+    train(model, tmp_path, "preference", file, "--stage.loss", name, *options)
+
+
+def test_single_responses_train_kto(model: Path, tmp_path: Path) -> None:
+    trained, _ = train(model, tmp_path, "preference", "unpaired.jsonl", "--stage.loss", "kto")
+    assert "kl" in trained
+
+
+def test_lists_train_lipo(model: Path, tmp_path: Path) -> None:
+    train(model, tmp_path, "preference", "list.jsonl", "--stage.loss", "lipo")
+
+
+def test_pairs_with_every_option(model: Path, tmp_path: Path) -> None:
+    """Diagnostics, WPO's weights, and the best checkpoint by a metric that only pairs with votes have."""
+    options = [
+        *("--stage.loss", "dpo", "--stage.use-weighting", "True"),
+        *("--stage.diagnostics", "ranking_accuracy", "likelihood"),
+        *("--stage.metric-for-best-model", "eval_ranking_accuracy/idealised", "--stage.save-steps", "1"),
+    ]
+    trained, measured = train(model, tmp_path, "preference", "annotators.jsonl", *options)
+    assert {"ranking_accuracy", "difficulty/mean", "likelihood/shift/chosen"} <= set(trained)
+    assert 0 <= measured["eval_ranking_accuracy/idealised"] <= 1
+
+
+@pytest.mark.slow
+def test_demonstrations_train_the_implicit_reward(model: Path, tmp_path: Path) -> None:
+    train(model, tmp_path, "sft", "prompt_completion.jsonl", "--stage.loss", "implicit_reward")

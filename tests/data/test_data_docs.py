@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from jaxpo.construct.base import constructions
 from jaxpo.data.columns import REMEDIES
 from jaxpo.data.further import FURTHER
 from jaxpo.data.marks import SOURCES
@@ -30,3 +31,9 @@ def test_every_column_is_named():
         assert re.search(rf"\b{name}\b", text), name
     for role in FURTHER:
         assert f'["{role}"]' in text, role
+
+
+def test_every_construction_is_listed_as_it_describes_itself():
+    text = DOCS.read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    assert listed == [(name, kind.READS, kind.WRITES) for name, kind in constructions().items()]

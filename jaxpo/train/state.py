@@ -17,7 +17,7 @@ class State:
       step: optimiser steps taken, int32.
       rows_seen: packed rows consumed: the data position, independent of batch size and host count; rows rather than
         tokens, so that int32 lasts.
-      params: {"model": ..., "value": ..., ...}: one nested dict per parameter table.
+      params: {"model" or "adapter": ..., "value": ..., ...}: what is trained, one nested dict per parameter table.
       opt_state: optax state.
       ema: moving average of the parameters, or None.
       carry: state of the method (BCO's shift, LCPO's reliabilities, a moving reference).

@@ -30,7 +30,8 @@ CLAIM = Claim(
     threshold=0.1,
     not_reproduced=NotReproduced(
         reason="five to nine updates reach the margin, before the masks have learnt which words decide, so their "
-        "random start only spreads the change unevenly; in one seed the mask is 0 on the deciding words and never recovers",
+        "random start only spreads the change unevenly; in one seed the mask is 0 on the deciding words "
+        "and never recovers",
         observed=(-0.8, -0.2),
     ),
 )

@@ -47,20 +47,25 @@ def bullets(text: str) -> int:
     return len(re.findall(r"^\s*[-*]\s+\S", text, flags=re.MULTILINE))
 
 
-def at_least(kind: str, text: str, measure: Callable[[str], int]) -> Generator:
-    """A lower bound, at or just below what the response has, or above it."""
+def counted(n: int, noun: str) -> str:
+    """1 word, 2 words."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def at_least(kind: str, verb: str, noun: str, measure: Callable[[str], int], lowest: int = 2) -> Generator:
+    """A lower bound, at or just below what the response has, or above it; bounds that any response meets are no use."""
 
     def make(response: str, met: bool, rng: np.random.Generator) -> Instruction | None:
         has = measure(response)
         low = has - int(rng.integers(0, has // 2 + 1)) if met else has + 1 + int(rng.integers(0, has // 2 + 1))
-        if low < 1:
-            return None  # every response would meet it
-        return Instruction(kind, text.format(n=low), lambda r: measure(r) >= low)
+        if low < lowest:
+            return None
+        return Instruction(kind, f"{verb} at least {counted(low, noun)}.", lambda r: measure(r) >= low)
 
     return make
 
 
-def at_most(kind: str, text: str, measure: Callable[[str], int]) -> Generator:
+def at_most(kind: str, verb: str, noun: str, measure: Callable[[str], int]) -> Generator:
     """An upper bound, at or just above what the response has, or below it."""
 
     def make(response: str, met: bool, rng: np.random.Generator) -> Instruction | None:
@@ -68,7 +73,7 @@ def at_most(kind: str, text: str, measure: Callable[[str], int]) -> Generator:
         high = has + int(rng.integers(0, has // 2 + 1)) if met else has - 1 - int(rng.integers(0, has // 2 + 1))
         if high < 1:
             return None  # nothing but an empty response would meet it
-        return Instruction(kind, text.format(n=high), lambda r: measure(r) <= high)
+        return Instruction(kind, f"{verb} at most {counted(high, noun)}.", lambda r: measure(r) <= high)
 
     return make
 
@@ -117,12 +122,12 @@ COMMON = (
 """Words for instructions about a word that the response does not have."""
 
 GENERATORS: dict[str, Generator] = {
-    "min_words": at_least("min_words", "Use at least {n} words.", lambda t: len(words(t))),
-    "max_words": at_most("max_words", "Use at most {n} words.", lambda t: len(words(t))),
-    "min_sentences": at_least("min_sentences", "Write at least {n} sentences.", sentences),
-    "max_sentences": at_most("max_sentences", "Write at most {n} sentences.", sentences),
-    "min_paragraphs": at_least("min_paragraphs", "Write at least {n} paragraphs.", paragraphs),
-    "min_bullets": at_least("min_bullets", "List at least {n} bullet points.", bullets),
+    "min_words": at_least("min_words", "Use", "word", lambda t: len(words(t))),
+    "max_words": at_most("max_words", "Use", "word", lambda t: len(words(t))),
+    "min_sentences": at_least("min_sentences", "Write", "sentence", sentences),
+    "max_sentences": at_most("max_sentences", "Write", "sentence", sentences),
+    "min_paragraphs": at_least("min_paragraphs", "Write", "paragraph", paragraphs),
+    "min_bullets": at_least("min_bullets", "List", "bullet point", bullets, lowest=1),
     "include": keyword("include", 'Include the word "{word}".', wanted=True),
     "exclude": keyword("exclude", 'Do not use the word "{word}".', wanted=False),
     "first_word": edge("first_word", 'Begin with the word "{word}".', 0),

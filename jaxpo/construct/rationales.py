@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
+from jaxpo.construct.instructions import counted
 from jaxpo.construct.lcpo import read_pairs
 from jaxpo.data.formats import Row
 from jaxpo.data.row_texts import Text
@@ -95,7 +96,7 @@ def facts(prompt: str, chosen: str, rejected: str) -> str:
     words = set(re.findall(r"\w{4,}", prompt.lower()))
     shared = [len(words & set(re.findall(r"\w{4,}", text.lower()))) for text in (chosen, rejected)]
     return (
-        f"{{chosen}} has {lengths[0]} words and takes up {shared[0]} words of the question, "
+        f"{{chosen}} has {counted(lengths[0], 'word')} and takes up {shared[0]} of the question's, "
         f"{{rejected}} has {lengths[1]} and takes up {shared[1]}."
     )
 

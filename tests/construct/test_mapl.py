@@ -107,12 +107,12 @@ def run(data, seed=0, **options):
 
 
 CHECKS = {
-    r"Use at least (\d+) words\.": lambda r, n: len(words(r)) >= int(n),
-    r"Use at most (\d+) words\.": lambda r, n: len(words(r)) <= int(n),
-    r"Write at least (\d+) sentences\.": lambda r, n: sentences(r) >= int(n),
-    r"Write at most (\d+) sentences\.": lambda r, n: sentences(r) <= int(n),
-    r"Write at least (\d+) paragraphs\.": lambda r, n: paragraphs(r) >= int(n),
-    r"List at least (\d+) bullet points\.": lambda r, n: bullets(r) >= int(n),
+    r"Use at least (\d+) words?\.": lambda r, n: len(words(r)) >= int(n),
+    r"Use at most (\d+) words?\.": lambda r, n: len(words(r)) <= int(n),
+    r"Write at least (\d+) sentences?\.": lambda r, n: sentences(r) >= int(n),
+    r"Write at most (\d+) sentences?\.": lambda r, n: sentences(r) <= int(n),
+    r"Write at least (\d+) paragraphs?\.": lambda r, n: paragraphs(r) >= int(n),
+    r"List at least (\d+) bullet points?\.": lambda r, n: bullets(r) >= int(n),
     r'Include the word "(\w+)"\.': lambda r, w: w in words(r),
     r'Do not use the word "(\w+)"\.': lambda r, w: w not in words(r),
     r'Begin with the word "([\w\']+)"\.': lambda r, w: words(r)[0] == w,

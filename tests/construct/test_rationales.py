@@ -55,7 +55,8 @@ def test_rows_without_a_reason_stay_without_or_get_checkable_facts():
     assert counts == {"rationales_by_rule": 1}
     assert "has 2 words" in rows[0]["rationale"]
     text = facts("Which planet is largest?", "The largest planet is Jupiter.", "Mars")
-    assert text == ("{chosen} has 5 words and takes up 2 words of the question, {rejected} has 1 and takes up 0.")
+    assert text == "{chosen} has 5 words and takes up 2 of the question's, {rejected} has 1 and takes up 0."
+    assert "has 1 word and" in facts("", "Mars", "")
 
 
 def test_conversations_stay_conversations():

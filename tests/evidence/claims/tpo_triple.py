@@ -66,23 +66,22 @@ def _reference(params, rows):
     return jnp.stack([answer_logps(params, rows[:, k]) for k in range(3)], axis=1)
 
 
-def measure(seed: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    key = jax.random.key(seed)
+def recipe(seed: int, names: tuple[str, ...]) -> dict[str, float]:
+    """Mean score of sampled answers after each named method, all from one pre-trained model and its own triples."""
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
     base = _pretrain(init(key), jnp.asarray(demonstrations(rng, 4000, 0.4)), jax.random.fold_in(key, 1))
     drawn, scores = candidates(base, rng, PROMPTS, K)
     picked = [(row, triple(list(s))) for row, s in zip(drawn, scores, strict=True) if len(set(s)) > 1]
     rows = jnp.asarray(np.stack([row[list(t)] for row, t in picked]))
     ref = _reference(base, rows)
-    models = {name: train(base, (rows, ref), jax.random.fold_in(key, 2)) for name, train in _train.items()}
-    found = {name: quality(model, seed) for name, model in models.items()}
-    moved = float(jnp.mean(_reference(models["DPO"], rows)[:, 0] - ref[:, 0]))
-    return {
-        "method": found["TPO"],
-        "baseline": found["DPO"],
-        "effect": found["TPO"] - found["DPO"],
-        "CPO": found["CPO"],
-        "SFT on gold": found["SFT"],
-        "pre-trained": quality(base, seed),
-        "change of log p(gold) under DPO": moved,
-    }
+    models = {name: _train[name](base, (rows, ref), jax.random.fold_in(key, 2)) for name in names}
+    found = {name: quality(model, seed) for name, model in models.items()} | {"pre-trained": quality(base, seed)}
+    if "DPO" in models:
+        found["change of log p(gold) under DPO"] = float(jnp.mean(_reference(models["DPO"], rows)[:, 0] - ref[:, 0]))
+    return found
+
+
+def measure(seed: int) -> dict[str, float]:
+    found = recipe(seed, tuple(_train))
+    method, baseline = found.pop("TPO"), found.pop("DPO")
+    return {"method": method, "baseline": baseline, "effect": method - baseline} | found

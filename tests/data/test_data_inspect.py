@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jaxpo.data.inspect import inspect
 from jaxpo.data.needs import Needs
+from jaxpo.objectives.methods import METHODS
 
 
 def printed(renderable, **options):
@@ -113,3 +114,46 @@ def test_inspect_shows_further_segments(files):
     report = inspect(files / "mapl.jsonl", samples=1)
     assert {"inter_chosen", "intra_rejected_minus"} <= set(report.lengths)
     assert "[intra_chosen_minus] " in report.samples[0]
+
+
+# Methods that need more than a pair, and what a plain pair lacks first for them.
+BEYOND_PAIRS = {
+    **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
+    **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold", "implicit_reward": "completion"},
+    **{"mapl": "inter_prompt", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
+    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
+}
+UNPAIRED = {"kto", "bco", "apo_zero_unpaired"}
+NONE, SFT = frozenset(), frozenset({"implicit_reward"})
+LISTS = {"exo_rw", "infonca", "lipo", "nca", "pro_ranking"}
+OF_THEIR_OWN = {
+    **{"annotators": {"sppo_soft"}, "keywords": {"spo_degree"}, "mapl": {"mapl"}, "rationale": {"rationales"}},
+    **{"rewards": {"modpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
+    **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
+}
+OTHERS = {
+    **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
+    **{"list": LISTS, "tree": {*LISTS, "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
+    **dict.fromkeys(("alpaca", "messages", "sharegpt", "text"), SFT),
+    **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
+}
+
+
+def test_which_methods_of_the_catalogue_an_example_file_trains(files):
+    needs = {name: method.NEEDS for name, method in METHODS.items()}
+    of_sft = {name for name, method in METHODS.items() if method.INFO.family == "sft"}
+
+    def why_not(path):
+        found = inspect(path, samples=0, methods=needs, of_sft=of_sft).methods
+        return {name: why.removeprefix("no column ").strip("'") for name, why in found.items() if why}
+
+    for name, own in OF_THEIR_OWN.items():
+        assert why_not(files / f"{name}.jsonl") == {k: v for k, v in BEYOND_PAIRS.items() if k not in own}, name
+    for name, trained in OTHERS.items():
+        assert set(needs) - set(why_not(files / f"{name}.jsonl")) == trained, name
+    two_prompts = why_not(files / "two_prompt.jsonl")
+    assert two_prompts == BEYOND_PAIRS | dict.fromkeys(UNPAIRED, "completion")
+    assert {path.stem for path in files.glob("*.jsonl")} == {*OF_THEIR_OWN, *OTHERS, "two_prompt"}
+    first = why_not(files / "prompt.jsonl")
+    for name, column in {"dpo": "chosen", "kto": "completion", "lipo": "responses", "tpo_tree": "steps"}.items():
+        assert first[name] == column

@@ -158,7 +158,8 @@ class Objective:
       counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step (or evaluation set, where those
         of its batches are added).
       encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the
-        features has the example axis N (or the row axis R) first, so that microbatches can be joined again.
+        features has the example axis N (or the row axis R) first, so that microbatches can be joined again. rng is
+        None in evaluation.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.
       after: `(carry, stats) -> carry`, once per optimiser step.
       init_carry: `() -> carry`.
@@ -173,7 +174,7 @@ class Objective:
 
     name: str
     counts: Callable[[Batch], dict[str, Array]]
-    encode: Callable[[Tree, Tree, Batch, jax.Array], Tree]
+    encode: Callable[[Tree, Tree, Batch, jax.Array | None], Tree]
     loss: Callable[[Tree, Batch, Tree, Counts], Out]
     after: Callable[[Tree, Tree], Tree] = keep_carry
     init_carry: Callable[[], Tree] = no_carry

@@ -33,7 +33,7 @@ class Rewards:
 def reward_pairs(name: str, scorer: Scorer, loss: Callable[[Rewards], Array], *, needs: Needs) -> Objective:
     """A reward model on pairs: `r = w^T h` at the last real token of each segment, mean loss over the step's pairs."""
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array) -> Rewards:
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Rewards:
         # Only the last tokens go through the head, in float32: rewards are small differences.
         scores = value(params["value"], last_of(scorer.hidden(params["model"], batch), batch))
         chosen, rejected = (take(scores, batch.roles[role], batch) for role in ("chosen", "rejected"))

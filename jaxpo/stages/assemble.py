@@ -159,7 +159,7 @@ def make_evaluation(
             counts = found if counts is None else jax.tree.map(jnp.add, counts, found)
         loss, total = jnp.zeros(()), None
         for batch in batches:
-            term, metrics = settle(evaluate(state.params, state.carry, frozen, put(batch), state.rng, counts))
+            term, metrics = settle(evaluate(state.params, state.carry, frozen, put(batch), counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
         values = jax.device_get((loss, total))
         return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}

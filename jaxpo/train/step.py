@@ -162,16 +162,16 @@ def _everywhere(x: Array) -> Array:
 
 
 def make_eval(objective: Objective) -> Callable[..., tuple[Array, dict[str, Metric]]]:
-    """Build `evaluate(params, carry, frozen, batch, rng, counts) -> (loss, metrics)` for a batch of an evaluation set.
+    """Build `evaluate(params, carry, frozen, batch, counts) -> (loss, metrics)` for a batch of an evaluation set.
 
     With the counts of the whole set, the losses of its batches add up to the loss of the set; a coupled objective
     couples within each batch.
     """
 
     def evaluate(
-        params: Tree, carry: Tree, frozen: Tree, batch: Batch, rng: Array, counts: Tree
+        params: Tree, carry: Tree, frozen: Tree, batch: Batch, counts: Tree
     ) -> tuple[Array, dict[str, Metric]]:
-        features = objective.encode(params, objective.networks(frozen, carry), batch, rng)
+        features = objective.encode(params, objective.networks(frozen, carry), batch, None)
         out = objective.loss(features, batch, carry, counts)
         return out.loss, out.metrics
 

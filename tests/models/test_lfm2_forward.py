@@ -99,7 +99,7 @@ def test_taps_see_every_layer_and_keep_what_they_return():
     place = _place((WIDTH,), (0,))
 
     def tap(name, x):
-        return jnp.mean(jnp.square(x), axis=(1, 2)) if "mixer" in name or name == "embedding_norm" else None
+        return jnp.mean(jnp.square(x), axis=(1, 2)) if name.endswith(("/mixer", "embedding_norm")) else None
 
     plain, aux = forward(params(), tokens, *place, config=CONFIG)
     assert aux == {"taps": {}}
@@ -108,10 +108,16 @@ def test_taps_see_every_layer_and_keep_what_they_return():
     assert set(aux["taps"]) == {"layers/0/mixer", "layers/1/mixer", "layers/2/mixer", "embedding_norm"}
     np.testing.assert_allclose(aux["taps"]["embedding_norm"], jnp.mean(plain**2, axis=(1, 2)), rtol=1e-5)
     np.testing.assert_allclose(hidden, plain, atol=1e-5)
-    names = []
-    forward(params(), tokens, *place, config=CONFIG, tap=lambda name, x: names.append((name, x.shape)))
-    assert len(names) == 3 * CONFIG.num_hidden_layers + 1
-    assert {shape for _, shape in names} == {(1, WIDTH, CONFIG.hidden_size)}
+    shapes = {}
+    forward(params(), tokens, *place, config=CONFIG, tap=lambda name, x: shapes.update({name: x.shape}))
+    stream = {name for name in shapes if name.count("/") < 2 or name.endswith(("/mixer", "/feed_forward"))}
+    assert len(stream) == 3 * CONFIG.num_hidden_layers + 1
+    assert {shapes[name] for name in stream} == {(1, WIDTH, CONFIG.hidden_size)}
+    inside = {name.removeprefix("layers/") for name in set(shapes) - stream}
+    conv = {f"{i}/mixer/{part}" for i in (0, 2) for part in ("b", "c", "x", "out")}
+    attention = {f"1/mixer/{part}" for part in ("q", "k", "v", "rotated_q", "rotated_k", "out")}
+    assert inside == conv | attention | {f"{i}/feed_forward/hidden" for i in range(3)}
+    assert shapes["layers/1/mixer/q"] == (1, WIDTH, CONFIG.num_attention_heads, CONFIG.head_dim)
 
 
 def test_bfloat16_compute_keeps_float32_gradients():

@@ -153,8 +153,6 @@ def test_an_evaluation_uses_the_moved_reference():
     moving = objective(alpha=1.0, every=1)
     state, _ = step_of(1.0, 1)(first_state(moving), {}, batches()[0])
     batch = batches()[1]
-    loss, metrics = jax.jit(make_eval(moving))(
-        state.params, state.carry, {}, batch, jax.random.key(0), moving.counts(batch)
-    )
+    loss, metrics = jax.jit(make_eval(moving))(state.params, state.carry, {}, batch, moving.counts(batch))
     assert float(loss) == pytest.approx(np.log(2), rel=1e-6)
     assert float(metrics["rewards/margins"].value()) == pytest.approx(0.0, abs=1e-6)

@@ -20,6 +20,12 @@ from jaxpo.sharding import constrain
 
 Tree = Any
 Tap = Callable[[str, Array], Any]
+See = Callable[[str, Array], None]
+"""Shows an activation to the layer's tap under a name of its own; see `layer`."""
+
+
+def unseen(name: str, x: Array) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +61,36 @@ class Step:
 
 
 def conv_mixer(
-    params: Tree, x: Float[Array, "R S D"], where: Packed | Step, config: LFM2Config, cache: Tree
+    params: Tree,
+    x: Float[Array, "R S D"],
+    where: Packed | Step,
+    config: LFM2Config,
+    cache: Tree,
+    see: See = unseen,
 ) -> tuple[Float[Array, "R S D"], Tree]:
     """Gated short convolution: `out_proj(C * conv(B * x))` with `(B, C, x) = in_proj(h)`."""
     gates = constrain(linear(x, params["in_proj"]["weight"]), "batch", "sequence", None, "conv_act")
     b, c, value = gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
+    for name, gate in (("b", b), ("c", c), ("x", value)):
+        see(name, gate)
     u, kernel = b * value, params["conv"]["weight"]
     if isinstance(where, Packed):
         z = short_conv(u, kernel, where.segment_ids, causal=where.causal)
     else:
         z, columns = short_conv_step(u, kernel, cache["columns"], where.count)
         cache = {"columns": columns.astype(cache["columns"].dtype)}
-    return linear(constrain(c * z, "batch", "sequence", "conv_act"), params["out_proj"]["weight"]), cache
+    out = constrain(c * z, "batch", "sequence", "conv_act")
+    see("out", out)
+    return linear(out, params["out_proj"]["weight"]), cache
 
 
 def attention_mixer(
-    params: Tree, x: Float[Array, "R S D"], where: Packed | Step, config: LFM2Config, cache: Tree
+    params: Tree,
+    x: Float[Array, "R S D"],
+    where: Packed | Step,
+    config: LFM2Config,
+    cache: Tree,
+    see: See = unseen,
 ) -> tuple[Float[Array, "R S D"], Tree]:
     """Grouped-query attention; queries and keys are normalised per head, then rotated."""
 
@@ -79,8 +99,13 @@ def attention_mixer(
         return constrain(y.reshape(*x.shape[:2], -1, config.head_dim), "batch", "sequence", axis, None)
 
     q, k, v = heads("q_proj", "heads_act"), heads("k_proj", "kv_heads_act"), heads("v_proj", "kv_heads_act")
-    q = apply_rope(rms_norm(q, params["q_layernorm"]["weight"], config.norm_eps), where.rope)
-    k = apply_rope(rms_norm(k, params["k_layernorm"]["weight"], config.norm_eps), where.rope)
+    q = rms_norm(q, params["q_layernorm"]["weight"], config.norm_eps)
+    k = rms_norm(k, params["k_layernorm"]["weight"], config.norm_eps)
+    for name, y in (("q", q), ("k", k), ("v", v)):
+        see(name, y)
+    q, k = apply_rope(q, where.rope), apply_rope(k, where.rope)
+    see("rotated_q", q)
+    see("rotated_k", k)
     if isinstance(where, Packed):
         o = attention(
             q,
@@ -95,6 +120,7 @@ def attention_mixer(
         cache = {"k": _write(cache["k"], k, where), "v": _write(cache["v"], v, where)}
         o = cached_attention(q, cache["k"], cache["v"], where.positions)
     o = constrain(o, "batch", "sequence", "heads_act", None)
+    see("out", o)
     return linear(o.reshape(*x.shape[:2], -1), params["out_proj"]["weight"]), cache
 
 
@@ -122,7 +148,7 @@ class Mixer:
     """What a layer type is made of: the name of its subtree of parameters, its function, its empty cache."""
 
     name: str
-    apply: Callable[[Tree, Array, Packed | Step, LFM2Config, Tree], tuple[Array, Tree]]
+    apply: Callable[[Tree, Array, Packed | Step, LFM2Config, Tree, See], tuple[Array, Tree]]
     cache: Callable[[LFM2Config, int, int, Any], Tree]
 
 
@@ -132,10 +158,11 @@ MIXERS: dict[str, Mixer] = {
 }
 
 
-def feed_forward(params: Tree, x: Float[Array, "R S D"]) -> Float[Array, "R S D"]:
+def feed_forward(params: Tree, x: Float[Array, "R S D"], see: See = unseen) -> Float[Array, "R S D"]:
     """SwiGLU: `w2(silu(w1 x) * (w3 x))` (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
     gate, up = linear(x, params["w1"]["weight"]), linear(x, params["w3"]["weight"])
     hidden = constrain(jax.nn.silu(gate) * up, "batch", "sequence", "mlp_act")
+    see("hidden", hidden)
     return linear(hidden, params["w2"]["weight"])
 
 
@@ -152,16 +179,24 @@ def layer(
 ) -> tuple[Float[Array, "R S D"], Tree, dict[str, Any]]:
     """`h = x + Mixer(operator_norm(x)); y = h + MLP(ffn_norm(h))`: returns y, the new cache, and what `tap` returned.
 
-    `tap` sees `{name}/mixer` and `{name}/feed_forward` (before they are added) and `{name}` (the layer's output).
+    `tap` sees `{name}/mixer` and `{name}/feed_forward` (before they are added) and `{name}` (the layer's output), and
+    inside them `{name}/mixer/...` (b, c, x, out of a convolution; q, k, v, rotated_q, rotated_k, out of attention) and
+    `{name}/feed_forward/hidden`.
     """
     mixer = MIXERS[kind]
+    inner: dict[str, Any] = {}
+
+    def inside(part: str) -> See:
+        return lambda what, x: inner.update(collect(tap, {f"{name}/{part}/{what}": x}))
+
     normed = rms_norm(x, params["operator_norm"]["weight"], config.norm_eps)
-    mixed, cache = mixer.apply(params[mixer.name], normed, where, config, cache)
+    mixed, cache = mixer.apply(params[mixer.name], normed, where, config, cache, inside("mixer"))
     h = constrain(x + mixed, "batch", "sequence", "embed_act")
-    fed = feed_forward(params["feed_forward"], rms_norm(h, params["ffn_norm"]["weight"], config.norm_eps))
+    normed = rms_norm(h, params["ffn_norm"]["weight"], config.norm_eps)
+    fed = feed_forward(params["feed_forward"], normed, inside("feed_forward"))
     y = constrain(h + fed, "batch", "sequence", "embed_act")
     tapped = {f"{name}/mixer": mixed, f"{name}/feed_forward": fed, name: y}
-    return y, cache, collect(tap, tapped)
+    return y, cache, inner | collect(tap, tapped)
 
 
 def collect(tap: Tap | None, tapped: dict[str, Array]) -> dict[str, Any]:

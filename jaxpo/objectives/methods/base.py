@@ -197,9 +197,9 @@ class FeatureMethod(Method):
         return {}
 
     def encode_extra(
-        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array
+        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
     ) -> dict[str, Array]:
-        """Further features with the example axis N first; they arrive as `features.extra`."""
+        """Further features with the example axis N first, as `features.extra`. In evaluation rng is None: no dropout."""
         return {}
 
     def init_carry(self) -> Any:
@@ -240,7 +240,7 @@ class FeatureMethod(Method):
         shape = self.shape()
         want = Wanted(self.NEEDS, options.cached_reference, self.TOKENS, self.HIDDEN, options.use_weighting)
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array) -> Any:
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
             scores = score(scorer, params, frozen, batch, want)
             extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
             return shape.features(scores, batch, want, extra)

@@ -58,7 +58,7 @@ class ImplicitReward(FeatureMethod):
         return DEMONSTRATION_SHAPE
 
     def encode_extra(
-        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array
+        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
     ) -> dict[str, Array]:
         """The soft value of the prompt, from the logits before the first response token."""
         if self.value != "logsumexp":

@@ -73,7 +73,7 @@ class TPOTree(ListMethod):
         return [f"tpo_tree: {found}, but the gain 2^grade needs grades in [0, 1]; {remedy}"] if found else []
 
     def encode_extra(
-        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array
+        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
     ) -> dict[str, Array]:
         """Hidden states summed over each step's tokens, `[N, K, steps, D]`, so that `[N, K, T, D]` never exists."""
         import jax

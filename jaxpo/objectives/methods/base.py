@@ -199,7 +199,7 @@ class FeatureMethod(Method):
     def encode_extra(
         self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
     ) -> dict[str, Array]:
-        """Further features with the example axis N first, as `features.extra`. In evaluation rng is None: no dropout."""
+        """Further features, example axis N first, as `features.extra`. In evaluation rng is None: no dropout."""
         return {}
 
     def init_carry(self) -> Any:

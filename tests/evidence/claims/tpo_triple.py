@@ -15,7 +15,7 @@ from evidence.claims._checked_answers import (
     sft_loss,
     trainer,
 )
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.construct.tpo_triple import triple
 from jaxpo.losses import cpo, dpo, tpo_triple
@@ -31,6 +31,13 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.02,
     min_share=0.8,
+    not_reproduced=NotReproduced(
+        reason="On an answer of four tokens DPO on the widest pair, gold against rejected, learns more in the same steps "
+        "(0.61 against 0.53), although the likelihood of the gold answers falls by 1.7 nats, as the paper says of DPO "
+        "without SFT. TPO's pair is the narrower one of chosen and rejected. tpo_triple_sft, registered after this run "
+        "had begun, compares with SFT.",
+        observed=(-0.12, -0.05),
+    ),
 )
 
 

@@ -69,7 +69,7 @@ def kl_per_answer(p, q, seed: int) -> float:
 
 
 @functools.cache
-def recipe(seed: int) -> dict[str, dict[str, float]]:
+def recipe(seed: int, names: tuple[str, ...] = ("chi2", "plain", "slow")) -> dict[str, dict[str, float]]:
     """Per way of fine-tuning: score after SFT, after DPO, and KL from the start."""
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     base = _pretrain(init(key), jnp.asarray(demonstrations(rng, 4000, 0.35)), jax.random.fold_in(key, 1))
@@ -80,8 +80,8 @@ def recipe(seed: int) -> dict[str, dict[str, float]]:
     pairs = jnp.asarray(np.take_along_axis(drawn, better[..., None], axis=1)[apart])
     pairs = pairs[:, 0], pairs[:, 1]
     found = {}
-    for name, train in _sft.items():
-        tuned = train(base, (shown, _logps(base, shown)), jax.random.fold_in(key, 2))
+    for name in names:
+        tuned = _sft[name](base, (shown, _logps(base, shown)), jax.random.fold_in(key, 2))
         reference = tuple(_logps(tuned, side) for side in pairs)
         preferred = _prefer(tuned, (pairs, reference), jax.random.fold_in(key, 3))
         found[name] = {

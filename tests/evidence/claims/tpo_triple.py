@@ -32,7 +32,7 @@ CLAIM = Claim(
     threshold=0.02,
     min_share=0.8,
     not_reproduced=NotReproduced(
-        reason="On answers of four tokens, DPO on the widest pair, gold against rejected, learns more in the same steps "
+        reason="On answers of four tokens, DPO on the widest pair, gold against rejected, learns more in equal steps "
         "(0.61 against 0.53), although log p(gold) falls by 1.7 nats; TPO's pair is the narrower one of chosen and "
         "rejected. tpo_triple_sft, registered while this was measured, compares with SFT.",
         observed=(-0.12, -0.05),

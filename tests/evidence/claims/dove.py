@@ -1,4 +1,8 @@
-"""DOVE: comparisons across two families of instructions, where one family has no comparisons of its own."""
+"""DOVE: comparisons across two families of instructions, where one family has no comparisons of its own.
+
+Registered with the words "raise the family"; the measure is the difference from DPO. Measured: under DOVE the second
+family about keeps its level, under DPO on the first family's pairs it falls by two thirds.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ BUDGET, STEPS, RATE, BATCH, BETA = 1200, 300, 1e-3, 64, 0.1
 CLAIM = Claim(
     method="dove",
     paper="arXiv:2404.00530",
-    claim="With one annotation budget, joint preferences over items of two families raise the family that has no "
-    "conditional pairs; conditional pairs of the other family do not.",
+    claim="With one annotation budget, joint preferences over items of two families serve the family that has no "
+    "conditional pairs better than conditional pairs of the other family do.",
     baseline="DPO on conditional pairs of the first family, same budget",
     measure="mean score of sampled answers in the second family, DOVE minus DPO",
     seeds=(0, 1, 2, 3, 4),

@@ -21,7 +21,7 @@ from evidence.claims._checked_answers import (
     sft_loss,
     trainer,
 )
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import dpo, implicit_reward
 
@@ -36,6 +36,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
     threshold=0.005,
     min_share=0.75,
+    not_reproduced=NotReproduced(
+        reason="Here moving away from the start is what helps: the demonstrations are better than the start everywhere "
+        "and DPO unlearns nothing. The KL term does what it should (2.1 nats against 2.4, see implicit_reward_kl), which "
+        "means learning a little less in the same steps: 0.59 against 0.60 after SFT, 0.675 against 0.680 after DPO.",
+        observed=(-0.015, 0.004),
+    ),
 )
 
 

@@ -34,7 +34,7 @@ def kind_of(method: Method) -> str:
 
 
 def shape_of_need(name: str) -> Hashable:
-    """Methods with equal shapes of need run the networks in the same way; one of each is enough to test `encode`."""
+    """Methods with equal shapes of need get the same features."""
     method = configured(name)
     needs = method.NEEDS
     if not isinstance(method, FeatureMethod):
@@ -47,9 +47,25 @@ def shape_of_need(name: str) -> Hashable:
 
 
 def representatives() -> list[str]:
-    """One method per shape of need, and every method that carries state."""
+    """For every way to run the networks the method that asks most of it, and every method that carries state.
+
+    A way is a kind of examples, with or without the reference's vocabulary, coupled or not, or a method's own encoding;
+    what asks for tokens, labels or further roles contains what does not.
+    """
     found: dict[Hashable, str] = {}
-    for name in METHODS:
-        found.setdefault(shape_of_need(name), name)
+    for name in sorted(METHODS, key=_demands, reverse=True):
+        shape = shape_of_need(name)
+        if isinstance(shape, tuple):
+            kind, roles, reference, _, _, coupled, own = shape
+            shape = (kind, len(roles[0]), reference == "vocab", coupled, own)
+        found.setdefault(shape, name)
     carrying = [name for name in METHODS if configured(name).build(SCORER, cached_reference=False).init_carry()]
     return sorted({*found.values(), *carrying})
+
+
+def _demands(name: str) -> tuple[bool, int]:
+    """More of it: with a reference first, then the number of things that are gathered."""
+    method = configured(name)
+    needs = method.NEEDS
+    gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.labels) + getattr(method, "TOKENS", False)
+    return needs.reference != "none", gathered

@@ -117,6 +117,7 @@ def test_training_starts_at_the_base_and_a_moving_reference_is_in_the_state(whol
     assert "carry/reference/embed_tokens/weight" in names
 
 
+@pytest.mark.slow
 def test_killed_beside_a_base_and_a_moving_reference_it_ends_bit_for_bit_the_same(folder, whole):
     metrics = folder / "runs" / "killed" / "metrics.jsonl"
     for stage in ("preference", "moving"):
@@ -159,6 +160,7 @@ def test_the_adapter_is_exported_with_its_base(whole, tmp_path, capsys):
     assert f"its base is {base}; `jaxpo export {base} DIR` writes that for transformers" in out
 
 
+@pytest.mark.slow
 def test_on_eight_devices_from_an_imported_base_it_ends_the_same(folder, whole, tmp_path, capsys):
     """`model_from` an HF export of the first base: that folder is named as the base, and no copy of it is kept."""
     assert export(whole[0] / "stages" / "sft" / "base", tmp_path / "hf", capsys=capsys)[0] == 0

@@ -92,11 +92,13 @@ def test_it_trains_on_its_example(model: Path, tmp_path: Path, name: str) -> Non
     train(model, tmp_path, "preference", file, "--stage.loss", name, *options)
 
 
+@pytest.mark.slow
 def test_single_responses_train_kto(model: Path, tmp_path: Path) -> None:
     trained, _ = train(model, tmp_path, "preference", "unpaired.jsonl", "--stage.loss", "kto")
     assert "kl" in trained
 
 
+@pytest.mark.slow
 def test_lists_train_lipo(model: Path, tmp_path: Path) -> None:
     train(model, tmp_path, "preference", "list.jsonl", "--stage.loss", "lipo")
 

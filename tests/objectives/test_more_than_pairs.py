@@ -172,7 +172,7 @@ def mapl_pair():
 
 def test_mapl_gathers_its_six_roles():
     method, p = METHODS["mapl"](beta=0.3, intra_weight=0.5, inter_weight=2.0), mapl_pair()
-    q = {role: 0.3 * np.asarray(s.logps - s.ref_logps, np.float64) for role, s in p.others.items()}
+    q = {role: 0.3 * np.nan_to_num(np.asarray(s.logps - s.ref_logps, np.float64)) for role, s in p.others.items()}
     w, r = (0.3 * np.nan_to_num(np.asarray(s.logps - s.ref_logps, np.float64)) for s in (p.chosen, p.rejected))
     sp = lambda z: np.logaddexp(z, 0)  # noqa: E731
     fits = [sp(q[f"intra_{end}_minus"] - q[f"intra_{end}_plus"]) for end in ("chosen", "rejected")]

@@ -38,8 +38,8 @@ CLAIM = Claim(
     min_share=0.75,
     not_reproduced=NotReproduced(
         reason="Here moving away from the start is what helps: the demonstrations are better than the start everywhere "
-        "and DPO unlearns nothing. The KL term does what it should (2.1 nats against 2.4, see implicit_reward_kl), which "
-        "means learning a little less in the same steps: 0.59 against 0.60 after SFT, 0.675 against 0.680 after DPO.",
+        "and DPO unlearns nothing. The KL term does what it should (2.1 nats against 2.4, see implicit_reward_kl), and "
+        "so a little less is learnt in the same steps: 0.59 against 0.60 after SFT, 0.675 against 0.680 after DPO.",
         observed=(-0.015, 0.004),
     ),
 )

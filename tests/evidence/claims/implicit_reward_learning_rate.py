@@ -16,8 +16,8 @@ CLAIM = Claim(
     min_share=0.75,
     not_reproduced=NotReproduced(
         reason="A fifth of the rate leaves this SFT unfinished after 400 steps (0.49 against 0.60), and the DPO that "
-        "follows does not make up for it (0.61 against 0.68). A pre-trained language model may know most of what SFT shows it; "
-        "this one does not.",
+        "follows does not make up for it (0.61 against 0.68). A pre-trained language model may know most of what SFT "
+        "shows it; this one does not.",
         observed=(-0.11, -0.04),
     ),
 )

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
+from jaxpo.losses import wpo_weight
 from jaxpo.objectives.base import Counts, Mean, masked_mean
 from jaxpo.objectives.preference_features import Scores, Shape, Side, Tokens, Wanted, lengths, side
 
@@ -149,8 +150,6 @@ def weighted(pair: Pair, terms: Terms) -> Terms:
     chosen, rejected = pair.chosen, pair.rejected
     if isinstance(chosen.collision, tuple) or isinstance(rejected.collision, tuple):
         return terms
-    from jaxpo.losses.wpo import wpo_weight
-
     sides = (chosen.logps, rejected.logps, chosen.collision, rejected.collision, chosen.length, rejected.length)
     weight = wpo_weight(*sides, where=pair.present)
     return {name: weight * x for name, x in terms.items()} if isinstance(terms, Mapping) else weight * terms

@@ -90,7 +90,7 @@ def docstrings(package: str) -> dict[str, str]:
 
 def page(row: dict[str, Any]) -> str:
     """One method in full."""
-    flags = "  ".join(f"--stage.loss.{k.replace('_', '-')} {v}" for k, v in row["defaults"].items())
+    flags = "  ".join(f"--stage.loss.{k.replace('_', '-')} {words(v)}" for k, v in row["defaults"].items())
     arxiv = f" (arXiv {row['arxiv']})" if row["arxiv"] else ""
     lines = [
         f"{row['name']}: {row['paper']}{arxiv}",
@@ -102,6 +102,11 @@ def page(row: dict[str, Any]) -> str:
         f"  function   {row['function']}",
     ]
     return "\n".join(lines) + "\n\n" + textwrap.indent(function_doc(row["function"]), "  ")
+
+
+def words(value: Any) -> str:
+    """A value as it stands on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:

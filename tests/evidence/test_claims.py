@@ -10,6 +10,7 @@ CLAIMS = discover()
 
 @pytest.mark.slow
 @pytest.mark.evidence
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claim(name):
     result = run(name, CLAIMS[name], print)

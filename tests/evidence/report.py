@@ -20,8 +20,9 @@ HEAD = """\
 For every paper, the smallest experiment that can show what it claims, on toy problems that run in seconds; written by
 `scripts/evidence`. Each claim, its seeds and its threshold were committed before the run. An effect is counted so that
 larger is better for the method; it stands as mean ± standard deviation over the seeds. Reproduced means: the mean
-effect reaches the threshold, and the registered share of seeds has the claimed sign. Toy scale says nothing about the
-size of an effect on large models.
+effect reaches the threshold, and the registered share of seeds has the claimed sign. Where a claim failed and another
+was registered afterwards, on seeds of its own, both stand here. Toy scale says nothing about the size of an effect on
+large models.
 """
 
 
@@ -80,7 +81,8 @@ def table(results: Sequence[Result]) -> list[str]:
     for r in results:
         numbers = " | ".join(f"{r.mean(k):.3g} ± {r.spread(k):.2g}" for k in ("method", "baseline", "effect"))
         seeds = f"{len(r.claim.seeds)} ({r.share:.0%} with the sign)"
-        texts = f"{r.claim.method} | {r.claim.paper} | {r.claim.claim} | {r.claim.baseline} | {r.claim.measure}"
+        words = (r.claim.method, r.claim.paper, r.claim.claim, r.claim.baseline, r.claim.measure)
+        texts = " | ".join(word.replace("|", "\\|") for word in words)
         command = f"`scripts/evidence {r.name}`"
         rows.append(f"| {texts} | {numbers} | {r.claim.threshold:g} | {seeds} | {command} |")
     return rows

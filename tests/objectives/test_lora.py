@@ -73,7 +73,15 @@ def case(name):
     return objective, examples, run(objective, [unpacked(e) for e in examples]), start(objective)[0]
 
 
-@pytest.mark.parametrize("name", ["next_token", "tdpo2", "aot", "bradley_terry"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("next_token", marks=pytest.mark.slow),
+        "tdpo2",
+        "aot",
+        pytest.param("bradley_terry", marks=pytest.mark.slow),
+    ],
+)
 def test_packed_in_eight_microbatches_equals_unpacked_in_one(name):
     objective, examples, baseline, first = case(name)
     assert_learned(baseline, first)
@@ -81,7 +89,7 @@ def test_packed_in_eight_microbatches_equals_unpacked_in_one(name):
     assert_same(run(objective, [packed(e) for e in examples], microbatches=8), baseline, first)
 
 
-@pytest.mark.parametrize("name", ["tdpo2", "bradley_terry"])
+@pytest.mark.parametrize("name", ["tdpo2", pytest.param("bradley_terry", marks=pytest.mark.slow)])
 def test_eight_devices_equal_one(name):
     objective, examples, baseline, first = case(name)
     assert_same(run(objective, [packed(e) for e in examples], devices=8), baseline, first)

@@ -86,7 +86,7 @@ def test_a_copy_after_every_step_makes_the_policy_its_own_reference():
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("name", ["tdpo2", "lcpo"])
+@pytest.mark.parametrize("name", [pytest.param("tdpo2", marks=pytest.mark.slow), "lcpo"])
 def test_packed_in_eight_microbatches_equals_unpacked_in_one(name):
     """Log-prob and vocabulary references, and a method with a carry of its own; the moved reference is compared too."""
     moving, baseline, start = case(name)

@@ -72,6 +72,7 @@ def test_bad_settings_and_the_methods_metrics(run):
     check(dataclasses.replace(run, stages=(dataclasses.replace(best, loss=METHODS["implicit_reward"]()),)))
 
 
+@pytest.mark.slow
 def test_a_whole_stage_with_a_stored_reference(run, capsys):
     resolved = resolve_run(run, FLAGS).run
     assert execute(resolved) == 0

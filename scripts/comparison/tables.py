@@ -30,7 +30,8 @@ NOTES = """\
 - **margin**, **shift**: log-ratio per token in nats, mean over pairs; margin = shift chosen - shift rejected.
 - **length corr.**: correlation of summed log-ratio and length in tokens among a prompt's responses, mean over prompts.
 - **ms/step**: median on the machine that made the table, batches of equal size; methods with an online reference, a
-  vocabulary term or more segments per example pay for them.
+  vocabulary term or more segments per example pay for them. Other work on the same machine blurs it.
+- **seeds**: trained so far; the command goes on where it stopped.
 """
 
 

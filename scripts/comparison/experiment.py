@@ -45,6 +45,8 @@ CONSTRUCTED = {
     "dove": "lists",
     "tpo_triple": "lists",
 }
+# What a construction needs to be told here.
+CONSTRUCTION: dict[str, dict[str, Any]] = {"rationales": {"rule": "facts"}}
 # Settings without which a method cannot read these files; all others keep the papers' defaults.
 SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ranking": {"ties": "order"}}
 LEFT_OUT = {
@@ -127,7 +129,8 @@ def stage_of(bench: Bench, kind: type[Stage], file: Path, *, tokens: int, rate: 
     """The stage's configuration with the shared budget."""
     s = bench.settings
     return kind(
-        data=Data(train=(str(file),), max_length=s.max_length, row_length=s.row_length),
+        # Only rationale prompts, which show both responses, are longer than max_length: they lose their start.
+        data=Data(train=(str(file),), max_length=s.max_length, row_length=s.row_length, truncation="prompt_left"),
         optimizer=Optimizer(learning_rate=rate, warmup_ratio=0.1, weight_decay=0.0),
         rows_per_step=s.rows,
         max_tokens=tokens,
@@ -221,7 +224,7 @@ def file_of(bench: Bench, name: str) -> Path:
         out = files / f"{name}.jsonl"
         if not out.is_file():
             rows = list(read_rows([files / f"{CONSTRUCTED[name]}.jsonl"]))
-            data.write(out, constructions()[name]().run(rows, Tools(seed=0)))
+            data.write(out, constructions()[name](**CONSTRUCTION.get(name, {})).run(rows, Tools(seed=0)))
         return out
     needs = method_of(name).NEEDS
     for role, kind in (("items", "items"), ("completion", "unpaired")):

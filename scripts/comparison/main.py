@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 
 from comparison import experiment, tables
 from comparison.measure import HeldOut, Row, row_of, rules
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         "held-out prompts": int(held.prompt.max()) + 1,
         "training tokens per method": settings.budget_tokens,
         "learning rate": settings.learning_rate,
-        "parameters": f"{sum(int(np.size(x)) for x in leaves(bench.sft)):,}",
+        "parameters": f"{sum(x.size for x in jax.tree.leaves(bench.sft)):,}",
         **{k.replace("_", " "): v for k, v in bench.counts.items()},
     }
     args.out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,3 @@ def trained_rows(bench: experiment.Bench, held: HeldOut) -> list[Row]:
         if runs:
             rows.append(row_of(held, name, METHODS[name].INFO.family, runs))
     return sorted(rows, key=lambda row: -float(row.likelihood[held.matched].mean()))
-
-
-def leaves(tree: Any) -> list[Any]:
-    """Arrays of a nested dict."""
-    return [x for v in tree.values() for x in leaves(v)] if isinstance(tree, dict) else [tree]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, 
 from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.diagnostics import NAMES as DIAGNOSTIC_METRICS
 
 if TYPE_CHECKING:
     from jax import Array
@@ -122,9 +121,9 @@ class Method(ABC):
         on_pairs = isinstance(self, PairMethod)
         if options.diagnostics and not on_pairs:
             found.append(f"{name}: diagnostics ({', '.join(options.diagnostics)}) read pairs; leave them empty.")
-        unknown = [d for d in options.diagnostics if d not in DIAGNOSTIC_METRICS]
+        unknown = [d for d in options.diagnostics if d not in DIAGNOSTICS]
         if unknown:
-            known = ", ".join(DIAGNOSTIC_METRICS)
+            known = ", ".join(DIAGNOSTICS)
             found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {known}.")
         # A coupled loss is a term per rank of the batch, not per pair.
         plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate and not self.COUPLED

@@ -258,6 +258,16 @@ def ensure(extras: tuple[str, ...] = (), asked: str | None = None) -> str:
     return python
 
 
+def run_main(folder: str, module: str, argv: list[str]) -> int:
+    """Exit status of `main(argv)` of a module below `folder`, run on the CPU with the test tools at hand."""
+    python = ensure(("dev",))
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(ROOT, ".cache", "jax"))
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    code = f"import sys; sys.path.insert(0, {folder!r}); from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.call([python, "-c", code, *argv], cwd=ROOT, env=environment)
+
+
 def second_python(version: tuple[int, ...]) -> str | None:
     """Another supported interpreter than `version`, preferably one on the other side of jax's 3.12 border."""
     reports = [probe(path) for path in here()]

@@ -6,6 +6,7 @@ a typo answer at once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
     Attributes:
-      train: JSONL, Parquet, text files or folders of them.
+      train: JSONL, Parquet, text files or folders of them; "corpus:FILE" is one of the run's corpus, "stage:NAME/FILE"
+        one that an earlier work stage writes.
       eval: held-out files of the same type; empty = no evaluation.
       max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
       row_length: tokens per packed row (>= max_length).
@@ -189,6 +191,39 @@ class Merge:
     name: str = "merge"
     models: tuple[str, ...] = ()
     weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Work(ABC):
+    """Base of the stages that train nothing: they write files for later stages, with the models there are by then.
+
+    Later stages name such a file as "stage:NAME/FILE". Subclasses are frozen dataclasses whose module imports no jax;
+    they do their work in `run`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that the stage will have written when it ends."""
+
+    def inputs(self) -> tuple[str, ...]:
+        """Data files that it reads, "corpus:" and "stage:" ones included."""
+        return ()
+
+    def needed_models(self) -> tuple[str, ...]:
+        """Earlier stages whose models it uses; "previous" is the last one that has a model."""
+        return ()
+
+    @abstractmethod
+    def run(self, context: Any) -> dict[str, Any]:
+        """Write the files; returns counts and figures for the run's summary.
+
+        A second call after an interruption goes on from what lies in `context.folder`.
+
+        Args:
+          context: a `jaxpo.construct.context.WorkContext`.
+        """
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,12 @@ class Results:
         record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
         self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens}})
 
+    def worked(self, stage: str, report: Mapping[str, Any]) -> None:
+        """Store and show what a work stage reported."""
+        self._add(SUMMARY, "work", {stage: report})
+        for name, value in report.items():
+            self.console.say(f"{stage}: {name} {value}")
+
     def took(self, stage: str, seconds: float) -> None:
         """Add to the wall time that a stage has taken in this and earlier starts."""
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)

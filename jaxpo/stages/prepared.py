@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxpo.config import SFT, Merge, Preference, Pretrain, Reward, Run, Stage
+from jaxpo.config import SFT, Preference, Pretrain, Reward, Run, Stage
 from jaxpo.data.columns import REMEDIES
 from jaxpo.data.formats import list_files
 from jaxpo.data.needs import Needs
@@ -25,7 +25,7 @@ from jaxpo.stages.model_io import TOKENIZER, read_config
 from jaxpo.stages.validate_stage import column_of_metric
 
 Say = Callable[[str], None]
-CORPUS = "corpus:"
+CORPUS, STAGE = "corpus:", "stage:"
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,28 @@ class Prepared:
     """A run's inputs.
 
     Attributes:
-      stages: stage name -> data; merge stages have none.
+      directory: of the run.
+      stages: stage name -> data, of the trained stages whose data are there already.
       corpus: what `Run.corpus.build` reported.
     """
 
+    directory: Path
+    say: Say
     tokenizer: Tokenizer
     config: LFM2Config
     stages: dict[str, StageData] = field(default_factory=dict)
     corpus: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, stage: Stage) -> StageData:
+        """A stage's data; tokenised now when a work stage had to write it first."""
+        if stage.name not in self.stages:
+            self.say(f"data of stage {stage.name}")
+            self.stages[stage.name] = _stage_data(stage, self.tokenizer, self.config, self.directory, self.say)
+        return self.stages[stage.name]
+
+    def resolve(self, files: Sequence[str]) -> tuple[str, ...]:
+        """Paths of data files as configurations name them."""
+        return resolve_files(files, self.directory)
 
 
 def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
@@ -70,13 +84,16 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
     tokenizer = _tokenizer(run, directory, say)
     config = model_config(run)
     check_vocabulary(tokenizer, config.vocab_size)
-    stages = {}
+    prepared = Prepared(directory, say, tokenizer, config, {}, report)
     for stage in run.stages:
-        if isinstance(stage, Merge):
-            continue
-        say(f"data of stage {stage.name}")
-        stages[stage.name] = _stage_data(stage, tokenizer, config, directory, say)
-    return Prepared(tokenizer, config, stages, report)
+        if isinstance(stage, Stage) and not waits(stage):
+            prepared.of(stage)
+    return prepared
+
+
+def waits(stage: Stage) -> bool:
+    """Whether a stage reads files that another stage of the run writes."""
+    return any(name.startswith(STAGE) for name in (*stage.data.train, *stage.data.eval))
 
 
 def model_config(run: Run) -> LFM2Config:
@@ -95,9 +112,15 @@ def needs_of(stage: Stage) -> Needs:
     return Needs(roles=("text",) if isinstance(stage, Pretrain) else ("completion",))
 
 
-def corpus_files(files: tuple[str, ...], directory: Path) -> tuple[str, ...]:
-    """Replace "corpus:NAME" by the file that the run's corpus wrote."""
-    return tuple(str(directory / "corpus" / f.removeprefix(CORPUS)) if f.startswith(CORPUS) else f for f in files)
+def resolve_files(files: Sequence[str], directory: Path) -> tuple[str, ...]:
+    """Replace "corpus:FILE" and "stage:NAME/FILE" by where the run's corpus and its work stages write them."""
+    return tuple(str(_resolved(name, directory)) for name in files)
+
+
+def _resolved(name: str, directory: Path) -> Path:
+    if name.startswith(CORPUS):
+        return directory / "corpus" / name.removeprefix(CORPUS)
+    return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
 
 
 def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
@@ -109,7 +132,7 @@ def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
         return tokenizer
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
-    files = list_files(corpus_files(run.tokenizer.train_on, directory))
+    files = list_files(resolve_files(run.tokenizer.train_on, directory))
     tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
     tokenizer.save(folder)
     say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
@@ -126,7 +149,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
 
     def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
         return prepare(
-            corpus_files(files, directory),
+            resolve_files(files, directory),
             data=settings,
             tokenizer=tokenizer,
             purpose=purpose,  # type: ignore[arg-type]

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from jaxpo.config import Merge, Run, Stage
+from jaxpo.config import Merge, Run, Stage, Work
 from jaxpo.errors import ConfigError
 from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_stage import merge_problems, stage_problems
+from jaxpo.stages.validate_work import work_problems
 
 MESH_AXES = ("replica", "fsdp", "expert", "sequence", "tensor")
+STAGE_KINDS = "Pretrain, SFT, Preference, Reward, Merge, or a work stage"
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
@@ -44,6 +46,8 @@ def find_problems(run: Run) -> Iterator[str]:
     for i, stage in enumerate(run.stages):
         if isinstance(stage, Merge):
             yield from merge_problems(run, i, stage)
+        elif isinstance(stage, Work):
+            yield from work_problems(run, i, stage)
         else:
             yield from stage_problems(run, i, stage)
 
@@ -51,12 +55,12 @@ def find_problems(run: Run) -> Iterator[str]:
 def shape_problems(run: Run) -> Iterator[str]:
     """Stages that are no stages, and names that cannot be addressed."""
     if not isinstance(run.stages, tuple) or not run.stages:
-        yield "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Preference, Reward, Merge)."
+        yield f"stages: a run needs a tuple of at least one stage ({STAGE_KINDS})."
         return
     seen: dict[str, int] = {}
     for i, stage in enumerate(run.stages):
-        if not isinstance(stage, (Stage, Merge)) or type(stage) is Stage:
-            yield f"stages[{i}]: is a {type(stage).__name__}, not one of Pretrain, SFT, Preference, Reward, Merge."
+        if not isinstance(stage, (Stage, Merge, Work)) or type(stage) is Stage:
+            yield f"stages[{i}]: is a {type(stage).__name__}, not one of {STAGE_KINDS}."
             continue
         if not isinstance(stage.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stage.name):
             yield f"stages[{i}].name: {stage.name!r} must be a word of letters, digits, '-' and '_'; it names a folder."

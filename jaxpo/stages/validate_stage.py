@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage
+from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage, Work
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
 from jaxpo.objectives.methods.base import Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
@@ -45,8 +45,9 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
     data, name = stage.data, stage.name
     if not data.train:
         yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
-    yield from file_problems(run, f"{name}.data.train", data.train)
-    yield from file_problems(run, f"{name}.data.eval", data.eval)
+    earlier = run.stages[: run.stages.index(stage)]
+    yield from file_problems(run, f"{name}.data.train", data.train, earlier)
+    yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
     if data.max_length < 2:
         yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
     if data.max_length > data.row_length:
@@ -177,9 +178,14 @@ def evaluation_problems(stage: Stage) -> Iterator[str]:
             )
 
 
+def with_models(run: Run, index: int) -> list[str]:
+    """Names of the stages before one that leave a model."""
+    return [s.name for s in run.stages[:index] if not isinstance(s, Work)]
+
+
 def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     """`init_from` names "previous", an earlier stage, or a folder."""
-    earlier = [s.name for s in run.stages[:index]]
+    earlier = with_models(run, index)
     wanted = stage.init_from
     if wanted == "previous" or wanted in earlier or Path(wanted).is_dir():
         return
@@ -194,8 +200,8 @@ def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
 
 def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
     """A soup of earlier stages whose weights sum to 1."""
-    earlier = [s.name for s in run.stages[:index]]
-    models = merge.models or tuple(s.name for s in run.stages if not isinstance(s, Merge))
+    earlier = with_models(run, index)
+    models = merge.models or tuple(s.name for s in run.stages if isinstance(s, Stage))
     if not earlier:
         yield f"{merge.name}: a merge needs stages before it."
         return

@@ -1,0 +1,79 @@
+"""What all stages of one run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh as DeviceMesh
+
+from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.objectives.encode import Scorer
+from jaxpo.stages.assemble import make_scorer
+from jaxpo.stages.finish import Results
+from jaxpo.stages.model_io import has_model, load_model
+from jaxpo.stages.prepared import CORPUS, Prepared
+from jaxpo.train.console import Console
+from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.rundir import RunDir
+from jaxpo.train.signals import Stop
+
+Tree = Any
+
+
+@dataclass
+class Setting:
+    """A run under way."""
+
+    run: Run
+    home: RunDir
+    prepared: Prepared
+    mesh: DeviceMesh
+    rules: Mapping[str, Any]
+    console: Console
+    log: MetricsLog
+    stop: Stop
+    scorer: Scorer = field(init=False)
+    results: Results = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scorer = make_scorer(self.prepared.config, self.run.compute)
+        self.results = Results(self.run, self.home, self.prepared, self.scorer, self.console)
+
+    def load(self, folder: Path) -> Tree:
+        """Parameters of a finished stage or of a checkpoint elsewhere, placed on the run's mesh."""
+        return load_model(folder, self.mesh, self.rules).params
+
+    def prepare(self, stage: Stage) -> None:
+        """Tokenise a stage's data, unless that was possible before the first stage."""
+        if stage.name not in self.prepared.stages:
+            self.home.check_data(stage.name, self.prepared.of(stage).fingerprint())
+
+    def with_models(self, before: Stage | Merge | Work) -> list[str]:
+        """Names of the stages before one that leave a model, in order."""
+        earlier = self.run.stages[: self.run.stages.index(before)]
+        return [s.name for s in earlier if not isinstance(s, Work)]
+
+    def origin(self, stage: Stage) -> Path | None:
+        """Folder of the model that a stage starts from; None for the run's own random weights."""
+        if stage.init_from != "previous":
+            named = self.home.path / "stages" / stage.init_from
+            return named if has_model(named) else Path(stage.init_from)
+        before = self.with_models(stage)
+        if before:
+            return self.home.stage(before[-1])
+        return None if self.run.model_from is None else Path(self.run.model_from)
+
+    def merged(self, stage: Merge) -> tuple[str, ...]:
+        """Names of the stages that a merge averages; all trained ones when it names none."""
+        return stage.models or tuple(s.name for s in self.run.stages if isinstance(s, Stage))
+
+    def trained_on(self, stage: Stage | Merge) -> str:
+        """Files and number of examples behind a stage's model."""
+        if isinstance(stage, Merge):
+            parts = [s for s in self.run.stages if s.name in self.merged(stage) and not isinstance(s, Work)]
+            return "; ".join(self.trained_on(s) for s in parts) + f" (average of {', '.join(s.name for s in parts)})"
+        files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
+        return f"{files} ({len(self.prepared.of(stage).train):,} examples)"

@@ -1,0 +1,177 @@
+"""One trained stage of a run: from the model that it starts from to the model that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config import Preference, Stage
+from jaxpo.data.loader import Loader
+from jaxpo.data.prepare import Dataset
+from jaxpo.data.ragged import RaggedColumn
+from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.lowrank import describe_adapter
+from jaxpo.models.spec import init_params
+from jaxpo.objectives.lora import ADAPTER, BASE
+from jaxpo.sharding import BATCH_AXES
+from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
+from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
+from jaxpo.stages.model_io import save_model
+from jaxpo.stages.reference import reference_log_probs
+from jaxpo.stages.serialise import to_jsonable
+from jaxpo.stages.setting import Setting
+from jaxpo.train.init import init_state
+from jaxpo.train.loop import fit
+
+Tree = Any
+
+
+def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> Tree:
+    """Train one stage, or go on with it; returns its parameters.
+
+    Args:
+      previous: parameters that the stage before it left.
+      resume: "auto", or the step of this stage to go back to.
+    """
+    data = setting.prepared.of(stage)
+    folder = setting.home.stage(stage.name)
+    loader = _loader(setting, stage, data.train)
+    assembly = assemble(stage, loader, setting.scorer, setting.mesh, setting.rules)
+    origin = setting.origin(stage)
+    base = previous if origin is None or stage.init_from == "previous" else setting.load(origin)
+    frozen, about = _frozen(setting, stage, base["model"], assembly)
+    held_out = None if data.held_out is None else _loader(setting, in_order(stage), data.held_out)
+    if cached_reference(stage):
+        loader = _with_reference(setting, stage, data.train, base["model"], folder)
+        if data.held_out is not None:
+            held_out = _with_reference(setting, in_order(stage), data.held_out, base["model"], folder)
+    evaluate = None
+    if held_out is not None:
+        batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
+        evaluate = make_evaluation(assembly.objective, batches, assembly.put, frozen)
+    store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
+    if isinstance(resume, int):
+        _go_back(store, resume)
+    _same_base(store, about)
+    setting.results.data_counts(stage.name, data)
+    first = _first(setting, base, assembly)
+    state = fit(
+        stage=stage,
+        total_steps=assembly.total_steps,
+        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, setting.run.seed),
+        abstract=assembly.abstract,
+        frozen=frozen,
+        step=assembly.step,
+        evaluate=evaluate,
+        loader=loader,
+        put=assembly.put,
+        store=store,
+        meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **about},
+        log=setting.log,
+        console=setting.console,
+        stop=setting.stop,
+        on_nonfinite_dir=folder,
+        flops_per_token=flops_per_token(stage, setting.prepared.config, mean_context(data.train)),
+    )
+    if stage.lora is None:
+        return state.params
+    return _merged_adapter(setting, stage, base["model"], state.params, origin, about)
+
+
+def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
+    """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
+    tables = assembly.tables
+    fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
+    key = jax.random.key(setting.run.seed + 1)
+    return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
+
+
+def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> tuple[Tree, dict[str, str]]:
+    """The networks that a stage does not train, and what its checkpoints say of them.
+
+    These are the very arrays that the stage starts from: `init_state` copies what it trains.
+    """
+    if stage.lora is not None:
+        table = param_table(setting.prepared.config)
+        for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
+            setting.console.say(line)
+        return {BASE: model}, {BASE: fingerprint(model)}
+    moving = isinstance(stage, Preference) and stage.sync_ref_model
+    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving:
+        return {}, {}
+    return {"reference": model}, {}
+
+
+def _merged_adapter(
+    setting: Setting, stage: Stage, base: Tree, params: Tree, origin: Path | None, about: Mapping[str, str]
+) -> Tree:
+    """Keep the adapter for `jaxpo export --adapter`, and hand on the plain model."""
+    assert stage.lora is not None
+    folder, config = setting.home.stage(stage.name), setting.prepared.config
+    if origin is None:
+        origin = folder / BASE_FOLDER
+        save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
+    save_adapter(folder, params[ADAPTER], stage.lora, origin, about[BASE])
+    model = merged(base, params[ADAPTER], stage.lora, config, setting.mesh, setting.rules)
+    return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
+
+
+def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:
+    devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
+    return Loader(
+        dataset,
+        stage.data,
+        seed=setting.run.seed,
+        rows_per_step=stage.rows_per_step,
+        extra_per_token={} if column is None else {"ref_logps": column},
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        divisor=devices * stage.gradient_accumulation_steps,
+    )
+
+
+def _with_reference(setting: Setting, stage: Stage, dataset: Dataset, model: Tree, folder: Path) -> Loader:
+    def make(column: RaggedColumn | None) -> Loader:
+        return _loader(setting, stage, dataset, column)
+
+    return reference_log_probs(setting.scorer, model, make, folder / "reference", setting.mesh, setting.console.say)
+
+
+def _shapes(tree: Tree) -> Any:
+    """Names and shapes of a tree's leaves."""
+    return [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _same_base(store: CheckpointStore, about: Mapping[str, str]) -> None:
+    """An adapter goes on beside the base it was trained beside, or not at all: its checkpoints do not hold the base."""
+    if about and (latest := store.latest()) is not None and store.meta(latest).get(BASE) != about[BASE]:
+        raise CheckpointError(
+            f"{store.directory}: its checkpoints were trained beside another base than the one found now; put the "
+            "model that the stage starts from back, or start over with --restart."
+        )
+
+
+def _go_back(store: CheckpointStore, step: int) -> None:
+    """Continue from an earlier checkpoint: later ones are removed, so that they cannot be taken for newer."""
+    if step not in store.steps():
+        raise CheckpointError(f"--resume {step}: {store.directory} has checkpoints of steps {store.steps() or 'none'}")
+    store.discard_after(step)
+
+
+def in_order(stage: Stage) -> Stage:
+    """The same stage reading its data in file order."""
+    return dataclasses.replace(stage, data=dataclasses.replace(stage.data, shuffle=False))
+
+
+def mean_context(dataset: Dataset) -> float:
+    """Mean number of positions that a token attends to: half of its segment's length."""
+    lengths = dataset.lengths.values.astype(float)
+    return float((lengths**2).sum() / (2 * lengths.sum()))

@@ -1,0 +1,68 @@
+"""Work stages: they train nothing and write files for the stages after them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config import Work
+from jaxpo.construct.context import LoadedStage, WorkContext
+from jaxpo.errors import RunError
+from jaxpo.stages.model_io import load_model
+from jaxpo.stages.setting import Setting
+from jaxpo.train.files import read_json, write_json
+from jaxpo.train.signals import Preempted
+
+REPORT = "work.json"
+
+
+def has_worked(folder: Path) -> bool:
+    """Whether a work stage has ended."""
+    return (folder / REPORT).is_file()
+
+
+def work(setting: Setting, stage: Work) -> dict[str, Any]:
+    """Run a work stage, or go on with it, and keep its report.
+
+    Raises:
+      RunError: it ended without a file that it promised.
+      Preempted: a signal asked for a stop; the next start goes on from what the stage has written.
+    """
+    folder = setting.home.stage(stage.name)
+    report = stage.run(_context(setting, stage, folder))
+    missing = [name for name in stage.outputs() if not (folder / name).is_file()]
+    if missing:
+        raise RunError(f"stage {stage.name}: {type(stage).__name__} ended without writing {', '.join(missing)}")
+    if setting.home.primary:
+        write_json(folder / REPORT, report)
+    return report
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """What a finished work stage reported."""
+    return read_json(folder / REPORT) or {}
+
+
+def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
+    def check() -> None:
+        signum = setting.stop.requested(0)
+        if signum is not None:
+            raise Preempted(f"stage {stage.name}: stopped; the same command goes on from here", signum)
+
+    def load(path: Path) -> LoadedStage:
+        loaded = load_model(path, setting.mesh, setting.rules)
+        return LoadedStage(loaded.params, loaded.config)
+
+    return WorkContext(
+        folder=folder,
+        run_dir=setting.home.path,
+        seed=setting.run.seed,
+        tokenizer=setting.prepared.tokenizer,
+        config=setting.prepared.config,
+        scorer=setting.scorer,
+        say=setting.console.say,
+        check=check,
+        load=load,
+        resolve=setting.prepared.resolve,
+        stages=tuple(setting.with_models(stage)),
+    )

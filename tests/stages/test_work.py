@@ -1,0 +1,126 @@
+"""Work stages: what they promise, read and use is checked before anything runs; what they report is kept."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+
+from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
+from jaxpo.errors import RunError
+from jaxpo.stages.prepared import resolve_files, waits
+from jaxpo.stages.validate import find_problems
+from jaxpo.stages.working import has_worked, report_of, work
+from jaxpo.train.signals import Preempted
+
+
+@dataclass(frozen=True)
+class Copy(Work):
+    """Writes one file; `fails` leaves it out."""
+
+    name: str = "copy"
+    source: str = "corpus:a.jsonl"
+    model: str = "previous"
+    fails: bool = False
+
+    def outputs(self):
+        return ("rows.jsonl",)
+
+    def inputs(self):
+        return (self.source,)
+
+    def needed_models(self):
+        return (self.model,)
+
+    def run(self, context):
+        context.check()
+        if not self.fails:
+            (context.folder / "rows.jsonl").write_text("".join(p.read_text() for p in context.files(self.inputs())))
+        return {"models": list(context.stages)}
+
+
+class Corpus:
+    def build(self, directory):
+        return {}
+
+
+def recipe(*stages):
+    return Run(corpus=Corpus(), tokenizer=Tokenizer(train_on=("corpus:a.jsonl",)), stages=stages)
+
+
+PRETRAIN = Pretrain(data=Data(train=("corpus:a.jsonl",)), max_steps=1)
+LATER = SFT(data=Data(train=("stage:copy/rows.jsonl",)), max_steps=1)
+
+
+def test_a_stage_may_read_what_an_earlier_work_stage_writes():
+    assert not list(find_problems(recipe(PRETRAIN, Copy(), LATER)))
+    assert waits(LATER)
+    assert not waits(PRETRAIN)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((PRETRAIN, LATER, Copy()), "sft.data.train: no work stage before this one writes 'stage:copy/rows.jsonl' ("),
+        (
+            (PRETRAIN, Copy(), replace(LATER, data=Data(train=("stage:copy/row.jsonl",)))),
+            "sft.data.train: no work stage before this one writes 'stage:copy/row.jsonl' (they write "
+            "stage:copy/rows.jsonl). Did you mean stage:copy/rows.jsonl?",
+        ),
+        ((PRETRAIN, Copy(model="pretrian")), "copy: the model 'pretrian' is not that of an earlier stage (pretrain). "),
+        ((Copy(), PRETRAIN), "copy: the model 'previous' is not that of an earlier stage (there is none)."),
+        ((PRETRAIN, Copy(source="no/such.jsonl")), "copy: reads: there is no file or folder no/such.jsonl."),
+        (
+            (PRETRAIN, Copy(), replace(LATER, init_from="copy")),
+            "sft.init_from: 'copy' is neither 'previous', nor an earlier stage (pretrain), nor a folder.",
+        ),
+    ],
+)
+def test_mistakes_are_named(stages, message):
+    problems = list(find_problems(recipe(*stages)))
+    assert len(problems) == 1
+    assert problems[0].startswith(message)
+
+
+@pytest.fixture
+def setting(tmp_path):
+    """A run of one pretraining stage and a work stage, as far as work stages see it."""
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.jsonl").write_text('{"text": "a"}\n')
+
+    def stage(name):
+        (tmp_path / "stages" / name).mkdir(parents=True, exist_ok=True)
+        return tmp_path / "stages" / name
+
+    return SimpleNamespace(
+        run=SimpleNamespace(seed=0),
+        home=SimpleNamespace(path=tmp_path, stage=stage, primary=True),
+        prepared=SimpleNamespace(tokenizer=None, config=None, resolve=lambda f: resolve_files(f, tmp_path)),
+        console=SimpleNamespace(say=print),
+        stop=SimpleNamespace(requested=lambda step: None),
+        scorer=None,
+        mesh=None,
+        rules={},
+        with_models=lambda before: ["pretrain"],
+    )
+
+
+def test_a_work_stage_leaves_its_file_and_its_report(setting, tmp_path):
+    folder = tmp_path / "stages" / "copy"
+    assert not has_worked(folder)
+    work(setting, Copy())
+    assert has_worked(folder)
+    assert report_of(folder) == {"models": ["pretrain"]}
+    assert (folder / "rows.jsonl").read_text() == '{"text": "a"}\n'
+
+
+def test_a_promised_file_that_is_missing_is_an_error(setting, tmp_path):
+    with pytest.raises(RunError, match=r"stage copy: Copy ended without writing rows\.jsonl"):
+        work(setting, Copy(fails=True))
+    assert not has_worked(tmp_path / "stages" / "copy")
+
+
+def test_a_signal_ends_it_between_pieces(setting, tmp_path):
+    setting.stop.requested = lambda step: 15
+    with pytest.raises(Preempted, match="the same command goes on"):
+        work(setting, Copy())
+    assert not has_worked(tmp_path / "stages" / "copy")

@@ -152,7 +152,13 @@ def train_sft(bench: Bench, say: Say) -> Tree:
 
 @dataclass(frozen=True)
 class Trained:
-    """Parameters, seconds per step (median after the compiling ones), and the training metrics of the last step."""
+    """What one seed of one method gave.
+
+    Attributes:
+      step_seconds: processor time per step over all threads, median after the compiling ones. Unlike wall time it does
+        not depend on what else the machine does.
+      metrics: of the last step.
+    """
 
     params: Tree
     step_seconds: float
@@ -181,10 +187,10 @@ class Trainer:
         seconds, metrics = [], {}
         for n, (_, batch) in enumerate(loader.iterate(0, a.total_steps), start=1):
             on_device = a.put(batch)
-            began = time.perf_counter()
+            began = time.process_time()
             state, found = a.step(state, frozen, on_device)
             metrics = {name: float(m.value()) for name, m in jax.device_get(found).items()}
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
             if not np.isfinite(metrics["loss"]):
                 raise FloatingPointError(f"step {n}: loss {metrics['loss']}")
             if n % 25 == 0 or n == a.total_steps:

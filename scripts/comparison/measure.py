@@ -60,7 +60,7 @@ class Row:
       margin: mean difference of the log-ratio per token, nats.
       shift_chosen, shift_rejected: mean log-ratio per token, nats.
       length_correlation: mean over prompts of the correlation between summed log-ratio and length.
-      step_seconds: median.
+      step_seconds: processor time, median.
     """
 
     name: str

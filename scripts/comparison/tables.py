@@ -20,7 +20,7 @@ nothing was tuned per method.
 COLUMNS = (
     "method", "data", "accuracy, all", "accuracy, matched", "against SFT, all", "against SFT, matched",
     "reward accuracy, all", "reward accuracy, matched", "margin", "shift chosen", "shift rejected", "length corr.",
-    "ms/step", "seeds",
+    "CPU ms/step", "seeds",
 )  # fmt: skip
 NOTES = """\
 - **accuracy**: the policy's log-prob per token is larger for the chosen response; mean over seeds [95% interval,
@@ -29,8 +29,8 @@ NOTES = """\
 - **reward accuracy**: the summed log-ratio to the SFT model is larger for the chosen response.
 - **margin**, **shift**: log-ratio per token in nats, mean over pairs; margin = shift chosen - shift rejected.
 - **length corr.**: correlation of summed log-ratio and length in tokens among a prompt's responses, mean over prompts.
-- **ms/step**: median on the machine that made the table, batches of equal size; methods with an online reference, a
-  vocabulary term or more segments per example pay for them. Other work on the same machine blurs it.
+- **CPU ms/step**: processor time over all threads, median, on the machine that made the table; batches of equal size.
+  Methods with an online reference, a vocabulary term or more segments per example pay for them.
 - **seeds**: trained so far; the command goes on where it stopped.
 """
 

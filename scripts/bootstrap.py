@@ -23,7 +23,7 @@ SUPPORTED = ((3, 14), (3, 13), (3, 12), (3, 11))
 # Compressed wheels for Linux x86-64, measured; and what they unpack to.
 DOWNLOAD = {"": "about 270 MB (1.1 GB on disk)", "dev": "about 30 MB", "parity": "about 100 MB"}
 TORCH = "torch==2.13.0"
-LIGER = "liger-kernel==0.8.5"
+WITHOUT_DEPENDENCIES = ("liger-kernel==0.8.5", "mergekit==0.1.5")
 TORCH_DOWNLOAD = (
     "about 200 MB as a CPU build, several GB where the package index offers a CUDA build first "
     "(JAXPO_TORCH_INDEX=URL names an extra index that has CPU builds)"
@@ -171,8 +171,8 @@ def pip_commands(python: str, missing: list[str], torch_index: str | None) -> li
     extras = ",".join(extra for extra in missing if extra)
     commands.append([*pip, "-e", f".[{extras}]" if extras else "."])
     if "parity" in missing:
-        # Its kernels want triton (200 MB, CUDA); the plain PyTorch code that the tests compare with does not.
-        commands.append([*pip, "--no-deps", LIGER])
+        # Liger's kernels want triton (200 MB, CUDA), mergekit its own versions of what is here already.
+        commands.append([*pip, "--no-deps", *WITHOUT_DEPENDENCIES])
     return commands
 
 

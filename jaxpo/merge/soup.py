@@ -9,20 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxpo.errors import ConfigError
+from jaxpo.merge.weights import effective_weights
+
+__all__ = ["check_same_leaves", "effective_weights", "soup"]
 
 Tree = Any
-
-
-def effective_weights(count: int, weights: Sequence[float] | None) -> tuple[float, ...]:
-    """Weights that sum to 1: uniform when none are given, normalised otherwise; ConfigError when they cannot be."""
-    if weights is None:
-        return (1.0 / count,) * count
-    if len(weights) != count:
-        raise ConfigError(f"merge: {len(weights)} weights for {count} models; give one weight per model")
-    total = sum(weights)
-    if not abs(total) > 1e-12:
-        raise ConfigError(f"merge: the weights {tuple(weights)} sum to 0 and cannot be normalised")
-    return tuple(w / total for w in weights)
 
 
 def soup(trees: Sequence[Tree], weights: Sequence[float] | None = None) -> Tree:

@@ -193,11 +193,11 @@ def test_a_damaged_stamp_counts_as_none(checkout):
 
 
 def test_torch_is_installed_first_and_alone():
-    torch, rest, liger = bootstrap.pip_commands("py", ["dev", "parity"], "https://example.org/cpu")
+    torch, rest, bare = bootstrap.pip_commands("py", ["dev", "parity"], "https://example.org/cpu")
     assert torch[-3:] == [bootstrap.TORCH, "--extra-index-url", "https://example.org/cpu"]
     assert rest[-2:] == ["-e", ".[dev,parity]"]
-    assert liger[-2:] == ["--no-deps", bootstrap.LIGER]
-    assert all(c[:6] == ["py", "-m", "pip", "install", "-c", "constraints.txt"] for c in (torch, rest, liger))
+    assert bare[-3:] == ["--no-deps", *bootstrap.WITHOUT_DEPENDENCIES]
+    assert all(c[:6] == ["py", "-m", "pip", "install", "-c", "constraints.txt"] for c in (torch, rest, bare))
     (core,) = bootstrap.pip_commands("py", [""], None)
     assert core[-2:] == ["-e", "."]
 

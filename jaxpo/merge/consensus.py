@@ -1,0 +1,73 @@
+"""How task vectors become one: their weighted sum, or the sum of those that agree with an elected sign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxpo.merge.linear import linear
+from jaxpo.merge.numerics import Leaf, float32
+
+
+def task_vectors(base: Leaf, leaves: Sequence[Leaf]) -> list[np.ndarray]:
+    """tau_i = theta_i - theta_0, float32."""
+    origin = float32(base)
+    return [float32(leaf) - origin for leaf in leaves]
+
+
+def plain_sum(deltas: Sequence[np.ndarray]) -> np.ndarray:
+    """sum_i tau_i."""
+    return linear(deltas, [1.0] * len(deltas))
+
+
+def add(
+    base: Leaf, deltas: Sequence[np.ndarray], weights: Sequence[float], *, scale: float = 1.0, normalize: bool = False
+) -> np.ndarray:
+    """theta = theta_0 + lambda sum_i w_i tau_i [/ sum_i w_i].
+
+    Args:
+      scale: lambda.
+      normalize: divide by the sum of the weights (unless that is 0).
+    """
+    total = linear(deltas, weights)
+    divisor = sum(weights)
+    if normalize and abs(divisor) >= 1e-8:
+        total /= np.float32(divisor)
+    return float32(base) + np.float32(scale) * total
+
+
+def add_agreeing(
+    base: Leaf,
+    deltas: Sequence[np.ndarray],
+    weights: Sequence[float],
+    *,
+    scale: float = 1.0,
+    normalize: bool = True,
+    positive: np.ndarray | None = None,
+) -> np.ndarray:
+    """Elect a sign per entry and add only what agrees with it.
+
+        gamma = sign(sum_i w_i tau_i),   A = {i : sign(w_i tau_i) = gamma}
+        theta = theta_0 + lambda sum_{i in A} w_i tau_i [/ sum_{i in A} w_i]
+
+    Entries that were trimmed to 0 agree with no sign, so the mean is over those that speak. A sum of exactly 0 elects
+    +, as in mergekit; the paper leaves it open.
+
+    Args:
+      normalize: divide by the weights of the agreeing (the disjoint mean), where they do not sum to 0.
+      positive: the elected signs (True = +), where something else than the weighted sum elects them.
+
+    Reference: Yadav et al. 2023 (arXiv 2306.01708), section 4, steps 2 and 3.
+    """
+    weighted = [np.float32(w) * delta for w, delta in zip(weights, deltas, strict=True)]
+    elected = plain_sum(weighted) >= 0 if positive is None else positive
+    total = np.zeros(np.shape(base), np.float32)
+    divisor = np.zeros(np.shape(base), np.float32)
+    for delta, weight in zip(weighted, weights, strict=True):
+        agrees = ((delta > 0) & elected) | ((delta < 0) & ~elected)
+        total += np.where(agrees, delta, np.float32(0))
+        divisor += np.where(agrees, np.float32(weight), np.float32(0))
+    if normalize:
+        total /= np.where(divisor == 0, np.float32(1), divisor)
+    return float32(base) + np.float32(scale) * total

@@ -41,8 +41,8 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """AdamW and its learning-rate schedule.
+class OptimizerBase:
+    """What every optimiser has: the learning-rate schedule, decoupled weight decay, clipping by the global norm.
 
     Attributes:
       lr_scheduler_type: "wsd" (warm-up, stable, linear decay over the last `decay_ratio`), "cosine", "linear",
@@ -51,6 +51,7 @@ class Optimizer:
       final_learning_rate: at the last step.
       warmup_steps / warmup_ratio: length of the linear warm-up in steps, or as a share of the stage's steps; at most
         one is set.
+      weight_decay: a step subtracts learning_rate * weight_decay * parameter; norm weights are spared.
     """
 
     learning_rate: float = 3e-4
@@ -59,11 +60,64 @@ class Optimizer:
     warmup_steps: int = 0
     warmup_ratio: float = 0.0
     decay_ratio: float = 0.2
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optimizer(OptimizerBase):
+    """AdamW (arXiv 1711.05101), the default."""
+
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Muon(Optimizer):
+    """Muon: orthogonalised momentum (arXiv 2502.16982) for projections, AdamW with the same schedule for the rest.
+
+    The parameter table says which leaves are matrices of a product, and over which axes; embedding, convolution taps,
+    norms and heads stay on AdamW.
+
+    Attributes:
+      muon_beta: of the momentum.
+      nesterov: look ahead with the present gradient.
+      ns_steps: Newton-Schulz iterations.
+      consistent_rms: root mean square of an update, whatever the matrix's shape; 0.2 is AdamW's usual size, so that one
+        learning rate and one decay serve both. None = scale by sqrt(max(1, out / in)) instead.
+    """
+
+    muon_beta: float = 0.95
+    nesterov: bool = True
+    ns_steps: int = 5
+    consistent_rms: float | None = 0.2
+
+
+@dataclass(frozen=True)
+class Adafactor(OptimizerBase):
+    """Adafactor (arXiv 1804.04235): second moments of a matrix from its row and column means; little memory.
+
+    Attributes:
+      multiply_by_parameter_scale: a step is relative to the root mean square of its parameter (at least 1e-3), so
+        learning rates are about a thousand times AdamW's.
+      clipping_threshold: largest root mean square of a leaf's update, before the learning rate; None does not clip.
+      decay_rate: the second moment of step t weighs the past by 1 - t^-decay_rate.
+      momentum: of the update; None keeps none.
+      min_dim_size_to_factor: matrices whose second-largest axis is shorter keep every second moment.
+    """
+
+    multiply_by_parameter_scale: bool = True
+    clipping_threshold: float | None = 1.0
+    decay_rate: float = 0.8
+    momentum: float | None = None
+    min_dim_size_to_factor: int = 128
+    adafactor_epsilon: float = 1e-30
+
+
+AdamW = Optimizer
+OPTIMIZERS: dict[str, type[OptimizerBase]] = {"adamw": Optimizer, "muon": Muon, "adafactor": Adafactor}
+"""Names of optimisers on the command line (`--stage.optimizer muon`)."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +156,15 @@ class Stage:
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
       lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
         model. `--stage.lora` or any of its fields on the command line switches it on.
+      optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
+      ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
+        every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
+      use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
     """
 
     name: str = "stage"
     data: Data = field(default_factory=Data)
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: Optimizer | Muon | Adafactor = field(default_factory=Optimizer)
     init_from: str = "previous"
     rows_per_step: int = 8
     gradient_accumulation_steps: int = 1
@@ -120,6 +178,8 @@ class Stage:
     save_total_limit: int = 2
     metric_for_best_model: str | None = None
     lora: LoRA | None = None
+    ema_decay: float | None = None
+    use_ema: bool = False
 
 
 @dataclass(frozen=True)

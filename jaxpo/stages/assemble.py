@@ -131,8 +131,9 @@ def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Ma
     total_steps = steps_of(stage, loader)
     schedule = make_schedule(stage.optimizer, total_steps)
     optimizer = make_optimizer(stage.optimizer, tables, schedule)
-    abstract = abstract_state(tables, optimizer, objective, mesh, rules)
-    step = make_step(objective, optimizer, schedule, microbatches=stage.gradient_accumulation_steps)
+    abstract = abstract_state(tables, optimizer, objective, mesh, rules, average=stage.ema_decay is not None)
+    parts = stage.gradient_accumulation_steps
+    step = make_step(objective, optimizer, schedule, microbatches=parts, ema_decay=stage.ema_decay)
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
     return Assembly(
         objective=objective,
@@ -146,9 +147,18 @@ def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Ma
 
 
 def make_evaluation(
-    objective: Objective, batches: list[Batch], put: Callable[[Batch], Batch], frozen: Tree
+    objective: Objective,
+    batches: list[Batch],
+    put: Callable[[Batch], Batch],
+    frozen: Tree,
+    *,
+    use_ema: bool = False,
 ) -> Callable[[State], dict[str, float]]:
-    """`state -> metrics` over held-out batches: terms, totals and counts add up, so every example weighs the same."""
+    """`state -> metrics` over held-out batches: terms, totals and counts add up, so every example weighs the same.
+
+    Args:
+      use_ema: measure the moving average of the parameters.
+    """
     evaluate = jax.jit(make_eval(objective))
     count = jax.jit(objective.counts)
 
@@ -159,7 +169,8 @@ def make_evaluation(
             counts = found if counts is None else jax.tree.map(jnp.add, counts, found)
         loss, total = jnp.zeros(()), None
         for batch in batches:
-            term, metrics = settle(evaluate(state.params, state.carry, frozen, put(batch), counts))
+            params = state.ema if use_ema else state.params
+            term, metrics = settle(evaluate(params, state.carry, frozen, put(batch), counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
         values = jax.device_get((loss, total))
         return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}

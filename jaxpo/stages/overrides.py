@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from jaxpo.config import Run
+from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages import serialise
 from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, is_config, key, leaves, optional_config, put
@@ -251,7 +251,10 @@ def switch_parts(
 def choose_values(
     run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
 ) -> tuple[Run, list[Group]]:
-    """First the flags that choose a whole value, since they decide which other flags exist: losses and the model."""
+    """First the flags that choose a whole value, since they decide which other flags exist.
+
+    These are losses, optimisers and the model.
+    """
     rest: list[Group] = []
     stages = {key(s.name): s for s in run.stages}
     for path, name, values in groups:
@@ -264,6 +267,12 @@ def choose_values(
                 origins[path] = "command line"
             except ConfigError as error:
                 problems += [f"--{name}: {p}" for p in error.problems]
+        elif field == "optimizer" and hasattr(stages.get(head), "optimizer"):
+            try:
+                run = put(run, (head, "optimizer"), choose_optimizer(stages[head].optimizer, f"--{name}", values))
+                origins[path] = "command line"
+            except ConfigError as error:
+                problems += error.problems
         elif path == "model" and is_config(run.model) and len(values) == 1:
             run, origins["model"] = dataclasses.replace(run, model=values[0]), "command line"
         else:
@@ -276,6 +285,17 @@ def choose_values(
         run = dataclasses.replace(run, model=preset(chosen))
         origins.update({f"model.{f.name}": f"preset {chosen}" for f in dataclasses.fields(run.model)})
     return run, rest
+
+
+def choose_optimizer(present: Any, name: str, values: list[str]) -> OptimizerBase:
+    """Another optimiser, with whatever fields it shares with the present one."""
+    cls = OPTIMIZERS.get(values[0].lower()) if len(values) == 1 else None
+    if cls is None:
+        given = " ".join(values) or "nothing"
+        near = did_you_mean(given, OPTIMIZERS)
+        raise ConfigError(f"{name}: there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
+    shared = {f.name for f in dataclasses.fields(cls)} & {f.name for f in dataclasses.fields(present)}
+    return cls(**{field: getattr(present, field) for field in shared})
 
 
 def find_leaf(table: dict[str, Leaf], path: str, values: list[str]) -> tuple[Leaf | None, list[str]]:

@@ -24,7 +24,7 @@ from jaxpo.objectives.lora import ADAPTER, BASE
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
-from jaxpo.stages.model_io import save_model
+from jaxpo.stages.model_io import has_model, save_model
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.setting import Setting
@@ -32,6 +32,7 @@ from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
 
 Tree = Any
+EMA, LAST = "ema", "last"
 
 
 def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> Tree:
@@ -56,7 +57,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     evaluate = None
     if held_out is not None:
         batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
-        evaluate = make_evaluation(assembly.objective, batches, assembly.put, frozen)
+        evaluate = make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
     store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
     if isinstance(resume, int):
         _go_back(store, resume)
@@ -81,9 +82,12 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         on_nonfinite_dir=folder,
         flops_per_token=flops_per_token(stage, setting.prepared.config, mean_context(data.train)),
     )
-    if stage.lora is None:
-        return state.params
-    return _merged_adapter(setting, stage, base["model"], state.params, origin, about)
+    result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
+    if other is not None:
+        _keep_other(setting, stage, _plain(setting, stage, base["model"], other))
+    if stage.lora is not None:
+        _keep_adapter(setting, stage, base["model"], result[ADAPTER], origin, about)
+    return _plain(setting, stage, base["model"], result)
 
 
 def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
@@ -110,18 +114,32 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
     return {"reference": model}, {}
 
 
-def _merged_adapter(
-    setting: Setting, stage: Stage, base: Tree, params: Tree, origin: Path | None, about: Mapping[str, str]
-) -> Tree:
-    """Keep the adapter for `jaxpo export --adapter`, and hand on the plain model."""
+def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
+    """What a stage hands on: the plain model, an adapter merged into its base, and the heads."""
+    if stage.lora is None:
+        return params
+    model = merged(base, params[ADAPTER], stage.lora, setting.prepared.config, setting.mesh, setting.rules)
+    return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
+
+
+def _keep_other(setting: Setting, stage: Stage, params: Tree) -> None:
+    """Keep what the stage does not hand on of the last parameters and their average, as a model of its own."""
+    folder = setting.home.stage(stage.name) / (LAST if stage.use_ema else EMA)
+    if not has_model(folder):
+        about = {"stage": f"{stage.name}/{folder.name}", "trained_on": setting.trained_on(stage)}
+        save_model(folder, params, setting.prepared.config, about)
+
+
+def _keep_adapter(
+    setting: Setting, stage: Stage, base: Tree, adapter: Tree, origin: Path | None, about: Mapping[str, str]
+) -> None:
+    """Keep the adapter for `jaxpo export --adapter`."""
     assert stage.lora is not None
     folder, config = setting.home.stage(stage.name), setting.prepared.config
     if origin is None:
         origin = folder / BASE_FOLDER
         save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
-    save_adapter(folder, params[ADAPTER], stage.lora, origin, about[BASE])
-    model = merged(base, params[ADAPTER], stage.lora, config, setting.mesh, setting.rules)
-    return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
+    save_adapter(folder, adapter, stage.lora, origin, about[BASE])
 
 
 def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:

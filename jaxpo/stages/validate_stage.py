@@ -14,6 +14,7 @@ from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_lora import lora_problems, sync_problems
+from jaxpo.stages.validate_optimizer import average_problems, optimizer_problems
 
 LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
 PREFERENCE_METRICS = (
@@ -29,6 +30,7 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from data_problems(run, stage)
     yield from budget_problems(stage)
     yield from optimizer_problems(stage)
+    yield from average_problems(stage)
     yield from evaluation_problems(stage)
     yield from init_problems(run, index, stage)
     yield from lora_problems(stage)
@@ -84,36 +86,6 @@ def budget_problems(stage: Stage) -> Iterator[str]:
     block = stage.data.block_rows
     if block is not None and block >= 1 and parts >= 1 and rows % parts == 0 and (rows // parts) % block:
         yield f"{name}.data.block_rows: a microbatch of {rows // parts} rows is not whole blocks of {block} rows."
-
-
-def optimizer_problems(stage: Stage) -> Iterator[str]:
-    """Ranges of the optimiser's numbers."""
-    o, name = stage.optimizer, f"{stage.name}.optimizer"
-    if o.learning_rate <= 0:
-        yield f"{name}.learning_rate: {o.learning_rate:g} must be above 0."
-    if not 0 <= o.final_learning_rate <= max(o.learning_rate, 0):
-        top = f"learning_rate {o.learning_rate:g}"
-        yield f"{name}.final_learning_rate: {o.final_learning_rate:g} must lie in 0 .. {top}."
-    for field in ("adam_beta1", "adam_beta2"):
-        if not 0 <= getattr(o, field) < 1:
-            yield f"{name}.{field}: {getattr(o, field):g} must lie in [0, 1)."
-    if not 0 < o.decay_ratio <= 1:
-        yield f"{name}.decay_ratio: {o.decay_ratio:g} must lie in (0, 1]; it is the decaying share of the steps."
-    if o.adam_epsilon <= 0:
-        yield f"{name}.adam_epsilon: {o.adam_epsilon:g} must be above 0."
-    if o.max_grad_norm <= 0:
-        yield f"{name}.max_grad_norm: {o.max_grad_norm:g} must be above 0; inf does not clip."
-    if o.weight_decay < 0:
-        yield f"{name}.weight_decay: {o.weight_decay:g} must not be negative."
-    if not 0 <= o.warmup_ratio < 1:
-        yield f"{name}.warmup_ratio: {o.warmup_ratio:g} must lie in [0, 1); it is a share of the steps."
-    elif o.warmup_ratio and o.warmup_steps:
-        both = f"{o.warmup_ratio:g} and warmup_steps {o.warmup_steps}"
-        yield f"{name}.warmup_ratio: {both} exclude each other; set one to 0."
-    if o.warmup_steps < 0:
-        yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
-    elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:
-        yield f"{name}.warmup_steps: {o.warmup_steps} exceeds the stage's max_steps {stage.max_steps}."
 
 
 def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:

@@ -19,12 +19,20 @@ from jaxpo.train.state import State
 Tree = Any
 
 
-def build_state(params: Tree, optimizer: optax.GradientTransformation, objective: Objective, rng: jax.Array) -> State:
-    """A state at step 0 around `params`."""
+def build_state(
+    params: Tree,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    rng: jax.Array,
+    *,
+    average: bool = False,
+) -> State:
+    """A state at step 0 around `params`; with `average`, a moving average that starts at them."""
     zero = jnp.zeros((), jnp.int32)
+    ema = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params) if average else None
     # A copy of what the carry takes from the parameters: the training step donates both.
     carry = jax.tree.map(jnp.copy, objective.start(objective.init_carry(), params))
-    return State(zero, zero, params, optimizer.init(params), None, carry, rng)
+    return State(zero, zero, params, optimizer.init(params), ema, carry, rng)
 
 
 def abstract_state(
@@ -33,29 +41,42 @@ def abstract_state(
     objective: Objective,
     mesh: Mesh,
     rules: Mapping[str, str | tuple[str, ...] | None] | None = None,
+    *,
+    average: bool = False,
 ) -> State:
     """The state's shapes, dtypes and shardings, from the parameter tables alone.
 
-    Optimiser moments, and parameters that the carry holds, live where their parameters live; everything else is
-    replicated.
+    Optimiser moments, the moving average, and parameters that the carry holds live where their parameters live;
+    everything else is replicated, also row and column means of a factored moment: they are sums of axes, not products.
     """
     shardings = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
     params = {name: abstract_params(table, jnp.float32, shardings[name]) for name, table in tables.items()}
-    shapes = jax.eval_shape(lambda p: build_state(p, optimizer, objective, jax.random.key(0)), params)
+    shapes = jax.eval_shape(lambda p: build_state(p, optimizer, objective, jax.random.key(0), average=average), params)
     everywhere = replicated(mesh)
 
     def at(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
+    def moment(shape: Any, param: jax.ShapeDtypeStruct) -> Any:
+        if isinstance(shape, optax.MaskedNode):
+            return shape
+        return at(shape, param.sharding if shape.shape == param.shape else everywhere)
+
     opt_state = optax.tree.map_params(
-        optimizer, at, shapes.opt_state, shardings, transform_non_params=lambda x: at(x, everywhere)
+        optimizer,
+        moment,
+        shapes.opt_state,
+        params,
+        transform_non_params=lambda x: at(x, everywhere),
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
     )
     own = jax.tree.map(lambda _: everywhere, jax.eval_shape(objective.init_carry))
     carry = jax.tree.map(at, shapes.carry, objective.start(own, shardings))
     rest = jax.tree.map(
-        lambda x: at(x, everywhere), dataclasses.replace(shapes, params=None, opt_state=None, carry=None)
+        lambda x: at(x, everywhere), dataclasses.replace(shapes, params=None, opt_state=None, carry=None, ema=None)
     )
-    return dataclasses.replace(rest, params=params, opt_state=opt_state, carry=carry)
+    ema = jax.tree.map(at, shapes.ema, shardings) if average else None
+    return dataclasses.replace(rest, params=params, opt_state=opt_state, carry=carry, ema=ema)
 
 
 def init_state(
@@ -69,6 +90,7 @@ def init_state(
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
 
     def build(params: Tree) -> State:
-        return build_state(params, optimizer, objective, jax.random.key(seed))
+        average = abstract.ema is not None
+        return build_state(params, optimizer, objective, jax.random.key(seed), average=average)
 
     return jax.jit(build, out_shardings=shardings)(placed)

@@ -1,21 +1,26 @@
-"""AdamW and its schedules, with the decay mask taken from the parameter table."""
+"""Schedules, and the optimiser that a configuration chooses by its type."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
-from jaxpo.config import Optimizer
+from jaxpo.config import Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.errors import ConfigError
-from jaxpo.models.spec import Table, map_table
+from jaxpo.models.spec import Table
+from jaxpo.train.optimizers import adafactor, adamw, muon
 
-Tree = Any
+BUILDERS: dict[type[OptimizerBase], Callable[[Any, dict[str, Table], optax.Schedule], optax.GradientTransformation]] = {
+    Optimizer: adamw.build,
+    Muon: muon.build,
+    Adafactor: adafactor.build,
+}
 
 
-def make_schedule(config: Optimizer, total_steps: int) -> optax.Schedule:
+def make_schedule(config: OptimizerBase, total_steps: int) -> optax.Schedule:
     """Learning rate of optimiser step i (0-based), for a run of `total_steps`.
 
     Linear warm-up from 0 reaches the peak after `warmup_steps` (or `warmup_ratio` of all steps); then "constant" stays,
@@ -49,23 +54,12 @@ def make_schedule(config: Optimizer, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: Optimizer, tables: dict[str, Table], schedule: optax.Schedule
+    config: OptimizerBase, tables: dict[str, Table], schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with decoupled decay on the parameters whose table says so.
+    """Clipping by global norm, then the optimiser of this configuration's type.
 
     Args:
-      tables: one parameter table per group of `State.params`.
+      tables: one parameter table per group of `State.params`; their labels say what decays and what Muon moves.
     """
-    decay = {name: map_table(lambda p: p.decay, table) for name, table in tables.items()}
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            schedule,
-            b1=config.adam_beta1,
-            b2=config.adam_beta2,
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-            mask=decay,
-            mu_dtype=jnp.float32,
-        ),
-    )
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    return optax.chain(clip, BUILDERS[type(config)](config, tables, schedule))

@@ -19,7 +19,7 @@ class State:
         tokens, so that int32 lasts.
       params: {"model" or "adapter": ..., "value": ..., ...}: what is trained, one nested dict per parameter table.
       opt_state: optax state.
-      ema: moving average of the parameters, or None.
+      ema: exponential moving average of `params`, float32, or None.
       carry: state of the method (BCO's shift, LCPO's reliabilities, a moving reference).
       rng: key from which each step derives its own.
     """

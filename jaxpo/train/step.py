@@ -33,11 +33,13 @@ def make_step(
     schedule: optax.Schedule,
     *,
     microbatches: int = 1,
+    ema_decay: float | None = None,
 ) -> Step:
     """Build `step(state, frozen, batch) -> (state, metrics)`, pure and ready for `jax.jit(..., donate_argnums=0)`.
 
     The update is gated on a finite loss and gradient norm: otherwise parameters, optimiser state and carry stay as they
-    were and the metric `skipped` is 1. `grad_norm` is the norm of the accumulated gradient before clipping.
+    were and the metric `skipped` is 1. `grad_norm` is the norm of the accumulated gradient before clipping. A state
+    with a moving average moves it once per update, as `ema_decay` says.
     """
     gradients = coupled_gradients if objective.coupled else added_gradients
 
@@ -51,10 +53,11 @@ def make_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         carry = objective.follow(objective.after(state.carry, out.stats), params, state.step + 1)
-        params, opt_state, carry = jax.tree.map(
+        ema = None if ema_decay is None else moved_average(state.ema, params, ema_decay)
+        params, opt_state, carry, ema = jax.tree.map(
             lambda new, old: jnp.where(ok, new, old),
-            (params, opt_state, carry),
-            (state.params, state.opt_state, state.carry),
+            (params, opt_state, carry, ema),
+            (state.params, state.opt_state, state.carry, state.ema),
         )
         one = jnp.ones((), jnp.float32)
         metrics = out.metrics | {
@@ -70,10 +73,22 @@ def make_step(
             params=params,
             opt_state=opt_state,
             carry=carry,
+            ema=ema,
         )
         return state, metrics
 
     return step
+
+
+def moved_average(average: Tree, params: Tree, decay: float) -> Tree:
+    """Exponential moving average of parameters after one more step, in float32.
+
+        avg_t = decay avg_{t-1} + (1 - decay) params_t,   avg_0 = params_0
+
+    Reference:
+      Polyak and Juditsky 1992, with the exponential weights usual in deep learning (e.g. arXiv 1703.01780, eq. in 3).
+    """
+    return jax.tree.map(lambda a, p: a + (1.0 - decay) * (p.astype(jnp.float32) - a), average, params)
 
 
 def added_gradients(

@@ -1,4 +1,4 @@
-"""`config.json` and `generation_config.json` of a dense LFM2, as transformers reads and writes them."""
+"""`config.json` and `generation_config.json` of a dense LFM2 (LFM3: `config_lfm3`), as transformers has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.convert.config_lfm3 import lfm3_from_json, lfm3_to_json
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 
@@ -33,6 +34,8 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     The feed-forward width is written as it is used, with the automatic adjustment switched off, so that no reader
     rounds it to another number.
     """
+    if config.model_type == "lfm3":
+        return lfm3_to_json(config, dtype)
     attention = [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"]
     document: dict[str, Any] = {
         "architectures": ["Lfm2ForCausalLM"],
@@ -104,9 +107,15 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
     Raises:
       CheckpointError: another model, a feature that dense LFM2 has not, or inconsistent numbers; names the file.
     """
+    if document.get("model_type") == "lfm3":
+        try:
+            return lfm3_from_json(document, source)
+        except ConfigError as error:
+            raise CheckpointError(f"{source}: {error}") from error
     if document.get("model_type") != "lfm2":
         raise CheckpointError(
-            f"{source}: model_type is {document.get('model_type')!r}; this importer reads dense LFM2 ('lfm2')."
+            f"{source}: model_type is {document.get('model_type')!r}; this importer reads dense LFM2 ('lfm2') and "
+            "LFM3 ('lfm3')."
         )
     problems = [f"{key} is {document[key]!r}, {why}" for key, good, why in _FIXED if document.get(key, good) != good]
     rope, scaling = _rope(document)
@@ -115,6 +124,7 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
     if problems:
         raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
     value = {key: _get(document, key, default) for key, default in _DEFAULTS.items()}
+    ids: dict[str, Any] = {key: _one_id(_get(document, key, default)) for key, default in _DEFAULT_IDS.items()}
     heads = value["num_attention_heads"]
     try:
         return LFM2Config(
@@ -130,7 +140,7 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
             norm_eps=value["norm_eps"],
             initializer_range=value["initializer_range"],
             max_position_embeddings=value["max_position_embeddings"],
-            **{key: _one_id(_get(document, key, default)) for key, default in _DEFAULT_IDS.items()},
+            **ids,
         )
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from error

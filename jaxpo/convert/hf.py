@@ -161,7 +161,7 @@ def _loader(param: Param, value: Any) -> Any:
 
 def _check(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
     expected = {param.hf: disk_shape(param) for _, param in leaves(table) if param.hf is not None}
-    found = set(stored) - _tied_head(stored)
+    found = set(stored) - (_tied_head(stored) - expected.keys())
     problems = []
     if missing := sorted(expected.keys() - found):
         problems.append(f"missing: {', '.join(missing)}")

@@ -60,18 +60,29 @@ def attention(
 
 
 def cached_attention(
-    q: Float[Array, "B s H h"], k: Float[Array, "B T G h"], v: Float[Array, "B T G h"], positions: Int[Array, "B s"]
+    q: Float[Array, "B s H h"],
+    k: Float[Array, "B T G h"],
+    v: Float[Array, "B T G h"],
+    positions: Int[Array, "B s"],
+    *,
+    slots: Int[Array, "B T"] | None = None,
+    window: int | None = None,
 ) -> Float[Array, "B s H h"]:
-    """Attention of new queries over a cache whose slot t holds position t: query at p sees slots `0..p`.
+    """Attention of new queries over a cache: the query at p sees the slots that hold positions `0..p`.
 
     Args:
       q: `[B, s, H, h]`.
       k, v: cache `[B, T, G, h]`, in which the new keys are already written; later slots may hold anything finite.
       positions: `[B, s]`, the position of each query in its own row.
+      slots: `[B, T]`, the position that each slot holds, negative for none; None: slot t holds position t.
+      window: sliding window, in positions: the query at p sees `p - window + 1 .. p`.
     """
     batch, steps, heads, width = q.shape
     groups = k.shape[2]
     grouped = q.reshape(batch, steps, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
-    seen = jnp.arange(k.shape[1]) <= positions[..., None]
+    held = jnp.arange(k.shape[1]) if slots is None else slots[:, None, :]
+    seen = (held >= 0) & (held <= positions[..., None])
+    if window is not None:
+        seen &= held > positions[..., None] - window
     out = attend(grouped, k.transpose(0, 2, 1, 3).astype(q.dtype), v.transpose(0, 2, 1, 3).astype(q.dtype), seen)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, steps, heads, width)

@@ -15,10 +15,16 @@ class Rope(NamedTuple):
     sin: Float[Array, "R S half"]
 
 
-def rope_table(positions: Int[Array, "R S"], head_dim: int, theta: float) -> Rope:
-    """Angles `positions * theta^(-2i / h)`, i = 0..h/2-1, in float32 whatever the compute type."""
+def rope_table(positions: Int[Array, "R S"], head_dim: int, theta: float, pairs: int | None = None) -> Rope:
+    """Angles `positions * theta^(-2i / h)`, i = 0..h/2-1, in float32 whatever the compute type.
+
+    With `pairs`, only the first (fastest) of them turn: the angles of the others are zero.
+    """
     exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    angle = positions.astype(jnp.float32)[..., None] * (1.0 / theta**exponent)
+    frequency = 1.0 / theta**exponent
+    if pairs is not None:
+        frequency = jnp.where(jnp.arange(head_dim // 2) < pairs, frequency, 0.0)
+    angle = positions.astype(jnp.float32)[..., None] * frequency
     return Rope(jnp.cos(angle), jnp.sin(angle))
 
 

@@ -1,4 +1,4 @@
-"""One random tiny LFM2 in transformers and in jaxpo, with every leaf randomised."""
+"""One random tiny LFM2 or LFM3 in transformers and in jaxpo, with every leaf randomised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from transformers import Lfm2Config, Lfm2ForCausalLM
+from transformers import Lfm2Config, Lfm2ForCausalLM, Lfm3Config, Lfm3ForCausalLM
 
 from jaxpo.convert.hf import disk_shape, import_hf
 from jaxpo.models.lfm2.config import LFM2Config
@@ -49,6 +49,50 @@ SHAPES: dict[str, dict[str, Any]] = {
         "full_attn_idxs": [1],
         "num_hidden_layers": 2,
     },
+    # LFM3 as released (pattern, kernel 7, gate, sandwich norms, half of the head turned) with wide heads.
+    "lfm3": {
+        "model_type": "lfm3",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "sliding_window": 5,
+        "layer_types": ["conv", "conv", "full_attention", "conv", "sliding_attention"],
+    },
+    # Every switch the other way: an output matrix of its own, 2 of 5 pairs turned, a window beyond the kernel.
+    "lfm3_untied": {
+        "model_type": "lfm3",
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 10,
+        "sliding_window": 9,
+        "conv_L_cache": 4,
+        "use_sandwich_norm": False,
+        "tie_word_embeddings": False,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e3, "partial_rotary_factor": 0.45},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e2},
+        },
+        "layer_types": ["sliding_attention", "full_attention", "conv", "sliding_attention"],
+    },
+    "lfm3_ungated": {
+        "model_type": "lfm3",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 1,
+        "use_attention_gate": False,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "layer_types": ["conv", "full_attention", "sliding_attention"],
+    },
 }
 
 
@@ -61,7 +105,9 @@ class Pair:
     config: LFM2Config
 
     def torch_gradients(self) -> dict[str, np.ndarray]:
-        return {name: p.grad.numpy() for name, p in self.torch_model.named_parameters()}
+        """Under the names of the file: transformers renames LFM3's gate when it loads."""
+        found = self.torch_model.named_parameters()
+        return {name.replace(".g_proj.", ".gate_proj."): p.grad.numpy() for name, p in found}
 
     def gradients_as_stored(self, tree: Any) -> dict[str, np.ndarray]:
         """Our gradient tree under the names and in the layouts of the file."""
@@ -76,13 +122,16 @@ def make_pair(name: str, folder: Path) -> Pair:
     """Build in transformers, randomise everything, save with transformers, read with our importer."""
     shape = {"num_hidden_layers": len(SHAPES[name].get("layer_types", [])), **SHAPES[name]}
     torch.manual_seed(0)
-    model = Lfm2ForCausalLM(Lfm2Config(vocab_size=61, eos_token_id=7, attn_implementation="eager", **shape)).eval()
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 7}
+    lfm3 = shape.pop("model_type", "lfm2") == "lfm3"
+    config_of, model_of = (Lfm3Config, Lfm3ForCausalLM) if lfm3 else (Lfm2Config, Lfm2ForCausalLM)
+    model = model_of(config_of(vocab_size=61, attn_implementation="eager", **ids, **shape)).eval()
     with torch.no_grad():
         for key, p in model.named_parameters():
             if key.endswith("norm.weight"):
                 p.copy_(1 + 0.3 * torch.randn_like(p))
             else:
-                std = 0.6 if p.ndim == 3 else 0.5 if "embed" in key else p.shape[-1] ** -0.5
+                std = 0.6 if p.ndim == 3 else 0.5 if "embed" in key or "head" in key else p.shape[-1] ** -0.5
                 p.copy_(std * torch.randn_like(p))
     model.save_pretrained(folder)
     params, config = import_hf(folder)

@@ -1,4 +1,4 @@
-"""LFM2's layers, for training and for generation: with a cache they continue, without one they start at the segment."""
+"""LFM2's and LFM3's layers, in training and generation: with a cache they continue, else they start at the segment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxpo.ops.attention import attention, cached_attention
 from jaxpo.ops.conv import short_conv, short_conv_step
 from jaxpo.ops.linear import linear
 from jaxpo.ops.norm import rms_norm
-from jaxpo.ops.rope import Rope, apply_rope
+from jaxpo.ops.rope import Rope, apply_rope, rope_table
 from jaxpo.sharding import constrain
 
 Tree = Any
@@ -34,15 +34,16 @@ class Packed:
 
     Attributes:
       segment_ids: `[R, S]`; 0 is padding.
-      rope: rotation angles of every position.
-      causal, max_segment, attention: see `jaxpo.ops.attention.attention`.
+      rope: rotation angles of every position; None where the layer has no attention.
+      causal, max_segment, attention, window: see `jaxpo.ops.attention.attention`.
     """
 
     segment_ids: Int[Array, "R S"]
-    rope: Rope
+    rope: Rope | None
     causal: bool = True
     max_segment: int | None = None
     attention: str | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Step:
     Attributes:
       positions: `[B, s]`, position of each column in its row's sequence.
       count: `[B]`, how many of the columns are real (the first ones).
-      rope: rotation angles of every position.
+      rope: rotation angles of every position; None where the layer has no attention.
+      window: sliding window in positions; None = everything cached.
     """
 
     positions: Int[Array, "B s"]
     count: Int[Array, "B"]
-    rope: Rope
+    rope: Rope | None
+    window: int | None = None
 
 
 def conv_mixer(
@@ -92,7 +95,12 @@ def attention_mixer(
     cache: Tree,
     see: See = unseen,
 ) -> tuple[Float[Array, "R S D"], Tree]:
-    """Grouped-query attention; queries and keys are normalised per head, then rotated."""
+    """Grouped-query attention; queries and keys are normalised per head, then rotated.
+
+    With a gate, head j's output is scaled by `sigmoid(x Wg)_j` before the output projection (Qiu et al. 2025, arXiv
+    2505.06708, head-specific).
+    """
+    assert where.rope is not None
 
     def heads(name: str, axis: str) -> Array:
         y = linear(x, params[name]["weight"])
@@ -114,12 +122,19 @@ def attention_mixer(
             where.segment_ids,
             causal=where.causal,
             max_segment=where.max_segment,
+            window=where.window,
             implementation=where.attention,
         )
-    else:
+    elif where.window is None:
         cache = {"k": _write(cache["k"], k, where), "v": _write(cache["v"], v, where)}
         o = cached_attention(q, cache["k"], cache["v"], where.positions)
+    else:
+        o, cache = _slide(q, k, v, cache, where)
     o = constrain(o, "batch", "sequence", "heads_act", None)
+    if "gate_proj" in params:
+        gate = jax.nn.sigmoid(linear(x, params["gate_proj"]["weight"]))
+        see("gate", gate)
+        o = o * gate[..., None]
     see("out", o)
     return linear(o.reshape(*x.shape[:2], -1), params["out_proj"]["weight"]), cache
 
@@ -132,6 +147,21 @@ def _write(store: Float[Array, "B T G h"], new: Float[Array, "B s G h"], where: 
     return store.at[row, slot].set(new.astype(store.dtype), mode="drop")
 
 
+def _slide(
+    q: Float[Array, "B s H h"], k: Float[Array, "B s G h"], v: Float[Array, "B s G h"], cache: Tree, where: Step
+) -> tuple[Float[Array, "B s H h"], Tree]:
+    """Attend over the remembered columns and the new ones, then remember as many of the last real ones as before."""
+    past = cache["recent_k"].shape[1]
+    slots = where.positions[:, :1] - past + jnp.arange(past + k.shape[1])
+    keep = where.count[:, None] + jnp.arange(past)
+    joined = {
+        name: jnp.concatenate([cache[name], new.astype(cache[name].dtype)], axis=1)
+        for name, new in (("recent_k", k), ("recent_v", v))
+    }
+    o = cached_attention(q, joined["recent_k"], joined["recent_v"], where.positions, slots=slots, window=where.window)
+    return o, {name: jnp.take_along_axis(x, keep[..., None, None], axis=1) for name, x in joined.items()}
+
+
 def conv_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
     """The last k-1 columns of `B * x`."""
     return {"columns": jnp.zeros((batch, config.conv_kernel - 1, config.hidden_size), dtype)}
@@ -141,6 +171,12 @@ def attention_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> 
     """Keys (normalised and rotated) and values of every position."""
     shape = (batch, length, config.num_key_value_heads, config.head_dim)
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+def sliding_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
+    """Keys and values of the positions before the next one that it can still see, oldest first."""
+    shape = (batch, min(config.sliding_window - 1, length), config.num_key_value_heads, config.head_dim)
+    return {"recent_k": jnp.zeros(shape, dtype), "recent_v": jnp.zeros(shape, dtype)}
 
 
 @dataclass(frozen=True)
@@ -155,7 +191,14 @@ class Mixer:
 MIXERS: dict[str, Mixer] = {
     "conv": Mixer("conv", conv_mixer, conv_cache),
     "full_attention": Mixer("self_attn", attention_mixer, attention_cache),
+    "sliding_attention": Mixer("self_attn", attention_mixer, sliding_cache),
 }
+
+
+def rotations(config: LFM2Config, positions: Int[Array, "R S"]) -> dict[str, Rope]:
+    """Rotation angles for each attention type that the model has."""
+    kinds = [kind for kind in ("full_attention", "sliding_attention") if kind in config.layer_types]
+    return {kind: rope_table(positions, config.head_dim, *config.rotation(kind)) for kind in kinds}
 
 
 def feed_forward(params: Tree, x: Float[Array, "R S D"], see: See = unseen) -> Float[Array, "R S D"]:
@@ -179,9 +222,10 @@ def layer(
 ) -> tuple[Float[Array, "R S D"], Tree, dict[str, Any]]:
     """`h = x + Mixer(operator_norm(x)); y = h + MLP(ffn_norm(h))`: returns y, the new cache, and what `tap` returned.
 
-    `tap` sees `{name}/mixer` and `{name}/feed_forward` (before they are added) and `{name}` (the layer's output), and
-    inside them `{name}/mixer/...` (b, c, x, out of a convolution; q, k, v, rotated_q, rotated_k, out of attention) and
-    `{name}/feed_forward/hidden`.
+    With sandwich norms (Ding et al. 2021, arXiv 2105.13290) `post_operator_norm` and `post_ffn_norm` are applied to
+    what is added. `tap` sees `{name}/mixer` and `{name}/feed_forward` (as they are added) and `{name}` (the layer's
+    output), and inside them `{name}/mixer/...` (b, c, x, out of a convolution; q, k, v, rotated_q, rotated_k, out and,
+    where there is one, gate of attention) and `{name}/feed_forward/hidden`.
     """
     mixer = MIXERS[kind]
     inner: dict[str, Any] = {}
@@ -191,9 +235,13 @@ def layer(
 
     normed = rms_norm(x, params["operator_norm"]["weight"], config.norm_eps)
     mixed, cache = mixer.apply(params[mixer.name], normed, where, config, cache, inside("mixer"))
+    if config.sandwich_norm:
+        mixed = rms_norm(mixed, params["post_operator_norm"]["weight"], config.norm_eps)
     h = constrain(x + mixed, "batch", "sequence", "embed_act")
     normed = rms_norm(h, params["ffn_norm"]["weight"], config.norm_eps)
     fed = feed_forward(params["feed_forward"], normed, inside("feed_forward"))
+    if config.sandwich_norm:
+        fed = rms_norm(fed, params["post_ffn_norm"]["weight"], config.norm_eps)
     y = constrain(h + fed, "batch", "sequence", "embed_act")
     tapped = {f"{name}/mixer": mixed, f"{name}/feed_forward": fed, name: y}
     return y, cache, inner | collect(tap, tapped)

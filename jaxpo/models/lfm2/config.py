@@ -1,4 +1,4 @@
-"""Hyper-parameters of a dense LFM2 model (LFM2 Technical Report, arXiv 2511.23404)."""
+"""Hyper-parameters of an LFM2 model (LFM2 Technical Report, arXiv 2511.23404), or of one with LFM3's blocks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from jaxpo.errors import ConfigError
 
-LAYER_TYPES = ("conv", "full_attention")
+LAYER_TYPES = ("conv", "full_attention", "sliding_attention")
 """Mixers that the backbone knows; `jaxpo.models.lfm2.blocks.MIXERS` holds their functions."""
+MODEL_TYPES = ("lfm2", "lfm3")
+"""Generations: the same backbone, other tensor names and another config file."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,19 @@ class LFM2Config:
     Attributes:
       intermediate_size: the feed-forward width that is used, F (released configs may hold another number: see
         `jaxpo.convert.config_json.feed_forward_width`).
-      head_dim: width of one attention head, h; rotary position embedding turns all of it.
+      head_dim: width of one attention head, h; need not be hidden_size / num_attention_heads.
       layer_types: one of `LAYER_TYPES` per layer.
       conv_kernel: taps of the short convolution, k (`conv_L_cache`).
+      rope_theta, partial_rotary_factor: base of the rotary embedding of full-attention layers, and the share of the
+        head's dimensions that it turns: the floor(factor * h / 2) fastest pairs, at the angles that they have when all
+        are turned.
+      sliding_window: positions that a query of a sliding-attention layer sees, its own included.
+      sliding_rope_theta: base of the rotary embedding of sliding-attention layers, which turns the whole head.
       initializer_range: standard deviation of the initial matrices and of the embedding.
+      model_type: "lfm2", or "lfm3", which may have the following and sliding or partial rotation as well.
+      sandwich_norm: also normalise what mixer and feed-forward add to the residual stream.
+      attention_gate: scale each head's output by a sigmoid of the layer's input.
+      tie_word_embeddings: the output matrix is the embedding.
 
     Raises:
       ConfigError: lists every inconsistent field.
@@ -38,6 +49,13 @@ class LFM2Config:
     rope_theta: float = 1e6
     norm_eps: float = 1e-5
     initializer_range: float = 0.02
+    model_type: str = "lfm2"
+    partial_rotary_factor: float = 1.0
+    sliding_window: int = 256
+    sliding_rope_theta: float = 1e4
+    sandwich_norm: bool = False
+    attention_gate: bool = False
+    tie_word_embeddings: bool = True
     max_position_embeddings: int = 128_000
     bos_token_id: int = 1
     eos_token_id: int = 7
@@ -45,7 +63,14 @@ class LFM2Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer_types", tuple(self.layer_types))
-        problems = [*_bad_sizes(self), *_bad_layers(self), *_bad_heads(self), *_bad_ids(self)]
+        problems = [
+            *_bad_sizes(self),
+            *_bad_layers(self),
+            *_bad_heads(self),
+            *_bad_rotation(self),
+            *_bad_generation(self),
+            *_bad_ids(self),
+        ]
         if problems:
             raise ConfigError(problems)
 
@@ -53,6 +78,16 @@ class LFM2Config:
     def num_hidden_layers(self) -> int:
         """Number of layers, L."""
         return len(self.layer_types)
+
+    def window(self, kind: str) -> int | None:
+        """Positions that a query of this layer type sees; None = the whole segment."""
+        return self.sliding_window if kind == "sliding_attention" else None
+
+    def rotation(self, kind: str) -> tuple[float, int]:
+        """Base of the rotary embedding of this attention type, and how many pairs of dimensions it turns."""
+        if kind == "sliding_attention":
+            return self.sliding_rope_theta, self.head_dim // 2
+        return self.rope_theta, int(self.partial_rotary_factor * self.head_dim // 2)
 
 
 def _bad_sizes(config: LFM2Config) -> list[str]:
@@ -64,6 +99,7 @@ def _bad_sizes(config: LFM2Config) -> list[str]:
         "num_key_value_heads",
         "head_dim",
         "conv_kernel",
+        "sliding_window",
         "max_position_embeddings",
     )
     problems = [
@@ -71,7 +107,7 @@ def _bad_sizes(config: LFM2Config) -> list[str]:
         for name in sizes
         if not isinstance(getattr(config, name), int) or getattr(config, name) < 1
     ]
-    for name in ("rope_theta", "norm_eps", "initializer_range"):
+    for name in ("rope_theta", "sliding_rope_theta", "norm_eps", "initializer_range"):
         if not getattr(config, name) > 0:
             problems.append(f"model.{name} is {getattr(config, name)!r}; it must be positive")
     return problems
@@ -100,6 +136,39 @@ def _bad_heads(config: LFM2Config) -> list[str]:
     if isinstance(width, int) and width % 2:
         problems.append(f"model.head_dim is {width}; rotary position embedding pairs dimensions, so it must be even")
     return problems
+
+
+def _bad_rotation(config: LFM2Config) -> list[str]:
+    share, width = config.partial_rotary_factor, config.head_dim
+    if not 0 < share <= 1:
+        return [f"model.partial_rotary_factor is {share!r}; it is the share of a head that is turned, in (0, 1]"]
+    if isinstance(width, int) and width > 0 and width % 2 == 0 and share * width < 2:
+        return [
+            f"model.partial_rotary_factor is {share!r}, which turns no pair of the {width} dimensions of a head; "
+            f"give at least {2 / width:g}"
+        ]
+    return []
+
+
+def _bad_generation(config: LFM2Config) -> list[str]:
+    if config.model_type not in MODEL_TYPES:
+        near = difflib.get_close_matches(str(config.model_type), MODEL_TYPES, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return [f"model.model_type is {config.model_type!r}; known: {', '.join(MODEL_TYPES)}{hint}"]
+    only_lfm3 = {
+        "model.layer_types has 'sliding_attention'": "sliding_attention" in config.layer_types,
+        f"model.partial_rotary_factor is {config.partial_rotary_factor}": config.partial_rotary_factor != 1,
+        "model.sandwich_norm is on": config.sandwich_norm,
+        "model.attention_gate is on": config.attention_gate,
+        "model.tie_word_embeddings is off": not config.tie_word_embeddings,
+    }
+    if config.model_type == "lfm3":
+        return []
+    return [
+        f"{what}, which {config.model_type!r} has not; set model.model_type to 'lfm3'"
+        for what, is_so in only_lfm3.items()
+        if is_so
+    ]
 
 
 def _bad_ids(config: LFM2Config) -> list[str]:

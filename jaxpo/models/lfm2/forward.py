@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -9,10 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer
+from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer, rotations
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.ops.norm import rms_norm
-from jaxpo.ops.rope import rope_table
 from jaxpo.sharding import constrain
 
 Tree = Any
@@ -60,17 +60,17 @@ def backbone(
     Returns:
       Hidden states after `embedding_norm`, `[R, S, D]`, and `{"taps": {name: value}}`.
     """
-    rope = rope_table(positions, config.head_dim, config.rope_theta)
+    ropes = rotations(config, positions)
     taps: dict[str, Any] = {}
     for i, kind in enumerate(config.layer_types):
 
         def run(p: Tree, x: Array, segment_ids: Array, rope: Any, i: int = i, kind: str = kind) -> tuple[Array, Any]:
-            where = Packed(segment_ids, rope, causal, max_segment, attention)
+            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind))
             y, _, seen = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
             return y, seen
 
         step = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat])
-        x, seen = step(params["layers"][str(i)], x, segment_ids, rope)
+        x, seen = step(params["layers"][str(i)], x, segment_ids, ropes.get(kind))
         taps |= seen
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
     return hidden, {"taps": taps | collect(tap, {"embedding_norm": hidden})}
@@ -92,8 +92,8 @@ def forward(
 
 
 def unembedding(params: Tree) -> Float[Array, "V D"]:
-    """The output matrix W `[V, D]` (tied to the embedding): `logits = hidden @ W^T`."""
-    return params["embed_tokens"]["weight"]
+    """The output matrix W `[V, D]` (the embedding, unless there is one of its own): `logits = hidden @ W^T`."""
+    return params["lm_head" if "lm_head" in params else "embed_tokens"]["weight"]
 
 
 @struct.dataclass
@@ -101,7 +101,8 @@ class Cache:
     """State of generation, one sequence per row.
 
     Attributes:
-      layers: per layer `{"k", "v"}` `[B, T, G, h]` or `{"columns"}` `[B, k-1, D]`.
+      layers: per layer `{"k", "v"}` `[B, T, G, h]`, `{"recent_k", "recent_v"}` `[B, window-1, G, h]` or
+        `{"columns"}` `[B, k-1, D]`.
       length: `[B]` tokens seen so far by each row.
     """
 
@@ -142,12 +143,13 @@ def step(
     """
     count = jnp.full(tokens.shape[:1], tokens.shape[1]) if valid is None else jnp.sum(valid, axis=1)
     positions = cache.length[:, None] + jnp.arange(tokens.shape[1])
-    where = Step(positions, count.astype(jnp.int32), rope_table(positions, config.head_dim, config.rope_theta))
+    where, ropes = Step(positions, count.astype(jnp.int32), None), rotations(config, positions)
     x = embed(params, tokens, config=config, dtype=dtype)
     layers = {}
     for i, kind in enumerate(config.layer_types):
         name = str(i)
-        x, layers[name], _ = layer(params["layers"][name], x, where, config=config, kind=kind, cache=cache.layers[name])
+        here = dataclasses.replace(where, rope=ropes.get(kind), window=config.window(kind))
+        x, layers[name], _ = layer(params["layers"][name], x, here, config=config, kind=kind, cache=cache.layers[name])
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
     length = cache.length + where.count
     hidden = jnp.where(_outgrown(layers, length)[:, None, None], jnp.nan, hidden)

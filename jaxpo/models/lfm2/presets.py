@@ -1,4 +1,4 @@
-"""The released dense sizes, and one that trains on a laptop."""
+"""The released dense sizes and LFM3's, and one of each generation that trains on a laptop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from jaxpo.models.lfm2.config import LFM2Config
 
 def _pattern(layers: int, attention: tuple[int, ...]) -> tuple[str, ...]:
     return tuple("full_attention" if i in attention else "conv" for i in range(layers))
+
+
+def _lfm3_pattern(layers: int) -> tuple[str, ...]:
+    """Every fourth layer sees everything (from 2 on), every fourth its window (from 4 on)."""
+    special = {2: "full_attention", 0: "sliding_attention"}
+    return tuple(special.get(i % 4, "conv") if i else "conv" for i in range(layers))
 
 
 _SIXTEEN = _pattern(16, (2, 5, 8, 10, 12, 14))
@@ -52,6 +58,41 @@ PRESETS: dict[str, LFM2Config] = {
         intermediate_size=10752,
         num_attention_heads=32,
         layer_types=_THIRTY,
+    ),
+    "nano_lfm3": LFM2Config(
+        model_type="lfm3",
+        vocab_size=4096,
+        hidden_size=192,
+        intermediate_size=512,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        layer_types=_lfm3_pattern(6),
+        conv_kernel=7,
+        partial_rotary_factor=0.5,
+        sliding_window=32,
+        sandwich_norm=True,
+        attention_gate=True,
+        initializer_range=0.04,
+        max_position_embeddings=4096,
+    ),
+    "lfm3_1_7b": LFM2Config(
+        model_type="lfm3",
+        vocab_size=128_000,
+        hidden_size=2048,
+        intermediate_size=7680,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        head_dim=128,
+        layer_types=_lfm3_pattern(24),
+        conv_kernel=7,
+        partial_rotary_factor=0.5,
+        sliding_window=256,
+        sandwich_norm=True,
+        attention_gate=True,
+        pad_token_id=124_893,
+        bos_token_id=124_894,
+        eos_token_id=124_900,
     ),
 }
 

@@ -44,7 +44,7 @@ def inspect_files(argv: Sequence[str]) -> int:
 
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
     needs = {name: method.NEEDS for name, method in METHODS.items()}
-    of_sft = {name for name, method in METHODS.items() if method.INFO.family == "sft"}
+    of_sft = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
     for file in args.files:
         report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs, of_sft=of_sft)
         show(report)

@@ -10,8 +10,9 @@ HEAD = """\
 
 Written by `jaxpo losses --markdown`. Every method is a pure function (`from jaxpo.losses import ...`) and a dataclass
 of hyper-parameters for `jaxpo run configs/preference.py --stage.loss NAME --stage.loss.FIELD VALUE` (family sft:
-`configs/sft.py`). The columns that a file needs are shown in [data.md](data.md); `jaxpo data inspect FILE` says which
-methods it can train, and `jaxpo data construct METHOD` makes the data sets that a method builds itself.
+`configs/sft.py`; family distillation: [distillation.md](distillation.md)). The columns that a file needs are shown in
+[data.md](data.md); `jaxpo data inspect FILE` says which methods it can train, and `jaxpo data construct METHOD` makes
+the data sets that a method builds itself.
 
 Two more methods change what surrounds a loss and combine with most of these. **WPO** (arXiv 2406.11827,
 `--stage.use-weighting True`) weighs each pair by how likely the policy is to write it. **TR-DPO** (arXiv 2404.09656,
@@ -23,6 +24,10 @@ REFERENCES = {
     "logps": "reference log-probs (precomputed, or in every step)",
     "vocab": "the reference model in every step",
 }
+TEACHERS = {
+    "top_k": "the teacher's top K, recorded or in every step",
+    "vocab": "the teacher in every step",
+}
 TITLES = {
     "pairs": "Pairs",
     "pairs, coupled": "Pairs, coupled over the batch",
@@ -30,6 +35,7 @@ TITLES = {
     "unpaired": "Single responses with a label",
     "sft": "Demonstrations",
     "reward model": "Reward models",
+    "distillation": "Distillation",
 }
 
 
@@ -38,7 +44,7 @@ def needs_in_words(needs: dict[str, Any]) -> str:
     asked = [", ".join(needs["roles"])]
     named = (("optional_roles", "if there: "), ("columns", "columns "), ("labels", "labels of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
-    asked += [REFERENCES[needs["reference"]]]
+    asked += [TEACHERS.get(needs["teacher"], REFERENCES[needs["reference"]])]
     asked += [f"trains {', '.join(needs['extra'])} beside the model"] if needs["extra"] else []
     return "; ".join(asked)
 

@@ -93,7 +93,7 @@ def inspect(
       tokenizer: to count tokens instead of characters.
       samples: rows to render.
       methods: name -> what it needs; the report says which of them the file can train.
-      of_sft: names of those that run in a stage of fine-tuning, which reads texts and completions only.
+      of_sft: names of those that run in a stage of fine-tuning or distillation, which reads texts and completions only.
 
     Raises:
       DataError: the first row that cannot be used.

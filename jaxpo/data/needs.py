@@ -18,6 +18,7 @@ class Needs:
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
       labels: per-token labels of the supervised tokens, int32, 0 = none: "phrase", "step", "item", "keyword".
       optional_roles: segment roles that an example may lack.
+      teacher: "none"; "top_k" (its K likeliest tokens, recorded or online); "vocab" (the teacher's network itself).
     """
 
     roles: tuple[str, ...] = ()
@@ -26,3 +27,4 @@ class Needs:
     extra: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
+    teacher: Literal["none", "top_k", "vocab"] = "none"

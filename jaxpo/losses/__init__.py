@@ -7,7 +7,9 @@ from jaxpo.losses.bco import bco, bco_shift, bco_stats, init_bco_state, update_b
 from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.cpo import cpo
+from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
 from jaxpo.losses.discopop import discopop
+from jaxpo.losses.distillation import bucket_topk_kl, forward_kl, generalized_jsd, reverse_kl, truncated_topk_kl
 from jaxpo.losses.dove import dove
 from jaxpo.losses.dpo import dpo
 from jaxpo.losses.dpo3d import dpo3d, log_probability_gradients, unseen_mass
@@ -89,6 +91,7 @@ from jaxpo.losses.tr_dpo import tr_dpo_reference
 from jaxpo.losses.wpo import wpo_weight
 
 __all__ = [
+    "TopKRecord",
     "alphapo",
     "aot",
     "aot_unpaired",
@@ -102,7 +105,9 @@ __all__ = [
     "bco_shift",
     "bco_stats",
     "bradley_terry",
+    "bucket_topk_kl",
     "cpo",
+    "decoupled_topk_kd",
     "degree_logits",
     "degree_loss",
     "difficulty",
@@ -118,6 +123,8 @@ __all__ = [
     "f_conjugate",
     "f_conjugate_slope",
     "fdpo",
+    "forward_kl",
+    "generalized_jsd",
     "hinge",
     "hinge_per_token",
     "idealised_log_ratio",
@@ -175,6 +182,7 @@ __all__ = [
     "rationales",
     "rdpo_length",
     "rdpo_robust",
+    "reverse_kl",
     "rpo",
     "rrpo",
     "rso",
@@ -192,10 +200,12 @@ __all__ = [
     "target_positions",
     "tdpo1",
     "tdpo2",
+    "topk_record",
     "tpo_tree",
     "tpo_triple",
     "tr_dpo_reference",
     "tree_scores",
+    "truncated_topk_kl",
     "unbiased_under_flips",
     "unseen_mass",
     "update_bco_shift",

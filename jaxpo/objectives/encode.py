@@ -59,17 +59,18 @@ def to_targets(x: Float[Array, "R S"], batch: Batch) -> Float[Array, "R S"]:
     return jnp.where(has_predecessor(batch), shifted, 0.0)
 
 
-def _stats(logits: Array, targets: Array) -> TokenStats:
+def token_stats(logits: Array, targets: Array) -> TokenStats:
+    """The term of `Scorer.token_stats`: of logits `[..., V]`, at the position of the logits."""
     frozen = jax.lax.stop_gradient(logits)
     return TokenStats(vocab.log_prob(logits, targets), vocab.entropy(frozen), vocab.is_argmax(frozen, targets))
 
 
 def _stats_and_collision(logits: Array, targets: Array) -> TokenStats:
-    return _stats(logits, targets)._replace(collision=vocab.log_collision(jax.lax.stop_gradient(logits)))
+    return token_stats(logits, targets)._replace(collision=vocab.log_collision(jax.lax.stop_gradient(logits)))
 
 
 def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[TokenStats, Array, Array]]:
-    stats = _stats_and_collision if collision else _stats
+    stats = _stats_and_collision if collision else token_stats
 
     def term(policy: Array, reference: Array, targets: Array) -> tuple[TokenStats, Array, Array]:
         kl = vocab.kl_divergence(reference, policy)
@@ -123,7 +124,7 @@ class Scorer:
     ) -> TokenStats:
         """Log-prob, entropy and argmax accuracy of every token; `hidden` when it has been computed already."""
         hidden = self.hidden(params, batch) if hidden is None else hidden
-        term = _stats_and_collision if collision else _stats
+        term = _stats_and_collision if collision else token_stats
         stats = map_vocab(term, ((unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), stats)
 

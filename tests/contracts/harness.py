@@ -57,6 +57,8 @@ def initial(objective: Objective, method: Method | None = None) -> tuple[State, 
     frozen = {}
     if objective.needs.reference != "none":
         frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
+    if objective.needs.teacher != "none":
+        frozen["teacher"] = init_params(tables(objective)["model"], jax.random.key(2))
     return build_state(params, DESCENT, objective, jax.random.key(3)), frozen
 
 

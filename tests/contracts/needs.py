@@ -13,6 +13,7 @@ from jaxpo.objectives.methods.base import FeatureMethod, Method
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
+    **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)
 
@@ -37,6 +38,8 @@ def shape_of_need(name: str) -> Hashable:
     """Methods with equal shapes of need get the same features."""
     method = configured(name)
     needs = method.NEEDS
+    if needs.teacher != "none":
+        return f"teacher {needs.teacher}"
     if not isinstance(method, FeatureMethod):
         return name
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (

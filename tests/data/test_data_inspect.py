@@ -116,15 +116,17 @@ def test_inspect_shows_further_segments(files):
     assert "[intra_chosen_minus] " in report.samples[0]
 
 
+FINE_TUNING = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
 # Methods that need more than a pair, and what a plain pair lacks first for them.
 BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
-    **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold", "implicit_reward": "completion"},
+    **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
+    **dict.fromkeys(FINE_TUNING, "completion"),
     **{"mapl": "inter_prompt", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired"}
-NONE, SFT = frozenset(), frozenset({"implicit_reward"})
+NONE, SFT = frozenset(), frozenset(FINE_TUNING)
 LISTS = {"exo_rw", "infonca", "lipo", "nca", "pro_ranking"}
 OF_THEIR_OWN = {
     **{"annotators": {"sppo_soft"}, "keywords": {"spo_degree"}, "mapl": {"mapl"}, "rationale": {"rationales"}},
@@ -141,10 +143,9 @@ OTHERS = {
 
 def test_which_methods_of_the_catalogue_an_example_file_trains(files):
     needs = {name: method.NEEDS for name, method in METHODS.items()}
-    of_sft = {name for name, method in METHODS.items() if method.INFO.family == "sft"}
 
     def why_not(path):
-        found = inspect(path, samples=0, methods=needs, of_sft=of_sft).methods
+        found = inspect(path, samples=0, methods=needs, of_sft=FINE_TUNING).methods
         return {name: why.removeprefix("no column ").strip("'") for name, why in found.items() if why}
 
     for name, own in OF_THEIR_OWN.items():

@@ -24,6 +24,7 @@ GOOD = np.array([True, False, False, True])
 TOKENS_W = np.arange(T) < np.array([1, 5, 3, 2])[:, None]
 TOKENS_L = np.arange(T) < np.array([1, 2, 3, 4])[:, None]
 PHRASES = np.tile(np.int32([1, 0, 2, 1, 0]), (N, 1))
+V, TOP = 7, np.tile(np.int32([4, 0, 2]), (N, 1))
 LISTED = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]], bool)
 
 
@@ -121,6 +122,11 @@ CASES = {
                          np.tile(np.float32([2, 1.5, 0]), (N, 1)), free=1),
     "tpo_tree": lists("tpo_tree", normal(N, K, 2), np.ones((N, K, 2), np.float32), np.abs(normal(N, K, 2)),
                       RNG.random((N, K)).astype(np.float32), free=1),
+    **{name: rows(name, normal(N, V), normal(N, V), free=2)
+       for name in ("forward_kl", "reverse_kl", "generalized_jsd")},
+    **{name: rows(name, normal(N, V), normal(N, K), 1 + np.abs(normal(N)), TOP, free=3)
+       for name in ("decoupled_topk_kd", "bucket_topk_kl")},
+    "truncated_topk_kl": rows("truncated_topk_kl", normal(N, V), normal(N, K), TOP, free=2),
 }  # fmt: skip
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.

@@ -49,6 +49,7 @@ sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dp
 sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales mapl
 lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
+decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 """.split()  # noqa: SIM905
 
 
@@ -103,7 +104,7 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(ConfigError, match=r"unknown loss 'simop'; did you mean simpo.*\?"):
         resolve("simop")
-    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: alphapo, .*tpo_triple\."):
+    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: alphapo, .*truncated_topk_kl\."):
         resolve("zzz")
 
 

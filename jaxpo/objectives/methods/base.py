@@ -46,7 +46,7 @@ class Info:
 
     name: str
     function: str
-    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft"]
+    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation"]
     paper: str
     arxiv: str
     certainty: str
@@ -61,11 +61,15 @@ class Options:
       cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
       diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
+      teacher_records: the teacher's records come with the batch, instead of its network being run.
+      teacher_scorer: how a teacher with its own architecture is run; None = as the student.
     """
 
     cached_reference: bool = False
     use_weighting: bool = False
     diagnostics: tuple[str, ...] = ()
+    teacher_records: bool = False
+    teacher_scorer: Scorer | None = None
 
 
 def number(
@@ -93,18 +97,20 @@ class Method(ABC):
         cached_reference: bool,
         use_weighting: bool = False,
         diagnostics: tuple[str, ...] = (),
+        teacher_records: bool = False,
+        teacher_scorer: Scorer | None = None,
     ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
           cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
-          use_weighting, diagnostics: see `Options`.
+          use_weighting, diagnostics, teacher_records, teacher_scorer: see `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
-        options = Options(cached_reference, use_weighting, tuple(diagnostics))
+        options = Options(cached_reference, use_weighting, tuple(diagnostics), teacher_records, teacher_scorer)
         problems = self.problems() + self.option_problems(options)
         if problems:
             raise ConfigError(problems)
@@ -117,6 +123,11 @@ class Method(ABC):
             found.append(
                 f"{name}: precompute_ref_log_probs cannot be used, because the loss compares the two models' "
                 "whole distributions and not one log-prob per token; set precompute_ref_log_probs to False."
+            )
+        if options.teacher_records and self.NEEDS.teacher == "vocab":
+            found.append(
+                f"{name}: precompute_teacher cannot be used, because the loss reads the teacher's whole distribution "
+                "and a record keeps its likeliest tokens; set precompute_teacher to False."
             )
         on_pairs = isinstance(self, PairMethod)
         if options.diagnostics and not on_pairs:

@@ -196,11 +196,13 @@ class SFT(Stage):
     Attributes:
       loss: None = negative log-likelihood per token; or a method of the sft family: `--stage.loss implicit_reward`.
       precompute_ref_log_probs: as for Preference, where the loss compares with the model that the stage starts from.
+      embedding_dropout: rate of dropout on the embedding's output, while training; the output matrix is not touched.
     """
 
     name: str = "sft"
     loss: Any = None
     precompute_ref_log_probs: bool = True
+    embedding_dropout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from jaxpo.data.batch import Batch
 from jaxpo.losses import vocab
@@ -46,6 +46,18 @@ def has_predecessor(batch: Batch) -> Bool[Array, "R S"]:
     """True at tokens that continue a segment: those that can be scored."""
     same = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
     return jnp.pad(same & (batch.segment_ids[:, 1:] > 0), ((0, 0), (1, 0)))
+
+
+def row_keys(rng: Array, batch: Batch) -> Key[Array, "R"]:
+    """A key per row from the step's: by its block's first example and the row's place in the block.
+
+    Blocks stay whole in microbatches and shards, so a row's key is the same in each of them.
+    """
+    ids = batch.example_id.reshape(batch.blocks, -1)
+    first = jnp.min(jnp.where(ids < 0, jnp.iinfo(jnp.int32).max, ids), axis=1)
+    blocks = jax.vmap(jax.random.fold_in, (None, 0))(rng, first)
+    of_block = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(blocks, jnp.arange(batch.block_rows))
+    return of_block.reshape(-1)
 
 
 def next_tokens(batch: Batch) -> Array:
@@ -88,6 +100,7 @@ class Scorer:
       dtype: compute dtype ("float32" or "bfloat16"); log-probs are float32 either way.
       remat, attention: passed to the backbone.
       head_chunk: positions per vocabulary-head chunk; None chooses.
+      embedding_dropout: rate on the embedding's output, wherever a call passes `rng`.
     """
 
     config: LFM2Config
@@ -95,12 +108,16 @@ class Scorer:
     remat: str = "none"
     attention: str | None = None
     head_chunk: int | None = None
+    embedding_dropout: float = 0.0
 
-    def hidden(self, params: Tree, batch: Batch) -> Float[Array, "R S D"]:
-        """Final hidden states (after the last norm)."""
-        return self._forward(params, batch, None)[0]
+    def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
+        """Final hidden states (after the last norm); `rng` is the step's key, None in evaluation and for references."""
+        return self._forward(params, batch, None, rng)[0]
 
-    def _forward(self, params: Tree, batch: Batch, tap: Tap | None) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+    def _forward(
+        self, params: Tree, batch: Batch, tap: Tap | None, rng: Array | None = None
+    ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+        keys = None if rng is None or not self.embedding_dropout else row_keys(rng, batch)
         return forward(
             params,
             batch.tokens,
@@ -112,6 +129,8 @@ class Scorer:
             max_segment=batch.max_segment,
             remat=self.remat,
             attention=self.attention,
+            embedding_dropout=self.embedding_dropout,
+            row_keys=keys,
         )
 
     def taps(self, params: Tree, batch: Batch, tap: Tap) -> dict[str, Array]:
@@ -120,10 +139,16 @@ class Scorer:
         return aux["taps"]
 
     def token_stats(
-        self, params: Tree, batch: Batch, hidden: Float[Array, "R S D"] | None = None, *, collision: bool = False
+        self,
+        params: Tree,
+        batch: Batch,
+        hidden: Float[Array, "R S D"] | None = None,
+        *,
+        collision: bool = False,
+        rng: Array | None = None,
     ) -> TokenStats:
         """Log-prob, entropy and argmax accuracy of every token; `hidden` when it has been computed already."""
-        hidden = self.hidden(params, batch) if hidden is None else hidden
+        hidden = self.hidden(params, batch, rng) if hidden is None else hidden
         term = _stats_and_collision if collision else token_stats
         stats = map_vocab(term, ((unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), stats)

@@ -29,7 +29,7 @@ def next_token(scorer: Scorer, *, roles: tuple[str, ...] = ()) -> Objective:
         return {"tokens": jnp.sum(batch.masks["completion"].astype(jnp.float32))}
 
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Tree:
-        return {"stats": scorer.token_stats(params["model"], batch), "mask": batch.masks["completion"]}
+        return {"stats": scorer.token_stats(params["model"], batch, rng=rng), "mask": batch.masks["completion"]}
 
     def loss(features: Tree, batch: Batch, carry: Tree, counts: Counts) -> Out:
         mask = features["mask"].astype(jnp.float32)

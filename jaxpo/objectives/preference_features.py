@@ -118,9 +118,9 @@ class Shape:
     metrics: Callable[[Any, Callable[[Side], Array]], dict[str, Any]]
 
 
-def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted) -> Scores:
-    """Run the policy and whatever reference the method needs; no gradient reaches the reference."""
-    hidden = scorer.hidden(params["model"], batch)
+def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
+    """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
+    hidden = scorer.hidden(params["model"], batch, rng)
     kept = hidden if want.hidden else ()
     if want.needs.reference == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(

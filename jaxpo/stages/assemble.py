@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def method_of(stage: Stage) -> Method:
 
 def make_objective(stage: Stage, scorer: Scorer) -> Objective:
     """What the stage minimises, of the parameters that it trains and with the reference that it keeps."""
+    if isinstance(stage, SFT):
+        scorer = dataclasses.replace(scorer, embedding_dropout=stage.embedding_dropout)
     objective = _plain_objective(stage, scorer)
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))

@@ -1,4 +1,4 @@
-"""The checks of what moves the parameters: schedule, optimiser, moving average."""
+"""The checks of what moves the parameters: schedule, optimiser, moving average, dropout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from jaxpo.config import Adafactor, Muon, Optimizer, Stage
+from jaxpo.config import SFT, Adafactor, Muon, Optimizer, Stage
 from jaxpo.stages.fields import flag
 
 
@@ -62,6 +62,12 @@ def _positive(config: Any, name: str, fields: tuple[str, ...]) -> Iterator[str]:
         value = getattr(config, field)
         if value is not None and not 0 < value < math.inf:
             yield f"{name}.{field}: {value:g} must be above 0."
+
+
+def dropout_problems(stage: SFT) -> Iterator[str]:
+    """A rate at which something is left."""
+    if not 0 <= stage.embedding_dropout < 1:
+        yield f"{stage.name}.embedding_dropout: {stage.embedding_dropout:g} must lie in [0, 1)."
 
 
 def average_problems(stage: Stage) -> Iterator[str]:

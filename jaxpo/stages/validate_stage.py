@@ -14,7 +14,7 @@ from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_lora import lora_problems, sync_problems
-from jaxpo.stages.validate_optimizer import average_problems, optimizer_problems
+from jaxpo.stages.validate_optimizer import average_problems, dropout_problems, optimizer_problems
 
 LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
 PREFERENCE_METRICS = (
@@ -31,6 +31,8 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from budget_problems(stage)
     yield from optimizer_problems(stage)
     yield from average_problems(stage)
+    if isinstance(stage, SFT):
+        yield from dropout_problems(stage)
     yield from evaluation_problems(stage)
     yield from init_problems(run, index, stage)
     yield from lora_problems(stage)

@@ -19,9 +19,11 @@ from jaxpo.config import Adafactor, LoRA, Muon, Optimizer, Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages.adapter import load_adapter
 from jaxpo.stages.model_io import has_model, load_model
-from jaxpo.stages.overrides import resolve_run
+from jaxpo.stages.overrides import load_run, resolve_run
 from jaxpo.stages.serialise import from_jsonable, to_jsonable
 from jaxpo.stages.validate import find_problems
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def with_sft(run: Run, **values: Any) -> Run:
@@ -40,6 +42,18 @@ def test_a_name_chooses_the_optimizer_and_keeps_the_fields_they_share(recipe: Ru
     assert pretrain.optimizer == Optimizer(learning_rate=2e-3)
     for stage in (sft, preference):
         assert from_jsonable(json.loads(json.dumps(to_jsonable(stage.optimizer)))) == stage.optimizer
+
+
+def test_the_reports_settings_are_a_function_of_the_fine_tuning_file(rows: str) -> None:
+    run = load_run(f"{CONFIGS / 'sft.py'}:report")
+    run = resolve_run(run, ["--sft.data.train", rows, "--tokenizer.train-on", rows, "--preset", "lfm2_350m"]).run
+    [sft] = run.stages
+    expected = Optimizer(learning_rate=3e-5, final_learning_rate=1e-7, warmup_steps=500, weight_decay=0.1)
+    assert sft.optimizer == expected
+    assert (sft.optimizer.adam_beta1, sft.optimizer.adam_beta2) == (0.9, 0.95)
+    assert sft.optimizer.lr_scheduler_type == "cosine"
+    assert (sft.embedding_dropout, sft.num_train_epochs, sft.data.row_length) == (0.1, 3, 32768)
+    assert list(find_problems(run)) == []
 
 
 def test_the_old_flags_mean_adamw(recipe: Run) -> None:
@@ -78,6 +92,7 @@ def test_refused_flags(recipe: Run, argv: list[str], message: str) -> None:
         ({"optimizer": Adafactor(min_dim_size_to_factor=0)}, "sft.optimizer.min_dim_size_to_factor: 0 must be at"),
         ({"optimizer": Adafactor(learning_rate=0.0)}, "sft.optimizer.learning_rate: 0 must be above 0."),
         ({"ema_decay": 1.0}, "sft.ema_decay: 1 must lie in (0, 1); None keeps no average."),
+        ({"embedding_dropout": 1.0}, "sft.embedding_dropout: 1 must lie in [0, 1)."),
         ({"use_ema": True}, "sft.use_ema: there is no average to use; give --sft.ema-decay 0.999."),
     ],
 )

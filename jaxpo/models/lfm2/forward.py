@@ -8,10 +8,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer, rotations
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.ops.dropout import dropout
 from jaxpo.ops.norm import rms_norm
 from jaxpo.sharding import constrain
 
@@ -84,10 +85,18 @@ def forward(
     *,
     config: LFM2Config,
     dtype: Any = jnp.float32,
+    embedding_dropout: float = 0.0,
+    row_keys: Key[Array, "R"] | None = None,
     **options: Any,
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
-    """`backbone(embed(tokens))`; `options` are `backbone`'s keywords."""
+    """`backbone(dropout(embed(tokens)))`; `options` are `backbone`'s keywords.
+
+    Args:
+      embedding_dropout: rate; the output matrix, which is the same array, is not touched.
+      row_keys: one key per row; None = no dropout (evaluation).
+    """
     x = embed(params, tokens, config=config, dtype=dtype)
+    x = x if row_keys is None else dropout(x, row_keys, embedding_dropout)
     return backbone(params, x, segment_ids, positions, config=config, **options)
 
 

@@ -251,7 +251,7 @@ class FeatureMethod(Method):
         want = Wanted(self.NEEDS, options.cached_reference, self.TOKENS, self.HIDDEN, options.use_weighting)
 
         def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
-            scores = score(scorer, params, frozen, batch, want)
+            scores = score(scorer, params, frozen, batch, want, rng)
             extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
             return shape.features(scores, batch, want, extra)
 

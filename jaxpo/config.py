@@ -12,6 +12,25 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class Fim:
+    """Fill-in-the-middle (arXiv 2207.14255): documents rearranged as prefix, suffix, middle; all tokens are trained on.
+
+    The report applies it to half of its code; the order of the parts is not published.
+
+    Attributes:
+      rate: share of the documents that are rearranged.
+      order: "psm" (prefix, suffix, middle) or "spm" (suffix, then prefix and middle).
+      files: glob patterns over the names of the files whose documents are meant, such as "code-*.jsonl"; () = all.
+      seed: of the draws, which belong to the document's text: the same in every epoch.
+    """
+
+    rate: float = 0.5
+    order: Literal["psm", "spm"] = "psm"
+    files: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
@@ -27,6 +46,8 @@ class Data:
       shuffle: a new order each epoch.
       block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
       packing: "best_fit", or "none" for one segment per row.
+      fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
+        and are counted.
     """
 
     train: tuple[str, ...] = ()
@@ -38,6 +59,7 @@ class Data:
     shuffle: bool = True
     block_rows: int | None = None
     packing: Literal["best_fit", "none"] = "best_fit"
+    fim: Fim | None = None
 
 
 @dataclass(frozen=True)

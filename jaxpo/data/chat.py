@@ -109,11 +109,12 @@ def text_of(spans: Sequence[Span]) -> str:
 
 
 def _runs(spans: Sequence[Span]) -> list[Span]:
-    """Join neighbouring text spans that are supervised alike."""
+    """Join neighbouring text spans of one role that are supervised alike."""
     runs: list[Span] = []
     for span in spans:
         last = runs[-1] if runs else None
-        if last and not span.control and not last.control and last.supervised == span.supervised:
+        alike = last and (last.control, last.supervised, last.role) == (False, span.supervised, span.role)
+        if last and alike and not span.control:
             runs[-1] = Span(last.text + span.text, span.supervised, last.role)
         elif span.text:
             runs.append(span)

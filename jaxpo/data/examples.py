@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxpo.config import Fim
+from jaxpo.data import fim
 from jaxpo.data.chat import Span, encode_many, render
 from jaxpo.data.further import marked_text
 from jaxpo.data.marks import token_labels
@@ -18,6 +20,7 @@ from jaxpo.data.tokenizer import BOS, IM_END, Tokenizer
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
 LISTED = ("candidate",)
+Encoding = tuple[np.ndarray, np.ndarray]
 LISTS = ("list", "tree")
 
 
@@ -60,6 +63,7 @@ class Cut:
     max_length: int
     truncation: Truncation = "response_right"
     train_on: TrainOn = "auto"
+    fim: Fim | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,16 @@ def build_examples(
       records: checked rows of one type.
       cut: window and truncation policy.
       counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
-        split_documents, merged_steps (steps beyond those of the shortest branch of a tree).
+        split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
+        fim_too_long (left as they are).
       files: gives `Example.file`.
 
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
     rendered = [[spans_of(record, side, cut.train_on) for side in record.sides] for record in records]
-    flat = iter(encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans]))
+    whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
+    flat = iter(whole if cut.fim is None else _with_fim(records, whole, tokenizer, cut, counts))
     numbers = {file: i for i, file in enumerate(files)}
     for record, sides in zip(records, rendered, strict=True):
         encoded = [
@@ -109,6 +115,22 @@ def build_examples(
             counts["kept"] += 1
             roles, kept = _roles(record, segments)
             yield Example(kept, roles, dict(record.columns), numbers.get(record.row.file, 0), record.row.number)
+
+
+def _with_fim(
+    records: Sequence[Record], encoded: Sequence[Encoding], tokenizer: Tokenizer, cut: Cut, counts: Counter[str]
+) -> list[Encoding]:
+    """The encoded documents, the chosen ones among them rearranged where that fits a segment."""
+    assert cut.fim is not None
+    texts = [str(record.sides[0].completion) for record in records]
+    chosen = [i for i, record in enumerate(records) if fim.is_chosen(texts[i], record.row.file, cut.fim)]
+    moved = encode_many(tokenizer, [fim.spans_of(texts[i], cut.fim) for i in chosen])
+    result = list(encoded)
+    for i, document in zip(chosen, moved, strict=True):
+        fits = len(document[0]) <= cut.max_length
+        counts["fim_documents" if fits else "fim_too_long"] += 1
+        result[i] = document if fits else result[i]
+    return result
 
 
 def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:

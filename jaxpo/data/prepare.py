@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxpo.config import Data
+from jaxpo.config import Data, Fim
 from jaxpo.data.columns import DTYPES, FILLS
 from jaxpo.data.dataset import Column, Dataset, describe_counts
 from jaxpo.data.examples import Cut, Example, build_examples
@@ -84,6 +85,9 @@ def prepare(
         "truncation": data.truncation,
         "train_on": data.train_on,
     }
+    if data.fim is not None:
+        _check_fim(data.fim, kind, paths)
+        settings["fim"] = asdict(data.fim)
     key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)
@@ -94,7 +98,7 @@ def prepare(
         records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
         if "kl" in needs.roles:
             records = with_mismatched(records)
-        cut = Cut(data.max_length, data.truncation, data.train_on)
+        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log)
@@ -146,6 +150,16 @@ def _check_train_on(data: Data, kind: str, file: Path) -> None:
         raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
     if kind == "text" and data.train_on in ("assistant", "completion"):
         raise ConfigError(f"data.train_on={data.train_on!r} needs messages or completions; {file} holds plain text.")
+
+
+def _check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
+    if kind != "text":
+        raise ConfigError(
+            f"data.fim rearranges plain text, but {files[0]} holds {kind!r} rows: leave it out, or give `text`."
+        )
+    if fim.files and not any(fnmatch.fnmatch(file.name, pattern) for file in files for pattern in fim.files):
+        names = ", ".join(file.name for file in files[:5])
+        raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
 
 
 def _write(

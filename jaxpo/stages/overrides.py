@@ -24,10 +24,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
+from jaxpo.config import Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages import serialise
-from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, is_config, key, leaves, optional_config, put
+from jaxpo.stages.choices import choose_values, switch_parts
+from jaxpo.stages.fields import BUDGETS, Leaf, describe, flag, key, leaves, put
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate import check_names
 
@@ -214,88 +215,6 @@ def canonical(run: Run, name: str, problems: list[str]) -> str:
         hint = did_you_mean(first, [k.replace("_", "-") for k in known], prefix="--stage.")
         problems.append(f"--{name}: no stage ({', '.join(names)}) has a field {first!r}.{hint}")
     return ""
-
-
-Group = tuple[str, str, list[str]]
-
-
-def switch_parts(
-    run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
-) -> tuple[Run, list[Group]]:
-    """Optional parts of a stage: `--sft.lora` or any `--sft.lora.FIELD` switches one on, `--sft.lora None` off."""
-    rest: list[Group] = []
-    stages = {key(s.name): s for s in run.stages}
-    wanted: dict[tuple[str, str], Any] = {}
-    for path, name, values in groups:
-        head, _, field = path.partition(".")
-        part, _, below = field.partition(".")
-        cls = optional_config(type(stages[head]), part) if head in stages else None
-        if cls is None:
-            rest.append((path, name, values))
-            continue
-        present = getattr(stages[head], part)
-        if below:
-            rest.append((path, name, values))
-            wanted.setdefault((head, part), present or cls())
-        elif values in ([], ["True"], ["None"]):
-            wanted[head, part] = None if values == ["None"] else present or cls()
-            origins[f"{head}.{part}"] = "command line"
-        else:
-            shown = ", ".join(f"--{name}.{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
-            problems.append(f"--{name}: takes no value, or None to leave it out; its fields are {shown}.")
-    for where, value in wanted.items():
-        run = put(run, where, value)
-    return run, rest
-
-
-def choose_values(
-    run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
-) -> tuple[Run, list[Group]]:
-    """First the flags that choose a whole value, since they decide which other flags exist.
-
-    These are losses, optimisers and the model.
-    """
-    rest: list[Group] = []
-    stages = {key(s.name): s for s in run.stages}
-    for path, name, values in groups:
-        head, _, field = path.partition(".")
-        if field == "loss" and hasattr(stages.get(head), "loss") and len(values) == 1:
-            from jaxpo.objectives.methods import resolve
-
-            try:
-                run = put(run, (head, "loss"), resolve(values[0])())
-                origins[path] = "command line"
-            except ConfigError as error:
-                problems += [f"--{name}: {p}" for p in error.problems]
-        elif field == "optimizer" and hasattr(stages.get(head), "optimizer"):
-            try:
-                run = put(run, (head, "optimizer"), choose_optimizer(stages[head].optimizer, f"--{name}", values))
-                origins[path] = "command line"
-            except ConfigError as error:
-                problems += error.problems
-        elif path == "model" and is_config(run.model) and len(values) == 1:
-            run, origins["model"] = dataclasses.replace(run, model=values[0]), "command line"
-        else:
-            rest.append((path, name, values))
-    if isinstance(run.model, str) and any(p.startswith("model.") for p, _, _ in rest):
-        from jaxpo.models.lfm2.presets import preset
-
-        chosen = next((v[0] for p, _, v in rest if p == "model" and v), run.model)
-        rest = [g for g in rest if g[0] != "model"]
-        run = dataclasses.replace(run, model=preset(chosen))
-        origins.update({f"model.{f.name}": f"preset {chosen}" for f in dataclasses.fields(run.model)})
-    return run, rest
-
-
-def choose_optimizer(present: Any, name: str, values: list[str]) -> OptimizerBase:
-    """Another optimiser, with whatever fields it shares with the present one."""
-    cls = OPTIMIZERS.get(values[0].lower()) if len(values) == 1 else None
-    if cls is None:
-        given = " ".join(values) or "nothing"
-        near = did_you_mean(given, OPTIMIZERS)
-        raise ConfigError(f"{name}: there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
-    shared = {f.name for f in dataclasses.fields(cls)} & {f.name for f in dataclasses.fields(present)}
-    return cls(**{field: getattr(present, field) for field in shared})
 
 
 def find_leaf(table: dict[str, Leaf], path: str, values: list[str]) -> tuple[Leaf | None, list[str]]:

@@ -166,7 +166,9 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
     held_out = None
     if stage.data.eval:
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
-        held_out = load(stage.data.eval, dataclasses.replace(stage.data, truncation=_lenient(stage)), train.annotators)
+        # They are read as they stand, whatever the training documents are rearranged for.
+        lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
+        held_out = load(stage.data.eval, lenient, train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 

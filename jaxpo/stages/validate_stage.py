@@ -61,6 +61,8 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
         )
     if data.block_rows is not None and data.block_rows < 1:
         yield f"{name}.data.block_rows: {data.block_rows} must be at least 1."
+    if data.fim is not None and not 0 < data.fim.rate <= 1:
+        yield f"{name}.data.fim.rate: {data.fim.rate:g} must lie in (0, 1]; None rearranges nothing."
 
 
 def budget_problems(stage: Stage) -> Iterator[str]:

@@ -1,0 +1,107 @@
+"""Flags that decide which other flags exist: optional parts, losses, optimisers, the model. Imports no jax."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
+from jaxpo.errors import ConfigError
+from jaxpo.stages.fields import is_config, key, optional_config, put
+from jaxpo.stages.serialise import did_you_mean
+
+Group = tuple[str, str, list[str]]
+
+
+def switch_parts(
+    run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
+) -> tuple[Run, list[Group]]:
+    """Optional parts of a stage: `--sft.lora` or any `--sft.lora.FIELD` switches one on, `--sft.lora None` off.
+
+    Parts of parts too: `--pretrain.data.fim.rate 0.5`.
+    """
+    rest: list[Group] = []
+    stages = {key(s.name): s for s in run.stages}
+    wanted: dict[tuple[str, ...], Any] = {}
+    for path, name, values in groups:
+        head, _, field = path.partition(".")
+        found = optional_part(stages[head], field.split(".")) if head in stages else None
+        if found is None:
+            rest.append((path, name, values))
+            continue
+        cls, present, part, below = found
+        where = (head, *part)
+        if below:
+            rest.append((path, name, values))
+            wanted.setdefault(where, present or cls())
+        elif values in ([], ["True"], ["None"]):
+            wanted[where] = None if values == ["None"] else present or cls()
+            origins[".".join(where)] = "command line"
+        else:
+            shown = ", ".join(f"--{name}.{f.name.replace('_', '-')}" for f in dataclasses.fields(cls))
+            problems.append(f"--{name}: takes no value, or None to leave it out; its fields are {shown}.")
+    for where, value in wanted.items():
+        run = put(run, where, value)
+    return run, rest
+
+
+def optional_part(value: Any, words: Sequence[str]) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...]] | None:
+    """The optional configuration on a path: its class, its present value, its path, and what lies below it."""
+    for i, word in enumerate(words):
+        if not is_config(value) or not hasattr(value, word):
+            return None
+        cls, value = optional_config(type(value), word), getattr(value, word)
+        if cls is not None:
+            return cls, value, tuple(words[: i + 1]), tuple(words[i + 1 :])
+    return None
+
+
+def choose_values(
+    run: Run, groups: list[Group], origins: dict[str, str], problems: list[str]
+) -> tuple[Run, list[Group]]:
+    """First the flags that choose a whole value, since they decide which other flags exist.
+
+    These are losses, optimisers and the model.
+    """
+    rest: list[Group] = []
+    stages = {key(s.name): s for s in run.stages}
+    for path, name, values in groups:
+        head, _, field = path.partition(".")
+        if field == "loss" and hasattr(stages.get(head), "loss") and len(values) == 1:
+            from jaxpo.objectives.methods import resolve
+
+            try:
+                run = put(run, (head, "loss"), resolve(values[0])())
+                origins[path] = "command line"
+            except ConfigError as error:
+                problems += [f"--{name}: {p}" for p in error.problems]
+        elif field == "optimizer" and hasattr(stages.get(head), "optimizer"):
+            try:
+                run = put(run, (head, "optimizer"), choose_optimizer(stages[head].optimizer, f"--{name}", values))
+                origins[path] = "command line"
+            except ConfigError as error:
+                problems += error.problems
+        elif path == "model" and is_config(run.model) and len(values) == 1:
+            run, origins["model"] = dataclasses.replace(run, model=values[0]), "command line"
+        else:
+            rest.append((path, name, values))
+    if isinstance(run.model, str) and any(p.startswith("model.") for p, _, _ in rest):
+        from jaxpo.models.lfm2.presets import preset
+
+        chosen = next((v[0] for p, _, v in rest if p == "model" and v), run.model)
+        rest = [g for g in rest if g[0] != "model"]
+        run = dataclasses.replace(run, model=preset(chosen))
+        origins.update({f"model.{f.name}": f"preset {chosen}" for f in dataclasses.fields(run.model)})
+    return run, rest
+
+
+def choose_optimizer(present: Any, name: str, values: list[str]) -> OptimizerBase:
+    """Another optimiser, with whatever fields it shares with the present one."""
+    cls = OPTIMIZERS.get(values[0].lower()) if len(values) == 1 else None
+    if cls is None:
+        given = " ".join(values) or "nothing"
+        near = did_you_mean(given, OPTIMIZERS)
+        raise ConfigError(f"{name}: there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
+    shared = {f.name for f in dataclasses.fields(cls)} & {f.name for f in dataclasses.fields(present)}
+    return cls(**{field: getattr(present, field) for field in shared})

@@ -299,6 +299,10 @@ class Work(ABC):
         """Earlier stages whose models it uses; "previous" is the last one that has a model."""
         return ()
 
+    def problems(self) -> list[str]:
+        """What is wrong with its own settings, one sentence each; asked before the run begins."""
+        return []
+
     @abstractmethod
     def run(self, context: Any) -> dict[str, Any]:
         """Write the files; returns counts and figures for the run's summary.

@@ -66,7 +66,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     from jaxpo.data.formats import read_rows
 
     rows = list(read_rows(files))
-    tools = tools_for(args)
+    tools = tools_for(args, Path(out))
     written = write(Path(out), kind(**settings).run(rows, tools))
     counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
     if not written:
@@ -113,7 +113,7 @@ def given(leaves: list[Any], args: Any) -> dict[str, Any]:
     return found
 
 
-def tools_for(args: Any) -> Any:
+def tools_for(args: Any, out: Path) -> Any:
     """Seed and networks."""
     from jaxpo.construct.base import Tools
 
@@ -129,7 +129,7 @@ def tools_for(args: Any) -> Any:
                 raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
             longest = min(args.max_length, model.config.max_position_embeddings)
             networks[name] = Network(model.params, model.config, model.tokenizer, longest)
-    return Tools(args.seed, networks)
+    return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 
 def write(out: Path, rows: Any) -> int:

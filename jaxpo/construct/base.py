@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.data.formats import Row
@@ -28,11 +29,15 @@ class Tools:
       seed: of every draw.
       networks: "model", "reference", "reward" -> network, as far as they were named on the command line.
       counts: what happened to the rows, by name; printed at the end.
+      folder: for what a long construction keeps, so that the same command goes on where it was stopped; made on use.
+      max_length: tokens of a text that a network reads.
     """
 
     seed: int = 0
     networks: dict[str, Network] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    folder: Path | None = None
+    max_length: int = 1024
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to one of the counts."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.data.batch import Batch, last_of
 from jaxpo.data.examples import Cut, Segment, build_examples
 from jaxpo.data.formats import Row
@@ -24,7 +27,7 @@ from jaxpo.models.heads import value
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import encode_prompt, generate_text
+from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_passes
 
 Tree = Any
 ROWS = 16
@@ -97,6 +100,44 @@ class Network:
             seed=seed,
         )
         return [[answers[i * n + k].text for k in range(n)] for i in range(len(prompts))]
+
+    def draw(
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        numbers: Sequence[int],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        max_rows: int = 64,
+    ) -> Iterator[list[TextGeneration]]:
+        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed."""
+        return generate_text_passes(
+            self.params["model"],
+            self.config,
+            self.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler,
+            n=n,
+            seed=seed,
+            prompt_numbers=numbers,
+            max_rows=max_rows,
+        )
+
+    def prompt_lengths(self, prompts: Sequence[Text]) -> np.ndarray:
+        """Tokens of each prompt with the opened answer, int64 `[n]`."""
+        return np.asarray([len(encode_prompt(self.tokenizer, prompt)) for prompt in prompts], np.int64)
+
+    def lengths(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Tokens of prompt and completion together, uncut, int64 `[n]`."""
+        uncut = dataclasses.replace(self, max_length=sys.maxsize)
+        return np.asarray([len(s.tokens) for s in uncut.segments(prompts, completions)], np.int64)
+
+    def fingerprint(self) -> str:
+        """Hash of the parameters."""
+        return fingerprint(self.params)
 
     def _per_segment(self, term: Callable[..., jax.Array], tokens: Sequence[np.ndarray]) -> np.ndarray:
         """`term(scorer, params, batch) -> [R, M, d]`, gathered into `[n, d]`."""

@@ -86,10 +86,45 @@ def generate(
     Raises:
       ConfigError: lists every prompt that is empty, holds an unknown id, or leaves no room in the model's context.
     """
+    passes = generate_passes(
+        params,
+        config,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        n=n,
+        stop_ids=stop_ids,
+        seed=seed,
+        prompt_numbers=prompt_numbers,
+        vocab_limit=vocab_limit,
+        dtype=dtype,
+        max_rows=max_rows,
+        interrupt=interrupt,
+    )
+    done = {(g.prompt, g.sample): g for finished in passes for g in finished}
+    return [done[p, s] for p in range(len(prompts)) for s in range(n)]
+
+
+def generate_passes(
+    params: Tree,
+    config: LFM2Config,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler | None = None,
+    n: int = 1,
+    stop_ids: Sequence[int] | None = None,
+    seed: int = 0,
+    prompt_numbers: Sequence[int] | None = None,
+    vocab_limit: int | None = None,
+    dtype: Any = jnp.float32,
+    max_rows: int = 64,
+    interrupt: Interrupt | None = None,
+) -> Iterator[list[Generation]]:
+    """The continuations of `generate` as they are finished, at most `max_rows` at a time, shortest prompts first."""
     numbers = list(range(len(prompts)) if prompt_numbers is None else prompt_numbers)
     stop_ids = (config.eos_token_id,) if stop_ids is None else tuple(stop_ids)
     check_request(config, prompts, max_new_tokens, n=n, numbers=numbers, vocab_limit=vocab_limit, max_rows=max_rows)
-    done: dict[tuple[int, int], Generation] = {}
     for rows, samples in _passes(prompts, n, max_rows):
         state, options = begin(
             params,
@@ -104,9 +139,7 @@ def generate(
             dtype=dtype,
         )
         state = _run(params, state, max_new_tokens, len(rows) * len(samples), interrupt, options)
-        for generation in read(state, rows, samples, stop_ids):
-            done[generation.prompt, generation.sample] = generation
-    return [done[p, s] for p in range(len(prompts)) for s in range(n)]
+        yield list(read(state, rows, samples, stop_ids))
 
 
 def _run(

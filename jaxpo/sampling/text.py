@@ -15,7 +15,7 @@ from jaxpo.data.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.sampling import decode
-from jaxpo.sampling.generate import Generation, begin, check_request, generate, row_keys
+from jaxpo.sampling.generate import Generation, begin, check_request, generate_passes, row_keys
 from jaxpo.sampling.sampler import Sampler
 
 Tree = Any
@@ -65,6 +65,7 @@ def generate_text(
     stop: Sequence[str] = (),
     stop_ids: Sequence[int] | None = None,
     seed: int = 0,
+    prompt_numbers: Sequence[int] | None = None,
     dtype: Any = jnp.float32,
     max_rows: int = 64,
 ) -> list[TextGeneration]:
@@ -82,8 +83,43 @@ def generate_text(
     Raises:
       ConfigError: a prompt that is empty or too long, an empty stop string, a tokenizer larger than the model.
     """
+    passes = generate_text_passes(
+        params,
+        config,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        n=n,
+        stop=stop,
+        stop_ids=stop_ids,
+        seed=seed,
+        prompt_numbers=prompt_numbers,
+        dtype=dtype,
+        max_rows=max_rows,
+    )
+    return sorted((one for finished in passes for one in finished), key=lambda one: (one.prompt, one.sample))
+
+
+def generate_text_passes(
+    params: Tree,
+    config: LFM2Config,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler | None = None,
+    n: int = 1,
+    stop: Sequence[str] = (),
+    stop_ids: Sequence[int] | None = None,
+    seed: int = 0,
+    prompt_numbers: Sequence[int] | None = None,
+    dtype: Any = jnp.float32,
+    max_rows: int = 64,
+) -> Iterator[list[TextGeneration]]:
+    """The answers of `generate_text` as they are finished, at most `max_rows` at a time, shortest prompts first."""
     _check_text_request(config, tokenizer, stop)
-    results = generate(
+    passes = generate_passes(
         params,
         config,
         [encode_prompt(tokenizer, p) for p in prompts],
@@ -92,12 +128,14 @@ def generate_text(
         n=n,
         stop_ids=(tokenizer.eos_id,) if stop_ids is None else stop_ids,
         seed=seed,
+        prompt_numbers=prompt_numbers,
         vocab_limit=tokenizer.vocab_size,
         dtype=dtype,
         max_rows=max_rows,
         interrupt=(lambda rows: [cut_text(tokenizer, ids, stop)[2] for ids in rows]) if stop else None,
     )
-    return [_as_text(tokenizer, result, stop) for result in results]
+    for finished in passes:
+        yield [_as_text(tokenizer, one, stop) for one in finished]
 
 
 def cut_text(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> tuple[str, int, bool]:

@@ -11,7 +11,8 @@ from jaxpo.stages.validate_stage import with_models
 
 
 def work_problems(run: Run, index: int, stage: Work) -> Iterator[str]:
-    """Files that will not be there, and models that no earlier stage leaves."""
+    """Its own settings, files that will not be there, and models that no earlier stage leaves."""
+    yield from (f"{stage.name}: {problem}" for problem in stage.problems())
     yield from file_problems(run, f"{stage.name}: reads", stage.inputs(), run.stages[:index])
     earlier = with_models(run, index)
     for name in stage.needed_models():

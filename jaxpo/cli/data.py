@@ -1,4 +1,4 @@
-"""`jaxpo data inspect | tokenise | construct`: what files hold and can train, as tokens, and as a method needs them."""
+"""`jaxpo data TASK`: what files hold and can train, as tokens, as a method needs them, and as a teacher sees them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ USAGE = """\
 usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
+       jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
 
 Each of them lists its options with `--help`."""
 
@@ -20,9 +21,15 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import construct
+    from jaxpo.cli import construct, teach
 
-    tasks = {"inspect": inspect_files, "tokenise": tokenise, "tokenize": tokenise, "construct": construct.main}
+    tasks = {
+        "inspect": inspect_files,
+        "tokenise": tokenise,
+        "tokenize": tokenise,
+        "construct": construct.main,
+        "teach": teach.main,
+    }
     if argv[0] not in tasks:
         from jaxpo.cli.args import suggestion
 

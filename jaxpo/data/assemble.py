@@ -13,6 +13,7 @@ from jaxpo.data.dataset import Dataset
 from jaxpo.data.examples import Example
 from jaxpo.data.packing import Caps, Packed
 from jaxpo.data.ragged import RaggedColumn
+from jaxpo.data.teacher_records import TeacherRecords, fill
 
 Blocks = Sequence[tuple[Packed, int]]
 
@@ -41,7 +42,13 @@ def places(dataset: Dataset, caps: Caps, blocks: Blocks) -> Iterator[Place]:
                 yield Place(n, int(example), i, packed.row[at], packed.slot[at], packed.start[at])
 
 
-def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, extra_per_token: Mapping[str, RaggedColumn]) -> Batch:
+def assemble(
+    dataset: Dataset,
+    caps: Caps,
+    blocks: Blocks,
+    extra_per_token: Mapping[str, RaggedColumn],
+    records: TeacherRecords | None = None,
+) -> Batch:
     """The blocks, one after another, as a Batch of numpy arrays."""
     r, n = len(blocks) * caps.block_rows, len(blocks) * caps.examples
     shape = (r, caps.row_length)
@@ -55,7 +62,12 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, extra_per_token: Mapp
     example_id = np.full(n, -1, np.int32)
 
     found = list(places(dataset, caps, blocks))
-    for place, example in zip(found, dataset.store.read([p.example for p in found]), strict=True):
+    numbers = [p.example for p in found]
+    taught = {} if records is None else dict(zip(numbers, records.read(numbers), strict=True))
+    of_teacher = {} if records is None else records.empty(shape)
+    for place, example in zip(found, dataset.store.read(numbers), strict=True):
+        if records is not None:
+            fill(of_teacher, taught[place.example], example, place.block * caps.block_rows + place.row, place.start)
         example_id[place.n] = place.example
         for s, segment in enumerate(example.segments):
             length, start = len(segment.tokens), place.start[s]
@@ -75,7 +87,7 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, extra_per_token: Mapp
         "segment_ids": segment_ids,
         "positions": positions,
         "masks": masks,
-        "per_token": per_token,
+        "per_token": per_token | of_teacher,
         "per_segment": {},
         "per_example": columns,
         "roles": roles,

@@ -32,7 +32,8 @@ class Batch:
         "completion" are the supervised tokens, "prompt" the others. The first token of a segment has no predecessor and
         is never True.
       per_token: name -> `[R, S]` in target coordinates: "ref_logps", or int32 labels of supervised tokens ("phrase",
-        "step", "item", "keyword": the number of the one that a token belongs to, from 1; 0 = none).
+        "step", "item", "keyword": the number of the one that a token belongs to, from 1; 0 = none); a teacher's record
+        is `[R, S, K]`, see `jaxpo.data.teacher_records`.
       per_segment: name -> `[R, M]`.
       per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...); relevance is -1 beyond
         a list's end.

@@ -11,12 +11,13 @@ import grain
 import numpy as np
 
 from jaxpo.config import Data
-from jaxpo.data.assemble import assemble, scatter
+from jaxpo.data.assemble import Place, assemble, places, scatter
 from jaxpo.data.batch import Batch
 from jaxpo.data.dataset import Dataset
-from jaxpo.data.packing import Packed, choose_caps
+from jaxpo.data.packing import Packed, choose_caps, pack
 from jaxpo.data.plan import Plan
 from jaxpo.data.ragged import RaggedColumn
+from jaxpo.data.teacher_records import TeacherRecords
 from jaxpo.errors import ConfigError, RunError
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Loader:
       rows_per_step: rows of a step over all processes.
       shuffle: a new order each epoch.
       extra_per_token: name -> column read into `Batch.per_token`.
+      records: a teacher's, read into `Batch.per_token` too.
       process_index, process_count: this process gets its contiguous share of every step's blocks.
       divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
       order: example numbers in a fixed order of training (a curriculum) instead of a shuffle.
@@ -59,6 +61,7 @@ class Loader:
         process_count: int = 1,
         divisor: int = 1,
         order: np.ndarray | None = None,
+        records: TeacherRecords | None = None,
     ):
         divisor = int(np.lcm(divisor, process_count))
         if rows_per_step < 1 or rows_per_step % divisor:
@@ -67,7 +70,7 @@ class Loader:
             )
         self.dataset, self.data = dataset, data
         self.rows_per_step, self.process_index, self.process_count = rows_per_step, process_index, process_count
-        self.extra_per_token = dict(extra_per_token or {})
+        self.extra_per_token, self.records = dict(extra_per_token or {}), records
         self.caps, self.fill = choose_caps(
             dataset.lengths,
             data.row_length,
@@ -103,16 +106,23 @@ class Loader:
         epoch, place = self.plan.locate(self._block_of(rows_seen))
         return epoch + place / self.plan.blocks_in(epoch)
 
-    def one_pass(self, rows_per_step: int | None = None) -> OnePass:
+    def one_pass(self, rows_per_step: int | None = None, examples: range | None = None) -> OnePass:
         """Every example exactly once, in file order, for evaluation and for precomputing per-token values.
 
         Args:
           rows_per_step: rows per batch over all processes; None = as in training.
+          examples: only these; None = all.
         """
         rows = rows_per_step or self.rows_per_step
         if rows % (self.block_rows * self.process_count):
             raise ConfigError(f"rows per batch ({rows}) must be a multiple of {self.block_rows * self.process_count}.")
-        return OnePass(self, rows // self.block_rows)
+        if examples is None:
+            return OnePass(self, rows // self.block_rows, self._in_order.epoch(0))
+        return OnePass(
+            self,
+            rows // self.block_rows,
+            pack(self.dataset.lengths, np.arange(examples.start, examples.stop), self.caps),
+        )
 
     def _block_of(self, rows_seen: int) -> int:
         if rows_seen % self.block_rows:
@@ -127,15 +137,14 @@ class Loader:
         return range(self.process_index * own, (self.process_index + 1) * own)
 
     def _assemble(self, blocks: Sequence[tuple[Packed, int]]) -> Batch:
-        return assemble(self.dataset, self.caps, blocks, self.extra_per_token)
+        return assemble(self.dataset, self.caps, blocks, self.extra_per_token, self.records)
 
 
 class OnePass(Sequence[Batch]):
     """Batches that cover every example exactly once; the last is padded with empty blocks. Random access by number."""
 
-    def __init__(self, loader: Loader, blocks_per_step: int):
-        self._loader, self._blocks_per_step = loader, blocks_per_step
-        self._packed = loader._in_order.epoch(0)
+    def __init__(self, loader: Loader, blocks_per_step: int, packed: Packed):
+        self._loader, self._blocks_per_step, self._packed = loader, blocks_per_step, packed
 
     def __len__(self) -> int:
         return -(-len(self._packed.blocks) // self._blocks_per_step)
@@ -158,6 +167,10 @@ class OnePass(Sequence[Batch]):
     def scatter(self, i: int, values: np.ndarray, column: RaggedColumn) -> None:
         """Store per-token results of batch i, `[R, S]` in target coordinates, under their examples."""
         scatter(self._loader.dataset, self._loader.caps, self._blocks(i), np.asarray(values), column)
+
+    def places(self, i: int) -> list[Place]:
+        """Where the examples of batch i lie in this process's rows."""
+        return list(places(self._loader.dataset, self._loader.caps, self._blocks(i)))
 
     def _blocks(self, i: int) -> list[tuple[Packed, int]]:
         return [(self._packed, i * self._blocks_per_step + j) for j in self._loader._share(self._blocks_per_step)]

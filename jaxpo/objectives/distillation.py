@@ -15,14 +15,12 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
+from jaxpo.data.teacher_records import IDS, LOG_ODDS, LOGPS
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, complement_logsumexp, topk_record
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.base import Counts, Mean, Objective, Out, Tree
 from jaxpo.objectives.encode import Scorer, TokenStats, next_tokens, to_targets, token_stats
 from jaxpo.ops.head import map_vocab
-
-IDS, LOGPS, LOG_ODDS = "teacher_ids", "teacher_logps", "teacher_log_odds"
-"""Where a batch carries its teacher records, in target coordinates: `per_token[IDS]` is `[R, S, K]`."""
 
 PerToken = Callable[[Array, TopKRecord | Array], Float[Array, "..."]]
 """A loss of the student's logits `[..., V]` and the teacher's record, or its logits."""

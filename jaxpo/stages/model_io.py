@@ -132,6 +132,13 @@ def _last_stage(run: Path) -> Path:
     raise CheckpointError(f"{run}: no stage has finished yet; run the same command again to go on")
 
 
+def near_tokenizer(path: Path) -> Tokenizer | None:
+    """The tokenizer of what `load_model` reads; None when there is none beside it."""
+    if is_export(path):
+        return Tokenizer.load(path) if (path / "tokenizer.json").is_file() else None
+    return _tokenizer_near(stage_folder(path))
+
+
 def _tokenizer_near(stage: Path) -> Tokenizer | None:
     for folder in (stage, *list(stage.resolve().parents)[:3]):
         if (folder / TOKENIZER / "tokenizer.json").is_file():

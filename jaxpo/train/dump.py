@@ -19,10 +19,15 @@ def dump_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
     """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles."""
     arrays = {name: np.asarray(getattr(batch, name)) for name in ("tokens", "segment_ids", "positions", "example_id")}
     for group in _DICTS:
-        arrays |= {f"{group}/{name}": np.asarray(x) for name, x in getattr(batch, group).items()}
+        arrays |= {f"{group}/{name}": _plain(np.asarray(x)) for name, x in getattr(batch, group).items()}
     static = {name: getattr(batch, name) for name in _STATIC}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, info=np.array(json.dumps({**info, "static": static})), **arrays)  # type: ignore[arg-type]
+
+
+def _plain(x: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32: .npz knows numpy's own types only."""
+    return x.astype(np.float32) if x.dtype.kind == "V" else x
 
 
 def load_dump(path: Path | str) -> tuple[Batch, dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""`jaxpo data teach TEACHER FILES... OUT`: a teacher's K likeliest tokens at every supervised token of a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError
+
+DESCRIPTION = """\
+Run a teacher over a data set once and keep its K likeliest tokens, for a distillation stage that reads the same files
+with the same --max-length, --truncation and --train-on (`--distill.records OUT`). The same command goes on where it was
+interrupted. Several machines share the work: give each --shard 0/n .. n-1/n, and put their OUT folders together."""
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parser().parse(argv)
+    if len(args.files) < 2:
+        raise ConfigError("data teach: give the teacher, at least one data file, and the folder to write.")
+    *files, out = args.files
+    shard = parse_shard(args.shard)
+
+    import jax
+
+    from jaxpo.config import Data
+    from jaxpo.data.loader import Loader
+    from jaxpo.data.needs import Needs
+    from jaxpo.data.prepare import prepare
+    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.sharding import make_mesh, use_mesh
+    from jaxpo.stages.teach import check_k, load_teacher, teach, tokenizer_of
+
+    settings = Data(
+        train=tuple(files),
+        max_length=args.max_length,
+        row_length=args.row_length or args.max_length,
+        truncation=args.truncation,
+        train_on=args.train_on,
+    )
+    devices = len(jax.devices())
+    mesh = make_mesh({"fsdp": devices})
+    with use_mesh(mesh, {}):
+        given = Tokenizer.load(args.tokenizer) if args.tokenizer else None
+        tokenizer = tokenizer_of(args.teacher, given)
+        teacher = load_teacher(args.teacher, tokenizer, mesh, dtype=args.dtype)
+        check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
+        dataset = prepare(
+            files,
+            data=settings,
+            tokenizer=tokenizer,
+            purpose="sft",
+            needs=Needs(roles=("completion",)),
+            cache_dir=Path(out) / "data",
+            log=print,
+        )
+        rows = args.rows or -(-8 // devices) * devices
+        loader = Loader(dataset, settings, seed=0, rows_per_step=rows, shuffle=False, divisor=devices)
+        report = teach(teacher, loader, Path(out), args.top_k, mesh, print, shard=shard, part_tokens=args.part_tokens)
+    print(
+        f"{out}: {report['tokens']:,} tokens x {report['bytes_per_token']} bytes = {report['bytes']:,} bytes "
+        f"({report['file_bytes']:,} in files) in {report['seconds']:.1f} s, "
+        f"{report['tokens_per_second']:,.0f} tokens/s; all {report['parts_done']} parts of this shard are complete, "
+        f"of {report['parts']} in total"
+    )
+    return 0
+
+
+def parser() -> Parser:
+    """Teacher, files, and the settings that must be the stage's."""
+    found = Parser("data teach", DESCRIPTION)
+    found.add_argument("teacher", type=Path, help="run directory, stage directory, or HF export")
+    found.add_argument("files", nargs="+", help="data files, then the folder to write")
+    found.add_argument("--top-k", type=int, default=32, help="tokens kept at each position (default 32)")
+    found.add_argument("--tokenizer", help="of the student; default: the teacher's, and it must be the same")
+    found.add_argument("--max-length", type=int, default=1024)
+    found.add_argument("--row-length", type=int, help="tokens per packed row (default: max-length)")
+    truncations = ("response_right", "prompt_left", "drop", "error")
+    found.add_argument("--truncation", choices=truncations, default="response_right")
+    found.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+    found.add_argument("--rows", type=int, help="packed rows per batch (default 8, or one per device)")
+    found.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network's products")
+    found.add_argument("--shard", default="0/1", help="i/n: do every n-th part, from part i on (default 0/1: all)")
+    found.add_argument("--part-tokens", type=int, default=1 << 18, help="tokens per file, about (default 262144)")
+    return found
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise ConfigError(f"--shard {text!r}: write i/n, such as 0/4 for the first of four.")
+    index, count = int(found[1]), int(found[2])
+    if index >= count:
+        raise ConfigError(f"--shard {text!r}: the shards of {count} are 0/{count} to {count - 1}/{count}.")
+    return index, count

@@ -1,0 +1,248 @@
+"""Run a teacher over a dataset once and keep its K likeliest tokens: resumable, and shared among machines by parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.data.assemble import Place
+from jaxpo.data.batch import Batch
+from jaxpo.data.dataset import Dataset
+from jaxpo.data.loader import Loader
+from jaxpo.data.teacher_records import (
+    NARROW,
+    PART_TOKENS,
+    RecordsMeta,
+    Taught,
+    part_file,
+    parts_of,
+    recorded,
+    start_records,
+    write_part,
+)
+from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.errors import ConfigError, RunError
+from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.objectives.encode import Scorer
+from jaxpo.ops.head import map_vocab
+from jaxpo.sharding import put_batch
+from jaxpo.stages.model_io import load_model, near_tokenizer, read_config
+
+Tree = Any
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network that teaches.
+
+    Attributes:
+      params: of the model, placed on the mesh.
+      scorer: how it is run.
+      fingerprint: of the parameters.
+    """
+
+    params: Tree
+    scorer: Scorer
+    fingerprint: str
+
+    def records(self, dataset: Dataset, k: int, part_tokens: int = PART_TOKENS) -> RecordsMeta:
+        """What its records of a dataset are made from."""
+        return RecordsMeta(
+            dataset=dataset.hash,
+            tokenizer=dataset.tokenizer.hash,
+            teacher=self.fingerprint,
+            vocab_size=self.scorer.config.vocab_size,
+            k=k,
+            compute=self.scorer.dtype,
+            examples=len(dataset),
+            part_tokens=part_tokens,
+        )
+
+
+def tokenizer_of(path: Path, given: Tokenizer | None) -> Tokenizer:
+    """The tokenizer to use with a teacher: the given one, else its own.
+
+    Raises:
+      ConfigError: neither exists.
+    """
+    if given is not None:
+        return given
+    found = near_tokenizer(path)
+    if found is None:
+        raise ConfigError(f"{path}: the teacher has no tokenizer beside it; give --tokenizer, that of the student.")
+    return found
+
+
+def check_teacher(path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None) -> LFM2Config:
+    """The teacher's architecture, read without its weights.
+
+    Args:
+      tokenizer: of the student.
+      vocab_size: of the student's logits; None = any.
+
+    Raises:
+      ConfigError: the teacher's distribution is over other tokens than the student's.
+      CheckpointError: the folder holds no model.
+    """
+    config, own = read_config(path), near_tokenizer(Path(path))
+    why = None
+    if vocab_size is not None and config.vocab_size != vocab_size:
+        why = f"its logits are over {config.vocab_size} tokens and the student's over {vocab_size}"
+    elif own is not None and own.hash != tokenizer.hash:
+        why = f"its tokenizer ({own.vocab_size} tokens) is not the student's ({tokenizer.vocab_size} tokens)"
+    elif tokenizer.vocab_size > config.vocab_size:
+        why = f"the tokenizer has {tokenizer.vocab_size} ids and its logits are over {config.vocab_size}"
+    if why:
+        raise ConfigError(
+            f"teacher {path}: it has another vocabulary: {why}. Distributions over different tokens cannot be "
+            "compared; use a teacher with the student's tokenizer, or train the student with the teacher's "
+            "(--tokenizer.path)."
+        )
+    return config
+
+
+def load_teacher(
+    path: Path | str,
+    tokenizer: Tokenizer,
+    mesh: jax.sharding.Mesh,
+    rules: Any = None,
+    *,
+    vocab_size: int | None = None,
+    dtype: str = "float32",
+    scorer: Scorer | None = None,
+) -> Teacher:
+    """Read a teacher: a run, a stage, or a Hugging Face export.
+
+    Args:
+      scorer: of the student, whose settings it is run with; None = the default ones with `dtype`.
+
+    Raises: as `check_teacher`.
+    """
+    config = check_teacher(path, tokenizer, vocab_size)
+    model = load_model(path, mesh, rules).params["model"]
+    how = Scorer(config, dtype) if scorer is None else dataclasses.replace(scorer, config=config, remat="none")
+    return Teacher(model, how, fingerprint(model))
+
+
+def check_k(k: int, vocab_size: int, where: str = "top_k") -> None:
+    """ConfigError when a record would hold more ids than there are tokens."""
+    if k < 1:
+        raise ConfigError(f"{where}: {k} must be at least 1.")
+    if k > vocab_size:
+        raise ConfigError(f"{where}: {k} exceeds the vocabulary of {vocab_size} tokens; use at most {vocab_size}.")
+
+
+def teach(
+    teacher: Teacher,
+    loader: Loader,
+    folder: Path,
+    k: int,
+    mesh: jax.sharding.Mesh,
+    say: Say,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    part_tokens: int = PART_TOKENS,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Write the records of a loader's dataset that are not there yet; returns counts and speed.
+
+    Args:
+      loader: gives dataset, row length and rows per batch; its order does not matter.
+      folder: of the records; the same call goes on with it.
+      k: ids per token.
+      shard: (i, n): of the parts only those with number i modulo n.
+      check: called between batches; may raise to stop.
+
+    Returns:
+      {"tokens", "bytes", "bytes_per_token", "file_bytes", "seconds", "tokens_per_second", "parts", "parts_done"}: of
+      this call, except "parts" (all that there are) and "parts_done" (now complete, of this shard).
+
+    Raises:
+      ConfigError: K exceeds the vocabulary, or a shard that does not exist.
+      DataError: the folder holds records of another teacher, dataset or setting.
+    """
+    if jax.process_count() > 1:
+        raise RunError("teacher records are not computed by several processes together: `jaxpo data teach --shard i/n`")
+    check_k(k, teacher.scorer.config.vocab_size)
+    index, count = shard
+    if not 0 <= index < count:
+        raise ConfigError(f"--shard: there is no shard {index} of {count}; they count from 0.")
+    meta = teacher.records(loader.dataset, k, part_tokens)
+    start_records(folder, meta)
+    parts = parts_of(loader.dataset, part_tokens)
+    own = range(index, len(parts), count)
+    todo = [i for i in own if not part_file(folder, i).is_file()]
+    if todo:
+        say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
+    began, tokens, size = time.perf_counter(), 0, 0
+    for n, i in enumerate(todo, start=1):
+        entries = _part(teacher, loader, parts[i], k, mesh, check)
+        size += write_part(folder, i, meta, entries)
+        tokens += sum(len(taught.log_odds) for taught in entries)
+        rate = tokens / (time.perf_counter() - began)
+        left = sum(len(parts[j]) for j in todo[n:]) / max(sum(len(parts[j]) for j in todo[:n]), 1) * tokens / rate
+        say(f"teacher records: part {n}/{len(todo)}, {tokens:,} tokens, {rate:,.0f} tokens/s, {left:,.0f} s left")
+    seconds = time.perf_counter() - began
+    return {
+        "tokens": tokens,
+        "bytes": tokens * meta.bytes_per_token,
+        "bytes_per_token": meta.bytes_per_token,
+        "file_bytes": size,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds if tokens else 0.0,
+        "parts": len(parts),
+        "parts_done": len(own),
+    }
+
+
+def _part(
+    teacher: Teacher, loader: Loader, examples: range, k: int, mesh: jax.sharding.Mesh, check: Callable[[], None]
+) -> list[Taught]:
+    """Records of consecutive examples, in order. One batch is computed while the one before it is read back."""
+    batches = loader.one_pass(examples=examples)
+    found: dict[int, Taught] = {}
+    waiting: list[tuple[int, TopKRecord]] = []
+    for i, batch in enumerate(batches):
+        check()
+        waiting.append((i, _run(teacher.scorer, k, teacher.params, put_batch(batch, mesh))))
+        if len(waiting) > 1:
+            found |= _gather(loader, batches.places(waiting[0][0]), waiting.pop(0)[1])
+    for i, record in waiting:
+        found |= _gather(loader, batches.places(i), record)
+    return [found[e] for e in examples]
+
+
+def _gather(loader: Loader, places: list[Place], record: TopKRecord) -> dict[int, Taught]:
+    """Every example's records out of a batch's: token t's lie where the logits do that predict it, at t - 1."""
+    columns = [np.asarray(x) for x in record]
+    found = {}
+    for place, example in zip(places, loader.dataset.store.read([p.example for p in places]), strict=True):
+        rows = place.block * loader.block_rows + place.row
+        pieces = [
+            [x[row, start + positions - 1] for x in columns]
+            for positions, row, start in zip(recorded(example), rows, place.start, strict=True)
+        ]
+        found[place.example] = Taught(*(np.concatenate(x) for x in zip(*pieces, strict=True)))
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecord:
+    """`[R, S, K]` records at the positions of their logits, in the dtypes that are stored."""
+    streams = ((unembedding(params), scorer.hidden(params, batch)),)
+    record = map_vocab(lambda logits, _: topk_record(logits, k), streams, batch.tokens, chunk=scorer.head_chunk)
+    ids = record.ids.astype(jnp.uint16 if scorer.config.vocab_size <= NARROW else jnp.uint32)
+    return TopKRecord(ids, record.logps.astype(jnp.bfloat16), record.log_odds)

@@ -1,0 +1,280 @@
+"""Teacher records: what they hold, how large they are, that they resume after SIGKILL, and what they refuse."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+from cli.conftest import WORDS, make_model
+
+from jaxpo.cli.main import main
+from jaxpo.config import Data
+from jaxpo.data.loader import Loader
+from jaxpo.data.needs import Needs
+from jaxpo.data.prepare import prepare
+from jaxpo.data.teacher_records import (
+    IDS,
+    LOG_ODDS,
+    LOGPS,
+    RecordsMeta,
+    Taught,
+    TeacherRecords,
+    decode,
+    encode,
+    part_file,
+    parts_of,
+    read_meta,
+)  # fmt: skip
+from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.sharding import make_mesh, use_mesh
+from jaxpo.stages.model_io import load_model
+from jaxpo.stages.teach import check_teacher, load_teacher, teach
+
+SETTINGS = Data(max_length=24, row_length=48)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A teacher, texts and conversations."""
+    folder = tmp_path_factory.mktemp("teach")
+    make_model(folder / "teacher", 0)
+    rng = np.random.default_rng(0)
+    words = lambda n: " ".join(rng.choice(WORDS, n))  # noqa: E731
+    with (folder / "text.jsonl").open("w") as file:
+        file.writelines(json.dumps({"text": words(rng.integers(3, 40))}) + "\n" for _ in range(40))
+    with (folder / "chat.jsonl").open("w") as file:
+        rows = ({"prompt": words(4) + " ", "completion": words(rng.integers(1, 9))} for _ in range(30))
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+def dataset_of(folder, name, tokenizer, **settings):
+    data = dataclasses.replace(SETTINGS, **settings)
+    needs = Needs(roles=("completion",))
+    cache = folder / "data"
+    return prepare(
+        [folder / name], data=data, tokenizer=tokenizer, purpose="sft", needs=needs, cache_dir=cache, log=len
+    )
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    mesh = make_mesh({}, jax.devices()[:1])
+    with use_mesh(mesh, {}):
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def teacher(folder, mesh):
+    return load_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, mesh)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return load_model(folder / "teacher").tokenizer
+
+
+def loader_of(dataset, records=None, seed=0, **settings):
+    data = dataclasses.replace(SETTINGS, **settings)
+    return Loader(dataset, data, seed=seed, rows_per_step=4, records=records)
+
+
+@pytest.mark.parametrize("name", ["text.jsonl", "chat.jsonl"])
+def test_any_plan_reads_what_the_teacher_says_of_every_supervised_token(
+    folder, teacher, tokenizer, mesh, tmp_path, name
+):
+    dataset = dataset_of(folder, name, tokenizer)
+    report = teach(teacher, loader_of(dataset), tmp_path / "records", 5, mesh, len, part_tokens=200)
+    assert report["parts"] == report["parts_done"] > 1
+    records = TeacherRecords(tmp_path / "records", dataset, k=5, teacher=teacher.fingerprint)
+    shapes = {name: (values.dtype.name, values.shape) for name, values in records.empty((2, 3)).items()}
+    assert shapes == {IDS: ("uint16", (2, 3, 5)), LOGPS: ("bfloat16", (2, 3, 5)), LOG_ODDS: ("float32", (2, 3))}
+    logits_of = jax.jit(lambda p, b: jax.numpy.einsum("rsd,vd->rsv", teacher.scorer.hidden(p, b), unembedding(p)))
+    seen = 0
+    # Other seeds and row lengths than those of the recording: another packing of the same examples.
+    for loader in (loader_of(dataset, records, seed=7), loader_of(dataset, records, row_length=64)):
+        batch = loader.batch(0)
+        logits = np.float64(logits_of(teacher.params, batch))
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        mask = batch.masks["completion"]
+        for row, t in zip(*np.nonzero(mask), strict=True):
+            expected = log_p[row, t - 1]
+            ids = batch.per_token[IDS][row, t].astype(int)
+            kept = np.sort(expected)[::-1][:5]
+            np.testing.assert_allclose(expected[ids], kept, atol=1e-5)  # the K largest
+            np.testing.assert_allclose(batch.per_token[LOGPS][row, t].astype(np.float32), kept, rtol=4e-3)
+            inside = np.exp(kept).sum()
+            np.testing.assert_allclose(batch.per_token[LOG_ODDS][row, t], np.log(inside / (1 - inside)), atol=1e-4)
+        for values in (batch.per_token[n] for n in (IDS, LOGPS, LOG_ODDS)):
+            assert not np.any(values[~mask].astype(np.float32))
+        seen += mask.sum()
+    assert seen > 60
+    assert report["tokens"] == sum(int(b.masks["completion"].sum()) for b in loader_of(dataset).one_pass())
+
+
+def test_132_bytes_per_token_and_no_more_on_disk(folder, teacher, tokenizer, mesh, tmp_path):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    report = teach(teacher, loader_of(dataset), tmp_path / "records", 32, mesh, len)
+    assert report["bytes_per_token"] == 132
+    assert report["bytes"] == 132 * report["tokens"]
+    reader = array_record_module.ArrayRecordReader(str(part_file(tmp_path / "records", 0)))
+    assert sum(len(record) for record in reader.read_all()) == report["bytes"]
+    # ArrayRecord rounds a file up to blocks of 64 KiB, with one more for its index.
+    assert report["file_bytes"] < report["bytes"] + 100 * len(dataset) + (2 << 16)
+    assert report["tokens_per_second"] == pytest.approx(report["tokens"] / report["seconds"])
+    again = teach(teacher, loader_of(dataset), tmp_path / "records", 32, mesh, pytest.fail)
+    assert again["tokens"] == 0
+
+
+@pytest.mark.parametrize(("vocab", "dtype", "size"), [(65536, np.uint16, 132), (65537, np.uint32, 196)])
+def test_ids_are_as_wide_as_the_vocabulary_needs(vocab, dtype, size):
+    meta = RecordsMeta("d", "t", "f", vocab, 32, "float32", 1)
+    assert meta.bytes_per_token == size
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, vocab, (3, 32)).astype(dtype)
+    ids[0, 0] = vocab - 1
+    taught = Taught(ids, rng.normal(size=(3, 32)).astype(meta.layout[1][1]), rng.normal(size=3).astype(np.float32))
+    payload = encode(taught, meta)
+    assert len(payload) == 3 * size
+    for a, b in zip(decode(payload, meta), taught, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+    with pytest.raises(ValueError, match="no whole number of tokens"):
+        decode(payload[:-1], meta)
+
+
+def test_parts_cover_the_examples_in_order(folder, tokenizer):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    for size in (1, 50, 10**9):
+        parts = parts_of(dataset, size)
+        assert [e for part in parts for e in part] == list(range(len(dataset)))
+        assert all(len(part) for part in parts)
+    assert len(parts_of(dataset, 1)) == len(dataset)
+    assert len(parts_of(dataset, 10**9)) == 1
+
+
+def test_shards_share_the_parts_and_together_are_the_whole(folder, teacher, tokenizer, mesh, tmp_path):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    teach(teacher, loader_of(dataset), whole, 4, mesh, len, part_tokens=200)
+    first = teach(teacher, loader_of(dataset), shared, 4, mesh, len, part_tokens=200, shard=(0, 2))
+    with pytest.raises(DataError, match=r"shared: \d+ of \d+ parts are missing \(part 1 first\)\. Run the same"):
+        TeacherRecords(shared, dataset)
+    second = teach(teacher, loader_of(dataset), shared, 4, mesh, len, part_tokens=200, shard=(1, 2))
+    assert first["tokens"] > 0 < second["tokens"]
+    names = sorted(p.name for p in whole.glob("part-*"))
+    assert names == sorted(p.name for p in shared.glob("part-*"))
+    for name in names:
+        assert (whole / name).read_bytes() == (shared / name).read_bytes()
+    with pytest.raises(ConfigError, match="no shard 2 of 2"):
+        teach(teacher, loader_of(dataset), shared, 4, mesh, len, part_tokens=200, shard=(2, 2))
+
+
+def command(folder, out, *more):
+    return ["data", "teach", str(folder / "teacher"), str(folder / "text.jsonl"), str(out), "--max-length", "24",
+            "--row-length", "48", "--rows", "8", "--top-k", "4", "--part-tokens", "100", *more]  # fmt: skip
+
+
+def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, capsys):
+    calm = tmp_path / "calm"
+    assert main(command(folder, calm)) == 0
+    out = capsys.readouterr().out
+    assert "x 20 bytes" in out
+    names = sorted(p.name for p in calm.glob("part-*"))
+    assert len(names) > 4
+    # The killed one: SIGKILL in the middle of a part, after two are complete.
+    killed = tmp_path / "killed"
+    script = (
+        "import os, signal, sys; from jaxpo.data import teacher_records as t; from jaxpo.stages import teach as s;"
+        "write = s.write_part\n"
+        "def write_part(folder, part, *a):\n"
+        "    if part == 2:\n"
+        "        (folder / f'.part-00002.{os.getpid()}').write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return write(folder, part, *a)\n"
+        "s.write_part = write_part\n"
+        "from jaxpo.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *command(folder, killed)], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    before = {p.name: p.stat().st_mtime_ns for p in killed.glob("part-*")}
+    assert sorted(before) == names[:2]
+    assert main(command(folder, killed)) == 0
+    assert f"{len(names) - 2} of {len(names)} parts to compute" in capsys.readouterr().out
+    for name in names:
+        assert (killed / name).read_bytes() == (calm / name).read_bytes()
+    assert {n: (killed / n).stat().st_mtime_ns for n in before} == before, "finished parts are not done again"
+
+
+def test_records_of_something_else_are_refused_with_the_reason(folder, teacher, tokenizer, mesh, tmp_path):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    records = tmp_path / "records"
+    teach(teacher, loader_of(dataset), records, 4, mesh, len)
+    other = dataset_of(folder, "chat.jsonl", tokenizer)
+    with pytest.raises(
+        DataError, match=r"records: these records were made from other files.*\(dataset .*jaxpo data teach"
+    ):
+        TeacherRecords(records, other)
+    shorter = dataset_of(folder, "text.jsonl", tokenizer, max_length=16)
+    with pytest.raises(DataError, match="made from other files, or with another template, length or truncation"):
+        TeacherRecords(records, shorter)
+    foreign = dataset_of(folder, "text.jsonl", train_tokenizer(["some other text"] * 4, 300))
+    with pytest.raises(DataError, match="made with another tokenizer"):
+        TeacherRecords(records, foreign)
+    with pytest.raises(DataError, match=r"hold another number of ids per token \(k 4, not 32\)"):
+        TeacherRecords(records, dataset, k=32)
+    with pytest.raises(DataError, match=r"come from a teacher with another vocabulary \(vocab_size 352, not 400\)"):
+        TeacherRecords(records, dataset, vocab_size=400)
+    with pytest.raises(DataError, match="come from another teacher"):
+        TeacherRecords(records, dataset, teacher="0" * 64)
+    imposter = dataclasses.replace(teacher, fingerprint="1" * 64)
+    with pytest.raises(DataError, match=r"come from another teacher.*Choose another folder"):
+        teach(imposter, loader_of(dataset), records, 4, mesh, pytest.fail)
+    with pytest.raises(DataError, match=r"holds no teacher records\. Write them with `jaxpo data teach`"):
+        TeacherRecords(tmp_path, dataset)
+    assert read_meta(records).dataset == dataset.hash
+
+
+def test_a_damaged_part_is_named(folder, teacher, tokenizer, mesh, tmp_path):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    teach(teacher, loader_of(dataset), tmp_path, 4, mesh, len, part_tokens=200)
+    sizes = [len(part) for part in parts_of(dataset, 200)]
+    other = next(i for i, size in enumerate(sizes) if size != sizes[1])
+    same = next((i for i, size in enumerate(sizes) if size == sizes[1] and i != 1), None)
+    whole = part_file(tmp_path, 1).read_bytes()
+    if same is not None:  # as many examples, of other lengths
+        part_file(tmp_path, 1).write_bytes(part_file(tmp_path, same).read_bytes())
+        with pytest.raises(DataError, match="a part is not where it belongs"):
+            list(loader_of(dataset, TeacherRecords(tmp_path, dataset)).one_pass())
+    part_file(tmp_path, 1).write_bytes(part_file(tmp_path, other).read_bytes())
+    with pytest.raises(DataError, match=r"part-00001\.array_record: holds \d+ of \d+ examples\. Delete the file"):
+        TeacherRecords(tmp_path, dataset)
+    part_file(tmp_path, 1).write_bytes(whole[:100])
+    with pytest.raises(DataError, match=r"part-00001\.array_record: (cannot be read|holds)"):
+        TeacherRecords(tmp_path, dataset)
+
+
+def test_too_many_ids_and_other_vocabularies_are_refused_before_any_work(folder, tmp_path, capsys):
+    assert main(command(folder, tmp_path / "a", "--top-k", "353")) == 2
+    assert "--top-k: 353 exceeds the vocabulary of 352 tokens; use at most 352." in capsys.readouterr().err
+    foreign = train_tokenizer(["some other text"] * 4, 300)
+    foreign.save(tmp_path / "foreign")
+    assert main(command(folder, tmp_path / "b", "--tokenizer", str(tmp_path / "foreign"))) == 2
+    err = capsys.readouterr().err
+    assert "it has another vocabulary: its tokenizer (" in err
+    assert "Distributions over different tokens cannot be compared" in err
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+    for shard, message in (("3/2", "the shards of 2 are 0/2 to 1/2"), ("one", "write i/n")):
+        assert main(command(folder, tmp_path / "c", "--shard", shard)) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="its logits are over 352 tokens and the student's over 512"):
+        check_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, 512)

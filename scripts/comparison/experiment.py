@@ -155,13 +155,13 @@ class Trained:
     """What one seed of one method gave.
 
     Attributes:
-      step_seconds: processor time per step over all threads, median after the compiling ones. Unlike wall time it does
-        not depend on what else the machine does.
+      step_cpu_seconds: processor time per step over all threads, median after the compiling ones; unlike wall time it
+        does not depend on what else the machine does.
       metrics: of the last step.
     """
 
     params: Tree
-    step_seconds: float
+    step_cpu_seconds: float
     metrics: dict[str, float]
 
 
@@ -269,7 +269,7 @@ def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Ite
             seed,
             {
                 "scores": scores.tolist(),
-                "step_seconds": result.step_seconds,
+                "step_cpu_seconds": result.step_cpu_seconds,
                 "seconds": time.perf_counter() - began,
                 "loss": result.metrics["loss"],
             },

@@ -60,7 +60,7 @@ class Row:
       margin: mean difference of the log-ratio per token, nats.
       shift_chosen, shift_rejected: mean log-ratio per token, nats.
       length_correlation: mean over prompts of the correlation between summed log-ratio and length.
-      step_seconds: processor time, median.
+      step_cpu_seconds: processor time, median.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Row:
     shift_chosen: float | None = None
     shift_rejected: float | None = None
     length_correlation: float | None = None
-    step_seconds: float | None = None
+    step_cpu_seconds: float | None = None
     seeds: int = 0
 
 
@@ -90,7 +90,7 @@ def row_of(held: HeldOut, name: str, family: str, runs: list[dict[str, object]])
         float(chosen),
         float(rejected),
         float(np.mean([length_correlation(held, s - held.sft) for s in scores])),
-        float(np.median([run["step_seconds"] for run in runs])),  # type: ignore[misc]
+        float(np.median([run["step_cpu_seconds"] for run in runs if "step_cpu_seconds" in run])),  # type: ignore[misc]
         len(runs),
     )
 

@@ -55,7 +55,7 @@ def cells(boot: Bootstrap, held: HeldOut, row: Row, rows: list[Row]) -> list[str
     found += [interval(boot.interval(row.likelihood - sft.likelihood, where), sign=True) for where in subsets]
     found += [f"{row.reward[where].mean():.3f}" for where in subsets]
     found += [f"{x:+.3f}" for x in (row.margin, row.shift_chosen, row.shift_rejected)]
-    return [*found, f"{row.length_correlation:+.2f}", f"{1000 * (row.step_seconds or 0):.0f}", str(row.seeds)]
+    return [*found, f"{row.length_correlation:+.2f}", f"{1000 * (row.step_cpu_seconds or 0):.0f}", str(row.seeds)]
 
 
 def interval(values: tuple[float, float, float], *, sign: bool = False) -> str:

@@ -86,7 +86,7 @@ def test_a_row_averages_seeds_and_measures_per_token():
     held = held_out()
     better = held.sft + np.array([2.0, -4.0, -8.0, 5.0, 0.0])
     row = row_of(
-        held, "x", "pairs", [{"scores": better, "step_seconds": 0.2}, {"scores": held.sft, "step_seconds": 0.4}]
+        held, "x", "pairs", [{"scores": better, "step_cpu_seconds": 0.2}, {"scores": held.sft, "step_cpu_seconds": 0.4}]
     )
     # Log-ratios per token of the first seed: 1, -1, -1, 1, 0; of the second: 0.
     assert row.shift_chosen == pytest.approx(np.mean([1, 1, 1]) / 2)
@@ -94,7 +94,7 @@ def test_a_row_averages_seeds_and_measures_per_token():
     assert row.margin == pytest.approx(row.shift_chosen - row.shift_rejected)
     np.testing.assert_allclose(row.reward, [0.75, 0.75, 0.75])  # right, and a tie
     np.testing.assert_allclose(row.likelihood, [0.75, 0.75, 1.0])  # the SFT model ties on the first prompt
-    assert row.step_seconds == pytest.approx(0.3)
+    assert row.step_cpu_seconds == pytest.approx(0.3)
     assert length_correlation(held, -held.tokens) == pytest.approx(-1.0)
 
 

@@ -13,7 +13,15 @@ from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 
 def render(run: RunData) -> str:
     """The body of the page."""
-    parts = [header(run), results(run), *stage_sections(run), samples(run), data_counts(run), configuration(run)]
+    parts = [
+        header(run),
+        results(run),
+        *stage_sections(run),
+        *work(run),
+        samples(run),
+        data_counts(run),
+        configuration(run),
+    ]
     return "\n".join([*parts, environment(run)])
 
 
@@ -86,7 +94,8 @@ def stage_sections(run: RunData) -> Iterator[str]:
 
 
 def trained(stage: dict[str, Any]) -> bool:
-    return not str(stage.get("__type__", "")).endswith(":Merge")
+    """Merges and work stages start from no model."""
+    return "init_from" in stage
 
 
 def title(run: RunData, stage: str) -> str:
@@ -138,6 +147,13 @@ def measured(probe: Any) -> str:
     if isinstance(probe.get("n"), (int, float)):
         small.append(f"n = {number(probe['n'])}")
     return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
+
+
+def work(run: RunData) -> Iterator[str]:
+    """What the stages that train nothing reported: one row per count or figure."""
+    for stage, report in (run.summary.get("work") or {}).items():
+        rows = [[escape(name.replace("_", " ")), escape(value)] for name, value in flat(report)]
+        yield section(stage, f'<div class="card">{table(["", ""], rows)}</div>', "Reported by the stage.")
 
 
 def samples(run: RunData) -> str:
@@ -204,6 +220,6 @@ def configuration(run: RunData) -> str:
 
 def environment(run: RunData) -> str:
     """Platform, corpus and whatever else the summary says besides the probes."""
-    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds")}
+    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work")}
     rows = [[escape(k), escape(v)] for k, v in flat(rest)]
     return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

@@ -1,0 +1,36 @@
+"""Two corpora side by side keep their own files and manifests."""
+
+import json
+
+from jaxpo.data.arithmetic import Arithmetic
+from jaxpo.data.recipe_corpus import RecipeCorpus
+
+
+class Docs:
+    """Stands in for the documentation, whose reading takes seconds."""
+
+    def build(self, directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "pretrain_train.jsonl").write_text('{"text": "a"}\n')
+        reused = (directory / "built").exists()
+        (directory / "built").touch()
+        files = {"pretrain_train.jsonl": "0" * 64}
+        return {"hash": "d", "python": "3", "counts": {"x": 1}, "files": files, "lines": ["docs"], "reused": reused}
+
+
+def test_both_are_built_once_in_their_own_folders(tmp_path):
+    corpus = RecipeCorpus(docs=Docs(), arithmetic=Arithmetic(train=12, heldout=6))
+    first = corpus.build(tmp_path)
+    assert not first["reused"]
+    assert first["counts"] == {
+        "docs/x": 1,
+        "arithmetic/arithmetic_train": 12,
+        "arithmetic/arithmetic_heldout": 6,
+    }
+    for name in first["files"]:
+        assert json.loads((tmp_path / name).read_text().splitlines()[0])
+    second = corpus.build(tmp_path)
+    assert second["reused"]
+    assert second["hash"] == first["hash"]
+    other = RecipeCorpus(docs=Docs(), arithmetic=Arithmetic(train=12, heldout=6, seed=1)).build(tmp_path)
+    assert other["hash"] != first["hash"]

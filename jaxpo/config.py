@@ -31,6 +31,21 @@ class Fim:
 
 
 @dataclass(frozen=True)
+class Curriculum:
+    """Train from easy to hard rows instead of in a shuffled order; the same in every epoch.
+
+    Attributes:
+      column: a number in every training row, larger for harder ones (`jaxpo data difficulty` makes it).
+      phases: parts of equal size with rising difficulty; shuffled inside.
+      mix: share of the rows that are spread at random over all phases.
+    """
+
+    column: str = "difficulty"
+    phases: int = 4
+    mix: float = 0.1
+
+
+@dataclass(frozen=True)
 class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
@@ -44,6 +59,8 @@ class Data:
         get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
       train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
       shuffle: a new order each epoch.
+      curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
+        fields on the command line switches it on.
       block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
       packing: "best_fit", or "none" for one segment per row.
       fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
@@ -60,6 +77,7 @@ class Data:
     block_rows: int | None = None
     packing: Literal["best_fit", "none"] = "best_fit"
     fim: Fim | None = None
+    curriculum: Curriculum | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +194,8 @@ class Stage:
         rows, padding included).
       eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
+      snapshot_steps: keep the model of every n-th step for good, in `snapshots/STEP` (a success matrix grades them);
+        0 = none.
       lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
         model. `--stage.lora` or any of its fields on the command line switches it on.
       optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
@@ -198,6 +218,7 @@ class Stage:
     logging_steps: int = 1
     save_steps: int = 0
     save_total_limit: int = 2
+    snapshot_steps: int = 0
     metric_for_best_model: str | None = None
     lora: LoRA | None = None
     ema_decay: float | None = None

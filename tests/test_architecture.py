@@ -23,6 +23,7 @@ ORDER = (
     "train",
     "evaluate",
     "construct",
+    "curriculum",
     "stages",
     "cli",
 )

@@ -13,6 +13,7 @@ usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
+       jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
 
 Each of them lists its options with `--help`."""
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import construct, teach
+    from jaxpo.cli import construct, difficulty, teach
 
     tasks = {
         "inspect": inspect_files,
@@ -29,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         "tokenize": tokenise,
         "construct": construct.main,
         "teach": teach.main,
+        "difficulty": difficulty.main,
     }
     if argv[0] not in tasks:
         from jaxpo.cli.args import suggestion

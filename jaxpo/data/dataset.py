@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from jaxpo.data.store import ExampleStore, Lengths
 from jaxpo.data.tokenizer import Tokenizer
@@ -36,6 +38,7 @@ class Dataset:
       annotators: `annotators[i]` is the name behind annotator id i.
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
+      order: example numbers in a fixed order of training (a curriculum); None = as the loader is told.
     """
 
     store: ExampleStore
@@ -48,6 +51,7 @@ class Dataset:
     files: tuple[str, ...]
     hash: str
     labels: tuple[str, ...] = ()
+    order: np.ndarray | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.store)

@@ -37,7 +37,7 @@ class Loader:
       records: a teacher's, read into `Batch.per_token` too.
       process_index, process_count: this process gets its contiguous share of every step's blocks.
       divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
-      order: example numbers in a fixed order of training (a curriculum) instead of a shuffle.
+      order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
 
     Attributes:
       block_rows, slots, max_segment, examples_per_block: static shape of every batch.
@@ -80,6 +80,7 @@ class Loader:
         )
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
+        order = dataset.order if order is None else order
         self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
         self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
         self.block_rows, self.slots = self.caps.block_rows, self.caps.slots

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxpo.config import SFT, Preference, Pretrain, Reward, Run, Stage
 from jaxpo.data.columns import REMEDIES
+from jaxpo.data.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.formats import list_files
 from jaxpo.data.needs import Needs
 from jaxpo.data.prepare import Dataset, prepare
@@ -48,6 +49,7 @@ class Prepared:
       directory: of the run.
       stages: stage name -> data, of the trained stages whose data are there already.
       corpus: what `Run.corpus.build` reported.
+      seed: of the run; a curriculum draws with it.
     """
 
     directory: Path
@@ -56,12 +58,20 @@ class Prepared:
     config: LFM2Config
     stages: dict[str, StageData] = field(default_factory=dict)
     corpus: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
     def of(self, stage: Stage) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
         if stage.name not in self.stages:
             self.say(f"data of stage {stage.name}")
-            self.stages[stage.name] = _stage_data(stage, self.tokenizer, self.config, self.directory, self.say)
+            curriculum, difficulties = stage.data.curriculum, {}
+            if curriculum is not None:
+                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum.column)
+            data = _stage_data(stage, self.tokenizer, self.config, self.directory, self.say)
+            if curriculum is not None:
+                order = curriculum_order(data.train, difficulties, curriculum, self.seed)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+            self.stages[stage.name] = data
         return self.stages[stage.name]
 
     def resolve(self, files: Sequence[str]) -> tuple[str, ...]:
@@ -84,7 +94,7 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
     tokenizer = _tokenizer(run, directory, say)
     config = model_config(run)
     check_vocabulary(tokenizer, config.vocab_size)
-    prepared = Prepared(directory, say, tokenizer, config, {}, report)
+    prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed)
     for stage in run.stages:
         if isinstance(stage, Stage) and not waits(stage):
             prepared.of(stage)

@@ -13,10 +13,12 @@ import jax
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Preference, Stage
+from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.data.loader import Loader
 from jaxpo.data.prepare import Dataset
 from jaxpo.data.ragged import RaggedColumn
 from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import init_params
@@ -30,6 +32,7 @@ from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.setting import Setting
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
+from jaxpo.train.state import State
 
 Tree = Any
 EMA, LAST = "ema", "last"
@@ -42,7 +45,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
       previous: parameters that the stage before it left.
       resume: "auto", or the step of this stage to go back to.
     """
-    data = setting.prepared.of(stage)
+    data, config = setting.prepared.of(stage), setting.prepared.config
     folder = setting.home.stage(stage.name)
     loader = _loader(setting, stage, data.train)
     assembly = assemble(stage, loader, setting.scorer, setting.mesh, setting.rules)
@@ -64,6 +67,12 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     _same_base(store, about)
     setting.results.data_counts(stage.name, data)
     first = _first(setting, base, assembly)
+
+    def snapshot(n: int, state: State) -> None:
+        about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
+        now = state.ema if stage.use_ema else state.params
+        keep_snapshot(folder / SNAPSHOTS / str(n), _plain(setting, stage, base["model"], now), config, about)
+
     state = fit(
         stage=stage,
         total_steps=assembly.total_steps,
@@ -80,7 +89,8 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         console=setting.console,
         stop=setting.stop,
         on_nonfinite_dir=folder,
-        flops_per_token=flops_per_token(stage, setting.prepared.config, mean_context(data.train)),
+        flops_per_token=flops_per_token(stage, config, mean_context(data.train)),
+        snapshot=snapshot,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:
@@ -140,6 +150,12 @@ def _keep_adapter(
         origin = folder / BASE_FOLDER
         save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
     save_adapter(folder, adapter, stage.lora, origin, about[BASE])
+
+
+def keep_snapshot(folder: Path, params: Tree, config: LFM2Config, about: Mapping[str, Any]) -> None:
+    """Save the model of one step for good, unless an earlier start did: a step taken again gives the same model."""
+    if not has_model(folder):
+        save_model(folder, params, config, about)
 
 
 def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:

@@ -63,6 +63,14 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
         yield f"{name}.data.block_rows: {data.block_rows} must be at least 1."
     if data.fim is not None and not 0 < data.fim.rate <= 1:
         yield f"{name}.data.fim.rate: {data.fim.rate:g} must lie in (0, 1]; None rearranges nothing."
+    if (curriculum := data.curriculum) is not None:
+        where = f"{name}.data.curriculum"
+        if curriculum.phases < 1:
+            yield f"{where}.phases: {curriculum.phases} must be at least 1."
+        if not 0 <= curriculum.mix <= 1:
+            yield f"{where}.mix: {curriculum.mix:g} must lie in [0, 1]; it is the share of rows spread over all phases."
+        if not curriculum.column:
+            yield f"{where}.column: names no column of the training rows."
 
 
 def budget_problems(stage: Stage) -> Iterator[str]:
@@ -137,7 +145,7 @@ def column_of_metric(stage: Stage) -> str | None:
 def evaluation_problems(stage: Stage) -> Iterator[str]:
     """Evaluation needs files; the best checkpoint needs a metric that exists."""
     name, metric = stage.name, stage.metric_for_best_model
-    yield from negative(stage, ("eval_steps", "save_steps"))
+    yield from negative(stage, ("eval_steps", "save_steps", "snapshot_steps"))
     for field in ("eval_rows", "logging_steps", "save_total_limit"):
         if getattr(stage, field) < 1:
             yield f"{name}.{field}: {getattr(stage, field)} must be at least 1."

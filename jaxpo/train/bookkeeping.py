@@ -83,6 +83,7 @@ class Bookkeeping:
     dump_dir: Path
     stop_on_nonfinite: bool
     flops_per_token: float | None
+    snapshot: Callable[[int, State], None] | None = None
 
     def __post_init__(self) -> None:
         self.clock = Clock()
@@ -129,7 +130,7 @@ class Bookkeeping:
         meta: Mapping[str, Any],
         stopping: bool,
     ) -> None:
-        """After a step whose metrics were read: evaluate, close the books, save, as is due."""
+        """After a step whose metrics were read: evaluate, keep a snapshot, close the books, save, as is due."""
         began = time.perf_counter()
         last = n == self.total_steps
         wanted = evaluate is not None and (last or due(n, self.stage.eval_steps))
@@ -138,6 +139,8 @@ class Bookkeeping:
         best = False
         if evaluate is not None and wanted and not self.progress.eval_due:
             best = self.evaluate(n, rows, evaluate, state)
+        if self.snapshot is not None and due(n, self.stage.snapshot_steps):
+            self.snapshot(n, state)
         if last:
             self._summary(n, rows)
         if last or stopping or best or due(n, self.stage.save_steps):

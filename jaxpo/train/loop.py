@@ -48,6 +48,7 @@ def fit(
     on_nonfinite_dir: Path,
     stop_on_nonfinite: bool = True,
     flops_per_token: float | None = None,
+    snapshot: Callable[[int, State], None] | None = None,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -60,6 +61,7 @@ def fit(
       meta: JSON stored with every checkpoint: resolved configuration, data hash, ...
       on_nonfinite_dir: where the batch of a non-finite step is dumped.
       flops_per_token: adds `tflops` to the metrics.
+      snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -68,9 +70,19 @@ def fit(
     """
     state, first, rows, progress = _begin(stage, total_steps, init, abstract, store, log, console)
     run = Bookkeeping(
-        stage, total_steps, loader, log, console, progress, on_nonfinite_dir, stop_on_nonfinite, flops_per_token
+        stage,
+        total_steps,
+        loader,
+        log,
+        console,
+        progress,
+        on_nonfinite_dir,
+        stop_on_nonfinite,
+        flops_per_token,
+        snapshot,
     )
     _leave_if_asked(stop, stage, first)
+    boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
         store.protect(progress.best.get("step"))
@@ -91,7 +103,7 @@ def fit(
                 pending = Pending(n, rows, rows + stage.rows_per_step, batch, metrics, counts)
                 rows = pending.rows_after
                 signum = stop.requested(n)
-                if signum or n == total_steps or due(n, stage.eval_steps) or due(n, stage.save_steps):
+                if signum or n == total_steps or any(due(n, every) for every in boundaries):
                     run.read(pending)
                     pending = None
                     run.boundary(n, rows, state, evaluate, store, meta, bool(signum))

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from jaxpo.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
+from jaxpo.config import SFT, Curriculum, Data, Merge, Optimizer, Preference, Pretrain, Run, Tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.methods import METHODS
 
@@ -48,7 +48,14 @@ def write_data(folder: Path, seed: int = 0) -> None:
         )
         write(
             f"sft_{part}.jsonl",
-            [{"prompt": turn("user", sentence(rng)), "completion": turn("assistant", sentence(rng))} for _ in range(n)],
+            [
+                {
+                    "prompt": turn("user", sentence(rng)),
+                    "completion": turn("assistant", sentence(rng)),
+                    "difficulty": i % 7,
+                }
+                for i in range(n)
+            ],
         )
         write(
             f"pref_{part}.jsonl",
@@ -66,6 +73,9 @@ def recipe(folder: Path, **changes) -> Run:
         files = {part: (str(folder / f"{kind}_{part}.jsonl"),) for part in ("train", "eval")}
         return Data(train=files["train"], eval=files["eval"], max_length=64, row_length=96)
 
+    def from_easy_to_hard(data: Data) -> Data:
+        return dataclasses.replace(data, curriculum=Curriculum(phases=3))
+
     common = {"rows_per_step": 4, "save_steps": 3, "eval_steps": 4, "optimizer": Optimizer(learning_rate=3e-3)}
     run = Run(
         name="tiny",
@@ -74,7 +84,7 @@ def recipe(folder: Path, **changes) -> Run:
         tokenizer=Tokenizer(train_on=(str(folder / "text_train.jsonl"),), vocab_size=MODEL.vocab_size),
         stages=(
             Pretrain(data=data("text"), max_steps=8, gradient_accumulation_steps=2, **common),
-            SFT(data=data("sft"), max_steps=8, **common),
+            SFT(data=from_easy_to_hard(data("sft")), max_steps=8, snapshot_steps=4, **common),
             Preference(data=data("pref"), max_steps=8, loss=METHODS["sigmoid_norm"](), **common),
             Merge(models=("sft", "preference")),
         ),

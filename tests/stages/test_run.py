@@ -54,7 +54,7 @@ def without_timing(path):
 def assert_same_run(got, expected):
     """Metrics apart from timings, and every stage's parameters, bit for bit."""
     assert without_timing(got / "metrics.jsonl") == without_timing(expected / "metrics.jsonl")
-    for stage in ("pretrain", "sft", "preference", "merge"):
+    for stage in ("pretrain", "sft", "sft/snapshots/4", "sft/snapshots/8", "preference", "merge"):
         a, b = (load_model(run / "stages" / stage).params["model"] for run in (got, expected))
         for name in ("embed_tokens", "embedding_norm"):
             np.testing.assert_array_equal(a[name]["weight"], b[name]["weight"])
@@ -62,6 +62,15 @@ def assert_same_run(got, expected):
         for key in w:
             a, b = a[key], b[key]
         np.testing.assert_array_equal(a, b)
+
+
+def test_snapshots_are_the_models_of_their_steps(undisturbed):
+    last, half = (load_model(undisturbed / "stages" / "sft" / folder) for folder in ("snapshots/8", "snapshots/4"))
+    final = load_model(undisturbed / "stages" / "sft").params
+    jax.tree.map(np.testing.assert_array_equal, last.params, final)
+    assert (half.params["model"]["embed_tokens"]["weight"] != final["model"]["embed_tokens"]["weight"]).any()
+    assert half.about["step"] == 4
+    assert sorted(p.name for p in (undisturbed / "stages" / "sft" / "snapshots").iterdir()) == ["4", "8"]
 
 
 def test_a_finished_run_leaves_everything_and_says_where(folder, undisturbed):

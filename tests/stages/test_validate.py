@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jaxpo.config import Merge, Run, Stage
+from jaxpo.config import Curriculum, Merge, Run, Stage
 from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.dpo import DPO
@@ -120,6 +120,16 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"sft__save_total_limit": 0}, "sft.save_total_limit: 0 must be at least 1."),
     ({"sft__eval_steps": -2}, "sft.eval_steps: -2 must not be negative."),
+    ({"sft__snapshot_steps": -1}, "sft.snapshot_steps: -1 must not be negative."),
+    ({"sft__data__curriculum": Curriculum(phases=0)}, "sft.data.curriculum.phases: 0 must be at least 1."),
+    (
+        {"sft__data__curriculum": Curriculum(mix=1.5)},
+        "sft.data.curriculum.mix: 1.5 must lie in [0, 1]; it is the share of rows spread over all phases.",
+    ),
+    (
+        {"sft__data__curriculum": Curriculum(column="")},
+        "sft.data.curriculum.column: names no column of the training rows.",
+    ),
     (
         {"sft__eval_steps": 5, "sft__data__eval": ()},
         "sft.eval_steps: needs held-out files; give --sft.data.eval FILES.",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jaxpo.config import LoRA, Run
+from jaxpo.config import Curriculum, LoRA, Run
 from jaxpo.data.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
@@ -174,3 +174,15 @@ def test_frozen_matrices_are_not_counted_for_their_gradients(recipe: Run) -> Non
     large = flops_per_token(dataclasses.replace(sft, lora=LoRA(rank=64)), config, 100.0)
     assert 0.66 < small / whole < 0.68
     assert small < large < whole
+
+
+def test_a_part_that_lies_deeper_is_switched_on_likewise(recipe):
+    def curricula(*argv):
+        return [getattr(getattr(s, "data", None), "curriculum", None) for s in resolve_run(recipe, argv).run.stages]
+
+    assert curricula() == [None] * 4
+    assert curricula("--sft.data.curriculum") == [None, Curriculum(), None, None]
+    assert curricula("--sft.data.curriculum.phases", "3", "--sft.data.curriculum.mix", "0.2")[1] == Curriculum(
+        phases=3, mix=0.2
+    )
+    assert curricula("--sft.data.curriculum", "None") == [None] * 4

@@ -57,6 +57,31 @@ def test_resume_equals_uninterrupted_bitwise(whole, tmp_path, at):
     assert untimed(tmp_path / "metrics.jsonl") == whole[1]
 
 
+def test_snapshots_are_taken_every_n_steps_and_again_after_a_resume(whole, tmp_path):
+    """Every third step; stopped at step 8, after the save at 5, the snapshot of step 6 is taken twice, and equally."""
+    taken = []
+    stage = Pretrain(name="toy", rows_per_step=toy.ROWS, save_steps=5, snapshot_steps=3)
+
+    def snapshot(n, state):
+        taken.append((n, np.asarray(state.params["model"]["w"])))
+
+    class Killed(Exception):
+        pass
+
+    def killed(state, frozen, batch):
+        if int(state.step) == 8:
+            raise Killed
+        return toy.step(state, frozen, batch)
+
+    with pytest.raises(Killed):
+        toy.train(tmp_path, 11, stage=stage, snapshot=snapshot, step=killed)
+    state = toy.train(tmp_path, 11, stage=stage, snapshot=snapshot)
+    assert [n for n, _ in taken] == [3, 6, 6, 9]
+    np.testing.assert_array_equal(taken[1][1], taken[2][1])
+    assert (taken[3][1] != taken[2][1]).any()
+    assert_bitwise(state, whole[0])
+
+
 def test_finished_stage_is_restored_without_training(whole, tmp_path):
     toy.train(tmp_path, 11)
     before = (tmp_path / "metrics.jsonl").read_text()

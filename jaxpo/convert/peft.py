@@ -23,7 +23,7 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_leaves, adapter_table, is_projection, merge, scale_of
-from jaxpo.models.spec import Table, leaves
+from jaxpo.models.spec import Param, Table, leaves
 
 Tree = Any
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -96,16 +96,16 @@ def peft_config(model: Table, adapter: Table, lora: LoRA, base_name: str | None)
 def target_modules(model: Table, adapter: Table) -> list[str]:
     """What PEFT adapts: a module's last name where all that bear it are adapted ("q_proj"), full names elsewhere."""
     named = dict(leaves(model))
-    every = {path: _module(p.hf) for path, p in named.items() if is_projection(p)}
+    every = {path: _module(p) for path, p in named.items() if is_projection(p)}
     adapted = {every[path] for path, _, _ in adapter_leaves(adapter)}
     left_out = {_last(module) for module in every.values() if module not in adapted}
     return sorted({module if _last(module) in left_out else _last(module) for module in adapted})
 
 
-def _module(hf: str | None) -> str:
-    if hf is None:
+def _module(param: Param) -> str:
+    if param.module is None:
         raise CheckpointError("an adapted parameter has no counterpart in a Hugging Face model.")
-    return hf.removesuffix(".weight")
+    return param.module
 
 
 def _last(module: str) -> str:
@@ -134,8 +134,8 @@ def verify_peft(
     """
     document, stored = read_json(folder / CONFIG), _read(folder / WEIGHTS)
     weights = {tensor.name: tensor.load for tensor in tensors_of(base, param_table(config))}
-    modules = [_module(name) for name in weights]
-    targets = [m for m in modules if any(m == t or m.endswith(f".{t}") for t in document["target_modules"])]
+    modules = {p.hf: _module(p) for _, p in leaves(param_table(config))}
+    targets = [m for m in modules.values() if any(m == t or m.endswith(f".{t}") for t in document["target_modules"])]
     names = {f"{PEFT_PREFIX}{m}.lora_{side}.weight" for m in targets for side in "AB"}
     if names != set(stored):
         raise CheckpointError(f"{folder}: target_modules of {CONFIG} does not name the modules in {WEIGHTS}.")
@@ -143,7 +143,7 @@ def verify_peft(
     scale = document["lora_alpha"] / (np.sqrt(rank) if document["use_rslora"] else rank)
 
     def tensor(name: str) -> np.ndarray:
-        value, module = np.asarray(weights[name](), np.float64), _module(name)
+        value, module = np.asarray(weights[name](), np.float64), modules[name]
         if module not in targets:
             return value
         a, b = (stored[f"{PEFT_PREFIX}{module}.lora_{side}.weight"] for side in "AB")

@@ -64,8 +64,8 @@ def adapter_table(table: Table, lora: LoRA) -> Table:
 
 
 def _pair(base: Param, lora: LoRA) -> Table:
-    module = None if base.hf is None else PEFT_PREFIX + base.hf.removesuffix(".weight")
-    name = {side: None if module is None else f"{module}.lora_{side}.weight" for side in "AB"}
+    module = base.module
+    name = {side: None if module is None else f"{PEFT_PREFIX}{module}.lora_{side}.weight" for side in "AB"}
     init = _kaiming if lora.init == "kaiming" else normal(1 / lora.rank)
     a_shape, b_shape = (base.shape[0], lora.rank), (lora.rank, *base.shape[1:])
     return {

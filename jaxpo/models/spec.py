@@ -50,6 +50,7 @@ class Param:
       axes: a logical axis name (or None) per dimension; `jaxpo.sharding` maps them to mesh axes.
       init: `(key, shape, dtype) -> array`.
       hf: tensor name in a Hugging Face checkpoint; None if it has no counterpart there.
+      hf_module: name of the module that holds it in transformers, where that is not the tensor's without ".weight".
       layout: how memory and disk layouts correspond.
       decay: whether weight decay applies.
       muon: (reduction axes, output axes) for Muon; None keeps it on AdamW.
@@ -62,6 +63,7 @@ class Param:
     layout: Layout = IDENTITY
     decay: bool = True
     muon: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    hf_module: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.axes):
@@ -71,6 +73,13 @@ class Param:
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def module(self) -> str | None:
+        """Name of the module that holds it in transformers (which PEFT adapts), if it has one."""
+        if self.hf_module is not None or self.hf is None:
+            return self.hf_module
+        return self.hf.removesuffix(".weight")
 
 
 Table = Mapping[str, Any]

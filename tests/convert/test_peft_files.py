@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models.adapters import drawn
-from models.tiny import CONFIG, params
+from models.tiny import CONFIG, LFM3, params
 from safetensors.numpy import load_file, save_file
 
 from jaxpo.config import LoRA
@@ -51,6 +51,18 @@ def test_files_names_and_shapes(exported):
     assert report["max_logprob_error"] < 1e-4
     assert abs(report["kl"]) < 1e-8
     assert json.loads((folder / "verification.json").read_text()) == report
+
+
+def test_an_adapter_of_lfm3_is_verified_under_the_names_that_peft_sees(tmp_path):
+    table = adapter_table(param_table(LFM3), LORA)
+    report = export_peft(drawn(table), LORA, params(LFM3), LFM3, tmp_path / "adapter")
+    assert report["max_logprob_error"] < 1e-4
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    gate = "base_model.model.model.layers.2.self_attn.g_proj.lora_B.weight"
+    assert tensors[gate].shape == (LFM3.num_attention_heads, 3)
+    document = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert {"g_proj", "o_proj", "out_proj"} <= set(document["target_modules"])
+    assert not {"gate_proj", "lm_head"} & set(document["target_modules"])
 
 
 def test_the_settings_are_pefts(exported):

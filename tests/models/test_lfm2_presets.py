@@ -56,11 +56,46 @@ def test_totals_names_and_shapes_of_the_released_models(name):
     assert sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_params(table))) == total
 
 
-def test_nano_is_a_few_million_without_its_vocabulary():
-    config = preset("nano")
+def test_lfm3_has_the_released_shape():
+    """Pattern, parts and total written out; the total is that of transformers' own model (see tests/parity)."""
+    config = preset("lfm3_1_7b")
+    full, sliding = (2, 6, 10, 14, 18, 22), (4, 8, 12, 16, 20)
+    for i, kind in enumerate(config.layer_types):
+        assert kind == ("full_attention" if i in full else "sliding_attention" if i in sliding else "conv")
+    assert (config.sliding_window, config.sliding_rope_theta, config.rope_theta) == (256, 1e4, 1e6)
+    assert config.rotation("full_attention") == (1e6, 32)
+    assert config.rotation("sliding_attention") == (1e4, 64)
+    d, f, h = 2048, 7680, 128
+    conv, attention = 4 * d * d + 7 * d, d * h * (16 + 4 + 4 + 16) + 2 * h + 16 * d
+    table = param_table(config)
+    assert param_count(table) == 128_000 * d + d + 24 * (3 * d * f + 4 * d) + 13 * conv + 11 * attention
+    assert param_count(table) == 1_728_801_536
+    assert sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_params(table))) == 1_728_801_536
+    stored = {p.hf: disk_shape(p) for _, p in leaves(table)}
+    assert {name.removeprefix("model.layers.4."): shape for name, shape in stored.items() if ".4." in name} == {
+        "operator_norm.weight": (d,), "post_operator_norm.weight": (d,),
+        "ffn_norm.weight": (d,), "post_ffn_norm.weight": (d,),
+        "self_attn.q_proj.weight": (d, d), "self_attn.k_proj.weight": (512, d), "self_attn.v_proj.weight": (512, d),
+        "self_attn.o_proj.weight": (d, d), "self_attn.gate_proj.weight": (16, d),
+        "self_attn.q_norm.weight": (h,), "self_attn.k_norm.weight": (h,),
+        "feed_forward.w1.weight": (f, d), "feed_forward.w2.weight": (d, f), "feed_forward.w3.weight": (f, d),
+    }  # fmt: skip
+
+
+def test_an_output_matrix_of_its_own():
+    config = dataclasses.replace(preset("nano_lfm3"), tie_word_embeddings=False)
+    head = param_table(config)["lm_head"]["weight"]
+    assert (head.shape, head.hf) == ((4096, 192), "lm_head.weight")
+    assert param_count(param_table(config)) - param_count(param_table(preset("nano_lfm3"))) == 4096 * 192
+    assert "lm_head" not in param_table(preset("nano_lfm3"))
+
+
+@pytest.mark.parametrize("name", ["nano", "nano_lfm3"])
+def test_nano_is_a_few_million_without_its_vocabulary(name):
+    config = preset(name)
     rest = param_count(param_table(config)) - config.vocab_size * config.hidden_size
     assert 2e6 < rest < 4e6
-    assert set(config.layer_types) == {"conv", "full_attention"}
+    assert set(config.layer_types) == {"conv", "full_attention", *(["sliding_attention"] if name != "nano" else [])}
     wider = dataclasses.replace(config, vocab_size=config.vocab_size + 100)
     assert param_count(param_table(wider)) - param_count(param_table(config)) == 100 * config.hidden_size
 
@@ -97,6 +132,17 @@ def test_unknown_preset_suggests_the_nearest():
     ("field", "value_", "message"),
     [
         ("layer_types", ("conv", "attention"), r"layer_types\[1\] is 'attention'.*did you mean 'full_attention'\?"),
+        ("layer_types", ("conv", "slidng_attention"), r"'slidng_attention'.*did you mean 'sliding_attention'\?"),
+        ("sliding_window", 0, "model.sliding_window is 0; it must be a positive integer"),
+        ("sliding_rope_theta", 0.0, "sliding_rope_theta is 0.0; it must be positive"),
+        ("partial_rotary_factor", 0.0, r"model.partial_rotary_factor is 0.0; .* in \(0, 1\]"),
+        ("partial_rotary_factor", 1.5, r"model.partial_rotary_factor is 1.5; .* in \(0, 1\]"),
+        ("partial_rotary_factor", 0.05, "turns no pair of the 32 dimensions of a head; give at least 0.0625"),
+        ("model_type", "lfm4", r"model.model_type is 'lfm4'; known: lfm2, lfm3; did you mean 'lfm[23]'\?"),
+        ("sandwich_norm", True, "sandwich_norm is on, which 'lfm2' has not; set model.model_type to 'lfm3'"),
+        ("attention_gate", True, "attention_gate is on, which 'lfm2' has not"),
+        ("tie_word_embeddings", False, "tie_word_embeddings is off, which 'lfm2' has not"),
+        ("layer_types", ("sliding_attention",), "layer_types has 'sliding_attention', which 'lfm2' has not"),
         ("layer_types", (), "model.layer_types is empty"),
         ("num_key_value_heads", 4, r"num_attention_heads \(6\) is not divisible by model.num_key_value_heads \(4\)"),
         ("head_dim", 33, "head_dim is 33; .* must be even"),
@@ -138,4 +184,4 @@ def test_value_head():
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, hidden @ np.asarray(drawn["weight"])[:, 0], atol=0.05)
     assert {p.hf for _, p in leaves(value_table(config))} == {None}
-    assert set(PRESETS) >= {"nano", "nano_lfm3", "lfm3_1_7b", *RELEASED}
+    assert set(PRESETS) == {"nano", "nano_lfm3", "lfm3_1_7b", *RELEASED}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from models.adapters import drawn
-from models.tiny import CONFIG, assert_trees_close, hidden_and_gradient, params, random_tokens
+from models.tiny import CONFIG, LFM3, assert_trees_close, hidden_and_gradient, params, random_tokens
 
 from jaxpo.config import LoRA
 from jaxpo.errors import ConfigError
@@ -35,6 +35,19 @@ PROJECTIONS = {
 def test_all_linear_is_every_projection_and_nothing_else():
     assert set(matched(TABLE, ("all-linear",))) == PROJECTIONS
     assert {path for path, p in leaves(TABLE) if is_projection(p)} == PROJECTIONS
+
+
+def test_lfm3s_gates_are_projections_too():
+    table = param_table(LFM3)
+    names = ("q_proj", "k_proj", "v_proj", "out_proj", "gate_proj")
+    expected = {f"layers/{i}/self_attn/{n}/weight" for i in (1, 2) for n in names}
+    expected |= {f"layers/0/conv/{n}/weight" for n in ("in_proj", "out_proj")}
+    expected |= {f"layers/{i}/feed_forward/{w}/weight" for i in (0, 1, 2) for w in ("w1", "w2", "w3")}
+    assert set(matched(table, ("all-linear",))) == expected
+    gate = adapter_table(table, LoRA(rank=3))["layers"]["2"]["self_attn"]["gate_proj"]["weight"]
+    # PEFT wraps modules: transformers calls this one g_proj, though a checkpoint says gate_proj.
+    assert gate["a"].hf == "base_model.model.model.layers.2.self_attn.g_proj.lora_A.weight"
+    assert gate["b"].shape == (3, LFM3.num_attention_heads)
 
 
 @pytest.mark.parametrize(
@@ -150,18 +163,20 @@ def test_an_adapter_at_its_start_is_the_base_bit_for_bit():
         np.testing.assert_array_equal(x, y)
 
 
-def test_merged_and_attached_compute_the_same_and_their_gradients_agree():
+@pytest.mark.parametrize("config", [CONFIG, LFM3], ids=["lfm2", "lfm3"])
+def test_merged_and_attached_compute_the_same_and_their_gradients_agree(config):
     lora = LoRA(rank=3, alpha=2.0)
-    adapter = drawn(adapter_table(TABLE, lora))
+    adapter = drawn(adapter_table(param_table(config), lora))
     scale = scale_of(lora)
-    hidden, dense = hidden_and_gradient(merge(params(), adapter, scale), *batch())
-    adapted, its = hidden_and_gradient(attach(params(), adapter, scale), *batch())
+    base = params(config)
+    hidden, dense = hidden_and_gradient(merge(base, adapter, scale), *batch(), config=config)
+    adapted, its = hidden_and_gradient(attach(base, adapter, scale), *batch(), config=config)
     np.testing.assert_allclose(adapted, hidden, atol=2e-4)
-    assert np.max(np.abs(hidden - hidden_and_gradient(params(), *batch())[0])) > 0.1
+    assert np.max(np.abs(hidden - hidden_and_gradient(base, *batch(), config=config)[0])) > 0.1
     is_low_rank = lambda x: isinstance(x, LowRank)  # noqa: E731
     pairs = zip(jax.tree.leaves(its, is_leaf=is_low_rank), jax.tree.leaves(dense), strict=True)
     expected, got = [], []
-    weights = jax.tree.leaves(attach(params(), adapter, scale), is_leaf=is_low_rank)
+    weights = jax.tree.leaves(attach(base, adapter, scale), is_leaf=is_low_rank)
     for w, (gradient, full) in zip(weights, pairs, strict=True):
         if not is_low_rank(w):
             expected.append(full)

@@ -34,6 +34,8 @@ CASES = {
     "default chunk": Case((30, 17, 31, 0, 5, 31), 400, None, max_segment=31),
     "sliding window": Case((40, 3), 48, 4, window=6),
     "sliding window, prefixes": Case((40, 3), 48, 16, window=30),
+    "sliding window across and within segments": Case((20, 0, 3, 14, 17), 64, 4, max_segment=20, window=6),
+    "segments shorter than the window": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7, window=9),
     "bidirectional": Case((7, 5, 0, 3), 16, 16, causal=False),
     "bidirectional, windowed": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7, causal=False),
     "bidirectional, sliding": Case((30,), 40, 4, window=3, causal=False),
@@ -127,6 +129,25 @@ def test_cache_gives_the_last_rows_of_dense():
         k[row, last + 1 :], v[row, last + 1 :] = 1e3, 1e3
     out = cached_attention(*(jnp.asarray(x, jnp.float32) for x in (picked, k, v)), jnp.asarray(positions))
     np.testing.assert_allclose(out, np.take_along_axis(expected, positions[..., None, None], 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [1, 3, 7])
+def test_a_cache_of_the_last_positions_gives_the_last_rows_of_dense(window):
+    """Slots hold the 6 positions before the queries and theirs; of a sequence that just began, fewer."""
+    case = Case((12,), 12, 12, window=window)
+    q, k, v, g, segments = _inputs(case)
+    expected = _dense(case, q, k, v, g, segments)[0]
+    positions = np.array([[9, 10], [2, 3]])
+    slots = positions[:, :1] - 6 + np.arange(8)
+    pick = lambda x, at: np.take_along_axis(x, at[..., None, None], 1)  # noqa: E731
+    held = [np.where((slots < 0)[..., None, None], 1e3, pick(x, np.maximum(slots, 0))) for x in (k, v)]
+    out = cached_attention(
+        *(jnp.asarray(x, jnp.float32) for x in (pick(q, positions), *held)),
+        jnp.asarray(positions),
+        slots=jnp.asarray(slots),
+        window=window,
+    )
+    np.testing.assert_allclose(out, pick(expected, positions), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cudnn", "splash", "no_such_backend"])

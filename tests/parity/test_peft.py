@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers", reason="parity tests need tra
 peft = pytest.importorskip("peft", reason="parity tests need peft (scripts/test --parity)")
 
 from models.adapters import drawn  # noqa: E402
-from models.tiny import CONFIG, hidden_and_gradient, params, random_tokens  # noqa: E402
+from models.tiny import CONFIG, LFM3, hidden_and_gradient, params, random_tokens  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from jaxpo.config import LoRA  # noqa: E402
@@ -47,11 +47,12 @@ def logits(model, tokens):
         return model(torch.from_numpy(tokens), use_cache=False).logits.numpy()
 
 
-def ours(adapter, lora, tokens):
-    model = attach(params(), adapter, scale_of(lora))
+def ours(adapter, lora, tokens, config=CONFIG):
+    model = attach(params(config), adapter, scale_of(lora))
     rows, length = tokens.shape
     segments, positions = np.ones((rows, length), int), np.tile(np.arange(length), (rows, 1))
-    hidden, _ = hidden_and_gradient(model, tokens, segments, positions, np.ones((rows, length, CONFIG.hidden_size)))
+    weight = np.ones((rows, length, config.hidden_size))
+    hidden, _ = hidden_and_gradient(model, tokens, segments, positions, weight, config=config)
     return np.asarray(hidden @ unembedding(model).T)
 
 
@@ -69,6 +70,20 @@ def test_peft_loads_it_and_computes_the_same(name, base, tmp_path):
     assert np.abs(theirs - without).max() > 0.05 * np.abs(theirs).max()
     merged = model.merge_and_unload()
     np.testing.assert_allclose(mine, logits(merged, tokens), atol=1e-4 * np.abs(theirs).max())
+
+
+def test_an_adapter_of_lfm3_with_its_gates(tmp_path):
+    """The module is called g_proj where PEFT wraps it, and gate_proj in the checkpoint of the base."""
+    lora = LORAS["all"]
+    adapter = drawn(adapter_table(param_table(LFM3), lora))
+    export_hf(params(LFM3), LFM3, tmp_path / "base")
+    export_peft(adapter, lora, params(LFM3), LFM3, tmp_path / "adapter", base_name=str(tmp_path / "base"))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    assert model.base_model.model.model.layers[2].self_attn.g_proj.lora_B["default"].weight.detach().abs().min() > 0
+    tokens = random_tokens(2, 11)
+    theirs = logits(model, tokens)
+    np.testing.assert_allclose(ours(adapter, lora, tokens, LFM3), theirs, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_the_base_is_found_by_its_name(base, tmp_path):

@@ -1,5 +1,6 @@
-"""One tiny model with every leaf randomised, so that its predictions are far from uniform."""
+"""A tiny model of each generation with every leaf randomised, so that its predictions are far from uniform."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -22,6 +23,17 @@ CONFIG = LFM2Config(
     layer_types=("conv", "full_attention", "conv"),
     max_position_embeddings=256,
 )
+LFM3 = dataclasses.replace(
+    CONFIG,
+    model_type="lfm3",
+    layer_types=("conv", "full_attention", "sliding_attention"),
+    conv_kernel=7,
+    sliding_window=5,
+    partial_rotary_factor=0.5,
+    sandwich_norm=True,
+    attention_gate=True,
+    tie_word_embeddings=False,
+)
 
 
 def randomised(config, seed=0):
@@ -36,16 +48,15 @@ def randomised(config, seed=0):
     return jax.tree.unflatten(treedef, [jnp.asarray(2 * x if x.ndim > 1 else x, jnp.float32) for x in drawn])
 
 
-@pytest.fixture(scope="session")
-def model():
-    params = randomised(CONFIG)
+def build(config):
+    params = randomised(config)
 
     @jax.jit
     def padded_logits(tokens, length):
         """The training forward on one row: the text is one segment, the rest padding."""
         segments = (jnp.arange(tokens.shape[0]) < length).astype(jnp.int32)[None]
         positions = jnp.arange(tokens.shape[0])[None]
-        hidden, _ = forward(params, tokens[None], segments, positions, config=CONFIG)
+        hidden, _ = forward(params, tokens[None], segments, positions, config=config)
         return (hidden @ unembedding(params).T)[0]
 
     def logits(tokens):
@@ -55,4 +66,19 @@ def model():
         row[: len(tokens)] = tokens
         return np.asarray(padded_logits(row, len(tokens)))[: len(tokens)]
 
-    return SimpleNamespace(config=CONFIG, params=params, logits=logits, randomised=randomised)
+    return SimpleNamespace(config=config, params=params, logits=logits, randomised=randomised)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return build(CONFIG)
+
+
+@pytest.fixture(scope="session")
+def lfm3():
+    return build(LFM3)
+
+
+@pytest.fixture(params=["model", "lfm3"])
+def either(request):
+    return request.getfixturevalue(request.param)

@@ -44,15 +44,19 @@ def scored(model, prompt, tokens):
     return model.logits(prompt + tokens)[len(prompt) - 1 : -1]
 
 
-def test_the_model_is_worth_testing_on(model, prompts):
-    assert model.logits(prompts[-1]).std() > 1
+def test_the_model_is_worth_testing_on(either, prompts):
+    assert either.logits(prompts[-1]).std() > 1
 
 
-def test_greedy_equals_the_uncached_argmax_loop(model, prompts):
-    for prompt, result in zip(prompts, run(model, prompts, sampler=GREEDY), strict=True):
+def test_greedy_equals_the_uncached_argmax_loop(either, prompts):
+    """With prompts and continuations below and above LFM3's window and kernel; log-probs are those of training."""
+    for prompt, result in zip(prompts, run(either, prompts, sampler=GREEDY), strict=True):
         text = list(prompt)
         for _ in range(NEW):
-            text.append(int(model.logits(text)[-1].argmax()))
+            logits = either.logits(text)[-1]
+            text.append(int(logits.argmax()))
+            want = log_softmax(logits.astype(np.float64))[text[-1]]
+            assert result.logps[len(text) - len(prompt) - 1] == pytest.approx(want, abs=1e-4)
         assert result.tokens == text[len(prompt) :]
         assert not result.finished
 
@@ -91,9 +95,10 @@ def together(model, prompts):
     return run(model, prompts)
 
 
-def test_a_prompt_alone_equals_the_same_prompt_in_a_batch(model, prompts, together):
+def test_a_prompt_alone_equals_the_same_prompt_in_a_batch(either, prompts):
+    together = run(either, prompts)
     for i in (0, 3):
-        same(run(model, [prompts[i]], prompt_numbers=[i])[0], together[i])
+        same(run(either, [prompts[i]], prompt_numbers=[i])[0], together[i])
 
 
 def test_order_and_batch_size_change_nothing(model, prompts, together):

@@ -59,7 +59,8 @@ def attention_table(config: LFM2Config, hf: str) -> Table:
     d, h = config.hidden_size, config.head_dim
     heads, groups = config.num_attention_heads * h, config.num_key_value_heads * h
     # A few columns: split over devices they would not be worth it, and their number need not be divisible.
-    gate = {"gate_proj": _matrix(config, d, config.num_attention_heads, ("embed", None), f"{hf}.gate_proj.weight")}
+    gate = _matrix(config, d, config.num_attention_heads, ("embed", None), f"{hf}.gate_proj.weight")["weight"]
+    gate = dataclasses.replace(gate, hf_module=f"{hf}.g_proj")  # transformers renames it when it loads
     return {
         "q_proj": _matrix(config, d, heads, ("embed", "heads"), f"{hf}.q_proj.weight"),
         "k_proj": _matrix(config, d, groups, ("embed", "kv_heads"), f"{hf}.k_proj.weight"),
@@ -67,7 +68,7 @@ def attention_table(config: LFM2Config, hf: str) -> Table:
         "out_proj": _matrix(config, heads, d, ("heads", "embed"), f"{hf}.{names['out']}.weight"),
         "q_layernorm": _norm(h, f"{hf}.{names['q']}.weight"),
         "k_layernorm": _norm(h, f"{hf}.{names['k']}.weight"),
-        **(gate if config.attention_gate else {}),
+        **({"gate_proj": {"weight": gate}} if config.attention_gate else {}),
     }
 
 

@@ -12,7 +12,8 @@ from jaxpo.stages.overrides import Resolved, load_run_with, resolve_run, split_f
 
 OPTIONS = """\
   --run NAME             name of the run, which is its folder under --output-dir; NAME may hold that folder, a/b
-  --preset NAME          short for --model: nano, lfm2_350m, lfm2_700m, lfm2_1_2b, lfm2_2_6b
+  --preset NAME          short for --model: nano, lfm2_350m, lfm2_700m, lfm2_1_2b, lfm2_2_6b,
+                         nano_lfm3, lfm3_1_7b
   --stage.loss METHOD    preference method (`jaxpo losses`); its own fields follow, e.g. --stage.loss.beta 0.2
   --stage.optimizer NAME adamw, muon or adafactor; its own fields follow, e.g. --stage.optimizer.muon-beta 0.9
   --STAGE.FIELD VALUE    a stage's field, e.g. --sft.optimizer.learning-rate 1e-4 --pretrain.max-steps 500

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import pickle
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.tiny import CONFIG, params
+from models.tiny import CONFIG, LFM3, params
 from safetensors.numpy import load_file, save_file
 
 import jaxpo.convert.hf as hf
@@ -23,6 +24,12 @@ from jaxpo.models.lfm2.table import param_table
 from jaxpo.sharding import make_mesh, param_shardings
 
 QUIET = {"compare_transformers": False}
+
+
+@pytest.fixture(scope="module")
+def lfm3(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hf3") / "model"
+    return folder, export_hf(params(LFM3), LFM3, folder, **QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +69,78 @@ def test_round_trip_is_bit_exact_and_verified(exported):
         "verification.json",
     }
     assert not list(folder.parent.glob(".*"))
+
+
+def test_lfm3_round_trip_is_bit_exact_and_verified(lfm3):
+    folder, report = lfm3
+    again, config = import_hf(folder)
+    assert config == LFM3
+    _assert_equal(again, params(LFM3))
+    assert report["max_logprob_error"] < 1e-4
+    document = json.loads((folder / "config.json").read_text())
+    assert (document["model_type"], document["architectures"]) == ("lfm3", ["Lfm3ForCausalLM"])
+    assert document["rope_parameters"]["full_attention"]["partial_rotary_factor"] == 0.5
+    assert "lm_head.weight" in load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors"),
+    [
+        ({"sliding_window": 5}, {}),
+        ({"use_attention_gate": False}, {}),
+        ({"use_sandwich_norm": False}, {}),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                              "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}, {}),
+        ({}, {"model.layers.2.self_attn.gate_proj.weight": 1}),
+        ({}, {"model.layers.2.self_attn.gate_proj.weight": 2, "model.layers.2.post_ffn_norm.weight": 3}),
+    ],
+)  # fmt: skip
+def test_verification_sees_every_part_of_lfm3(lfm3, tmp_path, change, tensors):
+    """The float64 reference is sensitive to window, gate, sandwich norms and partial rotation."""
+    copy = tmp_path / "copy"
+    shutil.copytree(lfm3[0], copy)
+    document, stored = json.loads((copy / "config.json").read_text()), load_file(copy / "model.safetensors")
+    (copy / "config.json").write_text(json.dumps(document | change))
+    rolled = {name: np.ascontiguousarray(np.roll(stored[name], by, axis=0)) for name, by in tensors.items()}
+    save_file(stored | rolled, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match="do not compute what the model computes: log-probs differ by"):
+        verify(params(LFM3), LFM3, copy, transformers=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv_bias": True, "attention_bias": True}, "conv_bias is True, but .*; attention_bias is True, but"),
+        ({"sliding_window": 0}, "model.sliding_window is 0; it must be a positive integer"),
+        ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
+        ({"layer_types": ["conv", "sliding", "conv"]}, r"layer_types\[1\] is 'sliding'.*mean 'sliding_attention'"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e6}}},
+         "rope_parameters.full_attention.rope_type is 'yarn', supported: default, proportional"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "factor": 8.0}}},
+         "rope_parameters.full_attention.factor is 8.0"),
+        ({"rope_parameters": {"sliding_attention": {"rope_type": "proportional", "rope_theta": 1e4}}},
+         "rope_parameters.sliding_attention.rope_type is 'proportional', supported: default"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "proportional", "rope_theta": 1e6,
+                                                 "partial_rotary_factor": 1.25}}},
+         "model.partial_rotary_factor is 1.25"),
+        ({"rope_parameters": {"sliding_attention": {"rope_type": "default"}}},
+         "rope_parameters.sliding_attention.rope_theta is missing"),
+    ],
+)  # fmt: skip
+def test_foreign_lfm3_configurations(lfm3, tmp_path, change, message):
+    document = json.loads((lfm3[0] / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=rf"file: .*{message}"):
+        config_from_json(document | change, "file")
+
+
+def test_lfm3_defaults_are_those_of_the_released_model():
+    assert config_from_json({"model_type": "lfm3"}) == PRESETS["lfm3_1_7b"]
+
+
+def test_an_untied_head_that_equals_the_embedding_is_still_a_head(tmp_path):
+    same = {**params(LFM3), "lm_head": params(LFM3)["embed_tokens"]}
+    export_hf(same, LFM3, tmp_path / "m", verify=False)
+    _assert_equal(import_hf(tmp_path / "m")[0], same)
 
 
 def test_shards_and_index(exported, tmp_path):

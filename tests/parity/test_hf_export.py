@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -17,18 +18,19 @@ from parity.lfm2_pair import SHAPES, make_pair  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from jaxpo.convert.config_json import config_from_json, feed_forward_width  # noqa: E402
-from jaxpo.convert.hf import export_hf, import_hf  # noqa: E402
+from jaxpo.convert.hf import disk_shape, export_hf, import_hf  # noqa: E402
 from jaxpo.data.chat import render, text_of  # noqa: E402
 from jaxpo.data.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
+from jaxpo.models.lfm2.presets import preset  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
-from jaxpo.models.spec import init_params  # noqa: E402
+from jaxpo.models.spec import init_params, leaves, param_count  # noqa: E402
 from jaxpo.sampling.generate import generate  # noqa: E402
 from jaxpo.sampling.sampler import GREEDY  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["lfm2", "lfm3"])
+def model(request):
     """Heads wider than hidden / heads, and logits of std > 1."""
     config = LFM2Config(
         vocab_size=320,
@@ -40,6 +42,18 @@ def model():
         layer_types=("conv", "full_attention", "conv", "full_attention"),
         initializer_range=0.35,
     )
+    if request.param == "lfm3":
+        config = dataclasses.replace(
+            config,
+            model_type="lfm3",
+            layer_types=("conv", "full_attention", "conv", "sliding_attention"),
+            conv_kernel=7,
+            sliding_window=6,
+            partial_rotary_factor=0.5,
+            sandwich_norm=True,
+            attention_gate=True,
+            tie_word_embeddings=False,
+        )
     return init_params(param_table(config), jax.random.key(3)), config
 
 
@@ -78,7 +92,12 @@ def test_config_is_read_alike(export):
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 7, 0)
     assert tuple(theirs.layer_types) == ours.layer_types
     assert theirs.head_dim == ours.head_dim
-    assert theirs.rope_parameters["rope_theta"] == ours.rope_theta
+    if ours.model_type == "lfm3":
+        assert theirs.rope_parameters["full_attention"]["rope_theta"] == ours.rope_theta
+        assert theirs.rope_parameters["sliding_attention"]["rope_theta"] == ours.sliding_rope_theta
+        assert (theirs.sliding_window, theirs.tie_word_embeddings) == (6, False)
+    else:
+        assert theirs.rope_parameters["rope_theta"] == ours.rope_theta
     assert transformers.GenerationConfig.from_pretrained(folder).eos_token_id == 7
     assert transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == torch.float32
 
@@ -101,6 +120,17 @@ def test_feed_forward_width_rule(options):
         model = transformers.Lfm2ForCausalLM(config)
     document = {"intermediate_size": 100, **options}
     assert feed_forward_width(document) == model.model.layers[0].feed_forward.w1.out_features
+
+
+def test_lfm3s_preset_is_transformers_default_model():
+    """Names, shapes and total, on the meta device."""
+    with torch.device("meta"):
+        theirs = transformers.Lfm3ForCausalLM(transformers.Lfm3Config())
+    named = {name.replace(".g_proj.", ".gate_proj."): tuple(p.shape) for name, p in theirs.named_parameters()}
+    config = preset("lfm3_1_7b")
+    assert named == {p.hf: disk_shape(p) for _, p in leaves(param_table(config))}
+    assert sum(p.numel() for p in theirs.parameters()) == param_count(param_table(config)) == 1_728_801_536
+    assert config_from_json(transformers.Lfm3Config().to_dict()) == config
 
 
 def test_greedy_continuation_is_the_same(model, export):

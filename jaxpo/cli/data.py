@@ -1,4 +1,4 @@
-"""`jaxpo data TASK`: what files hold and can train, as tokens, as a method needs them, and as a teacher sees them."""
+"""`jaxpo data TASK`: inspect, tokenise, construct, record a teacher, remove repetitions and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
        jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
+       jaxpo data dedup FILES... OUT.jsonl [options]           without rows that nearly repeat earlier ones
+       jaxpo data decontaminate FILES... OUT.jsonl --against FILES... [options]    without a benchmark's
 
 Each of them lists its options with `--help`."""
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import construct, difficulty, teach
+    from jaxpo.cli import clean, construct, difficulty, teach
 
     tasks = {
         "inspect": inspect_files,
@@ -31,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         "construct": construct.main,
         "teach": teach.main,
         "difficulty": difficulty.main,
+        "dedup": clean.dedup,
+        "decontaminate": clean.decontaminate,
     }
     if argv[0] not in tasks:
         from jaxpo.cli.args import suggestion

@@ -96,6 +96,7 @@ def distilled_tokens(
     top_k: int | None,
     teacher: Tree = None,
     teacher_scorer: Scorer | None = None,
+    rng: Array | None = None,
 ) -> DistilledTokens:
     """Everything that distillation needs of every token, in one pass over the vocabulary.
 
@@ -104,9 +105,10 @@ def distilled_tokens(
       top_k: the loss reads a record of this many ids; None = it reads the teacher's logits.
       teacher: parameters; None = the batch carries its records.
       teacher_scorer: of a teacher with its own architecture; None = the student's.
+      rng: the step's key, for the student's dropout; None = without.
     """
     targets = next_tokens(batch)
-    student = (unembedding(model), scorer.hidden(model, batch))
+    student = (unembedding(model), scorer.hidden(model, batch, rng))
     if teacher is None:
         found = map_vocab(record_term(loss), (student,), (targets, records_of(batch)), chunk=scorer.head_chunk)
     else:
@@ -144,7 +146,7 @@ def distillation(
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> DistilledTokens:
         teacher = None if records else frozen["teacher"]
         return distilled_tokens(
-            scorer, params["model"], batch, loss, top_k=top_k, teacher=teacher, teacher_scorer=teacher_scorer
+            scorer, params["model"], batch, loss, top_k=top_k, teacher=teacher, teacher_scorer=teacher_scorer, rng=rng
         )
 
     def total(x: DistilledTokens, batch: Batch, carry: Tree, counts: Counts) -> Out:

@@ -85,7 +85,7 @@ def write_adapter(args: Any) -> int:
         overwrite=args.overwrite,
         verify=not args.no_verify,
     )
-    print(f"{args.out}: adapter of rank {found.lora.rank} exported{_reached(report)}")
+    print(f"{args.out}: adapter of rank {found.lora.rank} exported{reached(report)}")
     if base_name is None:
         print(f"its base is {found.base.path}; `jaxpo export {found.base.path} DIR` writes that for transformers")
     return 0
@@ -106,10 +106,10 @@ def write(params: Any, config: Any, tokenizer: Any, args: Any) -> None:
         verify=not args.no_verify,
     )
     without = "" if tokenizer is not None else " (without a tokenizer: the model's directory has none)"
-    print(f"{args.out}: exported{without}{_reached(report)}")
+    print(f"{args.out}: exported{without}{reached(report)}")
 
 
-def _reached(report: dict[str, Any]) -> str:
+def reached(report: dict[str, Any]) -> str:
     """What the comparison of the files with the model gave."""
     if not report:
         return ", not verified"

@@ -20,7 +20,7 @@ COMMANDS = {
     "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),
     "import": ("jaxpo.cli.import_", "Hugging Face safetensors -> jaxpo, checked"),
     "export": ("jaxpo.cli.export", "jaxpo -> Hugging Face safetensors, verified"),
-    "merge": ("jaxpo.cli.merge", "weighted soup of checkpoints or exports"),
+    "merge": ("jaxpo.cli.merge", "one model from several: fifteen methods, mergekit's YAML, or a search"),
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),
     "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),

@@ -1,54 +1,193 @@
-"""`jaxpo merge MODEL MODEL ... --out FOLDER`: a weighted soup, written as a Hugging Face checkpoint."""
+"""`jaxpo merge`: one model from several, leaf by leaf, by any of fifteen methods, a mergekit file, or a search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxpo.cli.args import Parser
-from jaxpo.cli.export import add_options, write
+from jaxpo.cli.args import Parser, dashed
+from jaxpo.cli.export import add_options
 from jaxpo.errors import ConfigError
+from jaxpo.merge.base import Method
+from jaxpo.merge.methods import METHODS, Soup, resolve
+
+DESCRIPTION = f"""\
+Merge models of one shape: run directories, stage directories or HF exports. Leaves are read, merged and written one at
+a time, so models of any number and size fit.
+
+  jaxpo merge MODEL MODEL --out FOLDER                          their average
+  jaxpo merge MODEL MODEL --method ties --base MODEL --density 0.5 --out FOLDER
+  jaxpo merge CONFIG.yaml FOLDER                                what mergekit's file says
+  jaxpo merge MODEL MODEL --search --select FILES --report FILES --out FOLDER
+
+methods: {", ".join(METHODS)}
+With --method NAME, --help shows that method's options as well."""
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("merge", "Weighted average of models, theta = sum_i w_i theta_i with sum w_i = 1.")
-    parser.add_argument("models", nargs="+", type=Path, help="run directories, stage directories or HF exports")
-    parser.add_argument("--out", required=True, type=Path, help="folder to make")
-    parser.add_argument("--weights", nargs="+", type=float, help="one per model, normalised to sum 1; default uniform")
-    add_options(parser)
-    args = parser.parse(argv)
-    if len(args.models) < 2:
+    chosen = named_method(argv)
+    args = parser_for(chosen).parse(argv)
+    if args.models[0].suffix in (".yaml", ".yml"):
+        return merge_yaml(args)
+    if args.out is None:
+        raise ConfigError("merge: name the folder to make with --out FOLDER.")
+    paths = model_paths(args)
+    if args.search:
+        from jaxpo.cli.merge_search import run_search
+
+        return run_search(args, paths)
+    given = [f"--{name}" for name in ("select", "report", "metric", "methods") if getattr(args, name)]
+    if given:
+        raise ConfigError(f"merge: {given[0]} belongs to a search; add --search.")
+    method = with_options(chosen or Soup, args)
+    if len(paths) < 2 and args.method is None:
         raise ConfigError("merge: give two models or more.")
-    if args.weights is not None and len(args.weights) != len(args.models):
-        raise ConfigError(
-            f"merge: {len(args.weights)} weights for {len(args.models)} models; give one weight per model."
-        )
-
-    from jaxpo.merge.soup import effective_weights, soup
-    from jaxpo.stages.model_io import load_model
-
-    weights = effective_weights(len(args.models), args.weights)
-    models = [load_model(path) for path in args.models]
-    problems = [p for m, path in zip(models[1:], args.models[1:], strict=True) for p in unlike(models[0], m, path)]
+    if args.weights is not None and len(args.weights) != count_merged(paths, args):
+        count = count_merged(paths, args)
+        raise ConfigError(f"merge: {len(args.weights)} weights for {count} models; give one weight per model.")
+    names = [name for name in paths if name != base_name(args)]
+    problems = list(method.problems(len(names), args.base is not None))
     if problems:
-        raise ConfigError(problems)
-    for weight, path in zip(weights, args.models, strict=True):
-        print(f"{weight:8.4f} x {path}")
-    write(soup([m.params["model"] for m in models], weights), models[0].config, models[0].tokenizer, args)
+        raise ConfigError([f"merge: {p}" for p in problems])
+
+    from jaxpo.merge.plan import plan_models
+    from jaxpo.stages.merge_files import leaf_names, open_models
+
+    with open_models(paths) as opened:
+        leaves = leaf_names(next(iter(opened.values())).config)
+        plan = plan_models(leaves, method, names, args.weights, base_name(args), args.seed)
+        finish(plan, opened, args)
     return 0
 
 
-def unlike(first: Any, other: Any, path: Path) -> list[str]:
-    """Why two models cannot be averaged."""
-    problems = []
-    for name, value in vars(first.config).items():
-        if getattr(other.config, name, None) != value:
-            found = getattr(other.config, name, None)
-            problems.append(
-                f"{path}: {name} is {found}, the first model has {value}; only equal models can be averaged."
-            )
-    hashes = {t.hash for t in (first.tokenizer, other.tokenizer) if t is not None}
-    if len(hashes) > 1:
-        problems.append(f"{path}: has another tokenizer than the first model, so the same row means another token.")
-    return problems
+def parser_for(method: type[Method] | None) -> Parser:
+    """The command's options, and those of the method that was named."""
+    parser = Parser("merge", DESCRIPTION)
+    parser.add_argument("models", nargs="+", type=Path, help="models, or CONFIG.yaml and the folder to make")
+    parser.add_argument("--out", type=Path, help="folder to make")
+    parser.add_argument("--method", help="how to merge; default soup")
+    parser.add_argument("--base", type=Path, help="theta_0 of the methods on task vectors")
+    parser.add_argument("--weights", nargs="+", type=float, help="one per model; default 1 / n each")
+    parser.add_argument("--seed", type=int, default=0, help="of random masks")
+    parser.add_argument("--format", choices=("hf", "jaxpo"), default="hf", help="of the result; default hf")
+    add_options(parser)
+    search = parser.add_argument_group("search")
+    search.add_argument("--search", action="store_true", help="try a grid of methods and weights, keep the best")
+    search.add_argument("--select", nargs="+", type=Path, help="held-out files that choose")
+    search.add_argument("--report", nargs="+", type=Path, help="other held-out files, whose figures can be quoted")
+    search.add_argument("--metric", nargs="+", metavar="NAME=WEIGHT", help="what counts; needed when there are several")
+    search.add_argument("--methods", nargs="+", metavar="NAME", help="methods to try; default all that fit")
+    search.add_argument("--max-length", type=int, default=256, help="of scored sequences, in tokens")
+    search.add_argument("--parallel", type=int, default=4, help="candidates in memory together")
+    if method is not None:
+        own = parser.add_argument_group(f"options of {method.NAME}")
+        for field in dataclasses.fields(method):
+            flags = [f"--{field.name.replace('_', '-')}", *(["--lambda"] if field.name == "scale" else [])]
+            own.add_argument(*flags, dest=f"method_{field.name}", nargs="+", help=f"default {field.default}")
+    return parser
+
+
+def named_method(argv: Sequence[str]) -> type[Method] | None:
+    """The method of `--method NAME`, which decides on further options."""
+    words = [dashed(word) for word in argv]
+    for i, word in enumerate(words):
+        if word == "--method" and i + 1 < len(words):
+            return resolve(words[i + 1])
+        if word.startswith("--method="):
+            return resolve(word.partition("=")[2])
+    return None
+
+
+def with_options(cls: type[Method], args: Any) -> Method:
+    """The method with the options given on the command line."""
+    from jaxpo.stages.fields import Leaf, hints_of
+    from jaxpo.stages.overrides import parse_value
+
+    kind: Any = cls
+    hints = hints_of(kind)
+    given = {}
+    for field in dataclasses.fields(cls):
+        words = getattr(args, f"method_{field.name}", None)
+        if words is not None:
+            given[field.name] = parse_value(Leaf((field.name,), hints[field.name], None, field.default), words)
+    return cls(**given)
+
+
+def model_paths(args: Any) -> dict[str, Path]:
+    """Name -> folder of everything that is read, the base last.
+
+    Raises:
+      ConfigError: a model given twice.
+    """
+    paths = {str(path): path for path in args.models}
+    if len(paths) < len(args.models):
+        twice = next(str(p) for p in args.models if args.models.count(p) > 1)
+        raise ConfigError(f"merge: {twice} is given twice; give it once, with a larger weight.")
+    return paths if args.base is None else paths | {str(args.base): args.base}
+
+
+def base_name(args: Any) -> str | None:
+    return None if args.base is None else str(args.base)
+
+
+def count_merged(paths: dict[str, Path], args: Any) -> int:
+    """Models that are merged; the base is not among them."""
+    return len([name for name in paths if name != base_name(args)])
+
+
+def merge_yaml(args: Any) -> int:
+    """A merge as a mergekit file describes it."""
+    given = list(only_elsewhere(args))
+    if given:
+        raise ConfigError([f"merge: {flag} is the file's business; leave it out." for flag in given])
+    if len(args.models) + (args.out is not None) != 2:
+        raise ConfigError("merge: give the YAML file and the folder to make: jaxpo merge CONFIG.yaml FOLDER.")
+    args.out = args.out or args.models[1]
+
+    from jaxpo.merge.mergekit_plan import plan_document
+    from jaxpo.merge.mergekit_yaml import read_document
+    from jaxpo.stages.merge_files import open_models
+
+    document = read_document(args.models[0])
+    sliced = any(source.layers is not None for part in document.slices for source in part.sources)
+    with open_models({name: Path(name) for name in document.models}, depth_may_differ=sliced) as opened:
+        plan = plan_document(document, {name: list(model.leaves) for name, model in opened.items()}, args.seed)
+        args.dtype = plan.dtype or args.dtype
+        finish(plan, opened, args)
+    return 0
+
+
+def only_elsewhere(args: Any) -> Iterator[str]:
+    """Options that contradict a file."""
+    for name in ("method", "base", "weights", "search", "select", "report", "metric", "methods"):
+        if getattr(args, name):
+            yield f"--{name}"
+
+
+def finish(plan: Any, opened: Any, args: Any) -> None:
+    """Show the effective weights, then write and verify."""
+    from jaxpo.cli.export import reached
+    from jaxpo.stages.merge_files import merge_to_export, merge_to_stage
+
+    for line in plan.lines:
+        print(line)
+    tokenizer = next((m.tokenizer for m in opened.values() if m.tokenizer is not None), None)
+    if args.format == "jaxpo":
+        about = "merge of " + ", ".join(Path(name).name for name in opened)
+        merge_to_stage(plan, opened, args.out, tokenizer=tokenizer, trained_on=about)
+        print(f"{args.out}: written as a jaxpo model")
+        return
+    report = merge_to_export(
+        plan,
+        opened,
+        args.out,
+        tokenizer=tokenizer,
+        dtype=args.dtype,
+        max_shard_size=args.max_shard_size,
+        overwrite=args.overwrite,
+        check=not args.no_verify,
+    )
+    without = "" if tokenizer is not None else " (without a tokenizer: no model's directory has one)"
+    print(f"{args.out}: exported{without}{reached(report)}")

@@ -127,7 +127,7 @@ def read_tensors(
     besides: tuple[str, ...] = (),
 ) -> Tree:
     """The parameters of a table from the tensors of a file; `besides` names tensors that belong to something else."""
-    _check({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
+    check_tensors({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
 
     def load(param: Param, sharding: Any = None) -> jax.Array:
         assert param.hf is not None
@@ -159,7 +159,8 @@ def _loader(param: Param, value: Any) -> Any:
     return lambda: param.layout.to_disk(np.asarray(value))
 
 
-def _check(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
+def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
+    """CheckpointError that names every tensor that is missing, extra, misshaped or of a type that is not read."""
     expected = {param.hf: disk_shape(param) for _, param in leaves(table) if param.hf is not None}
     found = set(stored) - (_tied_head(stored) - expected.keys())
     problems = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -46,57 +47,101 @@ def parse_size(size: int | str) -> int:
 
 def write_shards(folder: Path, sources: list[Source], dtype: str, max_shard_size: int) -> None:
     """Write `sources` into as few files as `max_shard_size` allows, with an index when there are several."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"export dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    width = DTYPES[dtype][1].itemsize
-    groups = _group(sources, width, max_shard_size)
-    if len(groups) == 1:
-        _write_file(folder / SINGLE, groups[0], dtype)
-        return
-    names = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
-    for name, group in zip(names, groups, strict=True):
-        _write_file(folder / name, group, dtype)
-    count = sum(int(np.prod(s.shape)) for s in sources)
-    index = {
-        "metadata": {"total_size": count * width, "total_parameters": count},
-        "weight_map": {s.name: name for name, group in zip(names, groups, strict=True) for s in group},
-    }
-    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with ShardWriter(folder, {s.name: s.shape for s in sources}, dtype, max_shard_size) as writer:
+        for source in sources:
+            writer.write(source.name, source.load())
 
 
-def _group(sources: list[Source], width: int, limit: int) -> list[list[Source]]:
-    groups: list[list[Source]] = [[]]
+class ShardWriter:
+    """Tensors written one after another, in an order and shapes that are known beforehand; one is in memory at a time.
+
+    Args:
+      shapes: name -> shape on disk, in the order of writing.
+      dtype: "float32" or "bfloat16".
+      max_shard_size: bytes per file; several files get an index.
+    """
+
+    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, max_shard_size: int):
+        if dtype not in DTYPES:
+            raise ConfigError(f"export dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        self.folder, self.shapes, self.dtype = folder, dict(shapes), dtype
+        width = DTYPES[dtype][1].itemsize
+        self._groups = _group(self.shapes, width, max_shard_size)
+        several = len(self._groups) > 1
+        names = [f"model-{i + 1:05d}-of-{len(self._groups):05d}.safetensors" for i in range(len(self._groups))]
+        self._files = names if several else [SINGLE]
+        self._waiting = [(file, name) for file, group in zip(self._files, self._groups, strict=True) for name in group]
+        self._open: tuple[str, BinaryIO] | None = None
+        if several:
+            _write_index(folder, self.shapes, {name: file for file, name in self._waiting}, width)
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        """The next tensor."""
+        file, expected = self._waiting.pop(0)
+        if name != expected or values.shape != self.shapes[name]:
+            raise ValueError(f"{expected} {self.shapes[expected]} comes next, got {name} {values.shape}")
+        if self._open is None or self._open[0] != file:
+            self._close()
+            out = (self.folder / file).open("wb")
+            group = self._groups[self._files.index(file)]
+            out.write(_header({n: self.shapes[n] for n in group}, self.dtype))
+            self._open = (file, out)
+        data = np.ascontiguousarray(values, dtype=DTYPES[self.dtype][1])
+        self._open[1].write(data.reshape(-1).view(np.uint8).data)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            out = self._open[1]
+            self._open = None
+            out.flush()
+            os.fsync(out.fileno())
+            out.close()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._close()
+        if kind is None and self._waiting:
+            raise ValueError(f"{len(self._waiting)} tensors were never written, the first is {self._waiting[0][1]}")
+
+
+def _group(shapes: Mapping[str, tuple[int, ...]], width: int, limit: int) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
     used = 0
-    for source in sources:
-        size = int(np.prod(source.shape)) * width
+    for name, shape in shapes.items():
+        size = math.prod(shape) * width
         if groups[-1] and used + size > limit:
             groups.append([])
             used = 0
-        groups[-1].append(source)
+        groups[-1].append(name)
         used += size
     return groups
 
 
-def _write_file(file: Path, sources: list[Source], dtype: str) -> None:
+def _write_index(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], weight_map: Mapping[str, str], width: int
+) -> None:
+    count = sum(math.prod(shape) for shape in shapes.values())
+    index = {
+        "metadata": {"total_size": count * width, "total_parameters": count},
+        "weight_map": dict(weight_map),
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
     """The safetensors format: header length (8 bytes, little-endian), JSON header, values back to back."""
     code, numpy_dtype = DTYPES[dtype]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for source in sources:
-        size = int(np.prod(source.shape)) * numpy_dtype.itemsize
-        header[source.name] = {"dtype": code, "shape": list(source.shape), "data_offsets": [offset, offset + size]}
+    for name, shape in shapes.items():
+        size = math.prod(shape) * numpy_dtype.itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with file.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for source in sources:
-            values = np.ascontiguousarray(source.load(), dtype=numpy_dtype)
-            if values.shape != source.shape:
-                raise ValueError(f"{source.name}: declared {source.shape}, got {values.shape}")
-            out.write(values.reshape(-1).view(np.uint8).data)
-        out.flush()
-        os.fsync(out.fileno())
+    return len(text).to_bytes(8, "little") + text
 
 
 @dataclass(frozen=True)

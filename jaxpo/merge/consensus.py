@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from jaxpo.merge.linear import linear
 from jaxpo.merge.numerics import Leaf, float32
 
 
-def task_vectors(base: Leaf, leaves: Sequence[Leaf]) -> list[np.ndarray]:
-    """tau_i = theta_i - theta_0, float32."""
+def task_vectors(base: Leaf, leaves: Sequence[Leaf]) -> Iterator[np.ndarray]:
+    """tau_i = theta_i - theta_0, float32, one at a time: a method that thins them out never holds all of them."""
     origin = float32(base)
-    return [float32(leaf) - origin for leaf in leaves]
+    return (float32(leaf) - origin for leaf in leaves)
 
 
 def plain_sum(deltas: Sequence[np.ndarray]) -> np.ndarray:
@@ -34,7 +34,7 @@ def add(
     divisor = sum(weights)
     if normalize and abs(divisor) >= 1e-8:
         total /= np.float32(divisor)
-    return float32(base) + np.float32(scale) * total
+    return _onto(base, total, scale)
 
 
 def add_agreeing(
@@ -60,14 +60,23 @@ def add_agreeing(
 
     Reference: Yadav et al. 2023 (arXiv 2306.01708), section 4, steps 2 and 3.
     """
-    weighted = [np.float32(w) * delta for w, delta in zip(weights, deltas, strict=True)]
-    elected = plain_sum(weighted) >= 0 if positive is None else positive
+    elected = linear(deltas, weights) >= 0 if positive is None else positive
     total = np.zeros(np.shape(base), np.float32)
     divisor = np.zeros(np.shape(base), np.float32)
-    for delta, weight in zip(weighted, weights, strict=True):
-        agrees = ((delta > 0) & elected) | ((delta < 0) & ~elected)
-        total += np.where(agrees, delta, np.float32(0))
-        divisor += np.where(agrees, np.float32(weight), np.float32(0))
+    for delta, weight in zip(deltas, weights, strict=True):
+        # The sign of w tau is that of tau, or its opposite: no weighted copies of all vectors need exist.
+        up, down = (delta > 0, delta < 0) if weight > 0 else (delta < 0, delta > 0)
+        agrees = np.where(elected, up, down) if weight else np.zeros(delta.shape, bool)
+        np.add(total, np.float32(weight) * delta, out=total, where=agrees)
+        np.add(divisor, np.float32(weight), out=divisor, where=agrees)
     if normalize:
-        total /= np.where(divisor == 0, np.float32(1), divisor)
-    return float32(base) + np.float32(scale) * total
+        divisor[divisor == 0] = 1
+        total /= divisor
+    return _onto(base, total, scale)
+
+
+def _onto(base: Leaf, total: np.ndarray, scale: float) -> np.ndarray:
+    """theta_0 + lambda total, in place of the total."""
+    total *= np.float32(scale)
+    total += float32(base)
+    return total

@@ -29,7 +29,7 @@ def model_stock(base: Leaf, leaves: Sequence[Leaf], *, filter_wise: bool = False
     which small leaves of gently tuned models meet.
     """
     axis = -1 if filter_wise else None
-    deltas = task_vectors(base, leaves)
+    deltas = list(task_vectors(base, leaves))
     lengths = [np.sqrt(inner(d, d, axis)) for d in deltas]
     cosines = []
     for i, j in itertools.combinations(range(len(deltas)), 2):

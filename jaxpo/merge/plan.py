@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -58,13 +58,14 @@ class Plan:
     Attributes:
       layers: (model, layer) from which each layer takes its kind; None = as the models have them.
       dtype: of the result's files; None = the writer's choice.
+      lines: the effective weights, for the user.
     """
 
     leaves: tuple[LeafPlan, ...]
     layers: tuple[tuple[str, int], ...] | None = None
     dtype: str | None = None
     seed: int = 0
-    lines: tuple[str, ...] = field(default=())
+    lines: tuple[str, ...] = ()
 
 
 def plan_models(
@@ -95,17 +96,23 @@ def plan_models(
         LeafPlan(name, method, tuple((m, name) for m in others), used, None if base is None else (base, name))
         for name in names
     )
-    return Plan(leaves, seed=seed, lines=tuple(describe(method, others, used, base)))
+    return Plan(leaves, seed=seed, lines=tuple(describe_plan(Plan(leaves))))
 
 
-def describe(method: Method, models: Sequence[str], weights: Sequence[float], base: str | None) -> Iterator[str]:
-    """The effective weights, one line per model."""
-    if base is not None:
+def describe_plan(plan: Plan) -> Iterator[str]:
+    """The effective weights, one line per model; a range where they differ between leaves."""
+    for base in dict.fromkeys(leaf.base[0] for leaf in plan.leaves if leaf.base is not None):
         yield f"    base   {base}"
-    if not method.WEIGHTED and method.NAME != "slerp":
-        yield from (f"  merged   {model}" for model in models)
-        return
-    yield from (f"{w:8.4f} x {m}" for w, m in zip(weights, models, strict=True))
+    weights: dict[str, list[float]] = {}
+    for leaf in plan.leaves:
+        # Slerp has no weights of its own, but t says as much.
+        weighted = leaf.method.WEIGHTED or leaf.method.NAME == "slerp"
+        for (model, _), weight in zip(leaf.parts, leaf.weights, strict=True):
+            weights.setdefault(model, []).extend([weight] if weighted else [])
+    for model, found in weights.items():
+        low, high = (min(found), max(found)) if found else (0.0, 0.0)
+        shown = f"{low:8.4f}" if high - low < 5e-5 else f"{low:.4f} .. {high:.4f}"
+        yield f"{shown} x {model}" if found else f"  merged   {model}"
 
 
 def check_leaves(plan: Plan, models: Models) -> None:
@@ -124,6 +131,7 @@ def check_leaves(plan: Plan, models: Models) -> None:
                 shape, other = models[first[0]][first[1]].shape, models[model][name].shape
                 problems.append(f"{name}: shape {shape} in {first[0]}, {other} in {model}")
     if plan.layers is None:
+        # A stack of slices leaves layers out on purpose; a merge of whole models must use everything.
         for model, names in read.items():
             problems += [f"{model} has an extra {name}" for name in models[model] if name not in names]
     if problems:

@@ -25,7 +25,7 @@ def sce(base: Leaf, leaves: Sequence[Leaf], *, select_topk: float = 1.0) -> np.n
     Reference: Wan et al. 2024 (arXiv 2408.07990), section 3.2. mergekit 0.1.5 takes equal weights already when the
     mean squares sum to less than 1e-6, which those of a model tuned with usual learning rates always do.
     """
-    deltas = task_vectors(base, leaves)
+    deltas = list(task_vectors(base, leaves))
     if select_topk < 1:
         variance = np.var(np.stack(deltas), axis=0)
         mask = largest(variance, int(np.count_nonzero(variance) * select_topk))

@@ -25,4 +25,4 @@ def task_arithmetic(
 
     Reference: Ilharco et al. 2023 (arXiv 2212.04089), section 4; LFM2 Technical Report (arXiv 2511.23404), merging.
     """
-    return add(base, task_vectors(base, leaves), weights, scale=scale, normalize=normalize)
+    return add(base, list(task_vectors(base, leaves)), weights, scale=scale, normalize=normalize)

@@ -42,6 +42,5 @@ def ties(
 
     Reference: Yadav et al. 2023 (arXiv 2306.01708), algorithm 1. Trimming per tensor is mergekit's and LFM2's.
     """
-    pairs = zip(task_vectors(base, leaves), densities, strict=True)
-    deltas = [trim(delta, density, rescale) for delta, density in pairs]
+    deltas = [trim(delta, p, rescale) for delta, p in zip(task_vectors(base, leaves), densities, strict=True)]
     return add_agreeing(base, deltas, weights, scale=scale, normalize=normalize)

@@ -1,4 +1,4 @@
-"""Flags that decide which other flags exist: optional parts, losses, optimisers, the model. Imports no jax."""
+"""Flags that decide which other flags exist: optional parts, losses, optimisers, merges, the model. Imports no jax."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
+from jaxpo.config import OPTIMIZERS, Merge, OptimizerBase, Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages.fields import is_config, key, optional_config, put
 from jaxpo.stages.serialise import did_you_mean
@@ -62,7 +62,7 @@ def choose_values(
 ) -> tuple[Run, list[Group]]:
     """First the flags that choose a whole value, since they decide which other flags exist.
 
-    These are losses, optimisers and the model.
+    These are losses, optimisers, merge methods and the model.
     """
     rest: list[Group] = []
     stages = {key(s.name): s for s in run.stages}
@@ -79,6 +79,12 @@ def choose_values(
         elif field == "optimizer" and hasattr(stages.get(head), "optimizer"):
             try:
                 run = put(run, (head, "optimizer"), choose_optimizer(stages[head].optimizer, f"--{name}", values))
+                origins[path] = "command line"
+            except ConfigError as error:
+                problems += error.problems
+        elif isinstance(stages.get(head), Merge) and field in ("method", "search.methods") and values:
+            try:
+                run = put(run, (head, *field.split(".")), choose_merge(field, f"--{name}", values))
                 origins[path] = "command line"
             except ConfigError as error:
                 problems += error.problems
@@ -105,3 +111,16 @@ def choose_optimizer(present: Any, name: str, values: list[str]) -> OptimizerBas
         raise ConfigError(f"{name}: there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
     shared = {f.name for f in dataclasses.fields(cls)} & {f.name for f in dataclasses.fields(present)}
     return cls(**{field: getattr(present, field) for field in shared})
+
+
+def choose_merge(field: str, name: str, values: list[str]) -> Any:
+    """A merge method by name, or those that a search tries."""
+    from jaxpo.merge.methods import resolve
+
+    if field == "method" and len(values) != 1:
+        raise ConfigError(f"{name}: needs one name, got {values}; a search tries several (search.methods).")
+    try:
+        chosen = tuple(resolve(value)() for value in values)
+    except ConfigError as error:
+        raise ConfigError([f"{name}: {p}" for p in error.problems]) from None
+    return chosen[0] if field == "method" else chosen

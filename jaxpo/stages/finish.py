@@ -64,6 +64,10 @@ class Results:
         for name, value in report.items():
             self.console.say(f"{stage}: {name} {value}")
 
+    def merged(self, stage: str, found: Mapping[str, Any]) -> None:
+        """Store what a search for the best merge found."""
+        self._add(SUMMARY, "merges", {stage: found})
+
     def took(self, stage: str, seconds: float) -> None:
         """Add to the wall time that a stage has taken in this and earlier starts."""
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)

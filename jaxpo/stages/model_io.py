@@ -113,9 +113,8 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> LoadedModel
         params, config = import_reward(path, shardings=shardings)
     else:
         params = {"model": import_hf(path, shardings=shardings)[0]}
-    tokenizer = Tokenizer.load(path) if (path / "tokenizer.json").is_file() else None
     about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({path.name})"}
-    return LoadedModel(params, config, tokenizer, about, path)
+    return LoadedModel(params, config, near_tokenizer(path), about, path)
 
 
 def _last_stage(run: Path) -> Path:

@@ -15,6 +15,7 @@ from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.finish import Results
 from jaxpo.stages.model_io import has_model, load_model
 from jaxpo.stages.prepared import CORPUS, Prepared
+from jaxpo.stages.validate_merge import merged_names
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.rundir import RunDir
@@ -59,21 +60,25 @@ class Setting:
     def origin(self, stage: Stage) -> Path | None:
         """Folder of the model that a stage starts from; None for the run's own random weights."""
         if stage.init_from != "previous":
-            named = self.home.path / "stages" / stage.init_from
-            return named if has_model(named) else Path(stage.init_from)
+            return self.model_folder(stage.init_from)
         before = self.with_models(stage)
         if before:
             return self.home.stage(before[-1])
         return None if self.run.model_from is None else Path(self.run.model_from)
 
     def merged(self, stage: Merge) -> tuple[str, ...]:
-        """Names of the stages that a merge averages; all trained ones when it names none."""
-        return stage.models or tuple(s.name for s in self.run.stages if isinstance(s, Stage))
+        """Names of the stages that a merge is made of, its base not among them; all trained ones when it names none."""
+        return merged_names(self.run, stage)
+
+    def model_folder(self, name: str) -> Path:
+        """Where the model of an earlier stage lies, or the folder that the name is."""
+        named = self.home.path / "stages" / name
+        return named if has_model(named) else Path(name)
 
     def trained_on(self, stage: Stage | Merge) -> str:
         """Files and number of examples behind a stage's model."""
         if isinstance(stage, Merge):
             parts = [s for s in self.run.stages if s.name in self.merged(stage) and not isinstance(s, Work)]
-            return "; ".join(self.trained_on(s) for s in parts) + f" (average of {', '.join(s.name for s in parts)})"
+            return "; ".join(self.trained_on(s) for s in parts) + f" (merge of {', '.join(s.name for s in parts)})"
         files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
         return f"{files} ({len(self.prepared.of(stage).train):,} examples)"

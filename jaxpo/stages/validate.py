@@ -15,7 +15,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
-from jaxpo.stages.validate_stage import merge_problems, stage_problems
+from jaxpo.stages.validate_merge import merge_problems
+from jaxpo.stages.validate_stage import stage_problems
 from jaxpo.stages.validate_work import work_problems
 
 MESH_AXES = ("replica", "fsdp", "expert", "sequence", "tensor")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import SFT, Merge, Preference, Reward, Run, Stage, Work
+from jaxpo.config import SFT, Preference, Reward, Run, Stage, Work
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
 from jaxpo.objectives.methods.base import Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
@@ -180,25 +180,6 @@ def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
             f"{stage.name}.init_from: {wanted!r} is neither 'previous', nor an earlier stage "
             f"({', '.join(earlier) or 'there is none'}), nor a folder.{did_you_mean(wanted, [*earlier, 'previous'])}"
         )
-
-
-def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
-    """A soup of earlier stages whose weights sum to 1."""
-    earlier = with_models(run, index)
-    models = merge.models or tuple(s.name for s in run.stages if isinstance(s, Stage))
-    if not earlier:
-        yield f"{merge.name}: a merge needs stages before it."
-        return
-    for model in models:
-        if model not in earlier:
-            known = f"({', '.join(earlier) or 'there is none'}).{did_you_mean(model, earlier)}"
-            yield f"{merge.name}.models: {model!r} is not an earlier stage {known}"
-    if merge.weights is None:
-        return
-    if len(merge.weights) != len(models):
-        yield f"{merge.name}.weights: {len(merge.weights)} weights for {len(models)} models ({', '.join(models)})."
-    elif abs(sum(merge.weights) - 1) > 1e-6:
-        yield f"{merge.name}.weights: {merge.weights} sum to {sum(merge.weights):g}, not 1."
 
 
 def method_problems(stage: Preference | SFT) -> Iterator[str]:

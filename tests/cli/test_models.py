@@ -157,7 +157,7 @@ def test_merge_mistakes(run: Command, model: Path, other_model: Path, tmp_path: 
 
 
 def test_merge_refuses_unlike_models() -> None:
-    from jaxpo.cli.merge import unlike
+    from jaxpo.stages.merge_files import unlike
 
     def fake(width: int, hash: str) -> argparse.Namespace:
         return argparse.Namespace(config=argparse.Namespace(hidden_size=width), tokenizer=argparse.Namespace(hash=hash))

@@ -1,0 +1,82 @@
+"""Models of which one leaf at a time is read: what merges take, whether it lies in safetensors or in Orbax.
+
+Leaves carry the names and the layout of a Hugging Face checkpoint, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.convert.hf import check_tensors, disk_shape
+from jaxpo.convert.reward_hf import is_reward
+from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import Param, leaves
+from jaxpo.stages.model_io import MODEL, is_export, near_tokenizer, read_config, stage_folder
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model whose values stay on disk.
+
+    Attributes:
+      leaves: Hugging Face name -> leaf, read when asked for; the tied output matrix is not among them.
+    """
+
+    path: Path
+    config: LFM2Config
+    tokenizer: Tokenizer | None
+    leaves: Mapping[str, Stored]
+
+
+@contextlib.contextmanager
+def open_model(path: Path | str) -> Iterator[OpenModel]:
+    """Open a run directory (its last finished stage), a stage directory, or an HF export.
+
+    Raises:
+      CheckpointError: no model there, one with a head besides, or tensors that do not fit its configuration.
+    """
+    path = Path(path)
+    config = read_config(path)
+    table = {param.hf: (name, param) for name, param in leaves(param_table(config)) if param.hf is not None}
+    tokenizer = near_tokenizer(path)
+    if is_export(path):
+        if is_reward(path):
+            raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
+        with open_shards(path) as stored:
+            check_tensors(stored, param_table(config), path)
+            yield OpenModel(path, config, tokenizer, {hf: stored[hf] for hf in table})
+        return
+    store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
+    if "value" in store.meta()["heads"]:
+        raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
+    found = {hf: _stored(store, name, param) for hf, (name, param) in table.items()}
+    yield OpenModel(path, config, tokenizer, found)
+
+
+def _stored(store: CheckpointStore, name: str, param: Param) -> Stored:
+    return Stored(disk_shape(param), "F32", _reader(store, name, param))
+
+
+def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.ndarray]:
+    """Reads one leaf of a stage's model, onto one device of this process, and turns it to its layout on disk."""
+    parent, _, last = name.rpartition("/")
+
+    def read() -> np.ndarray:
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=here)}
+        found, _ = store.restore_part(None, f"{MODEL}/{parent}", abstract)
+        return param.layout.to_disk(np.asarray(found[last]))
+
+    return read

@@ -37,12 +37,15 @@ class Curriculum:
     Attributes:
       column: a number in every training row, larger for harder ones (`jaxpo data difficulty` makes it).
       phases: parts of equal size with rising difficulty; shuffled inside.
-      mix: share of the rows that are spread at random over all phases.
+      mix: share of the graded rows that are spread at random over all phases.
+      ungraded: what rows without the column mean: "error", or "spread" over all phases too (conversations that cannot
+        be graded, among exercises that can).
     """
 
     column: str = "difficulty"
     phases: int = 4
     mix: float = 0.1
+    ungraded: Literal["error", "spread"] = "error"
 
 
 @dataclass(frozen=True)

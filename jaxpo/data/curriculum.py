@@ -21,21 +21,23 @@ from jaxpo.data.packing import random_order
 MIXED, DEALT, WITHIN = 1, 2, 3
 CHUNK = 4096
 REMEDY = (
-    "Every row needs a number, larger for harder ones: `jaxpo data difficulty` predicts it for the rows without, or "
-    "leave data.curriculum out."
+    "Every row needs a number, larger for harder ones: `jaxpo data difficulty` predicts it for the rows without; "
+    '`ungraded="spread"` deals them over all phases; or leave data.curriculum out.'
 )
 Place = tuple[int, int]
 
 
-def read_difficulties(files: Iterable[str | Path], column: str) -> dict[Place, float]:
-    """The difficulty of every row, by (number of the file, number of the row).
+def read_difficulties(files: Iterable[str | Path], curriculum: Curriculum) -> dict[Place, float]:
+    """The difficulty of every row that has one, by (number of the file, number of the row).
 
     Raises:
-      DataError: a row without the column, or with something else than a finite number in it.
+      DataError: a row without the column where none may be ungraded, or with something else than a finite number in it.
     """
     paths = list_files(files)
     numbers = {path: i for i, path in enumerate(paths)}
-    return {(numbers[row.file], row.number): difficulty_of(row, column) for row in read_rows(paths)}
+    column, spread = curriculum.column, curriculum.ungraded == "spread"
+    rows = (row for row in read_rows(paths) if column in row.data or not spread)
+    return {(numbers[row.file], row.number): difficulty_of(row, column) for row in rows}
 
 
 def difficulty_of(row: Row, column: str) -> float:
@@ -56,7 +58,7 @@ def curriculum_order(
     for start in range(0, len(dataset), CHUNK):
         stop = min(start + CHUNK, len(dataset))
         for i, example in enumerate(dataset.store.read(range(start, stop)), start):
-            found[i] = difficulties[example.file, example.row]
+            found[i] = difficulties.get((example.file, example.row), math.nan)
     return easy_to_hard(found, curriculum.phases, curriculum.mix, seed)
 
 
@@ -64,12 +66,12 @@ def easy_to_hard(difficulties: np.ndarray, phases: int, mix: float, seed: int) -
     """A permutation in which the difficulty rises from phase to phase.
 
         m = round(mix n) examples, drawn at random, are dealt evenly over the phases; the other n - m are sorted by
-        difficulty and cut into `phases` equal parts; each phase is shuffled.
+        difficulty and cut into `phases` equal parts; each phase is shuffled. NaN counts as drawn, beside m others.
 
     phases = n and mix = 0 sort completely; mix = 1 or phases = 1 shuffle completely.
 
     Args:
-      difficulties: `[n]`, larger is harder; ties are broken at random.
+      difficulties: `[n]`, larger is harder; ties are broken at random; NaN where nobody knows.
       phases: at most n of them count.
 
     Returns:
@@ -78,7 +80,9 @@ def easy_to_hard(difficulties: np.ndarray, phases: int, mix: float, seed: int) -
     n = len(difficulties)
     phases = max(1, min(phases, n))
     drawn = random_order(seed, 0, n, MIXED)
-    mixed, rest = np.split(drawn, [round(mix * n)])
+    unknown = np.isnan(difficulties[drawn])
+    mixed, rest = np.split(drawn[~unknown], [round(mix * np.count_nonzero(~unknown))])
+    mixed = np.concatenate([mixed, drawn[unknown]])
     rest = rest[np.argsort(difficulties[rest], kind="stable")]
     mixed = mixed[random_order(seed, 0, len(mixed), DEALT)]
     parts = []

@@ -66,7 +66,7 @@ class Prepared:
             self.say(f"data of stage {stage.name}")
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
-                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum.column)
+                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
             data = _stage_data(stage, self.tokenizer, self.config, self.directory, self.say)
             if curriculum is not None:
                 order = curriculum_order(data.train, difficulties, curriculum, self.seed)

@@ -71,13 +71,31 @@ def test_golden_order():
     assert easy_to_hard(np.arange(8.0), 2, 0.25, 0).tolist() == [6, 1, 2, 3, 4, 7, 0, 5]
 
 
+def test_ungraded_examples_are_dealt_over_all_phases_beside_the_mixed_share():
+    some = np.where(np.arange(400) % 4 == 0, np.nan, HARD)
+    parts = np.split(some[easy_to_hard(some, 4, 0.0, 1)], 4)
+    assert [int(np.isnan(part).sum()) for part in parts] == [25, 25, 25, 25]
+    for easier, harder in itertools.pairwise(parts):
+        assert np.nanmax(easier) < np.nanmin(harder)
+
+
+def test_rows_without_the_column_may_be_ungraded_where_the_curriculum_says_so(prepared, write):
+    rows = [{"prompt": f"q {i}", "completion": "a", **({"difficulty": -i} if i % 2 else {})} for i in range(8)]
+    file, curriculum = write(*rows), Curriculum(phases=4, mix=0.0, ungraded="spread")
+    difficulties = read_difficulties([file], curriculum)
+    assert difficulties == {(0, i + 1): -i for i in (1, 3, 5, 7)}
+    order = curriculum_order(prepared(file, max_length=32), difficulties, curriculum, seed=0)
+    assert [i for i in order if i % 2] == [7, 5, 3, 1]
+    assert all(len({i % 2 for i in phase}) == 2 for phase in np.split(order, 4))
+
+
 @pytest.fixture
 def dataset(prepared, write):
     rows = [{"prompt": f"q {i}", "completion": "a " * (1 + i % 5), "difficulty": float(HARD[i])} for i in range(60)]
     file = write(*rows)
     data = prepared(file, max_length=32)
     return dataclasses.replace(
-        data, order=curriculum_order(data, read_difficulties([file], "difficulty"), Curriculum(mix=0.2), seed=7)
+        data, order=curriculum_order(data, read_difficulties([file], Curriculum()), Curriculum(mix=0.2), seed=7)
     )
 
 
@@ -99,7 +117,7 @@ def test_packing_keeps_the_order_up_to_its_window(prepared, write):
     hard = np.random.default_rng(1).permutation(n) / n
     file = write(*({"prompt": "q", "completion": "a " * (1 + i % 7), "difficulty": x} for i, x in enumerate(hard)))
     data = prepared(file, max_length=32)
-    order = curriculum_order(data, read_difficulties([file], "difficulty"), Curriculum(phases=n, mix=0.0), seed=0)
+    order = curriculum_order(data, read_difficulties([file], Curriculum()), Curriculum(phases=n, mix=0.0), seed=0)
     made = loader(dataclasses.replace(data, order=order))
     means = [hard[(ids := made.batch(at).example_id)[ids >= 0]].mean() for at in range(0, made.rows_per_epoch(0), 2)]
     assert np.corrcoef(np.arange(len(means)), means)[0, 1] > 0.9
@@ -120,7 +138,7 @@ def test_a_loader_made_anew_in_the_middle_goes_on_exactly(dataset):
 def test_pieces_of_a_document_share_its_difficulty(prepared, write):
     file = write(*({"text": "word " * 40 * (1 + i), "difficulty": -i} for i in range(3)))
     data = prepared(file, "language", roles=("text",), max_length=32)
-    order = curriculum_order(data, read_difficulties([file], "difficulty"), Curriculum(phases=99, mix=0.0), seed=0)
+    order = curriculum_order(data, read_difficulties([file], Curriculum()), Curriculum(phases=99, mix=0.0), seed=0)
     rows = [example.row for example in data.store.read(order)]
     assert len(rows) > 6
     assert rows == sorted(rows, reverse=True)
@@ -128,7 +146,7 @@ def test_pieces_of_a_document_share_its_difficulty(prepared, write):
 
 def test_rows_of_several_files_are_told_apart(prepared, write):
     files = [write({"prompt": "q", "completion": "a", "difficulty": d}, name=f"{d}.jsonl") for d in (2, 1)]
-    assert read_difficulties(files, "difficulty") == {(0, 1): 2.0, (1, 1): 1.0}
+    assert read_difficulties(files, Curriculum()) == {(0, 1): 2.0, (1, 1): 1.0}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +162,6 @@ def test_rows_of_several_files_are_told_apart(prepared, write):
 def test_a_row_without_a_difficulty_is_named(write, value, message):
     file = write({"prompt": "q", "completion": "a", "hard": 1}, {"prompt": "q", "completion": "a", **value})
     with pytest.raises(DataError) as error:
-        read_difficulties([file], "hard")
+        read_difficulties([file], Curriculum("hard"))
     assert str(error.value).startswith(f"{file}, row 2, field 'hard': {message}")
     assert "`jaxpo data difficulty` predicts it" in str(error.value)

@@ -19,7 +19,6 @@ from jaxpo.curriculum.matrix import SuccessMatrix, write_jsonl
 from jaxpo.data.rows import Record
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.evaluate.exact_match import grade, greedy_answers, right_answer
-from jaxpo.evaluate.intervals import share
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.probes import spaced
 
@@ -129,10 +128,7 @@ class MeasureDifficulty(Work):
         predictor = annotated.report.record() if annotated.report else {}
         (folder / PREDICTOR).write_text(json.dumps(predictor, indent=1) + "\n", encoding="utf-8")
         write_jsonl(folder / TRAIN, annotated.rows)
-        accuracy = {
-            model: share(int(right.sum()), right.size).record()
-            for model, right in zip(matrix.models, matrix.correct, strict=True)
-        }
+        accuracy = {model: float(right.mean()) for model, right in zip(matrix.models, matrix.correct, strict=True)}
         return {
             "checkpoints": len(matrix.models),
             "items": len(matrix.items),

@@ -74,7 +74,7 @@ def test_every_checkpoint_grades_every_item_and_the_data_come_back_with_a_diffic
     assert np.corrcoef(hard[1::2], levels[1::2])[0, 1] > 0.5, "the predicted half"
     assert read_difficulties([run.folder / "train.jsonl"], Curriculum())[0, 1] == trained[0]["difficulty"]
     assert (report["checkpoints"], report["items"], report["predicted"]) == (6, 60, 60)
-    assert report["accuracy"]["probe-12"]["value"] == 1.0
+    assert report["accuracy"]["probe-12"] == 1.0
     assert sum(report["level_counts"]) == 60
     assert report["level_counts"][0] == 0
     assert list(report["mean_success"]) == ["1", "2", "3", "4", "5", "6"]

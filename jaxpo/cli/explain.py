@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
-from jaxpo.stages.fields import describe, flag, leaves
+from jaxpo.config import OPTIMIZERS, Stage
+from jaxpo.stages.fields import describe, flag, key, leaves
 from jaxpo.stages.overrides import Resolved
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.validate import find_problems
@@ -55,9 +56,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table(resolved: Resolved) -> Iterator[Row]:
-    """Rows in the order of the configuration; fields of a named preset follow the preset's name."""
+    """Rows in the order of the configuration; fields of a named preset or optimiser follow its name."""
+    names = optimizer_names(resolved.run)
+    unnamed = dict(names)
     for leaf in leaves(resolved.run):
-        chosen = [p for p in (leaf.dotted, *parents(leaf.path)) if p in resolved.origins]
+        # Another optimiser keeps the fields that it shares with the file's.
+        chosen = [p for p in (leaf.dotted, *parents(leaf.path)) if p in resolved.origins and p not in names]
+        above = ".".join(leaf.path[:-1])
+        if name := unnamed.pop(above, None):
+            yield Row(above, name, resolved.origins.get(above, "default" if name == "adamw" else "config file"))
         same = leaf.default is not dataclasses.MISSING and leaf.value == leaf.default
         if leaf.dotted in resolved.origins:
             origin = resolved.origins[leaf.dotted]
@@ -68,6 +75,13 @@ def table(resolved: Resolved) -> Iterator[Row]:
         yield Row(leaf.dotted, leaf.value, origin)
         if leaf.dotted == "model" and isinstance(leaf.value, str):
             yield from preset_rows(leaf.value)
+
+
+def optimizer_names(run: Any) -> dict[str, str]:
+    """`{"sft.optimizer": "muon"}`: the name of each stage's optimiser, as the command line takes it."""
+    names = {cls: name for name, cls in OPTIMIZERS.items()}
+    stages = [s for s in run.stages if isinstance(s, Stage)]
+    return {f"{key(s.name)}.optimizer": names.get(type(s.optimizer), "") for s in stages}
 
 
 def parents(path: tuple[str, ...]) -> list[str]:
@@ -113,7 +127,11 @@ def written(value: Any) -> str:
 
 def field_help(run: Any) -> None:
     """`jaxpo run CONFIG --help`: the flags of this very recipe."""
-    rows = [Row(flag(leaf.path), leaf.value, describe(leaf.hint)) for leaf in leaves(run) if leaf.settable]
+    names, rows = optimizer_names(run), []
+    for leaf in (leaf for leaf in leaves(run) if leaf.settable):
+        if name := names.pop(".".join(leaf.path[:-1]), None):
+            rows.append(Row(flag(leaf.path[:-1]), name, f"one of {', '.join(OPTIMIZERS)}"))
+        rows.append(Row(flag(leaf.path), leaf.value, describe(leaf.hint)))
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

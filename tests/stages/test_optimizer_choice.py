@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stages import process
 from stages.process import finish
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.cli.explain import field_help, table
 from jaxpo.config import Adafactor, LoRA, Muon, Optimizer, Run
 from jaxpo.errors import ConfigError
 from jaxpo.stages.adapter import load_adapter
@@ -54,6 +56,21 @@ def test_the_reports_settings_are_a_function_of_the_fine_tuning_file(rows: str) 
     assert sft.optimizer.lr_scheduler_type == "cosine"
     assert (sft.embedding_dropout, sft.num_train_epochs, sft.data.row_length) == (0.1, 3, 32768)
     assert list(find_problems(run)) == []
+
+
+def test_explain_and_help_name_the_optimizer_and_say_where_its_fields_come_from(recipe: Run, capsys) -> None:
+    run = with_sft(recipe, optimizer=Optimizer(learning_rate=3e-5))
+    resolved = resolve_run(run, ["--sft.optimizer", "muon", "--sft.optimizer.muon-beta", "0.9"])
+    found = {row.field: (row.value, row.origin) for row in table(resolved)}
+    assert found["sft.optimizer"] == ("muon", "command line")
+    assert found["sft.optimizer.learning_rate"] == (3e-5, "config file")
+    assert found["sft.optimizer.muon_beta"] == (0.9, "command line")
+    assert found["sft.optimizer.adam_beta1"] == (0.9, "default")
+    assert found["preference.optimizer"] == ("adamw", "default")
+    field_help(resolved.run)
+    shown = capsys.readouterr().out
+    assert re.search(r"--sft\.optimizer +muon +one of adamw, muon, adafactor", shown)
+    assert "--sft.optimizer.ns-steps" in shown
 
 
 def test_the_old_flags_mean_adamw(recipe: Run) -> None:

@@ -184,6 +184,23 @@ class LoRA:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How the experts of a mixture are kept equally busy; a dense model has none of it.
+
+    Attributes:
+      bias_update_rate: after every step the selection bias of each expert moves by this much towards the mean load
+        (arXiv 2408.15664); 0 = the bias stays.
+      router_aux_loss_coef: weight of the load balance loss (arXiv 2101.03961), 0.01 in Liquid's fine-tuning; 0 = off.
+        It needs the router's statistics of the whole step, for which the networks run once more.
+      router_z_loss_coef: weight of the squared logsumexp of the router's logits (arXiv 2202.08906), 0.001 there.
+    """
+
+    bias_update_rate: float = 0.0
+    router_aux_loss_coef: float = 0.0
+    router_z_loss_coef: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
     """What every trained stage has; subclasses say what is minimised.
 
@@ -202,6 +219,7 @@ class Stage:
       lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
         model. `--stage.lora` or any of its fields on the command line switches it on.
       optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
+      routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
       ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
@@ -224,6 +242,7 @@ class Stage:
     snapshot_steps: int = 0
     metric_for_best_model: str | None = None
     lora: LoRA | None = None
+    routing: Routing = field(default_factory=Routing)
     ema_decay: float | None = None
     use_ema: bool = False
 
@@ -233,6 +252,7 @@ class Pretrain(Stage):
     """Next-token prediction on packed documents."""
 
     name: str = "pretrain"
+    routing: Routing = field(default_factory=lambda: Routing(bias_update_rate=1e-3))
 
 
 @dataclass(frozen=True)
@@ -400,12 +420,14 @@ class Compute:
       remat: "none", "full" (recompute each layer), "dots" (keep matrix products).
       attention: implementation name; None = the best this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
+      experts: implementation name of the experts' grouped product; None = the best this platform has.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
     attention: str | None = None
     head_chunk: int | None = None
+    experts: str | None = None
 
 
 @dataclass(frozen=True)

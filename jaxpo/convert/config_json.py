@@ -1,4 +1,4 @@
-"""`config.json` and `generation_config.json` of a dense LFM2 (LFM3: `config_lfm3`), as transformers has them."""
+"""`config.json` and `generation_config.json` of an LFM2, dense or with experts (LFM3: `config_lfm3`)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ _DEFAULTS: dict[str, Any] = {
     "conv_L_cache": 3,
     "rope_theta": 1e6,
 }
+_EXPERT_DEFAULTS: dict[str, Any] = {
+    "num_experts": 32,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 1792,
+    "num_dense_layers": 2,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.0,
+    "use_expert_bias": True,
+}
+_MIXTURE_DEFAULTS = {"hidden_size": 2048, "intermediate_size": 7168}
 _DEFAULT_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -38,15 +48,12 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
         return lfm3_to_json(config, dtype)
     attention = [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"]
     document: dict[str, Any] = {
-        "architectures": ["Lfm2ForCausalLM"],
-        "model_type": "lfm2",
+        "architectures": [architecture(config)],
+        "model_type": "lfm2_moe" if config.num_experts else "lfm2",
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
-        "block_ff_dim": config.intermediate_size,
-        "block_auto_adjust_ff_dim": False,
-        "block_ffn_dim_multiplier": 1.0,
-        "block_multiple_of": 256,
+        **_feed_forward_keys(config),
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
@@ -68,6 +75,22 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     if config.head_dim * config.num_attention_heads != config.hidden_size:
         document["head_dim"] = config.head_dim
     return document
+
+
+def architecture(config: LFM2Config, task: str = "CausalLM") -> str:
+    """Name of the class that transformers loads."""
+    return f"Lfm2{'Moe' if config.num_experts else ''}For{task}"
+
+
+def _feed_forward_keys(config: LFM2Config) -> dict[str, Any]:
+    if config.num_experts:
+        return {key: getattr(config, key) for key in _EXPERT_DEFAULTS}
+    return {
+        "block_ff_dim": config.intermediate_size,
+        "block_auto_adjust_ff_dim": False,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_multiple_of": 256,
+    }
 
 
 def generation_config_to_json(config: LFM2Config) -> dict[str, Any]:
@@ -105,32 +128,36 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
     Layer types beyond `num_hidden_layers` are ignored (a released export has one too many).
 
     Raises:
-      CheckpointError: another model, a feature that dense LFM2 has not, or inconsistent numbers; names the file.
+      CheckpointError: another model, a feature that LFM2 has not, or inconsistent numbers; names the file.
     """
-    if document.get("model_type") == "lfm3":
+    kind = document.get("model_type")
+    if kind == "lfm3":
         try:
             return lfm3_from_json(document, source)
         except ConfigError as error:
             raise CheckpointError(f"{source}: {error}") from error
-    if document.get("model_type") != "lfm2":
+    if kind not in ("lfm2", "lfm2_moe"):
         raise CheckpointError(
-            f"{source}: model_type is {document.get('model_type')!r}; this importer reads dense LFM2 ('lfm2') and "
-            "LFM3 ('lfm3')."
+            f"{source}: model_type is {kind!r}; this importer reads dense LFM2 ('lfm2'), LFM2 with experts "
+            "('lfm2_moe') and LFM3 ('lfm3')."
         )
+    mixture = kind == "lfm2_moe"
     problems = [f"{key} is {document[key]!r}, {why}" for key, good, why in _FIXED if document.get(key, good) != good]
     rope, scaling = _rope(document)
     if scaling not in (None, "default"):
         problems.append(f"rope type is {scaling!r}, only the default (unscaled) rotary embedding is supported")
     if problems:
         raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
-    value = {key: _get(document, key, default) for key, default in _DEFAULTS.items()}
+    defaults = _DEFAULTS | (_MIXTURE_DEFAULTS if mixture else {})
+    value = {key: _get(document, key, default) for key, default in defaults.items()}
     ids: dict[str, Any] = {key: _one_id(_get(document, key, default)) for key, default in _DEFAULT_IDS.items()}
+    experts = {key: _get(document, key, default) for key, default in _EXPERT_DEFAULTS.items()} if mixture else {}
     heads = value["num_attention_heads"]
     try:
         return LFM2Config(
             vocab_size=value["vocab_size"],
             hidden_size=value["hidden_size"],
-            intermediate_size=feed_forward_width(document),
+            intermediate_size=value["intermediate_size"] if mixture else feed_forward_width(document),
             num_attention_heads=heads,
             num_key_value_heads=value["num_key_value_heads"],
             head_dim=_get(document, "head_dim", value["hidden_size"] // heads),
@@ -140,6 +167,7 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
             norm_eps=value["norm_eps"],
             initializer_range=value["initializer_range"],
             max_position_embeddings=value["max_position_embeddings"],
+            **experts,
             **ids,
         )
     except ConfigError as error:
@@ -147,9 +175,9 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
 
 
 _FIXED = (
-    ("tie_word_embeddings", True, "but dense LFM2 ties the output matrix to the embedding"),
-    ("tie_embedding", True, "but dense LFM2 ties the output matrix to the embedding"),
-    ("conv_bias", False, "but dense LFM2 has no biases"),
+    ("tie_word_embeddings", True, "but LFM2 ties the output matrix to the embedding"),
+    ("tie_embedding", True, "but LFM2 ties the output matrix to the embedding"),
+    ("conv_bias", False, "but LFM2 has no biases"),
 )
 
 

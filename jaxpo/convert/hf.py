@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.convert.config_json import config_from_json, config_to_json, generation_config_to_json, read_json
+from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.shards import READABLE, Source, Stored, open_shards, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
 from jaxpo.errors import CheckpointError
@@ -31,8 +32,9 @@ class SavesItself(Protocol):
 
 
 def disk_shape(param: Param) -> tuple[int, ...]:
-    """Shape of the parameter in a file; allocates nothing."""
-    return param.layout.to_disk(np.broadcast_to(np.float32(0), param.shape)).shape
+    """Shape of the parameter in a file (of each of its tensors); allocates nothing."""
+    shape = param.shape if isinstance(param.hf, str) or param.hf is None else param.shape[1:]
+    return param.layout.to_disk(np.broadcast_to(np.float32(0), shape)).shape
 
 
 def export_hf(
@@ -98,7 +100,7 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
 def import_hf(
     directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
 ) -> tuple[Tree, LFM2Config]:
-    """Read a dense LFM2 checkpoint folder (safetensors only), one tensor at a time.
+    """Read an LFM2 checkpoint folder, dense or with experts (safetensors only), one tensor at a time.
 
     Args:
       directory: folder with config.json and model.safetensors (or an index and shards).
@@ -127,15 +129,25 @@ def read_tensors(
     besides: tuple[str, ...] = (),
 ) -> Tree:
     """The parameters of a table from the tensors of a file; `besides` names tensors that belong to something else."""
+    stored = per_expert(stored)
     check_tensors({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
 
     def load(param: Param, sharding: Any = None) -> jax.Array:
-        assert param.hf is not None
-        value = param.layout.from_disk(stored[param.hf].read(), param.shape)
-        return jax.device_put(np.ascontiguousarray(value, dtype=jnp.dtype(dtype)), sharding)
+        return jax.device_put(value_of(param, stored, jnp.dtype(param.dtype(dtype))), sharding)
 
     trees = () if shardings is None else (shardings,)
     return map_table(load, table, *trees)
+
+
+def value_of(param: Param, stored: Mapping[str, Stored], dtype: Any = jnp.float32) -> np.ndarray:
+    """One parameter in memory's layout; of several tensors, each is laid into its place as it is read."""
+    if isinstance(param.hf, str):
+        value = param.layout.from_disk(stored[param.hf].read(), param.shape)
+        return np.ascontiguousarray(value, dtype=dtype)
+    whole = np.empty(param.shape, dtype)
+    for entry, name in zip(whole, param.tensors, strict=True):
+        entry[...] = param.layout.from_disk(stored[name].read(), param.shape[1:])
+    return whole
 
 
 class _Pair(NamedTuple):
@@ -150,24 +162,26 @@ def tensors_of(params: Tree, table: Table) -> list[Source]:
     for (name, _), (param, value) in zip(leaves(table), pairs, strict=True):
         if tuple(value.shape) != param.shape:
             raise CheckpointError(f"{name}: has shape {tuple(value.shape)}, the configuration says {param.shape}.")
-        if param.hf is not None:
-            sources.append(Source(param.hf, disk_shape(param), _loader(param, value)))
+        own = "float32" if param.buffer else None
+        for i, tensor in enumerate(param.tensors):
+            entry = None if isinstance(param.hf, str) else i
+            sources.append(Source(tensor, disk_shape(param), _loader(param, value, entry), own))
     return sources
 
 
-def _loader(param: Param, value: Any) -> Any:
-    return lambda: param.layout.to_disk(np.asarray(value))
+def _loader(param: Param, value: Any, entry: int | None) -> Any:
+    return lambda: param.layout.to_disk(np.asarray(value if entry is None else value[entry]))
 
 
 def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
     """CheckpointError that names every tensor that is missing, extra, misshaped or of a type that is not read."""
-    expected = {param.hf: disk_shape(param) for _, param in leaves(table) if param.hf is not None}
+    expected = {name: disk_shape(param) for _, param in leaves(table) for name in param.tensors}
     found = set(stored) - (_tied_head(stored) - expected.keys())
     problems = []
     if missing := sorted(expected.keys() - found):
-        problems.append(f"missing: {', '.join(missing)}")
+        problems.append(f"missing: {_shortened(missing)}{_about_bias(missing)}")
     if extra := sorted(found - expected.keys()):
-        problems.append(f"not part of the model: {', '.join(extra)}")
+        problems.append(f"not part of the model: {_shortened(extra)}")
     shared = sorted(expected.keys() & found)
     if wrong := [f"{n} {stored[n].shape}, expected {expected[n]}" for n in shared if stored[n].shape != expected[n]]:
         problems.append(f"wrong shape: {'; '.join(wrong)}")
@@ -175,6 +189,22 @@ def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path) -> N
         problems.append(f"not a floating-point type ({', '.join(READABLE)}): {', '.join(odd)}")
     if problems:
         raise CheckpointError(f"{folder}: the tensors do not fit config.json. " + ". ".join(problems) + ".")
+
+
+def _shortened(names: list[str], most: int = 40) -> str:
+    """All of a dense model's layer, not all of 64 experts."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _about_bias(missing: list[str]) -> str:
+    """What to do about a mixture whose file lacks the bias that its configuration announces."""
+    if not any(name.endswith(".expert_bias") for name in missing):
+        return ""
+    return (
+        " (config.json says use_expert_bias; a file without the bias selects other experts than the model did: "
+        "get the complete checkpoint, or set use_expert_bias to false if it was trained without one)"
+    )
 
 
 def _tied_head(stored: Mapping[str, Stored]) -> set[str]:

@@ -134,7 +134,8 @@ def verify_peft(
     """
     document, stored = read_json(folder / CONFIG), _read(folder / WEIGHTS)
     weights = {tensor.name: tensor.load for tensor in tensors_of(base, param_table(config))}
-    modules = {p.hf: _module(p) for _, p in leaves(param_table(config))}
+    # Experts have no module of their own in transformers, and so no adapter.
+    modules = {p.hf: p.module for _, p in leaves(param_table(config)) if isinstance(p.hf, str) and p.module is not None}
     targets = [m for m in modules.values() if any(m == t or m.endswith(f".{t}") for t in document["target_modules"])]
     names = {f"{PEFT_PREFIX}{m}.lora_{side}.weight" for m in targets for side in "AB"}
     if names != set(stored):
@@ -143,7 +144,7 @@ def verify_peft(
     scale = document["lora_alpha"] / (np.sqrt(rank) if document["use_rslora"] else rank)
 
     def tensor(name: str) -> np.ndarray:
-        value, module = np.asarray(weights[name](), np.float64), modules[name]
+        value, module = np.asarray(weights[name](), np.float64), modules.get(name)
         if module not in targets:
             return value
         a, b = (stored[f"{PEFT_PREFIX}{module}.lora_{side}.weight"] for side in "AB")

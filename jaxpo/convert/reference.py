@@ -50,11 +50,33 @@ def reference_hidden(tensor: Tensor, document: Mapping[str, Any], tokens: np.nda
         mixed = _conv(normed, layer) if kind == "conv" else _attention(normed, layer, document, kind)
         x = x + (_norm(mixed, layer("post_operator_norm"), eps) if sandwich else mixed)
         normed = _norm(x, layer("ffn_norm"), eps)
-        gate = normed @ layer("feed_forward.w1").T
-        hidden = gate / (1 + np.exp(-gate)) * (normed @ layer("feed_forward.w3").T)
-        fed = hidden @ layer("feed_forward.w2").T
+        if i >= document.get("num_dense_layers", document["num_hidden_layers"]):
+            fed = _mixture(normed, get, f"{prefix}feed_forward.", document)
+        else:
+            fed = _swiglu(normed, *(layer(f"feed_forward.{w}") for w in ("w1", "w2", "w3")))
         x = x + (_norm(fed, layer("post_ffn_norm"), eps) if sandwich else fed)
     return _norm(x, get("model.embedding_norm.weight"), eps)
+
+
+def _swiglu(x: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray) -> np.ndarray:
+    gate = x @ w1.T
+    return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T
+
+
+def _mixture(x: np.ndarray, get: Tensor, prefix: str, document: Mapping[str, Any]) -> np.ndarray:
+    """Token by token, each of its experts by itself."""
+    scores = 1 / (1 + np.exp(-x @ get(f"{prefix}gate.weight").T))
+    steered = scores + (get(f"{prefix}expert_bias") if document["use_expert_bias"] else 0)
+    out = np.zeros_like(x)
+    for t, token in enumerate(x):
+        chosen = np.argsort(-steered[t], kind="stable")[: document["num_experts_per_tok"]]
+        weights = scores[t, chosen]
+        if document["norm_topk_prob"]:
+            weights = weights / (weights.sum() + 1e-6)
+        for expert, weight in zip(chosen, weights * document["routed_scaling_factor"], strict=True):
+            matrices = (get(f"{prefix}experts.{expert}.{w}.weight") for w in ("w1", "w2", "w3"))
+            out[t] += weight * _swiglu(token, *matrices)
+    return out
 
 
 def _float64(tensor: Tensor, name: str) -> np.ndarray:

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import config_from_json, config_to_json, read_json
+from jaxpo.convert.config_json import architecture, config_from_json, config_to_json, read_json
 from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of, write_json
 from jaxpo.convert.reference import reference_reward
 from jaxpo.convert.shards import Source, open_shards, parse_size, write_shards
-from jaxpo.convert.verify import TOLERANCE
+from jaxpo.convert.verify import TOLERANCE, rounded_to
 from jaxpo.errors import CheckpointError
 from jaxpo.models.heads import value
 from jaxpo.models.lfm2.config import LFM2Config
@@ -32,16 +32,18 @@ from jaxpo.models.lfm2.forward import forward
 from jaxpo.models.lfm2.table import param_table
 
 Tree = Any
-ARCHITECTURE, HEAD, MODULE = "Lfm2ForSequenceClassification", "score.weight", "modeling_lfm2_reward"
-CODE = f'''"""The class of this checkpoint, for versions of transformers that lack it."""
+HEAD, MODULE = "score.weight", "modeling_lfm2_reward"
+CODE = '''"""The class of this checkpoint, for versions of transformers that lack it."""
 
 from transformers.modeling_layers import GenericForSequenceClassification
-from transformers.models.lfm2.modeling_lfm2 import Lfm2PreTrainedModel
+from transformers.models.{package}.modeling_{package} import {prefix}PreTrainedModel
 
 
-class {ARCHITECTURE}(GenericForSequenceClassification, Lfm2PreTrainedModel):
+class {prefix}ForSequenceClassification(GenericForSequenceClassification, {prefix}PreTrainedModel):
     """LFM2 with a linear head, read at the last token that is not padding."""
 '''
+PREFIXES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe"}
+ARCHITECTURES = tuple(f"{prefix}ForSequenceClassification" for prefix in PREFIXES.values())
 LENGTHS = (48, 7, 1, 23)
 """Of the sequences compared after an export."""
 
@@ -81,8 +83,11 @@ def export_reward(
     with folder_in_making(directory, overwrite=overwrite) as partial:
         sources = [*tensors_of(params["model"], param_table(config)), score]
         write_shards(partial, sources, dtype, parse_size(max_shard_size))
-        write_json(partial / "config.json", reward_config_to_json(config, dtype))
-        (partial / f"{MODULE}.py").write_text(CODE, encoding="utf-8")
+        document = reward_config_to_json(config, dtype)
+        write_json(partial / "config.json", document)
+        package = document["model_type"]
+        code = CODE.format(package=package, prefix=PREFIXES[package])
+        (partial / f"{MODULE}.py").write_text(code, encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(partial)
         return verify_reward(params, config, partial, transformers=compare_transformers) if verify else {}
@@ -90,10 +95,11 @@ def export_reward(
 
 def reward_config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     """`config.json`: the model's, with one label and the class that reads it."""
+    name = architecture(config, "SequenceClassification")
     return {
         **config_to_json(config, dtype),
-        "architectures": [ARCHITECTURE],
-        "auto_map": {"AutoModelForSequenceClassification": f"{MODULE}.{ARCHITECTURE}"},
+        "architectures": [name],
+        "auto_map": {"AutoModelForSequenceClassification": f"{MODULE}.{name}"},
         "id2label": {"0": "reward"},
         "label2id": {"reward": 0},
     }
@@ -102,7 +108,7 @@ def reward_config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
 def is_reward(directory: str | Path) -> bool:
     """Whether a folder holds a sequence-classification checkpoint."""
     file = Path(directory) / "config.json"
-    return file.is_file() and read_json(file).get("architectures") == [ARCHITECTURE]
+    return file.is_file() and read_json(file).get("architectures") in [[name] for name in ARCHITECTURES]
 
 
 def import_reward(
@@ -188,7 +194,8 @@ def rewards_of(
     @jax.jit
     def run(params: Tree, tokens: jax.Array, length: jax.Array) -> jax.Array:
         if dtype is not None:
-            params = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+            head = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params["value"])
+            params = {"model": rounded_to(dtype, params["model"], config), "value": head}
         segments = (jnp.arange(tokens.shape[0]) < length).astype(jnp.int32)[None]
         positions = jnp.arange(tokens.shape[0])[None]
         hidden, _ = forward(params["model"], tokens[None], segments, positions, config=config, dtype=jnp.float32)
@@ -213,7 +220,8 @@ def _transformers(folder: Path, sequences: Sequence[np.ndarray], pad: int) -> np
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model = getattr(module, ARCHITECTURE).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    name = read_json(folder / "config.json")["architectures"][0]
+    model = getattr(module, name).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     longest = max(len(s) for s in sequences)
     tokens = np.stack([np.pad(s, (0, longest - len(s)), constant_values=pad) for s in sequences])
     mask = np.stack([np.arange(longest) < len(s) for s in sequences]).astype(np.int64)

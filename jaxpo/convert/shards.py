@@ -6,10 +6,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import ml_dtypes
@@ -28,11 +29,15 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor to write: its name, its shape on disk, and how to get its values (called once, when its turn comes)."""
+    """A tensor to write: its name, its shape on disk, and how to get its values (called once, when its turn comes).
+
+    A type of its own (`dtype`) goes before that of the whole file.
+    """
 
     name: str
     shape: tuple[int, ...]
     load: Callable[[], np.ndarray]
+    dtype: str | None = None
 
 
 def parse_size(size: int | str) -> int:
@@ -47,7 +52,8 @@ def parse_size(size: int | str) -> int:
 
 def write_shards(folder: Path, sources: list[Source], dtype: str, max_shard_size: int) -> None:
     """Write `sources` into as few files as `max_shard_size` allows, with an index when there are several."""
-    with ShardWriter(folder, {s.name: s.shape for s in sources}, dtype, max_shard_size) as writer:
+    own = {s.name: s.dtype for s in sources if s.dtype is not None}
+    with ShardWriter(folder, {s.name: s.shape for s in sources}, dtype, max_shard_size, own) as writer:
         for source in sources:
             writer.write(source.name, source.load())
 
@@ -59,21 +65,37 @@ class ShardWriter:
       shapes: name -> shape on disk, in the order of writing.
       dtype: "float32" or "bfloat16".
       max_shard_size: bytes per file; several files get an index.
+      own: name -> type, for tensors that are not of type `dtype`.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, max_shard_size: int):
+    def __init__(
+        self,
+        folder: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: str,
+        max_shard_size: int,
+        own: Mapping[str, str] = MappingProxyType({}),
+    ):
         if dtype not in DTYPES:
             raise ConfigError(f"export dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-        self.folder, self.shapes, self.dtype = folder, dict(shapes), dtype
-        width = DTYPES[dtype][1].itemsize
-        self._groups = _group(self.shapes, width, max_shard_size)
+        self.folder, self.shapes = folder, dict(shapes)
+        self.types = {name: DTYPES[own.get(name, dtype)] for name in shapes}
+        self._groups = _group(self.sizes(shapes), max_shard_size)
         several = len(self._groups) > 1
         names = [f"model-{i + 1:05d}-of-{len(self._groups):05d}.safetensors" for i in range(len(self._groups))]
         self._files = names if several else [SINGLE]
         self._waiting = [(file, name) for file, group in zip(self._files, self._groups, strict=True) for name in group]
         self._open: tuple[str, BinaryIO] | None = None
         if several:
-            _write_index(folder, self.shapes, {name: file for file, name in self._waiting}, width)
+            total = {
+                "total_size": sum(self.sizes(shapes).values()),
+                "total_parameters": sum(math.prod(shape) for shape in shapes.values()),
+            }
+            _write_index(folder, total, {name: file for file, name in self._waiting})
+
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Bytes of tensors in the file."""
+        return {name: math.prod(self.shapes[name]) * self.types[name][1].itemsize for name in names}
 
     def write(self, name: str, values: np.ndarray) -> None:
         """The next tensor."""
@@ -83,11 +105,22 @@ class ShardWriter:
         if self._open is None or self._open[0] != file:
             self._close()
             out = (self.folder / file).open("wb")
-            group = self._groups[self._files.index(file)]
-            out.write(_header({n: self.shapes[n] for n in group}, self.dtype))
+            out.write(self._header(self._groups[self._files.index(file)]))
             self._open = (file, out)
-        data = np.ascontiguousarray(values, dtype=DTYPES[self.dtype][1])
+        data = np.ascontiguousarray(values, dtype=self.types[name][1])
         self._open[1].write(data.reshape(-1).view(np.uint8).data)
+
+    def _header(self, names: list[str]) -> bytes:
+        """The safetensors format: header length (8 bytes, little-endian), JSON header, values back to back."""
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name, size in self.sizes(names).items():
+            offsets = [offset, offset + size]
+            header[name] = {"dtype": self.types[name][0], "shape": list(self.shapes[name]), "data_offsets": offsets}
+            offset += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
 
     def _close(self) -> None:
         if self._open is not None:
@@ -106,11 +139,10 @@ class ShardWriter:
             raise ValueError(f"{len(self._waiting)} tensors were never written, the first is {self._waiting[0][1]}")
 
 
-def _group(shapes: Mapping[str, tuple[int, ...]], width: int, limit: int) -> list[list[str]]:
+def _group(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     used = 0
-    for name, shape in shapes.items():
-        size = math.prod(shape) * width
+    for name, size in sizes.items():
         if groups[-1] and used + size > limit:
             groups.append([])
             used = 0
@@ -119,29 +151,9 @@ def _group(shapes: Mapping[str, tuple[int, ...]], width: int, limit: int) -> lis
     return groups
 
 
-def _write_index(
-    folder: Path, shapes: Mapping[str, tuple[int, ...]], weight_map: Mapping[str, str], width: int
-) -> None:
-    count = sum(math.prod(shape) for shape in shapes.values())
-    index = {
-        "metadata": {"total_size": count * width, "total_parameters": count},
-        "weight_map": dict(weight_map),
-    }
+def _write_index(folder: Path, total: Mapping[str, int], weight_map: Mapping[str, str]) -> None:
+    index = {"metadata": dict(total), "weight_map": dict(weight_map)}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
-    """The safetensors format: header length (8 bytes, little-endian), JSON header, values back to back."""
-    code, numpy_dtype = DTYPES[dtype]
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, shape in shapes.items():
-        size = math.prod(shape) * numpy_dtype.itemsize
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from jaxpo.convert.shards import open_shards
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import map_table
 
 Tree = Any
 TOLERANCE = 1e-3
@@ -88,7 +90,7 @@ def log_probs(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str |
     @jax.jit
     def logits(params: Tree, tokens: jax.Array) -> jax.Array:
         if dtype is not None:
-            params = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+            params = rounded_to(dtype, params, config)
         segments = jnp.ones((1, tokens.shape[0]), jnp.int32)
         positions = jnp.arange(tokens.shape[0])[None]
         hidden, _ = forward(params, tokens[None], segments, positions, config=config, dtype=jnp.float32)
@@ -96,6 +98,11 @@ def log_probs(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str |
 
     with jax.default_matmul_precision("highest"):
         return log_softmax(np.asarray(logits(params, jnp.asarray(tokens)), np.float64))
+
+
+def rounded_to(dtype: str, params: Tree, config: LFM2Config) -> Tree:
+    """The model as a file of that type holds it, in float32."""
+    return map_table(lambda p, x: x.astype(p.dtype(dtype)).astype(jnp.float32), param_table(config), params)
 
 
 def _transformers(folder: Path, tokens: np.ndarray) -> np.ndarray:

@@ -49,21 +49,25 @@ class Param:
       shape: in memory.
       axes: a logical axis name (or None) per dimension; `jaxpo.sharding` maps them to mesh axes.
       init: `(key, shape, dtype) -> array`.
-      hf: tensor name in a Hugging Face checkpoint; None if it has no counterpart there.
+      hf: tensor name in a Hugging Face checkpoint; a tuple names one tensor per entry of the first axis (the experts of
+        a mixture); None if it has no counterpart there.
       hf_module: name of the module that holds it in transformers, where that is not the tensor's without ".weight".
-      layout: how memory and disk layouts correspond.
+      layout: how memory and disk layouts correspond; of one tensor where there are several.
       decay: whether weight decay applies.
       muon: (reduction axes, output axes) for Muon; None keeps it on AdamW.
+      buffer: state of the model that no gradient moves: without optimiser state, float32 in every file, not counted as
+        a parameter.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     init: Init
-    hf: str | None = None
+    hf: str | tuple[str, ...] | None = None
     layout: Layout = IDENTITY
     decay: bool = True
     muon: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     hf_module: str | None = None
+    buffer: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.axes):
@@ -77,9 +81,18 @@ class Param:
     @property
     def module(self) -> str | None:
         """Name of the module that holds it in transformers (which PEFT adapts), if it has one."""
-        if self.hf_module is not None or self.hf is None:
+        if self.hf_module is not None or not isinstance(self.hf, str):
             return self.hf_module
         return self.hf.removesuffix(".weight")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of its tensors in a file."""
+        return () if self.hf is None else (self.hf,) if isinstance(self.hf, str) else self.hf
+
+    def dtype(self, wanted: Any) -> Any:
+        """The type it is kept in where the model is kept in `wanted`."""
+        return jnp.float32 if self.buffer else wanted
 
 
 Table = Mapping[str, Any]
@@ -102,23 +115,41 @@ def leaves(table: Table) -> Iterator[tuple[str, Param]]:
         yield "/".join(str(k.key) for k in path), param
 
 
+def trained_part(table: Table, tree: Tree) -> Tree:
+    """The tree without the buffers of its table: what an optimiser sees."""
+    if is_param(table) or not isinstance(tree, Mapping):
+        return tree
+    kept = {name: below for name, below in table.items() if not (is_param(below) and below.buffer)}
+    return {name: trained_part(below, tree[name]) for name, below in kept.items()}
+
+
+def with_buffers(table: Table, part: Tree, buffer: Callable[[Param], Any]) -> Tree:
+    """The inverse of `trained_part`: `buffer(param)` stands where there is a buffer."""
+    if is_param(table):
+        return part
+    return {
+        name: buffer(below) if is_param(below) and below.buffer else with_buffers(below, part[name], buffer)
+        for name, below in table.items()
+    }
+
+
 def param_count(table: Table) -> int:
-    """Total number of values."""
-    return sum(p.size for _, p in leaves(table))
+    """Total number of parameters; buffers are none."""
+    return sum(p.size for _, p in leaves(table) if not p.buffer)
 
 
 def abstract_params(table: Table, dtype: Any = jnp.float32, shardings: Tree = None) -> Tree:
     """The tree as `ShapeDtypeStruct`, with shardings when given; allocates nothing."""
     if shardings is None:
-        return map_table(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), table)
-    return map_table(lambda p, s: jax.ShapeDtypeStruct(p.shape, dtype, sharding=s), table, shardings)
+        return map_table(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype(dtype)), table)
+    return map_table(lambda p, s: jax.ShapeDtypeStruct(p.shape, p.dtype(dtype), sharding=s), table, shardings)
 
 
 def init_params(table: Table, key: jax.Array, dtype: Any = jnp.float32) -> Tree:
     """Draw every parameter from a key of its own, derived from its path: adding a parameter changes no other."""
     named = dict(leaves(table))
     drawn = {
-        name: p.init(jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF), p.shape, dtype)
+        name: p.init(jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF), p.shape, p.dtype(dtype))
         for name, p in named.items()
     }
     treedef = jax.tree.structure(table, is_leaf=is_param)

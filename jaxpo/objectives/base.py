@@ -90,6 +90,28 @@ class Difference:
         return jnp.where(both, self.plus.value() - self.minus.value(), 0.0)
 
 
+@struct.dataclass
+class OfSums:
+    """A metric that is some function of sums over all tokens or examples of a step (or of an evaluation set).
+
+    Attributes:
+      sums: pytree of arrays; those of microbatches add.
+      measure: `sums -> scalar`; static.
+    """
+
+    sums: Any
+    measure: Callable[[Any], Array] = struct.field(pytree_node=False)
+
+    def merge(self, other: OfSums) -> OfSums:
+        return OfSums(jax.tree.map(jnp.add, self.sums, other.sums), self.measure)
+
+    def empty(self) -> OfSums:
+        return OfSums(jax.tree.map(jnp.zeros_like, self.sums), self.measure)
+
+    def value(self) -> Array:
+        return self.measure(self.sums)
+
+
 Metric = Mean | Max | Min | Difference
 
 
@@ -145,6 +167,10 @@ def only_frozen(frozen: Tree, carry: Tree) -> Tree:
     return frozen
 
 
+def only_params(params: Tree, stats: Tree) -> Tree:
+    return params
+
+
 def keep_still(carry: Tree, params: Tree, step: Array) -> Tree:
     return carry
 
@@ -168,6 +194,8 @@ class Objective:
       networks: `(frozen, carry) -> frozen` that `encode` sees: a moving reference comes from the carry.
       follow: `(carry, params, step) -> carry`, once per optimiser step after `after`, with the new parameters and the
         number of steps taken.
+      adjust: `(params, stats) -> params`, once per optimiser step after the optimiser: what steers a model's buffers,
+        which no gradient moves.
       needs: what data and run must offer.
       coupled: the loss couples examples; the step then evaluates it once on the features of the whole step.
     """
@@ -183,3 +211,4 @@ class Objective:
     start: Callable[[Tree, Tree], Tree] = only_carry
     networks: Callable[[Tree, Tree], Tree] = only_frozen
     follow: Callable[[Tree, Tree, Array], Tree] = keep_still
+    adjust: Callable[[Tree, Tree], Tree] = only_params

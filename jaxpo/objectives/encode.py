@@ -20,6 +20,7 @@ from jaxpo.losses import vocab
 from jaxpo.models.lfm2.blocks import Tap
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
+from jaxpo.objectives.routed import notice
 from jaxpo.ops.head import map_vocab
 
 Tree = Any
@@ -101,6 +102,7 @@ class Scorer:
       remat, attention: passed to the backbone.
       head_chunk: positions per vocabulary-head chunk; None chooses.
       embedding_dropout: rate on the embedding's output, wherever a call passes `rng`.
+      experts: implementation name of the grouped product of a mixture of experts.
     """
 
     config: LFM2Config
@@ -109,6 +111,7 @@ class Scorer:
     attention: str | None = None
     head_chunk: int | None = None
     embedding_dropout: float = 0.0
+    experts: str | None = None
 
     def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
         """Final hidden states (after the last norm); `rng` is the step's key, None in evaluation and for references."""
@@ -118,7 +121,7 @@ class Scorer:
         self, params: Tree, batch: Batch, tap: Tap | None, rng: Array | None = None
     ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
         keys = None if rng is None or not self.embedding_dropout else row_keys(rng, batch)
-        return forward(
+        hidden, aux = forward(
             params,
             batch.tokens,
             batch.segment_ids,
@@ -131,7 +134,10 @@ class Scorer:
             attention=self.attention,
             embedding_dropout=self.embedding_dropout,
             row_keys=keys,
+            experts=self.experts,
         )
+        notice(params, aux)
+        return hidden, aux
 
     def taps(self, params: Tree, batch: Batch, tap: Tap) -> dict[str, Array]:
         """What `tap(name, x)` made of the network's activations, by name; no head is run."""

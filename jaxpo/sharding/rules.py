@@ -26,6 +26,9 @@ RULES: Rules = {
     "kv_heads": "tensor",
     "conv": "tensor",
     "norm": None,
+    "expert": "expert",
+    "expert_embed": "fsdp",
+    "expert_mlp": "tensor",
     # activations
     "batch": BATCH_AXES,
     "sequence": "sequence",
@@ -60,6 +63,11 @@ def current_mesh() -> Mesh | None:
     return None if active is None else active[0]
 
 
+def current_rules() -> tuple[Mesh, Rules] | None:
+    """The mesh of the enclosing `use_mesh` with its rules, if any."""
+    return _active.get()
+
+
 def _axis_size(mesh: Mesh, axis: str | tuple[str, ...] | None) -> int:
     names = () if axis is None else (axis,) if isinstance(axis, str) else axis
     size = 1
@@ -81,13 +89,20 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
     A dimension that the mesh axes do not divide is left to the compiler, which is a matter of speed only.
     """
+    mesh = current_mesh()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, fitting_spec(x.shape, axes)))
+
+
+def fitting_spec(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec:
+    """The partition under the enclosing `use_mesh`, None for each dimension that its mesh axes do not divide."""
     active = _active.get()
     if active is None:
-        return x
+        raise ValueError("fitting_spec needs an enclosing use_mesh")
     mesh, rules = active
     spec = spec_for(axes, rules)
-    fitting = [a if n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, x.shape, strict=True)]
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*fitting)))
+    return PartitionSpec(*(a if n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, shape, strict=True)))
 
 
 def param_shardings(table: Table, mesh: Mesh, rules: Rules | None = None) -> Any:

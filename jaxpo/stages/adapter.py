@@ -18,11 +18,11 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
-from jaxpo.models.spec import abstract_params, leaves, param_count
+from jaxpo.models.spec import abstract_params, param_count
 from jaxpo.sharding import make_mesh, param_shardings
 from jaxpo.stages.model_io import LoadedModel, load_model, read_config, stage_folder
 from jaxpo.stages.serialise import from_jsonable, to_jsonable
-from jaxpo.train.flops import training_flops_per_token
+from jaxpo.train.flops import active_matrices, training_flops_per_token
 
 Tree = Any
 ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
@@ -51,9 +51,8 @@ def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
     whole = training_flops_per_token(config, context)
     if stage.lora is None:
         return whole
-    table = param_table(config)
-    frozen = sum(p.size for _, p in leaves(table) if len(p.shape) > 1)
-    return whole - 2.0 * frozen + 6.0 * param_count(adapter_table(table, stage.lora))
+    adapter = param_count(adapter_table(param_table(config), stage.lora))
+    return whole - 2.0 * active_matrices(config) + 6.0 * adapter
 
 
 def merged(base: Tree, adapter: Tree, lora: LoRA, config: LFM2Config, mesh: jax.sharding.Mesh, rules: Any) -> Tree:

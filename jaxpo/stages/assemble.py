@@ -28,6 +28,7 @@ from jaxpo.objectives.lora import ADAPTER, with_lora
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.moving_reference import with_moving_reference
+from jaxpo.objectives.routing import routing_problems, with_routing
 from jaxpo.sharding import put_batch, replicated, settle
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -39,7 +40,7 @@ Tree = Any
 
 def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
     """How this run evaluates its networks."""
-    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk)
+    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
 
 
 def cached_reference(stage: Stage) -> bool:
@@ -67,13 +68,21 @@ def make_objective(stage: Stage, scorer: Scorer) -> Objective:
     """What the stage minimises, of the parameters that it trains and with the reference that it keeps."""
     if isinstance(stage, SFT):
         scorer = dataclasses.replace(scorer, embedding_dropout=stage.embedding_dropout)
-    objective = _plain_objective(stage, scorer)
+    objective = _balanced(_plain_objective(stage, scorer), stage, scorer.config)
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))
     if isinstance(stage, Preference) and stage.sync_ref_model:
         alpha, every = stage.ref_model_mixup_alpha, stage.ref_model_sync_steps
         return with_moving_reference(objective, alpha=alpha, every=every)
     return objective
+
+
+def _balanced(objective: Objective, stage: Stage, config: LFM2Config) -> Objective:
+    """With the routers' statistics, where the model has experts."""
+    problems = [f"{stage.name}.{problem}" for problem in routing_problems(config, stage.routing)]
+    if problems:
+        raise ConfigError(problems)
+    return with_routing(objective, config, stage.routing) if config.num_experts else objective
 
 
 def _plain_objective(stage: Stage, scorer: Scorer) -> Objective:

@@ -66,7 +66,7 @@ def unlike(first: Any, other: Any, name: object, depth_may_differ: bool = False)
 
 def leaf_names(config: LFM2Config) -> list[str]:
     """Names of a model's leaves on disk, in the table's order."""
-    return [param.hf for _, param in leaves(param_table(config)) if param.hf is not None]
+    return [name for _, param in leaves(param_table(config)) for name in param.tensors]
 
 
 def stored_leaves(models: Mapping[str, OpenModel]) -> Models:
@@ -90,7 +90,7 @@ def homes(config: LFM2Config, mesh: Any, rules: Any = None) -> dict[str, tuple[P
     """Name on disk -> the parameter and where it is placed."""
     table = param_table(config)
     pairs = zip(leaves(table), jax.tree.leaves(param_shardings(table, mesh, rules)), strict=True)
-    return {param.hf: (param, place) for (_, param), place in pairs if param.hf is not None}
+    return {name: (param, place) for (_, param), place in pairs for name in param.tensors}
 
 
 def merge_to_params(plan: Plan, models: Mapping[str, OpenModel], mesh: Any, rules: Any = None) -> Tree:
@@ -105,11 +105,20 @@ def merge_many_to_params(
     config = result_config(plans[0], models)
     places = homes(config, mesh, rules)
     placed: list[dict[str, jax.Array]] = [{} for _ in plans]
+    waiting: list[dict[str, np.ndarray]] = [{} for _ in plans]
     for name, number, values in merged_together(plans, stored_leaves(models)):
         param, sharding = places[name]
-        here = np.ascontiguousarray(param.layout.from_disk(values, param.shape))
-        placed[number][name] = jax.device_put(here, sharding)
-    return [map_table(lambda param, made=made: made[param.hf], param_table(config)) for made in placed]
+        if isinstance(param.hf, str):
+            here = np.ascontiguousarray(param.layout.from_disk(values, param.shape))
+            placed[number][name] = jax.device_put(here, sharding)
+            continue
+        # One expert after another: they are placed together once the last is there.
+        entry = param.tensors.index(name)
+        whole = waiting[number].setdefault(param.tensors[0], np.empty(param.shape, values.dtype))
+        whole[entry] = param.layout.from_disk(values, param.shape[1:])
+        if entry == len(param.tensors) - 1:
+            placed[number][param.tensors[0]] = jax.device_put(waiting[number].pop(param.tensors[0]), sharding)
+    return [map_table(lambda param, made=made: made[param.tensors[0]], param_table(config)) for made in placed]
 
 
 def merge_to_export(
@@ -135,10 +144,11 @@ def merge_to_export(
     """
     config = result_config(plan, models)
     check_leaves(plan, stored_leaves(models))
-    table = {param.hf: disk_shape(param) for _, param in leaves(param_table(config)) if param.hf is not None}
-    shapes = {leaf.name: table[leaf.name] for leaf in plan.leaves}
+    table = {name: param for _, param in leaves(param_table(config)) for name in param.tensors}
+    shapes = {leaf.name: disk_shape(table[leaf.name]) for leaf in plan.leaves}
+    own = {name: "float32" for name, param in table.items() if param.buffer}
     with folder_in_making(folder, overwrite=overwrite) as partial:
-        with ShardWriter(partial, shapes, dtype, parse_size(max_shard_size)) as writer:
+        with ShardWriter(partial, shapes, dtype, parse_size(max_shard_size), own) as writer:
             for name, values in merged_leaves(plan, stored_leaves(models)):
                 writer.write(name, values)
         write_json(partial / "config.json", config_to_json(config, dtype))

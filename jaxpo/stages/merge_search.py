@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxpo.convert.hf import value_of
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.selection import Yardstick
 from jaxpo.merge.grid import Candidate
 from jaxpo.merge.plan import Plan, plan_models
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import map_table
+from jaxpo.models.spec import Param, map_table
 from jaxpo.stages.merge_files import homes, leaf_names, merge_many_to_params
 from jaxpo.stages.merge_memory import REPORT, SELECT, Memory, Row, identity, question_of_yardstick
 from jaxpo.stages.open_model import OpenModel
@@ -60,11 +60,12 @@ class Task:
     def load(self, name: str) -> Tree:
         """A model that goes in, read leaf by leaf."""
         model = self.opened[name]
-        placed = {}
-        for leaf, (param, sharding) in homes(model.config, *self.place).items():
-            values = param.layout.from_disk(np.asarray(model.leaves[leaf].read(), np.float32), param.shape)
-            placed[leaf] = jax.device_put(np.ascontiguousarray(values), sharding)
-        return map_table(lambda param: placed[param.hf], param_table(model.config))
+        places = homes(model.config, *self.place)
+
+        def load(param: Param) -> jax.Array:
+            return jax.device_put(value_of(param, model.leaves), places[param.tensors[0]][1])
+
+        return map_table(load, param_table(model.config))
 
     def question(self) -> dict[str, Any]:
         """What measured values depend on, besides the candidate."""

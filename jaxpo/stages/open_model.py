@@ -6,6 +6,7 @@ Leaves carry the names and the layout of a Hugging Face checkpoint, wherever the
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.hf import check_tensors, disk_shape
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored, open_shards
@@ -49,34 +51,48 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
     """
     path = Path(path)
     config = read_config(path)
-    table = {param.hf: (name, param) for name, param in leaves(param_table(config)) if param.hf is not None}
+    table = dict(leaves(param_table(config)))
     tokenizer = near_tokenizer(path)
     if is_export(path):
         if is_reward(path):
             raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
         with open_shards(path) as stored:
-            check_tensors(stored, param_table(config), path)
-            yield OpenModel(path, config, tokenizer, {hf: stored[hf] for hf in table})
+            tensors = per_expert(stored)
+            check_tensors(tensors, param_table(config), path)
+            names = [name for param in table.values() for name in param.tensors]
+            yield OpenModel(path, config, tokenizer, {name: tensors[name] for name in names})
         return
     store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
     if "value" in store.meta()["heads"]:
         raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
-    found = {hf: _stored(store, name, param) for hf, (name, param) in table.items()}
+    found = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param)}
     yield OpenModel(path, config, tokenizer, found)
 
 
-def _stored(store: CheckpointStore, name: str, param: Param) -> Stored:
-    return Stored(disk_shape(param), "F32", _reader(store, name, param))
+def _stored(store: CheckpointStore, name: str, param: Param) -> Iterator[tuple[str, Stored]]:
+    """The tensors that a parameter is on disk, each turned to its layout there."""
+    read, to_disk = _reader(store, name, param), param.layout.to_disk
+    if isinstance(param.hf, str):
+        yield param.hf, Stored(disk_shape(param), "F32", lambda: to_disk(read()))
+        return
+    # Experts are read one after another: all of a matrix are held for as long as that lasts.
+    whole = functools.lru_cache(maxsize=1)(read)
+    for i, hf in enumerate(param.tensors):
+        yield hf, Stored(disk_shape(param), "F32", functools.partial(_entry, whole, i, to_disk))
+
+
+def _entry(whole: Callable[[], np.ndarray], i: int, to_disk: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return to_disk(whole()[i])
 
 
 def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.ndarray]:
-    """Reads one leaf of a stage's model, onto one device of this process, and turns it to its layout on disk."""
+    """Reads one leaf of a stage's model, onto one device of this process."""
     parent, _, last = name.rpartition("/")
 
     def read() -> np.ndarray:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=here)}
         found, _ = store.restore_part(None, f"{MODEL}/{parent}", abstract)
-        return param.layout.to_disk(np.asarray(found[last]))
+        return np.asarray(found[last])
 
     return read

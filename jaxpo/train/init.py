@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxpo.models.spec import Table, abstract_params
+from jaxpo.models.spec import Table, abstract_params, trained_part
 from jaxpo.objectives.base import Objective
 from jaxpo.sharding import param_shardings, replicated
 from jaxpo.train.state import State
@@ -66,7 +66,7 @@ def abstract_state(
         optimizer,
         moment,
         shapes.opt_state,
-        params,
+        trained_part(tables, params),
         transform_non_params=lambda x: at(x, everywhere),
         is_leaf=lambda x: isinstance(x, optax.MaskedNode),
     )

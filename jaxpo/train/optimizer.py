@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from jaxpo.config import Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.errors import ConfigError
-from jaxpo.models.spec import Table
+from jaxpo.models.spec import Table, trained_part, with_buffers
 from jaxpo.train.optimizers import adafactor, adamw, muon
+
+Tree = Any
 
 BUILDERS: dict[type[OptimizerBase], Callable[[Any, dict[str, Table], optax.Schedule], optax.GradientTransformation]] = {
     Optimizer: adamw.build,
@@ -62,4 +65,19 @@ def make_optimizer(
       tables: one parameter table per group of `State.params`; their labels say what decays and what Muon moves.
     """
     clip = optax.clip_by_global_norm(config.max_grad_norm)
-    return optax.chain(clip, BUILDERS[type(config)](config, tables, schedule))
+    trained = trained_part(tables, tables)
+    optimizer = optax.chain(clip, BUILDERS[type(config)](config, trained, schedule))
+    return optimizer if trained == tables else _beside_buffers(optimizer, tables)
+
+
+def _beside_buffers(optimizer: optax.GradientTransformation, tables: Table) -> optax.GradientTransformation:
+    """The optimiser for the trained part alone: buffers have no moments and an update of zero."""
+
+    def init(params: Tree) -> Tree:
+        return optimizer.init(trained_part(tables, params))
+
+    def update(grads: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        updates, state = optimizer.update(trained_part(tables, grads), state, trained_part(tables, params))
+        return with_buffers(tables, updates, lambda p: jnp.zeros(p.shape, jnp.float32)), state
+
+    return optax.GradientTransformation(init, update)

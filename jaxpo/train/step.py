@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxpo.data.batch import Batch, join_leading, split_leading
-from jaxpo.objectives.base import Mean, Metric, Objective, Out
+from jaxpo.objectives.base import Mean, Metric, Objective, OfSums, Out
 from jaxpo.sharding import current_mesh
 from jaxpo.train.state import State
 
@@ -51,7 +51,7 @@ def make_step(
         norm = optax.tree.norm(grads)
         ok = jnp.isfinite(out.loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = objective.adjust(optax.apply_updates(state.params, updates), out.stats)
         carry = objective.follow(objective.after(state.carry, out.stats), params, state.step + 1)
         ema = None if ema_decay is None else moved_average(state.ema, params, ema_decay)
         params, opt_state, carry, ema = jax.tree.map(
@@ -60,7 +60,9 @@ def make_step(
             (state.params, state.opt_state, state.carry, state.ema),
         )
         one = jnp.ones((), jnp.float32)
-        metrics = out.metrics | {
+        # Sums over the step end here: between steps it is their values that are averaged.
+        whole = {name: Mean(m.value(), one) if isinstance(m, OfSums) else m for name, m in out.metrics.items()}
+        metrics = whole | {
             "loss": Mean(out.loss, one),
             "grad_norm": Mean(norm, one),
             "learning_rate": Mean(jnp.asarray(schedule(state.step), jnp.float32), one),

@@ -263,9 +263,9 @@ def test_nothing_there(tmp_path):
     ("change", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama'; this importer reads dense LFM2"),
-        ({"model_type": "lfm2_moe"}, "model_type is 'lfm2_moe'"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but dense LFM2 ties"),
-        ({"conv_bias": True}, "conv_bias is True, but dense LFM2 has no biases"),
+        ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
+        ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope type is 'yarn'"),
         ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
         ({"layer_types": ["conv", "sliding", "conv"]}, r"model.layer_types\[1\] is 'sliding'"),

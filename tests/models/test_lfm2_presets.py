@@ -184,4 +184,4 @@ def test_value_head():
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, hidden @ np.asarray(drawn["weight"])[:, 0], atol=0.05)
     assert {p.hf for _, p in leaves(value_table(config))} == {None}
-    assert set(PRESETS) == {"nano", "nano_lfm3", "lfm3_1_7b", *RELEASED}
+    assert set(PRESETS) == {"nano", "nano_lfm3", "lfm3_1_7b", "nano_moe", "lfm2_8b_a1b", "lfm2_24b_a2b", *RELEASED}

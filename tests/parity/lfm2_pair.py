@@ -11,9 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from transformers import Lfm2Config, Lfm2ForCausalLM, Lfm3Config, Lfm3ForCausalLM
+from transformers import (
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    Lfm2MoeConfig,
+    Lfm2MoeForCausalLM,
+    Lfm3Config,
+    Lfm3ForCausalLM,
+)
 
+from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.hf import disk_shape, import_hf
+from jaxpo.convert.shards import Stored
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
 from jaxpo.models.lfm2.table import param_table
@@ -93,6 +102,40 @@ SHAPES: dict[str, dict[str, Any]] = {
         },
         "layer_types": ["conv", "full_attention", "sliding_attention"],
     },
+    # Experts from the second layer on; a scaled, biased choice of 2 among 5.
+    "experts": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 24,
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "num_dense_layers": 1,
+        "routed_scaling_factor": 1.5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["conv", "full_attention", "conv"],
+    },
+    # Every layer a mixture, weights not normalised, no bias.
+    "bare_experts": {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "moe_intermediate_size": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 3,
+        "num_dense_layers": 0,
+        "norm_topk_prob": False,
+        "use_expert_bias": False,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "layer_types": ["full_attention", "conv"],
+    },
+}
+
+
+CLASSES = {
+    "lfm2": (Lfm2Config, Lfm2ForCausalLM),
+    "lfm2_moe": (Lfm2MoeConfig, Lfm2MoeForCausalLM),
+    "lfm3": (Lfm3Config, Lfm3ForCausalLM),
 }
 
 
@@ -105,16 +148,22 @@ class Pair:
     config: LFM2Config
 
     def torch_gradients(self) -> dict[str, np.ndarray]:
-        """Under the names of the file: transformers renames LFM3's gate when it loads."""
+        """Under the names of the file: LFM3's gate, and fused experts one by one, are renamed by transformers."""
         found = self.torch_model.named_parameters()
-        return {name.replace(".g_proj.", ".gate_proj."): p.grad.numpy() for name, p in found}
+        grads = {name.replace(".g_proj.", ".gate_proj."): p.grad.numpy() for name, p in found}
+        tensors = per_expert({name: Stored(g.shape, "F32", lambda g=g: g) for name, g in grads.items()})
+        return {name: tensor.read() for name, tensor in tensors.items()}
 
     def gradients_as_stored(self, tree: Any) -> dict[str, np.ndarray]:
         """Our gradient tree under the names and in the layouts of the file."""
         stored = {}
         for (_, param), value in zip(leaves(param_table(self.config)), jax.tree.leaves(tree), strict=True):
-            stored[param.hf] = param.layout.to_disk(np.asarray(value))
-            assert stored[param.hf].shape == disk_shape(param)
+            if param.buffer:
+                np.testing.assert_array_equal(value, 0)
+                continue
+            for name, part in zip(param.tensors, [value] if isinstance(param.hf, str) else value, strict=True):
+                stored[name] = param.layout.to_disk(np.asarray(part))
+                assert stored[name].shape == disk_shape(param)
         return stored
 
 
@@ -123,16 +172,21 @@ def make_pair(name: str, folder: Path) -> Pair:
     shape = {"num_hidden_layers": len(SHAPES[name].get("layer_types", [])), **SHAPES[name]}
     torch.manual_seed(0)
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 7}
-    lfm3 = shape.pop("model_type", "lfm2") == "lfm3"
-    config_of, model_of = (Lfm3Config, Lfm3ForCausalLM) if lfm3 else (Lfm2Config, Lfm2ForCausalLM)
+    config_of, model_of = CLASSES[shape.pop("model_type", "lfm2_moe" if "num_experts" in shape else "lfm2")]
     model = model_of(config_of(vocab_size=61, attn_implementation="eager", **ids, **shape)).eval()
     with torch.no_grad():
         for key, p in model.named_parameters():
             if key.endswith("norm.weight"):
                 p.copy_(1 + 0.3 * torch.randn_like(p))
             else:
-                std = 0.6 if p.ndim == 3 else 0.5 if "embed" in key or "head" in key else p.shape[-1] ** -0.5
+                if key.endswith("conv.conv.weight"):
+                    std = 0.6
+                else:
+                    std = 0.5 if "embed" in key or "head" in key else p.shape[-1] ** -0.5
                 p.copy_(std * torch.randn_like(p))
+        for key, buffer in model.named_buffers():
+            if key.endswith("expert_bias"):
+                buffer.copy_(0.2 * torch.randn_like(buffer))
     model.save_pretrained(folder)
     params, config = import_hf(folder)
     return Pair(model, params, config)

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.experts import mixture
+from jaxpo.models.lfm2.router import RouterSums
 from jaxpo.ops.attention import attention, cached_attention
 from jaxpo.ops.conv import short_conv, short_conv_step
 from jaxpo.ops.linear import linear
@@ -36,6 +38,7 @@ class Packed:
       segment_ids: `[R, S]`; 0 is padding.
       rope: rotation angles of every position; None where the layer has no attention.
       causal, max_segment, attention, window: see `jaxpo.ops.attention.attention`.
+      experts: see `jaxpo.ops.grouped.grouped_matmul`.
     """
 
     segment_ids: Int[Array, "R S"]
@@ -44,6 +47,12 @@ class Packed:
     max_segment: int | None = None
     attention: str | None = None
     window: int | None = None
+    experts: str | None = None
+
+    @property
+    def real(self) -> Bool[Array, "R S"]:
+        """Where there are tokens."""
+        return self.segment_ids > 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,19 @@ class Step:
       count: `[B]`, how many of the columns are real (the first ones).
       rope: rotation angles of every position; None where the layer has no attention.
       window: sliding window in positions; None = everything cached.
+      experts: see `Packed`.
     """
 
     positions: Int[Array, "B s"]
     count: Int[Array, "B"]
     rope: Rope | None
     window: int | None = None
+    experts: str | None = None
+
+    @property
+    def real(self) -> Bool[Array, "B s"]:
+        """Where there are tokens."""
+        return jnp.arange(self.positions.shape[1]) < self.count[:, None]
 
 
 def conv_mixer(
@@ -219,13 +235,14 @@ def layer(
     cache: Tree = None,
     tap: Tap | None = None,
     name: str = "",
-) -> tuple[Float[Array, "R S D"], Tree, dict[str, Any]]:
-    """`h = x + Mixer(operator_norm(x)); y = h + MLP(ffn_norm(h))`: returns y, the new cache, and what `tap` returned.
+) -> tuple[Float[Array, "R S D"], Tree, dict[str, Any], RouterSums | None]:
+    """`h = x + Mixer(operator_norm(x)); y = h + MLP(ffn_norm(h))`: returns y, the new cache, what `tap` returned, and,
+    where the feed-forward is a mixture of experts, the sums of its router.
 
     With sandwich norms (Ding et al. 2021, arXiv 2105.13290) `post_operator_norm` and `post_ffn_norm` are applied to
     what is added. `tap` sees `{name}/mixer` and `{name}/feed_forward` (as they are added) and `{name}` (the layer's
     output), and inside them `{name}/mixer/...` (b, c, x, out of a convolution; q, k, v, rotated_q, rotated_k, out and,
-    where there is one, gate of attention) and `{name}/feed_forward/hidden`.
+    where there is one, gate of attention) and `{name}/feed_forward/hidden` of a dense one.
     """
     mixer = MIXERS[kind]
     inner: dict[str, Any] = {}
@@ -239,12 +256,18 @@ def layer(
         mixed = rms_norm(mixed, params["post_operator_norm"]["weight"], config.norm_eps)
     h = constrain(x + mixed, "batch", "sequence", "embed_act")
     normed = rms_norm(h, params["ffn_norm"]["weight"], config.norm_eps)
-    fed = feed_forward(params["feed_forward"], normed, inside("feed_forward"))
+    fed, routed = _fed(params["feed_forward"], normed, where, config, inside("feed_forward"))
     if config.sandwich_norm:
         fed = rms_norm(fed, params["post_ffn_norm"]["weight"], config.norm_eps)
     y = constrain(h + fed, "batch", "sequence", "embed_act")
     tapped = {f"{name}/mixer": mixed, f"{name}/feed_forward": fed, name: y}
-    return y, cache, inner | collect(tap, tapped)
+    return y, cache, inner | collect(tap, tapped), routed
+
+
+def _fed(params: Tree, x: Array, where: Packed | Step, config: LFM2Config, see: See) -> tuple[Array, RouterSums | None]:
+    if "experts" in params:
+        return mixture(params, x, where.real, config, implementation=where.experts)
+    return feed_forward(params, x, see), None
 
 
 def collect(tap: Tap | None, tapped: dict[str, Array]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hyper-parameters of an LFM2 model (LFM2 Technical Report, arXiv 2511.23404), or of one with LFM3's blocks."""
+"""Hyper-parameters of an LFM2 model, dense or with experts (arXiv 2511.23404), or of one with LFM3's blocks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class LFM2Config:
         `jaxpo.convert.config_json.feed_forward_width`).
       head_dim: width of one attention head, h; need not be hidden_size / num_attention_heads.
       layer_types: one of `LAYER_TYPES` per layer.
+      num_experts: experts of each mixture, E; 0 = a dense model, to which the six fields after it mean nothing.
+      num_experts_per_tok: experts that each token is sent to, k.
+      moe_intermediate_size: feed-forward width of one expert.
+      num_dense_layers: the first layers, whose feed-forward stays dense (of width `intermediate_size`).
+      norm_topk_prob: whether the weights of the selected experts are divided by their sum.
+      routed_scaling_factor: multiplies the weights.
+      use_expert_bias: whether a bias per expert steers the selection.
       conv_kernel: taps of the short convolution, k (`conv_L_cache`).
       rope_theta, partial_rotary_factor: base of the rotary embedding of full-attention layers, and the share of the
         head's dimensions that it turns: the floor(factor * h / 2) fastest pairs, at the angles that they have when all
@@ -45,6 +52,13 @@ class LFM2Config:
     num_key_value_heads: int = 8
     head_dim: int = 64
     layer_types: tuple[str, ...] = ("conv", "conv", "full_attention", "conv")
+    num_experts: int = 0
+    num_experts_per_tok: int = 4
+    moe_intermediate_size: int = 1792
+    num_dense_layers: int = 2
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
+    use_expert_bias: bool = True
     conv_kernel: int = 3
     rope_theta: float = 1e6
     norm_eps: float = 1e-5
@@ -69,6 +83,7 @@ class LFM2Config:
             *_bad_heads(self),
             *_bad_rotation(self),
             *_bad_generation(self),
+            *_bad_experts(self),
             *_bad_ids(self),
         ]
         if problems:
@@ -88,6 +103,10 @@ class LFM2Config:
         if kind == "sliding_attention":
             return self.sliding_rope_theta, self.head_dim // 2
         return self.rope_theta, int(self.partial_rotary_factor * self.head_dim // 2)
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether the feed-forward of a layer is a mixture of experts."""
+        return self.num_experts > 0 and layer >= self.num_dense_layers
 
 
 def _bad_sizes(config: LFM2Config) -> list[str]:
@@ -169,6 +188,34 @@ def _bad_generation(config: LFM2Config) -> list[str]:
         for what, is_so in only_lfm3.items()
         if is_so
     ]
+
+
+def _bad_experts(config: LFM2Config) -> list[str]:
+    experts, chosen = config.num_experts, config.num_experts_per_tok
+    if not isinstance(experts, int) or experts < 0:
+        return [f"model.num_experts is {experts!r}; it must be a positive integer, or 0 for a dense model"]
+    if experts == 0:
+        return []
+    if config.model_type == "lfm3":
+        return [f"model.num_experts is {experts} and model.model_type 'lfm3', which has no experts; set one of them"]
+    problems = [
+        f"model.{name} is {getattr(config, name)!r}; it must be a positive integer"
+        for name in ("num_experts_per_tok", "moe_intermediate_size")
+        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1
+    ]
+    if isinstance(chosen, int) and chosen > experts:
+        problems.append(
+            f"model.num_experts_per_tok is {chosen} and there are {experts} experts (model.num_experts); "
+            f"a token can be sent to at most {experts}"
+        )
+    if not isinstance(config.num_dense_layers, int) or not 0 <= config.num_dense_layers < len(config.layer_types):
+        problems.append(
+            f"model.num_dense_layers is {config.num_dense_layers!r}; it must leave at least one of the "
+            f"{len(config.layer_types)} layers to the experts, or set model.num_experts to 0"
+        )
+    if not config.routed_scaling_factor > 0:
+        problems.append(f"model.routed_scaling_factor is {config.routed_scaling_factor!r}; it must be positive")
+    return problems
 
 
 def _bad_ids(config: LFM2Config) -> list[str]:

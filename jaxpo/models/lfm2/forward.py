@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer, rotations
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.router import RouterSums, stack_layers
 from jaxpo.ops.dropout import dropout
 from jaxpo.ops.norm import rms_norm
 from jaxpo.sharding import constrain
@@ -43,6 +44,7 @@ def backbone(
     max_segment: int | None = None,
     remat: Remat = "none",
     attention: str | None = None,
+    experts: str | None = None,
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
     """All layers and the final norm, over packed rows.
 
@@ -57,24 +59,29 @@ def backbone(
       max_segment: static bound on segment lengths; makes attention linear in S.
       remat: "none", "full" (recompute each layer in the backward pass), "dots" (keep the matrix products).
       attention: implementation name; None = the best here.
+      experts: implementation name of the grouped product; None = the best here.
 
     Returns:
-      Hidden states after `embedding_norm`, `[R, S, D]`, and `{"taps": {name: value}}`.
+      Hidden states after `embedding_norm`, `[R, S, D]`, and `{"taps": {name: value}}`; with experts also "router", the
+      `RouterSums` of the L mixture layers: `tokens` [R], `load` and `share` [R, L, E], `z` [R, L].
     """
     ropes = rotations(config, positions)
     taps: dict[str, Any] = {}
+    routed: list[RouterSums] = []
     for i, kind in enumerate(config.layer_types):
 
         def run(p: Tree, x: Array, segment_ids: Array, rope: Any, i: int = i, kind: str = kind) -> tuple[Array, Any]:
-            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind))
-            y, _, seen = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
-            return y, seen
+            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind), experts)
+            y, _, seen, sums = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
+            return y, (seen, sums)
 
         step = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat])
-        x, seen = step(params["layers"][str(i)], x, segment_ids, ropes.get(kind))
+        x, (seen, sums) = step(params["layers"][str(i)], x, segment_ids, ropes.get(kind))
         taps |= seen
+        routed += [] if sums is None else [sums]
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
-    return hidden, {"taps": taps | collect(tap, {"embedding_norm": hidden})}
+    aux: dict[str, Any] = {"taps": taps | collect(tap, {"embedding_norm": hidden})}
+    return hidden, aux | ({"router": stack_layers(routed)} if routed else {})
 
 
 def forward(
@@ -158,7 +165,8 @@ def step(
     for i, kind in enumerate(config.layer_types):
         name = str(i)
         here = dataclasses.replace(where, rope=ropes.get(kind), window=config.window(kind))
-        x, layers[name], _ = layer(params["layers"][name], x, here, config=config, kind=kind, cache=cache.layers[name])
+        p, entry = params["layers"][name], cache.layers[name]
+        x, layers[name], _, _ = layer(p, x, here, config=config, kind=kind, cache=entry)
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
     length = cache.length + where.count
     hidden = jnp.where(_outgrown(layers, length)[:, None, None], jnp.nan, hidden)

@@ -1,4 +1,4 @@
-"""The released dense sizes and LFM3's, and one of each generation that trains on a laptop."""
+"""The released sizes of each generation, dense and with experts, and some that train on a laptop."""
 
 from __future__ import annotations
 
@@ -93,6 +93,37 @@ PRESETS: dict[str, LFM2Config] = {
         pad_token_id=124_893,
         bos_token_id=124_894,
         eos_token_id=124_900,
+    ),
+    # As nano, with 8 experts of which each token uses 2: as many active parameters, 2.4 times as many in all.
+    "nano_moe": LFM2Config(
+        vocab_size=4096,
+        hidden_size=192,
+        intermediate_size=512,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        layer_types=_pattern(6, (2, 4)),
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=256,
+        initializer_range=0.04,
+        max_position_embeddings=4096,
+    ),
+    "lfm2_8b_a1b": LFM2Config(
+        hidden_size=2048,
+        intermediate_size=7168,
+        num_attention_heads=32,
+        layer_types=_pattern(24, (2, 6, 10, 14, 18, 21)),
+        num_experts=32,
+        moe_intermediate_size=1792,
+    ),
+    "lfm2_24b_a2b": LFM2Config(
+        hidden_size=2048,
+        intermediate_size=11776,
+        num_attention_heads=32,
+        layer_types=_pattern(40, tuple(range(2, 40, 4))),
+        num_experts=64,
+        moe_intermediate_size=1536,
     ),
 }
 

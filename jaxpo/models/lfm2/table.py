@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.experts import experts_table
 from jaxpo.models.spec import TRANSPOSE, Layout, Param, Table, normal, ones
 
 _MATRIX = ((0,), (1,))
@@ -90,14 +91,15 @@ MIXER_TABLES = {
 """Layer type -> (name of the mixer's subtree, its table)."""
 
 
-def _layer_table(config: LFM2Config, kind: str, hf: str) -> Table:
+def _layer_table(config: LFM2Config, index: int, kind: str, hf: str) -> Table:
+    fed = experts_table if config.is_mixture(index) else feed_forward_table
     name, mixer = MIXER_TABLES[kind]
     after = ("post_operator_norm", "post_ffn_norm") if config.sandwich_norm else ()
     return {
         "operator_norm": _norm(config.hidden_size, f"{hf}.operator_norm.weight"),
         name: mixer(config, f"{hf}.{name}"),
         "ffn_norm": _norm(config.hidden_size, f"{hf}.ffn_norm.weight"),
-        "feed_forward": feed_forward_table(config, f"{hf}.feed_forward"),
+        "feed_forward": fed(config, f"{hf}.feed_forward"),
         **{norm: _norm(config.hidden_size, f"{hf}.{norm}.weight") for norm in after},
     }
 
@@ -114,7 +116,7 @@ def param_table(config: LFM2Config) -> Table:
     return {
         "embed_tokens": {"weight": embedding},
         "layers": {
-            str(i): _layer_table(config, kind, f"model.layers.{i}") for i, kind in enumerate(config.layer_types)
+            str(i): _layer_table(config, i, kind, f"model.layers.{i}") for i, kind in enumerate(config.layer_types)
         },
         "embedding_norm": _norm(d, "model.embedding_norm.weight"),
         **({} if config.tie_word_embeddings else {"lm_head": {"weight": head}}),

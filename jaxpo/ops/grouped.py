@@ -1,0 +1,197 @@
+"""Products of groups of rows with a matrix each: the experts of a mixture.
+
+Rows are laid out group after group (`group_rows`), every group padded to whole blocks, so that a block has one matrix
+and nothing is ever dropped. `implementation=None` takes the best backend of the platform; a named one is used or
+refused, never replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxpo.errors import BackendError
+
+MIN_BLOCK, MAX_BLOCK = 8, 256
+
+
+@struct.dataclass
+class Groups:
+    """Where the rows of a grouped product lie: P slots, in blocks of `block` that each belong to one group.
+
+    Attributes:
+      source: `[P]` the row in each slot; T = empty.
+      choice: `[P]` which of the row's k assignments it is; 0 where empty.
+      slot: `[T, k]` the slot of each assignment; P = to no group here.
+      sizes: `[E]` slots of each group, whole blocks, in the order of the groups; slots beyond their sum are empty.
+      block: slots of a block; static.
+    """
+
+    source: Int[Array, "P"]
+    choice: Int[Array, "P"]
+    slot: Int[Array, "T k"]
+    sizes: Int[Array, "E"]
+    block: int = struct.field(pytree_node=False)
+
+
+def block_size(assignments: int, groups: int) -> int:
+    """A power of two near half the mean size of a group: few blocks, of which few are padding."""
+    mean = assignments // (2 * groups)
+    return min(MAX_BLOCK, max(MIN_BLOCK, 1 << max(mean, 1).bit_length() - 1))
+
+
+def group_rows(group: Int[Array, "T k"], groups: int, *, block: int | None = None) -> Groups:
+    """Lay out T rows for their groups: a stable sort by group, each group padded to whole blocks. Drops nothing.
+
+    Args:
+      group: `[T, k]` the groups of each row; an id outside `0..groups-1` belongs to none of them and takes no slot.
+      groups: E.
+      block: None chooses.
+
+    Returns:
+      At most `T k + min(E, T k) (block - 1)` slots, whole blocks, whatever the assignment.
+    """
+    rows, k = group.shape
+    count = rows * k
+    block = block_size(count, groups) if block is None else block
+    slots = (count + min(groups, count) * (block - 1)) // block * block
+    flat = jnp.where((group < 0) | (group >= groups), groups, group).reshape(-1)
+    order = jnp.argsort(flat, stable=True)
+    rank = jnp.argsort(order)
+    loads = jnp.sum(flat[:, None] == jnp.arange(groups), axis=0, dtype=jnp.int32)
+    sizes = -(-loads // block) * block
+    first, start = jnp.cumsum(loads) - loads, jnp.cumsum(sizes) - sizes
+    placed = jnp.append(start - first, slots)[flat] + rank
+    slot = jnp.where(flat == groups, slots, placed)
+    at = jnp.arange(slots)
+    owner = jnp.minimum(jnp.searchsorted(jnp.cumsum(sizes), at, side="right"), groups - 1)
+    offset = at - start[owner]
+    taken = order[jnp.clip(first[owner] + offset, 0, count - 1)]
+    filled = (offset >= 0) & (offset < loads[owner])
+    source, choice = jnp.where(filled, taken // k, rows), jnp.where(filled, taken % k, 0)
+    return Groups(source, choice, slot.reshape(rows, k), sizes, block)
+
+
+def _rows_at(x: Float[Array, "n d"], index: Int[Array, "..."]) -> Float[Array, "... d"]:
+    """`x[index]`, zero where the index is n."""
+    return jnp.asarray(x).at[index].get(mode="fill", fill_value=0)
+
+
+@jax.custom_vjp
+def dispatch(x: Float[Array, "T d"], groups: Groups) -> Float[Array, "P d"]:
+    """Put every row into its slots; empty slots are 0. The gradient gathers too: a scatter of rows is slow."""
+    return _rows_at(x, groups.source)
+
+
+def _dispatch_back(groups: Groups, dy: Array) -> tuple[Array, None]:
+    return jnp.sum(_rows_at(dy, groups.slot), axis=1), None
+
+
+dispatch.defvjp(lambda x, groups: (dispatch(x, groups), groups), _dispatch_back)
+
+
+@jax.custom_vjp
+def combine(y: Float[Array, "P d"], weight: Float[Array, "T k"], groups: Groups) -> Float[Array, "T d"]:
+    """`out[t] = sum_k weight[t, k] y[slot[t, k]]`, summed in the weights' type (float32), returned in that of y."""
+    picked = _rows_at(y, groups.slot).astype(weight.dtype)
+    return jnp.sum(weight[..., None] * picked, axis=1).astype(y.dtype)
+
+
+def _combine_back(saved: tuple[Array, Array, Groups], dy: Array) -> tuple[Array, Array, None]:
+    y, weight, groups = saved
+    dy = dy.astype(weight.dtype)
+    of_slot = weight.at[groups.source, groups.choice].get(mode="fill", fill_value=0)
+    back = of_slot[:, None] * _rows_at(dy, groups.source)
+    picked = _rows_at(y, groups.slot).astype(weight.dtype)
+    return back.astype(y.dtype), jnp.einsum("tkd,td->tk", picked, dy), None
+
+
+combine.defvjp(lambda y, weight, groups: (combine(y, weight, groups), (y, weight, groups)), _combine_back)
+
+
+def _blocks(x: Array, w: Array, groups: Groups) -> Array:
+    return _block_product(x, w, groups.sizes, groups.block)
+
+
+def _for_blocks(sizes: Int[Array, "E"], block: int, body: Callable[..., Any], start: Any) -> Any:
+    """`body(first slot, group, carry)` for every block in use: a loop as long as the data needs it to be."""
+    ends = jnp.cumsum(sizes)
+
+    def step(i: Array, carry: Any) -> Any:
+        return body(i * block, jnp.searchsorted(ends, i * block, side="right"), carry)
+
+    return lax.fori_loop(0, ends[-1] // block, step, start)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _block_product(x: Float[Array, "P i"], w: Float[Array, "E i o"], sizes: Int[Array, "E"], block: int) -> Array:
+    def body(at: Array, group: Array, out: Array) -> Array:
+        rows = lax.dynamic_slice_in_dim(x, at, block)
+        return lax.dynamic_update_slice_in_dim(out, rows @ w[group].astype(x.dtype), at, 0)
+
+    return _for_blocks(sizes, block, body, jnp.zeros((x.shape[0], w.shape[2]), x.dtype))
+
+
+def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, None]:
+    x, w, sizes = saved
+
+    def body(at: Array, group: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
+        dx, dw = grads
+        rows, d_rows = lax.dynamic_slice_in_dim(x, at, block), lax.dynamic_slice_in_dim(dy, at, block)
+        dx = lax.dynamic_update_slice_in_dim(dx, d_rows @ w[group].astype(x.dtype).T, at, 0)
+        own = jnp.matmul(rows.T, d_rows, preferred_element_type=dw.dtype)
+        return dx, dw.at[group].add(own)
+
+    start = jnp.zeros_like(x), jnp.zeros_like(w)
+    dx, dw = _for_blocks(sizes, block, body, start)
+    return dx, dw, None
+
+
+_block_product.defvjp(
+    lambda x, w, sizes, block: (_block_product(x, w, sizes, block), (x, w, sizes)), _block_product_back
+)
+
+
+def _ragged(x: Array, w: Array, groups: Groups) -> Array:
+    return lax.ragged_dot(x, w.astype(x.dtype), groups.sizes)
+
+
+_BACKENDS: dict[str, Callable[[Array, Array, Groups], Array]] = {"blocks": _blocks, "ragged_dot": _ragged}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `implementation` accepts here, best first.
+
+    XLA's `ragged_dot` multiplies every row by every matrix on CPU and on NVIDIA, so it is first on TPU alone.
+    """
+    return tuple(reversed(_BACKENDS)) if jax.default_backend() == "tpu" else tuple(_BACKENDS)
+
+
+def grouped_matmul(
+    x: Float[Array, "P i"], w: Float[Array, "E i o"], groups: Groups, *, implementation: str | None = None
+) -> Float[Array, "P o"]:
+    """`y[p] = x[p] W[group of slot p]`, in the type of `x`; 0 in the slots behind the last group.
+
+    Args:
+      x: `[P, in]` rows laid out by `dispatch`.
+      w: `[E, in, out]`, cast to the type of `x` at use.
+      groups: the layout.
+      implementation: "blocks" (a loop over the blocks in use, one dense product each), "ragged_dot", or None.
+
+    Raises:
+      BackendError: the named backend is not available here.
+    """
+    name = available()[0] if implementation is None else implementation
+    if name not in _BACKENDS:
+        raise BackendError(
+            f"grouped_matmul implementation {name!r} is not available here; available: {', '.join(available())}. "
+            "Leave it unset (None) to take the best one."
+        )
+    return _BACKENDS[name](x, w, groups)

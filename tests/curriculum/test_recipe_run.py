@@ -30,12 +30,12 @@ def recipe(folder, name="run") -> Run:
         corpus=Arithmetic(train=120, heldout=6),
         tokenizer=Tokenizer(train_on=(f"corpus:{TRAIN}",), vocab_size=recipes.MODEL.vocab_size),
         stages=(
-            SFT(name="probe", data=data, max_steps=6, rows_per_step=4, snapshot_steps=1),
+            SFT(name="probe", data=data, max_steps=6, rows_per_step=8, snapshot_steps=1),
             MeasureDifficulty(items=data.train, stages=("probe",), limit=40, max_new_tokens=4),
             SFT(
                 data=dataclasses.replace(data, train=("stage:difficulty/train.jsonl",), curriculum=Curriculum()),
                 max_steps=4,
-                rows_per_step=4,
+                rows_per_step=8,
             ),
         ),
         export=False,
@@ -72,7 +72,7 @@ def test_measured_trained_and_stopped_in_between_it_ends_the_same(tmp_path, monk
     assert sum(report["level_counts"]) == report["items"] == 40
     assert report["predicted"] == 80
     train = whole / "stages" / "difficulty" / "train.jsonl"
-    assert len(read_difficulties([train], "difficulty")) == 120
+    assert len(read_difficulties([train], Curriculum())) == 120
 
     asked = []
 

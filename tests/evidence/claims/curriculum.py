@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from evidence.claims import _token_lm
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.config import Curriculum
 from jaxpo.curriculum.predictor import fit_predictor
@@ -51,6 +51,13 @@ CLAIM = Claim(
     measure="share of held-out sums answered rightly, curriculum minus shuffled",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.01,
+    not_reproduced=NotReproduced(
+        reason="With four phases and a tenth mixed in, sums of one digit are nearly gone after the first phase and are "
+        "partly unlearnt (in seed 0 from 0.74 to 0.45 of them right, 0.82 at the end, 0.86 shuffled), and those of two "
+        "digits come when the learning rate falls (0.02 against 0.18). Looked at afterwards, on seed 0 alone: with half "
+        "of the rows mixed in 1.00 and 0.11 are right, as many in all as shuffled. The order itself is no gain here.",
+        observed=(-0.14, -0.05),
+    ),
 )
 
 

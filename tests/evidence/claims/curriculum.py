@@ -54,7 +54,7 @@ CLAIM = Claim(
     not_reproduced=NotReproduced(
         reason="With four phases and a tenth mixed in, sums of one digit are nearly gone after the first phase and are "
         "partly unlearnt (in seed 0 from 0.74 to 0.45 of them right, 0.82 at the end, 0.86 shuffled), and those of two "
-        "digits come when the learning rate falls (0.02 against 0.18). Looked at afterwards, on seed 0 alone: with half "
+        "digits come when the learning rate falls (0.02 against 0.18). Looked at later, on seed 0 alone: with half "
         "of the rows mixed in 1.00 and 0.11 are right, as many in all as shuffled. The order itself is no gain here.",
         observed=(-0.14, -0.05),
     ),

@@ -79,7 +79,8 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
 
 def architecture(config: LFM2Config, task: str = "CausalLM") -> str:
     """Name of the class that transformers loads."""
-    return f"Lfm2{'Moe' if config.num_experts else ''}For{task}"
+    generation = "Lfm3" if config.model_type == "lfm3" else "Lfm2Moe" if config.num_experts else "Lfm2"
+    return f"{generation}For{task}"
 
 
 def _feed_forward_keys(config: LFM2Config) -> dict[str, Any]:

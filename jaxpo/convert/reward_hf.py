@@ -42,7 +42,7 @@ from transformers.models.{package}.modeling_{package} import {prefix}PreTrainedM
 class {prefix}ForSequenceClassification(GenericForSequenceClassification, {prefix}PreTrainedModel):
     """LFM2 with a linear head, read at the last token that is not padding."""
 '''
-PREFIXES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe"}
+PREFIXES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe", "lfm3": "Lfm3"}
 ARCHITECTURES = tuple(f"{prefix}ForSequenceClassification" for prefix in PREFIXES.values())
 LENGTHS = (48, 7, 1, 23)
 """Of the sequences compared after an export."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="parity tests need torch (scripts/test --parity)")
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers (scripts/test --parity)")
 
-from jaxpo.convert.reward_hf import export_reward, rewards_of  # noqa: E402
+from jaxpo.convert.reward_hf import export_reward, import_reward, rewards_of  # noqa: E402
 from jaxpo.data.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
@@ -93,3 +95,25 @@ def test_trl_counts_the_same_loss_and_metrics(reward_model):
         loss = -torch.nn.functional.logsigmoid(r_w - r_l - torch.from_numpy(margin)).mean()
         loss = loss + 0.01 * ((r_w + r_l) ** 2).mean()
     np.testing.assert_allclose(float(np.mean(ours)), float(loss), rtol=1e-5)
+
+
+def test_a_reward_model_of_lfm3(tmp_path):
+    """The class that travels with the checkpoint is built from transformers' LFM3; the export compares with it."""
+    config = dataclasses.replace(
+        CONFIG,
+        model_type="lfm3",
+        layer_types=("conv", "full_attention", "sliding_attention"),
+        conv_kernel=7,
+        sliding_window=6,
+        partial_rotary_factor=0.5,
+        sandwich_norm=True,
+        attention_gate=True,
+    )
+    head = 0.5 * jax.random.normal(jax.random.key(4), (config.hidden_size, 1))
+    groups = {"model": init_params(param_table(config), jax.random.key(3)), "value": {"weight": head}}
+    report = export_reward(groups, config, tmp_path / "model")
+    assert report["transformers"] < 1e-4
+    assert type(load(tmp_path / "model")).__name__ == "Lfm3ForSequenceClassification"
+    again, its = import_reward(tmp_path / "model")
+    assert its == config
+    jax.tree.map(np.testing.assert_array_equal, again, groups)

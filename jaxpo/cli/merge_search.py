@@ -29,7 +29,7 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
     check_request(args, len(names), base is not None, methods)
     mesh = make_mesh({"fsdp": -1})
     folder = args.out.parent / f"{args.out.name}.search"
-    with open_models(paths) as opened, use_mesh(mesh):
+    with open_models(paths) as opened:
         select, report = (yardstick(metrics, files, args.max_length) for files in (args.select, args.report))
         task = Task(
             opened=opened,
@@ -43,9 +43,9 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
             parallel=args.parallel,
         )
         bench = Bench(functools.partial(evaluate, opened), folder, say=print, check=lambda: None)
-        outcome = search(task, bench)
-        document = describe(outcome, select, folder)
-        for line in verdict(document):
+        with use_mesh(mesh):
+            outcome = search(task, bench)
+        for line in verdict(describe(outcome, select, folder)):
             print(line)
         finish(task.plan(outcome.best), opened, args)
     print(f"{folder}: search.md, search.json, search.png")

@@ -29,7 +29,8 @@ def plan_document(document: Document, names: Mapping[str, Sequence[str]], seed: 
     """Plan every leaf of the result.
 
     What belongs to no layer comes from the first slice (embedding) or the last (final norm), at the beginning of a
-    gradient, as in mergekit.
+    gradient. mergekit takes LFM2's final norm from the first slice: it lies before the layers in the file, under the
+    name `embedding_norm`.
 
     Args:
       names: model -> names of its leaves, in order.

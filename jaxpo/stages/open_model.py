@@ -25,6 +25,7 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import Param, leaves
+from jaxpo.sharding import current_mesh, replicated
 from jaxpo.stages.model_io import MODEL, is_export, near_tokenizer, read_config, stage_folder
 
 
@@ -86,12 +87,14 @@ def _entry(whole: Callable[[], np.ndarray], i: int, to_disk: Callable[[np.ndarra
 
 
 def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.ndarray]:
-    """Reads one leaf of a stage's model, onto one device of this process."""
+    """Reads one leaf of a stage's model, onto every device of the mesh in use."""
     parent, _, last = name.rpartition("/")
 
     def read() -> np.ndarray:
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=here)}
+        mesh = current_mesh()
+        # All processes read together, and programs on fewer devices than the mesh has would be refused.
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mesh is None else replicated(mesh)
+        abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=place)}
         found, _ = store.restore_part(None, f"{MODEL}/{parent}", abstract)
         return np.asarray(found[last])
 

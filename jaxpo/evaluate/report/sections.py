@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from jaxpo.evaluate.report.curves import stage_charts
+from jaxpo.evaluate.report.merges import merges
 from jaxpo.evaluate.report.page import duration, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 
@@ -18,6 +19,7 @@ def render(run: RunData) -> str:
         results(run),
         *stage_sections(run),
         *work(run),
+        *merges(run),
         samples(run),
         data_counts(run),
         configuration(run),
@@ -220,6 +222,6 @@ def configuration(run: RunData) -> str:
 
 def environment(run: RunData) -> str:
     """Platform, corpus and whatever else the summary says besides the probes."""
-    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work")}
+    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work", "merges")}
     rows = [[escape(k), escape(v)] for k, v in flat(rest)]
     return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

@@ -27,7 +27,7 @@ from jaxpo.models.heads import value
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_passes
+from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
 
 Tree = Any
 ROWS = 16
@@ -113,7 +113,7 @@ class Network:
         max_rows: int = 64,
     ) -> Iterator[list[TextGeneration]]:
         """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed."""
-        return generate_text_passes(
+        return generate_text_as_done(
             self.params["model"],
             self.config,
             self.tokenizer,

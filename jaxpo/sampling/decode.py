@@ -1,7 +1,7 @@
-"""The compiled part of generation: prefill the prompts, then continue all rows until they have finished.
+"""The compiled part of generation: prefill the prompts, continue all rows, give the slots of finished rows to others.
 
-`start` and `extend` each run on the device from beginning to end; a caller that wants to see tokens as they come
-(streaming, stop strings) extends by a few at a time, another by all at once. Both give the same tokens.
+`start`, `extend` and `refill` each run on the device from beginning to end; a caller that wants to see tokens as they
+come (streaming, stop strings) extends by a few at a time, another by all at once. Both give the same tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Decoding:
       lengths: `[B]` tokens produced by each row, the stop id included.
       finished: `[B]` rows that are not continued.
       stop_ids: `[K]` ids that finish a row; -1 matches none.
-      count: `[]` tokens produced by the rows that are not finished.
+      count: `[]` steps taken: tokens produced by the rows that were there from the start.
     """
 
     cache: Cache
@@ -102,29 +102,76 @@ def start(
         stop_ids=stop_ids,
         count=jnp.zeros((), jnp.int32),
     )
-    return _emit(params, state, hidden, sampler, vocab_limit)
+    return _emit(params, state, hidden, ~state.finished, sampler, vocab_limit)
+
+
+@partial(jax.jit, static_argnames=(*_STATIC, "n", "capacity"), donate_argnames="state")
+def refill(
+    params: Tree,
+    state: Decoding,
+    prompts: Int[Array, "P S"],
+    prompt_lengths: Int[Array, "P"],
+    keys: Key[Array, "F"],
+    slots: Int[Array, "F"],
+    *,
+    config: LFM2Config,
+    sampler: Sampler,
+    n: int,
+    capacity: int,
+    vocab_limit: int | None = None,
+    dtype: Any = jnp.float32,
+) -> Decoding:
+    """`start` other prompts in the slots of rows that are done. `state` is used up.
+
+    Args:
+      prompts, prompt_lengths, keys: as for `start`; F = P * n.
+      slots: the row that each new row replaces; B or more = the new row is not wanted.
+      capacity: of the state's cache.
+    """
+    options: dict[str, Any] = {"config": config, "sampler": sampler, "vocab_limit": vocab_limit, "dtype": dtype}
+    size = state.tokens.shape[1]
+    new = start(params, prompts, prompt_lengths, keys, state.stop_ids, n=n, capacity=capacity, size=size, **options)
+
+    def put(name: str) -> Any:
+        rows = jax.tree.map(lambda x, y: x.at[slots].set(y, mode="drop"), getattr(state, name), getattr(new, name))
+        return rows
+
+    names = ("cache", "keys", "seen", "tokens", "logps", "sampling_logps", "lengths", "finished")
+    return dataclasses.replace(state, **{name: put(name) for name in names})
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
 def extend(
     params: Tree,
     state: Decoding,
-    until: Int[Array, ""],
+    until: Int[Array, "..."],
+    enough: Int[Array, ""] | None = None,
     *,
     config: LFM2Config,
     sampler: Sampler,
     vocab_limit: int | None = None,
     dtype: Any = jnp.float32,
 ) -> Decoding:
-    """Continue until `until` tokens (at most N) are there or every row has finished. `state` is used up."""
-    until = jnp.minimum(until, state.tokens.shape[1])
+    """Continue every row that is not finished until it has `until` tokens (at most N). `state` is used up.
+
+    Args:
+      until: `[]`, or `[B]` for each row its own.
+      enough: return as soon as so many rows stand still; None = all of them.
+    """
+    rows = state.tokens.shape[0]
+    limit = jnp.broadcast_to(jnp.minimum(until, state.tokens.shape[1]), (rows,))
+    most = 0 if enough is None else rows - enough
+
+    def running(state: Decoding) -> Bool[Array, "B"]:
+        return ~state.finished & (state.lengths < limit)
 
     def body(state: Decoding) -> Decoding:
-        newest = jax.lax.dynamic_slice_in_dim(state.tokens, state.count - 1, 1, axis=1)
-        hidden, cache = step(params, newest, state.cache, config=config, valid=~state.finished[:, None], dtype=dtype)
-        return _emit(params, dataclasses.replace(state, cache=cache), hidden[:, 0], sampler, vocab_limit)
+        goes_on = running(state)
+        newest = jnp.take_along_axis(state.tokens, jnp.maximum(state.lengths - 1, 0)[:, None], axis=1)
+        hidden, cache = step(params, newest, state.cache, config=config, valid=goes_on[:, None], dtype=dtype)
+        return _emit(params, dataclasses.replace(state, cache=cache), hidden[:, 0], goes_on, sampler, vocab_limit)
 
-    return jax.lax.while_loop(lambda s: (s.count < until) & ~jnp.all(s.finished), body, state)
+    return jax.lax.while_loop(lambda s: jnp.sum(running(s)) > most, body, state)
 
 
 def _prefill(
@@ -152,17 +199,22 @@ def _prefill(
 
 
 def _emit(
-    params: Tree, state: Decoding, hidden: Float[Array, "B D"], sampler: Sampler, vocab_limit: int | None
+    params: Tree,
+    state: Decoding,
+    hidden: Float[Array, "B D"],
+    running: Bool[Array, "B"],
+    sampler: Sampler,
+    vocab_limit: int | None,
 ) -> Decoding:
-    """Draw the next token of every row from its last hidden state and append it to the rows that are not finished."""
+    """Draw the next token of every row from its last hidden state and append it to the rows that are running."""
     logits = einsum("bd,vd->bv", hidden, unembedding(params), out_dtype=jnp.float32)
-    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.count)
+    keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths)
     drawn = sample(logits, keys, sampler, seen=state.seen, vocab_limit=vocab_limit)
-    running = ~state.finished
+    rows = jnp.arange(running.shape[0])
+    columns = jnp.where(running, state.lengths, state.tokens.shape[1])
 
     def put(buffer: Array, column: Array) -> Array:
-        column = jnp.where(running, column, jnp.zeros((), buffer.dtype))
-        return jax.lax.dynamic_update_slice_in_dim(buffer, column[:, None], state.count, axis=1)
+        return buffer.at[rows, columns].set(column, mode="drop")
 
     return dataclasses.replace(
         state,
@@ -171,7 +223,7 @@ def _emit(
         logps=put(state.logps, drawn.logps),
         sampling_logps=put(state.sampling_logps, drawn.sampling_logps),
         lengths=state.lengths + running,
-        finished=state.finished | jnp.isin(drawn.tokens, state.stop_ids),
+        finished=state.finished | (running & jnp.isin(drawn.tokens, state.stop_ids)),
         count=state.count + 1,
     )
 

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Key
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.sampling import decode
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.slots import Generation, Interrupt, Slots, Task, groups, power_of_two
 
 Tree = Any
-Interrupt = Callable[[list[list[int]]], Sequence[bool]]
-INTERRUPT_EVERY = 16
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One continuation of one prompt.
-
-    Attributes:
-      tokens: generated ids; ends with the stop id if one was generated.
-      logps: `[len(tokens)]` float32, log p(token | prompt, earlier tokens) under the model at temperature 1,
-        unfiltered: what training on this text would compute.
-      sampling_logps: `[len(tokens)]` float32, under the distribution that the token was drawn from.
-      finished: a stop id was generated (else `max_new_tokens` was reached).
-      prompt, sample: which prompt it continues, and which of the n samples it is.
-    """
-
-    tokens: list[int]
-    logps: np.ndarray
-    sampling_logps: np.ndarray
-    finished: bool
-    prompt: int
-    sample: int
 
 
 def generate(
@@ -86,7 +58,7 @@ def generate(
     Raises:
       ConfigError: lists every prompt that is empty, holds an unknown id, or leaves no room in the model's context.
     """
-    passes = generate_passes(
+    passes = generate_as_done(
         params,
         config,
         prompts,
@@ -105,7 +77,7 @@ def generate(
     return [done[p, s] for p in range(len(prompts)) for s in range(n)]
 
 
-def generate_passes(
+def generate_as_done(
     params: Tree,
     config: LFM2Config,
     prompts: Sequence[Sequence[int]],
@@ -121,108 +93,33 @@ def generate_passes(
     max_rows: int = 64,
     interrupt: Interrupt | None = None,
 ) -> Iterator[list[Generation]]:
-    """The continuations of `generate` as they are finished, at most `max_rows` at a time, shortest prompts first."""
+    """The continuations of `generate` as they are finished, those of short prompts first."""
     numbers = list(range(len(prompts)) if prompt_numbers is None else prompt_numbers)
     stop_ids = (config.eos_token_id,) if stop_ids is None else tuple(stop_ids)
     check_request(config, prompts, max_new_tokens, n=n, numbers=numbers, vocab_limit=vocab_limit, max_rows=max_rows)
-    for rows, samples in _passes(prompts, n, max_rows):
-        state, options = begin(
-            params,
-            config,
-            [prompts[i] for i in rows],
-            max_new_tokens=max_new_tokens,
-            sampler=sampler or Sampler(),
-            n=len(samples),
-            stop_ids=stop_ids,
-            keys=row_keys(seed, [numbers[i] for i in rows], samples),
-            vocab_limit=vocab_limit,
-            dtype=dtype,
-        )
-        state = _run(params, state, max_new_tokens, len(rows) * len(samples), interrupt, options)
-        yield list(read(state, rows, samples, stop_ids))
-
-
-def _run(
-    params: Tree, state: decode.Decoding, until: int, rows: int, interrupt: Interrupt | None, options: dict[str, Any]
-) -> decode.Decoding:
-    """Extend to the end; with an interrupt in short runs, ending the first `rows` rows as it says."""
-    if interrupt is None:
-        return decode.extend(params, state, until, **options)
-    for reached in range(INTERRUPT_EVERY, until, INTERRUPT_EVERY):
-        state = decode.extend(params, state, reached, **options)
-        tokens, lengths, finished = jax.device_get((state.tokens, state.lengths, state.finished))
-        ended = finished.copy()
-        ended[:rows] |= np.asarray(interrupt([tokens[i, : lengths[i]].tolist() for i in range(rows)]), bool)
-        if ended.all():
-            return state
-        state = dataclasses.replace(state, finished=jnp.asarray(ended))
-    return decode.extend(params, state, until, **options)
-
-
-def begin(
-    params: Tree,
-    config: LFM2Config,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    sampler: Sampler,
-    n: int,
-    stop_ids: Sequence[int],
-    keys: Key[Array, "P n"],
-    vocab_limit: int | None,
-    dtype: Any,
-) -> tuple[decode.Decoding, dict[str, Any]]:
-    """Prefill one batch in rounded-up shapes and draw its first tokens; also the keywords that `extend` needs."""
-    longest = max(len(p) for p in prompts)
-    count = power_of_two(len(prompts), 1)
-    tokens = np.zeros((count, power_of_two(longest, 16)), np.int32)
-    lengths = np.zeros((count,), np.int32)
-    for i, prompt in enumerate(prompts):
-        tokens[i, : len(prompt)] = prompt
-        lengths[i] = len(prompt)
-    stops = np.full((power_of_two(len(stop_ids), 4),), -1, np.int32)
-    stops[: len(stop_ids)] = stop_ids
-    options = {"config": config, "sampler": sampler, "vocab_limit": vocab_limit, "dtype": dtype}
-    state = decode.start(
+    width = min(n, max_rows)
+    tasks = [
+        Task(i, tuple(range(s, min(n, s + width))))
+        for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for s in range(0, n, width)
+    ]
+    slots = Slots(
         params,
-        tokens,
-        lengths,
-        jnp.resize(keys, (count, n)).reshape(-1),
-        stops,
-        n=n,
-        capacity=half_steps(longest + max_new_tokens),
-        size=power_of_two(max_new_tokens, 16),
-        **options,
+        config,
+        prompts,
+        numbers,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler or Sampler(),
+        width=width,
+        stop_ids=stop_ids,
+        seed=seed,
+        vocab_limit=vocab_limit,
+        dtype=dtype,
+        interrupt=interrupt,
     )
-    return state, options
-
-
-def read(
-    state: decode.Decoding, rows: Sequence[int], samples: Sequence[int], stop_ids: Sequence[int]
-) -> Iterator[Generation]:
-    """Copy the batch to the host and cut every row to its length."""
-    names = ("tokens", "logps", "sampling_logps", "lengths")
-    host = dict(zip(names, jax.device_get([getattr(state, name) for name in names]), strict=True))
-    for i, prompt in enumerate(rows):
-        for j, number in enumerate(samples):
-            row = i * len(samples) + j
-            cut = slice(0, int(host["lengths"][row]))
-            tokens = host["tokens"][row, cut].tolist()
-            yield Generation(
-                tokens=tokens,
-                logps=host["logps"][row, cut],
-                sampling_logps=host["sampling_logps"][row, cut],
-                finished=tokens[-1] in stop_ids,
-                prompt=prompt,
-                sample=number,
-            )
-
-
-def row_keys(seed: int, numbers: Sequence[int], samples: Sequence[int]) -> Key[Array, "P n"]:
-    """`fold_in(fold_in(key(seed), prompt number), sample number)`."""
-    of_prompt = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(numbers, jnp.uint32))
-    of_row = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-    return of_row(of_prompt, jnp.asarray(samples, jnp.uint32))
+    count = power_of_two(max_rows // width + 1, 1) // 2
+    for group in groups(tasks, [len(p) for p in prompts], max_new_tokens, count):
+        yield from slots.run(group, count)
 
 
 def check_request(
@@ -269,27 +166,3 @@ def _bad_prompt(config: LFM2Config, prompt: Sequence[int], name: str, max_new_to
             f"{name} holds the id {wrong}, outside the model's vocabulary of {config.vocab_size}; check the tokenizer"
         ]
     return []
-
-
-def _passes(prompts: Sequence[Sequence[int]], n: int, max_rows: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompt and sample indices of each pass: at most `max_rows` rows, prompts of similar length together."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    samples = min(n, max_rows)
-    count = power_of_two(max_rows // samples + 1, 1) // 2
-    for first in range(0, len(order), count):
-        for s in range(0, n, samples):
-            yield order[first : first + count], list(range(s, min(n, s + samples)))
-
-
-def power_of_two(x: int, least: int) -> int:
-    """The smallest `least * 2^i` that is not below x."""
-    size = least
-    while size < x:
-        size *= 2
-    return size
-
-
-def half_steps(x: int) -> int:
-    """The smallest of 64, 96, 128, 192, 256, 384, ... that is not below x."""
-    size = power_of_two(x, 64)
-    return size * 3 // 4 if size > 64 and x <= size * 3 // 4 else size

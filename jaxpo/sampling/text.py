@@ -15,8 +15,9 @@ from jaxpo.data.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.sampling import decode
-from jaxpo.sampling.generate import Generation, begin, check_request, generate_passes, row_keys
+from jaxpo.sampling.generate import check_request, generate_as_done
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.slots import Generation, begin, row_keys
 
 Tree = Any
 Prompt = str | Sequence[Message]
@@ -83,7 +84,7 @@ def generate_text(
     Raises:
       ConfigError: a prompt that is empty or too long, an empty stop string, a tokenizer larger than the model.
     """
-    passes = generate_text_passes(
+    passes = generate_text_as_done(
         params,
         config,
         tokenizer,
@@ -101,7 +102,7 @@ def generate_text(
     return sorted((one for finished in passes for one in finished), key=lambda one: (one.prompt, one.sample))
 
 
-def generate_text_passes(
+def generate_text_as_done(
     params: Tree,
     config: LFM2Config,
     tokenizer: Tokenizer,
@@ -117,9 +118,9 @@ def generate_text_passes(
     dtype: Any = jnp.float32,
     max_rows: int = 64,
 ) -> Iterator[list[TextGeneration]]:
-    """The answers of `generate_text` as they are finished, at most `max_rows` at a time, shortest prompts first."""
+    """The answers of `generate_text` as they are finished, those of short prompts first."""
     _check_text_request(config, tokenizer, stop)
-    passes = generate_passes(
+    passes = generate_as_done(
         params,
         config,
         [encode_prompt(tokenizer, p) for p in prompts],

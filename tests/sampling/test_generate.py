@@ -10,8 +10,9 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.sampling import decode
 from jaxpo.sampling.filters import filter_logits
-from jaxpo.sampling.generate import begin, generate, half_steps, power_of_two, row_keys
+from jaxpo.sampling.generate import generate
 from jaxpo.sampling.sampler import GREEDY, Sampler
+from jaxpo.sampling.slots import begin, half_steps, power_of_two, row_keys
 from jaxpo.sharding import make_mesh, param_shardings, use_mesh
 
 LENGTHS = (1, 2, 3, 9, 140)
@@ -109,6 +110,42 @@ def test_order_and_batch_size_change_nothing(model, prompts, together):
         same(result, backwards[numbers[result.prompt] * 2 + result.sample])
     for one_sample, first_of_two in zip(together[:4], two_by_two[::2], strict=True):
         same(one_sample, first_of_two)
+
+
+def test_slots_that_are_given_on_change_nothing(model):
+    """Rows end at different times: eleven prompts in four slots, in one wave, and with five samples in two slots."""
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(1, 61, int(n)).tolist() for n in rng.integers(1, 20, 11)]
+    options = {"max_new_tokens": 16, "stop_ids": tuple(range(50, 61))}
+    wave = run(model, prompts, **options)
+    lengths = [len(r.tokens) for r in wave]
+    assert min(lengths) <= 2
+    assert max(lengths) >= 12
+    assert len({r.finished for r in wave}) == 2 or max(lengths) < 16
+    for one, other in zip(wave, run(model, prompts, max_rows=4, **options), strict=True):
+        same(one, other)
+        assert one.finished == other.finished
+    five = run(model, prompts[:2], n=5, max_rows=2, **options)
+    assert [(r.prompt, r.sample) for r in five] == [(p, s) for p in range(2) for s in range(5)]
+    for p in range(2):
+        same(five[5 * p], wave[p])
+
+
+def test_a_slot_is_given_on_as_soon_as_its_row_is_done(model, prompts, monkeypatch):
+    """Nine prompts that stop at once in four slots: no step is spent on rows that are done."""
+    steps = []
+    extend = decode.extend
+
+    def counted(*args, **options):
+        state = extend(*args, **options)
+        steps.append(int(state.count))
+        return state
+
+    monkeypatch.setattr(decode, "extend", counted)
+    first = run(model, prompts[:1], sampler=GREEDY, max_new_tokens=40)[0].tokens
+    results = run(model, prompts[:1] * 9, sampler=GREEDY, max_new_tokens=40, stop_ids=(first[4],), max_rows=4)
+    assert all(r.tokens == first[: first.index(first[4]) + 1] for r in results)
+    assert steps[-1] <= 3 * 5
 
 
 def test_samples_and_seeds_and_prompt_numbers_differ(model, prompts):

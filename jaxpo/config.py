@@ -206,8 +206,10 @@ class Stage:
 
     Attributes:
       name: directory and report section; unique in a recipe.
-      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, or a checkpoint
-        directory.
+      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, a checkpoint
+        directory, or "random" for fresh weights.
+      model: preset name or configuration of a stage with an architecture of its own, such as a larger teacher; it
+        starts from "random" or from a model of the same shape. None = the run's.
       rows_per_step: packed rows per optimiser step over all devices.
       gradient_accumulation_steps: microbatches per step.
       max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count the slots of
@@ -229,6 +231,7 @@ class Stage:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer | Muon | Adafactor = field(default_factory=Optimizer)
     init_from: str = "previous"
+    model: Any = None
     rows_per_step: int = 8
     gradient_accumulation_steps: int = 1
     max_steps: int | None = None
@@ -269,6 +272,26 @@ class SFT(Stage):
     loss: Any = None
     precompute_ref_log_probs: bool = True
     embedding_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Distill(Stage):
+    """Cross-entropy and a teacher's distributions on the supervised tokens of texts or conversations.
+
+    Attributes:
+      loss: a method of the distillation family: `--stage.loss decoupled_topk_kd`.
+      teacher: an earlier stage's name, a run or stage directory, or an HF export, with the student's tokenizer.
+      precompute_teacher: record the teacher's likeliest tokens once, instead of running it in every step.
+      records: folder of records of the training files that `jaxpo data teach` wrote; then no teacher is needed.
+      eval_records: likewise of the held-out files.
+    """
+
+    name: str = "distill"
+    loss: Any = None
+    teacher: str | None = None
+    precompute_teacher: bool = True
+    records: str | None = None
+    eval_records: str | None = None
 
 
 @dataclass(frozen=True)

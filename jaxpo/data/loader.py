@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeVar, overload
@@ -86,6 +87,12 @@ class Loader:
         self.block_rows, self.slots = self.caps.block_rows, self.caps.slots
         self.max_segment, self.examples_per_block = self.caps.max_segment, self.caps.examples
         self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
+
+    def reading(self, records: TeacherRecords) -> Loader:
+        """The same loader, whose batches carry a teacher's records too."""
+        found = copy.copy(self)
+        found.records = records
+        return found
 
     def batch(self, rows_seen: int) -> Batch:
         """The step that begins after `rows_seen` rows over all processes: this process's rows, as numpy arrays."""

@@ -17,6 +17,8 @@ import hashlib
 import itertools
 import json
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ IDS, LOGPS, LOG_ODDS = "teacher_ids", "teacher_logps", "teacher_log_odds"
 META, FORMAT = "meta.json", 1
 PART_TOKENS = 1 << 18
 NARROW = 1 << 16
+OPEN_FILES = 64
 
 
 class Taught(NamedTuple):
@@ -220,7 +223,20 @@ class TeacherRecords:
                 file=folder,
                 remedy="Run the same `jaxpo data teach` again, for every shard: it goes on where it stopped.",
             )
-        self._readers = [self._open(i) for i in range(len(self._parts))]
+        for i in range(len(self._parts)):
+            self._open(i)
+        self._readers: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _reader(self, part: int) -> Any:
+        """An open reader; a large data set has more parts than a process may hold files."""
+        with self._lock:
+            if part not in self._readers:
+                self._readers[part] = self._open(part)
+            self._readers.move_to_end(part)
+            while len(self._readers) > OPEN_FILES:
+                self._readers.popitem(last=False)
+            return self._readers[part]
 
     def _open(self, part: int) -> Any:
         file, remedy = part_file(self.folder, part), "Delete the file and run `jaxpo data teach` again."
@@ -240,7 +256,7 @@ class TeacherRecords:
         for part in np.unique(self._part_of[numbers]) if len(numbers) else ():
             inside = numbers[self._part_of[numbers] == part]
             with self._explained(int(part)):
-                payloads = self._readers[part].read((inside - self._parts[part].start).tolist())
+                payloads = self._reader(int(part)).read((inside - self._parts[part].start).tolist())
             found |= zip(inside.tolist(), payloads, strict=True)
         with self._explained(None):
             return [decode(found[int(e)], self.meta) for e in numbers]

@@ -15,13 +15,13 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import LoRA, Run, Stage
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
 from jaxpo.models.spec import abstract_params, param_count
 from jaxpo.sharding import make_mesh, param_shardings
 from jaxpo.stages.model_io import LoadedModel, load_model, read_config, stage_folder
 from jaxpo.stages.serialise import from_jsonable, to_jsonable
+from jaxpo.stages.validate_model import declared_model
 from jaxpo.train.flops import active_matrices, training_flops_per_token
 
 Tree = Any
@@ -30,18 +30,16 @@ ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
 
 def check_patterns(run: Run) -> None:
     """Every pattern of every stage finds its matrices; ConfigError with all that do not. Reads no weights."""
-    adapted = [(s.name, s.lora) for s in run.stages if isinstance(s, Stage) and s.lora is not None]
-    if not adapted:
-        return
-    config = preset(run.model) if isinstance(run.model, str) else run.model
-    if run.model_from is not None:
-        config = read_config(run.model_from)
     problems = []
-    for name, lora in adapted:
+    for stage in run.stages:
+        if not isinstance(stage, Stage) or stage.lora is None:
+            continue
+        model = declared_model(run, stage)
+        config = read_config(model) if isinstance(model, str) else model
         try:
-            adapter_table(param_table(config), lora)
+            adapter_table(param_table(config), stage.lora)
         except ConfigError as error:
-            problems += [f"{name}.{p}" for p in error.problems]
+            problems += [f"{stage.name}.{p}" for p in error.problems]
     if problems:
         raise ConfigError(problems)
 

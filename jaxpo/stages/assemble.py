@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxpo.config import SFT, Compute, Preference, Pretrain, Reward, Stage
+from jaxpo.config import SFT, Compute, Distill, Preference, Pretrain, Reward, Stage
 from jaxpo.data.batch import Batch
 from jaxpo.data.loader import Loader
 from jaxpo.errors import ConfigError
@@ -57,18 +57,22 @@ def has_method(stage: Stage) -> bool:
 
 def method_of(stage: Stage) -> Method:
     """The method of a stage, if it minimises one."""
-    if isinstance(stage, Preference | SFT) and stage.loss is not None:
+    if isinstance(stage, Preference | SFT | Distill) and stage.loss is not None:
         return stage.loss
     if isinstance(stage, Reward):
         return BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient)
     raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method")
 
 
-def make_objective(stage: Stage, scorer: Scorer) -> Objective:
-    """What the stage minimises, of the parameters that it trains and with the reference that it keeps."""
+def make_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None = None) -> Objective:
+    """What the stage minimises, of the parameters that it trains and with the reference that it keeps.
+
+    Args:
+      teacher: how the teacher is run that the stage keeps beside the student; None = as the student, if at all.
+    """
     if isinstance(stage, SFT):
         scorer = dataclasses.replace(scorer, embedding_dropout=stage.embedding_dropout)
-    objective = _balanced(_plain_objective(stage, scorer), stage, scorer.config)
+    objective = _balanced(_plain_objective(stage, scorer, teacher), stage, scorer.config)
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))
     if isinstance(stage, Preference) and stage.sync_ref_model:
@@ -85,12 +89,15 @@ def _balanced(objective: Objective, stage: Stage, config: LFM2Config) -> Objecti
     return with_routing(objective, config, stage.routing) if config.num_experts else objective
 
 
-def _plain_objective(stage: Stage, scorer: Scorer) -> Objective:
+def _plain_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None) -> Objective:
     if isinstance(stage, Pretrain):
         return next_token(scorer, roles=("text",))
     if isinstance(stage, SFT) and stage.loss is None:
         return next_token(scorer, roles=("completion",))
     method, cached = method_of(stage), cached_reference(stage)
+    if isinstance(stage, Distill):
+        records = stage.precompute_teacher
+        return method.build(scorer, cached_reference=False, teacher_records=records, teacher_scorer=teacher)
     if isinstance(stage, Preference):
         return method.build(
             scorer, cached_reference=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics
@@ -136,9 +143,16 @@ class Assembly:
     put: Callable[[Batch], Batch]
 
 
-def assemble(stage: Stage, loader: Loader, scorer: Scorer, mesh: Mesh, rules: Mapping[str, Any]) -> Assembly:
+def assemble(
+    stage: Stage,
+    loader: Loader,
+    scorer: Scorer,
+    mesh: Mesh,
+    rules: Mapping[str, Any],
+    teacher: Scorer | None = None,
+) -> Assembly:
     """Build everything a stage needs besides its data and its first parameters; compiles nothing yet."""
-    objective = make_objective(stage, scorer)
+    objective = make_objective(stage, scorer, teacher)
     tables = trained_tables(stage, scorer.config)
     total_steps = steps_of(stage, loader)
     schedule = make_schedule(stage.optimizer, total_steps)

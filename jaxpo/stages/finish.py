@@ -17,6 +17,7 @@ from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.table import probe_table
+from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
@@ -35,21 +36,23 @@ SAMPLE_TOKENS = 96
 class Results:
     """Collects a run's results in its directory, each file rewritten whole after every addition."""
 
-    def __init__(self, run: Run, home: RunDir, prepared: Prepared, scorer: Scorer, console: Console):
-        self.run, self.home, self.prepared, self.scorer, self.console = run, home, prepared, scorer, console
+    def __init__(self, run: Run, home: RunDir, prepared: Prepared, console: Console):
+        self.run, self.home, self.prepared, self.console = run, home, prepared, console
 
-    def after_stage(self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None) -> None:
+    def after_stage(
+        self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None, scorer: Scorer
+    ) -> None:
         """Probe the model and let it answer the run's prompts, unless that was done before an interruption."""
         if name not in self._read(SUMMARY).get("probes", {}):
             measured: dict[str, Any] = {}
             before = None if previous is None else previous["model"]
             for probe in self.run.probes:
-                for key, found in probe.measure(self._context(name, params["model"], before)).items():
+                for key, found in probe.measure(self._context(name, params["model"], before, scorer)).items():
                     measured[key] = found.record() if hasattr(found, "record") else found
             self._add(SUMMARY, "probes", {name: measured})
             self._say_measured(name, measured)
         if self.run.prompts and name != INITIAL and name not in self._read(SAMPLES):
-            self._add(SAMPLES, None, {name: self._samples(params["model"])})
+            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer.config)})
 
     def data_counts(self, stage: str, data: StageData) -> None:
         """Store how many rows were read, kept, truncated and dropped."""
@@ -73,12 +76,12 @@ class Results:
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
         self._add(SUMMARY, "seconds", {stage: so_far + seconds})
 
-    def conclude(self, params: Mapping[str, Tree]) -> dict[str, str]:
+    def conclude(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, str]:
         """Export and verify the last model, write the report; returns what lies where."""
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
         if self.run.export and self.home.primary:
-            self._add(SUMMARY, None, {"export": self._export(params)})
+            self._add(SUMMARY, None, {"export": self._export(params, config)})
             results[EXPORT] = EXPORT
         for line in probe_table(self._read(SUMMARY).get("probes", {})):
             self.console.say(line)
@@ -86,23 +89,23 @@ class Results:
             write_report(self.home.path)
         return results
 
-    def _export(self, params: Mapping[str, Tree]) -> dict[str, Any]:
+    def _export(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, Any]:
         """Write the last model, a reward model with its head, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
         options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
         if "value" in params:
-            report = export_reward(params, self.prepared.config, folder, **options)
+            report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
         else:
-            report = export_hf(params["model"], self.prepared.config, folder, **options)
+            report = export_hf(params["model"], config, folder, **options)
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
         return report
 
-    def _context(self, stage: str, model: Tree, before: Tree) -> ProbeContext:
+    def _context(self, stage: str, model: Tree, before: Tree, scorer: Scorer) -> ProbeContext:
         return ProbeContext(
             params=model,
-            scorer=self.scorer,
+            scorer=scorer,
             tokenizer=self.prepared.tokenizer,
             stage=stage,
             run_dir=self.home.path,
@@ -110,11 +113,11 @@ class Results:
             before=before,
         )
 
-    def _samples(self, model: Tree) -> list[dict[str, str]]:
+    def _samples(self, model: Tree, config: LFM2Config) -> list[dict[str, str]]:
         chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
         answers = generate_text(
             model,
-            self.prepared.config,
+            config,
             self.prepared.tokenizer,
             chats,
             max_new_tokens=SAMPLE_TOKENS,

@@ -34,7 +34,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
         if stage.search is not None:
             return {"model": _searched(setting, stage, stage.search, opened)}
         method = stage.method or Soup()
-        leaves = leaf_names(setting.prepared.config)
+        leaves = leaf_names(setting.config(stage))
         plan = plan_models(leaves, method, names, stage.weights, base, setting.run.seed)
         setting.console.say(f"{stage.name}: {method.NAME}")
         for line in plan.lines:
@@ -61,7 +61,7 @@ def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[st
     )
     folder = setting.home.stage(stage.name) / "search"
     bench = Bench(
-        evaluate=functools.partial(_evaluate, setting, stage.name),
+        evaluate=functools.partial(_evaluate, setting, stage),
         folder=folder,
         say=setting.console.say,
         check=_stopper(setting, stage.name),
@@ -94,12 +94,12 @@ def verdict(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _evaluate(setting: Setting, stage: str, model: Tree, by: Yardstick) -> dict[str, Measurement]:
+def _evaluate(setting: Setting, stage: Merge, model: Tree, by: Yardstick) -> dict[str, Measurement]:
     context = ProbeContext(
         params=model,
-        scorer=setting.scorer,
+        scorer=setting.scorer_of(stage),
         tokenizer=setting.prepared.tokenizer,
-        stage=stage,
+        stage=stage.name,
         run_dir=setting.home.path,
     )
     return by.measure(context)

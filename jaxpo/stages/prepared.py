@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.config import SFT, Preference, Pretrain, Reward, Run, Stage
+from jaxpo.config import SFT, Distill, Preference, Pretrain, Reward, Run, Stage
 from jaxpo.data.columns import REMEDIES
 from jaxpo.data.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.formats import list_files
@@ -48,6 +48,8 @@ class Prepared:
     Attributes:
       directory: of the run.
       stages: stage name -> data, of the trained stages whose data are there already.
+      config: of the run's model.
+      own_configs: stage name -> architecture, of the stages that have their own.
       corpus: what `Run.corpus.build` reported.
       seed: of the run; a curriculum draws with it.
     """
@@ -59,6 +61,7 @@ class Prepared:
     stages: dict[str, StageData] = field(default_factory=dict)
     corpus: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    own_configs: dict[str, LFM2Config] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
@@ -67,12 +70,16 @@ class Prepared:
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
                 difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
-            data = _stage_data(stage, self.tokenizer, self.config, self.directory, self.say)
+            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
             if curriculum is not None:
                 order = curriculum_order(data.train, difficulties, curriculum, self.seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             self.stages[stage.name] = data
         return self.stages[stage.name]
+
+    def config_of(self, stage: str) -> LFM2Config:
+        """Architecture of a trained stage."""
+        return self.own_configs.get(stage, self.config)
 
     def resolve(self, files: Sequence[str]) -> tuple[str, ...]:
         """Paths of data files as configurations name them."""
@@ -93,8 +100,10 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
             say(line)
     tokenizer = _tokenizer(run, directory, say)
     config = model_config(run)
-    check_vocabulary(tokenizer, config.vocab_size)
-    prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed)
+    own = {s.name: as_config(s.model) for s in run.stages if isinstance(s, Stage) and s.model is not None}
+    for each in (config, *own.values()):
+        check_vocabulary(tokenizer, each.vocab_size)
+    prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed, own)
     for stage in run.stages:
         if isinstance(stage, Stage) and not waits(stage):
             prepared.of(stage)
@@ -110,14 +119,17 @@ def model_config(run: Run) -> LFM2Config:
     """The architecture: that of `model_from`, the named preset, or the configuration given."""
     if run.model_from is not None:
         return read_config(run.model_from)
-    if isinstance(run.model, str):
-        return preset(run.model)
-    return run.model
+    return as_config(run.model)
+
+
+def as_config(model: Any) -> LFM2Config:
+    """A preset by its name, or the configuration itself."""
+    return preset(model) if isinstance(model, str) else model
 
 
 def needs_of(stage: Stage) -> Needs:
     """What the stage's objective asks of the data."""
-    if isinstance(stage, Preference | Reward) or (isinstance(stage, SFT) and stage.loss is not None):
+    if isinstance(stage, Preference | Reward) or (isinstance(stage, SFT | Distill) and stage.loss is not None):
         return method_of(stage).NEEDS
     return Needs(roles=("text",) if isinstance(stage, Pretrain) else ("completion",))
 
@@ -155,7 +167,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of "
             f"{config.max_position_embeddings}; lower it"
         )
-    purpose = {Pretrain: "language", SFT: "sft"}.get(type(stage), "preference")
+    purpose = {Pretrain: "language", SFT: "sft", Distill: "sft"}.get(type(stage), "preference")
 
     def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
         return prepare(

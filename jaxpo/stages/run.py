@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 
-from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.config import Distill, Merge, Run, Stage, Work
 from jaxpo.errors import RunError
-from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params
-from jaxpo.sharding import AXES, make_mesh, param_shardings, use_mesh
+from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.adapter import check_patterns
+from jaxpo.stages.distilling import check_distill
 from jaxpo.stages.finish import INITIAL
 from jaxpo.stages.merging import merge
 from jaxpo.stages.model_io import has_model, load_model, save_model
@@ -78,20 +77,25 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
 
 def run_all(setting: Setting, resume: str | int) -> None:
     """Every stage that has not finished yet, then everything that follows the last one."""
-    params = initial(setting)
-    setting.results.after_stage(INITIAL, params, None)
+    for stage in setting.run.stages:
+        if isinstance(stage, Distill) and not has_model(setting.home.stage(stage.name)):
+            check_distill(setting, stage)
+    params, config = initial(setting), setting.prepared.config
+    setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
         if isinstance(stage, Work):
             run_work(setting, stage)
             continue
         began, unfinished = time.perf_counter(), not has_model(setting.home.stage(stage.name))
-        previous, params = params, run_stage(setting, stage, params, resume)
+        same = config == setting.config(stage)
+        config, scorer = setting.config(stage), setting.scorer_of(stage)
+        before, params = params, run_stage(setting, stage, params, resume)
         if unfinished:
             setting.results.took(stage.name, time.perf_counter() - began)
             if isinstance(stage, Stage):
                 resume = "auto"
-        setting.results.after_stage(stage.name, params, previous)
-    setting.home.finish(setting.results.conclude(params))
+        setting.results.after_stage(stage.name, params, before if same else None, scorer)
+    setting.home.finish(setting.results.conclude(params, config))
     setting.console.say(setting.home.finished_message())
 
 
@@ -103,9 +107,11 @@ def run_stage(setting: Setting, stage: Stage | Merge, params: Tree, resume: str 
         return setting.load(folder)
     if isinstance(stage, Stage):
         setting.prepare(stage)
+    if isinstance(stage, Distill):
+        check_distill(setting, stage)
     params = merge(setting, stage) if isinstance(stage, Merge) else train(setting, stage, params, resume)
     about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
-    save_model(folder, params, setting.prepared.config, about)
+    save_model(folder, params, setting.config(stage), about)
     return params
 
 
@@ -121,9 +127,6 @@ def run_work(setting: Setting, stage: Work) -> None:
 
 def initial(setting: Setting) -> Tree:
     """Random or imported parameters of the model, placed on the mesh."""
-    run, mesh, rules = setting.run, setting.mesh, setting.rules
-    if run.model_from is not None:
-        return {"model": load_model(run.model_from, mesh, rules).params["model"]}
-    table = param_table(setting.prepared.config)
-    draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, mesh, rules))
-    return {"model": draw(jax.random.key(run.seed))}
+    if setting.run.model_from is not None:
+        return {"model": load_model(setting.run.model_from, setting.mesh, setting.rules).params["model"]}
+    return setting.random(setting.prepared.config)

@@ -7,15 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sharding import param_shardings
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.finish import Results
 from jaxpo.stages.model_io import has_model, load_model
 from jaxpo.stages.prepared import CORPUS, Prepared
 from jaxpo.stages.validate_merge import merged_names
+from jaxpo.stages.validate_model import PREVIOUS, RANDOM
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.rundir import RunDir
@@ -41,7 +47,24 @@ class Setting:
 
     def __post_init__(self) -> None:
         self.scorer = make_scorer(self.prepared.config, self.run.compute)
-        self.results = Results(self.run, self.home, self.prepared, self.scorer, self.console)
+        self.results = Results(self.run, self.home, self.prepared, self.console)
+
+    def config(self, stage: Stage | Merge) -> LFM2Config:
+        """Architecture of the model that a stage leaves."""
+        if isinstance(stage, Stage):
+            return self.prepared.config_of(stage.name)
+        parts = [s for s in self.run.stages if s.name in self.merged(stage) and not isinstance(s, Work)]
+        return self.config(parts[0]) if parts else self.prepared.config
+
+    def scorer_of(self, stage: Stage | Merge) -> Scorer:
+        """How that model is evaluated."""
+        return make_scorer(self.config(stage), self.run.compute)
+
+    def random(self, config: LFM2Config) -> Tree:
+        """Fresh parameters of a model, placed on the run's mesh; the same for the same shape."""
+        table = param_table(config)
+        draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))
+        return {"model": draw(jax.random.key(self.run.seed))}
 
     def load(self, folder: Path) -> Tree:
         """Parameters of a finished stage or of a checkpoint elsewhere, placed on the run's mesh."""
@@ -58,8 +81,10 @@ class Setting:
         return [s.name for s in earlier if not isinstance(s, Work)]
 
     def origin(self, stage: Stage) -> Path | None:
-        """Folder of the model that a stage starts from; None for the run's own random weights."""
-        if stage.init_from != "previous":
+        """Folder of the model that a stage starts from; None for random weights."""
+        if stage.init_from == RANDOM:
+            return None
+        if stage.init_from != PREVIOUS:
             return self.model_folder(stage.init_from)
         before = self.with_models(stage)
         if before:

@@ -217,7 +217,7 @@ def _part(
     waiting: list[tuple[int, TopKRecord]] = []
     for i, batch in enumerate(batches):
         check()
-        waiting.append((i, _run(teacher.scorer, k, teacher.params, put_batch(batch, mesh))))
+        waiting.append((i, run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh))))
         if len(waiting) > 1:
             found |= _gather(loader, batches.places(waiting[0][0]), waiting.pop(0)[1])
     for i, record in waiting:
@@ -240,7 +240,7 @@ def _gather(loader: Loader, places: list[Place], record: TopKRecord) -> dict[int
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecord:
+def run_teacher(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecord:
     """`[R, S, K]` records at the positions of their logits, in the dtypes that are stored."""
     streams = ((unembedding(params), scorer.hidden(params, batch)),)
     record = map_vocab(lambda logits, _: topk_record(logits, k), streams, batch.tokens, chunk=scorer.head_chunk)

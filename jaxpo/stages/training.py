@@ -12,7 +12,7 @@ import jax
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.config import Preference, Stage
+from jaxpo.config import Distill, Preference, Stage
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.data.loader import Loader
 from jaxpo.data.prepare import Dataset
@@ -21,21 +21,26 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import describe_adapter
-from jaxpo.models.spec import init_params
+from jaxpo.models.spec import abstract_params, init_params
+from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.lora import ADAPTER, BASE
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
+from jaxpo.stages.distilling import taught_loader, wanted_teacher
 from jaxpo.stages.model_io import has_model, save_model
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.setting import Setting
+from jaxpo.stages.validate_distill import online_teacher
+from jaxpo.stages.validate_model import PREVIOUS, RANDOM
+from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
 from jaxpo.train.state import State
 
 Tree = Any
-EMA, LAST = "ema", "last"
+EMA, LAST, TEACHER = "ema", "last", "teacher"
 
 
 def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> Tree:
@@ -45,18 +50,26 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
       previous: parameters that the stage before it left.
       resume: "auto", or the step of this stage to go back to.
     """
-    data, config = setting.prepared.of(stage), setting.prepared.config
+    data, config = setting.prepared.of(stage), setting.config(stage)
     folder = setting.home.stage(stage.name)
+    teacher = wanted_teacher(setting, stage)
     loader = _loader(setting, stage, data.train)
-    assembly = assemble(stage, loader, setting.scorer, setting.mesh, setting.rules)
+    scorer, teaching = setting.scorer_of(stage), None if teacher is None else teacher.scorer
+    assembly = assemble(stage, loader, scorer, setting.mesh, setting.rules, teaching)
     origin = setting.origin(stage)
-    base = previous if origin is None or stage.init_from == "previous" else setting.load(origin)
+    base = _base(setting, stage, previous, origin)
     frozen, about = _frozen(setting, stage, base["model"], assembly)
     held_out = None if data.held_out is None else _loader(setting, in_order(stage), data.held_out)
     if cached_reference(stage):
         loader = _with_reference(setting, stage, data.train, base["model"], folder)
         if data.held_out is not None:
             held_out = _with_reference(setting, in_order(stage), data.held_out, base["model"], folder)
+    if isinstance(stage, Distill) and stage.precompute_teacher:
+        loader = taught_loader(setting, stage, loader, stage.records, teacher)
+        held_out = held_out and taught_loader(setting, stage, held_out, stage.eval_records, teacher)
+    elif teacher is not None:
+        frozen, about = frozen | {TEACHER: teacher.params}, about | {TEACHER: teacher.fingerprint}
+    del teacher  # recorded: its memory is the student's now
     evaluate = None
     if held_out is not None:
         batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
@@ -64,7 +77,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
     if isinstance(resume, int):
         _go_back(store, resume)
-    _same_base(store, about)
+    _same_frozen(store, about)
     setting.results.data_counts(stage.name, data)
     first = _first(setting, base, assembly)
 
@@ -89,7 +102,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         console=setting.console,
         stop=setting.stop,
         on_nonfinite_dir=folder,
-        flops_per_token=flops_per_token(stage, config, mean_context(data.train)),
+        flops_per_token=_flops(setting, stage, data.train, teaching),
         snapshot=snapshot,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
@@ -98,6 +111,28 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     if stage.lora is not None:
         _keep_adapter(setting, stage, base["model"], result[ADAPTER], origin, about)
     return _plain(setting, stage, base["model"], result)
+
+
+def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -> Tree:
+    """Parameters that a stage starts from.
+
+    Raises:
+      CheckpointError: their model is not of the stage's shape.
+    """
+    config = setting.config(stage)
+    if stage.init_from == RANDOM:
+        return setting.random(config)
+    base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
+    found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
+    wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"stage {stage.name}: the model in {origin or 'the run'} has another architecture: {name} is "
+            f"{found.get(name, 'absent')} there and {wanted.get(name, 'absent')} here; give {stage.name}.model its "
+            f"shape, or init_from '{RANDOM}'."
+        )
+    return base
 
 
 def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
@@ -114,7 +149,7 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
     These are the very arrays that the stage starts from: `init_state` copies what it trains.
     """
     if stage.lora is not None:
-        table = param_table(setting.prepared.config)
+        table = param_table(setting.config(stage))
         for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
             setting.console.say(line)
         return {BASE: model}, {BASE: fingerprint(model)}
@@ -128,7 +163,7 @@ def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
     """What a stage hands on: the plain model, an adapter merged into its base, and the heads."""
     if stage.lora is None:
         return params
-    model = merged(base, params[ADAPTER], stage.lora, setting.prepared.config, setting.mesh, setting.rules)
+    model = merged(base, params[ADAPTER], stage.lora, setting.config(stage), setting.mesh, setting.rules)
     return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
 
 
@@ -137,7 +172,7 @@ def _keep_other(setting: Setting, stage: Stage, params: Tree) -> None:
     folder = setting.home.stage(stage.name) / (LAST if stage.use_ema else EMA)
     if not has_model(folder):
         about = {"stage": f"{stage.name}/{folder.name}", "trained_on": setting.trained_on(stage)}
-        save_model(folder, params, setting.prepared.config, about)
+        save_model(folder, params, setting.config(stage), about)
 
 
 def _keep_adapter(
@@ -145,7 +180,7 @@ def _keep_adapter(
 ) -> None:
     """Keep the adapter for `jaxpo export --adapter`."""
     assert stage.lora is not None
-    folder, config = setting.home.stage(stage.name), setting.prepared.config
+    folder, config = setting.home.stage(stage.name), setting.config(stage)
     if origin is None:
         origin = folder / BASE_FOLDER
         save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
@@ -176,7 +211,9 @@ def _with_reference(setting: Setting, stage: Stage, dataset: Dataset, model: Tre
     def make(column: RaggedColumn | None) -> Loader:
         return _loader(setting, stage, dataset, column)
 
-    return reference_log_probs(setting.scorer, model, make, folder / "reference", setting.mesh, setting.console.say)
+    return reference_log_probs(
+        setting.scorer_of(stage), model, make, folder / "reference", setting.mesh, setting.console.say
+    )
 
 
 def _shapes(tree: Tree) -> Any:
@@ -184,13 +221,23 @@ def _shapes(tree: Tree) -> Any:
     return [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _same_base(store: CheckpointStore, about: Mapping[str, str]) -> None:
-    """An adapter goes on beside the base it was trained beside, or not at all: its checkpoints do not hold the base."""
-    if about and (latest := store.latest()) is not None and store.meta(latest).get(BASE) != about[BASE]:
-        raise CheckpointError(
-            f"{store.directory}: its checkpoints were trained beside another base than the one found now; put the "
-            "model that the stage starts from back, or start over with --restart."
-        )
+def _same_frozen(store: CheckpointStore, about: Mapping[str, str]) -> None:
+    """A stage goes on beside the base and the teacher it began beside, or not at all: its checkpoints hold neither."""
+    latest = store.latest()
+    for name, remedy in ((BASE, "the model that the stage starts from"), (TEACHER, "that teacher")):
+        if latest is not None and name in about and store.meta(latest).get(name) != about[name]:
+            raise CheckpointError(
+                f"{store.directory}: its checkpoints were trained beside another {name} than the one found now; put "
+                f"{remedy} back, or start over with --restart."
+            )
+
+
+def _flops(setting: Setting, stage: Stage, dataset: Dataset, teacher: Scorer | None) -> float:
+    """Per token: three products for the student, one for a teacher that runs beside it."""
+    context = mean_context(dataset)
+    own = flops_per_token(stage, setting.config(stage), context)
+    beside = teacher is not None and online_teacher(stage)
+    return own + (training_flops_per_token(teacher.config, context) / 3 if teacher is not None and beside else 0.0)
 
 
 def _go_back(store: CheckpointStore, step: int) -> None:

@@ -20,7 +20,7 @@ from jaxpo.stages.validate_stage import stage_problems
 from jaxpo.stages.validate_work import work_problems
 
 MESH_AXES = ("replica", "fsdp", "expert", "sequence", "tensor")
-STAGE_KINDS = "Pretrain, SFT, Preference, Reward, Merge, or a work stage"
+STAGE_KINDS = "Pretrain, SFT, Distill, Preference, Reward, Merge, or a work stage"
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
@@ -66,7 +66,7 @@ def shape_problems(run: Run) -> Iterator[str]:
         if not isinstance(stage.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stage.name):
             yield f"stages[{i}].name: {stage.name!r} must be a word of letters, digits, '-' and '_'; it names a folder."
             continue
-        if key(stage.name) in (*hints_of(Run), "previous", "preset", "run"):
+        if key(stage.name) in (*hints_of(Run), "previous", "random", "preset", "run"):
             yield f"stages[{i}].name: {stage.name!r} is reserved; name the stage differently."
         if key(stage.name) in seen:
             first = seen[key(stage.name)]
@@ -144,7 +144,8 @@ def model_problems(run: Run) -> Iterator[str]:
         return
     context = getattr(config, "max_position_embeddings", None)
     for stage in run.stages:
-        if isinstance(stage, Stage) and context is not None and stage.data.max_length > context:
+        own = isinstance(stage, Stage) and stage.model is None
+        if own and context is not None and stage.data.max_length > context:
             yield (
                 f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {context}; "
                 f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."

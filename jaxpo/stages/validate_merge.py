@@ -13,6 +13,7 @@ from jaxpo.merge.methods import Soup
 from jaxpo.stages.fields import flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
+from jaxpo.stages.validate_model import merged_model_problems
 from jaxpo.stages.validate_stage import with_models
 
 
@@ -33,6 +34,7 @@ def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
         if model not in earlier:
             known = f"({', '.join(earlier)}).{did_you_mean(model, earlier)}"
             yield f"{merge.name}.models: {model!r} is not an earlier stage {known}"
+    yield from merged_model_problems(run, merge, (*models, *([merge.base] if merge.base is not None else [])))
     if merge.base is not None and merge.base not in earlier and not Path(merge.base).is_dir():
         known = f"({', '.join(earlier)}), nor a folder.{did_you_mean(merge.base, earlier)}"
         yield f"{merge.name}.base: {merge.base!r} is neither an earlier stage {known}"

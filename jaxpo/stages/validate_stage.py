@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import SFT, Preference, Reward, Run, Stage, Work
+from jaxpo.config import SFT, Distill, Preference, Reward, Run, Stage, Work
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
 from jaxpo.objectives.methods.base import Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
+from jaxpo.stages.validate_distill import teacher_problems
 from jaxpo.stages.validate_lora import lora_problems, sync_problems
+from jaxpo.stages.validate_model import PREVIOUS, RANDOM, origin_problems, own_model_problems
 from jaxpo.stages.validate_optimizer import average_problems, dropout_problems, optimizer_problems
 
 LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
@@ -35,11 +37,15 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
         yield from dropout_problems(stage)
     yield from evaluation_problems(stage)
     yield from init_problems(run, index, stage)
+    yield from own_model_problems(run, stage)
+    yield from origin_problems(run, index, stage)
     yield from lora_problems(stage)
     if isinstance(stage, Preference):
         yield from sync_problems(stage)
-    if isinstance(stage, Preference) or (isinstance(stage, SFT) and stage.loss is not None):
+    if isinstance(stage, Preference | Distill) or (isinstance(stage, SFT) and stage.loss is not None):
         yield from method_problems(stage)
+    if isinstance(stage, Distill):
+        yield from teacher_problems(run, index, stage)
     if isinstance(stage, Reward):
         yield from reward_problems(stage)
 
@@ -168,21 +174,22 @@ def with_models(run: Run, index: int) -> list[str]:
 
 
 def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
-    """`init_from` names "previous", an earlier stage, or a folder."""
+    """`init_from` names "previous", "random", an earlier stage, or a folder."""
     earlier = with_models(run, index)
     wanted = stage.init_from
-    if wanted == "previous" or wanted in earlier or Path(wanted).is_dir():
+    if wanted in (PREVIOUS, RANDOM) or wanted in earlier or Path(wanted).is_dir():
         return
     if wanted in [s.name for s in run.stages[index:]]:
         yield f"{stage.name}.init_from: the stage {wanted!r} does not come before {stage.name!r}."
     else:
         yield (
-            f"{stage.name}.init_from: {wanted!r} is neither 'previous', nor an earlier stage "
-            f"({', '.join(earlier) or 'there is none'}), nor a folder.{did_you_mean(wanted, [*earlier, 'previous'])}"
+            f"{stage.name}.init_from: {wanted!r} is neither 'previous' nor 'random', nor an earlier stage "
+            f"({', '.join(earlier) or 'there is none'}), nor a folder."
+            f"{did_you_mean(wanted, [*earlier, PREVIOUS, RANDOM])}"
         )
 
 
-def method_problems(stage: Preference | SFT) -> Iterator[str]:
+def method_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
     """The method exists and can use what the stage offers it."""
     name = stage.name
     needs = getattr(stage.loss, "NEEDS", None)
@@ -195,7 +202,7 @@ def method_problems(stage: Preference | SFT) -> Iterator[str]:
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
-    elif needs.reference == "vocab" and stage.precompute_ref_log_probs:
+    elif needs.reference == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
         yield (
             f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
             "models, which log-probs of single tokens cannot give; the reference must run in every step: "
@@ -206,13 +213,15 @@ def method_problems(stage: Preference | SFT) -> Iterator[str]:
         options = Options()
         if isinstance(stage, Preference):
             options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
+        elif isinstance(stage, Distill):
+            options = Options(teacher_records=stage.precompute_teacher)
         problems = stage.loss.problems() + stage.loss.option_problems(options)
         yield from (f"{name}.loss: {problem}" for problem in problems)
 
 
-def family_problems(stage: Preference | SFT) -> Iterator[str]:
-    """Methods on demonstrations belong to SFT, methods on preferences to Preference."""
+def family_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, with a teacher to Distill, on preferences to Preference."""
     info, kind = stage.loss.INFO, type(stage).__name__
-    if (info.family == "sft") != isinstance(stage, SFT):
-        right = "Preference" if isinstance(stage, SFT) else "SFT"
+    right = {"sft": "SFT", "distillation": "Distill"}.get(info.family, "Preference")
+    if kind != right:
         yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {kind}."

@@ -278,3 +278,15 @@ def test_too_many_ids_and_other_vocabularies_are_refused_before_any_work(folder,
         assert message in capsys.readouterr().err
     with pytest.raises(ConfigError, match="its logits are over 352 tokens and the student's over 512"):
         check_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, 512)
+
+
+def test_more_parts_than_open_files(folder, teacher, tokenizer, mesh, tmp_path, monkeypatch):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    teach(teacher, loader_of(dataset), tmp_path, 4, mesh, len, part_tokens=100)
+    records = TeacherRecords(tmp_path, dataset)
+    expected = records.read(range(len(dataset)))
+    monkeypatch.setattr("jaxpo.data.teacher_records.OPEN_FILES", 2)
+    few = TeacherRecords(tmp_path, dataset)
+    for a, b in zip(few.read(range(len(dataset))), expected, strict=True):
+        np.testing.assert_array_equal(a.ids, b.ids)
+    assert len(parts_of(dataset, 100)) > len(few._readers) == 2

@@ -149,7 +149,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"sft__init_from": "pretran"},
-        "sft.init_from: 'pretran' is neither 'previous', nor an earlier stage (pretrain), nor a folder. "
+        "sft.init_from: 'pretran' is neither 'previous' nor 'random', nor an earlier stage (pretrain), nor a folder. "
         "Did you mean pretrain?",
     ),
     ({"sft__init_from": "preference"}, "sft.init_from: the stage 'preference' does not come before 'sft'."),
@@ -205,11 +205,11 @@ def rename(recipe: Run, name: str) -> Run:
 STAGES: list[tuple[Callable[[Run], Run], str]] = [
     (
         lambda r: dataclasses.replace(r, stages=()),
-        "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Preference, Reward, Merge, or ",
+        "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Distill, Preference, Reward, Merge, or ",
     ),
     (
         lambda r: dataclasses.replace(r, stages=(Stage(),)),
-        "stages[0]: is a Stage, not one of Pretrain, SFT, Preference, Reward, Merge, or a work stage.",
+        "stages[0]: is a Stage, not one of Pretrain, SFT, Distill, Preference, Reward, Merge, or a work stage.",
     ),
     (lambda r: dataclasses.replace(r, stages=(Merge(),)), "merge: a merge needs stages before it."),
     (lambda r: rename(r, "sft"), "stages[1].name: 'sft' is already the name of stages[0]; names must be unique."),

@@ -71,7 +71,7 @@ def test_a_stage_may_read_what_an_earlier_work_stage_writes():
         ((PRETRAIN, Copy(source="no/such.jsonl")), "copy: reads: there is no file or folder no/such.jsonl."),
         (
             (PRETRAIN, Copy(), replace(LATER, init_from="copy")),
-            "sft.init_from: 'copy' is neither 'previous', nor an earlier stage (pretrain), nor a folder.",
+            "sft.init_from: 'copy' is neither 'previous' nor 'random', nor an earlier stage (pretrain), nor a folder.",
         ),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.data.needs import Needs
 from jaxpo.objectives.methods.base import Info, Method, Options, number
@@ -29,6 +29,8 @@ class Distillation(Method):
 
     ce_weight: float = number(1.0, at_least=0)
     kd_weight: float = number(1.0, at_least=0)
+
+    METRICS: ClassVar[tuple[str, ...]] = ("ce_loss", "kd_loss")
 
     @abstractmethod
     def per_token(self, logits: Array, teacher: Any) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxpo.data.needs import Needs
 from jaxpo.objectives.methods.base import Info, number
@@ -26,6 +26,8 @@ class TopKDistillation(Distillation):
     """
 
     top_k: int = number(32, at_least=1)
+
+    METRICS: ClassVar[tuple[str, ...]] = (*Distillation.METRICS, "teacher_mass", "student_mass")
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -1,0 +1,124 @@
+"""The teacher of a distillation stage: beside the student in every step, or recorded once for the stage's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.config import Distill, Stage
+from jaxpo.data.dataset import Dataset
+from jaxpo.data.loader import Loader
+from jaxpo.data.teacher_records import LOG_ODDS, TeacherRecords
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.objectives.distillation import records_of
+from jaxpo.sharding import put_batch
+from jaxpo.stages.reference import local_rows
+from jaxpo.stages.setting import Setting
+from jaxpo.stages.teach import Teacher, check_teacher, load_teacher, run_teacher, teach
+from jaxpo.train.signals import Preempted
+
+
+def teacher_folder(setting: Setting, stage: Distill) -> Path:
+    """Where the teacher lies: an earlier stage of the run, or elsewhere."""
+    assert stage.teacher is not None
+    return setting.model_folder(stage.teacher)
+
+
+def teacher_of(setting: Setting, stage: Distill) -> Teacher:
+    """The teacher, placed on the run's mesh.
+
+    Raises:
+      ConfigError: its vocabulary is not the student's.
+    """
+    return load_teacher(
+        teacher_folder(setting, stage),
+        setting.prepared.tokenizer,
+        setting.mesh,
+        setting.rules,
+        vocab_size=setting.config(stage).vocab_size,
+        scorer=setting.scorer_of(stage),
+    )
+
+
+def wanted_teacher(setting: Setting, stage: Stage) -> Teacher | None:
+    """The teacher of a stage that has to run one: in every step, or to record what nobody has recorded yet."""
+    if not isinstance(stage, Distill) or stage.teacher is None:
+        return None
+    recorded = stage.records is not None and (stage.eval_records is not None or not stage.data.eval)
+    return None if stage.precompute_teacher and recorded else teacher_of(setting, stage)
+
+
+def check_distill(setting: Setting, stage: Distill) -> None:
+    """What can be known of a teacher or of records before the first stage is trained.
+
+    Raises:
+      ConfigError, DataError: another vocabulary, or records of something else.
+    """
+    config = setting.config(stage)
+    if stage.teacher is not None and stage.teacher not in [s.name for s in setting.run.stages]:
+        check_teacher(stage.teacher, setting.prepared.tokenizer, config.vocab_size)
+    if stage.name not in setting.prepared.stages:
+        return
+    data = setting.prepared.of(stage)
+    for folder, dataset in ((stage.records, data.train), (stage.eval_records, data.held_out)):
+        if folder is not None and dataset is not None:
+            _open(setting, stage, Path(folder), dataset)
+
+
+def taught_loader(
+    setting: Setting, stage: Distill, loader: Loader, given: str | None, teacher: Teacher | None
+) -> Loader:
+    """The loader whose batches carry the teacher's records: those of a folder, or computed now and kept.
+
+    Args:
+      given: the folder; None = compute them with the teacher.
+    """
+    if given is not None:
+        return loader.reading(_open(setting, stage, Path(given), loader.dataset))
+    assert teacher is not None
+    k = stage.loss.top_k
+    folder = setting.home.stage(stage.name) / "teacher" / teacher.records(loader.dataset, k).key[:16]
+
+    def check() -> None:
+        signum = setting.stop.requested(0)
+        if signum is not None:
+            raise Preempted(f"stage {stage.name}: stopped; the same command goes on from here", signum)
+
+    report = teach(teacher, loader, folder, k, setting.mesh, setting.console.say, check=check)
+    if report["tokens"]:
+        setting.console.say(
+            f"teacher records: {report['tokens']:,} tokens, {report['bytes_per_token']} bytes each, "
+            f"{report['tokens_per_second']:,.0f} tokens/s"
+        )
+    found = loader.reading(_open(setting, stage, folder, loader.dataset))
+    worst = _check(found, teacher, k, setting.mesh)
+    setting.console.say(f"teacher records: max |stored - recomputed| top-{k} mass = {worst:.2e}")
+    return found
+
+
+def _open(setting: Setting, stage: Distill, folder: Path, dataset: Dataset) -> TeacherRecords:
+    vocab = setting.config(stage).vocab_size
+    if stage.loss.top_k > vocab:
+        raise ConfigError(f"{stage.name}.loss.top_k: {stage.loss.top_k} exceeds the vocabulary of {vocab}.")
+    return TeacherRecords(folder, dataset, k=stage.loss.top_k, vocab_size=vocab)
+
+
+def _check(loader: Loader, teacher: Teacher, k: int, mesh: jax.sharding.Mesh) -> float:
+    """Largest difference of a batch's stored masses from recomputed ones; DataError when it is no rounding."""
+    batch = loader.one_pass()[0]
+    again = local_rows(run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh)).log_odds)
+    stored = np.asarray(records_of(batch).log_odds)
+    mask = np.pad(batch.masks["completion"][:, 1:], ((0, 0), (0, 1)))
+    mass = [np.asarray(jax.nn.sigmoid(jnp.asarray(x)))[mask] for x in (again, stored)]
+    worst = float(np.max(np.abs(mass[0] - mass[1]), initial=0.0))
+    if not worst <= 1e-2:
+        raise DataError(
+            f"stored teacher records differ from recomputed ones by {worst:.3g} in the top-{k} mass.",
+            file=loader.records.folder if loader.records else None,
+            field=LOG_ODDS,
+            remedy="Delete the folder to compute them again.",
+        )
+    return worst

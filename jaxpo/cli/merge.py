@@ -85,7 +85,9 @@ def parser_for(method: type[Method] | None) -> Parser:
         own = parser.add_argument_group(f"options of {method.NAME}")
         for field in dataclasses.fields(method):
             flags = [f"--{field.name.replace('_', '-')}", *(["--lambda"] if field.name == "scale" else [])]
-            own.add_argument(*flags, dest=f"method_{field.name}", nargs="+", help=f"default {field.default}")
+            own.add_argument(
+                *flags, dest=f"method_{field.name}", nargs="+", metavar="X", help=f"default {field.default}"
+            )
     return parser
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxpo.merge.numerics import Leaf
 from jaxpo.merge.weights import effective_weights
 
+BaseUse = Literal["required", "optional", "none"]
 Density = float | tuple[float, ...]
 """One number for all models, or one of each."""
 
@@ -45,7 +46,7 @@ class Method:
     """
 
     NAME: ClassVar[str] = ""
-    BASE: ClassVar[Literal["required", "optional", "none"]] = "none"
+    BASE: ClassVar[BaseUse] = "none"
     LEAST: ClassVar[int] = 1
     MOST: ClassVar[int | None] = None
     WEIGHTED: ClassVar[bool] = True

@@ -8,31 +8,32 @@ Imports no jax.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from jaxpo.errors import ConfigError
-from jaxpo.merge.base import Density, Inputs, Method
-from jaxpo.merge.breadcrumbs import breadcrumbs, breadcrumbs_ties
-from jaxpo.merge.dare import dare_linear, dare_ties
-from jaxpo.merge.della import della, della_linear
+from jaxpo.merge.base import BaseUse, Inputs, Method
 from jaxpo.merge.karcher import karcher
 from jaxpo.merge.linear import linear
 from jaxpo.merge.model_stock import model_stock
-from jaxpo.merge.numerics import per_model
 from jaxpo.merge.nuslerp import nuslerp
+from jaxpo.merge.on_base import (
+    Breadcrumbs,
+    BreadcrumbsTies,
+    DareLinear,
+    DareTies,
+    Della,
+    DellaLinear,
+    TaskArithmetic,
+    Ties,
+)
 from jaxpo.merge.passthrough import passthrough
-from jaxpo.merge.rescale import Rescale
 from jaxpo.merge.sce import sce
 from jaxpo.merge.slerp import slerp
-from jaxpo.merge.task_arithmetic import task_arithmetic
-from jaxpo.merge.ties import ties
 from jaxpo.merge.weights import effective_weights
-
-BaseUse = Literal["required", "optional", "none"]
 
 
 @dataclass(frozen=True)
@@ -93,164 +94,6 @@ class NuSlerp(Method):
     def merge(self, inputs: Inputs) -> np.ndarray:
         (a, b), (of_a, of_b) = inputs.leaves, inputs.weights
         return nuslerp(a, b, (of_a, of_b), inputs.base, flatten=self.flatten, row_wise=self.row_wise)
-
-
-@dataclass(frozen=True)
-class OnBase(Method):
-    """What the task-vector methods share.
-
-    Attributes:
-      scale: lambda, the factor of the merged task vector.
-      normalize: divide by the sum of the weights; with a sign election by that of the agreeing models.
-    """
-
-    BASE: ClassVar[BaseUse] = "required"
-    scale: float = 1.0
-    normalize: bool = False
-
-    @property
-    def fusion(self) -> dict[str, Any]:
-        """How the task vectors are added up."""
-        return {"scale": self.scale, "normalize": self.normalize}
-
-
-@dataclass(frozen=True)
-class TaskArithmetic(OnBase):
-    """Sum of task vectors."""
-
-    NAME: ClassVar[str] = "task_arithmetic"
-
-    def merge(self, inputs: Inputs) -> np.ndarray:
-        return task_arithmetic(inputs.base, inputs.leaves, inputs.weights, **self.fusion)
-
-
-@dataclass(frozen=True)
-class Ties(OnBase):
-    """Trim, elect a sign, average what agrees.
-
-    Attributes:
-      density: share of each task vector's entries kept (the paper's k = 20%), one number or one per model.
-      rescale: "l1" gives the trimmed vectors their length back; the paper does not.
-    """
-
-    NAME: ClassVar[str] = "ties"
-    normalize: bool = True
-    density: Density = 0.2
-    rescale: Literal["none", "l1"] = "none"
-
-    def merge(self, inputs: Inputs) -> np.ndarray:
-        densities = per_model(self.density, len(inputs.leaves))
-        return ties(inputs.base, inputs.leaves, inputs.weights, densities, rescale=self.rescale, **self.fusion)
-
-
-@dataclass(frozen=True)
-class DareLinear(OnBase):
-    """Sum of task vectors of which random entries were dropped.
-
-    Attributes:
-      density: share kept, 1 minus the paper's drop rate (0.9 there).
-      rescale: "expected" = 1 / density, the paper's; "l1" = mergekit's.
-    """
-
-    NAME: ClassVar[str] = "dare_linear"
-    density: Density = 0.1
-    rescale: Rescale = "expected"
-
-    def merge(self, inputs: Inputs) -> np.ndarray:
-        function = dare_ties if isinstance(self, DareTies) else dare_linear
-        densities = per_model(self.density, len(inputs.leaves))
-        return function(
-            inputs.base, inputs.leaves, inputs.weights, densities, inputs.draw, rescale=self.rescale, **self.fusion
-        )
-
-
-@dataclass(frozen=True)
-class DareTies(DareLinear):
-    """The same with TIES' sign election."""
-
-    NAME: ClassVar[str] = "dare_ties"
-
-
-@dataclass(frozen=True)
-class DellaLinear(OnBase):
-    """Sum of task vectors of which entries were dropped at random, small ones more often.
-
-    Attributes:
-      density: mean probability of being kept.
-      epsilon: width of the window of probabilities around it (the paper's; mergekit's epsilon is half of it).
-      rescale: "expected" = 1 / p_i, the paper's; "l1" = mergekit's.
-    """
-
-    NAME: ClassVar[str] = "della_linear"
-    density: Density = 0.5
-    epsilon: Density = 0.3
-    rescale: Rescale = "expected"
-
-    def problems(self, count: int, base: bool) -> Iterator[str]:
-        yield from super().problems(count, base)
-        if any(isinstance(v, tuple) and len(v) != count for v in (self.density, self.epsilon)):
-            return
-        pairs = zip(per_model(self.density, count), per_model(self.epsilon, count), strict=True)
-        for p, width in dict.fromkeys(pairs):
-            if 0 < p < 1 and width > 0 and not (p - width / 2 > 0 and p + width / 2 < 1):
-                yield (
-                    f"epsilon: {width:g} around density {p:g} leaves (0, 1): probabilities would run from "
-                    f"{p - width / 2:g} to {p + width / 2:g}; choose at most {2 * min(p, 1 - p):g}, exclusive."
-                )
-
-    def merge(self, inputs: Inputs) -> np.ndarray:
-        function = della if isinstance(self, Della) else della_linear
-        count = len(inputs.leaves)
-        densities, epsilons = per_model(self.density, count), per_model(self.epsilon, count)
-        return function(
-            inputs.base,
-            inputs.leaves,
-            inputs.weights,
-            densities,
-            epsilons,
-            inputs.draw,
-            rescale=self.rescale,
-            **self.fusion,
-        )
-
-
-@dataclass(frozen=True)
-class Della(DellaLinear):
-    """The same with TIES' sign election and mean: drop, elect, fuse."""
-
-    NAME: ClassVar[str] = "della"
-    normalize: bool = True
-
-
-@dataclass(frozen=True)
-class Breadcrumbs(OnBase):
-    """Sum of task vectors without their outliers and their smallest entries.
-
-    Attributes:
-      density: share kept; the paper drops the smallest 85%.
-      gamma: share of largest entries dropped.
-      rescale: "l1" gives the masked vectors their length back; the paper does not.
-    """
-
-    NAME: ClassVar[str] = "breadcrumbs"
-    density: Density = 0.14
-    gamma: Density = 0.01
-    rescale: Literal["none", "l1"] = "none"
-
-    def merge(self, inputs: Inputs) -> np.ndarray:
-        function = breadcrumbs_ties if isinstance(self, BreadcrumbsTies) else breadcrumbs
-        count = len(inputs.leaves)
-        densities, gammas = per_model(self.density, count), per_model(self.gamma, count)
-        return function(
-            inputs.base, inputs.leaves, inputs.weights, densities, gammas, rescale=self.rescale, **self.fusion
-        )
-
-
-@dataclass(frozen=True)
-class BreadcrumbsTies(Breadcrumbs):
-    """The same with TIES' sign election."""
-
-    NAME: ClassVar[str] = "breadcrumbs_ties"
 
 
 @dataclass(frozen=True)

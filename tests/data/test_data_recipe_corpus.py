@@ -12,9 +12,10 @@ class Docs:
     def build(self, directory):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "pretrain_train.jsonl").write_text('{"text": "a"}\n')
+        (directory / "pretrain_heldout.jsonl").write_text('{"text": "b"}\n{"text": "c"}\n{"text": "d"}\n')
         reused = (directory / "built").exists()
         (directory / "built").touch()
-        files = {"pretrain_train.jsonl": "0" * 64}
+        files = dict.fromkeys(("pretrain_train.jsonl", "pretrain_heldout.jsonl"), "0" * 64)
         return {"hash": "d", "python": "3", "counts": {"x": 1}, "files": files, "lines": ["docs"], "reused": reused}
 
 
@@ -26,7 +27,14 @@ def test_both_are_built_once_in_their_own_folders(tmp_path):
         "docs/x": 1,
         "arithmetic/arithmetic_train": 12,
         "arithmetic/arithmetic_heldout": 6,
+        "select/pretrain": 2,
+        "select/arithmetic": 3,
+        "report/pretrain": 1,
+        "report/arithmetic": 3,
     }
+    texts = [json.loads(line)["text"] for line in (tmp_path / "select" / "pretrain.jsonl").read_text().splitlines()]
+    assert texts == ["b", "d"]
+    assert json.loads((tmp_path / "report" / "pretrain.jsonl").read_text()) == {"text": "c"}
     for name in first["files"]:
         assert json.loads((tmp_path / name).read_text().splitlines()[0])
     second = corpus.build(tmp_path)

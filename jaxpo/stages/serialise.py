@@ -73,8 +73,13 @@ def from_jsonable(value: Any, *, trust_files: bool = False, where: str = "config
 
 
 def type_name(cls: type) -> str:
-    """`module:QualName`; a class of a configuration file is named by the file's path."""
+    """`module:QualName`; a class of a configuration file is named by the file's path.
+
+    All of `jaxpo.config` goes by that name: a saved configuration does not care which of its files a class stands in.
+    """
     module = cls.__module__
+    if module.startswith("jaxpo.config."):
+        module = "jaxpo.config"
     if module.startswith(FILE_MODULE):
         module = str(getattr(sys.modules[module], "__file__", module))
     return f"{module}:{cls.__qualname__}"

@@ -1,0 +1,37 @@
+"""Typed configuration of a run: frozen dataclasses only, no work.
+
+Field names are TRL's where the concept is TRL's. Importing this module imports no jax, so that `--help`, `explain` and
+a typo answer at once.
+"""
+
+from jaxpo.config.between import Merge, Search, Work
+from jaxpo.config.data import Curriculum, Data, Fim, Tokenizer
+from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
+from jaxpo.config.run import Compute, Mesh, Run
+from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Reward, Routing, Stage
+
+__all__ = [
+    "OPTIMIZERS",
+    "SFT",
+    "Adafactor",
+    "Compute",
+    "Curriculum",
+    "Data",
+    "Distill",
+    "Fim",
+    "LoRA",
+    "Merge",
+    "Mesh",
+    "Muon",
+    "Optimizer",
+    "OptimizerBase",
+    "Preference",
+    "Pretrain",
+    "Reward",
+    "Routing",
+    "Run",
+    "Search",
+    "Stage",
+    "Tokenizer",
+    "Work",
+]

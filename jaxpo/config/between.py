@@ -1,0 +1,90 @@
+"""The stages that train nothing: merges, and work that writes files for later stages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Search:
+    """A grid of merges, each evaluated on held-out files; the best one is the result, others are forgotten.
+
+    Attributes:
+      select: held-out files by which the best is chosen: text, prompt-completion or preference rows.
+      report: other files of the same kinds, on which the chosen one is measured afterwards: what was best on the first
+        files is partly so by luck.
+      metrics: (name, weight) pairs: bits_per_byte, sft_loss, ranking_accuracy, exact_match. The score is the weighted
+        sum, bits and losses counted negative; empty = the one metric that the files are for.
+      methods: dataclasses of `jaxpo.merge.methods`; empty = a grid of all that fit (`jaxpo.merge.grid`).
+      weights: sets of weights to try with every method that has weights; empty = equal ones, and each model emphasised.
+      max_length: of the scored sequences, in tokens.
+      parallel: candidates made in one pass over the models' leaves, and so held in memory together.
+    """
+
+    select: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()
+    metrics: tuple[tuple[str, float], ...] = ()
+    methods: tuple[Any, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
+    max_length: int = 256
+    parallel: int = 4
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One model from the models of earlier stages. A stage of zero steps.
+
+    Attributes:
+      models: earlier stages; empty = all trained ones but the base.
+      weights: one per model; a soup's sum to 1. None = equal ones, 1 / n each.
+      method: a dataclass of `jaxpo.merge.methods`; None = their weighted average (soup). On the command line
+        `--merge.method NAME`.
+      base: theta_0 of the methods on task vectors: an earlier stage, or a folder with a model.
+      search: try a grid of methods and weights instead and keep the best.
+    """
+
+    name: str = "merge"
+    models: tuple[str, ...] = ()
+    weights: tuple[float, ...] | None = None
+    method: Any = None
+    base: str | None = None
+    search: Search | None = None
+
+
+@dataclass(frozen=True)
+class Work(ABC):
+    """Base of the stages that train nothing: they write files for later stages, with the models there are by then.
+
+    Later stages name such a file as "stage:NAME/FILE". Subclasses are frozen dataclasses whose module imports no jax;
+    they do their work in `run`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that the stage will have written when it ends."""
+
+    def inputs(self) -> tuple[str, ...]:
+        """Data files that it reads, "corpus:" and "stage:" ones included."""
+        return ()
+
+    def needed_models(self) -> tuple[str, ...]:
+        """Earlier stages whose models it uses; "previous" is the last one that has a model."""
+        return ()
+
+    def problems(self) -> list[str]:
+        """What is wrong with its own settings, one sentence each; asked before the run begins."""
+        return []
+
+    @abstractmethod
+    def run(self, context: Any) -> dict[str, Any]:
+        """Write the files; returns counts and figures for the run's summary.
+
+        A second call after an interruption goes on from what lies in `context.folder`.
+
+        Args:
+          context: a `jaxpo.construct.context.WorkContext`.
+        """

@@ -1,0 +1,93 @@
+"""Where examples come from, how they are cut, packed and ordered, and the tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Fim:
+    """Fill-in-the-middle (arXiv 2207.14255): documents rearranged as prefix, suffix, middle; all tokens are trained on.
+
+    The report applies it to half of its code; the order of the parts is not published.
+
+    Attributes:
+      rate: share of the documents that are rearranged.
+      order: "psm" (prefix, suffix, middle) or "spm" (suffix, then prefix and middle).
+      files: glob patterns over the names of the files whose documents are meant, such as "code-*.jsonl"; () = all.
+      seed: of the draws, which belong to the document's text: the same in every epoch.
+    """
+
+    rate: float = 0.5
+    order: Literal["psm", "spm"] = "psm"
+    files: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Train from easy to hard rows instead of in a shuffled order; the same in every epoch.
+
+    Attributes:
+      column: a number in every training row, larger for harder ones (`jaxpo data difficulty` makes it).
+      phases: parts of equal size with rising difficulty; shuffled inside.
+      mix: share of the graded rows that are spread at random over all phases.
+      ungraded: what rows without the column mean: "error", or "spread" over all phases too (conversations that cannot
+        be graded, among exercises that can).
+    """
+
+    column: str = "difficulty"
+    phases: int = 4
+    mix: float = 0.1
+    ungraded: Literal["error", "spread"] = "error"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a stage's examples come from and how they are cut and packed.
+
+    Attributes:
+      train: JSONL, Parquet, text files or folders of them; "corpus:FILE" is one of the run's corpus, "stage:NAME/FILE"
+        one that an earlier work stage writes.
+      eval: held-out files of the same type; empty = no evaluation.
+      max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
+      row_length: tokens per packed row (>= max_length).
+      truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
+        get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
+      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
+      shuffle: a new order each epoch.
+      curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
+        fields on the command line switches it on.
+      block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
+      packing: "best_fit", or "none" for one segment per row.
+      fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
+        and are counted.
+    """
+
+    train: tuple[str, ...] = ()
+    eval: tuple[str, ...] = ()
+    max_length: int = 1024
+    row_length: int = 1024
+    truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
+    train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
+    shuffle: bool = True
+    block_rows: int | None = None
+    packing: Literal["best_fit", "none"] = "best_fit"
+    fim: Fim | None = None
+    curriculum: Curriculum | None = None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A `tokenizer.json` to use, or what to train one on.
+
+    Attributes:
+      path: existing tokenizer.json (or a folder holding it); None = train.
+      train_on: text, JSONL or Parquet files.
+      vocab_size: total, special tokens included.
+    """
+
+    path: str | None = None
+    train_on: tuple[str, ...] = ()
+    vocab_size: int = 4096

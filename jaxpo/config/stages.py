@@ -1,0 +1,181 @@
+"""The trained stages of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxpo.config.data import Data
+from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (arXiv 2106.09685): W + scale * A B, only A and B are trained. There is no dropout.
+
+    Attributes:
+      rank: r of A [in, r] and B [r, out].
+      alpha: scale = alpha / rank.
+      use_rslora: scale = alpha / sqrt(rank) instead (arXiv 2312.03732).
+      init: of A, "kaiming" (uniform, PEFT's default) or "gaussian"; B starts at zero.
+      target_modules: glob patterns over parameter paths, such as "*/q_proj/weight", "*/in_proj/weight" or
+        "layers/3/*/w1/weight"; "all-linear" = every projection of attention, convolution and feed-forward.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    use_rslora: bool = False
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How the experts of a mixture are kept equally busy; a dense model has none of it.
+
+    Attributes:
+      bias_update_rate: after every step the selection bias of each expert moves by this much towards the mean load
+        (arXiv 2408.15664); 0 = the bias stays.
+      router_aux_loss_coef: weight of the load balance loss (arXiv 2101.03961), 0.01 in Liquid's fine-tuning; 0 = off.
+        It needs the router's statistics of the whole step, for which the networks run once more.
+      router_z_loss_coef: weight of the squared logsumexp of the router's logits (arXiv 2202.08906), 0.001 there.
+    """
+
+    bias_update_rate: float = 0.0
+    router_aux_loss_coef: float = 0.0
+    router_z_loss_coef: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every trained stage has; subclasses say what is minimised.
+
+    Attributes:
+      name: directory and report section; unique in a recipe.
+      init_from: "previous" stage (or the run's initial weights for the first), another stage's name, a checkpoint
+        directory, or "random" for fresh weights.
+      model: preset name or configuration of a stage with an architecture of its own, such as a larger teacher; it
+        starts from "random" or from a model of the same shape. None = the run's.
+      rows_per_step: packed rows per optimiser step over all devices.
+      gradient_accumulation_steps: microbatches per step.
+      max_steps / max_tokens / num_train_epochs: the budget; exactly one is set (tokens count the slots of
+        rows, padding included).
+      eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
+      save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
+      snapshot_steps: keep the model of every n-th step for good, in `snapshots/STEP` (a success matrix grades them);
+        0 = none.
+      lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
+        model. `--stage.lora` or any of its fields on the command line switches it on.
+      optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
+      routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
+      ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
+        every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
+      use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
+    """
+
+    name: str = "stage"
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer | Muon | Adafactor = field(default_factory=Optimizer)
+    init_from: str = "previous"
+    model: Any = None
+    rows_per_step: int = 8
+    gradient_accumulation_steps: int = 1
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    num_train_epochs: float | None = None
+    eval_steps: int = 0
+    eval_rows: int = 64
+    logging_steps: int = 1
+    save_steps: int = 0
+    save_total_limit: int = 2
+    snapshot_steps: int = 0
+    metric_for_best_model: str | None = None
+    lora: LoRA | None = None
+    routing: Routing = field(default_factory=Routing)
+    ema_decay: float | None = None
+    use_ema: bool = False
+
+
+@dataclass(frozen=True)
+class Pretrain(Stage):
+    """Next-token prediction on packed documents."""
+
+    name: str = "pretrain"
+    routing: Routing = field(default_factory=lambda: Routing(bias_update_rate=1e-3))
+
+
+@dataclass(frozen=True)
+class SFT(Stage):
+    """Next-token prediction on the supervised tokens of conversations or prompt-completion rows.
+
+    Attributes:
+      loss: None = negative log-likelihood per token; or a method of the sft family: `--stage.loss implicit_reward`.
+      precompute_ref_log_probs: as for Preference, where the loss compares with the model that the stage starts from.
+      embedding_dropout: rate of dropout on the embedding's output, while training; the output matrix is not touched.
+    """
+
+    name: str = "sft"
+    loss: Any = None
+    precompute_ref_log_probs: bool = True
+    embedding_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Distill(Stage):
+    """Cross-entropy and a teacher's distributions on the supervised tokens of texts or conversations.
+
+    Attributes:
+      loss: a method of the distillation family: `--stage.loss decoupled_topk_kd`.
+      teacher: an earlier stage's name, a run or stage directory, or an HF export, with the student's tokenizer.
+      precompute_teacher: record the teacher's likeliest tokens once, instead of running it in every step.
+      records: folder of records of the training files that `jaxpo data teach` wrote; then no teacher is needed.
+      eval_records: likewise of the held-out files.
+    """
+
+    name: str = "distill"
+    loss: Any = None
+    teacher: str | None = None
+    precompute_teacher: bool = True
+    records: str | None = None
+    eval_records: str | None = None
+
+
+@dataclass(frozen=True)
+class Preference(Stage):
+    """Preference optimisation with any method of `jaxpo.losses`.
+
+    Attributes:
+      loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line
+        `--stage.loss NAME`.
+      precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in
+        every step.
+      use_weighting: weight each pair by how likely the policy is to write it (WPO).
+      diagnostics: further held-out and training metrics on pairs: "ranking_accuracy" (of the policy itself, idealised,
+        difficulty), "likelihood" (where the probability of both sides goes).
+      sync_ref_model: let the reference follow the policy (TR-DPO, arXiv 2404.09656), whatever the loss.
+      ref_model_mixup_alpha: share of the policy in the moved reference; 1 = a copy of it.
+      ref_model_sync_steps: optimiser steps between two moves.
+    """
+
+    name: str = "preference"
+    loss: Any = None
+    precompute_ref_log_probs: bool = True
+    use_weighting: bool = False
+    diagnostics: tuple[Literal["ranking_accuracy", "likelihood"], ...] = ()
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.6
+    ref_model_sync_steps: int = 512
+
+
+@dataclass(frozen=True)
+class Reward(Stage):
+    """Bradley-Terry reward model with a value head at each response's last token; a column `margin` is used if there.
+
+    Attributes:
+      label_smoothing: probability that a label is flipped.
+      center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off.
+    """
+
+    name: str = "reward"
+    label_smoothing: float = 0.0
+    center_rewards_coefficient: float | None = None

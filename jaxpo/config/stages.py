@@ -19,7 +19,8 @@ class LoRA:
       use_rslora: scale = alpha / sqrt(rank) instead (arXiv 2312.03732).
       init: of A, "kaiming" (uniform, PEFT's default) or "gaussian"; B starts at zero.
       target_modules: glob patterns over parameter paths, such as "*/q_proj/weight", "*/in_proj/weight" or
-        "layers/3/*/w1/weight"; "all-linear" = every projection of attention, convolution and feed-forward.
+        "layers/3/*/w1/weight"; "all-linear" = every projection of attention, convolution and dense
+        feed-forward; the experts of a mixture and their router stay as they are.
     """
 
     rank: int = 16

@@ -83,7 +83,9 @@ def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def is_projection(param: Param) -> bool:
     """Whether a leaf is used as `x W` over its first axis, which the table says by its Muon axes.
 
-    Norms and convolution taps are multiplied elementwise, and the embedding is a lookup and the tied output matrix.
+    Norms and convolution taps are multiplied elementwise, and the embedding is a lookup and the tied output matrix. The
+    router of a mixture is left alone, as its selection is not smooth; of its experts, which are stacked and not modules
+    of their own in transformers, PEFT would have no name for the adapters.
     """
     return param.muon is not None and param.muon[0] == (0,)
 
@@ -108,7 +110,8 @@ def matched(table: Table, patterns: tuple[str, ...]) -> list[str]:
         elif wrong:
             problems.append(
                 f"lora.target_modules: {pattern!r} matches {_listed(wrong)}, which is no projection "
-                "(norms, convolution taps and the embedding have no low-rank form); narrow the pattern."
+                "(norms, convolution taps and the embedding have no low-rank form, and the router and the experts of a "
+                "mixture get none); narrow the pattern."
             )
         chosen |= set(found)
     if problems:
@@ -170,11 +173,17 @@ def describe_adapter(table: Table, adapter: Table, lora: LoRA) -> list[str]:
         cells.append([kind, numbers, str(list(shape)), str(lora.rank), f"{size:,}", f"{size / base_total:.2%}"])
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    experts = sum(p.size for p in base.values() if isinstance(p.hf, tuple))
     kind = "alpha/sqrt(rank)" if lora.use_rslora else "alpha/rank"
     return [
         *lines,
         f"LoRA: {total:,} trainable parameters, {total / base_total:.2%} of the model's {base_total:,}; "
         f"scale {scale_of(lora):g} = {kind}; dropout none",
+        *(
+            [f"not adapted: experts, {experts / base_total:.2%} of the parameters, and their routers"]
+            if experts
+            else []
+        ),
     ]
 
 

@@ -16,6 +16,7 @@ from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_merge import merge_problems
+from jaxpo.stages.validate_routing import expert_axis_problems
 from jaxpo.stages.validate_stage import stage_problems
 from jaxpo.stages.validate_work import work_problems
 
@@ -137,6 +138,8 @@ def model_problems(run: Run) -> Iterator[str]:
         except ConfigError as error:
             yield from (f"model: {p}" for p in error.problems)
             return
+    if run.model_from is None:
+        yield from expert_axis_problems(run, config)
     if run.model_from is not None and not Path(run.model_from).is_dir():
         yield f"model_from: there is no folder {run.model_from}."
     if run.model_from is not None:

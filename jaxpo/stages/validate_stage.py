@@ -17,14 +17,15 @@ from jaxpo.stages.validate_distill import teacher_problems
 from jaxpo.stages.validate_lora import lora_problems, sync_problems
 from jaxpo.stages.validate_model import PREVIOUS, RANDOM, origin_problems, own_model_problems
 from jaxpo.stages.validate_optimizer import average_problems, dropout_problems, optimizer_problems
+from jaxpo.stages.validate_routing import ROUTING_METRICS, routing_problems
 
-LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", "aux_loss")
+LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", *ROUTING_METRICS)
 PREFERENCE_METRICS = (
     *LANGUAGE_METRICS,
     *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
     *(f"logps/{m}" for m in ("chosen", "rejected")),
 )
-REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward")
+REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", *ROUTING_METRICS)
 
 
 def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
@@ -40,6 +41,7 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
     yield from lora_problems(stage)
+    yield from routing_problems(stage)
     if isinstance(stage, Preference):
         yield from sync_problems(stage)
     if isinstance(stage, Preference | Distill) or (isinstance(stage, SFT) and stage.loss is not None):

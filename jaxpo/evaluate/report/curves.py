@@ -29,6 +29,17 @@ CHARTS = (
     ),
     Chart("Response log-probability", Scale("nats"), (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
     Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),
+    Chart(
+        "Load of the experts",
+        Scale("relative to the mean load", from_zero=True),
+        (("moe/max_load_violation", "busiest, above the mean"), ("moe/mean_load_violation", "mean deviation")),
+    ),
+    Chart(
+        "Use of the experts",
+        Scale("share", from_zero=True, top=1.02),
+        (("moe/load_entropy", "entropy of the load / log E"), ("moe/dead_experts", "experts without a token")),
+    ),
+    Chart("Balance loss", Scale("1 = even load"), (("aux_loss", "training"),)),
     Chart("Throughput", Scale("tokens per second", from_zero=True), (("tokens_per_second", "training"),)),
     Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
     Chart("Gradient norm", Scale("L2 norm before clipping", log=True), (("grad_norm", "training"),)),

@@ -104,7 +104,8 @@ def move_biases(model: Tree, load: Float[Array, "L E"], layers: list[int], rate:
     moved = dict(model["layers"])
     for row, layer in enumerate(layers):
         fed = moved[str(layer)]["feed_forward"]
-        fed = {**fed, "expert_bias": updated_bias(fed["expert_bias"], load[row], rate=rate)}
+        bias = updated_bias(fed["expert_bias"]["bias"], load[row], rate=rate)
+        fed = {**fed, "expert_bias": {"bias": bias}}
         moved[str(layer)] = {**moved[str(layer)], "feed_forward": fed}
     return {**model, "layers": moved}
 

@@ -36,7 +36,7 @@ def test_routers_are_heard_and_their_statistics_come_out(name):
     tables = {"model": param_table(MOE)} | (method.extra_tables(MOE) if method else {})
     params = {group: abstract_params(table) for group, table in tables.items()}
     frozen = dict.fromkeys(("reference", "teacher"), params["model"])
-    batch = packed(make_examples(kind_of(method) if method else "text", 8))
+    batch = packed(make_examples(kind_of(method) if method else "text", 16))
 
     def whole(params, frozen, batch):
         carry = objective.start(objective.init_carry(), params)

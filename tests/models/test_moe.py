@@ -60,7 +60,7 @@ def test_flops_count_what_a_token_is_multiplied_with():
 
 def test_labels_of_router_and_experts():
     named = dict(leaves(param_table(CONFIG)))
-    bias, gate = named["layers/1/feed_forward/expert_bias"], named["layers/1/feed_forward/gate/weight"]
+    bias, gate = named["layers/1/feed_forward/expert_bias/bias"], named["layers/1/feed_forward/gate/weight"]
     assert bias.buffer
     assert not bias.decay
     assert bias.dtype(jnp.bfloat16) == jnp.float32
@@ -84,7 +84,7 @@ def test_router_against_float64():
     p = params()["layers"]["1"]["feed_forward"]
     x = np.random.default_rng(0).standard_normal((2, WIDTH, 16)).astype(np.float32)
     routing = route(p, x, CONFIG)
-    chosen, weights = _router_reference(x, p["gate"]["weight"], p["expert_bias"], 3, 1.5)
+    chosen, weights = _router_reference(x, p["gate"]["weight"], p["expert_bias"]["bias"], 3, 1.5)
     np.testing.assert_array_equal(routing.experts, chosen)
     np.testing.assert_allclose(routing.weights, weights, rtol=1e-5)
     np.testing.assert_allclose(np.sum(routing.weights, -1), 1.5, rtol=1e-5)
@@ -95,10 +95,10 @@ def test_router_against_float64():
 def test_the_bias_changes_the_selection_and_never_the_weights_of_a_selection():
     p = params()["layers"]["1"]["feed_forward"]
     x = np.random.default_rng(0).standard_normal((1, WIDTH, 16)).astype(np.float32)
-    favoured = route(p | {"expert_bias": jnp.full((8,), 5.0).at[:3].set(0.0)}, x, CONFIG)
+    favoured = route(p | {"expert_bias": {"bias": jnp.full((8,), 5.0).at[:3].set(0.0)}}, x, CONFIG)
     assert np.asarray(favoured.experts).min() >= 3
     assert (np.asarray(route(p, x, CONFIG).experts) < 3).any()
-    shifted = route(p | {"expert_bias": p["expert_bias"] + 3.0}, x, CONFIG)
+    shifted = route(p | {"expert_bias": {"bias": p["expert_bias"]["bias"] + 3.0}}, x, CONFIG)
     np.testing.assert_array_equal(shifted.experts, route(p, x, CONFIG).experts)
     np.testing.assert_array_equal(shifted.weights, route(p, x, CONFIG).weights)
     scores = np.take_along_axis(np.asarray(favoured.scores), np.asarray(favoured.experts), -1)
@@ -173,7 +173,7 @@ def test_the_expert_bias_carries_no_gradient_and_everything_else_does():
     _, sums, gradient = hidden_and_gradient(params(), _tokens(), *_place((WIDTH,), (0,)), _weight())
     for row, i in enumerate(("1", "2")):
         fed = gradient["layers"][i]["feed_forward"]
-        np.testing.assert_array_equal(fed["expert_bias"], 0)
+        np.testing.assert_array_equal(fed["expert_bias"]["bias"], 0)
         assert np.abs(fed["gate"]["weight"]).max() > 1e-3
         for name in ("w1", "w2", "w3"):
             moved = np.abs(fed["experts"][name]["weight"]).max(axis=(1, 2)) > 0

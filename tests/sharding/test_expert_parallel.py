@@ -83,13 +83,13 @@ def test_losses_gradients_bias_and_metrics_are_those_of_one_device(single, sizes
 
 def test_the_bias_has_moved_by_whole_steps_and_the_balance_terms_count(single):
     params, log = single
-    bias = params["layers"]["1"]["feed_forward"]["expert_bias"]
+    bias = params["layers"]["1"]["feed_forward"]["expert_bias"]["bias"]
     assert np.abs(bias).max() > 0
     np.testing.assert_allclose(np.round(bias / 0.05) * 0.05, bias, atol=1e-6)
     plain = with_routing(next_token(Scorer(CONFIG)), CONFIG, Routing())
     assert not plain.coupled
     still, other = train({"fsdp": 1}, 1, 1, plain)
-    np.testing.assert_array_equal(still["layers"]["1"]["feed_forward"]["expert_bias"], 0)
+    np.testing.assert_array_equal(still["layers"]["1"]["feed_forward"]["expert_bias"]["bias"], 0)
     extra = 0.5 * log[0]["aux_loss"] + 0.1 * log[0]["router_z_loss"]
     assert log[0]["loss"] == pytest.approx(other[0]["loss"] + extra, rel=1e-5)
     assert log[0]["aux_loss"] > 1.0

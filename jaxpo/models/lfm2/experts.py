@@ -37,7 +37,8 @@ def experts_table(config: LFM2Config, hf: str) -> Table:
 
     table: dict[str, Any] = {"gate": {"weight": Param((d, e), ("embed", None), init, f"{hf}.gate.weight", TRANSPOSE)}}
     if config.use_expert_bias:
-        table["expert_bias"] = Param((e,), (None,), zeros, f"{hf}.expert_bias", decay=False, buffer=True)
+        bias = Param((e,), (None,), zeros, f"{hf}.expert_bias", decay=False, buffer=True)
+        table["expert_bias"] = {"bias": bias}
     table["experts"] = {
         "w1": experts("w1", d, f, ("expert_embed", "expert_mlp")),
         "w2": experts("w2", f, d, ("expert_mlp", "expert_embed")),

@@ -68,7 +68,7 @@ def route(params: Tree, x: Float[Array, "... D"], config: LFM2Config) -> Routing
     scores = jax.nn.sigmoid(logits)
     steered = lax.stop_gradient(scores)
     if config.use_expert_bias:
-        steered = steered + lax.stop_gradient(params["expert_bias"].astype(jnp.float32))
+        steered = steered + lax.stop_gradient(params["expert_bias"]["bias"].astype(jnp.float32))
     _, experts = lax.top_k(steered, config.num_experts_per_tok)
     # As a product with a one-hot matrix: the gradient of a gather would be a scatter.
     weights = jnp.sum(jax.nn.one_hot(experts, config.num_experts) * scores[..., None, :], axis=-1)

@@ -85,7 +85,7 @@ def document(shape: Shape, sizes: Sequence[int], repeats: int, threads: int) -> 
     """Both tables, with what they were measured on."""
     about = (
         f"{shape.tokens:,} tokens of width {shape.width}, {shape.experts} experts of width {shape.inner}, "
-        f"top-{shape.k}, float32, {threads} threads; medians of {repeats} interleaved repetitions "
+        f"top-{shape.k}, float32, {threads} thread{'s' * (threads > 1)}; medians of {repeats} interleaved repetitions "
         f"(smallest to largest). Processor time is over all threads."
     )
     compared = table(("layer", *HEAD), rows_of(contestants(shape, threads), repeats))

@@ -104,6 +104,7 @@ def test_defaults_are_those_of_transformers():
     assert config.use_expert_bias
 
 
+@pytest.mark.slow
 def test_reward_models(tmp_path):
     head = {"weight": jnp.asarray(np.random.default_rng(0).standard_normal((16, 1)), jnp.float32)}
     folder = tmp_path / "r"
@@ -114,6 +115,7 @@ def test_reward_models(tmp_path):
     assert "class Lfm2MoeForSequenceClassification" in (folder / "modeling_lfm2_reward.py").read_text()
 
 
+@pytest.mark.slow
 def test_unbiased_and_unnormalised_models_export(tmp_path):
     config = dataclasses.replace(CONFIG, use_expert_bias=False, norm_topk_prob=False, num_dense_layers=0)
     report = export_hf(params(config), config, tmp_path / "m", **QUIET)

@@ -180,13 +180,13 @@ def test_the_expert_bias_carries_no_gradient_and_everything_else_does():
             np.testing.assert_array_equal(moved, sums.load[0, row] > 0)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_recomputation_changes_nothing(remat):
     args = params(), _tokens(), *_place((20,), (0,)), _weight()
     assert_trees_close(hidden_and_gradient(*args, remat=remat), hidden_and_gradient(*args), 1e-5)
 
 
-@pytest.mark.parametrize("chunks", [(13,), (1,) * 13, (1, 5, 2, 5)])
+@pytest.mark.parametrize("chunks", [pytest.param((13,), marks=pytest.mark.slow), (1,) * 13, (1, 5, 2, 5)])
 def test_cached_decoding_is_the_packed_forward(chunks):
     tokens = np.random.default_rng(5).integers(0, CONFIG.vocab_size, (2, 13))
     positions = np.broadcast_to(np.arange(13), tokens.shape)

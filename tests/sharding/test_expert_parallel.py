@@ -69,7 +69,11 @@ def single():
 
 @pytest.mark.parametrize(
     ("sizes", "devices", "microbatches"),
-    [({"fsdp": 1}, 1, 4), ({"fsdp": 2, "expert": 4}, 8, 1), ({"fsdp": 2, "expert": 2, "tensor": 2}, 8, 2)],
+    [
+        pytest.param({"fsdp": 1}, 1, 4, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 2, "expert": 4}, 8, 1, marks=pytest.mark.slow),
+        ({"fsdp": 2, "expert": 2, "tensor": 2}, 8, 2),
+    ],
 )
 def test_losses_gradients_bias_and_metrics_are_those_of_one_device(single, sizes, devices, microbatches):
     """Each step is as long as its gradient says, so parameters after three steps are a test of the gradients."""
@@ -81,6 +85,7 @@ def test_losses_gradients_bias_and_metrics_are_those_of_one_device(single, sizes
         assert np.max(np.abs(a - b)) <= 2e-5 * max(np.max(np.abs(b)), 0.05), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_the_bias_has_moved_by_whole_steps_and_the_balance_terms_count(single):
     params, log = single
     bias = params["layers"]["1"]["feed_forward"]["expert_bias"]["bias"]
@@ -95,7 +100,7 @@ def test_the_bias_has_moved_by_whole_steps_and_the_balance_terms_count(single):
     assert log[0]["aux_loss"] > 1.0
 
 
-@pytest.mark.parametrize("rows", [3, 8])
+@pytest.mark.parametrize("rows", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_rows_that_the_devices_do_not_divide(rows):
     """Three rows on every device (generation): value and gradient as without a mesh."""
     rng = np.random.default_rng(0)

@@ -100,7 +100,7 @@ LAPTOP = Scale(
     distil=Optimizer(learning_rate=1e-2, lr_scheduler_type="linear", warmup_steps=10),
     probe=Optimizer(learning_rate=4e-3, lr_scheduler_type="linear", warmup_steps=10, weight_decay=0.0),
     sft=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.0),
-    preference=Optimizer(learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.0),
+    preference=Optimizer(learning_rate=3e-4, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.0),
 )
 """Chosen by hand for a million parameters; the report's rates are for models a thousand times as large."""
 
@@ -140,6 +140,8 @@ TEACHER = replace(
     num_attention_heads=6,
     layer_types=("conv", "conv", "full_attention", "conv", "full_attention", "conv"),
 )
+# What the merge is chosen by: fluency, preference, and being right.
+MEASURED = ("pretrain", "pref", "items")
 KINDS = {"pretrain": "pretrain", "sft": "sft", "items": "arithmetic", "pref": "pref"}
 
 
@@ -216,8 +218,8 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
             models=("sft", "preference"),
             base="distil",
             search=Search(
-                select=tuple(files.select.values()),
-                report=tuple(files.report.values()),
+                select=tuple(files.select[kind] for kind in MEASURED),
+                report=tuple(files.report[kind] for kind in MEASURED),
                 metrics=(("bits_per_byte", 1.0), ("ranking_accuracy", 1.0), ("exact_match", 1.0)),
                 methods=(Soup(), TaskArithmetic(), Ties(), DareTies(), ModelStock(), SCE()),
                 max_length=scale.length,

@@ -18,21 +18,21 @@ LENGTHS = (4, 2, 5, 3, 1, 6, 2, 4)  # supervised tokens of the segments, in the 
 class ArrayScorer(NamedTuple):
     """Stands for a network: `params` hold the per-token results themselves, `[R, S]`."""
 
-    def token_stats(self, params, batch, hidden=None, *, collision=False):
+    def token_stats(self, params, batch, hidden=None, *, collision=False, rng=None):
         stats = TokenStats(params["logps"], params["entropy"], params["correct"])
         return stats._replace(collision=params["collision"]) if collision else stats
 
-    def logps(self, params, batch):
+    def logps(self, params, batch, rng=None):
         return params["logps"]
 
-    def token_stats_and_kl(self, params, reference, batch, hidden=None, *, collision=False):
+    def token_stats_and_kl(self, params, reference, batch, hidden=None, *, collision=False, rng=None):
         return (
             self.token_stats(params, batch, collision=collision),
             jax.lax.stop_gradient(reference["logps"]),
             params["kl"],
         )
 
-    def hidden(self, params, batch):
+    def hidden(self, params, batch, rng=None):
         return params["hidden"]
 
 

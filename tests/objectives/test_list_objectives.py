@@ -233,7 +233,7 @@ def test_trees_let_the_gradient_into_the_weights_only_when_asked(stop):
 class WithoutHidden(ArrayScorer):
     """Its hidden states may be passed on, not read."""
 
-    def hidden(self, params, batch):
+    def hidden(self, params, batch, rng=None):
         return None
 
 

@@ -41,7 +41,7 @@ def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
     yield from lora_problems(stage)
-    yield from routing_problems(stage)
+    yield from routing_problems(run, stage)
     if isinstance(stage, Preference):
         yield from sync_problems(stage)
     if isinstance(stage, Preference | Distill) or (isinstance(stage, SFT) and stage.loss is not None):

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 
+import pytest
 import stages.recipe as recipes
 from stages.process import finish, start
 
@@ -13,6 +14,7 @@ from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import read_metrics
 
 
+@pytest.mark.slow
 def test_lipo_trains_on_seven_real_responses_per_prompt(shared_data, tmp_path):
     with gzip.open(shared_data / "alpaca_eval_ranked.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line, _ in zip(file, range(40), strict=False)]

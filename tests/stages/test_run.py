@@ -98,6 +98,7 @@ def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed)
     assert_same_run(folder / "runs" / "killed", undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_143_then_resumes_the_same(folder, undisturbed):
     running = start(folder, "stopped")
     wait_for(running, folder / "runs" / "stopped" / "metrics.jsonl", "sft", 2)
@@ -141,6 +142,7 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
     assert "data for stage preference" in out
 
 
+@pytest.mark.slow
 def test_the_same_recipe_trains_alike_on_one_device_and_on_fsdp_4_x_tensor_2(folder):
     pretrain = recipes.recipe(folder).stages[0]
     one_row_blocks = dataclasses.replace(pretrain.data, block_rows=1)

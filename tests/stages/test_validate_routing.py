@@ -28,8 +28,12 @@ def test_coefficients_are_not_negative(recipe, field):
 
 def test_adapters_leave_the_bias_to_the_base(recipe):
     stage = dataclasses.replace(recipe.stages[1], lora=LoRA(), routing=Routing(bias_update_rate=0.1))
-    found = list(find_problems(dataclasses.replace(recipe, stages=(recipe.stages[0], stage, *recipe.stages[2:]))))
-    assert any("with adapters the routing bias belongs to the frozen base" in p for p in found)
+    run = dataclasses.replace(recipe, stages=(recipe.stages[0], stage, *recipe.stages[2:]))
+    said = "with adapters the routing bias belongs to the frozen base"
+    assert not any(said in p for p in find_problems(run)), "a dense model has no bias"
+    assert any(said in p for p in find_problems(dataclasses.replace(run, model=MOE)))
+    with pytest.raises(ConfigError, match=said):
+        make_objective(stage, Scorer(MOE))
 
 
 @pytest.mark.parametrize(("devices", "experts", "bad"), [(3, 8, True), (4, 8, False), (-1, 8, False), (2, 0, False)])

@@ -18,7 +18,7 @@ from jaxpo.sharding import put_batch
 from jaxpo.stages.reference import local_rows
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.teach import Teacher, check_teacher, load_teacher, run_teacher, teach
-from jaxpo.train.signals import Preempted
+from jaxpo.train.signals import stopper
 
 
 def teacher_folder(setting: Setting, stage: Distill) -> Path:
@@ -82,12 +82,9 @@ def taught_loader(
     k = stage.loss.top_k
     folder = setting.home.stage(stage.name) / "teacher" / teacher.records(loader.dataset, k).key[:16]
 
-    def check() -> None:
-        signum = setting.stop.requested(0)
-        if signum is not None:
-            raise Preempted(f"stage {stage.name}: stopped; the same command goes on from here", signum)
-
-    report = teach(teacher, loader, folder, k, setting.mesh, setting.console.say, check=check)
+    report = teach(
+        teacher, loader, folder, k, setting.mesh, setting.console.say, check=stopper(setting.stop, stage.name)
+    )
     if report["tokens"]:
         setting.console.say(
             f"teacher records: {report['tokens']:,} tokens, {report['bytes_per_token']} bytes each, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxpo.stages.merge_files import leaf_names, merge_to_params, open_models
 from jaxpo.stages.merge_search import Bench, Outcome, Task, search
 from jaxpo.stages.open_model import OpenModel
 from jaxpo.stages.setting import Setting
-from jaxpo.train.signals import Preempted
+from jaxpo.train.signals import stopper
 
 Tree = Any
 
@@ -64,7 +64,7 @@ def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[st
         evaluate=functools.partial(_evaluate, setting, stage),
         folder=folder,
         say=setting.console.say,
-        check=_stopper(setting, stage.name),
+        check=stopper(setting.stop, stage.name),
         primary=jax.process_index() == 0,
     )
     outcome = search(task, bench)
@@ -103,12 +103,3 @@ def _evaluate(setting: Setting, stage: Merge, model: Tree, by: Yardstick) -> dic
         run_dir=setting.home.path,
     )
     return by.measure(context)
-
-
-def _stopper(setting: Setting, stage: str) -> Callable[[], None]:
-    def check() -> None:
-        signum = setting.stop.requested(0)
-        if signum is not None:
-            raise Preempted(f"stage {stage}: stopped; the same command goes on from here", signum)
-
-    return check

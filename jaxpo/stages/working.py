@@ -10,8 +10,8 @@ from jaxpo.construct.context import LoadedStage, WorkContext
 from jaxpo.errors import RunError
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.setting import Setting
-from jaxpo.train.files import read_json, write_json
-from jaxpo.train.signals import Preempted
+from jaxpo.train.files import write_json
+from jaxpo.train.signals import stopper
 
 REPORT = "work.json"
 
@@ -38,17 +38,7 @@ def work(setting: Setting, stage: Work) -> dict[str, Any]:
     return report
 
 
-def report_of(folder: Path) -> dict[str, Any]:
-    """What a finished work stage reported."""
-    return read_json(folder / REPORT) or {}
-
-
 def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
-    def check() -> None:
-        signum = setting.stop.requested(0)
-        if signum is not None:
-            raise Preempted(f"stage {stage.name}: stopped; the same command goes on from here", signum)
-
     def load(path: Path) -> LoadedStage:
         loaded = load_model(path, setting.mesh, setting.rules)
         return LoadedStage(loaded.params, loaded.config)
@@ -61,7 +51,7 @@ def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
         config=setting.prepared.config,
         scorer=setting.scorer,
         say=setting.console.say,
-        check=check,
+        check=stopper(setting.stop, stage.name),
         load=load,
         resolve=setting.prepared.resolve,
         stages=tuple(setting.with_models(stage)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -55,3 +56,14 @@ class Stop:
         while self._previous:
             number, handler = self._previous.popitem()
             signal.signal(number, handler)
+
+
+def stopper(stop: Stop, stage: str) -> Callable[[], None]:
+    """A check for stages without steps, between pieces of work that are safe on disk: it raises `Preempted`."""
+
+    def check() -> None:
+        signum = stop.requested(0)
+        if signum is not None:
+            raise Preempted(f"stage {stage}: stopped; the same command goes on from here", signum)
+
+    return check

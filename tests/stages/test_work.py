@@ -9,7 +9,8 @@ from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
 from jaxpo.errors import RunError
 from jaxpo.stages.prepared import resolve_files, waits
 from jaxpo.stages.validate import find_problems
-from jaxpo.stages.working import has_worked, report_of, work
+from jaxpo.stages.working import REPORT, has_worked, work
+from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted
 
 
@@ -109,7 +110,7 @@ def test_a_work_stage_leaves_its_file_and_its_report(setting, tmp_path):
     assert not has_worked(folder)
     work(setting, Copy())
     assert has_worked(folder)
-    assert report_of(folder) == {"models": ["pretrain"]}
+    assert read_json(folder / REPORT) == {"models": ["pretrain"]}
     assert (folder / "rows.jsonl").read_text() == '{"text": "a"}\n'
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         matrix = read_matrix(args.graded)
         _show(matrix)
     rows = _items(matrix) if not args.rows else _annotated(args, matrix)
-    from jaxpo.curriculum.matrix import write_jsonl
+    from jaxpo.data.json_lines import write_jsonl
 
     print(f"{args.out}: {write_jsonl(args.out, rows)} rows")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.json_lines import whole_lines
 from jaxpo.errors import DataError
 
 
@@ -36,14 +37,7 @@ class Ledger:
         Raises:
           DataError: a complete line that is no JSON object; names file and line.
         """
-        if not self.path.exists():
-            return []
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        return [self._parse(number, line) for number, line in enumerate(whole.splitlines(), start=1)][1:]
+        return [self._parse(number, line) for number, line in enumerate(whole_lines(self.path), start=1)][1:]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write records in one piece; they outlive this process from then on."""

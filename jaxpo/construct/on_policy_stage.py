@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
@@ -16,6 +14,7 @@ from jaxpo.construct.refine import Refiner
 from jaxpo.construct.workshop import PairOptions, Workshop
 from jaxpo.data.formats import read_rows
 from jaxpo.data.heldout import is_held_out
+from jaxpo.data.json_lines import write_jsonl
 from jaxpo.errors import DataError
 
 if TYPE_CHECKING:
@@ -91,8 +90,8 @@ class OnPolicyPairs(PairOptions, Work):
         if not trained or not held_out:
             said = ", ".join(f"{name} {n}" for name, n in report.items() if isinstance(n, int))
             raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {said}.")
-        write_rows(context.folder / PAIRS, trained)
-        write_rows(context.folder / HELD_OUT, held_out)
+        write_jsonl(context.folder / PAIRS, trained)
+        write_jsonl(context.folder / HELD_OUT, held_out)
         return report
 
 
@@ -110,8 +109,3 @@ def sorted_counts(shop: Workshop) -> dict[str, Any]:
     """Every count, and the commonest reasons of failures that remained."""
     failures = {"failures": dict(shop.failures.most_common(5))} if shop.failures else {}
     return {**dict(sorted(shop.counts.items())), **failures}
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One JSON object per line."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), "utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.formats import Row, list_files, read_rows
+from jaxpo.data.json_lines import pending
 from jaxpo.errors import DataError
 
 CORRECT_REMEDY = "Each row needs `id` and `correct`: true or false, or a list with one of them per model."
@@ -67,9 +68,8 @@ class SuccessMatrix:
 
     def save(self, path: Path) -> None:
         """Write `path` (.npz): models, items, correct, about as JSON; nothing in it is a pickle."""
-        temporary = path.with_name(f".{path.name}.tmp")
         about = json.dumps([self.about.get(item, {}) for item in self.items], ensure_ascii=False)
-        with temporary.open("wb") as file:
+        with pending(path, "wb") as file:
             np.savez_compressed(
                 file,
                 models=np.asarray(self.models),
@@ -77,7 +77,6 @@ class SuccessMatrix:
                 correct=self.correct,
                 about=np.asarray(about),
             )
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> SuccessMatrix:
@@ -151,14 +150,3 @@ def _graded(row: Row, model: str) -> dict[str, bool]:
     if not isinstance(value, list):
         return {model: bool(value)}
     return {f"{model}-{i}": bool(x) for i, x in enumerate(value)}
-
-
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """One JSON object per line, complete or absent; returns their number."""
-    temporary, n = path.with_name(f".{path.name}.tmp"), 0
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            n += 1
-    temporary.replace(path)
-    return n

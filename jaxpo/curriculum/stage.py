@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxpo.config import Work
 from jaxpo.curriculum.annotate import annotate
-from jaxpo.curriculum.matrix import SuccessMatrix, write_jsonl
+from jaxpo.curriculum.matrix import SuccessMatrix
+from jaxpo.data.json_lines import whole_lines, write_jsonl
 from jaxpo.data.rows import Record
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.evaluate.exact_match import grade, greedy_answers, right_answer
@@ -169,15 +170,11 @@ def _kept(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
       RunError: the file answers other items.
     """
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(names):
-        whole = whole[: len(whole) // CHUNK * CHUNK]
-    if whole != lines:
-        file.write_text("".join(whole), encoding="utf-8")
-    rows = [json.loads(line) for line in whole]
+    lines = whole_lines(file)
+    kept = lines[: len(lines) // CHUNK * CHUNK] if len(lines) < len(names) else lines
+    if kept != lines:
+        file.write_bytes(b"".join(line + b"\n" for line in kept))
+    rows = [json.loads(line) for line in kept]
     if [row["id"] for row in rows] != list(names[: len(rows)]):
         raise RunError(f"{file} holds answers to other items than these; remove it to have them graded again.")
     return rows

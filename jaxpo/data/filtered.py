@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from jaxpo.data.formats import Row
+from jaxpo.data.json_lines import pending
 from jaxpo.errors import ConfigError
 
 
@@ -46,7 +46,7 @@ def write_filtered(judged: Iterable[tuple[Row, Reason | None]], out: Path) -> Co
     """
     check_output(out)
     counts: Counter[str] = Counter(read=0, kept=0, removed=0)
-    with _pending(out) as kept, _pending(report_path(out)) as removed:
+    with pending(out) as kept, pending(report_path(out)) as removed:
         for row, reason in judged:
             counts["read"] += 1
             if reason is None:
@@ -59,18 +59,6 @@ def write_filtered(judged: Iterable[tuple[Row, Reason | None]], out: Path) -> Co
                 counts[record["kind"]] += 1
             removed.write(json.dumps(record, ensure_ascii=False) + "\n")
     return counts
-
-
-@contextlib.contextmanager
-def _pending(path: Path) -> Iterator[TextIO]:
-    """A file under a temporary name that gets its own when the block ends well."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _line(row: Row) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.json_lines import whole_lines
 from jaxpo.errors import RunError
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.selection import Yardstick
@@ -81,12 +82,7 @@ class Memory:
 
     def _read(self) -> Iterator[Row]:
         """The rows of an earlier start; one that a kill cut off is measured again."""
-        file = self.folder / RECORDS
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text and self.primary:
-            file.write_text(whole, encoding="utf-8")
-        for line in whole.splitlines():
+        for line in whole_lines(self.folder / RECORDS, repair=self.primary):
             record = json.loads(line)
             measured = {name: Measurement(**found) for name, found in record.pop("measured").items()}
             yield Row(measured=measured, **record)

@@ -1,0 +1,48 @@
+"""JSON lines on disk: complete or absent when they are written at once, whole lines when they grow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def pending(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file under a temporary name that gets its own when the block ends well."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """One JSON object per line, complete or absent; returns their number."""
+    n = 0
+    with pending(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            n += 1
+    return n
+
+
+def whole_lines(path: Path, *, repair: bool = True) -> list[bytes]:
+    """The complete lines of a file that only grows; none where there is no file.
+
+    Args:
+      repair: cut off the piece of a line that a killed process left.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if repair and len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    # By bytes: JSON text may hold characters that end a line elsewhere.
+    return whole.split(b"\n")[:-1]

@@ -68,12 +68,14 @@ def test_the_question_and_the_score(server, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADER_KEY", "s3cret")
     pairs, shop = made(DATA[:1], judge(server, key_variable="GRADER_KEY"), tmp_path, samples=2)
     assert (pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["scores"]) == ("give0", "p0-0", [5.0, 4.0])
-    path, headers, body = server.requests[0]
+    question = "<prompt>\np0\n</prompt>\n\n<answer>\ngive0\n</answer>"
+    # Answers are judged side by side, so they arrive in any order.
+    (path, headers, body), *again = [ask for ask in server.requests if ask[2]["messages"][1]["content"] == question]
+    assert not again
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == "Bearer s3cret"
     assert (body["model"], body["temperature"]) == ("grader", 0.0)
     assert "number from 1 (useless) to 10 (excellent)" in body["messages"][0]["content"].replace("\n", " ")
-    assert body["messages"][1]["content"] == "<prompt>\np0\n</prompt>\n\n<answer>\ngive0\n</answer>"
     assert all("s3cret" not in file.read_text() for file in tmp_path.iterdir())
     assert shop.counts["score_asked"] == 3
 

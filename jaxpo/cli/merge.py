@@ -44,10 +44,9 @@ def main(argv: Sequence[str]) -> int:
     method = with_options(chosen or Soup, args)
     if len(paths) < 2 and args.method is None:
         raise ConfigError("merge: give two models or more.")
-    if args.weights is not None and len(args.weights) != count_merged(paths, args):
-        count = count_merged(paths, args)
-        raise ConfigError(f"merge: {len(args.weights)} weights for {count} models; give one weight per model.")
-    names = [name for name in paths if name != base_name(args)]
+    names = merged_names(paths, args)
+    if args.weights is not None and len(args.weights) != len(names):
+        raise ConfigError(f"merge: {len(args.weights)} weights for {len(names)} models; give one weight per model.")
     problems = list(method.problems(len(names), args.base is not None))
     if problems:
         raise ConfigError([f"merge: {p}" for p in problems])
@@ -134,9 +133,9 @@ def base_name(args: Any) -> str | None:
     return None if args.base is None else str(args.base)
 
 
-def count_merged(paths: dict[str, Path], args: Any) -> int:
+def merged_names(paths: dict[str, Path], args: Any) -> list[str]:
     """Models that are merged; the base is not among them."""
-    return len([name for name in paths if name != base_name(args)])
+    return [name for name in paths if name != base_name(args)]
 
 
 def merge_yaml(args: Any) -> int:

@@ -15,7 +15,7 @@ ROWS, ROW_LENGTH = 16, 256
 
 def run_search(args: Any, paths: dict[str, Path]) -> int:
     """Search, export the best, and leave table and plot in `OUT.search`, where a second start goes on."""
-    from jaxpo.cli.merge import base_name, finish
+    from jaxpo.cli.merge import base_name, finish, merged_names
     from jaxpo.evaluate.selection import yardstick
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.merge_files import open_models
@@ -23,7 +23,7 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
     from jaxpo.stages.merging import describe, verdict
 
     base = base_name(args)
-    names = tuple(name for name in paths if name != base)
+    names = tuple(merged_names(paths, args))
     methods = tuple(resolve(name)() for name in args.methods or ())
     metrics = tuple(parse_metric(text) for text in args.metric or ())
     check_request(args, len(names), base is not None, methods)

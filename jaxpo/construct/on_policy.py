@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,9 @@ class OnPolicy(PairOptions, Construction):
     def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         if tools.folder is None:
             raise ConfigError("on_policy keeps what it finds in a folder, and none was given.")
-        options = PairOptions(**{f.name: getattr(self, f.name) for f in fields(PairOptions)})
-        shop = Workshop(options, tools.network, tools.folder, tools.seed, tools.max_length, counts=tools.counts)
+        shop = Workshop(
+            self.pair_options, tools.network, tools.folder, tools.seed, tools.max_length, counts=tools.counts
+        )
         yield from make_pairs(rows, self.judges(), self.refiner(), shop)
         for why, n in shop.failures.most_common(3):
             print(f"{n} times without a value: {why}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +79,14 @@ class OnPolicyPairs(PairOptions, Work):
             found = context.network(self.model if name == "model" else name)
             return replace(found, max_length=min(self.max_length, found.config.max_position_embeddings))
 
-        options = PairOptions(**{f.name: getattr(self, f.name) for f in fields(PairOptions)})
         shop = Workshop(
-            options, network, context.folder, context.seed, self.max_length, say=context.say, check=context.check
+            self.pair_options,
+            network,
+            context.folder,
+            context.seed,
+            self.max_length,
+            say=context.say,
+            check=context.check,
         )
         rows = list(read_rows(context.files(self.prompts)))[: self.max_prompts]
         pairs = list(make_pairs(rows, self.judge, self.refiner, shop))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class PairOptions:
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all samples would be alike.")
         return found
+
+    @property
+    def pair_options(self) -> PairOptions:
+        """These alone, out of a class that has more."""
+        return PairOptions(**{f.name: getattr(self, f.name) for f in fields(PairOptions)})
 
     @property
     def sampler(self) -> Sampler:

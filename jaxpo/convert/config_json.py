@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxpo.convert.config_lfm3 import lfm3_from_json, lfm3_to_json
+from jaxpo.convert.config_lfm3 import get, lfm3_from_json, lfm3_to_json
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 
@@ -113,12 +113,12 @@ def feed_forward_width(document: Mapping[str, Any]) -> int:
     With `block_auto_adjust_ff_dim` (on when absent) the number is cut to two thirds and, unless the multiplier is null,
     multiplied and rounded up to `block_multiple_of`: 6656 -> 4608.
     """
-    width = _get(document, "block_ff_dim", _get(document, "intermediate_size", _DEFAULTS["intermediate_size"]))
-    if _get(document, "block_auto_adjust_ff_dim", True):
+    width = get(document, "block_ff_dim", get(document, "intermediate_size", _DEFAULTS["intermediate_size"]))
+    if get(document, "block_auto_adjust_ff_dim", True):
         width = int(2 * width / 3)
         multiplier = document.get("block_ffn_dim_multiplier", 1.0)
         if multiplier is not None:
-            multiple = _get(document, "block_multiple_of", 256)
+            multiple = get(document, "block_multiple_of", 256)
             width = multiple * -(-int(multiplier * width) // multiple)
     return width
 
@@ -150,9 +150,9 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
     if problems:
         raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
     defaults = _DEFAULTS | (_MIXTURE_DEFAULTS if mixture else {})
-    value = {key: _get(document, key, default) for key, default in defaults.items()}
-    ids: dict[str, Any] = {key: _one_id(_get(document, key, default)) for key, default in _DEFAULT_IDS.items()}
-    experts = {key: _get(document, key, default) for key, default in _EXPERT_DEFAULTS.items()} if mixture else {}
+    value = {key: get(document, key, default) for key, default in defaults.items()}
+    ids: dict[str, Any] = {key: _one_id(get(document, key, default)) for key, default in _DEFAULT_IDS.items()}
+    experts = {key: get(document, key, default) for key, default in _EXPERT_DEFAULTS.items()} if mixture else {}
     heads = value["num_attention_heads"]
     try:
         return LFM2Config(
@@ -161,7 +161,7 @@ def config_from_json(document: Mapping[str, Any], source: object = "config.json"
             intermediate_size=value["intermediate_size"] if mixture else feed_forward_width(document),
             num_attention_heads=heads,
             num_key_value_heads=value["num_key_value_heads"],
-            head_dim=_get(document, "head_dim", value["hidden_size"] // heads),
+            head_dim=get(document, "head_dim", value["hidden_size"] // heads),
             layer_types=_layer_types(document, value["num_hidden_layers"], source),
             conv_kernel=value["conv_L_cache"],
             rope_theta=float(rope),
@@ -182,21 +182,16 @@ _FIXED = (
 )
 
 
-def _get(document: Mapping[str, Any], key: str, default: Any) -> Any:
-    value = document.get(key)
-    return default if value is None else value
-
-
 def _rope(document: Mapping[str, Any]) -> tuple[float, str | None]:
     parameters = document.get("rope_parameters") or document.get("rope_scaling") or {}
-    legacy = _get(document, "rope_theta", _get(document, "theta", _DEFAULTS["rope_theta"]))
-    return _get(parameters, "rope_theta", legacy), parameters.get("rope_type", parameters.get("type"))
+    legacy = get(document, "rope_theta", get(document, "theta", _DEFAULTS["rope_theta"]))
+    return get(parameters, "rope_theta", legacy), parameters.get("rope_type", parameters.get("type"))
 
 
 def _layer_types(document: Mapping[str, Any], layers: int, source: object) -> tuple[str, ...]:
     kinds = document.get("layer_types")
     if kinds is None:
-        attention = _get(document, "full_attn_idxs", range(layers))
+        attention = get(document, "full_attn_idxs", range(layers))
         return tuple("full_attention" if i in attention else "conv" for i in range(layers))
     if len(kinds) < layers:
         raise CheckpointError(f"{source}: layer_types has {len(kinds)} entries for {layers} layers.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.presets import lfm3_layer_types
 
 # What transformers assumes for keys that a file leaves out, under our names.
 _DEFAULTS: dict[str, tuple[str, Any]] = {
@@ -71,13 +72,13 @@ def lfm3_from_json(document: Mapping[str, Any], source: object) -> LFM2Config:
     rope = {**_DEFAULT_ROPE, **(document.get("rope_parameters") or {})}
     for kind in _DEFAULT_ROPE:
         problems += [f"rope_parameters.{kind}.{problem}" for problem in _bad_rope(rope[kind], kind)]
-    layers = _get(document, "num_hidden_layers", _DEFAULT_LAYERS)
-    kinds = _get(document, "layer_types", _default_layer_types(layers))
+    layers = get(document, "num_hidden_layers", _DEFAULT_LAYERS)
+    kinds = get(document, "layer_types", lfm3_layer_types(layers))
     if len(kinds) < layers:
         problems.append(f"layer_types has {len(kinds)} entries for {layers} layers")
     if problems:
         raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
-    value = {ours: _get(document, key, default) for ours, (key, default) in _DEFAULTS.items()}
+    value = {ours: get(document, key, default) for ours, (key, default) in _DEFAULTS.items()}
     if isinstance(value["eos_token_id"], list):
         value["eos_token_id"] = value["eos_token_id"][0]
     full, proportional = rope["full_attention"], rope["full_attention"].get("rope_type") == "proportional"
@@ -111,12 +112,7 @@ def _bad_rope(rope: Mapping[str, Any], kind: str) -> list[str]:
     return problems
 
 
-def _default_layer_types(layers: int) -> list[str]:
-    """Full attention in every fourth layer from 2, sliding in every fourth from 4, convolution in the others."""
-    special = {2: "full_attention", 0: "sliding_attention"}
-    return ["conv" if i == 0 else special.get(i % 4, "conv") for i in range(layers)]
-
-
-def _get(document: Mapping[str, Any], key: str, default: Any) -> Any:
+def get(document: Mapping[str, Any], key: str, default: Any) -> Any:
+    """A key's value; the default where it is missing or null."""
     value = document.get(key)
     return default if value is None else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.curriculum.predictor import FEWEST, Predictor, PredictorReport, fit_predictor
+from jaxpo.data.curriculum import as_difficulty
 from jaxpo.data.formats import Row
 from jaxpo.data.row_texts import text_or_messages
 from jaxpo.data.rows import canonical
@@ -78,19 +78,8 @@ def known_difficulties(rows: Sequence[Row], column: str = COLUMN) -> dict[int, f
     Raises:
       DataError: something else than a finite number is in it.
     """
-    known = {}
-    for i, row in enumerate(rows):
-        value = row.data.get(column)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise row.error(
-                f"{value!r} is not a difficulty.",
-                field=column,
-                remedy="Use a finite number, larger for harder rows, or leave it out to have it predicted.",
-            )
-        known[i] = float(value)
-    return known
+    remedy = "Use a finite number, larger for harder rows, or leave it out to have it predicted."
+    return {i: as_difficulty(row, column, remedy) for i, row in enumerate(rows) if row.data.get(column) is not None}
 
 
 def prompt_text(row: Row) -> str:

@@ -44,9 +44,14 @@ def difficulty_of(row: Row, column: str) -> float:
     """One row's difficulty; DataError names file, row and field."""
     if column not in row.data:
         raise row.error("the curriculum's column is missing.", field=column, remedy=REMEDY)
+    return as_difficulty(row, column, REMEDY)
+
+
+def as_difficulty(row: Row, column: str, remedy: str) -> float:
+    """The number in a row's column; DataError when something else than a finite number is there."""
     value = row.data[column]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise row.error(f"{value!r} is not a difficulty.", field=column, remedy=REMEDY)
+        raise row.error(f"{value!r} is not a difficulty.", field=column, remedy=remedy)
     return float(value)
 
 

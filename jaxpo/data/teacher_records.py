@@ -40,6 +40,11 @@ NARROW = 1 << 16
 OPEN_FILES = 64
 
 
+def id_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Stored ids have 16 bits where they suffice."""
+    return np.dtype("<u2" if vocab_size <= NARROW else "<u4")
+
+
 class Taught(NamedTuple):
     """Records of n tokens: ids `[n, K]`, log-probabilities `[n, K]`, log-odds `[n]`."""
 
@@ -81,9 +86,8 @@ class RecordsMeta:
     @property
     def layout(self) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]:
         """Name, stored dtype and trailing shape of the three columns."""
-        ids = np.dtype("<u2" if self.vocab_size <= NARROW else "<u4")
         half = np.dtype(ml_dtypes.bfloat16)
-        return (IDS, ids, (self.k,)), (LOGPS, half, (self.k,)), (LOG_ODDS, np.dtype("<f4"), ())
+        return (IDS, id_dtype(self.vocab_size), (self.k,)), (LOGPS, half, (self.k,)), (LOG_ODDS, np.dtype("<f4"), ())
 
     @property
     def bytes_per_token(self) -> int:

@@ -51,6 +51,11 @@ class Method:
     MOST: ClassVar[int | None] = None
     WEIGHTED: ClassVar[bool] = True
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether the effective weights say what each model counts."""
+        return self.WEIGHTED
+
     def merge(self, inputs: Inputs) -> np.ndarray:
         """The merged leaf, float32."""
         raise NotImplementedError

@@ -68,6 +68,10 @@ class Slerp(Method):
     WEIGHTED: ClassVar[bool] = False
     t: float = 0.5
 
+    @property
+    def has_shares(self) -> bool:
+        return True  # t is one, though no weights are given
+
     def effective(self, weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
         return (1 - self.t, self.t)
 

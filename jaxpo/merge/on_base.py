@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,9 @@ from jaxpo.merge.numerics import per_model
 from jaxpo.merge.rescale import Rescale
 from jaxpo.merge.task_arithmetic import task_arithmetic
 from jaxpo.merge.ties import ties
+
+Leafwise = Callable[..., np.ndarray]
+"""A method as a function of one leaf's values."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class DareLinear(OnBase):
     """
 
     NAME: ClassVar[str] = "dare_linear"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(dare_linear)
     density: Density = 0.1
     rescale: Rescale = "expected"
 
     def merge(self, inputs: Inputs) -> np.ndarray:
-        function = dare_ties if isinstance(self, DareTies) else dare_linear
         densities = per_model(self.density, len(inputs.leaves))
-        return function(
+        return self.FUNCTION(
             inputs.base, inputs.leaves, inputs.weights, densities, inputs.draw, rescale=self.rescale, **self.fusion
         )
 
@@ -92,6 +95,7 @@ class DareTies(DareLinear):
     """The same with TIES' sign election."""
 
     NAME: ClassVar[str] = "dare_ties"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(dare_ties)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class DellaLinear(OnBase):
     """
 
     NAME: ClassVar[str] = "della_linear"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(della_linear)
     density: Density = 0.5
     epsilon: Density = 0.3
     rescale: Rescale = "expected"
@@ -122,10 +127,9 @@ class DellaLinear(OnBase):
                 )
 
     def merge(self, inputs: Inputs) -> np.ndarray:
-        function = della if isinstance(self, Della) else della_linear
         count = len(inputs.leaves)
         densities, epsilons = per_model(self.density, count), per_model(self.epsilon, count)
-        return function(
+        return self.FUNCTION(
             inputs.base,
             inputs.leaves,
             inputs.weights,
@@ -142,6 +146,7 @@ class Della(DellaLinear):
     """The same with TIES' sign election and mean: drop, elect, fuse."""
 
     NAME: ClassVar[str] = "della"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(della)
     normalize: bool = True
 
 
@@ -156,15 +161,15 @@ class Breadcrumbs(OnBase):
     """
 
     NAME: ClassVar[str] = "breadcrumbs"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(breadcrumbs)
     density: Density = 0.14
     gamma: Density = 0.01
     rescale: Literal["none", "l1"] = "none"
 
     def merge(self, inputs: Inputs) -> np.ndarray:
-        function = breadcrumbs_ties if isinstance(self, BreadcrumbsTies) else breadcrumbs
         count = len(inputs.leaves)
         densities, gammas = per_model(self.density, count), per_model(self.gamma, count)
-        return function(
+        return self.FUNCTION(
             inputs.base, inputs.leaves, inputs.weights, densities, gammas, rescale=self.rescale, **self.fusion
         )
 
@@ -174,3 +179,4 @@ class BreadcrumbsTies(Breadcrumbs):
     """The same with TIES' sign election."""
 
     NAME: ClassVar[str] = "breadcrumbs_ties"
+    FUNCTION: ClassVar[Leafwise] = staticmethod(breadcrumbs_ties)

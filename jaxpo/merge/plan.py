@@ -105,10 +105,8 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         yield f"    base   {base}"
     weights: dict[str, list[float]] = {}
     for leaf in plan.leaves:
-        # Slerp has no weights of its own, but t says as much.
-        weighted = leaf.method.WEIGHTED or leaf.method.NAME == "slerp"
         for (model, _), weight in zip(leaf.parts, leaf.weights, strict=True):
-            weights.setdefault(model, []).extend([weight] if weighted else [])
+            weights.setdefault(model, []).extend([weight] if leaf.method.has_shares else [])
     for model, found in weights.items():
         low, high = (min(found), max(found)) if found else (0.0, 0.0)
         shown = f"{low:8.4f}" if high - low < 5e-5 else f"{low:.4f} .. {high:.4f}"

@@ -133,8 +133,7 @@ def refill(
     new = start(params, prompts, prompt_lengths, keys, state.stop_ids, n=n, capacity=capacity, size=size, **options)
 
     def put(name: str) -> Any:
-        rows = jax.tree.map(lambda x, y: x.at[slots].set(y, mode="drop"), getattr(state, name), getattr(new, name))
-        return rows
+        return jax.tree.map(lambda x, y: x.at[slots].set(y, mode="drop"), getattr(state, name), getattr(new, name))
 
     names = ("cache", "keys", "seen", "tokens", "logps", "sampling_logps", "lengths", "finished")
     return dataclasses.replace(state, **{name: put(name) for name in names})

@@ -173,8 +173,6 @@ class Slots:
         for i, owner in enumerate(self._owners(tasks, len(slots))):
             if owner is not None:
                 slots[i] = next(empty)
-        for i, owner in enumerate(self._owners(tasks, len(slots))):
-            if owner is not None:
                 owners[slots[i]] = owner
         keys = jnp.resize(self._keys(tasks), (together, self.width)).reshape(-1)
         return decode.refill(

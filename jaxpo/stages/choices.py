@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from jaxpo.config import OPTIMIZERS, Merge, OptimizerBase, Run
@@ -68,26 +69,13 @@ def choose_values(
     stages = {key(s.name): s for s in run.stages}
     for path, name, values in groups:
         head, _, field = path.partition(".")
-        if field == "loss" and hasattr(stages.get(head), "loss") and len(values) == 1:
-            from jaxpo.objectives.methods import resolve
-
+        choose = chooser(stages.get(head), field, values)
+        if choose is not None:
             try:
-                run = put(run, (head, "loss"), resolve(values[0])())
+                run = put(run, (head, *field.split(".")), choose(values))
                 origins[path] = "command line"
             except ConfigError as error:
                 problems += [f"--{name}: {p}" for p in error.problems]
-        elif field == "optimizer" and hasattr(stages.get(head), "optimizer"):
-            try:
-                run = put(run, (head, "optimizer"), choose_optimizer(stages[head].optimizer, f"--{name}", values))
-                origins[path] = "command line"
-            except ConfigError as error:
-                problems += error.problems
-        elif isinstance(stages.get(head), Merge) and field in ("method", "search.methods") and values:
-            try:
-                run = put(run, (head, *field.split(".")), choose_merge(field, f"--{name}", values))
-                origins[path] = "command line"
-            except ConfigError as error:
-                problems += error.problems
         elif path == "model" and is_config(run.model) and len(values) == 1:
             run, origins["model"] = dataclasses.replace(run, model=values[0]), "command line"
         else:
@@ -102,25 +90,44 @@ def choose_values(
     return run, rest
 
 
-def choose_optimizer(present: Any, name: str, values: list[str]) -> OptimizerBase:
+def chooser(stage: Any, field: str, values: list[str]) -> Callable[[list[str]], Any] | None:
+    """What makes the whole value of a stage's field out of a flag's words; None = the field is not chosen by name."""
+    if field == "loss" and hasattr(stage, "loss") and len(values) == 1:
+        return choose_loss
+    if field == "optimizer" and hasattr(stage, "optimizer"):
+        return partial(choose_optimizer, stage.optimizer)
+    if field in ("method", "search.methods") and isinstance(stage, Merge) and values:
+        return choose_merge if field == "method" else choose_merges
+    return None
+
+
+def choose_loss(values: list[str]) -> Any:
+    """A method with its defaults."""
+    from jaxpo.objectives.methods import resolve
+
+    return resolve(values[0])()
+
+
+def choose_optimizer(present: Any, values: list[str]) -> OptimizerBase:
     """Another optimiser, with whatever fields it shares with the present one."""
     cls = OPTIMIZERS.get(values[0].lower()) if len(values) == 1 else None
     if cls is None:
         given = " ".join(values) or "nothing"
         near = did_you_mean(given, OPTIMIZERS)
-        raise ConfigError(f"{name}: there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
+        raise ConfigError(f"there is no optimiser {given!r}; there are {', '.join(OPTIMIZERS)}.{near}")
     shared = {f.name for f in dataclasses.fields(cls)} & {f.name for f in dataclasses.fields(present)}
     return cls(**{field: getattr(present, field) for field in shared})
 
 
-def choose_merge(field: str, name: str, values: list[str]) -> Any:
-    """A merge method by name, or those that a search tries."""
+def choose_merge(values: list[str]) -> Any:
+    """A merge method by name."""
+    if len(values) != 1:
+        raise ConfigError(f"needs one name, got {values}; a search tries several (search.methods).")
+    return choose_merges(values)[0]
+
+
+def choose_merges(values: list[str]) -> tuple[Any, ...]:
+    """The merge methods that a search tries."""
     from jaxpo.merge.methods import resolve
 
-    if field == "method" and len(values) != 1:
-        raise ConfigError(f"{name}: needs one name, got {values}; a search tries several (search.methods).")
-    try:
-        chosen = tuple(resolve(value)() for value in values)
-    except ConfigError as error:
-        raise ConfigError([f"{name}: {p}" for p in error.problems]) from None
-    return chosen[0] if field == "method" else chosen
+    return tuple(resolve(value)() for value in values)

@@ -12,12 +12,12 @@ from jaxpo.config import Distill, Stage
 from jaxpo.data.dataset import Dataset
 from jaxpo.data.loader import Loader
 from jaxpo.data.teacher_records import LOG_ODDS, TeacherRecords
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.errors import DataError
 from jaxpo.objectives.distillation import records_of
 from jaxpo.sharding import put_batch
 from jaxpo.stages.reference import local_rows
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.teach import Teacher, check_teacher, load_teacher, run_teacher, teach
+from jaxpo.stages.teach import Teacher, check_k, check_teacher, load_teacher, run_teacher, teach
 from jaxpo.train.signals import stopper
 
 
@@ -98,8 +98,7 @@ def taught_loader(
 
 def _open(setting: Setting, stage: Distill, folder: Path, dataset: Dataset) -> TeacherRecords:
     vocab = setting.config(stage).vocab_size
-    if stage.loss.top_k > vocab:
-        raise ConfigError(f"{stage.name}.loss.top_k: {stage.loss.top_k} exceeds the vocabulary of {vocab}.")
+    check_k(stage.loss.top_k, vocab, f"{stage.name}.loss.top_k")
     return TeacherRecords(folder, dataset, k=stage.loss.top_k, vocab_size=vocab)
 
 

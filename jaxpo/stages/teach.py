@@ -20,10 +20,10 @@ from jaxpo.data.batch import Batch
 from jaxpo.data.dataset import Dataset
 from jaxpo.data.loader import Loader
 from jaxpo.data.teacher_records import (
-    NARROW,
     PART_TOKENS,
     RecordsMeta,
     Taught,
+    id_dtype,
     part_file,
     parts_of,
     recorded,
@@ -244,5 +244,5 @@ def run_teacher(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecor
     """`[R, S, K]` records at the positions of their logits, in the dtypes that are stored."""
     streams = ((unembedding(params), scorer.hidden(params, batch)),)
     record = map_vocab(lambda logits, _: topk_record(logits, k), streams, batch.tokens, chunk=scorer.head_chunk)
-    ids = record.ids.astype(jnp.uint16 if scorer.config.vocab_size <= NARROW else jnp.uint32)
+    ids = record.ids.astype(id_dtype(scorer.config.vocab_size))
     return TopKRecord(ids, record.logps.astype(jnp.bfloat16), record.log_odds)

@@ -6,9 +6,9 @@ import dataclasses
 from html import escape
 
 from jaxpo.evaluate.report.curves import overlaid_charts
-from jaxpo.evaluate.report.page import duration, number, section, table
+from jaxpo.evaluate.report.page import duration, measured, number, section, table
 from jaxpo.evaluate.report.read import RunData, seconds, series
-from jaxpo.evaluate.report.sections import flat, measured
+from jaxpo.evaluate.report.sections import flat
 
 FINAL = (
     ("loss", "training loss"),

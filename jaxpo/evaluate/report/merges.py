@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from jaxpo.evaluate.merge_report import better_input
-from jaxpo.evaluate.report.page import number, section, table
+from jaxpo.evaluate.report.page import measured, number, section, table
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.selection import LOWER_IS_BETTER
 
@@ -45,9 +45,3 @@ def rows(found: dict[str, Any], on: str) -> str:
         label = f"<strong>{label}</strong>" if row["label"] == found["best"] else label
         body.append([label, *(measured(row["measured"][name]) for name in names), number(row["score"])])
     return table(["", *names, "score"], body)
-
-
-def measured(probe: dict[str, Any]) -> str:
-    """A value, its interval and the number of cases."""
-    interval = "" if probe.get("low") is None else f"{number(probe['low'])} … {number(probe['high'])} · "
-    return f"{number(probe['value'])}<small>{interval}n = {number(probe['n'])}</small>"

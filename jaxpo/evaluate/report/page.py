@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 CSS = """
 :root { color-scheme: light dark;
@@ -104,6 +105,22 @@ def number(value: float) -> str:
     if isinstance(value, int) or value == 0 or 1e3 <= abs(value) < math.inf:
         return f"{value:,.0f}"
     return f"{value:#.4g}" if 1e-3 <= abs(value) < math.inf else f"{value:.3g}"
+
+
+def measured(probe: Any) -> str:
+    """A table cell: value, and below it interval and n."""
+    if probe is None:
+        return '<span class="muted">–</span>'
+    if not isinstance(probe, dict):
+        return number(probe) if isinstance(probe, (int, float)) else escape(str(probe))
+    value = probe.get("value")
+    shown = number(value) if isinstance(value, (int, float)) else "n/a"
+    small = []
+    if isinstance(probe.get("low"), (int, float)) and isinstance(probe.get("high"), (int, float)):
+        small.append(f"{number(probe['low'])} … {number(probe['high'])}")
+    if isinstance(probe.get("n"), (int, float)):
+        small.append(f"n = {number(probe['n'])}")
+    return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
 
 
 def duration(total: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxpo.evaluate.report.curves import stage_charts
 from jaxpo.evaluate.report.merges import merges
-from jaxpo.evaluate.report.page import duration, number, section, table, tile
+from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 
 
@@ -133,22 +133,6 @@ def results(run: RunData) -> str:
     rows = [[escape(name), *(measured(run.probes[s].get(name)) for s in stages)] for name in names]
     note = "Value after each stage; below it the 95% interval and the number of cases."
     return section("Results", f'<div class="card">{table(["", *stages], rows)}</div>', note)
-
-
-def measured(probe: Any) -> str:
-    """A table cell: value, and below it interval and n."""
-    if probe is None:
-        return '<span class="muted">–</span>'
-    if not isinstance(probe, dict):
-        return number(probe) if isinstance(probe, (int, float)) else escape(str(probe))
-    value = probe.get("value")
-    shown = number(value) if isinstance(value, (int, float)) else "n/a"
-    small = []
-    if isinstance(probe.get("low"), (int, float)) and isinstance(probe.get("high"), (int, float)):
-        small.append(f"{number(probe['low'])} … {number(probe['high'])}")
-    if isinstance(probe.get("n"), (int, float)):
-        small.append(f"n = {number(probe['n'])}")
-    return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
 
 
 def work(run: RunData) -> Iterator[str]:

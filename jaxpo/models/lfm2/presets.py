@@ -12,8 +12,8 @@ def _pattern(layers: int, attention: tuple[int, ...]) -> tuple[str, ...]:
     return tuple("full_attention" if i in attention else "conv" for i in range(layers))
 
 
-def _lfm3_pattern(layers: int) -> tuple[str, ...]:
-    """Every fourth layer sees everything (from 2 on), every fourth its window (from 4 on)."""
+def lfm3_layer_types(layers: int) -> tuple[str, ...]:
+    """Every fourth layer sees everything (from 2 on), every fourth its window (from 4 on), the others convolve."""
     special = {2: "full_attention", 0: "sliding_attention"}
     return tuple(special.get(i % 4, "conv") if i else "conv" for i in range(layers))
 
@@ -67,7 +67,7 @@ PRESETS: dict[str, LFM2Config] = {
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
-        layer_types=_lfm3_pattern(6),
+        layer_types=lfm3_layer_types(6),
         conv_kernel=7,
         partial_rotary_factor=0.5,
         sliding_window=32,
@@ -84,7 +84,7 @@ PRESETS: dict[str, LFM2Config] = {
         num_attention_heads=16,
         num_key_value_heads=4,
         head_dim=128,
-        layer_types=_lfm3_pattern(24),
+        layer_types=lfm3_layer_types(24),
         conv_kernel=7,
         partial_rotary_factor=0.5,
         sliding_window=256,

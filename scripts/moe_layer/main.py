@@ -82,16 +82,20 @@ HEAD = ("forward, ms", "processor", "with gradients, ms", "processor")
 
 
 def document(shape: Shape, sizes: Sequence[int], repeats: int, threads: int) -> str:
-    """Both tables, with what they were measured on."""
+    """All tables, with what they were measured on."""
     about = (
         f"{shape.tokens:,} tokens of width {shape.width}, {shape.experts} experts of width {shape.inner}, "
         f"top-{shape.k}, float32, {threads} thread{'s' * (threads > 1)}; medians of {repeats} interleaved repetitions "
         f"(smallest to largest). Processor time is over all threads."
     )
     compared = table(("layer", *HEAD), rows_of(contestants(shape, threads), repeats))
-    growing = {str(e): grouped(replace(shape, experts=e)) for e in sizes}
-    grown = table(("experts", *HEAD), rows_of(growing, repeats))
-    return "\n\n".join([about, compared, "More experts at the same top-k:", grown])
+    parts = [about, compared]
+    # Few tokens leave each of many experts with few rows for a whole matrix: flatness is a matter of both.
+    for tokens in (shape.tokens, 8 * shape.tokens):
+        growing = {str(e): grouped(replace(shape, experts=e, tokens=tokens)) for e in sizes}
+        parts.append(f"More experts at the same top-k, {tokens:,} tokens:")
+        parts.append(table(("experts", *HEAD), rows_of(growing, repeats)))
+    return "\n\n".join(parts)
 
 
 def written(text: str, tables: str) -> str:

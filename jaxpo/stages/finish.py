@@ -62,10 +62,8 @@ class Results:
         self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens}})
 
     def worked(self, stage: str, report: Mapping[str, Any]) -> None:
-        """Store and show what a work stage reported."""
+        """Store what a work stage reported."""
         self._add(SUMMARY, "work", {stage: report})
-        for name, value in report.items():
-            self.console.say(f"{stage}: {name} {value}")
 
     def merged(self, stage: str, found: Mapping[str, Any]) -> None:
         """Store what a search for the best merge found."""

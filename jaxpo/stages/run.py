@@ -21,7 +21,7 @@ from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.training import train
 from jaxpo.stages.validate import check
-from jaxpo.stages.working import has_worked, work
+from jaxpo.stages.working import report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.rundir import RunDir
@@ -117,12 +117,17 @@ def run_stage(setting: Setting, stage: Stage | Merge, params: Tree, resume: str 
 
 def run_work(setting: Setting, stage: Work) -> None:
     """Let a work stage write its files, unless it has."""
-    if has_worked(setting.home.stage(stage.name)):
+    report = report_of(setting.home.stage(stage.name))
+    if report is not None:
         setting.console.say(f"stage {stage.name} has finished already")
-        return
-    began = time.perf_counter()
-    setting.results.worked(stage.name, work(setting, stage))
-    setting.results.took(stage.name, time.perf_counter() - began)
+    else:
+        began = time.perf_counter()
+        report = work(setting, stage)
+        for name, value in report.items():
+            setting.console.say(f"{stage.name}: {name} {value}")
+        setting.results.took(stage.name, time.perf_counter() - began)
+    # Of a finished stage too: a kill may have come between its report and the run's summary.
+    setting.results.worked(stage.name, report)
 
 
 def initial(setting: Setting) -> Tree:

@@ -10,15 +10,16 @@ from jaxpo.construct.context import LoadedStage, WorkContext
 from jaxpo.errors import RunError
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.setting import Setting
-from jaxpo.train.files import write_json
+from jaxpo.train.files import read_json, write_json
 from jaxpo.train.signals import stopper
 
 REPORT = "work.json"
 
 
-def has_worked(folder: Path) -> bool:
-    """Whether a work stage has ended."""
-    return (folder / REPORT).is_file()
+def report_of(folder: Path) -> dict[str, Any] | None:
+    """What a work stage reported; None = it has not ended."""
+    report: dict[str, Any] | None = read_json(folder / REPORT)
+    return report
 
 
 def work(setting: Setting, stage: Work) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import pytest
 from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
 from jaxpo.errors import RunError
 from jaxpo.stages.prepared import resolve_files, waits
+from jaxpo.stages.run import run_work
 from jaxpo.stages.validate import find_problems
-from jaxpo.stages.working import REPORT, has_worked, work
+from jaxpo.stages.working import REPORT, report_of, work
 from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted
 
@@ -107,21 +108,29 @@ def setting(tmp_path):
 
 def test_a_work_stage_leaves_its_file_and_its_report(setting, tmp_path):
     folder = tmp_path / "stages" / "copy"
-    assert not has_worked(folder)
+    assert report_of(folder) is None
     work(setting, Copy())
-    assert has_worked(folder)
-    assert read_json(folder / REPORT) == {"models": ["pretrain"]}
+    assert report_of(folder) == read_json(folder / REPORT) == {"models": ["pretrain"]}
     assert (folder / "rows.jsonl").read_text() == '{"text": "a"}\n'
 
 
 def test_a_promised_file_that_is_missing_is_an_error(setting, tmp_path):
     with pytest.raises(RunError, match=r"stage copy: Copy ended without writing rows\.jsonl"):
         work(setting, Copy(fails=True))
-    assert not has_worked(tmp_path / "stages" / "copy")
+    assert report_of(tmp_path / "stages" / "copy") is None
 
 
 def test_a_signal_ends_it_between_pieces(setting, tmp_path):
     setting.stop.requested = lambda step: 15
     with pytest.raises(Preempted, match="the same command goes on"):
         work(setting, Copy())
-    assert not has_worked(tmp_path / "stages" / "copy")
+    assert report_of(tmp_path / "stages" / "copy") is None
+
+
+def test_a_kill_before_the_summary_loses_no_report(setting, tmp_path):
+    """The stage ends and writes its report; the run dies before its own summary has it."""
+    work(setting, Copy())
+    stored = {}
+    setting.results = SimpleNamespace(worked=stored.__setitem__)
+    run_work(setting, Copy())
+    assert stored == {"copy": {"models": ["pretrain"]}}

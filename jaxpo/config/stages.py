@@ -117,7 +117,7 @@ class SFT(Stage):
 
     name: str = "sft"
     loss: Any = None
-    precompute_ref_log_probs: bool = True
+    precompute_ref_log_probs: bool | None = None
     embedding_dropout: float = 0.0
 
 
@@ -148,8 +148,8 @@ class Preference(Stage):
     Attributes:
       loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line
         `--stage.loss NAME`.
-      precompute_ref_log_probs: store the reference's per-token log-probs once, instead of running the reference in
-        every step.
+      precompute_ref_log_probs: True = store the reference's per-token log-probs once; False = run the reference in
+        every step; None = stored, except where the loss needs its whole distributions or where it moves.
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
       diagnostics: further held-out and training metrics on pairs: "ranking_accuracy" (of the policy itself, idealised,
         difficulty), "likelihood" (where the probability of both sides goes).
@@ -160,7 +160,7 @@ class Preference(Stage):
 
     name: str = "preference"
     loss: Any = None
-    precompute_ref_log_probs: bool = True
+    precompute_ref_log_probs: bool | None = None
     use_weighting: bool = False
     diagnostics: tuple[Literal["ranking_accuracy", "likelihood"], ...] = ()
     sync_ref_model: bool = False

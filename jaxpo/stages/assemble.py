@@ -48,7 +48,9 @@ def cached_reference(stage: Stage) -> bool:
     """Whether the reference's log-probs are stored beforehand instead of computed in every step."""
     if not isinstance(stage, Preference | SFT) or stage.loss is None:
         return False
-    return stage.precompute_ref_log_probs and stage.loss.NEEDS.reference == "logps"
+    if stage.precompute_ref_log_probs is None and getattr(stage, "sync_ref_model", False):
+        return False
+    return stage.precompute_ref_log_probs is not False and stage.loss.NEEDS.reference == "logps"
 
 
 def has_method(stage: Stage) -> bool:

@@ -45,7 +45,7 @@ def sync_problems(stage: Preference) -> Iterator[str]:
     if needs is not None and needs.reference == "logps" and stage.precompute_ref_log_probs:
         yield (
             f"{name}.sync_ref_model: log-probs of a moving reference cannot be computed beforehand; "
-            f"{flag((name, 'precompute_ref_log_probs'))} False runs it in every step."
+            f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False, to run it in every step."
         )
     if stage.lora is not None:
         yield (

@@ -208,7 +208,7 @@ def method_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
         yield (
             f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
             "models, which log-probs of single tokens cannot give; the reference must run in every step: "
-            f"{flag((name, 'precompute_ref_log_probs'))} False."
+            f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False."
         )
     if isinstance(stage.loss, Method):
         yield from family_problems(stage)

@@ -49,17 +49,15 @@ CONSTRUCTED = {
 CONSTRUCTION: dict[str, dict[str, Any]] = {"rationales": {"rule": "facts"}}
 # Settings without which a method cannot read these files; all others keep the papers' defaults.
 SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ranking": {"ties": "order"}}
-LEFT_OUT = {
-    "bradley_terry": "a reward model, no policy",
-    "sft": "the starting point is one already",
-}
+FAMILIES = ("pairs", "pairs, coupled", "lists", "unpaired")
+LEFT_OUT = {"sft": "the starting point is one already"}
 WARM_UP = 2
 """Steps whose time does not count: they compile."""
 
 
 def compared() -> list[str]:
     """Every method of the catalogue that trains a policy on preferences."""
-    return [n for n, m in METHODS.items() if n not in LEFT_OUT and m.INFO.family not in ("sft", "reward model")]
+    return [n for n, m in METHODS.items() if n not in LEFT_OUT and m.INFO.family in FAMILIES]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ MODEL = LFM2Config(
     max_position_embeddings=128,
     initializer_range=0.2,
 )
-IN_EVERY_STEP = ["--stage.precompute-ref-log-probs", "False"]
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +74,9 @@ SHAPES: dict[str, tuple[str, list[str]]] = {
     "modpo": ("rewards.jsonl", ["--stage.loss.weights", "0.6", "0.2", "0.2"]),
     "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
     "rationales": ("rationale.jsonl", []),
-    "rrpo": ("spans.jsonl", IN_EVERY_STEP),
+    "rrpo": ("spans.jsonl", []),
     "simpo": ("preference_implicit.jsonl", []),
-    "sparsepo": ("preference_chat.jsonl", IN_EVERY_STEP),
+    "sparsepo": ("preference_chat.jsonl", []),
     "spo_degree": ("keywords.jsonl", []),
     "sppo_soft": ("annotators.jsonl", []),
     "tpo_tree": ("tree.jsonl", []),

@@ -174,10 +174,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"preference__loss": TwoModels}, "preference.loss: TwoModels is not a method; use an instance of a dataclass"),
     ({"preference__loss": DPO(beta=-1.0)}, "preference.loss: dpo: beta is -1.0 but must be a number greater than 0."),
     (
-        {"preference__loss": TwoModels()},
+        {"preference__loss": TwoModels(), "preference__precompute_ref_log_probs": True},
         "preference.precompute_ref_log_probs: TwoModels has a term over the vocabulary of both models, which log-probs "
         "of single tokens cannot give; the reference must run in every step: "
-        "--preference.precompute-ref-log-probs False.",
+        "leave it out, or --preference.precompute-ref-log-probs False.",
     ),
     ({"mesh__tensor": 0}, "mesh.tensor: 0 must be at least 1, or -1 for all remaining devices."),
     (

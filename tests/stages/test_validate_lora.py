@@ -110,12 +110,13 @@ def test_a_saved_configuration_keeps_them(recipe: Run) -> None:
             ],
         ),
         (
-            {"preference__sync_ref_model": True},
+            {"preference__sync_ref_model": True, "preference__precompute_ref_log_probs": True},
             [
                 "preference.sync_ref_model: log-probs of a moving reference cannot be computed beforehand; "
-                "--preference.precompute-ref-log-probs False runs it in every step."
+                "leave it out, or --preference.precompute-ref-log-probs False, to run it in every step."
             ],
         ),
+        ({"preference__sync_ref_model": True}, []),
         ({"preference__sync_ref_model": True, "preference__precompute_ref_log_probs": False}, []),
         (
             {"preference__sync_ref_model": True, "preference__loss": METHODS["simpo"]()},

@@ -1,10 +1,9 @@
 """Meshes, logical-axis rules, and the one call that models use to say where an activation lives."""
 
-from jaxpo.sharding.mesh import AXES, BATCH_AXES, make_mesh
+from jaxpo.config.axes import AXES, BATCH_AXES, RULES, Rules
+from jaxpo.sharding.mesh import make_mesh
 from jaxpo.sharding.place import put_batch, settle
 from jaxpo.sharding.rules import (
-    RULES,
-    Rules,
     batch_sharding,
     constrain,
     current_mesh,

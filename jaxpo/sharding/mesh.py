@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 import jax
 from jax.sharding import AxisType, Mesh
 
+from jaxpo.config.axes import AXES
 from jaxpo.errors import ConfigError
-
-AXES = ("replica", "fsdp", "expert", "sequence", "tensor")
-BATCH_AXES = ("replica", "fsdp", "expert")
-"""Mesh axes over which rows of a batch are spread."""
 
 
 def resolve_sizes(sizes: Mapping[str, int], device_count: int) -> dict[str, int]:

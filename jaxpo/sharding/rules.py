@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,34 +11,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from jaxpo.config.axes import BATCH_AXES, RULES, Rules
 from jaxpo.errors import ConfigError
 from jaxpo.models.spec import Param, Table, leaves, map_table
-from jaxpo.sharding.mesh import BATCH_AXES
-
-Rules = Mapping[str, str | tuple[str, ...] | None]
-
-RULES: Rules = {
-    # parameters
-    "vocab": "tensor",
-    "embed": ("fsdp", "expert"),
-    "mlp": "tensor",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "conv": "tensor",
-    "norm": None,
-    "expert": "expert",
-    "expert_embed": "fsdp",
-    "expert_mlp": "tensor",
-    # activations
-    "batch": BATCH_AXES,
-    "sequence": "sequence",
-    "embed_act": None,
-    "mlp_act": "tensor",
-    "heads_act": "tensor",
-    "kv_heads_act": "tensor",
-    "conv_act": "tensor",
-    "vocab_act": "tensor",
-}
 
 _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", default=None)
 

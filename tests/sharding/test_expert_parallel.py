@@ -1,6 +1,7 @@
 """Experts spread over devices: training with every balance term equals training on one device, one microbatch."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -128,3 +129,37 @@ def test_an_expert_axis_that_does_not_divide_the_experts_is_named():
     table = param_table(dataclasses.replace(CONFIG, num_experts=6))
     with pytest.raises(ConfigError, match=r"experts/w1/weight: dimension 'expert' of size 6 .* expert \(4 devices\)"):
         param_shardings(table, make_mesh({"expert": 4, "fsdp": 2}))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rules", "message"),
+    [
+        ({"fsdp": 2}, {"expert_mlp": "fsdp", "expert_embed": None}, "expert_mlp -> fsdp: .* the rows of a batch"),
+        ({"sequence": 2}, {"expert_mlp": "sequence"}, "expert_mlp -> sequence: .* the positions of a batch"),
+        ({"sequence": 2}, {"expert": "sequence"}, "expert -> sequence: .* the positions of a batch"),
+        ({"expert": 2, "tensor": 2}, {"expert": ("expert", "tensor"), "expert_mlp": None}, "some of these axes"),
+        ({"tensor": 2}, {"expert": "tensor"}, "expert and expert_mlp -> tensor: one axis cannot spread both"),
+    ],
+)
+def test_rules_that_would_add_up_results_for_different_tokens_are_refused(sizes, rules, message):
+    table = TABLES["model"]["layers"]["1"]["feed_forward"]
+    params = init_params(table, jax.random.key(3))
+    x, real = jnp.ones((4, 6, 16)), jnp.ones((4, 6), bool)
+    mesh = make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
+    with use_mesh(mesh, rules), pytest.raises(ConfigError, match=f"mesh.rules: .*{message}"):
+        jax.eval_shape(lambda: mixture(params, x, real, CONFIG))
+
+
+@pytest.mark.parametrize("rules", [{"expert": "tensor", "expert_mlp": None}, {"expert_mlp": "replica"}])
+def test_axes_of_one_device_and_axes_without_tokens_are_computed(rules):
+    """Experts over `tensor`, whose devices hold the same tokens; a width over an axis of one device."""
+    rng = np.random.default_rng(1)
+    table = TABLES["model"]["layers"]["1"]["feed_forward"]
+    params = init_params(table, jax.random.key(3))
+    x, real = jnp.asarray(rng.standard_normal((4, 6, 16)), jnp.float32), jnp.ones((4, 6), bool)
+    run = jax.jit(lambda params, x: mixture(params, x, real, CONFIG)[0])
+    expected = run(params, x)
+    mesh = make_mesh({"fsdp": 2, "tensor": 2}, jax.devices()[:4])
+    with use_mesh(mesh, rules):
+        placed = jax.tree.map(jax.device_put, params, param_shardings(table, mesh, rules))
+        np.testing.assert_allclose(jax.jit(lambda p, x: mixture(p, x, real, CONFIG)[0])(placed, x), expected, atol=2e-5)

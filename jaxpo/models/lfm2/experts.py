@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -11,15 +10,14 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.expert_axes import EXPERT, WIDTH, Shares, shares_of
 from jaxpo.models.lfm2.router import RouterSums, route, router_sums
 from jaxpo.models.spec import TRANSPOSE, Param, Table, leaves, normal, zeros
 from jaxpo.ops.grouped import combine, dispatch, group_rows, grouped_matmul
 from jaxpo.sharding import Rules, current_rules, fitting_spec
 
 Tree = Any
-Axes = tuple[str, ...]
 _PER_EXPERT = ((1,), (2,))
-EXPERT = "expert"
 
 
 def experts_table(config: LFM2Config, hf: str) -> Table:
@@ -78,6 +76,9 @@ def mixture(
 
     Returns:
       `[R, S, D]` in the type of `x`, and the sums of the router.
+
+    Raises:
+      ConfigError: the rules would add up results of devices that hold different tokens.
     """
     active = current_rules()
     if active is None or active[0].size == 1:
@@ -85,7 +86,7 @@ def mixture(
     mesh, rules = active
     spec = fitting_spec(x.shape, ("batch", "sequence", None))
     rows, columns, _ = spec
-    shares = _shares(rows, rules)
+    shares = shares_of(rows, columns, rules, mesh.shape)
     weights = {name: {"weight": _own_spec(name, rules)} for name in params["experts"]}
     everywhere = jax.tree.map(lambda _: PartitionSpec(), {n: p for n, p in params.items() if n != "experts"})
 
@@ -104,33 +105,9 @@ def mixture(
     )(params, x, real)
 
 
-@dataclasses.dataclass(frozen=True)
-class Shares:
-    """How the devices divide the work: mesh axes, static.
-
-    Attributes:
-      expert: the axes over which the experts are spread; empty = every device has them all.
-      gathered: whether the tokens are spread over those axes too, and so have to be gathered.
-      width: the axes over which the width of an expert is spread.
-    """
-
-    expert: Axes = ()
-    gathered: bool = False
-    width: Axes = ()
-
-
-def _shares(rows: str | Axes | None, rules: Rules) -> Shares:
-    expert = _names(rules[EXPERT])
-    return Shares(expert, bool(expert) and set(expert) <= set(_names(rows)), _names(rules["expert_mlp"]))
-
-
-def _names(axis: str | Axes | None) -> Axes:
-    return () if axis is None else (axis,) if isinstance(axis, str) else tuple(axis)
-
-
 def _own_spec(name: str, rules: Rules) -> PartitionSpec:
     """An expert's matrix on a device: what the rules split of experts and width, its other side whole."""
-    expert, width = rules[EXPERT], rules["expert_mlp"]
+    expert, width = rules[EXPERT], rules[WIDTH]
     return PartitionSpec(expert, width, None) if name == "w2" else PartitionSpec(expert, None, width)
 
 

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from jaxpo.config.data import Tokenizer
 
+ATTENTION, EXPERTS = ("xla",), ("blocks", "ragged_dot")
+"""Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
+
 
 @dataclass(frozen=True)
 class Mesh:

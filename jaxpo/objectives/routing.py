@@ -75,20 +75,6 @@ def with_routing(objective: Objective, config: LFM2Config, routing: Routing) -> 
     )
 
 
-def routing_problems(config: LFM2Config, routing: Routing) -> list[str]:
-    """What a stage asks of a model that has no experts, or no bias."""
-    problems = []
-    for name in ("router_aux_loss_coef", "router_z_loss_coef"):
-        if not config.num_experts and getattr(routing, name):
-            problems.append(f"routing.{name}: {getattr(routing, name):g}, and the model has no experts; set it to 0.")
-    if config.num_experts and routing.bias_update_rate and not config.use_expert_bias:
-        problems.append(
-            f"routing.bias_update_rate: {routing.bias_update_rate:g}, and the model has no expert bias "
-            "(model.use_expert_bias is off); set it to 0."
-        )
-    return problems
-
-
 def _balance(sums: RouterSums, tokens: Float[Array, ""], config: LFM2Config, routing: Routing) -> Array:
     """The weighted balance losses of these rows; over the whole step they add up to those of the step."""
     loss = routing.router_z_loss_coef * jnp.mean(router_z(sums.z, tokens))

@@ -28,9 +28,9 @@ from jaxpo.objectives.lora import ADAPTER, with_lora
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.moving_reference import with_moving_reference
-from jaxpo.objectives.routing import routing_problems, with_routing
+from jaxpo.objectives.routing import with_routing
 from jaxpo.sharding import put_batch, replicated, settle
-from jaxpo.stages.validate_routing import adapted_bias_problems
+from jaxpo.stages.validate_routing import balance_problems
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.state import State
@@ -86,9 +86,7 @@ def make_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None = None) 
 
 def _balanced(objective: Objective, stage: Stage, config: LFM2Config) -> Objective:
     """With the routers' statistics, where the model has experts."""
-    problems = [f"{stage.name}.{problem}" for problem in routing_problems(config, stage.routing)]
-    if config.num_experts:
-        problems += adapted_bias_problems(stage)
+    problems = list(balance_problems(stage, config))
     if problems:
         raise ConfigError(problems)
     return with_routing(objective, config, stage.routing) if config.num_experts else objective

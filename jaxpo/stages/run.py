@@ -12,6 +12,7 @@ from jaxpo.config import Distill, Merge, Run, Stage, Work
 from jaxpo.errors import RunError
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.adapter import check_patterns
+from jaxpo.stages.check_experts import check_balance, check_placement
 from jaxpo.stages.distilling import check_distill
 from jaxpo.stages.finish import INITIAL
 from jaxpo.stages.merging import merge
@@ -45,6 +46,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     """
     check(run)
     check_patterns(run)
+    check_balance(run)
     primary = jax.process_index() == 0
     with RunDir(Path(run.output_dir) / run.name, restart=restart, primary=primary) as home, Stop() as stop:
         console = Console(primary=primary)
@@ -58,6 +60,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
             console.say(home.finished_message())
             return 0
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
+        check_placement(run, mesh)
         rules = dict(run.mesh.rules)
         with (
             use_mesh(mesh, rules),

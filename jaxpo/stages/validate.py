@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.config.axes import AXES
+from jaxpo.config.run import ATTENTION, EXPERTS
 from jaxpo.errors import ConfigError
 from jaxpo.stages.fields import describe, flag, hints_of, key, leaves
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
 from jaxpo.stages.validate_merge import merge_problems
-from jaxpo.stages.validate_routing import expert_axis_problems
+from jaxpo.stages.validate_routing import declared_models, placement_problems
 from jaxpo.stages.validate_stage import stage_problems
 from jaxpo.stages.validate_work import work_problems
 
-MESH_AXES = ("replica", "fsdp", "expert", "sequence", "tensor")
 STAGE_KINDS = "Pretrain, SFT, Distill, Preference, Reward, Merge, or a work stage"
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
@@ -45,6 +46,7 @@ def find_problems(run: Run) -> Iterator[str]:
     yield from run_problems(run)
     yield from model_problems(run)
     yield from mesh_problems(run)
+    yield from compute_problems(run)
     for i, stage in enumerate(run.stages):
         if isinstance(stage, Merge):
             yield from merge_problems(run, i, stage)
@@ -138,8 +140,6 @@ def model_problems(run: Run) -> Iterator[str]:
         except ConfigError as error:
             yield from (f"model: {p}" for p in error.problems)
             return
-    if run.model_from is None:
-        yield from expert_axis_problems(run, config)
     if run.model_from is not None and not Path(run.model_from).is_dir():
         yield f"model_from: there is no folder {run.model_from}."
     if run.model_from is not None:
@@ -163,7 +163,7 @@ def model_problems(run: Run) -> Iterator[str]:
 
 def mesh_problems(run: Run) -> Iterator[str]:
     """Sizes of mesh axes and the names in rules."""
-    sizes = {axis: getattr(run.mesh, axis) for axis in MESH_AXES}
+    sizes = {axis: getattr(run.mesh, axis) for axis in AXES}
     for axis, size in sizes.items():
         if size < 1 and size != -1:
             yield f"mesh.{axis}: {size} must be at least 1, or -1 for all remaining devices."
@@ -171,9 +171,24 @@ def mesh_problems(run: Run) -> Iterator[str]:
         free = " and ".join(f"mesh.{a}" for a, s in sizes.items() if s == -1)
         yield f"mesh: only one axis can take all remaining devices (-1), not {free}."
     for logical, target in run.mesh.rules:
-        if target is not None and target not in MESH_AXES:
-            known = f"the mesh axes are {', '.join(MESH_AXES)}"
-            yield f"mesh.rules: {logical} -> {target}: {known}.{did_you_mean(target, MESH_AXES)}"
+        if target is not None and target not in AXES:
+            known = f"the mesh axes are {', '.join(AXES)}"
+            yield f"mesh.rules: {logical} -> {target}: {known}.{did_you_mean(target, AXES)}"
+    known_targets = all(target is None or target in AXES for _, target in run.mesh.rules)
+    if known_targets:
+        # The size of an axis that takes all remaining devices (-1) is known once there are devices.
+        yield from placement_problems(run, declared_models(run), sizes)
+
+
+def compute_problems(run: Run) -> Iterator[str]:
+    """Implementations that do not exist, and the size of a chunk."""
+    for field, known in (("attention", ATTENTION), ("experts", EXPERTS)):
+        name = getattr(run.compute, field)
+        if name is not None and name not in known:
+            yield (
+                f"compute.{field}: there is no implementation {name!r}; leave it out to take the best of this "
+                f"platform, or choose one of {', '.join(known)}.{did_you_mean(name, known)}"
+            )
     if run.compute.head_chunk is not None and run.compute.head_chunk < 1:
         yield f"compute.head_chunk: {run.compute.head_chunk} must be at least 1."
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.convert.fused_experts import per_expert
+from jaxpo.convert.fused_experts import Latest, per_expert
 from jaxpo.convert.hf import check_tensors, disk_shape
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored, open_shards
@@ -66,18 +66,21 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
     store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
     if "value" in store.meta()["heads"]:
         raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
-    found = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param)}
+    latest = Latest()
+    found = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param, latest)}
     yield OpenModel(path, config, tokenizer, found)
 
 
-def _stored(store: CheckpointStore, name: str, param: Param) -> Iterator[tuple[str, Stored]]:
+def _stored(store: CheckpointStore, name: str, param: Param, latest: Latest) -> Iterator[tuple[str, Stored]]:
     """The tensors that a parameter is on disk, each turned to its layout there."""
     read, to_disk = _reader(store, name, param), param.layout.to_disk
     if isinstance(param.hf, str):
         yield param.hf, Stored(disk_shape(param), "F32", lambda: to_disk(read()))
         return
-    # Experts are read one after another: all of a matrix are held for as long as that lasts.
-    whole = functools.lru_cache(maxsize=1)(read)
+
+    def whole() -> np.ndarray:
+        return latest.get(name, read)
+
     for i, hf in enumerate(param.tensors):
         yield hf, Stored(disk_shape(param), "F32", functools.partial(_entry, whole, i, to_disk))
 

@@ -1,16 +1,24 @@
 """Mixtures of experts merge leaf by leaf, one expert at a time, from exports and stages alike."""
 
+import contextlib
+import gc
+import weakref
+
 import jax
 import numpy as np
+import pytest
 from models.tiny_moe import CONFIG, params
 
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.hf import export_hf, import_hf
-from jaxpo.convert.shards import open_shards
+from jaxpo.convert.shards import Stored, open_shards
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
 from jaxpo.sharding import make_mesh
 from jaxpo.stages.merge_files import leaf_names, merge_to_export, merge_to_params, open_models
 from jaxpo.stages.model_io import save_model
+from jaxpo.stages.open_model import open_model
 
 
 def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):
@@ -26,3 +34,55 @@ def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), import_hf(tmp_path / "out")[0], inside)
     with open_shards(tmp_path / "out") as stored:
         assert {n.rpartition(".")[2]: t.dtype for n, t in stored.items()} == {"weight": "BF16", "expert_bias": "F32"}
+
+
+def _fused(folder):
+    """Tensors per expert of a file that holds all experts of a layer in one tensor; and how often each was read."""
+    rng, reads = np.random.default_rng(0), []
+
+    def stored(name, shape):
+        def read():
+            reads.append(name)
+            return rng.standard_normal(shape).astype(np.float32)
+
+        return Stored(shape, "F32", read)
+
+    shapes = {".experts.gate_up_proj": (8, 24, 16), ".experts.down_proj": (8, 16, 12)}
+    names = {f"model.layers.{i}.feed_forward{end}": shape for i in (1, 2) for end, shape in shapes.items()}
+    return per_expert({name: stored(name, shape) for name, shape in names.items()}), reads
+
+
+@contextlib.contextmanager
+def _of_stage(folder):
+    save_model(folder / "stage", {"model": params()}, CONFIG, {"stage": "sft"})
+    reads, restore = [], CheckpointStore.restore_part
+
+    def counted(self, step, path, abstract):
+        reads.append(path)
+        return restore(self, step, path, abstract)
+
+    with pytest.MonkeyPatch.context() as patch, open_model(folder / "stage") as opened:
+        patch.setattr(CheckpointStore, "restore_part", counted)
+        yield opened.leaves, reads
+
+
+@pytest.mark.parametrize("open_leaves", [_of_stage, lambda folder: contextlib.nullcontext(_fused(folder))])
+def test_one_matrix_of_experts_is_held_at_a_time(tmp_path, open_leaves):
+    with open_leaves(tmp_path) as (found, reads):
+
+        def read(layer, expert):
+            return found[f"model.layers.{layer}.feed_forward.experts.{expert}.w1.weight"].read()
+
+        part = read(1, 0)
+        whole = part.base
+        assert whole.shape[0] == 8
+        assert read(1, 7).base is whole
+        assert len(reads) == 1
+        held, kept = weakref.ref(whole), part.copy()
+        del part, whole
+        read(2, 0)
+        gc.collect()
+        assert held() is None
+        assert len(reads) == 2
+        assert read(1, 0).shape == kept.shape
+        assert len(reads) == 3

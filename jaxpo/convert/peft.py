@@ -134,7 +134,7 @@ def verify_peft(
     """
     document, stored = read_json(folder / CONFIG), _read(folder / WEIGHTS)
     weights = {tensor.name: tensor.load for tensor in tensors_of(base, param_table(config))}
-    # Experts have no module of their own in transformers, and so no adapter.
+    # Experts have no module of their own in transformers, and `adapter_table` gives them no adapter.
     modules = {p.hf: p.module for _, p in leaves(param_table(config)) if isinstance(p.hf, str) and p.module is not None}
     targets = [m for m in modules.values() if any(m == t or m.endswith(f".{t}") for t in document["target_modules"])]
     names = {f"{PEFT_PREFIX}{m}.lora_{side}.weight" for m in targets for side in "AB"}

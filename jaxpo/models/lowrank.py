@@ -84,8 +84,8 @@ def is_projection(param: Param) -> bool:
     """Whether a leaf is used as `x W` over its first axis, which the table says by its Muon axes.
 
     Norms and convolution taps are multiplied elementwise, and the embedding is a lookup and the tied output matrix. The
-    router of a mixture is left alone, as its selection is not smooth; of its experts, which are stacked and not modules
-    of their own in transformers, PEFT would have no name for the adapters.
+    router of a mixture is left alone, as its selection is not smooth. So are its experts, by choice: adapters of
+    stacked matrices (PEFT's `target_parameters`) are implemented neither here nor in the export.
     """
     return param.muon is not None and param.muon[0] == (0,)
 

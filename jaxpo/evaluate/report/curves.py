@@ -40,6 +40,7 @@ CHARTS = (
         (("moe/load_entropy", "entropy of the load / log E"), ("moe/dead_experts", "experts without a token")),
     ),
     Chart("Balance loss", Scale("1 = even load"), (("aux_loss", "training"),)),
+    Chart("Router z loss", Scale("mean of squared logsumexp", from_zero=True), (("router_z_loss", "training"),)),
     Chart("Throughput", Scale("tokens per second", from_zero=True), (("tokens_per_second", "training"),)),
     Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
     Chart("Gradient norm", Scale("L2 norm before clipping", log=True), (("grad_norm", "training"),)),

@@ -124,7 +124,9 @@ def mean_load_violation(load: Float[Array, "L E"]) -> Float[Array, ""]:
 
 
 def load_entropy(load: Float[Array, "L E"]) -> Float[Array, ""]:
-    """Entropy of the load over `log E`: 1 when balanced, 0 when one expert has everything."""
+    """Entropy of the load over `log E`: 1 when balanced, 0 when one expert of several has everything; 1 if E = 1."""
+    if load.shape[-1] == 1:
+        return jnp.ones(())
     p = load / jnp.maximum(jnp.sum(load, axis=-1, keepdims=True), 1.0)
     return jnp.mean(jnp.sum(jax.scipy.special.entr(p), axis=-1)) / jnp.log(float(load.shape[-1]))
 

@@ -49,7 +49,9 @@ def attention(
 
     Raises:
       BackendError: the named backend is not available here.
+      ValueError: a window below 1.
     """
+    _check_window(window)
     name = available()[0] if implementation is None else implementation
     if name not in _BACKENDS:
         raise BackendError(
@@ -57,6 +59,11 @@ def attention(
             "Leave it unset (None) to take the best one."
         )
     return _BACKENDS[name](q, k, v, segment_ids, causal=causal, max_segment=max_segment, window=window)
+
+
+def _check_window(window: int | None) -> None:
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}; a query sees at least itself: give 1 or more, or None for no window")
 
 
 def cached_attention(
@@ -76,7 +83,11 @@ def cached_attention(
       positions: `[B, s]`, the position of each query in its own row.
       slots: `[B, T]`, the position that each slot holds, negative for none; None: slot t holds position t.
       window: sliding window, in positions: the query at p sees `p - window + 1 .. p`.
+
+    Raises:
+      ValueError: a window below 1.
     """
+    _check_window(window)
     batch, steps, heads, width = q.shape
     groups = k.shape[2]
     grouped = q.reshape(batch, steps, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 from contracts.batches import make_examples, packed
 from contracts.harness import CONFIG
@@ -48,3 +49,15 @@ def test_routers_are_heard_and_their_statistics_come_out(name):
     assert out.stats["load"].shape == (1, 4)
     assert {*MEASURES, "aux_loss", "router_z_loss"} <= set(out.metrics)
     assert jax.tree.structure(adjusted) == jax.tree.structure(params)
+
+
+def test_one_expert_is_balanced():
+    """log 1 = 0: its share of the greatest entropy is 1, as of any even load."""
+    assert {name: float(measure(jnp.full((2, 1), 7.0))) for name, measure in MEASURES.items()} == {
+        "moe/max_load_violation": 0.0,
+        "moe/mean_load_violation": 0.0,
+        "moe/load_entropy": 1.0,
+        "moe/dead_experts": 0.0,
+    }
+    assert float(MEASURES["moe/load_entropy"](jnp.asarray([[7.0, 0.0]]))) == 0.0
+    assert float(MEASURES["moe/load_entropy"](jnp.asarray([[7.0, 7.0]]))) == pytest.approx(1.0)

@@ -213,3 +213,12 @@ def test_full_attention_skips_the_hidden_triangle():
     assert flops < 0.65 * everything
     scores = 4 * 2048 * 2048 * 4
     assert gradient.lower(*args).compile().memory_analysis().temp_size_in_bytes < scores / 2
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_without_positions_is_refused(window):
+    q, k = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 2, 8))
+    with pytest.raises(ValueError, match=f"window is {window}; a query sees at least itself"):
+        attention(q, k, k, jnp.ones((1, 4), int), window=window)
+    with pytest.raises(ValueError, match=f"window is {window}; a query sees at least itself"):
+        cached_attention(q, k, k, jnp.arange(4)[None], window=window)

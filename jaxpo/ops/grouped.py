@@ -99,9 +99,9 @@ dispatch.defvjp(lambda x, groups: (dispatch(x, groups), groups), _dispatch_back)
 
 @jax.custom_vjp
 def combine(y: Float[Array, "P d"], weight: Float[Array, "T k"], groups: Groups) -> Float[Array, "T d"]:
-    """`out[t] = sum_k weight[t, k] y[slot[t, k]]`, summed in the weights' type (float32), returned in that of y."""
+    """`out[t] = sum_k weight[t, k] y[slot[t, k]]`, in the weights' type (float32): it may be a part of a longer sum."""
     picked = _rows_at(y, groups.slot).astype(weight.dtype)
-    return jnp.sum(weight[..., None] * picked, axis=1).astype(y.dtype)
+    return jnp.sum(weight[..., None] * picked, axis=1)
 
 
 def _combine_back(saved: tuple[Array, Array, Groups], dy: Array) -> tuple[Array, Array, None]:

@@ -12,7 +12,7 @@ from models.tiny_moe import CONFIG, hidden_and_gradient, params
 
 from jaxpo.convert.hf import disk_shape
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.experts import active_count, expert_outputs
+from jaxpo.models.lfm2.experts import active_count, expert_outputs, mixture
 from jaxpo.models.lfm2.forward import forward, init_cache, step
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.lfm2.router import route, router_sums
@@ -119,6 +119,19 @@ def test_layer_against_every_expert_by_itself_in_float64(experts):
             gate = x[t] @ w1[e]
             expected[t] += w * ((gate / (1 + np.exp(-gate)) * (x[t] @ w3[e])) @ w2[e])
     np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("experts", [None, "ragged_dot"])
+def test_no_rows_are_no_result_and_no_gradient(experts):
+    p = params()["layers"]["1"]["feed_forward"]
+
+    def f(p, x):
+        return mixture(p, x, jnp.ones((0, 5), bool), CONFIG, implementation=experts)
+
+    (y, sums), pull = jax.vjp(f, p, jnp.ones((0, 5, 16)))
+    assert y.shape == (0, 5, 16)
+    assert sums.load.shape == (0, CONFIG.num_experts)
+    assert all(not np.any(g) for g in jax.tree.leaves(pull((y, sums))[0]))
 
 
 def _tokens(seed=0):

@@ -99,3 +99,11 @@ def test_a_named_backend_is_used_or_refused():
     rows = dispatch(jnp.ones((ROWS, IN)), groups)
     with pytest.raises(BackendError, match="'megablox' is not available here; available: blocks, ragged_dot"):
         grouped_matmul(rows, w, groups, implementation="megablox")
+
+
+def test_what_is_combined_is_in_the_type_of_the_weights():
+    groups, weights = _layout(_assignments("even")), jnp.ones((ROWS, K))
+    y = jnp.ones((len(groups.source), OUT), jnp.bfloat16)
+    combined, pull = jax.vjp(lambda y: combine(y, weights, groups), y)
+    assert combined.dtype == jnp.float32
+    assert pull(combined)[0].dtype == jnp.bfloat16

@@ -12,6 +12,7 @@ from contracts.batches import VOCAB, make_examples, packed
 
 from jaxpo.config import Routing
 from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2 import experts
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.experts import mixture
 from jaxpo.models.lfm2.table import param_table
@@ -19,6 +20,7 @@ from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.language import next_token
 from jaxpo.objectives.routing import MEASURES, with_routing
+from jaxpo.ops.grouped import group_rows
 from jaxpo.sharding import batch_sharding, make_mesh, param_shardings, replicated, use_mesh
 from jaxpo.train.init import abstract_state, init_state
 from jaxpo.train.step import make_step
@@ -44,7 +46,7 @@ TABLES = {"model": param_table(CONFIG)}
 STEPS = 3
 
 
-def train(sizes, devices, microbatches, objective=OBJECTIVE):
+def train(sizes, devices, microbatches, objective=OBJECTIVE, steps=STEPS):
     mesh = make_mesh(sizes, jax.devices()[:devices])
     with use_mesh(mesh):
         abstract = abstract_state(TABLES, OPTIMIZER, objective, mesh)
@@ -56,7 +58,7 @@ def train(sizes, devices, microbatches, objective=OBJECTIVE):
             out_shardings=(jax.tree.map(lambda a: a.sharding, abstract), replicated(mesh)),
         )
         log = []
-        for seed in range(STEPS):
+        for seed in range(steps):
             batch = jax.device_put(packed(make_examples("text", 32, seed)), batch_sharding(mesh))
             state, metrics = step(state, {}, batch)
             log.append({k: float(v.value()) for k, v in metrics.items()})
@@ -78,12 +80,28 @@ def single():
 )
 def test_losses_gradients_bias_and_metrics_are_those_of_one_device(single, sizes, devices, microbatches):
     """Each step is as long as its gradient says, so parameters after three steps are a test of the gradients."""
-    params, log = train(sizes, devices, microbatches)
-    for got, expected in zip(log, single[1], strict=True):
+    assert_same_training(train(sizes, devices, microbatches), single)
+
+
+def assert_same_training(found, expected):
+    for got, wanted in zip(found[1], expected[1], strict=True):
         for name in ("loss", "grad_norm", "entropy", "aux_loss", "router_z_loss", *MEASURES):
-            assert got[name] == pytest.approx(expected[name], rel=2e-5), name
-    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(params)[0], jax.tree.leaves(single[0]), strict=True):
+            assert got[name] == pytest.approx(wanted[name], rel=2e-5), name
+    pairs = zip(jax.tree_util.tree_flatten_with_path(found[0])[0], jax.tree.leaves(expected[0]), strict=True)
+    for (path, a), b in pairs:
         assert np.max(np.abs(a - b)) <= 2e-5 * max(np.max(np.abs(b)), 0.05), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(("sizes", "microbatches"), [({"expert": 2}, 2)])
+def test_bias_and_z_loss_without_a_coupled_term(sizes, microbatches):
+    """The default way: loads and z are sums over microbatches, and the networks run once."""
+    objective = with_routing(next_token(Scorer(CONFIG)), CONFIG, dataclasses.replace(ROUTING, router_aux_loss_coef=0.0))
+    assert not objective.coupled
+    found, expected = train(sizes, 2, microbatches, objective, 2), train({"fsdp": 1}, 1, 1, objective, 2)
+    assert_same_training(found, expected)
+    bias = found[0]["layers"]["1"]["feed_forward"]["expert_bias"]["bias"]
+    assert np.abs(bias).max() > 0
+    np.testing.assert_array_equal(bias, expected[0]["layers"]["1"]["feed_forward"]["expert_bias"]["bias"])
 
 
 @pytest.mark.slow
@@ -163,3 +181,39 @@ def test_axes_of_one_device_and_axes_without_tokens_are_computed(rules):
     with use_mesh(mesh, rules):
         placed = jax.tree.map(jax.device_put, params, param_shardings(table, mesh, rules))
         np.testing.assert_allclose(jax.jit(lambda p, x: mixture(p, x, real, CONFIG)[0])(placed, x), expected, atol=2e-5)
+
+
+def test_devices_add_up_in_float32():
+    """In bfloat16 too a token's experts, on several devices, are rounded once: when their sum is complete."""
+    rng = np.random.default_rng(2)
+    table = TABLES["model"]["layers"]["1"]["feed_forward"]
+    params = init_params(table, jax.random.key(3))
+    x, real = jnp.asarray(rng.standard_normal((8, 16, 16)), jnp.bfloat16), jnp.ones((8, 16), bool)
+    config = dataclasses.replace(CONFIG, num_experts_per_tok=4)
+    run = jax.jit(lambda params, x: mixture(params, x, real, config)[0])
+    expected = run(params, x)
+    mesh = make_mesh({"fsdp": 2, "expert": 4})
+    with use_mesh(mesh):
+        placed = jax.tree.map(jax.device_put, params, param_shardings(table, mesh))
+        found = jax.jit(lambda params, x: mixture(params, x, real, config)[0])(placed, x)
+    assert found.dtype == expected.dtype == jnp.bfloat16
+    # Another order of the sum may turn a rounding now and then; rounded parts would turn a third of them.
+    assert np.mean(np.asarray(found) != np.asarray(expected)) < 0.01
+    np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in (found, expected)), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [{"expert": 4}, {"expert": 2, "tensor": 2}])
+def test_blocks_are_those_of_the_mean_load_however_many_devices_share(sizes, monkeypatch):
+    seen = []
+
+    def spied(chosen, groups, *, block):
+        seen.append(block)
+        return group_rows(chosen, groups, block=block)
+
+    monkeypatch.setattr(experts, "group_rows", spied)
+    params = init_params(TABLES["model"]["layers"]["1"]["feed_forward"], jax.random.key(3))
+    x, real = jnp.ones((8, 128, 16)), jnp.ones((8, 128), bool)
+    jax.eval_shape(lambda: mixture(params, x, real, CONFIG))
+    with use_mesh(make_mesh(sizes, jax.devices()[:4])):
+        jax.eval_shape(lambda: mixture(params, x, real, CONFIG))
+    assert seen == [128, 128]

@@ -13,7 +13,7 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.expert_axes import EXPERT, WIDTH, Shares, shares_of
 from jaxpo.models.lfm2.router import RouterSums, route, router_sums
 from jaxpo.models.spec import TRANSPOSE, Param, Table, leaves, normal, zeros
-from jaxpo.ops.grouped import combine, dispatch, group_rows, grouped_matmul
+from jaxpo.ops.grouped import block_size, combine, dispatch, group_rows, grouped_matmul
 from jaxpo.sharding import Rules, current_rules, fitting_spec
 
 Tree = Any
@@ -121,15 +121,19 @@ def _local(
     if shares.gathered:
         flat = tuple(jax.lax.all_gather(a, shares.expert, axis=0, tiled=True) for a in flat)
     tokens, chosen, weights = flat
+    held = params["experts"]["w1"]["weight"].shape[0]
     if shares.expert:
-        chosen = chosen - jax.lax.axis_index(shares.expert) * params["experts"]["w1"]["weight"].shape[0]
-    y = expert_outputs(params["experts"], tokens, chosen, weights, implementation=implementation)
+        chosen = chosen - jax.lax.axis_index(shares.expert) * held
+    # Of the assignments seen here, those to experts held here are one in so many as there are devices that share.
+    block = block_size(chosen.size // shares.devices, held)
+    y = expert_outputs(params["experts"], tokens, chosen, weights, implementation=implementation, block=block)
     partial = shares.width + (() if shares.gathered else shares.expert)
     if partial:
         y = jax.lax.psum(y, partial)
     if shares.gathered:
         y = jax.lax.psum_scatter(y, shares.expert, scatter_dimension=0, tiled=True)
-    return y.reshape(x.shape), router_sums(routing, real)
+    # What devices add up is float32, as the sum over the experts of one device is.
+    return y.astype(x.dtype).reshape(x.shape), router_sums(routing, real)
 
 
 def expert_outputs(
@@ -139,13 +143,21 @@ def expert_outputs(
     weights: Float[Array, "T k"],
     *,
     implementation: str | None = None,
+    block: int | None = None,
 ) -> Float[Array, "T D"]:
     """`y[t] = sum_k weights[t, k] Expert_{chosen[t, k]}(x[t])`; ids outside the experts given contribute nothing.
 
     Args:
       params: `{"w1", "w2", "w3"}`, each `{"weight": [E, in, out]}`.
+      block: see `jaxpo.ops.grouped.group_rows`.
+
+    Returns:
+      `[T, D]` in the type of the weights, float32.
     """
-    groups = group_rows(chosen, params["w1"]["weight"].shape[0])
+    if x.shape[0] == 0:
+        # No slots: there is nothing to gather from or to multiply.
+        return jnp.zeros(x.shape, weights.dtype)
+    groups = group_rows(chosen, params["w1"]["weight"].shape[0], block=block)
     rows = dispatch(x, groups)
 
     def product(x: Array, name: str) -> Array:

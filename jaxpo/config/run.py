@@ -31,6 +31,9 @@ class Mesh:
 class Compute:
     """How the networks are evaluated; changes speed and memory, not what is computed.
 
+    Generation (answers in the report, rows that are drawn from a model) runs in float32 with the platform's best
+    implementations, whatever stands here.
+
     Attributes:
       dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.
       remat: "none", "full" (recompute each layer), "dots" (keep matrix products).

@@ -151,8 +151,9 @@ class Preference(Stage):
       precompute_ref_log_probs: True = store the reference's per-token log-probs once; False = run the reference in
         every step; None = stored, except where the loss needs its whole distributions or where it moves.
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
-      diagnostics: further held-out and training metrics on pairs: "ranking_accuracy" (of the policy itself, idealised,
-        difficulty), "likelihood" (where the probability of both sides goes).
+      diagnostics: further held-out and training metrics on pairs, and on the best and worst of lists:
+        "ranking_accuracy" (of the policy itself, idealised, difficulty), "likelihood" (where the probability of both
+        sides goes).
       sync_ref_model: let the reference follow the policy (TR-DPO, arXiv 2404.09656), whatever the loss.
       ref_model_mixup_alpha: share of the policy in the moved reference; 1 = a copy of it.
       ref_model_sync_steps: optimiser steps between two moves.

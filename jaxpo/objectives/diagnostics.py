@@ -1,4 +1,4 @@
-"""What a run on pairs can measure beside its loss: `Preference.diagnostics` names these. Importing it loads no jax."""
+"""What a run on pairs or lists can measure beside its loss; `Preference.diagnostics` names it. Loads no jax."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ if TYPE_CHECKING:
 
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.preference_lists import Ranked
 
 Measure = Callable[..., "dict[str, Metric]"]
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """Further metrics of a run on pairs.
+    """Further metrics of a run on pairs; of a run on lists, whose best and worst responses are its pairs.
 
     Attributes:
       measure: `(pair, beta, *, reference=True) -> metrics`; leaves out what a missing reference or column is for.
       always: names of the metrics that need neither.
       with_reference: names of those that compare with the reference.
       with_column: column -> names of those that need it, and the reference too.
+      on_lists: names of those that only lists have.
     """
 
     measure: Measure
     always: tuple[str, ...]
     with_reference: tuple[str, ...]
     with_column: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_lists: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every metric that it may give."""
+        """Every metric that it may give on pairs."""
         return (*self.always, *self.with_reference, *(n for names in self.with_column.values() for n in names))
 
 
@@ -96,20 +99,34 @@ def _with_votes(pair: Pair, beta: float) -> dict[str, Metric]:
     }
 
 
+def measure_list_ranking(x: Ranked) -> dict[str, Metric]:
+    """Share of the lists that the policy's likelihoods order wholly as the labels do."""
+    from jaxpo.losses import ranking_accuracy_list
+    from jaxpo.objectives.base import masked_mean
+    from jaxpo.objectives.preference_lists import ends
+
+    right = ranking_accuracy_list(x.candidates.logps, x.labels, x.present)
+    return {"ranking_accuracy/list": masked_mean(right, ends(x).present)}
+
+
 def measure_likelihood(pair: Pair, beta: float, *, reference: bool = True) -> dict[str, Metric]:
     """Where DPO's gradient pushes and what became of the two likelihoods (3D-Properties, arXiv:2406.07327).
 
     `log_gradient_ratio` is log |dL/dpi_l| - log |dL/dpi_w| = P_w - P_l: how much harder the rejected probability is
     pushed down than the chosen one up; `log_gradient/*` are the two magnitudes. `shift/*` is P - R in nats, `fell/*`
     the share of responses that are less likely than under the reference, and `fell/both` of pairs where both are, whose
-    mass went to responses that are in no pair.
+    mass went to responses that are in no pair. `unseen_mass` is the probability of all responses but the two: of long
+    ones it is 1 in float32, of short ones it shows the dispersion.
     """
-    from jaxpo.losses import log_probability_gradients
+    import jax.numpy as jnp
+
+    from jaxpo.losses import log_probability_gradients, unseen_mass
     from jaxpo.objectives.base import masked_mean
 
     here = pair.present
     found: dict[str, Metric] = {
-        "likelihood/log_gradient_ratio": masked_mean(pair.chosen.logps - pair.rejected.logps, here)
+        "likelihood/log_gradient_ratio": masked_mean(pair.chosen.logps - pair.rejected.logps, here),
+        "likelihood/unseen_mass": masked_mean(unseen_mass(jnp.stack(pair.policy_logps, axis=-1)), here),
     }
     if not reference:
         return found
@@ -145,10 +162,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
             "difficulty/threshold",
         ),
         with_column={"votes": ("ranking_accuracy/idealised", "ranking_accuracy/alignment_gap")},
+        on_lists=("ranking_accuracy/list",),
     ),
     "likelihood": Diagnostic(
         measure_likelihood,
-        always=("likelihood/log_gradient_ratio",),
+        always=("likelihood/log_gradient_ratio", "likelihood/unseen_mass"),
         with_reference=(
             "likelihood/log_gradient/chosen",
             "likelihood/log_gradient/rejected",

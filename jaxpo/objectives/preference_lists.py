@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
@@ -10,7 +11,7 @@ from jaxpo.data.batch import Batch
 from jaxpo.data.needs import Needs
 from jaxpo.losses import label_pairs
 from jaxpo.objectives.base import Mean, masked_mean
-from jaxpo.objectives.preference import Reward, per_supervised_token
+from jaxpo.objectives.preference import Pair, Reward, per_supervised_token
 from jaxpo.objectives.preference_features import Scores, Shape, Side, Wanted, lengths, side
 
 
@@ -54,25 +55,31 @@ def list_counts(batch: Batch, needs: Needs) -> dict[str, Float[Array, ""]]:
     }
 
 
+def ends(x: Ranked) -> Pair:
+    """The best- and the worst-labelled response of each list as a pair; there is none where no two labels differ."""
+    labels = jnp.where(x.present, x.labels, 0.0)
+    best = jnp.argmax(jnp.where(x.present, labels, -jnp.inf), axis=1)
+    worst = jnp.argmin(jnp.where(x.present, labels, jnp.inf), axis=1)
+    row = jnp.arange(labels.shape[0])
+    chosen, rejected = (jax.tree.map(lambda a, k=k: a[row, k], x.candidates) for k in (best, worst))
+    return Pair(chosen, rejected, labels[row, best] > labels[row, worst], {})
+
+
 def list_metrics(x: Ranked, reward: Reward) -> dict[str, Mean]:
     """TRL's names on lists: chosen and rejected are the best- and the worst-labelled response of each list.
 
     `rewards/accuracies` is the share of differently labelled pairs that the reward orders as the labels do.
     """
-    r = reward(x.candidates)
-    labels = jnp.where(x.present, x.labels, 0.0)
-    best = jnp.argmax(jnp.where(x.present, labels, -jnp.inf), axis=1)[:, None]
-    worst = jnp.argmin(jnp.where(x.present, labels, jnp.inf), axis=1)[:, None]
-    pick = lambda a, index: jnp.take_along_axis(a, index, axis=1)[:, 0]  # noqa: E731
-    here = pick(labels, best) > pick(labels, worst)
-    pairs = x.present[:, :, None] & x.present[:, None, :] & (labels[:, :, None] > labels[:, None, :])
+    r, pair = reward(x.candidates), ends(x)
+    r_w, r_l = reward(pair.chosen), reward(pair.rejected)
+    pairs = x.present[:, :, None] & x.present[:, None, :] & (x.labels[:, :, None] > x.labels[:, None, :])
     return {
-        "rewards/chosen": masked_mean(pick(r, best), here),
-        "rewards/rejected": masked_mean(pick(r, worst), here),
-        "rewards/margins": masked_mean(pick(r, best) - pick(r, worst), here),
+        "rewards/chosen": masked_mean(r_w, pair.present),
+        "rewards/rejected": masked_mean(r_l, pair.present),
+        "rewards/margins": masked_mean(r_w - r_l, pair.present),
         "rewards/accuracies": masked_mean((r[:, :, None] > r[:, None, :]).astype(jnp.float32), pairs),
-        "logps/chosen": masked_mean(pick(x.candidates.logps, best), here),
-        "logps/rejected": masked_mean(pick(x.candidates.logps, worst), here),
+        "logps/chosen": masked_mean(pair.chosen.logps, pair.present),
+        "logps/rejected": masked_mean(pair.rejected.logps, pair.present),
         "entropy": per_supervised_token("entropy", x.present, x.candidates),
         "mean_token_accuracy": per_supervised_token("correct", x.present, x.candidates),
     }

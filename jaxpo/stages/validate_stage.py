@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxpo.config import SFT, Distill, Preference, Reward, Run, Stage, Work
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.base import Method, Options
+from jaxpo.objectives.methods.base import ListMethod, Method, Options
 from jaxpo.stages.fields import BUDGETS, flag
 from jaxpo.stages.files import file_problems
 from jaxpo.stages.serialise import did_you_mean
@@ -137,6 +137,7 @@ def diagnostic_metrics(stage: Preference) -> Iterator[str]:
     referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
     for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
         yield from diagnostic.names if referenced else diagnostic.always
+        yield from diagnostic.on_lists if isinstance(stage.loss, ListMethod) else ()
 
 
 def column_of_metric(stage: Stage) -> str | None:

@@ -81,6 +81,7 @@ def test_likelihood():
     fade = np.log(BETA) - np.logaddexp(0, BETA * (rho_w - rho_l))
     expected = {
         "likelihood/log_gradient_ratio": (q["Pw"] - q["Pl"], True),
+        "likelihood/unseen_mass": (1 - np.exp(q["Pw"]) - np.exp(q["Pl"]), True),
         "likelihood/log_gradient/chosen": (fade - q["Pw"], True),
         "likelihood/log_gradient/rejected": (fade - q["Pl"], True),
         "likelihood/shift/chosen": (rho_w, True),

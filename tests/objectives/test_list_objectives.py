@@ -11,8 +11,11 @@ from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, su
 
 from jaxpo import losses
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.diagnostics import measure_list_ranking
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.list_checks import tied_lists
+from jaxpo.objectives.preference_features import Side
+from jaxpo.objectives.preference_lists import Ranked
 
 SCORES = np.array([[0.5, 0.9, 0.1, 0.3], [0.2, 0.25, 0.7, 0.0], [0.4, 0.3, 0.2, 0.1], [0.6, 0.1, 0.0, 0.0]], np.float32)
 
@@ -52,6 +55,38 @@ def list_batch(**kw):
 def rewards(beta):
     """`beta (P - R)` of every response, list by list."""
     return [np.array([beta * (sums(e, "logps", k) - sums(e, "ref_logps", k)) for k in range(len(e))]) for e in lists()]
+
+
+# --- diagnostics ---
+
+
+def test_diagnostics_compare_the_ends_of_a_list_and_judge_its_whole_order():
+    features, batch, counts = encoded("lipo", list_batch)
+    names = ("ranking_accuracy", "likelihood")
+    objective = METHODS["lipo"]().build(ArrayScorer(), cached_reference=False, diagnostics=names)
+    got = values_of(jax.jit(lambda f: objective.loss(f, batch, {}, counts))(features))
+    policy, before = ([[sums(e, k, i) for i in range(len(e))] for e in lists()] for k in ("logps", "ref_logps"))
+    ends = [(int(np.argmax(s[: len(p)])), int(np.argmin(s[: len(p)]))) for s, p in zip(SCORES, policy, strict=True)]
+    gain, c = (
+        np.array([p[best] - p[worst] for p, (best, worst) in zip(x, ends, strict=True)]) for x in (policy, before)
+    )
+    np.testing.assert_allclose(got["ranking_accuracy"], np.mean(gain >= 0), rtol=1e-6)
+    np.testing.assert_allclose(got["difficulty/mean"], -np.mean(c), rtol=1e-4)
+    np.testing.assert_allclose(got["likelihood/log_gradient_ratio"], np.mean(gain), rtol=1e-4)
+    whole = [
+        all(p[i] >= p[j] for i in range(len(p)) for j in range(len(p)) if s[i] > s[j])
+        for s, p in zip(SCORES, policy, strict=True)
+    ]
+    np.testing.assert_allclose(got["ranking_accuracy/list"], np.mean(whole), rtol=1e-6)
+
+
+def test_a_list_in_the_order_of_its_labels_counts_as_ranked_and_ties_ask_for_nothing():
+    logps = np.array([[-1.0, -2, -3], [-3, -2, -1], [-5, -5, -5], [-2, -1, 9]], np.float32)
+    labels = np.array([[3.0, 2, 1], [3, 2, 1], [1, 1, 1], [1, 2, 5]], np.float32)
+    present = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]], bool)
+    side = Side(logps, np.zeros_like(logps), *(np.ones_like(logps) for _ in range(3)))
+    (mean,) = measure_list_ranking(Ranked(side, labels, present, {})).values()
+    assert (float(mean.value()), float(mean.count)) == (pytest.approx(2 / 3), 3)
 
 
 # --- LiPO ---

@@ -129,9 +129,11 @@ class Method(ABC):
                 f"{name}: precompute_teacher cannot be used, because the loss reads the teacher's whole distribution "
                 "and a record keeps its likeliest tokens; set precompute_teacher to False."
             )
-        on_pairs = isinstance(self, PairMethod)
-        if options.diagnostics and not on_pairs:
-            found.append(f"{name}: diagnostics ({', '.join(options.diagnostics)}) read pairs; leave them empty.")
+        if options.diagnostics and not isinstance(self, PairMethod | ListMethod):
+            found.append(
+                f"{name}: diagnostics ({', '.join(options.diagnostics)}) compare two responses to one prompt, which "
+                "this method's rows are not; leave them empty."
+            )
         unknown = [d for d in options.diagnostics if d not in DIAGNOSTICS]
         if unknown:
             known = ", ".join(DIAGNOSTICS)
@@ -239,9 +241,14 @@ class FeatureMethod(Method):
     def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
         """The metrics of the diagnostics that the stage switched on."""
         beta, referenced = getattr(self, "beta", 1.0), self.NEEDS.reference != "none"
-        return {
-            k: v for name in names for k, v in DIAGNOSTICS[name].measure(features, beta, reference=referenced).items()
-        }
+        found: dict[str, Metric] = {}
+        for name in names:
+            found |= DIAGNOSTICS[name].measure(self.compared(features), beta, reference=referenced)
+        return found
+
+    def compared(self, features: Any) -> Pair:
+        """The two responses that diagnostics compare."""
+        raise NotImplementedError(f"{type(self).__name__} compares no two responses to one prompt")
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.base import Objective
@@ -280,6 +287,10 @@ class PairMethod(FeatureMethod):
 
         return PAIR_SHAPE
 
+    def compared(self, features: Any) -> Pair:
+        pair: Pair = features
+        return pair
+
     def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
         """Each pair's terms times its WPO weight, if any, over their denominators."""
         from jaxpo.objectives.preference import reduce_terms, weighted
@@ -295,6 +306,18 @@ class ListMethod(FeatureMethod):
         from jaxpo.objectives.preference_lists import LIST_SHAPE
 
         return LIST_SHAPE
+
+    def compared(self, features: Any) -> Pair:
+        """The best- and the worst-labelled response of each list."""
+        from jaxpo.objectives.preference_lists import ends
+
+        return ends(features)
+
+    def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
+        from jaxpo.objectives.diagnostics import measure_list_ranking
+
+        whole = measure_list_ranking(features) if "ranking_accuracy" in names else {}
+        return super().diagnose(features, names) | whole
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import inspect
 import json
@@ -96,8 +97,16 @@ def line(result: Result) -> str:
 
 
 def key_of(module: ModuleType) -> str:
-    """Identifies the code of a claim: an edited claim is measured again."""
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    """Identifies a claim's code: when it, what the claims share, or a loss is edited, it is measured again."""
+    return hashlib.sha256(inspect.getsource(module).encode() + shared_code()).hexdigest()
+
+
+@functools.cache
+def shared_code() -> bytes:
+    """The sources of the harness, of the claims' helpers, and of all losses."""
+    here = Path(__file__).parent
+    files = [here / "harness.py", *(here / "claims").glob("_*.py"), *(ROOT / "jaxpo" / "losses").glob("*.py")]
+    return b"".join(file.read_bytes() for file in sorted(files))
 
 
 def store(result: Result, module: ModuleType) -> None:

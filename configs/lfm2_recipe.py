@@ -7,12 +7,15 @@ On two cores in under 25 minutes, with a corpus from this Python's documentation
 
 On a pod, the same stages at the report's sizes, on your files (see `REPORT` for what is published and what is not):
 
-    jaxpo run configs/lfm2_recipe.py --preset lfm2_1_2b --data DATA --teacher TEACHER --tokenizer TOKENIZER
+    jaxpo run configs/lfm2_recipe.py --preset lfm2_1_2b --data DATA --teacher TEACHER --tokenizer TOKENIZER \\
+        --records RECORDS --endpoint http://HOST/v1 --judge MODEL
 
 DATA holds `pretrain`, `sft`, `items`, `pref` (training) and `select_*`, `report_*` of the same (held out), each a
 `.jsonl` file: texts; prompt-completion rows; questions whose completion ends in `#### NUMBER`; prompts with a chosen
 and a rejected answer. TEACHER is a run, a stage or an export with the same tokenizer; TOKENIZER a `tokenizer.json` or
-its folder.
+its folder. RECORDS is what `jaxpo data teach --shard i/n` wrote of DATA/pretrain.jsonl; without it the teacher runs in
+every step. With an endpoint, its MODEL judges the given and five sampled answers of the `pref` prompts too, as the
+report does; without one their given pairs are trained on.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from jaxpo.config import (
     Search,
     Tokenizer,
 )
-from jaxpo.construct.judges import VerifierJudge
+from jaxpo.construct.judges import ChatJudge, Endpoint, Judge, VerifierJudge
 from jaxpo.construct.on_policy_stage import OnPolicyPairs
 from jaxpo.curriculum.stage import MeasureDifficulty
 from jaxpo.data.recipe_corpus import RecipeCorpus
@@ -62,6 +65,16 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a run on a pod is told; see `config`."""
+
+    teacher: str | None = None
+    records: str | None = None
+    endpoint: str | None = None
+    judge: str | None = None
+
+
+@dataclass(frozen=True)
 class Scale:
     """The numbers in which a laptop and a pod differ.
 
@@ -72,6 +85,8 @@ class Scale:
       probe_steps: of the run whose eight snapshots grade the items.
       epochs: of fine-tuning and preference.
       prompts: of the on-policy pairs.
+      record_teacher: store 132 bytes for every token of the text, rather than run the teacher in every step.
+      answer_tokens: room for an answer, wherever one is sampled or graded.
     """
 
     length: int
@@ -81,6 +96,8 @@ class Scale:
     probe_steps: int
     epochs: tuple[float, float]
     prompts: int
+    record_teacher: bool
+    answer_tokens: int
     pretrain: Optimizer
     distil: Optimizer
     probe: Optimizer
@@ -96,6 +113,8 @@ LAPTOP = Scale(
     probe_steps=240,
     epochs=(1.0, 1.0),
     prompts=600,
+    record_teacher=True,
+    answer_tokens=48,
     pretrain=Optimizer(learning_rate=2e-2, lr_scheduler_type="wsd", warmup_steps=30, decay_ratio=0.6),
     distil=Optimizer(learning_rate=1e-2, lr_scheduler_type="linear", warmup_steps=10),
     probe=Optimizer(learning_rate=4e-3, lr_scheduler_type="linear", warmup_steps=10, weight_decay=0.0),
@@ -112,6 +131,8 @@ REPORT = Scale(
     probe_steps=2000,
     epochs=(3.0, 2.0),
     prompts=1_000_000,
+    record_teacher=False,
+    answer_tokens=1024,
     # Peak, batch and shape of the pretraining schedule are not published: these are ours.
     pretrain=Optimizer(learning_rate=3e-4, final_learning_rate=3e-5, lr_scheduler_type="wsd", warmup_steps=2000),
     distil=Optimizer(learning_rate=3e-4, final_learning_rate=1e-6, lr_scheduler_type="linear", warmup_steps=500),
@@ -145,8 +166,9 @@ MEASURED = ("pretrain", "pref", "items")
 KINDS = {"pretrain": "pretrain", "sft": "sft", "items": "arithmetic", "pref": "pref"}
 
 
-def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
+def stages(files: Files, scale: Scale, given: Given) -> tuple[Any, ...]:
     """pretrain -> distil -> sft (along a measured curriculum) -> preference (on on-policy pairs) -> merge."""
+    teacher = given.teacher
     rows = dict(zip(("pretrain", "sft", "preference"), scale.rows, strict=True))
     text = Data(train=(files.pretrain,), max_length=scale.length, row_length=scale.length)
     chat = Data(max_length=scale.long, row_length=scale.long, truncation="prompt_left")
@@ -159,6 +181,13 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
         save_steps=200,
     )
     own_teacher = (replace(pretrain, name="teacher", model=TEACHER, init_from="random"),) if teacher is None else ()
+    on_policy = [pairs_of("on_policy", files.items, VerifierJudge(), scale)]
+    if given.endpoint is not None:
+        judge = ChatJudge(Endpoint(given.endpoint, given.judge or ""))
+        on_policy.append(pairs_of("judged", files.pref, judge, scale))
+    preferred = tuple(f"stage:{stage.name}/pairs.jsonl" for stage in on_policy)
+    if given.endpoint is None:
+        preferred = (files.pref, *preferred)
     return (
         pretrain,
         *own_teacher,
@@ -166,6 +195,8 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
             name="distil",
             init_from="pretrain",
             teacher=teacher or "teacher",
+            precompute_teacher=scale.record_teacher or given.records is not None,
+            records=given.records,
             loss=DecoupledTopK(top_k=32),
             data=text,
             optimizer=scale.distil,
@@ -186,7 +217,7 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
             logging_steps=10,
             save_steps=200,
         ),
-        MeasureDifficulty(items=(files.items,), stages=("probe",), limit=2000),
+        MeasureDifficulty(items=(files.items,), stages=("probe",), limit=2000, max_new_tokens=scale.answer_tokens),
         SFT(
             name="sft",
             init_from="distil",
@@ -204,9 +235,9 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
             logging_steps=10,
             save_steps=200,
         ),
-        OnPolicyPairs(prompts=(files.items,), model="sft", judge=VerifierJudge(), samples=5, max_prompts=scale.prompts),
+        *on_policy,
         Preference(
-            data=replace(chat, train=(files.pref, "stage:on_policy/pairs.jsonl")),
+            data=replace(chat, train=preferred),
             loss=LengthNormalized(beta=5.0),
             optimizer=scale.preference,
             rows_per_step=rows["preference"],
@@ -223,8 +254,25 @@ def stages(files: Files, scale: Scale, teacher: str | None) -> tuple[Any, ...]:
                 metrics=(("bits_per_byte", 1.0), ("ranking_accuracy", 1.0), ("exact_match", 1.0)),
                 methods=(Soup(), TaskArithmetic(), Ties(), DareTies(), ModelStock(), SCE()),
                 max_length=scale.length,
+                max_new_tokens=scale.answer_tokens,
             ),
         ),
+    )
+
+
+def pairs_of(name: str, prompts: str, judge: Judge, scale: Scale) -> OnPolicyPairs:
+    """Five answers of the fine-tuned model beside the given ones, judged: the best against the worst."""
+    return OnPolicyPairs(
+        name=name,
+        prompts=(prompts,),
+        model="sft",
+        judge=judge,
+        samples=5,
+        # A verifier finds many answers equally right: of these the model learns from the ones nearest to it.
+        ties="likely",
+        max_new_tokens=scale.answer_tokens,
+        max_length=scale.long,
+        max_prompts=scale.prompts,
     )
 
 
@@ -233,13 +281,19 @@ def probes(files: Files, scale: Scale) -> tuple[Any, ...]:
     return (
         BitsPerByte((files.report["pretrain"],), max_length=scale.length),
         SFTLoss((files.report["sft"],), max_length=scale.length),
-        RankingAccuracy((files.report["pref"],), max_length=scale.length, controls=False),
-        ExactMatch((files.report["items"],), prompts=300),
+        RankingAccuracy((files.report["pref"],), max_length=scale.length),
+        ExactMatch((files.report["items"],), prompts=300, max_new_tokens=scale.answer_tokens),
     )
 
 
 def config(
-    preset: str = NANO, data: str | None = None, teacher: str | None = None, tokenizer: str | None = None
+    preset: str = NANO,
+    data: str | None = None,
+    teacher: str | None = None,
+    tokenizer: str | None = None,
+    records: str | None = None,
+    endpoint: str | None = None,
+    judge: str | None = None,
 ) -> Run:
     """The recipe.
 
@@ -248,7 +302,10 @@ def config(
       data: folder of the files named above; needed for released sizes.
       teacher: what to distil from; None (nano only) = a larger model that the recipe trains.
       tokenizer: needed for released sizes.
+      records: of the teacher, made beforehand.
+      endpoint, judge: address and name of a chat model that judges open answers.
     """
+    given = Given(teacher, records, endpoint, judge)
     if preset == NANO:
         corpus = {kind: f"corpus:docs/{kind}_train.jsonl" for kind in ("pretrain", "sft", "pref")}
         halves = [{k: f"corpus:{half}/{name}.jsonl" for k, name in KINDS.items()} for half in ("select", "report")]
@@ -258,7 +315,7 @@ def config(
             model=STUDENT,
             corpus=RecipeCorpus(),
             tokenizer=Tokenizer(train_on=(files.pretrain, files.items), vocab_size=STUDENT.vocab_size),
-            stages=stages(files, LAPTOP, teacher),
+            stages=stages(files, LAPTOP, given),
             prompts=(
                 "What does json.dumps do?",
                 "Ann has 5 apples. Ann finds 3 more. How many apples does Ann have now?",
@@ -274,7 +331,7 @@ def config(
         name=f"{preset}_recipe",
         model=preset,
         tokenizer=Tokenizer(path=tokenizer),
-        stages=stages(files, REPORT, teacher),
+        stages=stages(files, REPORT, given),
         compute=Compute(dtype="bfloat16", remat="full"),
         probes=probes(files, REPORT),
     )

@@ -79,6 +79,7 @@ def parser_for(method: type[Method] | None) -> Parser:
     search.add_argument("--metric", nargs="+", metavar="NAME=WEIGHT", help="what counts; needed when there are several")
     search.add_argument("--methods", nargs="+", metavar="NAME", help="methods to try; default all that fit")
     search.add_argument("--max-length", type=int, default=256, help="of scored sequences, in tokens")
+    search.add_argument("--max-new-tokens", type=int, default=48, help="of answers that exact_match grades")
     search.add_argument("--parallel", type=int, default=4, help="candidates in memory together")
     if method is not None:
         own = parser.add_argument_group(f"options of {method.NAME}")

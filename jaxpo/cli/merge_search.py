@@ -30,7 +30,9 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
     mesh = make_mesh({"fsdp": -1})
     folder = args.out.parent / f"{args.out.name}.search"
     with open_models(paths) as opened:
-        select, report = (yardstick(metrics, files, args.max_length) for files in (args.select, args.report))
+        select, report = (
+            yardstick(metrics, files, args.max_length, args.max_new_tokens) for files in (args.select, args.report)
+        )
         task = Task(
             opened=opened,
             models=names,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +22,7 @@ class Search:
       methods: dataclasses of `jaxpo.merge.methods`; empty = a grid of all that fit (`jaxpo.merge.grid`).
       weights: sets of weights to try with every method that has weights; empty = equal ones, and each model emphasised.
       max_length: of the scored sequences, in tokens.
+      max_new_tokens: of the answers that exact_match grades.
       parallel: candidates made in one pass over the models' leaves, and so held in memory together.
     """
 
@@ -29,6 +32,7 @@ class Search:
     methods: tuple[Any, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()
     max_length: int = 256
+    max_new_tokens: int = 48
     parallel: int = 4
 
 
@@ -78,6 +82,14 @@ class Work(ABC):
     def problems(self) -> list[str]:
         """What is wrong with its own settings, one sentence each; asked before the run begins."""
         return []
+
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        """Raise DataError on the first row that it cannot use; asked before the first stage where the files exist.
+
+        Args:
+          files: paths of `inputs()`.
+        """
+        return
 
     @abstractmethod
     def run(self, context: Any) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
 from jaxpo.construct.judges import Judge, VerifierJudge
 from jaxpo.construct.ledger import digest
 from jaxpo.construct.pairing import make_pairs
+from jaxpo.construct.questions import read_questions
 from jaxpo.construct.refine import Refiner
 from jaxpo.construct.workshop import PairOptions, Workshop
-from jaxpo.data.formats import read_rows
+from jaxpo.data.formats import Row, read_rows
 from jaxpo.data.heldout import is_held_out
 from jaxpo.data.json_lines import write_jsonl
 from jaxpo.errors import DataError
@@ -73,6 +77,12 @@ class OnPolicyPairs(PairOptions, Work):
                 found += part.problems()
         return found
 
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        self.judge.check([question.row for question in read_questions(self._rows(files))])
+
+    def _rows(self, files: Sequence[Path]) -> list[Row]:
+        return list(islice(read_rows(files), self.max_prompts))
+
     def run(self, context: WorkContext) -> dict[str, Any]:
         @cache
         def network(name: str) -> Any:
@@ -88,7 +98,7 @@ class OnPolicyPairs(PairOptions, Work):
             say=context.say,
             check=context.check,
         )
-        rows = list(read_rows(context.files(self.prompts)))[: self.max_prompts]
+        rows = self._rows(context.files(self.prompts))
         pairs = list(make_pairs(rows, self.judge, self.refiner, shop))
         trained, held_out = split(pairs, self.heldout_one_in)
         report = {"rows": len(rows), "pairs": len(trained), "heldout_pairs": len(held_out), **sorted_counts(shop)}

@@ -60,6 +60,10 @@ class MeasureDifficulty(Work):
     def needed_models(self) -> tuple[str, ...]:
         return self.stages
 
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        for record in read_records(files, "prompt_completion"):
+            right_answer(record)
+
     def run(self, context: Any) -> dict[str, Any]:
         """Grade checkpoint by checkpoint; an interrupted one goes on where its file of answers ends.
 

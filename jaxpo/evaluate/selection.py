@@ -38,11 +38,13 @@ class Yardstick:
       metrics: (name, weight) pairs.
       files: row type -> files.
       max_length: of scored sequences.
+      max_new_tokens: of answers that are generated.
     """
 
     metrics: tuple[tuple[str, float], ...]
     files: dict[str, tuple[str, ...]]
     max_length: int = 256
+    max_new_tokens: int = 48
 
     def measure(self, context: ProbeContext) -> Measured:
         """Every metric of the context's model."""
@@ -57,10 +59,10 @@ class Yardstick:
         if name == "bits_per_byte":
             return BitsPerByte(files, self.max_length).measure(context)[name]
         if name == "ranking_accuracy":
-            probe = RankingAccuracy(files, "ranking", self.max_length, controls=False)
-            return probe.measure(context)[name]
+            return RankingAccuracy(files, "ranking", self.max_length, controls=False).measure(context)[name]
         if name == "exact_match":
-            return ExactMatch(files, by_level=False).measure(context)[name]
+            probe = ExactMatch(files, max_new_tokens=self.max_new_tokens, by_level=False)
+            return probe.measure(context)[name]
         records = read_records(context.files(files), "prompt_completion")
         return answer_loss(context.logps, encode_records(records, context.tokenizer, self.max_length))
 
@@ -70,7 +72,9 @@ def sign(metric: str) -> int:
     return -1 if metric in LOWER_IS_BETTER else 1
 
 
-def yardstick(metrics: Sequence[tuple[str, float]], files: Sequence[Path | str], max_length: int) -> Yardstick:
+def yardstick(
+    metrics: Sequence[tuple[str, float]], files: Sequence[Path | str], max_length: int, max_new_tokens: int
+) -> Yardstick:
     """Sort files by the type of their rows, and find the metric where only one can be meant.
 
     Raises:
@@ -98,7 +102,8 @@ def yardstick(metrics: Sequence[tuple[str, float]], files: Sequence[Path | str],
             problems.append(f"metrics: none is measured on {kind} rows, as {there[0]} holds; leave it out.")
     if problems:
         raise ConfigError(problems)
-    return Yardstick(chosen, {kind: tuple(names) for kind, names in sorted_files.items()}, max_length)
+    by_kind = {kind: tuple(names) for kind, names in sorted_files.items()}
+    return Yardstick(chosen, by_kind, max_length, max_new_tokens)
 
 
 def metric_problems(metrics: Sequence[tuple[str, float]]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
 def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[str, OpenModel]) -> Tree:
     base, models = stage.base, setting.merged(stage)
     select, report = (
-        yardstick(wanted.metrics, setting.prepared.resolve(files), wanted.max_length)
+        yardstick(wanted.metrics, setting.prepared.resolve(files), wanted.max_length, wanted.max_new_tokens)
         for files in (wanted.select, wanted.report)
     )
     task = Task(

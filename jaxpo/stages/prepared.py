@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.config import SFT, Distill, Preference, Pretrain, Reward, Run, Stage
+from jaxpo.config import SFT, Distill, Preference, Pretrain, Reward, Run, Stage, Work
 from jaxpo.data.columns import REMEDIES
 from jaxpo.data.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.formats import list_files
@@ -107,12 +107,18 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
     for stage in run.stages:
         if isinstance(stage, Stage) and not waits(stage):
             prepared.of(stage)
+        if isinstance(stage, Work) and not _written_later(stage.inputs()):
+            stage.check_inputs([Path(name) for name in prepared.resolve(stage.inputs())])
     return prepared
 
 
 def waits(stage: Stage) -> bool:
     """Whether a stage reads files that another stage of the run writes."""
-    return any(name.startswith(STAGE) for name in (*stage.data.train, *stage.data.eval))
+    return _written_later((*stage.data.train, *stage.data.eval))
+
+
+def _written_later(files: Sequence[str]) -> bool:
+    return any(name.startswith(STAGE) for name in files)
 
 
 def model_config(run: Run) -> LFM2Config:

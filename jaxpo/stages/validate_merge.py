@@ -83,7 +83,7 @@ def search_problems(run: Run, index: int, merge: Merge, search: Search) -> Itera
         yield from file_problems(run, f"{name}.{field}", files, run.stages[:index])
     yield from (f"{name}.report: {p}" for p in shared_files(search.select, search.report))
     yield from (f"{name}.{problem}" for problem in metric_problems(search.metrics))
-    for field in ("max_length", "parallel"):
+    for field in ("max_length", "max_new_tokens", "parallel"):
         least = 2 if field == "max_length" else 1
         if getattr(search, field) < least:
             yield f"{name}.{field}: {getattr(search, field)} must be at least {least}."

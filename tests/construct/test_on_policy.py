@@ -131,6 +131,9 @@ def test_ties_of_a_verifier(tmp_path):
     }
     with pytest.raises(DataError, match=r"rows.jsonl, row 2, field 'answer': column 'answer' holds no number"):
         made([*data, {"prompt": "1+1?", "completion": "2"}], VerifierJudge(), tmp_path)
+    marked = [{"prompt": "2+3?", "completion": "2 + 3 = 5\n#### 5"}]
+    pairs, _ = made(marked, VerifierJudge(), tmp_path, network=network, samples=4, ties="sample")
+    assert texts(pairs) == [("it is 5", "so 4")]
 
 
 def test_the_files_are_a_function_of_the_seed_and_not_of_the_pass_size(tmp_path):

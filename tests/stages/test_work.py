@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
-from jaxpo.errors import RunError
-from jaxpo.stages.prepared import resolve_files, waits
+from jaxpo.construct.on_policy_stage import OnPolicyPairs
+from jaxpo.errors import DataError, RunError
+from jaxpo.stages.prepared import prepare_run, resolve_files, waits
 from jaxpo.stages.run import run_work
 from jaxpo.stages.validate import find_problems
 from jaxpo.stages.working import REPORT, report_of, work
@@ -134,3 +135,16 @@ def test_a_kill_before_the_summary_loses_no_report(setting, tmp_path):
     setting.results = SimpleNamespace(worked=stored.__setitem__)
     run_work(setting, Copy())
     assert stored == {"copy": {"models": ["pretrain"]}}
+
+
+def test_rows_that_a_work_stage_cannot_use_are_refused_before_the_first_stage(tmp_path):
+    """The stage itself would find out after everything before it was trained."""
+    source = tmp_path / "questions.jsonl"
+    source.write_text('{"prompt": "2 + 2?", "completion": "Four."}\n')
+    pairs = OnPolicyPairs(prompts=(str(source),))
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Once upon a time there was a cat."}\n' * 20)
+    pretrain = Pretrain(data=Data(train=(str(text),), max_length=16, row_length=16), max_steps=1)
+    run = Run(tokenizer=Tokenizer(train_on=(str(text),), vocab_size=300), stages=(pretrain, pairs))
+    with pytest.raises(DataError, match=r"questions\.jsonl, row 1, field 'answer'"):
+        prepare_run(run, tmp_path / "run", print)

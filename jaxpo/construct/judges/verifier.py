@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxpo.construct.asking import Ask, Reply
 from jaxpo.construct.judges.base import Judge, Networks
 from jaxpo.data.formats import Row
-from jaxpo.evaluate.exact_match import final_answer, grade
+from jaxpo.evaluate.exact_match import MARK, final_answer, grade
+
+ANSWER, COMPLETION = "answer", "completion"
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,11 @@ class VerifierJudge(Judge):
     Several right and several wrong answers are the rule: `ties` of the construction decides between them.
 
     Attributes:
-      answer: the column with the reference; of a text like GSM8K's the final answer is what counts.
+      answer: the column with the reference; of a text like GSM8K's the final answer is what counts. Rows without a
+        column `answer` may have a completion that ends in `#### NUMBER`.
     """
 
-    answer: str = "answer"
+    answer: str = ANSWER
 
     NAME: ClassVar[str] = "verifier"
     BATCH: ClassVar[int] = 256
@@ -33,16 +36,23 @@ class VerifierJudge(Judge):
                 raise row.error(
                     f"column {self.answer!r} holds no number, which the verifier compares with.",
                     field=self.answer,
-                    remedy="Add it to every row, or name another column (completion, say).",
+                    remedy="Add it to every row, give completions that end in `#### NUMBER`, or name another column.",
                 )
 
     def reference(self, row: Row) -> str:
-        """The text that the right answer is read from; empty without the column."""
-        value = row.data.get(self.answer, "")
-        return str(value[-1].get("content", "")) if isinstance(value, list) and value else str(value)
+        """The text that the right answer is read from; empty where there is none."""
+        if self.answer == ANSWER and ANSWER not in row.data:
+            completion = _text(row.data.get(COMPLETION, ""))
+            return completion if MARK in completion else ""
+        return _text(row.data.get(self.answer, ""))
 
     def columns(self) -> tuple[str, ...]:
-        return (self.answer,)
+        return (ANSWER, COMPLETION) if self.answer == ANSWER else (self.answer,)
 
     def open(self, networks: Networks) -> Ask:
         return lambda items: [Reply(float(grade(item.answer, self.reference(item.row)))) for item in items]
+
+
+def _text(value: Any) -> str:
+    """A text, the last turn of a conversation, or a number as text."""
+    return str(value[-1].get("content", "")) if isinstance(value, list) and value else str(value)

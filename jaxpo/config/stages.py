@@ -171,13 +171,17 @@ class Preference(Stage):
 
 @dataclass(frozen=True)
 class Reward(Stage):
-    """Bradley-Terry reward model with a value head at each response's last token; a column `margin` is used if there.
+    """Reward model on pairs with a value head at each response's last token.
 
     Attributes:
-      label_smoothing: probability that a label is flipped.
-      center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off.
+      loss: None = Bradley-Terry with the two settings below, where a column `margin` is used if there; or a method of
+        the reward family with its own settings: `--stage.loss mapl_reward`.
+      label_smoothing: probability that a label is flipped; only where `loss` is None.
+      center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off; only where `loss` is
+        None.
     """
 
     name: str = "reward"
+    loss: Any = None
     label_smoothing: float = 0.0
     center_rewards_coefficient: float | None = None

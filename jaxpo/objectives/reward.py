@@ -14,7 +14,7 @@ from jaxpo.data.needs import Needs
 from jaxpo.models.heads import value
 from jaxpo.objectives.base import Counts, Max, Mean, Metric, Min, Objective, Out, masked_mean
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.preference import pair_counts, pair_present, reduce_terms
+from jaxpo.objectives.preference import other_roles, pair_counts, pair_present, reduce_terms
 from jaxpo.objectives.preference_features import lengths
 
 Tree = Any
@@ -22,26 +22,55 @@ Tree = Any
 
 @struct.dataclass
 class Rewards:
-    """The features of a reward model: `[N]` scores of the two responses, presence, and the per-example columns."""
+    """The features of a reward model.
+
+    Attributes:
+      chosen, rejected: `[N]` scores of the two responses.
+      present: `[N]` False where there is no pair.
+      columns: the batch's per-example columns.
+      others: further roles by name -> `[N]` scores and presence.
+    """
 
     chosen: Float[Array, "N"]
     rejected: Float[Array, "N"]
     present: Bool[Array, "N"]
     columns: dict[str, Array]
+    others: dict[str, tuple[Array, Array]] = struct.field(default_factory=dict)
 
 
-def reward_pairs(name: str, scorer: Scorer, loss: Callable[[Rewards], Array], *, needs: Needs) -> Objective:
-    """A reward model on pairs: `r = w^T h` at the last real token of each segment, mean loss over the step's pairs."""
+def no_metrics(x: Rewards) -> dict[str, Metric]:
+    """Nothing beyond the common ones."""
+    return {}
+
+
+def reward_pairs(
+    name: str,
+    scorer: Scorer,
+    loss: Callable[[Rewards], Array],
+    *,
+    needs: Needs,
+    metrics: Callable[[Rewards], dict[str, Metric]] = no_metrics,
+) -> Objective:
+    """A reward model on pairs: `r = w^T h` at the last real token of each segment, mean loss over the step's pairs.
+
+    Args:
+      loss: `[N]`, 0 where there is no pair.
+      metrics: beyond the common ones.
+    """
 
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Rewards:
         # Only the last tokens go through the head, in float32: rewards are small differences.
         scores = value(params["value"], last_of(scorer.hidden(params["model"], batch), batch))
         chosen, rejected = (take(scores, batch.roles[role], batch) for role in ("chosen", "rejected"))
         present = pair_present(batch, lengths(batch, "chosen"), lengths(batch, "rejected"))
-        return Rewards(chosen, rejected, present, dict(batch.per_example))
+        others = {
+            role: (take(scores, batch.roles[role], batch), lengths(batch, role) > 0)
+            for role in other_roles(needs, batch)
+        }
+        return Rewards(chosen, rejected, present, dict(batch.per_example), others)
 
     def evaluate(x: Rewards, batch: Batch, carry: Tree, counts: Counts) -> Out:
-        return Out(reduce_terms(loss(x), counts), reward_metrics(x), {})
+        return Out(reduce_terms(loss(x), counts), reward_metrics(x) | metrics(x), {})
 
     return Objective(name, pair_counts, encode, evaluate, needs=needs)
 

@@ -60,7 +60,7 @@ def has_method(stage: Stage) -> bool:
 
 def method_of(stage: Stage) -> Method:
     """The method of a stage, if it minimises one."""
-    if isinstance(stage, Preference | SFT | Distill) and stage.loss is not None:
+    if isinstance(stage, Preference | SFT | Distill | Reward) and stage.loss is not None:
         return stage.loss
     if isinstance(stage, Reward):
         return BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient)

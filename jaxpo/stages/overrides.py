@@ -202,7 +202,7 @@ def canonical(run: Run, name: str, problems: list[str]) -> str:
     first = rest.partition(".")[0]
     stages = [s for s in run.stages if any(f.name == first for f in dataclasses.fields(s))]
     if len(stages) > 1 and first in ("loss", "precompute_ref_log_probs"):
-        # SFT's method is optional: a stage that has chosen one is meant before a stage that has not.
+        # SFT's and Reward's methods are optional: a stage that has chosen one is meant before a stage that has not.
         stages = [s for s in stages if s.loss is not None] or stages
     having = [key(s.name) for s in stages]
     if len(having) == 1:

@@ -188,8 +188,8 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
         )
 
     train = load(stage.data.train, stage.data)
-    if isinstance(stage, Preference):
-        check_values(train, stage.loss)
+    if isinstance(stage, Preference | Reward):
+        check_values(train, method_of(stage))
     say(str(train.preview(1)))
     held_out = None
     if stage.data.eval:

@@ -121,6 +121,22 @@ def reward_problems(stage: Reward) -> Iterator[str]:
         yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
     if centring is not None and not 0 <= centring < math.inf:
         yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
+    if stage.loss is not None:
+        yield from method_problems(stage)
+        yield from unread_settings(stage)
+
+
+def unread_settings(stage: Reward) -> Iterator[str]:
+    """The stage's own settings are those of its Bradley-Terry loss; a loss that is given has its own."""
+    loss = getattr(getattr(stage.loss, "INFO", None), "name", "another one")
+    for field, default in (("label_smoothing", 0.0), ("center_rewards_coefficient", None)):
+        if getattr(stage, field) == default:
+            continue
+        instead = f"; set {flag((stage.name, 'loss', field))} instead" if hasattr(stage.loss, field) else ""
+        yield (
+            f"{stage.name}.{field}: {getattr(stage, field)} belongs to the Bradley-Terry loss that the stage has by "
+            f"itself, but its loss is {loss}, which does not read it; leave it out{instead}."
+        )
 
 
 def metric_names(stage: Stage) -> tuple[str, ...]:
@@ -128,7 +144,7 @@ def metric_names(stage: Stage) -> tuple[str, ...]:
     if isinstance(stage, Preference):
         return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *diagnostic_metrics(stage))
     if isinstance(stage, Reward):
-        return REWARD_METRICS
+        return (*REWARD_METRICS, *getattr(stage.loss, "METRICS", ()))
     return (*LANGUAGE_METRICS, *getattr(getattr(stage, "loss", None), "METRICS", ()))
 
 
@@ -192,7 +208,7 @@ def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
         )
 
 
-def method_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
+def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
     """The method exists and can use what the stage offers it."""
     name = stage.name
     needs = getattr(stage.loss, "NEEDS", None)
@@ -222,9 +238,9 @@ def method_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
         yield from (f"{name}.loss: {problem}" for problem in problems)
 
 
-def family_problems(stage: Preference | SFT | Distill) -> Iterator[str]:
-    """Methods on demonstrations belong to SFT, with a teacher to Distill, on preferences to Preference."""
+def family_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, with a teacher to Distill, with a value head to Reward."""
     info, kind = stage.loss.INFO, type(stage).__name__
-    right = {"sft": "SFT", "distillation": "Distill"}.get(info.family, "Preference")
+    right = {"sft": "SFT", "distillation": "Distill", "reward model": "Reward"}.get(info.family, "Preference")
     if kind != right:
         yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {kind}."

@@ -122,14 +122,20 @@ BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
-    **{"mapl": "inter_prompt", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
+    **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
+    **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
 LISTS = {"exo_rw", "infonca", "lipo", "nca", "pro_ranking"}
 OF_THEIR_OWN = {
-    **{"annotators": {"sppo_soft"}, "keywords": {"spo_degree"}, "mapl": {"mapl"}, "rationale": {"rationales"}},
+    **{
+        "annotators": {"sppo_soft"},
+        "keywords": {"spo_degree"},
+        "mapl": {"mapl", "mapl_reward"},
+        "rationale": {"rationales"},
+    },
     **{"rewards": {"modpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }

@@ -65,6 +65,13 @@ CASES: dict[str, tuple[Stage, list[Row], int | None, str, str]] = {
     "no items": (method("irpo_ranking"), [PAIR], 1, "items", "'items' is missing"),
     "no rationale": (method("rationales"), [PAIR], None, "rationale", r"Add it to some rows, or choose"),
     "no instructions": (method("mapl"), [PAIR], None, "inter_prompt", r"Add it to some rows, or choose"),
+    "no instructions for a reward": (
+        Reward(loss=METHODS["mapl_reward"]()),
+        [PAIR],
+        None,
+        "inter_prompt",
+        r"Add it to some rows, or choose",
+    ),
     "no gold": (method("tpo_triple"), [PAIR], 1, "gold", "'gold' is missing"),
     "no phrases": (method("rrpo"), [PAIR], 1, "chosen_spans", "'chosen_spans' is missing"),
     "no key phrases": (method("spo_degree"), [PAIR], 1, "chosen_keywords", "'chosen_keywords' is missing"),

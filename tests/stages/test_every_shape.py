@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from jaxpo.cli.main import main
@@ -44,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(model: Path, folder: Path, config: str, file: str, *options: str) -> tuple[dict, dict]:
     """One step as the command line makes it, and an evaluation; returns the last record of each."""
-    stage = "sft" if config == "sft" else "preference"
+    stage = config
     words = [
         *("run", str(ROOT / "configs" / f"{config}.py"), "--run", str(folder / "run"), "--export", "False"),
         *("--model-from", str(model), "--tokenizer.path", str(model / "tokenizer")),
@@ -64,13 +65,15 @@ def train(model: Path, folder: Path, config: str, file: str, *options: str) -> t
     return trained, measured
 
 
+# Eight segments of one example fill three rows, on each of the eight devices.
+ROWS_OF_EIGHT = ["--stage.rows-per-step", "24"]
 # Method -> example file, and what the method cannot do without.
 SHAPES: dict[str, tuple[str, list[str]]] = {
     "bco": ("weights.jsonl", []),
     "dove": ("two_prompt.jsonl", []),
     "irpo_ranking": ("items.jsonl", []),
     "lcpo": ("annotators.jsonl", ["--stage.loss.num-annotators", "3"]),
-    "mapl": ("mapl.jsonl", []),
+    "mapl": ("mapl.jsonl", ROWS_OF_EIGHT),
     "modpo": ("rewards.jsonl", ["--stage.loss.weights", "0.6", "0.2", "0.2"]),
     "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
     "rationales": ("rationale.jsonl", []),
@@ -112,6 +115,20 @@ def test_pairs_with_every_option(model: Path, tmp_path: Path) -> None:
     trained, measured = train(model, tmp_path, "preference", "annotators.jsonl", *options)
     assert {"ranking_accuracy", "difficulty/mean", "likelihood/shift/chosen"} <= set(trained)
     assert 0 <= measured["eval_ranking_accuracy/idealised"] <= 1
+
+
+def test_instructions_train_a_reward_model(model: Path, tmp_path: Path) -> None:
+    """MAPL's reward form by name, with the best checkpoint by a metric of its own."""
+    options = [
+        *("--stage.loss", "mapl_reward", "--stage.loss.intra-weight", "0.5", *ROWS_OF_EIGHT),
+        *("--stage.metric-for-best-model", "eval_intra/accuracies", "--stage.save-steps", "1"),
+    ]
+    trained, measured = train(model, tmp_path, "reward", "mapl.jsonl", *options)
+    assert {"accuracy", "margin", "mean_reward", "intra/accuracies", "inter/accuracies"} <= set(trained)
+    assert 0 <= measured["eval_intra/accuracies"] <= 1
+    np.testing.assert_allclose(
+        trained["loss"], (1 + 0.5 * 2 / 4 + 2 / 4) * np.log(2), rtol=1e-5
+    )  # the head starts at 0
 
 
 @pytest.mark.slow

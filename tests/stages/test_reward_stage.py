@@ -13,11 +13,15 @@ import stages.recipe as recipes
 from stages.process import finish, start
 
 from jaxpo.cli import export
-from jaxpo.config import Data, Optimizer, Reward, Run
+from jaxpo.config import Data, Optimizer, Preference, Reward, Run
 from jaxpo.convert.reward_hf import is_reward
+from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.mapl_reward import MAPLReward
 from jaxpo.stages.assemble import method_of
 from jaxpo.stages.model_io import load_model
+from jaxpo.stages.overrides import resolve_run
+from jaxpo.stages.prepared import needs_of
 from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.validate import find_problems
 from jaxpo.train.metrics import read_metrics
@@ -32,6 +36,7 @@ def test_settings_reach_the_loss():
     stage = Reward(label_smoothing=0.1, center_rewards_coefficient=0.01)
     assert method_of(stage) == BradleyTerry(label_smoothing=0.1, center_rewards_coefficient=0.01)
     assert method_of(Reward()) == BradleyTerry()
+    assert method_of(Reward(loss=MAPLReward(inter_weight=0.5))) == MAPLReward(inter_weight=0.5)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,49 @@ def test_sound_numbers(recipe):
 def test_numbers_that_are_none(recipe, number):
     for name in ("label_smoothing", "center_rewards_coefficient"):
         assert any(p.startswith(f"reward.{name}: ") for p in find_problems(with_reward(recipe, **{name: number})))
+
+
+def alone(recipe: Run, stage: Preference | Reward) -> Run:
+    return dataclasses.replace(recipe, stages=(dataclasses.replace(stage, data=recipe.stages[0].data, max_steps=3),))
+
+
+def test_the_flag_chooses_the_loss_and_its_fields(recipe):
+    flags = ["--stage.loss", "mapl_reward", "--stage.loss.intra-weight", "0.5"]
+    stage = resolve_run(alone(recipe, Reward()), flags).run.stages[0]
+    assert stage.loss == MAPLReward(intra_weight=0.5)
+    assert needs_of(stage) == MAPLReward.NEEDS
+    best = dataclasses.replace(stage, data=dataclasses.replace(stage.data, eval=stage.data.train))
+    best = dataclasses.replace(best, metric_for_best_model="eval_inter/accuracies")
+    assert list(find_problems(dataclasses.replace(recipe, stages=(best,)))) == []
+    (found,) = find_problems(dataclasses.replace(recipe, stages=(dataclasses.replace(best, loss=None),)))
+    assert "has no metric 'eval_inter/accuracies'" in found
+
+
+@pytest.mark.parametrize(
+    ("stage", "problem"),
+    [
+        (
+            Reward(loss=MAPLReward(), center_rewards_coefficient=0.01),
+            "reward.center_rewards_coefficient: 0.01 belongs to the Bradley-Terry loss that the stage has by itself, "
+            "but its loss is mapl_reward, which does not read it; leave it out.",
+        ),
+        (
+            Reward(loss=BradleyTerry(), label_smoothing=0.1),
+            "which does not read it; leave it out; set --reward.loss.label-smoothing instead.",
+        ),
+        (Reward(loss=METHODS["dpo"]()), "dpo (family 'pairs') belongs to a Preference stage; this one is Reward."),
+        (Reward(loss=MAPLReward(inter_weight=-1.0)), "reward.loss: mapl_reward: inter_weight is -1.0 but must be"),
+        (Reward(loss="mapl_reward"), "reward.loss: 'mapl_reward' is not a method; use an instance"),
+        (
+            Preference(loss=MAPLReward()),
+            "mapl_reward (family 'reward model') belongs to a Reward stage; this one is Preference.",
+        ),
+        (Preference(loss=BradleyTerry()), "bradley_terry (family 'reward model') belongs to a Reward stage; this one"),
+    ],
+)
+def test_losses_that_a_stage_cannot_have(recipe, stage, problem):
+    (found,) = find_problems(alone(recipe, stage))
+    assert problem in found
 
 
 def test_a_reward_model_learns_which_answers_are_preferred(tmp_path, capsys):

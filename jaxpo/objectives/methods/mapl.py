@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod, number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jax import Array
 
     from jaxpo.objectives.base import Metric
@@ -16,6 +18,57 @@ if TYPE_CHECKING:
 ENDS = ("chosen", "rejected")
 INTER = tuple(f"inter_{end}" for end in ENDS)
 INTRA = tuple(f"intra_{end}_{prompt}" for end in ENDS for prompt in ("plus", "minus"))
+MEASURED = ("intra/accuracies", "inter/accuracies")
+
+
+def gathered(
+    chosen: Array,
+    rejected: Array,
+    others: Mapping[str, tuple[Array, Array]],
+    present: Array,
+    columns: Mapping[str, Array],
+) -> tuple[tuple[Array, ...], dict[str, Array]]:
+    """The arguments of `jaxpo.losses.mapl` and its masks.
+
+    Args:
+      chosen, rejected: `[N]` scores of the pair.
+      others: scores `[N]` and presence `[N]` of the roles beyond the pair; the data set may lack any.
+      present: `[N]` False where there is no pair.
+      columns: per-example columns; `inter_sign` among them where there are second prompts.
+    """
+    import jax.numpy as jnp
+
+    nothing = jnp.zeros_like(chosen)
+    lacking = (nothing, jnp.zeros_like(present))
+    found = {role: others.get(role, lacking) for role in (*INTER, *INTRA)}
+    here = {role: present & there for role, (_, there) in found.items()}
+    plus, minus = ([f"intra_{end}_{prompt}" for end in ENDS] for prompt in ("plus", "minus"))
+    scores = (
+        chosen,
+        rejected,
+        *(jnp.stack([found[role][0] for role in side], axis=-1) for side in (plus, minus)),
+        *(found[role][0] for role in INTER),
+        columns.get("inter_sign", jnp.ones_like(chosen)),
+    )
+    masks = {
+        "where_intra": jnp.stack([here[a] & here[b] for a, b in zip(plus, minus, strict=True)], axis=-1),
+        "where_inter": here["inter_chosen"] & here["inter_rejected"],
+    }
+    return scores, masks
+
+
+def accuracies(scores: tuple[Array, ...], masks: Mapping[str, Array]) -> dict[str, Metric]:
+    """Share of responses scored higher under the prompt they fit, and of gaps that moved as their sign says."""
+    import jax.numpy as jnp
+
+    from jaxpo.objectives.base import masked_mean
+
+    q_w, q_l, plus, minus, i_w, i_l, sign = scores
+    moved = sign * ((i_w - i_l) - (q_w - q_l)) > 0
+    return {
+        "intra/accuracies": masked_mean((plus > minus).astype(jnp.float32), masks["where_intra"]),
+        "inter/accuracies": masked_mean(moved.astype(jnp.float32), masks["where_inter"]),
+    }
 
 
 @dataclass(frozen=True)
@@ -23,8 +76,8 @@ class MAPL(PairMethod):
     """DPO, plus which of two prompts a response fits and how clear-cut a pair is under added instructions.
 
     Rows may carry `inter_prompt, inter_sign` and `intra`; `jaxpo data construct mapl` makes them. Across prompts the
-    log-partition terms of the implicit reward do not cancel, so the intra term is an approximation here; for a reward
-    model `jaxpo.losses.mapl` takes its rewards.
+    log-partition terms of the implicit reward do not cancel, so the intra term is an approximation here; `mapl_reward`
+    trains a reward model, where it is exact.
 
     Attributes:
       beta: strength of the tie to the reference.
@@ -45,38 +98,12 @@ class MAPL(PairMethod):
         certainty="intra term from a review and a sibling paper; inter term reconstructed, weights unknown",
     )
     NEEDS = replace(PAIRS_AND_REFERENCE, optional_roles=(*INTER, *INTRA))
-    METRICS = ("intra/accuracies", "inter/accuracies")
-
-    def scores(self, pair: Pair) -> dict[str, tuple[Array, Array]]:
-        """`beta (P - R)` and presence of every role beyond the pair; absent where the data set has none."""
-        import jax.numpy as jnp
-
-        nothing = jnp.zeros_like(pair.chosen.logps)
-        found = {}
-        for role in (*INTER, *INTRA):
-            side = pair.others.get(role)
-            score, length = (nothing, nothing) if side is None else (self.beta * side.log_ratio, side.length)
-            found[role] = (score, pair.present & (length > 0))
-        return found
+    METRICS = MEASURED
 
     def gathered(self, pair: Pair) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """The arguments of `jaxpo.losses.mapl` and its masks."""
-        import jax.numpy as jnp
-
-        found = self.scores(pair)
-        plus, minus = ([found[f"intra_{end}_{prompt}"] for end in ENDS] for prompt in ("plus", "minus"))
-        scores = (
-            self.reward(pair.chosen),
-            self.reward(pair.rejected),
-            *(jnp.stack([score for score, _ in side], axis=-1) for side in (plus, minus)),
-            *(found[role][0] for role in INTER),
-            pair.columns.get("inter_sign", jnp.ones_like(pair.chosen.logps)),
-        )
-        masks = {
-            "where_intra": jnp.stack([a & b for (_, a), (_, b) in zip(plus, minus, strict=True)], axis=-1),
-            "where_inter": found["inter_chosen"][1] & found["inter_rejected"][1],
-        }
-        return scores, masks
+        """The arguments of `jaxpo.losses.mapl`, of scores `beta (P - R)`, and its masks."""
+        others = {role: (self.beta * side.log_ratio, side.length > 0) for role, side in pair.others.items()}
+        return gathered(self.reward(pair.chosen), self.reward(pair.rejected), others, pair.present, pair.columns)
 
     def loss(self, pair: Pair) -> Array:
         from jaxpo.losses import mapl
@@ -86,14 +113,5 @@ class MAPL(PairMethod):
         return mapl(*scores, where=pair.present, **settings)
 
     def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """Share of responses scored higher under the prompt they fit, and of gaps that moved as their sign says."""
-        import jax.numpy as jnp
-
-        from jaxpo.objectives.base import masked_mean
-
-        (q_w, q_l, plus, minus, i_w, i_l, sign), masks = self.gathered(pair)
-        moved = sign * ((i_w - i_l) - (q_w - q_l)) > 0
-        return {
-            "intra/accuracies": masked_mean((plus > minus).astype(jnp.float32), masks["where_intra"]),
-            "inter/accuracies": masked_mean(moved.astype(jnp.float32), masks["where_inter"]),
-        }
+        """Both accuracies, of the implicit rewards."""
+        return accuracies(*self.gathered(pair))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from jaxpo.objectives.methods import BY_SETTING
+
 HEAD = """\
 # Preference losses
 
@@ -14,9 +16,10 @@ of hyper-parameters for `jaxpo run configs/preference.py --stage.loss NAME --sta
 [data.md](data.md); `jaxpo data inspect FILE` says which methods it can train, and `jaxpo data construct METHOD` makes
 the data sets that a method builds itself.
 
-Two more methods change what surrounds a loss and combine with most of these. **WPO** (arXiv 2406.11827,
-`--stage.use-weighting True`) weighs each pair by how likely the policy is to write it. **TR-DPO** (arXiv 2404.09656,
-`--stage.sync-ref-model True`) lets the reference follow the policy. `--stage.diagnostics ranking_accuracy likelihood`
+Two more methods change what surrounds a loss and combine with most of these; they have no name of their own for
+`--stage.loss`. **WPO** (arXiv 2406.11827, `--stage.use-weighting True`) weighs each pair by how likely the policy is to
+write it. **TR-DPO** (arXiv 2404.09656, `--stage.sync-ref-model True`) lets the reference follow the policy. Other names
+of papers that are settings of a method stand below the tables. `--stage.diagnostics ranking_accuracy likelihood`
 measures what training does to the policy's own rankings (arXiv 2405.19534) and likelihoods (arXiv 2406.07327).
 """
 REFERENCES = {
@@ -61,6 +64,8 @@ def document(rows: list[dict[str, Any]], doc: Any) -> str:
         members = [row for row in rows if row["family"] == family]
         if members:
             lines += [f"## {title}\n", *table(members), ""]
+    named = (f"- `{name}`: {what}: `{flags}`" for name, (what, flags) in BY_SETTING.items())
+    lines += ["## Names that are settings\n", *named, ""]
     for row in rows:
         lines += section(row, doc(row["function"]))
     return "\n".join(lines).rstrip("\n") + "\n"

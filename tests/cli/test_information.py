@@ -62,6 +62,12 @@ def test_the_page_of_the_losses_is_up_to_date(run: Command) -> None:
     assert page.read_text(encoding="utf-8") == printed, "run `jaxpo losses --markdown > docs/losses.md`"
 
 
+def test_a_name_that_is_a_setting_is_answered_with_it(run: Command) -> None:
+    code, out, err = run("losses", "wpo")
+    assert (code, out) == (2, "")
+    assert "--stage.use-weighting True" in err
+
+
 def test_data_inspect(run: Command, pairs: Path, model: Path) -> None:
     code, out, err = run("data", "inspect", pairs, "--samples", "1", "--tokenizer", model / "tokenizer")
     assert (code, err) == (0, "")

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from objectives.feature_checks import ArrayScorer
 
+from jaxpo.config import Preference, Run
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods import AMBIGUOUS, METHODS, resolve
+from jaxpo.objectives.methods import AMBIGUOUS, BY_SETTING, METHODS, resolve
+from jaxpo.stages.overrides import resolve_run
 
 
 def test_the_catalogue_loads_without_jax():
@@ -62,6 +64,7 @@ def test_names_and_aliases_mean_one_thing():
     assert len(set(aliases)) == len(aliases)
     assert not set(aliases) & (set(METHODS) | set(AMBIGUOUS))
     assert not set(METHODS) & set(AMBIGUOUS)
+    assert not set(BY_SETTING) & (set(METHODS) | set(aliases) | set(AMBIGUOUS))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,9 @@ def test_resolve(given, name):
     assert resolve(given) is METHODS[name]
 
 
-# Every `loss_type` of TRL's trainers on pairs and on unpaired rows that names a loss of its own, past names included.
+# Every `loss_type` of TRL's DPO and KTO trainers that names a loss of its own, past names included, and what its CPO
+# trainer has beyond them. CPO's `hinge` and `ipo` are other losses, without a reference: here they are
+# `tpo_triple`'s variants of these names, while `hinge` and `ipo` mean DPO's.
 LOSS_TYPES = {
     "sigmoid": "dpo", "hinge": "hinge", "ipo": "ipo", "exo_pair": "exo_pair", "nca_pair": "nca_pair",
     "robust": "rdpo_robust", "bco_pair": "bco_pair", "sppo_hard": "sppo_hard", "aot": "aot",
@@ -99,6 +104,40 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
     for candidate, paper in AMBIGUOUS[acronym]:
         assert candidate in str(error.value)
         assert paper in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("wpo", "WPO, arXiv:2406.11827, weighs the pairs of any loss on pairs; set --stage.use-weighting True."),
+        ("TR-DPO", "set --stage.sync-ref-model True."),
+        ("trdpo", "set --stage.sync-ref-model True."),
+        ("tpo-l", "set --stage.loss tpo_triple --stage.loss.variant tpo_l."),
+        ("rorpo", "set --stage.loss rationales --stage.loss.base orpo --stage.loss.gamma 1."),
+        ("RSimPO", "set --stage.loss rationales --stage.loss.base simpo."),
+        ("sft-dpo", "set --stage.loss dpo3d --stage.loss.beta-minus 0.1 --stage.loss.sft-weight WEIGHT."),
+    ],
+)
+def test_names_that_are_settings_are_refused_with_the_flags(name, remedy):
+    with pytest.raises(ConfigError) as error:
+        resolve(name)
+    assert f"loss {name!r} is no loss of its own: " in str(error.value)
+    assert str(error.value).endswith(remedy)
+
+
+def test_the_flags_of_such_names_exist():
+    for name, (_, flags) in BY_SETTING.items():
+        words = flags.replace("WEIGHT", "0.5").split()
+        stage = resolve_run(Run(stages=(Preference(loss=METHODS["dpo"]()),)), words).run.stages[0]
+        assert stage != Preference(loss=METHODS["dpo"]()), name
+        assert stage.loss.problems() == []
+
+
+def test_trls_cpo_hinge_and_ipo_are_named_where_one_looks():
+    for name in ("hinge", "ipo"):
+        info = METHODS[name].INFO
+        assert f"CPOTrainer's has no reference: tpo_triple, variant {name}" in info.certainty
+        assert METHODS["tpo_triple"](variant=name, tpo_alpha=0.0).NEEDS.reference == "none"
 
 
 def test_unknown_names_get_a_suggestion():

@@ -9,7 +9,7 @@ import pkgutil
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import Info, Method
 
-__all__ = ["AMBIGUOUS", "METHODS", "Info", "Method", "resolve"]
+__all__ = ["AMBIGUOUS", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
 
 
 def _discover() -> dict[str, type[Method]]:
@@ -74,22 +74,51 @@ AMBIGUOUS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Acronyms that several papers share -> (name here, paper) of each."""
 
+_WPO = ("WPO, arXiv:2406.11827, weighs the pairs of any loss on pairs", "--stage.use-weighting True")
+_TR_DPO = ("TR-DPO, arXiv:2404.09656, moves the reference of any loss that has one", "--stage.sync-ref-model True")
+
+BY_SETTING: dict[str, tuple[str, str]] = {
+    "wpo": _WPO,
+    "tr_dpo": _TR_DPO,
+    "trdpo": _TR_DPO,
+    "tpo_l": (
+        "TPO-L, arXiv:2405.16681, is a variant of triple TPO",
+        "--stage.loss tpo_triple --stage.loss.variant tpo_l",
+    ),
+    "rorpo": (
+        "RORPO, arXiv:2407.14477, is ORPO with rationales, released with weight 1",
+        "--stage.loss rationales --stage.loss.base orpo --stage.loss.gamma 1",
+    ),
+    "rsimpo": (
+        "RSimPO, arXiv:2407.14477, is SimPO with rationales",
+        "--stage.loss rationales --stage.loss.base simpo",
+    ),
+    "sft_dpo": (
+        "SFT-DPO, arXiv:2406.07327, is DPO plus the chosen likelihood, whose weight the paper does not give",
+        "--stage.loss dpo3d --stage.loss.beta-minus 0.1 --stage.loss.sft-weight WEIGHT",
+    ),
+}
+"""Names of papers that are no loss of their own -> (what they are, the flags that choose it)."""
+
 
 def resolve(name: str) -> type[Method]:
     """The method of that name or alias.
 
     Raises:
-      ConfigError: the name is shared by several methods, or unknown; with the candidates.
+      ConfigError: the name is shared by several methods, is a setting of others, or unknown; with the candidates.
     """
     key = name.strip().lower().replace("-", "_")
     if key in METHODS:
         return METHODS[key]
     if key in AMBIGUOUS:
         raise ConfigError(_ambiguous(name, AMBIGUOUS[key]))
+    if key in BY_SETTING:
+        what, flags = BY_SETTING[key]
+        raise ConfigError(f"loss {name!r} is no loss of its own: {what}; set {flags}.")
     aliases = {alias: method for method in METHODS.values() for alias in method.INFO.aliases}
     if key in aliases:
         return aliases[key]
-    close = difflib.get_close_matches(key, [*METHODS, *aliases, *AMBIGUOUS], n=3, cutoff=0.6)
+    close = difflib.get_close_matches(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING], n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(METHODS)}."
     raise ConfigError(f"unknown loss {name!r}; {hint}")
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class Hinge(PairMethod):
     """A margin of 1 on scaled log-ratios; pairs beyond it give no gradient.
 
+    The `hinge` of TRL's CPOTrainer has no reference: it is `tpo_triple` with variant hinge, the chosen response as
+    `gold` and cpo_alpha as tpo_alpha.
+
     Attributes:
       beta: strength of the tie to the reference, the paper's gamma. TRL's default is 0.1.
     """
@@ -29,7 +32,8 @@ class Hinge(PairMethod):
         family="pairs",
         paper="Statistical Rejection Sampling Improves Preference Optimization",
         arxiv="2309.06657",
-        certainty="the paper's hinge-norm; agrees with TRL and Liger, which cite SLiC for it",
+        certainty="the paper's hinge-norm; agrees with TRL's DPOTrainer and Liger, which cite SLiC for it; "
+        "CPOTrainer's has no reference: tpo_triple, variant hinge",
         aliases=("slic_norm",),
     )
     NEEDS = PAIRS_AND_REFERENCE

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class IPO(PairMethod):
     """The difference of mean log-ratios is drawn to 1 / (2 beta).
 
+    The `ipo` of TRL's CPOTrainer has no reference: it is `tpo_triple` with variant ipo, the chosen response as
+    `gold` and cpo_alpha as tpo_alpha.
+
     Attributes:
       beta: tau of the paper, strength of the tie to the reference.
     """
@@ -29,7 +32,8 @@ class IPO(PairMethod):
         family="pairs",
         paper="A General Theoretical Paradigm to Understand Learning from Human Preferences",
         arxiv="2310.12036",
-        certainty="Eq. 17 on means, as TRL does on the authors' word; the paper writes sums (`ipo_sum`)",
+        certainty="Eq. 17 on means, as TRL's DPOTrainer on the authors' word; the paper writes sums (`ipo_sum`); "
+        "CPOTrainer's has no reference: tpo_triple, variant ipo",
         aliases=("ipo_mean", "ipo_per_token"),
     )
     NEEDS = PAIRS_AND_REFERENCE

@@ -115,12 +115,12 @@ def sigmoid_norm(
     beta: float = 5.0,
     where: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """LN-DPO, the family's DPO-like member: logistic loss of the difference of rewards per token.
+    """The family's DPO-like member, which is LN-DPO: logistic loss of the difference of rewards per token.
 
         L = softplus(-beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
 
     Args and returns as `length_normalized`, with f = `logistic`, m = 0, omega = 1 and no absolute term.
-    `jaxpo.losses.lndpo` is this function.
+    `jaxpo.losses.lndpo` is this function at its own paper's beta.
 
     Limits: log 2 at policy = reference, with slope -beta / (2 |y_w|) in P_w; with all lengths n it is DPO at beta / n;
     one-token responses, DPO; without a reference and with a margin, SimPO.
@@ -140,7 +140,35 @@ def sigmoid_norm(
     )
 
 
-lndpo = sigmoid_norm
+def lndpo(
+    chosen_logps: Float[Array, "B"],
+    rejected_logps: Float[Array, "B"],
+    ref_chosen_logps: Float[Array, "B"],
+    ref_rejected_logps: Float[Array, "B"],
+    chosen_lengths: Float[Array, "B"],
+    rejected_lengths: Float[Array, "B"],
+    *,
+    beta: float = 2.0,
+    where: Bool[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """LN-DPO: DPO on log-ratios per token; `sigmoid_norm` with the default beta of its own paper.
+
+        L = softplus(-beta ((P_w - R_w) / |y_w| - (P_l - R_l) / |y_l|))
+
+    Args, returns and limits as `sigmoid_norm`.
+
+    Reference: Ahrabian et al. 2024, arXiv:2407.15229.
+    """
+    return sigmoid_norm(
+        chosen_logps,
+        rejected_logps,
+        ref_chosen_logps,
+        ref_rejected_logps,
+        chosen_lengths,
+        rejected_lengths,
+        beta=beta,
+        where=where,
+    )
 
 
 def apo_zero_norm(

@@ -255,7 +255,9 @@ def test_members_are_the_family_with_their_settings():
     ]
     for got, expected in pairs:
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
-    assert losses.lndpo is losses.sigmoid_norm
+    # One formula with the two papers' defaults.
+    np.testing.assert_array_equal(losses.lndpo(*args), losses.sigmoid_norm(*args, beta=2.0))
+    np.testing.assert_array_equal(losses.lndpo(*args, beta=5.0), losses.sigmoid_norm(*args))
 
 
 def test_equal_lengths_give_the_plain_losses_at_beta_over_the_length():

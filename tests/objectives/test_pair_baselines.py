@@ -1,5 +1,7 @@
 """The pair baselines' dataclasses: their settings reach the formula, their needs, targets and own metrics."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -165,7 +167,8 @@ def test_cdpo_is_dpos_function_with_its_own_default():
 
 def test_lndpo_and_sigmoid_norm_are_one_function_with_two_betas():
     lndpo, norm = METHODS["lndpo"], METHODS["sigmoid_norm"]
-    assert losses.lndpo is losses.sigmoid_norm
+    assert inspect.signature(losses.lndpo).parameters["beta"].default == lndpo().beta == 2.0
+    assert inspect.signature(losses.sigmoid_norm).parameters["beta"].default == norm().beta == 5.0
     assert lndpo().beta != norm().beta
     np.testing.assert_array_equal(lndpo(beta=5.0).loss(pair()), norm(beta=5.0).loss(pair()))
 

@@ -19,6 +19,7 @@ from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, va
 
 from jaxpo import losses
 from jaxpo.objectives.methods import METHODS, resolve
+from jaxpo.objectives.reward import Rewards, reward_metrics
 
 pytestmark = pytest.mark.parity
 
@@ -236,6 +237,35 @@ def test_cpo_and_simpo(torch, loss_type):
     np.testing.assert_allclose(pull(jnp.ones(B))[0] * scale, given.grad.numpy(), **TOLERANCE)
 
 
+@pytest.mark.parametrize("loss_type", ["hinge", "ipo"])
+def test_cpos_hinge_and_ipo_are_ours_at_a_reference_of_zero(torch, loss_type):
+    """And the variants of `tpo_triple` that the catalogue names for them; ipo reads means per token there and here."""
+    trainer = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
+    policy, _, mask = responses(5)
+    lengths = mask.sum(1).astype(np.float32)
+    sums = np.where(mask, policy, 0).sum(1).astype(np.float32)
+    assert 'average_log_prob=self.loss_type in ["ipo", "simpo"]' in inspect.getsource(trainer.concatenated_forward)
+    scale = lengths if loss_type == "ipo" else np.ones_like(lengths)
+    given = torch.tensor(sums / scale, requires_grad=True)
+    theirs, *_ = trainer.cpo_loss(cpo_stub(torch, loss_type, beta=0.3), given[:B], given[B:])
+    theirs.sum().backward()
+    assert (theirs > 0).any()
+    assert (theirs == 0).any() == (loss_type == "hinge"), "both sides of the hinge"
+    zero, n = np.zeros(B, np.float32), (lengths[:B], lengths[B:])
+
+    def referenced(x):
+        own = losses.hinge if loss_type == "hinge" else losses.ipo
+        return own(x[:B], x[B:], zero, zero, *(n if loss_type == "ipo" else ()), beta=0.3)
+
+    def variant(x):
+        return losses.tpo_triple(x[:B], x[B:], x[:B], *n, variant=loss_type, beta=0.3, alpha=0.0)[0]
+
+    for loss in (referenced, variant):
+        value, pull = jax.vjp(loss, sums)
+        np.testing.assert_allclose(value, theirs.detach().numpy(), **TOLERANCE)
+        np.testing.assert_allclose(pull(jnp.ones(B))[0] * scale, given.grad.numpy(), **TOLERANCE)
+
+
 def test_alphapo(torch):
     """Equal where p^-alpha exists; trl goes through the probability, which is 0 in float32 below e^-104."""
     trainer = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
@@ -334,12 +364,21 @@ def test_every_loss_type_of_trl_resolves(dpo_trainer):
 
 
 def test_bradley_terry(torch):
+    """trl's `RewardTrainer.compute_loss` on the rewards of a model that returns them; its metrics are ours by name."""
+    trainer = pytest.importorskip("trl").RewardTrainer
     rng = np.random.default_rng(0)
     r_w, r_l, margin = (rng.normal(size=B).astype(np.float32) for _ in range(3))
     w, r = (torch.tensor(x, requires_grad=True) for x in (r_w, r_l))
-    # The two lines of trl's reward trainer.
-    theirs = -torch.nn.functional.logsigmoid(w - r - torch.tensor(margin)).mean() + 0.01 * torch.mean((w + r) ** 2)
+    self = stub(torch, args=SimpleNamespace(center_rewards_coefficient=0.01))
+    inputs = {"attention_mask": torch.ones(2 * B, 1, dtype=torch.long), "margin": torch.tensor(margin)}
+    model = lambda **_: SimpleNamespace(logits=torch.cat([w, r])[:, None])  # noqa: E731
+    theirs = trainer.compute_loss(self, model, inputs)
     theirs.backward()
+    logged = {name: float(np.mean(v)) for name, v in self._metrics["train"].items() if name != "num_tokens"}
+    found = reward_metrics(Rewards(jnp.asarray(r_w), jnp.asarray(r_l), jnp.ones(B, bool), {}))
+    assert set(found) == set(logged)
+    for name, value in logged.items():
+        np.testing.assert_allclose(found[name].value(), value, rtol=1e-5, atol=1e-6, err_msg=name)
     mean = lambda a, b: jnp.mean(losses.bradley_terry(a, b, margin, center_rewards_coefficient=0.01))  # noqa: E731
     value, grads = jax.value_and_grad(mean, argnums=(0, 1))(r_w, r_l)
     np.testing.assert_allclose(value, theirs.item(), **TOLERANCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,9 +78,15 @@ def test_right_padded_batches_give_our_rewards(reward_model):
     assert np.ptp(ours) > 1e-2
 
 
-def test_trl_counts_the_same_loss_and_metrics(reward_model):
-    """TRL's formula, on transformers' scores of both sides, against our objective's loss on ours."""
+def test_trl_counts_the_same_loss_and_metrics(reward_model, tmp_path):
+    """TRL's own RewardTrainer on the exported model and its collated batch, against our loss and metrics on our scores.
+
+    TRL logs the mean of each metric over batches; here there is one.
+    """
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
     from jaxpo.losses import bradley_terry
+    from jaxpo.objectives.reward import Rewards, reward_metrics
 
     groups, folder, _, tokenizer = reward_model
     pairs = [("the fox", "a lazy dog jumps"), ("over the dog", "fox"), ("quick brown", "the lazy dog")]
@@ -87,14 +94,27 @@ def test_trl_counts_the_same_loss_and_metrics(reward_model):
     sides = [[np.asarray([tokenizer.bos_id, *tokenizer.encode(t)]) for t in side] for side in zip(*pairs, strict=True)]
     chosen, rejected = (rewards_of(groups, CONFIG, side).astype(np.float32) for side in sides)
     ours = bradley_terry(chosen, rejected, margin, center_rewards_coefficient=0.01)
-    model = load(folder)
-    with torch.no_grad():
-        r_w, r_l = (
-            torch.cat([model(torch.from_numpy(s)[None], use_cache=False).logits[:, 0] for s in side]) for side in sides
-        )
-        loss = -torch.nn.functional.logsigmoid(r_w - r_l - torch.from_numpy(margin)).mean()
-        loss = loss + 0.01 * ((r_w + r_l) ** 2).mean()
-    np.testing.assert_allclose(float(np.mean(ours)), float(loss), rtol=1e-5)
+    rows = datasets.Dataset.from_dict(
+        {"chosen_ids": [s.tolist() for s in sides[0]], "rejected_ids": [s.tolist() for s in sides[1]], "margin": margin}
+    )
+    settings = trl.RewardConfig(
+        output_dir=str(tmp_path), center_rewards_coefficient=0.01, use_cpu=True, report_to=[], bf16=False
+    )
+    trainer = trl.RewardTrainer(
+        model=load(folder),
+        args=settings,
+        train_dataset=rows,
+        processing_class=transformers.AutoTokenizer.from_pretrained(folder),
+    )
+    batch = trainer.data_collator([rows[i] for i in range(len(rows))])
+    assert not batch["attention_mask"].all(), "the sides differ in length"
+    loss = trainer.compute_loss(trainer.model.train(), batch)
+    np.testing.assert_allclose(float(np.mean(ours)), loss.item(), rtol=1e-5)
+    logged = {name: np.mean(values) for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
+    found = reward_metrics(Rewards(jnp.asarray(chosen), jnp.asarray(rejected), jnp.ones(3, bool), {}))
+    assert set(found) == set(logged)
+    for name, value in logged.items():
+        np.testing.assert_allclose(found[name].value(), value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_a_reward_model_of_lfm3(tmp_path):

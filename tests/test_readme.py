@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxpo.objectives.methods import METHODS
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -30,6 +32,18 @@ def test_commands_exist(command):
 def test_files_that_are_named_exist():
     for name in re.findall(r"(?:configs|scripts|docs)/[\w.]+", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_numbers_of_methods_and_claims_are_those_of_the_catalogue_and_the_evidence():
+    families = [m.INFO.family for m in METHODS.values()]
+    others = sum(families.count(family) for family in ("sft", "reward model", "distillation"))
+    count, on_preferences = re.search(r"(\d+) methods, (\d+) of\s+them on preferences", README).groups()
+    assert (int(count), int(on_preferences)) == (len(METHODS), len(METHODS) - others)
+    evidence = (ROOT / "docs" / "evidence.md").read_text()
+    measured, reproduced = re.search(r"(\d+) claims: (\d+) reproduced", evidence).groups()
+    papers = len(set(re.findall(r"^\| [^|]+ \| (arXiv:[\d.]+) \|", evidence, re.M)))
+    stated = re.search(r"(\d+) claims of (\d+) papers were measured, of which (\d+) were\s+reproduced", README).groups()
+    assert stated == (measured, str(papers), reproduced)
 
 
 def test_every_room_of_the_house_is_described():

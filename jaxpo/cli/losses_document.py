@@ -8,13 +8,13 @@ from typing import Any
 from jaxpo.objectives.methods import BY_SETTING
 
 HEAD = """\
-# Preference losses
+# Losses
 
 Written by `jaxpo losses --markdown`. Every method is a pure function (`from jaxpo.losses import ...`) and a dataclass
 of hyper-parameters for `jaxpo run configs/preference.py --stage.loss NAME --stage.loss.FIELD VALUE` (family sft:
-`configs/sft.py`; family distillation: [distillation.md](distillation.md)). The columns that a file needs are shown in
-[data.md](data.md); `jaxpo data inspect FILE` says which methods it can train, and `jaxpo data construct METHOD` makes
-the data sets that a method builds itself.
+`configs/sft.py`; family reward model: `configs/reward.py`; family distillation: [distillation.md](distillation.md)).
+The columns that a file needs are shown in [data.md](data.md); `jaxpo data inspect FILE` says which methods it can
+train, and `jaxpo data construct METHOD` makes the data sets that a method builds itself.
 
 Two more methods change what surrounds a loss and combine with most of these; they have no name of their own for
 `--stage.loss`. **WPO** (arXiv 2406.11827, `--stage.use-weighting True`) weighs each pair by how likely the policy is to
@@ -59,7 +59,9 @@ def document(rows: list[dict[str, Any]], doc: Any) -> str:
       rows: as of `jaxpo losses --json`.
       doc: import path -> docstring.
     """
-    lines = [HEAD, f"{len(rows)} methods.\n"]
+    families = [row["family"] for row in rows]
+    counted = (f"{families.count(family)} {family}" for family in TITLES if family in families)
+    lines = [HEAD, f"{len(rows)} methods, by family: {'; '.join(counted)}.\n"]
     for family, title in TITLES.items():
         members = [row for row in rows if row["family"] == family]
         if members:

@@ -47,7 +47,7 @@ CONSTRUCTED = {
 }
 # What a construction needs to be told here.
 CONSTRUCTION: dict[str, dict[str, Any]] = {"rationales": {"rule": "facts"}}
-# Settings without which a method cannot read these files; all others keep the papers' defaults.
+# Settings that are not the defaults, as the page says; pro_ranking could not read tied scores without its own.
 SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ranking": {"ties": "order"}}
 FAMILIES = ("pairs", "pairs, coupled", "lists", "unpaired")
 LEFT_OUT = {"sft": "the starting point is one already"}

@@ -13,9 +13,10 @@ HEAD = """\
 # Preference losses on real data
 
 Written by `scripts/compare_losses`. Every method trains the same nano LFM2 from the same SFT model on the same prompts
-of AlpacaEval (responses of seven models, scored by a judge), with its own default hyper-parameters, one learning rate
-and one budget. It compares defaults at toy scale: a model of about a million parameters learns style, not quality, and
-nothing was tuned per method.
+of AlpacaEval (responses of seven models, scored by a judge), with one learning rate, one budget and its own default
+hyper-parameters, but for two: modpo has weights 0.8 and 0.2 instead of equal ones, and pro_ranking has ties=order, as
+it refuses equal scores otherwise. It compares defaults at toy scale: a model of half a million parameters learns style,
+not quality, and nothing was tuned per method.
 """
 COLUMNS = (
     "method", "data", "accuracy, all", "accuracy, matched", "against SFT, all", "against SFT, matched",

@@ -59,6 +59,9 @@ def test_the_page_of_the_losses_is_up_to_date(run: Command) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
     printed = run("losses", "--markdown")[1]
     assert all(f"### {name}\n" in printed for name in METHODS)
+    families = [m.INFO.family for m in METHODS.values()]
+    (counted,) = (line for line in printed.splitlines() if line.startswith(f"{len(METHODS)} methods, by family: "))
+    assert all(f" {families.count(family)} {family}" in counted for family in set(families))
     assert page.read_text(encoding="utf-8") == printed, "run `jaxpo losses --markdown > docs/losses.md`"
 
 

@@ -106,6 +106,34 @@ def test_population_minimisers_have_one_sign_and_the_clean_magnitude(f, e):
     np.testing.assert_allclose(slope(cdpo, logit(smoothed)), 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("f", "e"), [(0.95, 0.1), (0.85, 0.2), (1.0, 0.05)])
+def test_the_population_minimiser_is_infinite_where_labels_agree_more_than_the_rate_allows(f, e):
+    """f > 1 - e: the expected loss falls for ever, at slope (1 - e - f) / (1 - 2e); f < e mirrors it; cDPO's turns."""
+    h = np.concatenate([np.linspace(-50, 50, 401), [1e3, 1e4]]).astype(np.float32)
+    zero = np.zeros_like(h)
+
+    def mean(loss, f):
+        return lambda p: f * loss(p, zero, zero, zero) + (1 - f) * loss(zero, p, zero, zero)
+
+    robust = lambda *a: rdpo_robust(*a, beta=1.0, label_smoothing=e)  # noqa: E731
+    value, (slope,) = value_and_grads(mean(robust, f), (h,), (0,))
+    far = (1 - e - f) / (1 - 2 * e)
+    assert np.all(slope < 0)
+    assert np.all(np.diff(value) < 0)
+    np.testing.assert_allclose(slope[-1], far, rtol=1e-4)
+    np.testing.assert_allclose(value[-1], 1e4 * far, rtol=1e-3)
+    _, (mirrored,) = value_and_grads(mean(robust, 1 - f), (h,), (0,))
+    assert np.all(mirrored > 0)
+    _, (smoothed,) = value_and_grads(mean(lambda *a: dpo(*a, beta=1.0, label_smoothing=e), f), (h,), (0,))
+    assert smoothed[0] < 0 < smoothed[-1]
+    # Just below 1 - e the slope turns at the clean logit.
+    below = 1 - e - 0.01
+    clean = np.log((below - e) / (1 - e - below))
+    _, (turns,) = value_and_grads(mean(robust, below), (h,), (0,))
+    assert np.all(turns[h < clean - 0.1] < 0)
+    assert np.all(turns[h > clean + 0.1] > 0)
+
+
 def test_a_rate_for_each_pair():
     args = quad()
     rates = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.45], np.float32)

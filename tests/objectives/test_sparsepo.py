@@ -212,6 +212,19 @@ def test_settings_decide_what_is_needed():
         method().build(SCORER, cached_reference=True)
 
 
+def test_the_l1_norm_is_of_common_masks_unless_told_otherwise():
+    assert method().l1_weights() == (1e-3, 1e-3)
+    assert method(independent=True).l1_weights() == (0.0, 0.0)
+    assert method(independent=True, lambda_u=0.5).l1_weights() == (0.5, 0.0)
+    assert method(lambda_d=0.0).l1_weights() == (1e-3, 0.0)
+    assert method(mask="random", lambda_u=0.5).l1_weights() == (0.0, 0.0)
+    assert method(lambda_u=None).problems() == []
+    (problem,) = method(lambda_u=-1.0).problems()
+    assert problem == "sparsepo: lambda_u is -1.0 but must be a number at least 0."
+    (problem,) = method(beta=None).problems()
+    assert "beta is None but must be a number" in problem
+
+
 def test_a_new_mask_network_starts_alive():
     drawn = init_params(method(independent=True).extra_tables(CONFIG)["mask"], jax.random.key(0))
     weights = encode()(drawn, batch(unpacked), None)["chosen_reward"]

@@ -73,9 +73,9 @@ class Options:
 
 
 def number(
-    default: float, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+    default: float | None, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
 ) -> Any:
-    """A numeric field with its range."""
+    """A numeric field with its range; one whose default is None may be left so."""
     return field(default=default, metadata={"above": above, "at_least": at_least, "at_most": at_most})
 
 
@@ -161,7 +161,7 @@ class Method(ABC):
             if get_origin(hints[f.name]) is Literal and value not in get_args(hints[f.name]):
                 choices = ", ".join(map(repr, get_args(hints[f.name])))
                 found.append(f"{self.INFO.name}: {f.name} is {value!r} but must be one of {choices}.")
-            if "above" not in limits:
+            if "above" not in limits or (value is None and f.default is None):
                 continue
             wrong = not isinstance(value, (int, float)) or not math.isfinite(value)
             wrong = wrong or (limits["above"] is not None and value <= limits["above"])

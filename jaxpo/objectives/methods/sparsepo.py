@@ -35,17 +35,17 @@ class SparsePO(PairMethod):
         (has no gradient, so the network stays as drawn); random: uniform in [0, 1]; mapo: the reference's activations,
         mapped to [0, 1] without any parameter (the paper's MaPO).
       independent: a second network for the weights on the KL; False = one mask serves both. MaPO has one.
-      lambda_u: weight of the L1 norm of the mask on log-ratios, of masks that learn. The paper has 1e-3 for a common
-        mask on dialogue, else 0.
-      lambda_d: of the mask on the KL.
+      lambda_u: weight of the L1 norm of the mask on log-ratios, of masks that learn; None = what the paper has on
+        dialogue, 1e-3 for a common mask and 0 for independent ones.
+      lambda_d: of the mask on the KL, likewise.
       mask_dropout: on every head's output and on the mask, in training only.
     """
 
     beta: float = number(0.1, above=0)
     mask: Literal["all_layers", "last_layer", "two_layer", "sign", "random", "mapo"] = "all_layers"
     independent: bool = False
-    lambda_u: float = number(1e-3, at_least=0)
-    lambda_d: float = number(1e-3, at_least=0)
+    lambda_u: float | None = number(None, at_least=0)
+    lambda_d: float | None = number(None, at_least=0)
     mask_dropout: float = number(0.01, at_least=0, at_most=0.99)
 
     INFO = Info(
@@ -79,6 +79,14 @@ class SparsePO(PairMethod):
             return {}
         return {"mask": mask_table(config, heads=self._heads(), independent=self.independent)}
 
+    def l1_weights(self) -> tuple[float, float]:
+        """Of the masks on log-ratios and on the KL; 0 for masks that do not learn."""
+        if self.mask not in LEARNED:
+            return 0.0, 0.0
+        of_variant = 0.0 if self.independent else 1e-3
+        u, d = (of_variant if given is None else given for given in (self.lambda_u, self.lambda_d))
+        return u, d
+
     def _heads(self) -> Any:
         return "all_layers" if self.mask == "sign" else self.mask
 
@@ -102,7 +110,7 @@ class SparsePO(PairMethod):
     def loss(self, pair: Pair) -> Array:
         from jaxpo.losses import sparsepo
 
-        x, trained = pair.extra, self.mask in LEARNED
+        x, (l1_reward, l1_kl) = pair.extra, self.l1_weights()
         return sparsepo(
             *pair.token_logps,
             *pair.token_kls,
@@ -112,8 +120,8 @@ class SparsePO(PairMethod):
             x.get("chosen_kl"),
             x.get("rejected_kl"),
             beta=self.beta,
-            l1_reward=self.lambda_u if trained else 0.0,
-            l1_kl=self.lambda_d if trained else 0.0,
+            l1_reward=l1_reward,
+            l1_kl=l1_kl,
             where=pair.present,
         )
 

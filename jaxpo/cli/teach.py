@@ -79,7 +79,7 @@ def parser() -> Parser:
     truncations = ("response_right", "prompt_left", "drop", "error")
     found.add_argument("--truncation", choices=truncations, default="response_right")
     found.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
-    found.add_argument("--rows", type=int, help="packed rows per batch (default 8, or one per device)")
+    found.add_argument("--rows", type=int, help="most packed rows per batch (default 8, or one per device)")
     found.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network's products")
     found.add_argument("--shard", default="0/1", help="i/n: do every n-th part, from part i on (default 0/1: all)")
     found.add_argument("--part-tokens", type=int, default=1 << 18, help="tokens per file, about (default 262144)")

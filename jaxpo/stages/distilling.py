@@ -17,7 +17,16 @@ from jaxpo.objectives.distillation import records_of
 from jaxpo.sharding import put_batch
 from jaxpo.stages.reference import local_rows
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.teach import Teacher, check_k, check_teacher, load_teacher, run_teacher, teach
+from jaxpo.stages.teach import (
+    Teacher,
+    batch_rows,
+    check_alone,
+    check_k,
+    check_teacher,
+    load_teacher,
+    run_teacher,
+    teach,
+)
 from jaxpo.train.signals import stopper
 
 
@@ -47,8 +56,13 @@ def wanted_teacher(setting: Setting, stage: Stage) -> Teacher | None:
     """The teacher of a stage that has to run one: in every step, or to record what nobody has recorded yet."""
     if not isinstance(stage, Distill) or stage.teacher is None:
         return None
-    recorded = stage.records is not None and (stage.eval_records is not None or not stage.data.eval)
-    return None if stage.precompute_teacher and recorded else teacher_of(setting, stage)
+    return teacher_of(setting, stage) if to_record(stage) or not stage.precompute_teacher else None
+
+
+def to_record(stage: Distill) -> bool:
+    """Whether the stage computes records itself: those of some of its files are not given."""
+    given = stage.records is not None and (stage.eval_records is not None or not stage.data.eval)
+    return stage.precompute_teacher and not given
 
 
 def check_distill(setting: Setting, stage: Distill) -> None:
@@ -56,7 +70,10 @@ def check_distill(setting: Setting, stage: Distill) -> None:
 
     Raises:
       ConfigError, DataError: another vocabulary, or records of something else.
+      RunError: several processes cannot compute records.
     """
+    if to_record(stage):
+        check_alone()
     config = setting.config(stage)
     if stage.teacher is not None and stage.teacher not in [s.name for s in setting.run.stages]:
         check_teacher(stage.teacher, setting.prepared.tokenizer, config.vocab_size)
@@ -82,8 +99,16 @@ def taught_loader(
     k = stage.loss.top_k
     folder = setting.home.stage(stage.name) / "teacher" / teacher.records(loader.dataset, k).key[:16]
 
+    most = stage.rows_per_step // stage.gradient_accumulation_steps
     report = teach(
-        teacher, loader, folder, k, setting.mesh, setting.console.say, check=stopper(setting.stop, stage.name)
+        teacher,
+        loader,
+        folder,
+        k,
+        setting.mesh,
+        setting.console.say,
+        most_rows=most,
+        check=stopper(setting.stop, stage.name),
     )
     if report["tokens"]:
         setting.console.say(
@@ -91,7 +116,7 @@ def taught_loader(
             f"{report['tokens_per_second']:,.0f} tokens/s"
         )
     found = loader.reading(_open(setting, stage, folder, loader.dataset))
-    worst = _check(found, teacher, k, setting.mesh)
+    worst = _check(found, teacher, k, setting.mesh, batch_rows(loader, setting.mesh, most=most))
     setting.console.say(f"teacher records: max |stored - recomputed| top-{k} mass = {worst:.2e}")
     return found
 
@@ -102,9 +127,9 @@ def _open(setting: Setting, stage: Distill, folder: Path, dataset: Dataset) -> T
     return TeacherRecords(folder, dataset, k=stage.loss.top_k, vocab_size=vocab)
 
 
-def _check(loader: Loader, teacher: Teacher, k: int, mesh: jax.sharding.Mesh) -> float:
+def _check(loader: Loader, teacher: Teacher, k: int, mesh: jax.sharding.Mesh, rows: int) -> float:
     """Largest difference of a batch's stored masses from recomputed ones; DataError when it is no rounding."""
-    batch = loader.one_pass()[0]
+    batch = loader.one_pass(rows)[0]
     again = local_rows(run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh)).log_odds)
     stored = np.asarray(records_of(batch).log_odds)
     mask = np.pad(batch.masks["completion"][:, 1:], ((0, 0), (0, 1)))

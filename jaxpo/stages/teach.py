@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,11 +38,12 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
-from jaxpo.sharding import put_batch
+from jaxpo.sharding import BATCH_AXES, put_batch
 from jaxpo.stages.model_io import load_model, near_tokenizer, read_config
 
 Tree = Any
 Say = Callable[[str], None]
+BATCHES_PER_PART = 8
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,26 @@ def check_k(k: int, vocab_size: int, where: str = "top_k") -> None:
         raise ConfigError(f"{where}: {k} exceeds the vocabulary of {vocab_size} tokens; use at most {vocab_size}.")
 
 
+def check_alone() -> None:
+    """RunError when several processes run together: nobody gathers the records of the other processes' rows."""
+    if jax.process_count() > 1:
+        raise RunError("teacher records are not computed by several processes together: `jaxpo data teach --shard i/n`")
+
+
+def batch_rows(loader: Loader, mesh: jax.sharding.Mesh, part_tokens: int = PART_TOKENS, most: int | None = None) -> int:
+    """Rows of a teacher's batch, in whole blocks for every device.
+
+    A part is computed in whole batches of one shape, so its last batch is padded: batches of an eighth of a part keep
+    that padding small, whatever the training's batches are.
+
+    Args:
+      most: rows that fit the devices' memory, unless one block per device is more; None = those of a training step.
+    """
+    unit = loader.block_rows * math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    wanted = min(part_tokens, loader.dataset.tokens) // (BATCHES_PER_PART * loader.data.row_length * unit)
+    return unit * max(1, min(wanted, (most or loader.rows_per_step) // unit))
+
+
 def teach(
     teacher: Teacher,
     loader: Loader,
@@ -155,15 +177,17 @@ def teach(
     *,
     shard: tuple[int, int] = (0, 1),
     part_tokens: int = PART_TOKENS,
+    most_rows: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Write the records of a loader's dataset that are not there yet; returns counts and speed.
 
     Args:
-      loader: gives dataset, row length and rows per batch; its order does not matter.
+      loader: gives dataset, row length and blocks; its order does not matter.
       folder: of the records; the same call goes on with it.
       k: ids per token.
       shard: (i, n): of the parts only those with number i modulo n.
+      most_rows: in a batch, see `batch_rows`.
       check: called between batches; may raise to stop.
 
     Returns:
@@ -174,8 +198,7 @@ def teach(
       ConfigError: K exceeds the vocabulary, or a shard that does not exist.
       DataError: the folder holds records of another teacher, dataset or setting.
     """
-    if jax.process_count() > 1:
-        raise RunError("teacher records are not computed by several processes together: `jaxpo data teach --shard i/n`")
+    check_alone()
     check_k(k, teacher.scorer.config.vocab_size)
     index, count = shard
     if not 0 <= index < count:
@@ -187,9 +210,10 @@ def teach(
     todo = [i for i in own if not part_file(folder, i).is_file()]
     if todo:
         say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
+    rows = batch_rows(loader, mesh, part_tokens, most_rows)
     began, tokens, size = time.perf_counter(), 0, 0
     for n, i in enumerate(todo, start=1):
-        entries = _part(teacher, loader, parts[i], k, mesh, check)
+        entries = _part(teacher, loader, parts[i], rows, k, mesh, check)
         size += write_part(folder, i, meta, entries)
         tokens += sum(len(taught.log_odds) for taught in entries)
         rate = tokens / (time.perf_counter() - began)
@@ -209,10 +233,16 @@ def teach(
 
 
 def _part(
-    teacher: Teacher, loader: Loader, examples: range, k: int, mesh: jax.sharding.Mesh, check: Callable[[], None]
+    teacher: Teacher,
+    loader: Loader,
+    examples: range,
+    rows: int,
+    k: int,
+    mesh: jax.sharding.Mesh,
+    check: Callable[[], None],
 ) -> list[Taught]:
     """Records of consecutive examples, in order. One batch is computed while the one before it is read back."""
-    batches = loader.one_pass(examples=examples)
+    batches = loader.one_pass(rows, examples)
     found: dict[int, Taught] = {}
     waiting: list[tuple[int, TopKRecord]] = []
     for i, batch in enumerate(batches):

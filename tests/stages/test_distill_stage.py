@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,8 +17,9 @@ from stages import process
 from jaxpo.cli.main import main
 from jaxpo.config import Distill, Merge, Pretrain
 from jaxpo.data.teacher_records import read_meta
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, RunError
 from jaxpo.objectives.methods import METHODS
+from jaxpo.stages.distilling import check_distill
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.overrides import resolve_run
 from jaxpo.stages.prepared import needs_of
@@ -199,6 +201,20 @@ def test_mistakes_are_named_before_any_work(folder, changes, message):
     with pytest.raises(ConfigError) as error:
         check(with_distill(recipe(folder), **changes))
     assert message in str(error.value)
+
+
+def test_several_processes_are_told_before_the_first_stage_that_they_cannot_record(folder, monkeypatch):
+    run = recipe(folder)
+    setting = SimpleNamespace(
+        run=run, config=lambda stage: recipes.MODEL, prepared=SimpleNamespace(stages={}, tokenizer=None)
+    )
+    check_distill(setting, run.stages[-1])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(RunError, match="not computed by several processes together: `jaxpo data teach --shard i/n`"):
+        check_distill(setting, run.stages[-1])
+    check_distill(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
+    given = {"records": "there", "eval_records": "there"}
+    check_distill(setting, dataclasses.replace(run.stages[-1], **given))
 
 
 def test_a_stage_of_another_shape_is_refused_unless_it_starts_afresh(folder):

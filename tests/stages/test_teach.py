@@ -35,8 +35,9 @@ from jaxpo.data.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.sharding import make_mesh, use_mesh
+from jaxpo.stages import teach as teach_module
 from jaxpo.stages.model_io import load_model
-from jaxpo.stages.teach import check_teacher, load_teacher, teach
+from jaxpo.stages.teach import batch_rows, check_teacher, load_teacher, teach
 
 SETTINGS = Data(max_length=24, row_length=48)
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,41 @@ def test_132_bytes_per_token_and_no_more_on_disk(folder, teacher, tokenizer, mes
     assert report["tokens_per_second"] == pytest.approx(report["tokens"] / report["seconds"])
     again = teach(teacher, loader_of(dataset), tmp_path / "records", 32, mesh, pytest.fail)
     assert again["tokens"] == 0
+
+
+def test_batches_are_as_large_as_parts_need_and_the_records_do_not_depend_on_them(
+    folder, teacher, tokenizer, mesh, tmp_path, monkeypatch
+):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    blocks = {"block_rows": 1}
+    large = Loader(dataset, dataclasses.replace(SETTINGS, **blocks), seed=0, rows_per_step=64)
+    assert batch_rows(large, mesh, 10**9) == dataset.tokens // (8 * 48) > 1
+    assert batch_rows(large, mesh, 8 * 48 * 2) == 2
+    assert batch_rows(large, mesh, 1) == 1
+    assert batch_rows(large, mesh, 8 * 48 * 2, most=1) == 1
+    assert batch_rows(loader_of(dataset, **blocks), mesh, 10**9) == 4
+    computed = []
+
+    def counted(scorer, k, params, batch, run=teach_module.run_teacher):
+        computed.append(batch.tokens.size)
+        return run(scorer, k, params, batch)
+
+    monkeypatch.setattr(teach_module, "run_teacher", counted)
+    teach(teacher, large, tmp_path / "large", 4, mesh, len, part_tokens=200)
+    assert sum(computed) < 1.5 * dataset.tokens
+    teach(teacher, loader_of(dataset, **blocks), tmp_path / "small", 4, mesh, len, part_tokens=200, most_rows=1)
+    monkeypatch.setattr(teach_module, "BATCHES_PER_PART", 1e-9)  # one padded batch of the training's 64 rows
+    teach(teacher, large, tmp_path / "padded", 4, mesh, len, part_tokens=200)
+    names = sorted(p.name for p in (tmp_path / "large").glob("part-*"))
+    assert len(names) > 4
+    for name in names:
+        assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "small" / name).read_bytes()
+    # Products of another shape may be summed in another order: the last bit of float32.
+    large, padded = (TeacherRecords(tmp_path / x, dataset).read(range(len(dataset))) for x in ("large", "padded"))
+    for a, b in zip(large, padded, strict=True):
+        np.testing.assert_array_equal(a.ids, b.ids)
+        np.testing.assert_allclose(a.logps.astype(np.float32), b.logps.astype(np.float32), rtol=8e-3)
+        np.testing.assert_allclose(a.log_odds, b.log_odds, atol=1e-5)
 
 
 @pytest.mark.parametrize(("vocab", "dtype", "size"), [(65536, np.uint16, 132), (65537, np.uint32, 196)])

@@ -216,8 +216,8 @@ def teach(
         entries = _part(teacher, loader, parts[i], rows, k, mesh, check)
         size += write_part(folder, i, meta, entries)
         tokens += sum(len(taught.log_odds) for taught in entries)
-        rate = tokens / (time.perf_counter() - began)
-        left = sum(len(parts[j]) for j in todo[n:]) / max(sum(len(parts[j]) for j in todo[:n]), 1) * tokens / rate
+        elapsed, done = time.perf_counter() - began, max(sum(len(parts[j]) for j in todo[:n]), 1)
+        rate, left = tokens / elapsed, elapsed / done * sum(len(parts[j]) for j in todo[n:])
         say(f"teacher records: part {n}/{len(todo)}, {tokens:,} tokens, {rate:,.0f} tokens/s, {left:,.0f} s left")
     seconds = time.perf_counter() - began
     return {

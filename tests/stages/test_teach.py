@@ -1,11 +1,13 @@
 """Teacher records: what they hold, how large they are, that they resume after SIGKILL, and what they refuse."""
 
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -196,6 +198,23 @@ def test_parts_cover_the_examples_in_order(folder, tokenizer):
         assert all(len(part) for part in parts)
     assert len(parts_of(dataset, 1)) == len(dataset)
     assert len(parts_of(dataset, 10**9)) == 1
+
+
+def test_the_time_left_is_known_after_a_part_without_a_supervised_token(
+    folder, teacher, tokenizer, mesh, tmp_path, monkeypatch
+):
+    dataset = dataset_of(folder, "text.jsonl", tokenizer)
+    nothing = Taught(np.zeros((0, 4), np.uint16), np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    clock = itertools.count()  # a second from one look at it to the next
+    monkeypatch.setattr(teach_module, "_part", lambda teacher, loader, examples, *_: [nothing] * len(examples))
+    monkeypatch.setattr(teach_module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    said = []
+    report = teach(teacher, loader_of(dataset), tmp_path, 4, mesh, said.append, part_tokens=400)
+    sizes = [len(part) for part in parts_of(dataset, 400)]
+    expected = sum(sizes[1:]) / sizes[0]
+    assert said[1] == f"teacher records: part 1/{len(sizes)}, 0 tokens, 0 tokens/s, {expected:,.0f} s left"
+    assert said[-1].endswith(" 0 s left")
+    assert report["tokens"] == report["tokens_per_second"] == 0
 
 
 def test_shards_share_the_parts_and_together_are_the_whole(folder, teacher, tokenizer, mesh, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -86,19 +87,20 @@ def check_distill(setting: Setting, stage: Distill) -> None:
 
 
 def taught_loader(
-    setting: Setting, stage: Distill, loader: Loader, given: str | None, teacher: Teacher | None
+    setting: Setting, stage: Distill, loader: Loader, kind: Literal["train", "eval"], teacher: Teacher | None
 ) -> Loader:
     """The loader whose batches carry the teacher's records: those of a folder, or computed now and kept.
 
     Args:
-      given: the folder; None = compute them with the teacher.
+      kind: the files that the loader reads.
     """
+    given = stage.records if kind == "train" else stage.eval_records
     if given is not None:
         return loader.reading(_open(setting, stage, Path(given), loader.dataset))
     assert teacher is not None
     k = stage.loss.top_k
-    folder = setting.home.stage(stage.name) / "teacher" / teacher.records(loader.dataset, k).key[:16]
-
+    name = teacher.records(loader.dataset, k).key[:16]
+    folder = setting.home.stage(stage.name) / "teacher" / name
     most = stage.rows_per_step // stage.gradient_accumulation_steps
     report = teach(
         teacher,
@@ -109,6 +111,7 @@ def taught_loader(
         setting.console.say,
         most_rows=most,
         check=stopper(setting.stop, stage.name),
+        done=lambda part: setting.results.taught(stage.name, kind, name, part),
     )
     if report["tokens"]:
         setting.console.say(

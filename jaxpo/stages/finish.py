@@ -30,6 +30,7 @@ __all__ = ["INITIAL", "Results"]
 
 Tree = Any
 SUMMARY, SAMPLES, COUNTS, EXPORT = "summary.json", "samples.json", "data_counts.json", "export"
+TAUGHT = "teacher_records"
 SAMPLE_TOKENS = 96
 
 
@@ -64,6 +65,23 @@ class Results:
     def worked(self, stage: str, report: Mapping[str, Any]) -> None:
         """Store what a work stage reported."""
         self._add(SUMMARY, "work", {stage: report})
+
+    def taught(self, stage: str, kind: str, records: str, part: Mapping[str, Any]) -> None:
+        """Add size and time of one part of a stage's teacher records to those of its other parts.
+
+        Args:
+          kind: "train" or "eval", the files that the records belong to.
+          records: names them; those of another teacher or other data are counted afresh.
+          part: see `teach.figures`.
+        """
+        of_stage = self._read(SUMMARY).get(TAUGHT, {}).get(stage, {})
+        before = of_stage.get(kind, {})
+        if before.get("records") != records:
+            before = {}
+        sums = {name: before.get(name, 0) + part[name] for name in ("tokens", "bytes", "file_bytes", "seconds")}
+        speed = {"tokens_per_second": sums["tokens"] / sums["seconds"]}
+        counted = {"records": records, "parts_timed": before.get("parts_timed", 0) + 1}
+        self._add(SUMMARY, TAUGHT, {stage: of_stage | {kind: {**part, **sums, **speed, **counted}}})
 
     def merged(self, stage: str, found: Mapping[str, Any]) -> None:
         """Store what a search for the best merge found."""

@@ -179,6 +179,7 @@ def teach(
     part_tokens: int = PART_TOKENS,
     most_rows: int | None = None,
     check: Callable[[], None] = lambda: None,
+    done: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the records of a loader's dataset that are not there yet; returns counts and speed.
 
@@ -189,6 +190,7 @@ def teach(
       shard: (i, n): of the parts only those with number i modulo n.
       most_rows: in a batch, see `batch_rows`.
       check: called between batches; may raise to stop.
+      done: called with the `figures` of every part as soon as it is written.
 
     Returns:
       {"tokens", "bytes", "bytes_per_token", "file_bytes", "seconds", "tokens_per_second", "parts", "parts_done"}: of
@@ -211,24 +213,30 @@ def teach(
     if todo:
         say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
     rows = batch_rows(loader, mesh, part_tokens, most_rows)
-    began, tokens, size = time.perf_counter(), 0, 0
+    began = before = time.perf_counter()
+    tokens, size = 0, 0
     for n, i in enumerate(todo, start=1):
         entries = _part(teacher, loader, parts[i], rows, k, mesh, check)
-        size += write_part(folder, i, meta, entries)
-        tokens += sum(len(taught.log_odds) for taught in entries)
-        elapsed, done = time.perf_counter() - began, max(sum(len(parts[j]) for j in todo[:n]), 1)
-        rate, left = tokens / elapsed, elapsed / done * sum(len(parts[j]) for j in todo[n:])
+        new, written = sum(len(taught.log_odds) for taught in entries), write_part(folder, i, meta, entries)
+        now = time.perf_counter()
+        done(figures(meta, len(parts), new, written, now - before))
+        before, tokens, size = now, tokens + new, size + written
+        elapsed, ready = now - began, max(sum(len(parts[j]) for j in todo[:n]), 1)
+        rate, left = tokens / elapsed, elapsed / ready * sum(len(parts[j]) for j in todo[n:])
         say(f"teacher records: part {n}/{len(todo)}, {tokens:,} tokens, {rate:,.0f} tokens/s, {left:,.0f} s left")
-    seconds = time.perf_counter() - began
+    return figures(meta, len(parts), tokens, size, time.perf_counter() - began) | {"parts_done": len(own)}
+
+
+def figures(meta: RecordsMeta, parts: int, tokens: int, file_bytes: int, seconds: float) -> dict[str, Any]:
+    """Size and speed of records as `teach` reports them."""
     return {
         "tokens": tokens,
         "bytes": tokens * meta.bytes_per_token,
         "bytes_per_token": meta.bytes_per_token,
-        "file_bytes": size,
+        "file_bytes": file_bytes,
         "seconds": seconds,
         "tokens_per_second": tokens / seconds if tokens else 0.0,
-        "parts": len(parts),
-        "parts_done": len(own),
+        "parts": parts,
     }
 
 

@@ -65,8 +65,8 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         if data.held_out is not None:
             held_out = _with_reference(setting, in_order(stage), data.held_out, base["model"], folder)
     if isinstance(stage, Distill) and stage.precompute_teacher:
-        loader = taught_loader(setting, stage, loader, stage.records, teacher)
-        held_out = held_out and taught_loader(setting, stage, held_out, stage.eval_records, teacher)
+        loader = taught_loader(setting, stage, loader, "train", teacher)
+        held_out = held_out and taught_loader(setting, stage, held_out, "eval", teacher)
     elif teacher is not None:
         frozen, about = frozen | {TEACHER: teacher.params}, about | {TEACHER: teacher.fingerprint}
     del teacher  # recorded: its memory is the student's now

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxpo.evaluate.report.read import RunData
-from jaxpo.evaluate.report.sections import stage_sections, work
+from jaxpo.evaluate.report.sections import environment, stage_sections, teacher_records, work
 
 STAGES = [
     {"__type__": "jaxpo.config:SFT", "name": "sft", "init_from": "previous"},
@@ -32,3 +32,16 @@ def test_only_trained_stages_are_awaited():
 
 def test_a_run_without_work_has_no_section():
     assert not list(work(RunData(Path("run"), "run")))
+
+
+def test_the_size_and_speed_of_teacher_records_are_shown():
+    figures = {"tokens": 12345, "bytes": 1629540, "bytes_per_token": 132, "file_bytes": 1700000, "seconds": 2.5}
+    figures |= {"tokens_per_second": 4938.0, "parts": 3, "records": "abc", "parts_timed": 3}
+    summary = {"teacher_records": {"distill": {"train": figures, "eval": figures | {"tokens": 77}}}}
+    run = RunData(Path("run"), "run", {}, {}, summary)
+    html = teacher_records(run)
+    for cell in ("distill (train files)", "distill (eval files)", "12,345", "1,629,540", "132", "4,938", "77"):
+        assert f">{cell}</td>" in html
+    assert '<th class="n">tokens per second</th>' in html
+    assert not environment(run)
+    assert teacher_records(RunData(Path("run"), "run")) == ""

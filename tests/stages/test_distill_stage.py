@@ -20,6 +20,7 @@ from jaxpo.data.teacher_records import read_meta
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.stages.distilling import check_distill
+from jaxpo.stages.finish import Results
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.overrides import resolve_run
 from jaxpo.stages.prepared import needs_of
@@ -72,6 +73,15 @@ def test_a_teacher_of_its_own_shape_is_recorded_and_taught_from(folder, capsys):
     assert "36 bytes each" in out  # 8 ids
     assert "max |stored - recomputed| top-8 mass" in out
     home = folder / "runs" / "short" / "stages"
+    stored = json.loads((home.parent / "summary.json").read_text())["teacher_records"]["distill"]
+    assert stored.keys() == {"train"}
+    figures = stored["train"]
+    assert figures["records"] == next((home / "distill" / "teacher").iterdir()).name
+    assert figures["parts"] == figures["parts_timed"] == 1
+    assert f"{figures['tokens']:,} tokens, 36 bytes each" in out
+    assert figures["bytes"] == 36 * figures["tokens"] > 0
+    assert figures["file_bytes"] >= figures["bytes"]
+    assert "Teacher records" in (home.parent / "report.html").read_text()
     assert load_model(home / "teacher").config == LARGE
     assert load_model(home / "distill").config == recipes.MODEL
     trained = [r for r in metrics_of(run) if "kd_loss" in r]
@@ -80,6 +90,23 @@ def test_a_teacher_of_its_own_shape_is_recorded_and_taught_from(folder, capsys):
         assert 0 < record["teacher_mass"] < 1
         assert 0 < record["student_mass"] < 1
         assert record["loss"] == pytest.approx(record["ce_loss"] + record["kd_loss"], rel=1e-5)
+
+
+def test_parts_of_earlier_starts_are_added_and_records_of_another_teacher_are_not(tmp_path):
+    results = Results(None, SimpleNamespace(path=tmp_path, primary=True), None, None)
+    part = {"tokens": 10, "bytes": 360, "bytes_per_token": 36, "file_bytes": 400, "seconds": 2.0, "parts": 2}
+    part["tokens_per_second"] = 5.0
+    results.taught("distill", "train", "a", part)
+    again = Results(None, SimpleNamespace(path=tmp_path, primary=True), None, None)  # as a later start has
+    again.taught("distill", "eval", "b", part)
+    again.taught("distill", "train", "a", part | {"tokens": 20, "bytes": 720, "tokens_per_second": 10.0})
+    stored = json.loads((tmp_path / "summary.json").read_text())["teacher_records"]["distill"]
+    assert stored["eval"] == part | {"records": "b", "parts_timed": 1}
+    whole = {"tokens": 30, "bytes": 1080, "file_bytes": 800, "seconds": 4.0, "tokens_per_second": 7.5}
+    assert stored["train"] == part | whole | {"records": "a", "parts_timed": 2}
+    again.taught("distill", "train", "c", part)
+    stored = json.loads((tmp_path / "summary.json").read_text())["teacher_records"]["distill"]
+    assert stored["train"] == part | {"records": "c", "parts_timed": 1}
 
 
 @pytest.fixture(scope="module")

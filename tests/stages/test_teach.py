@@ -134,7 +134,7 @@ def test_132_bytes_per_token_and_no_more_on_disk(folder, teacher, tokenizer, mes
     # ArrayRecord rounds a file up to blocks of 64 KiB, with one more for its index.
     assert report["file_bytes"] < report["bytes"] + 100 * len(dataset) + (2 << 16)
     assert report["tokens_per_second"] == pytest.approx(report["tokens"] / report["seconds"])
-    again = teach(teacher, loader_of(dataset), tmp_path / "records", 32, mesh, pytest.fail)
+    again = teach(teacher, loader_of(dataset), tmp_path / "records", 32, mesh, pytest.fail, done=pytest.fail)
     assert again["tokens"] == 0
 
 
@@ -220,7 +220,12 @@ def test_the_time_left_is_known_after_a_part_without_a_supervised_token(
 def test_shards_share_the_parts_and_together_are_the_whole(folder, teacher, tokenizer, mesh, tmp_path):
     dataset = dataset_of(folder, "text.jsonl", tokenizer)
     whole, shared = tmp_path / "whole", tmp_path / "shared"
-    teach(teacher, loader_of(dataset), whole, 4, mesh, len, part_tokens=200)
+    done = []
+    report = teach(teacher, loader_of(dataset), whole, 4, mesh, len, part_tokens=200, done=done.append)
+    assert len(done) == report["parts"]
+    for name in ("tokens", "bytes", "file_bytes"):
+        assert sum(part[name] for part in done) == report[name]
+    assert sum(part["seconds"] for part in done) <= report["seconds"]
     first = teach(teacher, loader_of(dataset), shared, 4, mesh, len, part_tokens=200, shard=(0, 2))
     with pytest.raises(DataError, match=r"shared: \d+ of \d+ parts are missing \(part 1 first\)\. Run the same"):
         TeacherRecords(shared, dataset)

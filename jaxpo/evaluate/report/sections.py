@@ -19,6 +19,7 @@ def render(run: RunData) -> str:
         results(run),
         *stage_sections(run),
         *work(run),
+        teacher_records(run),
         *merges(run),
         samples(run),
         data_counts(run),
@@ -142,6 +143,21 @@ def work(run: RunData) -> Iterator[str]:
         yield section(stage, f'<div class="card">{table(["", ""], rows)}</div>', "Reported by the stage.")
 
 
+def teacher_records(run: RunData) -> str:
+    """Size and speed of the teacher records that distillation stages computed."""
+    stages = run.summary.get("teacher_records") or {}
+    found = [(f"{stage} ({kind} files)", of) for stage, kinds in stages.items() for kind, of in kinds.items()]
+    if not found:
+        return ""
+    rows = [[escape(name), *(number(of[figure]) for figure in RECORD_FIGURES)] for name, of in found]
+    head = ["", *(figure.replace("_", " ") for figure in RECORD_FIGURES)]
+    note = "The teacher's likeliest tokens, computed once for the stage's files; all starts of the run together."
+    return section("Teacher records", f'<div class="card">{table(head, rows)}</div>', note)
+
+
+RECORD_FIGURES = ("tokens", "bytes", "bytes_per_token", "file_bytes", "seconds", "tokens_per_second", "parts")
+
+
 def samples(run: RunData) -> str:
     """Each prompt once, with the answer of every stage."""
     prompts: dict[str, list[tuple[str, str]]] = {}
@@ -206,6 +222,6 @@ def configuration(run: RunData) -> str:
 
 def environment(run: RunData) -> str:
     """Platform, corpus and whatever else the summary says besides the probes."""
-    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work", "merges")}
+    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work", "merges", "teacher_records")}
     rows = [[escape(k), escape(v)] for k, v in flat(rest)]
     return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

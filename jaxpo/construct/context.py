@@ -67,9 +67,9 @@ class WorkContext:
         return self.load(self.stage_folder(name)).params["model"]
 
     def network(self, name: str) -> Network:
-        """An earlier stage's model with its heads, ready to score and to generate."""
+        """An earlier stage's model with its heads, ready to score and to generate in the run's compute dtype."""
         loaded = self.load(self.stage_folder(name))
-        return Network(dict(loaded.params), loaded.config, self.tokenizer)
+        return Network(dict(loaded.params), loaded.config, self.tokenizer, dtype=self.scorer.dtype)
 
     def snapshots(self, name: str) -> list[Path]:
         """Folders of the models that a stage kept on its way, earliest first."""

@@ -40,17 +40,19 @@ class Network:
     Attributes:
       params: {"model": ..., "value": ... for reward models}.
       max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
+      dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
     """
 
     params: dict[str, Tree]
     config: LFM2Config
     tokenizer: Tokenizer
     max_length: int = 1024
+    dtype: str = "float32"
 
     @property
     def scorer(self) -> Scorer:
         """How it is run."""
-        return Scorer(self.config)
+        return Scorer(self.config, self.dtype)
 
     def segments(self, prompts: Sequence[Text], completions: Sequence[Text]) -> list[Segment]:
         """Token segments as a preference stage would make them."""
@@ -98,6 +100,7 @@ class Network:
             sampler=Sampler(temperature=temperature, top_k=top_k),
             n=n,
             seed=seed,
+            dtype=jnp.dtype(self.dtype),
         )
         return [[answers[i * n + k].text for k in range(n)] for i in range(len(prompts))]
 
@@ -123,6 +126,7 @@ class Network:
             n=n,
             seed=seed,
             prompt_numbers=numbers,
+            dtype=jnp.dtype(self.dtype),
             max_rows=max_rows,
         )
 

@@ -4,17 +4,26 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 from cli.conftest import WORDS, make_model
 
-from jaxpo.config import SFT, Data, Preference, Run
+from jaxpo.config import SFT, Compute, Data, Preference, Run
 from jaxpo.construct.context import LoadedStage, WorkContext
 from jaxpo.construct.judges import FunctionJudge, RewardJudge
+from jaxpo.construct.network import Network
 from jaxpo.construct.on_policy_stage import OnPolicyPairs, split
 from jaxpo.construct.refine import FunctionRefiner
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.text import generate_text
+from jaxpo.sharding import make_mesh
+from jaxpo.stages import working
+from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.serialise import from_jsonable, to_jsonable
 from jaxpo.stages.validate import find_problems
@@ -81,6 +90,49 @@ def test_it_writes_what_it_promises_and_goes_on_after_a_stop(bench, tmp_path):
         stage.run(again)
     assert 0 < stage.run(replace(again, check=lambda: None))["samples_drawn"] < 10
     assert {name: (again.folder / name).read_text() for name in stage.outputs()} == files
+
+
+def context_of_run(model, dtype):
+    """What a run with this compute dtype gives a work stage."""
+    setting = SimpleNamespace(
+        run=SimpleNamespace(seed=3),
+        home=SimpleNamespace(path=model.path.parents[1]),
+        prepared=SimpleNamespace(tokenizer=model.tokenizer, config=model.config, resolve=tuple),
+        scorer=make_scorer(model.config, Compute(dtype=dtype)),
+        console=SimpleNamespace(say=print),
+        stop=None,
+        mesh=make_mesh({}, jax.devices()[:1]),
+        rules=None,
+        with_models=lambda stage: ["sft"],
+    )
+    return working._context(setting, OnPolicyPairs(), model.path.parent)
+
+
+def test_a_run_s_networks_score_and_sample_in_its_compute_dtype(model):
+    networks = {dtype: context_of_run(model, dtype).network("sft") for dtype in ("float32", "bfloat16")}
+    for dtype, network in networks.items():
+        assert network.dtype == network.scorer.dtype == dtype
+    plain = Network(model.params, model.config, model.tokenizer)
+    prompts, answers = [f"{word} is" for word in WORDS[:3]], [f" a {word} file" for word in WORDS[:3]]
+    scores = {name: network.logps(prompts, answers) for name, network in networks.items()}
+    np.testing.assert_array_equal(scores["float32"], plain.logps(prompts, answers))
+    np.testing.assert_allclose(scores["bfloat16"], scores["float32"], rtol=0.02)
+    assert np.all(scores["bfloat16"] != scores["float32"])
+    options = {"sampler": Sampler(), "max_new_tokens": 6, "seed": 1}
+    expected = generate_text(model.params["model"], model.config, model.tokenizer, prompts, n=2, **options)
+
+    def drawn(network):
+        found = [one for some in network.draw(prompts, 2, numbers=range(3), **options) for one in some]
+        return sorted(found, key=lambda one: (one.prompt, one.sample))
+
+    for one, other in zip(drawn(networks["float32"]), expected, strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_array_equal(one.logps, other.logps)
+    low = drawn(networks["bfloat16"])
+    assert len(low) == 6
+    assert any(list(a.logps) != list(b.logps) for a, b in zip(low, expected, strict=True))
+    said = networks["bfloat16"].generate(prompts, 1, temperature=1.0, top_k=0, max_new_tokens=4, seed=0)
+    assert [len(texts) for texts in said] == [1, 1, 1]
 
 
 def test_too_few_pairs_are_an_error_with_the_counts(bench):

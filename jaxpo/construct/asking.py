@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,8 +57,9 @@ class Patience:
 
     Attributes:
       tries: an item is asked so often in one run; a later run asks again for those still without a value.
-      in_a_row: so many items that fail one after another when they are asked for the first time stop the run, for
-        something is wrong with whoever is asked.
+      in_a_row: so many items that fail one after another when this run asks them for the first time stop the run, for
+        something is wrong with whoever is asked. Items that failed in earlier runs do not count once this run has got
+        a value, nor when they have had all their tries: then it is they that have no answer.
     """
 
     tries: int = 3
@@ -88,33 +90,54 @@ def ask_all(
     """
     patience = patience or Patience()
     found = Replies()
+    failed_before: Counter[str] = Counter()
     for record in ledger.read():
         _note(found, record["key"], record)
+        failed_before[record["key"]] += "failed" in record
     done = sum(key in found.values for key in items)
     progress = Progress(what, done, len(items), say)
-    row_of_failures = 0
-    for _ in range(patience.tries):
-        missing = [key for key in items if key not in found.values]
+    suspicion = _Suspicion(patience, failed_before)
+    for number in range(patience.tries):
+        # Those that failed in earlier runs come last: the others show whether whoever is asked answers at all.
+        missing = sorted((key for key in items if key not in found.values), key=lambda key: failed_before[key] > 0)
         for first in range(0, len(missing), batch):
             check()
             keys = missing[first : first + batch]
             records = [_record(k, r) for k, r in zip(keys, ask([items[k] for k in keys]), strict=True)]
             ledger.append(records)
             for key, record in zip(keys, records, strict=True):
-                if key not in found.failures:
-                    row_of_failures = row_of_failures + 1 if "failed" in record else 0
+                if not number:
+                    suspicion.hears(key, "failed" in record)
                 _note(found, key, record)
                 found.asked += 1
                 found.failed_asks += "failed" in record
                 done += "value" in record
-            if row_of_failures >= patience.in_a_row:
+            if suspicion.row >= patience.in_a_row:
                 raise RunError(
-                    f"{what}: {row_of_failures} failures in a row, the last: {records[-1]['failed']}. What was found "
+                    f"{what}: {suspicion.row} failures in a row, the last: {records[-1]['failed']}. What was found "
                     f"so far is in {ledger.path}; mend it and run the same command again to go on."
                 )
             progress.show(done)
     found.failures = {key: why for key, why in found.failures.items() if key not in found.values}
     return found
+
+
+@dataclass
+class _Suspicion:
+    """Counts failures in a row (`row`) that speak against whoever is asked, see `Patience.in_a_row`."""
+
+    patience: Patience
+    failed_before: Mapping[str, int]
+    row: int = 0
+    answers: bool = False
+
+    def hears(self, key: str, failed: bool) -> None:
+        """The first reply of this run about an item."""
+        tried = self.failed_before.get(key, 0)
+        if not failed:
+            self.row, self.answers = 0, True
+        elif not tried or (tried < self.patience.tries and not self.answers):
+            self.row += 1
 
 
 class Progress:

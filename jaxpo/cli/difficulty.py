@@ -86,15 +86,14 @@ def _items(matrix: SuccessMatrix | None) -> list[dict[str, Any]]:
 
 
 def _annotated(args: Any, matrix: SuccessMatrix | None) -> list[dict[str, Any]]:
-    from jaxpo.curriculum.annotate import annotate, known_difficulties
+    from jaxpo.curriculum.annotate import annotate, known_difficulties, measured_difficulties
     from jaxpo.data.formats import read_rows
 
     rows = list(read_rows(args.rows))
     if matrix is None:
         known = known_difficulties(rows, args.column)
     else:
-        of = dict(zip(matrix.items, matrix.difficulty.tolist(), strict=True))
-        known = {i: of[str(row.data["id"])] for i, row in enumerate(rows) if str(row.data.get("id")) in of}
+        known = measured_difficulties(rows, dict(zip(matrix.items, matrix.difficulty.tolist(), strict=True)))
     found = annotate(rows, known, column=args.column, held_out=args.held_out, seed=args.seed)
     print(f"{found.measured} rows measured, {found.predicted} predicted")
     if found.report is not None:

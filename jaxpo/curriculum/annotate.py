@@ -82,6 +82,29 @@ def known_difficulties(rows: Sequence[Row], column: str = COLUMN) -> dict[int, f
     return {i: as_difficulty(row, column, remedy) for i, row in enumerate(rows) if row.data.get(column) is not None}
 
 
+def measured_difficulties(rows: Sequence[Row], difficulties: Mapping[str, float]) -> dict[int, float]:
+    """Index -> difficulty of the rows whose `id` is among the graded items; answers to one prompt may share an id.
+
+    Raises:
+      DataError: two rows with different prompts have the same graded id, so one would get the other's difficulty.
+    """
+    known: dict[int, float] = {}
+    first: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        item = str(row.data.get("id"))
+        if item not in difficulties:
+            continue
+        before = rows[first.setdefault(item, i)]
+        if before is not row and prompt_text(before) != prompt_text(row):
+            raise row.error(
+                f"{item!r} is the id of another prompt too ({before.file}, row {before.number}).",
+                field="id",
+                remedy="Give each prompt an id of its own, that of its graded item.",
+            )
+        known[i] = difficulties[item]
+    return known
+
+
 def prompt_text(row: Row) -> str:
     """What the model is asked: the prompt, or everything but the assistant's turns, or the text itself.
 

@@ -23,7 +23,7 @@ CORRECT_REMEDY = "Each row needs `id` and `correct`: true or false, or a list wi
 
 @dataclass(frozen=True)
 class SuccessMatrix:
-    """Graded answers of several models to the same items.
+    """Graded answers of several models to the same items; DataError when an item is there twice.
 
     Attributes:
       models: `[M]` names.
@@ -40,6 +40,7 @@ class SuccessMatrix:
     def __post_init__(self) -> None:
         if self.correct.shape != (len(self.models), len(self.items)) or self.correct.dtype != bool:
             raise ValueError(f"correct is {self.correct.dtype}{self.correct.shape} for {len(self.models)} models")
+        check_names(self.items)
 
     @property
     def success(self) -> np.ndarray:
@@ -80,16 +81,32 @@ class SuccessMatrix:
 
     @classmethod
     def load(cls, path: Path) -> SuccessMatrix:
-        """Read what `save` wrote; DataError when it is something else."""
+        """Read what `save` wrote; DataError when it is something else, or holds an item twice."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 models, items = (tuple(stored[name].tolist()) for name in ("models", "items"))
+                check_names(items, path)
                 about = dict(zip(items, json.loads(str(stored["about"])), strict=True))
                 return cls(models, items, stored["correct"], about)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"not a success matrix: {error}.", file=path, remedy="Name a matrix.npz of a success-matrix stage."
             ) from error
+
+
+def check_names(items: Sequence[str], file: Path | None = None) -> None:
+    """DataError that names the first item that is there twice: what is said of one would be taken for the other's."""
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            raise DataError(
+                f"two items are named {item!r}.",
+                file=file,
+                field="id",
+                remedy="Give every row an `id` of its own (without one it is named after its file and number, so two "
+                "files of one name in different folders need it) and grade again.",
+            )
+        seen.add(item)
 
 
 def read_matrix(files: Iterable[str | Path]) -> SuccessMatrix:

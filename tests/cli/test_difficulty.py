@@ -63,6 +63,20 @@ def test_training_rows_get_what_is_measured_or_predicted(capsys, tmp_path):
     assert read(tmp_path / "out2.jsonl") == read(tmp_path / "out.jsonl")
 
 
+def test_an_id_of_two_prompts_is_refused_and_one_of_two_answers_is_not(capsys, tmp_path):
+    graded = write(tmp_path / "m.jsonl", [{"id": x, "correct": [True, x == "a"]} for x in "ab"])
+    answers = [{"id": x, "prompt": f"{x}?", "completion": c} for x, c in (("a", "1"), ("b", "2"), ("b", "3"))]
+    rows = write(tmp_path / "rows.jsonl", answers)
+    code, _, err = run(capsys, graded, "--rows", rows, "--out", tmp_path / "out.jsonl")
+    assert code == 0, err
+    assert [row["difficulty"] for row in read(tmp_path / "out.jsonl")] == [0.0, 0.5, 0.5]
+    write(rows, [*answers, {"id": "b", "prompt": "c?", "completion": "4"}])
+    code, _, err = run(capsys, graded, "--rows", rows, "--out", tmp_path / "other.jsonl")
+    assert code == 2
+    assert f"{rows}, row 4, field 'id': 'b' is the id of another prompt too ({rows}, row 2)." in err
+    assert "Give each prompt an id of its own" in err
+
+
 def test_mistakes_are_named(capsys, tmp_path):
     rows = write(
         tmp_path / "rows.jsonl",

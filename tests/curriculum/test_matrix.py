@@ -51,6 +51,21 @@ def test_what_is_saved_is_read_back(tmp_path):
     np.testing.assert_array_equal(found.correct, CORRECT)
 
 
+def test_an_item_that_is_there_twice_is_named(tmp_path):
+    message = r"two items are named 'b'\. Give every row an `id` of its own .* two files of one name"
+    with pytest.raises(DataError, match=message):
+        SuccessMatrix(("m1", "m2", "m3"), tuple("abcb"), CORRECT)
+    np.savez(
+        tmp_path / "twice.npz",
+        models=np.asarray(["m1", "m2", "m3"]),
+        items=np.asarray(list("abcb")),
+        correct=CORRECT,
+        about=np.asarray("[{}, {}, {}, {}]"),
+    )
+    with pytest.raises(DataError, match=r"twice\.npz, field 'id': " + message):
+        read_matrix([tmp_path / "twice.npz"])
+
+
 def test_a_foreign_npz_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(DataError, match=r"other\.npz: not a success matrix: .*Name a matrix\.npz"):

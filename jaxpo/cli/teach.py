@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     with use_mesh(mesh, {}):
         given = Tokenizer.load(args.tokenizer) if args.tokenizer else None
         tokenizer = tokenizer_of(args.teacher, given)
-        teacher = load_teacher(args.teacher, tokenizer, mesh, dtype=args.dtype)
+        teacher = load_teacher(args.teacher, tokenizer, mesh, dtype=args.dtype, say=print)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
         dataset = prepare(
             files,

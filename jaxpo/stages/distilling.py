@@ -19,6 +19,7 @@ from jaxpo.sharding import put_batch
 from jaxpo.stages.reference import local_rows
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.teach import (
+    Say,
     Teacher,
     batch_rows,
     check_alone,
@@ -66,8 +67,11 @@ def to_record(stage: Distill) -> bool:
     return stage.precompute_teacher and not given
 
 
-def check_distill(setting: Setting, stage: Distill) -> None:
+def check_distill(setting: Setting, stage: Distill, say: Say = lambda _: None) -> None:
     """What can be known of a teacher or of records before the first stage is trained.
+
+    Args:
+      say: see `check_teacher`.
 
     Raises:
       ConfigError, DataError: another vocabulary, or records of something else.
@@ -77,7 +81,7 @@ def check_distill(setting: Setting, stage: Distill) -> None:
         check_alone()
     config = setting.config(stage)
     if stage.teacher is not None and stage.teacher not in [s.name for s in setting.run.stages]:
-        check_teacher(stage.teacher, setting.prepared.tokenizer, config.vocab_size)
+        check_teacher(stage.teacher, setting.prepared.tokenizer, config.vocab_size, say)
     if stage.name not in setting.prepared.stages:
         return
     data = setting.prepared.of(stage)

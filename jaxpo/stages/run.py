@@ -82,7 +82,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
     """Every stage that has not finished yet, then everything that follows the last one."""
     for stage in setting.run.stages:
         if isinstance(stage, Distill) and not has_model(setting.home.stage(stage.name)):
-            check_distill(setting, stage)
+            check_distill(setting, stage, setting.console.say)
     params, config = initial(setting), setting.prepared.config
     setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:

@@ -88,12 +88,15 @@ def tokenizer_of(path: Path, given: Tokenizer | None) -> Tokenizer:
     return found
 
 
-def check_teacher(path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None) -> LFM2Config:
+def check_teacher(
+    path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None, say: Say = lambda _: None
+) -> LFM2Config:
     """The teacher's architecture, read without its weights.
 
     Args:
       tokenizer: of the student.
       vocab_size: of the student's logits; None = any.
+      say: told when the teacher's tokenizer is unknown, so that only sizes could be compared.
 
     Raises:
       ConfigError: the teacher's distribution is over other tokens than the student's.
@@ -113,6 +116,11 @@ def check_teacher(path: Path | str, tokenizer: Tokenizer, vocab_size: int | None
             "compared; use a teacher with the student's tokenizer, or train the student with the teacher's "
             "(--tokenizer.path)."
         )
+    if own is None:
+        say(
+            f"teacher {path}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary was "
+            f"compared ({config.vocab_size} logits, {tokenizer.vocab_size} tokens of the student)"
+        )
     return config
 
 
@@ -125,15 +133,17 @@ def load_teacher(
     vocab_size: int | None = None,
     dtype: str = "float32",
     scorer: Scorer | None = None,
+    say: Say = lambda _: None,
 ) -> Teacher:
     """Read a teacher: a run, a stage, or a Hugging Face export.
 
     Args:
       scorer: of the student, whose settings it is run with; None = the default ones with `dtype`.
+      say: see `check_teacher`.
 
     Raises: as `check_teacher`.
     """
-    config = check_teacher(path, tokenizer, vocab_size)
+    config = check_teacher(path, tokenizer, vocab_size, say)
     model = load_model(path, mesh, rules).params["model"]
     how = Scorer(config, dtype) if scorer is None else dataclasses.replace(scorer, config=config, remat="none")
     return Teacher(model, how, fingerprint(model))

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from array_record.python import array_record_module
 from cli.conftest import WORDS, make_model
 
 from jaxpo.cli.main import main
-from jaxpo.config import Data
+from jaxpo.config import Data, Distill
 from jaxpo.data.loader import Loader
 from jaxpo.data.needs import Needs
 from jaxpo.data.prepare import prepare
@@ -38,6 +39,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages import teach as teach_module
+from jaxpo.stages.distilling import check_distill
 from jaxpo.stages.model_io import load_model
 from jaxpo.stages.teach import batch_rows, check_teacher, load_teacher, teach
 
@@ -338,6 +340,32 @@ def test_too_many_ids_and_other_vocabularies_are_refused_before_any_work(folder,
         assert message in capsys.readouterr().err
     with pytest.raises(ConfigError, match="its logits are over 352 tokens and the student's over 512"):
         check_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, 512)
+
+
+def test_a_teacher_whose_tokenizer_is_unknown_is_said(folder, tokenizer, tmp_path, capsys):
+    said = []
+    check_teacher(folder / "teacher", tokenizer, 352, said.append)
+    assert not said
+    bare = tmp_path / "bare"
+    shutil.copytree(folder / "teacher", bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    check_teacher(bare, tokenizer, 352, said.append)
+    sizes = f"(352 logits, {tokenizer.vocab_size} tokens of the student)"
+    expected = f"teacher {bare}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary "
+    assert said == [expected + f"was compared {sizes}"]
+    tokenizer.save(tmp_path / "tokenizer-of-student")
+    words = command(folder, tmp_path / "out", "--tokenizer", str(tmp_path / "tokenizer-of-student"))
+    words[2] = str(bare)
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("its tokenizer is unknown") == 1
+    # A distillation stage says it once, before the first stage.
+    run = SimpleNamespace(stages=())
+    setting = SimpleNamespace(
+        run=run,
+        config=lambda stage: SimpleNamespace(vocab_size=352),
+        prepared=SimpleNamespace(stages={}, tokenizer=tokenizer),
+    )
+    check_distill(setting, Distill(teacher=str(bare)), said.append)
+    assert said[1:] == said[:1]
 
 
 def test_more_parts_than_open_files(folder, teacher, tokenizer, mesh, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ class OptimizerBase:
       lr_scheduler_type: "wsd" (warm-up, stable, linear decay over the last `decay_ratio`), "cosine", "linear",
         "constant".
       learning_rate: peak.
-      final_learning_rate: at the last step.
+      final_learning_rate: where the decay ends, one step after the last that is taken.
       warmup_steps / warmup_ratio: length of the linear warm-up in steps, or as a share of the stage's steps; at most
         one is set.
       weight_decay: a step subtracts learning_rate * weight_decay * parameter; norm weights are spared.

@@ -26,9 +26,13 @@ BUILDERS: dict[type[OptimizerBase], Callable[[Any, dict[str, Table], optax.Sched
 def make_schedule(config: OptimizerBase, total_steps: int) -> optax.Schedule:
     """Learning rate of optimiser step i (0-based), for a run of `total_steps`.
 
-    Linear warm-up from 0 reaches the peak after `warmup_steps` (or `warmup_ratio` of all steps); then "constant" stays,
-    "linear" and "cosine" go to `final_learning_rate` at the last step, "wsd" stays and falls linearly over the last
-    `decay_ratio` of the run.
+    Linear warm-up, `peak (i + 1) / warmup_steps` (or of `warmup_ratio` of all steps); then "constant" stays, "linear"
+    and "cosine" go towards `final_learning_rate`, "wsd" stays and falls to it over the last `decay_ratio` of the run.
+    The final rate belongs to step `total_steps`, one after the last that is taken (number `total_steps - 1`), as with
+    transformers' schedules: with a final rate of 0 no step is lost.
+
+    Raises:
+      ConfigError: the warm-up is as long as the run.
     """
     warmup = config.warmup_steps or math.floor(config.warmup_ratio * total_steps)
     if warmup >= max(total_steps, 1):

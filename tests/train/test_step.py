@@ -140,6 +140,13 @@ def test_schedules(kind, expected):
     assert float(schedule(10)) == pytest.approx(1.0 if kind == "constant" else 0.1, rel=1e-5)
 
 
+def test_the_last_step_taken_is_one_before_the_final_rate():
+    """As LambdaLR with transformers' schedules: step i has the factor (total - i) / (total - warm-up)."""
+    schedule = make_schedule(Optimizer(learning_rate=1.0, lr_scheduler_type="linear"), 10)
+    np.testing.assert_allclose([float(schedule(i)) for i in range(11)], (10 - np.arange(11)) / 10, atol=1e-6)
+    assert float(schedule(9)) > 0 == float(schedule(10))
+
+
 def test_a_warm_up_by_ratio_is_one_by_steps_and_a_short_run_has_none():
     by_ratio = make_schedule(Optimizer(warmup_ratio=0.25), 10)
     by_steps = make_schedule(Optimizer(warmup_steps=2), 10)

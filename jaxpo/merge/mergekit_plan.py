@@ -124,14 +124,15 @@ def _plan_leaf(document: Document, part: Slice, leaf: _Leaf) -> LeafPlan:
         if base is not None and base not in listed:
             raise ConfigError(f"base_model: {name} has none; leave it out, or list {base} among the models.")
         origin = None
-    others = [p for p in parts if p != origin]
+    # By position: a model may be listed twice, each time with parameters of its own. The base counts as the base alone.
+    apart = [(p, source.parameters) for p, source in zip(parts, part.sources, strict=True) if p != origin]
+    others = [p for p, _ in apart]
     values: dict[str, object] = {}
     weights: list[float] | None = None
     scopes = (part.parameters, document.parameters)
-    by_model = {p: s.parameters for p, s in zip(parts, part.sources, strict=True)}
     for key, parameter in PARAMETERS[name].items():
         if parameter.each:
-            each = [first_value((by_model[p], *scopes), key, parameter, p[1], leaf.t) for p in others]
+            each = [first_value((own, *scopes), key, parameter, p[1], leaf.t) for p, own in apart]
             missing = [p[0] for p, value in zip(others, each, strict=True) if value is REQUIRED]
             if missing:
                 raise ConfigError(f"parameters.{key}: is missing for {', '.join(missing)}; {name} needs one per model.")

@@ -153,6 +153,34 @@ merge_method: passthrough
     assert len(found.leaves) == 2 + 7 * 3
 
 
+def test_a_model_listed_twice_has_the_parameters_of_each_place(tmp_path):
+    twice = """
+- {model: a, parameters: {weight: 1, density: 0.25}}
+- {model: b, parameters: {weight: 2, density: 0.5}}
+- {model: a, parameters: {weight: 3, density: 0.75}}
+"""
+    found = plan(tmp_path, f"models:{twice}base_model: o\nmerge_method: dare_ties")
+    for leaf in found.leaves:
+        assert [model for model, _ in leaf.parts] == ["a", "b", "a"]
+        assert leaf.weights == (1.0, 2.0, 3.0)
+        assert leaf.method.density == (0.25, 0.5, 0.75)
+    # Two stretches of one model: only what belongs to no layer is the same leaf in both places.
+    slices = """
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2], parameters: {weight: 1}}
+      - {model: a, layer_range: [3, 5], parameters: {weight: 3}}
+merge_method: linear
+"""
+    found = plan(tmp_path, slices)
+    assert all(leaf.weights == (0.25, 0.75) for leaf in found.leaves)
+    layer = by_name(found)["model.layers.1.operator_norm.weight"]
+    assert layer.parts == (("a", "model.layers.1.operator_norm.weight"), ("a", "model.layers.4.operator_norm.weight"))
+    # The base counts as the base alone, wherever it is listed.
+    for leaf in plan(tmp_path, f"models:{twice}base_model: b\nmerge_method: dare_ties").leaves:
+        assert (leaf.base[0], leaf.weights, leaf.method.density) == ("b", (1.0, 3.0), (0.25, 0.75))
+
+
 def test_mergekits_units(tmp_path):
     start = "base_model: o\nmodels:\n  - model: a\n    parameters: {weight: 1, density: 0.5}\nmerge_method: "
     assert plan(tmp_path, start + "dare_ties").leaves[0].method == DareTies(density=(0.5,), rescale="l1")

@@ -61,8 +61,22 @@ class MeasureDifficulty(Work):
         return self.stages
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        for record in read_records(files, "prompt_completion"):
+        records = read_records(files, "prompt_completion")
+        for record in records:
             right_answer(record)
+        first: dict[str, Record] = {}
+        for _, record in self._graded(records):
+            row, other = record.row, first.setdefault(item_name(record), record)
+            if other is not record:
+                raise row.error(
+                    f"another item is called {item_name(record)!r} too ({other.row.file}, row {other.row.number}).",
+                    field="id",
+                    remedy="Give every item an `id` of its own.",
+                )
+
+    def _graded(self, records: Sequence[Record]) -> list[tuple[int, Record]]:
+        """The items that are answered, with their numbers, evenly spaced over the files."""
+        return spaced(list(enumerate(records)), self.limit)
 
     def run(self, context: Any) -> dict[str, Any]:
         """Grade checkpoint by checkpoint; an interrupted one goes on where its file of answers ends.
@@ -73,7 +87,7 @@ class MeasureDifficulty(Work):
         """
         checkpoints = self._checkpoints(context)
         records = read_records(context.files(self.items), "prompt_completion")
-        graded = spaced(list(enumerate(records)), self.limit)
+        graded = self._graded(records)
         items = [record for _, record in graded]
         answers = [right_answer(record) for record in items]
         (context.folder / ANSWERS).mkdir(parents=True, exist_ok=True)
@@ -116,6 +130,7 @@ class MeasureDifficulty(Work):
                         context.tokenizer,
                         [record.sides[0].prompt or "" for record in part],
                         max_new_tokens=self.max_new_tokens,
+                        dtype=context.scorer.dtype,
                     )
                     for record, text, answer in zip(part, texts, answers[start : start + CHUNK], strict=True):
                         done.append({"id": item_name(record), "text": text, "correct": grade(text, answer)})

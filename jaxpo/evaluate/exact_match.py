@@ -99,6 +99,7 @@ class ExactMatch:
             context.tokenizer,
             [record.sides[0].prompt or "" for record in records],
             max_new_tokens=self.max_new_tokens,
+            dtype=context.scorer.dtype,
         )
         right = [grade(text, answer) for text, answer in zip(texts, answers, strict=True)]
         levels = [record.row.data.get("level") for record in records]
@@ -110,18 +111,30 @@ class ExactMatch:
         return results
 
 
-def greedy_answers(params: Any, config: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int) -> list[str]:
+def greedy_answers(
+    params: Any, config: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int, dtype: str = "float32"
+) -> list[str]:
     """The most likely continuation of every prompt, token by token.
 
     Args:
       params: the model's own tree.
       prompts: texts, or lists of messages.
+      dtype: that the model computes in.
     """
+    import jax.numpy as jnp
+
     from jaxpo.sampling.sampler import GREEDY
     from jaxpo.sampling.text import generate_text
 
     found = generate_text(
-        params, config, tokenizer, prompts, max_new_tokens=max_new_tokens, sampler=GREEDY, max_rows=ROWS
+        params,
+        config,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampler=GREEDY,
+        max_rows=ROWS,
+        dtype=jnp.dtype(dtype),
     )
     return [answer.text for answer in found]
 

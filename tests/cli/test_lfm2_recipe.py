@@ -86,7 +86,12 @@ def test_work_stages_accept_the_documented_rows_and_name_a_bad_one(pod, tmp_path
     items = tmp_path / "items.jsonl"
     for s in work:
         s.check_inputs([Path(name) for name in s.inputs()])
-    items.write_text(items.read_text() + json.dumps({"prompt": "2 + 2?", "completion": "Four."}) + "\n")
+    rows = items.read_text()
+    items.write_text(rows + json.dumps({"prompt": "2 + 2?", "completion": "Four."}) + "\n")
     for s in work:
         with pytest.raises(DataError, match=r"items\.jsonl, row 2.*no number"):
             s.check_inputs([items])
+    named = json.dumps({"id": "a", **ROWS["items"]}) + "\n"
+    items.write_text(named + rows + named)
+    with pytest.raises(DataError, match=r"items\.jsonl, row 3, field 'id': another item is called 'a' too .*row 1"):
+        work[0].check_inputs([items])

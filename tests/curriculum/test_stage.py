@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     by_prompt = {row["prompt"][0]["content"]: row for row in rows}
     asked = []
 
-    def answered(params, config, tokenizer, prompts, *, max_new_tokens):
+    def answered(params, config, tokenizer, prompts, *, max_new_tokens, dtype):
         asked.append((params, len(prompts), max_new_tokens))
         found = [by_prompt[p[-1]["content"]] for p in prompts]
         return [f"#### {row['answer'] if row['level'] <= params / 2 else 'none'}" for row in found]
@@ -46,6 +46,7 @@ def run(tmp_path, monkeypatch):
         say=lambda line: None,
         check=lambda: None,
         tokenizer=None,
+        scorer=SimpleNamespace(dtype="float32"),
         files=lambda names: [tmp_path / "corpus" / name.removeprefix("corpus:") for name in names],
         stage_folder=lambda name: probe if name == "previous" else tmp_path / "stages" / name,
         snapshots=lambda name: [probe / "snapshots" / str(s) for s in STEPS] if name in ("probe", "previous") else [],

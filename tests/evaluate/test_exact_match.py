@@ -84,7 +84,7 @@ def rows_of(context):
 def test_the_probe_counts_right_answers_in_all_and_per_level(context, monkeypatch):
     """Answers are given: right on levels 1 and 2, wrong on 3, without an answer on the rest."""
 
-    def answered(params, config, tokenizer, prompts, *, max_new_tokens):
+    def answered(params, config, tokenizer, prompts, *, max_new_tokens, dtype):
         by_prompt = {row["prompt"][0]["content"]: row for row in rows_of(context)}
         found = [by_prompt[p[-1]["content"]] for p in prompts]
         tails = {1: "#### {}", 2: "so {}.", 3: "#### {}1"}

@@ -268,7 +268,7 @@ def pairs_of(name: str, prompts: str, judge: Judge, scale: Scale) -> OnPolicyPai
         model="sft",
         judge=judge,
         samples=5,
-        # A verifier finds many answers equally right: of these the model learns from the ones nearest to it.
+        # A verifier finds many answers equally right or wrong: of these, the ones that the model is nearest to giving.
         ties="likely",
         max_new_tokens=scale.answer_tokens,
         max_length=scale.long,

@@ -118,7 +118,7 @@ def test_every_method_is_compared_or_left_out_for_a_reason():
     assert all(f"| {name} |" in shown for name in experiment.compared())
 
 
-# One method of every way to make its data and to read its features; all of them with --smoke take half an hour.
+# One method of every way to make its data and to read its features; all of them with --smoke take a quarter of an hour.
 SMOKE = ("dpo", "kto", "aot", "lipo", "irpo_ranking", "tpo_tree", "modpo", "sppo_soft", *experiment.CONSTRUCTED)
 
 

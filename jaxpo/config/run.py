@@ -31,8 +31,8 @@ class Mesh:
 class Compute:
     """How the networks are evaluated; changes speed and memory, not what is computed.
 
-    Generation (answers in the report, rows that are drawn from a model) runs in float32 with the platform's best
-    implementations, whatever stands here.
+    Generation takes the platform's best implementations, whatever stands here; answers that are graded and rows that
+    are drawn from a model have this dtype, the report's samples float32.
 
     Attributes:
       dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.

@@ -61,11 +61,9 @@ class MeasureDifficulty(Work):
         return self.stages
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        records = read_records(files, "prompt_completion")
-        for record in records:
-            right_answer(record)
         first: dict[str, Record] = {}
-        for _, record in self._graded(records):
+        for _, record in self._graded(read_records(files, "prompt_completion")):
+            right_answer(record)
             row, other = record.row, first.setdefault(item_name(record), record)
             if other is not record:
                 raise row.error(

@@ -63,7 +63,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     if not Path(out).parent.is_dir():
         raise ConfigError(f"there is no folder {Path(out).parent} to write {Path(out).name} to.")
     settings = given(leaves, args)
-    from jaxpo.data.formats import read_rows
+    from jaxpo.data.rows.formats import read_rows
 
     rows = list(read_rows(files))
     tools = tools_for(args, Path(out))
@@ -77,7 +77,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
 
 def options_of(kind: Any) -> list[Any]:
     """The construction's own fields."""
-    from jaxpo.stages.fields import Leaf, default_of, hints_of
+    from jaxpo.config.fields import Leaf, default_of, hints_of
 
     hints = hints_of(kind)
     return [Leaf((f.name,), hints[f.name], default_of(f), default_of(f)) for f in dataclasses.fields(kind)]
@@ -85,7 +85,7 @@ def options_of(kind: Any) -> list[Any]:
 
 def add_option(parser: Parser, leaf: Any) -> None:
     """One flag per field, with its type and default in the help."""
-    from jaxpo.stages.fields import describe
+    from jaxpo.config.fields import describe
 
     (name,) = leaf.path
     several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
@@ -101,7 +101,7 @@ def add_option(parser: Parser, leaf: Any) -> None:
 
 def given(leaves: list[Any], args: Any) -> dict[str, Any]:
     """The options that stand on the command line, read by their types."""
-    from jaxpo.stages.overrides import parse_value
+    from jaxpo.recipe.overrides import parse_value
 
     found = {}
     for leaf in leaves:
@@ -121,7 +121,7 @@ def tools_for(args: Any, out: Path) -> Any:
     networks = {}
     if named:
         from jaxpo.cli.sampling_options import load_with_tokenizer
-        from jaxpo.construct.network import Network
+        from jaxpo.judges.network import Network
 
         for name, path in named.items():
             model = load_with_tokenizer(path)

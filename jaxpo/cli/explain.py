@@ -11,10 +11,10 @@ from typing import Any
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.config import OPTIMIZERS, Stage
-from jaxpo.stages.fields import describe, flag, key, leaves
-from jaxpo.stages.overrides import Resolved
-from jaxpo.stages.serialise import to_jsonable
-from jaxpo.stages.validate import find_problems
+from jaxpo.config.fields import describe, flag, key, leaves
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import Resolved
 
 USAGE = f"""\
 usage: jaxpo explain CONFIG [options]

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if args.adapter:
         return write_adapter(args)
 
-    from jaxpo.stages.model_io import load_model
+    from jaxpo.convert.model_io import load_model
 
     model = load_model(args.model)
     if "value" in model.params:
@@ -67,9 +67,9 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
 
 def write_adapter(args: Any) -> int:
     """Export the adapter of the stage, verify it with its base, and say which base it needs."""
+    from jaxpo.convert.model_io import is_export
     from jaxpo.convert.peft import export_peft
     from jaxpo.stages.adapter import load_adapter
-    from jaxpo.stages.model_io import is_export
 
     found = load_adapter(args.model)
     base_name = args.base or (str(found.base.path) if is_export(found.base.path) else None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.losses_document import document, needs_in_words
-from jaxpo.stages.fields import default_of
+from jaxpo.config.fields import default_of
 
 
 def main(argv: Sequence[str]) -> int:

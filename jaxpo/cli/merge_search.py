@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from jaxpo.cli.merge_result import base_name, finish, merged_names
 from jaxpo.errors import ConfigError
 from jaxpo.merge import grid
 from jaxpo.merge.methods import resolve
@@ -15,12 +16,11 @@ ROWS, ROW_LENGTH = 16, 256
 
 def run_search(args: Any, paths: dict[str, Path]) -> int:
     """Search, export the best, and leave table and plot in `OUT.search`, where a second start goes on."""
-    from jaxpo.cli.merge import base_name, finish, merged_names
     from jaxpo.evaluate.selection import yardstick
     from jaxpo.sharding import make_mesh, use_mesh
-    from jaxpo.stages.merge_files import open_models
-    from jaxpo.stages.merge_search import Bench, Task, search
-    from jaxpo.stages.merging import describe, verdict
+    from jaxpo.stages.merging.files import open_models
+    from jaxpo.stages.merging.search import Bench, Task, search
+    from jaxpo.stages.merging.stage import describe, verdict
 
     base = base_name(args)
     names = tuple(merged_names(paths, args))
@@ -57,7 +57,7 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
 def check_request(args: Any, count: int, base: bool, methods: tuple[Any, ...]) -> None:
     """Everything wrong with a search, before any model is opened."""
     from jaxpo.evaluate.selection import metric_problems
-    from jaxpo.stages.validate_merge import shared_files
+    from jaxpo.recipe.checks.merge import shared_files
 
     problems = [f"--{name}: a search chooses it." for name in ("weights", "method") if getattr(args, name) is not None]
     for name in ("select", "report"):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.errors import ConfigError
-from jaxpo.stages.validate import check
+from jaxpo.recipe.checks.run import check
 
 USAGE = f"""\
 usage: jaxpo run CONFIG [options]

@@ -25,10 +25,10 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from jaxpo.config import Data
-    from jaxpo.data.loader import Loader
-    from jaxpo.data.needs import Needs
-    from jaxpo.data.prepare import prepare
-    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.data.packing.loader import Loader
+    from jaxpo.data.rows.needs import Needs
+    from jaxpo.data.tokens.prepare import prepare
+    from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.teach import check_k, load_teacher, teach, tokenizer_of
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxpo.construct.network import Network
-    from jaxpo.data.row_texts import Text
+    from jaxpo.data.rows.texts import Text
+    from jaxpo.judges.network import Network
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import text_of_column
-from jaxpo.data.rows import Record, canonical, detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import Record, canonical, detect, read_record
+from jaxpo.data.rows.texts import text_of_column
 from jaxpo.errors import ConfigError
 
 MAX_ITERATIONS = 100

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.construct.base import Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text, text_of_column, text_or_messages
-from jaxpo.data.rows import canonical
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import canonical
+from jaxpo.data.rows.texts import Text, text_of_column, text_or_messages
 from jaxpo.errors import ConfigError
 
 READS = "prompt, responses, scores (without scores: --reward; without responses: --model as well)"

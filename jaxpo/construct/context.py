@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.construct.network import Network
-from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 

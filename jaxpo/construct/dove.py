@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
-from jaxpo.data.rows import PAIRS, detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import PAIRS, detect, read_record
+from jaxpo.data.rows.texts import Text
 from jaxpo.errors import ConfigError
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text, string, text_of_column
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import Text, string, text_of_column
 from jaxpo.errors import ConfigError
 
 

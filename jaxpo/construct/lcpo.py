@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxpo import losses
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import PAIRS, Record, detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import PAIRS, Record, detect, read_record
 from jaxpo.errors import ConfigError
 
 ITERATIONS = 10_000

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.candidates import READS, Sampling, check_positive, listed, scored_candidates
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 
 
 def win_probabilities(scores: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:

@@ -12,8 +12,8 @@ from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.instructions import GENERATORS, Instruction
 from jaxpo.construct.lcpo import read_pairs
 from jaxpo.construct.rationales import plain
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import Text
 from jaxpo.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.lcpo import read_pairs
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
-from jaxpo.data.rows import Record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.texts import Text
 from jaxpo.errors import ConfigError
 
 

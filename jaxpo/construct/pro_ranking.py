@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.candidates import READS, Sampling, check_positive, listed, scored_candidates
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import Text
 from jaxpo.errors import ConfigError
 
 

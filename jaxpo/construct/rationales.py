@@ -12,8 +12,8 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.instructions import counted
 from jaxpo.construct.lcpo import read_pairs
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import Text
 
 LABELS = ("Response A", "Response B")
 QUESTION = "Which response is preferable, and why?"

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.candidates import READS, Candidates, Sampling, check_positive, scored_candidates
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 
 Pairs = list[tuple[int, int]]

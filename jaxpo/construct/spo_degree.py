@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.further import marked_text
-from jaxpo.data.rows import PAIRS, detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import PAIRS, detect, read_record
+from jaxpo.data.rows.segments import marked_text
 from jaxpo.errors import ConfigError
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

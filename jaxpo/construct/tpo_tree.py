@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import string, text_of_column
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import string, text_of_column
 from jaxpo.errors import ConfigError
 
 BEST, CAP = 100.0, 95.0

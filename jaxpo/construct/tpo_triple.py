@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError
 
 

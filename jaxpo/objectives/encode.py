@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.losses import vocab
 from jaxpo.models.lfm2.blocks import Tap
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
-from jaxpo.objectives.routed import notice
+from jaxpo.objectives.wrappers.routed import notice
 from jaxpo.ops.head import map_vocab
 
 Tree = Any

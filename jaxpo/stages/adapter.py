@@ -13,15 +13,15 @@ import jax
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import LoRA, Run, Stage
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.convert.model_io import LoadedModel, load_model, read_config, stage_folder
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
-from jaxpo.models.spec import abstract_params, param_count
-from jaxpo.sharding import make_mesh, param_shardings
-from jaxpo.stages.model_io import LoadedModel, load_model, read_config, stage_folder
-from jaxpo.stages.serialise import from_jsonable, to_jsonable
-from jaxpo.stages.validate_model import declared_model
+from jaxpo.models.spec import abstract_params, param_count, param_shardings
+from jaxpo.recipe.checks.model import declared_model
+from jaxpo.sharding import make_mesh
 from jaxpo.train.flops import active_matrices, training_flops_per_token
 
 Tree = Any

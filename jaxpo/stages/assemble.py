@@ -14,8 +14,8 @@ import optax
 from jax.sharding import Mesh
 
 from jaxpo.config import SFT, Compute, Distill, Preference, Pretrain, Reward, Stage
-from jaxpo.data.batch import Batch
-from jaxpo.data.loader import Loader
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
@@ -23,14 +23,14 @@ from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
-from jaxpo.objectives.lora import ADAPTER, with_lora
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
-from jaxpo.objectives.moving_reference import with_moving_reference
-from jaxpo.objectives.routing import with_routing
+from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
+from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
+from jaxpo.objectives.wrappers.routing import with_routing
+from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.sharding import put_batch, replicated, settle
-from jaxpo.stages.validate_routing import balance_problems
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.state import State

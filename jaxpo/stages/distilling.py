@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.config import Distill, Stage
-from jaxpo.data.dataset import Dataset
-from jaxpo.data.loader import Loader
-from jaxpo.data.teacher_records import LOG_ODDS, TeacherRecords
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.teacher_records import LOG_ODDS, TeacherRecords
+from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import DataError
-from jaxpo.objectives.distillation import records_of
+from jaxpo.objectives.families.distilled import records_of
 from jaxpo.sharding import put_batch
 from jaxpo.stages.reference import local_rows
 from jaxpo.stages.setting import Setting

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
-from jaxpo.data.batch import Batch
-from jaxpo.data.loader import Loader
-from jaxpo.data.ragged import RaggedColumn
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import put_batch

@@ -9,19 +9,19 @@ from typing import Any
 import jax
 
 from jaxpo.config import Distill, Merge, Run, Stage, Work
+from jaxpo.config.serialise import read_again, to_jsonable
+from jaxpo.convert.model_io import has_model, load_model, save_model
 from jaxpo.errors import RunError
+from jaxpo.recipe.checks.experts import check_balance, check_placement
+from jaxpo.recipe.checks.run import check
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.adapter import check_patterns
-from jaxpo.stages.check_experts import check_balance, check_placement
 from jaxpo.stages.distilling import check_distill
-from jaxpo.stages.finish import INITIAL
-from jaxpo.stages.merging import merge
-from jaxpo.stages.model_io import has_model, load_model, save_model
-from jaxpo.stages.prepared import prepare_run
-from jaxpo.stages.serialise import to_jsonable
+from jaxpo.stages.merging.stage import merge
+from jaxpo.stages.results import INITIAL
+from jaxpo.stages.run_inputs import prepare_run
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.training import train
-from jaxpo.stages.validate import check
 from jaxpo.stages.working import report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
@@ -55,7 +55,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
         home.forget_start()
         if resume == "never" and home.begun:
             raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
-        home.check_config(to_jsonable(run), ignore=MAY_CHANGE)
+        home.check_config(to_jsonable(run), ignore=MAY_CHANGE, read=read_again)
         if home.finished() is not None:
             console.say(home.finished_message())
             return 0

@@ -11,17 +11,16 @@ import jax
 from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params
+from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sharding import param_shardings
+from jaxpo.recipe.checks.merge import merged_names
+from jaxpo.recipe.checks.model import PREVIOUS, RANDOM
 from jaxpo.stages.assemble import make_scorer
-from jaxpo.stages.finish import Results
-from jaxpo.stages.model_io import has_model, load_model
-from jaxpo.stages.prepared import CORPUS, Prepared
-from jaxpo.stages.validate_merge import merged_names
-from jaxpo.stages.validate_model import PREVIOUS, RANDOM
+from jaxpo.stages.results import Results
+from jaxpo.stages.run_inputs import CORPUS, Prepared
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.rundir import RunDir

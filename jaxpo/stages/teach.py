@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
-from jaxpo.data.assemble import Place
-from jaxpo.data.batch import Batch
-from jaxpo.data.dataset import Dataset
-from jaxpo.data.loader import Loader
-from jaxpo.data.teacher_records import (
+from jaxpo.convert.model_io import load_model, near_tokenizer, read_config
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.fill import Place
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.teacher_records import (
     PART_TOKENS,
     RecordsMeta,
     Taught,
@@ -31,7 +31,8 @@ from jaxpo.data.teacher_records import (
     start_records,
     write_part,
 )
-from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
 from jaxpo.models.lfm2.config import LFM2Config
@@ -39,7 +40,6 @@ from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, put_batch
-from jaxpo.stages.model_io import load_model, near_tokenizer, read_config
 
 Tree = Any
 Say = Callable[[str], None]

@@ -13,27 +13,27 @@ import jax
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Distill, Preference, Stage
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
-from jaxpo.data.loader import Loader
-from jaxpo.data.prepare import Dataset
-from jaxpo.data.ragged import RaggedColumn
+from jaxpo.convert.model_io import has_model, save_model
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.lora import ADAPTER, BASE
+from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
+from jaxpo.recipe.checks.distill import online_teacher
+from jaxpo.recipe.checks.model import PREVIOUS, RANDOM
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
 from jaxpo.stages.distilling import taught_loader, wanted_teacher
-from jaxpo.stages.model_io import has_model, save_model
 from jaxpo.stages.reference import reference_log_probs
-from jaxpo.stages.serialise import to_jsonable
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.validate_distill import online_teacher
-from jaxpo.stages.validate_model import PREVIOUS, RANDOM
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit

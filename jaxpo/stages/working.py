@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxpo.config import Work
 from jaxpo.construct.context import LoadedStage, WorkContext
+from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
-from jaxpo.stages.model_io import load_model
 from jaxpo.stages.setting import Setting
 from jaxpo.train.files import read_json, write_json
 from jaxpo.train.signals import stopper

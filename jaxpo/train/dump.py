@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 
 _DICTS = ("masks", "per_token", "per_segment", "per_example", "roles")
 _STATIC = ("block_rows", "slots", "max_segment")

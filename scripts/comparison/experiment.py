@@ -18,19 +18,19 @@ from comparison import data
 from comparison.settings import MODEL, Settings
 from jaxpo.config import SFT, Compute, Data, Optimizer, Preference, Stage
 from jaxpo.construct.base import Tools, constructions
-from jaxpo.data.formats import read_rows
-from jaxpo.data.loader import Loader
-from jaxpo.data.prepare import Dataset, prepare
-from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.tokens.prepare import Dataset, prepare
+from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.evaluate.score import token_logps
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS, Method
 from jaxpo.sharding import make_mesh
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_scorer
-from jaxpo.stages.model_io import load_model, save_model
-from jaxpo.stages.prepared import needs_of
 from jaxpo.stages.reference import reference_log_probs
+from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.init import init_state
 
 Tree = Any

@@ -10,11 +10,11 @@ import jax
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.convert.model_io import save_model
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.stages.model_io import save_model
 
 TEXT = "path file join read write open close list string number module function value error"
 WORDS = TEXT.split(" ")

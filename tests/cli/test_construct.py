@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaxpo.construct.base import Construction, constructions
-from jaxpo.data.inspect import inspect
+from jaxpo.data.tokens.inspect import inspect
 from jaxpo.objectives.methods import METHODS
 
 Command = Callable[..., tuple[int, str, str]]

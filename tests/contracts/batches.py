@@ -1,6 +1,7 @@
 """Hand-made batches for the contract tests: the same examples packed densely or one segment per row.
 
-Independent of `jaxpo.data.plan` on purpose: the contracts must hold for any layout that the Batch docstring allows.
+Independent of `jaxpo.data.packing.plan` on purpose: the contracts must hold for any layout that the Batch docstring
+allows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 
 VOCAB = 48
 LONGEST = 12

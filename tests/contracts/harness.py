@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from contracts.batches import VOCAB
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params

@@ -15,7 +15,7 @@ from contracts.harness import DESCENT, SCHEDULE, SCORER, STEPS, assert_learned, 
 from contracts.needs import configured, kind_of, representatives
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.step import make_step
 
 # The largest programs to compile; what is special about them is tested on small features, packing included.

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxpo.convert.hf import import_hf
 from jaxpo.convert.reward_hf import export_reward, import_reward, is_reward, rewards_of, verify_reward
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import CheckpointError
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from jaxpo.corpora.arithmetic import LEVELS, items
 from jaxpo.curriculum.annotate import annotate, known_difficulties, prompt_text
 from jaxpo.curriculum.predictor import fit_predictor, prompt_features, rank_correlation
-from jaxpo.data.arithmetic import LEVELS, items
-from jaxpo.data.formats import Row, read_rows
+from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.errors import ConfigError, DataError
 
 

@@ -11,10 +11,10 @@ import hypothesis
 import pytest
 
 from jaxpo.config import Data
-from jaxpo.data.needs import Needs
-from jaxpo.data.prepare import Dataset, prepare
-from jaxpo.data.texts import texts_of
-from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokens.prepare import Dataset, prepare
+from jaxpo.data.tokens.texts import texts_of
+from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("no_deadline", deadline=None)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 
 from jaxpo.config import Curriculum, Data
-from jaxpo.data.curriculum import curriculum_order, easy_to_hard, read_difficulties
-from jaxpo.data.loader import Loader
+from jaxpo.data.packing.curriculum import curriculum_order, easy_to_hard, read_difficulties
+from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import DataError
 
 HARD = np.random.default_rng(0).permutation(400) / 400

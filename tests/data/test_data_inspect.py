@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from jaxpo.data.inspect import inspect
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokens.inspect import inspect
+from jaxpo.data.tokens.preview import Preview
 from jaxpo.objectives.methods import METHODS
 
 
@@ -19,16 +20,16 @@ def printed(renderable, **options):
 
 def test_preview_marks_the_trained_tokens(prepared, files):
     data = prepared(files / "messages.jsonl", max_length=128)
-    text = str(data.preview(1))
+    text = str(Preview(data, 1))
     assert text.startswith("type messages: 7 examples")
     assert "read 7, kept 7" in text
     assert "What is the capital of France?<|im_end|>" in text
     assert "⟦Paris.<|im_end|>\n⟧" in text
     segment = data.store.read([0])[0].segments[0]
     assert f"completion: {len(segment.tokens)} tokens, {segment.supervised.sum()} trained" in text
-    plain = printed(data.preview(1), no_color=True)
+    plain = printed(Preview(data, 1), no_color=True)
     assert "⟦Paris.<|im_end|>" in plain
-    coloured = printed(data.preview(1), force_terminal=True, color_system="standard")
+    coloured = printed(Preview(data, 1), force_terminal=True, color_system="standard")
     assert "\x1b[32m⟦Paris." in coloured
 
 

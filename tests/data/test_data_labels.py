@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.data.marks import Mark, consecutive, token_labels
+from jaxpo.data.rows.marks import Mark, consecutive, token_labels
 from jaxpo.errors import DataError
 
 PAIR = {"prompt": "Say: ", "chosen": "one two three", "rejected": "four five"}
@@ -191,7 +191,7 @@ def test_items_are_labelled_and_separators_are_not(prepared, files):
 
 def test_relevance_is_padded_with_minus_one(prepared, files):
     from jaxpo.config import Data
-    from jaxpo.data.loader import Loader
+    from jaxpo.data.packing.loader import Loader
 
     data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), labels=("item",))
     batch = next(
@@ -223,9 +223,9 @@ def test_labels_follow_their_tokens_through_truncation(prepared, write, tokenize
 
 
 def test_a_tree_serves_list_methods(prepared, files):
-    from jaxpo.data.formats import read_rows
-    from jaxpo.data.needs import Needs
-    from jaxpo.data.requirements import check_needs
+    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.needs import Needs
+    from jaxpo.data.rows.requirements import check_needs
 
     row = next(read_rows([files / "tree.jsonl"]))
     reading = check_needs(row, "preference", Needs(roles=("candidate",), columns=("scores",)))

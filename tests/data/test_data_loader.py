@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxpo.config import Data
-from jaxpo.data.batch import rows_of, segment_bounds
-from jaxpo.data.loader import Loader
-from jaxpo.data.ragged import RaggedColumn
+from jaxpo.data.packing.batch import rows_of, segment_bounds
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.errors import ConfigError, DataError, RunError
 
 KINDS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaxpo.config import Data
-from jaxpo.data.formats import read_rows
-from jaxpo.data.loader import Loader
-from jaxpo.data.prepare import prepare
-from jaxpo.data.requirements import check_needs
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.requirements import check_needs
+from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods import METHODS
 

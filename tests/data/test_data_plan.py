@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpo.data.packing import choose_caps, pack, random_order
-from jaxpo.data.plan import Plan
-from jaxpo.data.store import Lengths
+from jaxpo.data.packing.best_fit import choose_caps, pack, random_order
+from jaxpo.data.packing.plan import Plan
+from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
 
 ROW = 32
@@ -143,7 +143,7 @@ def test_impossible_blocks_are_explained():
 
 
 def test_large_plans_are_cached(tmp_path, monkeypatch):
-    import jaxpo.data.plan as module
+    import jaxpo.data.packing.plan as module
 
     monkeypatch.setattr(module, "CACHE_FROM", 100)
     lengths = Lengths.from_lists(many(300))

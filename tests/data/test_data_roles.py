@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxpo.data.formats import Row
-from jaxpo.data.mismatched import AHEAD, with_mismatched
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.mismatched import AHEAD, with_mismatched
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import DataError
 
 PAIR = {"prompt": "p ", "chosen": "a", "rejected": "b"}

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxpo.data.ragged import RaggedColumn
-from jaxpo.data.store import Lengths, open_or_write
+from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.tokens.store import Lengths, open_or_write
 from jaxpo.errors import DataError
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.data.batch import Batch, split_leading
+from jaxpo.data.packing.batch import Batch, split_leading
 from jaxpo.objectives.encode import TokenStats
 
 T = 6

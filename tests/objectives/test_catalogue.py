@@ -12,7 +12,7 @@ from objectives.feature_checks import ArrayScorer
 from jaxpo.config import Preference, Run
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import AMBIGUOUS, BY_SETTING, METHODS, resolve
-from jaxpo.stages.overrides import resolve_run
+from jaxpo.recipe.overrides import resolve_run
 
 
 def test_the_catalogue_loads_without_jax():

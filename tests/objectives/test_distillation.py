@@ -10,14 +10,14 @@ from contracts.batches import make_examples, packed
 from contracts.harness import CONFIG, SCORER, initial
 from ops.test_head import relative, weight_collectives_in_loops
 
-from jaxpo.data.teacher_records import IDS, LOG_ODDS, LOGPS
+from jaxpo.data.packing.teacher_records import IDS, LOG_ODDS, LOGPS
 from jaxpo.errors import ConfigError
 from jaxpo.losses import TopKRecord, decoupled_topk_kd, topk_record
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.objectives.distillation import distilled_tokens, network_term, record_term
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.distilled import distilled_tokens, network_term, record_term
 from jaxpo.objectives.methods import METHODS, resolve
 from jaxpo.ops.head import choose_chunk, map_vocab
 from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh

@@ -11,7 +11,7 @@ from contracts.harness import CONFIG, SCORER, assert_learned, assert_same, initi
 from jaxpo.config import SFT
 from jaxpo.models.lfm2.forward import backbone, embed
 from jaxpo.objectives.encode import row_keys
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
 from jaxpo.ops.dropout import dropout
 from jaxpo.stages.assemble import make_objective

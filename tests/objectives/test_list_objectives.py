@@ -12,10 +12,10 @@ from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, su
 from jaxpo import losses
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.diagnostics import measure_list_ranking
+from jaxpo.objectives.families.features import Side
+from jaxpo.objectives.families.lists import Ranked
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.list_checks import tied_lists
-from jaxpo.objectives.preference_features import Side
-from jaxpo.objectives.preference_lists import Ranked
 
 SCORES = np.array([[0.5, 0.9, 0.1, 0.3], [0.2, 0.25, 0.7, 0.0], [0.4, 0.3, 0.2, 0.1], [0.6, 0.1, 0.0, 0.0]], np.float32)
 

@@ -6,10 +6,10 @@ import pytest
 from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments
 
 from jaxpo import losses
+from jaxpo.objectives.families.features import Side
+from jaxpo.objectives.families.pairs import Pair, pair_counts
 from jaxpo.objectives.methods import METHODS, resolve
 from jaxpo.objectives.methods.mapl import INTER, INTRA
-from jaxpo.objectives.preference import Pair, pair_counts
-from jaxpo.objectives.preference_features import Side
 
 N = 4
 PRESENT = np.array([True, True, False, True])

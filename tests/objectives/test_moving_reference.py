@@ -11,10 +11,10 @@ from contracts.harness import CONFIG, DESCENT, SCHEDULE, SCORER, assert_same, dr
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params
+from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.moving_reference import with_moving_reference
-from jaxpo.sharding import make_mesh, param_shardings, use_mesh
+from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
+from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.train.init import abstract_state, build_state, init_state
 from jaxpo.train.step import make_eval, make_step
 

@@ -9,9 +9,9 @@ from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, su
 
 from jaxpo import losses
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.families.features import Side
+from jaxpo.objectives.families.pairs import Pair
 from jaxpo.objectives.methods import METHODS, resolve
-from jaxpo.objectives.preference import Pair
-from jaxpo.objectives.preference_features import Side
 
 N = 5
 HERE = np.array([True, True, False, True, True])

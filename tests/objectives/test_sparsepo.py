@@ -13,8 +13,8 @@ from jaxpo.losses import mapo_map, mask_network
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.objectives import token_masks
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families import token_masks
 from jaxpo.objectives.methods import METHODS
 
 CONFIG = LFM2Config(

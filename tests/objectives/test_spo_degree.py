@@ -12,8 +12,8 @@ from contracts.batches import VOCAB, make_examples, packed, unpacked
 from jaxpo.errors import ConfigError
 from jaxpo.losses import degree_loss, keep_masks
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.objectives.degree import level_logits
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.degree import level_logits
 from jaxpo.objectives.methods import METHODS
 
 K, D, COUNT = 4, 5, 6

@@ -9,8 +9,8 @@ from objectives.pair_arrays import as_pair, random_pairs
 
 from jaxpo import losses
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.families.pairs import weighted
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.preference import weighted
 
 ROLES = {"chosen": 0, "rejected": 1}
 

@@ -11,7 +11,7 @@ from contracts.harness import CONFIG, DESCENT, SCHEDULE, SCORER
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.moving_reference import with_moving_reference
+from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.train.init import build_state
 from jaxpo.train.step import make_step
 

@@ -18,8 +18,8 @@ import pytest
 from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, values_of
 
 from jaxpo import losses
+from jaxpo.objectives.families.rewards import Rewards, reward_metrics
 from jaxpo.objectives.methods import METHODS, resolve
-from jaxpo.objectives.reward import Rewards, reward_metrics
 
 pytestmark = pytest.mark.parity
 

@@ -16,14 +16,14 @@ from stages.process import finish
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.cli.main import main
 from jaxpo.config import Preference
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import param_count
 from jaxpo.objectives.methods import METHODS
 from jaxpo.stages.adapter import load_adapter
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import TIMING, read_metrics
 
 FLAGS = (

@@ -16,17 +16,17 @@ from stages import process
 
 from jaxpo.cli.main import main
 from jaxpo.config import Distill, Merge, Pretrain
-from jaxpo.data.teacher_records import read_meta
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.convert.model_io import load_model
+from jaxpo.data.packing.teacher_records import read_meta
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.checks.run import check, find_problems
+from jaxpo.recipe.overrides import resolve_run
 from jaxpo.stages.distilling import check_distill
-from jaxpo.stages.finish import Results
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.prepared import needs_of
+from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
-from jaxpo.stages.serialise import from_jsonable, to_jsonable
-from jaxpo.stages.validate import check, find_problems
+from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import TIMING, read_metrics
 
 LARGE = dataclasses.replace(recipes.MODEL, hidden_size=48, layer_types=("conv", "conv", "full_attention"))

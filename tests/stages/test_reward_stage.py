@@ -14,16 +14,16 @@ from stages.process import finish, start
 
 from jaxpo.cli import export
 from jaxpo.config import Data, Optimizer, Preference, Reward, Run
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.mapl_reward import MAPLReward
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import resolve_run
 from jaxpo.stages.assemble import method_of
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.prepared import needs_of
-from jaxpo.stages.serialise import to_jsonable
-from jaxpo.stages.validate import find_problems
+from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import read_metrics
 
 

@@ -14,8 +14,8 @@ import stages.recipe as recipes
 from stages import process
 from stages.process import finish
 
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.serialise import to_jsonable
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
 from jaxpo.train.metrics import TIMING, read_metrics
 
 

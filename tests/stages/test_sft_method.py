@@ -10,11 +10,11 @@ import stages.recipe as recipes
 from jaxpo.config import SFT, Preference
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.overrides import resolve_run
 from jaxpo.stages.assemble import cached_reference, method_of
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.prepared import needs_of
 from jaxpo.stages.run import execute
-from jaxpo.stages.validate import check
+from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import read_metrics
 
 FLAGS = ["--stage.loss", "implicit_reward", "--stage.loss.value", "running", "--stage.loss.beta", "0.5"]

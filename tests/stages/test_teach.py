@@ -18,10 +18,9 @@ from cli.conftest import WORDS, make_model
 
 from jaxpo.cli.main import main
 from jaxpo.config import Data, Distill
-from jaxpo.data.loader import Loader
-from jaxpo.data.needs import Needs
-from jaxpo.data.prepare import prepare
-from jaxpo.data.teacher_records import (
+from jaxpo.convert.model_io import load_model
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.teacher_records import (
     IDS,
     LOG_ODDS,
     LOGPS,
@@ -34,13 +33,14 @@ from jaxpo.data.teacher_records import (
     parts_of,
     read_meta,
 )  # fmt: skip
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokens.prepare import prepare
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages import teach as teach_module
 from jaxpo.stages.distilling import check_distill
-from jaxpo.stages.model_io import load_model
 from jaxpo.stages.teach import batch_rows, check_teacher, load_teacher, teach
 
 SETTINGS = Data(max_length=24, row_length=48)
@@ -373,7 +373,7 @@ def test_more_parts_than_open_files(folder, teacher, tokenizer, mesh, tmp_path, 
     teach(teacher, loader_of(dataset), tmp_path, 4, mesh, len, part_tokens=100)
     records = TeacherRecords(tmp_path, dataset)
     expected = records.read(range(len(dataset)))
-    monkeypatch.setattr("jaxpo.data.teacher_records.OPEN_FILES", 2)
+    monkeypatch.setattr("jaxpo.data.packing.teacher_records.OPEN_FILES", 2)
     few = TeacherRecords(tmp_path, dataset)
     for a, b in zip(few.read(range(len(dataset))), expected, strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)

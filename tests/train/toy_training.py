@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import JaxpoError
 from jaxpo.objectives.base import Max, Mean, Min
 from jaxpo.train.console import Console

@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.models.lfm2.config import LFM2Config
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Counts, Metric, Objective, Out
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference import Terms
-    from jaxpo.objectives.preference_features import Scores, Shape, Side
+    from jaxpo.objectives.families.features import Scores, Shape, Side
+    from jaxpo.objectives.families.pairs import Pair, Terms
 
 PAIRS = Needs(roles=("chosen", "rejected"))
 PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), reference="logps")
@@ -230,7 +230,7 @@ class FeatureMethod(Method):
 
     def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
         """Sum of the terms over their denominators."""
-        from jaxpo.objectives.preference import reduce_terms
+        from jaxpo.objectives.families.pairs import reduce_terms
 
         return reduce_terms(terms, counts)
 
@@ -252,7 +252,7 @@ class FeatureMethod(Method):
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.base import Objective
-        from jaxpo.objectives.preference_features import Wanted, score
+        from jaxpo.objectives.families.features import Wanted, score
 
         shape = self.shape()
         want = Wanted(self.NEEDS, options.cached_reference, self.TOKENS, self.HIDDEN, options.use_weighting)
@@ -283,7 +283,7 @@ class PairMethod(FeatureMethod):
     """A method on pairs: `loss` reads a `Pair`; counts are "pairs", "chosen_tokens", and "ROLEs" and "ROLE_tokens"."""
 
     def shape(self) -> Shape:
-        from jaxpo.objectives.preference import PAIR_SHAPE
+        from jaxpo.objectives.families.pairs import PAIR_SHAPE
 
         return PAIR_SHAPE
 
@@ -293,7 +293,7 @@ class PairMethod(FeatureMethod):
 
     def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
         """Each pair's terms times its WPO weight, if any, over their denominators."""
-        from jaxpo.objectives.preference import reduce_terms, weighted
+        from jaxpo.objectives.families.pairs import reduce_terms, weighted
 
         return reduce_terms(weighted(features, terms), counts)
 
@@ -303,13 +303,13 @@ class ListMethod(FeatureMethod):
     """A method on lists of scored responses: `loss` reads a `Ranked`; counts are "lists" and "pairs" (of labels)."""
 
     def shape(self) -> Shape:
-        from jaxpo.objectives.preference_lists import LIST_SHAPE
+        from jaxpo.objectives.families.lists import LIST_SHAPE
 
         return LIST_SHAPE
 
     def compared(self, features: Any) -> Pair:
         """The best- and the worst-labelled response of each list."""
-        from jaxpo.objectives.preference_lists import ends
+        from jaxpo.objectives.families.lists import ends
 
         return ends(features)
 
@@ -325,7 +325,7 @@ class UnpairedMethod(FeatureMethod):
     """A method on single labelled responses: `loss` reads an `Unpaired`; counts are "rows", "chosen", "rejected"."""
 
     def shape(self) -> Shape:
-        from jaxpo.objectives.preference_unpaired import UNPAIRED_SHAPE
+        from jaxpo.objectives.families.unpaired import UNPAIRED_SHAPE
 
         return UNPAIRED_SHAPE
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, Method, Options, number
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Distillation(Method):
         return found
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
-        from jaxpo.objectives.distillation import distillation
+        from jaxpo.objectives.families.distilled import distillation
 
         return distillation(
             self.INFO.name,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 from jaxpo.objectives.methods.list_checks import Ties, outside, tie_problem
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.lists import Ranked
 
 OVER_PAIRS = ("pair_logistic", "pair_hinge", "lambda")
 

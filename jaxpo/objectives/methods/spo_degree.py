@@ -11,13 +11,13 @@ from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, FeatureMethod, In
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.models.lfm2.config import LFM2Config
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference import Pair, Terms
-    from jaxpo.objectives.preference_features import Scores, Side
+    from jaxpo.objectives.families.features import Scores, Side
+    from jaxpo.objectives.families.pairs import Pair, Terms
 
 SIDES = ("chosen", "rejected")
 
@@ -104,7 +104,7 @@ class SPODegree(PairMethod):
         self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
     ) -> dict[str, Array]:
         """Per side `{side}_logits` `[N, K, K]` of the levels, and `{side}_phrases` `[N]`, the number of key phrases."""
-        from jaxpo.objectives.degree import level_logits
+        from jaxpo.objectives.families.degree import level_logits
 
         assert not isinstance(scores.hidden, tuple)  # HIDDEN is set
         head = params["degree"]

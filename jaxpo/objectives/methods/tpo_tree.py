@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 from jaxpo.objectives.methods.list_checks import outside
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference_features import Scores
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.features import Scores
+    from jaxpo.objectives.families.lists import Ranked
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def step_states(hidden: Array, batch: Batch, max_steps: int) -> Array:
     import jax
     import jax.numpy as jnp
 
-    from jaxpo.data.batch import take
+    from jaxpo.data.packing.batch import take
 
     step, slot = batch.per_token["step"], batch.segment_ids - 1
     inside = (step > 0) & (slot >= 0)

@@ -1,0 +1,246 @@
+"""The checks of one stage: data, budget, schedule, evaluation, initial weights, method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config import SFT, Distill, Preference, Reward, Run, Stage, Work
+from jaxpo.config.fields import BUDGETS, flag
+from jaxpo.errors import did_you_mean
+from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.objectives.methods.base import ListMethod, Method, Options
+from jaxpo.recipe.checks.distill import teacher_problems
+from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.lora import lora_problems, sync_problems
+from jaxpo.recipe.checks.model import PREVIOUS, RANDOM, origin_problems, own_model_problems
+from jaxpo.recipe.checks.optimizer import average_problems, dropout_problems, optimizer_problems
+from jaxpo.recipe.checks.routing import ROUTING_METRICS, routing_problems
+
+LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", *ROUTING_METRICS)
+PREFERENCE_METRICS = (
+    *LANGUAGE_METRICS,
+    *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
+    *(f"logps/{m}" for m in ("chosen", "rejected")),
+)
+REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", *ROUTING_METRICS)
+
+
+def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
+    """Everything wrong with one trained stage."""
+    yield from data_problems(run, stage)
+    yield from budget_problems(stage)
+    yield from optimizer_problems(stage)
+    yield from average_problems(stage)
+    if isinstance(stage, SFT):
+        yield from dropout_problems(stage)
+    yield from evaluation_problems(stage)
+    yield from init_problems(run, index, stage)
+    yield from own_model_problems(run, stage)
+    yield from origin_problems(run, index, stage)
+    yield from lora_problems(stage)
+    yield from routing_problems(run, stage)
+    if isinstance(stage, Preference):
+        yield from sync_problems(stage)
+    if isinstance(stage, Preference | Distill) or (isinstance(stage, SFT) and stage.loss is not None):
+        yield from method_problems(stage)
+    if isinstance(stage, Distill):
+        yield from teacher_problems(run, index, stage)
+    if isinstance(stage, Reward):
+        yield from reward_problems(stage)
+
+
+def data_problems(run: Run, stage: Stage) -> Iterator[str]:
+    """Files and lengths."""
+    data, name = stage.data, stage.name
+    if not data.train:
+        yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
+    earlier = run.stages[: run.stages.index(stage)]
+    yield from file_problems(run, f"{name}.data.train", data.train, earlier)
+    yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
+    if data.max_length < 2:
+        yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
+    if data.max_length > data.row_length:
+        yield (
+            f"{name}.data.max_length: {data.max_length} is longer than row_length {data.row_length}; "
+            f"raise {flag((name, 'data', 'row_length'))} or lower {flag((name, 'data', 'max_length'))}."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        yield f"{name}.data.block_rows: {data.block_rows} must be at least 1."
+    if data.fim is not None and not 0 < data.fim.rate <= 1:
+        yield f"{name}.data.fim.rate: {data.fim.rate:g} must lie in (0, 1]; None rearranges nothing."
+    if (curriculum := data.curriculum) is not None:
+        where = f"{name}.data.curriculum"
+        if curriculum.phases < 1:
+            yield f"{where}.phases: {curriculum.phases} must be at least 1."
+        if not 0 <= curriculum.mix <= 1:
+            yield f"{where}.mix: {curriculum.mix:g} must lie in [0, 1]; it is the share of rows spread over all phases."
+        if not curriculum.column:
+            yield f"{where}.column: names no column of the training rows."
+
+
+def budget_problems(stage: Stage) -> Iterator[str]:
+    """Exactly one budget; whole microbatches."""
+    name = stage.name
+    given = [b for b in BUDGETS if getattr(stage, b) is not None]
+    choices = ", ".join(flag((name, b)) for b in BUDGETS)
+    if not given:
+        yield f"{name}: has no budget; give one of {choices}."
+    elif len(given) > 1:
+        yield f"{name}: has several budgets ({', '.join(given)}); give exactly one of {choices}."
+    for budget in given:
+        if getattr(stage, budget) <= 0:
+            yield f"{name}.{budget}: {getattr(stage, budget)} must be above 0."
+    rows, parts = stage.rows_per_step, stage.gradient_accumulation_steps
+    if rows < 1:
+        yield f"{name}.rows_per_step: {rows} must be at least 1."
+    if parts < 1:
+        yield f"{name}.gradient_accumulation_steps: {parts} must be at least 1."
+    elif rows % parts:
+        yield (
+            f"{name}.rows_per_step: {rows} rows do not divide into {parts} microbatches "
+            f"(gradient_accumulation_steps); use {rows // parts * parts or parts} or {-(-rows // parts) * parts} rows."
+        )
+    block = stage.data.block_rows
+    if block is not None and block >= 1 and parts >= 1 and rows % parts == 0 and (rows // parts) % block:
+        yield f"{name}.data.block_rows: a microbatch of {rows // parts} rows is not whole blocks of {block} rows."
+
+
+def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
+    for field in fields:
+        if getattr(stage, field) < 0:
+            yield f"{stage.name}.{field}: {getattr(stage, field)} must not be negative."
+
+
+def reward_problems(stage: Reward) -> Iterator[str]:
+    """Ranges of the reward model's numbers."""
+    smoothing, centring = stage.label_smoothing, stage.center_rewards_coefficient
+    if not 0 <= smoothing <= 0.5:
+        yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
+    if centring is not None and not 0 <= centring < math.inf:
+        yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
+    if stage.loss is not None:
+        yield from method_problems(stage)
+        yield from unread_settings(stage)
+
+
+def unread_settings(stage: Reward) -> Iterator[str]:
+    """The stage's own settings are those of its Bradley-Terry loss; a loss that is given has its own."""
+    loss = getattr(getattr(stage.loss, "INFO", None), "name", "another one")
+    for field, default in (("label_smoothing", 0.0), ("center_rewards_coefficient", None)):
+        if getattr(stage, field) == default:
+            continue
+        instead = f"; set {flag((stage.name, 'loss', field))} instead" if hasattr(stage.loss, field) else ""
+        yield (
+            f"{stage.name}.{field}: {getattr(stage, field)} belongs to the Bradley-Terry loss that the stage has by "
+            f"itself, but its loss is {loss}, which does not read it; leave it out{instead}."
+        )
+
+
+def metric_names(stage: Stage) -> tuple[str, ...]:
+    """Held-out metrics that a stage of this kind reports."""
+    if isinstance(stage, Preference):
+        return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *diagnostic_metrics(stage))
+    if isinstance(stage, Reward):
+        return (*REWARD_METRICS, *getattr(stage.loss, "METRICS", ()))
+    return (*LANGUAGE_METRICS, *getattr(getattr(stage, "loss", None), "METRICS", ()))
+
+
+def diagnostic_metrics(stage: Preference) -> Iterator[str]:
+    """What the diagnostics give; those that compare with a reference need a method that has one."""
+    referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
+    for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
+        yield from diagnostic.names if referenced else diagnostic.always
+        yield from diagnostic.on_lists if isinstance(stage.loss, ListMethod) else ()
+
+
+def column_of_metric(stage: Stage) -> str | None:
+    """The column that held-out rows must have for the best checkpoint's metric to be measured; None if there is none.
+
+    A diagnostic leaves such a metric out, and without the check the first evaluation would end the run.
+    """
+    wanted = (stage.metric_for_best_model or "").removeprefix("eval_")
+    diagnostics = stage.diagnostics if isinstance(stage, Preference) else ()
+    columns = (DIAGNOSTICS[name].with_column.items() for name in diagnostics if name in DIAGNOSTICS)
+    return next((column for items in columns for column, names in items if wanted in names), None)
+
+
+def evaluation_problems(stage: Stage) -> Iterator[str]:
+    """Evaluation needs files; the best checkpoint needs a metric that exists."""
+    name, metric = stage.name, stage.metric_for_best_model
+    yield from negative(stage, ("eval_steps", "save_steps", "snapshot_steps"))
+    for field in ("eval_rows", "logging_steps", "save_total_limit"):
+        if getattr(stage, field) < 1:
+            yield f"{name}.{field}: {getattr(stage, field)} must be at least 1."
+    asked = "metric_for_best_model" if metric is not None else "eval_steps" if stage.eval_steps > 0 else None
+    if asked and not stage.data.eval:
+        yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
+    if metric is not None:
+        known = metric_names(stage)
+        if metric.removeprefix("eval_") not in known:
+            near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
+            yield (
+                f"{name}.metric_for_best_model: a {type(stage).__name__} stage has no metric {metric!r}.{near} "
+                f"Known: {', '.join('eval_' + k for k in known)}."
+            )
+
+
+def with_models(run: Run, index: int) -> list[str]:
+    """Names of the stages before one that leave a model."""
+    return [s.name for s in run.stages[:index] if not isinstance(s, Work)]
+
+
+def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
+    """`init_from` names "previous", "random", an earlier stage, or a folder."""
+    earlier = with_models(run, index)
+    wanted = stage.init_from
+    if wanted in (PREVIOUS, RANDOM) or wanted in earlier or Path(wanted).is_dir():
+        return
+    if wanted in [s.name for s in run.stages[index:]]:
+        yield f"{stage.name}.init_from: the stage {wanted!r} does not come before {stage.name!r}."
+    else:
+        yield (
+            f"{stage.name}.init_from: {wanted!r} is neither 'previous' nor 'random', nor an earlier stage "
+            f"({', '.join(earlier) or 'there is none'}), nor a folder."
+            f"{did_you_mean(wanted, [*earlier, PREVIOUS, RANDOM])}"
+        )
+
+
+def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
+    """The method exists and can use what the stage offers it."""
+    name = stage.name
+    needs = getattr(stage.loss, "NEEDS", None)
+    if stage.loss is None:
+        yield f"{name}.loss: no method chosen; give {flag((name, 'loss'))} NAME (`jaxpo losses` lists them)."
+    elif needs is None or isinstance(stage.loss, type):
+        shown = (
+            repr(stage.loss)
+            if isinstance(stage.loss, str)
+            else getattr(stage.loss, "__name__", type(stage.loss).__name__)
+        )
+        yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
+    elif needs.reference == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
+        yield (
+            f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
+            "models, which log-probs of single tokens cannot give; the reference must run in every step: "
+            f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False."
+        )
+    if isinstance(stage.loss, Method):
+        yield from family_problems(stage)
+        options = Options()
+        if isinstance(stage, Preference):
+            options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
+        elif isinstance(stage, Distill):
+            options = Options(teacher_records=stage.precompute_teacher)
+        problems = stage.loss.problems() + stage.loss.option_problems(options)
+        yield from (f"{name}.loss: {problem}" for problem in problems)
+
+
+def family_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, with a teacher to Distill, with a value head to Reward."""
+    info, kind = stage.loss.INFO, type(stage).__name__
+    right = {"sft": "SFT", "distillation": "Distill", "reward model": "Reward"}.get(info.family, "Preference")
+    if kind != right:
+        yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {kind}."

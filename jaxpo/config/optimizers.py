@@ -18,6 +18,9 @@ class OptimizerBase:
       warmup_steps / warmup_ratio: length of the linear warm-up in steps, or as a share of the stage's steps; at most
         one is set.
       weight_decay: a step subtracts learning_rate * weight_decay * parameter; norm weights are spared.
+      lr_factors: (glob over parameter paths, factor) pairs such as ("value/*", 10.0); the first that matches a
+        parameter multiplies its learning rate, and with it its decay, in every step; 1 where none matches. Clipping
+        comes before, and the metric `learning_rate` is the schedule's.
     """
 
     learning_rate: float = 3e-4
@@ -28,6 +31,7 @@ class OptimizerBase:
     decay_ratio: float = 0.2
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
+    lr_factors: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

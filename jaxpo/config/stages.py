@@ -67,6 +67,8 @@ class Stage:
         0 = none.
       lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
         model. `--stage.lora` or any of its fields on the command line switches it on.
+      train: globs over the paths of what would be trained, such as "model/layers/0/*", "value/*", with adapters
+        "adapter/*/b"; what none matches stays as it is, without gradient, optimiser state or average.
       optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
       routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
       ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
@@ -92,6 +94,7 @@ class Stage:
     snapshot_steps: int = 0
     metric_for_best_model: str | None = None
     lora: LoRA | None = None
+    train: tuple[str, ...] = ("*",)
     routing: Routing = field(default_factory=Routing)
     ema_decay: float | None = None
     use_ema: bool = False

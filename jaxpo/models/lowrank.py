@@ -156,9 +156,14 @@ def adapter_leaves(table: Table) -> Iterator[tuple[str, Param, Param]]:
             yield path.removesuffix("/a"), a, named[f"{path.removesuffix('/a')}/b"]
 
 
-def describe_adapter(table: Table, adapter: Table, lora: LoRA) -> list[str]:
-    """Lines of a table of what is adapted; like layers share a row, and shares are of the model's parameters."""
-    total, base_total = param_count(adapter), param_count(table)
+def describe_adapter(table: Table, adapter: Table, lora: LoRA, trained: int | None = None) -> list[str]:
+    """Lines of a table of what is adapted; like layers share a row, and shares are of the model's parameters.
+
+    Args:
+      trained: number of the adapter's parameters that are trained; None = all.
+    """
+    base_total = param_count(table)
+    total = param_count(adapter) if trained is None else trained
     base = dict(leaves(table))
     rows: dict[tuple[str, tuple[int, ...]], list[tuple[str, int]]] = {}
     for path, a, b in adapter_leaves(adapter):

@@ -1,4 +1,4 @@
-"""A stage that trains adapters: its checks before any work, what it reports, and what it leaves behind."""
+"""A stage that trains adapters: what it leaves behind, and how that is read."""
 
 from __future__ import annotations
 
@@ -12,45 +12,18 @@ import jax
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.config import LoRA, Run, Stage
+from jaxpo.config import LoRA
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.model_io import LoadedModel, load_model, read_config, stage_folder
-from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.convert.model_io import LoadedModel, load_model, stage_folder
+from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
-from jaxpo.models.spec import abstract_params, param_count, param_shardings
-from jaxpo.recipe.checks.model import declared_model
+from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh
-from jaxpo.train.flops import active_matrices, training_flops_per_token
 
 Tree = Any
 ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
-
-
-def check_patterns(run: Run) -> None:
-    """Every pattern of every stage finds its matrices; ConfigError with all that do not. Reads no weights."""
-    problems = []
-    for stage in run.stages:
-        if not isinstance(stage, Stage) or stage.lora is None:
-            continue
-        model = declared_model(run, stage)
-        config = read_config(model) if isinstance(model, str) else model
-        try:
-            adapter_table(param_table(config), stage.lora)
-        except ConfigError as error:
-            problems += [f"{stage.name}.{p}" for p in error.problems]
-    if problems:
-        raise ConfigError(problems)
-
-
-def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
-    """As for the whole model, but frozen matrices have no gradient of their own: two products of three."""
-    whole = training_flops_per_token(config, context)
-    if stage.lora is None:
-        return whole
-    adapter = param_count(adapter_table(param_table(config), stage.lora))
-    return whole - 2.0 * active_matrices(config) + 6.0 * adapter
 
 
 def merged(base: Tree, adapter: Tree, lora: LoRA, config: LFM2Config, mesh: jax.sharding.Mesh, rules: Any) -> Tree:

@@ -20,12 +20,14 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
+from jaxpo.models.paths import EVERYTHING, split_table
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
@@ -75,7 +77,12 @@ def make_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None = None) 
     """
     if isinstance(stage, SFT):
         scorer = dataclasses.replace(scorer, embedding_dropout=stage.embedding_dropout)
-    objective = _balanced(_plain_objective(stage, scorer, teacher), stage, scorer.config)
+    objective = _compared(_balanced(_plain_objective(stage, scorer, teacher), stage, scorer.config), stage)
+    return objective if stage.train == EVERYTHING else with_fixed(objective)
+
+
+def _compared(objective: Objective, stage: Stage) -> Objective:
+    """With the model that it is compared with, where that is not another one: the adapter's base, or its own past."""
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))
     if isinstance(stage, Preference) and stage.sync_ref_model:
@@ -108,8 +115,8 @@ def _plain_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None) -> Ob
     return method.build(scorer, cached_reference=cached)
 
 
-def trained_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:
-    """Parameter tables of a stage's state: the model or its adapter, and the heads of the method."""
+def own_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:
+    """Parameter tables of what a stage may train: the model or its adapter, and the heads of the method."""
     model = param_table(config)
     own = {"model": model} if stage.lora is None else {ADAPTER: adapter_table(model, stage.lora)}
     return own | (method_of(stage).extra_tables(config) if has_method(stage) else {})
@@ -133,12 +140,16 @@ class Assembly:
     """One stage, ready to run.
 
     Attributes:
+      tables: of what the stage may train; of the model, or its adapter, and the heads.
+      trained, fixed: what of them `stage.train` matches, and what it leaves as it is.
       step: compiled on first use; donates the state.
       put: host batch to devices.
     """
 
     objective: Objective
-    tables: dict[str, Table]
+    tables: Mapping[str, Table]
+    trained: Mapping[str, Table]
+    fixed: Mapping[str, Table]
     optimizer: optax.GradientTransformation
     total_steps: int
     abstract: State
@@ -156,17 +167,20 @@ def assemble(
 ) -> Assembly:
     """Build everything a stage needs besides its data and its first parameters; compiles nothing yet."""
     objective = make_objective(stage, scorer, teacher)
-    tables = trained_tables(stage, scorer.config)
+    tables = own_tables(stage, scorer.config)
+    trained, fixed = split_table(tables, stage.train)
     total_steps = steps_of(stage, loader)
     schedule = make_schedule(stage.optimizer, total_steps)
-    optimizer = make_optimizer(stage.optimizer, tables, schedule)
-    abstract = abstract_state(tables, optimizer, objective, mesh, rules, average=stage.ema_decay is not None)
+    optimizer = make_optimizer(stage.optimizer, trained, schedule)
+    abstract = abstract_state(trained, optimizer, objective, mesh, rules, average=stage.ema_decay is not None)
     parts = stage.gradient_accumulation_steps
     step = make_step(objective, optimizer, schedule, microbatches=parts, ema_decay=stage.ema_decay)
     shardings = jax.tree.map(lambda a: a.sharding, abstract)
     return Assembly(
         objective=objective,
         tables=tables,
+        trained=trained,
+        fixed=fixed,
         optimizer=optimizer,
         total_steps=total_steps,
         abstract=abstract,

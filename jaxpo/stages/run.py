@@ -15,12 +15,12 @@ from jaxpo.errors import RunError
 from jaxpo.recipe.checks.experts import check_balance, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.sharding import AXES, make_mesh, use_mesh
-from jaxpo.stages.adapter import check_patterns
 from jaxpo.stages.distilling import check_distill
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import prepare_run
 from jaxpo.stages.setting import Setting
+from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
 from jaxpo.stages.working import report_of, work
 from jaxpo.train.console import Console

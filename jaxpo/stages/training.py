@@ -23,17 +23,20 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import describe_adapter
-from jaxpo.models.spec import abstract_params, init_params
+from jaxpo.models.paths import EVERYTHING, cut, joined
+from jaxpo.models.spec import abstract_params, init_params, param_count
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.checks.distill import online_teacher
 from jaxpo.recipe.checks.model import PREVIOUS, RANDOM
 from jaxpo.sharding import BATCH_AXES
-from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
+from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
 from jaxpo.stages.distilling import taught_loader, wanted_teacher
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.setting import Setting
+from jaxpo.stages.trained import fixed_part, flops_per_token, trained_lines
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
@@ -59,6 +62,12 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
     frozen, about = _frozen(setting, stage, base["model"], assembly)
+    for line in trained_lines(stage, assembly.tables):
+        setting.console.say(line)
+    first = _first(setting, base, assembly)
+    fixed = fixed_part(assembly.fixed, first, setting.mesh, setting.rules)
+    if stage.train != EVERYTHING:
+        frozen, about = frozen | {FIXED: fixed}, about | {FIXED: fingerprint(fixed)}
     held_out = None if data.held_out is None else _loader(setting, in_order(stage), data.held_out)
     if cached_reference(stage):
         loader = _with_reference(setting, stage, data.train, base["model"], folder)
@@ -79,12 +88,15 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         _go_back(store, resume)
     _same_frozen(store, about)
     setting.results.data_counts(stage.name, data)
-    first = _first(setting, base, assembly)
+    first = cut(assembly.trained, first)
+
+    def whole(params: Tree) -> Tree:
+        return _plain(setting, stage, base["model"], joined(params, fixed))
 
     def snapshot(n: int, state: State) -> None:
         about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
         now = state.ema if stage.use_ema else state.params
-        keep_snapshot(folder / SNAPSHOTS / str(n), _plain(setting, stage, base["model"], now), config, about)
+        keep_snapshot(folder / SNAPSHOTS / str(n), whole(now), config, about)
 
     state = fit(
         stage=stage,
@@ -107,10 +119,10 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:
-        _keep_other(setting, stage, _plain(setting, stage, base["model"], other))
+        _keep_other(setting, stage, whole(other))
     if stage.lora is not None:
-        _keep_adapter(setting, stage, base["model"], result[ADAPTER], origin, about)
-    return _plain(setting, stage, base["model"], result)
+        _keep_adapter(setting, stage, base["model"], joined(result, fixed)[ADAPTER], origin, about)
+    return whole(result)
 
 
 def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -> Tree:
@@ -138,7 +150,7 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
 def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
     tables = assembly.tables
-    fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
+    fits = {n: n in base and _shapes(base[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
     key = jax.random.key(setting.run.seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
@@ -150,7 +162,8 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
     """
     if stage.lora is not None:
         table = param_table(setting.config(stage))
-        for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
+        trained = param_count(assembly.trained.get(ADAPTER, {}))
+        for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora, trained):
             setting.console.say(line)
         return {BASE: model}, {BASE: fingerprint(model)}
     moving = isinstance(stage, Preference) and stage.sync_ref_model
@@ -224,7 +237,8 @@ def _shapes(tree: Tree) -> Any:
 def _same_frozen(store: CheckpointStore, about: Mapping[str, str]) -> None:
     """A stage goes on beside the base and the teacher it began beside, or not at all: its checkpoints hold neither."""
     latest = store.latest()
-    for name, remedy in ((BASE, "the model that the stage starts from"), (TEACHER, "that teacher")):
+    start = "the model that the stage starts from"
+    for name, remedy in ((BASE, start), (FIXED, start), (TEACHER, "that teacher")):
         if latest is not None and name in about and store.meta(latest).get(name) != about[name]:
             raise CheckpointError(
                 f"{store.directory}: its checkpoints were trained beside another {name} than the one found now; put "

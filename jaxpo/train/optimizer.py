@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxpo.config import Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.errors import ConfigError
+from jaxpo.models.paths import factors_of
 from jaxpo.models.spec import Table, trained_part, with_buffers
 from jaxpo.train.optimizers import adafactor, adamw, muon
 
@@ -63,15 +65,23 @@ def make_schedule(config: OptimizerBase, total_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerBase, tables: dict[str, Table], schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optimiser of this configuration's type.
+    """Clipping by global norm, then the optimiser of this configuration's type, then the factors of its learning rate.
+
+    Every optimiser's update is the learning rate times something that does not depend on it, decay included, so that
+    a factor of the update is one of the rate.
 
     Args:
       tables: one parameter table per group of `State.params`; their labels say what decays and what Muon moves.
     """
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     trained = trained_part(tables, tables)
-    optimizer = optax.chain(clip, BUILDERS[type(config)](config, trained, schedule))
+    factors = [_scaled(factors_of(trained, config.lr_factors))] if config.lr_factors else []
+    optimizer = optax.chain(clip, BUILDERS[type(config)](config, trained, schedule), *factors)
     return optimizer if trained == tables else _beside_buffers(optimizer, tables)
+
+
+def _scaled(factors: Tree) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors))
 
 
 def _beside_buffers(optimizer: optax.GradientTransformation, tables: Table) -> optax.GradientTransformation:

@@ -14,7 +14,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.adapter import check_patterns, flops_per_token
+from jaxpo.stages.trained import check_patterns, flops_per_token
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxpo.config.fields import flag
 
 
 def optimizer_problems(stage: Stage) -> Iterator[str]:
-    """Ranges of the schedule's numbers, and of those of the chosen optimiser."""
+    """Ranges of the schedule's numbers, and of those of the chosen optimiser. Patterns: `jaxpo.stages.trained`."""
     o, name = stage.optimizer, f"{stage.name}.optimizer"
     if o.learning_rate <= 0:
         yield f"{name}.learning_rate: {o.learning_rate:g} must be above 0."
@@ -33,6 +33,12 @@ def optimizer_problems(stage: Stage) -> Iterator[str]:
         yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
     elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:
         yield f"{name}.warmup_steps: {o.warmup_steps} exceeds the stage's max_steps {stage.max_steps}."
+    for pattern, factor in o.lr_factors:
+        if not 0 < factor < math.inf:
+            yield (
+                f"{name}.lr_factors: {pattern!r} has the factor {factor:g}, which must be a number above 0; what must "
+                f"not move is left out of {flag((stage.name, 'train'))}."
+            )
     if isinstance(o, Optimizer):
         yield from _fractions(o, name, ("adam_beta1", "adam_beta2"))
         yield from _positive(o, name, ("adam_epsilon",))

@@ -1,0 +1,114 @@
+"""What a stage trains of its model, adapter and heads: the checks before any work, what is fixed, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from jaxpo.config import Run, Stage
+from jaxpo.config.fields import flag
+from jaxpo.convert.model_io import read_config
+from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
+from jaxpo.models.spec import Table, leaves, param_count, param_shardings
+from jaxpo.objectives.wrappers.lora import ADAPTER
+from jaxpo.recipe.checks.model import declared_model
+from jaxpo.stages.assemble import own_tables
+from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
+
+Tree = Any
+MODEL, BIAS = "model", "*/expert_bias/bias"
+
+
+def check_patterns(run: Run) -> None:
+    """Every pattern of every stage finds its parameters; ConfigError with all that do not. Reads no weights."""
+    problems = []
+    for stage in run.stages:
+        if not isinstance(stage, Stage) or not (stage.lora or stage.train != EVERYTHING or stage.optimizer.lr_factors):
+            continue
+        model = declared_model(run, stage)
+        config = read_config(model) if isinstance(model, str) else model
+        try:
+            tables = own_tables(stage, config)
+        except ConfigError as error:
+            problems += [f"{stage.name}.{p}" for p in error.problems]
+        else:
+            problems += [*train_problems(stage, tables), *factor_problems(stage, tables)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def train_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Patterns without a match, and parts that a stage cannot leave fixed."""
+    where, paths = f"{stage.name}.train", [path for path, _ in leaves(tables)]
+    missed = [pattern for pattern in stage.train if not matching(paths, pattern)]
+    for pattern in missed:
+        yield f"{where}: {pattern!r} matches no parameter.{near_paths(pattern, paths)}"
+    if missed:
+        return
+    trained, fixed = split_table(tables, stage.train)
+    if not param_count(trained):
+        yield f"{where}: nothing would be trained; give patterns such as 'model/layers/0/*', or '*'."
+        return
+    for head in tables.keys() - {MODEL, ADAPTER} - trained.keys():
+        yield f"{where}: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
+    if getattr(stage, "sync_ref_model", False) and MODEL not in trained:
+        yield f"{where}: the model would be fixed, and sync_ref_model moves the reference after it; leave one out."
+    still = matching([path for path, _ in leaves(fixed)], BIAS)
+    if stage.routing.bias_update_rate > 0 and still:
+        rate = flag((stage.name, "routing", "bias_update_rate"))
+        yield f"{where}: {still[0]} is fixed, but the routing bias is to be moved; add {BIAS!r}, or give {rate} 0."
+
+
+def factor_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Factors of a learning rate that nothing has."""
+    where, patterns = f"{stage.name}.optimizer.lr_factors", [pattern for pattern, _ in stage.optimizer.lr_factors]
+    paths = [path for path, p in leaves(tables) if not p.buffer]
+    trained = [path for path in paths if first_match(path, stage.train) is not None]
+    for i, pattern in enumerate(patterns):
+        found = matching(trained, pattern)
+        if not matching(paths, pattern):
+            yield f"{where}: {pattern!r} matches no parameter.{near_paths(pattern, paths)}"
+        elif not found:
+            yield f"{where}: {pattern!r} matches only what {flag((stage.name, 'train'))} leaves fixed; leave it out."
+        elif all(first_match(path, patterns) != i for path in found):
+            yield f"{where}: all that {pattern!r} matches is taken by an earlier pattern; put it before that."
+
+
+def fixed_part(tables: Mapping[str, Table], first: Tree, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
+    """What a stage does not train of the parameters it begins with, placed as any parameters.
+
+    Args:
+      tables: of the fixed leaves.
+    """
+    where = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
+    return jax.tree.map(jax.device_put, cut(tables, first), where)
+
+
+def trained_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
+    """How much of `tables` each pattern of a stage trains, and all together; nothing where that is everything."""
+    if stage.train == EVERYTHING:
+        return []
+    sizes = {path: 0 if p.buffer else p.size for path, p in leaves(tables)}
+    found = {pattern: matching(sizes, pattern) for pattern in stage.train}
+    total, trained = sum(sizes.values()), param_count(split_table(tables, stage.train)[0])
+    return [
+        *(f"train {p!r}: {len(x)} arrays, {sum(map(sizes.__getitem__, x)):,} parameters" for p, x in found.items()),
+        f"train: {trained:,} of {total:,} parameters, {trained / total:.2%}; the others are fixed",
+    ]
+
+
+def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
+    """As for the whole model, but what is fixed has no gradient of its own, and what lies below all that is trained
+    none at all; an adapter's matrices are multiplied beside those of the base.
+    """
+    tables = own_tables(stage, config)
+    trained = split_table(tables, stage.train)[0]
+    own = [path for path, _ in leaves(trained.get(MODEL, {}))]
+    adapted = [path for path, _ in leaves(trained.get(ADAPTER, {}))]
+    beside = 4.0 * param_count(tables.get(ADAPTER, {})) + 2.0 * param_count(trained.get(ADAPTER, {}))
+    spared = spared_flops_per_token(config, context, own, reached=own + adapted)
+    return training_flops_per_token(config, context) - spared + beside

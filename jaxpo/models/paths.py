@@ -72,7 +72,7 @@ def near_paths(pattern: str, paths: Iterable[str]) -> str:
     near = near_misses(pattern, known)
     if near:
         return f" Did you mean {' or '.join(map(repr, near))}?"
-    return f" There are {', '.join(repr(form) for form in known if form.count('/') == 1)}."
+    return f" There are {', '.join(repr(form) for form in known if form.endswith('/*') and form.count('/') <= 2)}."
 
 
 def _forms(path: str) -> Iterator[str]:

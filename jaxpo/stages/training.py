@@ -86,7 +86,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
     store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
     if isinstance(resume, int):
         _go_back(store, resume)
-    _same_frozen(store, about)
+    same_frozen(store, about)
     setting.results.data_counts(stage.name, data)
     first = cut(assembly.trained, first)
 
@@ -234,12 +234,12 @@ def _shapes(tree: Tree) -> Any:
     return [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _same_frozen(store: CheckpointStore, about: Mapping[str, str]) -> None:
+def same_frozen(store: CheckpointStore, about: Mapping[str, str]) -> None:
     """A stage goes on beside the base and the teacher it began beside, or not at all: its checkpoints hold neither."""
     latest = store.latest()
     start = "the model that the stage starts from"
-    for name, remedy in ((BASE, start), (FIXED, start), (TEACHER, "that teacher")):
-        if latest is not None and name in about and store.meta(latest).get(name) != about[name]:
+    for key, name, remedy in ((BASE, BASE, start), (FIXED, "fixed part", start), (TEACHER, TEACHER, "that teacher")):
+        if latest is not None and key in about and store.meta(latest).get(key) != about[key]:
             raise CheckpointError(
                 f"{store.directory}: its checkpoints were trained beside another {name} than the one found now; put "
                 f"{remedy} back, or start over with --restart."

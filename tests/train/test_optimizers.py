@@ -64,8 +64,9 @@ def newton_schulz(x, steps):
 class Reference:
     """The equations of the docstrings, leaf by leaf, in float64."""
 
-    def __init__(self, config, params):
+    def __init__(self, config, params, factors=None):
         self.config, self.memory, self.t = config, {name: {} for name in params}, 0
+        self.factors = factors or {}
 
     def step(self, params, grads, rate):
         self.t += 1
@@ -74,7 +75,9 @@ class Reference:
         out = {}
         for name, p in params.items():
             decay = self.config.weight_decay * TABLE[name].decay
-            out[name] = p - rate * (self.direction(name, p, grads[name] * scale) + decay * p)
+            out[name] = p - rate * self.factors.get(name, 1.0) * (
+                self.direction(name, p, grads[name] * scale) + decay * p
+            )
         return out
 
     def direction(self, name, p, g):
@@ -134,14 +137,13 @@ def draws(seed):
     return {"model": {k: (0.5 * rng.standard_normal(p.shape)).astype(np.float32) for k, p in TABLE.items()}}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_four_steps_are_those_of_the_equations(name):
-    config = CASES[name]
+def assert_as_by_hand(config, factors=None):
+    """Four steps of the optimiser are those of the equations, with each leaf's factor of the rate."""
     schedule = make_schedule(config, 8)
     optimizer = make_optimizer(config, {"model": TABLE}, schedule)
     params = draws(0)
     expected = {k: np.asarray(v, np.float64) for k, v in params["model"].items()}
-    reference, state = Reference(config, expected), optimizer.init(params)
+    reference, state = Reference(config, expected, factors), optimizer.init(params)
     update = jax.jit(optimizer.update)
     with jax.default_matmul_precision("highest"):
         for i in range(STEPS):
@@ -152,6 +154,26 @@ def test_four_steps_are_those_of_the_equations(name):
             expected = reference.step(expected, {k: g.astype(np.float64) for k, g in grads["model"].items()}, rate)
     for leaf, value in expected.items():
         np.testing.assert_allclose(params["model"][leaf], value, rtol=3e-5, atol=3e-6, err_msg=leaf)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_four_steps_are_those_of_the_equations(name):
+    assert_as_by_hand(CASES[name])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "adafactor"])
+def test_factors_multiply_the_rate_of_what_they_match_and_its_decay(name):
+    """The first match counts; a leaf that no pattern matches has the schedule's own rate."""
+    factors = (("model/[wt]*", 0.2), ("*/head", 5.0), ("model/tall", 100.0), ("*/embedding", 0.01))
+    by_hand = {"wide": 0.2, "tall": 0.2, "taps": 0.2, "head": 5.0, "embedding": 0.01}
+    assert_as_by_hand(dataclasses.replace(CASES[name], lr_factors=factors), by_hand)
+
+
+def test_without_factors_the_transformation_is_what_it_was():
+    plain, params = Optimizer(), draws(0)
+    state = make_optimizer(plain, {"model": TABLE}, make_schedule(plain, 8)).init(params)
+    more = dataclasses.replace(plain, lr_factors=(("*", 1.0),))
+    assert len(state) + 1 == len(make_optimizer(more, {"model": TABLE}, make_schedule(more, 8)).init(params))
 
 
 def test_a_muon_step_is_nearly_orthogonal_and_as_large_as_adamw_makes_it():

@@ -106,11 +106,11 @@ def test_it_is_the_whole_run_with_the_other_gradients_taken_away(name):
     expected, whole = run(plain(name)[0], tables, BATCHES, PART, part=False)
     trained, fixed = split_table(tables, PART)
     first = drawn(tables, 1)
-    assert_same((got, log), (dataclasses.replace(expected, params=cut(trained, expected.params)), [
-        {**theirs, "grad_norm": ours["grad_norm"]} for theirs, ours in zip(whole, log, strict=True)
-    ]), start(objective, tables, PART)[0])  # fmt: skip
+    theirs = dataclasses.replace(expected, params=cut(trained, expected.params))
+    metrics = [{**record, "grad_norm": ours["grad_norm"]} for record, ours in zip(whole, log, strict=True)]
+    assert_same((got, log), (theirs, metrics), start(objective, tables, PART)[0])
     assert_learned((got, log), start(objective, tables, PART)[0])
-    assert all(ours["grad_norm"] < theirs["grad_norm"] for ours, theirs in zip(log, whole, strict=True))
+    assert all(ours["grad_norm"] < record["grad_norm"] for ours, record in zip(log, whole, strict=True))
     for a, b in zip(jax.tree.leaves(got.ema), jax.tree.leaves(cut(trained, expected.ema)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for a, b in zip(jax.tree.leaves(cut(fixed, expected.params)), jax.tree.leaves(cut(fixed, first)), strict=True):
@@ -134,8 +134,8 @@ def test_a_moving_reference_moves_where_the_policy_does():
     assert jax.tree.structure(got.carry["reference"]) == jax.tree.structure(cut(part, expected.carry["reference"]))
     for ours, theirs in zip(log, whole, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-5)
-    pairs = (got.carry["reference"], cut(part, expected.carry["reference"])), (got.params["model"], cut(part, expected.params["model"]))  # fmt: skip  # noqa: E501
-    for ours, theirs in pairs:
+    policies = (got.params["model"], cut(part, expected.params["model"]))
+    for ours, theirs in ((got.carry["reference"], cut(part, expected.carry["reference"])), policies):
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""What a stage trains: patterns refused before any work, what is printed and counted, and a run that resumes with it."""
+"""What a stage trains: patterns refused before any work, what is printed and counted, a run that resumes with it."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
 from jaxpo.objectives.wrappers.lora import ADAPTER
-from jaxpo.recipe.checks.model import declared_model
-from jaxpo.stages.assemble import own_tables
+from jaxpo.recipe import lineage
+from jaxpo.stages.assemble import moving_reference, own_tables
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
 Tree = Any
@@ -26,10 +26,10 @@ MODEL, BIAS = "model", "*/expert_bias/bias"
 def check_patterns(run: Run) -> None:
     """Every pattern of every stage finds its parameters; ConfigError with all that do not. Reads no weights."""
     problems = []
-    for stage in run.stages:
-        if not isinstance(stage, Stage) or not (stage.lora or stage.train != EVERYTHING or stage.optimizer.lr_factors):
+    for stage in lineage.trained(run):
+        if not (stage.lora or stage.train != EVERYTHING or stage.optimizer.lr_factors):
             continue
-        model = declared_model(run, stage)
+        model = lineage.declared_model(run, stage)
         config = read_config(model) if isinstance(model, str) else model
         try:
             tables = own_tables(stage, config)
@@ -55,7 +55,7 @@ def train_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
         return
     for head in tables.keys() - {MODEL, ADAPTER} - trained.keys():
         yield f"{where}: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
-    if getattr(stage, "sync_ref_model", False) and MODEL not in trained:
+    if moving_reference(stage) and MODEL not in trained:
         yield f"{where}: the model would be fixed, and sync_ref_model moves the reference after it; leave one out."
     still = matching([path for path, _ in leaves(fixed)], BIAS)
     if stage.routing.bias_update_rate > 0 and still:

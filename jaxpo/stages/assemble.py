@@ -50,7 +50,7 @@ def cached_reference(stage: Stage) -> bool:
         return False
     if stage.precompute_ref_log_probs is None and getattr(stage, "sync_ref_model", False):
         return False
-    return stage.precompute_ref_log_probs is not False and stage.loss.NEEDS.reference == "logps"
+    return stage.precompute_ref_log_probs is not False and stage.loss.NEEDS.kind("reference") == "logps"
 
 
 def has_method(stage: Stage) -> bool:
@@ -97,15 +97,13 @@ def _plain_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None) -> Ob
         return next_token(scorer, roles=("text",))
     if isinstance(stage, SFT) and stage.loss is None:
         return next_token(scorer, roles=("completion",))
-    method, cached = method_of(stage), cached_reference(stage)
+    method, cached = method_of(stage), ("reference",) if cached_reference(stage) else ()
     if isinstance(stage, Distill):
-        records = stage.precompute_teacher
-        return method.build(scorer, cached_reference=False, teacher_records=records, teacher_scorer=teacher)
+        records = ("teacher",) if stage.precompute_teacher else ()
+        return method.build(scorer, recorded=records, scorers={} if teacher is None else {"teacher": teacher})
     if isinstance(stage, Preference):
-        return method.build(
-            scorer, cached_reference=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics
-        )
-    return method.build(scorer, cached_reference=cached)
+        return method.build(scorer, recorded=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
+    return method.build(scorer, recorded=cached)
 
 
 def trained_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:

@@ -154,7 +154,7 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
             setting.console.say(line)
         return {BASE: model}, {BASE: fingerprint(model)}
     moving = isinstance(stage, Preference) and stage.sync_ref_model
-    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving:
+    if assembly.objective.needs.kind("reference") == "none" or cached_reference(stage) or moving:
         return {}, {}
     return {"reference": model}, {}
 

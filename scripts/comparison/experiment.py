@@ -179,7 +179,7 @@ class Trainer:
         loader, frozen = self._loader(seed), {}
         if cached_reference(self.stage):
             loader = self._with_reference(start["model"], seed)
-        elif a.objective.needs.reference != "none":
+        elif a.objective.needs.kind("reference") != "none":
             frozen = {"reference": start["model"]}
         state = init_state(a.abstract, {**start, **fresh}, a.optimizer, a.objective, seed)
         seconds, metrics = [], {}
@@ -254,7 +254,7 @@ def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Ite
         tokens=s.budget_tokens,
         rate=s.learning_rate,
         loss=method,
-        precompute_ref_log_probs=method.NEEDS.reference == "logps",
+        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps",
     )
     trainer = Trainer(bench, stage)
     for seed in seeds:

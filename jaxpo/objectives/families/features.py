@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,8 +12,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.data.packing.batch import Batch, rows_of, take, unpack
-from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.encode import Scorer, TokenStats
+from jaxpo.data.rows.needs import REFERENCE, Needs, recorded_column
+from jaxpo.objectives.encode import Scorer, TokenStats, per_token
 
 Tree = Any
 
@@ -29,6 +29,7 @@ class Tokens:
       prompt: True on prompt tokens except the first of the segment.
       kl: KL(reference || policy) at each token, for methods with a two-model vocabulary term; else an empty tuple.
       labels: name -> int32, which phrase, step or item a token belongs to (0 = none).
+      beside: "NAME_logps" and "NAME_values" of further networks, no gradient; a value is at the token it has read last.
     """
 
     logps: Float[Array, "N *K T"]
@@ -37,6 +38,7 @@ class Tokens:
     prompt: Bool[Array, "N *K T"]
     kl: Float[Array, "N *K T"] | tuple[()] = ()
     labels: dict[str, Int[Array, "N *K T"]] = struct.field(default_factory=dict)
+    beside: dict[str, Float[Array, "N *K T"]] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -52,6 +54,7 @@ class Side:
       kl: summed KL(reference || policy), for methods with a two-model vocabulary term; else an empty tuple.
       collision: summed log sum_v pi(v)^2, no gradient, under WPO weighting; else an empty tuple.
       tokens: per-token rows, for methods that need them; else an empty tuple (a pytree without leaves).
+      beside: "NAME_logps" of further networks, nats, no gradient.
     """
 
     logps: Float[Array, "N ..."]
@@ -62,6 +65,7 @@ class Side:
     kl: Float[Array, "N ..."] | tuple[()] = ()
     collision: Float[Array, "N ..."] | tuple[()] = ()
     tokens: Tokens | tuple[()] = ()
+    beside: dict[str, Float[Array, "N ..."]] = struct.field(default_factory=dict)
 
     @property
     def log_ratio(self) -> Float[Array, "N ..."]:
@@ -76,12 +80,14 @@ class Scores:
     Attributes:
       hidden: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
         s + 1), for methods that ask for them; else an empty tuple.
+      beside: "NAME_logps" and "NAME_values" of the networks other than the reference.
     """
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
     kl: Float[Array, "R S"] | tuple[()] = ()
     hidden: Float[Array, "R S D"] | tuple[()] = ()
+    beside: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,17 +96,19 @@ class Wanted:
 
     Attributes:
       needs: of the method.
-      cached_reference: reference log-probs come with the batch instead of from `frozen["reference"]`.
+      recorded: names of the networks whose numbers come with the batch instead of from `frozen[name]`.
       tokens: per-token rows of every role.
       hidden: the policy's final hidden states.
       collision: the collision probability of the predictive distributions, for WPO's weights.
+      scorers: how the networks are run that have an architecture of their own.
     """
 
     needs: Needs
-    cached_reference: bool = False
+    recorded: frozenset[str] = frozenset()
     tokens: bool = False
     hidden: bool = False
     collision: bool = False
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,20 +127,40 @@ class Shape:
 
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
-    """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
+    """Run the policy and whatever networks the method reads; no gradient and no dropout reaches those."""
     hidden = scorer.hidden(params["model"], batch, rng)
     kept = hidden if want.hidden else ()
-    if want.needs.reference == "vocab":
+    kind = want.needs.kind(REFERENCE)
+    if kind == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(
-            params["model"], frozen["reference"], batch, hidden, collision=want.collision
+            params["model"],
+            frozen[REFERENCE],
+            batch,
+            hidden,
+            collision=want.collision,
+            reference_scorer=want.scorers.get(REFERENCE),
         )
-        return Scores(stats, ref_logps, kl, kept)
+        return Scores(stats, ref_logps, kl, kept, further(scorer, frozen, batch, want))
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
-    if want.needs.reference == "none":
-        return Scores(stats, jnp.zeros_like(stats.logps), hidden=kept)
-    if want.cached_reference:
-        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), hidden=kept)
-    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), hidden=kept)
+    ref_logps = read(scorer, frozen, batch, want, REFERENCE) if kind == "logps" else jnp.zeros_like(stats.logps)
+    return Scores(stats, ref_logps, hidden=kept, beside=further(scorer, frozen, batch, want))
+
+
+def read(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted, network: str) -> Float[Array, "R S"]:
+    """A network's log-probs or values: those that the batch carries, or computed now."""
+    kind = want.needs.kind(network)
+    if network in want.recorded:
+        return batch.per_token[recorded_column(network, kind)].astype(jnp.float32)
+    return jax.lax.stop_gradient(per_token(want.scorers.get(network, scorer), kind)(frozen[network], batch))
+
+
+def further(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted) -> dict[str, Float[Array, "R S"]]:
+    """Log-probs and values of the networks other than the reference, by the name of their column."""
+    return {
+        recorded_column(network, kind): read(scorer, frozen, batch, want, network)
+        for network, kind in want.needs.networks
+        if network != REFERENCE and kind in ("logps", "values")
+    }
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:
@@ -162,6 +190,7 @@ def side(scores: Scores, batch: Batch, role: str, want: Wanted) -> Side:
         kl=() if isinstance(scores.kl, tuple) else total(scores.kl),
         collision=() if isinstance(scores.stats.collision, tuple) else total(scores.stats.collision),
         tokens=_tokens(scores, batch, role, want.needs.labels) if want.tokens else (),
+        beside={name: total(x) for name, x in scores.beside.items() if name.endswith("_logps")},
     )
 
 
@@ -175,4 +204,5 @@ def _tokens(scores: Scores, batch: Batch, role: str, labels: tuple[str, ...]) ->
         prompt=flag(batch.masks["prompt"]),
         kl=() if isinstance(scores.kl, tuple) else rows_of(scores.kl, index, batch),
         labels={name: rows_of(batch.per_token[name], index, batch) for name in labels},
+        beside={name: rows_of(x, index, batch) for name, x in scores.beside.items()},
     )

@@ -53,9 +53,9 @@ class Pair:
 
     @property
     def kls(self) -> tuple[Array, Array]:
-        """`K_w, K_l`, for methods that need `reference="vocab"`."""
+        """`K_w, K_l`, for methods that read the reference's "vocab"."""
         if isinstance(self.chosen.kl, tuple) or isinstance(self.rejected.kl, tuple):
-            raise ValueError('KL sums exist only for methods with Needs(reference="vocab")')
+            raise ValueError('KL sums exist only for methods that read "vocab" of the reference')
         return self.chosen.kl, self.rejected.kl
 
     @property
@@ -78,10 +78,10 @@ class Pair:
 
     @property
     def token_kls(self) -> tuple[Array, Array]:
-        """KL(reference || policy) at every token of both sides, `[N, T]`, for methods with `reference="vocab"`."""
+        """KL(reference || policy) at every token of both sides, `[N, T]`, where the reference's "vocab" is read."""
         chosen, rejected = self.tokens
         if isinstance(chosen.kl, tuple) or isinstance(rejected.kl, tuple):
-            raise ValueError('KLs exist only for methods with Needs(reference="vocab")')
+            raise ValueError('KLs exist only for methods that read "vocab" of the reference')
         return chosen.kl, rejected.kl
 
     def labels(self, name: str) -> tuple[Array, Array]:

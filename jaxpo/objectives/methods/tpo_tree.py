@@ -58,7 +58,7 @@ class TPOTree(ListMethod):
         certainty="step merging, pooling and weights from the authors' code; list loss from the abstract (the released "
         "loss has the wrong sign); the paper's Eq. 10 was not read",
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps", labels=("step",))
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),), labels=("step",))
     TOKENS = True
     HIDDEN = True
     METRICS = ("rewards/tree_accuracies", "steps")

@@ -11,7 +11,8 @@ from jaxpo.config import SFT, Distill, Preference, Reward, Run, Stage, Work
 from jaxpo.config.fields import BUDGETS, flag
 from jaxpo.errors import did_you_mean
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.base import ListMethod, Method, Options
+from jaxpo.objectives.methods.base import ListMethod, Method
+from jaxpo.objectives.methods.options import Options
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.lora import lora_problems, sync_problems
@@ -221,7 +222,7 @@ def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
-    elif needs.reference == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
+    elif needs.kind("reference") == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
         yield (
             f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
             "models, which log-probs of single tokens cannot give; the reference must run in every step: "
@@ -233,7 +234,7 @@ def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]
         if isinstance(stage, Preference):
             options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
         elif isinstance(stage, Distill):
-            options = Options(teacher_records=stage.precompute_teacher)
+            options = Options(recorded=frozenset({"teacher"} if stage.precompute_teacher else ()))
         problems = stage.loss.problems() + stage.loss.option_problems(options)
         yield from (f"{name}.loss: {problem}" for problem in problems)
 

@@ -48,7 +48,7 @@ TITLES = {
 def needs_in_words(needs: dict[str, Any]) -> str:
     """What a method asks of data and run, in one line."""
     asked = [", ".join(needs["roles"])]
-    named = (("optional_roles", "if there: "), ("columns", "columns "), ("labels", "labels of tokens: "))
+    named = (("optional_roles", "if there: "), ("columns", "columns "), ("per_token", "marks of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
     networks = needs["networks"].items()
     asked += [NETWORKS.get((name, kind), READ[kind].format(name)) for name, kind in networks] or ["no reference model"]

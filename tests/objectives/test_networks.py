@@ -35,8 +35,8 @@ class Between(PairMethod):
 
     def loss(self, pair):
         w, rest = pair.chosen, pair.rejected
-        valued = jnp.sum(w.tokens.mask * w.tokens.logps * w.tokens.beside["critic_values"], -1)
-        return (w.logps - w.ref_logps) ** 2 + (rest.logps - rest.beside["previous_logps"]) ** 2 + valued
+        valued = jnp.sum(w.tokens.mask * w.tokens.logps * w.tokens.columns["critic_values"], -1)
+        return (w.logps - w.ref_logps) ** 2 + (rest.logps - rest.sums["previous_logps"]) ** 2 + valued
 
 
 @dataclass(frozen=True)

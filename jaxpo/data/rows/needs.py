@@ -25,7 +25,8 @@ class Needs:
         every token; `frozen[name]` is then {"model": ..., "value": ...}. "vocab": a term runs over the vocabulary of
         both models. "network": the method runs it inside `encode`. The last two cannot be recorded.
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
-      labels: per-token labels of the supervised tokens, int32, 0 = none: "phrase", "step", "item", "keyword".
+      per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
+        of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
     """
 
@@ -33,7 +34,7 @@ class Needs:
     columns: tuple[str, ...] = ()
     networks: tuple[tuple[str, Kind], ...] = ()
     extra: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from jaxpo.config import SFT, Distill, Merge, Preference, Pretrain, RecipePart, Reward, Run, Work
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods.base import Method, Options
+from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.lora import sync_problems
@@ -68,7 +69,7 @@ KINDS: dict[type[RecipePart], Kind] = {
         "sft",
         families=("distillation",),
         checks=(teacher_problems,),
-        options=lambda stage: Options(teacher_records=stage.precompute_teacher),
+        options=lambda stage: Options(recorded=frozenset({"teacher"} if stage.precompute_teacher else ())),
     ),
     Preference: Kind(
         "train",

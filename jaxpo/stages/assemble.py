@@ -49,7 +49,7 @@ def cached_reference(stage: Stage) -> bool:
     wanted = getattr(stage, "precompute_ref_log_probs", None)
     if wanted is False or (wanted is None and moving_reference(stage)):
         return False
-    return method_of(stage).NEEDS.reference == "logps"
+    return method_of(stage).NEEDS.kind("reference") == "logps"
 
 
 def moving_reference(stage: Stage) -> bool:
@@ -64,7 +64,10 @@ def make_objective(stage: Any, scorer: Scorer, teacher: Scorer | None = None) ->
       teacher: how the teacher is run that the stage keeps beside the student; None = as the student, if at all.
     """
     kind = kind_of(stage)
-    options = dataclasses.replace(kind.options(stage), cached_reference=cached_reference(stage), teacher_scorer=teacher)
+    options = kind.options(stage)
+    recorded = options.recorded | ({"reference"} if cached_reference(stage) else set())
+    scorers = {} if teacher is None else {"teacher": teacher}
+    options = dataclasses.replace(options, recorded=recorded, scorers=scorers)
     plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
     objective = _compared(_balanced(plain, stage, scorer.config), stage)
     return objective if stage.train == EVERYTHING else with_fixed(objective)

@@ -165,7 +165,7 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
         for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora, trained):
             setting.console.say(line)
         return {BASE: model}, {BASE: fingerprint(model)}
-    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving_reference(stage):
+    if assembly.objective.needs.kind("reference") == "none" or cached_reference(stage) or moving_reference(stage):
         return {}, {}
     return {"reference": model}, {}
 
@@ -211,7 +211,7 @@ def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColu
         stage.data,
         seed=setting.run.seed,
         rows_per_step=stage.rows_per_step,
-        extra_per_token={} if column is None else {"ref_logps": column},
+        columns=() if column is None else (column,),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         divisor=devices * stage.gradient_accumulation_steps,

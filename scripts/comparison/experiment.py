@@ -179,7 +179,7 @@ class Trainer:
         loader, frozen = self._loader(seed), {}
         if cached_reference(self.stage):
             loader = self._with_reference(start["model"], seed)
-        elif a.objective.needs.reference != "none":
+        elif a.objective.needs.kind("reference") != "none":
             frozen = {"reference": start["model"]}
         state = init_state(a.abstract, {**start, **fresh}, a.optimizer, a.objective, seed)
         seconds, metrics = [], {}
@@ -208,9 +208,8 @@ class Trainer:
         )
 
     def _loader(self, seed: int, column: Any = None) -> Loader:
-        extra = {} if column is None else {"ref_logps": column}
-        rows = self.stage.rows_per_step
-        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, extra_per_token=extra)
+        columns, rows = () if column is None else (column,), self.stage.rows_per_step
+        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, columns=columns)
 
     def _with_reference(self, model: Tree, seed: int) -> Loader:
         folder = self.bench.directory / "reference"
@@ -235,7 +234,7 @@ def file_of(bench: Bench, name: str) -> Path:
         if role in needs.roles:
             return files / f"{kind}.jsonl"
     if "candidate" in needs.roles:
-        return files / ("trees.jsonl" if "step" in needs.labels else "lists.jsonl")
+        return files / ("trees.jsonl" if "step" in needs.per_token else "lists.jsonl")
     return files / "pairs.jsonl"
 
 
@@ -254,7 +253,7 @@ def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Ite
         tokens=s.budget_tokens,
         rate=s.learning_rate,
         loss=method,
-        precompute_ref_log_probs=method.NEEDS.reference == "logps",
+        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps",
     )
     trainer = Trainer(bench, stage)
     for seed in seeds:

@@ -163,9 +163,9 @@ def test_every_token_gets_the_loss_of_the_logits_before_it():
 
 def test_an_objective_on_records_is_the_one_beside_the_teacher():
     batch = packed(make_examples("completion", 6), blocks=2)
-    online = METHOD.build(SCORER, cached_reference=False)
+    online = METHOD.build(SCORER)
     state, frozen = initial(online)
-    offline = METHOD.build(SCORER, cached_reference=False, teacher_records=True)
+    offline = METHOD.build(SCORER, recorded=("teacher",))
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(objective, params, frozen, batch):
@@ -182,7 +182,7 @@ def test_an_objective_on_records_is_the_one_beside_the_teacher():
     metrics = expected[0][1]
     assert set(metrics) == {"entropy", "mean_token_accuracy", "ce_loss", "kd_loss", "teacher_mass", "student_mass"}
     weights = METHODS["decoupled_topk_kd"](top_k=K, tau=2.0, ce_weight=0.25, kd_weight=2.0)
-    other = run(weights.build(SCORER, cached_reference=False), state.params, frozen, batch)[0][0]
+    other = run(weights.build(SCORER), state.params, frozen, batch)[0][0]
     assert float(other) == pytest.approx(0.25 * float(metrics["ce_loss"]) + 2 * float(metrics["kd_loss"]), rel=1e-5)
 
 
@@ -190,7 +190,7 @@ def test_a_teacher_may_be_of_another_shape():
     batch = packed(make_examples("text", 6), blocks=2)
     wide = CONFIG.__class__(**{**CONFIG.__dict__, "hidden_size": 24, "layer_types": ("conv", "full_attention")})
     teacher = init_params(param_table(wide), jax.random.key(4))
-    objective = METHODS["forward_kl"]().build(SCORER, cached_reference=False, teacher_scorer=Scorer(wide))
+    objective = METHODS["forward_kl"]().build(SCORER, scorers={"teacher": Scorer(wide)})
     found = jax.jit(objective.encode)({"model": model(1)}, {"teacher": teacher}, batch, None)
     assert np.all(np.isfinite(found.kd))
     assert found.teacher_mass == ()
@@ -209,10 +209,10 @@ def test_a_teacher_may_be_of_another_shape():
 )
 def test_settings_out_of_range_are_named(name, settings, message):
     with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("^", r"\^")):
-        METHODS[name](**settings).build(SCORER, cached_reference=False)
+        METHODS[name](**settings).build(SCORER)
 
 
 def test_a_loss_on_whole_distributions_refuses_records():
     with pytest.raises(ConfigError, match=r"reverse_kl: precompute_teacher cannot be used.*keeps its likeliest tokens"):
-        METHODS["reverse_kl"]().build(SCORER, cached_reference=False, teacher_records=True)
+        METHODS["reverse_kl"]().build(SCORER, recorded=("teacher",))
     assert resolve("lfm2-kd") is METHODS["decoupled_topk_kd"]

@@ -76,7 +76,7 @@ def test_a_student_drops_and_its_teacher_does_not():
     params = initial(next_token(SCORER))[0].params
     kd = {}
     for name, scorer, key in (("plain", SCORER, 0), ("dropping", DROPPING, 0), ("evaluated", DROPPING, None)):
-        objective = METHODS["decoupled_topk_kd"](top_k=4).build(scorer, cached_reference=False)
+        objective = METHODS["decoupled_topk_kd"](top_k=4).build(scorer)
         rng = None if key is None else jax.random.key(key)
         kd[name] = jax.jit(objective.encode)(params, {"teacher": params["model"]}, batch, rng)
     # Student and teacher are the same network: without dropout there is nothing to distil.

@@ -138,7 +138,7 @@ def test_rationales_are_added_where_there_are_some(base):
     np.testing.assert_allclose(extra[[0, 3]], -0.3 * a[[0, 3]], rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(extra[[1, 2]], 0.0)
     assert set(with_reason) == ({"pairs", "chosen_tokens"} if base == "orpo" else {"pairs"})
-    assert method.NEEDS.reference == ("logps" if base == "dpo" else "none")
+    assert method.NEEDS.kind("reference") == ("logps" if base == "dpo" else "none")
     assert method.NEEDS.optional_roles == ("rationale",)
 
 
@@ -221,7 +221,7 @@ def three(count, without=()):
 
 def token_gradients(name, examples, role, **settings):
     """Gradient in the policy's log-probs, rows of the third segments; and their masks of supervised tokens."""
-    objective = METHODS[name](**settings).build(ArrayScorer(), cached_reference=False)
+    objective = METHODS[name](**settings).build(ArrayScorer())
     batch, params, frozen = lay_out(examples, {"chosen": 0, "rejected": 1, role: 2}, {})
     _, grads = Runner(objective)(batch, params, frozen)
     every_third = np.arange(len(examples)) * 3 + 2

@@ -37,7 +37,7 @@ def test_the_flag_chooses_the_method_and_its_fields(run):
     assert cached_reference(stage)
     assert not cached_reference(dataclasses.replace(stage, precompute_ref_log_probs=False))
     assert not cached_reference(run.stages[0])
-    assert method_of(run.stages[0]).NEEDS.reference == "none"
+    assert method_of(run.stages[0]).NEEDS.kind("reference") == "none"
 
 
 def test_a_recipe_with_a_preference_stage_keeps_the_short_flag_for_it(run, tmp_path):

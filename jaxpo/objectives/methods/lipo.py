@@ -55,7 +55,7 @@ class LiPO(ListMethod):
         certainty="paper, Eq. 5 to 11; the base of its logarithm is not stated (a constant factor)",
         aliases=("lipo_lambda",),
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def problems(self) -> list[str]:
         """Fields out of range; a mean over pairs of a loss that is no sum over pairs."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.pairs import Pair
 
 LEARNED = ("all_layers", "last_layer", "two_layer", "sign")
-_UNTRAINED = Needs(roles=("chosen", "rejected"), reference="vocab")
-_TRAINED = Needs(roles=("chosen", "rejected"), reference="vocab", extra=("mask",))
+_UNTRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
+_TRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),), extra=("mask",))
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
-    elif needs.reference == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
+    elif needs.kind("reference") == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
         yield (
             f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
             "models, which log-probs of single tokens cannot give; the reference must run in every step: "

@@ -26,7 +26,7 @@ from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, moving_reference
@@ -78,7 +78,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         _go_back(store, resume)
     _same_frozen(store, about)
     setting.results.data_counts(stage.name, data)
-    first = _first(setting, base, assembly)
+    seed = seed_of(setting.run, stage)
+    first = _first(base, assembly, seed)
 
     def snapshot(n: int, state: State) -> None:
         about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
@@ -88,7 +89,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     state = fit(
         stage=stage,
         total_steps=assembly.total_steps,
-        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, setting.run.seed),
+        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, seed),
         abstract=assembly.abstract,
         frozen=frozen,
         step=assembly.step,
@@ -120,7 +121,7 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     """
     config = setting.config(stage)
     if stage.init_from == RANDOM:
-        return setting.random(config)
+        return setting.random(config, seed_of(setting.run, stage))
     base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
     found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
     wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
@@ -134,11 +135,11 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     return base
 
 
-def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
+def _first(base: Tree, assembly: Assembly, seed: int) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
     tables = assembly.tables
     fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
-    key = jax.random.key(setting.run.seed + 1)
+    key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
 
@@ -196,7 +197,7 @@ def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColu
     return Loader(
         dataset,
         stage.data,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         rows_per_step=stage.rows_per_step,
         extra_per_token={} if column is None else {"ref_logps": column},
         process_index=jax.process_index(),

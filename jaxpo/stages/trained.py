@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.config import Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.convert.model_io import read_config
@@ -14,9 +15,11 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
+from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.recipe import lineage
-from jaxpo.stages.assemble import moving_reference, own_tables
+from jaxpo.stages.assemble import Assembly, moving_reference, own_tables
+from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
 Tree = Any
@@ -78,14 +81,13 @@ def factor_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{where}: all that {pattern!r} matches is taken by an earlier pattern; put it before that."
 
 
-def fixed_part(tables: Mapping[str, Table], first: Tree, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
-    """What a stage does not train of the parameters it begins with, placed as any parameters.
-
-    Args:
-      tables: of the fixed leaves.
-    """
-    where = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
-    return jax.tree.map(jax.device_put, cut(tables, first), where)
+def fixed_part(setting: Setting, stage: Stage, assembly: Assembly, first: Tree) -> tuple[Tree, dict[str, str]]:
+    """What a stage leaves as it is of its first parameters, placed as any, and what its checkpoints say of it."""
+    for line in trained_lines(stage, assembly.tables):
+        setting.console.say(line)
+    where = {name: param_shardings(table, setting.mesh, setting.rules) for name, table in assembly.fixed.items()}
+    fixed = jax.tree.map(jax.device_put, cut(assembly.fixed, first), where)
+    return fixed, {FIXED: fingerprint(fixed)} if fixed else {}
 
 
 def trained_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:

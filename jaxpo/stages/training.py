@@ -23,19 +23,19 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import describe_adapter
-from jaxpo.models.paths import EVERYTHING, cut, joined
+from jaxpo.models.paths import cut, joined
 from jaxpo.models.spec import abstract_params, init_params, param_count
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, moving_reference
 from jaxpo.stages.distilling import taught, taught_loader, wanted_teacher
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.trained import fixed_part, flops_per_token, trained_lines
+from jaxpo.stages.trained import fixed_part, flops_per_token
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
@@ -60,13 +60,11 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     assembly = assemble(stage, loader, scorer, setting.mesh, setting.rules, teaching)
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
+    seed = seed_of(setting.run, stage)
+    first = _first(base, assembly, seed)
     frozen, about = _frozen(setting, stage, base["model"], assembly)
-    for line in trained_lines(stage, assembly.tables):
-        setting.console.say(line)
-    first = _first(setting, base, assembly)
-    fixed = fixed_part(assembly.fixed, first, setting.mesh, setting.rules)
-    if stage.train != EVERYTHING:
-        frozen, about = frozen | {FIXED: fixed}, about | {FIXED: fingerprint(fixed)}
+    fixed, of_fixed = fixed_part(setting, stage, assembly, first)
+    frozen, about = frozen | {FIXED: fixed}, about | of_fixed
     held_out = None if data.held_out is None else _loader(setting, in_order(stage), data.held_out)
     if cached_reference(stage):
         loader = _with_reference(setting, stage, data.train, base["model"], folder)
@@ -87,7 +85,6 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         _go_back(store, resume)
     same_frozen(store, about)
     setting.results.data_counts(stage.name, data)
-    first = cut(assembly.trained, first)
 
     def whole(params: Tree) -> Tree:
         return _plain(setting, stage, base["model"], joined(params, fixed))
@@ -100,7 +97,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     state = fit(
         stage=stage,
         total_steps=assembly.total_steps,
-        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, setting.run.seed),
+        init=lambda: init_state(
+            assembly.abstract, cut(assembly.trained, first), assembly.optimizer, assembly.objective, seed
+        ),
         abstract=assembly.abstract,
         frozen=frozen,
         step=assembly.step,
@@ -132,7 +131,7 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     """
     config = setting.config(stage)
     if stage.init_from == RANDOM:
-        return setting.random(config)
+        return setting.random(config, seed_of(setting.run, stage))
     base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
     found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
     wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
@@ -146,11 +145,11 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     return base
 
 
-def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
+def _first(base: Tree, assembly: Assembly, seed: int) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
     tables = assembly.tables
     fits = {n: n in base and _shapes(base[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
-    key = jax.random.key(setting.run.seed + 1)
+    key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
 
@@ -209,7 +208,7 @@ def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColu
     return Loader(
         dataset,
         stage.data,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         rows_per_step=stage.rows_per_step,
         columns=() if column is None else (column,),
         process_index=jax.process_index(),

@@ -42,7 +42,7 @@ MOE = dataclasses.replace(
 
 def plain(name):
     method = METHODS[name]()
-    return method.build(SCORER, cached_reference=False), {"model": MODEL} | method.extra_tables(CONFIG)
+    return method.build(SCORER), {"model": MODEL} | method.extra_tables(CONFIG)
 
 
 def drawn(tables, seed):
@@ -66,7 +66,8 @@ def start(objective, tables, patterns=None, optimizer=None):
     """`(state, frozen)`: with patterns, of the part alone."""
     params, frozen = drawn(tables, 1), {}
     optimizer = optimizer or only(tables, patterns or ("*",))
-    if objective.needs.reference != "none" and "reference" not in objective.start(objective.init_carry(), params):
+    moving = "reference" in objective.start(objective.init_carry(), params)
+    if objective.needs.kind("reference") != "none" and not moving:
         frozen["reference"] = drawn(tables, 2)["model"]
     if patterns is not None:
         trained, fixed = split_table(tables, patterns)
@@ -168,7 +169,7 @@ def leaves_of(tree):
 def test_a_routing_bias_that_is_trained_is_moved_beside_a_fixed_model():
     patterns = ("*/gate/*", "*/expert_bias/bias", "*/operator_norm/*")
     scorer = Scorer(MOE)
-    plain_objective = METHODS["orpo"]().build(scorer, cached_reference=False)
+    plain_objective = METHODS["orpo"]().build(scorer)
     objective = with_fixed(with_routing(plain_objective, MOE, Routing(bias_update_rate=0.01)))
     tables = {"model": param_table(MOE)}
     optimizer = optax.sgd(0.1)

@@ -14,15 +14,25 @@ from jaxpo.models.spec import Init, Param, Table, normal, ones, zeros
 from jaxpo.ops.linear import linear
 
 
-def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
-    """A scalar per position, stored under `params["value"]`: weight `[D, 1]`, zero by default, else Gaussian."""
+def linear_table(config: LFM2Config, outputs: int, *, std: float = 0.0) -> Table:
+    """K numbers per position (aspects of a reward, an embedding): weight `[D, K]`, zero by default, else Gaussian."""
     init = normal(std) if std else zeros
-    return {"weight": Param((config.hidden_size, 1), ("embed", None), init, decay=False)}
+    return {"weight": Param((config.hidden_size, outputs), ("embed", None), init, decay=False)}
+
+
+def linear_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "... K"]:
+    """`W^T h` in float32: rewards and values are differences of small numbers."""
+    return linear(hidden.astype(jnp.float32), params["weight"])
+
+
+def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
+    """A scalar per position, stored under `params["value"]`, which is always one: judges and exports read it."""
+    return linear_table(config, 1, std=std)
 
 
 def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
-    """`v = w^T h` in float32: rewards and values are differences of small numbers."""
-    return linear(hidden.astype(jnp.float32), params["weight"])[..., 0]
+    """`v = w^T h` in float32."""
+    return linear_head(params, hidden)[..., 0]
 
 
 MASK_UNITS = 200

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.base import ListMethod
+from jaxpo.objectives.methods.features import ListMethod
 
 ROUTING = (
     "aux_loss",

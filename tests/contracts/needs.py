@@ -7,7 +7,8 @@ from collections.abc import Hashable
 from contracts.harness import SCORER
 
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.methods.base import FeatureMethod, Method
+from jaxpo.objectives.methods.base import Method
+from jaxpo.objectives.methods.features import FeatureMethod
 
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {

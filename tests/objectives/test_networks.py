@@ -18,7 +18,8 @@ from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer, per_token
-from jaxpo.objectives.methods.base import Info, PairMethod
+from jaxpo.objectives.methods.base import Info
+from jaxpo.objectives.methods.features import PairMethod
 from jaxpo.objectives.wrappers.lora import with_lora
 
 WIDE = dataclasses.replace(CONFIG, hidden_size=24, num_attention_heads=3)

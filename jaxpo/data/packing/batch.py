@@ -146,9 +146,26 @@ def rows_of(x: Float[Array, "R S"], role: Int[Array, "N ..."], batch: Batch) -> 
     return take(unpack(x, batch), role, batch)
 
 
+def segment_ends(batch: Batch) -> Int[Array, "R M"]:
+    """Position of the last token of every segment; -1 for absent ones."""
+    start, length = segment_bounds(batch.segment_ids, batch.slots)
+    return jnp.where(length > 0, start + length - 1, -1)
+
+
+def prompt_ends(batch: Batch) -> Int[Array, "R M"]:
+    """Position of the token before the first supervised one; the last token where none is supervised, -1 if absent."""
+    inside = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
+    answer = inside & batch.masks["completion"][:, None, :]
+    return jnp.where(jnp.any(answer, axis=-1), jnp.argmax(answer, axis=-1) - 1, segment_ends(batch))
+
+
+def read_at(x: Float[Array, "R S ..."], ends: Int[Array, "R M"]) -> Float[Array, "R M ..."]:
+    """The entries at positions of the rows, 0 where a position is -1."""
+    at = ends.reshape(*ends.shape, *(1,) * (x.ndim - 2))
+    picked = jnp.take_along_axis(x, jnp.maximum(at, 0), axis=1)
+    return jnp.where(at >= 0, picked, jnp.zeros((), x.dtype))
+
+
 def last_of(x: Float[Array, "R S D"], batch: Batch) -> Float[Array, "R M D"]:
     """The entry at the last real token of every segment: `[R, S, D] -> [R, M, D]`, 0 for absent segments."""
-    start, length = segment_bounds(batch.segment_ids, batch.slots)
-    index = jnp.maximum(start + length - 1, 0)
-    picked = jnp.take_along_axis(x, index[..., None], axis=1)
-    return jnp.where(length[..., None] > 0, picked, jnp.zeros((), x.dtype))
+    return read_at(x, segment_ends(batch))

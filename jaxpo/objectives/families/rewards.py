@@ -1,23 +1,39 @@
-"""Reward modelling: a scalar at the last token of each response."""
+"""Reward modelling: what heads read of every response, gathered by role."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.data.packing.batch import Batch, last_of, take
+from jaxpo.data.packing.batch import Batch, rows_of, take
 from jaxpo.data.rows.needs import Needs
-from jaxpo.models.heads import value
-from jaxpo.objectives.base import Counts, Max, Mean, Metric, Min, Objective, Out, masked_mean
-from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.base import Max, Mean, Metric, Min, masked_mean
 from jaxpo.objectives.families.features import lengths
-from jaxpo.objectives.families.pairs import other_roles, pair_counts, pair_present, reduce_terms
+from jaxpo.objectives.families.pairs import SIDES
 
-Tree = Any
+
+@struct.dataclass
+class Reading:
+    """What the heads read of one role.
+
+    Attributes:
+      values: name -> `[N, ...]`, `[N, K, ...]` for lists; what is read per token `[N, T, ...]`, in the coordinates of
+        the hidden states: entry t has read token t of the segment. 0 where absent.
+      present: `[N]` or `[N, K]`: there is such a response, with at least one supervised token.
+      columns: the per-token columns that the needs name, `[N, T, ...]`, in target coordinates: entry t is about token
+        t, which the state t has read.
+    """
+
+    values: dict[str, Array]
+    present: Bool[Array, "N ..."]
+    columns: dict[str, Array] = struct.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.values[name]
 
 
 @struct.dataclass
@@ -25,65 +41,100 @@ class Rewards:
     """The features of a reward model.
 
     Attributes:
-      chosen, rejected: `[N]` scores of the two responses.
-      present: `[N]` False where there is no pair.
+      roles: what was read of each role that the method names and the data set has.
+      present: `[N]` True where an example has all its required roles and at least one supervised token.
       columns: the batch's per-example columns.
-      others: further roles by name -> `[N]` scores and presence.
     """
 
-    chosen: Float[Array, "N"]
-    rejected: Float[Array, "N"]
+    roles: dict[str, Reading]
     present: Bool[Array, "N"]
     columns: dict[str, Array]
-    others: dict[str, tuple[Array, Array]] = struct.field(default_factory=dict)
+
+    def pair(self, name: str = "score") -> tuple[Array, Array]:
+        """What was read of the chosen and of the rejected response."""
+        return self.roles["chosen"][name], self.roles["rejected"][name]
 
 
-def no_metrics(x: Rewards) -> dict[str, Metric]:
-    """Nothing beyond the common ones."""
-    return {}
+def gather(found: Mapping[str, Array], batch: Batch, needs: Needs, per_token: tuple[str, ...]) -> Rewards:
+    """What heads read, `[R, M, ...]` or, where `per_token` names it, `[R, S, ...]`, by role and example.
+
+    Raises:
+      ValueError: an array of another shape, named.
+    """
+    for name, x in found.items():
+        expected = batch.tokens.shape if name in per_token else (batch.tokens.shape[0], batch.slots)
+        if x.shape[:2] != expected:
+            kind = "per token" if name in per_token else "per segment"
+            raise ValueError(f"read gives {name!r} as {x.shape}, but {kind} it begins with {expected}")
+    roles = {role: reading(found, batch, role, needs, per_token) for role in roles_of(needs, batch)}
+    return Rewards(roles, examples_present(batch, needs), dict(batch.per_example))
 
 
-def reward_pairs(
-    name: str,
-    scorer: Scorer,
-    loss: Callable[[Rewards], Array],
-    *,
-    needs: Needs,
-    metrics: Callable[[Rewards], dict[str, Metric]] = no_metrics,
-) -> Objective:
-    """A reward model on pairs: `r = w^T h` at the last real token of each segment, mean loss over the step's pairs.
+def reading(found: Mapping[str, Array], batch: Batch, role: str, needs: Needs, per_token: tuple[str, ...]) -> Reading:
+    """One role of what heads read."""
+    index = batch.roles[role]
+    values = {name: (_rows if name in per_token else take)(x, index, batch) for name, x in found.items()}
+    columns = {name: _rows(batch.per_token[name], index, batch) for name in needs.per_token}
+    return Reading(values, lengths(batch, role) > 0, columns)
+
+
+def _rows(x: Float[Array, "R S ..."], index: Array, batch: Batch) -> Array:
+    """`rows_of` with whatever axes follow the positions: `[N, T, ...]`."""
+    if x.ndim == 2:
+        return rows_of(x, index, batch)
+    return jax.vmap(_rows, in_axes=(-1, None, None), out_axes=-1)(x, index, batch)
+
+
+def roles_of(needs: Needs, batch: Batch) -> tuple[str, ...]:
+    """The required roles, and the optional ones that the data set has."""
+    return needs.roles + tuple(role for role in needs.optional_roles if role in batch.roles)
+
+
+def examples_present(batch: Batch, needs: Needs) -> Bool[Array, "N"]:
+    """True for examples that have every required role (of a list, some entry) and at least one supervised token."""
+    present, total = batch.present, jnp.zeros(batch.present.shape)
+    for role in needs.roles:
+        index, length = batch.roles[role], lengths(batch, role)
+        present &= jnp.any(index.reshape(*present.shape, -1) >= 0, axis=-1)
+        total += jnp.sum(length.reshape(*present.shape, -1), axis=-1)
+    return present & (total > 0)
+
+
+def reward_counts(batch: Batch, needs: Needs) -> dict[str, Float[Array, ""]]:
+    """Denominators of the step: examples, and responses and supervised tokens of each role."""
+    present = examples_present(batch, needs)
+    counts = {"examples": jnp.sum(present.astype(jnp.float32))}
+    for role in roles_of(needs, batch):
+        length = lengths(batch, role)
+        length = jnp.where(present.reshape(*present.shape, *(1,) * (length.ndim - 1)), length, 0.0)
+        counts |= {f"{role}s": jnp.sum((length > 0).astype(jnp.float32)), f"{role}_tokens": jnp.sum(length)}
+    return counts
+
+
+def reward_metrics(x: Rewards, rewards: Mapping[str, Array]) -> dict[str, Metric]:
+    """TRL's metrics of a reward trainer; accuracy and margin are of pairs alone, and equal rewards count as wrong.
 
     Args:
-      loss: `[N]`, 0 where there is no pair.
-      metrics: beyond the common ones.
+      rewards: role -> `[N]` or `[N, K]`: both sides of pairs, or one role.
     """
-
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Rewards:
-        # Only the last tokens go through the head, in float32: rewards are small differences.
-        scores = value(params["value"], last_of(scorer.hidden(params["model"], batch), batch))
-        chosen, rejected = (take(scores, batch.roles[role], batch) for role in ("chosen", "rejected"))
-        present = pair_present(batch, lengths(batch, "chosen"), lengths(batch, "rejected"))
-        others = {
-            role: (take(scores, batch.roles[role], batch), lengths(batch, role) > 0)
-            for role in other_roles(needs, batch)
-        }
-        return Rewards(chosen, rejected, present, dict(batch.per_example), others)
-
-    def evaluate(x: Rewards, batch: Batch, carry: Tree, counts: Counts) -> Out:
-        return Out(reduce_terms(loss(x), counts), reward_metrics(x) | metrics(x), {})
-
-    return Objective(name, pair_counts, encode, evaluate, needs=needs)
-
-
-def reward_metrics(x: Rewards) -> dict[str, Metric]:
-    """TRL's metrics of a reward trainer; equal rewards count as wrong."""
-    both = jnp.stack([x.chosen, x.rejected])
-    here = jnp.stack([x.present, x.present])
+    here = jnp.stack([_counted(x, role) for role in rewards])
+    both = jnp.stack(list(rewards.values()))
     mean: Mean = masked_mean(both, here)
-    return {
-        "accuracy": masked_mean((x.chosen > x.rejected).astype(jnp.float32), x.present),
-        "margin": masked_mean(x.chosen - x.rejected, x.present),
+    metrics: dict[str, Metric] = {
         "mean_reward": mean,
         "min_reward": Min(jnp.min(jnp.where(here, both, jnp.inf))),
         "max_reward": Max(jnp.max(jnp.where(here, both, -jnp.inf))),
     }
+    if set(rewards) != set(SIDES):
+        return metrics
+    chosen, rejected = (rewards[role] for role in SIDES)
+    return {
+        "accuracy": masked_mean((chosen > rejected).astype(jnp.float32), x.present),
+        "margin": masked_mean(chosen - rejected, x.present),
+    } | metrics
+
+
+def _counted(x: Rewards, role: str) -> Array:
+    """Responses of the examples that there are."""
+    present = x.roles[role].present
+    return x.present if present.ndim == 1 else x.present[:, None] & present

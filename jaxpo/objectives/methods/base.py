@@ -6,14 +6,13 @@ No jax here or in the method modules' top level: the command line lists and expl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxpo.data.rows.needs import RECORDABLE, REFERENCE, Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.options import Options, why_not_recorded
+from jaxpo.objectives.methods.options import Options, option_problems
 from jaxpo.objectives.methods.ranges import field_problems
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Counts, Metric, Objective, Out
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.families.features import Scores, Shape, Side
-    from jaxpo.objectives.families.pairs import Pair, Terms
+    from jaxpo.objectives.families.pairs import Terms
 
 PAIRS = Needs(roles=("chosen", "rejected"))
 PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), networks=(("reference", "logps"),))
@@ -63,10 +61,20 @@ def number(
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Base of the methods' dataclasses."""
+    """Base of the methods' dataclasses.
+
+    Attributes:
+      COMPARES: an example is two or more responses to one prompt, which diagnostics can compare.
+    """
 
     INFO: ClassVar[Info]
     NEEDS: ClassVar[Needs]
+    COMPARES: ClassVar[bool] = False
+
+    @property
+    def weighs_pairs(self) -> bool:
+        """Whether the loss is a term per pair, which WPO can multiply."""
+        return False
 
     @abstractmethod
     def objective(self, scorer: Scorer, options: Options) -> Objective:
@@ -98,27 +106,7 @@ class Method(ABC):
 
     def option_problems(self, options: Options) -> list[str]:
         """Why this method cannot have these options, one sentence each; empty if it can."""
-        name, found = self.INFO.name, []
-        for network, kind in self.NEEDS.networks:
-            if network in options.recorded and kind not in RECORDABLE:
-                found.append(f"{name}: {why_not_recorded(network, kind)}")
-        if options.diagnostics and not isinstance(self, PairMethod | ListMethod):
-            found.append(
-                f"{name}: diagnostics ({', '.join(options.diagnostics)}) compare two responses to one prompt, which "
-                "this method's rows are not; leave them empty."
-            )
-        unknown = [d for d in options.diagnostics if d not in DIAGNOSTICS]
-        if unknown:
-            known = ", ".join(DIAGNOSTICS)
-            found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {known}.")
-        # A coupled loss is a term per rank of the batch, not per pair.
-        plain = isinstance(self, PairMethod) and type(self).evaluate is FeatureMethod.evaluate and not self.COUPLED
-        if options.use_weighting and not plain:
-            found.append(
-                f"{name}: use_weighting (WPO) multiplies the loss of each pair, which this method does not have; "
-                "set use_weighting to False."
-            )
-        return found
+        return option_problems(self, options)
 
     def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
         """Parameter tables of the groups in `NEEDS.extra`."""
@@ -136,18 +124,16 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class FeatureMethod(Method):
-    """A function of small feature arrays: subclasses give hyper-parameters, `INFO`, `NEEDS`, and `loss` or `evaluate`.
+class ArrayMethod(Method):
+    """A function of small arrays that the family's `encoder` makes of the networks.
+
+    Subclasses give hyper-parameters, `INFO`, `NEEDS`, and `loss` or `evaluate`.
 
     Attributes:
-      TOKENS: the sides carry their per-token rows.
-      HIDDEN: `encode_extra` reads the policy's final hidden states.
       COUPLED: the loss mixes examples; it then sees all examples of a step at once.
-      METRICS: names of the metrics beyond TRL's common ones.
+      METRICS: names of the metrics beyond the family's common ones.
     """
 
-    TOKENS: ClassVar[bool] = False
-    HIDDEN: ClassVar[bool] = False
     COUPLED: ClassVar[bool] = False
     METRICS: ClassVar[tuple[str, ...]] = ()
 
@@ -156,21 +142,19 @@ class FeatureMethod(Method):
         raise NotImplementedError(f"{type(self).__name__} gives neither `loss` nor, with carried state, `evaluate`")
 
     @abstractmethod
-    def shape(self) -> Shape:
-        """How features of this method's family are gathered, counted and reported."""
+    def encoder(self, scorer: Scorer, options: Options) -> Callable[[Any, Any, Batch, Array | None], Any]:
+        """`Objective.encode` of this method."""
 
-    def reward(self, side: Side) -> Array:
-        """`beta (P - R)`, which is `beta P` without a reference: what TRL logs as rewards. For the metrics alone."""
-        return getattr(self, "beta", 1.0) * side.log_ratio
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, Array]:
+        """`Objective.counts` of this method."""
+
+    @abstractmethod
+    def common_metrics(self, features: Any) -> dict[str, Metric]:
+        """TRL's common metrics of the family."""
 
     def metrics(self, features: Any) -> dict[str, Metric]:
         """The metrics named in METRICS."""
-        return {}
-
-    def encode_extra(
-        self, scorer: Scorer, params: Any, frozen: Any, batch: Batch, scores: Scores, rng: Array | None
-    ) -> dict[str, Array]:
-        """Further features, example axis N first, as `features.extra`. In evaluation rng is None: no dropout."""
         return {}
 
     def init_carry(self) -> Any:
@@ -194,32 +178,15 @@ class FeatureMethod(Method):
         return reduce_terms(terms, counts)
 
     def all_metrics(self, features: Any) -> dict[str, Metric]:
-        """TRL's common metrics of the family, and the method's own."""
-        return self.shape().metrics(features, self.reward) | self.metrics(features)
+        """The common metrics of the family, and the method's own."""
+        return self.common_metrics(features) | self.metrics(features)
 
     def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
-        """The metrics of the diagnostics that the stage switched on."""
-        beta, referenced = getattr(self, "beta", 1.0), self.NEEDS.kind(REFERENCE) != "none"
-        found: dict[str, Metric] = {}
-        for name in names:
-            found |= DIAGNOSTICS[name].measure(self.compared(features), beta, reference=referenced)
-        return found
-
-    def compared(self, features: Any) -> Pair:
-        """The two responses that diagnostics compare."""
-        raise NotImplementedError(f"{type(self).__name__} compares no two responses to one prompt")
+        """The metrics of the diagnostics that the stage switched on; there are some where `COMPARES`."""
+        return {}
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.base import Objective
-        from jaxpo.objectives.families.features import Wanted, score
-
-        shape = self.shape()
-        want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, options.scorers)
-
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
-            scores = score(scorer, params, frozen, batch, want, rng)
-            extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
-            return shape.features(scores, batch, want, extra)
 
         def loss(features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:
             out = self.evaluate(features, batch, carry, counts)
@@ -227,63 +194,11 @@ class FeatureMethod(Method):
 
         return Objective(
             name=self.INFO.name,
-            counts=lambda batch: shape.counts(batch, self.NEEDS),
-            encode=encode,
+            counts=self.counts,
+            encode=self.encoder(scorer, options),
             loss=loss,
             after=self.after,
             init_carry=self.init_carry,
             needs=self.NEEDS,
             coupled=self.COUPLED,
         )
-
-
-@dataclass(frozen=True)
-class PairMethod(FeatureMethod):
-    """A method on pairs: `loss` reads a `Pair`; counts are "pairs", "chosen_tokens", and "ROLEs" and "ROLE_tokens"."""
-
-    def shape(self) -> Shape:
-        from jaxpo.objectives.families.pairs import PAIR_SHAPE
-
-        return PAIR_SHAPE
-
-    def compared(self, features: Any) -> Pair:
-        pair: Pair = features
-        return pair
-
-    def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
-        """Each pair's terms times its WPO weight, if any, over their denominators."""
-        from jaxpo.objectives.families.pairs import reduce_terms, weighted
-
-        return reduce_terms(weighted(features, terms), counts)
-
-
-@dataclass(frozen=True)
-class ListMethod(FeatureMethod):
-    """A method on lists of scored responses: `loss` reads a `Ranked`; counts are "lists" and "pairs" (of labels)."""
-
-    def shape(self) -> Shape:
-        from jaxpo.objectives.families.lists import LIST_SHAPE
-
-        return LIST_SHAPE
-
-    def compared(self, features: Any) -> Pair:
-        """The best- and the worst-labelled response of each list."""
-        from jaxpo.objectives.families.lists import ends
-
-        return ends(features)
-
-    def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
-        from jaxpo.objectives.diagnostics import measure_list_ranking
-
-        whole = measure_list_ranking(features) if "ranking_accuracy" in names else {}
-        return super().diagnose(features, names) | whole
-
-
-@dataclass(frozen=True)
-class UnpairedMethod(FeatureMethod):
-    """A method on single labelled responses: `loss` reads an `Unpaired`; counts are "rows", "chosen", "rejected"."""
-
-    def shape(self) -> Shape:
-        from jaxpo.objectives.families.unpaired import UNPAIRED_SHAPE
-
-        return UNPAIRED_SHAPE

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, UnpairedMethod, number
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.features import UnpairedMethod
 from jaxpo.objectives.methods.kto import one_class_only
 
 if TYPE_CHECKING:

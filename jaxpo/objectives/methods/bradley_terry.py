@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, number
-from jaxpo.objectives.methods.options import Options
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.rewards import RewardMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Objective
-    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
-class BradleyTerry(Method):
+class BradleyTerry(RewardMethod):
     """Reward model on pairs: a value head at each response's last token. A column `margin` is used where there is one.
 
     Attributes:
@@ -49,18 +48,14 @@ class BradleyTerry(Method):
             )
         return found
 
-    def objective(self, scorer: Scorer, options: Options) -> Objective:
+    def loss(self, x: Rewards) -> Array:
+        """`[N]`, 0 where there is no pair."""
         from jaxpo.losses import bradley_terry
-        from jaxpo.objectives.families.rewards import Rewards, reward_pairs
 
-        def loss(x: Rewards) -> Array:
-            return bradley_terry(
-                x.chosen,
-                x.rejected,
-                x.columns.get("margin"),
-                label_smoothing=self.label_smoothing,
-                center_rewards_coefficient=self.center_rewards_coefficient or 0.0,
-                where=x.present,
-            )
-
-        return reward_pairs(self.INFO.name, scorer, loss, needs=self.NEEDS)
+        return bradley_terry(
+            *x.pair(),
+            x.columns.get("margin"),
+            label_smoothing=self.label_smoothing,
+            center_rewards_coefficient=self.center_rewards_coefficient or 0.0,
+            where=x.present,
+        )

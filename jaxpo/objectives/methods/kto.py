@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, UnpairedMethod, number
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.features import UnpairedMethod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, ListMethod, number
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.features import ListMethod
 from jaxpo.objectives.methods.list_checks import Ties, outside, tie_problem
 
 if TYPE_CHECKING:

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods import mapl as shared
-from jaxpo.objectives.methods.base import Info, Method, number
-from jaxpo.objectives.methods.options import Options
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.rewards import RewardMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Metric, Objective
-    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
-class MAPLReward(Method):
+class MAPLReward(RewardMethod):
     """Reward model on pairs, plus which of two prompts a response fits and how clear-cut a pair is under another.
 
     A value head at each response's last token gives the scores. Rows may carry `inter_prompt, inter_sign` and `intra`;
@@ -47,7 +46,8 @@ class MAPLReward(Method):
 
     def gathered(self, x: Rewards) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The arguments of `jaxpo.losses.mapl`, of scores that are rewards, and its masks."""
-        return shared.gathered(x.chosen, x.rejected, x.others, x.present, x.columns)
+        others = {role: (r["score"], r.present) for role, r in x.roles.items() if role not in shared.ENDS}
+        return shared.gathered(*x.pair(), others, x.present, x.columns)
 
     def loss(self, x: Rewards) -> Array:
         """`[N]`, 0 where there is no pair."""
@@ -60,8 +60,3 @@ class MAPLReward(Method):
     def metrics(self, x: Rewards) -> dict[str, Metric]:
         """Both accuracies, of the rewards."""
         return shared.accuracies(*self.gathered(x))
-
-    def objective(self, scorer: Scorer, options: Options) -> Objective:
-        from jaxpo.objectives.families.rewards import reward_pairs
-
-        return reward_pairs(self.INFO.name, scorer, self.loss, needs=self.NEEDS, metrics=self.metrics)

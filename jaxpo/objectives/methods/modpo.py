@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod, number
+from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, number
+from jaxpo.objectives.methods.features import PairMethod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, ListMethod, number
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.features import ListMethod
 from jaxpo.objectives.methods.list_checks import Ties, tie_problem, tied_lists
 
 if TYPE_CHECKING:

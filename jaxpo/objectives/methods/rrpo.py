@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, PairMethod, number
+from jaxpo.objectives.methods.base import Info, number
+from jaxpo.objectives.methods.features import PairMethod
 
 if TYPE_CHECKING:
     from jax import Array

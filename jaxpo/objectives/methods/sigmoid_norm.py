@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod, number
+from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, number
+from jaxpo.objectives.methods.features import PairMethod
 
 if TYPE_CHECKING:
     from jax import Array

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, FeatureMethod, Info, PairMethod, number
+from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, number
+from jaxpo.objectives.methods.features import FeatureMethod, PairMethod
 
 if TYPE_CHECKING:
     from jax import Array

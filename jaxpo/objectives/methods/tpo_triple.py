@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import PAIRS, Info, PairMethod, number
+from jaxpo.objectives.methods.base import PAIRS, Info, number
+from jaxpo.objectives.methods.features import PairMethod
 
 if TYPE_CHECKING:
     from jax import Array

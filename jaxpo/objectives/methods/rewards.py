@@ -1,0 +1,85 @@
+"""Methods that train a reward model: what their heads read of the states of a response, and a loss on that.
+
+No jax here at the top level, as in `jaxpo.objectives.methods.base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxpo.objectives.methods.base import ArrayMethod
+from jaxpo.objectives.methods.options import Options
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.data.packing.batch import Batch
+    from jaxpo.objectives.base import Counts, Metric
+    from jaxpo.objectives.encode import Scorer
+    from jaxpo.objectives.families.pairs import Terms
+    from jaxpo.objectives.families.rewards import Reading, Rewards
+
+
+@dataclass(frozen=True)
+class RewardMethod(ArrayMethod):
+    """A reward model: `loss` reads a `Rewards`; counts are "examples", "ROLEs" and "ROLE_tokens".
+
+    Attributes:
+      PER_TOKEN: names of what `read` gives per token; all else is per segment.
+    """
+
+    PER_TOKEN: ClassVar[tuple[str, ...]] = ()
+
+    def read(
+        self, params: Any, hidden: Array, ends: Array, prompt_ends: Array, per_token: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What the heads make of the final hidden states, by name; as it stands, the value head at each last token.
+
+        Args:
+          params: the model and the heads of `extra_tables`.
+          hidden: `[R, S, D]`; position s has read token s.
+          ends, prompt_ends: int32 `[R, M]`, position of the last token of each segment and of its prompt, -1 = absent;
+            see `jaxpo.data.packing.batch.read_at`.
+          per_token: the batch's per-token columns.
+
+        Returns:
+          `[R, M, ...]` each, or `[R, S, ...]` where PER_TOKEN names it.
+        """
+        from jaxpo.data.packing.batch import read_at
+        from jaxpo.models.heads import value
+
+        return {"score": value(params["value"], read_at(hidden, ends))}
+
+    def reward(self, reading: Reading) -> Array:
+        """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about."""
+        return reading["score"]
+
+    def encoder(self, scorer: Scorer, options: Options) -> Callable[[Any, Any, Batch, Array | None], Rewards]:
+        from jaxpo.data.packing.batch import prompt_ends, segment_ends
+        from jaxpo.objectives.families.rewards import gather
+
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Rewards:
+            hidden = scorer.hidden(params["model"], batch, rng)
+            found = self.read(params, hidden, segment_ends(batch), prompt_ends(batch), batch.per_token)
+            return gather(found, batch, self.NEEDS, self.PER_TOKEN)
+
+        return encode
+
+    def counts(self, batch: Batch) -> dict[str, Array]:
+        from jaxpo.objectives.families.rewards import reward_counts
+
+        return reward_counts(batch, self.NEEDS)
+
+    def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
+        """Sum of the terms over their denominators; an array's is the number of examples."""
+        return super().reduce(features, terms if isinstance(terms, Mapping) else {"examples": terms}, counts)
+
+    def common_metrics(self, features: Rewards) -> dict[str, Metric]:
+        """TRL's metrics of a reward trainer, of both sides of pairs, or of the first role."""
+        from jaxpo.objectives.families.pairs import SIDES
+        from jaxpo.objectives.families.rewards import reward_metrics
+
+        roles = SIDES if set(SIDES) <= set(self.NEEDS.roles) else self.NEEDS.roles[:1]
+        return reward_metrics(features, {role: self.reward(features.roles[role]) for role in roles})

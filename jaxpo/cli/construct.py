@@ -120,11 +120,12 @@ def tools_for(args: Any, out: Path) -> Any:
     if named:
         from jaxpo.cli.sampling_options import load_with_tokenizer
         from jaxpo.judges.network import Network
+        from jaxpo.models.heads import lacks_value
 
         for name, path in named.items():
             model = load_with_tokenizer(path)
-            if name == "reward" and "value" not in model.params:
-                raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
+            if name == "reward" and (lacking := lacks_value(model.params)):
+                raise ConfigError(f"--reward {path}: {lacking}; give the model of a reward stage.")
             longest = min(args.max_length, model.config.max_position_embeddings)
             networks[name] = Network(model.params, model.config, model.tokenizer, longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)

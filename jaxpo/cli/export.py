@@ -37,8 +37,11 @@ def main(argv: Sequence[str]) -> int:
         return write_adapter(args)
 
     from jaxpo.convert.model_io import load_model
+    from jaxpo.models.heads import further_heads
 
     model = load_model(args.model)
+    if heads := further_heads(model.params):
+        print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if "value" in model.params:
         return write_reward(model.params, model.config, model.tokenizer, args)
     write(model.params["model"], model.config, model.tokenizer, args)

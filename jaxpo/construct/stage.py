@@ -102,9 +102,11 @@ class Construct(Work):
         return report
 
     def _network(self, context: WorkContext, which: str, stage: str) -> Network:
+        from jaxpo.models.heads import lacks_value
+
         found = context.network(stage)
-        if which == "reward" and "value" not in found.params:
-            raise ConfigError(f"{self.name}.networks: {stage!r} has no value head; name a reward stage for 'reward'.")
+        if which == "reward" and (lacking := lacks_value(found.params)):
+            raise ConfigError(f"{self.name}.networks: {stage!r} {lacking}; name a reward stage for 'reward'.")
         return replace(found, max_length=min(self.max_length, found.config.max_position_embeddings))
 
 

@@ -31,9 +31,11 @@ class RewardJudge(Judge):
         return {"judge": self.NAME, "model": networks(self.model).fingerprint()}
 
     def open(self, networks: Networks) -> Ask:
+        from jaxpo.models.heads import lacks_value
+
         network = networks(self.model)
-        if "value" not in network.params:
-            raise ConfigError(f"the judge {self.model!r} has no value head; name a reward stage.")
+        if lacking := lacks_value(network.params):
+            raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
             scores = network.rewards([item.prompt for item in items], [item.answer for item in items])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -33,6 +33,19 @@ def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
 def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     """`v = w^T h` in float32."""
     return linear_head(params, hidden)[..., 0]
+
+
+def lacks_value(params: Mapping[str, Any]) -> str:
+    """Why judges, constructions and exports cannot take a model for a reward model; nothing if they can."""
+    if "value" in params:
+        return ""
+    others = further_heads(params)
+    return f"has no value head{f' (no single reward comes from {others})' if others else ''}"
+
+
+def further_heads(params: Mapping[str, Any]) -> str:
+    """Names of the heads that only their method can read."""
+    return ", ".join(sorted(params.keys() - {"model", "value"}))
 
 
 MASK_UNITS = 200

@@ -17,6 +17,7 @@ from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.table import probe_table
+from jaxpo.models.heads import further_heads
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
@@ -109,6 +110,8 @@ class Results:
         """Write the last model, a reward model with its head, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
         options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
+        if heads := further_heads(params):
+            self.console.say(f"export: the files do not hold {heads}, which transformers cannot run; the stage does")
         if "value" in params:
             report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")

@@ -35,7 +35,7 @@ def test_it_stops_at_n_in_the_middle_of_a_round():
     assert rso_sample(np.zeros(6), 2, 0.5, draws(0, 2, 6)) == [0, 1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=12), st.floats(1e-3, 10), st.integers(0, 99), st.data())
 def test_invariances(rewards, beta, seed, data):
     r = np.round(np.array(rewards), 3)

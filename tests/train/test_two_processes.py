@@ -23,7 +23,7 @@ def start(directory, *coordinator):
     environment = {
         **os.environ,
         "PYTHONPATH": str(PROGRAM.parents[2]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
     }
     command = [sys.executable, str(PROGRAM), str(directory), str(ENDLESS), "0.2", "0", *coordinator]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)

@@ -78,6 +78,14 @@ def read_config(path: Path | str) -> LFM2Config:
     return from_jsonable(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["config"])
 
 
+def read_heads(path: Path | str) -> tuple[str, ...]:
+    """Names of the heads beside the model of what `load_model` reads, without their weights."""
+    path = Path(path)
+    if is_export(path):
+        return ("value",) if is_reward(path) else ()
+    return tuple(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["heads"])
+
+
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> LoadedModel:
     """Read a model from a run directory (its last finished stage), a stage directory, or an HF export.
 

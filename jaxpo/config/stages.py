@@ -76,6 +76,7 @@ class Stage(RecipePart):
       routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
       ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
+      seed: of the order of rows, of dropout, and of fresh weights; None = the run's.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
     """
 
@@ -103,6 +104,7 @@ class Stage(RecipePart):
     routing: Routing = field(default_factory=Routing)
     ema_decay: float | None = None
     use_ema: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

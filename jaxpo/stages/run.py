@@ -151,4 +151,4 @@ def initial(setting: Setting) -> Tree:
     """Random or imported parameters of the model, placed on the mesh."""
     if setting.run.model_from is not None:
         return {"model": load_model(setting.run.model_from, setting.mesh, setting.rules).params["model"]}
-    return setting.random(setting.prepared.config)
+    return setting.random(setting.prepared.config, setting.run.seed)

@@ -26,7 +26,7 @@ from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.kinds import networks_of
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, make_evaluation
@@ -71,7 +71,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         _go_back(store, resume)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
-    first = _first(setting, base, assembly)
+    seed = seed_of(setting.run, stage)
+    first = _first(base, assembly, seed)
 
     def snapshot(n: int, state: State) -> None:
         about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
@@ -81,7 +82,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     state = fit(
         stage=stage,
         total_steps=assembly.total_steps,
-        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, setting.run.seed),
+        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, seed),
         abstract=assembly.abstract,
         frozen=beside.frozen,
         step=assembly.step,
@@ -113,7 +114,7 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     """
     config = setting.config(stage)
     if stage.init_from == RANDOM:
-        return setting.random(config)
+        return setting.random(config, seed_of(setting.run, stage))
     base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
     found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
     wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
@@ -127,11 +128,11 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     return base
 
 
-def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
+def _first(base: Tree, assembly: Assembly, seed: int) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
     tables = assembly.tables
     fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
-    key = jax.random.key(setting.run.seed + 1)
+    key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
 
@@ -177,7 +178,7 @@ def _loaders(setting: Setting, stage: Stage, data: StageData) -> dict[Part, Load
         return Loader(
             dataset,
             of.data,
-            seed=setting.run.seed,
+            seed=seed_of(setting.run, stage),
             rows_per_step=of.rows_per_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

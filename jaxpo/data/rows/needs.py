@@ -29,6 +29,8 @@ class Needs:
       per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
         of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
+      whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
+        statistic of parameters); coupled losses over features need not ask for it.
     """
 
     roles: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Needs:
     extra: tuple[str, ...] = ()
     per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
+    whole_step: bool = False
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.networks]

@@ -152,6 +152,11 @@ def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
+    if needs is not None and needs.whole_step and stage.gradient_accumulation_steps > 1:
+        yield (
+            f"{name}.gradient_accumulation_steps: {type(stage.loss).__name__} must see a whole step at once; set "
+            f"{flag((name, 'gradient_accumulation_steps'))} 1, with fewer rows or `compute.remat` if memory is short."
+        )
     if isinstance(stage.loss, Method):
         yield from family_problems(stage, kind)
         problems = stage.loss.problems() + stage.loss.option_problems(kind.options(stage))

@@ -19,6 +19,8 @@ class Needs:
       per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
         of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
+      whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
+        statistic of parameters); coupled losses over features need not ask for it.
       teacher: "none"; "top_k" (its K likeliest tokens, recorded or online); "vocab" (the teacher's network itself).
     """
 
@@ -29,3 +31,4 @@ class Needs:
     per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
     teacher: Literal["none", "top_k", "vocab"] = "none"
+    whole_step: bool = False

@@ -58,7 +58,8 @@ def test_flags_add_networks_and_change_those_of_the_file(recipe: Run) -> None:
         ("reference", Beside("pretrain")),
     )
     assert {leaf.dotted for leaf in leaves(run)} >= {"preference.beside.previous.source", "sft.beside"}
-    assert from_jsonable(json.loads(json.dumps(to_jsonable(run)))) == run
+    named = put(run, ("preference", "loss"), METHODS["dpo"]())
+    assert from_jsonable(json.loads(json.dumps(to_jsonable(named)))) == named
     single = dataclasses.replace(recipe, stages=recipe.stages[2:3])
     assert resolve_run(single, ["--stage.beside.reference.recorded", "True"]).run.stages[0].beside == (
         ("reference", Beside(recorded=True)),
@@ -76,7 +77,7 @@ def test_flags_add_networks_and_change_those_of_the_file(recipe: Run) -> None:
         (
             ["--preference.beside.reference.sauce", "sft"],
             "--preference.beside.reference.sauce: there is no such option. Did you mean "
-            "--preference.beside.reference.source?",
+            "--preference.beside.reference.source",
         ),
         (
             ["--preference.beside.reference.recorded", "maybe"],
@@ -97,9 +98,8 @@ def test_defaults_and_short_spellings_are_the_same_networks(recipe: Run) -> None
     assert found == {"reference": stored, "previous": stored, "critic": stored, "guide": run, "meta": run}
     short = dataclasses.replace(stage, precompute_ref_log_probs=False)
     assert networks_of(short)[0] == Companion("reference", "logps", "start", False)
-    assert networks_of(dataclasses.replace(stage, beside=(("reference", Beside("start", False)),))) == networks_of(
-        short
-    )
+    long = dataclasses.replace(stage, beside=(("reference", Beside("start", False)),))
+    assert networks_of(long) == networks_of(short)
     moving = networks_of(dataclasses.replace(stage, sync_ref_model=True))[0]
     assert moving == Companion("reference", "logps", "start", False, moves=True)
     distill = Distill(loss=METHODS["forward_kl"](), teacher="sft", precompute_teacher=False)
@@ -194,6 +194,5 @@ def test_the_short_spelling_of_a_teacher_may_be_repeated_but_not_contradicted(re
     (found,) = problems(beside=(("teacher", Beside("pretrain")),))
     assert found == "distill.beside.teacher.source: is 'pretrain', and distill.teacher is 'sft'; give one of them."
     (found,) = problems(precompute_teacher=False, beside=(("teacher", Beside(recorded=True)),))
-    assert (
-        found == "distill.beside.teacher.recorded: is True, and distill.precompute_teacher is False; give one of them."
-    )
+    where = "distill.beside.teacher.recorded"
+    assert found == f"{where}: is True, and distill.precompute_teacher is False; give one of them."

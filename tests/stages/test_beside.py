@@ -91,7 +91,8 @@ def held_out_loss(folder, policy, reference):
     """DPO's loss over the held-out pairs from summed log-probs, in float64."""
     rows = [json.loads(line) for line in (folder / "eval.jsonl").read_text().splitlines()]
     prompts = [row["prompt"] for row in rows]
-    p, r = (Network(m.params, m.config, load_model(folder / "start").tokenizer, 64) for m in (policy, reference))
+    tokenizer = load_model(folder / "start").tokenizer
+    p, r = (Network.of(model, tokenizer=tokenizer, max_length=64) for model in (policy, reference))
     margin = sum(
         sign * (p.logps(prompts, [row[side] for row in rows]) - r.logps(prompts, [row[side] for row in rows]))
         for side, sign in (("chosen", 1.0), ("rejected", -1.0))

@@ -256,7 +256,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     # The killed one: SIGKILL in the middle of a part, after two are complete.
     killed = tmp_path / "killed"
     script = (
-        "import os, signal, sys; from jaxpo.data import teacher_records as t; from jaxpo.stages import teach as s;"
+        "import os, signal, sys; from jaxpo.stages import teach as s;"
         "write = s.write_part\n"
         "def write_part(folder, part, *a):\n"
         "    if part == 2:\n"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,8 +178,7 @@ def test_killed_while_recording_and_while_training_it_ends_the_same(folder):
         running = start("killed")
         while running.poll() is None and not seen():
             time.sleep(0.01)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        process.kill(running)
     code, out = process.finish(start("killed"))
     assert code == 0, out
     assert without_timing(logged("killed")) == without_timing(logged("whole"))

@@ -127,7 +127,7 @@ def tools_for(args: Any, out: Path) -> Any:
             if name == "reward" and (lacking := lacks_value(model.params)):
                 raise ConfigError(f"--reward {path}: {lacking}; give the model of a reward stage.")
             longest = min(args.max_length, model.config.max_position_embeddings)
-            networks[name] = Network(model.params, model.config, model.tokenizer, longest)
+            networks[name] = Network.of(model, max_length=longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 

@@ -16,6 +16,7 @@ from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
+from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
@@ -69,7 +70,6 @@ KINDS: dict[type[RecipePart], Kind] = {
         "sft",
         families=("distillation",),
         checks=(teacher_problems,),
-        options=lambda stage: Options(recorded=frozenset({"teacher"} if stage.precompute_teacher else ())),
     ),
     Preference: Kind(
         "train",
@@ -134,3 +134,8 @@ def method_of(stage: Any) -> Method:
     if default is None:
         raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method of its own; give it a loss.")
     return default(stage)
+
+
+def networks_of(stage: Any) -> tuple[Companion, ...]:
+    """The networks that a trained stage keeps beside the one that it trains."""
+    return companions(stage, method_of(stage).NEEDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,12 +14,16 @@ from jaxpo.config.fields import flag
 from jaxpo.convert.model_io import read_config
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.recipe import lineage
-from jaxpo.stages.assemble import Assembly, moving_reference, own_tables
+from jaxpo.recipe.kinds import networks_of
+from jaxpo.stages.assemble import Assembly, own_tables
+from jaxpo.stages.beside import Opened
 from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
@@ -58,7 +63,7 @@ def train_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
         return
     for head in tables.keys() - {MODEL, ADAPTER} - trained.keys():
         yield f"{where}: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
-    if moving_reference(stage) and MODEL not in trained:
+    if any(network.moves for network in networks_of(stage)) and MODEL not in trained:
         yield f"{where}: the model would be fixed, and sync_ref_model moves the reference after it; leave one out."
     still = matching([path for path, _ in leaves(fixed)], BIAS)
     if stage.routing.bias_update_rate > 0 and still:
@@ -81,16 +86,28 @@ def factor_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{where}: all that {pattern!r} matches is taken by an earlier pattern; put it before that."
 
 
-def fixed_part(setting: Setting, stage: Stage, assembly: Assembly, first: Tree) -> tuple[Tree, dict[str, str]]:
-    """What a stage leaves as it is of its first parameters, placed as any, and what its checkpoints say of it."""
-    for line in trained_lines(stage, assembly.tables):
-        setting.console.say(line)
+def fixed_part(setting: Setting, assembly: Assembly, first: Tree) -> Tree:
+    """What a stage leaves as it is of its first parameters, placed as any."""
     where = {name: param_shardings(table, setting.mesh, setting.rules) for name, table in assembly.fixed.items()}
-    fixed = jax.tree.map(jax.device_put, cut(assembly.fixed, first), where)
-    return fixed, {FIXED: fingerprint(fixed)} if fixed else {}
+    return jax.tree.map(jax.device_put, cut(assembly.fixed, first), where)
 
 
-def trained_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
+def beside_fixed(beside: Opened, fixed: Tree) -> Opened:
+    """The networks beside the trained one, and what is fixed of it, which checkpoints know by its fingerprint."""
+    about = {FIXED: fingerprint(fixed)} if fixed else {}
+    return replace(beside, frozen=beside.frozen | {FIXED: fixed}, about=beside.about | about)
+
+
+def trained_lines(stage: Stage, config: LFM2Config, assembly: Assembly) -> list[str]:
+    """What a stage says of what it trains: the table of its adapters, and how much its patterns choose."""
+    adapted: list[str] = []
+    if stage.lora is not None:
+        count = param_count(assembly.trained.get(ADAPTER, {}))
+        adapted = describe_adapter(param_table(config), assembly.tables[ADAPTER], stage.lora, count)
+    return adapted + part_lines(stage, assembly.tables)
+
+
+def part_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
     """How much of `tables` each pattern of a stage trains, and all together; nothing where that is everything."""
     if stage.train == EVERYTHING:
         return []

@@ -83,7 +83,7 @@ def test_a_student_drops_and_its_teacher_does_not():
     assert float(np.abs(kd["plain"].kd).max()) < 1e-5
     assert float(np.abs(kd["evaluated"].kd).max()) < 1e-5
     assert float(kd["dropping"].kd.max()) > 1e-2
-    np.testing.assert_array_equal(kd["dropping"].teacher_mass, kd["plain"].teacher_mass)
+    np.testing.assert_array_equal(kd["dropping"].masses["teacher_mass"], kd["plain"].masses["teacher_mass"])
 
 
 @pytest.mark.parametrize("loss", [None, METHODS["implicit_reward"]()], ids=["likelihood", "method"])

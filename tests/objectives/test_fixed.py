@@ -18,7 +18,7 @@ from jaxpo.models.paths import cut, joined, matching, split_table
 from jaxpo.models.spec import init_params, leaves, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.wrappers.fixed import with_fixed
+from jaxpo.objectives.wrappers.fixed import FIXED, with_fixed
 from jaxpo.objectives.wrappers.lora import with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
@@ -71,7 +71,7 @@ def start(objective, tables, patterns=None, optimizer=None):
         frozen["reference"] = drawn(tables, 2)["model"]
     if patterns is not None:
         trained, fixed = split_table(tables, patterns)
-        params, frozen = cut(trained, params), frozen | {"fixed": cut(fixed, params)}
+        params, frozen = cut(trained, params), frozen | {FIXED: cut(fixed, params)}
     return build_state(params, optimizer, objective, jax.random.key(3), average=True), frozen
 
 
@@ -86,9 +86,9 @@ def run(objective, tables, batches, patterns, *, part=True, microbatches=1, devi
     with use_mesh(mesh):
         where = jax.tree.map(lambda a: a.sharding, abstract_state(trained, optimizer, objective, mesh, average=True))
         state = jax.device_put(state, where)
-        rest = {k: jax.device_put(x, replicated(mesh)) for k, x in frozen.items() if k != "fixed"}
-        rest["fixed"] = {
-            name: jax.device_put(frozen["fixed"][name], param_shardings(table, mesh)) for name, table in fixed.items()
+        rest = {k: jax.device_put(x, replicated(mesh)) for k, x in frozen.items() if k != FIXED}
+        rest[FIXED] = {
+            name: jax.device_put(frozen[FIXED][name], param_shardings(table, mesh)) for name, table in fixed.items()
         }
         placed = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
         return drive(jax.jit(step, out_shardings=(where, replicated(mesh))), state, rest, placed)
@@ -176,7 +176,7 @@ def test_a_routing_bias_that_is_trained_is_moved_beside_a_fixed_model():
     trained, fixed = split_table(tables, patterns)
     params = init_params(tables, jax.random.key(1))
     state = build_state(cut(trained, params), optimizer, objective, jax.random.key(3))
-    state, _ = jax.jit(make_step(objective, optimizer, SCHEDULE))(state, {"fixed": cut(fixed, params)}, BATCHES[0])
+    state, _ = jax.jit(make_step(objective, optimizer, SCHEDULE))(state, {FIXED: cut(fixed, params)}, BATCHES[0])
     for path, x in leaves_of(state.params):
         moved = np.abs(x - dict(leaves_of(params))[path]).max()
         if path.endswith("expert_bias/bias"):

@@ -22,7 +22,7 @@ from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check, find_problems
 from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.distilling import check_teaching
+from jaxpo.stages.beside import check_beside
 from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
 from jaxpo.train.metrics import TIMING, read_metrics
@@ -232,13 +232,13 @@ def test_several_processes_are_told_before_the_first_stage_that_they_cannot_reco
     setting = SimpleNamespace(
         run=run, config=lambda stage: recipes.MODEL, prepared=SimpleNamespace(stages={}, tokenizer=None)
     )
-    check_teaching(setting, run.stages[-1])
+    check_beside(setting, run.stages[-1])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(RunError, match="not computed by several processes together: `jaxpo data teach --shard i/n`"):
-        check_teaching(setting, run.stages[-1])
-    check_teaching(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
+        check_beside(setting, run.stages[-1])
+    check_beside(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
     given = {"records": "there", "eval_records": "there"}
-    check_teaching(setting, dataclasses.replace(run.stages[-1], **given))
+    check_beside(setting, dataclasses.replace(run.stages[-1], **given))
 
 
 def test_a_stage_of_another_shape_is_refused_unless_it_starts_afresh(folder):

@@ -22,12 +22,13 @@ from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import leaves, param_count
 from jaxpo.objectives.methods import METHODS
+from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import resolve_run
 from jaxpo.stages.adapter import load_adapter
 from jaxpo.stages.assemble import own_tables
-from jaxpo.stages.trained import check_patterns, factor_problems, flops_per_token, train_problems, trained_lines
-from jaxpo.stages.training import same_frozen
+from jaxpo.stages.beside import same_beside
+from jaxpo.stages.trained import check_patterns, factor_problems, flops_per_token, part_lines, train_problems
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -125,11 +126,11 @@ def test_the_count_is_of_what_is_trained() -> None:
     first = sum(n for path, n in sizes.items() if path.startswith("model/layers/0/"))
     norms = {path: n for path, n in sizes.items() if path.endswith("norm/weight")}
     both = first + sum(n for path, n in norms.items() if not path.startswith("model/layers/0/"))
-    one, two, total = trained_lines(stage, own_tables(stage, NANO))
+    one, two, total = part_lines(stage, own_tables(stage, NANO))
     assert f" {first:,} parameters" in one
     assert two == f"train '*norm/weight': {len(norms)} arrays, {sum(norms.values()):,} parameters"
     assert total.startswith(f"train: {both:,} of {param_count(param_table(NANO)):,} parameters, ")
-    assert trained_lines(SFT(), own_tables(SFT(), NANO)) == []
+    assert part_lines(SFT(), own_tables(SFT(), NANO)) == []
 
 
 def test_operations_of_a_part() -> None:
@@ -210,8 +211,8 @@ def test_checkpoints_hold_the_part(run: Any) -> None:
         of_params = [n for n in stored["leaves"] if n.startswith("params/")]
         assert of_params
         assert all(part(n) for n in of_params)
-        assert "fixed" in stored["meta"]
-    assert {"fixed", "base"} <= stored["meta"].keys()
+        assert FIXED in stored["meta"]
+    assert {FIXED, "base"} <= stored["meta"].keys()
 
 
 def resumed(run: Any, name: str) -> Any:
@@ -247,6 +248,6 @@ def test_a_resume_ends_bit_for_bit_the_same(run: Any) -> None:
 
 def test_beside_another_fixed_part_it_does_not_go_on(run: Any) -> None:
     store = CheckpointStore(run / "stages" / "sft" / "checkpoints")
-    same_frozen(store, {"fixed": store.meta(STEPS)["fixed"]})
+    same_beside(store, {FIXED: store.meta(STEPS)[FIXED]})
     with pytest.raises(CheckpointError, match="were trained beside another fixed part than the one found now"):
-        same_frozen(store, {"fixed": "0" * 64})
+        same_beside(store, {FIXED: "0" * 64})

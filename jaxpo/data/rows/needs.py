@@ -9,6 +9,7 @@ Kind = Literal["logps", "vocab", "top_k", "values", "network"]
 """What is read of a network beside the trained one; of a network that is not read at all it is "none"."""
 RECORDABLE: tuple[Kind, ...] = ("logps", "top_k", "values")
 """Kinds that are numbers per token, so that they can be computed once and stored."""
+TAKEN = ("base", "config", "data")
 REFERENCE, TEACHER = "reference", "teacher"
 """The names that a stage's own fields (`precompute_ref_log_probs`, `teacher`, ...) are about."""
 
@@ -44,6 +45,8 @@ class Needs:
         names = [name for name, _ in self.networks]
         if len(names) > len(set(names)):
             raise ValueError(f"two networks of one name: {', '.join(names)}")
+        if taken := [name for name in names if name in TAKEN]:
+            raise ValueError(f"a network cannot be called {taken[0]!r}: a stage keeps something else under that name")
 
     def kind(self, network: str) -> Kind | Literal["none"]:
         """What is read of a network."""

@@ -45,6 +45,12 @@ class Tokens:
             raise ValueError('KLs exist only for methods that read "vocab" of the reference')
         return self.columns["kl"]
 
+    def column(self, name: str) -> Array:
+        """A per-token column of the batch."""
+        if name not in self.columns:
+            raise ValueError(f'no column "{name}": the method does not name it in Needs(per_token=...)')
+        return self.columns[name]
+
 
 @struct.dataclass
 class Side:

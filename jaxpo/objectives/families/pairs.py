@@ -81,7 +81,7 @@ class Pair:
     def token_columns(self, name: str) -> tuple[Array, Array]:
         """A per-token column of both sides, `[N, T]`, for methods with `Needs(per_token=(name,))`."""
         chosen, rejected = self.tokens
-        return chosen.columns[name], rejected.columns[name]
+        return chosen.column(name), rejected.column(name)
 
     @property
     def token_masks(self) -> tuple[Array, Array]:

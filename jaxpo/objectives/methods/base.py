@@ -132,10 +132,12 @@ class ArrayMethod(Method):
     Attributes:
       COUPLED: the loss mixes examples; it then sees all examples of a step at once.
       METRICS: names of the metrics beyond the family's common ones.
+      SAME_SHAPE: names of the networks that must have the trained one's architecture.
     """
 
     COUPLED: ClassVar[bool] = False
     METRICS: ClassVar[tuple[str, ...]] = ()
+    SAME_SHAPE: ClassVar[tuple[str, ...]] = ()
 
     def loss(self, features: Any) -> Terms:
         """Unreduced loss `[N]`, or a mapping from the name of a count to the term it divides."""

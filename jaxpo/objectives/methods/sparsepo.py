@@ -59,6 +59,7 @@ class SparsePO(PairMethod):
     )
     NEEDS = _TRAINED
     TOKENS = True
+    SAME_SHAPE = ("reference",)
     METRICS = ("sparsity", "sparsity_kl", "kl/chosen", "kl/rejected")
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ class TPOTree(ListMethod):
         from jaxpo.losses import labelled_sums, merge_steps, shortest, step_weights
 
         rows = ranked.candidates.tokens
-        steps = in_steps(rows.columns["step"], rows.mask)
+        steps = in_steps(rows.column("step"), rows.mask)
         ratio, tokens = (
             labelled_sums(x, steps, count=self.max_steps)
             for x in (rows.logps - rows.ref_logps, jnp.ones(steps.shape, jnp.float32))

@@ -12,11 +12,12 @@ from jaxpo.models.paths import joined
 from jaxpo.objectives.base import Objective
 
 Tree = Any
-FIXED, MODEL = "fixed", "model"
+FIXED, MODEL = "fixed part", "model"
+"""The first is the name in `frozen` and in checkpoints; it is no name that a network can have."""
 
 
 def with_fixed(objective: Objective) -> Objective:
-    """The same objective, whose parameters are `params` and `frozen["fixed"]` together, group by group.
+    """The same objective, whose parameters are `params` and `frozen["fixed part"]` together, group by group.
 
     Only `params` has a gradient, moments and an average. What the objective's carry keeps of the model (a moving
     reference) is of the trained part too: the rest of it is the fixed part, which does not move.

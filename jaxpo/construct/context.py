@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.judges.network import Network
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer
 
 Tree = Any
@@ -25,7 +25,7 @@ class LoadedStage:
     """
 
     params: Mapping[str, Tree]
-    config: LFM2Config
+    config: TextConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WorkContext:
     run_dir: Path
     seed: int
     tokenizer: Tokenizer
-    config: LFM2Config
+    config: TextConfig
     scorer: Scorer
     say: Callable[[str], None]
     check: Callable[[], None]

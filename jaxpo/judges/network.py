@@ -23,8 +23,8 @@ from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokens.examples import Cut, Segment, build_examples
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.evaluate.score import SHORTEST, fill_rows, packed_batch, token_logps
+from jaxpo.models.family import TextConfig
 from jaxpo.models.heads import value
-from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
@@ -44,7 +44,7 @@ class Network:
     """
 
     params: dict[str, Tree]
-    config: LFM2Config
+    config: TextConfig
     tokenizer: Tokenizer
     max_length: int = 1024
     dtype: str = "float32"

@@ -12,8 +12,7 @@ from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import Merge, Run, Stage, Work
 from jaxpo.convert.model_io import has_model, load_model
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.checks.merge import merged_names
@@ -48,7 +47,7 @@ class Setting:
         self.scorer = make_scorer(self.prepared.config, self.run.compute)
         self.results = Results(self.run, self.home, self.prepared, self.console)
 
-    def config(self, stage: Stage | Merge) -> LFM2Config:
+    def config(self, stage: Stage | Merge) -> TextConfig:
         """Architecture of the model that a stage leaves."""
         if isinstance(stage, Stage):
             return self.prepared.config_of(stage.name)
@@ -59,7 +58,7 @@ class Setting:
         """How that model is evaluated."""
         return make_scorer(self.config(stage), self.run.compute)
 
-    def random(self, config: LFM2Config) -> Tree:
+    def random(self, config: TextConfig) -> Tree:
         """Fresh parameters of a model, placed on the run's mesh; the same for the same shape."""
         table = param_table(config)
         draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))

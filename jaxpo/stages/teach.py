@@ -35,8 +35,7 @@ from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, put_batch
@@ -90,7 +89,7 @@ def tokenizer_of(path: Path, given: Tokenizer | None) -> Tokenizer:
 
 def check_teacher(
     path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None, say: Say = lambda _: None
-) -> LFM2Config:
+) -> TextConfig:
     """The teacher's architecture, read without its weights.
 
     Args:
@@ -290,7 +289,7 @@ def _gather(loader: Loader, places: list[Place], record: TopKRecord) -> dict[int
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run_teacher(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecord:
     """`[R, S, K]` records at the positions of their logits, in the dtypes that are stored."""
-    streams = ((unembedding(params), scorer.hidden(params, batch)),)
+    streams = ((scorer.unembedding(params), scorer.hidden(params, batch)),)
     record = map_vocab(lambda logits, _: topk_record(logits, k), streams, batch.tokens, chunk=scorer.head_chunk)
     ids = record.ids.astype(id_dtype(scorer.config.vocab_size))
     return TopKRecord(ids, record.logps.astype(jnp.bfloat16), record.log_odds)

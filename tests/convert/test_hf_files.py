@@ -263,7 +263,7 @@ def test_nothing_there(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; this importer reads dense LFM2"),
+        ({"model_type": "llama"}, "model_type is 'llama'; this importer reads Lfm2"),
         ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
         ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),

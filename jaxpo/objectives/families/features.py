@@ -76,12 +76,14 @@ class Scores:
     Attributes:
       hidden: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
         s + 1), for methods that ask for them; else an empty tuple.
+      aux: what the policy's forward pass left beside them, for whoever wraps the objective.
     """
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
     kl: Float[Array, "R S"] | tuple[()] = ()
     hidden: Float[Array, "R S D"] | tuple[()] = ()
+    aux: dict[str, Any] = struct.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,19 @@ class Shape:
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
     """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
-    hidden = scorer.hidden(params["model"], batch, rng)
+    hidden, aux = scorer.run(params["model"], batch, rng)
     kept = hidden if want.hidden else ()
     if want.needs.reference == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(
             params["model"], frozen["reference"], batch, hidden, collision=want.collision
         )
-        return Scores(stats, ref_logps, kl, kept)
+        return Scores(stats, ref_logps, kl, kept, aux)
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
     if want.needs.reference == "none":
-        return Scores(stats, jnp.zeros_like(stats.logps), hidden=kept)
+        return Scores(stats, jnp.zeros_like(stats.logps), hidden=kept, aux=aux)
     if want.cached_reference:
-        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), hidden=kept)
-    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), hidden=kept)
+        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), hidden=kept, aux=aux)
+    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), hidden=kept, aux=aux)
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxpo.config.data import Data
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
+from jaxpo.config.part import RecipePart
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(RecipePart):
     """What every trained stage has; subclasses say what is minimised.
 
     Attributes:
@@ -71,8 +72,11 @@ class Stage:
       routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
       ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
+      seed: of the order of rows, of dropout, and of fresh weights; None = the run's.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
     """
+
+    TRAINS: ClassVar[bool] = True
 
     name: str = "stage"
     data: Data = field(default_factory=Data)
@@ -95,6 +99,7 @@ class Stage:
     routing: Routing = field(default_factory=Routing)
     ema_decay: float | None = None
     use_ema: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

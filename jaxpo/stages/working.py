@@ -9,6 +9,7 @@ from jaxpo.config import Work
 from jaxpo.construct.context import LoadedStage, WorkContext
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
+from jaxpo.recipe.lineage import seed_of
 from jaxpo.stages.setting import Setting
 from jaxpo.train.files import read_json, write_json
 from jaxpo.train.signals import stopper
@@ -47,7 +48,7 @@ def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
     return WorkContext(
         folder=folder,
         run_dir=setting.home.path,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         tokenizer=setting.prepared.tokenizer,
         config=setting.prepared.config,
         scorer=setting.scorer,

@@ -38,7 +38,7 @@ def enrolled(monkeypatch):
 
 
 def test_an_unknown_configuration_is_told_which_families_there_are():
-    with pytest.raises(ConfigError, match="LinearRNNConfig is the configuration of no family .* are: LFM2Config"):
+    with pytest.raises(ConfigError, match=r"LinearRNNConfig is the configuration of no family .* are: LFM2Config"):
         family(RNN)
 
 

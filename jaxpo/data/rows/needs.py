@@ -18,6 +18,8 @@ class Needs:
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
       labels: per-token labels of the supervised tokens, int32, 0 = none: "phrase", "step", "item", "keyword".
       optional_roles: segment roles that an example may lack.
+      whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
+        statistic of parameters); coupled losses over features need not ask for it.
       teacher: "none"; "top_k" (its K likeliest tokens, recorded or online); "vocab" (the teacher's network itself).
     """
 
@@ -28,3 +30,4 @@ class Needs:
     labels: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
     teacher: Literal["none", "top_k", "vocab"] = "none"
+    whole_step: bool = False

@@ -11,19 +11,14 @@ from jaxpo.config.fields import flag
 from jaxpo.errors import ConfigError
 from jaxpo.models.expert_axes import devices_of, share_problems, spread
 from jaxpo.models.family import Experts, family, is_config
-from jaxpo.recipe.checks.model import ability_problems, declared_model, resolved
-
-ROUTING_METRICS = (
-    "aux_loss",
-    "router_z_loss",
-    *(f"moe/{m}" for m in ("max_load_violation", "mean_load_violation", "load_entropy", "dead_experts")),
-)
+from jaxpo.recipe.checks.model import ability_problems
+from jaxpo.recipe.lineage import declared_model, resolved, trained
 
 
 def check_origin(run: Run) -> None:
     """What run and stages ask of the model of `model_from` suits it; ConfigError lists what does not."""
     config = config_of_origin(run)
-    own = [stage for stage in run.stages if isinstance(stage, Stage) and stage.model is None]
+    own = [stage for stage in trained(run) if stage.model is None]
     problems = [] if config is None else list(ability_problems(run, config))
     problems += [p for stage in own for p in balance_problems(stage, config)]
     if problems:
@@ -88,7 +83,7 @@ def unused_coefficients(experts: Experts | None, routing: Routing) -> Iterator[s
 def declared_models(run: Run) -> dict[str, Any]:
     """Field -> architecture: the run's, unless a checkpoint brings it, and those of stages with one of their own."""
     models = {} if run.model_from is not None else {"model": resolved(run.model)}
-    own = [stage for stage in run.stages if isinstance(stage, Stage) and stage.model is not None]
+    own = [stage for stage in trained(run) if stage.model is not None]
     return models | {f"{stage.name}.model": resolved(stage.model) for stage in own}
 
 

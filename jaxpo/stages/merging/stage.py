@@ -18,6 +18,7 @@ from jaxpo.evaluate.selection import Yardstick, yardstick
 from jaxpo.merge.grid import candidates
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
+from jaxpo.recipe.lineage import merged_names, seed_of
 from jaxpo.stages.merging.files import leaf_names, merge_to_params, open_models
 from jaxpo.stages.merging.search import Bench, Outcome, Task, search
 from jaxpo.stages.setting import Setting
@@ -28,14 +29,14 @@ Tree = Any
 
 def merge(setting: Setting, stage: Merge) -> Tree:
     """Merge the models that the stage names, leaf by leaf, with its method or with the best that its search finds."""
-    base, names = stage.base, setting.merged(stage)
+    base, names = stage.base, merged_names(setting.run, stage)
     folders = {name: setting.model_folder(name) for name in (*names, *([base] if base is not None else []))}
     with open_models(folders) as opened:
         if stage.search is not None:
             return {"model": _searched(setting, stage, stage.search, opened)}
         method = stage.method or Soup()
         leaves = leaf_names(setting.config(stage))
-        plan = plan_models(leaves, method, names, stage.weights, base, setting.run.seed)
+        plan = plan_models(leaves, method, names, stage.weights, base, seed_of(setting.run, stage))
         setting.console.say(f"{stage.name}: {method.NAME}")
         for line in plan.lines:
             setting.console.say(f"{stage.name}: {line.strip()}")
@@ -43,7 +44,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
 
 
 def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[str, OpenModel]) -> Tree:
-    base, models = stage.base, setting.merged(stage)
+    base, models = stage.base, merged_names(setting.run, stage)
     select, report = (
         yardstick(wanted.metrics, setting.prepared.resolve(files), wanted.max_length, wanted.max_new_tokens)
         for files in (wanted.select, wanted.report)
@@ -55,7 +56,7 @@ def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[st
         candidates=tuple(candidates(len(models), base is not None, wanted.methods, wanted.weights)),
         select=select,
         report=report,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         place=(setting.mesh, setting.rules),
         parallel=wanted.parallel,
     )

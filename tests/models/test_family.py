@@ -112,7 +112,7 @@ def test_convolutions_hear_what_attention_does_not(hidden_of):
 
 
 def test_a_batch_may_say_which_tokens_are_keys():
-    scorer, batch = Scorer(CONFIG), packed(make_examples("text", 4), blocks=4)
+    scorer, batch = Scorer(CONFIG), packed(make_examples("text", 16))
     keys = jnp.asarray(batch.positions % 2 == 0, jnp.int32)
     marked = dataclasses.replace(batch, per_token={**batch.per_token, KEY: keys})
     weights = params(CONFIG)
@@ -143,7 +143,7 @@ def test_a_further_family_is_trained(enrolled):
 
 def test_a_further_family_is_scored_packed_as_alone(enrolled):
     scorer, weights = Scorer(RNN), init_params(param_table(RNN), jax.random.key(0))
-    examples = make_examples("text", 4)
+    examples = make_examples("text", 16)
     stats = jax.jit(lambda b: next_token(scorer).encode({"model": weights}, {}, b, None)[0]["stats"])
     sums = []
     for batch in (packed(examples), unpacked(examples)):

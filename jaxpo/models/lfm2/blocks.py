@@ -19,8 +19,8 @@ Tree = Any
 
 
 def rotations(config: LFM2Config, positions: Int[Array, "R S"]) -> dict[str, Rope]:
-    """Rotation angles for each attention type that the model has."""
-    kinds = [kind for kind in ("full_attention", "sliding_attention") if kind in config.layer_types]
+    """Rotation angles for each layer type of the model that turns its queries and keys."""
+    kinds = [kind for kind, mixer in MIXERS.items() if mixer.rotary and kind in config.layer_types]
     return {kind: rope_table(positions, config.head_dim, *config.rotation(kind)) for kind in kinds}
 
 

@@ -147,5 +147,5 @@ def sliding_flops(config: LFM2Config, context: float) -> float:
     return attention_flops(config, seen)
 
 
-FULL_ATTENTION = Mixer("self_attn", attention_table, attention_mixer, attention_cache, attention_flops)
-SLIDING_ATTENTION = Mixer("self_attn", attention_table, attention_mixer, sliding_cache, sliding_flops)
+FULL_ATTENTION = Mixer("self_attn", attention_table, attention_mixer, attention_cache, attention_flops, rotary=True)
+SLIDING_ATTENTION = Mixer("self_attn", attention_table, attention_mixer, sliding_cache, sliding_flops, rotary=True)

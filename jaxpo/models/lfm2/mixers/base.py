@@ -83,6 +83,7 @@ class Mixer:
       cache: `(config, batch, length, dtype) -> cache`, empty.
       flops: `(config, context) -> operations of a token's forward pass between positions`, where no weights are;
         context is the mean number of positions that a token sees in its segment.
+      rotary: whether `where.rope` holds the angles of `LFM2Config.rotation`.
     """
 
     name: str
@@ -90,3 +91,4 @@ class Mixer:
     apply: Callable[[Tree, Array, Packed | Step, LFM2Config, Tree, See], tuple[Array, Tree]]
     cache: Callable[[LFM2Config, int, int, Any], Tree]
     flops: Callable[[LFM2Config, float], float]
+    rotary: bool = False

@@ -127,7 +127,7 @@ def tools_for(args: Any, out: Path) -> Any:
             if name == "reward" and "value" not in model.params:
                 raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
             longest = min(args.max_length, limits(model.config).context)
-            networks[name] = Network(model.params, model.config, model.tokenizer, longest)
+            networks[name] = Network.of(model, max_length=longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 

@@ -22,7 +22,10 @@ class Inputs:
       positions: `[R, S]` counted from 0 at each segment start.
       key_ids: `[R, S]`, the segments once more as attention's keys see them: a query sees the positions whose key id is
         its own segment id, so that 0 is never seen, whatever else reads the position. None = `segment_ids`.
-      media: name -> what a batch carries beside tokens.
+      media: kind -> the packed grid of what a batch carries beside tokens (`jaxpo.data.packing.batch.Media`).
+      places: `[R, S]`, the vector among those made of its block's media that takes each embedding's place, -1 = none;
+        None without media.
+      blocks: static; parts of equal size, of rows and of media, that belong together.
       max_segment: static bound on the length of every segment; None = the row's.
     """
 
@@ -31,6 +34,8 @@ class Inputs:
     positions: Int[Array, "R S"]
     key_ids: Int[Array, "R S"] | None = None
     media: dict[str, Any] = struct.field(default_factory=dict)
+    places: Int[Array, "R S"] | None = None
+    blocks: int = struct.field(pytree_node=False, default=1)
     max_segment: int | None = struct.field(pytree_node=False, default=None)
 
 

@@ -9,7 +9,7 @@ from cli.conftest import WORDS, make_model
 from jaxpo.config import Data, Preference, Pretrain, Run, Tokenizer
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.construct.base import Tools, constructions
-from jaxpo.construct.context import LoadedStage, WorkContext
+from jaxpo.construct.context import WorkContext
 from jaxpo.construct.lipo import LiPO
 from jaxpo.construct.modpo import MODPO
 from jaxpo.construct.rso import RSO
@@ -52,7 +52,7 @@ def context_of(model, folder, **changes):
         scorer=Scorer(model.config),
         say=lambda text: None,
         check=lambda: None,
-        load=lambda path: LoadedStage(model.params, model.config),
+        load=lambda path: model,
         resolve=tuple,
         stages=("sft",),
     )
@@ -105,7 +105,7 @@ def test_networks_are_those_of_earlier_stages(model, tmp_path):
     )
     assert stage.needed_models() == ("sft",)
     stage.run(context_of(model, tmp_path / "work"))
-    network = Network(model.params, model.config, model.tokenizer, 32)
+    network = Network.of(model, max_length=32)
     tools = Tools(seed=3, networks={"model": network, "reference": network})
     assert rows_of(tmp_path / "work" / "rows.jsonl") == list(construction.run(list(read_rows([file])), tools))
 

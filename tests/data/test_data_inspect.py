@@ -34,17 +34,17 @@ def test_preview_marks_the_trained_tokens(prepared, files):
 
 
 def test_preview_of_pairs_shows_roles_and_columns(prepared, files):
-    text = str(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")).preview(2))
+    text = str(Preview(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")), 2))
     assert "columns margin" in text
     for part in ("chosen: ", "rejected: ", "⟦Paris.<|im_end|>⟧", "⟦It is Lyon, I think.<|im_end|>⟧", "margin = 0.25"):
         assert part in text
-    text = str(prepared(files / "list.jsonl", "preference", roles=("candidate",)).preview(1))
+    text = str(Preview(prepared(files / "list.jsonl", "preference", roles=("candidate",)), 1))
     assert "candidate 2: " in text
     assert "candidate 3: " not in text, "an empty response is not there"
 
 
 def test_preview_shortens_long_text(prepared, write):
-    text = str(prepared(write({"text": "x" * 5000}), "language", max_length=8192).preview(1))
+    text = str(Preview(prepared(write({"text": "x" * 5000}), "language", max_length=8192), 1))
     assert len(text) < 1500
     assert "more characters)" in text
 
@@ -82,15 +82,15 @@ def test_inspect_names_the_first_missing_column(files, write):
     pairs = ("chosen", "rejected")
     methods = {
         "pairs": Needs(roles=pairs),
-        "spans": Needs(roles=pairs, labels=("phrase",)),
+        "spans": Needs(roles=pairs, per_token=("phrase",)),
         "rationale": Needs(roles=pairs, optional_roles=("rationale",)),
         "gold or chosen": Needs(roles=pairs, optional_roles=("gold",)),
         "votes": Needs(roles=pairs, columns=("annotator", "votes")),
         "unpaired": Needs(roles=("completion", "kl"), columns=("label",)),
         "weighted": Needs(roles=("completion",), columns=("label", "weight")),
         "lists": Needs(roles=("candidate",), columns=("scores",)),
-        "trees": Needs(roles=("candidate",), columns=("scores",), labels=("step",)),
-        "items": Needs(roles=("items",), columns=("relevance",), labels=("item",)),
+        "trees": Needs(roles=("candidate",), columns=("scores",), per_token=("step",)),
+        "items": Needs(roles=("items",), columns=("relevance",), per_token=("item",)),
     }
 
     def missing(path):

@@ -16,11 +16,12 @@ from models.tiny import CONFIG, CONFIGS, params
 from jaxpo.config import Pretrain
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.model_io import load_model, read_config, save_model
+from jaxpo.data.packing.batch import Media
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import FAMILIES, Experts, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs
 from jaxpo.models.spec import abstract_params, init_params, param_count
-from jaxpo.objectives.encode import KEY, Scorer
+from jaxpo.objectives.encode import KEY, Scorer, inputs_of
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.sampling.generate import generate
 from jaxpo.stages.assemble import make_objective
@@ -68,9 +69,17 @@ def test_the_biases_of_a_mixture_are_leaves_of_its_table():
 
 
 def test_text_alone_is_read():
-    inputs = Inputs(*jnp.ones((3, 1, 4), jnp.int32), media={"images": jnp.zeros(3)})
+    batch = packed(make_examples("text", 16))
+    grid = Media(jnp.zeros((8, 4, 3)), jnp.ones((8, 4), jnp.int32), jnp.zeros((8, 4, 4), jnp.int32))
+    places = jnp.full(batch.tokens.shape, -1)
+    seen = dataclasses.replace(batch, media={"images": grid}, per_token={**batch.per_token, "media": places})
+    inputs = inputs_of(seen)
+    assert inputs.media == {"images": grid}
+    assert inputs.places is places
+    assert inputs.blocks == 8
+    assert inputs_of(batch).places is None
     with pytest.raises(ConfigError, match="the batch carries images, and lfm2 reads text alone"):
-        family(CONFIG).forward({}, inputs, config=CONFIG)
+        Scorer(CONFIG).hidden({}, seen)
 
 
 @pytest.fixture(scope="module")

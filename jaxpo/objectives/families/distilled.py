@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.teacher_records import IDS, LOG_ODDS, LOGPS
-from jaxpo.data.rows.needs import Needs
+from jaxpo.data.packing.teacher_records import names_of
+from jaxpo.data.rows.needs import TEACHER, Needs
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, complement_logsumexp, topk_record
 from jaxpo.objectives.base import Counts, Mean, Objective, Out, Tree
 from jaxpo.objectives.encode import Scorer, TokenStats, next_tokens, to_targets, token_stats
@@ -32,14 +32,14 @@ class DistilledTokens(NamedTuple):
     Attributes:
       stats: of the student.
       kd: the teacher's loss.
-      teacher_mass, student_mass: probability of the teacher's top K under either; empty tuples for whole distributions.
+      masses: "teacher_mass" and "student_mass", probability of the teacher's top K under either; empty for whole
+        distributions.
       mask: the supervised tokens.
     """
 
     stats: TokenStats
     kd: Float[Array, "R S"]
-    teacher_mass: Float[Array, "R S"] | tuple[()]
-    student_mass: Float[Array, "R S"] | tuple[()]
+    masses: dict[str, Float[Array, "R S"]]
     mask: Bool[Array, "R S"]
 
 
@@ -73,18 +73,19 @@ def network_term(loss: PerToken, top_k: int | None) -> Callable[[Array, Array, A
 def _distilled(logits: Array, teacher: TopKRecord | Array, targets: Array, loss: PerToken) -> tuple[Tree, ...]:
     kd = loss(logits, teacher)
     if not isinstance(teacher, TopKRecord):
-        return token_stats(logits, targets), kd, (), ()
+        return token_stats(logits, targets), kd, {}
     student = student_log_odds(jax.lax.stop_gradient(logits), teacher)
-    return token_stats(logits, targets), kd, jax.nn.sigmoid(teacher.log_odds), jax.nn.sigmoid(student)
+    masses = {"teacher_mass": jax.nn.sigmoid(teacher.log_odds), "student_mass": jax.nn.sigmoid(student)}
+    return token_stats(logits, targets), kd, masses
 
 
-def records_of(batch: Batch) -> TopKRecord:
-    """The batch's teacher records, each at the position whose logits it describes: one before its token."""
+def records_of(batch: Batch, network: str = TEACHER) -> TopKRecord:
+    """The batch's records of a network, each at the position whose logits it describes: one before its token."""
 
     def before(x: Array) -> Array:
         return jnp.pad(x[:, 1:], ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))
 
-    return TopKRecord(*(before(batch.per_token[name]) for name in (IDS, LOGPS, LOG_ODDS)))
+    return TopKRecord(*(before(batch.per_token[name]) for name in names_of(network)))
 
 
 def distilled_tokens(
@@ -116,8 +117,8 @@ def distilled_tokens(
         frozen, taught = jax.lax.stop_gradient(teacher), teacher_scorer or scorer
         streams = (student, (taught.unembedding(frozen), jax.lax.stop_gradient(taught.hidden(frozen, batch))))
         found = map_vocab(network_term(loss, top_k), streams, targets, chunk=scorer.head_chunk)
-    stats, kd, teacher_mass, student_mass = jax.tree.map(lambda x: to_targets(x, batch), found)
-    return DistilledTokens(stats, kd, teacher_mass, student_mass, batch.masks["completion"]), aux
+    stats, kd, masses = jax.tree.map(lambda x: to_targets(x, batch), found)
+    return DistilledTokens(stats, kd, masses, batch.masks["completion"]), aux
 
 
 def distillation(
@@ -144,7 +145,7 @@ def distillation(
         return {"tokens": jnp.sum(batch.masks["completion"].astype(jnp.float32))}
 
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Encoded:
-        teacher = None if records else frozen["teacher"]
+        teacher = None if records else frozen[TEACHER]
         return distilled_tokens(
             scorer, params["model"], batch, loss, top_k=top_k, teacher=teacher, teacher_scorer=teacher_scorer, rng=rng
         )
@@ -160,8 +161,7 @@ def distillation(
             "ce_loss": mean(-x.stats.logps),
             "kd_loss": mean(x.kd),
         }
-        if top_k is not None:
-            metrics |= {"teacher_mass": mean(x.teacher_mass), "student_mass": mean(x.student_mass)}  # type: ignore[arg-type]
+        metrics |= {name: mean(mass) for name, mass in x.masses.items()}
         return Out(jnp.sum(both) / jnp.maximum(counts["tokens"], 1.0), metrics, {})
 
     return Objective(name, counts, encode, total, needs=needs)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch, rows_of, take, unpack
-from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.encode import Scorer, TokenStats
+from jaxpo.data.rows.needs import REFERENCE, Needs, recorded_column
+from jaxpo.objectives.encode import Scorer, TokenStats, per_token
 
 Tree = Any
 
@@ -27,16 +27,29 @@ class Tokens:
       ref_logps: under the reference; zeros without one.
       mask: True on supervised (response) tokens.
       prompt: True on prompt tokens except the first of the segment.
-      kl: KL(reference || policy) at each token, for methods with a two-model vocabulary term; else an empty tuple.
-      labels: name -> int32, which phrase, step or item a token belongs to (0 = none).
+      columns: what the method asks for besides: "kl", KL(reference || policy) at each token, with a two-model
+        vocabulary term; the per-token columns that its needs name ("phrase", "step": int32, 0 = none); "NAME_logps" and
+        "NAME_values" of further networks, no gradient, where a value is at the token that was read last.
     """
 
     logps: Float[Array, "N *K T"]
     ref_logps: Float[Array, "N *K T"]
     mask: Bool[Array, "N *K T"]
     prompt: Bool[Array, "N *K T"]
-    kl: Float[Array, "N *K T"] | tuple[()] = ()
-    labels: dict[str, Int[Array, "N *K T"]] = struct.field(default_factory=dict)
+    columns: dict[str, Array] = struct.field(default_factory=dict)
+
+    @property
+    def kl(self) -> Float[Array, "N *K T"]:
+        """KL(reference || policy) at each token."""
+        if "kl" not in self.columns:
+            raise ValueError('KLs exist only for methods that read "vocab" of the reference')
+        return self.columns["kl"]
+
+    def column(self, name: str) -> Array:
+        """A per-token column of the batch."""
+        if name not in self.columns:
+            raise ValueError(f'no column "{name}": the method does not name it in Needs(per_token=...)')
+        return self.columns[name]
 
 
 @struct.dataclass
@@ -49,9 +62,9 @@ class Side:
       length: number of supervised tokens, float32.
       entropy: summed entropy of the predictive distributions, nats, no gradient.
       correct: number of tokens that are the argmax, no gradient.
-      kl: summed KL(reference || policy), for methods with a two-model vocabulary term; else an empty tuple.
-      collision: summed log sum_v pi(v)^2, no gradient, under WPO weighting; else an empty tuple.
-      tokens: per-token rows, for methods that need them; else an empty tuple (a pytree without leaves).
+      sums: further sums: "kl", KL(reference || policy), with a two-model vocabulary term; "collision",
+        log sum_v pi(v)^2, no gradient, under WPO weighting; "NAME_logps" of further networks, nats, no gradient.
+      rows: per-token rows, for methods that set `TOKENS = True`; `tokens` reads them.
     """
 
     logps: Float[Array, "N ..."]
@@ -59,14 +72,27 @@ class Side:
     length: Float[Array, "N ..."]
     entropy: Float[Array, "N ..."]
     correct: Float[Array, "N ..."]
-    kl: Float[Array, "N ..."] | tuple[()] = ()
-    collision: Float[Array, "N ..."] | tuple[()] = ()
-    tokens: Tokens | tuple[()] = ()
+    sums: dict[str, Float[Array, "N ..."]] = struct.field(default_factory=dict)
+    rows: Tokens | None = None
 
     @property
     def log_ratio(self) -> Float[Array, "N ..."]:
         """rho = P - R."""
         return self.logps - self.ref_logps
+
+    @property
+    def kl(self) -> Float[Array, "N ..."]:
+        """Summed KL(reference || policy)."""
+        if "kl" not in self.sums:
+            raise ValueError('KL sums exist only for methods that read "vocab" of the reference')
+        return self.sums["kl"]
+
+    @property
+    def tokens(self) -> Tokens:
+        """The per-token rows."""
+        if self.rows is None:
+            raise ValueError("the method does not set TOKENS = True")
+        return self.rows
 
 
 @struct.dataclass
@@ -74,16 +100,25 @@ class Scores:
     """Results of the networks on a packed microbatch, `[R, S]` in target coordinates.
 
     Attributes:
-      hidden: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
-        s + 1), for methods that ask for them; else an empty tuple.
+      columns: "kl", KL(reference || policy), with a two-model vocabulary term; "NAME_logps" and "NAME_values" of the
+        networks other than the reference.
+      states: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
+        s + 1), for methods that set `HIDDEN = True`; `hidden` reads them.
       aux: what the policy's forward pass left beside them, for whoever wraps the objective.
     """
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
-    kl: Float[Array, "R S"] | tuple[()] = ()
-    hidden: Float[Array, "R S D"] | tuple[()] = ()
+    columns: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
+    states: Float[Array, "R S D"] | None = None
     aux: dict[str, Any] = struct.field(default_factory=dict)
+
+    @property
+    def hidden(self) -> Float[Array, "R S D"]:
+        """The policy's final hidden states."""
+        if self.states is None:
+            raise ValueError("the method does not set HIDDEN = True")
+        return self.states
 
 
 @dataclass(frozen=True)
@@ -92,17 +127,19 @@ class Wanted:
 
     Attributes:
       needs: of the method.
-      cached_reference: reference log-probs come with the batch instead of from `frozen["reference"]`.
+      recorded: names of the networks whose numbers come with the batch instead of from `frozen[name]`.
       tokens: per-token rows of every role.
       hidden: the policy's final hidden states.
       collision: the collision probability of the predictive distributions, for WPO's weights.
+      scorers: how the networks are run that have an architecture of their own.
     """
 
     needs: Needs
-    cached_reference: bool = False
+    recorded: frozenset[str] = frozenset()
     tokens: bool = False
     hidden: bool = False
     collision: bool = False
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,20 +158,40 @@ class Shape:
 
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
-    """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
+    """Run the policy and whatever networks the method reads; no gradient and no dropout reaches those."""
     hidden, aux = scorer.run(params["model"], batch, rng)
-    kept = hidden if want.hidden else ()
-    if want.needs.reference == "vocab":
+    kept = hidden if want.hidden else None
+    kind = want.needs.kind(REFERENCE)
+    if kind == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(
-            params["model"], frozen["reference"], batch, hidden, collision=want.collision
+            params["model"],
+            frozen[REFERENCE],
+            batch,
+            hidden,
+            collision=want.collision,
+            reference_scorer=want.scorers.get(REFERENCE),
         )
-        return Scores(stats, ref_logps, kl, kept, aux)
+        return Scores(stats, ref_logps, {"kl": kl, **further(scorer, frozen, batch, want)}, kept, aux)
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
-    if want.needs.reference == "none":
-        return Scores(stats, jnp.zeros_like(stats.logps), hidden=kept, aux=aux)
-    if want.cached_reference:
-        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), hidden=kept, aux=aux)
-    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), hidden=kept, aux=aux)
+    ref_logps = read(scorer, frozen, batch, want, REFERENCE) if kind == "logps" else jnp.zeros_like(stats.logps)
+    return Scores(stats, ref_logps, further(scorer, frozen, batch, want), kept, aux)
+
+
+def read(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted, network: str) -> Float[Array, "R S"]:
+    """A network's log-probs or values: those that the batch carries, or computed now."""
+    kind = want.needs.kind(network)
+    if network in want.recorded:
+        return batch.per_token[recorded_column(network, kind)].astype(jnp.float32)
+    return jax.lax.stop_gradient(per_token(want.scorers.get(network, scorer), kind)(frozen[network], batch))
+
+
+def further(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted) -> dict[str, Float[Array, "R S"]]:
+    """Log-probs and values of the networks other than the reference, by the name of their column."""
+    return {
+        recorded_column(network, kind): read(scorer, frozen, batch, want, network)
+        for network, kind in want.needs.networks
+        if network != REFERENCE and kind in ("logps", "values")
+    }
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:
@@ -161,13 +218,16 @@ def side(scores: Scores, batch: Batch, role: str, want: Wanted) -> Side:
         length=lengths(batch, role),
         entropy=total(scores.stats.entropy),
         correct=total(scores.stats.correct),
-        kl=() if isinstance(scores.kl, tuple) else total(scores.kl),
-        collision=() if isinstance(scores.stats.collision, tuple) else total(scores.stats.collision),
-        tokens=_tokens(scores, batch, role, want.needs.labels) if want.tokens else (),
+        sums={
+            name: total(x)
+            for name, x in (scores.columns | scores.stats.columns).items()
+            if not name.endswith("_values")
+        },
+        rows=_tokens(scores, batch, role, want.needs.per_token) if want.tokens else None,
     )
 
 
-def _tokens(scores: Scores, batch: Batch, role: str, labels: tuple[str, ...]) -> Tokens:
+def _tokens(scores: Scores, batch: Batch, role: str, per_token: tuple[str, ...]) -> Tokens:
     index = batch.roles[role]
     flag = lambda m: rows_of(m.astype(jnp.float32), index, batch) > 0  # noqa: E731
     return Tokens(
@@ -175,6 +235,8 @@ def _tokens(scores: Scores, batch: Batch, role: str, labels: tuple[str, ...]) ->
         ref_logps=rows_of(scores.ref_logps, index, batch),
         mask=flag(batch.masks["completion"]),
         prompt=flag(batch.masks["prompt"]),
-        kl=() if isinstance(scores.kl, tuple) else rows_of(scores.kl, index, batch),
-        labels={name: rows_of(batch.per_token[name], index, batch) for name in labels},
+        columns={
+            name: rows_of(x, index, batch)
+            for name, x in (scores.columns | {name: batch.per_token[name] for name in per_token}).items()
+        },
     )

@@ -24,10 +24,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest  # noqa: E402
 
-
-# Folders whose files hold few, long tests. They start first: what is left for the end is short, and no process waits long
-# for the last of the others (`--no-loadscope-reorder` in scripts/test keeps this order).
+# Folders whose files hold few, long tests. They start first: what is left for the end is short, and no process waits
+# long for the last of the others (`--no-loadscope-reorder` in scripts/test keeps this order).
 LONG = ("stages", "contracts", "sharding", "train", "curriculum", "construct", "objectives", "cli", "evaluate")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where the comparisons alone are asked for, files without one are not imported either."""
+    if config.option.markexpr != "parity" or collection_path.suffix != ".py":
+        return None
+    return "mark.parity" not in collection_path.read_text() or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def release_compiled_programs():
-    """Most programs of one file are of no use to the next, and together they take gigabytes; the cache has the others."""
+    """Most programs of one file are of no use to the next, and together they take gigabytes."""
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

@@ -37,13 +37,13 @@ from jaxpo.config import (
     Search,
     Tokenizer,
 )
-from jaxpo.construct.judges import ChatJudge, Endpoint, Judge, VerifierJudge
-from jaxpo.construct.on_policy_stage import OnPolicyPairs
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
+from jaxpo.corpora.recipe import RecipeCorpus
 from jaxpo.curriculum.stage import MeasureDifficulty
-from jaxpo.data.recipe_corpus import RecipeCorpus
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.evaluate.probes import BitsPerByte, RankingAccuracy, SFTLoss
+from jaxpo.judges import ChatJudge, Endpoint, Judge, VerifierJudge
 from jaxpo.merge.methods import SCE, DareTies, ModelStock, Soup, TaskArithmetic, Ties
 from jaxpo.models.lfm2.presets import preset as preset_named
 from jaxpo.objectives.methods.length_normalized import LengthNormalized

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jaxpo.config import Data, Optimizer, Pretrain, Routing, Run, Tokenizer
-from jaxpo.data.stdlib_docs import StdlibDocs
+from jaxpo.corpora.stdlib_docs import StdlibDocs
 from jaxpo.evaluate.probes import BitsPerByte
 from jaxpo.models.lfm2.presets import preset
 

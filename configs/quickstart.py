@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jaxpo.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run, Stage, Tokenizer
-from jaxpo.data.own_files import OwnFiles
-from jaxpo.data.stdlib_docs import StdlibDocs
+from jaxpo.corpora.own_files import OwnFiles
+from jaxpo.corpora.stdlib_docs import StdlibDocs
 from jaxpo.evaluate.probes import Baselines, BitsPerByte, EndsByItself, RankingAccuracy, SFTLoss
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.objectives.methods.sigmoid_norm import SigmoidNorm

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class JaxpoError(Exception):
     """Base of every error whose message is meant for the user: what is wrong, where, and what to do."""
@@ -60,3 +63,14 @@ class RunError(JaxpoError):
 
 class NonFiniteError(JaxpoError):
     """Training met a non-finite loss or gradient; the offending batch was dumped."""
+
+
+def near_misses(word: str, known: Iterable[str], *, n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The known words that a misspelt one resembles, nearest first."""
+    return difflib.get_close_matches(word, list(known), n=n, cutoff=cutoff)
+
+
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """' Did you mean X?' for a near miss, otherwise nothing."""
+    near = near_misses(word, known)
+    return f" Did you mean {' or '.join(prefix + n for n in near)}?" if near else ""

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from jaxpo.errors import ConfigError
-from jaxpo.stages.serialise import did_you_mean
+from jaxpo.errors import ConfigError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from jaxpo.errors import ConfigError, DataError
 
 def dedup(argv: Sequence[str]) -> int:
     """Keep the first of every group of equal or similar rows."""
-    from jaxpo.data.dedup import Dedup, find_duplicates
+    from jaxpo.data.cleaning.dedup import Dedup, find_duplicates
 
     default = Dedup()
     parser = Parser(
@@ -33,9 +33,9 @@ def dedup(argv: Sequence[str]) -> int:
 
 def decontaminate(argv: Sequence[str]) -> int:
     """Keep the rows that share no run of words with a benchmark."""
-    from jaxpo.data.decontaminate import Benchmarks, Decontaminate, find_contaminated
-    from jaxpo.data.filtered import check_output
-    from jaxpo.data.formats import read_rows
+    from jaxpo.data.cleaning.decontaminate import Benchmarks, Decontaminate, find_contaminated
+    from jaxpo.data.cleaning.filtered import check_output
+    from jaxpo.data.rows.formats import read_rows
 
     default = Decontaminate()
     parser = Parser(
@@ -77,8 +77,8 @@ def _out(args: Any) -> Path:
 
 
 def _write(args: Any, judge: Any) -> int:
-    from jaxpo.data.filtered import check_output, report_path, write_filtered
-    from jaxpo.data.formats import list_files, read_rows
+    from jaxpo.data.cleaning.filtered import check_output, report_path, write_filtered
+    from jaxpo.data.rows.formats import list_files, read_rows
 
     out = _out(args)
     check_output(out)

@@ -11,12 +11,6 @@ from typing import Any
 from jaxpo.cli.args import Parser, suggestion
 from jaxpo.errors import ConfigError, DataError
 
-NETWORKS = {
-    "model": "a run, stage or export: scores, embeds or writes",
-    "reference": "what log-ratios are taken against",
-    "reward": "a reward stage's model",
-}
-
 
 def main(argv: Sequence[str]) -> int:
     from jaxpo.construct.base import constructions
@@ -47,6 +41,8 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
+    from jaxpo.construct.base import NETWORKS
+
     for name, what in NETWORKS.items():
         parser.add_argument(f"--{name}", type=Path, help=what)
     leaves = options_of(kind)
@@ -62,12 +58,14 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
         raise ConfigError(f"{out} exists already; remove it or name another file.")
     if not Path(out).parent.is_dir():
         raise ConfigError(f"there is no folder {Path(out).parent} to write {Path(out).name} to.")
-    settings = given(leaves, args)
-    from jaxpo.data.formats import read_rows
+    construction = kind(**given(leaves, args))
+    if problems := construction.problems():
+        raise ConfigError(problems)
+    from jaxpo.data.rows.formats import read_rows
 
     rows = list(read_rows(files))
     tools = tools_for(args, Path(out))
-    written = write(Path(out), kind(**settings).run(rows, tools))
+    written = write(Path(out), construction.run(rows, tools))
     counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
     if not written:
         raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
@@ -77,7 +75,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
 
 def options_of(kind: Any) -> list[Any]:
     """The construction's own fields."""
-    from jaxpo.stages.fields import Leaf, default_of, hints_of
+    from jaxpo.config.fields import Leaf, default_of, hints_of
 
     hints = hints_of(kind)
     return [Leaf((f.name,), hints[f.name], default_of(f), default_of(f)) for f in dataclasses.fields(kind)]
@@ -85,7 +83,7 @@ def options_of(kind: Any) -> list[Any]:
 
 def add_option(parser: Parser, leaf: Any) -> None:
     """One flag per field, with its type and default in the help."""
-    from jaxpo.stages.fields import describe
+    from jaxpo.config.fields import describe
 
     (name,) = leaf.path
     several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
@@ -101,7 +99,7 @@ def add_option(parser: Parser, leaf: Any) -> None:
 
 def given(leaves: list[Any], args: Any) -> dict[str, Any]:
     """The options that stand on the command line, read by their types."""
-    from jaxpo.stages.overrides import parse_value
+    from jaxpo.recipe.overrides import parse_value
 
     found = {}
     for leaf in leaves:
@@ -115,20 +113,20 @@ def given(leaves: list[Any], args: Any) -> dict[str, Any]:
 
 def tools_for(args: Any, out: Path) -> Any:
     """Seed and networks."""
-    from jaxpo.construct.base import Tools
+    from jaxpo.construct.base import NETWORKS, Tools
 
     named = {name: getattr(args, name) for name in NETWORKS if getattr(args, name) is not None}
     networks = {}
     if named:
         from jaxpo.cli.sampling_options import load_with_tokenizer
-        from jaxpo.construct.network import Network
+        from jaxpo.judges.network import Network
 
         for name, path in named.items():
             model = load_with_tokenizer(path)
             if name == "reward" and "value" not in model.params:
                 raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
             longest = min(args.max_length, model.config.max_position_embeddings)
-            networks[name] = Network(model.params, model.config, model.tokenizer, longest)
+            networks[name] = Network.of(model, max_length=longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 

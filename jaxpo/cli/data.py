@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.data.tokens.preview import Preview
 from jaxpo.errors import ConfigError
 
 USAGE = """\
@@ -51,8 +52,8 @@ def inspect_files(argv: Sequence[str]) -> int:
     parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
     args = parser.parse(argv)
 
-    from jaxpo.data.inspect import inspect
-    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.data.tokens.inspect import inspect
+    from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.objectives.methods import METHODS
 
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
@@ -82,10 +83,10 @@ def tokenise(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
 
     from jaxpo.config import Data
-    from jaxpo.data.formats import read_rows
-    from jaxpo.data.prepare import prepare
-    from jaxpo.data.rows import canonical, detect
-    from jaxpo.data.tokenizer import Tokenizer
+    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.rows import canonical, detect
+    from jaxpo.data.tokens.prepare import prepare
+    from jaxpo.data.tokens.tokenizer import Tokenizer
 
     settings = Data(
         train=tuple(args.files),
@@ -99,7 +100,7 @@ def tokenise(argv: Sequence[str]) -> int:
     kind = detect(canonical(next(read_rows(args.files))))
     purpose: Any = args.purpose or purposes.get(kind, "preference")
     dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
-    show(dataset.preview(args.samples))
+    show(Preview(dataset, args.samples))
     return 0
 
 

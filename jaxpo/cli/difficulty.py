@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         matrix = read_matrix(args.graded)
         _show(matrix)
     rows = _items(matrix) if not args.rows else _annotated(args, matrix)
-    from jaxpo.data.json_lines import write_jsonl
+    from jaxpo.data.rows.json_lines import write_jsonl
 
     print(f"{args.out}: {write_jsonl(args.out, rows)} rows")
     return 0
@@ -87,7 +87,7 @@ def _items(matrix: SuccessMatrix | None) -> list[dict[str, Any]]:
 
 def _annotated(args: Any, matrix: SuccessMatrix | None) -> list[dict[str, Any]]:
     from jaxpo.curriculum.annotate import annotate, known_difficulties, measured_difficulties
-    from jaxpo.data.formats import read_rows
+    from jaxpo.data.rows.formats import read_rows
 
     rows = list(read_rows(args.rows))
     if matrix is None:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if args.adapter:
         return write_adapter(args)
 
-    from jaxpo.stages.model_io import load_model
+    from jaxpo.convert.model_io import load_model
 
     model = load_model(args.model)
     if "value" in model.params:
@@ -67,12 +67,13 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
 
 def write_adapter(args: Any) -> int:
     """Export the adapter of the stage, verify it with its base, and say which base it needs."""
+    from jaxpo.convert.model_io import is_export
     from jaxpo.convert.peft import export_peft
     from jaxpo.stages.adapter import load_adapter
-    from jaxpo.stages.model_io import is_export
 
     found = load_adapter(args.model)
-    base_name = args.base or (str(found.base.path) if is_export(found.base.path) else None)
+    base = found.base.path
+    base_name = args.base or (str(base) if base is not None and is_export(base) else None)
     report = export_peft(
         found.params,
         found.lora,
@@ -87,7 +88,7 @@ def write_adapter(args: Any) -> int:
     )
     print(f"{args.out}: adapter of rank {found.lora.rank} exported{reached(report)}")
     if base_name is None:
-        print(f"its base is {found.base.path}; `jaxpo export {found.base.path} DIR` writes that for transformers")
+        print(f"its base is {base}; `jaxpo export {base} DIR` writes that for transformers")
     return 0
 
 

@@ -61,7 +61,7 @@ def read_prompts(path: Path) -> list[Any]:
         raise ConfigError(f"--file: there is no file {path}.")
     if path.suffix in (".txt", ""):
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    from jaxpo.data.formats import read_rows
+    from jaxpo.data.rows.formats import read_rows
 
     prompts = []
     for row in read_rows([path]):

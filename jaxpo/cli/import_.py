@@ -23,8 +23,8 @@ def main(argv: Sequence[str]) -> int:
         raise CheckpointError(f"{args.folder}: there is no such folder.")
 
     from jaxpo.convert.hf import import_hf
-    from jaxpo.data.tokenizer import Tokenizer
-    from jaxpo.stages.model_io import TOKENIZER, load_model, save_model
+    from jaxpo.convert.model_io import TOKENIZER, load_model, save_model
+    from jaxpo.data.tokens.tokenizer import Tokenizer
 
     params, config = import_hf(args.folder)
     if not args.no_verify:

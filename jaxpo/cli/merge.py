@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxpo.cli.args import Parser, dashed
 from jaxpo.cli.export import add_options
+from jaxpo.cli.merge_result import base_name, check, finish, merge_of, merged_names
 from jaxpo.errors import ConfigError
 from jaxpo.merge.base import Method
 from jaxpo.merge.methods import METHODS, Soup, resolve
@@ -45,14 +46,10 @@ def main(argv: Sequence[str]) -> int:
     if len(paths) < 2 and args.method is None:
         raise ConfigError("merge: give two models or more.")
     names = merged_names(paths, args)
-    if args.weights is not None and len(args.weights) != len(names):
-        raise ConfigError(f"merge: {len(args.weights)} weights for {len(names)} models; give one weight per model.")
-    problems = list(method.problems(len(names), args.base is not None))
-    if problems:
-        raise ConfigError([f"merge: {p}" for p in problems])
+    check(merge_of(args, names, method=method), names)
 
     from jaxpo.merge.plan import plan_models
-    from jaxpo.stages.merge_files import leaf_names, open_models
+    from jaxpo.stages.merging.files import leaf_names, open_models
 
     with open_models(paths) as opened:
         leaves = leaf_names(next(iter(opened.values())).config)
@@ -104,8 +101,8 @@ def named_method(argv: Sequence[str]) -> type[Method] | None:
 
 def with_options(cls: type[Method], args: Any) -> Method:
     """The method with the options given on the command line."""
-    from jaxpo.stages.fields import Leaf, hints_of
-    from jaxpo.stages.overrides import parse_value
+    from jaxpo.config.fields import Leaf, hints_of
+    from jaxpo.recipe.overrides import parse_value
 
     kind: Any = cls
     hints = hints_of(kind)
@@ -130,15 +127,6 @@ def model_paths(args: Any) -> dict[str, Path]:
     return paths if args.base is None else paths | {str(args.base): args.base}
 
 
-def base_name(args: Any) -> str | None:
-    return None if args.base is None else str(args.base)
-
-
-def merged_names(paths: dict[str, Path], args: Any) -> list[str]:
-    """Models that are merged; the base is not among them."""
-    return [name for name in paths if name != base_name(args)]
-
-
 def merge_yaml(args: Any) -> int:
     """A merge as a mergekit file describes it."""
     given = list(only_elsewhere(args))
@@ -148,9 +136,9 @@ def merge_yaml(args: Any) -> int:
         raise ConfigError("merge: give the YAML file and the folder to make: jaxpo merge CONFIG.yaml FOLDER.")
     args.out = args.out or args.models[1]
 
-    from jaxpo.merge.mergekit_plan import plan_document
-    from jaxpo.merge.mergekit_yaml import read_document
-    from jaxpo.stages.merge_files import open_models
+    from jaxpo.merge.mergekit.plan import plan_document
+    from jaxpo.merge.mergekit.yaml import read_document
+    from jaxpo.stages.merging.files import open_models
 
     document = read_document(args.models[0])
     sliced = any(source.layers is not None for part in document.slices for source in part.sources)
@@ -166,30 +154,3 @@ def only_elsewhere(args: Any) -> Iterator[str]:
     for name in ("method", "base", "weights", "search", "select", "report", "metric", "methods"):
         if getattr(args, name):
             yield f"--{name}"
-
-
-def finish(plan: Any, opened: Any, args: Any) -> None:
-    """Show the effective weights, then write and verify."""
-    from jaxpo.cli.export import reached
-    from jaxpo.stages.merge_files import merge_to_export, merge_to_stage
-
-    for line in plan.lines:
-        print(line)
-    tokenizer = next((m.tokenizer for m in opened.values() if m.tokenizer is not None), None)
-    if args.format == "jaxpo":
-        about = "merge of " + ", ".join(Path(name).name for name in opened)
-        merge_to_stage(plan, opened, args.out, tokenizer=tokenizer, trained_on=about)
-        print(f"{args.out}: written as a jaxpo model")
-        return
-    report = merge_to_export(
-        plan,
-        opened,
-        args.out,
-        tokenizer=tokenizer,
-        dtype=args.dtype,
-        max_shard_size=args.max_shard_size,
-        overwrite=args.overwrite,
-        check=not args.no_verify,
-    )
-    without = "" if tokenizer is not None else " (without a tokenizer: no model's directory has one)"
-    print(f"{args.out}: exported{without}{reached(report)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxpo.errors import ConfigError
-from jaxpo.stages.overrides import Resolved, load_run_with, resolve_run, split_flags
+from jaxpo.recipe.overrides import Resolved, load_run_with, resolve_run, split_flags
 
 OPTIONS = """\
   --run NAME             name of the run, which is its folder under --output-dir; NAME may hold that folder, a/b

@@ -41,7 +41,7 @@ def sampler_of(args: argparse.Namespace) -> Sampler:
 
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
-    from jaxpo.stages.model_io import load_model
+    from jaxpo.convert.model_io import load_model
 
     model = load_model(path)
     if model.tokenizer is None:

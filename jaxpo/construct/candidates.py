@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.construct.base import Tools
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text, text_of_column, text_or_messages
-from jaxpo.data.rows import canonical
-from jaxpo.errors import ConfigError
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import canonical
+from jaxpo.data.rows.texts import Text, text_of_column, text_or_messages
 
 READS = "prompt, responses, scores (without scores: --reward; without responses: --model as well)"
 
@@ -114,14 +113,3 @@ def listed(given: Candidates, index: Sequence[int], scores: Sequence[float]) -> 
         "responses": [given.responses[k] for k in index],
         "scores": [float(s) for s in scores],
     }
-
-
-def check_positive(**options: float) -> None:
-    """ConfigError naming every option that is not above 0."""
-    wrong = [
-        f"--{name.replace('_', '-')} is {value} but must be greater than 0."
-        for name, value in options.items()
-        if not value > 0
-    ]
-    if wrong:
-        raise ConfigError(wrong)

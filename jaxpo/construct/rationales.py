@@ -12,8 +12,8 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.instructions import counted
 from jaxpo.construct.lcpo import read_pairs
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import Text
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.texts import Text
 
 LABELS = ("Response A", "Response B")
 QUESTION = "Which response is preferable, and why?"
@@ -41,7 +41,7 @@ class Rationales(Construction):
     READS = "pairs, with a column `rationale` where there is one"
     WRITES = "the same rows with `rationale_prompt` and `rationale`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         chosen_first = np.random.default_rng(tools.seed).random(len(records)) < 0.5
         for record, first in zip(records, chosen_first.tolist(), strict=True):

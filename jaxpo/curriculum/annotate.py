@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxpo.curriculum.predictor import FEWEST, Predictor, PredictorReport, fit_predictor
-from jaxpo.data.curriculum import as_difficulty
-from jaxpo.data.formats import Row
-from jaxpo.data.row_texts import text_or_messages
-from jaxpo.data.rows import canonical
+from jaxpo.data.packing.curriculum import as_difficulty
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import canonical
+from jaxpo.data.rows.texts import text_or_messages
 from jaxpo.errors import DataError
 
 COLUMN, SOURCE = "difficulty", "difficulty_from"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.formats import Row, list_files, read_rows
-from jaxpo.data.json_lines import pending
+from jaxpo.data.rows.formats import Row, list_files, read_rows
+from jaxpo.data.rows.json_lines import pending
 from jaxpo.errors import DataError
 
 CORRECT_REMEDY = "Each row needs `id` and `correct`: true or false, or a list with one of them per model."

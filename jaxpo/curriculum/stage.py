@@ -16,8 +16,8 @@ import numpy as np
 from jaxpo.config import Work
 from jaxpo.curriculum.annotate import annotate
 from jaxpo.curriculum.matrix import SuccessMatrix
-from jaxpo.data.json_lines import whole_lines, write_jsonl
-from jaxpo.data.rows import Record
+from jaxpo.data.rows.json_lines import whole_lines, write_jsonl
+from jaxpo.data.rows.rows import Record
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.evaluate.exact_match import grade, greedy_answers, right_answer
 from jaxpo.evaluate.perplexity import read_records

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from jaxpo.data.rows import Record
+from jaxpo.data.rows.rows import Record
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import share
 from jaxpo.evaluate.perplexity import read_records

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxpo.data.examples import Example
-from jaxpo.data.rows import Record
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.tokens.examples import Example
 from jaxpo.evaluate.intervals import Measurement, share
 from jaxpo.evaluate.perplexity import Logps
 

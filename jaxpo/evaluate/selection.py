@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxpo.data.formats import read_rows
-from jaxpo.data.rows import detect
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.rows import detect
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.evaluate.intervals import Measurement

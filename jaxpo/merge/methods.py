@@ -7,14 +7,13 @@ Imports no jax.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, near_misses
 from jaxpo.merge.base import BaseUse, Inputs, Method
 from jaxpo.merge.karcher import karcher
 from jaxpo.merge.linear import linear
@@ -192,7 +191,7 @@ def resolve(name: str) -> type[Method]:
     plain = name.strip().lower().replace("-", "_")
     found = METHODS.get(ALIASES.get(plain, plain))
     if found is None:
-        near = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.6)
+        near = near_misses(plain, METHODS, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"there is no merge method {name!r}.{hint} Known: {', '.join(METHODS)}.")
     return found

@@ -7,7 +7,6 @@ are derived from it as from any other table.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpo.config import LoRA
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, near_misses
 from jaxpo.models.spec import TRANSPOSE, Layout, Param, Table, leaves, normal, param_count, zeros
 from jaxpo.ops.linear import LowRank
 
@@ -124,7 +123,7 @@ def _near(pattern: str, params: Mapping[str, Param]) -> str:
     kinds = dict.fromkeys(f"*/{'/'.join(p.split('/')[-2:])}" for p, param in params.items() if is_projection(param))
     words = {kind: kind.removeprefix("*/") for kind in kinds}
     bare = pattern.strip("*/.").replace(".", "/")
-    near = difflib.get_close_matches(bare, [*words.values(), *(w.removesuffix("/weight") for w in words.values())], n=3)
+    near = near_misses(bare, [*words.values(), *(w.removesuffix("/weight") for w in words.values())], n=3)
     meant = list(dict.fromkeys(f"*/{w.removesuffix('/weight')}/weight" for w in near))
     if meant:
         return f" Did you mean {' or '.join(repr(m) for m in meant)}?"

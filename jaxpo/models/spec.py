@@ -15,6 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jaxpo.errors import ConfigError
+from jaxpo.sharding import RULES, Rules, axis_size, spec_for
 
 Tree = Any
 Init = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
@@ -169,3 +173,23 @@ def ones(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def zeros(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """All zeros (value heads)."""
     return jnp.zeros(shape, dtype)
+
+
+def param_shardings(table: Table, mesh: Mesh, rules: Rules | None = None) -> Any:
+    """`NamedSharding` of every parameter; ConfigError lists the dimensions that the mesh does not divide."""
+    rules = {**RULES, **(rules or {})}
+    problems = []
+    for name, param in leaves(table):
+        for size, logical, axis in zip(param.shape, param.axes, spec_for(param.axes, rules), strict=True):
+            if size % axis_size(mesh, axis):
+                problems.append(
+                    f"{name}: dimension {logical!r} of size {size} is not divisible by mesh axes {axis} "
+                    f"({axis_size(mesh, axis)} devices); change the mesh or set the rule {logical!r} to None"
+                )
+    if problems:
+        raise ConfigError(problems)
+
+    def sharding(param: Param) -> NamedSharding:
+        return NamedSharding(mesh, spec_for(param.axes, rules))
+
+    return map_table(sharding, table)

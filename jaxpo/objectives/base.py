@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from jaxpo.data.batch import Batch
-from jaxpo.data.needs import Needs
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.rows.needs import Needs
 
 Tree = Any
 Counts = Mapping[str, Float[Array, ""]]

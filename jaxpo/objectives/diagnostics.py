@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.lists import Ranked
+    from jaxpo.objectives.families.pairs import Pair
 
 Measure = Callable[..., "dict[str, Metric]"]
 
@@ -103,7 +103,7 @@ def measure_list_ranking(x: Ranked) -> dict[str, Metric]:
     """Share of the lists that the policy's likelihoods order wholly as the labels do."""
     from jaxpo.losses import ranking_accuracy_list
     from jaxpo.objectives.base import masked_mean
-    from jaxpo.objectives.preference_lists import ends
+    from jaxpo.objectives.families.lists import ends
 
     right = ranking_accuracy_list(x.candidates.logps, x.labels, x.present)
     return {"ranking_accuracy/list": masked_mean(right, ends(x).present)}

@@ -9,38 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.losses import vocab
+from jaxpo.models.heads import value
 from jaxpo.models.lfm2.blocks import Tap
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
-from jaxpo.objectives.routed import notice
+from jaxpo.objectives.wrappers.routed import notice
 from jaxpo.ops.head import map_vocab
 
 Tree = Any
 
 
-class TokenStats(NamedTuple):
+@struct.dataclass
+class TokenStats:
     """Per-token quantities, float32 `[R, S]`, target coordinates.
 
     Attributes:
       logps: log p(token s | earlier tokens of its segment), nats.
       entropy: of the predictive distribution, nats; carries no gradient.
       correct: 1 where the token is the argmax; carries no gradient.
-      collision: log sum_v pi(v)^2, the log-probability that two draws agree; carries no gradient; an empty tuple unless
-        asked for.
+      columns: what was asked for besides: "collision", log sum_v pi(v)^2, the log-probability that two draws agree;
+        carries no gradient.
     """
 
     logps: Float[Array, "R S"]
     entropy: Float[Array, "R S"]
     correct: Float[Array, "R S"]
-    collision: Float[Array, "R S"] | tuple[()] = ()
+    columns: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
 
 
 def has_predecessor(batch: Batch) -> Bool[Array, "R S"]:
@@ -79,7 +82,8 @@ def token_stats(logits: Array, targets: Array) -> TokenStats:
 
 
 def _stats_and_collision(logits: Array, targets: Array) -> TokenStats:
-    return token_stats(logits, targets)._replace(collision=vocab.log_collision(jax.lax.stop_gradient(logits)))
+    collision = vocab.log_collision(jax.lax.stop_gradient(logits))
+    return token_stats(logits, targets).replace(columns={"collision": collision})  # type: ignore[attr-defined]
 
 
 def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[TokenStats, Array, Array]]:
@@ -90,6 +94,11 @@ def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[Toke
         return stats(policy, targets), vocab.log_prob(reference, targets), kl
 
     return term
+
+
+def per_token(scorer: Scorer, kind: str) -> Callable[[Tree, Batch], Float[Array, "R S"]]:
+    """`(params, batch)` -> what is read of every token of a network of kind "logps" or "values"."""
+    return scorer.values if kind == "values" else scorer.logps
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,11 @@ class Scorer:
         streams = ((unembedding(params), self.hidden(params, batch)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
+    def values(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
+        """Output of the head `params["value"]` at every token, which it has read; 0 at padding."""
+        values = value(params["value"], self.hidden(params["model"], batch))
+        return jnp.where(batch.segment_ids > 0, values, 0.0)
+
     def token_stats_and_kl(
         self,
         params: Tree,
@@ -172,12 +186,17 @@ class Scorer:
         hidden: Float[Array, "R S D"] | None = None,
         *,
         collision: bool = False,
+        reference_scorer: Scorer | None = None,
     ) -> tuple[TokenStats, Array, Array]:
-        """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference."""
+        """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference.
+
+        Args:
+          reference_scorer: of a reference with its own architecture; None = as the policy.
+        """
         frozen = jax.lax.stop_gradient(reference)
         streams = (
             (unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
-            (unembedding(frozen), jax.lax.stop_gradient(self.hidden(frozen, batch))),
+            (unembedding(frozen), jax.lax.stop_gradient((reference_scorer or self).hidden(frozen, batch))),
         )
         found = map_vocab(_stats_and_kl(collision), streams, next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), found)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.data.chat import Message, encode_spans, render
-from jaxpo.data.tokenizer import Tokenizer, check_vocabulary
+from jaxpo.data.tokens.chat import Message, encode_spans, render
+from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.sampling import decode

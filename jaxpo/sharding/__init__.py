@@ -4,12 +4,12 @@ from jaxpo.config.axes import AXES, BATCH_AXES, RULES, Rules
 from jaxpo.sharding.mesh import make_mesh
 from jaxpo.sharding.place import put_batch, settle
 from jaxpo.sharding.rules import (
+    axis_size,
     batch_sharding,
     constrain,
     current_mesh,
     current_rules,
     fitting_spec,
-    param_shardings,
     replicated,
     spec_for,
     use_mesh,
@@ -20,13 +20,13 @@ __all__ = [
     "BATCH_AXES",
     "RULES",
     "Rules",
+    "axis_size",
     "batch_sharding",
     "constrain",
     "current_mesh",
     "current_rules",
     "fitting_spec",
     "make_mesh",
-    "param_shardings",
     "put_batch",
     "replicated",
     "settle",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -13,7 +12,6 @@ from jaxtyping import Array
 
 from jaxpo.config.axes import BATCH_AXES, RULES, Rules
 from jaxpo.errors import ConfigError
-from jaxpo.models.spec import Param, Table, leaves, map_table
 
 _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", default=None)
 
@@ -43,7 +41,8 @@ def current_rules() -> tuple[Mesh, Rules] | None:
     return _active.get()
 
 
-def _axis_size(mesh: Mesh, axis: str | tuple[str, ...] | None) -> int:
+def axis_size(mesh: Mesh, axis: str | tuple[str, ...] | None) -> int:
+    """Devices along one mesh axis, several, or none (1)."""
     names = () if axis is None else (axis,) if isinstance(axis, str) else axis
     size = 1
     for name in names:
@@ -77,27 +76,7 @@ def fitting_spec(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> Partit
         raise ValueError("fitting_spec needs an enclosing use_mesh")
     mesh, rules = active
     spec = spec_for(axes, rules)
-    return PartitionSpec(*(a if n % _axis_size(mesh, a) == 0 else None for a, n in zip(spec, shape, strict=True)))
-
-
-def param_shardings(table: Table, mesh: Mesh, rules: Rules | None = None) -> Any:
-    """`NamedSharding` of every parameter; ConfigError lists the dimensions that the mesh does not divide."""
-    rules = {**RULES, **(rules or {})}
-    problems = []
-    for name, param in leaves(table):
-        for size, logical, axis in zip(param.shape, param.axes, spec_for(param.axes, rules), strict=True):
-            if size % _axis_size(mesh, axis):
-                problems.append(
-                    f"{name}: dimension {logical!r} of size {size} is not divisible by mesh axes {axis} "
-                    f"({_axis_size(mesh, axis)} devices); change the mesh or set the rule {logical!r} to None"
-                )
-    if problems:
-        raise ConfigError(problems)
-
-    def sharding(param: Param) -> NamedSharding:
-        return NamedSharding(mesh, spec_for(param.axes, rules))
-
-    return map_table(sharding, table)
+    return PartitionSpec(*(a if n % axis_size(mesh, a) == 0 else None for a, n in zip(spec, shape, strict=True)))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

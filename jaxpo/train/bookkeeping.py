@@ -13,7 +13,7 @@ import jax
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import ConfigError, NonFiniteError
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch, Media
 
 _DICTS = ("masks", "per_token", "per_segment", "per_example", "roles")
 _STATIC = ("block_rows", "slots", "max_segment")
@@ -20,6 +21,8 @@ def dump_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(getattr(batch, name)) for name in ("tokens", "segment_ids", "positions", "example_id")}
     for group in _DICTS:
         arrays |= {f"{group}/{name}": _plain(np.asarray(x)) for name, x in getattr(batch, group).items()}
+    for kind, media in batch.media.items():
+        arrays |= {f"media/{kind}/{f.name}": _plain(np.asarray(getattr(media, f.name))) for f in fields(media)}
     static = {name: getattr(batch, name) for name in _STATIC}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, info=np.array(json.dumps({**info, "static": static})), **arrays)  # type: ignore[arg-type]
@@ -35,11 +38,14 @@ def load_dump(path: Path | str) -> tuple[Batch, dict[str, Any]]:
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     info = json.loads(str(arrays.pop("info")))
-    fields: dict[str, Any] = {group: {} for group in _DICTS}
+    found: dict[str, Any] = {group: {} for group in (*_DICTS, "media")}
     for name, x in arrays.items():
         group, _, rest = name.partition("/")
         if rest:
-            fields[group][rest] = x
+            found[group][rest] = x
         else:
-            fields[name] = x
-    return Batch(**fields, **info.pop("static")), info
+            found[name] = x
+    flat = found.pop("media")
+    kinds = {name.split("/")[0] for name in flat}
+    media = {kind: Media(**{f.name: flat[f"{kind}/{f.name}"] for f in fields(Media)}) for kind in kinds}
+    return Batch(**found, media=media, **info.pop("static")), info

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxpo.models.spec import Table, abstract_params, trained_part
+from jaxpo.models.spec import Table, abstract_params, param_shardings, trained_part
 from jaxpo.objectives.base import Objective
-from jaxpo.sharding import param_shardings, replicated
+from jaxpo.sharding import replicated
 from jaxpo.train.state import State
 
 Tree = Any

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxpo.checkpoint.environment import differences, environment
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import CheckpointError
 from jaxpo.sharding import settle
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Loader, Pending, due

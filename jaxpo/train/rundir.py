@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -82,14 +82,25 @@ class RunDir:
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
 
-    def check_config(self, config: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> None:
+    def check_config(
+        self,
+        config: Mapping[str, Any],
+        *,
+        ignore: Iterable[str] = (),
+        read: Callable[[Any], Any] = lambda stored: stored,
+    ) -> None:
         """Store the resolved configuration, or compare it with the stored one.
 
         Args:
           config: JSON values.
           ignore: dotted names that may change ("report_to"); everything below them may too.
+          read: what a stored configuration is to this version: present names of types, defaults of newer fields.
         """
-        self._check("config.json", config, "configuration", tuple(ignore))
+        stored = read_json(self.path / "config.json")
+        if stored is not None:
+            self._refuse_changes(read(stored), config, "configuration", tuple(ignore))
+        if self.primary:
+            write_json(self.path / "config.json", config)
 
     def check_data(self, stage: str, fingerprint: Mapping[str, Any]) -> None:
         """Store what a stage's data are (hash, files, counts), or compare with what is stored."""
@@ -113,13 +124,6 @@ class RunDir:
         results = (self.finished() or {}).get("results", {})
         where = "".join(f"\n  {what}: {self.path / path}" for what, path in results.items())
         return f"{self.path} is finished.{where}\nStart another with --run NEW, or this one over with --restart."
-
-    def _check(self, name: str, value: Mapping[str, Any], what: str, ignore: tuple[str, ...]) -> None:
-        stored = read_json(self.path / name)
-        if stored is not None:
-            self._refuse_changes(stored, value, what, ignore)
-        if self.primary:
-            write_json(self.path / name, value)
 
     def _refuse_changes(self, old: Any, new: Any, what: str, ignore: tuple[str, ...]) -> None:
         changes = [c for c in changed_fields(old, json.loads(json.dumps(new))) if not _covered(c[0], ignore)]

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxpo.data.batch import Batch, join_leading, split_leading
+from jaxpo.data.packing.batch import Batch, join_leading, split_leading
 from jaxpo.objectives.base import Mean, Metric, Objective, OfSums, Out
 from jaxpo.sharding import current_mesh
 from jaxpo.train.state import State

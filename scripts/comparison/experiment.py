@@ -18,19 +18,20 @@ from comparison import data
 from comparison.settings import MODEL, Settings
 from jaxpo.config import SFT, Compute, Data, Optimizer, Preference, Stage
 from jaxpo.construct.base import Tools, constructions
-from jaxpo.data.formats import read_rows
-from jaxpo.data.loader import Loader
-from jaxpo.data.prepare import Dataset, prepare
-from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.tokens.prepare import Dataset, prepare
+from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.evaluate.score import token_logps
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS, Method
+from jaxpo.recipe.kinds import method_of, networks_of
 from jaxpo.sharding import make_mesh
-from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_scorer
-from jaxpo.stages.model_io import load_model, save_model
-from jaxpo.stages.prepared import needs_of
-from jaxpo.stages.reference import reference_log_probs
+from jaxpo.stages.assemble import Assembly, assemble, make_scorer
+from jaxpo.stages.frozen import FrozenNetwork
+from jaxpo.stages.recording import record_per_token
 from jaxpo.train.init import init_state
 
 Tree = Any
@@ -177,10 +178,11 @@ class Trainer:
         a = self.assembly
         fresh = {n: init_params(t, jax.random.key(seed)) for n, t in a.tables.items() if n not in start}
         loader, frozen = self._loader(seed), {}
-        if cached_reference(self.stage):
-            loader = self._with_reference(start["model"], seed)
-        elif a.objective.needs.reference != "none":
-            frozen = {"reference": start["model"]}
+        for network in networks_of(self.stage):
+            if network.recorded:
+                loader = self._with_recorded(start["model"], network.name, loader)
+            else:
+                frozen[network.name] = start["model"]
         state = init_state(a.abstract, {**start, **fresh}, a.optimizer, a.objective, seed)
         seconds, metrics = [], {}
         for n, (_, batch) in enumerate(loader.iterate(0, a.total_steps), start=1):
@@ -202,23 +204,17 @@ class Trainer:
             data=self.stage.data,
             tokenizer=self.bench.tokenizer,
             purpose=purpose,
-            needs=needs_of(self.stage),
+            needs=method_of(self.stage).NEEDS,
             cache_dir=self.bench.directory / "tokens",
             log=lambda line: None,
         )
 
-    def _loader(self, seed: int, column: Any = None) -> Loader:
-        extra = {} if column is None else {"ref_logps": column}
-        rows = self.stage.rows_per_step
-        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, extra_per_token=extra)
+    def _loader(self, seed: int) -> Loader:
+        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=self.stage.rows_per_step)
 
-    def _with_reference(self, model: Tree, seed: int) -> Loader:
-        folder = self.bench.directory / "reference"
-
-        def make(column: Any) -> Loader:
-            return self._loader(seed, column)
-
-        return reference_log_probs(self.bench.scorer, model, make, folder, self.mesh, lambda line: None)
+    def _with_recorded(self, model: Tree, name: str, loader: Loader) -> Loader:
+        network, folder = FrozenNetwork(model, self.bench.scorer), self.bench.directory / name
+        return loader.reading(record_per_token(network, name, "logps", loader, folder, self.mesh, lambda line: None))
 
 
 def file_of(bench: Bench, name: str) -> Path:
@@ -230,23 +226,23 @@ def file_of(bench: Bench, name: str) -> Path:
             rows = list(read_rows([files / f"{CONSTRUCTED[name]}.jsonl"]))
             data.write(out, constructions()[name](**CONSTRUCTION.get(name, {})).run(rows, Tools(seed=0)))
         return out
-    needs = method_of(name).NEEDS
+    needs = configured(name).NEEDS
     for role, kind in (("items", "items"), ("completion", "unpaired")):
         if role in needs.roles:
             return files / f"{kind}.jsonl"
     if "candidate" in needs.roles:
-        return files / ("trees.jsonl" if "step" in needs.labels else "lists.jsonl")
+        return files / ("trees.jsonl" if "step" in needs.per_token else "lists.jsonl")
     return files / "pairs.jsonl"
 
 
-def method_of(name: str) -> Method:
+def configured(name: str) -> Method:
     """The method as it is compared."""
     return METHODS[name](**SETTINGS.get(name, {}))
 
 
 def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train a method for the given seeds; yields what was measured of each."""
-    method, s = method_of(name), bench.settings
+    method, s = configured(name), bench.settings
     stage = stage_of(
         bench,
         Preference,
@@ -254,7 +250,7 @@ def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Ite
         tokens=s.budget_tokens,
         rate=s.learning_rate,
         loss=method,
-        precompute_ref_log_probs=method.NEEDS.reference == "logps",
+        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps",
     )
     trainer = Trainer(bench, stage)
     for seed in seeds:

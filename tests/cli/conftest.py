@@ -10,11 +10,11 @@ import jax
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.convert.model_io import save_model
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.stages.model_io import save_model
 
 TEXT = "path file join read write open close list string number module function value error"
 WORDS = TEXT.split(" ")
@@ -59,8 +59,10 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Call a command in this process: exit code, stdout, stderr."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Call a command in this process, with its output no terminal: exit code, stdout, stderr."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
 
     def call(*argv: object) -> tuple[int, str, str]:
         code = main([str(a) for a in argv])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.data.arithmetic import items
+from jaxpo.corpora.arithmetic import items
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "curriculum"
 

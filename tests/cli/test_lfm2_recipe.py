@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxpo.config import Distill, Preference, Work
-from jaxpo.construct.on_policy_stage import OnPolicyPairs
+from jaxpo.config import Distill, Preference, Work, serialise
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.stages import serialise
-from jaxpo.stages.overrides import load_run_with
-from jaxpo.stages.validate import check
+from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.overrides import load_run_with
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "lfm2_recipe.py")
 ROWS = {

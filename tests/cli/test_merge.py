@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from cli.conftest import WORDS, make_model
 
+from jaxpo.convert.model_io import load_model
 from jaxpo.merge.methods import Ties
 from jaxpo.merge.trees import merge_trees
-from jaxpo.stages.model_io import load_model
 
 Command = Callable[..., tuple[int, str, str]]
 

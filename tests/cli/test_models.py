@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxpo.cli import chat
+from jaxpo.convert.model_io import load_model
 from jaxpo.sampling.sampler import GREEDY
 from jaxpo.sampling.text import generate_text
-from jaxpo.stages.model_io import load_model
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -157,7 +157,7 @@ def test_merge_mistakes(run: Command, model: Path, other_model: Path, tmp_path: 
 
 
 def test_merge_refuses_unlike_models() -> None:
-    from jaxpo.stages.merge_files import unlike
+    from jaxpo.stages.merging.files import unlike
 
     def fake(width: int, hash: str) -> argparse.Namespace:
         return argparse.Namespace(config=argparse.Namespace(hidden_size=width), tokenizer=argparse.Namespace(hash=hash))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from jaxpo.config import serialise
 from jaxpo.objectives.methods.simpo import SimPO
-from jaxpo.stages import serialise
-from jaxpo.stages.overrides import load_run, resolve_run
-from jaxpo.stages.validate import check
+from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.overrides import load_run, resolve_run
 
 Command = Callable[..., tuple[int, str, str]]
 CONFIGS = Path(__file__).parents[2] / "configs"

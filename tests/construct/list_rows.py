@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxpo.construct.base import Tools
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 
 
 def rows(*data):

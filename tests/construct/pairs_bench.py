@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from construct.list_rows import rows
 
-from jaxpo.construct.pairing import make_pairs
-from jaxpo.construct.workshop import PairOptions, Workshop
+from jaxpo.construct.on_policy.pairing import make_pairs
+from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
 
 
 class FakeNetwork:

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.bco import BCO, balanced_accuracy, fit_logistic, prompt_odds, sample_of_each_class, sigmoid
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
 
 

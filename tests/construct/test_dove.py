@@ -7,8 +7,8 @@ import pytest
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.dove import DOVE, random_pairs
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError, DataError
 
 

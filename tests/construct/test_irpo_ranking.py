@@ -5,7 +5,7 @@ import pytest
 from construct.list_rows import Echo, rows, tools
 
 from jaxpo.construct.irpo_ranking import IRPORanking, graded_items, shuffled
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import ConfigError, DataError
 
 DATA = [

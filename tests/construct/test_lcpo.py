@@ -8,7 +8,7 @@ import pytest
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.lcpo import LCPO, read_pairs, summary
-from jaxpo.data.formats import Row
+from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
 
 

@@ -10,8 +10,8 @@ import pytest
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.instructions import GENERATORS, bullets, paragraphs, sentences, words
 from jaxpo.construct.mapl import MAPL, added, assignments, prompt_order
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.objectives.methods.mapl import INTER, INTRA
 

@@ -7,8 +7,8 @@ import pytest
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.modpo import MODPO, implicit_reward, length
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import ConfigError, DataError
 
 PAIRS = (

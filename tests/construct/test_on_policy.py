@@ -12,12 +12,12 @@ import pytest
 from construct.list_rows import rows
 from construct.pairs_bench import FakeNetwork, made
 
-from jaxpo.construct.best_worst import Candidate, best_and_worst, without_repeats
-from jaxpo.construct.judges import FunctionJudge, Jury, RewardJudge, VerifierJudge
-from jaxpo.construct.ledger import Ledger
-from jaxpo.construct.questions import read_questions
-from jaxpo.construct.refine import FunctionRefiner
+from jaxpo.construct.on_policy.best_worst import Candidate, best_and_worst, without_repeats
 from jaxpo.errors import ConfigError, DataError, RunError
+from jaxpo.judges import FunctionJudge, Jury, RewardJudge, VerifierJudge
+from jaxpo.judges.ledger import Ledger
+from jaxpo.judges.questions import read_questions
+from jaxpo.judges.refine import FunctionRefiner
 
 GIVEN, A, B = Candidate("given", "completion"), Candidate("aa", "sample 0"), Candidate("b", "sample 1", logp=-0.1)
 ROW = {"prompt": "p", "completion": "long given answer"}
@@ -241,7 +241,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from construct.pairs_bench import made
-from jaxpo.construct.judges import FunctionJudge
+from jaxpo.judges import FunctionJudge
 data = [{"prompt": f"p{i}", "completion": f"given {i}"} for i in range(12)]
 pairs, _ = made(data, FunctionJudge(sys.argv[1]), Path(sys.argv[2]), samples=2)
 print(len(pairs))
@@ -260,7 +260,8 @@ def test_a_process_that_is_killed_loses_no_score_that_was_written(tmp_path):
         """,
     )
     command = [sys.executable, "-c", KILLED, judge, str(tmp_path / "parts")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parents[1], Path.cwd())))}
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))}
     first = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert first.returncode == -signal.SIGKILL, first.stderr
     (path,) = (tmp_path / "parts").glob("scores-*.jsonl")

@@ -12,21 +12,21 @@ import pytest
 from cli.conftest import WORDS, make_model
 
 from jaxpo.config import SFT, Compute, Data, Preference, Run
-from jaxpo.construct.context import LoadedStage, WorkContext
-from jaxpo.construct.judges import FunctionJudge, RewardJudge
-from jaxpo.construct.network import Network
-from jaxpo.construct.on_policy_stage import OnPolicyPairs, split
-from jaxpo.construct.refine import FunctionRefiner
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.construct.context import WorkContext
+from jaxpo.construct.on_policy.stage import OnPolicyPairs, split
+from jaxpo.convert.model_io import load_model
 from jaxpo.errors import DataError
+from jaxpo.judges import FunctionJudge, RewardJudge
+from jaxpo.judges.network import Network
+from jaxpo.judges.refine import FunctionRefiner
 from jaxpo.objectives.encode import Scorer
+from jaxpo.recipe.checks.run import find_problems
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
 from jaxpo.sharding import make_mesh
 from jaxpo.stages import working
 from jaxpo.stages.assemble import make_scorer
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.serialise import from_jsonable, to_jsonable
-from jaxpo.stages.validate import find_problems
 from jaxpo.train.signals import Preempted
 
 
@@ -55,7 +55,7 @@ def bench(model, tmp_path):
         scorer=Scorer(model.config),
         say=lambda text: None,
         check=lambda: None,
-        load=lambda path: LoadedStage(model.params, model.config),
+        load=lambda path: model,
         resolve=tuple,
         stages=("sft",),
     )
@@ -112,7 +112,7 @@ def test_a_run_s_networks_score_and_sample_in_its_compute_dtype(model):
     networks = {dtype: context_of_run(model, dtype).network("sft") for dtype in ("float32", "bfloat16")}
     for dtype, network in networks.items():
         assert network.dtype == network.scorer.dtype == dtype
-    plain = Network(model.params, model.config, model.tokenizer)
+    plain = Network.of(model)
     prompts, answers = [f"{word} is" for word in WORDS[:3]], [f" a {word} file" for word in WORDS[:3]]
     scores = {name: network.logps(prompts, answers) for name, network in networks.items()}
     np.testing.assert_array_equal(scores["float32"], plain.logps(prompts, answers))
@@ -166,7 +166,7 @@ def test_mistakes_are_named_before_the_run(bench):
         "samples is -1 but must be at least 0.",
         "prompts names no file.",
         "heldout_one_in is 1 but must be at least 2.",
-        "judge is 'reward'; give one of jaxpo.construct.judges.",
+        "judge is 'reward'; give one of jaxpo.judges.",
         "the module 'nowhere' cannot be imported: No module named 'nowhere'.",
     ]
     (problem,) = problems(replace(stage, judge=RewardJudge("reward")))
@@ -176,5 +176,5 @@ def test_mistakes_are_named_before_the_run(bench):
 def test_a_recipe_holds_it_without_jax_and_comes_back_from_json(bench):
     stage, _ = bench
     assert from_jsonable(to_jsonable(stage)) == stage
-    code = "import sys, jaxpo.construct.on_policy_stage, jaxpo.construct.judges; sys.exit('jax' in sys.modules)"
+    code = "import sys, jaxpo.construct.on_policy.stage, jaxpo.judges; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,8 +6,8 @@ import pytest
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.rationales import Rationales, facts
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import DataError
 
 REASON = "{chosen} is right, {rejected} is not."

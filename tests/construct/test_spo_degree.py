@@ -6,9 +6,9 @@ import pytest
 
 from jaxpo.construct.base import Tools
 from jaxpo.construct.spo_degree import STOP_WORDS, SPODegree, rake
-from jaxpo.data.formats import Row
-from jaxpo.data.further import with_spans
-from jaxpo.data.rows import detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import detect, read_record
+from jaxpo.data.rows.segments import with_spans
 from jaxpo.errors import ConfigError, DataError
 
 

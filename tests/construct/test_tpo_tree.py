@@ -4,7 +4,7 @@ import pytest
 from construct.list_rows import Echo, rows, tools
 
 from jaxpo.construct.tpo_tree import TPOTree, answer_of, merge_steps, rescaled, rule_grade, split_steps
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.rows import read_record
 from jaxpo.errors import ConfigError, DataError
 
 SOLUTION = ["3 * 4 = 12.\n", "12 + 5 = 17.\n", "The answer is 17."]

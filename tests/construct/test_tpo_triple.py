@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jaxpo.construct.base import Tools, constructions
 from jaxpo.construct.tpo_triple import TPOTriple, triple
-from jaxpo.data.formats import Row
-from jaxpo.data.rows import detect, read_record
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError, DataError
 
 

@@ -38,22 +38,22 @@ def shape_of_need(name: str) -> Hashable:
     """Methods with equal shapes of need get the same features."""
     method = configured(name)
     needs = method.NEEDS
-    if needs.teacher != "none":
-        return f"teacher {needs.teacher}"
+    if needs.kind("teacher") != "none":
+        return f"teacher {needs.kind('teacher')}"
     if not isinstance(method, FeatureMethod):
         return name
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (
         FeatureMethod.objective
     )
-    roles = (needs.roles, needs.optional_roles, needs.labels, needs.extra)
-    return (kind_of(method), roles, needs.reference, method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
+    roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra)
+    return (kind_of(method), roles, needs.kind("reference"), method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
 
 
 def representatives() -> list[str]:
     """For every way to run the networks the method that asks most of it, and every method that carries state.
 
     A way is a kind of examples, with or without the reference's vocabulary, coupled or not, or a method's own encoding;
-    what asks for tokens, labels or further roles contains what does not.
+    what asks for tokens, marks or further roles contains what does not.
     """
     found: dict[Hashable, str] = {}
     for name in sorted(METHODS, key=_demands, reverse=True):
@@ -62,7 +62,7 @@ def representatives() -> list[str]:
             kind, roles, reference, _, _, coupled, own = shape
             shape = (kind, len(roles[0]), reference == "vocab", coupled, own)
         found.setdefault(shape, name)
-    carrying = [name for name in METHODS if configured(name).build(SCORER, cached_reference=False).init_carry()]
+    carrying = [name for name in METHODS if configured(name).build(SCORER).init_carry()]
     return sorted({*found.values(), *carrying})
 
 
@@ -70,5 +70,5 @@ def _demands(name: str) -> tuple[bool, int]:
     """More of it: with a reference first, then the number of things that are gathered."""
     method = configured(name)
     needs = method.NEEDS
-    gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.labels) + getattr(method, "TOKENS", False)
-    return needs.reference != "none", gathered
+    gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.per_token) + getattr(method, "TOKENS", False)
+    return needs.kind("reference") != "none", gathered

@@ -6,7 +6,7 @@ import pytest
 from contracts.batches import KINDS as MAKERS
 from contracts.batches import LONGEST, make_examples, packed, unpacked
 
-from jaxpo.data.batch import join_leading, last_of, rows_of, split_leading, take, unpack
+from jaxpo.data.packing.batch import join_leading, last_of, rows_of, split_leading, take, unpack
 
 KINDS = sorted(MAKERS)
 

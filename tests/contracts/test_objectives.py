@@ -15,7 +15,7 @@ from contracts.harness import DESCENT, SCHEDULE, SCORER, STEPS, assert_learned, 
 from contracts.needs import configured, kind_of, representatives
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.step import make_step
 
 # The largest programs to compile; what is special about them is tested on small features, packing included.
@@ -31,7 +31,7 @@ CASES = [
 @functools.cache
 def case(name):
     method = None if name == "next_token" else configured(name)
-    objective = method.build(SCORER, cached_reference=False) if method else next_token(SCORER)
+    objective = method.build(SCORER) if method else next_token(SCORER)
     examples = [make_examples(kind_of(method) if method else "text", 16, seed) for seed in (0, 1)]
     baseline = run(objective, [unpacked(e) for e in examples], method)
     return objective, method, examples, baseline, initial(objective, method)[0]

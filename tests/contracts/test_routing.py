@@ -13,8 +13,8 @@ from jaxpo.config import Routing
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import abstract_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
-from jaxpo.objectives.routing import MEASURES, with_routing
+from jaxpo.objectives.families.tokens import next_token
+from jaxpo.objectives.wrappers.routing import MEASURES, with_routing
 
 MOE = dataclasses.replace(CONFIG, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, num_dense_layers=0)
 ROUTING = Routing(bias_update_rate=0.1, router_aux_loss_coef=0.1)
@@ -31,7 +31,7 @@ QUICK = ("next_token", "dpo")
 def test_routers_are_heard_and_their_statistics_come_out(name):
     """Traced alone: shapes say whether the sums arrive where they belong."""
     method = None if name == "next_token" else configured(name)
-    inner = method.build(Scorer(MOE), cached_reference=False) if method else next_token(Scorer(MOE))
+    inner = method.build(Scorer(MOE)) if method else next_token(Scorer(MOE))
     objective = with_routing(inner, MOE, ROUTING)
     assert objective.coupled
     tables = {"model": param_table(MOE)} | (method.extra_tables(MOE) if method else {})

@@ -17,11 +17,12 @@ from jaxpo.convert.config_json import config_from_json, config_to_json, feed_for
 from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.shards import parse_size
 from jaxpo.convert.verify import verify
-from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.sharding import make_mesh, param_shardings
+from jaxpo.models.spec import param_shardings
+from jaxpo.sharding import make_mesh
 
 QUIET = {"compare_transformers": False}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxpo.curriculum.matrix import SuccessMatrix, read_matrix
-from jaxpo.data.json_lines import write_jsonl
+from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "curriculum"

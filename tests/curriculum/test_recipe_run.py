@@ -10,14 +10,14 @@ import pytest
 import stages.recipe as recipes
 
 from jaxpo.config import SFT, Curriculum, Data, Run, Tokenizer
+from jaxpo.corpora.arithmetic import TRAIN, Arithmetic
 from jaxpo.curriculum import stage as module
 from jaxpo.curriculum.stage import MeasureDifficulty
-from jaxpo.data.arithmetic import TRAIN, Arithmetic
-from jaxpo.data.curriculum import easy_to_hard, read_difficulties
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.data.packing.curriculum import easy_to_hard, read_difficulties
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
-from jaxpo.stages.prepared import prepare_run
 from jaxpo.stages.run import execute
+from jaxpo.stages.run_inputs import prepare_run
 from jaxpo.train.metrics import TIMING, read_metrics
 
 

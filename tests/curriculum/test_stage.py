@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxpo.config import SFT, Curriculum, Data, Run, Tokenizer
+from jaxpo.corpora.arithmetic import HELD_OUT, TRAIN, Arithmetic
 from jaxpo.curriculum import stage as module
 from jaxpo.curriculum.matrix import read_matrix
 from jaxpo.curriculum.stage import MeasureDifficulty
-from jaxpo.data.arithmetic import HELD_OUT, TRAIN, Arithmetic
-from jaxpo.data.curriculum import read_difficulties
+from jaxpo.data.packing.curriculum import read_difficulties
 from jaxpo.errors import ConfigError, DataError, RunError
-from jaxpo.stages.validate import find_problems
+from jaxpo.recipe.checks.run import find_problems
 from jaxpo.train.signals import Preempted
 
 STEPS = (2, 4, 6, 8, 10, 12)

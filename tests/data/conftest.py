@@ -7,18 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 
 from jaxpo.config import Data
-from jaxpo.data.needs import Needs
-from jaxpo.data.prepare import Dataset, prepare
-from jaxpo.data.texts import texts_of
-from jaxpo.data.tokenizer import Tokenizer, train_tokenizer
-
-# A busy machine is no failure.
-hypothesis.settings.register_profile("no_deadline", deadline=None)
-hypothesis.settings.load_profile("no_deadline")
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokens.prepare import Dataset, prepare
+from jaxpo.data.tokens.texts import texts_of
+from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 
 FILES = Path(__file__).parent / "files"
 
@@ -51,7 +46,7 @@ def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
     """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset; the first are fields of `Needs`."""
 
     def make(path: Path, purpose: str = "sft", *, log=lambda line: None, annotators=None, **data: Any) -> Dataset:
-        asked = ("roles", "columns", "labels", "optional_roles", "reference")
+        asked = ("roles", "columns", "per_token", "optional_roles", "reference")
         needs = Needs(**{name: data.pop(name) for name in asked if name in data})
         length = data.get("max_length", 64)
         settings = Data(**{"max_length": length, "row_length": max(length, 2), **data})

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 from jaxpo.construct.base import constructions
-from jaxpo.data.columns import REMEDIES
-from jaxpo.data.further import FURTHER
-from jaxpo.data.marks import SOURCES
-from jaxpo.data.requirements import REFERENCE_COLUMNS
-from jaxpo.data.rows import TYPES
+from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.marks import SOURCES
+from jaxpo.data.rows.requirements import REFERENCE_COLUMNS
+from jaxpo.data.rows.rows import TYPES
+from jaxpo.data.rows.segments import FURTHER
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.data.chat import encode_spans, render
-from jaxpo.data.examples import split_text
-from jaxpo.data.formats import read_rows
-from jaxpo.data.rows import read_record
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.rows import read_record
+from jaxpo.data.tokens.chat import encode_spans, render
+from jaxpo.data.tokens.examples import split_text
 from jaxpo.errors import DataError
 
 U = {"role": "user", "content": "What is it?"}
@@ -122,8 +122,8 @@ def test_pairs_serve_unpaired_methods(prepared, files):
 
 def test_annotators_have_the_same_ids_in_held_out_data(prepared, files, write, tokenizer, tmp_path):
     from jaxpo.config import Data
-    from jaxpo.data.needs import Needs
-    from jaxpo.data.prepare import prepare
+    from jaxpo.data.rows.needs import Needs
+    from jaxpo.data.tokens.prepare import prepare
 
     data = prepared(files / "annotators.jsonl", "preference", roles=("chosen", "rejected"), columns=("annotator",))
     assert data.annotators == ("ann", "bob", "cy")

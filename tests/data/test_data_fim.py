@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from jaxpo.config import Data, Fim, Pretrain, Run
 from jaxpo.config import Tokenizer as TokenizerConfig
-from jaxpo.data.chat import encode_spans
-from jaxpo.data.fim import MIDDLE, PREFIX, SUFFIX, is_chosen, restored, spans_of, split
-from jaxpo.data.tokenizer import Tokenizer
+from jaxpo.data.tokens.chat import encode_spans
+from jaxpo.data.tokens.fim import MIDDLE, PREFIX, SUFFIX, is_chosen, restored, spans_of, split
+from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.validate import find_problems
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import resolve_run
 
 ALWAYS = {order: Fim(rate=1.0, order=order) for order in ("psm", "spm")}
 CODE = [f"def f{i}(x):\n    return x * {i} + {i * i}\n" for i in range(300)]

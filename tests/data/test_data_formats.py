@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxpo.data.formats import content_hash, list_files, read_rows
+from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.errors import DataError
 
 ROWS = [{"text": "one"}, {"text": "zwei ü"}, {"text": "three", "label": 1}]

@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from jaxpo.data.inspect import inspect
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokens.inspect import inspect
+from jaxpo.data.tokens.preview import Preview
 from jaxpo.objectives.methods import METHODS
 
 
@@ -19,31 +20,31 @@ def printed(renderable, **options):
 
 def test_preview_marks_the_trained_tokens(prepared, files):
     data = prepared(files / "messages.jsonl", max_length=128)
-    text = str(data.preview(1))
+    text = str(Preview(data, 1))
     assert text.startswith("type messages: 7 examples")
     assert "read 7, kept 7" in text
     assert "What is the capital of France?<|im_end|>" in text
     assert "⟦Paris.<|im_end|>\n⟧" in text
     segment = data.store.read([0])[0].segments[0]
     assert f"completion: {len(segment.tokens)} tokens, {segment.supervised.sum()} trained" in text
-    plain = printed(data.preview(1), no_color=True)
+    plain = printed(Preview(data, 1), no_color=True)
     assert "⟦Paris.<|im_end|>" in plain
-    coloured = printed(data.preview(1), force_terminal=True, color_system="standard")
+    coloured = printed(Preview(data, 1), force_terminal=True, color_system="standard")
     assert "\x1b[32m⟦Paris." in coloured
 
 
 def test_preview_of_pairs_shows_roles_and_columns(prepared, files):
-    text = str(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")).preview(2))
+    text = str(Preview(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")), 2))
     assert "columns margin" in text
     for part in ("chosen: ", "rejected: ", "⟦Paris.<|im_end|>⟧", "⟦It is Lyon, I think.<|im_end|>⟧", "margin = 0.25"):
         assert part in text
-    text = str(prepared(files / "list.jsonl", "preference", roles=("candidate",)).preview(1))
+    text = str(Preview(prepared(files / "list.jsonl", "preference", roles=("candidate",)), 1))
     assert "candidate 2: " in text
     assert "candidate 3: " not in text, "an empty response is not there"
 
 
 def test_preview_shortens_long_text(prepared, write):
-    text = str(prepared(write({"text": "x" * 5000}), "language", max_length=8192).preview(1))
+    text = str(Preview(prepared(write({"text": "x" * 5000}), "language", max_length=8192), 1))
     assert len(text) < 1500
     assert "more characters)" in text
 
@@ -81,15 +82,15 @@ def test_inspect_names_the_first_missing_column(files, write):
     pairs = ("chosen", "rejected")
     methods = {
         "pairs": Needs(roles=pairs),
-        "spans": Needs(roles=pairs, labels=("phrase",)),
+        "spans": Needs(roles=pairs, per_token=("phrase",)),
         "rationale": Needs(roles=pairs, optional_roles=("rationale",)),
         "gold or chosen": Needs(roles=pairs, optional_roles=("gold",)),
         "votes": Needs(roles=pairs, columns=("annotator", "votes")),
         "unpaired": Needs(roles=("completion", "kl"), columns=("label",)),
         "weighted": Needs(roles=("completion",), columns=("label", "weight")),
         "lists": Needs(roles=("candidate",), columns=("scores",)),
-        "trees": Needs(roles=("candidate",), columns=("scores",), labels=("step",)),
-        "items": Needs(roles=("items",), columns=("relevance",), labels=("item",)),
+        "trees": Needs(roles=("candidate",), columns=("scores",), per_token=("step",)),
+        "items": Needs(roles=("items",), columns=("relevance",), per_token=("item",)),
     }
 
     def missing(path):

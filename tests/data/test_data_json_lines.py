@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxpo.data.json_lines import pending, whole_lines, write_jsonl
+from jaxpo.data.rows.json_lines import pending, whole_lines, write_jsonl
 
 
 def test_a_file_gets_its_name_when_it_is_complete(tmp_path):

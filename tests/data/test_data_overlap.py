@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxpo.cli.main import main
-from jaxpo.data.formats import read_rows
-from jaxpo.data.overlap import ngrams, words
+from jaxpo.data.cleaning.overlap import ngrams, words
+from jaxpo.data.rows.formats import read_rows
 
 
 def lines(path: Path) -> list[dict]:

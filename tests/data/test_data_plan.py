@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpo.data.packing import choose_caps, pack, random_order
-from jaxpo.data.plan import Plan
-from jaxpo.data.store import Lengths
+from jaxpo.data.packing.best_fit import pack, random_order
+from jaxpo.data.packing.caps import choose_caps
+from jaxpo.data.packing.plan import Plan
+from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
 
 ROW = 32
@@ -36,11 +37,11 @@ def check(plan, packed, expected):
         slots = set()
         for example in held[held >= 0]:
             for at in range(lengths.offsets[example], lengths.offsets[example + 1]):
-                row, start, size = packed.row[at], packed.start[at], lengths.values[at]
+                row, start, size = packed.segments.row[at], packed.segments.start[at], lengths.values[at]
                 assert 0 <= start <= start + size <= ROW
                 grid[row, start : start + size] += 1
-                assert 0 <= packed.slot[at] < caps.slots
-                slots.add((row, packed.slot[at], start))
+                assert 0 <= packed.segments.slot[at] < caps.slots
+                slots.add((row, packed.segments.slot[at], start))
                 assert size <= caps.max_segment <= ROW
         assert grid.max() == 1
         assert len({(r, s) for r, s, _ in slots}) == len(slots), "a slot holds one segment"
@@ -52,7 +53,7 @@ def check(plan, packed, expected):
             assert grid[row, :used].all(), "segments lie one after another from the left"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lists=datasets, seed=st.integers(0, 3), single=st.booleans(), shuffle=st.booleans())
 def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
     plan = plan_of(lists, seed=seed, single=single, shuffle=shuffle)
@@ -62,13 +63,17 @@ def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
         assert plan.caps.slots == 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(lists=datasets, data=st.data())
 def test_given_order(lists, data):
     order = np.asarray(data.draw(st.permutations(range(len(lists)))))[: max(1, len(lists) // 2)]
     plan = plan_of(lists, order=order)
     check(plan, plan.epoch(3), order.tolist())
     assert np.array_equal(plan.epoch(0).blocks, plan.epoch(1).blocks)
+
+
+def of(packed, name):
+    return packed.blocks if name == "blocks" else getattr(packed.segments, name)
 
 
 def many(n=600, k=2, seed=0):
@@ -80,7 +85,7 @@ def test_plans_are_pure_functions():
     b.epoch(4)
     for epoch in (0, 1):
         for name in ("blocks", "row", "slot", "start"):
-            assert np.array_equal(getattr(a.epoch(epoch), name), getattr(b.epoch(epoch), name))
+            assert np.array_equal(of(a.epoch(epoch), name), of(b.epoch(epoch), name))
     assert a.hash == b.hash
     assert not np.array_equal(a.epoch(0).blocks[:9], a.epoch(1).blocks[:9]), "epochs differ"
     other = plan_of(many(), seed=1)
@@ -143,7 +148,7 @@ def test_impossible_blocks_are_explained():
 
 
 def test_large_plans_are_cached(tmp_path, monkeypatch):
-    import jaxpo.data.plan as module
+    import jaxpo.data.packing.plan as module
 
     monkeypatch.setattr(module, "CACHE_FROM", 100)
     lengths = Lengths.from_lists(many(300))
@@ -154,7 +159,7 @@ def test_large_plans_are_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "pack", None)
     read = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(1)
     for name in ("blocks", "row", "slot", "start"):
-        assert np.array_equal(getattr(read, name), getattr(built, name))
+        assert np.array_equal(of(read, name), of(built, name))
 
 
 def test_a_hundred_thousand_examples_take_seconds():

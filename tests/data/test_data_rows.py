@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaxpo.data.formats import read_rows
-from jaxpo.data.rows import detect, read_record
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError, DataError
 
 U = {"role": "user", "content": "hi"}

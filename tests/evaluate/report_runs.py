@@ -8,8 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import SFT, Data, Merge, Preference, Pretrain, Run, Tokenizer
-from jaxpo.stages import serialise
+from jaxpo.config import SFT, Data, Merge, Preference, Pretrain, Run, Tokenizer, serialise
 
 NASTY = '<script>alert("x")</script> & "quotes" <b>bold</b>'
 

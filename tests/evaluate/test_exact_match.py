@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxpo.data.arithmetic import HELD_OUT, Arithmetic
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.corpora.arithmetic import HELD_OUT, Arithmetic
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate import exact_match
 from jaxpo.evaluate.context import ProbeContext

@@ -7,7 +7,7 @@ from jaxpo.evaluate.report.sections import environment, stage_sections, teacher_
 
 STAGES = [
     {"__type__": "jaxpo.config:SFT", "name": "sft", "init_from": "previous"},
-    {"__type__": "jaxpo.construct.on_policy_stage:OnPolicyPairs", "name": "on_policy", "model": "previous"},
+    {"__type__": "jaxpo.construct.on_policy.stage:OnPolicyPairs", "name": "on_policy", "model": "previous"},
     {"__type__": "jaxpo.config:Preference", "name": "preference", "init_from": "previous"},
     {"__type__": "jaxpo.config:Merge", "name": "merge", "models": []},
 ]

@@ -11,13 +11,15 @@ from models.tiny import CONFIG, params
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.convert.hf import export_hf, import_hf
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.convert.open_model import open_model
 from jaxpo.convert.shards import Source, open_shards, write_shards
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.merge.methods import DareTies, Soup, Ties
 from jaxpo.merge.plan import LeafPlan, Plan, plan_models
 from jaxpo.merge.stream import merged_leaves
 from jaxpo.sharding import make_mesh
-from jaxpo.stages.merge_files import (
+from jaxpo.stages.merging.files import (
     leaf_names,
     merge_to_export,
     merge_to_params,
@@ -25,8 +27,6 @@ from jaxpo.stages.merge_files import (
     open_models,
     stored_leaves,
 )
-from jaxpo.stages.model_io import load_model, save_model
-from jaxpo.stages.open_model import open_model
 
 
 def model(seed):
@@ -115,8 +115,8 @@ def test_a_tied_output_matrix_is_read_past_and_stored_once(folders, tmp_path):
 
 
 def test_layers_of_two_models_are_stacked(folders, tmp_path):
-    from jaxpo.merge.mergekit_plan import plan_document
-    from jaxpo.merge.mergekit_yaml import read_document
+    from jaxpo.merge.mergekit.plan import plan_document
+    from jaxpo.merge.mergekit.yaml import read_document
 
     (tmp_path / "stack.yaml").write_text(
         f"""

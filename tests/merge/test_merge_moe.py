@@ -12,13 +12,13 @@ from models.tiny_moe import CONFIG, params
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.hf import export_hf, import_hf
+from jaxpo.convert.model_io import save_model
+from jaxpo.convert.open_model import open_model
 from jaxpo.convert.shards import Stored, open_shards
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
 from jaxpo.sharding import make_mesh
-from jaxpo.stages.merge_files import leaf_names, merge_to_export, merge_to_params, open_models
-from jaxpo.stages.model_io import save_model
-from jaxpo.stages.open_model import open_model
+from jaxpo.stages.merging.files import leaf_names, merge_to_export, merge_to_params, open_models
 
 
 def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):

@@ -10,18 +10,18 @@ import pytest
 from stages.recipe import MODEL, recipe, write_data
 
 from jaxpo.config import Merge, Search
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.merge.methods import METHODS, Karcher, ModelStock, Slerp, Soup, Ties
 from jaxpo.merge.trees import merge_trees
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import resolve_run
 from jaxpo.sharding import make_mesh
-from jaxpo.stages.merging import merge
-from jaxpo.stages.model_io import load_model, save_model
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.validate import find_problems
+from jaxpo.stages.merging.stage import merge
 from jaxpo.train.signals import Preempted
 
 STAGES = ("pretrain", "sft", "preference")

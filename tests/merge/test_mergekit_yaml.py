@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxpo.errors import ConfigError
-from jaxpo.merge.mergekit_plan import plan_document
-from jaxpo.merge.mergekit_settings import PARAMETERS
-from jaxpo.merge.mergekit_yaml import read_document
+from jaxpo.merge.mergekit.plan import plan_document
+from jaxpo.merge.mergekit.settings import PARAMETERS
+from jaxpo.merge.mergekit.yaml import read_document
 from jaxpo.merge.methods import ALIASES, METHODS, DareTies, Della, Karcher, Passthrough, Slerp, Soup, Ties
 
 NAMES = [

@@ -20,9 +20,9 @@ from jaxpo.models.lowrank import (
     merge,
     scale_of,
 )
-from jaxpo.models.spec import init_params, leaves, param_count
+from jaxpo.models.spec import init_params, leaves, param_count, param_shardings
 from jaxpo.ops.linear import LowRank
-from jaxpo.sharding import make_mesh, param_shardings
+from jaxpo.sharding import make_mesh
 
 TABLE = param_table(CONFIG)
 PROJECTIONS = {

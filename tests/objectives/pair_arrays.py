@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.objectives.preference import Pair
-from jaxpo.objectives.preference_features import Side
+from jaxpo.objectives.families.features import Side
+from jaxpo.objectives.families.pairs import Pair
 
 
 def random_pairs(seed=0, n=5):

@@ -15,12 +15,12 @@ from jaxpo.config import LoRA, Optimizer
 from jaxpo.models.heads import value_table
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, attach, merge, scale_of
-from jaxpo.models.spec import init_params, leaves
+from jaxpo.models.spec import init_params, leaves, param_shardings
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
-from jaxpo.objectives.lora import with_lora
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
-from jaxpo.sharding import batch_sharding, make_mesh, param_shardings, replicated, use_mesh
+from jaxpo.objectives.wrappers.lora import with_lora
+from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
 from jaxpo.train.init import abstract_state, build_state, init_state
 from jaxpo.train.optimizer import make_optimizer
 from jaxpo.train.step import make_step
@@ -46,7 +46,7 @@ def plain(name, config=CONFIG):
     scorer = SCORER if config == CONFIG else Scorer(config)
     if name == "next_token":
         return next_token(scorer)
-    return METHODS[name]().build(scorer, cached_reference=False)
+    return METHODS[name]().build(scorer)
 
 
 def adapted(name, config=CONFIG):

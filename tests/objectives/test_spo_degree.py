@@ -12,8 +12,8 @@ from contracts.batches import VOCAB, make_examples, packed, unpacked
 from jaxpo.errors import ConfigError
 from jaxpo.losses import degree_loss, keep_masks
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.objectives.degree import level_logits
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.degree import level_logits
 from jaxpo.objectives.methods import METHODS
 
 K, D, COUNT = 4, 5, 6
@@ -109,8 +109,8 @@ def test_the_head_starts_at_log_k_and_follows_the_levels():
 def test_bases_bring_their_needs_and_metrics(base, reference):
     m = SPO(base=base, beta=2.0)
     assert m.problems() == []
-    assert m.NEEDS.reference == reference
-    assert m.NEEDS.labels == ("keyword",)
+    assert m.NEEDS.kind("reference") == reference
+    assert m.NEEDS.per_token == ("keyword",)
     assert set(m.METRICS) == {*METHODS[base].METRICS, "degree_loss", "degree_accuracy"}
     side = SimpleNamespace(logps=-6.0, log_ratio=3.0, length=jnp.float32(2.0))
     assert m.reward(side) == METHODS[base](beta=2.0).reward(side)
@@ -119,4 +119,4 @@ def test_bases_bring_their_needs_and_metrics(base, reference):
 @pytest.mark.parametrize("base", ["bco", "lcpo", "aot", "lipo", "rrpo", "sparsepo", "spo_degree", "nonsense", "tpo"])
 def test_bases_that_cannot_carry_the_task_are_refused(base):
     with pytest.raises(ConfigError, match="base"):
-        SPO(base=base).build(Scorer(CONFIG), cached_reference=False)
+        SPO(base=base).build(Scorer(CONFIG))

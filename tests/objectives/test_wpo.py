@@ -9,8 +9,8 @@ from objectives.pair_arrays import as_pair, random_pairs
 
 from jaxpo import losses
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.families.pairs import weighted
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.preference import weighted
 
 ROLES = {"chosen": 0, "rejected": 1}
 
@@ -34,7 +34,7 @@ def weights():
 @functools.cache
 def run(name, use_weighting):
     method = METHODS[name]()
-    objective = method.build(ArrayScorer(), cached_reference=False, use_weighting=use_weighting)
+    objective = method.build(ArrayScorer(), use_weighting=use_weighting)
     return Runner(objective)(*lay_out(pairs(), ROLES, {}))
 
 
@@ -60,7 +60,7 @@ def test_every_term_of_a_pair_is_multiplied_and_the_weight_takes_no_gradient(nam
 
 def test_an_absent_pair_stays_at_zero_whatever_it_holds():
     pair = as_pair(random_pairs())
-    sides = [s.replace(collision=1.1 * s.logps) for s in (pair.chosen, pair.rejected)]
+    sides = [s.replace(sums={"collision": 1.1 * s.logps}) for s in (pair.chosen, pair.rejected)]
     pair = pair.replace(chosen=sides[0], rejected=sides[1])
     got = np.asarray(weighted(pair, METHODS["dpo"]().loss(pair)))
     assert got[-1] == 0.0
@@ -73,4 +73,4 @@ def test_an_absent_pair_stays_at_zero_whatever_it_holds():
 def test_losses_without_a_term_per_pair_refuse_them(name):
     """AOT's terms belong to ranks of the batch: weighing them by pair would pair any rank with any weight."""
     with pytest.raises(ConfigError, match=f"{name}: use_weighting .* set use_weighting to False"):
-        METHODS[name]().build(ArrayScorer(), cached_reference=False, use_weighting=True)
+        METHODS[name]().build(ArrayScorer(), use_weighting=True)

@@ -11,7 +11,7 @@ from contracts.harness import CONFIG, DESCENT, SCHEDULE, SCORER
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS
-from jaxpo.objectives.moving_reference import with_moving_reference
+from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.train.init import build_state
 from jaxpo.train.step import make_step
 
@@ -29,7 +29,7 @@ def test_trls_callback_moves_the_same_reference_at_the_same_steps(alpha, every):
     torch = pytest.importorskip("torch")
     callbacks = pytest.importorskip("trl.trainer.callbacks")
     pytest.importorskip("accelerate").Accelerator(cpu=True)  # the callback asks its global state for deepspeed
-    plain = METHODS["dpo"]().build(SCORER, cached_reference=False)
+    plain = METHODS["dpo"]().build(SCORER)
     objective = with_moving_reference(plain, alpha=alpha, every=every)
     params = {"model": init_params(param_table(CONFIG), jax.random.key(1))}
     state = build_state(params, DESCENT, objective, jax.random.key(3))

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="parity tests need torch (scripts/te
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers (scripts/test --parity)")
 
 from jaxpo.convert.reward_hf import export_reward, import_reward, rewards_of  # noqa: E402
-from jaxpo.data.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.data.tokens.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
 from jaxpo.models.spec import init_params  # noqa: E402
@@ -86,7 +86,7 @@ def test_trl_counts_the_same_loss_and_metrics(reward_model, tmp_path):
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
     from jaxpo.losses import bradley_terry
-    from jaxpo.objectives.reward import Rewards, reward_metrics
+    from jaxpo.objectives.families.rewards import Rewards, reward_metrics
 
     groups, folder, _, tokenizer = reward_model
     pairs = [("the fox", "a lazy dog jumps"), ("over the dog", "fox"), ("quick brown", "the lazy dog")]

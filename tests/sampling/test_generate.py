@@ -8,12 +8,13 @@ from scipy.special import log_softmax
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import param_shardings
 from jaxpo.sampling import decode
 from jaxpo.sampling.filters import filter_logits
 from jaxpo.sampling.generate import generate
 from jaxpo.sampling.sampler import GREEDY, Sampler
 from jaxpo.sampling.slots import begin, half_steps, power_of_two, row_keys
-from jaxpo.sharding import make_mesh, param_shardings, use_mesh
+from jaxpo.sharding import make_mesh, use_mesh
 
 LENGTHS = (1, 2, 3, 9, 140)
 NEW = 12

@@ -16,12 +16,12 @@ from jaxpo.models.lfm2 import experts
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.experts import mixture
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params
+from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
-from jaxpo.objectives.routing import MEASURES, with_routing
+from jaxpo.objectives.families.tokens import next_token
+from jaxpo.objectives.wrappers.routing import MEASURES, with_routing
 from jaxpo.ops.grouped import group_rows
-from jaxpo.sharding import batch_sharding, make_mesh, param_shardings, replicated, use_mesh
+from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
 from jaxpo.train.init import abstract_state, init_state
 from jaxpo.train.step import make_step
 

@@ -11,10 +11,10 @@ from jaxpo.config import Optimizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params, leaves
+from jaxpo.models.spec import init_params, leaves, param_shardings
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
-from jaxpo.sharding import RULES, batch_sharding, make_mesh, param_shardings, replicated, spec_for, use_mesh
+from jaxpo.objectives.families.tokens import next_token
+from jaxpo.sharding import RULES, batch_sharding, make_mesh, replicated, spec_for, use_mesh
 from jaxpo.train.init import abstract_state, init_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.step import make_step

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import time
 
 import jax
@@ -16,14 +14,14 @@ from stages.process import finish
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.cli.main import main
 from jaxpo.config import Preference
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import param_count
 from jaxpo.objectives.methods import METHODS
 from jaxpo.stages.adapter import load_adapter
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import TIMING, read_metrics
 
 FLAGS = (
@@ -125,8 +123,7 @@ def test_killed_beside_a_base_and_a_moving_reference_it_ends_bit_for_bit_the_sam
         while not (metrics.exists() and any(r["stage"] == stage and r["step"] >= 3 for r in read_metrics(metrics))):
             assert running.poll() is None, running.stdout.read()
             time.sleep(0.02)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        process.kill(running)
     code, out = finish(process.start(folder / "recipe.json", "--run", "killed", *FLAGS))
     assert code == 0, out
     runs = (folder / "runs" / "killed", whole[0])

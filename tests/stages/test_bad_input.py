@@ -12,11 +12,11 @@ import pytest
 import stages.recipe as recipes
 
 from jaxpo.config import SFT, Data, Preference, Reward, Run, Stage, Tokenizer
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods import METHODS
-from jaxpo.stages.prepared import Prepared, prepare_run
-from jaxpo.stages.validate import find_problems
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.stages.run_inputs import Prepared, prepare_run
 
 PAIR = {"prompt": "p ", "chosen": "good", "rejected": "bad"}
 GOOD = {"prompt": "p ", "completion": "good", "label": True}
@@ -53,7 +53,7 @@ def prepare(tmp_path: Path, tokenizer: Path) -> Prepare:
 
 def method(name: str, **settings: Any) -> Preference:
     loss = METHODS[name](**settings)
-    return Preference(loss=loss, precompute_ref_log_probs=loss.NEEDS.reference != "vocab")
+    return Preference(loss=loss, precompute_ref_log_probs=loss.NEEDS.kind("reference") != "vocab")
 
 
 # What a stage lacks, or cannot use, in which row (None: in the whole file) and column; and what to do.

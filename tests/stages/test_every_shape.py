@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.data.texts import texts_of
-from jaxpo.data.tokenizer import train_tokenizer
+from jaxpo.convert.model_io import save_model
+from jaxpo.data.tokens.texts import texts_of
+from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.stages.model_io import save_model
 from jaxpo.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from stages import process
 
 from jaxpo.convert.hf import import_hf
 from jaxpo.models.lfm2.presets import preset
-from jaxpo.objectives.routing import MEASURES
+from jaxpo.objectives.wrappers.routing import MEASURES
 from jaxpo.train.metrics import read_metrics
 
 MEASURED = ("aux_loss", "router_z_loss", *MEASURES)

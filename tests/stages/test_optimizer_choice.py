@@ -18,12 +18,12 @@ from stages.process import finish
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.cli.explain import field_help, table
 from jaxpo.config import Adafactor, LoRA, Muon, Optimizer, Run
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.errors import ConfigError
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import load_run, resolve_run
 from jaxpo.stages.adapter import load_adapter
-from jaxpo.stages.model_io import has_model, load_model
-from jaxpo.stages.overrides import load_run, resolve_run
-from jaxpo.stages.serialise import from_jsonable, to_jsonable
-from jaxpo.stages.validate import find_problems
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxpo.data.own_files import OwnFiles
-from jaxpo.data.stdlib_docs import StdlibDocs
+from jaxpo.config import serialise
+from jaxpo.corpora.own_files import OwnFiles
+from jaxpo.corpora.stdlib_docs import StdlibDocs
 from jaxpo.errors import ConfigError
-from jaxpo.stages import serialise
-from jaxpo.stages.overrides import load_run, load_run_with, resolve_run
-from jaxpo.stages.validate import check
+from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.overrides import load_run, load_run_with, resolve_run
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
@@ -51,6 +51,6 @@ def test_a_parameter_needs_one_value(words):
 
 def test_reading_the_configuration_imports_no_jax():
     code = (
-        "import sys; from jaxpo.stages.overrides import load_run; load_run(sys.argv[1]); sys.exit('jax' in sys.modules)"
+        "import sys; from jaxpo.recipe.overrides import load_run; load_run(sys.argv[1]); sys.exit('jax' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, QUICKSTART], check=True)

@@ -9,8 +9,8 @@ import stages.recipe as recipes
 from stages.process import finish, start
 
 from jaxpo.config import Data, Optimizer, Preference, Run, Tokenizer
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.objectives.methods import METHODS
-from jaxpo.stages.serialise import to_jsonable
 from jaxpo.train.metrics import read_metrics
 
 

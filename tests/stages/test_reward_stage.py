@@ -14,16 +14,15 @@ from stages.process import finish, start
 
 from jaxpo.cli import export
 from jaxpo.config import Data, Optimizer, Preference, Reward, Run
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.mapl_reward import MAPLReward
-from jaxpo.stages.assemble import method_of
-from jaxpo.stages.model_io import load_model
-from jaxpo.stages.overrides import resolve_run
-from jaxpo.stages.prepared import needs_of
-from jaxpo.stages.serialise import to_jsonable
-from jaxpo.stages.validate import find_problems
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.kinds import method_of
+from jaxpo.recipe.overrides import resolve_run
 from jaxpo.train.metrics import read_metrics
 
 
@@ -80,7 +79,7 @@ def test_the_flag_chooses_the_loss_and_its_fields(recipe):
     flags = ["--stage.loss", "mapl_reward", "--stage.loss.intra-weight", "0.5"]
     stage = resolve_run(alone(recipe, Reward()), flags).run.stages[0]
     assert stage.loss == MAPLReward(intra_weight=0.5)
-    assert needs_of(stage) == MAPLReward.NEEDS
+    assert method_of(stage).NEEDS == MAPLReward.NEEDS
     best = dataclasses.replace(stage, data=dataclasses.replace(stage.data, eval=stage.data.train))
     best = dataclasses.replace(best, metric_for_best_model="eval_inter/accuracies")
     assert list(find_problems(dataclasses.replace(recipe, stages=(best,)))) == []

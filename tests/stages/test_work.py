@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
-from jaxpo.construct.on_policy_stage import OnPolicyPairs
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.errors import DataError, RunError
-from jaxpo.stages.prepared import prepare_run, resolve_files, waits
+from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run import run_work
-from jaxpo.stages.validate import find_problems
+from jaxpo.stages.run_inputs import prepare_run, resolve_files, waits
 from jaxpo.stages.working import REPORT, report_of, work
 from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted

@@ -16,7 +16,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.init import build_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.step import make_step

@@ -1,7 +1,7 @@
 """A quadratic model, its jitted step, and a loader of numpy batches: what `fit` needs, and nothing of the real ones.
 
 Run as a program it trains in a directory, for tests that kill it:
-`toy_training.py DIRECTORY STEPS DELAY [COORDINATOR PROCESS]`.
+`toy_training.py DIRECTORY STEPS DELAY HOLD [COORDINATOR PROCESS]`.
 """
 
 import sys
@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import JaxpoError
 from jaxpo.objectives.base import Max, Mean, Min
 from jaxpo.train.console import Console
@@ -124,16 +124,28 @@ def batch_at(rows_seen, scale=1.0):
 
 
 class Loader:
-    """Fixed-size steps over an endless stream; step `bad` (counted from 1) gets a non-finite scale."""
+    """Fixed-size steps over an endless stream; step `bad` (counted from 1) gets a non-finite scale.
 
-    def __init__(self, delay=0.0, bad=None):
-        self.delay, self.bad = delay, bad
+    Step `hold` waits for the file `gate`, so that a test can act on a run that is certain to be under way.
+    """
+
+    def __init__(self, delay=0.0, bad=None, hold=None, gate=None):
+        self.delay, self.bad, self.hold, self.gate = delay, bad, hold, gate
 
     def iterate(self, rows_seen, steps):
         for i in range(steps):
             time.sleep(self.delay)
             rows = rows_seen + i * ROWS
+            if rows // ROWS + 1 == self.hold:
+                self.wait()
             yield rows, batch_at(rows, float("nan") if rows // ROWS + 1 == self.bad else 1.0)
+
+    def wait(self):
+        for _ in range(60_000):
+            if self.gate.exists():
+                return
+            time.sleep(0.01)
+        raise TimeoutError("the test that holds this run is gone")
 
     def epoch_of(self, rows_seen):
         return rows_seen / 80
@@ -171,12 +183,18 @@ def train(directory, total, devices=1, stage=None, **changes):
         return fit(log=arguments.pop("log", log), **arguments)
 
 
-def main(directory, total, delay):
+def gate(directory):
+    """The file that lets a held run go on."""
+    return Path(f"{directory}.gate")
+
+
+def main(directory, total, delay, hold):
     primary = jax.process_index() == 0
     try:
         with RunDir(directory, primary=primary) as run, Stop() as stop:
             run.check_config({"total": total})
-            state = train(run.path, total, jax.device_count(), loader=Loader(delay), stop=stop)
+            loader = Loader(delay, hold=hold, gate=gate(directory))
+            state = train(run.path, total, jax.device_count(), loader=loader, stop=stop)
             everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())
             leaves = jax.tree.leaves(jax.jit(lambda x: x, out_shardings=everywhere)(state.params))
             if primary:
@@ -191,6 +209,7 @@ def main(directory, total, delay):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 4:
-        jax.distributed.initialize(sys.argv[4], 2, int(sys.argv[5]))
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    folder, total, delay, hold, *coordinator = sys.argv[1:]
+    if coordinator:
+        jax.distributed.initialize(coordinator[0], 2, int(coordinator[1]))
+    sys.exit(main(Path(folder), int(total), float(delay), int(hold)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, near_misses
 
 LAYER_TYPES = ("conv", "full_attention", "sliding_attention")
 """Mixers that the backbone knows; `jaxpo.models.lfm2.blocks.MIXERS` holds their functions."""
@@ -138,7 +137,7 @@ def _bad_layers(config: LFM2Config) -> list[str]:
     problems = []
     for i, kind in enumerate(config.layer_types):
         if kind not in LAYER_TYPES:
-            near = difflib.get_close_matches(str(kind), LAYER_TYPES, n=1, cutoff=0.3)
+            near = near_misses(str(kind), LAYER_TYPES, n=1, cutoff=0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             problems.append(f"model.layer_types[{i}] is {kind!r}; known layer types: {', '.join(LAYER_TYPES)}{hint}")
     return problems
@@ -171,7 +170,7 @@ def _bad_rotation(config: LFM2Config) -> list[str]:
 
 def _bad_generation(config: LFM2Config) -> list[str]:
     if config.model_type not in MODEL_TYPES:
-        near = difflib.get_close_matches(str(config.model_type), MODEL_TYPES, n=1, cutoff=0.3)
+        near = near_misses(str(config.model_type), MODEL_TYPES, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return [f"model.model_type is {config.model_type!r}; known: {', '.join(MODEL_TYPES)}{hint}"]
     only_lfm3 = {

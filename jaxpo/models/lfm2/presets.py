@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, near_misses
 from jaxpo.models.lfm2.config import LFM2Config
 
 
@@ -132,6 +130,6 @@ def preset(name: str) -> LFM2Config:
     """The configuration of that name; ConfigError with the nearest name if there is none."""
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+    near = near_misses(name, PRESETS, n=1, cutoff=0.3)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"unknown model preset {name!r}; {hint}known: {', '.join(PRESETS)}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, near_misses
 from jaxpo.objectives.methods.base import Info, Method
 
 __all__ = ["AMBIGUOUS", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
@@ -118,7 +117,7 @@ def resolve(name: str) -> type[Method]:
     aliases = {alias: method for method in METHODS.values() for alias in method.INFO.aliases}
     if key in aliases:
         return aliases[key]
-    close = difflib.get_close_matches(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING], n=3, cutoff=0.6)
+    close = near_misses(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING], n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(METHODS)}."
     raise ConfigError(f"unknown loss {name!r}; {hint}")
 

@@ -10,7 +10,7 @@ from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod,
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

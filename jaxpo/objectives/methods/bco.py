@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, UnpairedMethod, number
 from jaxpo.objectives.methods.kto import one_class_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.objectives.base import Counts, Out
-    from jaxpo.objectives.preference_unpaired import Unpaired
+    from jaxpo.objectives.families.unpaired import Unpaired
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BCO(UnpairedMethod):
         arxiv="2404.04656",
         certainty="paper: class-balanced moving average, momentum unpublished; TRL keeps one cumulative mean instead",
     )
-    NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion",), columns=("label",), networks=(("reference", "logps"),))
     COUPLED = True
     METRICS = ("delta",)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.data.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, Options, number
+from jaxpo.data.rows.needs import Needs
+from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
     from jax import Array
@@ -50,7 +51,7 @@ class BradleyTerry(Method):
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.losses import bradley_terry
-        from jaxpo.objectives.reward import Rewards, reward_pairs
+        from jaxpo.objectives.families.rewards import Rewards, reward_pairs
 
         def loss(x: Rewards) -> Array:
             return bradley_terry(

@@ -10,8 +10,8 @@ from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, PairMethod,
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,6 @@ class DOVE(PairMethod):
         from jaxpo.losses.numerics import masked_sum
 
         ratio = side.log_ratio
-        if self.joint and not isinstance(side.tokens, tuple):
+        if self.joint:
             ratio = ratio + masked_sum(side.tokens.logps - side.tokens.ref_logps, side.tokens.prompt)
         return self.beta * ratio

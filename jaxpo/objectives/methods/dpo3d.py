@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DPO3D(PairMethod):
         import jax.numpy as jnp
 
         from jaxpo.objectives.base import masked_mean
-        from jaxpo.objectives.preference import chosen_nll
+        from jaxpo.objectives.families.pairs import chosen_nll
 
         margin = self.beta_plus * pair.chosen.log_ratio - self.beta_minus * pair.rejected.log_ratio
         return {

@@ -10,8 +10,8 @@ from jaxpo.objectives.methods.base import PAIRS, PAIRS_AND_REFERENCE, Info, Pair
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.lists import Ranked
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EXORW(ListMethod):
         arxiv="2402.00856",
         certainty="authors' code; its scripts use beta and beta_r of 0.1 (IMDB) and 0.5 (TL;DR)",
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import exo_rw

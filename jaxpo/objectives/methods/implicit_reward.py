@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import FeatureMethod, Info, number
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.objectives.base import Counts, Metric, Out
-    from jaxpo.objectives.demonstrations import Demonstrations
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference_features import Scores, Shape
+    from jaxpo.objectives.families.demonstrations import Demonstrations
+    from jaxpo.objectives.families.features import Scores, Shape
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class ImplicitReward(FeatureMethod):
         certainty="reconstructed from the abstract and a review; the paper's choice of V and beta is not known",
         aliases=("f_sft",),
     )
-    NEEDS = Needs(roles=("completion",), reference="logps")
+    NEEDS = Needs(roles=("completion",), networks=(("reference", "logps"),))
     METRICS = ("nll", "implicit_reward", "sft_weight")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "HIDDEN", self.value == "logsumexp")  # over the class's default
 
     def shape(self) -> Shape:
-        from jaxpo.objectives.demonstrations import DEMONSTRATION_SHAPE
+        from jaxpo.objectives.families.demonstrations import DEMONSTRATION_SHAPE
 
         return DEMONSTRATION_SHAPE
 
@@ -63,7 +63,7 @@ class ImplicitReward(FeatureMethod):
         """The soft value of the prompt, from the logits before the first response token."""
         if self.value != "logsumexp":
             return {}
-        from jaxpo.objectives.demonstrations import prompt_values
+        from jaxpo.objectives.families.demonstrations import prompt_values
 
         return {"value": self.beta * prompt_values(params["model"], scores.hidden, batch)}
 
@@ -126,7 +126,7 @@ class ImplicitReward(FeatureMethod):
     def metrics(self, features: Demonstrations) -> dict[str, Metric]:
         """`nll`: negative log-likelihood per supervised token, what plain SFT minimises."""
         from jaxpo.objectives.base import Mean
-        from jaxpo.objectives.preference import per_supervised_token
+        from jaxpo.objectives.families.pairs import per_supervised_token
 
         mean = per_supervised_token("logps", features.present, features.completion)
         return {"nll": Mean(-mean.total, mean.count)}

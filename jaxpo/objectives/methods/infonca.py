@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.lists import Ranked
 
 CERTAINTY = "authors' code; its default temperature of 1e-4 makes the best response the only target"
 
@@ -37,7 +37,7 @@ class InfoNCA(ListMethod):
         certainty=CERTAINTY,
         aliases=("info_nca",),
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import infonca
@@ -66,7 +66,7 @@ class NCA(ListMethod):
         arxiv="2402.05369",
         certainty=CERTAINTY,
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import nca

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference_features import Shape, Side
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.features import Shape, Side
+    from jaxpo.objectives.families.lists import Ranked
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class IRPORanking(ListMethod):
         certainty="authors' code, with the next-token shift and an exact self-exclusion that it lacks; the paper's own "
         "formula was not compared",
     )
-    NEEDS = Needs(roles=("items",), columns=("relevance",), reference="logps", labels=("item",))
+    NEEDS = Needs(roles=("items",), columns=("relevance",), networks=(("reference", "logps"),), per_token=("item",))
     METRICS = ("ndcg", "mrr")
 
     def shape(self) -> Shape:
-        from jaxpo.objectives.preference_items import ITEM_SHAPE
+        from jaxpo.objectives.families.items import ITEM_SHAPE
 
         return ITEM_SHAPE
 

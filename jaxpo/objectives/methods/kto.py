@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, UnpairedMethod, number
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference_unpaired import Unpaired
+    from jaxpo.objectives.families.unpaired import Unpaired
 
 
 def one_class_only(name: str, columns: Mapping[str, Any]) -> list[str]:
@@ -58,7 +58,7 @@ class KTO(UnpairedMethod):
         certainty="agrees with TRL given the reference point, which TRL takes from one device's micro-batch, here from "
         "the whole step; range of the weights from memory",
     )
-    NEEDS = Needs(roles=("completion", "kl"), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion", "kl"), columns=("label",), networks=(("reference", "logps"),))
     COUPLED = True
     METRICS = ("kl",)
 
@@ -69,8 +69,6 @@ class KTO(UnpairedMethod):
         """z of the step."""
         from jaxpo.losses import kto_kl
 
-        if isinstance(x.kl, tuple):
-            raise ValueError('the reference point needs the role "kl"')
         return kto_kl(x.kl.logps, x.kl.ref_logps, where=x.present & (x.kl.length > 0))
 
     def loss(self, x: Unpaired) -> dict[str, Array]:
@@ -120,7 +118,7 @@ class APOZeroUnpaired(UnpairedMethod):
         arxiv="2408.06266",
         certainty="agrees with TRL, which took the paper's paired loss apart",
     )
-    NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion",), columns=("label",), networks=(("reference", "logps"),))
 
     def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
         return one_class_only(self.INFO.name, columns)

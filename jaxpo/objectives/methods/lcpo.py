@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.objectives.base import Counts, Out
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

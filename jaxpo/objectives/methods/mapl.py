@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 ENDS = ("chosen", "rejected")
 INTER = tuple(f"inter_{end}" for end in ENDS)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods import mapl as shared
-from jaxpo.objectives.methods.base import Info, Method, Options, number
+from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric, Objective
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.reward import Rewards
+    from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,6 @@ class MAPLReward(Method):
         return shared.accuracies(*self.gathered(x))
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
-        from jaxpo.objectives.reward import reward_pairs
+        from jaxpo.objectives.families.rewards import reward_pairs
 
         return reward_pairs(self.INFO.name, scorer, self.loss, needs=self.NEEDS, metrics=self.metrics)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ORPO(PairMethod):
         from jaxpo.losses.numerics import per_token, softplus
         from jaxpo.losses.orpo import log_odds
         from jaxpo.objectives.base import masked_mean
-        from jaxpo.objectives.preference import chosen_nll
+        from jaxpo.objectives.families.pairs import chosen_nll
 
         chosen, rejected = (log_odds(per_token(s.logps, s.length)) for s in (pair.chosen, pair.rejected))
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, ListMethod, number
 from jaxpo.objectives.methods.list_checks import Ties, tie_problem, tied_lists
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference_features import Side
-    from jaxpo.objectives.preference_lists import Ranked
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.lists import Ranked
 
 
 @dataclass(frozen=True)

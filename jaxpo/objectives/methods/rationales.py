@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Rationales(PairMethod):
         import jax.numpy as jnp
 
         from jaxpo.objectives.base import Mean
-        from jaxpo.objectives.preference import per_supervised_token
+        from jaxpo.objectives.families.pairs import per_supervised_token
 
         reason = [pair.others["rationale"]] if "rationale" in pair.others else []
         total = per_supervised_token("logps", pair.present, *reason) if reason else Mean(jnp.zeros(()), jnp.zeros(()))
@@ -96,7 +96,7 @@ class Rationales(PairMethod):
         from jaxpo.losses.numerics import per_token
         from jaxpo.losses.orpo import log_odds
         from jaxpo.objectives.base import masked_mean
-        from jaxpo.objectives.preference import chosen_nll
+        from jaxpo.objectives.families.pairs import chosen_nll
 
         chosen, rejected = (log_odds(per_token(s.logps, s.length)) for s in (pair.chosen, pair.rejected))
         return {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,6 @@ class SFT(PairMethod):
 
     def metrics(self, pair: Pair) -> dict[str, Metric]:
         """`nll_loss`: the loss."""
-        from jaxpo.objectives.preference import chosen_nll
+        from jaxpo.objectives.families.pairs import chosen_nll
 
         return {"nll_loss": chosen_nll(pair)}

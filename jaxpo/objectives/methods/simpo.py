@@ -10,8 +10,8 @@ from jaxpo.objectives.methods.base import PAIRS, Info, PairMethod, number
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)

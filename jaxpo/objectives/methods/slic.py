@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SLiC(PairMethod):
         """`calibration_loss`: the margin's part; `nll_loss`: negative log-likelihood per token of the target."""
         from jaxpo.losses import slic
         from jaxpo.objectives.base import Mean, masked_mean
-        from jaxpo.objectives.preference import per_supervised_token
+        from jaxpo.objectives.families.pairs import per_supervised_token
 
         target = self.target_side(pair)
         rank, _ = slic(*pair.policy_logps, target.logps, delta=self.delta, where=pair.present)

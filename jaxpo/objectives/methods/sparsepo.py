@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, PairMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.data.batch import Batch
+    from jaxpo.data.packing.batch import Batch
     from jaxpo.models.lfm2.config import LFM2Config
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Scores
+    from jaxpo.objectives.families.features import Scores
+    from jaxpo.objectives.families.pairs import Pair
 
 LEARNED = ("all_layers", "last_layer", "two_layer", "sign")
-_UNTRAINED = Needs(roles=("chosen", "rejected"), reference="vocab")
-_TRAINED = Needs(roles=("chosen", "rejected"), reference="vocab", extra=("mask",))
+_UNTRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
+_TRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),), extra=("mask",))
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class SparsePO(PairMethod):
     )
     NEEDS = _TRAINED
     TOKENS = True
+    SAME_SHAPE = ("reference",)
     METRICS = ("sparsity", "sparsity_kl", "kl/chosen", "kl/rejected")
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class SparsePO(PairMethod):
         """The weights `[N, T]`: `chosen_reward`, `rejected_reward`, and `_kl` ones for independent masks."""
         from jax.numpy import sign
 
-        from jaxpo.objectives import token_masks
+        from jaxpo.objectives.families import token_masks
 
         if self.mask == "mapo":
             return token_masks.mapo(scorer, frozen["reference"], batch)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, PairMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SPPOSoft(PairMethod):
         certainty="paper, Eq. 4.7; the authors' code halves the sum of the two sides and estimates win probabilities "
         "with PairRM, here they are shares of votes",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), columns=("votes",), reference="logps")
+    NEEDS = Needs(roles=("chosen", "rejected"), columns=("votes",), networks=(("reference", "logps"),))
 
     def loss(self, pair: Pair) -> Array:
         import jax.numpy as jnp

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, PairMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TDPO2(PairMethod):
         arxiv="2404.11999",
         certainty="authors' code",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab")
+    NEEDS = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
 
     METRICS = ("kl/chosen", "kl/rejected")
 

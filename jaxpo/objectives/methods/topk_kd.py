@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.distillation import Distillation
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from jaxpo.losses import TopKRecord
 
-TOP_K = Needs(roles=("completion",), teacher="top_k")
+TOP_K = Needs(roles=("completion",), networks=(("teacher", "top_k"),))
 
 
 @dataclass(frozen=True)

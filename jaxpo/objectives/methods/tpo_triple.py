@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jaxpo.data.needs import Needs
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import PAIRS, Info, PairMethod, number
 
 if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.preference import Pair
-    from jaxpo.objectives.preference_features import Side
+    from jaxpo.objectives.families.features import Side
+    from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TPOTriple(PairMethod):
     def metrics(self, pair: Pair) -> dict[str, Metric]:
         """`nll_loss`: negative log-likelihood per gold token, without its weight."""
         from jaxpo.objectives.base import Mean
-        from jaxpo.objectives.preference import per_supervised_token
+        from jaxpo.objectives.families.pairs import per_supervised_token
 
         if "gold" not in pair.others:
             return {}

@@ -15,12 +15,12 @@ import numpy as np
 import optax
 from evidence.claims._token_lm import text_batch
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
 from jaxpo.train.init import build_state
 from jaxpo.train.step import make_step
@@ -87,7 +87,7 @@ def trainer(name: str | None, tau: float, rate: float, teacher: bool) -> tuple[A
         objective = next_token(scorer)
     else:
         method = METHODS[name](top_k=K, tau=tau)
-        objective = method.build(scorer, cached_reference=False, teacher_scorer=TEACHER)
+        objective = method.build(scorer, scorers={"teacher": TEACHER})
     return objective, optimizer, jax.jit(make_step(objective, optimizer, optax.constant_schedule(rate)))
 
 

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.base import Method
 from jaxpo.train.init import build_state
@@ -126,7 +126,7 @@ def pretrained(tokens: np.ndarray, seed: int, *, steps: int, rate: float = 3e-3)
 @functools.cache
 def trainer(method: Method, rate: float) -> tuple[Any, Any, Any]:
     """Objective, optimiser and compiled step of a preference method."""
-    objective, optimizer = method.build(SCORER, cached_reference=False), optax.adam(rate)
+    objective, optimizer = method.build(SCORER), optax.adam(rate)
     return objective, optimizer, jax.jit(make_step(objective, optimizer, optax.constant_schedule(rate)))
 
 

@@ -18,13 +18,13 @@ from evidence.harness import Claim, NotReproduced
 
 from jaxpo.config import Curriculum
 from jaxpo.curriculum.predictor import fit_predictor
-from jaxpo.data.curriculum import easy_to_hard
+from jaxpo.data.packing.curriculum import easy_to_hard
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.language import next_token
+from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.init import build_state
 from jaxpo.train.step import make_step
 

@@ -6,7 +6,7 @@ import numpy as np
 from evidence.claims._token_lm import BOS, NEUTRAL, VOCAB, changes, method, pair_batch, pretrained, train
 from evidence.harness import Claim, NotReproduced
 
-from jaxpo.data.batch import Batch
+from jaxpo.data.packing.batch import Batch
 
 CLAIM = Claim(
     method="spo_degree",

@@ -1,0 +1,104 @@
+"""Models of which one leaf at a time is read: what merges take, whether it lies in safetensors or in Orbax.
+
+Leaves carry the names and the layout of a Hugging Face checkpoint, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.convert.fused_experts import Latest, per_expert
+from jaxpo.convert.hf import check_tensors, disk_shape
+from jaxpo.convert.model_io import MODEL, is_export, near_tokenizer, read_config, stage_folder
+from jaxpo.convert.reward_hf import is_reward
+from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.errors import CheckpointError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import Param, leaves
+from jaxpo.sharding import current_mesh, replicated
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model whose values stay on disk.
+
+    Attributes:
+      leaves: Hugging Face name -> leaf, read when asked for; the tied output matrix is not among them.
+    """
+
+    path: Path
+    config: LFM2Config
+    tokenizer: Tokenizer | None
+    leaves: Mapping[str, Stored]
+
+
+@contextlib.contextmanager
+def open_model(path: Path | str) -> Iterator[OpenModel]:
+    """Open a run directory (its last finished stage), a stage directory, or an HF export.
+
+    Raises:
+      CheckpointError: no model there, one with a head besides, or tensors that do not fit its configuration.
+    """
+    path = Path(path)
+    config = read_config(path)
+    table = dict(leaves(param_table(config)))
+    tokenizer = near_tokenizer(path)
+    if is_export(path):
+        if is_reward(path):
+            raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
+        with open_shards(path) as stored:
+            tensors = per_expert(stored)
+            check_tensors(tensors, param_table(config), path)
+            names = [name for param in table.values() for name in param.tensors]
+            yield OpenModel(path, config, tokenizer, {name: tensors[name] for name in names})
+        return
+    store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
+    if "value" in store.meta()["heads"]:
+        raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
+    latest = Latest()
+    found = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param, latest)}
+    yield OpenModel(path, config, tokenizer, found)
+
+
+def _stored(store: CheckpointStore, name: str, param: Param, latest: Latest) -> Iterator[tuple[str, Stored]]:
+    """The tensors that a parameter is on disk, each turned to its layout there."""
+    read, to_disk = _reader(store, name, param), param.layout.to_disk
+    if isinstance(param.hf, str):
+        yield param.hf, Stored(disk_shape(param), "F32", lambda: to_disk(read()))
+        return
+
+    def whole() -> np.ndarray:
+        return latest.get(name, read)
+
+    for i, hf in enumerate(param.tensors):
+        yield hf, Stored(disk_shape(param), "F32", functools.partial(_entry, whole, i, to_disk))
+
+
+def _entry(whole: Callable[[], np.ndarray], i: int, to_disk: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return to_disk(whole()[i])
+
+
+def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.ndarray]:
+    """Reads one leaf of a stage's model, onto every device of the mesh in use."""
+    parent, _, last = name.rpartition("/")
+
+    def read() -> np.ndarray:
+        mesh = current_mesh()
+        # All processes read together, and programs on fewer devices than the mesh has would be refused.
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mesh is None else replicated(mesh)
+        abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=place)}
+        found, _ = store.restore_part(None, f"{MODEL}/{parent}", abstract)
+        return np.asarray(found[last])
+
+    return read

@@ -1,0 +1,196 @@
+"""Batches by position: `batch(rows_seen)` is a pure function, whatever came before and however many processes read."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeVar, overload
+
+import grain
+import numpy as np
+
+from jaxpo.config import Data
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.best_fit import Packed, pack
+from jaxpo.data.packing.caps import choose_caps
+from jaxpo.data.packing.columns import Columns
+from jaxpo.data.packing.fill import Place, assemble, places, scatter
+from jaxpo.data.packing.media import check_capacity
+from jaxpo.data.packing.plan import Plan
+from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.errors import ConfigError, RunError
+
+T = TypeVar("T")
+THREADS, PREFETCH = 2, 4
+
+
+class Loader:
+    """Packed batches of an endless sequence of epochs; no row is dropped where one epoch meets the next.
+
+    Args:
+      dataset: from `prepare`.
+      data: row length, block size, packing.
+      seed: of the order.
+      rows_per_step: rows of a step over all processes.
+      shuffle: a new order each epoch.
+      columns: readers of what `Batch.per_token` holds beside the dataset's own columns.
+      process_index, process_count: this process gets its contiguous share of every step's blocks.
+      divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
+      order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
+
+    Attributes:
+      block_rows, slots, max_segment, examples_per_block: static shape of every batch.
+      fill: share of positions that hold a token, estimated on a sample.
+      hash: of dataset, plan and block shape; equal hashes give equal batches.
+
+    Raises:
+      ConfigError: rows_per_step cannot be cut into whole blocks for every device.
+      DataError: an example's media exceed the capacity that `data` gives a block.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        data: Data,
+        *,
+        seed: int,
+        rows_per_step: int,
+        shuffle: bool | None = None,
+        columns: Sequence[Columns] = (),
+        process_index: int = 0,
+        process_count: int = 1,
+        divisor: int = 1,
+        order: np.ndarray | None = None,
+    ):
+        divisor = int(np.lcm(divisor, process_count))
+        if rows_per_step < 1 or rows_per_step % divisor:
+            raise ConfigError(
+                f"rows_per_step={rows_per_step} is not a multiple of {divisor} (microbatches x devices, processes)."
+            )
+        self.dataset, self.data = dataset, data
+        self.rows_per_step, self.process_index, self.process_count = rows_per_step, process_index, process_count
+        self.columns = tuple(columns)
+        check_capacity(dataset, data)
+        self.caps, self.fill = choose_caps(
+            dataset.lengths,
+            data.row_length,
+            block_rows=data.block_rows,
+            single=data.packing == "none",
+            rows_per_shard=rows_per_step // divisor,
+            media_rows=data.media_rows,
+            media_length=data.media_length,
+        )
+        directory = dataset.store.directory
+        shuffle = data.shuffle if shuffle is None else shuffle
+        order = dataset.order if order is None else order
+        self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
+        self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
+        self.block_rows, self.slots = self.caps.block_rows, self.caps.slots
+        self.max_segment, self.examples_per_block = self.caps.max_segment, self.caps.examples
+        self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
+
+    def reading(self, columns: Columns) -> Loader:
+        """The same loader, whose batches carry these columns too."""
+        found = copy.copy(self)
+        found.columns = (*self.columns, columns)
+        return found
+
+    def batch(self, rows_seen: int) -> Batch:
+        """The step that begins after `rows_seen` rows over all processes: this process's rows, as numpy arrays."""
+        first = self._block_of(rows_seen)
+        blocks = [self.plan.locate(first + i) for i in self._share(self.rows_per_step // self.block_rows)]
+        return self._assemble([(self.plan.epoch(epoch), place) for epoch, place in blocks])
+
+    def iterate(self, rows_seen: int, steps: int) -> Generator[tuple[int, Batch]]:
+        """`(rows_seen, batch)` of consecutive steps, assembled ahead on threads."""
+        positions = range(rows_seen, rows_seen + steps * self.rows_per_step, self.rows_per_step)
+        return _prefetched(len(positions), lambda i: (positions[i], self.batch(positions[i])))
+
+    def rows_per_epoch(self, epoch: int) -> int:
+        """Rows of one epoch over all processes, padding included; varies a little with the order."""
+        return self.plan.blocks_in(epoch) * self.block_rows
+
+    def epoch_of(self, rows_seen: int) -> float:
+        """Epochs done after `rows_seen` rows, with the fraction of the current one."""
+        epoch, place = self.plan.locate(self._block_of(rows_seen))
+        return epoch + place / self.plan.blocks_in(epoch)
+
+    def one_pass(self, rows_per_step: int | None = None, examples: range | None = None) -> OnePass:
+        """Every example exactly once, in file order, for evaluation and for precomputing per-token values.
+
+        Args:
+          rows_per_step: rows per batch over all processes; None = as in training.
+          examples: only these; None = all.
+        """
+        rows = rows_per_step or self.rows_per_step
+        if rows % (self.block_rows * self.process_count):
+            raise ConfigError(f"rows per batch ({rows}) must be a multiple of {self.block_rows * self.process_count}.")
+        if examples is None:
+            return OnePass(self, rows // self.block_rows, self._in_order.epoch(0))
+        return OnePass(
+            self,
+            rows // self.block_rows,
+            pack(self.dataset.lengths, np.arange(examples.start, examples.stop), self.caps),
+        )
+
+    def _block_of(self, rows_seen: int) -> int:
+        if rows_seen % self.block_rows:
+            raise RunError(
+                f"rows_seen={rows_seen} is not a multiple of the block size {self.block_rows}: the run was started "
+                "with another data.block_rows."
+            )
+        return rows_seen // self.block_rows
+
+    def _share(self, blocks: int) -> range:
+        own = blocks // self.process_count
+        return range(self.process_index * own, (self.process_index + 1) * own)
+
+    def _assemble(self, blocks: Sequence[tuple[Packed, int]]) -> Batch:
+        return assemble(self.dataset, self.caps, blocks, self.columns)
+
+
+class OnePass(Sequence[Batch]):
+    """Batches that cover every example exactly once; the last is padded with empty blocks. Random access by number."""
+
+    def __init__(self, loader: Loader, blocks_per_step: int, packed: Packed):
+        self._loader, self._blocks_per_step, self._packed = loader, blocks_per_step, packed
+
+    def __len__(self) -> int:
+        return -(-len(self._packed.blocks) // self._blocks_per_step)
+
+    @overload
+    def __getitem__(self, i: int) -> Batch: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, i: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self._loader._assemble(self._blocks(i))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches in order, assembled ahead on threads."""
+        return _prefetched(len(self), self.__getitem__)
+
+    def scatter(self, i: int, values: np.ndarray, column: RaggedColumn) -> None:
+        """Store per-token results of batch i, `[R, S]` in target coordinates, under their examples."""
+        scatter(self._loader.dataset, self._loader.caps, self._blocks(i), np.asarray(values), column)
+
+    def places(self, i: int) -> list[Place]:
+        """Where the examples of batch i lie in this process's rows."""
+        return list(places(self._loader.dataset, self._loader.caps, self._blocks(i)))
+
+    def _blocks(self, i: int) -> list[tuple[Packed, int]]:
+        return [(self._packed, i * self._blocks_per_step + j) for j in self._loader._share(self._blocks_per_step)]
+
+
+def _prefetched(n: int, make: Callable[[int], T]) -> Generator[T]:
+    """`make(0), make(1), ...`, computed ahead on threads that end with the generator."""
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
+    ahead = iter(grain.MapDataset.range(n).map(lambda i: make(int(i))).to_iter_dataset(options))
+    with contextlib.closing(ahead):
+        yield from ahead

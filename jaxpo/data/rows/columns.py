@@ -1,0 +1,129 @@
+"""Per-example columns of numbers: which are known, how each is checked, and the array it becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.rows.formats import Row
+
+# Columns read from every row when the first row has them, by dataset type.
+_OF_PAIRS = ("margin", "annotator", "rewards", "votes")
+OPTIONAL = {
+    "preference": _OF_PAIRS,
+    "triple": _OF_PAIRS,
+    "two_prompt": _OF_PAIRS,
+    "unpaired": ("label", "annotator", "weight"),
+    "list": ("scores", "annotator"),
+    "tree": ("scores", "annotator"),
+    "items": ("relevance",),
+}
+DTYPES = {"label": np.bool_, "annotator": np.int32}
+# What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
+FILLS = {"relevance": -1}
+
+REMEDIES = {
+    "margin": "Add a column `margin`: a number, how much better the chosen one is.",
+    "annotator": "Add a column `annotator`: a name or number saying who judged the pair.",
+    "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}.',
+    "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
+    "label": "Add a column `label`: true for good completions, false for bad ones.",
+    "scores": "Add a column `scores`: one number per response.",
+    "weight": "Add a column `weight`: a positive number, how much the row counts.",
+    "relevance": "Add a column `relevance`: one grade 0, 1, 2, ... per item.",
+    "inter_sign": "Add the columns `inter_prompt` and `inter_sign` (1 or -1).",
+    "rationale": "Add the columns `rationale` and `rationale_prompt`.",
+}
+
+
+def found(row: Row, kind: str) -> tuple[str, ...]:
+    """The known columns for rows of this type that this row has."""
+    return tuple(name for name in OPTIONAL.get(kind, ()) if name in row.data)
+
+
+def extra_columns(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
+    """Check and convert a row's columns of numbers."""
+    return {name: _CHECKS[name](row, row.data[name]) for name in names if name in _CHECKS}
+
+
+def _number(row: Row, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise row.error(f"expected a number, found {value!r}.", field=name, remedy="Use a finite number.")
+    if not math.isfinite(value):
+        raise row.error(f"{value} is not finite.", field=name, remedy="Use a finite number or remove the row.")
+    return float(value)
+
+
+def _margin(row: Row, value: Any) -> float:
+    return _number(row, "margin", value)
+
+
+def _annotator(row: Row, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise row.error(f"expected a name or a number, found {value!r}.", field="annotator")
+    return str(value)
+
+
+def _rewards(row: Row, value: Any) -> dict[str, list[float]]:
+    if not isinstance(value, dict) or not value or not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
+        raise row.error("expected {name: [chosen, rejected]}.", field="rewards", remedy=REMEDIES["rewards"])
+    return {name: [_number(row, "rewards", x) for x in value[name]] for name in sorted(value)}
+
+
+def _votes(row: Row, value: Any) -> list[float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise row.error("expected two counts.", field="votes", remedy=REMEDIES["votes"])
+    votes = [_number(row, "votes", x) for x in value]
+    if min(votes) < 0 or sum(votes) <= 0:
+        raise row.error(f"{value} are not counts of votes.", field="votes", remedy=REMEDIES["votes"])
+    return votes
+
+
+def _label(row: Row, value: Any) -> bool:
+    if value not in (0, 1) or not isinstance(value, bool | int | float):
+        raise row.error(f"{value!r} is not a label.", field="label", remedy="Use true/false or 1/0.")
+    return bool(value)
+
+
+def _scores(row: Row, value: Any) -> list[float]:
+    return [_number(row, "scores", x) for x in value]
+
+
+def _weight(row: Row, value: Any) -> float:
+    weight = _number(row, "weight", value)
+    if weight <= 0:
+        raise row.error(f"{value} is not above 0.", field="weight", remedy="Remove rows that are not to count.")
+    return weight
+
+
+def _relevance(row: Row, value: Any) -> list[float]:
+    grades = [_number(row, "relevance", x) for x in value]
+    if any(grade < 0 or grade != int(grade) for grade in grades):
+        raise row.error(f"{value} are not grades.", field="relevance", remedy="Use whole numbers from 0 upwards.")
+    return grades
+
+
+def _inter_sign(row: Row, value: Any) -> float:
+    if value not in (1, -1) or isinstance(value, bool):
+        raise row.error(
+            f"{value!r} is neither 1 nor -1.",
+            field="inter_sign",
+            remedy="1: the pair is clearer under inter_prompt than under prompt; -1: less clear.",
+        )
+    return float(value)
+
+
+_CHECKS: dict[str, Callable[[Row, Any], Any]] = {
+    "margin": _margin,
+    "annotator": _annotator,
+    "rewards": _rewards,
+    "votes": _votes,
+    "label": _label,
+    "scores": _scores,
+    "weight": _weight,
+    "relevance": _relevance,
+    "inter_sign": _inter_sign,
+}

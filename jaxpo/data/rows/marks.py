@@ -1,0 +1,78 @@
+"""Marked stretches of a response: phrases, steps, items, key phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpo.data.rows.formats import Row
+
+# Name of the marks -> the columns they are read from.
+SOURCES: dict[str, tuple[str, ...]] = {
+    "phrase": ("chosen_spans", "rejected_spans"),
+    "keyword": ("chosen_keywords", "rejected_keywords"),
+    "step": ("steps",),
+    "item": ("items",),
+}
+SPANS = ("phrase", "keyword")  # marked by character spans
+_FORM = "Give [[start, end], ...] in characters of the response, the end exclusive, none of them overlapping."
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Characters `start` to `end` (exclusive) of a response carry `number` (1, 2, ...) under `name`."""
+
+    name: str
+    number: int
+    start: int
+    end: int
+
+
+def consecutive(name: str, parts: Sequence[str], separator: str = "") -> tuple[Mark, ...]:
+    """Marks of the parts of `separator.join(parts)`, numbered from 1."""
+    marks, start = [], 0
+    for number, part in enumerate(parts, start=1):
+        marks.append(Mark(name, number, start, start + len(part)))
+        start += len(part) + len(separator)
+    return tuple(marks)
+
+
+def span_marks(row: Row, column: str, name: str, *, length: int, shift: int) -> tuple[Mark, ...]:
+    """Check a column of character spans; the k-th becomes number k.
+
+    Args:
+      length: characters of the column's text that belong to the response.
+      shift: characters of the text before them (a prompt that was cut off its start).
+
+    Raises:
+      DataError: spans that are no pairs of integers, empty, out of range or overlapping.
+    """
+    spans = [_span(row, column, k, span, shift, length) for k, span in enumerate(_listed(row, column))]
+    for (_, end, k), (start, _, other) in zip(sorted(spans), sorted(spans)[1:], strict=False):
+        if start < end:
+            raise row.error(f"spans {min(k, other)} and {max(k, other)} overlap.", field=column, remedy=_FORM)
+    return tuple(Mark(name, k + 1, start - shift, end - shift) for start, end, k in spans)
+
+
+def _listed(row: Row, column: str) -> list[Any]:
+    value = row.data[column]
+    if not isinstance(value, list):
+        raise row.error(f"expected a list of spans, found {type(value).__name__}.", field=column, remedy=_FORM)
+    return value
+
+
+def _span(row: Row, column: str, k: int, span: Any, shift: int, length: int) -> tuple[int, int, int]:
+    whole = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
+    if not whole:
+        raise row.error(f"span {k} is {span!r}, not [start, end].", field=column, remedy=_FORM)
+    start, end = span
+    if start >= end:
+        raise row.error(f"span {k}, {span}, is empty.", field=column, remedy=_FORM)
+    if start < shift or end > shift + length:
+        raise row.error(
+            f"span {k}, {span}, reaches beyond the response (characters {shift} to {shift + length}).",
+            field=column,
+            remedy=_FORM,
+        )
+    return start, end, k

@@ -1,0 +1,192 @@
+"""What a method asks of the data, checked against the first row before anything is tokenised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxpo.data.rows.columns import REMEDIES, found
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.marks import SOURCES, SPANS
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.rows import PAIRS, Record, canonical, detect, read_record
+from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
+from jaxpo.errors import DataError
+
+Purpose = Literal["language", "sft", "preference"]
+
+# Segment roles each dataset type offers, and the column a missing role would come from.
+ROLES = {
+    "text": ("text",),
+    "messages": ("completion",),
+    "prompt_completion": ("completion",),
+    "preference": ("chosen", "rejected"),
+    "triple": ("chosen", "rejected", "gold"),
+    "two_prompt": ("chosen", "rejected"),
+    "unpaired": ("completion", "kl"),
+    "list": ("candidate",),
+    "tree": ("candidate",),
+    "items": ("items",),
+    "prompt": (),
+}
+MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
+_COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
+SINGLE = ("text", "messages", "prompt_completion")
+PAIRED = ("preference", "triple")
+REFERENCE_COLUMNS = (
+    *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of every row, decided once.
+
+    Attributes:
+      kind: the dataset type as it is used ("unpaired" for pairs that are taken apart).
+      columns: optional columns that every row must have.
+      roles, optional: further segments that every row must, or may, have.
+      marks: names of the marks that become per-token columns.
+    """
+
+    kind: str
+    columns: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+    def record(self, row: Row) -> Record:
+        """Check and normalise one row; DataError names file, row, field and remedy."""
+        return read_record(
+            row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, marks=self.marks
+        )
+
+
+def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
+    """Match the first row with what the method needs.
+
+    Raises:
+      DataError: names the first missing column, the file, the row and the remedy.
+    """
+    row = canonical(row)
+    kind = detect(row)
+    if purpose != "preference" and kind not in SINGLE:
+        raise row.error(
+            f"a {purpose} stage cannot train on rows of type {kind!r}.",
+            field="completion" if "completion" not in row.data else "label",
+            remedy="Give rows with text, messages, or prompt + completion (rename `chosen` to `completion`).",
+        )
+    if kind == "prompt":
+        raise row.error(
+            "there is only a prompt: nothing to train on.",
+            field=_first_column(needs),
+            remedy="Add completion, or chosen and rejected, or responses and scores.",
+        )
+    if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
+        columns = tuple(name for name in needs.columns if name != "label")
+        _require(row, kind, columns)
+        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))))
+    if kind == "triple" and "gold" in needs.optional_roles:
+        kind = "preference"
+    _check_marks(row, kind, needs, ("step", "item"))
+    further = tuple(role for role in needs.roles if role not in ROLES[kind])
+    for role in further:
+        if kind in SINGLE and role in ("text", "completion"):
+            continue
+        if role in FURTHER and kind in PAIRS:
+            _require(row, kind, FURTHER[role])
+            continue
+        column = _COLUMN_OF_ROLE.get(role, role)
+        raise _missing(row, kind, column, REMEDIES.get(column, f"The method needs {', '.join(needs.roles)}."))
+    _check_marks(row, kind, needs, SPANS)
+    # A column that belongs to an optional role is there exactly when the role is.
+    conditional = {COLUMN_OF[role] for role in needs.optional_roles if role in COLUMN_OF}
+    columns = tuple(name for name in needs.columns if name not in conditional)
+    _require(row, kind, columns)
+    return Reading(
+        kind,
+        tuple(dict.fromkeys((*found(row, kind), *columns))),
+        tuple(role for role in further if role in FURTHER),
+        tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
+        _marks(needs),
+    )
+
+
+def everything(row: Row) -> Reading:
+    """All that rows like this one are known to hold, for looking at a file without a method in mind."""
+    row = canonical(row)
+    kind = detect(row)
+    optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
+    marks = tuple(name for name in MARKS.get(kind, ()) if any(column in row.data for column in SOURCES[name]))
+    return Reading(kind, found(row, kind), (), optional, marks)
+
+
+def takes_pairs_apart(row: Row, kind: str) -> bool:
+    """True when rows hold pairs but are used as two unpaired rows each."""
+    return kind == "unpaired" and detect(row) in PAIRED
+
+
+def take_apart(row: Row) -> tuple[Row, Row]:
+    """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing)."""
+    record = read_record(row, "preference")
+    rest = {k: v for k, v in record.row.data.items() if k not in ("prompt", "chosen", "rejected", "gold", "label")}
+    good, bad = (
+        Row(row.file, row.number, {**rest, "prompt": side.prompt, "completion": side.completion, "label": label})
+        for side, label in zip(record.sides, (True, False), strict=True)
+    )
+    return good, bad
+
+
+def ignored_reference(row: Row, needs: Needs) -> str | None:
+    """A sentence on reference log-probs that the data brings along and nobody reads; None when there are none."""
+    columns = [name for name in REFERENCE_COLUMNS if name in row.data]
+    if not columns:
+        return None
+    names = f"column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
+    if needs.kind("reference") == "none":
+        return f"warning: {row.file}: {names} not used: the method has no reference model."
+    return (
+        f"warning: {row.file}: {names} ignored: reference log-probs are computed anew from the reference model, per "
+        "token and on the tokens that are trained on, which sums from elsewhere need not match."
+    )
+
+
+def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
+    """The column to name when a method reads optional segments and no row has any; None when that is not so.
+
+    Gold responses are left out: the chosen one takes the place of a missing one.
+    """
+    wanted = [role for role in needs.optional_roles if role != "gold"]
+    return None if not wanted or seen & set(wanted) else FURTHER[wanted[0]][0]
+
+
+def _first_column(needs: Needs) -> str:
+    """The column beside the prompt that a method's first segment comes from."""
+    for name in _marks(needs):
+        if name not in SPANS:
+            return SOURCES[name][0]
+    return _COLUMN_OF_ROLE.get(needs.roles[0], needs.roles[0]) if needs.roles else "completion"
+
+
+def _marks(needs: Needs) -> tuple[str, ...]:
+    """The per-token columns that are marked in rows."""
+    return tuple(name for name in needs.per_token if name in SOURCES)
+
+
+def _check_marks(row: Row, kind: str, needs: Needs, among: tuple[str, ...]) -> None:
+    for name in (name for name in needs.per_token if name in among):
+        if name in MARKS.get(kind, ()):
+            _require(row, kind, SOURCES[name] if name in SPANS else ())
+        else:
+            column = SOURCES[name][0]
+            raise _missing(row, kind, column, f"The method needs the {name} that each token belongs to.")
+
+
+def _require(row: Row, kind: str, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        if name not in row.data:
+            raise _missing(row, kind, name, REMEDIES.get(name, f"Add a column {name!r} to every row."))
+
+
+def _missing(row: Row, kind: str, column: str, remedy: str) -> DataError:
+    return row.error(f"column {column!r} is missing (these rows are of type {kind!r}).", field=column, remedy=remedy)

@@ -1,0 +1,150 @@
+"""The dataset contract (TRL's, and a few columns more): detect a row's type, check its values, normalise it.
+
+| type | columns |
+|---|---|
+| text | text |
+| messages | messages (or ShareGPT's conversations with from / value) |
+| prompt | prompt |
+| prompt_completion | prompt, completion (or alpaca's instruction, input, output) |
+| preference | [prompt,] chosen, rejected |
+| triple | prompt, chosen, rejected, gold |
+| two_prompt | prompt_chosen, prompt_rejected, chosen, rejected |
+| unpaired | prompt, completion, label |
+| list | prompt, responses, scores |
+| tree | prompt, steps, scores |
+| items | prompt, items, relevance [, separator] |
+
+Texts are strings or lists of messages. Without a prompt column a pair's prompt is the common start of both sides.
+`docs/data.md` shows a row of each, and the columns that some methods need besides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jaxpo.data.rows.columns import extra_columns
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.marks import SPANS
+from jaxpo.data.rows.segments import COLUMN_OF, further_side, lacks, with_spans
+from jaxpo.data.rows.sides import SIDES, Side
+from jaxpo.data.rows.texts import string
+
+__all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
+
+# In the order of detection: the first type whose columns are all there.
+TYPES: dict[str, tuple[str, ...]] = {
+    "two_prompt": ("prompt_chosen", "prompt_rejected", "chosen", "rejected"),
+    "triple": ("prompt", "chosen", "rejected", "gold"),
+    "tree": ("prompt", "steps", "scores"),
+    "items": ("prompt", "items", "relevance"),
+    "list": ("prompt", "responses", "scores"),
+    "preference": ("chosen", "rejected"),
+    "unpaired": ("prompt", "completion", "label"),
+    "prompt_completion": ("prompt", "completion"),
+    "messages": ("messages",),
+    "text": ("text",),
+    "prompt": ("prompt",),
+}
+PAIRS = ("preference", "triple", "two_prompt")
+# A row with one of these is no bare prompt but a row that lacks something.
+_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
+_ALIASES = {"conversations": "messages", "conversation": "messages"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A checked row: its sides in the order of its segments, and its columns of numbers.
+
+    Attributes:
+      absent: optional roles that this row has no text for.
+    """
+
+    row: Row
+    kind: str
+    sides: tuple[Side, ...]
+    columns: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[Any, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+def detect(row: Row) -> str:
+    """The dataset type of a row, from its columns; DataError lists what was found and what is accepted."""
+    columns = set(canonical(row).data)
+    for kind, required in TYPES.items():
+        if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
+            return kind
+    if {"completions", "labels"} <= columns:
+        raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
+    started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
+    if started:
+        # Of equally near types the plainer one, which is tried later.
+        nearest = min(reversed(started), key=lambda kind: len(started[kind]))
+        missing = next(name for name in TYPES[nearest] if name not in columns)
+        raise row.error(f"type {nearest!r} lacks column {missing!r}.", field=missing, remedy=_accepted())
+    raise row.error(f"no dataset type has columns {sorted(columns)}.", remedy=_accepted())
+
+
+def canonical(row: Row) -> Row:
+    """Rename the columns of other formats (ShareGPT, alpaca) to the contract's."""
+    data = {_ALIASES.get(name, name): value for name, value in row.data.items()}
+    if "instruction" in data and "output" in data and "prompt" not in data:
+        instruction = string(row, "instruction", data.pop("instruction"))
+        given = data.pop("input", "")
+        data["prompt"] = instruction + (f"\n\n{string(row, 'input', given)}" if given else "") + "\n\n"
+        data["completion"] = data.pop("output")
+    return Row(row.file, row.number, data)
+
+
+def read_record(
+    row: Row,
+    kind: str,
+    *,
+    extras: tuple[str, ...] = (),
+    roles: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    marks: tuple[str, ...] = (),
+) -> Record:
+    """Check and normalise one row.
+
+    Args:
+      row: as read.
+      kind: the dataset's type; a row without its columns is an error.
+      extras: optional columns that every row must have ("margin", "scores", ...).
+      roles: segments beyond the type's own that every row must have ("rationale", ...); of pairs.
+      optional: the same, but a row may lack them.
+      marks: names of the marks to keep ("phrase", "step", ...).
+
+    Raises:
+      DataError: names file, row, field and remedy.
+    """
+    row = canonical(row)
+    for name in (*TYPES[kind], *extras):
+        if name not in row.data:
+            raise row.error(
+                f"column {name!r} is missing; the file's other rows have it.",
+                field=name,
+                remedy="Every row needs the same columns; add it or remove the row.",
+            )
+    sides = SIDES[kind](row)
+    for name in marks:
+        if name in SPANS:
+            sides = with_spans(row, sides, name)
+    if any(side.marks for side in sides) and not marks:
+        sides = tuple(replace(side, marks=()) for side in sides)
+    absent = tuple(role for role in optional if lacks(row, role))
+    asked = (*roles, *(role for role in optional if role not in absent))
+    sides += tuple(further_side(row, sides, role) for role in asked)
+    tools = row.data.get("tools", ())
+    if not isinstance(tools, list | tuple):
+        raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
+    numbers = (*extras, *(COLUMN_OF[role] for role in asked if role in COLUMN_OF))
+    columns = extra_columns(row, tuple(dict.fromkeys(numbers)))
+    # Rows that lack a role have 0 in its column, so that the column has an entry for every example.
+    columns |= {COLUMN_OF[role]: 0 for role in absent if role in COLUMN_OF}
+    return Record(row, kind, sides, columns, tuple(tools), absent)
+
+
+def _accepted() -> str:
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in TYPES.items())
+    return f"Rename columns to one of: {listed}."

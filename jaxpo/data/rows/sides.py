@@ -1,0 +1,206 @@
+"""The texts of a row, by dataset type: which are given, which are learnt, and under which role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.marks import Mark, consecutive
+from jaxpo.data.rows.texts import Text, answer, messages, string, text_of_column, text_or_messages
+
+
+@dataclass(frozen=True)
+class Side:
+    """One text of an example: what is given and what is to be learnt. `prompt` None = plain text or a conversation.
+
+    Attributes:
+      marks: stretches of the completion (of its only message, in a conversation) that carry a number.
+    """
+
+    role: str
+    prompt: Text | None
+    completion: Text
+    marks: tuple[Mark, ...] = ()
+
+
+def side_of(
+    row: Row, role: str, prompt: Text | None, completion: Text, column: str, marks: tuple[Mark, ...] = ()
+) -> Side:
+    """Bring both texts to one form: an answer string under a conversational prompt is an assistant turn."""
+    if isinstance(prompt, list) and isinstance(completion, str):
+        completion = [{"role": "assistant", "content": completion}] if completion else []
+    if isinstance(prompt, str) and isinstance(completion, list):
+        raise row.error(
+            f"prompt is a string but {column} is a list of messages.", field=column, remedy="Give both the same form."
+        )
+    if isinstance(completion, list) and completion and completion[0]["role"] != "assistant":
+        raise row.error(
+            f"{column} starts with a turn of {completion[0]['role']!r}.",
+            field=column,
+            remedy="It must start with the assistant's turn; what comes before belongs to the prompt.",
+        )
+    return Side(role, prompt, completion, marks)
+
+
+def text_sides(row: Row) -> tuple[Side, ...]:
+    return (Side("text", None, string(row, "text", row.data["text"], empty_ok=False)),)
+
+
+def message_sides(row: Row) -> tuple[Side, ...]:
+    return (Side("completion", None, messages(row, "messages", row.data["messages"])),)
+
+
+def prompt_sides(row: Row) -> tuple[Side, ...]:
+    prompt = text_of_column(row, "prompt")
+    return (Side("prompt", prompt, [] if isinstance(prompt, list) else ""),)
+
+
+def completion_sides(row: Row) -> tuple[Side, ...]:
+    return (side_of(row, "completion", text_of_column(row, "prompt"), answer(row, "completion"), "completion"),)
+
+
+def pair_sides(row: Row) -> tuple[Side, ...]:
+    chosen, rejected = answer(row, "chosen"), answer(row, "rejected")
+    if chosen == rejected:
+        raise row.error(
+            "chosen == rejected: the pair says nothing.", field="rejected", remedy="Remove the row or correct it."
+        )
+    prompt = text_of_column(row, "prompt") if "prompt" in row.data else None
+    if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):
+        prompt, chosen, rejected = _split_prompt(row, chosen, rejected)
+    return (side_of(row, "chosen", prompt, chosen, "chosen"), side_of(row, "rejected", prompt, rejected, "rejected"))
+
+
+def triple_sides(row: Row) -> tuple[Side, ...]:
+    pair = pair_sides(row)
+    return (*pair, side_of(row, "gold", pair[0].prompt, answer(row, "gold"), "gold"))
+
+
+def two_prompt_sides(row: Row) -> tuple[Side, ...]:
+    given = {name: text_of_column(row, f"prompt_{name}") for name in ("chosen", "rejected")}
+    sides = tuple(side_of(row, name, prompt, answer(row, name), name) for name, prompt in given.items())
+    if sides[0].prompt == sides[1].prompt and sides[0].completion == sides[1].completion:
+        raise row.error(
+            "chosen == rejected under the same prompt.", field="rejected", remedy="Remove the row or correct it."
+        )
+    return sides
+
+
+def list_sides(row: Row) -> tuple[Side, ...]:
+    responses = _scored(row, "responses")
+    prompt = text_of_column(row, "prompt")
+    texts = [text_or_messages(row, "responses", response, empty_ok=True) for response in responses]
+    return tuple(side_of(row, "candidate", prompt, text, "responses") for text in texts)
+
+
+def tree_sides(row: Row) -> tuple[Side, ...]:
+    """A response is the text of its steps, one after another; one without steps is absent, as an empty one is."""
+    branches = _scored(row, "steps")
+    prompt = text_of_column(row, "prompt")
+    sides = []
+    for k, steps in enumerate(branches):
+        if not isinstance(steps, list):
+            raise row.error(
+                f"response {k} is {type(steps).__name__}, not a list of steps.",
+                field="steps",
+                remedy="Give one list of strings per response.",
+            )
+        texts = [string(row, "steps", step) for step in steps]
+        if "" in texts:
+            raise row.error(f"step {texts.index('')} of response {k} is empty.", field="steps", remedy="Remove it.")
+        marks = consecutive("step", texts)
+        sides.append(side_of(row, "candidate", prompt, "".join(texts), "steps", marks))
+    return tuple(sides)
+
+
+def _scored(row: Row, column: str) -> list[object]:
+    """At least two responses, with one score each."""
+    responses, scores = row.data[column], row.data["scores"]
+    if not isinstance(responses, list) or not isinstance(scores, list):
+        raise row.error(f"`{column}` and `scores` must be lists.", field=column)
+    if len(responses) < 2:
+        raise row.error(
+            f"{len(responses)} response(s); a ranked list needs at least 2.",
+            field=column,
+            remedy="Remove the row, or use prompt + completion.",
+        )
+    if len(scores) != len(responses):
+        raise row.error(
+            f"{len(responses)} responses but {len(scores)} scores.", field="scores", remedy="Give one per response."
+        )
+    return responses
+
+
+def item_sides(row: Row) -> tuple[Side, ...]:
+    """One response that lists all items, joined by the separator (a line break unless the row has another)."""
+    items, relevance = row.data["items"], row.data["relevance"]
+    if not isinstance(items, list) or not isinstance(relevance, list):
+        raise row.error("`items` and `relevance` must be lists.", field="items")
+    if len(items) < 2:
+        raise row.error(f"{len(items)} item(s); a ranking needs at least 2.", field="items", remedy="Remove the row.")
+    if len(relevance) != len(items):
+        raise row.error(
+            f"{len(items)} items but {len(relevance)} grades of relevance.",
+            field="relevance",
+            remedy="Give one per item.",
+        )
+    separator = string(row, "separator", row.data.get("separator", "\n"), empty_ok=False)
+    texts = [string(row, "items", item, empty_ok=False) for item in items]
+    for k, text in enumerate(texts):
+        if separator in text:
+            raise row.error(
+                f"item {k} contains the separator {separator!r}: the list could not be taken apart again.",
+                field="items",
+                remedy="Give the row another `separator`, or change the item.",
+            )
+    marks = consecutive("item", texts, separator)
+    return (side_of(row, "items", text_of_column(row, "prompt"), separator.join(texts), "items", marks),)
+
+
+SIDES = {
+    "text": text_sides,
+    "messages": message_sides,
+    "prompt": prompt_sides,
+    "prompt_completion": completion_sides,
+    "unpaired": completion_sides,
+    "preference": pair_sides,
+    "triple": triple_sides,
+    "two_prompt": two_prompt_sides,
+    "list": list_sides,
+    "tree": tree_sides,
+    "items": item_sides,
+}
+
+
+def _split_prompt(row: Row, chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
+    """The common start of both sides, cut between messages, or between words of strings."""
+    if type(chosen) is not type(rejected):
+        raise row.error("chosen and rejected have different forms.", field="rejected", remedy="Use one form for both.")
+    cut = 0
+    while cut < min(len(chosen), len(rejected)) and chosen[cut] == rejected[cut]:
+        cut += 1
+    if isinstance(chosen, str):
+        cut = _word_start(chosen, cut)
+    else:
+        while cut > 0 and not _both_answer(chosen[cut:], rejected[cut:]):
+            cut -= 1
+    if cut == 0 or cut >= len(chosen) or cut >= len(rejected):
+        raise row.error(
+            "there is no `prompt`, and chosen and rejected share no start that could serve as one.",
+            field="prompt",
+            remedy="Add a prompt column.",
+        )
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _both_answer(chosen: Text, rejected: Text) -> bool:
+    return all(isinstance(rest, list) and rest and rest[0]["role"] == "assistant" for rest in (chosen, rejected))
+
+
+def _word_start(text: str, cut: int) -> int:
+    """Step back so that a word and the space before it stay whole."""
+    while cut > 0 and cut < len(text) and not text[cut].isspace() and not text[cut - 1].isspace():
+        cut -= 1
+    while cut > 0 and text[cut - 1] == " ":
+        cut -= 1
+    return cut

@@ -1,0 +1,75 @@
+"""A tokenised dataset of one type, ready to be packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.tokens.layout import Layout
+from jaxpo.data.tokens.store import ExampleStore, Lengths
+from jaxpo.data.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Column:
+    """A per-example array: its shape beyond the example axis, its dtype, and the names along that axis.
+
+    Attributes:
+      fill: what stands beyond the end of a list, and where there is no example.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    names: tuple[str, ...] = ()
+    fill: float = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokenised examples of one type.
+
+    Attributes:
+      store: random access to examples.
+      type: one of `rows.TYPES`.
+      roles: role -> K for lists, 0 for single segments.
+      columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
+      per_token: dtype and trailing shape of the columns that the examples carry, as in `Batch.per_token`.
+      media: the same of `Batch.media[kind].values`; empty, or one kind.
+      annotators: `annotators[i]` is the name behind annotator id i.
+      counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
+      hash: of the files' contents, tokenizer, template and settings.
+      order: example numbers in a fixed order of training (a curriculum); None = as the loader is told.
+    """
+
+    store: ExampleStore
+    tokenizer: Tokenizer
+    type: str
+    roles: dict[str, int]
+    columns: dict[str, Column]
+    annotators: tuple[str, ...]
+    counts: dict[str, int]
+    files: tuple[str, ...]
+    hash: str
+    per_token: Layout = field(default_factory=dict)
+    media: Layout = field(default_factory=dict)
+    order: np.ndarray | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Length of every segment."""
+        return self.store.lengths
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all segments."""
+        return int(self.lengths.values.sum())
+
+
+def describe_counts(counts: dict[str, int]) -> str:
+    """`read 10, kept 9, dropped_longer_than_max_length 1`."""
+    return ", ".join(f"{name} {n}" for name, n in counts.items() if n or name in ("read", "kept"))

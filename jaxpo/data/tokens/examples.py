@@ -1,0 +1,274 @@
+"""From checked rows to examples: token segments with their supervised masks, roles, and columns; truncation counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxpo.config import Fim
+from jaxpo.data.rows.rows import PAIRS, Record, Side
+from jaxpo.data.rows.segments import marked_text
+from jaxpo.data.tokens import fim
+from jaxpo.data.tokens.chat import Span, encode_many, render
+from jaxpo.data.tokens.marked import marked_tokens
+from jaxpo.data.tokens.media import Patches
+from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
+
+TrainOn = Literal["auto", "assistant", "completion", "all"]
+Truncation = Literal["response_right", "prompt_left", "drop", "error"]
+LISTED = ("candidate",)
+Encoding = tuple[np.ndarray, np.ndarray]
+LISTS = ("list", "tree")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens of one text.
+
+    Attributes:
+      tokens: int32 `[n]`.
+      supervised: bool `[n]`, True where the token is trained on.
+      per_token: name -> `[n, ...]` of any dtype: the phrase, step or item that a token belongs to (int32, 0 = none),
+        codes, "media" (int32, the example's vector that takes the embedding's place, -1 = none).
+    """
+
+    tokens: np.ndarray
+    supervised: np.ndarray
+    per_token: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is packed: segments, which of them plays which role (-1 = absent), and numbers that travel along.
+
+    Attributes:
+      roles: role -> segment index, or a list of them.
+      columns: name -> number or list.
+      file, row: where it came from (index into the dataset's files; row number).
+      media: what the vectors are made of that "media" counts, one image tile or stretch of sound after another; shared
+        by the example's segments.
+    """
+
+    segments: tuple[Segment, ...]
+    roles: dict[str, int | list[int]]
+    columns: dict[str, Any] = field(default_factory=dict)
+    file: int = 0
+    row: int = 0
+    media: tuple[Patches, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How texts become segments; the fields of `config.Data` that matter here."""
+
+    max_length: int
+    truncation: Truncation = "response_right"
+    train_on: TrainOn = "auto"
+    fim: Fim | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One side in tokens; `given` is the number of tokens before the first that is to be learnt."""
+
+    tokens: np.ndarray
+    supervised: np.ndarray
+    given: int
+    per_token: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def keep(self, index: Any, given: int) -> Encoded:
+        """Only the tokens at `index`."""
+        per_token = {name: values[index] for name, values in self.per_token.items()}
+        return Encoded(self.tokens[index], self.supervised[index], given, per_token)
+
+    def segment(self, max_length: int) -> Segment:
+        """The first `max_length` tokens."""
+        kept = self.keep(slice(max_length), self.given)
+        return Segment(kept.tokens, kept.supervised, kept.per_token)
+
+
+def build_examples(
+    records: Sequence[Record], tokenizer: Tokenizer, cut: Cut, counts: Counter[str], files: Sequence[Any] = ()
+) -> Iterator[Example]:
+    """Encode a chunk of records with one call of the tokenizer.
+
+    Args:
+      records: checked rows of one type.
+      cut: window and truncation policy.
+      counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
+        split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
+        fim_too_long (left as they are).
+      files: gives `Example.file`.
+
+    Raises:
+      DataError: a row with no supervised token; a row too long under truncation="error".
+    """
+    rendered = [[spans_of(record, side, cut.train_on) for side in record.sides] for record in records]
+    whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
+    flat = iter(whole if cut.fim is None else _with_fim(records, whole, tokenizer, cut, counts))
+    numbers = {file: i for i, file in enumerate(files)}
+    for record, sides in zip(records, rendered, strict=True):
+        encoded = [
+            _with_border(record, side, *next(flat), cut.train_on, tokenizer) if spans else None
+            for side, spans in zip(record.sides, sides, strict=True)
+        ]
+        for segments in _segments(record, encoded, cut, counts):
+            counts["kept"] += 1
+            roles, kept = _roles(record, segments)
+            yield Example(kept, roles, dict(record.columns), numbers.get(record.row.file, 0), record.row.number)
+
+
+def _with_fim(
+    records: Sequence[Record], encoded: Sequence[Encoding], tokenizer: Tokenizer, cut: Cut, counts: Counter[str]
+) -> list[Encoding]:
+    """The encoded documents, the chosen ones among them rearranged where that fits a segment."""
+    assert cut.fim is not None
+    texts = [str(record.sides[0].completion) for record in records]
+    chosen = [i for i, record in enumerate(records) if fim.is_chosen(texts[i], record.row.file, cut.fim)]
+    moved = encode_many(tokenizer, [fim.spans_of(texts[i], cut.fim) for i in chosen])
+    result = list(encoded)
+    for i, document in zip(chosen, moved, strict=True):
+        fits = len(document[0]) <= cut.max_length
+        counts["fim_documents" if fits else "fim_too_long"] += 1
+        result[i] = document if fits else result[i]
+    return result
+
+
+def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
+    """What one side renders to; empty for an absent candidate."""
+    if isinstance(side.completion, str):
+        supervised = record.kind != "prompt"
+        end = [Span(IM_END, True, control=True)] if supervised else []
+        if side.role in LISTED and not side.completion:
+            return []
+        given = [] if side.prompt is None else [Span(str(side.prompt))]
+        return [Span(BOS, control=True), *given, Span(side.completion, supervised), *end]
+    if side.role in LISTED and not side.completion:
+        return []
+    if record.kind == "prompt":
+        assert isinstance(side.prompt, list)
+        return render(side.prompt, add_generation_prompt=True, tools=record.tools, train_on="none")
+    prompt = side.prompt if isinstance(side.prompt, list) else []
+    messages = [*prompt, *side.completion]
+    first = len(prompt)
+    if train_on == "assistant":
+        first = 0
+    elif train_on == "completion" and not prompt:
+        first = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+    return render(messages, tools=record.tools, first_trained=first)
+
+
+def _with_border(
+    record: Record, side: Side, tokens: np.ndarray, supervised: np.ndarray, train_on: TrainOn, tokenizer: Tokenizer
+) -> Encoded:
+    given = int(supervised.argmax()) if supervised.any() else len(tokens)
+    per_token = {}
+    if side.marks:
+        per_token = marked_tokens(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
+    return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, per_token)
+
+
+def _segments(
+    record: Record, encoded: list[Encoded | None], cut: Cut, counts: Counter[str]
+) -> Iterator[list[Segment | None]]:
+    """The segments of each example that a record gives: none when dropped, several when a text is split."""
+    if record.kind == "text":
+        assert encoded[0] is not None
+        pieces = split_text(encoded[0].tokens, cut.max_length)
+        counts["split_documents"] += len(pieces) > 1
+        for piece in pieces:
+            yield [Segment(piece, np.ones(len(piece), bool))]
+        return
+    # A mismatched response is no data of its own: it is cut to fit and never a reason to drop or refuse a row.
+    mismatched = [side for side, of in zip(encoded, record.sides, strict=True) if side is not None and of.role == "kl"]
+    present = [side for side, of in zip(encoded, record.sides, strict=True) if side is not None and of.role != "kl"]
+    counts["empty_responses"] += sum(side is None for side in encoded)
+    if record.kind in LISTS and len(present) < 2:
+        counts["dropped_fewer_than_2_responses"] += 1
+        return
+    for side in present:
+        if record.kind != "prompt" and not side.supervised[1:].any():
+            raise record.row.error(
+                f"no token of this row is trained on (train_on={cut.train_on!r}): there is no assistant turn.",
+                field=record.sides[0].role,
+                remedy="Remove the row, or set data.train_on='all'.",
+            )
+    fitted = _fit(record, present, cut, counts)
+    if fitted is None:
+        return
+    if record.kind == "tree":
+        steps = [len(side.marks) for side in record.sides if side.marks]
+        counts["merged_steps"] += sum(steps) - len(steps) * min(steps, default=0)
+    if cut.truncation == "prompt_left":
+        mismatched = _cut_prompts(mismatched, cut.max_length)
+    parts = iter([*fitted, *(side.segment(cut.max_length) for side in mismatched)])
+    yield [None if side is None else next(parts) for side in encoded]
+
+
+def split_text(tokens: np.ndarray, max_length: int) -> list[np.ndarray]:
+    """Cut a document into pieces of at most `max_length` that overlap by one token, so each token is a target once."""
+    starts = range(0, max(len(tokens) - 1, 1), max_length - 1)
+    return [tokens[start : start + max_length] for start in starts]
+
+
+def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -> list[Segment] | None:
+    longest = max(len(side.tokens) for side in sides)
+    if longest > cut.max_length:
+        if cut.truncation == "drop":
+            counts["dropped_longer_than_max_length"] += 1
+            return None
+        if cut.truncation == "error":
+            raise record.row.error(
+                f"{longest} tokens, but max_length is {cut.max_length}.",
+                remedy="Raise data.max_length, or set data.truncation to response_right, prompt_left or drop.",
+            )
+        if cut.truncation == "prompt_left":
+            before, sides = sides, _cut_prompts(sides, cut.max_length)
+            counts["truncated_prompt"] += any(a.given != b.given for a, b in zip(before, sides, strict=True))
+        counts["truncated_response"] += any(len(side.tokens) > cut.max_length for side in sides)
+        cut_off = [x[cut.max_length :] for side in sides for x in side.per_token.values()]
+        counts["truncated_labels"] += any((x > 0).any() for x in cut_off)
+    segments = [side.segment(cut.max_length) for side in sides]
+    if record.kind != "prompt" and not all(segment.supervised[1:].any() for segment in segments):
+        raise record.row.error(
+            f"the prompt has {max(s.given for s in sides)} tokens and max_length is {cut.max_length}: no supervised "
+            "token of the response is left.",
+            field="prompt",
+            remedy="Raise data.max_length, or set data.truncation to prompt_left or drop.",
+        )
+    if record.kind in PAIRS and np.array_equal(segments[0].tokens, segments[1].tokens):
+        counts["dropped_equal_after_truncation"] += 1
+        return None
+    return segments
+
+
+def _cut_prompts(sides: list[Encoded], max_length: int) -> list[Encoded]:
+    """Drop the start of prompts, keeping BOS; sides with the same prompt lose the same tokens."""
+    prompts = [side.tokens[: side.given].tobytes() for side in sides]
+    result = []
+    for side, prompt in zip(sides, prompts, strict=True):
+        longest = max(len(other.tokens) for other, p in zip(sides, prompts, strict=True) if p == prompt)
+        removed = min(max(longest - max_length, 0), side.given - 1)
+        keep = np.r_[0, removed + 1 : len(side.tokens)]
+        result.append(side.keep(keep, side.given - removed))
+    return result
+
+
+def _roles(record: Record, segments: list[Segment | None]) -> tuple[dict[str, int | list[int]], tuple[Segment, ...]]:
+    kept: list[Segment] = []
+    roles: dict[str, int | list[int]] = dict.fromkeys(record.absent, -1)
+    for side, segment in zip(record.sides, segments, strict=True):
+        index = len(kept) if segment is not None else -1
+        if segment is not None:
+            kept.append(segment)
+        if side.role in LISTED:
+            listed = roles.setdefault(side.role, [])
+            assert isinstance(listed, list)
+            listed.append(index)
+        else:
+            roles[side.role] = index
+    return roles, tuple(kept)

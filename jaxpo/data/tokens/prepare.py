@@ -1,0 +1,277 @@
+"""Files to a tokenised dataset: checked before, counted during, cached after."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.config import Data, Fim
+from jaxpo.data.rows.columns import DTYPES, FILLS
+from jaxpo.data.rows.formats import content_hash, list_files, read_rows
+from jaxpo.data.rows.mismatched import with_mismatched
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.requirements import (
+    SINGLE,
+    Purpose,
+    absent_everywhere,
+    check_needs,
+    ignored_reference,
+    take_apart,
+    takes_pairs_apart,
+)
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
+from jaxpo.data.tokens.examples import Cut, Example, build_examples
+from jaxpo.data.tokens.media import PER_VECTOR
+from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
+from jaxpo.data.tokens.template import TEMPLATE_VERSION
+from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.errors import ConfigError, DataError
+
+CHUNK = 512
+
+
+def prepare(
+    files: Iterable[str | Path],
+    *,
+    data: Data,
+    tokenizer: Tokenizer,
+    purpose: Purpose,
+    needs: Needs | None = None,
+    cache_dir: str | Path,
+    log: Callable[[str], None] = print,
+    annotators: Sequence[str] | None = None,
+) -> Dataset:
+    """Tokenise files once and reuse the result.
+
+    Args:
+      files: JSONL, Parquet, text files or folders.
+      data: window, truncation, what to train on.
+      purpose: "language", "sft" or "preference".
+      needs: what the method asks of the rows; checked on the first row before anything is tokenised.
+      cache_dir: one folder per distinct (contents, tokenizer, template, settings).
+      log: receives one line per event.
+      annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
+
+    Raises:
+      DataError: any row that cannot be used; names file, row, field and remedy.
+      ConfigError: settings that contradict each other or the data.
+    """
+    needs = needs or Needs()
+    check_settings(data)
+    paths = list_files(files)
+    first = next(read_rows(paths))
+    reading = check_needs(first, purpose, needs)
+    kind = reading.kind
+    _check_train_on(data, kind, paths[0])
+    if purpose == "preference" and (ignored := ignored_reference(first, needs)):
+        log(ignored)
+    settings = {
+        "type": kind,
+        "extras": sorted(reading.columns),
+        "roles": sorted(needs.roles),
+        "optional_roles": sorted(reading.optional),
+        "labels": sorted(reading.marks),  # the name that hashes of data sets know
+        "annotators": list(annotators or ()),
+        "max_length": data.max_length,
+        "truncation": data.truncation,
+        "train_on": data.train_on,
+    }
+    if data.fim is not None:
+        _check_fim(data.fim, kind, paths)
+        settings["fim"] = asdict(data.fim)
+    key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
+
+    apart = takes_pairs_apart(first, kind)
+
+    def write(writer: StoreWriter) -> dict[str, Any]:
+        log(f"tokenising {len(paths)} file(s) of type {kind!r}")
+        rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
+        records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
+        if "kl" in needs.roles:
+            records = with_mismatched(records)
+        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
+        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
+
+    store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
+    dataset = _dataset(store, tokenizer, key, kind, paths)
+    if not len(dataset):
+        raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
+    _check_whole(dataset, needs, held_out=annotators is not None, log=log)
+    log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
+    return dataset
+
+
+def check_settings(data: Data) -> None:
+    """ConfigError for window sizes that cannot work."""
+    problems = []
+    if data.max_length < 2:
+        problems.append(f"data.max_length={data.max_length} must be at least 2.")
+    if data.row_length < data.max_length:
+        problems.append(
+            f"data.row_length={data.row_length} is below data.max_length={data.max_length}: a segment must fit a row."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
+    if data.media_rows is not None and data.media_rows < 1:
+        problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
+    if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
+        problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callable[[str], None]) -> None:
+    """What only all rows together can lack: one of the two labels, or every optional segment.
+
+    Held-out rows are never a reason to stop: there it is a warning.
+    """
+    meta, file = dataset.store.meta, dataset.files[0]
+    problems = []
+    for label, name in ((False, "bad"), (True, "good")):
+        if "label" in dataset.columns and label not in meta["classes"]:
+            remedy = f"Add rows with label {str(label).lower()}: the method learns from the contrast of the two."
+            problems.append(DataError(f"no row is labelled {name}.", file=file, field="label", remedy=remedy))
+    if column := absent_everywhere(needs, set(meta["seen"])):
+        remedy = "Add it to some rows, or choose the method without it."
+        problems.append(DataError(f"no row has {column!r}.", file=file, field=column, remedy=remedy))
+    for problem in problems:
+        if not held_out:
+            raise problem
+        log(f"warning: {problem}")
+
+
+def _check_train_on(data: Data, kind: str, file: Path) -> None:
+    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
+        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
+    if kind == "text" and data.train_on in ("assistant", "completion"):
+        raise ConfigError(f"data.train_on={data.train_on!r} needs messages or completions; {file} holds plain text.")
+
+
+def _check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
+    if kind != "text":
+        raise ConfigError(
+            f"data.fim rearranges plain text, but {files[0]} holds {kind!r} rows: leave it out, or give `text`."
+        )
+    if fim.files and not any(fnmatch.fnmatch(file.name, pattern) for file in files for pattern in fim.files):
+        names = ", ".join(file.name for file in files[:5])
+        raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
+
+
+def _write(
+    writer: StoreWriter,
+    records: Iterator[Record],
+    tokenizer: Tokenizer,
+    cut: Cut,
+    files: Sequence[Path],
+    annotators: Sequence[str] | None,
+) -> dict[str, Any]:
+    counts: Counter[str] = Counter(read=0, kept=0)
+    ids = {name: i for i, name in enumerate(annotators or ())}
+    shapes = _Shapes()
+    while chunk := list(itertools.islice(records, CHUNK)):
+        counts["read"] += len(chunk)
+        if annotators:
+            known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
+            counts["dropped_unknown_annotator"] += len(chunk) - len(known)
+            chunk = known
+        for example in build_examples(chunk, tokenizer, cut, counts, files):
+            if "annotator" in example.columns:
+                example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
+            shapes.see(example, files)
+            writer.append(example)
+    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta()}
+
+
+class _Shapes:
+    """Collects the widest list, the roles and classes that occur, and checks that every row names the same rewards."""
+
+    def __init__(self) -> None:
+        self.roles: dict[str, int] = {}
+        self.columns: dict[str, list[int]] = {}
+        self.seen: set[str] = set()
+        self.classes: set[bool] = set()
+        self.rewards: tuple[str, ...] = ()
+
+    def see(self, example: Example, files: Sequence[Path]) -> None:
+        for role, index in example.roles.items():
+            listed = len(index) if isinstance(index, list) else 0
+            self.roles[role] = max(self.roles.get(role, 0), listed)
+            if index != -1:
+                self.seen.add(role)
+        if "label" in example.columns:
+            self.classes.add(example.columns["label"])
+        for name, value in example.columns.items():
+            if name == "rewards":
+                self._see_rewards(example, value, files)
+            width = [len(value)] if isinstance(value, list) else []
+            self.columns[name] = max(self.columns.get(name, []), width)
+
+    def _see_rewards(self, example: Example, value: dict[str, Any], files: Sequence[Path]) -> None:
+        names = tuple(value)
+        self.rewards = self.rewards or names
+        if names != self.rewards:
+            raise DataError(
+                f"rewards are named {list(names)}, but {list(self.rewards)} in earlier rows.",
+                file=files[example.file],
+                row=example.row,
+                field="rewards",
+                remedy="Every row must have the same names.",
+            )
+        example.columns["rewards"] = list(value.values())
+
+    def as_meta(self) -> dict[str, Any]:
+        if self.rewards:
+            self.columns["rewards"] = [len(self.rewards), 2]
+        found = {"seen": sorted(self.seen), "classes": sorted(self.classes)}
+        return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards), **found}
+
+
+def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:
+    meta = store.meta
+    columns = {
+        name: Column(
+            tuple(shape),
+            DTYPES.get(name, np.float32),
+            tuple(meta["rewards"]) if name == "rewards" else (),
+            FILLS.get(name, 0),
+        )
+        for name, shape in meta["columns"].items()
+    }
+    return Dataset(
+        store=store,
+        tokenizer=tokenizer,
+        type=kind,
+        roles=meta["roles"],
+        columns=columns,
+        annotators=tuple(meta["annotators"]),
+        counts=meta["counts"],
+        files=tuple(str(p) for p in paths),
+        hash=key,
+        # A mark that no row has is a column too.
+        per_token=dict.fromkeys(meta["settings"]["labels"], (np.dtype(np.int32), ())) | store.per_token,
+        media=store.media,
+    )
+
+
+def _only_needed(record: Record, needs: Needs) -> Record:
+    """Leave out a gold response nobody asks for (it costs a forward pass); name a single text as the method does."""
+    sides = record.sides
+    if record.kind == "triple" and "gold" not in needs.roles:
+        sides = tuple(side for side in sides if side.role != "gold")
+    if record.kind in SINGLE and needs.roles in (("text",), ("completion",)):
+        sides = (replace(sides[0], role=needs.roles[0]),)
+    return replace(record, sides=sides)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""Append-only JSONL files: what a long construction has found so far, safe against being killed at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxpo.data.rows.json_lines import whole_lines
+from jaxpo.errors import DataError
+
+
+def digest(*values: Any) -> str:
+    """16 hexadecimal digits of the values' JSON; equal values have equal digests in any process."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Ledger:
+    """Records under one setting. The file's name holds the setting's digest, so other settings never meet its records.
+
+    Args:
+      folder: made when the first record is written.
+      kind: what is recorded; the file is `KIND-DIGEST.jsonl`.
+      settings: everything the records depend on; the file's first line.
+    """
+
+    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any]):
+        self.settings = dict(settings)
+        self.path = folder / f"{kind}-{digest(self.settings)[:8]}.jsonl"
+
+    def read(self) -> list[dict[str, Any]]:
+        """All complete records; the piece of a line that a killed process left is cut off.
+
+        Raises:
+          DataError: a complete line that is no JSON object; names file and line.
+        """
+        return [self._parse(number, line) for number, line in enumerate(whole_lines(self.path), start=1)][1:]
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write records in one piece; they outlive this process from then on."""
+        new = not self.path.exists() or not self.path.stat().st_size
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [*([{"settings": self.settings}] if new else []), *records]
+        with self.path.open("ab") as file:
+            file.write("".join(json.dumps(x, ensure_ascii=False, allow_nan=False) + "\n" for x in lines).encode())
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise DataError("is no JSON object.", file=self.path, row=number, remedy="Remove the line and run again.")
+        return record

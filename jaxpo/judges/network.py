@@ -1,0 +1,170 @@
+"""A language model as the constructions use it: scores, embeddings, rewards and samples of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.convert.model_io import Model
+from jaxpo.data.packing.batch import Batch, last_of
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import read_record
+from jaxpo.data.rows.texts import Text
+from jaxpo.data.tokens.examples import Cut, Segment, build_examples
+from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.evaluate.score import each_segment, token_logps
+from jaxpo.models.heads import value
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
+
+Tree = Any
+ROWS = 16
+
+
+@dataclass(frozen=True)
+class Network(Model):
+    """A model with its tokenizer, and how it is run.
+
+    Attributes:
+      max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
+      dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
+    """
+
+    tokenizer: Tokenizer
+    max_length: int = 1024
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> Network:
+        """A model as it was loaded, with settings of its own."""
+        return cls(**{f.name: getattr(model, f.name) for f in dataclasses.fields(Model)} | settings)
+
+    @property
+    def scorer(self) -> Scorer:
+        """How it is run."""
+        return Scorer(self.config, self.dtype)
+
+    def segments(self, prompts: Sequence[Text], completions: Sequence[Text]) -> list[Segment]:
+        """Token segments as a preference stage would make them."""
+        rows = (
+            Row(Path("(construction)"), i, {"prompt": p, "completion": c})
+            for i, (p, c) in _numbered(prompts, completions)
+        )
+        records = [read_record(row, "prompt_completion") for row in rows]
+        examples = build_examples(records, self.tokenizer, Cut(self.max_length), Counter())
+        return [example.segments[0] for example in examples]
+
+    def logps(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Summed log-probs, float64 `[n]`."""
+        segments = self.segments(prompts, completions)
+        scored = token_logps(
+            self.scorer, self.params["model"], [s.tokens for s in segments], rows=ROWS, row_length=self.max_length
+        )
+        # The first token of a segment has no predecessor: its log-prob is 0.
+        return np.asarray([x[s.supervised].sum(dtype=np.float64) for x, s in zip(scored, segments, strict=True)])
+
+    def token_counts(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Scored tokens, int64 `[n]`."""
+        return np.asarray([int(s.supervised[1:].sum()) for s in self.segments(prompts, completions)], np.int64)
+
+    def embed(self, prompts: Sequence[Text]) -> np.ndarray:
+        """Mean final hidden state, float32 `[n, D]`."""
+        tokens = [np.asarray(encode_prompt(self.tokenizer, p)[-self.max_length :], np.int32) for p in prompts]
+        return self._per_segment(_means, tokens)
+
+    def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Value head at each text's last token, float64 `[n]`."""
+        tokens = [s.tokens for s in self.segments(prompts, completions)]
+        return self._per_segment(_rewards, tokens)[:, 0].astype(np.float64)
+
+    def generate(
+        self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
+    ) -> list[list[str]]:
+        """`n` samples per prompt."""
+        answers = generate_text(
+            self.params["model"],
+            self.config,
+            self.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            sampler=Sampler(temperature=temperature, top_k=top_k),
+            n=n,
+            seed=seed,
+            dtype=jnp.dtype(self.dtype),
+        )
+        return [[answers[i * n + k].text for k in range(n)] for i in range(len(prompts))]
+
+    def draw(
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        numbers: Sequence[int],
+        sampler: Sampler,
+        max_new_tokens: int,
+        seed: int,
+        max_rows: int = 64,
+    ) -> Iterator[list[TextGeneration]]:
+        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed."""
+        return generate_text_as_done(
+            self.params["model"],
+            self.config,
+            self.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler,
+            n=n,
+            seed=seed,
+            prompt_numbers=numbers,
+            dtype=jnp.dtype(self.dtype),
+            max_rows=max_rows,
+        )
+
+    def prompt_lengths(self, prompts: Sequence[Text]) -> np.ndarray:
+        """Tokens of each prompt with the opened answer, int64 `[n]`."""
+        return np.asarray([len(encode_prompt(self.tokenizer, prompt)) for prompt in prompts], np.int64)
+
+    def lengths(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """Tokens of prompt and completion together, uncut, int64 `[n]`."""
+        uncut = dataclasses.replace(self, max_length=sys.maxsize)
+        return np.asarray([len(s.tokens) for s in uncut.segments(prompts, completions)], np.int64)
+
+    def fingerprint(self) -> str:
+        """Hash of the parameters."""
+        return fingerprint(self.params)
+
+    def _per_segment(self, term: Callable[..., jax.Array], tokens: Sequence[np.ndarray]) -> np.ndarray:
+        """`term(scorer, params, batch) -> [R, M, d]`, gathered into `[n, d]`."""
+        run = functools.partial(term, self.scorer, self.params)
+        found = {place.segment: row[place.slot] for place, row in each_segment(run, tokens, ROWS, self.max_length)}
+        return np.stack([found[i] for i in range(len(tokens))])
+
+
+def _numbered(prompts: Sequence[Text], completions: Sequence[Text]) -> Any:
+    return enumerate(zip(prompts, completions, strict=True), start=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _means(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
+    hidden = scorer.hidden(params["model"], batch).astype(jnp.float32)
+    inside = (batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]).astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(inside, axis=-1, keepdims=True), 1.0)
+    return jnp.einsum("rms,rsd->rmd", inside, hidden) / count
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _rewards(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
+    last = last_of(scorer.hidden(params["model"], batch), batch)
+    return value(params["value"], last)[..., None]

@@ -1,0 +1,197 @@
+"""Every mistake of a configuration, found before any work and shown together. Imports no jax."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from jaxpo.config import Run
+from jaxpo.config.axes import AXES
+from jaxpo.config.fields import describe, flag, hints_of, key, leaves
+from jaxpo.config.run import ATTENTION, EXPERTS
+from jaxpo.errors import ConfigError, did_you_mean
+from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.routing import declared_models, placement_problems
+from jaxpo.recipe.checks.stage import stage_problems
+from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
+from jaxpo.recipe.lineage import seed_of, trained
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def check(run: Run) -> None:
+    """Raise one ConfigError with every problem of a run; return if there is none."""
+    problems = list(find_problems(run))
+    if problems:
+        raise ConfigError(problems)
+
+
+def find_problems(run: Run) -> Iterator[str]:
+    """All problems, each naming the field and the remedy. Values of wrong type hide the checks that need them."""
+    shape = list(shape_problems(run))
+    if shape:
+        yield from shape
+        return
+    wrong_types = list(type_problems(run))
+    yield from wrong_types
+    if wrong_types:
+        return
+    yield from run_problems(run)
+    yield from model_problems(run)
+    yield from mesh_problems(run)
+    yield from compute_problems(run)
+    for i, stage in enumerate(run.stages):
+        if stage.TRAINS:
+            yield from stage_problems(run, i, stage)
+        for problems in kind_of(stage).checks:
+            yield from problems(run, i, stage)
+
+
+def shape_problems(run: Run) -> Iterator[str]:
+    """Stages that are no stages, and names that cannot be addressed."""
+    if not isinstance(run.stages, tuple) or not run.stages:
+        yield f"stages: a run needs a tuple of at least one stage ({kind_names()})."
+        return
+    seen: dict[str, int] = {}
+    for i, stage in enumerate(run.stages):
+        if find_kind(stage) is None:
+            yield f"stages[{i}]: is a {type(stage).__name__}, not one of {kind_names()}."
+            continue
+        if not isinstance(stage.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stage.name):
+            yield f"stages[{i}].name: {stage.name!r} must be a word of letters, digits, '-' and '_'; it names a folder."
+            continue
+        if key(stage.name) in (*hints_of(Run), "previous", "random", "preset", "run"):
+            yield f"stages[{i}].name: {stage.name!r} is reserved; name the stage differently."
+        if key(stage.name) in seen:
+            first = seen[key(stage.name)]
+            yield f"stages[{i}].name: {stage.name!r} is already the name of stages[{first}]; names must be unique."
+        seen.setdefault(key(stage.name), i)
+
+
+def type_problems(run: Run) -> Iterator[str]:
+    """Values that do not obey their annotation."""
+    for leaf in leaves(run):
+        if not obeys(leaf.value, leaf.hint):
+            yield f"{leaf.dotted}: expected {describe(leaf.hint)}, got {leaf.value!r}."
+
+
+def obeys(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; an int is a valid float, a bool is not a number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in arguments and type(value) in {type(a) for a in arguments}
+    if origin in (typing.Union, types.UnionType):
+        return any(obeys(value, a) for a in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(arguments) == 2 and arguments[1] is ...:
+            return all(obeys(v, arguments[0]) for v in value)
+        return len(value) == len(arguments) and all(map(obeys, value, arguments))
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, (int, float)) and value == value
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def run_problems(run: Run) -> Iterator[str]:
+    """Name, seed, corpus, tokenizer, probes and trackers."""
+    if not re.fullmatch(r"[\w][\w.+-]*", run.name):
+        yield f"name: {run.name!r} must be one folder name; the folder above it is --output-dir."
+    seeds = {"seed": run.seed} | {f"{stage.name}.seed": seed_of(run, stage) for stage in run.stages}
+    for name, seed in seeds.items():
+        if not 0 <= seed < 2**32 and (name == "seed" or seed != run.seed):
+            yield f"{name}: {seed} must lie in 0 .. 2^32 - 1."
+    if run.corpus is not None and not callable(getattr(run.corpus, "build", None)):
+        yield f"corpus: {type(run.corpus).__name__} has no build(directory)."
+    for i, probe in enumerate(run.probes):
+        if not callable(getattr(probe, "measure", None)):
+            yield f"probes[{i}]: {type(probe).__name__} has no measure(context)."
+    if run.tokenizer.path is None and not run.tokenizer.train_on:
+        yield "tokenizer: needs --tokenizer.path FILE (a tokenizer.json) or --tokenizer.train-on FILES to train one on."
+    if run.tokenizer.path is not None:
+        yield from file_problems(run, "tokenizer.path", (run.tokenizer.path,))
+    else:
+        yield from file_problems(run, "tokenizer.train_on", run.tokenizer.train_on)
+    for tracker in run.report_to:
+        if importlib.util.find_spec(TRACKERS[tracker]) is None:
+            yield f"report_to: {tracker} is not installed; pip install 'jaxpo[trackers]', or leave it out."
+
+
+def model_problems(run: Run) -> Iterator[str]:
+    """The preset's name, initial weights, and room for the tokenizer and the longest segment."""
+    from jaxpo.models.lfm2.presets import preset
+
+    config: Any = run.model
+    if isinstance(run.model, str):
+        try:
+            config = preset(run.model)
+        except ConfigError as error:
+            yield from (f"model: {p}" for p in error.problems)
+            return
+    if run.model_from is not None and not Path(run.model_from).is_dir():
+        yield f"model_from: there is no folder {run.model_from}."
+    if run.model_from is not None:
+        # The checkpoint brings its own shape, which is checked when it is read.
+        return
+    context = getattr(config, "max_position_embeddings", None)
+    for stage in trained(run):
+        if stage.model is None and context is not None and stage.data.max_length > context:
+            yield (
+                f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {context}; "
+                f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."
+            )
+    room = getattr(config, "vocab_size", None)
+    if run.tokenizer.path is None and room is not None and run.tokenizer.vocab_size > room:
+        yield (
+            f"tokenizer.vocab_size: {run.tokenizer.vocab_size} exceeds the model's vocabulary of {room}; "
+            f"lower --tokenizer.vocab-size or raise --model.vocab-size."
+        )
+
+
+def mesh_problems(run: Run) -> Iterator[str]:
+    """Sizes of mesh axes and the names in rules."""
+    sizes = {axis: getattr(run.mesh, axis) for axis in AXES}
+    for axis, size in sizes.items():
+        if size < 1 and size != -1:
+            yield f"mesh.{axis}: {size} must be at least 1, or -1 for all remaining devices."
+    if list(sizes.values()).count(-1) > 1:
+        free = " and ".join(f"mesh.{a}" for a, s in sizes.items() if s == -1)
+        yield f"mesh: only one axis can take all remaining devices (-1), not {free}."
+    for logical, target in run.mesh.rules:
+        if target is not None and target not in AXES:
+            known = f"the mesh axes are {', '.join(AXES)}"
+            yield f"mesh.rules: {logical} -> {target}: {known}.{did_you_mean(target, AXES)}"
+    known_targets = all(target is None or target in AXES for _, target in run.mesh.rules)
+    if known_targets:
+        # The size of an axis that takes all remaining devices (-1) is known once there are devices.
+        yield from placement_problems(run, declared_models(run), sizes)
+
+
+def compute_problems(run: Run) -> Iterator[str]:
+    """Implementations that do not exist, and the size of a chunk."""
+    for field, known in (("attention", ATTENTION), ("experts", EXPERTS)):
+        name = getattr(run.compute, field)
+        if name is not None and name not in known:
+            yield (
+                f"compute.{field}: there is no implementation {name!r}; leave it out to take the best of this "
+                f"platform, or choose one of {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    if run.compute.head_chunk is not None and run.compute.head_chunk < 1:
+        yield f"compute.head_chunk: {run.compute.head_chunk} must be at least 1."
+
+
+def check_names(run: Run) -> None:
+    """Stages must be stages with usable names before flags can address them."""
+    problems = list(shape_problems(run))
+    if problems:
+        raise ConfigError(problems)

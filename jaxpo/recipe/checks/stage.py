@@ -1,0 +1,171 @@
+"""The checks of every trained stage: data, budget, schedule, evaluation, initial weights, method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config import Run, Stage
+from jaxpo.config.fields import BUDGETS, flag
+from jaxpo.errors import did_you_mean
+from jaxpo.objectives.methods.base import Method
+from jaxpo.recipe.checks.beside import beside_problems
+from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.lora import lora_problems
+from jaxpo.recipe.checks.model import origin_problems, own_model_problems
+from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
+from jaxpo.recipe.checks.routing import routing_problems
+from jaxpo.recipe.kinds import Kind, kind_of, kinds_for
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, with_models
+
+
+def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
+    """What is wrong with a trained stage of whatever kind."""
+    kind = kind_of(stage)
+    yield from data_problems(run, stage)
+    yield from budget_problems(stage)
+    yield from optimizer_problems(stage)
+    yield from average_problems(stage)
+    yield from evaluation_problems(stage, kind)
+    yield from init_problems(run, index, stage)
+    yield from own_model_problems(run, stage)
+    yield from origin_problems(run, index, stage)
+    yield from lora_problems(stage)
+    yield from routing_problems(run, stage)
+    if kind.default is None or getattr(stage, "loss", None) is not None:
+        yield from method_problems(stage, kind)
+    method = getattr(stage, "loss", None) or (kind.default and kind.default(stage))
+    if hasattr(method, "NEEDS") and not isinstance(method, type):
+        yield from beside_problems(run, index, stage, method)
+
+
+def data_problems(run: Run, stage: Stage) -> Iterator[str]:
+    """Files and lengths."""
+    data, name = stage.data, stage.name
+    if not data.train:
+        yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
+    earlier = run.stages[: run.stages.index(stage)]
+    yield from file_problems(run, f"{name}.data.train", data.train, earlier)
+    yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
+    if data.max_length < 2:
+        yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
+    if data.max_length > data.row_length:
+        yield (
+            f"{name}.data.max_length: {data.max_length} is longer than row_length {data.row_length}; "
+            f"raise {flag((name, 'data', 'row_length'))} or lower {flag((name, 'data', 'max_length'))}."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        yield f"{name}.data.block_rows: {data.block_rows} must be at least 1."
+    if data.fim is not None and not 0 < data.fim.rate <= 1:
+        yield f"{name}.data.fim.rate: {data.fim.rate:g} must lie in (0, 1]; None rearranges nothing."
+    if (curriculum := data.curriculum) is not None:
+        where = f"{name}.data.curriculum"
+        if curriculum.phases < 1:
+            yield f"{where}.phases: {curriculum.phases} must be at least 1."
+        if not 0 <= curriculum.mix <= 1:
+            yield f"{where}.mix: {curriculum.mix:g} must lie in [0, 1]; it is the share of rows spread over all phases."
+        if not curriculum.column:
+            yield f"{where}.column: names no column of the training rows."
+
+
+def budget_problems(stage: Stage) -> Iterator[str]:
+    """Exactly one budget; whole microbatches."""
+    name = stage.name
+    given = [b for b in BUDGETS if getattr(stage, b) is not None]
+    choices = ", ".join(flag((name, b)) for b in BUDGETS)
+    if not given:
+        yield f"{name}: has no budget; give one of {choices}."
+    elif len(given) > 1:
+        yield f"{name}: has several budgets ({', '.join(given)}); give exactly one of {choices}."
+    for budget in given:
+        if getattr(stage, budget) <= 0:
+            yield f"{name}.{budget}: {getattr(stage, budget)} must be above 0."
+    rows, parts = stage.rows_per_step, stage.gradient_accumulation_steps
+    if rows < 1:
+        yield f"{name}.rows_per_step: {rows} must be at least 1."
+    if parts < 1:
+        yield f"{name}.gradient_accumulation_steps: {parts} must be at least 1."
+    elif rows % parts:
+        yield (
+            f"{name}.rows_per_step: {rows} rows do not divide into {parts} microbatches "
+            f"(gradient_accumulation_steps); use {rows // parts * parts or parts} or {-(-rows // parts) * parts} rows."
+        )
+    block = stage.data.block_rows
+    if block is not None and block >= 1 and parts >= 1 and rows % parts == 0 and (rows // parts) % block:
+        yield f"{name}.data.block_rows: a microbatch of {rows // parts} rows is not whole blocks of {block} rows."
+
+
+def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
+    for field in fields:
+        if getattr(stage, field) < 0:
+            yield f"{stage.name}.{field}: {getattr(stage, field)} must not be negative."
+
+
+def evaluation_problems(stage: Stage, kind: Kind) -> Iterator[str]:
+    """Evaluation needs files; the best checkpoint needs a metric that exists."""
+    name, metric = stage.name, stage.metric_for_best_model
+    yield from negative(stage, ("eval_steps", "save_steps", "snapshot_steps"))
+    for field in ("eval_rows", "logging_steps", "save_total_limit"):
+        if getattr(stage, field) < 1:
+            yield f"{name}.{field}: {getattr(stage, field)} must be at least 1."
+    asked = "metric_for_best_model" if metric is not None else "eval_steps" if stage.eval_steps > 0 else None
+    if asked and not stage.data.eval:
+        yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
+    if metric is not None:
+        method = getattr(getattr(stage, "loss", None), "METRICS", ())
+        known = (*kind.metrics, *method, *kind.more_metrics(stage))
+        if metric.removeprefix("eval_") not in known:
+            near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
+            yield (
+                f"{name}.metric_for_best_model: a {type(stage).__name__} stage has no metric {metric!r}.{near} "
+                f"Known: {', '.join('eval_' + k for k in known)}."
+            )
+
+
+def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
+    """`init_from` names "previous", "random", an earlier stage, or a folder."""
+    earlier = [s.name for s in with_models(run, index)]
+    wanted = stage.init_from
+    if wanted in (PREVIOUS, RANDOM) or wanted in earlier or Path(wanted).is_dir():
+        return
+    if wanted in [s.name for s in run.stages[index:]]:
+        yield f"{stage.name}.init_from: the stage {wanted!r} does not come before {stage.name!r}."
+    else:
+        yield (
+            f"{stage.name}.init_from: {wanted!r} is neither 'previous' nor 'random', nor an earlier stage "
+            f"({', '.join(earlier) or 'there is none'}), nor a folder."
+            f"{did_you_mean(wanted, [*earlier, PREVIOUS, RANDOM])}"
+        )
+
+
+def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
+    """The method exists and can use what the stage offers it."""
+    name = stage.name
+    needs = getattr(stage.loss, "NEEDS", None)
+    if stage.loss is None:
+        yield f"{name}.loss: no method chosen; give {flag((name, 'loss'))} NAME (`jaxpo losses` lists them)."
+    elif needs is None or isinstance(stage.loss, type):
+        shown = (
+            repr(stage.loss)
+            if isinstance(stage.loss, str)
+            else getattr(stage.loss, "__name__", type(stage.loss).__name__)
+        )
+        yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
+    if needs is not None and needs.whole_step and stage.gradient_accumulation_steps > 1:
+        yield (
+            f"{name}.gradient_accumulation_steps: {type(stage.loss).__name__} must see a whole step at once; set "
+            f"{flag((name, 'gradient_accumulation_steps'))} 1, with fewer rows or `compute.remat` if memory is short."
+        )
+    if isinstance(stage.loss, Method):
+        yield from family_problems(stage, kind)
+        problems = stage.loss.problems() + stage.loss.option_problems(kind.options(stage))
+        yield from (f"{name}.loss: {problem}" for problem in problems)
+
+
+def family_problems(stage: Any, kind: Kind) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, with a teacher to Distill, with a value head to Reward, and so on."""
+    info, here = stage.loss.INFO, type(stage).__name__
+    if info.family not in kind.families:
+        right = kinds_for(info.family) or "no known"
+        yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {here}."

@@ -1,0 +1,178 @@
+"""What a run leaves behind besides weights: probes, samples, counts, the verified export, and the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxpo import __version__
+from jaxpo.config import Run
+from jaxpo.convert.hf import export_hf
+from jaxpo.convert.reward_hf import export_reward
+from jaxpo.evaluate.context import ProbeContext
+from jaxpo.evaluate.probes import INITIAL
+from jaxpo.evaluate.report import write_report
+from jaxpo.evaluate.table import probe_table
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.text import generate_text
+from jaxpo.stages.run_inputs import Prepared, StageData
+from jaxpo.train.console import Console
+from jaxpo.train.files import read_json, write_json
+from jaxpo.train.rundir import RunDir
+
+__all__ = ["INITIAL", "Results"]
+
+Tree = Any
+SUMMARY, SAMPLES, COUNTS, EXPORT = "summary.json", "samples.json", "data_counts.json", "export"
+TAUGHT = "teacher_records"
+SAMPLE_TOKENS = 96
+
+
+class Results:
+    """Collects a run's results in its directory, each file rewritten whole after every addition."""
+
+    def __init__(self, run: Run, home: RunDir, prepared: Prepared, console: Console):
+        self.run, self.home, self.prepared, self.console = run, home, prepared, console
+
+    def after_stage(
+        self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None, scorer: Scorer
+    ) -> None:
+        """Probe the model and let it answer the run's prompts, unless that was done before an interruption."""
+        if name not in self._read(SUMMARY).get("probes", {}):
+            measured: dict[str, Any] = {}
+            before = None if previous is None else previous["model"]
+            for probe in self.run.probes:
+                for key, found in probe.measure(self._context(name, params["model"], before, scorer)).items():
+                    measured[key] = found.record() if hasattr(found, "record") else found
+            self._add(SUMMARY, "probes", {name: measured})
+            self._say_measured(name, measured)
+        if self.run.prompts and name != INITIAL and name not in self._read(SAMPLES):
+            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer.config)})
+
+    def data_counts(self, stage: str, data: StageData) -> None:
+        """Store how many rows were read, kept, truncated and dropped."""
+        counts = data.train.counts
+        dropped = {k.removeprefix("dropped_"): n for k, n in counts.items() if k.startswith("dropped_")}
+        record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
+        self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens}})
+
+    def worked(self, stage: str, report: Mapping[str, Any]) -> None:
+        """Store what a work stage reported."""
+        self._add(SUMMARY, "work", {stage: report})
+
+    def taught(self, stage: str, kind: str, records: str, part: Mapping[str, Any]) -> None:
+        """Add size and time of one part of a stage's teacher records to those of its other parts.
+
+        Args:
+          kind: "train" or "eval", the files that the records belong to.
+          records: names them; those of another teacher or other data are counted afresh.
+          part: see `teach.figures`.
+        """
+        of_stage = self._read(SUMMARY).get(TAUGHT, {}).get(stage, {})
+        before = of_stage.get(kind, {})
+        if before.get("records") != records:
+            before = {}
+        sums = {name: before.get(name, 0) + part[name] for name in ("tokens", "bytes", "file_bytes", "seconds")}
+        speed = {"tokens_per_second": sums["tokens"] / sums["seconds"]}
+        counted = {"records": records, "parts_timed": before.get("parts_timed", 0) + 1}
+        self._add(SUMMARY, TAUGHT, {stage: of_stage | {kind: {**part, **sums, **speed, **counted}}})
+
+    def merged(self, stage: str, found: Mapping[str, Any]) -> None:
+        """Store what a search for the best merge found."""
+        self._add(SUMMARY, "merges", {stage: found})
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Add to the wall time that a stage has taken in this and earlier starts."""
+        so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
+        self._add(SUMMARY, "seconds", {stage: so_far + seconds})
+
+    def conclude(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, str]:
+        """Export and verify the last model, write the report; returns what lies where."""
+        results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
+        self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
+        if self.run.export and self.home.primary:
+            self._add(SUMMARY, None, {"export": self._export(params, config)})
+            results[EXPORT] = EXPORT
+        for line in probe_table(self._read(SUMMARY).get("probes", {})):
+            self.console.say(line)
+        if self.home.primary:
+            write_report(self.home.path)
+        return results
+
+    def _export(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, Any]:
+        """Write the last model, a reward model with its head, and say how well the files agree with it."""
+        folder = self.home.path / EXPORT
+        options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
+        if "value" in params:
+            report = export_reward(params, config, folder, **options)
+            self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
+        else:
+            report = export_hf(params["model"], config, folder, **options)
+            error, kl = report["max_logprob_error"], report["kl"]
+            self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
+        return report
+
+    def _context(self, stage: str, model: Tree, before: Tree, scorer: Scorer) -> ProbeContext:
+        return ProbeContext(
+            params=model,
+            scorer=scorer,
+            tokenizer=self.prepared.tokenizer,
+            stage=stage,
+            run_dir=self.home.path,
+            corpus_dir=self.home.path / "corpus",
+            before=before,
+        )
+
+    def _samples(self, model: Tree, config: LFM2Config) -> list[dict[str, str]]:
+        chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
+        answers = generate_text(
+            model,
+            config,
+            self.prepared.tokenizer,
+            chats,
+            max_new_tokens=SAMPLE_TOKENS,
+            sampler=Sampler(temperature=0.0),
+        )
+        return [{"prompt": p, "response": a.text} for p, a in zip(self.run.prompts, answers, strict=True)]
+
+    def _say_measured(self, stage: str, measured: Mapping[str, Any]) -> None:
+        for name, found in measured.items():
+            self.console.say(f"{stage}: {name} {_shown(found)}")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        return read_json(self.home.path / name) or {}
+
+    def _add(self, name: str, section: str | None, values: Mapping[str, Any]) -> None:
+        if not self.home.primary:
+            return
+        document = self._read(name)
+        if section is None:
+            document |= values
+        else:
+            document[section] = document.get(section, {}) | dict(values)
+        write_json(self.home.path / name, document)
+
+
+def platform_facts() -> dict[str, Any]:
+    """What figures depend on: versions, processor, devices."""
+    return {
+        "jaxpo": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+
+
+def _shown(found: Any) -> str:
+    if not isinstance(found, dict):
+        return f"{found:.4g}" if isinstance(found, float) else str(found)
+    interval = f" [{found['low']:.4g}, {found['high']:.4g}]" if found.get("low") is not None else ""
+    return f"{found['value']:.4g}{interval} (n={found['n']})"

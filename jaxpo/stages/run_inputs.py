@@ -1,0 +1,250 @@
+"""What a run reads, made ready before anything expensive starts: corpus, tokenizer, data of every stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.config import Run, Stage
+from jaxpo.convert.model_io import TOKENIZER, read_config
+from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
+from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.formats import list_files
+from jaxpo.data.tokens.prepare import Dataset, prepare
+from jaxpo.data.tokens.preview import Preview
+from jaxpo.data.tokens.texts import texts_of
+from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.presets import preset
+from jaxpo.recipe.kinds import kind_of, method_of
+from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.measured import column_of_metric
+
+Say = Callable[[str], None]
+CORPUS, STAGE = "corpus:", "stage:"
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Tokenised training and held-out examples of one stage."""
+
+    train: Dataset
+    held_out: Dataset | None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the run directory remembers, to notice changed files."""
+        return {"train": self.train.hash, "eval": self.held_out.hash if self.held_out else None}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run's inputs.
+
+    Attributes:
+      directory: of the run.
+      stages: stage name -> data, of the trained stages whose data are there already.
+      config: of the run's model.
+      own_configs: stage name -> architecture, of the stages that have their own.
+      corpus: what `Run.corpus.build` reported.
+      seed: of the run; a curriculum draws with it unless the stage has its own.
+    """
+
+    directory: Path
+    say: Say
+    tokenizer: Tokenizer
+    config: LFM2Config
+    stages: dict[str, StageData] = field(default_factory=dict)
+    corpus: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    own_configs: dict[str, LFM2Config] = field(default_factory=dict)
+
+    def of(self, stage: Stage) -> StageData:
+        """A stage's data; tokenised now when a work stage had to write it first."""
+        if stage.name not in self.stages:
+            self.say(f"data of stage {stage.name}")
+            curriculum, difficulties = stage.data.curriculum, {}
+            if curriculum is not None:
+                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
+            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
+            if curriculum is not None:
+                seed = self.seed if stage.seed is None else stage.seed
+                order = curriculum_order(data.train, difficulties, curriculum, seed)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+            self.stages[stage.name] = data
+        return self.stages[stage.name]
+
+    def ready(self, stage: Any) -> None:
+        """Make a stage's data, and see that it can use every row; DataError names the first that it cannot."""
+        if stage.TRAINS:
+            self.of(stage)
+        elif kind_of(stage).runs == "work":
+            stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
+
+    def config_of(self, stage: str) -> LFM2Config:
+        """Architecture of a trained stage."""
+        return self.own_configs.get(stage, self.config)
+
+    def resolve(self, files: Sequence[str]) -> tuple[str, ...]:
+        """Paths of data files as configurations name them."""
+        return resolve_files(files, self.directory)
+
+
+def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
+    """Build the corpus, load or train the tokenizer, tokenise every stage's files.
+
+    Raises:
+      DataError, ConfigError: the first file, row and field that cannot be used.
+    """
+    report: dict[str, Any] = {}
+    if run.corpus is not None:
+        report = run.corpus.build(directory / "corpus")
+        say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
+        for line in report.get("lines", ()):
+            say(line)
+    tokenizer = _tokenizer(run, directory, say)
+    config = model_config(run)
+    own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
+    for each in (config, *own.values()):
+        check_vocabulary(tokenizer, each.vocab_size)
+    prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed, own)
+    for stage in run.stages:
+        if not waits(stage):
+            prepared.ready(stage)
+    return prepared
+
+
+def files_of(stage: Any) -> tuple[str, ...]:
+    """The data files that a stage reads, as the configuration names them."""
+    if stage.TRAINS:
+        return (*stage.data.train, *stage.data.eval)
+    return tuple(stage.inputs()) if kind_of(stage).runs == "work" else ()
+
+
+def waits(stage: Any) -> bool:
+    """Whether a stage reads files that another stage of the run writes."""
+    return any(name.startswith(STAGE) for name in files_of(stage))
+
+
+def model_config(run: Run) -> LFM2Config:
+    """The architecture: that of `model_from`, the named preset, or the configuration given."""
+    if run.model_from is not None:
+        return read_config(run.model_from)
+    return as_config(run.model)
+
+
+def as_config(model: Any) -> LFM2Config:
+    """A preset by its name, or the configuration itself."""
+    return preset(model) if isinstance(model, str) else model
+
+
+def resolve_files(files: Sequence[str], directory: Path) -> tuple[str, ...]:
+    """Replace "corpus:FILE" and "stage:NAME/FILE" by where the run's corpus and its work stages write them."""
+    return tuple(str(_resolved(name, directory)) for name in files)
+
+
+def _resolved(name: str, directory: Path) -> Path:
+    if name.startswith(CORPUS):
+        return directory / "corpus" / name.removeprefix(CORPUS)
+    return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
+
+
+def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
+    """The given tokenizer, or one trained on the named files; kept in the run directory."""
+    folder = directory / TOKENIZER
+    if run.tokenizer.path is not None:
+        tokenizer = Tokenizer.load(run.tokenizer.path)
+        tokenizer.save(folder)
+        return tokenizer
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    files = list_files(resolve_files(run.tokenizer.train_on, directory))
+    tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
+    tokenizer.save(folder)
+    say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
+    return tokenizer
+
+
+def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, directory: Path, say: Say) -> StageData:
+    if stage.data.max_length > config.max_position_embeddings:
+        raise ConfigError(
+            f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of "
+            f"{config.max_position_embeddings}; lower it"
+        )
+    kind, method = kind_of(stage), method_of(stage)
+
+    def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
+        return prepare(
+            resolve_files(files, directory),
+            data=settings,
+            tokenizer=tokenizer,
+            purpose=kind.purpose,
+            needs=method.NEEDS,
+            cache_dir=directory / "data",
+            log=say,
+            annotators=annotators,
+        )
+
+    train = load(stage.data.train, stage.data)
+    check_values(train, method)
+    say(str(Preview(train, 1)))
+    held_out = None
+    if stage.data.eval:
+        # Held-out rows are never a reason to stop: what does not fit is left out and counted.
+        # They are read as they stand, whatever the training documents are rearranged for.
+        lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
+        held_out = load(stage.data.eval, lenient, train.annotators)
+        check_metric(held_out, stage)
+    return StageData(train, held_out)
+
+
+def check_values(dataset: Dataset, method: Any) -> None:
+    """What the method asks of the values of its columns, as far as all rows together show it.
+
+    Raises:
+      DataError: names the file, and the first row that cannot be used even alone.
+    """
+    columns = _columns(dataset, method.NEEDS.columns)
+    problems = method.check_columns(columns)
+    if not problems:
+        return
+    alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
+    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
+    (example,) = dataset.store.read(range(worst, worst + 1))
+    field = next(iter(columns)) if len(columns) == 1 else None
+    raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
+
+
+def check_metric(held_out: Dataset, stage: Stage) -> None:
+    """The best checkpoint's metric must be measurable on the held-out rows; else DataError names the column."""
+    column = column_of_metric(stage)
+    if column is not None and column not in held_out.columns:
+        raise DataError(
+            f"{stage.name}.metric_for_best_model: {stage.metric_for_best_model} is measured on rows with a column "
+            f"{column!r}, which the held-out rows lack.",
+            file=held_out.files[0],
+            field=column,
+            remedy=f"{REMEDIES[column]} Or choose another metric.",
+        )
+
+
+def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
+    known = {name: dataset.columns[name] for name in names if name in dataset.columns}
+    end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}
+    found = {name: np.full((len(dataset), *c.shape), end[name], c.dtype) for name, c in known.items()}
+    for start in range(0, len(dataset) if found else 0, 4096):
+        for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
+            for name, values in found.items():
+                value = np.asarray(example.columns[name])
+                values[(n, slice(len(value))) if value.ndim else n] = value
+    return found
+
+
+def _lenient(stage: Stage) -> Any:
+    return "drop" if stage.data.truncation == "error" else stage.data.truncation

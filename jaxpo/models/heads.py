@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.models.spec import Init, Param, Table, normal, ones, zeros
 from jaxpo.ops.linear import linear
 
 
-def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
+def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
     """A scalar per position, stored under `params["value"]`: weight `[D, 1]`, zero by default, else Gaussian."""
     init = normal(std) if std else zeros
     return {"weight": Param((config.hidden_size, 1), ("embed", None), init, decay=False)}
@@ -30,7 +30,7 @@ MASK_UNITS = 200
 
 
 def mask_table(
-    config: LFM2Config,
+    config: TextConfig,
     *,
     heads: Literal["all_layers", "last_layer", "two_layer"] = "all_layers",
     independent: bool = False,
@@ -46,7 +46,7 @@ def mask_table(
     return {name: _mask_network(config, heads) for name in names}
 
 
-def _mask_network(config: LFM2Config, heads: str) -> Table:
+def _mask_network(config: TextConfig, heads: str) -> Table:
     d, layers = config.hidden_size, config.num_hidden_layers
     if heads == "last_layer":
         return {"layers": {"0": _linear(d, 1)}}
@@ -71,7 +71,7 @@ def _constant(value: float) -> Init:
     return lambda key, shape, dtype: jnp.full(shape, value, dtype)
 
 
-def degree_table(config: LFM2Config, *, levels: int = 4) -> Table:
+def degree_table(config: TextConfig, *, levels: int = 4) -> Table:
     """SPO's preference-degree head D -> K, stored under `params["degree"]`: zero, so that its loss starts at log K."""
     return {
         "weight": Param((config.hidden_size, levels), ("embed", None), zeros, decay=False),
@@ -79,7 +79,7 @@ def degree_table(config: LFM2Config, *, levels: int = 4) -> Table:
     }
 
 
-EXTRA_TABLES: dict[str, Callable[[LFM2Config], Table]] = {
+EXTRA_TABLES: dict[str, Callable[[TextConfig], Table]] = {
     "value": value_table,
     "mask": mask_table,
     "degree": degree_table,

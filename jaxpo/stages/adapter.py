@@ -16,8 +16,7 @@ from jaxpo.config import LoRA, Run, Stage
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.model_io import Model, load_model, read_config, stage_folder
 from jaxpo.errors import CheckpointError, ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
 from jaxpo.models.spec import abstract_params, param_count, param_shardings
 from jaxpo.recipe.lineage import declared_model, trained
@@ -44,7 +43,7 @@ def check_patterns(run: Run) -> None:
         raise ConfigError(problems)
 
 
-def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
+def flops_per_token(stage: Stage, config: TextConfig, context: float) -> float:
     """As for the whole model, but frozen matrices have no gradient of their own: two products of three."""
     whole = training_flops_per_token(config, context)
     if stage.lora is None:
@@ -53,7 +52,7 @@ def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
     return whole - 2.0 * active_matrices(config) + 6.0 * adapter
 
 
-def merged(base: Tree, adapter: Tree, lora: LoRA, config: LFM2Config, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
+def merged(base: Tree, adapter: Tree, lora: LoRA, config: TextConfig, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
     """The plain model of a finished stage, placed as any model."""
     where = param_shardings(param_table(config), mesh, rules)
     return jax.jit(partial(merge, scale=scale_of(lora)), out_shardings=where)(base, adapter)

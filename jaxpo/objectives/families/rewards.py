@@ -58,16 +58,17 @@ def reward_pairs(
       metrics: beyond the common ones.
     """
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Rewards:
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> tuple[Rewards, dict[str, Any]]:
+        hidden, aux = scorer.run(params["model"], batch)
         # Only the last tokens go through the head, in float32: rewards are small differences.
-        scores = value(params["value"], last_of(scorer.hidden(params["model"], batch), batch))
+        scores = value(params["value"], last_of(hidden, batch))
         chosen, rejected = (take(scores, batch.roles[role], batch) for role in ("chosen", "rejected"))
         present = pair_present(batch, lengths(batch, "chosen"), lengths(batch, "rejected"))
         others = {
             role: (take(scores, batch.roles[role], batch), lengths(batch, role) > 0)
             for role in other_roles(needs, batch)
         }
-        return Rewards(chosen, rejected, present, dict(batch.per_example), others)
+        return Rewards(chosen, rejected, present, dict(batch.per_example), others), aux
 
     def evaluate(x: Rewards, batch: Batch, carry: Tree, counts: Counts) -> Out:
         return Out(reduce_terms(loss(x), counts), reward_metrics(x) | metrics(x), {})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
-    from jaxpo.models.lfm2.config import LFM2Config
+    from jaxpo.models.family import TextConfig
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Counts, Metric, Objective, Out
     from jaxpo.objectives.encode import Scorer
@@ -120,7 +120,7 @@ class Method(ABC):
             )
         return found
 
-    def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
+    def extra_tables(self, config: TextConfig) -> dict[str, Table]:
         """Parameter tables of the groups in `NEEDS.extra`."""
         from jaxpo.models.heads import EXTRA_TABLES
 
@@ -218,10 +218,10 @@ class FeatureMethod(Method):
         shape = self.shape()
         want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, options.scorers)
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> tuple[Any, dict[str, Any]]:
             scores = score(scorer, params, frozen, batch, want, rng)
             extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
-            return shape.features(scores, batch, want, extra)
+            return shape.features(scores, batch, want, extra), scores.aux
 
         def loss(features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:
             out = self.evaluate(features, batch, carry, counts)

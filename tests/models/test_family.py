@@ -157,7 +157,7 @@ def test_a_further_family_is_scored_packed_as_alone(enrolled):
     sums = []
     for batch in (packed(examples), unpacked(examples)):
         found = stats(batch)
-        sums.append([float(jnp.sum(x * batch.masks["completion"])) for x in found if not isinstance(x, tuple)])
+        sums.append([float(jnp.sum(x * batch.masks["completion"])) for x in jax.tree.leaves(found)])
     np.testing.assert_allclose(*sums, rtol=1e-5)
     seen = scorer.taps(weights, packed(examples), lambda name, x: jnp.mean(x))
     assert list(seen) == ["out_proj"]

@@ -24,7 +24,8 @@ for setting in [name for name in os.environ if name.startswith("JAX_") and "_CAC
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE} {PATIENT}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Small programs too: reading one takes a sixth of compiling it, and files, processes and subprocesses share them.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # The cache's own log lines about host features are noise here: cache and tests share one machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -35,10 +36,26 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
 
+# Folders whose files hold few, long tests. They start first: what is left for the end is short, and no process waits
+# long for the last of the others (`--no-loadscope-reorder` in scripts/test keeps this order).
+LONG = ("stages", "contracts", "sharding", "train", "curriculum", "construct", "objectives", "cli", "evaluate")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where the comparisons alone are asked for, files without one are not imported either."""
+    if config.option.markexpr != "parity" or collection_path.suffix != ".py":
+        return None
+    return "mark.parity" not in collection_path.read_text() or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {folder: i for i, folder in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(LONG)))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def release_compiled_programs():
-    """Programs of one file are of no use to the next, and together they take gigabytes."""
+    """Most programs of one file are of no use to the next, and together they take gigabytes."""
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

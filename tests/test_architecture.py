@@ -135,6 +135,13 @@ def test_losses_and_merge_import_no_other_room():
             assert room_of(imported) in (room_of(importer), "errors"), f"{importer} imports {imported}"
 
 
+def test_a_family_of_models_is_named_in_its_own_room_alone():
+    """Whoever else wants something of a model asks `jaxpo.models.family`."""
+    for importer, imported, _ in imports():
+        if imported.startswith("jaxpo.models.") and imported.count(".") > 2:
+            assert room_of(importer) == "models", f"{importer} imports {imported}"
+
+
 def test_no_module_imports_nnx():
     for path in PACKAGE.rglob("*.py"):
         assert "flax.nnx" not in path.read_text(), path

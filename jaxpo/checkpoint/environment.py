@@ -10,12 +10,14 @@ from typing import Any
 
 import jax
 
+from jaxpo import __version__
+
 
 def environment() -> dict[str, Any]:
     """Versions, platform, devices, processes and CPU threads of this process, as JSON."""
     device = jax.devices()[0]
     return {
-        "jaxpo": version("jaxpo"),
+        "jaxpo": __version__,
         "jax": version("jax"),
         "jaxlib": version("jaxlib"),
         "python": platform.python_version(),

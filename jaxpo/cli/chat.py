@@ -80,12 +80,13 @@ def converse(model: Any, sampler: Any, args: Any, read: Callable[[], str | None]
 
 def fitting(model: Any, start: list[dict[str, str]], turns: list[dict[str, str]], reply: int) -> list[dict[str, str]]:
     """The newest turns that leave room for a reply; says so when older ones are dropped."""
+    from jaxpo.models.family import limits
     from jaxpo.sampling.text import encode_prompt
 
     kept = turns
-    room = model.config.max_position_embeddings - reply
+    room = limits(model.config).context - reply
     while len(kept) > 1 and len(encode_prompt(model.tokenizer, start + kept)) > room:
         kept = kept[2:]
     if len(kept) < len(turns):
-        print(f"(the context of {model.config.max_position_embeddings} tokens is full: the oldest turns were dropped)")
+        print(f"(the context of {limits(model.config).context} tokens is full: the oldest turns were dropped)")
     return kept

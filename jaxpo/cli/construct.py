@@ -114,6 +114,7 @@ def given(leaves: list[Any], args: Any) -> dict[str, Any]:
 def tools_for(args: Any, out: Path) -> Any:
     """Seed and networks."""
     from jaxpo.construct.base import NETWORKS, Tools
+    from jaxpo.models.family import limits
 
     named = {name: getattr(args, name) for name in NETWORKS if getattr(args, name) is not None}
     networks = {}
@@ -126,7 +127,7 @@ def tools_for(args: Any, out: Path) -> Any:
             model = load_with_tokenizer(path)
             if name == "reward" and (lacking := lacks_value(model.params)):
                 raise ConfigError(f"--reward {path}: {lacking}; give the model of a reward stage.")
-            longest = min(args.max_length, model.config.max_position_embeddings)
+            longest = min(args.max_length, limits(model.config).context)
             networks[name] = Network.of(model, max_length=longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 

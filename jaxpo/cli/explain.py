@@ -90,9 +90,9 @@ def parents(path: tuple[str, ...]) -> list[str]:
 
 def preset_rows(name: str) -> Iterator[Row]:
     """The shape that a preset stands for; nothing for an unknown one, which is among the problems."""
-    from jaxpo.models.lfm2.presets import PRESETS
+    from jaxpo.models.family import presets
 
-    config = PRESETS.get(name)
+    config = presets().get(name)
     for f in dataclasses.fields(config) if config is not None else ():
         yield Row(f"model.{f.name}", getattr(config, f.name), f"preset {name}")
 

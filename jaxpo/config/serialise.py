@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,19 @@ def to_jsonable(value: Any) -> Any:
     )
 
 
-def from_jsonable(value: Any, *, trust_files: bool = False, where: str = "config") -> Any:
+def from_jsonable(
+    value: Any, *, trust_files: bool = False, where: str = "config", known_types: Container[str] = ()
+) -> Any:
     """Inverse of `to_jsonable`.
 
     Args:
       trust_files: also load dataclasses that were defined in a configuration file itself, which executes that file.
+      known_types: names of types beyond jaxpo's own whose modules may be imported.
 
     Raises:
       ConfigError: unknown types or fields, named with a suggestion.
     """
-    again = {"trust_files": trust_files}
+    again: dict[str, Any] = {"trust_files": trust_files, "known_types": known_types}
     if isinstance(value, list):
         return tuple(from_jsonable(v, where=f"{where}.{i}", **again) for i, v in enumerate(value))
     if not isinstance(value, dict):
@@ -61,7 +65,7 @@ def from_jsonable(value: Any, *, trust_files: bool = False, where: str = "config
     items = {k: from_jsonable(v, where=f"{where}.{k}", **again) for k, v in value.items() if k != TYPE}
     if TYPE not in value:
         return items
-    cls = find_type(value[TYPE], where=where, trust_files=trust_files)
+    cls = find_type(value[TYPE], where=where, **again)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     unknown = [k for k in items if k not in known]
     if unknown:
@@ -96,10 +100,11 @@ def type_name(cls: type) -> str:
     return f"{module}:{cls.__qualname__}"
 
 
-def find_type(name: str, *, where: str, trust_files: bool) -> Any:
+def find_type(name: str, *, where: str, trust_files: bool, known_types: Container[str] = ()) -> Any:
     """The dataclass of a stored type name; only jaxpo's own modules are imported unless files are trusted."""
-    module_name, _, attribute = present_name(str(name)).rpartition(":")
-    if module_name.split(".")[0] != "jaxpo" and not trust_files:
+    present = present_name(str(name))
+    module_name, _, attribute = present.rpartition(":")
+    if module_name.split(".")[0] != "jaxpo" and present not in known_types and not trust_files:
         raise ConfigError(
             f"{where}: the type {name!r} is not jaxpo's own, and loading it would execute foreign code. "
             "If you trust it, run it with `jaxpo run`."

@@ -10,7 +10,7 @@ from typing import Any
 from jaxpo.convert.model_io import Model
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.judges.network import Network
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer
 
 Tree = Any
@@ -35,7 +35,7 @@ class WorkContext:
     run_dir: Path
     seed: int
     tokenizer: Tokenizer
-    config: LFM2Config
+    config: TextConfig
     scorer: Scorer
     say: Callable[[str], None]
     check: Callable[[], None]

@@ -15,6 +15,7 @@ from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 from jaxpo.judges.ledger import digest
+from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -107,7 +108,7 @@ class Construct(Work):
         found = context.network(stage)
         if which == "reward" and (lacking := lacks_value(found.params)):
             raise ConfigError(f"{self.name}.networks: {stage!r} {lacking}; name a reward stage for 'reward'.")
-        return replace(found, max_length=min(self.max_length, found.config.max_position_embeddings))
+        return replace(found, max_length=min(self.max_length, limits(found.config).context))
 
 
 def split(rows: Iterable[dict[str, Any]], one_in: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

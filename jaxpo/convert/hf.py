@@ -18,8 +18,7 @@ from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.shards import READABLE, Source, Stored, open_shards, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, Table, leaves, map_table
 
 Tree = Any
@@ -39,7 +38,7 @@ def disk_shape(param: Param) -> tuple[int, ...]:
 
 def export_hf(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     directory: str | Path,
     *,
     tokenizer: SavesItself | None = None,
@@ -99,8 +98,8 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
 
 def import_hf(
     directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
-) -> tuple[Tree, LFM2Config]:
-    """Read an LFM2 checkpoint folder, dense or with experts (safetensors only), one tensor at a time.
+) -> tuple[Tree, TextConfig]:
+    """Read a checkpoint folder of any family (safetensors only), one tensor at a time.
 
     Args:
       directory: folder with config.json and model.safetensors (or an index and shards).

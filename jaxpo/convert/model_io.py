@@ -17,8 +17,7 @@ from jaxpo.convert.hf import import_hf
 from jaxpo.convert.reward_hf import import_reward, is_reward
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import FAMILIES, TextConfig, param_table
 from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh, replicated
 from jaxpo.train.files import read_json
@@ -39,13 +38,13 @@ class Model:
     """
 
     params: Mapping[str, Tree]
-    config: LFM2Config
+    config: TextConfig
     tokenizer: Tokenizer | None
     about: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
 
-def save_model(directory: Path, params: Mapping[str, Tree], config: LFM2Config, about: Mapping[str, Any]) -> None:
+def save_model(directory: Path, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
     """Write the parameters of a finished stage to `directory/model`, once."""
     store = CheckpointStore(directory / MODEL, keep=None)
     heads = {name: jax.tree.map(lambda x: list(x.shape), tree) for name, tree in params.items() if name != "model"}
@@ -71,12 +70,16 @@ def is_export(path: Path) -> bool:
     return (path / "config.json").is_file() and "model_type" in (read_json(path / "config.json") or {})
 
 
-def read_config(path: Path | str) -> LFM2Config:
+def read_config(path: Path | str) -> TextConfig:
     """The architecture of what `load_model` reads, without its weights."""
     path = Path(path)
     if is_export(path):
         return config_from_json(read_json(path / "config.json") or {}, path / "config.json")
-    return from_jsonable(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["config"])
+    return _config_of(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta())
+
+
+def _config_of(meta: Mapping[str, Any]) -> Any:
+    return from_jsonable(meta["config"], known_types=FAMILIES)
 
 
 def read_heads(path: Path | str) -> tuple[str, ...]:
@@ -100,7 +103,7 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
     stage = stage_folder(path)
     store = CheckpointStore(stage / MODEL, keep=None)
     meta = store.meta()
-    config = from_jsonable(meta["config"])
+    config = _config_of(meta)
     model = param_table(config)
     heads = _abstract_heads(meta["heads"], mesh)
     abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}

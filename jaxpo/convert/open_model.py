@@ -23,8 +23,7 @@ from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored, open_shards
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, leaves
 from jaxpo.sharding import current_mesh, replicated
 
@@ -38,7 +37,7 @@ class OpenModel:
     """
 
     path: Path
-    config: LFM2Config
+    config: TextConfig
     tokenizer: Tokenizer | None
     leaves: Mapping[str, Stored]
 

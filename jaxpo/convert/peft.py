@@ -14,14 +14,12 @@ import numpy as np
 from safetensors import safe_open
 
 from jaxpo.config import LoRA
-from jaxpo.convert.config_json import config_to_json, read_json
+from jaxpo.convert.config_json import config_to_json, export_of, read_json
 from jaxpo.convert.hf import folder_in_making, tensors_of, write_json
-from jaxpo.convert.reference import reference_logits
 from jaxpo.convert.shards import SINGLE, write_shards
 from jaxpo.convert.verify import TOLERANCE, compare, log_probs, log_softmax
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_leaves, adapter_table, is_projection, merge, scale_of
 from jaxpo.models.spec import Param, Table, leaves
 
@@ -33,7 +31,7 @@ def export_peft(
     adapter: Tree,
     lora: LoRA,
     base: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     directory: str | Path,
     *,
     merged: Tree | None = None,
@@ -117,7 +115,7 @@ def verify_peft(
     lora: LoRA,
     base: Tree,
     merged: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     folder: Path,
     dtype: str,
     *,
@@ -126,8 +124,8 @@ def verify_peft(
 ) -> dict[str, Any]:
     """Read the files back, join them with the base as PEFT does, and compare log-probs with the merged model.
 
-    Names, scale and adapted modules come from the files; the model is run by the float64 numpy forward of
-    `jaxpo.convert.reference`, which shares no code with the one that trained.
+    Names, scale and adapted modules come from the files; the model is run by the family's float64 numpy forward
+    (`Export.logits`), which shares no code with the one that trained.
 
     Raises:
       CheckpointError: the files compute something else, or PEFT would adapt other modules than they hold.
@@ -151,7 +149,7 @@ def verify_peft(
         return value + scale * (b @ a)
 
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
-    written = log_softmax(reference_logits(tensor, config_to_json(config, dtype), tokens))
+    written = log_softmax(export_of(config).logits(tensor, config_to_json(config, dtype), tokens))
     exact = log_probs(merged, config, tokens, None)
     rounded = exact if dtype == "float32" else log_probs(_rounded(adapter, lora, base, dtype), config, tokens, None)
     report: dict[str, Any] = {

@@ -11,6 +11,7 @@ A version of transformers that has the class loads the same folder without the f
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,16 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import architecture, config_from_json, config_to_json, read_json
+from jaxpo.convert.config_json import config_from_json, config_to_json, export_of, exports, read_json
 from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of, write_json
-from jaxpo.convert.reference import reference_reward
 from jaxpo.convert.shards import Source, open_shards, parse_size, write_shards
 from jaxpo.convert.verify import TOLERANCE, rounded_to
 from jaxpo.errors import CheckpointError
+from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.heads import value
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import forward
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.language import Inputs
 
 Tree = Any
 HEAD, MODULE = "score.weight", "modeling_lfm2_reward"
@@ -42,15 +41,13 @@ from transformers.models.{package}.modeling_{package} import {prefix}PreTrainedM
 class {prefix}ForSequenceClassification(GenericForSequenceClassification, {prefix}PreTrainedModel):
     """LFM2 with a linear head, read at the last token that is not padding."""
 '''
-PREFIXES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe", "lfm3": "Lfm3"}
-ARCHITECTURES = tuple(f"{prefix}ForSequenceClassification" for prefix in PREFIXES.values())
 LENGTHS = (48, 7, 1, 23)
 """Of the sequences compared after an export."""
 
 
 def export_reward(
     params: Mapping[str, Tree],
-    config: LFM2Config,
+    config: TextConfig,
     directory: str | Path,
     *,
     tokenizer: SavesItself | None = None,
@@ -86,18 +83,19 @@ def export_reward(
         document = reward_config_to_json(config, dtype)
         write_json(partial / "config.json", document)
         package = document["model_type"]
-        code = CODE.format(package=package, prefix=PREFIXES[package])
+        code = CODE.format(package=package, prefix=export_of(config).classes[package])
         (partial / f"{MODULE}.py").write_text(code, encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(partial)
         return verify_reward(params, config, partial, transformers=compare_transformers) if verify else {}
 
 
-def reward_config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
+def reward_config_to_json(config: TextConfig, dtype: str) -> dict[str, Any]:
     """`config.json`: the model's, with one label and the class that reads it."""
-    name = architecture(config, "SequenceClassification")
+    document = config_to_json(config, dtype)
+    name = architecture(export_of(config).classes[document["model_type"]])
     return {
-        **config_to_json(config, dtype),
+        **document,
         "architectures": [name],
         "auto_map": {"AutoModelForSequenceClassification": f"{MODULE}.{name}"},
         "id2label": {"0": "reward"},
@@ -105,15 +103,21 @@ def reward_config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     }
 
 
+def architecture(prefix: str) -> str:
+    """Name of the class that transformers loads."""
+    return f"{prefix}ForSequenceClassification"
+
+
 def is_reward(directory: str | Path) -> bool:
     """Whether a folder holds a sequence-classification checkpoint."""
     file = Path(directory) / "config.json"
-    return file.is_file() and read_json(file).get("architectures") in [[name] for name in ARCHITECTURES]
+    known = [[architecture(export.classes[kind])] for kind, export in exports().items()]
+    return file.is_file() and read_json(file).get("architectures") in known
 
 
 def import_reward(
     directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
-) -> tuple[dict[str, Tree], LFM2Config]:
+) -> tuple[dict[str, Tree], TextConfig]:
     """Read a reward model: `({"model", "value"}, configuration)`.
 
     Args:
@@ -136,7 +140,7 @@ def import_reward(
 
 def verify_reward(
     params: Mapping[str, Tree],
-    config: LFM2Config,
+    config: TextConfig,
     directory: str | Path,
     *,
     seed: int = 0,
@@ -144,7 +148,7 @@ def verify_reward(
 ) -> dict[str, Any]:
     """Compare the rewards of fixed sequences with the parameters they came from; stored as `verification.json`.
 
-    The files are run by the float64 numpy forward of `jaxpo.convert.reference`, and by transformers in one right-padded
+    The files are run by the family's float64 numpy forward (`Export.reward`), and by transformers in one right-padded
     batch.
 
     Returns:
@@ -161,7 +165,8 @@ def verify_reward(
     others = np.setdiff1d(np.arange(config.vocab_size), [config.pad_token_id])
     sequences = [rng.choice(others, n) for n in LENGTHS]
     with open_shards(folder) as stored:
-        exported = np.asarray([reference_reward(lambda name: stored[name].read(), document, s) for s in sequences])
+        again = functools.partial(export_of(config).reward, lambda name: stored[name].read(), document)
+        exported = np.asarray([again(s) for s in sequences])
     exact = rewards_of(params, config, sequences)
     rounded = exact if document["dtype"] == "float32" else rewards_of(params, config, sequences, document["dtype"])
     report: dict[str, Any] = {
@@ -187,9 +192,10 @@ def verify_reward(
 
 
 def rewards_of(
-    params: Mapping[str, Tree], config: LFM2Config, sequences: Sequence[np.ndarray], dtype: str | None = None
+    params: Mapping[str, Tree], config: TextConfig, sequences: Sequence[np.ndarray], dtype: str | None = None
 ) -> np.ndarray:
     """Our rewards of token sequences, `[n]`, in float32 at full precision; weights rounded through `dtype` first."""
+    forward = family(config).forward
 
     @jax.jit
     def run(params: Tree, tokens: jax.Array, length: jax.Array) -> jax.Array:
@@ -197,8 +203,8 @@ def rewards_of(
             head = jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params["value"])
             params = {"model": rounded_to(dtype, params["model"], config), "value": head}
         segments = (jnp.arange(tokens.shape[0]) < length).astype(jnp.int32)[None]
-        positions = jnp.arange(tokens.shape[0])[None]
-        hidden, _ = forward(params["model"], tokens[None], segments, positions, config=config, dtype=jnp.float32)
+        inputs = Inputs(tokens[None], segments, jnp.arange(tokens.shape[0])[None])
+        hidden, _ = forward(params["model"], inputs, config=config, dtype=jnp.float32)
         return value(params["value"], hidden[0, length - 1])
 
     longest = max(len(s) for s in sequences)

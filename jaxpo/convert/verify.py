@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import read_json
-from jaxpo.convert.reference import reference_logits
+from jaxpo.convert.config_json import export_of, read_json
 from jaxpo.convert.shards import open_shards
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import forward, unembedding
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import Config, TextConfig, family, output_matrix, param_table
+from jaxpo.models.language import Inputs
 from jaxpo.models.spec import map_table
 
 Tree = Any
@@ -27,7 +25,7 @@ TOLERANCE = 1e-3
 
 def verify(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     directory: str | Path,
     *,
     length: int = 48,
@@ -36,7 +34,7 @@ def verify(
 ) -> dict[str, Any]:
     """Compare the export with the parameters it came from on fixed tokens; store the result as `verification.json`.
 
-    The files are read with `safetensors` and run by the float64 numpy forward of `jaxpo.convert.reference`. They are
+    The files are read with `safetensors` and run by the family's float64 numpy forward (`Export.logits`). They are
     compared with the parameters rounded to the exported type (conversion; must agree to `TOLERANCE`), and with the
     parameters as they are (what rounding costs).
 
@@ -56,7 +54,7 @@ def verify(
     document = read_json(folder / "config.json")
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
     with open_shards(folder) as stored:
-        exported = log_softmax(reference_logits(lambda name: stored[name].read(), document, tokens))
+        exported = log_softmax(export_of(config).logits(lambda name: stored[name].read(), document, tokens))
     exact = log_probs(params, config, tokens, None)
     rounded = exact if document["dtype"] == "float32" else log_probs(params, config, tokens, document["dtype"])
     report: dict[str, Any] = {
@@ -84,23 +82,24 @@ def verify(
     return report
 
 
-def log_probs(params: Tree, config: LFM2Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:
+def log_probs(params: Tree, config: Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:
     """Log-probs `[S, V]` of our own forward, in float32 at full precision; weights rounded through `dtype` first."""
+    forward = family(config).forward
 
     @jax.jit
     def logits(params: Tree, tokens: jax.Array) -> jax.Array:
         if dtype is not None:
             params = rounded_to(dtype, params, config)
         segments = jnp.ones((1, tokens.shape[0]), jnp.int32)
-        positions = jnp.arange(tokens.shape[0])[None]
-        hidden, _ = forward(params, tokens[None], segments, positions, config=config, dtype=jnp.float32)
-        return hidden[0] @ unembedding(params).astype(jnp.float32).T
+        inputs = Inputs(tokens[None], segments, jnp.arange(tokens.shape[0])[None])
+        hidden, _ = forward(params, inputs, config=config, dtype=jnp.float32)
+        return hidden[0] @ output_matrix(params, config).astype(jnp.float32).T
 
     with jax.default_matmul_precision("highest"):
         return log_softmax(np.asarray(logits(params, jnp.asarray(tokens)), np.float64))
 
 
-def rounded_to(dtype: str, params: Tree, config: LFM2Config) -> Tree:
+def rounded_to(dtype: str, params: Tree, config: Config) -> Tree:
     """The model as a file of that type holds it, in float32."""
     return map_table(lambda p, x: x.astype(p.dtype(dtype)).astype(jnp.float32), param_table(config), params)
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.models.spec import Init, Param, Table, normal, ones, zeros
 from jaxpo.ops.linear import linear
 
 
-def linear_table(config: LFM2Config, outputs: int, *, std: float = 0.0) -> Table:
+def linear_table(config: TextConfig, outputs: int, *, std: float = 0.0) -> Table:
     """K numbers per position (aspects of a reward, an embedding): weight `[D, K]`, zero by default, else Gaussian."""
     init = normal(std) if std else zeros
     return {"weight": Param((config.hidden_size, outputs), ("embed", None), init, decay=False)}
@@ -25,7 +25,7 @@ def linear_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "...
     return linear(hidden.astype(jnp.float32), params["weight"])
 
 
-def value_table(config: LFM2Config, *, std: float = 0.0) -> Table:
+def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
     """A scalar per position, stored under `params["value"]`, which is always one: judges and exports read it."""
     return linear_table(config, 1, std=std)
 
@@ -53,7 +53,7 @@ MASK_UNITS = 200
 
 
 def mask_table(
-    config: LFM2Config,
+    config: TextConfig,
     *,
     heads: Literal["all_layers", "last_layer", "two_layer"] = "all_layers",
     independent: bool = False,
@@ -69,7 +69,7 @@ def mask_table(
     return {name: _mask_network(config, heads) for name in names}
 
 
-def _mask_network(config: LFM2Config, heads: str) -> Table:
+def _mask_network(config: TextConfig, heads: str) -> Table:
     d, layers = config.hidden_size, config.num_hidden_layers
     if heads == "last_layer":
         return {"layers": {"0": _linear(d, 1)}}
@@ -94,7 +94,7 @@ def _constant(value: float) -> Init:
     return lambda key, shape, dtype: jnp.full(shape, value, dtype)
 
 
-def degree_table(config: LFM2Config, *, levels: int = 4) -> Table:
+def degree_table(config: TextConfig, *, levels: int = 4) -> Table:
     """SPO's preference-degree head D -> K, stored under `params["degree"]`: zero, so that its loss starts at log K."""
     return {
         "weight": Param((config.hidden_size, levels), ("embed", None), zeros, decay=False),
@@ -102,7 +102,7 @@ def degree_table(config: LFM2Config, *, levels: int = 4) -> Table:
     }
 
 
-EXTRA_TABLES: dict[str, Callable[[LFM2Config], Table]] = {
+EXTRA_TABLES: dict[str, Callable[[TextConfig], Table]] = {
     "value": value_table,
     "mask": mask_table,
     "degree": degree_table,

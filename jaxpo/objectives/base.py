@@ -183,9 +183,10 @@ class Objective:
       name: for messages and metrics.
       counts: `batch -> {name: scalar}` denominators from the masks of the WHOLE step (or evaluation set, where those
         of its batches are added).
-      encode: `(params, frozen, batch, rng) -> features`: runs the networks on one microbatch; every leaf of the
-        features has the example axis N (or the row axis R) first, so that microbatches can be joined again. rng is
-        None in evaluation.
+      encode: `(params, frozen, batch, rng) -> (features, aux)`: runs the networks on one microbatch; every leaf of
+        both has the example axis N (or the row axis R) first, so that microbatches can be joined again. `aux` is what
+        the trained model's forward pass left beside its hidden states (`"router"`): `loss` does not see it, a wrapper
+        may take it into the features. rng is None in evaluation.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.
       after: `(carry, stats) -> carry`, once per optimiser step.
       init_carry: `() -> carry`.
@@ -202,7 +203,7 @@ class Objective:
 
     name: str
     counts: Callable[[Batch], dict[str, Array]]
-    encode: Callable[[Tree, Tree, Batch, jax.Array | None], Tree]
+    encode: Callable[[Tree, Tree, Batch, jax.Array | None], tuple[Tree, dict[str, Any]]]
     loss: Callable[[Tree, Batch, Tree, Counts], Out]
     after: Callable[[Tree, Tree], Tree] = keep_carry
     init_carry: Callable[[], Tree] = no_carry

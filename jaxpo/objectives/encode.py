@@ -17,15 +17,15 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxpo.data.packing.batch import Batch
+from jaxpo.data.tokens.media import MEDIA
 from jaxpo.losses import vocab
+from jaxpo.models.family import TextConfig, family, output_matrix
 from jaxpo.models.heads import value
-from jaxpo.models.lfm2.blocks import Tap
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import forward, unembedding
-from jaxpo.objectives.wrappers.routed import notice
+from jaxpo.models.language import Inputs, Tap
 from jaxpo.ops.head import map_vocab
 
 Tree = Any
+KEY = "key"
 
 
 @struct.dataclass
@@ -62,6 +62,25 @@ def row_keys(rng: Array, batch: Batch) -> Key[Array, "R"]:
     blocks = jax.vmap(jax.random.fold_in, (None, 0))(rng, first)
     of_block = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(blocks, jnp.arange(batch.block_rows))
     return of_block.reshape(-1)
+
+
+def inputs_of(batch: Batch) -> Inputs:
+    """What a language family reads of a batch.
+
+    Where a column `per_token["key"]` says so (0), attention sees a position as no key.
+    """
+    is_key = batch.per_token.get(KEY)
+    key_ids = None if is_key is None else jnp.where(is_key > 0, batch.segment_ids, 0)
+    return Inputs(
+        batch.tokens,
+        batch.segment_ids,
+        batch.positions,
+        key_ids,
+        batch.media,
+        batch.per_token.get(MEDIA) if batch.media else None,
+        batch.blocks,
+        batch.max_segment,
+    )
 
 
 def next_tokens(batch: Batch) -> Array:
@@ -114,7 +133,7 @@ class Scorer:
       experts: implementation name of the grouped product of a mixture of experts.
     """
 
-    config: LFM2Config
+    config: TextConfig
     dtype: str = "float32"
     remat: str = "none"
     attention: str | None = None
@@ -122,36 +141,41 @@ class Scorer:
     embedding_dropout: float = 0.0
     experts: str | None = None
 
-    def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
-        """Final hidden states (after the last norm); `rng` is the step's key, None in evaluation and for references."""
-        return self._forward(params, batch, None, rng)[0]
-
-    def _forward(
-        self, params: Tree, batch: Batch, tap: Tap | None, rng: Array | None = None
+    def run(
+        self, params: Tree, batch: Batch, rng: Array | None = None, tap: Tap | None = None
     ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
+        """Final hidden states (after the last norm), and what the family leaves beside them, `"taps"` apart.
+
+        Args:
+          rng: the step's key; None in evaluation and for references.
+          tap: see `jaxpo.models.language.Tap`; what it returned is `aux["taps"]`.
+        """
         keys = None if rng is None or not self.embedding_dropout else row_keys(rng, batch)
-        hidden, aux = forward(
+        hidden, aux = family(self.config).forward(
             params,
-            batch.tokens,
-            batch.segment_ids,
-            batch.positions,
+            inputs_of(batch),
             config=self.config,
             dtype=jnp.dtype(self.dtype),
             tap=tap,
-            max_segment=batch.max_segment,
             remat=self.remat,
             attention=self.attention,
             embedding_dropout=self.embedding_dropout,
             row_keys=keys,
             experts=self.experts,
         )
-        notice(params, aux)
-        return hidden, aux
+        return hidden, aux if tap is not None else {name: x for name, x in aux.items() if name != "taps"}
+
+    def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
+        """The hidden states of `run` alone, for networks that are not trained."""
+        return self.run(params, batch, rng)[0]
 
     def taps(self, params: Tree, batch: Batch, tap: Tap) -> dict[str, Array]:
         """What `tap(name, x)` made of the network's activations, by name; no head is run."""
-        _, aux = self._forward(params, batch, tap)
-        return aux["taps"]
+        return self.run(params, batch, tap=tap)[1]["taps"]
+
+    def unembedding(self, params: Tree) -> Float[Array, "V D"]:
+        """The output matrix: `logits = hidden @ W^T`."""
+        return output_matrix(params, self.config)
 
     def token_stats(
         self,
@@ -165,12 +189,12 @@ class Scorer:
         """Log-prob, entropy and argmax accuracy of every token; `hidden` when it has been computed already."""
         hidden = self.hidden(params, batch, rng) if hidden is None else hidden
         term = _stats_and_collision if collision else token_stats
-        stats = map_vocab(term, ((unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
+        stats = map_vocab(term, ((self.unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), stats)
 
     def logps(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
         """Log-prob of every token, alone: cheaper than `token_stats` where only these are wanted."""
-        streams = ((unembedding(params), self.hidden(params, batch)),)
+        streams = ((self.unembedding(params), self.hidden(params, batch)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
     def values(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
@@ -193,10 +217,10 @@ class Scorer:
         Args:
           reference_scorer: of a reference with its own architecture; None = as the policy.
         """
-        frozen = jax.lax.stop_gradient(reference)
+        frozen, other = jax.lax.stop_gradient(reference), reference_scorer or self
         streams = (
-            (unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
-            (unembedding(frozen), jax.lax.stop_gradient((reference_scorer or self).hidden(frozen, batch))),
+            (self.unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
+            (other.unembedding(frozen), jax.lax.stop_gradient(other.hidden(frozen, batch))),
         )
         found = map_vocab(_stats_and_kl(collision), streams, next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), found)

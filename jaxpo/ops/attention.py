@@ -27,6 +27,7 @@ def attention(
     v: Float[Array, "R S G h"],
     segment_ids: Int[Array, "R S"],
     *,
+    key_ids: Int[Array, "R S"] | None = None,
     causal: bool = True,
     max_segment: int | None = None,
     window: int | None = None,
@@ -34,13 +35,15 @@ def attention(
 ) -> Float[Array, "R S H h"]:
     """`softmax(q k^T / sqrt(h) + mask) v`, within segments (grouped queries: Ainslie et al. 2023, arXiv 2305.13245).
 
-    Key head g serves query heads `g H/G .. (g+1) H/G - 1`. Position s sees t when both carry the same non-zero segment
-    id, `t <= s` if causal, and `|s - t| < window` if a window is given. Padding queries return zeros. The softmax is
-    float32.
+    Key head g serves query heads `g H/G .. (g+1) H/G - 1`. Position s sees t when the key id of t is the non-zero
+    segment id of s, `t <= s` if causal, and `|s - t| < window` if a window is given. Queries that see nothing, those of
+    padding among them, return zeros. The softmax is float32.
 
     Args:
       q, k, v: `[R, S, H, h]`, `[R, S, G, h]`, `[R, S, G, h]`, H a multiple of G.
       segment_ids: `[R, S]`; 0 is padding; each segment is contiguous.
+      key_ids: `[R, S]`, the segment that sees each position as a key; 0 = never a key (a pad that asks and is not
+        asked). None = `segment_ids`.
       causal: whether later positions are hidden.
       max_segment: static bound on the length of every segment: bounds the keys that a query can reach, so that time and
         memory are linear in S, forward and backward. A longer segment would be cut to that reach.
@@ -58,7 +61,7 @@ def attention(
             f"attention implementation {name!r} is not available here; available: {', '.join(available())}. "
             "Leave it unset (None) to take the best one."
         )
-    return _BACKENDS[name](q, k, v, segment_ids, causal=causal, max_segment=max_segment, window=window)
+    return _BACKENDS[name](q, k, v, segment_ids, key_ids=key_ids, causal=causal, max_segment=max_segment, window=window)
 
 
 def _check_window(window: int | None) -> None:
@@ -81,7 +84,8 @@ def cached_attention(
       q: `[B, s, H, h]`.
       k, v: cache `[B, T, G, h]`, in which the new keys are already written; later slots may hold anything finite.
       positions: `[B, s]`, the position of each query in its own row.
-      slots: `[B, T]`, the position that each slot holds, negative for none; None: slot t holds position t.
+      slots: `[B, T]`, the position that each slot holds, negative for one that is no key; None: slot t holds
+        position t.
       window: sliding window, in positions: the query at p sees `p - window + 1 .. p`.
 
     Raises:

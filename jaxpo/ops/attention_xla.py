@@ -19,6 +19,7 @@ def xla_attention(
     v: Float[Array, "R S G h"],
     segment_ids: Int[Array, "R S"],
     *,
+    key_ids: Int[Array, "R S"] | None = None,
     causal: bool = True,
     max_segment: int | None = None,
     window: int | None = None,
@@ -37,15 +38,16 @@ def xla_attention(
     pad = -length % chunk
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
     segment_ids = jnp.pad(segment_ids, ((0, 0), (0, pad)))
+    key_ids = segment_ids if key_ids is None else jnp.pad(key_ids, ((0, 0), (0, pad)))
     q = q.reshape(rows, length + pad, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     chunks, before = (length + pad) // chunk, -(-(reach - 1) // chunk)
     spread = before if causal else 2 * before
     rule = _Rule(causal, window)
     if spread + 1 >= chunks or 4 * (spread + 1) > 3 * chunks:
-        out = _prefixes(q, k, v, segment_ids, chunk, rule)
+        out = _prefixes(q, k, v, segment_ids, key_ids, chunk, rule)
     else:
-        out = _windowed(q, k, v, segment_ids, chunk, before, rule)
+        out = _windowed(q, k, v, segment_ids, key_ids, chunk, before, rule)
     out = out.transpose(0, 3, 1, 2, 4).reshape(rows, length + pad, heads, width)
     return out[:, :length]
 
@@ -70,12 +72,12 @@ class _Rule:
     def __init__(self, causal: bool, window: int | None):
         self.causal, self.window = causal, window
 
-    def seen(self, q_segments: Array, k_segments: Array, q_index: Array, k_index: Array) -> Bool[Array, "R C W"]:
+    def seen(self, q_segments: Array, key_ids: Array, q_index: Array, k_index: Array) -> Bool[Array, "R C W"]:
         distance = q_index[:, None] - k_index[None, :]
         allowed = distance >= 0 if self.causal else jnp.ones_like(distance, dtype=bool)
         if self.window is not None:
             allowed &= jnp.abs(distance) < self.window
-        same = q_segments[:, :, None] == k_segments[:, None, :]
+        same = q_segments[:, :, None] == key_ids[:, None, :]
         return same & (q_segments != 0)[:, :, None] & allowed
 
 
@@ -92,7 +94,7 @@ def _chunk_size(length: int, reach: int) -> int:
     return max(16, min(largest, half, -(-length // (2 * _BANDS))))
 
 
-def _prefixes(q: Array, k: Array, v: Array, segments: Array, chunk: int, rule: _Rule) -> Array:
+def _prefixes(q: Array, k: Array, v: Array, segments: Array, key_ids: Array, chunk: int, rule: _Rule) -> Array:
     """Causal attention by groups of query chunks, each group against the prefix that its last chunk can see.
 
     A loop inside each group, rather than one straight line, keeps one chunk's scores alive at a time: XLA's CPU backend
@@ -105,11 +107,11 @@ def _prefixes(q: Array, k: Array, v: Array, segments: Array, chunk: int, rule: _
         here, seen = slice(low * chunk, high * chunk), high * chunk if rule.causal else length
 
         @jax.checkpoint
-        def block(args: tuple[Array, ...], k: Array, v: Array, k_segments: Array, k_index: Array) -> Array:
+        def block(args: tuple[Array, ...], k: Array, v: Array, key_ids: Array, k_index: Array) -> Array:
             q, q_segments, q_index = args
-            return attend(q, k, v, rule.seen(q_segments, k_segments, q_index, k_index))
+            return attend(q, k, v, rule.seen(q_segments, key_ids, q_index, k_index))
 
-        keys = k[:, :, :seen], v[:, :, :seen], segments[:, :seen], index[:seen]
+        keys = k[:, :, :seen], v[:, :, :seen], key_ids[:, :seen], index[:seen]
         stacked = _split(q[:, :, :, here], 3, chunk), _split(segments[:, here], 1, chunk), _split(index[here], 0, chunk)
         out = lax.map(lambda args, block=block, keys=keys: block(args, *keys), stacked)
         outs.append(jnp.moveaxis(out, 0, 3).reshape(rows, groups, members, (high - low) * chunk, width))
@@ -128,7 +130,9 @@ def _split(x: Array, axis: int, chunk: int) -> Array:
     return jnp.moveaxis(parts, axis, 0)
 
 
-def _windowed(q: Array, k: Array, v: Array, segments: Array, chunk: int, before: int, rule: _Rule) -> Array:
+def _windowed(
+    q: Array, k: Array, v: Array, segments: Array, key_ids: Array, chunk: int, before: int, rule: _Rule
+) -> Array:
     rows, groups, members, length, width = q.shape
     chunks, after = length // chunk, 0 if rule.causal else before
     index = jnp.arange(length)
@@ -140,15 +144,15 @@ def _windowed(q: Array, k: Array, v: Array, segments: Array, chunk: int, before:
 
     @jax.checkpoint
     def block(args: tuple[Array, ...]) -> Array:
-        q, k, v, q_segments, k_segments, q_index, k_index = args
-        return attend(q, k, v, rule.seen(q_segments, k_segments, q_index, k_index))
+        q, k, v, q_segments, key_ids, q_index, k_index = args
+        return attend(q, k, v, rule.seen(q_segments, key_ids, q_index, k_index))
 
     stacked = (
         _split(q, 3, chunk),
         windows(k, 2),
         windows(v, 2),
         _split(segments, 1, chunk),
-        windows(segments, 1),
+        windows(key_ids, 1),
         _split(index, 0, chunk),
         windows(index, 0),
     )

@@ -97,7 +97,7 @@ def choose_values(
         else:
             rest.append((path, name, values))
     if isinstance(run.model, str) and any(p.startswith("model.") for p, _, _ in rest):
-        from jaxpo.models.lfm2.presets import preset
+        from jaxpo.models.family import preset
 
         chosen = next((v[0] for p, _, v in rest if p == "model" and v), run.model)
         rest = [g for g in rest if g[0] != "model"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxpo.config import RecipePart, Run
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.presets import preset
+from jaxpo.models.family import preset
 
 RANDOM, PREVIOUS = "random", "previous"
 """What `init_from` may say instead of a name."""

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import Cache, init_cache, step, unembedding
+from jaxpo.models.family import TextConfig, decoder, output_matrix
 from jaxpo.ops.linear import einsum
 from jaxpo.sampling.filters import sample
 from jaxpo.sampling.sampler import Sampler
@@ -30,7 +29,7 @@ class Decoding:
     """Rows in the middle of being continued.
 
     Attributes:
-      cache: of the prompts and all tokens but the newest.
+      cache: of the prompts and all tokens but the newest, as the model's family keeps it.
       keys: `[B]` one per row; token t is drawn with `fold_in(key, t)`.
       seen: `[B, V]` tokens so far, or None without a repetition penalty.
       tokens, logps, sampling_logps: `[B, N]`, see `Sampled`; valid up to `lengths`.
@@ -40,7 +39,7 @@ class Decoding:
       count: `[]` steps taken: tokens produced by the rows that were there from the start.
     """
 
-    cache: Cache
+    cache: Tree
     keys: Key[Array, "B"]
     seen: Bool[Array, "B V"] | None
     tokens: Int[Array, "B N"]
@@ -63,7 +62,7 @@ def start(
     keys: Key[Array, "B"],
     stop_ids: Int[Array, "K"],
     *,
-    config: LFM2Config,
+    config: TextConfig,
     sampler: Sampler,
     n: int,
     capacity: int,
@@ -102,7 +101,7 @@ def start(
         stop_ids=stop_ids,
         count=jnp.zeros((), jnp.int32),
     )
-    return _emit(params, state, hidden, ~state.finished, sampler, vocab_limit)
+    return _emit(params, state, hidden, ~state.finished, config, sampler, vocab_limit)
 
 
 @partial(jax.jit, static_argnames=(*_STATIC, "n", "capacity"), donate_argnames="state")
@@ -114,7 +113,7 @@ def refill(
     keys: Key[Array, "F"],
     slots: Int[Array, "F"],
     *,
-    config: LFM2Config,
+    config: TextConfig,
     sampler: Sampler,
     n: int,
     capacity: int,
@@ -146,7 +145,7 @@ def extend(
     until: Int[Array, "..."],
     enough: Int[Array, ""] | None = None,
     *,
-    config: LFM2Config,
+    config: TextConfig,
     sampler: Sampler,
     vocab_limit: int | None = None,
     dtype: Any = jnp.float32,
@@ -158,6 +157,7 @@ def extend(
       enough: return as soon as so many rows stand still; None = all of them.
     """
     rows = state.tokens.shape[0]
+    step = decoder(config).step
     limit = jnp.broadcast_to(jnp.minimum(until, state.tokens.shape[1]), (rows,))
     most = 0 if enough is None else rows - enough
 
@@ -168,31 +168,34 @@ def extend(
         goes_on = running(state)
         newest = jnp.take_along_axis(state.tokens, jnp.maximum(state.lengths - 1, 0)[:, None], axis=1)
         hidden, cache = step(params, newest, state.cache, config=config, valid=goes_on[:, None], dtype=dtype)
-        return _emit(params, dataclasses.replace(state, cache=cache), hidden[:, 0], goes_on, sampler, vocab_limit)
+        return _emit(
+            params, dataclasses.replace(state, cache=cache), hidden[:, 0], goes_on, config, sampler, vocab_limit
+        )
 
     return jax.lax.while_loop(lambda s: jnp.sum(running(s)) > most, body, state)
 
 
 def _prefill(
-    params: Tree, prompts: Array, lengths: Array, config: LFM2Config, capacity: int, dtype: Any
-) -> tuple[Float[Array, "P D"], Cache]:
+    params: Tree, prompts: Array, lengths: Array, config: TextConfig, capacity: int, dtype: Any
+) -> tuple[Float[Array, "P D"], Tree]:
     """Hidden state at each prompt's last token, and the cache; only as many chunks as the longest prompt needs."""
+    model = decoder(config)
     count, width = prompts.shape
     chunk = min(width, PREFILL_CHUNK)
     if width % chunk:
         raise ValueError(f"prompts are padded to {width}, which is no multiple of {PREFILL_CHUNK}")
 
-    def body(i: Array, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
+    def body(i: Array, carry: tuple[Array, Tree]) -> tuple[Array, Tree]:
         last, cache = carry
         tokens = jax.lax.dynamic_slice_in_dim(prompts, i * chunk, chunk, axis=1)
         valid = i * chunk + jnp.arange(chunk) < lengths[:, None]
-        hidden, cache = step(params, tokens, cache, config=config, valid=valid, dtype=dtype)
+        hidden, cache = model.step(params, tokens, cache, config=config, valid=valid, dtype=dtype)
         column = lengths - 1 - i * chunk
         here = (column >= 0) & (column < chunk)
         picked = hidden[jnp.arange(count), jnp.clip(column, 0, chunk - 1)]
         return jnp.where(here[:, None], picked, last), cache
 
-    empty = jnp.zeros((count, config.hidden_size), dtype), init_cache(config, count, capacity, dtype)
+    empty = jnp.zeros((count, config.hidden_size), dtype), model.cache(config, count, capacity, dtype)
     chunks = (jnp.max(lengths) + chunk - 1) // chunk
     return jax.lax.fori_loop(0, chunks, body, empty)
 
@@ -202,11 +205,12 @@ def _emit(
     state: Decoding,
     hidden: Float[Array, "B D"],
     running: Bool[Array, "B"],
+    config: TextConfig,
     sampler: Sampler,
     vocab_limit: int | None,
 ) -> Decoding:
     """Draw the next token of every row from its last hidden state and append it to the rows that are running."""
-    logits = einsum("bd,vd->bv", hidden, unembedding(params), out_dtype=jnp.float32)
+    logits = einsum("bd,vd->bv", hidden, output_matrix(params, config), out_dtype=jnp.float32)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths)
     drawn = sample(logits, keys, sampler, seen=state.seen, vocab_limit=vocab_limit)
     rows = jnp.arange(running.shape[0])

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig, decoder, limits
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.slots import Generation, Interrupt, Slots, Task, groups, power_of_two
 
@@ -17,7 +17,7 @@ Tree = Any
 
 def generate(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -79,7 +79,7 @@ def generate(
 
 def generate_as_done(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -123,7 +123,7 @@ def generate_as_done(
 
 
 def check_request(
-    config: LFM2Config,
+    config: TextConfig,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     *,
@@ -133,6 +133,7 @@ def check_request(
     max_rows: int = 1,
 ) -> None:
     """ConfigError that lists everything wrong with a request, before any work."""
+    decoder(config)  # or the model's family cannot generate
     problems = [
         f"{name} is {value}; it must be at least 1"
         for name, value in (("max_new_tokens", max_new_tokens), ("n", n), ("max_rows", max_rows))
@@ -148,8 +149,8 @@ def check_request(
         raise ConfigError(problems)
 
 
-def _bad_prompt(config: LFM2Config, prompt: Sequence[int], name: str, max_new_tokens: int) -> list[str]:
-    context = config.max_position_embeddings
+def _bad_prompt(config: TextConfig, prompt: Sequence[int], name: str, max_new_tokens: int) -> list[str]:
+    context = limits(config).context
     if not len(prompt):
         return [f"{name} is empty; start it with the BOS id ({config.bos_token_id})"]
     if len(prompt) >= context:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode
 from jaxpo.sampling.sampler import Sampler
 
@@ -72,7 +72,7 @@ class Slots:
     """
 
     params: Tree
-    config: LFM2Config
+    config: TextConfig
     prompts: Sequence[Sequence[int]]
     numbers: Sequence[int]
     max_new_tokens: int
@@ -195,7 +195,7 @@ def _generation(host: dict[str, Any], row: int, owner: tuple[int, int], stop_ids
 
 def begin(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxpo.data.tokens.chat import Message, encode_spans, render
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode
 from jaxpo.sampling.generate import check_request, generate_as_done
 from jaxpo.sampling.sampler import Sampler
@@ -56,7 +56,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
 
 def generate_text(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
@@ -104,7 +104,7 @@ def generate_text(
 
 def generate_text_as_done(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
@@ -151,7 +151,7 @@ def cut_text(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> t
 
 def stream_text(
     params: Tree,
-    config: LFM2Config,
+    config: TextConfig,
     tokenizer: Tokenizer,
     prompt: Prompt,
     *,
@@ -213,7 +213,7 @@ def _as_text(tokenizer: Tokenizer, result: Generation, stop: Sequence[str]) -> T
     )
 
 
-def _check_text_request(config: LFM2Config, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+def _check_text_request(config: TextConfig, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
     check_vocabulary(tokenizer, config.vocab_size)
     if isinstance(stop, str) or not all(stop):
         raise ConfigError(f"stop is {stop!r}; give a list of non-empty strings")

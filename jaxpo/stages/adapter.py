@@ -16,8 +16,7 @@ from jaxpo.config import LoRA
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.model_io import Model, load_model, stage_folder
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
 from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh
@@ -26,7 +25,7 @@ Tree = Any
 ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
 
 
-def merged(base: Tree, adapter: Tree, lora: LoRA, config: LFM2Config, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
+def merged(base: Tree, adapter: Tree, lora: LoRA, config: TextConfig, mesh: jax.sharding.Mesh, rules: Any) -> Tree:
     """The plain model of a finished stage, placed as any model."""
     where = param_shardings(param_table(config), mesh, rules)
     return jax.jit(partial(merge, scale=scale_of(lora)), out_shardings=where)(base, adapter)

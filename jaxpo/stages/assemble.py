@@ -17,8 +17,7 @@ from jaxpo.config import Compute, Stage
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.paths import EVERYTHING, split_table
 from jaxpo.models.spec import Table
@@ -39,7 +38,7 @@ from jaxpo.train.step import Step, make_eval, make_step
 Tree = Any
 
 
-def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
+def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
     """How this run evaluates its networks."""
     return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
 
@@ -69,15 +68,16 @@ def _compared(objective: Objective, stage: Any) -> Objective:
     return objective
 
 
-def _balanced(objective: Objective, stage: Stage, config: LFM2Config) -> Objective:
+def _balanced(objective: Objective, stage: Stage, config: TextConfig) -> Objective:
     """With the routers' statistics, where the model has experts."""
     problems = list(balance_problems(stage, config))
     if problems:
         raise ConfigError(problems)
-    return with_routing(objective, config, stage.routing) if config.num_experts else objective
+    experts = family(config).experts(config)
+    return objective if experts is None else with_routing(objective, experts, stage.routing)
 
 
-def own_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:
+def own_tables(stage: Stage, config: TextConfig) -> dict[str, Table]:
     """Parameter tables of what a stage may train: the model or its adapter, and the heads of the method."""
     model = param_table(config)
     own = {"model": model} if stage.lora is None else {ADAPTER: adapter_table(model, stage.lora)}

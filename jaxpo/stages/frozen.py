@@ -15,7 +15,7 @@ from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import load_model, near_tokenizer, read_config
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.checks.beside import trained_word
 
@@ -57,7 +57,7 @@ def tokenizer_of(path: Path, given: Tokenizer | None) -> Tokenizer:
 
 def check_vocabulary(
     name: str, path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None, say: Say = lambda _: None
-) -> LFM2Config:
+) -> TextConfig:
     """A network's architecture, read without its weights.
 
     Args:

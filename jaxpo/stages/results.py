@@ -17,8 +17,8 @@ from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.table import probe_table
+from jaxpo.models.family import TextConfig
 from jaxpo.models.heads import further_heads
-from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
@@ -93,7 +93,7 @@ class Results:
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
         self._add(SUMMARY, "seconds", {stage: so_far + seconds})
 
-    def conclude(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, str]:
+    def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, str]:
         """Export and verify the last model, write the report; returns what lies where."""
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
@@ -106,7 +106,7 @@ class Results:
             write_report(self.home.path)
         return results
 
-    def _export(self, params: Mapping[str, Tree], config: LFM2Config) -> dict[str, Any]:
+    def _export(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, Any]:
         """Write the last model, a reward model with its head, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
         options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
@@ -132,7 +132,7 @@ class Results:
             before=before,
         )
 
-    def _samples(self, model: Tree, config: LFM2Config) -> list[dict[str, str]]:
+    def _samples(self, model: Tree, config: TextConfig) -> list[dict[str, str]]:
         chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
         answers = generate_text(
             model,

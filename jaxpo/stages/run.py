@@ -12,7 +12,7 @@ from jaxpo.config import RecipePart, Run, Work
 from jaxpo.config.serialise import read_again, to_jsonable
 from jaxpo.convert.model_io import has_model, load_model, save_model
 from jaxpo.errors import RunError
-from jaxpo.recipe.checks.experts import check_balance, check_placement
+from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
@@ -48,7 +48,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     """
     check(run)
     check_patterns(run)
-    check_balance(run)
+    check_origin(run)
     primary = jax.process_index() == 0
     with RunDir(Path(run.output_dir) / run.name, restart=restart, primary=primary) as home, Stop() as stop:
         console = Console(primary=primary)
@@ -62,7 +62,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
             console.say(home.finished_message())
             return 0
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
-        check_placement(run, mesh)
+        check_placement(run, mesh.shape)
         rules = dict(run.mesh.rules)
         with (
             use_mesh(mesh, rules),

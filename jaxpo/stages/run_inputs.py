@@ -20,8 +20,7 @@ from jaxpo.data.tokens.preview import Preview
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.presets import preset
+from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
@@ -58,11 +57,11 @@ class Prepared:
     directory: Path
     say: Say
     tokenizer: Tokenizer
-    config: LFM2Config
+    config: TextConfig
     stages: dict[str, StageData] = field(default_factory=dict)
     corpus: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    own_configs: dict[str, LFM2Config] = field(default_factory=dict)
+    own_configs: dict[str, TextConfig] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
@@ -86,7 +85,7 @@ class Prepared:
         elif kind_of(stage).runs == "work":
             stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
 
-    def config_of(self, stage: str) -> LFM2Config:
+    def config_of(self, stage: str) -> TextConfig:
         """Architecture of a trained stage."""
         return self.own_configs.get(stage, self.config)
 
@@ -131,14 +130,14 @@ def waits(stage: Any) -> bool:
     return any(name.startswith(STAGE) for name in files_of(stage))
 
 
-def model_config(run: Run) -> LFM2Config:
+def model_config(run: Run) -> TextConfig:
     """The architecture: that of `model_from`, the named preset, or the configuration given."""
     if run.model_from is not None:
         return read_config(run.model_from)
     return as_config(run.model)
 
 
-def as_config(model: Any) -> LFM2Config:
+def as_config(model: Any) -> TextConfig:
     """A preset by its name, or the configuration itself."""
     return preset(model) if isinstance(model, str) else model
 
@@ -170,11 +169,11 @@ def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
     return tokenizer
 
 
-def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, directory: Path, say: Say) -> StageData:
-    if stage.data.max_length > config.max_position_embeddings:
+def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:
+    context = limits(config).context
+    if stage.data.max_length > context:
         raise ConfigError(
-            f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of "
-            f"{config.max_position_embeddings}; lower it"
+            f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of {context}; lower it"
         )
     kind, method = kind_of(stage), method_of(stage)
 

@@ -12,8 +12,7 @@ from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import RecipePart, Run, Stage
 from jaxpo.convert.model_io import has_model, load_model
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
@@ -47,7 +46,7 @@ class Setting:
         self.scorer = make_scorer(self.prepared.config, self.run.compute)
         self.results = Results(self.run, self.home, self.prepared, self.console)
 
-    def config(self, stage: RecipePart) -> LFM2Config:
+    def config(self, stage: RecipePart) -> TextConfig:
         """Architecture of the model that a stage leaves."""
         if stage.TRAINS:
             return self.prepared.config_of(stage.name)
@@ -58,7 +57,7 @@ class Setting:
         """How that model is evaluated."""
         return make_scorer(self.config(stage), self.run.compute)
 
-    def random(self, config: LFM2Config, seed: int) -> Tree:
+    def random(self, config: TextConfig, seed: int) -> Tree:
         """Fresh parameters of a model, placed on the run's mesh; the same for the same shape and seed."""
         table = param_table(config)
         draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))

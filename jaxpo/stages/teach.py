@@ -30,7 +30,6 @@ from jaxpo.data.packing.teacher_records import (
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
-from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, put_batch
@@ -195,7 +194,7 @@ def _gather(loader: Loader, places: list[Place], record: TopKRecord) -> dict[int
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run_teacher(scorer: Scorer, k: int, params: Tree, batch: Batch) -> TopKRecord:
     """`[R, S, K]` records at the positions of their logits, in the dtypes that are stored."""
-    streams = ((unembedding(params), scorer.hidden(params, batch)),)
+    streams = ((scorer.unembedding(params), scorer.hidden(params, batch)),)
     record = map_vocab(lambda logits, _: topk_record(logits, k), streams, batch.tokens, chunk=scorer.head_chunk)
     ids = record.ids.astype(id_dtype(scorer.config.vocab_size))
     return TopKRecord(ids, record.logps.astype(jnp.bfloat16), record.log_odds)

@@ -13,8 +13,7 @@ from jaxpo.config import Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.convert.model_io import read_config
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
@@ -28,7 +27,7 @@ from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
 Tree = Any
-MODEL, BIAS = "model", "*/expert_bias/bias"
+MODEL = "model"
 
 
 def check_patterns(run: Run) -> None:
@@ -44,12 +43,12 @@ def check_patterns(run: Run) -> None:
         except ConfigError as error:
             problems += [f"{stage.name}.{p}" for p in error.problems]
         else:
-            problems += [*train_problems(stage, tables), *factor_problems(stage, tables)]
+            problems += [*train_problems(stage, tables, config), *factor_problems(stage, tables)]
     if problems:
         raise ConfigError(problems)
 
 
-def train_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
+def train_problems(stage: Stage, tables: Mapping[str, Table], config: TextConfig) -> Iterator[str]:
     """Patterns without a match, and parts that a stage cannot leave fixed."""
     where, paths = f"{stage.name}.train", [path for path, _ in leaves(tables)]
     missed = [pattern for pattern in stage.train if not matching(paths, pattern)]
@@ -65,10 +64,12 @@ def train_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
         yield f"{where}: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
     if any(network.moves for network in networks_of(stage)) and MODEL not in trained:
         yield f"{where}: the model would be fixed, and sync_ref_model moves the reference after it; leave one out."
-    still = matching([path for path, _ in leaves(fixed)], BIAS)
+    experts = family(config).experts(config)
+    biases = set() if experts is None else {f"{MODEL}/{path}" for path in experts.biases}
+    still = [path for path, _ in leaves(fixed) if path in biases]
     if stage.routing.bias_update_rate > 0 and still:
-        rate = flag((stage.name, "routing", "bias_update_rate"))
-        yield f"{where}: {still[0]} is fixed, but the routing bias is to be moved; add {BIAS!r}, or give {rate} 0."
+        rate, name = flag((stage.name, "routing", "bias_update_rate")), "/".join(still[0].split("/")[-2:])
+        yield f"{where}: {still[0]} is fixed, but routing biases are to be moved; add '*/{name}', or give {rate} 0."
 
 
 def factor_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
@@ -98,7 +99,7 @@ def beside_fixed(beside: Opened, fixed: Tree) -> Opened:
     return replace(beside, frozen=beside.frozen | {FIXED: fixed}, about=beside.about | about)
 
 
-def trained_lines(stage: Stage, config: LFM2Config, assembly: Assembly) -> list[str]:
+def trained_lines(stage: Stage, config: TextConfig, assembly: Assembly) -> list[str]:
     """What a stage says of what it trains: the table of its adapters, and how much its patterns choose."""
     adapted: list[str] = []
     if stage.lora is not None:
@@ -120,7 +121,7 @@ def part_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
     ]
 
 
-def flops_per_token(stage: Stage, config: LFM2Config, context: float) -> float:
+def flops_per_token(stage: Stage, config: TextConfig, context: float) -> float:
     """As for the whole model, but what is fixed has no gradient of its own, and what lies below all that is trained
     none at all; an adapter's matrices are multiplied beside those of the base.
     """

@@ -19,8 +19,7 @@ from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.paths import cut, joined
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
@@ -171,7 +170,7 @@ def _keep_adapter(
     save_adapter(folder, adapter, stage.lora, origin, about[BASE])
 
 
-def keep_snapshot(folder: Path, params: Tree, config: LFM2Config, about: Mapping[str, Any]) -> None:
+def keep_snapshot(folder: Path, params: Tree, config: TextConfig, about: Mapping[str, Any]) -> None:
     """Save the model of one step for good, unless an earlier start did: a step taken again gives the same model."""
     if not has_model(folder):
         save_model(folder, params, config, about)

@@ -99,7 +99,8 @@ def added_gradients(
     """Loss terms and gradients of the microbatches, added up in a scan."""
 
     def value(params: Tree, micro: Batch) -> tuple[Array, Out]:
-        out = objective.loss(objective.encode(params, frozen, micro, rng), micro, carry, counts)
+        features, _ = objective.encode(params, frozen, micro, rng)
+        out = objective.loss(features, micro, carry, counts)
         return out.loss, out
 
     grad = jax.grad(value, has_aux=True)
@@ -125,7 +126,7 @@ def coupled_gradients(
     micros = batch.split(parts)
 
     def encode(params: Tree, micro: Batch) -> Tree:
-        return objective.encode(params, frozen, micro, rng)
+        return objective.encode(params, frozen, micro, rng)[0]
 
     shape = jax.eval_shape(encode, params, jax.tree.map(lambda x: x[0], micros))
     split, join = _by_differentiability(shape)
@@ -188,7 +189,7 @@ def make_eval(objective: Objective) -> Callable[..., tuple[Array, dict[str, Metr
     def evaluate(
         params: Tree, carry: Tree, frozen: Tree, batch: Batch, counts: Tree
     ) -> tuple[Array, dict[str, Metric]]:
-        features = objective.encode(params, objective.networks(frozen, carry), batch, None)
+        features, _ = objective.encode(params, objective.networks(frozen, carry), batch, None)
         out = objective.loss(features, batch, carry, counts)
         return out.loss, out.metrics
 

@@ -13,12 +13,13 @@ from models.tiny import CONFIG, LFM3, params
 from safetensors.numpy import load_file, save_file
 
 import jaxpo.convert.hf as hf
-from jaxpo.convert.config_json import config_from_json, config_to_json, feed_forward_width
+from jaxpo.convert.config_json import config_from_json, config_to_json
 from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.shards import parse_size
 from jaxpo.convert.verify import verify
 from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.lfm2.config_json import feed_forward_width
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import param_shardings
@@ -263,7 +264,7 @@ def test_nothing_there(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; this importer reads dense LFM2"),
+        ({"model_type": "llama"}, "model_type is 'llama'; this importer reads Lfm2"),
         ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
         ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),

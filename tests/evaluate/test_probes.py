@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
@@ -100,13 +101,20 @@ def uniform(context: ProbeContext) -> ProbeContext:
     return dataclasses.replace(context, params=jax.tree.map(jnp.zeros_like, context.params))
 
 
+@functools.cache
+def compiled_forward(config: LFM2Config):
+    from jaxpo.models.lfm2.forward import forward
+
+    return jax.jit(functools.partial(forward, config=config))
+
+
 def alone(context: ProbeContext, tokens: np.ndarray) -> np.ndarray:
     """One sequence, unpacked and unpadded, with a float64 log-softmax over dense logits."""
-    from jaxpo.models.lfm2.forward import forward, unembedding
+    from jaxpo.models.lfm2.forward import unembedding
 
-    row = jnp.asarray(tokens)[None]
-    hidden, _ = forward(
-        context.params, row, jnp.ones_like(row), jnp.arange(len(tokens))[None], config=context.scorer.config
+    row = np.asarray(tokens)[None]
+    hidden, _ = compiled_forward(context.scorer.config)(
+        context.params, row, np.ones_like(row), np.arange(len(tokens), dtype=np.int32)[None]
     )
     logits = np.asarray(hidden[0], np.float64) @ np.asarray(unembedding(context.params), np.float64).T
     logits -= logits.max(-1, keepdims=True)

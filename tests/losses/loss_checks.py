@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import jax
@@ -42,15 +43,20 @@ def numeric_gradient(reference, args, i, step=1e-5):
     return grad
 
 
-def value_and_grads(loss, args, wrt):
-    """Per-example loss and the gradients of its sum, as one compiled function."""
+@functools.lru_cache(maxsize=16)
+def value_and_grad_program(loss, wrt):
+    """The loss of every example and the gradients of their sum; one program serves all arrays of the same shapes."""
 
     def total(*a):
         per_example = loss(*a)
         return jnp.sum(per_example), per_example
 
-    run = jax.jit(jax.value_and_grad(total, argnums=wrt, has_aux=True))
-    (_, per_example), grads = run(*(jnp.asarray(a) for a in args))
+    return jax.jit(jax.value_and_grad(total, argnums=wrt, has_aux=True))
+
+
+def value_and_grads(loss, args, wrt):
+    """Per-example loss and the gradients of its sum, as one compiled function."""
+    (_, per_example), grads = value_and_grad_program(loss, tuple(wrt))(*(jnp.asarray(a) for a in args))
     return np.asarray(per_example), [np.asarray(g) for g in grads]
 
 
@@ -74,22 +80,26 @@ def check_extreme(loss, args, wrt):
 
 def check_bfloat16(loss, args, wrt):
     """bfloat16 inputs are computed in float32: the result is that of the same numbers given in float32."""
-    half = [jnp.asarray(a).astype(jnp.bfloat16) if i in wrt else jnp.asarray(a) for i, a in enumerate(args)]
-    full = [a.astype(jnp.float32) if i in wrt else a for i, a in enumerate(half)]
-    got = jax.jit(loss)(*half)
+    half = [np.asarray(a).astype(jnp.bfloat16) if i in wrt else np.asarray(a) for i, a in enumerate(args)]
+
+    def both(*half):
+        return loss(*half), loss(*(a.astype(jnp.float32) if i in wrt else a for i, a in enumerate(half)))
+
+    got, expected = jax.jit(both)(*half)
     assert got.dtype == jnp.float32
-    np.testing.assert_array_equal(np.asarray(got), np.asarray(jax.jit(loss)(*full)))
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
 
 
 def check_vmap(loss, args):
     """vmap over a stack of batches equals a loop over them."""
-    stacked = [jnp.stack([jnp.asarray(a), jnp.asarray(a)[::-1]]) for a in args]
-    mapped = jax.jit(jax.vmap(loss))(*stacked)
-    alone = jax.jit(loss)
+    stacked = [np.stack([np.asarray(a), np.asarray(a)[::-1]]) for a in args]
+
+    def both(*stacked):
+        return jax.vmap(loss)(*stacked), [loss(*(a[i] for a in stacked)) for i in range(2)]
+
+    mapped, alone = jax.jit(both)(*stacked)
     for i in range(2):
-        np.testing.assert_allclose(
-            np.asarray(mapped[i]), np.asarray(alone(*(a[i] for a in stacked))), rtol=1e-6, atol=1e-6
-        )
+        np.testing.assert_allclose(np.asarray(mapped[i]), np.asarray(alone[i]), rtol=1e-6, atol=1e-6)
 
 
 def logps(rng, shape, scale=3.0, mean=-20.0):

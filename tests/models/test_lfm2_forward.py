@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from models.tiny import CONFIG, CONFIGS, LFM3, assert_trees_close, hidden_and_gradient, params, random_tokens
 
-from jaxpo.models.lfm2.blocks import MIXERS, Packed, conv_mixer, rotations
+from jaxpo.models.lfm2.blocks import rotations
 from jaxpo.models.lfm2.config import LAYER_TYPES
 from jaxpo.models.lfm2.forward import embed, forward
+from jaxpo.models.lfm2.mixers import MIXERS, Packed
+from jaxpo.models.lfm2.mixers.conv import conv_mixer
 from jaxpo.ops.rope import rope_table
 
 WIDTH = 24

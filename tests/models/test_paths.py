@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.tiny import CONFIG
 
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import param_table
 from jaxpo.models.paths import cut, factors_of, joined, matching, near_paths, split_table
 from jaxpo.models.spec import leaves, map_table
 

@@ -35,6 +35,9 @@ class ArrayScorer(NamedTuple):
     def hidden(self, params, batch, rng=None):
         return params["hidden"]
 
+    def run(self, params, batch, rng=None, tap=None):
+        return params["hidden"], {}
+
 
 def segments(count, seed=0):
     """`count` segments: prompt length 1 to 3, then LENGTHS supervised tokens; scores in target coordinates."""
@@ -120,7 +123,8 @@ class Runner:
 
     def _run(self, params, frozen, batch, carry, counts):
         def loss(p):
-            out = self.objective.loss(self.objective.encode(p, frozen, batch, jax.random.key(0)), batch, carry, counts)
+            features, _ = self.objective.encode(p, frozen, batch, jax.random.key(0))
+            out = self.objective.loss(features, batch, carry, counts)
             return out.loss, out
 
         grads, out = jax.grad(loss, has_aux=True)(params)

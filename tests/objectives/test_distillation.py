@@ -137,7 +137,7 @@ def recorded(batch, teacher):
 def test_every_token_gets_the_loss_of_the_logits_before_it():
     batch = packed(make_examples("completion", 6), blocks=2)
     student, teacher = model(1), model(2)
-    got = jax.jit(lambda s, t, b: distilled_tokens(SCORER, s, b, METHOD.per_token, top_k=K, teacher=t))(
+    got = jax.jit(lambda s, t, b: distilled_tokens(SCORER, s, b, METHOD.per_token, top_k=K, teacher=t)[0])(
         student, teacher, batch
     )
     z, t = (
@@ -170,7 +170,7 @@ def test_an_objective_on_records_is_the_one_beside_the_teacher():
     @functools.partial(jax.jit, static_argnums=0)
     def run(objective, params, frozen, batch):
         def total(params):
-            out = objective.loss(objective.encode(params, frozen, batch, None), batch, {}, objective.counts(batch))
+            out = objective.loss(objective.encode(params, frozen, batch, None)[0], batch, {}, objective.counts(batch))
             return out.loss, {k: m.value() for k, m in out.metrics.items()}
 
         return jax.value_and_grad(total, has_aux=True)(params)

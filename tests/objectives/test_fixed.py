@@ -12,7 +12,7 @@ from contracts.batches import make_examples, packed, unpacked
 from contracts.harness import CONFIG, SCHEDULE, SCORER, assert_learned, assert_same, drive
 
 from jaxpo.config import LoRA, Muon, Routing
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import family, param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.paths import cut, joined, matching, split_table
 from jaxpo.models.spec import init_params, leaves, param_shardings
@@ -170,7 +170,7 @@ def test_a_routing_bias_that_is_trained_is_moved_beside_a_fixed_model():
     patterns = ("*/gate/*", "*/expert_bias/bias", "*/operator_norm/*")
     scorer = Scorer(MOE)
     plain_objective = METHODS["orpo"]().build(scorer)
-    objective = with_fixed(with_routing(plain_objective, MOE, Routing(bias_update_rate=0.01)))
+    objective = with_fixed(with_routing(plain_objective, family(MOE).experts(MOE), Routing(bias_update_rate=0.01)))
     tables = {"model": param_table(MOE)}
     optimizer = optax.sgd(0.1)
     trained, fixed = split_table(tables, patterns)

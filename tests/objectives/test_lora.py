@@ -122,7 +122,7 @@ def test_eight_devices_equal_one(name, config):
 
 def value_and_gradient(objective, params, frozen, batch):
     def loss(params):
-        features = objective.encode(params, frozen, batch, jax.random.key(0))
+        features, _ = objective.encode(params, frozen, batch, jax.random.key(0))
         return objective.loss(features, batch, objective.init_carry(), objective.counts(batch)).loss
 
     return jax.jit(jax.value_and_grad(loss))(params)

@@ -73,7 +73,7 @@ def read(frozen):
 
 def loss_of(objective, params, frozen, batch):
     counts = objective.counts(batch)
-    return objective.loss(objective.encode(params, frozen, batch, None), batch, {}, counts).loss
+    return objective.loss(objective.encode(params, frozen, batch, None)[0], batch, {}, counts).loss
 
 
 def by_hand(logps, columns):

@@ -21,6 +21,7 @@ class Case:
     window: int | None = None
     causal: bool = True
     heads: tuple[int, int] = (4, 2)
+    no_keys: bool = False  # some positions ask and are not asked
 
 
 CASES = {
@@ -40,6 +41,11 @@ CASES = {
     "bidirectional, windowed": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7, causal=False),
     "bidirectional, sliding": Case((30,), 40, 4, window=3, causal=False),
     "one key head": Case((9, 4), 16, 4, max_segment=9, heads=(3, 1)),
+    "no keys, one chunk": Case((9, 0, 7), 17, 32, no_keys=True),
+    "no keys, prefixes": Case((20, 7), 29, 8, no_keys=True),
+    "no keys, windowed": Case((7, 1, 0, 6, 3, 7, 7, 2), 64, 4, max_segment=7, no_keys=True),
+    "no keys, bidirectional": Case((12, 9, 0, 3), 32, 8, causal=False, no_keys=True),
+    "no keys, bidirectional, windowed": Case((7, 1, 0, 6, 3), 64, 4, max_segment=7, causal=False, no_keys=True),
     "ungrouped": Case((9, 4), 16, 4, heads=(2, 2)),
 }
 
@@ -59,8 +65,17 @@ def _inputs(case, seed=0):
     return q, k, v, g, segments
 
 
+def _key_ids(case, segments):
+    """Without every third position, and without any of the first row's last segment: its queries see nothing."""
+    if not case.no_keys:
+        return None
+    hidden = (np.arange(case.size) % 3 == 1) | (segments == segments[:1].max()) & (np.arange(2) == 0)[:, None]
+    return np.where(hidden, 0, segments)
+
+
 def _dense(case, q, k, v, g, segments):
     """Output and gradients of `sum(out * g)` by the textbook formulas, in float64."""
+    key_ids = segments if _key_ids(case, segments) is None else _key_ids(case, segments)
     heads, groups = case.heads
     share = heads // groups
     at = np.arange(case.size)
@@ -71,7 +86,7 @@ def _dense(case, q, k, v, g, segments):
     out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
     scale = q.shape[-1] ** -0.5
     for r in range(2):
-        seen = allowed & (segments[r][:, None] == segments[r][None, :]) & (segments[r][:, None] > 0)
+        seen = allowed & (segments[r][:, None] == key_ids[r][None, :]) & (segments[r][:, None] > 0)
         for h in range(heads):
             key, value = k[r, :, h // share], v[r, :, h // share]
             p = np.exp(q[r, :, h] @ key.T * scale) * seen
@@ -94,8 +109,8 @@ def test_values_and_gradients_equal_dense(name):
     @jax.jit
     def run(q, k, v):
         f = lambda q, k, v: xla_attention(  # noqa: E731
-            q, k, v, jnp.asarray(segments), causal=case.causal, max_segment=case.max_segment, window=case.window,
-            chunk=case.chunk,
+            q, k, v, jnp.asarray(segments), key_ids=_key_ids(case, segments), causal=case.causal,
+            max_segment=case.max_segment, window=case.window, chunk=case.chunk,
         )  # fmt: skip
         out, pull = jax.vjp(f, q, k, v)
         return out, *pull(jnp.asarray(g, jnp.float32))
@@ -107,6 +122,28 @@ def test_values_and_gradients_equal_dense(name):
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * max(np.abs(theirs).max(), 0.05 * largest), rtol=0)
     np.testing.assert_array_equal(np.asarray(got[0])[segments == 0], 0)
     assert all(np.isfinite(x).all() for x in got)
+
+
+def test_what_is_no_key_is_seen_by_nobody():
+    """Whatever stands there, the others are as without it; it asks itself, and its key and value have no gradient."""
+    case = CASES["no keys, bidirectional"]
+    q, k, v, g, segments = _inputs(case)
+    key_ids = _key_ids(case, segments)
+    hidden = (key_ids == 0)[..., None, None]
+
+    @jax.jit
+    def run(q, k, v):
+        out, pull = jax.vjp(lambda *x: attention(*x, segments, key_ids=key_ids, causal=False), q, k, v)
+        return out, pull(jnp.asarray(g, jnp.float32))
+
+    plain = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
+    out, (dq, dk, dv) = run(*plain)
+    wild, _ = run(plain[0], *(jnp.where(hidden, 1e3, x) for x in plain[1:]))
+    np.testing.assert_array_equal(out, wild)
+    np.testing.assert_array_equal(np.where(hidden, dk, 0), 0)
+    np.testing.assert_array_equal(np.where(hidden, dv, 0), 0)
+    asks = hidden[..., 0] & (segments > 0)[..., None] & (segments != segments[:1].max())[..., None]
+    assert (np.abs(np.asarray(dq)).max(-1, where=asks[..., None], initial=0) > 0).any()
 
 
 def test_bfloat16_keeps_its_type_and_float32_softmax():
@@ -129,6 +166,17 @@ def test_cache_gives_the_last_rows_of_dense():
         k[row, last + 1 :], v[row, last + 1 :] = 1e3, 1e3
     out = cached_attention(*(jnp.asarray(x, jnp.float32) for x in (picked, k, v)), jnp.asarray(positions))
     np.testing.assert_allclose(out, np.take_along_axis(expected, positions[..., None, None], 1), atol=1e-5)
+
+
+def test_a_slot_without_a_position_is_no_key():
+    """The same mask as `key_ids` 0, in a cache; a query all of whose slots are such returns zeros."""
+    case = Case((12,), 12, 12, no_keys=True)
+    q, k, v, g, segments = _inputs(case)
+    slots = np.where(_key_ids(case, segments) > 0, np.arange(12), -1)
+    positions = np.broadcast_to(np.arange(12), (2, 12))
+    out = cached_attention(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), positions, slots=jnp.asarray(slots))
+    np.testing.assert_allclose(out, _dense(case, q, k, v, g, segments)[0], atol=1e-5)
+    assert not out[0].any()
 
 
 @pytest.mark.parametrize("window", [1, 3, 7])

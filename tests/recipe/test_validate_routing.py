@@ -11,8 +11,8 @@ from jaxpo.convert.config_json import config_to_json
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.wrappers.routing_problems import routing_problems
 from jaxpo.ops import attention, grouped
+from jaxpo.recipe.checks.routing import unused_coefficients
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.assemble import make_objective
 from jaxpo.stages.run import execute
@@ -57,7 +57,7 @@ def test_a_balance_loss_without_experts_or_a_rate_without_a_bias():
     bare = dataclasses.replace(MOE, use_expert_bias=False)
     with pytest.raises(ConfigError, match=r"bias_update_rate: 0.001, and the model has no expert bias"):
         make_objective(Pretrain(), Scorer(bare))
-    assert routing_problems(preset("nano"), Pretrain().routing) == []  # a dense model has nothing to move
+    assert list(unused_coefficients(None, Pretrain().routing)) == []  # a dense model has nothing to move
     assert make_objective(Pretrain(), Scorer(preset("nano"))).name == "next_token"
 
 

@@ -12,6 +12,7 @@ from contracts.batches import VOCAB, make_examples, packed
 
 from jaxpo.config import Routing
 from jaxpo.errors import ConfigError
+from jaxpo.models.family import family
 from jaxpo.models.lfm2 import experts
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.experts import mixture
@@ -39,8 +40,9 @@ CONFIG = LFM2Config(
     num_dense_layers=1,
     initializer_range=0.4,
 )
+EXPERTS = family(CONFIG).experts(CONFIG)
 ROUTING = Routing(bias_update_rate=0.05, router_aux_loss_coef=0.5, router_z_loss_coef=0.1)
-OBJECTIVE = with_routing(next_token(Scorer(CONFIG)), CONFIG, ROUTING)
+OBJECTIVE = with_routing(next_token(Scorer(CONFIG)), EXPERTS, ROUTING)
 OPTIMIZER = optax.chain(optax.normalize_by_update_norm(), optax.scale(-0.1))
 TABLES = {"model": param_table(CONFIG)}
 STEPS = 3
@@ -95,7 +97,9 @@ def assert_same_training(found, expected):
 @pytest.mark.parametrize(("sizes", "microbatches"), [({"expert": 2}, 2)])
 def test_bias_and_z_loss_without_a_coupled_term(sizes, microbatches):
     """The default way: loads and z are sums over microbatches, and the networks run once."""
-    objective = with_routing(next_token(Scorer(CONFIG)), CONFIG, dataclasses.replace(ROUTING, router_aux_loss_coef=0.0))
+    objective = with_routing(
+        next_token(Scorer(CONFIG)), EXPERTS, dataclasses.replace(ROUTING, router_aux_loss_coef=0.0)
+    )
     assert not objective.coupled
     found, expected = train(sizes, 2, microbatches, objective, 2), train({"fsdp": 1}, 1, 1, objective, 2)
     assert_same_training(found, expected)
@@ -110,7 +114,7 @@ def test_the_bias_has_moved_by_whole_steps_and_the_balance_terms_count(single):
     bias = params["layers"]["1"]["feed_forward"]["expert_bias"]["bias"]
     assert np.abs(bias).max() > 0
     np.testing.assert_allclose(np.round(bias / 0.05) * 0.05, bias, atol=1e-6)
-    plain = with_routing(next_token(Scorer(CONFIG)), CONFIG, Routing())
+    plain = with_routing(next_token(Scorer(CONFIG)), EXPERTS, Routing())
     assert not plain.coupled
     still, other = train({"fsdp": 1}, 1, 1, plain)
     np.testing.assert_array_equal(still["layers"]["1"]["feed_forward"]["expert_bias"]["bias"], 0)

@@ -25,7 +25,7 @@ def squares():
 
     def encode(params, frozen, batch, rng):
         error = (params["model"]["w"] - batch.tokens / 10.0) ** 2
-        return jnp.sum(jnp.where(batch.segment_ids > 0, error, 0.0), axis=1)
+        return jnp.sum(jnp.where(batch.segment_ids > 0, error, 0.0), axis=1), {}
 
     def loss(features, batch, carry, counts):
         total = jnp.sum(features) / counts["tokens"]

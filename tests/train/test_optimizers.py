@@ -201,7 +201,7 @@ MODEL = LFM2Config(
     layer_types=("conv", "full_attention"),
 )
 TABLES = {"model": TABLE}
-NOTHING = Objective("nothing", counts=lambda b: {}, encode=lambda *a: {}, loss=lambda *a: None)
+NOTHING = Objective("nothing", counts=lambda b: {}, encode=lambda *a: ({}, {}), loss=lambda *a: None)
 
 
 def test_of_a_model_muon_moves_the_projections_alone():

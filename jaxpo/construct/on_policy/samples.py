@@ -11,6 +11,7 @@ from typing import Any
 from jaxpo.judges.asking import Progress
 from jaxpo.judges.ledger import Ledger, digest
 from jaxpo.judges.questions import Question
+from jaxpo.models.family import limits
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -50,7 +51,7 @@ def draw_samples(
         if names.get(record["question"]) == record["prompt"]:
             found[record["question"], record["sample"]] = Sample(record["text"], record["finished"])
     lengths = network.prompt_lengths([q.prompt for q in questions])
-    room = network.config.max_position_embeddings - max_new_tokens
+    room = limits(network.config).context - max_new_tokens
     fitting = [q for q, length in zip(questions, lengths, strict=True) if length <= room]
     counts["rows_left_out_prompt_too_long"] += len(questions) - len(fitting)
     missing = [q for q in fitting if any((q.number, s) not in found for s in range(n))]

@@ -19,6 +19,7 @@ from jaxpo.errors import DataError
 from jaxpo.judges import Judge, VerifierJudge
 from jaxpo.judges.questions import read_questions
 from jaxpo.judges.refine import Refiner
+from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -86,7 +87,7 @@ class OnPolicyPairs(PairOptions, Work):
         @cache
         def network(name: str) -> Any:
             found = context.network(self.model if name == "model" else name)
-            return replace(found, max_length=min(self.max_length, found.config.max_position_embeddings))
+            return replace(found, max_length=min(self.max_length, limits(found.config).context))
 
         shop = Workshop(
             self.pair_options,

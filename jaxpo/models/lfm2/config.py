@@ -18,7 +18,7 @@ class LFM2Config:
 
     Attributes:
       intermediate_size: the feed-forward width that is used, F (released configs may hold another number: see
-        `jaxpo.convert.config_json.feed_forward_width`).
+        `jaxpo.models.lfm2.config_json.feed_forward_width`).
       head_dim: width of one attention head, h; need not be hidden_size / num_attention_heads.
       layer_types: one of `LAYER_TYPES` per layer.
       num_experts: experts of each mixture, E; 0 = a dense model, to which the six fields after it mean nothing.

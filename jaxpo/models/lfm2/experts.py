@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxpo.models.expert_axes import EXPERT, WIDTH, Shares, shares_of
+from jaxpo.models.language import RouterSums
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.expert_axes import EXPERT, WIDTH, Shares, shares_of
-from jaxpo.models.lfm2.router import RouterSums, route, router_sums
+from jaxpo.models.lfm2.router import route, router_sums
 from jaxpo.models.spec import TRANSPOSE, Param, Table, leaves, normal, zeros
 from jaxpo.ops.grouped import block_size, combine, dispatch, group_rows, grouped_matmul
 from jaxpo.sharding import Rules, current_rules, fitting_spec

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxpo.models.lfm2.blocks import MIXERS, Packed, Step, Tap, collect, layer, rotations
+from jaxpo.models.language import RouterSums, Tap
+from jaxpo.models.lfm2.blocks import collect, layer, rotations
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.router import RouterSums, stack_layers
+from jaxpo.models.lfm2.mixers import MIXERS, Packed, Step
+from jaxpo.models.lfm2.router import stack_layers
 from jaxpo.ops.dropout import dropout
 from jaxpo.ops.norm import rms_norm
 from jaxpo.sharding import constrain
@@ -41,6 +43,7 @@ def backbone(
     causal: bool = True,
     rng: jax.Array | None = None,
     tap: Tap | None = None,
+    key_ids: Int[Array, "R S"] | None = None,
     max_segment: int | None = None,
     remat: Remat = "none",
     attention: str | None = None,
@@ -56,6 +59,8 @@ def backbone(
       rng: key for stochastic layers; the dense model has none and ignores it.
       tap: `tap(name, x) -> value or None`, called with `layers/i/mixer`, `layers/i/feed_forward`, `layers/i` and
         `embedding_norm`. It should reduce on the spot: what it returns is kept.
+      key_ids: `[R, S]`, the segments as attention's keys see them (0 = never a key); None = `segment_ids`. The
+        convolutions keep to `segment_ids`.
       max_segment: static bound on segment lengths; makes attention linear in S.
       remat: "none", "full" (recompute each layer in the backward pass), "dots" (keep the matrix products).
       attention: implementation name; None = the best here.
@@ -71,7 +76,7 @@ def backbone(
     for i, kind in enumerate(config.layer_types):
 
         def run(p: Tree, x: Array, segment_ids: Array, rope: Any, i: int = i, kind: str = kind) -> tuple[Array, Any]:
-            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind), experts)
+            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind), experts, key_ids)
             y, _, seen, sums = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
             return y, (seen, sums)
 

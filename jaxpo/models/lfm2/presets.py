@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from jaxpo.errors import ConfigError, near_misses
+from jaxpo.models.family import preset
 from jaxpo.models.lfm2.config import LFM2Config
+
+__all__ = ["PRESETS", "lfm3_layer_types", "preset"]
 
 
 def _pattern(layers: int, attention: tuple[int, ...]) -> tuple[str, ...]:
@@ -124,12 +126,3 @@ PRESETS: dict[str, LFM2Config] = {
         moe_intermediate_size=1536,
     ),
 }
-
-
-def preset(name: str) -> LFM2Config:
-    """The configuration of that name; ConfigError with the nearest name if there is none."""
-    if name in PRESETS:
-        return PRESETS[name]
-    near = near_misses(name, PRESETS, n=1, cutoff=0.3)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"unknown model preset {name!r}; {hint}known: {', '.join(PRESETS)}")

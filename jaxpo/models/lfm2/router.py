@@ -10,6 +10,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxpo.models.language import RouterSums
 from jaxpo.models.lfm2.config import LFM2Config
 
 Tree = Any
@@ -32,23 +33,6 @@ class Routing:
     scores: Float[Array, "... E"]
     experts: Int[Array, "... k"]
     weights: Float[Array, "... k"]
-
-
-@struct.dataclass
-class RouterSums:
-    """Per row, over its real tokens: all that balance losses, load metrics and the bias update need.
-
-    Attributes:
-      tokens: `[R]` their number.
-      load: `[R, E]` (or `[R, L, E]`) assignments to each expert; carries no gradient.
-      share: likewise, sum of the scores divided by their sum over the experts.
-      z: `[R]` (or `[R, L]`): sum of the squared logsumexp of the logits.
-    """
-
-    tokens: Float[Array, "R"]
-    load: Float[Array, "R *L E"]
-    share: Float[Array, "R *L E"]
-    z: Float[Array, "R *L"]
 
 
 def route(params: Tree, x: Float[Array, "... D"], config: LFM2Config) -> Routing:

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float
 from jaxpo.data.packing.batch import Batch, segment_bounds, take
 from jaxpo.data.rows.needs import Needs
 from jaxpo.losses import vocab
-from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.base import Mean
 from jaxpo.objectives.families.features import Scores, Shape, Side, Wanted, lengths, side
 from jaxpo.objectives.families.pairs import Reward, per_supervised_token
@@ -65,14 +64,14 @@ def demonstration_metrics(x: Demonstrations, reward: Reward) -> dict[str, Mean]:
     }
 
 
-def prompt_values(model: Tree, hidden: Float[Array, "R S D"], batch: Batch) -> Float[Array, "N"]:
+def prompt_values(unembedding: Float[Array, "V D"], hidden: Float[Array, "R S D"], batch: Batch) -> Float[Array, "N"]:
     """log sum exp of the logits that predict each completion's first supervised token; no gradient."""
     start, _ = segment_bounds(batch.segment_ids, batch.slots)
     inside = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
     first = jnp.argmax(inside & batch.masks["completion"][:, None, :], axis=-1)
     index = jnp.maximum(first - 1, start)[..., None]
     before = jax.lax.stop_gradient(jnp.take_along_axis(hidden, index, axis=1))
-    head = jax.lax.stop_gradient(unembedding(model))
+    head = jax.lax.stop_gradient(unembedding)
     value = map_vocab(lambda logits, _: vocab.log_normalizer(logits), ((head, before),), first)
     return take(value, batch.roles["completion"], batch)
 

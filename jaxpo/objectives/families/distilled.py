@@ -7,7 +7,7 @@ its K likeliest tokens that the batch carries. The logits of a whole batch exist
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.teacher_records import names_of
 from jaxpo.data.rows.needs import TEACHER, Needs
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, complement_logsumexp, topk_record
-from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.base import Counts, Mean, Objective, Out, Tree
 from jaxpo.objectives.encode import Scorer, TokenStats, next_tokens, to_targets, token_stats
 from jaxpo.ops.head import map_vocab
 
+Encoded = tuple["DistilledTokens", dict[str, Any]]
 PerToken = Callable[[Array, TopKRecord | Array], Float[Array, "..."]]
 """A loss of the student's logits `[..., V]` and the teacher's record, or its logits."""
 
@@ -98,8 +98,8 @@ def distilled_tokens(
     teacher: Tree = None,
     teacher_scorer: Scorer | None = None,
     rng: Array | None = None,
-) -> DistilledTokens:
-    """Everything that distillation needs of every token, in one pass over the vocabulary.
+) -> tuple[DistilledTokens, dict[str, Any]]:
+    """Everything that distillation needs of every token, in one pass over the vocabulary; and the student's `aux`.
 
     Args:
       loss: of the student's logits and the teacher.
@@ -109,16 +109,16 @@ def distilled_tokens(
       rng: the step's key, for the student's dropout; None = without.
     """
     targets = next_tokens(batch)
-    student = (unembedding(model), scorer.hidden(model, batch, rng))
+    hidden, aux = scorer.run(model, batch, rng)
+    student = (scorer.unembedding(model), hidden)
     if teacher is None:
         found = map_vocab(record_term(loss), (student,), (targets, records_of(batch)), chunk=scorer.head_chunk)
     else:
-        frozen = jax.lax.stop_gradient(teacher)
-        hidden = jax.lax.stop_gradient((teacher_scorer or scorer).hidden(frozen, batch))
-        streams = (student, (unembedding(frozen), hidden))
+        frozen, taught = jax.lax.stop_gradient(teacher), teacher_scorer or scorer
+        streams = (student, (taught.unembedding(frozen), jax.lax.stop_gradient(taught.hidden(frozen, batch))))
         found = map_vocab(network_term(loss, top_k), streams, targets, chunk=scorer.head_chunk)
     stats, kd, masses = jax.tree.map(lambda x: to_targets(x, batch), found)
-    return DistilledTokens(stats, kd, masses, batch.masks["completion"])
+    return DistilledTokens(stats, kd, masses, batch.masks["completion"]), aux
 
 
 def distillation(
@@ -144,7 +144,7 @@ def distillation(
     def counts(batch: Batch) -> dict[str, Array]:
         return {"tokens": jnp.sum(batch.masks["completion"].astype(jnp.float32))}
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> DistilledTokens:
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Encoded:
         teacher = None if records else frozen[TEACHER]
         return distilled_tokens(
             scorer, params["model"], batch, loss, top_k=top_k, teacher=teacher, teacher_scorer=teacher_scorer, rng=rng

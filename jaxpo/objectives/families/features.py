@@ -104,12 +104,14 @@ class Scores:
         networks other than the reference.
       states: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
         s + 1), for methods that set `HIDDEN = True`; `hidden` reads them.
+      aux: what the policy's forward pass left beside them, for whoever wraps the objective.
     """
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
     columns: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
     states: Float[Array, "R S D"] | None = None
+    aux: dict[str, Any] = struct.field(default_factory=dict)
 
     @property
     def hidden(self) -> Float[Array, "R S D"]:
@@ -157,7 +159,7 @@ class Shape:
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
     """Run the policy and whatever networks the method reads; no gradient and no dropout reaches those."""
-    hidden = scorer.hidden(params["model"], batch, rng)
+    hidden, aux = scorer.run(params["model"], batch, rng)
     kept = hidden if want.hidden else None
     kind = want.needs.kind(REFERENCE)
     if kind == "vocab":
@@ -169,10 +171,10 @@ def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted
             collision=want.collision,
             reference_scorer=want.scorers.get(REFERENCE),
         )
-        return Scores(stats, ref_logps, {"kl": kl, **further(scorer, frozen, batch, want)}, kept)
+        return Scores(stats, ref_logps, {"kl": kl, **further(scorer, frozen, batch, want)}, kept, aux)
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
     ref_logps = read(scorer, frozen, batch, want, REFERENCE) if kind == "logps" else jnp.zeros_like(stats.logps)
-    return Scores(stats, ref_logps, further(scorer, frozen, batch, want), kept)
+    return Scores(stats, ref_logps, further(scorer, frozen, batch, want), kept, aux)
 
 
 def read(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted, network: str) -> Float[Array, "R S"]:

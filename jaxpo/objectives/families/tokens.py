@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -28,8 +30,10 @@ def next_token(scorer: Scorer, *, roles: tuple[str, ...] = ()) -> Objective:
     def counts(batch: Batch) -> dict[str, Array]:
         return {"tokens": jnp.sum(batch.masks["completion"].astype(jnp.float32))}
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> Tree:
-        return {"stats": scorer.token_stats(params["model"], batch, rng=rng), "mask": batch.masks["completion"]}
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> tuple[Tree, dict[str, Any]]:
+        hidden, aux = scorer.run(params["model"], batch, rng)
+        stats = scorer.token_stats(params["model"], batch, hidden)
+        return {"stats": stats, "mask": batch.masks["completion"]}, aux
 
     def loss(features: Tree, batch: Batch, carry: Tree, counts: Counts) -> Out:
         mask = features["mask"].astype(jnp.float32)

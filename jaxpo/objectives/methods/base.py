@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
-    from jaxpo.models.lfm2.config import LFM2Config
+    from jaxpo.models.family import TextConfig
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Counts, Metric, Objective, Out
     from jaxpo.objectives.encode import Scorer
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PAIRS = Needs(roles=("chosen", "rejected"))
 PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), networks=(("reference", "logps"),))
+
+Encode = Callable[..., tuple[Any, dict[str, Any]]]
+"""`Objective.encode`: `(params, frozen, batch, rng) -> (features, aux)`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Method(ABC):
         """Why this method cannot have these options, one sentence each; empty if it can."""
         return option_problems(self, options)
 
-    def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
+    def extra_tables(self, config: TextConfig) -> dict[str, Table]:
         """Parameter tables of the groups in `NEEDS.extra`."""
         from jaxpo.models.heads import EXTRA_TABLES
 
@@ -144,7 +147,7 @@ class ArrayMethod(Method):
         raise NotImplementedError(f"{type(self).__name__} gives neither `loss` nor, with carried state, `evaluate`")
 
     @abstractmethod
-    def encoder(self, scorer: Scorer, options: Options) -> Callable[[Any, Any, Batch, Array | None], Any]:
+    def encoder(self, scorer: Scorer, options: Options) -> Encode:
         """`Objective.encode` of this method."""
 
     @abstractmethod

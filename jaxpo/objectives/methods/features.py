@@ -6,13 +6,12 @@ No jax here at the top level, as in `jaxpo.objectives.methods.base`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.data.rows.needs import REFERENCE
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.base import ArrayMethod
+from jaxpo.objectives.methods.base import ArrayMethod, Encode
 from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
@@ -68,16 +67,16 @@ class FeatureMethod(ArrayMethod):
         """The two responses that diagnostics compare."""
         raise NotImplementedError(f"{type(self).__name__} compares no two responses to one prompt")
 
-    def encoder(self, scorer: Scorer, options: Options) -> Callable[[Any, Any, Batch, Array | None], Any]:
+    def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.objectives.families.features import Wanted, score
 
         shape = self.shape()
         want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, options.scorers)
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> tuple[Any, dict[str, Any]]:
             scores = score(scorer, params, frozen, batch, want, rng)
             extra = self.encode_extra(scorer, params, frozen, batch, scores, rng)
-            return shape.features(scores, batch, want, extra)
+            return shape.features(scores, batch, want, extra), scores.aux
 
         return encode
 

@@ -66,7 +66,7 @@ class ImplicitReward(FeatureMethod):
             return {}
         from jaxpo.objectives.families.demonstrations import prompt_values
 
-        return {"value": self.beta * prompt_values(params["model"], scores.hidden, batch)}
+        return {"value": self.beta * prompt_values(scorer.unembedding(params["model"]), scores.hidden, batch)}
 
     def init_carry(self) -> Any:
         import jax.numpy as jnp

@@ -5,11 +5,11 @@ No jax here at the top level, as in `jaxpo.objectives.methods.base`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.objectives.methods.base import ArrayMethod
+from jaxpo.objectives.methods.base import ArrayMethod, Encode
 from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class RewardMethod(ArrayMethod):
         """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about."""
         return reading["score"]
 
-    def encoder(self, scorer: Scorer, options: Options) -> Callable[[Any, Any, Batch, Array | None], Rewards]:
+    def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.data.packing.batch import prompt_ends, segment_ends
         from jaxpo.objectives.families.rewards import gather
 
-        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Rewards:
-            hidden = scorer.hidden(params["model"], batch, rng)
+        def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> tuple[Rewards, dict[str, Any]]:
+            hidden, aux = scorer.run(params["model"], batch, rng)
             found = self.read(params, hidden, segment_ends(batch), prompt_ends(batch), batch.per_token)
-            return gather(found, batch, self.NEEDS, self.PER_TOKEN)
+            return gather(found, batch, self.NEEDS, self.PER_TOKEN), aux
 
         return encode
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
-    from jaxpo.models.lfm2.config import LFM2Config
+    from jaxpo.models.family import TextConfig
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
@@ -73,7 +73,7 @@ class SparsePO(PairMethod):
             found.append("sparsepo: mask mapo gives one mask for both terms; set independent to False.")
         return found
 
-    def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
+    def extra_tables(self, config: TextConfig) -> dict[str, Table]:
         """The mask networks."""
         from jaxpo.models.heads import mask_table
 

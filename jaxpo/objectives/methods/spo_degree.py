@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
-    from jaxpo.models.lfm2.config import LFM2Config
+    from jaxpo.models.family import TextConfig
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
@@ -95,7 +95,7 @@ class SPODegree(PairMethod):
             ]
         return found + [p for p in base.problems() if p not in found]
 
-    def extra_tables(self, config: LFM2Config) -> dict[str, Table]:
+    def extra_tables(self, config: TextConfig) -> dict[str, Table]:
         """The degree head."""
         from jaxpo.models.heads import degree_table
 

@@ -26,7 +26,7 @@ def with_fixed(objective: Objective) -> Objective:
       objective: any, `with_lora` and `with_moving_reference` included; the outermost wrapper.
     """
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> Tree:
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> tuple[Tree, dict[str, Any]]:
         return objective.encode(joined(params, frozen[FIXED]), frozen, batch, rng)
 
     def networks(frozen: Tree, carry: Tree) -> Tree:

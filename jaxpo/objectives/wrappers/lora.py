@@ -26,7 +26,7 @@ def with_lora(objective: Objective, *, scale: float) -> Objective:
       scale: of the low-rank update, see `jaxpo.models.lowrank.scale_of`.
     """
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> Tree:
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> tuple[Tree, dict[str, Any]]:
         model = attach(frozen[BASE], params[ADAPTER], scale)
         extra = {name: group for name, group in params.items() if name != ADAPTER}
         beside = {name: frozen[BASE] for name, _ in objective.needs.networks}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,56 +14,55 @@ from jaxtyping import Array, Float
 from jaxpo.config import Routing
 from jaxpo.data.packing.batch import Batch
 from jaxpo.losses.balance import load_balance, router_z, updated_bias
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.router import RouterSums
+from jaxpo.models.family import Experts
+from jaxpo.models.language import RouterSums
 from jaxpo.objectives.base import Counts, Mean, Objective, OfSums, Out
-from jaxpo.objectives.wrappers.routed import listen
 
 Tree = Any
 INNER, ROUTER, TOKENS = "objective", "router", "router_tokens"
 
 
-def with_routing(objective: Objective, config: LFM2Config, routing: Routing) -> Objective:
+def with_routing(objective: Objective, experts: Experts, routing: Routing) -> Objective:
     """The same objective, with what keeps the experts busy alike and shows whether they are.
 
         L = L_objective + aux_coef * mean over layers of the load balance loss + z_coef * mean of the z loss
 
     Statistics are over all real tokens of the step, however it is accumulated, packed or sharded. The auxiliary loss
     is a product of two means over them and makes the objective coupled; load metrics, z loss and bias update are
-    functions of sums and do not. The policy's routers count, those of a reference do not.
+    functions of sums and do not. The routers that count are those of the pass whose `aux` the objective hands on.
 
     Args:
-      objective: any whose `encode` runs `params["model"]`.
+      objective: any whose `encode` returns the `aux` of the trained model's forward pass.
+      experts: of that model.
       routing: coefficients; 0 switches a part off.
-
     """
-    layers = [i for i in range(config.num_hidden_layers) if config.is_mixture(i)]
 
     def counts(batch: Batch) -> dict[str, Array]:
         return {**objective.counts(batch), TOKENS: jnp.sum((batch.segment_ids > 0).astype(jnp.float32))}
 
-    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> Tree:
-        with listen() as heard:
-            features = objective.encode(params, frozen, batch, rng)
-        own = [sums for model, sums in heard if model is params["model"]]
-        if not own:
-            raise ValueError(f"objective {objective.name!r} ran no forward pass of params['model']")
-        # A second pass over the same batch (a method's diagnostics) routes as the first.
-        return {INNER: features, ROUTER: own[0]}
+    def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> tuple[Tree, dict[str, Any]]:
+        features, aux = objective.encode(params, frozen, batch, rng)
+        if ROUTER not in aux:
+            raise ValueError(f"objective {objective.name!r} hands on no {ROUTER!r} sums of the trained model's pass")
+        rest = {name: x for name, x in aux.items() if name != ROUTER}
+        return {INNER: features, ROUTER: aux[ROUTER]}, rest
 
     def loss(features: Tree, batch: Batch, carry: Tree, counts: Counts) -> Out:
         out = objective.loss(features[INNER], batch, carry, counts)
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), features[ROUTER])
-        total = out.loss + _balance(sums, counts[TOKENS], config, routing)
+        total = out.loss + _balance(sums, counts[TOKENS], experts, routing)
         load = jax.lax.stop_gradient(sums.load)
-        metrics = out.metrics | load_metrics(jax.lax.stop_gradient(sums), config)
+        metrics = out.metrics | load_metrics(jax.lax.stop_gradient(sums), experts)
         return Out(total, metrics, {INNER: out.stats, "load": load})
 
     def after(carry: Tree, stats: Tree) -> Tree:
         return objective.after(carry, stats[INNER])
 
     def adjust(params: Tree, stats: Tree) -> Tree:
-        return {**params, "model": move_biases(params["model"], stats["load"], layers, routing.bias_update_rate)}
+        return {
+            **params,
+            "model": move_biases(params["model"], stats["load"], experts.biases, routing.bias_update_rate),
+        }
 
     return dataclasses.replace(
         objective,
@@ -70,37 +70,40 @@ def with_routing(objective: Objective, config: LFM2Config, routing: Routing) -> 
         encode=encode,
         loss=loss,
         after=after,
-        adjust=adjust if routing.bias_update_rate > 0 else objective.adjust,
+        adjust=adjust if experts.biases and routing.bias_update_rate > 0 else objective.adjust,
         coupled=objective.coupled or routing.router_aux_loss_coef > 0,
     )
 
 
-def _balance(sums: RouterSums, tokens: Float[Array, ""], config: LFM2Config, routing: Routing) -> Array:
+def _balance(sums: RouterSums, tokens: Float[Array, ""], experts: Experts, routing: Routing) -> Array:
     """The weighted balance losses of these rows; over the whole step they add up to those of the step."""
     loss = routing.router_z_loss_coef * jnp.mean(router_z(sums.z, tokens))
     if routing.router_aux_loss_coef > 0:
-        balance = load_balance(sums.load, sums.share, sums.tokens, top_k=config.num_experts_per_tok)
+        balance = load_balance(sums.load, sums.share, sums.tokens, top_k=experts.chosen)
         # An evaluation set is several steps: each counts by its tokens.
         loss += routing.router_aux_loss_coef * jnp.mean(balance) * sums.tokens / jnp.maximum(tokens, 1.0)
     return loss
 
 
-def move_biases(model: Tree, load: Float[Array, "L E"], layers: list[int], rate: float) -> Tree:
-    """The model with the routing bias of its mixture layers after one more step; everything else is as it was."""
-    moved = dict(model["layers"])
-    for row, layer in enumerate(layers):
-        fed = moved[str(layer)]["feed_forward"]
-        bias = updated_bias(fed["expert_bias"]["bias"], load[row], rate=rate)
-        fed = {**fed, "expert_bias": {"bias": bias}}
-        moved[str(layer)] = {**moved[str(layer)], "feed_forward": fed}
-    return {**model, "layers": moved}
+def move_biases(model: Tree, load: Float[Array, "L E"], paths: Sequence[str], rate: float) -> Tree:
+    """The model with the routing biases of its layers after one more step; everything else is as it was."""
+    for row, path in enumerate(paths):
+        model = _replaced(model, path.split("/"), functools.partial(updated_bias, load=load[row], rate=rate))
+    return model
 
 
-def load_metrics(sums: RouterSums, config: LFM2Config) -> dict[str, Any]:
+def _replaced(tree: Tree, path: Sequence[str], change: Callable[[Array], Array]) -> Tree:
+    if not path:
+        return change(tree)
+    first, *rest = path
+    return {**tree, first: _replaced(tree[first], rest, change)}
+
+
+def load_metrics(sums: RouterSums, experts: Experts) -> dict[str, Any]:
     """How evenly the tokens of the step were spread, means over the mixture layers; see `MEASURES`."""
     metrics: dict[str, Any] = {name: OfSums(sums.load, measure) for name, measure in MEASURES.items()}
     aux = {"load": sums.load, "share": sums.share, "tokens": sums.tokens}
-    metrics["aux_loss"] = OfSums(aux, _Auxiliary(config.num_experts_per_tok))
+    metrics["aux_loss"] = OfSums(aux, _Auxiliary(experts.chosen))
     metrics["router_z_loss"] = Mean(jnp.mean(sums.z), sums.tokens)
     return metrics
 

@@ -9,7 +9,7 @@ from typing import Any
 from jaxpo.config import Merge, Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.errors import ConfigError
-from jaxpo.models.lfm2.presets import preset
+from jaxpo.models.family import family, is_config, limits, preset
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, resolved, with_models
 
 
@@ -25,17 +25,30 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
             yield from (f"{name}.model: {p}" for p in error.problems)
             return
     config = resolved(stage.model)
-    context, room = (getattr(config, field, None) for field in ("max_position_embeddings", "vocab_size"))
-    if context is None or room is None:
+    if not is_config(config):
         yield f"{name}.model: {stage.model!r} is neither a preset's name nor a model configuration."
         return
-    if stage.data.max_length > context:
+    yield from (f"{name}.model: {problem}" for problem in ability_problems(run, config))
+    most, given = limits(config), run.tokenizer
+    if stage.data.max_length > most.context:
         yield (
-            f"{name}.data.max_length: {stage.data.max_length} exceeds the context of {flag(path)}, {context}; "
+            f"{name}.data.max_length: {stage.data.max_length} exceeds the context of {flag(path)}, {most.context}; "
             f"lower {flag((name, 'data', 'max_length'))}."
         )
-    if run.tokenizer.path is None and run.tokenizer.vocab_size > room:
-        yield f"{name}.model: its vocabulary of {room} has no room for tokenizer.vocab_size {run.tokenizer.vocab_size}."
+    if given.path is None and given.vocab_size > most.vocabulary:
+        yield (
+            f"{name}.model: its vocabulary of {most.vocabulary} has no room for tokenizer.vocab_size "
+            f"{given.vocab_size}."
+        )
+
+
+def ability_problems(run: Run, config: Any) -> Iterator[str]:
+    """What a run asks of its model that the model's family cannot do."""
+    found = family(config)
+    if run.export and found.export is None:
+        yield f"export: a model of the family {found.name!r} has no Hugging Face form; --export False."
+    if run.prompts and found.decoder is None:
+        yield f"prompts: a model of the family {found.name!r} cannot generate; leave them empty."
 
 
 def origin_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:

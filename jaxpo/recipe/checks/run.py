@@ -15,7 +15,9 @@ from jaxpo.config.axes import AXES
 from jaxpo.config.fields import describe, flag, hints_of, key, leaves
 from jaxpo.config.run import ATTENTION, EXPERTS
 from jaxpo.errors import ConfigError, did_you_mean
+from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
 from jaxpo.recipe.checks.stage import stage_problems
 from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
@@ -129,31 +131,27 @@ def run_problems(run: Run) -> Iterator[str]:
 
 def model_problems(run: Run) -> Iterator[str]:
     """The preset's name, initial weights, and room for the tokenizer and the longest segment."""
-    from jaxpo.models.lfm2.presets import preset
-
-    config: Any = run.model
-    if isinstance(run.model, str):
-        try:
-            config = preset(run.model)
-        except ConfigError as error:
-            yield from (f"model: {p}" for p in error.problems)
-            return
     if run.model_from is not None and not Path(run.model_from).is_dir():
         yield f"model_from: there is no folder {run.model_from}."
+    try:
+        config = preset(run.model) if isinstance(run.model, str) else run.model
+        most = limits(config)
+    except ConfigError as error:
+        yield from (f"model: {p}" for p in error.problems)
+        return
     if run.model_from is not None:
         # The checkpoint brings its own shape, which is checked when it is read.
         return
-    context = getattr(config, "max_position_embeddings", None)
+    yield from ability_problems(run, config)
     for stage in trained(run):
-        if stage.model is None and context is not None and stage.data.max_length > context:
+        if stage.model is None and stage.data.max_length > most.context:
             yield (
-                f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {context}; "
+                f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {most.context}; "
                 f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."
             )
-    room = getattr(config, "vocab_size", None)
-    if run.tokenizer.path is None and room is not None and run.tokenizer.vocab_size > room:
+    if run.tokenizer.path is None and run.tokenizer.vocab_size > most.vocabulary:
         yield (
-            f"tokenizer.vocab_size: {run.tokenizer.vocab_size} exceeds the model's vocabulary of {room}; "
+            f"tokenizer.vocab_size: {run.tokenizer.vocab_size} exceeds the model's vocabulary of {most.vocabulary}; "
             f"lower --tokenizer.vocab-size or raise --model.vocab-size."
         )
 

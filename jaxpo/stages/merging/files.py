@@ -21,8 +21,7 @@ from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.merge.plan import Models, Plan, check_leaves
 from jaxpo.merge.stream import merged_leaves, merged_together
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, leaves, map_table, param_shardings
 from jaxpo.sharding import make_mesh
 
@@ -64,7 +63,7 @@ def unlike(first: Any, other: Any, name: object, depth_may_differ: bool = False)
     return problems
 
 
-def leaf_names(config: LFM2Config) -> list[str]:
+def leaf_names(config: TextConfig) -> list[str]:
     """Names of a model's leaves on disk, in the table's order."""
     return [name for _, param in leaves(param_table(config)) for name in param.tensors]
 
@@ -74,19 +73,20 @@ def stored_leaves(models: Mapping[str, OpenModel]) -> Models:
     return {name: model.leaves for name, model in models.items()}
 
 
-def result_config(plan: Plan, models: Mapping[str, OpenModel]) -> LFM2Config:
+def result_config(plan: Plan, models: Mapping[str, OpenModel]) -> TextConfig:
     """The configuration of a plan's result: its layers are of the kinds that their sources have.
 
     Raises:
       ConfigError: a layer of attention merged with one of convolution, named.
     """
-    config = next(iter(models.values())).config
+    configs: dict[str, Any] = {name: model.config for name, model in models.items()}
+    first: TextConfig = next(iter(configs.values()))
     if plan.layers is None:
-        return config
-    return replace(config, layer_types=tuple(models[model].config.layer_types[i] for model, i in plan.layers))
+        return first
+    return replace(first, layer_types=tuple(configs[model].layer_types[i] for model, i in plan.layers))
 
 
-def homes(config: LFM2Config, mesh: Any, rules: Any = None) -> dict[str, tuple[Param, Any]]:
+def homes(config: TextConfig, mesh: Any, rules: Any = None) -> dict[str, tuple[Param, Any]]:
     """Name on disk -> the parameter and where it is placed."""
     table = param_table(config)
     pairs = zip(leaves(table), jax.tree.leaves(param_shardings(table, mesh, rules)), strict=True)

@@ -16,7 +16,7 @@ from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.selection import Yardstick
 from jaxpo.merge.grid import Candidate
 from jaxpo.merge.plan import Plan, plan_models
-from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.family import param_table
 from jaxpo.models.spec import Param, map_table
 from jaxpo.stages.merging.files import homes, leaf_names, merge_many_to_params
 from jaxpo.stages.merging.memory import REPORT, SELECT, Memory, Row, identity, question_of_yardstick

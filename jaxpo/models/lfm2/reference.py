@@ -1,17 +1,17 @@
 """LFM2 and LFM3 from their equations, in numpy float64, on tensors as a Hugging Face file holds them.
 
-It shares no code with `jaxpo.models` and no layout with the parameter table, so that a conversion which is wrong in
+It shares no code with the forward pass and no layout with the parameter table, so that a conversion which is wrong in
 both directions alike is still found. One sequence, no cache, no speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-Tensor = Callable[[str], np.ndarray]
+from jaxpo.models.family import Tensor
 
 
 def reference_logits(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> np.ndarray:

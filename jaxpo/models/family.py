@@ -1,0 +1,265 @@
+"""Families of models: what the rest of the house asks of a model, whatever its kind. Imports no jax.
+
+A family is found by the type of a configuration, in `FAMILIES`. Its module is imported when it is first asked for and
+loads jax only where a function needs it, so that configurations are checked without.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from jaxpo.errors import ConfigError, near_misses
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+    from jaxpo.models.spec import Table
+
+Tree = Any
+Tensor = Callable[[str], "np.ndarray"]
+"""Name in a file -> values."""
+
+FAMILIES: dict[str, str] = {
+    "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
+}
+"""Type of a configuration, `module:name` -> where its `Family` stands."""
+
+
+class Config(Protocol):
+    """The configuration of a model of any family: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class TextConfig(Config, Protocol):
+    """The configuration of a family that reads tokens."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def bos_token_id(self) -> int: ...
+    @property
+    def eos_token_id(self) -> int: ...
+    @property
+    def pad_token_id(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can take.
+
+    Attributes:
+      context: positions of the longest segment.
+      vocabulary: ids below which every token lies.
+    """
+
+    context: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts, as balance and placement see it.
+
+    Attributes:
+      count: experts of each mixture, E, which devices share.
+      chosen: how many of them compute a token, k.
+      biases: paths of the routing biases in the parameters, in the order of the layers of `RouterSums`; none where
+        nothing steers the selection.
+    """
+
+    count: int
+    chosen: int
+    biases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a network between input and output.
+
+    Attributes:
+      names: what the paths of its parameters begin with.
+      matrices: path -> entries that a token is multiplied with there; a lookup is none.
+      mixing: floating-point operations between positions.
+    """
+
+    names: tuple[str, ...]
+    matrices: Mapping[str, float]
+    mixing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Flops:
+    """The work of one token's forward pass.
+
+    Attributes:
+      matrices: entries of the weight matrices that it is multiplied with, each a multiplication and an addition.
+      mixing: floating-point operations between positions, where no weights are.
+      parts: the same from input to output, as gradients pass backwards; empty = not told apart.
+    """
+
+    matrices: float
+    mixing: float
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a model continues sequences, one per row.
+
+    Attributes:
+      cache: `(config, batch, length, dtype) -> cache` for sequences of at most so many tokens, every leaf with the row
+        axis first.
+      step: `(params, tokens [B, s], cache, *, config, valid [B, s], dtype) -> (hidden [B, s, D], cache)`: any cutting
+        of a sequence into steps gives what `Family.forward` gives for the whole; a row continues where `valid` says so.
+    """
+
+    cache: Callable[[Any, int, int, Any], Tree]
+    step: Callable[..., tuple[Array, Tree]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """How a family's models lie in Hugging Face files; tensor names and layouts stand in its parameter table.
+
+    Attributes:
+      classes: `model_type` of a config.json -> what the names of its classes in transformers begin with.
+      to_json: `(config, dtype) -> config.json`.
+      from_json: `(config.json, its path) -> config`; CheckpointError for what the family has not.
+      generation: `config -> generation_config.json`.
+      logits: `(tensor, config.json, tokens) -> [S, V]`, the model in float64 numpy on the tensors of a file, which
+        shares no code with `Family.forward`: exports are compared with it.
+      reward: likewise, what a reward model gives the sequence.
+    """
+
+    classes: Mapping[str, str]
+    to_json: Callable[[Any, str], dict[str, Any]]
+    from_json: Callable[[Mapping[str, Any], object], Any]
+    generation: Callable[[Any], dict[str, Any]]
+    logits: Callable[[Tensor, Mapping[str, Any], np.ndarray], np.ndarray]
+    reward: Callable[[Tensor, Mapping[str, Any], np.ndarray], float]
+
+
+def no_experts(config: Any) -> Experts | None:
+    """A family of dense models."""
+    return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model, as functions of its configuration.
+
+    Attributes:
+      name: for messages.
+      limits: `config -> Limits`; loads no jax.
+      table: `config -> Table`, every parameter of `params["model"]`.
+      forward: `(params, inputs, *, config, dtype, tap, remat, attention, experts, embedding_dropout, row_keys) ->
+        (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
+        `jaxpo.models.language.Inputs`. `aux["taps"]` is what `tap(name, x)` returned; other entries hold sums with the
+        row axis first (`"router"`: `RouterSums`), which objectives hand on.
+      flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees.
+      experts: `config -> Experts | None`; loads no jax.
+      unembedding: `params -> [V, D]`, `logits = hidden @ W^T`; None = it predicts no tokens.
+      decoder: None = it does not continue a text token by token.
+      export: None = its models lie in no Hugging Face file.
+      presets: name -> configuration; loads no jax.
+    """
+
+    name: str
+    limits: Callable[[Any], Limits]
+    table: Callable[[Any], Table]
+    forward: Callable[..., tuple[Array, dict[str, Any]]]
+    flops: Callable[[Any, float], Flops]
+    experts: Callable[[Any], Experts | None] = no_experts
+    unembedding: Callable[[Tree], Array] | None = None
+    decoder: Decoder | None = None
+    export: Export | None = None
+    presets: Mapping[str, Any] = field(default_factory=dict)
+
+
+def family(config: Config) -> Family:
+    """The family of a configuration.
+
+    Raises:
+      ConfigError: its type is in no family; lists those that there are.
+    """
+    name = type_key(config)
+    if name not in FAMILIES:
+        known = ", ".join(key.rpartition(":")[2] for key in FAMILIES)
+        raise ConfigError(
+            f"{type(config).__name__} is the configuration of no family of models; there are: {known}. "
+            "A further family is an entry of jaxpo.models.family.FAMILIES."
+        )
+    return _load(FAMILIES[name])
+
+
+def limits(config: Config) -> Limits:
+    """What a model can take; loads no jax."""
+    return family(config).limits(config)
+
+
+def param_table(config: Config) -> Table:
+    """Every parameter of a model, as its family declares them."""
+    return family(config).table(config)
+
+
+def output_matrix(params: Tree, config: Config) -> Array:
+    """`[V, D]`, `logits = hidden @ W^T`; ConfigError when the family predicts no tokens."""
+    found = family(config)
+    if found.unembedding is None:
+        raise ConfigError(f"a model of the family {found.name!r} predicts no tokens; it has no log-probabilities.")
+    return found.unembedding(params)
+
+
+def decoder(config: Config) -> Decoder:
+    """How a model continues a text; ConfigError when its family cannot."""
+    found = family(config)
+    if found.decoder is None:
+        raise ConfigError(
+            f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."
+        )
+    return found.decoder
+
+
+def type_key(config: object) -> str:
+    """The name under which a configuration's type stands in `FAMILIES`."""
+    return f"{type(config).__module__}:{type(config).__qualname__}"
+
+
+def is_config(value: object) -> bool:
+    """Whether a value is the configuration of a model."""
+    return type_key(value) in FAMILIES
+
+
+def families() -> Iterator[Family]:
+    """All of them, in the order of the table."""
+    return map(_load, dict.fromkeys(FAMILIES.values()))
+
+
+def _load(where: str) -> Family:
+    module, _, name = where.partition(":")
+    found: Family = getattr(importlib.import_module(module), name)
+    return found
+
+
+def presets() -> dict[str, Any]:
+    """Name -> configuration, of all families."""
+    return {name: config for each in families() for name, config in each.presets.items()}
+
+
+def preset(name: str) -> Any:
+    """The configuration of that name; ConfigError with the nearest name if there is none."""
+    known = presets()
+    if name in known:
+        return known[name]
+    near = near_misses(name, known, n=1, cutoff=0.3)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"unknown model preset {name!r}; {hint}known: {', '.join(known)}")

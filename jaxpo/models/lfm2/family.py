@@ -1,0 +1,107 @@
+"""The family of LFM2, dense or with experts, and LFM3. Loads jax only where a function runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jaxpo.errors import ConfigError
+from jaxpo.models.family import Decoder, Experts, Export, Family, Flops, Limits
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
+from jaxpo.models.lfm2.presets import PRESETS
+from jaxpo.models.lfm2.reference import reference_logits, reference_reward
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.models.language import Inputs
+    from jaxpo.models.spec import Table
+
+Tree = Any
+
+
+def limits(config: LFM2Config) -> Limits:
+    """Context and vocabulary."""
+    return Limits(config.max_position_embeddings, config.vocab_size)
+
+
+def experts(config: LFM2Config) -> Experts | None:
+    """Those of a model that has some."""
+    if not config.num_experts:
+        return None
+    mixtures = [i for i in range(config.num_hidden_layers) if config.is_mixture(i) and config.use_expert_bias]
+    biases = tuple(f"layers/{i}/feed_forward/expert_bias/bias" for i in mixtures)
+    return Experts(config.num_experts, config.num_experts_per_tok, biases)
+
+
+def table(config: LFM2Config) -> Table:
+    """See `jaxpo.models.lfm2.table.param_table`."""
+    from jaxpo.models.lfm2.table import param_table
+
+    return param_table(config)
+
+
+def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any) -> tuple[Array, dict[str, Any]]:
+    """See `jaxpo.models.lfm2.forward.forward`.
+
+    Raises:
+      ConfigError: the batch carries more than text.
+    """
+    from jaxpo.models.lfm2.forward import forward
+
+    if inputs.media:
+        raise ConfigError(
+            f"the batch carries {', '.join(sorted(inputs.media))}, and {config.model_type} reads text alone; train on "
+            "rows without media, or a model that has an encoder for them."
+        )
+    options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment}
+    return forward(params, inputs.tokens, inputs.segment_ids, inputs.positions, config=config, **options)
+
+
+def unembedding(params: Tree) -> Array:
+    """See `jaxpo.models.lfm2.forward.unembedding`."""
+    from jaxpo.models.lfm2.forward import unembedding
+
+    return unembedding(params)
+
+
+def flops(config: LFM2Config, context: float) -> Flops:
+    """See `jaxpo.models.lfm2.table.flops_per_token`."""
+    from jaxpo.models.lfm2.table import flops_per_token
+
+    return flops_per_token(config, context)
+
+
+def cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
+    """See `jaxpo.models.lfm2.forward.init_cache`."""
+    from jaxpo.models.lfm2.forward import init_cache
+
+    return init_cache(config, batch, length, dtype)
+
+
+def step(params: Tree, tokens: Array, cache: Tree, **options: Any) -> tuple[Array, Tree]:
+    """See `jaxpo.models.lfm2.forward.step`."""
+    from jaxpo.models.lfm2.forward import step
+
+    return step(params, tokens, cache, **options)
+
+
+FAMILY = Family(
+    name="lfm2",
+    limits=limits,
+    table=table,
+    forward=forward,
+    flops=flops,
+    experts=experts,
+    unembedding=unembedding,
+    decoder=Decoder(cache, step),
+    export=Export(
+        classes=CLASSES,
+        to_json=config_to_json,
+        from_json=config_from_json,
+        generation=generation_config_to_json,
+        logits=reference_logits,
+        reward=reference_reward,
+    ),
+    presets=PRESETS,
+)

@@ -1,0 +1,94 @@
+"""What a mixer is: the part of a layer that lets positions see one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.spec import Table
+from jaxpo.ops.rope import Rope
+
+Tree = Any
+See = Callable[[str, Array], None]
+"""Shows an activation to the layer's tap under a name of its own; see `jaxpo.models.lfm2.blocks.layer`."""
+
+
+def unseen(name: str, x: Array) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the columns of a packed batch stand.
+
+    Attributes:
+      segment_ids: `[R, S]`; 0 is padding.
+      rope: rotation angles of every position; None where the layer has no attention.
+      causal, max_segment, attention, window, key_ids: see `jaxpo.ops.attention.attention`.
+      experts: see `jaxpo.ops.grouped.grouped_matmul`.
+    """
+
+    segment_ids: Int[Array, "R S"]
+    rope: Rope | None
+    causal: bool = True
+    max_segment: int | None = None
+    attention: str | None = None
+    window: int | None = None
+    experts: str | None = None
+    key_ids: Int[Array, "R S"] | None = None
+
+    @property
+    def real(self) -> Bool[Array, "R S"]:
+        """Where there are tokens."""
+        return self.segment_ids > 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where new columns stand when each row continues a cached sequence of its own.
+
+    Attributes:
+      positions: `[B, s]`, position of each column in its row's sequence.
+      count: `[B]`, how many of the columns are real (the first ones).
+      rope: rotation angles of every position; None where the layer has no attention.
+      window: sliding window in positions; None = everything cached.
+      experts: see `Packed`.
+    """
+
+    positions: Int[Array, "B s"]
+    count: Int[Array, "B"]
+    rope: Rope | None
+    window: int | None = None
+    experts: str | None = None
+
+    @property
+    def real(self) -> Bool[Array, "B s"]:
+        """Where there are tokens."""
+        return jnp.arange(self.positions.shape[1]) < self.count[:, None]
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """All that a layer type is made of.
+
+    Attributes:
+      name: of its subtree of parameters.
+      table: `(config, its name in a Hugging Face file) -> Table`.
+      apply: `(params, x [R, S, D], where, config, cache, see) -> (what it adds [R, S, D], cache)`.
+      cache: `(config, batch, length, dtype) -> cache`, empty.
+      flops: `(config, context) -> operations of a token's forward pass between positions`, where no weights are;
+        context is the mean number of positions that a token sees in its segment.
+      rotary: whether `where.rope` holds the angles of `LFM2Config.rotation`.
+    """
+
+    name: str
+    table: Callable[[LFM2Config, str], Table]
+    apply: Callable[[Tree, Array, Packed | Step, LFM2Config, Tree, See], tuple[Array, Tree]]
+    cache: Callable[[LFM2Config, int, int, Any], Tree]
+    flops: Callable[[LFM2Config, float], float]
+    rotary: bool = False

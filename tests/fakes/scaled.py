@@ -1,0 +1,54 @@
+"""A kind of stage that only the tests know: its configuration, its method, its check, and its entry in the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpo.config import Run, Stage
+from jaxpo.objectives.base import Objective, Out
+from jaxpo.objectives.methods.base import number
+from jaxpo.objectives.next_token import NextTokenOfDocuments
+from jaxpo.recipe.kinds import Kind
+from jaxpo.recipe.measured import LANGUAGE
+
+
+@dataclass(frozen=True)
+class Scaled(Stage):
+    """Next-token prediction whose loss is multiplied by `scale`."""
+
+    name: str = "scaled"
+    scale: float = 0.5
+
+
+@dataclass(frozen=True)
+class ScaledTokens(NextTokenOfDocuments):
+    """The scaled loss; reports `surprise`, the entropy under another name."""
+
+    scale: float = number(0.5, above=0)
+
+    def objective(self, scorer: Any, options: Any) -> Objective:
+        plain = super().objective(scorer, options)
+
+        def loss(features: Any, batch: Any, carry: Any, counts: Any) -> Out:
+            out = plain.loss(features, batch, carry, counts)
+            metrics = out.metrics | {"surprise": out.metrics["entropy"]}
+            return dataclasses.replace(out, loss=self.scale * out.loss, metrics=metrics)
+
+        return dataclasses.replace(plain, loss=loss)
+
+
+def scale_problems(run: Run, index: int, stage: Scaled) -> Iterator[str]:
+    if not stage.scale > 0:
+        yield f"{stage.name}.scale: {stage.scale:g} must be above 0."
+
+
+KIND = Kind(
+    "train",
+    "language",
+    default=lambda stage: ScaledTokens(stage.scale),
+    metrics=(*LANGUAGE, "surprise"),
+    checks=(scale_problems,),
+)

@@ -94,7 +94,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         frozen=frozen,
         step=assembly.step,
         evaluate=evaluate,
-        loader=loader,
+        source=loader,
         put=assembly.put,
         store=store,
         meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **about},

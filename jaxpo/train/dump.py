@@ -7,22 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxpo.data.packing.batch import Batch
-
-_DICTS = ("masks", "per_token", "per_segment", "per_example", "roles")
-_STATIC = ("block_rows", "slots", "max_segment")
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.data.source import StepBatch
 
 
-def dump_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
-    """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles."""
-    arrays = {name: np.asarray(getattr(batch, name)) for name in ("tokens", "segment_ids", "positions", "example_id")}
-    for group in _DICTS:
-        arrays |= {f"{group}/{name}": _plain(np.asarray(x)) for name, x in getattr(batch, group).items()}
-    static = {name: getattr(batch, name) for name in _STATIC}
+def dump_batch(path: Path, batch: StepBatch, info: Mapping[str, Any]) -> None:
+    """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles.
+
+    Arrays go by their place, "masks/completion"; the batch itself, with these names for arrays, is part of `info`.
+    """
+    named = jax.tree_util.tree_map_with_path(lambda path, _: _name(path), batch)
+    arrays = {_name(path): _plain(np.asarray(x)) for path, x in jax.tree_util.tree_leaves_with_path(batch)}
+    about = json.dumps({**info, "batch": to_jsonable(named)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, info=np.array(json.dumps({**info, "static": static})), **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, info=np.array(about), **arrays)  # type: ignore[arg-type]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _plain(x: np.ndarray) -> np.ndarray:
@@ -30,16 +35,14 @@ def _plain(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.kind == "V" else x
 
 
-def load_dump(path: Path | str) -> tuple[Batch, dict[str, Any]]:
-    """Inverse of `dump_batch`: `(batch, info)`."""
+def load_dump(path: Path | str, *, trust_files: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Inverse of `dump_batch`: `(batch, info)`.
+
+    Args:
+      trust_files: also load batches whose type is not jaxpo's own, which imports its module.
+    """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     info = json.loads(str(arrays.pop("info")))
-    fields: dict[str, Any] = {group: {} for group in _DICTS}
-    for name, x in arrays.items():
-        group, _, rest = name.partition("/")
-        if rest:
-            fields[group][rest] = x
-        else:
-            fields[name] = x
-    return Batch(**fields, **info.pop("static")), info
+    named = from_jsonable(info.pop("batch"), trust_files=trust_files, where=str(path))
+    return jax.tree.map(arrays.__getitem__, named), info

@@ -172,7 +172,7 @@ def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):
     with pytest.raises(
         NonFiniteError, match=r"stage toy, step 5: loss nan.*not applied.*toy-step00000005-process0"
     ) as info:
-        toy.train(tmp_path, 11, loader=toy.Loader(bad=5))
+        toy.train(tmp_path, 11, source=toy.Source(bad=5))
     path = next((tmp_path / "stages" / "toy").glob("*.npz"))
     assert str(path) in str(info.value)
     batch, details = load_dump(path)
@@ -186,7 +186,7 @@ def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):
 
 
 def test_nonfinite_step_can_be_skipped(tmp_path, capsys):
-    toy.train(tmp_path, 6, loader=toy.Loader(bad=3), stop_on_nonfinite=False)
+    toy.train(tmp_path, 6, source=toy.Source(bad=3), stop_on_nonfinite=False)
     assert "warning: stage toy, step 3: loss nan" in capsys.readouterr().out
     records = {r["step"]: r for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r}
     assert records[4]["skipped"] == 0.5
@@ -229,13 +229,13 @@ def test_resume_on_another_mesh_says_so(tmp_path, capsys, whole):
 
 
 def test_recompilation_is_reported(tmp_path, capsys):
-    class Growing(toy.Loader):
-        def iterate(self, rows_seen, steps):
-            for rows, batch in super().iterate(rows_seen, steps):
-                wide = batch.replace(per_example={"scale": np.ones((toy.ROWS + 1,), np.float32)})
-                yield rows, wide if rows == 4 * toy.ROWS else batch
+    class Growing(toy.Source):
+        def at(self, rows_seen, state):
+            batch = super().at(rows_seen, state)
+            wide = batch.replace(per_example={"scale": np.ones((toy.ROWS + 1,), np.float32)})
+            return wide if rows_seen == 4 * toy.ROWS else batch
 
-    toy.train(tmp_path, 6, loader=Growing())
+    toy.train(tmp_path, 6, source=Growing())
     out = capsys.readouterr().out
     assert out.count("compiled again") == 1
     assert "compiled again at step 5" in out

@@ -190,12 +190,12 @@ def layout(
     )
 
 
-def packed(examples: list[Example], blocks: int = 8, filled: int | None = None) -> Batch:
+def packed(examples: list[Example], blocks: int = 8, filled: int | None = None, block_rows: int = 2) -> Batch:
     """Several segments per row, examples spread over the rows of their block; blocks after the first `filled` empty."""
     per_block = -(-len(examples) // (filled or blocks))
     widest = max(len(e.segments) for e in examples)
-    half = -(-per_block * widest // 2)
-    shape = {"block_rows": 2, "row_length": LONGEST * half + 6, "slots": max(8, half)}
+    each = -(-per_block * widest // block_rows)
+    shape = {"block_rows": block_rows, "row_length": LONGEST * each + 6, "slots": max(8, each)}
     return layout(examples, blocks=blocks, filled=filled, **shape)
 
 

@@ -17,10 +17,10 @@ ROWS, STEPS = 8, 12
 
 
 class Stream(Source):
-    """Images without end, two of each eight absent; step `bad` has one that is not a number."""
+    """The same images in every step, two of the eight absent; step `bad` has one that is not a number."""
 
     def at(self, rows_seen, state):
-        batch = toy.images(ROWS, rows_seen, absent=(3,))
+        batch = toy.images(ROWS, absent=(3,))
         if rows_seen // ROWS + 1 == self.bad:
             batch.pixels[0, 0, 0] = np.nan
         return batch
@@ -34,7 +34,7 @@ def fit(directory, total=STEPS, *, coupled=False, **changes):
         "stage": stage,
         "init": toy.new_state,
         "abstract": jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), jax.jit(toy.new_state)()
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), toy.new_state()
         ),
         "step": jax.jit(step, donate_argnums=0),
         "evaluate": None,
@@ -48,9 +48,9 @@ def test_fit_trains_and_counts(tmp_path, coupled):
     state = fit(tmp_path, coupled=coupled)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     losses = [r["loss"] for r in lines if "loss" in r]
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert [r["num_tokens"] for r in lines] == [0] * len(lines)
-    assert all(r["samples_per_second"] > 0 for r in lines if "loss" in r)
+    assert [r["error"] > 0 and r["samples_per_second"] > 0 for r in lines if "loss" in r] == [True] * STEPS
     assert int(state.rows_seen) == STEPS * ROWS
 
 

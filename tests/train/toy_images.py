@@ -78,10 +78,11 @@ def denoising(*, coupled=False, ran=None):
         count = jnp.sum(here.astype(jnp.float32))
         return Out(total / counts["images"], {"error": Mean(total, count)}, {"seen": count})
 
-    counts = lambda batch: {"images": jnp.sum(batch.present).astype(jnp.float32)}  # noqa: E731
+    counts = lambda batch: {"images": jnp.maximum(jnp.sum(batch.present).astype(jnp.float32), 1.0)}  # noqa: E731
     return Objective("denoising", counts, encode, loss, coupled=coupled)
 
 
+@jax.jit
 def new_state():
-    params = {"model": {"w": jnp.eye(WIDTH)}}
+    params = {"model": {"w": jnp.zeros((WIDTH, WIDTH))}}
     return build_state(params, OPTIMIZER, denoising(), jax.random.key(5))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
-from jaxpo.config import OPTIMIZERS, Stage
+from jaxpo.config import OPTIMIZERS
 from jaxpo.config.fields import describe, flag, key, leaves
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.overrides import Resolved
 
 USAGE = f"""\
@@ -80,8 +81,7 @@ def table(resolved: Resolved) -> Iterator[Row]:
 def optimizer_names(run: Any) -> dict[str, str]:
     """`{"sft.optimizer": "muon"}`: the name of each stage's optimiser, as the command line takes it."""
     names = {cls: name for name, cls in OPTIMIZERS.items()}
-    stages = [s for s in run.stages if isinstance(s, Stage)]
-    return {f"{key(s.name)}.optimizer": names.get(type(s.optimizer), "") for s in stages}
+    return {f"{key(s.name)}.optimizer": names.get(type(s.optimizer), "") for s in trained(run)}
 
 
 def parents(path: tuple[str, ...]) -> list[str]:

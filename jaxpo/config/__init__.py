@@ -4,11 +4,13 @@ Field names are TRL's where the concept is TRL's. Importing this module imports 
 a typo answer at once.
 """
 
-from jaxpo.config.between import Merge, Search, Work
 from jaxpo.config.data import Curriculum, Data, Fim, Tokenizer
+from jaxpo.config.merge import Merge, Search
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
+from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Run
 from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Reward, Routing, Stage
+from jaxpo.config.work import Work
 
 __all__ = [
     "OPTIMIZERS",
@@ -27,6 +29,7 @@ __all__ = [
     "OptimizerBase",
     "Preference",
     "Pretrain",
+    "RecipePart",
     "Reward",
     "Routing",
     "Run",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxpo.config.data import Data
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
+from jaxpo.config.part import RecipePart
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(RecipePart):
     """What every trained stage has; subclasses say what is minimised.
 
     Attributes:
@@ -73,6 +74,8 @@ class Stage:
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
     """
+
+    TRAINS: ClassVar[bool] = True
 
     name: str = "stage"
     data: Data = field(default_factory=Data)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from jaxpo.config import OPTIMIZERS, Merge, OptimizerBase, Run
+from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
 from jaxpo.config.fields import is_config, key, optional_config, put
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -95,7 +95,7 @@ def chooser(stage: Any, field: str, values: list[str]) -> Callable[[list[str]], 
         return choose_loss
     if field == "optimizer" and hasattr(stage, "optimizer"):
         return partial(choose_optimizer, stage.optimizer)
-    if field in ("method", "search.methods") and isinstance(stage, Merge) and values:
+    if field in ("method", "search.methods") and hasattr(stage, "search") and values:
         return choose_merge if field == "method" else choose_merges
     return None
 

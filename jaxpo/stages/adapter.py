@@ -20,7 +20,7 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
 from jaxpo.models.spec import abstract_params, param_count, param_shardings
-from jaxpo.recipe.checks.model import declared_model
+from jaxpo.recipe.lineage import declared_model, trained
 from jaxpo.sharding import make_mesh
 from jaxpo.train.flops import active_matrices, training_flops_per_token
 
@@ -31,8 +31,8 @@ ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
 def check_patterns(run: Run) -> None:
     """Every pattern of every stage finds its matrices; ConfigError with all that do not. Reads no weights."""
     problems = []
-    for stage in run.stages:
-        if not isinstance(stage, Stage) or stage.lora is None:
+    for stage in trained(run):
+        if stage.lora is None:
             continue
         model = declared_model(run, stage)
         config = read_config(model) if isinstance(model, str) else model

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxpo.config import SFT, Compute, Distill, Preference, Pretrain, Reward, Stage
+from jaxpo.config import Compute, Stage
 from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
@@ -21,13 +21,11 @@ from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.families.tokens import next_token
-from jaxpo.objectives.methods.base import Method
-from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.recipe.checks.routing import balance_problems
+from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.sharding import put_batch, replicated, settle
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -44,39 +42,30 @@ def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
 
 def cached_reference(stage: Stage) -> bool:
     """Whether the reference's log-probs are stored beforehand instead of computed in every step."""
-    if not isinstance(stage, Preference | SFT) or stage.loss is None:
+    wanted = getattr(stage, "precompute_ref_log_probs", None)
+    if wanted is False or (wanted is None and moving_reference(stage)):
         return False
-    if stage.precompute_ref_log_probs is None and getattr(stage, "sync_ref_model", False):
-        return False
-    return stage.precompute_ref_log_probs is not False and stage.loss.NEEDS.reference == "logps"
+    return method_of(stage).NEEDS.reference == "logps"
 
 
-def has_method(stage: Stage) -> bool:
-    """Whether a stage minimises a method of the catalogue rather than plain next-token prediction."""
-    return isinstance(stage, Reward) or getattr(stage, "loss", None) is not None
+def moving_reference(stage: Stage) -> bool:
+    """Whether the reference follows the policy."""
+    return getattr(stage, "sync_ref_model", False)
 
 
-def method_of(stage: Stage) -> Method:
-    """The method of a stage, if it minimises one."""
-    if isinstance(stage, Preference | SFT | Distill | Reward) and stage.loss is not None:
-        return stage.loss
-    if isinstance(stage, Reward):
-        return BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient)
-    raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method")
-
-
-def make_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None = None) -> Objective:
+def make_objective(stage: Any, scorer: Scorer, teacher: Scorer | None = None) -> Objective:
     """What the stage minimises, of the parameters that it trains and with the reference that it keeps.
 
     Args:
       teacher: how the teacher is run that the stage keeps beside the student; None = as the student, if at all.
     """
-    if isinstance(stage, SFT):
-        scorer = dataclasses.replace(scorer, embedding_dropout=stage.embedding_dropout)
-    objective = _balanced(_plain_objective(stage, scorer, teacher), stage, scorer.config)
+    kind = kind_of(stage)
+    options = dataclasses.replace(kind.options(stage), cached_reference=cached_reference(stage), teacher_scorer=teacher)
+    plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
+    objective = _balanced(plain, stage, scorer.config)
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))
-    if isinstance(stage, Preference) and stage.sync_ref_model:
+    if moving_reference(stage):
         alpha, every = stage.ref_model_mixup_alpha, stage.ref_model_sync_steps
         return with_moving_reference(objective, alpha=alpha, every=every)
     return objective
@@ -90,27 +79,11 @@ def _balanced(objective: Objective, stage: Stage, config: LFM2Config) -> Objecti
     return with_routing(objective, config, stage.routing) if config.num_experts else objective
 
 
-def _plain_objective(stage: Stage, scorer: Scorer, teacher: Scorer | None) -> Objective:
-    if isinstance(stage, Pretrain):
-        return next_token(scorer, roles=("text",))
-    if isinstance(stage, SFT) and stage.loss is None:
-        return next_token(scorer, roles=("completion",))
-    method, cached = method_of(stage), cached_reference(stage)
-    if isinstance(stage, Distill):
-        records = stage.precompute_teacher
-        return method.build(scorer, cached_reference=False, teacher_records=records, teacher_scorer=teacher)
-    if isinstance(stage, Preference):
-        return method.build(
-            scorer, cached_reference=cached, use_weighting=stage.use_weighting, diagnostics=stage.diagnostics
-        )
-    return method.build(scorer, cached_reference=cached)
-
-
 def trained_tables(stage: Stage, config: LFM2Config) -> dict[str, Table]:
     """Parameter tables of a stage's state: the model or its adapter, and the heads of the method."""
     model = param_table(config)
     own = {"model": model} if stage.lora is None else {ADAPTER: adapter_table(model, stage.lora)}
-    return own | (method_of(stage).extra_tables(config) if has_method(stage) else {})
+    return own | method_of(stage).extra_tables(config)
 
 
 @dataclass(frozen=True)

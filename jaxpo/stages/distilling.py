@@ -56,9 +56,15 @@ def teacher_of(setting: Setting, stage: Distill) -> Teacher:
 
 def wanted_teacher(setting: Setting, stage: Stage) -> Teacher | None:
     """The teacher of a stage that has to run one: in every step, or to record what nobody has recorded yet."""
-    if not isinstance(stage, Distill) or stage.teacher is None:
+    if getattr(stage, "teacher", None) is None:
         return None
-    return teacher_of(setting, stage) if to_record(stage) or not stage.precompute_teacher else None
+    assert isinstance(stage, Distill)
+    return teacher_of(setting, stage) if to_record(stage) or not taught(stage) else None
+
+
+def taught(stage: Stage) -> bool:
+    """Whether the batches of a stage carry a teacher's records."""
+    return getattr(stage, "precompute_teacher", False)
 
 
 def to_record(stage: Distill) -> bool:
@@ -67,8 +73,8 @@ def to_record(stage: Distill) -> bool:
     return stage.precompute_teacher and not given
 
 
-def check_distill(setting: Setting, stage: Distill, say: Say = lambda _: None) -> None:
-    """What can be known of a teacher or of records before the first stage is trained.
+def check_teaching(setting: Setting, stage: Stage, say: Say = lambda _: None) -> None:
+    """What can be known of a stage's teacher or its records before the first stage is trained.
 
     Args:
       say: see `check_teacher`.
@@ -77,6 +83,8 @@ def check_distill(setting: Setting, stage: Distill, say: Say = lambda _: None) -
       ConfigError, DataError: another vocabulary, or records of something else.
       RunError: several processes cannot compute records.
     """
+    if not isinstance(stage, Distill):
+        return
     if to_record(stage):
         check_alone()
     config = setting.config(stage)

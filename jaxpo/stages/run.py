@@ -8,15 +8,17 @@ from typing import Any
 
 import jax
 
-from jaxpo.config import Distill, Merge, Run, Stage, Work
+from jaxpo.config import RecipePart, Run, Work
 from jaxpo.config.serialise import read_again, to_jsonable
 from jaxpo.convert.model_io import has_model, load_model, save_model
 from jaxpo.errors import RunError
 from jaxpo.recipe.checks.experts import check_balance, check_placement
 from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.kinds import kind_of
+from jaxpo.recipe.lineage import trained
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.adapter import check_patterns
-from jaxpo.stages.distilling import check_distill
+from jaxpo.stages.distilling import check_teaching
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import prepare_run
@@ -80,13 +82,13 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
 
 def run_all(setting: Setting, resume: str | int) -> None:
     """Every stage that has not finished yet, then everything that follows the last one."""
-    for stage in setting.run.stages:
-        if isinstance(stage, Distill) and not has_model(setting.home.stage(stage.name)):
-            check_distill(setting, stage, setting.console.say)
+    for stage in trained(setting.run):
+        if not has_model(setting.home.stage(stage.name)):
+            check_teaching(setting, stage, setting.console.say)
     params, config = initial(setting), setting.prepared.config
     setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
-        if isinstance(stage, Work):
+        if not stage.LEAVES_MODEL:
             run_work(setting, stage)
             continue
         began, unfinished = time.perf_counter(), not has_model(setting.home.stage(stage.name))
@@ -95,27 +97,39 @@ def run_all(setting: Setting, resume: str | int) -> None:
         before, params = params, run_stage(setting, stage, params, resume)
         if unfinished:
             setting.results.took(stage.name, time.perf_counter() - began)
-            if isinstance(stage, Stage):
+            if stage.TRAINS:
                 resume = "auto"
         setting.results.after_stage(stage.name, params, before if same else None, scorer)
     setting.home.finish(setting.results.conclude(params, config))
     setting.console.say(setting.home.finished_message())
 
 
-def run_stage(setting: Setting, stage: Stage | Merge, params: Tree, resume: str | int) -> Tree:
+def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | int) -> Tree:
     """Parameters that a stage leaves: trained, merged, or read when it has finished already."""
     folder = setting.home.stage(stage.name)
     if has_model(folder):
         setting.console.say(f"stage {stage.name} has finished already")
         return setting.load(folder)
-    if isinstance(stage, Stage):
-        setting.prepare(stage)
-    if isinstance(stage, Distill):
-        check_distill(setting, stage)
-    params = merge(setting, stage) if isinstance(stage, Merge) else train(setting, stage, params, resume)
+    params = MAKERS[kind_of(stage).runs](setting, stage, params, resume)
     about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
     save_model(folder, params, setting.config(stage), about)
     return params
+
+
+def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
+    """Parameters after training, from those that the stage before it left."""
+    setting.prepare(stage)
+    check_teaching(setting, stage)
+    return train(setting, stage, params, resume)
+
+
+def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
+    """Parameters merged from those of earlier stages."""
+    return merge(setting, stage)
+
+
+MAKERS = {"train": make_trained, "merge": make_merged}
+"""`Kind.runs` -> how such a stage makes its model."""
 
 
 def run_work(setting: Setting, stage: Work) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.config import SFT, Distill, Preference, Pretrain, Reward, Run, Stage, Work
+from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import TOKENIZER, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.formats import list_files
-from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.data.tokens.texts import texts_of
@@ -23,8 +22,9 @@ from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary, train_token
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
-from jaxpo.recipe.checks.stage import column_of_metric
-from jaxpo.stages.assemble import method_of
+from jaxpo.recipe.kinds import kind_of, method_of
+from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.measured import column_of_metric
 
 Say = Callable[[str], None]
 CORPUS, STAGE = "corpus:", "stage:"
@@ -78,6 +78,13 @@ class Prepared:
             self.stages[stage.name] = data
         return self.stages[stage.name]
 
+    def ready(self, stage: Any) -> None:
+        """Make a stage's data, and see that it can use every row; DataError names the first that it cannot."""
+        if stage.TRAINS:
+            self.of(stage)
+        elif kind_of(stage).runs == "work":
+            stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
+
     def config_of(self, stage: str) -> LFM2Config:
         """Architecture of a trained stage."""
         return self.own_configs.get(stage, self.config)
@@ -101,25 +108,26 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
             say(line)
     tokenizer = _tokenizer(run, directory, say)
     config = model_config(run)
-    own = {s.name: as_config(s.model) for s in run.stages if isinstance(s, Stage) and s.model is not None}
+    own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
         check_vocabulary(tokenizer, each.vocab_size)
     prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed, own)
     for stage in run.stages:
-        if isinstance(stage, Stage) and not waits(stage):
-            prepared.of(stage)
-        if isinstance(stage, Work) and not _written_later(stage.inputs()):
-            stage.check_inputs([Path(name) for name in prepared.resolve(stage.inputs())])
+        if not waits(stage):
+            prepared.ready(stage)
     return prepared
 
 
-def waits(stage: Stage) -> bool:
+def files_of(stage: Any) -> tuple[str, ...]:
+    """The data files that a stage reads, as the configuration names them."""
+    if stage.TRAINS:
+        return (*stage.data.train, *stage.data.eval)
+    return tuple(stage.inputs()) if kind_of(stage).runs == "work" else ()
+
+
+def waits(stage: Any) -> bool:
     """Whether a stage reads files that another stage of the run writes."""
-    return _written_later((*stage.data.train, *stage.data.eval))
-
-
-def _written_later(files: Sequence[str]) -> bool:
-    return any(name.startswith(STAGE) for name in files)
+    return any(name.startswith(STAGE) for name in files_of(stage))
 
 
 def model_config(run: Run) -> LFM2Config:
@@ -132,13 +140,6 @@ def model_config(run: Run) -> LFM2Config:
 def as_config(model: Any) -> LFM2Config:
     """A preset by its name, or the configuration itself."""
     return preset(model) if isinstance(model, str) else model
-
-
-def needs_of(stage: Stage) -> Needs:
-    """What the stage's objective asks of the data."""
-    if isinstance(stage, Preference | Reward) or (isinstance(stage, SFT | Distill) and stage.loss is not None):
-        return method_of(stage).NEEDS
-    return Needs(roles=("text",) if isinstance(stage, Pretrain) else ("completion",))
 
 
 def resolve_files(files: Sequence[str], directory: Path) -> tuple[str, ...]:
@@ -174,23 +175,22 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: LFM2Config, director
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of "
             f"{config.max_position_embeddings}; lower it"
         )
-    purpose = {Pretrain: "language", SFT: "sft", Distill: "sft"}.get(type(stage), "preference")
+    kind, method = kind_of(stage), method_of(stage)
 
     def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
             tokenizer=tokenizer,
-            purpose=purpose,  # type: ignore[arg-type]
-            needs=needs_of(stage),
+            purpose=kind.purpose,
+            needs=method.NEEDS,
             cache_dir=directory / "data",
             log=say,
             annotators=annotators,
         )
 
     train = load(stage.data.train, stage.data)
-    if isinstance(stage, Preference | Reward):
-        check_values(train, method_of(stage))
+    check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
     if stage.data.eval:

@@ -10,14 +10,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh as DeviceMesh
 
-from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.config import RecipePart, Run, Stage
 from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
-from jaxpo.recipe.checks.merge import merged_names
-from jaxpo.recipe.checks.model import PREVIOUS, RANDOM
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.results import Results
 from jaxpo.stages.run_inputs import CORPUS, Prepared
@@ -48,14 +47,14 @@ class Setting:
         self.scorer = make_scorer(self.prepared.config, self.run.compute)
         self.results = Results(self.run, self.home, self.prepared, self.console)
 
-    def config(self, stage: Stage | Merge) -> LFM2Config:
+    def config(self, stage: RecipePart) -> LFM2Config:
         """Architecture of the model that a stage leaves."""
-        if isinstance(stage, Stage):
+        if stage.TRAINS:
             return self.prepared.config_of(stage.name)
-        parts = [s for s in self.run.stages if s.name in self.merged(stage) and not isinstance(s, Work)]
+        parts = self.merged(stage)
         return self.config(parts[0]) if parts else self.prepared.config
 
-    def scorer_of(self, stage: Stage | Merge) -> Scorer:
+    def scorer_of(self, stage: RecipePart) -> Scorer:
         """How that model is evaluated."""
         return make_scorer(self.config(stage), self.run.compute)
 
@@ -74,10 +73,9 @@ class Setting:
         if stage.name not in self.prepared.stages:
             self.home.check_data(stage.name, self.prepared.of(stage).fingerprint())
 
-    def with_models(self, before: Stage | Merge | Work) -> list[str]:
+    def with_models(self, before: RecipePart) -> list[str]:
         """Names of the stages before one that leave a model, in order."""
-        earlier = self.run.stages[: self.run.stages.index(before)]
-        return [s.name for s in earlier if not isinstance(s, Work)]
+        return [s.name for s in with_models(self.run, self.run.stages.index(before))]
 
     def origin(self, stage: Stage) -> Path | None:
         """Folder of the model that a stage starts from; None for random weights."""
@@ -90,19 +88,19 @@ class Setting:
             return self.home.stage(before[-1])
         return None if self.run.model_from is None else Path(self.run.model_from)
 
-    def merged(self, stage: Merge) -> tuple[str, ...]:
-        """Names of the stages that a merge is made of, its base not among them; all trained ones when it names none."""
-        return merged_names(self.run, stage)
+    def merged(self, stage: RecipePart) -> list[RecipePart]:
+        """The stages that a merge is made of, its base not among them."""
+        return [s for s in self.run.stages if s.LEAVES_MODEL and s.name in merged_names(self.run, stage)]
 
     def model_folder(self, name: str) -> Path:
         """Where the model of an earlier stage lies, or the folder that the name is."""
         named = self.home.path / "stages" / name
         return named if has_model(named) else Path(name)
 
-    def trained_on(self, stage: Stage | Merge) -> str:
+    def trained_on(self, stage: Any) -> str:
         """Files and number of examples behind a stage's model."""
-        if isinstance(stage, Merge):
-            parts = [s for s in self.run.stages if s.name in self.merged(stage) and not isinstance(s, Work)]
+        if not stage.TRAINS:
+            parts = self.merged(stage)
             return "; ".join(self.trained_on(s) for s in parts) + f" (merge of {', '.join(s.name for s in parts)})"
         files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
         return f"{files} ({len(self.prepared.of(stage).train):,} examples)"

@@ -12,7 +12,7 @@ import jax
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.config import Distill, Preference, Stage
+from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
@@ -26,12 +26,11 @@ from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.checks.distill import online_teacher
-from jaxpo.recipe.checks.model import PREVIOUS, RANDOM
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
-from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation
-from jaxpo.stages.distilling import taught_loader, wanted_teacher
+from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, moving_reference
+from jaxpo.stages.distilling import taught, taught_loader, wanted_teacher
 from jaxpo.stages.reference import reference_log_probs
 from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import training_flops_per_token
@@ -43,7 +42,7 @@ Tree = Any
 EMA, LAST, TEACHER = "ema", "last", "teacher"
 
 
-def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> Tree:
+def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
     """Train one stage, or go on with it; returns its parameters.
 
     Args:
@@ -64,7 +63,7 @@ def train(setting: Setting, stage: Stage, previous: Tree, resume: str | int) -> 
         loader = _with_reference(setting, stage, data.train, base["model"], folder)
         if data.held_out is not None:
             held_out = _with_reference(setting, in_order(stage), data.held_out, base["model"], folder)
-    if isinstance(stage, Distill) and stage.precompute_teacher:
+    if taught(stage):
         loader = taught_loader(setting, stage, loader, "train", teacher)
         held_out = held_out and taught_loader(setting, stage, held_out, "eval", teacher)
     elif teacher is not None:
@@ -153,8 +152,7 @@ def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> 
         for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
             setting.console.say(line)
         return {BASE: model}, {BASE: fingerprint(model)}
-    moving = isinstance(stage, Preference) and stage.sync_ref_model
-    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving:
+    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving_reference(stage):
         return {}, {}
     return {"reference": model}, {}
 
@@ -236,7 +234,7 @@ def _flops(setting: Setting, stage: Stage, dataset: Dataset, teacher: Scorer | N
     """Per token: three products for the student, one for a teacher that runs beside it."""
     context = mean_context(dataset)
     own = flops_per_token(stage, setting.config(stage), context)
-    beside = teacher is not None and online_teacher(stage)
+    beside = teacher is not None and not taught(stage)
     return own + (training_flops_per_token(teacher.config, context) / 3 if teacher is not None and beside else 0.0)
 
 

@@ -28,10 +28,10 @@ from jaxpo.evaluate.score import token_logps
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS, Method
+from jaxpo.recipe.kinds import method_of
 from jaxpo.sharding import make_mesh
 from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_scorer
 from jaxpo.stages.reference import reference_log_probs
-from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.init import init_state
 
 Tree = Any
@@ -204,7 +204,7 @@ class Trainer:
             data=self.stage.data,
             tokenizer=self.bench.tokenizer,
             purpose=purpose,
-            needs=needs_of(self.stage),
+            needs=method_of(self.stage).NEEDS,
             cache_dir=self.bench.directory / "tokens",
             log=lambda line: None,
         )
@@ -232,7 +232,7 @@ def file_of(bench: Bench, name: str) -> Path:
             rows = list(read_rows([files / f"{CONSTRUCTED[name]}.jsonl"]))
             data.write(out, constructions()[name](**CONSTRUCTION.get(name, {})).run(rows, Tools(seed=0)))
         return out
-    needs = method_of(name).NEEDS
+    needs = configured(name).NEEDS
     for role, kind in (("items", "items"), ("completion", "unpaired")):
         if role in needs.roles:
             return files / f"{kind}.jsonl"
@@ -241,14 +241,14 @@ def file_of(bench: Bench, name: str) -> Path:
     return files / "pairs.jsonl"
 
 
-def method_of(name: str) -> Method:
+def configured(name: str) -> Method:
     """The method as it is compared."""
     return METHODS[name](**SETTINGS.get(name, {}))
 
 
 def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train a method for the given seeds; yields what was measured of each."""
-    method, s = method_of(name), bench.settings
+    method, s = configured(name), bench.settings
     stage = stage_of(
         bench,
         Preference,

@@ -22,11 +22,11 @@ from jaxpo.data.packing.teacher_records import read_meta
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check, find_problems
+from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.distilling import check_distill
+from jaxpo.stages.distilling import check_teaching
 from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
-from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import TIMING, read_metrics
 
 LARGE = dataclasses.replace(recipes.MODEL, hidden_size=48, layer_types=("conv", "conv", "full_attention"))
@@ -200,7 +200,7 @@ def test_flags_json_and_needs(folder):
     assert resolved.stages[-1].loss == METHODS["truncated_topk_kl"](tau=3.0, ce_weight=0.5)
     assert resolved.stages[0].model.hidden_size == 32
     assert from_jsonable(json.loads(json.dumps(to_jsonable(run)))) == run
-    assert needs_of(run.stages[-1]).roles == ("completion",)
+    assert method_of(run.stages[-1]).NEEDS.roles == ("completion",)
     assert list(find_problems(run)) == []
 
 
@@ -235,13 +235,13 @@ def test_several_processes_are_told_before_the_first_stage_that_they_cannot_reco
     setting = SimpleNamespace(
         run=run, config=lambda stage: recipes.MODEL, prepared=SimpleNamespace(stages={}, tokenizer=None)
     )
-    check_distill(setting, run.stages[-1])
+    check_teaching(setting, run.stages[-1])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(RunError, match="not computed by several processes together: `jaxpo data teach --shard i/n`"):
-        check_distill(setting, run.stages[-1])
-    check_distill(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
+        check_teaching(setting, run.stages[-1])
+    check_teaching(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
     given = {"records": "there", "eval_records": "there"}
-    check_distill(setting, dataclasses.replace(run.stages[-1], **given))
+    check_teaching(setting, dataclasses.replace(run.stages[-1], **given))
 
 
 def test_a_stage_of_another_shape_is_refused_unless_it_starts_afresh(folder):

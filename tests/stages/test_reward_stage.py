@@ -21,9 +21,8 @@ from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.mapl_reward import MAPLReward
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.assemble import method_of
-from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import read_metrics
 
 
@@ -80,7 +79,7 @@ def test_the_flag_chooses_the_loss_and_its_fields(recipe):
     flags = ["--stage.loss", "mapl_reward", "--stage.loss.intra-weight", "0.5"]
     stage = resolve_run(alone(recipe, Reward()), flags).run.stages[0]
     assert stage.loss == MAPLReward(intra_weight=0.5)
-    assert needs_of(stage) == MAPLReward.NEEDS
+    assert method_of(stage).NEEDS == MAPLReward.NEEDS
     best = dataclasses.replace(stage, data=dataclasses.replace(stage.data, eval=stage.data.train))
     best = dataclasses.replace(best, metric_for_best_model="eval_inter/accuracies")
     assert list(find_problems(dataclasses.replace(recipe, stages=(best,)))) == []

@@ -11,10 +11,10 @@ from jaxpo.config import SFT, Preference
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.assemble import cached_reference, method_of
+from jaxpo.stages.assemble import cached_reference
 from jaxpo.stages.run import execute
-from jaxpo.stages.run_inputs import needs_of
 from jaxpo.train.metrics import read_metrics
 
 FLAGS = ["--stage.loss", "implicit_reward", "--stage.loss.value", "running", "--stage.loss.beta", "0.5"]
@@ -37,8 +37,7 @@ def test_the_flag_chooses_the_method_and_its_fields(run):
     assert cached_reference(stage)
     assert not cached_reference(dataclasses.replace(stage, precompute_ref_log_probs=False))
     assert not cached_reference(run.stages[0])
-    assert needs_of(stage) == method_of(stage).NEEDS
-    assert needs_of(run.stages[0]).reference == "none"
+    assert method_of(run.stages[0]).NEEDS.reference == "none"
 
 
 def test_a_recipe_with_a_preference_stage_keeps_the_short_flag_for_it(run, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from jaxpo.config import Stage
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.layout import Layout
+from jaxpo.data.packing.common_block import CommonBlock
 from jaxpo.data.source import Feed, Source
 from jaxpo.errors import ConfigError, RunError
 
@@ -45,8 +45,8 @@ class Joined:
         self.rows_per_step = sum(rows for _, rows in self.parts)
         names = [f"joined source {i} ({type(source).__name__})" for i, (source, _) in enumerate(self.parts, start=1)]
         batches = [source.empty() for source, _ in self.parts]
-        self._layout = Layout(names, batches)
-        unit = self._layout.block_rows * math.lcm(divisor, process_count)
+        self._block = CommonBlock(names, batches)
+        unit = self._block.block_rows * math.lcm(divisor, process_count)
         problems = []
         for name, batch, (_, rows) in zip(names, batches, self.parts, strict=True):
             made = batch.rows * process_count
@@ -54,8 +54,8 @@ class Joined:
                 problems.append(f"{name}: it makes {made} rows per step, not {rows}; build it for {rows} rows.")
             elif rows % unit:
                 problems.append(
-                    f"{name}: its {rows} rows per step do not divide into blocks of {self._layout.block_rows} rows for "
-                    f"each of {unit // self._layout.block_rows} microbatches x devices; use {-(-rows // unit) * unit}."
+                    f"{name}: its {rows} rows per step do not divide into blocks of {self._block.block_rows} rows for "
+                    f"each of {unit // self._block.block_rows} microbatches x devices; use {-(-rows // unit) * unit}."
                 )
         if problems:
             raise ConfigError(problems)
@@ -64,7 +64,7 @@ class Joined:
 
     def empty(self) -> Batch:
         """A step without any example."""
-        return self._layout.join([source.empty() for source, _ in self.parts])
+        return self._block.join([source.empty() for source, _ in self.parts])
 
     def total_steps(self, stage: Stage) -> int:
         """Optimiser steps of the stage's budget; its epochs are those of the first part."""
@@ -82,7 +82,7 @@ class Joined:
         with contextlib.ExitStack() as opened:
             closing = (contextlib.closing(source.open(before * rows, steps)) for source, rows in self.parts)
             feeds = [opened.enter_context(feed) for feed in closing]
-            return _Feeds(feeds, self._layout.join, opened.pop_all())
+            return _Feeds(feeds, self._block.join, opened.pop_all())
 
     def _steps_before(self, rows_seen: int) -> int:
         if rows_seen % self.rows_per_step:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Distill, Run, Stage, Work
+from jaxpo.config import Distill, Run
 from jaxpo.config.fields import flag
 from jaxpo.errors import did_you_mean
-from jaxpo.recipe.checks.model import declared_model
+from jaxpo.recipe.lineage import declared_model, with_models
 
 META = "meta.json"
 
@@ -53,7 +53,7 @@ def _source_problems(stage: Distill) -> Iterator[str]:
 
 def _named_teacher(run: Run, index: int, stage: Distill) -> Iterator[str]:
     """It is an earlier stage with the student's vocabulary, or a folder."""
-    earlier = {s.name: s for s in run.stages[:index] if not isinstance(s, Work)}
+    earlier = {s.name: s for s in with_models(run, index)}
     teacher = stage.teacher
     if teacher in earlier:
         ours, theirs = (getattr(declared_model(run, s), "vocab_size", None) for s in (stage, earlier[str(teacher)]))
@@ -90,8 +90,3 @@ def _records_problems(where: str, folder: Path, k: Any, vocab: Any) -> Iterator[
             f"{where}: {folder} comes from a teacher with another vocabulary ({meta.get('vocab_size')} tokens, the "
             f"student has {vocab}); distributions over different tokens cannot be compared."
         )
-
-
-def online_teacher(stage: Stage) -> bool:
-    """Whether a teacher runs beside the student in every step."""
-    return isinstance(stage, Distill) and not stage.precompute_teacher

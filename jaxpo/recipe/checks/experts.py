@@ -6,17 +6,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxpo.config import Run, Stage
+from jaxpo.config import Run
 from jaxpo.convert.model_io import read_config
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.recipe.checks.routing import balance_problems, declared_models, placement_problems
+from jaxpo.recipe.lineage import trained
 
 
 def check_balance(run: Run) -> None:
     """What the stages ask of the balance suits the model of `model_from`; ConfigError lists what does not."""
     config = config_of_origin(run)
-    own = [stage for stage in run.stages if isinstance(stage, Stage) and stage.model is None]
+    own = [stage for stage in trained(run) if stage.model is None]
     problems = [p for stage in own for p in balance_problems(stage, config)]
     if problems:
         raise ConfigError(problems)

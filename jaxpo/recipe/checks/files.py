@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Run, Work
+from jaxpo.config import Run
 from jaxpo.errors import did_you_mean
 
 
@@ -29,7 +29,7 @@ def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[
 
 def written_problems(field: str, name: str, earlier: Sequence[Any]) -> Iterator[str]:
     """A "stage:NAME/FILE" that no earlier work stage writes."""
-    written = [f"stage:{s.name}/{file}" for s in earlier if isinstance(s, Work) for file in s.outputs()]
+    written = [f"stage:{s.name}/{file}" for s in earlier for file in s.outputs()]
     if name not in written:
         known = f"they write {', '.join(written)}" if written else "there is none"
         yield f"{field}: no work stage before this one writes {name!r} ({known}).{did_you_mean(name, written)}"

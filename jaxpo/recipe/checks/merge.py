@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxpo.config import Merge, Run, Search, Stage
+from jaxpo.config import Merge, Run, Search
 from jaxpo.config.fields import flag
 from jaxpo.errors import did_you_mean
 from jaxpo.evaluate.selection import metric_problems
@@ -14,18 +14,12 @@ from jaxpo.merge.base import Method
 from jaxpo.merge.methods import Soup
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.model import merged_model_problems
-from jaxpo.recipe.checks.stage import with_models
-
-
-def merged_names(run: Run, merge: Merge) -> tuple[str, ...]:
-    """Stages that a merge is made of, its base not among them; all trained ones when it names none."""
-    named = merge.models or tuple(s.name for s in run.stages if isinstance(s, Stage))
-    return tuple(name for name in named if name != merge.base)
+from jaxpo.recipe.lineage import merged_names, with_models
 
 
 def merge_problems(run: Run, index: int, merge: Merge) -> Iterator[str]:
     """Everything wrong with one merge stage."""
-    earlier = with_models(run, index)
+    earlier = [s.name for s in with_models(run, index)]
     if not earlier:
         yield f"{merge.name}: a merge needs stages before it."
         return

@@ -6,38 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.config import Merge, Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.presets import preset
-
-RANDOM, PREVIOUS = "random", "previous"
-
-
-def declared_model(run: Run, stage: Stage | Merge) -> Any:
-    """A stage's architecture as the configuration gives it.
-
-    Returns:
-      A configuration; the folder of `model_from`, whose shape is known once it is read; None when there is no such
-      preset.
-    """
-    if isinstance(stage, Merge):
-        earlier = [s for s in run.stages[: run.stages.index(stage)] if not isinstance(s, Work)]
-        merged = [s for s in earlier if s.name in stage.models or (not stage.models and isinstance(s, Stage))]
-        return declared_model(run, merged[0]) if merged else None
-    if stage.model is None and run.model_from is not None:
-        return run.model_from
-    return resolved(run.model if stage.model is None else stage.model)
-
-
-def resolved(model: Any) -> Any:
-    """A preset's configuration; None for a name that is none."""
-    if not isinstance(model, str):
-        return model
-    try:
-        return preset(model)
-    except ConfigError:
-        return None
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, resolved, with_models
 
 
 def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -67,7 +40,7 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
 
 def origin_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     """What a stage starts from has the stage's own shape."""
-    before = [s for s in run.stages[:index] if not isinstance(s, Work)]
+    before = with_models(run, index)
     named = [s for s in before if s.name == stage.init_from]
     source = named[0] if named else before[-1] if before and stage.init_from == PREVIOUS else None
     mine = declared_model(run, stage)
@@ -88,7 +61,7 @@ def origin_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
 
 def merged_model_problems(run: Run, merge: Merge, models: Sequence[str]) -> Iterator[str]:
     """A merge averages models of one shape."""
-    shapes = {s.name: declared_model(run, s) for s in run.stages if not isinstance(s, Work) and s.name in models}
+    shapes = {s.name: declared_model(run, s) for s in with_models(run, len(run.stages)) if s.name in models}
     names = [name for name, shape in shapes.items() if shape is not None]
     for name in names[1:]:
         if shapes[name] != shapes[names[0]]:

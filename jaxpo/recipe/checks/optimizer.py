@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from jaxpo.config import SFT, Adafactor, Muon, Optimizer, Stage
+from jaxpo.config import SFT, Adafactor, Muon, Optimizer, Run, Stage
 from jaxpo.config.fields import flag
 
 
@@ -64,7 +64,7 @@ def _positive(config: Any, name: str, fields: tuple[str, ...]) -> Iterator[str]:
             yield f"{name}.{field}: {value:g} must be above 0."
 
 
-def dropout_problems(stage: SFT) -> Iterator[str]:
+def dropout_problems(run: Run, index: int, stage: SFT) -> Iterator[str]:
     """A rate at which something is left."""
     if not 0 <= stage.embedding_dropout < 1:
         yield f"{stage.name}.embedding_dropout: {stage.embedding_dropout:g} must lie in [0, 1)."

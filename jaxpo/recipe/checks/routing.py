@@ -11,13 +11,7 @@ from jaxpo.config.fields import flag
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.expert_axes import devices_of, share_problems, spread
 from jaxpo.objectives.wrappers.routing_problems import routing_problems as unused_coefficients
-from jaxpo.recipe.checks.model import declared_model, resolved
-
-ROUTING_METRICS = (
-    "aux_loss",
-    "router_z_loss",
-    *(f"moe/{m}" for m in ("max_load_violation", "mean_load_violation", "load_entropy", "dead_experts")),
-)
+from jaxpo.recipe.lineage import declared_model, resolved, trained
 
 
 def routing_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -46,7 +40,7 @@ def balance_problems(stage: Stage, config: Any) -> Iterator[str]:
 def declared_models(run: Run) -> dict[str, Any]:
     """Field -> architecture: the run's, unless a checkpoint brings it, and those of stages with one of their own."""
     models = {} if run.model_from is not None else {"model": resolved(run.model)}
-    own = [stage for stage in run.stages if isinstance(stage, Stage) and stage.model is not None]
+    own = [stage for stage in trained(run) if stage.model is not None]
     return models | {f"{stage.name}.model": resolved(stage.model) for stage in own}
 
 

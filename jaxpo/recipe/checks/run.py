@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from jaxpo.config import Merge, Run, Stage, Work
+from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.config.fields import describe, flag, hints_of, key, leaves
 from jaxpo.config.run import ATTENTION, EXPERTS
 from jaxpo.errors import ConfigError, did_you_mean
 from jaxpo.recipe.checks.files import file_problems
-from jaxpo.recipe.checks.merge import merge_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
 from jaxpo.recipe.checks.stage import stage_problems
-from jaxpo.recipe.checks.work import work_problems
+from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
+from jaxpo.recipe.lineage import trained
 
-STAGE_KINDS = "Pretrain, SFT, Distill, Preference, Reward, Merge, or a work stage"
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
@@ -47,23 +46,21 @@ def find_problems(run: Run) -> Iterator[str]:
     yield from mesh_problems(run)
     yield from compute_problems(run)
     for i, stage in enumerate(run.stages):
-        if isinstance(stage, Merge):
-            yield from merge_problems(run, i, stage)
-        elif isinstance(stage, Work):
-            yield from work_problems(run, i, stage)
-        else:
+        if stage.TRAINS:
             yield from stage_problems(run, i, stage)
+        for problems in kind_of(stage).checks:
+            yield from problems(run, i, stage)
 
 
 def shape_problems(run: Run) -> Iterator[str]:
     """Stages that are no stages, and names that cannot be addressed."""
     if not isinstance(run.stages, tuple) or not run.stages:
-        yield f"stages: a run needs a tuple of at least one stage ({STAGE_KINDS})."
+        yield f"stages: a run needs a tuple of at least one stage ({kind_names()})."
         return
     seen: dict[str, int] = {}
     for i, stage in enumerate(run.stages):
-        if not isinstance(stage, (Stage, Merge, Work)) or type(stage) is Stage:
-            yield f"stages[{i}]: is a {type(stage).__name__}, not one of {STAGE_KINDS}."
+        if find_kind(stage) is None:
+            yield f"stages[{i}]: is a {type(stage).__name__}, not one of {kind_names()}."
             continue
         if not isinstance(stage.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stage.name):
             yield f"stages[{i}].name: {stage.name!r} must be a word of letters, digits, '-' and '_'; it names a folder."
@@ -145,9 +142,8 @@ def model_problems(run: Run) -> Iterator[str]:
         # The checkpoint brings its own shape, which is checked when it is read.
         return
     context = getattr(config, "max_position_embeddings", None)
-    for stage in run.stages:
-        own = isinstance(stage, Stage) and stage.model is None
-        if own and context is not None and stage.data.max_length > context:
+    for stage in trained(run):
+        if stage.model is None and context is not None and stage.data.max_length > context:
             yield (
                 f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {context}; "
                 f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."

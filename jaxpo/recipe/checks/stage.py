@@ -1,55 +1,39 @@
-"""The checks of one stage: data, budget, schedule, evaluation, initial weights, method."""
+"""The checks of every trained stage: data, budget, schedule, evaluation, initial weights, method."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import SFT, Distill, Preference, Reward, Run, Stage, Work
+from jaxpo.config import Run, Stage
 from jaxpo.config.fields import BUDGETS, flag
 from jaxpo.errors import did_you_mean
-from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.base import ListMethod, Method, Options
-from jaxpo.recipe.checks.distill import teacher_problems
+from jaxpo.objectives.methods.base import Method
 from jaxpo.recipe.checks.files import file_problems
-from jaxpo.recipe.checks.lora import lora_problems, sync_problems
-from jaxpo.recipe.checks.model import PREVIOUS, RANDOM, origin_problems, own_model_problems
-from jaxpo.recipe.checks.optimizer import average_problems, dropout_problems, optimizer_problems
-from jaxpo.recipe.checks.routing import ROUTING_METRICS, routing_problems
-
-LANGUAGE_METRICS = ("loss", "entropy", "mean_token_accuracy", *ROUTING_METRICS)
-PREFERENCE_METRICS = (
-    *LANGUAGE_METRICS,
-    *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
-    *(f"logps/{m}" for m in ("chosen", "rejected")),
-)
-REWARD_METRICS = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", *ROUTING_METRICS)
+from jaxpo.recipe.checks.lora import lora_problems
+from jaxpo.recipe.checks.model import origin_problems, own_model_problems
+from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
+from jaxpo.recipe.checks.routing import routing_problems
+from jaxpo.recipe.kinds import Kind, kind_of, kinds_for
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, with_models
 
 
-def stage_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
-    """Everything wrong with one trained stage."""
+def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
+    """What is wrong with a trained stage of whatever kind."""
+    kind = kind_of(stage)
     yield from data_problems(run, stage)
     yield from budget_problems(stage)
     yield from optimizer_problems(stage)
     yield from average_problems(stage)
-    if isinstance(stage, SFT):
-        yield from dropout_problems(stage)
-    yield from evaluation_problems(stage)
+    yield from evaluation_problems(stage, kind)
     yield from init_problems(run, index, stage)
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
     yield from lora_problems(stage)
     yield from routing_problems(run, stage)
-    if isinstance(stage, Preference):
-        yield from sync_problems(stage)
-    if isinstance(stage, Preference | Distill) or (isinstance(stage, SFT) and stage.loss is not None):
-        yield from method_problems(stage)
-    if isinstance(stage, Distill):
-        yield from teacher_problems(run, index, stage)
-    if isinstance(stage, Reward):
-        yield from reward_problems(stage)
+    if kind.default is None or getattr(stage, "loss", None) is not None:
+        yield from method_problems(stage, kind)
 
 
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -114,60 +98,7 @@ def negative(stage: Any, fields: tuple[str, ...]) -> Iterator[str]:
             yield f"{stage.name}.{field}: {getattr(stage, field)} must not be negative."
 
 
-def reward_problems(stage: Reward) -> Iterator[str]:
-    """Ranges of the reward model's numbers."""
-    smoothing, centring = stage.label_smoothing, stage.center_rewards_coefficient
-    if not 0 <= smoothing <= 0.5:
-        yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
-    if centring is not None and not 0 <= centring < math.inf:
-        yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
-    if stage.loss is not None:
-        yield from method_problems(stage)
-        yield from unread_settings(stage)
-
-
-def unread_settings(stage: Reward) -> Iterator[str]:
-    """The stage's own settings are those of its Bradley-Terry loss; a loss that is given has its own."""
-    loss = getattr(getattr(stage.loss, "INFO", None), "name", "another one")
-    for field, default in (("label_smoothing", 0.0), ("center_rewards_coefficient", None)):
-        if getattr(stage, field) == default:
-            continue
-        instead = f"; set {flag((stage.name, 'loss', field))} instead" if hasattr(stage.loss, field) else ""
-        yield (
-            f"{stage.name}.{field}: {getattr(stage, field)} belongs to the Bradley-Terry loss that the stage has by "
-            f"itself, but its loss is {loss}, which does not read it; leave it out{instead}."
-        )
-
-
-def metric_names(stage: Stage) -> tuple[str, ...]:
-    """Held-out metrics that a stage of this kind reports."""
-    if isinstance(stage, Preference):
-        return (*PREFERENCE_METRICS, *getattr(stage.loss, "METRICS", ()), *diagnostic_metrics(stage))
-    if isinstance(stage, Reward):
-        return (*REWARD_METRICS, *getattr(stage.loss, "METRICS", ()))
-    return (*LANGUAGE_METRICS, *getattr(getattr(stage, "loss", None), "METRICS", ()))
-
-
-def diagnostic_metrics(stage: Preference) -> Iterator[str]:
-    """What the diagnostics give; those that compare with a reference need a method that has one."""
-    referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
-    for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
-        yield from diagnostic.names if referenced else diagnostic.always
-        yield from diagnostic.on_lists if isinstance(stage.loss, ListMethod) else ()
-
-
-def column_of_metric(stage: Stage) -> str | None:
-    """The column that held-out rows must have for the best checkpoint's metric to be measured; None if there is none.
-
-    A diagnostic leaves such a metric out, and without the check the first evaluation would end the run.
-    """
-    wanted = (stage.metric_for_best_model or "").removeprefix("eval_")
-    diagnostics = stage.diagnostics if isinstance(stage, Preference) else ()
-    columns = (DIAGNOSTICS[name].with_column.items() for name in diagnostics if name in DIAGNOSTICS)
-    return next((column for items in columns for column, names in items if wanted in names), None)
-
-
-def evaluation_problems(stage: Stage) -> Iterator[str]:
+def evaluation_problems(stage: Stage, kind: Kind) -> Iterator[str]:
     """Evaluation needs files; the best checkpoint needs a metric that exists."""
     name, metric = stage.name, stage.metric_for_best_model
     yield from negative(stage, ("eval_steps", "save_steps", "snapshot_steps"))
@@ -178,7 +109,8 @@ def evaluation_problems(stage: Stage) -> Iterator[str]:
     if asked and not stage.data.eval:
         yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
     if metric is not None:
-        known = metric_names(stage)
+        method = getattr(getattr(stage, "loss", None), "METRICS", ())
+        known = (*kind.metrics, *method, *kind.more_metrics(stage))
         if metric.removeprefix("eval_") not in known:
             near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
             yield (
@@ -187,14 +119,9 @@ def evaluation_problems(stage: Stage) -> Iterator[str]:
             )
 
 
-def with_models(run: Run, index: int) -> list[str]:
-    """Names of the stages before one that leave a model."""
-    return [s.name for s in run.stages[:index] if not isinstance(s, Work)]
-
-
 def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
     """`init_from` names "previous", "random", an earlier stage, or a folder."""
-    earlier = with_models(run, index)
+    earlier = [s.name for s in with_models(run, index)]
     wanted = stage.init_from
     if wanted in (PREVIOUS, RANDOM) or wanted in earlier or Path(wanted).is_dir():
         return
@@ -208,7 +135,7 @@ def init_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
         )
 
 
-def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
+def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
     """The method exists and can use what the stage offers it."""
     name = stage.name
     needs = getattr(stage.loss, "NEEDS", None)
@@ -228,19 +155,14 @@ def method_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]
             f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False."
         )
     if isinstance(stage.loss, Method):
-        yield from family_problems(stage)
-        options = Options()
-        if isinstance(stage, Preference):
-            options = Options(use_weighting=stage.use_weighting, diagnostics=stage.diagnostics)
-        elif isinstance(stage, Distill):
-            options = Options(teacher_records=stage.precompute_teacher)
-        problems = stage.loss.problems() + stage.loss.option_problems(options)
+        yield from family_problems(stage, kind)
+        problems = stage.loss.problems() + stage.loss.option_problems(kind.options(stage))
         yield from (f"{name}.loss: {problem}" for problem in problems)
 
 
-def family_problems(stage: Preference | SFT | Distill | Reward) -> Iterator[str]:
-    """Methods on demonstrations belong to SFT, with a teacher to Distill, with a value head to Reward."""
-    info, kind = stage.loss.INFO, type(stage).__name__
-    right = {"sft": "SFT", "distillation": "Distill", "reward model": "Reward"}.get(info.family, "Preference")
-    if kind != right:
-        yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {kind}."
+def family_problems(stage: Any, kind: Kind) -> Iterator[str]:
+    """Methods on demonstrations belong to SFT, with a teacher to Distill, with a value head to Reward, and so on."""
+    info, here = stage.loss.INFO, type(stage).__name__
+    if info.family not in kind.families:
+        right = kinds_for(info.family) or "no known"
+        yield f"{stage.name}.loss: {info.name} (family {info.family!r}) belongs to a {right} stage; this one is {here}."

@@ -18,6 +18,7 @@ from jaxpo.evaluate.selection import Yardstick, yardstick
 from jaxpo.merge.grid import candidates
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
+from jaxpo.recipe.lineage import merged_names
 from jaxpo.stages.merging.files import leaf_names, merge_to_params, open_models
 from jaxpo.stages.merging.search import Bench, Outcome, Task, search
 from jaxpo.stages.setting import Setting
@@ -28,7 +29,7 @@ Tree = Any
 
 def merge(setting: Setting, stage: Merge) -> Tree:
     """Merge the models that the stage names, leaf by leaf, with its method or with the best that its search finds."""
-    base, names = stage.base, setting.merged(stage)
+    base, names = stage.base, merged_names(setting.run, stage)
     folders = {name: setting.model_folder(name) for name in (*names, *([base] if base is not None else []))}
     with open_models(folders) as opened:
         if stage.search is not None:
@@ -43,7 +44,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
 
 
 def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[str, OpenModel]) -> Tree:
-    base, models = stage.base, setting.merged(stage)
+    base, models = stage.base, merged_names(setting.run, stage)
     select, report = (
         yardstick(wanted.metrics, setting.prepared.resolve(files), wanted.max_length, wanted.max_new_tokens)
         for files in (wanted.select, wanted.report)

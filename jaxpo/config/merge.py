@@ -1,12 +1,11 @@
-"""The stages that train nothing: merges, and work that writes files for later stages."""
+"""The stages that merge models."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from jaxpo.config.part import RecipePart
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(RecipePart):
     """One model from the models of earlier stages. A stage of zero steps.
 
     Attributes:
@@ -55,48 +54,3 @@ class Merge:
     method: Any = None
     base: str | None = None
     search: Search | None = None
-
-
-@dataclass(frozen=True)
-class Work(ABC):
-    """Base of the stages that train nothing: they write files for later stages, with the models there are by then.
-
-    Later stages name such a file as "stage:NAME/FILE". Subclasses are frozen dataclasses whose module imports no jax;
-    they do their work in `run`.
-    """
-
-    name: str
-
-    @abstractmethod
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the files that the stage will have written when it ends."""
-
-    def inputs(self) -> tuple[str, ...]:
-        """Data files that it reads, "corpus:" and "stage:" ones included."""
-        return ()
-
-    def needed_models(self) -> tuple[str, ...]:
-        """Earlier stages whose models it uses; "previous" is the last one that has a model."""
-        return ()
-
-    def problems(self) -> list[str]:
-        """What is wrong with its own settings, one sentence each; asked before the run begins."""
-        return []
-
-    def check_inputs(self, files: Sequence[Path]) -> None:
-        """Raise DataError on the first row that it cannot use; asked before the first stage where the files exist.
-
-        Args:
-          files: paths of `inputs()`.
-        """
-        return
-
-    @abstractmethod
-    def run(self, context: Any) -> dict[str, Any]:
-        """Write the files; returns counts and figures for the run's summary.
-
-        A second call after an interruption goes on from what lies in `context.folder`.
-
-        Args:
-          context: a `jaxpo.construct.context.WorkContext`.
-        """

@@ -16,7 +16,7 @@ GROUPS = ("masks", "per_token", "per_segment", "per_example", "roles")
 LARGEST = np.iinfo(np.int32).max
 
 
-class Layout:
+class CommonBlock:
     """The block that several kinds of batch share, and what stands where one kind has nothing.
 
     Args:
@@ -79,7 +79,7 @@ class Layout:
         return np.concatenate([x, room], axis=1).reshape(-1, *x.shape[2:])
 
     def _renumbered(self, role: np.ndarray, batch: Batch) -> np.ndarray:
-        """Block-relative `row * slots + slot`, with the slots and in the blocks of this layout."""
+        """Block-relative `row * slots + slot`, with the slots and in the blocks of this shape."""
         block = np.arange(len(role)) // _per_block(batch) % (self.block_rows // batch.block_rows)
         first_row = (block * batch.block_rows).reshape(-1, *(1,) * (role.ndim - 1))
         row, slot = np.divmod(role, batch.slots)

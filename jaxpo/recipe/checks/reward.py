@@ -1,0 +1,33 @@
+"""The checks of a reward stage: the ranges of its own numbers, and which of them its loss reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from jaxpo.config import Reward, Run
+from jaxpo.config.fields import flag
+
+
+def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
+    """Ranges of the reward model's numbers."""
+    smoothing, centring = stage.label_smoothing, stage.center_rewards_coefficient
+    if not 0 <= smoothing <= 0.5:
+        yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
+    if centring is not None and not 0 <= centring < math.inf:
+        yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
+    if stage.loss is not None:
+        yield from unread_settings(stage)
+
+
+def unread_settings(stage: Reward) -> Iterator[str]:
+    """The stage's own settings are those of its Bradley-Terry loss; a loss that is given has its own."""
+    loss = getattr(getattr(stage.loss, "INFO", None), "name", "another one")
+    for field, default in (("label_smoothing", 0.0), ("center_rewards_coefficient", None)):
+        if getattr(stage, field) == default:
+            continue
+        instead = f"; set {flag((stage.name, 'loss', field))} instead" if hasattr(stage.loss, field) else ""
+        yield (
+            f"{stage.name}.{field}: {getattr(stage, field)} belongs to the Bradley-Terry loss that the stage has by "
+            f"itself, but its loss is {loss}, which does not read it; leave it out{instead}."
+        )

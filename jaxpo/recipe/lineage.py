@@ -1,0 +1,54 @@
+"""Which model a stage has: from which earlier stage it comes, and of which architecture it is. Imports no jax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxpo.config import RecipePart, Run
+from jaxpo.errors import ConfigError
+from jaxpo.models.lfm2.presets import preset
+
+RANDOM, PREVIOUS = "random", "previous"
+"""What `init_from` may say instead of a name."""
+
+
+def with_models(run: Run, index: int) -> list[Any]:
+    """The stages before one that leave a model, in order."""
+    return [s for s in run.stages[:index] if s.LEAVES_MODEL]
+
+
+def trained(run: Run) -> list[Any]:
+    """The stages that train."""
+    return [s for s in run.stages if s.TRAINS]
+
+
+def merged_names(run: Run, merge: Any) -> tuple[str, ...]:
+    """Stages that a merge is made of, its base not among them; all trained ones when it names none."""
+    named = merge.models or tuple(s.name for s in trained(run))
+    return tuple(name for name in named if name != merge.base)
+
+
+def declared_model(run: Run, stage: RecipePart) -> Any:
+    """A stage's architecture as the configuration gives it.
+
+    Returns:
+      A configuration; the folder of `model_from`, whose shape is known once it is read; None when there is no such
+      preset.
+    """
+    if not stage.TRAINS:
+        merged = [s for s in with_models(run, run.stages.index(stage)) if s.name in merged_names(run, stage)]
+        return declared_model(run, merged[0]) if merged else None
+    own = getattr(stage, "model", None)
+    if own is None and run.model_from is not None:
+        return run.model_from
+    return resolved(run.model if own is None else own)
+
+
+def resolved(model: Any) -> Any:
+    """A preset's configuration; None for a name that is none."""
+    if not isinstance(model, str):
+        return model
+    try:
+        return preset(model)
+    except ConfigError:
+        return None

@@ -1,0 +1,40 @@
+"""Names of what held-out evaluations measure, by kind of stage: what `metric_for_best_model` may be. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.objectives.methods.base import ListMethod
+
+ROUTING = (
+    "aux_loss",
+    "router_z_loss",
+    *(f"moe/{m}" for m in ("max_load_violation", "mean_load_violation", "load_entropy", "dead_experts")),
+)
+LANGUAGE = ("loss", "entropy", "mean_token_accuracy", *ROUTING)
+PREFERENCE = (
+    *LANGUAGE,
+    *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
+    *(f"logps/{m}" for m in ("chosen", "rejected")),
+)
+REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", *ROUTING)
+
+
+def diagnostic_metrics(stage: Any) -> Iterator[str]:
+    """What a stage's diagnostics give; those that compare with a reference need a method that has one."""
+    referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
+    for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
+        yield from diagnostic.names if referenced else diagnostic.always
+        yield from diagnostic.on_lists if isinstance(stage.loss, ListMethod) else ()
+
+
+def column_of_metric(stage: Any) -> str | None:
+    """The column that held-out rows must have for the best checkpoint's metric to be measured; None if there is none.
+
+    A diagnostic leaves such a metric out, and without the check the first evaluation would end the run.
+    """
+    wanted = (stage.metric_for_best_model or "").removeprefix("eval_")
+    columns = (DIAGNOSTICS[n].with_column.items() for n in getattr(stage, "diagnostics", ()) if n in DIAGNOSTICS)
+    return next((column for items in columns for column, names in items if wanted in names), None)

@@ -45,7 +45,7 @@ TITLES = {
 def needs_in_words(needs: dict[str, Any]) -> str:
     """What a method asks of data and run, in one line."""
     asked = [", ".join(needs["roles"])]
-    named = (("optional_roles", "if there: "), ("columns", "columns "), ("labels", "labels of tokens: "))
+    named = (("optional_roles", "if there: "), ("columns", "columns "), ("per_token", "marks of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
     asked += [TEACHERS.get(needs["teacher"], REFERENCES[needs["reference"]])]
     asked += [f"trains {', '.join(needs['extra'])} beside the model"] if needs["extra"] else []

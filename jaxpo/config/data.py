@@ -60,6 +60,9 @@ class Data:
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
       block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
+      media_rows: rows of patches beside a block's rows of tokens, of examples with images; None = as many as keep the
+        rows of tokens full.
+      media_length: patches per such row, a multiple of 4; None = those of the largest image.
       packing: "best_fit", or "none" for one segment per row.
       fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
         and are counted.
@@ -73,6 +76,8 @@ class Data:
     train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
     shuffle: bool = True
     block_rows: int | None = None
+    media_rows: int | None = None
+    media_length: int | None = None
     packing: Literal["best_fit", "none"] = "best_fit"
     fim: Fim | None = None
     curriculum: Curriculum | None = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxpo.data.packing.batch import Batch
@@ -26,21 +27,22 @@ from jaxpo.ops.head import map_vocab
 Tree = Any
 
 
-class TokenStats(NamedTuple):
+@struct.dataclass
+class TokenStats:
     """Per-token quantities, float32 `[R, S]`, target coordinates.
 
     Attributes:
       logps: log p(token s | earlier tokens of its segment), nats.
       entropy: of the predictive distribution, nats; carries no gradient.
       correct: 1 where the token is the argmax; carries no gradient.
-      collision: log sum_v pi(v)^2, the log-probability that two draws agree; carries no gradient; an empty tuple unless
-        asked for.
+      columns: what was asked for besides: "collision", log sum_v pi(v)^2, the log-probability that two draws agree;
+        carries no gradient.
     """
 
     logps: Float[Array, "R S"]
     entropy: Float[Array, "R S"]
     correct: Float[Array, "R S"]
-    collision: Float[Array, "R S"] | tuple[()] = ()
+    columns: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
 
 
 def has_predecessor(batch: Batch) -> Bool[Array, "R S"]:
@@ -79,7 +81,8 @@ def token_stats(logits: Array, targets: Array) -> TokenStats:
 
 
 def _stats_and_collision(logits: Array, targets: Array) -> TokenStats:
-    return token_stats(logits, targets)._replace(collision=vocab.log_collision(jax.lax.stop_gradient(logits)))
+    collision = vocab.log_collision(jax.lax.stop_gradient(logits))
+    return token_stats(logits, targets).replace(columns={"collision": collision})  # type: ignore[attr-defined]
 
 
 def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[TokenStats, Array, Array]]:

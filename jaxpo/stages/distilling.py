@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxpo.config import Distill, Stage
 from jaxpo.data.packing.loader import Loader
-from jaxpo.data.packing.teacher_records import LOG_ODDS, TeacherRecords
+from jaxpo.data.packing.teacher_reader import TeacherRecords
+from jaxpo.data.packing.teacher_records import LOG_ODDS
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import DataError
 from jaxpo.objectives.families.distilled import records_of
@@ -131,7 +132,7 @@ def taught_loader(
             f"{report['tokens_per_second']:,.0f} tokens/s"
         )
     found = loader.reading(_open(setting, stage, folder, loader.dataset))
-    worst = _check(found, teacher, k, setting.mesh, batch_rows(loader, setting.mesh, most=most))
+    worst = _check(found, folder, teacher, k, setting.mesh, batch_rows(loader, setting.mesh, most=most))
     setting.console.say(f"teacher records: max |stored - recomputed| top-{k} mass = {worst:.2e}")
     return found
 
@@ -142,7 +143,7 @@ def _open(setting: Setting, stage: Distill, folder: Path, dataset: Dataset) -> T
     return TeacherRecords(folder, dataset, k=stage.loss.top_k, vocab_size=vocab)
 
 
-def _check(loader: Loader, teacher: Teacher, k: int, mesh: jax.sharding.Mesh, rows: int) -> float:
+def _check(loader: Loader, folder: Path, teacher: Teacher, k: int, mesh: jax.sharding.Mesh, rows: int) -> float:
     """Largest difference of a batch's stored masses from recomputed ones; DataError when it is no rounding."""
     batch = loader.one_pass(rows)[0]
     again = local_rows(run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh)).log_odds)
@@ -153,7 +154,7 @@ def _check(loader: Loader, teacher: Teacher, k: int, mesh: jax.sharding.Mesh, ro
     if not worst <= 1e-2:
         raise DataError(
             f"stored teacher records differ from recomputed ones by {worst:.3g} in the top-{k} mass.",
-            file=loader.records.folder if loader.records else None,
+            file=folder,
             field=LOG_ODDS,
             remedy="Delete the folder to compute them again.",
         )

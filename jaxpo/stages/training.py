@@ -198,7 +198,7 @@ def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColu
         stage.data,
         seed=setting.run.seed,
         rows_per_step=stage.rows_per_step,
-        extra_per_token={} if column is None else {"ref_logps": column},
+        columns=() if column is None else (column,),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         divisor=devices * stage.gradient_accumulation_steps,

@@ -210,9 +210,8 @@ class Trainer:
         )
 
     def _loader(self, seed: int, column: Any = None) -> Loader:
-        extra = {} if column is None else {"ref_logps": column}
-        rows = self.stage.rows_per_step
-        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, extra_per_token=extra)
+        columns, rows = () if column is None else (column,), self.stage.rows_per_step
+        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, columns=columns)
 
     def _with_reference(self, model: Tree, seed: int) -> Loader:
         folder = self.bench.directory / "reference"
@@ -237,7 +236,7 @@ def file_of(bench: Bench, name: str) -> Path:
         if role in needs.roles:
             return files / f"{kind}.jsonl"
     if "candidate" in needs.roles:
-        return files / ("trees.jsonl" if "step" in needs.labels else "lists.jsonl")
+        return files / ("trees.jsonl" if "step" in needs.per_token else "lists.jsonl")
     return files / "pairs.jsonl"
 
 

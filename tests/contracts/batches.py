@@ -21,13 +21,13 @@ LONGEST = 12
 class Example:
     """Segments as (tokens, number of prompt tokens), what part each plays, and per-example columns.
 
-    `labels` are the most that each name's per-token labels reach; they are drawn from the tokens themselves.
+    `marks` are the most that each per-token column reaches; its numbers are drawn from the tokens themselves.
     """
 
     segments: list[tuple[np.ndarray, int]]
     roles: dict[str, int | list[int]]
     columns: dict[str, object] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
 
 
 def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tuple[np.ndarray, int]:
@@ -35,7 +35,7 @@ def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tupl
     return tokens.astype(np.int32), len(prompt)
 
 
-PAIR_LABELS = {"phrase": 2, "keyword": 3, "step": 3}
+PAIR_MARKS = {"phrase": 2, "keyword": 3, "step": 3}
 OTHER_ROLES = (
     "gold", "rationale", "inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus",
     "intra_rejected_plus", "intra_rejected_minus",
@@ -97,7 +97,7 @@ def pair(rng: np.random.Generator, i: int, *, prompts: int = 1) -> Example:
     prompt = some_prompt(rng)
     other = some_prompt(rng) if prompts == 2 else prompt
     segments = [segment(rng, prompt, some_length(rng)), segment(rng, other, some_length(rng))]
-    return Example(segments, {"chosen": 0, "rejected": 1}, pair_columns(rng, i), PAIR_LABELS)
+    return Example(segments, {"chosen": 0, "rejected": 1}, pair_columns(rng, i), PAIR_MARKS)
 
 
 def two_prompts(rng: np.random.Generator, i: int) -> Example:
@@ -126,7 +126,7 @@ KINDS = {
 }
 
 
-def label_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
+def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
     """Steps and items follow one another and cover the response; phrases and keywords lie here and there."""
     if name in ("step", "item"):
         return 1 + np.arange(len(response)) * min(most, len(response)) // len(response)
@@ -146,7 +146,7 @@ def layout(
     roles = {k: np.full((n, *np.shape(v)), -1, np.int32) for k, v in examples[0].roles.items()}
     columns = {k: np.zeros((n, *np.shape(v)), np.asarray(v).dtype) for k, v in examples[0].columns.items()}
     columns = {k: v.astype(np.int32 if v.dtype.kind == "i" else np.float32) for k, v in columns.items()}
-    labels = {name: np.zeros(tokens.shape, np.int32) for name in examples[0].labels}
+    marks = {name: np.zeros(tokens.shape, np.int32) for name in examples[0].marks}
     example_id = np.full(n, -1, np.int32)
     used = np.zeros((rows, 2), int)  # next free position, segments so far
     for i, example in enumerate(examples):
@@ -164,8 +164,8 @@ def layout(
             positions[row, span] = np.arange(len(ids))
             completion[row, start + max(prompt, 1) : start + len(ids)] = True
             prompts[row, start + 1 : start + prompt] = True
-            for name, most in example.labels.items():
-                labels[name][row, start + prompt : start + len(ids)] = label_tokens(name, ids[prompt:], most)
+            for name, most in example.marks.items():
+                marks[name][row, start + prompt : start + len(ids)] = mark_tokens(name, ids[prompt:], most)
             where.append((row - block * block_rows) * slots + slot)
             used[row] += (len(ids), 1)
         for name, index in example.roles.items():
@@ -179,7 +179,7 @@ def layout(
         segment_ids=jnp.asarray(segment_ids),
         positions=jnp.asarray(positions),
         masks=as_jax({"completion": completion, "prompt": prompts}),
-        per_token=as_jax(labels),
+        per_token=as_jax(marks),
         per_segment={},
         per_example=as_jax(columns),
         roles=as_jax(roles),

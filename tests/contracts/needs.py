@@ -45,7 +45,7 @@ def shape_of_need(name: str) -> Hashable:
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (
         FeatureMethod.objective
     )
-    roles = (needs.roles, needs.optional_roles, needs.labels, needs.extra)
+    roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra)
     return (kind_of(method), roles, needs.reference, method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
 
 
@@ -53,7 +53,7 @@ def representatives() -> list[str]:
     """For every way to run the networks the method that asks most of it, and every method that carries state.
 
     A way is a kind of examples, with or without the reference's vocabulary, coupled or not, or a method's own encoding;
-    what asks for tokens, labels or further roles contains what does not.
+    what asks for tokens, marks or further roles contains what does not.
     """
     found: dict[Hashable, str] = {}
     for name in sorted(METHODS, key=_demands, reverse=True):
@@ -70,5 +70,5 @@ def _demands(name: str) -> tuple[bool, int]:
     """More of it: with a reference first, then the number of things that are gathered."""
     method = configured(name)
     needs = method.NEEDS
-    gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.labels) + getattr(method, "TOKENS", False)
+    gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.per_token) + getattr(method, "TOKENS", False)
     return needs.reference != "none", gathered

@@ -82,15 +82,15 @@ def test_inspect_names_the_first_missing_column(files, write):
     pairs = ("chosen", "rejected")
     methods = {
         "pairs": Needs(roles=pairs),
-        "spans": Needs(roles=pairs, labels=("phrase",)),
+        "spans": Needs(roles=pairs, per_token=("phrase",)),
         "rationale": Needs(roles=pairs, optional_roles=("rationale",)),
         "gold or chosen": Needs(roles=pairs, optional_roles=("gold",)),
         "votes": Needs(roles=pairs, columns=("annotator", "votes")),
         "unpaired": Needs(roles=("completion", "kl"), columns=("label",)),
         "weighted": Needs(roles=("completion",), columns=("label", "weight")),
         "lists": Needs(roles=("candidate",), columns=("scores",)),
-        "trees": Needs(roles=("candidate",), columns=("scores",), labels=("step",)),
-        "items": Needs(roles=("items",), columns=("relevance",), labels=("item",)),
+        "trees": Needs(roles=("candidate",), columns=("scores",), per_token=("step",)),
+        "items": Needs(roles=("items",), columns=("relevance",), per_token=("item",)),
     }
 
     def missing(path):

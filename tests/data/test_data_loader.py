@@ -35,7 +35,7 @@ KINDS = {
     "keywords": ("preference", ("chosen", "rejected"), ()),
     "mapl": ("preference", ("chosen", "rejected"), ()),
 }
-LABELS = {"tree": ("step",), "items": ("item",), "spans": ("phrase",), "keywords": ("keyword",)}
+MARKS = {"tree": ("step",), "items": ("item",), "spans": ("phrase",), "keywords": ("keyword",)}
 OPTIONAL = {
     "mapl": (
         *("inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus"),
@@ -54,7 +54,7 @@ def dataset(prepared, files):
             purpose,
             roles=roles,
             columns=columns,
-            labels=LABELS.get(name, ()),
+            per_token=MARKS.get(name, ()),
             optional_roles=OPTIONAL.get(name, ()),
             max_length=128,
         )
@@ -73,7 +73,7 @@ def assert_same(a, b):
 
 
 def read_back(batch, n):
-    """Example n as {role: [(tokens, completion mask, prompt mask, labels), ...]}, by the batch contract alone."""
+    """Example n as {role: [(tokens, completion mask, prompt mask, columns), ...]}, by the batch contract alone."""
     per_block = len(batch.example_id) // batch.blocks
     first_row = n // per_block * batch.block_rows
     found = {}
@@ -101,7 +101,7 @@ def check_batch(batch, dataset):
     """Compare with the stored examples; returns how many examples it held."""
     padding = batch.segment_ids == 0
     assert not any(mask[padding].any() for mask in batch.masks.values())
-    assert set(batch.per_token) == set(dataset.labels)
+    assert set(batch.per_token) == set(dataset.per_token)
     for label in batch.per_token.values():
         assert label.dtype == np.int32
         assert not label[~batch.masks["completion"]].any(), "only supervised tokens are labelled"
@@ -122,9 +122,9 @@ def check_batch(batch, dataset):
                     assert got is None
                     continue
                 segment = example.segments[i]
-                tokens, completion, prompt, labels = got
-                for label, values in labels.items():
-                    assert np.array_equal(values, segment.labels.get(label, np.zeros_like(values)))
+                tokens, completion, prompt, columns = got
+                for name, values in columns.items():
+                    assert np.array_equal(values, segment.per_token.get(name, np.zeros_like(values)))
                 assert np.array_equal(tokens, segment.tokens)
                 assert not completion[0]
                 assert not prompt[0]
@@ -260,7 +260,7 @@ def test_per_token_columns_come_back_in_place(dataset, tmp_path):
     for i in reversed(range(len(sweep))):
         sweep.scatter(i, score(sweep[i]), column)
     assert column.complete()
-    loader = make_loader(data, extra_per_token={"ref_logps": column})
+    loader = make_loader(data, columns=(column,))
     for start in range(0, 40, 4):
         batch = loader.batch(start)
         expected = np.where(batch.segment_ids > 0, score(batch), 0)

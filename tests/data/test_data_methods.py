@@ -15,7 +15,7 @@ from jaxpo.objectives.methods import METHODS
 
 def group(needs):
     """Methods that ask the same of the data are one case."""
-    return needs.roles, needs.columns, needs.labels, needs.optional_roles
+    return needs.roles, needs.columns, needs.per_token, needs.optional_roles
 
 
 ASKED = {}
@@ -61,8 +61,8 @@ def test_an_example_file_trains_it(files, tokenizer, tmp_path, name):
         batch = Loader(dataset, data, seed=0, rows_per_step=8).batch(0)
         assert {*needs.roles, *needs.optional_roles} <= set(batch.roles)
         assert set(needs.columns) <= set(batch.per_example)
-        assert set(needs.labels) == set(batch.per_token)
-        for label in needs.labels:
+        assert set(needs.per_token) == set(batch.per_token)
+        for label in needs.per_token:
             assert batch.per_token[label].max() >= 1
         for role in needs.roles:
             present = batch.roles[role][batch.example_id >= 0]

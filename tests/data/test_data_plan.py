@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpo.data.packing.best_fit import choose_caps, pack, random_order
+from jaxpo.data.packing.best_fit import pack, random_order
+from jaxpo.data.packing.caps import choose_caps
 from jaxpo.data.packing.plan import Plan
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
@@ -36,11 +37,11 @@ def check(plan, packed, expected):
         slots = set()
         for example in held[held >= 0]:
             for at in range(lengths.offsets[example], lengths.offsets[example + 1]):
-                row, start, size = packed.row[at], packed.start[at], lengths.values[at]
+                row, start, size = packed.segments.row[at], packed.segments.start[at], lengths.values[at]
                 assert 0 <= start <= start + size <= ROW
                 grid[row, start : start + size] += 1
-                assert 0 <= packed.slot[at] < caps.slots
-                slots.add((row, packed.slot[at], start))
+                assert 0 <= packed.segments.slot[at] < caps.slots
+                slots.add((row, packed.segments.slot[at], start))
                 assert size <= caps.max_segment <= ROW
         assert grid.max() == 1
         assert len({(r, s) for r, s, _ in slots}) == len(slots), "a slot holds one segment"
@@ -71,6 +72,10 @@ def test_given_order(lists, data):
     assert np.array_equal(plan.epoch(0).blocks, plan.epoch(1).blocks)
 
 
+def of(packed, name):
+    return packed.blocks if name == "blocks" else getattr(packed.segments, name)
+
+
 def many(n=600, k=2, seed=0):
     return np.random.default_rng(seed).integers(1, 20, (n, k)).tolist()
 
@@ -80,7 +85,7 @@ def test_plans_are_pure_functions():
     b.epoch(4)
     for epoch in (0, 1):
         for name in ("blocks", "row", "slot", "start"):
-            assert np.array_equal(getattr(a.epoch(epoch), name), getattr(b.epoch(epoch), name))
+            assert np.array_equal(of(a.epoch(epoch), name), of(b.epoch(epoch), name))
     assert a.hash == b.hash
     assert not np.array_equal(a.epoch(0).blocks[:9], a.epoch(1).blocks[:9]), "epochs differ"
     other = plan_of(many(), seed=1)
@@ -154,7 +159,7 @@ def test_large_plans_are_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "pack", None)
     read = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(1)
     for name in ("blocks", "row", "slot", "start"):
-        assert np.array_equal(getattr(read, name), getattr(built, name))
+        assert np.array_equal(of(read, name), of(built, name))
 
 
 def test_a_hundred_thousand_examples_take_seconds():

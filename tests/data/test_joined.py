@@ -7,9 +7,10 @@ import math
 import jax
 import numpy as np
 import pytest
-from data.feeds import fed
+from data.feeds import Given, fed
 
 from jaxpo.config import SFT, Data
+from jaxpo.data.packing.batch import Batch, Media, take
 from jaxpo.data.packing.joined import Joined
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import ConfigError, DataError, RunError
@@ -20,7 +21,7 @@ PARTS = {
     "items": (("items",), ("relevance",), 4, 1),
     "unpaired": (("completion",), ("label",), 8, 4),
 }
-LABELS = {"items": ("item",)}
+MARKS = {"items": ("item",)}
 ROWS = 28
 
 
@@ -28,10 +29,8 @@ ROWS = 28
 def dataset(prepared, files):
     def make(name):
         roles, columns, _, _ = PARTS[name]
-        labels = LABELS.get(name, ())
-        return prepared(
-            files / f"{name}.jsonl", "preference", roles=roles, columns=columns, labels=labels, max_length=128
-        )
+        needs = {"roles": roles, "columns": columns, "per_token": MARKS.get(name, ())}
+        return prepared(files / f"{name}.jsonl", "preference", max_length=128, **needs)
 
     return make
 
@@ -50,7 +49,7 @@ def joined(dataset):
 
 
 def examples(batch, roles, columns):
-    """Id -> for every segment that its roles name tokens, mask and labels, and its columns."""
+    """Id -> for every segment that its roles name tokens, mask and marks, and its columns."""
     arrays = (batch.tokens, batch.positions, batch.masks["completion"], *batch.per_token.values())
     found = {}
     for n in np.flatnonzero(batch.present):
@@ -66,7 +65,7 @@ def examples(batch, roles, columns):
 
 
 def test_every_part_is_there_and_what_it_lacks_is_absent(joined):
-    """Part by part: the same segments, masks, labels and columns as its own loader gives, and -1 or fill elsewhere."""
+    """Part by part: the same segments, masks, marks and columns as its own loader gives, and -1 or fill elsewhere."""
     source = joined()
     for step, batch in enumerate(fed(source, 0, 4)):
         assert batch.rows == ROWS
@@ -149,44 +148,15 @@ def test_parts_that_do_not_agree_are_named(joined):
     ):
         Joined(parts)
 
-    class Other:
-        hash = "other"
-
-        def empty(self):
-            batch = parts[0][0].empty()
-            return batch.replace(per_example={"margin": batch.per_example["margin"].astype(bool)})
-
+    batch = parts[0][0].empty()
+    other = Given(batch.replace(per_example={"margin": batch.per_example["margin"].astype(bool)}))
     with pytest.raises(ConfigError, match=r"per_example\['margin'\] differs: .* has float32 \[\], .* has bool \[\]"):
-        Joined([parts[0], (Other(), 16)])
-
-
-class Told:
-    """A source that gives one batch after another, notes what it is told, and may fail."""
-
-    hash = "told"
-
-    def __init__(self, batch, fail=False):
-        self.batch, self.fail, self.closed, self.states = batch, fail, 0, []
-
-    def empty(self):
-        return self.batch
-
-    def open(self, rows_seen, steps):
-        return self
-
-    def next(self, state):
-        self.states.append(state)
-        if self.fail:
-            raise DataError("no row left")
-        return self.batch
-
-    def close(self):
-        self.closed += 1
+        Joined([parts[0], (other, 16)])
 
 
 def test_every_feed_sees_the_state_and_is_closed_after_an_error(joined):
     batch = joined(("items",)).empty()
-    good, bad = Told(batch), Told(batch, fail=True)
+    good, bad = Given(batch), Given(batch, DataError("no row left"))
     with pytest.raises(DataError, match="no row left"):
         fed(Joined([(good, 4), (bad, 4)]), 0, 2, state="now")
     assert (good.states, bad.states) == (["now"], ["now"])
@@ -195,6 +165,52 @@ def test_every_feed_sees_the_state_and_is_closed_after_an_error(joined):
 
 def test_ids_that_would_meet_are_refused(joined):
     batch = joined(("items",)).empty()
-    far = Told(batch.replace(example_id=np.full_like(batch.example_id, 2**30)))
-    with pytest.raises(RunError, match=r"source 2 \(Told\): example id 1073741824 is too large to tell 2 sources"):
-        Joined([(Told(batch), 4), (far, 4)]).open(0, 1).next(None)
+    far = Given(batch.replace(example_id=np.full_like(batch.example_id, 2**30)))
+    with pytest.raises(RunError, match=r"source 2 \(Given\): example id 1073741824 is too large to tell 2 sources"):
+        Joined([(Given(batch), 4), (far, 4)]).open(0, 1).next(None)
+
+
+def with_media(blocks, block_rows, media_rows, first):
+    """Tokens `first`, `first + 1`, ...: each reads the vector of its own number, wherever that lies in the block.
+
+    Media rows of 8 patches make 2 vectors; a block's vectors are used from the last to the first.
+    """
+    rows, places = blocks * block_rows, media_rows * 2
+    tokens = first + np.arange(rows * 2, dtype=np.int32).reshape(rows, 2)
+    marks = places - 1 - np.tile(np.arange(block_rows * 2, dtype=np.int32).reshape(block_rows, 2), (blocks, 1))
+    vectors = np.zeros((blocks, places), np.float32)
+    for (row, column), token in np.ndenumerate(tokens):
+        vectors[row // block_rows, marks[row, column]] = token
+    values = np.repeat(vectors.reshape(blocks * media_rows, 8 // 4), 4, axis=1)[..., None]
+    grid = Media(values, np.ones(values.shape[:2], np.int32), np.zeros((*values.shape[:2], 4), np.int32))
+    return Batch(
+        tokens=tokens,
+        segment_ids=np.ones_like(tokens),
+        positions=np.zeros_like(tokens),
+        masks={"completion": np.ones(tokens.shape, bool)},
+        per_token={"media": marks},
+        per_segment={},
+        per_example={},
+        roles={},
+        example_id=np.full(blocks, -1, np.int32),
+        block_rows=block_rows,
+        slots=1,
+        max_segment=2,
+        media={"image": grid},
+    )
+
+
+def test_tokens_find_their_media_and_those_without_any_have_none():
+    """Blocks of one row and 2 vectors, of two rows and 6, and of one row without media, put together."""
+    one, two = with_media(4, 1, 1, first=1000), with_media(2, 2, 3, first=2000)
+    plain = one.replace(tokens=one.tokens + 2000, media={}, per_token={})
+    batch = Joined([(Given(b), 4) for b in (one, two, plain)]).open(0, 1).next(None)
+    grid = batch.media["image"]
+    assert (batch.block_rows, batch.blocks, grid.values.shape) == (2, 6, (18, 8, 1))
+    vectors = grid.values.reshape(18, 2, 4).mean(-1)
+    found = take(vectors, batch.per_token["media"], batch)
+    np.testing.assert_array_equal(found, np.where(batch.tokens < 3000, batch.tokens, 0))
+    assert (batch.per_token["media"][batch.tokens >= 3000] == -1).all()
+    sound = one.replace(media={"sound": one.media["image"]})
+    with pytest.raises(ConfigError, match=r"media of different kinds: .* has image, .* has sound; a step holds"):
+        Joined([(Given(one), 4), (Given(sound), 4)])

@@ -20,7 +20,7 @@ class ArrayScorer(NamedTuple):
 
     def token_stats(self, params, batch, hidden=None, *, collision=False, rng=None):
         stats = TokenStats(params["logps"], params["entropy"], params["correct"])
-        return stats._replace(collision=params["collision"]) if collision else stats
+        return stats.replace(columns={"collision": params["collision"]}) if collision else stats
 
     def logps(self, params, batch, rng=None):
         return params["logps"]

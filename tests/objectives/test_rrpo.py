@@ -20,7 +20,7 @@ def pair():
         token_logps=logps,
         token_kls=kls,
         token_masks=MASKS,
-        labels=lambda name: {"phrase": PHRASES}[name],
+        token_columns=lambda name: {"phrase": PHRASES}[name],
         kls=sums,
         present=jnp.array([True, False]),
     )
@@ -44,5 +44,5 @@ def test_metrics_count_present_pairs():
 
 def test_needs_phrases_and_the_reference_network():
     needs = METHODS["rrpo"].NEEDS
-    assert needs.labels == ("phrase",)
+    assert needs.per_token == ("phrase",)
     assert needs.reference == "vocab"

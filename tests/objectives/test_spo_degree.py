@@ -110,7 +110,7 @@ def test_bases_bring_their_needs_and_metrics(base, reference):
     m = SPO(base=base, beta=2.0)
     assert m.problems() == []
     assert m.NEEDS.reference == reference
-    assert m.NEEDS.labels == ("keyword",)
+    assert m.NEEDS.per_token == ("keyword",)
     assert set(m.METRICS) == {*METHODS[base].METRICS, "degree_loss", "degree_accuracy"}
     side = SimpleNamespace(logps=-6.0, log_ratio=3.0, length=jnp.float32(2.0))
     assert m.reward(side) == METHODS[base](beta=2.0).reward(side)

@@ -60,7 +60,7 @@ def test_every_term_of_a_pair_is_multiplied_and_the_weight_takes_no_gradient(nam
 
 def test_an_absent_pair_stays_at_zero_whatever_it_holds():
     pair = as_pair(random_pairs())
-    sides = [s.replace(collision=1.1 * s.logps) for s in (pair.chosen, pair.rejected)]
+    sides = [s.replace(sums={"collision": 1.1 * s.logps}) for s in (pair.chosen, pair.rejected)]
     pair = pair.replace(chosen=sides[0], rejected=sides[1])
     got = np.asarray(weighted(pair, METHODS["dpo"]().loss(pair)))
     assert got[-1] == 0.0

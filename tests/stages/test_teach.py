@@ -20,13 +20,13 @@ from jaxpo.cli.main import main
 from jaxpo.config import Data, Distill
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.teacher_reader import TeacherRecords
 from jaxpo.data.packing.teacher_records import (
     IDS,
     LOG_ODDS,
     LOGPS,
     RecordsMeta,
     Taught,
-    TeacherRecords,
     decode,
     encode,
     part_file,
@@ -90,7 +90,7 @@ def tokenizer(folder):
 
 def loader_of(dataset, records=None, seed=0, **settings):
     data = dataclasses.replace(SETTINGS, **settings)
-    return Loader(dataset, data, seed=seed, rows_per_step=4, records=records)
+    return Loader(dataset, data, seed=seed, rows_per_step=4, columns=[] if records is None else [records])
 
 
 @pytest.mark.parametrize("name", ["text.jsonl", "chat.jsonl"])
@@ -373,7 +373,7 @@ def test_more_parts_than_open_files(folder, teacher, tokenizer, mesh, tmp_path, 
     teach(teacher, loader_of(dataset), tmp_path, 4, mesh, len, part_tokens=100)
     records = TeacherRecords(tmp_path, dataset)
     expected = records.read(range(len(dataset)))
-    monkeypatch.setattr("jaxpo.data.packing.teacher_records.OPEN_FILES", 2)
+    monkeypatch.setattr("jaxpo.data.packing.teacher_reader.OPEN_FILES", 2)
     few = TeacherRecords(tmp_path, dataset)
     for a, b in zip(few.read(range(len(dataset))), expected, strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)

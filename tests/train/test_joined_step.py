@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from contracts.batches import make_examples, packed
 from contracts.harness import CONFIG, SCORER
+from data.feeds import Given
 
 from jaxpo.data.packing.joined import Joined
 from jaxpo.models.lfm2.table import param_table
@@ -15,27 +16,6 @@ from jaxpo.sharding import batch_sharding, make_mesh, use_mesh
 from jaxpo.train.step import added_gradients
 
 PAIRS, SINGLES = (METHODS[name]().build(SCORER, cached_reference=False) for name in ("simpo", "apo_zero_unpaired"))
-
-
-class Given:
-    """A source of one batch."""
-
-    def __init__(self, batch):
-        self.hash, self.batch = "given", jax.tree.map(np.asarray, batch)
-
-    def empty(self):
-        zeros = jax.tree.map(np.zeros_like, self.batch)
-        roles = {name: np.full_like(role, -1) for name, role in zeros.roles.items()}
-        return zeros.replace(roles=roles, example_id=np.full_like(zeros.example_id, -1))
-
-    def open(self, rows_seen, steps):
-        return self
-
-    def next(self, state):
-        return self.batch
-
-    def close(self):
-        pass
 
 
 def both(first, second):

@@ -18,6 +18,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 @struct.dataclass
+class Media:
+    """The second packed grid of the same blocks: Q rows = blocks * media rows per block, of P patches.
+
+    A medium (an image tile, a stretch of sound) lies contiguously in one row, its patches in connector order: vector i
+    of a row is made of patches 4i to 4i + 3.
+
+    Attributes:
+      values: `[Q, P, C]`, 0 at padding.
+      segment_ids: `[Q, P]`; 0 is padding, 1.. are the row's media, each of which the encoder sees as a whole.
+      positions: int32 `[Q, P, 4]`: row, column, rows and columns of the patch grid.
+    """
+
+    values: Array
+    segment_ids: Int[Array, "Q P"]
+    positions: Int[Array, "Q P 4"]
+
+
+@struct.dataclass
 class Batch:
     """One optimiser step's worth (or one microbatch) of packed rows.
 
@@ -31,15 +49,17 @@ class Batch:
       masks: name -> bool `[R, S]` in *target* coordinates: True at position s says that token s is of that kind.
         "completion" are the supervised tokens, "prompt" the others. The first token of a segment has no predecessor and
         is never True.
-      per_token: name -> `[R, S]` in target coordinates: "ref_logps", or int32 labels of supervised tokens ("phrase",
-        "step", "item", "keyword": the number of the one that a token belongs to, from 1; 0 = none); a teacher's record
-        is `[R, S, K]`, see `jaxpo.data.packing.teacher_records`.
+      per_token: name -> `[R, S, ...]` in target coordinates: "ref_logps"; int32 numbers of supervised tokens ("phrase",
+        "step", "item", "keyword": the one that a token belongs to, from 1; 0 = none); a teacher's record `[R, S, K]`,
+        see `jaxpo.data.packing.teacher_records`; "media", int32: the token's vector among those that the connector
+        makes of its block's media, block-relative, -1 = none: `take(vectors [Q, P / 4, D], per_token["media"], batch)`.
       per_segment: name -> `[R, M]`.
       per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...); relevance is -1 beyond
         a list's end.
       roles: name -> int32 `[N]` or `[N, K]`, block-relative `row * M + slot`, -1 = absent.
       example_id: `[N]` the example's number in the dataset; -1 = no example here.
       block_rows, slots, max_segment: static; rows per block, M, and T, a bound on the length of every segment.
+      media: kind -> its packed grid; empty, or one kind.
     """
 
     tokens: Int[Array, "R S"]
@@ -54,6 +74,7 @@ class Batch:
     block_rows: int = struct.field(pytree_node=False)
     slots: int = struct.field(pytree_node=False)
     max_segment: int = struct.field(pytree_node=False)
+    media: dict[str, Media] = struct.field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -121,8 +142,12 @@ def unpack(x: Float[Array, "R S"], batch: Batch) -> Float[Array, "R M T"]:
 
 
 def take(y: Float[Array, "R M ..."], role: Int[Array, "N ..."], batch: Batch) -> Array:
-    """Read a per-segment array through a role table: `[R, M, ...] -> [N, ...]` or `[N, K, ...]`, 0 where absent."""
-    per_block = y.reshape(batch.blocks, batch.block_rows * batch.slots, *y.shape[2:])
+    """Read what blocks hold through block-relative indices, 0 where they are -1.
+
+    Per-segment values through a role table, `[R, M, ...] -> [N, ...]` or `[N, K, ...]`; the vectors of media through
+    their tokens' marks, `[Q, P / 4, D] -> [R, S, D]`.
+    """
+    per_block = y.reshape(batch.blocks, y.shape[0] // batch.blocks * y.shape[1], *y.shape[2:])
     index = role.reshape(batch.blocks, -1)
     picked = jax.vmap(lambda values, i: values[jnp.maximum(i, 0)])(per_block, index)
     picked = picked.reshape(*role.shape, *y.shape[2:])

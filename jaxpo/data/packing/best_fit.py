@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +14,6 @@ WINDOW = 256
 # A block this full is closed at the end of its window; emptier ones stay open for the next two.
 FULL = 0.98
 MAX_AGE = 2
-SAMPLE = 4096
-GOAL = 0.95
 UNLIMITED = 1 << 30
 
 
@@ -29,6 +27,7 @@ class Caps:
       slots: M, segments per row.
       examples: examples per block.
       max_segment: T, bound on every segment's length.
+      media_rows, media_length: rows of the block's second grid, and patches per row; 0 without media.
     """
 
     row_length: int
@@ -36,6 +35,33 @@ class Caps:
     slots: int
     examples: int
     max_segment: int
+    media_rows: int = 0
+    media_length: int = 0
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Where segments, or media, lie in their blocks: int32, indexed like `Lengths.values`; -1 = not in this epoch.
+
+    Attributes:
+      row: within the block.
+      slot: number within the row.
+      start: first position.
+    """
+
+    row: np.ndarray
+    slot: np.ndarray
+    start: np.ndarray
+
+    @classmethod
+    def nowhere(cls, parts: int) -> Laid:
+        """Nothing is placed yet."""
+        return cls(*(np.full(parts, -1, np.int32) for _ in range(3)))
+
+    def of(self, lengths: Lengths, example: int) -> Laid:
+        """One example's share."""
+        at = slice(lengths.offsets[example], lengths.offsets[example + 1])
+        return Laid(self.row[at], self.slot[at], self.start[at])
 
 
 @dataclass(frozen=True)
@@ -44,18 +70,16 @@ class Packed:
 
     Attributes:
       blocks: int32 `[blocks, examples]` example numbers, -1 = none.
-      row, slot, start: int32 `[segments]` row within the block, slot, and first position of every segment, indexed like
-        `Lengths.values`; -1 where the example is not part of this epoch.
+      segments, media: of the examples.
     """
 
     blocks: np.ndarray
-    row: np.ndarray
-    slot: np.ndarray
-    start: np.ndarray
+    segments: Laid
+    media: Laid
 
     def fill(self, lengths: Lengths, caps: Caps) -> float:
         """Share of row positions that hold a token."""
-        placed = lengths.values[self.row >= 0].sum()
+        placed = lengths.values[self.segments.row >= 0].sum()
         return float(placed) / max(len(self.blocks) * caps.block_rows * caps.row_length, 1)
 
 
@@ -69,7 +93,7 @@ def pack(lengths: Lengths, order: np.ndarray, caps: Caps, *, seed: int | None = 
     """Best-fit inside consecutive windows of 256 examples; what is left of a window joins the next.
 
     Args:
-      lengths: of all examples; each fits in an empty block (`choose_caps` sees to it).
+      lengths: of all examples; each fits in an empty block (`choose_caps` sees to it), and so do its media.
       order: example numbers in the order of training.
       caps: block shape.
       seed: shuffles the blocks that a window closes, so that long examples do not always come first; None keeps them in
@@ -91,22 +115,23 @@ def pack(lengths: Lengths, order: np.ndarray, caps: Caps, *, seed: int | None = 
     table = np.full((len(blocks), width), -1, np.int32)
     for b, held in enumerate(blocks):
         table[b, : len(held)] = held
-    return Packed(table, packer.row, packer.slot, packer.start)
+    return Packed(table, packer.segments.laid, packer.media.laid)
 
 
-class _Block:
-    """An open block: free positions and segments of each row, and the examples it holds."""
+class Rows:
+    """One grid of an open block: free positions of each row, and the parts it holds."""
 
-    __slots__ = ("age", "examples", "free", "used")
+    __slots__ = ("free", "length", "used")
 
-    def __init__(self, caps: Caps):
-        self.free = [caps.row_length] * caps.block_rows
-        self.used = [0] * caps.block_rows
-        self.examples: list[int] = []
-        self.age = 0
+    def __init__(self, rows: int, length: int):
+        self.length = length
+        self.free = [length] * rows
+        self.used = [0] * rows
 
     def fit(self, sizes: list[int], slots: int) -> list[int] | None:
-        """The tightest row for each segment in turn; None when one has no row."""
+        """The tightest row for each part in turn; None when one has no row."""
+        if not sizes:
+            return []
         free, used = self.free.copy(), self.used.copy()
         rows = []
         for size in sizes:
@@ -121,54 +146,108 @@ class _Block:
             rows.append(best)
         return rows
 
+    def add(self, row: int, size: int) -> tuple[int, int]:
+        """Put a part after those in a row; its slot and start."""
+        slot, start = self.used[row], self.length - self.free[row]
+        self.free[row] -= size
+        self.used[row] += 1
+        return slot, start
+
+
+class _Block:
+    """An open block: its two grids, and the examples it holds."""
+
+    __slots__ = ("age", "examples", "media", "segments")
+
+    def __init__(self, caps: Caps):
+        self.segments = Rows(caps.block_rows, caps.row_length)
+        self.media = Rows(caps.media_rows, caps.media_length)
+        self.examples: list[int] = []
+        self.age = 0
+
+
+class _Parts:
+    """The segments, or the media, of all examples, and their places so far."""
+
+    def __init__(self, lengths: Lengths, slots: int):
+        self.lengths, self.slots = lengths, slots
+        self.laid = Laid.nowhere(len(lengths.values))
+        self._ends = np.concatenate([[0], np.cumsum(lengths.values, dtype=np.int64)])
+
+    def totals(self, examples: np.ndarray) -> np.ndarray:
+        """Positions that each example takes."""
+        offsets = self.lengths.offsets
+        return self._ends[offsets[examples + 1]] - self._ends[offsets[examples]]
+
+    def longest_first(self, example: int) -> tuple[list[int], list[int]]:
+        """An example's parts in the order in which they are placed, and their sizes in it."""
+        sizes = self.lengths.of(example).tolist()
+        order = sorted(range(len(sizes)), key=lambda j: -sizes[j])
+        return order, [sizes[j] for j in order]
+
+    def put(self, example: int, into: Rows, rows: list[int]) -> None:
+        first = int(self.lengths.offsets[example])
+        for j, size, row in zip(*self.longest_first(example), rows, strict=True):
+            self.laid.row[first + j] = row
+            self.laid.slot[first + j], self.laid.start[first + j] = into.add(row, size)
+
 
 class _Packer:
-    """Open blocks, sorted by free positions, and the place of every segment so far."""
+    """Open blocks, sorted by free positions, and the place of everything so far."""
 
     def __init__(self, lengths: Lengths, caps: Caps):
-        self.lengths, self.caps = lengths, caps
-        self.row, self.slot, self.start = (np.full(len(lengths.values), -1, np.int32) for _ in range(3))
+        self.caps = caps
+        nothing = Lengths(np.zeros(len(lengths) + 1, np.int64), np.zeros(0, np.int32))
+        self.segments = _Parts(lengths, caps.slots)
+        self.media = _Parts(lengths.media or nothing, UNLIMITED)
         self._blocks: dict[int, _Block] = {}
         self._by_free: list[tuple[int, int]] = []
         self._opened = 0
-        self._ends = np.concatenate([[0], np.cumsum(lengths.values, dtype=np.int64)])
 
     def longest_first(self, examples: np.ndarray) -> list[int]:
-        offsets = self.lengths.offsets
-        totals = self._ends[offsets[examples + 1]] - self._ends[offsets[examples]]
-        return examples[np.argsort(-totals, kind="stable")].tolist()
+        """By what they take of a block: of its positions or, where that is more, of its patches."""
+        caps, taken = self.caps, self.segments.totals(examples)
+        if caps.media_rows:
+            of_media = self.media.totals(examples) / (caps.media_rows * caps.media_length)
+            taken = np.maximum(taken / (caps.block_rows * caps.row_length), of_media)
+        return examples[np.argsort(-taken, kind="stable")].tolist()
 
     def place(self, example: int) -> None:
-        first, caps = int(self.lengths.offsets[example]), self.caps
-        sizes = self.lengths.of(example).tolist()
-        order = sorted(range(len(sizes)), key=lambda j: -sizes[j])
-        block, rows = self._find([sizes[j] for j in order])
-        for j, r in zip(order, rows, strict=True):
-            self.row[first + j], self.slot[first + j] = r, block.used[r]
-            self.start[first + j] = caps.row_length - block.free[r]
-            block.free[r] -= sizes[j]
-            block.used[r] += 1
+        _, sizes = self.segments.longest_first(example)
+        _, media = self.media.longest_first(example)
+        block, rows, media_rows = self._find(sizes, media)
+        self.segments.put(example, block.segments, rows)
+        self.media.put(example, block.media, media_rows)
         block.examples.append(example)
 
-    def _find(self, sizes: list[int]) -> tuple[_Block, list[int]]:
-        """The fullest open block that takes these segments (else a new one), moved to its new place in the order."""
+    def _fit(self, block: _Block, sizes: list[int], media: list[int]) -> tuple[list[int], list[int]] | None:
+        """Rows of the block for segments and media; None when either lacks one."""
+        rows = block.segments.fit(sizes, self.segments.slots)
+        media_rows = None if rows is None else block.media.fit(media, self.media.slots)
+        return None if rows is None or media_rows is None else (rows, media_rows)
+
+    def _find(self, sizes: list[int], media: list[int]) -> tuple[_Block, list[int], list[int]]:
+        """The fullest open block that takes all this (else a new one), moved to its new place in the order."""
         need = sum(sizes)
         for i in range(bisect.bisect_left(self._by_free, (need, -1)), len(self._by_free)):
             free, number = self._by_free[i]
-            rows = self._blocks[number].fit(sizes, self.caps.slots)
-            if rows is not None:
+            found = self._fit(self._blocks[number], sizes, media)
+            if found is not None:
                 del self._by_free[i]
                 break
         else:
             number, self._opened = self._opened, self._opened + 1
             block = self._blocks[number] = _Block(self.caps)
-            free, rows = sum(block.free), block.fit(sizes, self.caps.slots)
-            if rows is None:
-                raise ConfigError(f"an example with segments of {sizes} tokens does not fit a block of {self.caps}.")
+            free, found = sum(block.segments.free), self._fit(block, sizes, media)
+            if found is None:
+                raise ConfigError(
+                    f"an example with segments of {sizes} tokens and media of {media} patches does not fit a block of "
+                    f"{self.caps}."
+                )
         block = self._blocks[number]
         if len(block.examples) + 1 < self.caps.examples:
             bisect.insort(self._by_free, (free - need, number))
-        return block, rows
+        return block, *found
 
     def close(self, *, everything: bool) -> list[list[int]]:
         """Take out the blocks that are full, old, or all of them; in the order they were opened."""
@@ -179,115 +258,9 @@ class _Packer:
             if (
                 everything
                 or block.age > MAX_AGE
-                or sum(block.free) <= small
+                or sum(block.segments.free) <= small
                 or len(block.examples) >= self.caps.examples
             ):
                 done.add(number)
         self._by_free = [entry for entry in self._by_free if entry[1] not in done]
         return [self._blocks.pop(number).examples for number in sorted(done)]
-
-
-def _alone(sizes: np.ndarray, row_length: int, rows: int, slots: int) -> tuple[np.ndarray | None, int]:
-    """Best-fit of examples `[n, K]` (longest first) into `rows` empty rows each: row of each `[n, K]`, most per row."""
-    n, k = sizes.shape
-    room, used = np.full((n, rows), row_length), np.zeros((n, rows), np.int64)
-    each, picks = np.arange(n), np.zeros((n, k), np.int64)
-    for j in range(k):
-        tight = np.where((room >= sizes[:, j : j + 1]) & (used < slots), room, UNLIMITED)
-        picks[:, j] = tight.argmin(1)
-        if (tight[each, picks[:, j]] == UNLIMITED).any():
-            return None, 0
-        room[each, picks[:, j]] -= sizes[:, j]
-        used[each, picks[:, j]] += 1
-    return picks, int(used.max(initial=0))
-
-
-def smallest_block(lengths: Lengths, row_length: int, slots: int = UNLIMITED) -> tuple[int, int]:
-    """Rows that the widest example needs on its own, and the most segments one of its rows then holds."""
-    rows, most = 1, 1
-    counts = np.diff(lengths.offsets)
-    for k in np.unique(counts[counts > 0]):
-        chosen = np.flatnonzero(counts == k)
-        sizes = -np.sort(-lengths.values[lengths.offsets[chosen][:, None] + np.arange(k)].astype(np.int64), axis=1)
-        picks, used = _alone(sizes, row_length, int(k), slots)
-        if picks is None:
-            raise ConfigError(f"a segment of {sizes.max()} tokens is longer than data.row_length={row_length}.")
-        rows, most = max(rows, int(picks.max()) + 1), max(most, used)
-    return rows, most
-
-
-def choose_caps(
-    lengths: Lengths, row_length: int, *, block_rows: int | None, single: bool, rows_per_shard: int | None
-) -> tuple[Caps, float]:
-    """Block shape from the length index alone, and the share of positions it fills on a sample.
-
-    Args:
-      block_rows: given, or None = the smallest that holds every example and fills >= 95%, else the fullest.
-      single: one segment per row.
-      rows_per_shard: blocks must divide it.
-
-    Raises:
-      ConfigError: no block size fits.
-    """
-    least, most = smallest_block(lengths, row_length, 1 if single else UNLIMITED)
-    candidates = _candidates(least, block_rows, rows_per_shard)
-    longest = int(lengths.values.max(initial=1))
-    segment = min(-(-longest // 16) * 16, row_length)
-    sample = np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
-    best: tuple[Caps, float] | None = None
-    for rows in candidates:
-        caps = Caps(row_length, rows, 1 if single else UNLIMITED, UNLIMITED, segment)
-        if not single:
-            caps = replace(caps, slots=_slots(lengths, sample, caps, most))
-        packed = pack(lengths, sample, caps)
-        fill = packed.fill(lengths, caps)
-        caps = replace(caps, examples=int((packed.blocks >= 0).sum(1).max(initial=1)))
-        if best is None or fill > best[1] + 1e-9:
-            best = caps, fill
-        if fill >= GOAL or single:
-            break
-    assert best is not None
-    return best
-
-
-def _candidates(least: int, block_rows: int | None, rows_per_shard: int | None) -> list[int]:
-    if block_rows is not None:
-        if block_rows < least:
-            raise ConfigError(f"data.block_rows={block_rows}, but the widest example needs {least} rows: raise it.")
-        sizes = [block_rows]
-    else:
-        # Powers of two divide what a device gets for most device counts, so the choice rarely depends on them.
-        sizes = [least] + [2**i for i in range(11) if least < 2**i <= max(4 * least, 8)]
-    if rows_per_shard is None:
-        return sizes
-    fitting = [size for size in sizes if rows_per_shard % size == 0]
-    if not fitting and block_rows is None:
-        fitting = [size for size in range(least, rows_per_shard + 1) if rows_per_shard % size == 0]
-    if not fitting:
-        wanted = block_rows or least
-        raise ConfigError(
-            f"each microbatch of each device gets {rows_per_shard} row(s), but examples are kept in blocks of {wanted} "
-            f"rows: make rows_per_step a multiple of {wanted} for every device and microbatch, or lower max_length."
-        )
-    return fitting
-
-
-def _slots(lengths: Lengths, sample: np.ndarray, caps: Caps, least: int) -> int:
-    """Few enough that `[R, M, T]` stays small, unless that would cost more than half a percent of fill."""
-    free = pack(lengths, sample, caps)
-    per_row = np.sort(_row_counts(lengths, free, caps))
-    few = max(least, int(np.ceil(np.quantile(per_row, 0.98))))
-    limited = pack(lengths, sample, replace(caps, slots=few))
-    good = limited.fill(lengths, caps) >= free.fill(lengths, caps) - 0.005
-    return few if good else max(least, int(per_row.max()))
-
-
-def _row_counts(lengths: Lengths, packed: Packed, caps: Caps) -> np.ndarray:
-    """Segments in each row that has any."""
-    block_of = np.full(len(lengths), -1, np.int64)
-    b, column = np.nonzero(packed.blocks >= 0)
-    block_of[packed.blocks[b, column]] = b
-    of_segment = np.repeat(block_of, np.diff(lengths.offsets))
-    placed = packed.row >= 0
-    counts = np.bincount(of_segment[placed] * caps.block_rows + packed.row[placed])
-    return counts[counts > 0]

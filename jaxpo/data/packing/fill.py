@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.best_fit import Caps, Packed
+from jaxpo.data.packing.best_fit import Caps, Laid, Packed
+from jaxpo.data.packing.columns import Columns
+from jaxpo.data.packing.media import empty_media, lay_media
 from jaxpo.data.packing.ragged import RaggedColumn
-from jaxpo.data.packing.teacher_records import TeacherRecords, fill
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
+from jaxpo.data.tokens.layout import Layout
+from jaxpo.data.tokens.media import MEDIA
 
 Blocks = Sequence[tuple[Packed, int]]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one example lies in a batch: its number n there, its number in the dataset, and its segments' positions."""
+    """Where one example lies in a batch: its number n there, its number in the dataset, and its segments' positions.
+
+    Attributes:
+      media: where its media lie.
+    """
 
     n: int
     example: int
@@ -28,76 +35,83 @@ class Place:
     row: np.ndarray
     slot: np.ndarray
     start: np.ndarray
+    media: Laid
 
 
 def places(dataset: Dataset, caps: Caps, blocks: Blocks) -> Iterator[Place]:
     """All examples of the blocks; blocks beyond the end of the plan are empty."""
+    lengths = dataset.lengths
     for i, (packed, b) in enumerate(blocks):
         if b >= len(packed.blocks):
             continue
-        for j, example in enumerate(packed.blocks[b]):
+        for j, example in enumerate(packed.blocks[b].tolist()):
             if example >= 0:
-                at = slice(dataset.lengths.offsets[example], dataset.lengths.offsets[example + 1])
-                n = i * caps.examples + j
-                yield Place(n, int(example), i, packed.row[at], packed.slot[at], packed.start[at])
+                laid = packed.segments.of(lengths, example)
+                media = Laid.nowhere(0) if lengths.media is None else packed.media.of(lengths.media, example)
+                yield Place(i * caps.examples + j, example, i, laid.row, laid.slot, laid.start, media)
 
 
-def assemble(
-    dataset: Dataset,
-    caps: Caps,
-    blocks: Blocks,
-    extra_per_token: Mapping[str, RaggedColumn],
-    records: TeacherRecords | None = None,
-) -> Batch:
-    """The blocks, one after another, as a Batch of numpy arrays."""
+def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, beside: Sequence[Columns] = ()) -> Batch:
+    """The blocks, one after another, as a Batch of numpy arrays.
+
+    Args:
+      beside: readers of further per-token columns.
+    """
     r, n = len(blocks) * caps.block_rows, len(blocks) * caps.examples
     shape = (r, caps.row_length)
     tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
     tokens.fill(dataset.tokenizer.pad_id)
     masks = {name: np.zeros(shape, bool) for name in ("completion", "prompt")}
-    per_token: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name in extra_per_token}
-    per_token |= {name: np.zeros(shape, np.int32) for name in dataset.labels}
-    columns = {name: np.full((n, *c.shape), c.fill, c.dtype) for name, c in dataset.columns.items()}
+    per_token = _empty(shape, dataset.per_token, *(columns.layout for columns in beside))
+    per_example = {name: np.full((n, *c.shape), c.fill, c.dtype) for name, c in dataset.columns.items()}
     roles = {name: np.full((n, k) if k else n, -1, np.int32) for name, k in dataset.roles.items()}
     example_id = np.full(n, -1, np.int32)
+    media = empty_media(dataset, caps, len(blocks))
 
     found = list(places(dataset, caps, blocks))
     numbers = [p.example for p in found]
-    taught = {} if records is None else dict(zip(numbers, records.read(numbers), strict=True))
-    of_teacher = {} if records is None else records.empty(shape)
-    for place, example in zip(found, dataset.store.read(numbers), strict=True):
-        if records is not None:
-            fill(of_teacher, taught[place.example], example, place.block * caps.block_rows + place.row, place.start)
+    examples = dataset.store.read(numbers)
+    further = (columns.of_examples(numbers, examples) for columns in beside)
+    for place, example, *columns in zip(found, examples, *further, strict=True):
         example_id[place.n] = place.example
+        vectors = lay_media(media, example.media, place.media, place.block, caps)
         for s, segment in enumerate(example.segments):
             length, start = len(segment.tokens), place.start[s]
             at = (place.block * caps.block_rows + place.row[s], slice(start, start + length))
             tokens[at], segment_ids[at], positions[at] = segment.tokens, place.slot[s] + 1, np.arange(length)
             masks["completion"][at], masks["prompt"][at] = segment.supervised, ~segment.supervised
             masks["completion"][at[0], start] = masks["prompt"][at[0], start] = False
-            for name, column in extra_per_token.items():
-                per_token[name][at] = column.get(place.example, s)
-                per_token[name][at[0], start] = 0
-            for name, label in segment.labels.items():
-                per_token[name][at] = label
+            for of_segments in (segment.per_token, *(of_example[s] for of_example in columns)):
+                for name, values in of_segments.items():
+                    per_token[name][at] = vectors[values] if name == MEDIA else values
         _set_roles(roles, place, example, caps)
-        _set_columns(columns, place.n, example)
+        _set_columns(per_example, place.n, example)
     arrays: dict[str, Any] = {
         "tokens": tokens,
         "segment_ids": segment_ids,
         "positions": positions,
         "masks": masks,
-        "per_token": per_token | of_teacher,
+        "per_token": per_token,
         "per_segment": {},
-        "per_example": columns,
+        "per_example": per_example,
         "roles": roles,
         "example_id": example_id,
+        "media": media,
     }
     return Batch(**arrays, block_rows=caps.block_rows, slots=caps.slots, max_segment=caps.max_segment)
 
 
+def _empty(shape: tuple[int, int], *layouts: Layout) -> dict[str, np.ndarray]:
+    """Per-token columns where nothing lies yet: 0, and -1 for marks of media."""
+    return {
+        name: np.full((*shape, *more), -1 if name == MEDIA else 0, dtype)
+        for layout in layouts
+        for name, (dtype, more) in layout.items()
+    }
+
+
 def scatter(dataset: Dataset, caps: Caps, blocks: Blocks, values: np.ndarray, column: RaggedColumn) -> None:
-    """The inverse of reading `extra_per_token`: `[R, S]` values to their examples' segments."""
+    """The inverse of reading a column: `[R, S]` values to their examples' segments."""
     for place in places(dataset, caps, blocks):
         for s, length in enumerate(dataset.lengths.of(place.example)):
             row = values[place.block * caps.block_rows + place.row[s]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -12,11 +12,13 @@ import numpy as np
 from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.best_fit import Packed, choose_caps, pack
+from jaxpo.data.packing.best_fit import Packed, pack
+from jaxpo.data.packing.caps import choose_caps
+from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
+from jaxpo.data.packing.media import check_capacity
 from jaxpo.data.packing.plan import Plan
 from jaxpo.data.packing.ragged import RaggedColumn
-from jaxpo.data.packing.teacher_records import TeacherRecords
 from jaxpo.data.source import steps_of
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import ConfigError, RunError
@@ -31,8 +33,7 @@ class Loader:
       seed: of the order.
       rows_per_step: rows of a step over all processes.
       shuffle: a new order each epoch.
-      extra_per_token: name -> column read into `Batch.per_token`.
-      records: a teacher's, read into `Batch.per_token` too.
+      columns: readers of what `Batch.per_token` holds beside the dataset's own columns.
       process_index, process_count: this process gets its contiguous share of every step's blocks.
       divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
       order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
@@ -44,6 +45,7 @@ class Loader:
 
     Raises:
       ConfigError: rows_per_step cannot be cut into whole blocks for every device.
+      DataError: an example's media exceed the capacity that `data` gives a block.
     """
 
     def __init__(
@@ -54,12 +56,11 @@ class Loader:
         seed: int,
         rows_per_step: int,
         shuffle: bool | None = None,
-        extra_per_token: Mapping[str, RaggedColumn] | None = None,
+        columns: Sequence[Columns] = (),
         process_index: int = 0,
         process_count: int = 1,
         divisor: int = 1,
         order: np.ndarray | None = None,
-        records: TeacherRecords | None = None,
     ):
         divisor = int(np.lcm(divisor, process_count))
         if rows_per_step < 1 or rows_per_step % divisor:
@@ -68,13 +69,16 @@ class Loader:
             )
         self.dataset, self.data = dataset, data
         self.rows_per_step, self.process_index, self.process_count = rows_per_step, process_index, process_count
-        self.extra_per_token, self.records = dict(extra_per_token or {}), records
+        self.columns = tuple(columns)
+        check_capacity(dataset, data)
         self.caps, self.fill = choose_caps(
             dataset.lengths,
             data.row_length,
             block_rows=data.block_rows,
             single=data.packing == "none",
             rows_per_shard=rows_per_step // divisor,
+            media_rows=data.media_rows,
+            media_length=data.media_length,
         )
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
@@ -85,10 +89,10 @@ class Loader:
         self.max_segment, self.examples_per_block = self.caps.max_segment, self.caps.examples
         self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
 
-    def reading(self, records: TeacherRecords) -> Loader:
-        """The same loader, whose batches carry a teacher's records too."""
+    def reading(self, columns: Columns) -> Loader:
+        """The same loader, whose batches carry these columns too."""
         found = copy.copy(self)
-        found.records = records
+        found.columns = (*self.columns, columns)
         return found
 
     def batch(self, rows_seen: int) -> Batch:
@@ -99,9 +103,7 @@ class Loader:
 
     def empty(self) -> Batch:
         """A step without any example, in the shapes, dtypes and fills of every other."""
-        nothing = Packed(
-            np.full((0, self.examples_per_block), -1, np.int32), *(np.zeros(0, np.int32) for _ in range(3))
-        )
+        nothing = pack(self.dataset.lengths, np.zeros(0, np.int64), self.caps)
         return self._assemble([(nothing, i) for i in self._share(self.rows_per_step // self.block_rows)])
 
     def total_steps(self, stage: Stage) -> int:
@@ -152,7 +154,7 @@ class Loader:
         return range(self.process_index * own, (self.process_index + 1) * own)
 
     def _assemble(self, blocks: Sequence[tuple[Packed, int]]) -> Batch:
-        return assemble(self.dataset, self.caps, blocks, self.extra_per_token, self.records)
+        return assemble(self.dataset, self.caps, blocks, self.columns)
 
 
 class OnePass(Sequence[Batch]):

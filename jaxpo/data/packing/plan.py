@@ -7,12 +7,12 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
 
-from jaxpo.data.packing.best_fit import Caps, Packed, pack, random_order
+from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack, random_order
 from jaxpo.data.tokens.store import Lengths
 
 VERSION = 1
@@ -99,17 +99,30 @@ class Plan:
         file = self._file(epoch)
         temporary = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         with temporary.open("wb") as stream:
-            np.savez(stream, blocks=packed.blocks, row=packed.row, slot=packed.slot, start=packed.start)
+            arrays = _named("", packed.segments) | _named("media_", packed.media)
+            np.savez(stream, blocks=packed.blocks, **arrays)  # type: ignore[arg-type]
         temporary.replace(file)
 
     def _load(self, epoch: int) -> Packed | None:
         if self._cache_dir is None or not self._file(epoch).exists():
             return None
         with np.load(self._file(epoch)) as stored:
-            return Packed(stored["blocks"], stored["row"], stored["slot"], stored["start"])
+            segments, media = (
+                Laid(*(stored.get(prefix + f.name, np.zeros(0, np.int32)) for f in fields(Laid)))
+                for prefix in ("", "media_")
+            )
+            return Packed(stored["blocks"], segments, media)
 
     def _hash(self) -> str:
-        digest = hashlib.sha256(repr((VERSION, astuple(self.caps), self.seed, self.shuffle)).encode())
-        for array in (self.lengths.offsets, self.lengths.values, self.order):
+        media = self.lengths.media
+        # Without media, the numbers that plans were always named by.
+        caps = astuple(self.caps) if media is not None else astuple(self.caps)[:-2]
+        digest = hashlib.sha256(repr((VERSION, caps, self.seed, self.shuffle)).encode())
+        of_media = () if media is None else (media.offsets, media.values)
+        for array in (self.lengths.offsets, self.lengths.values, self.order, *of_media):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _named(prefix: str, laid: Laid) -> dict[str, np.ndarray]:
+    return {f"{prefix}{f.name}": getattr(laid, f.name) for f in fields(laid)}

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from jaxpo.data.packing.columns import PerSegment
+from jaxpo.data.tokens.examples import Example
+from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import DataError
+
+REF_LOGPS = "ref_logps"
 
 
 class RaggedColumn:
     """One float32 per token of every segment (reference log-probs). Entry t belongs to token t; entry 0 is unused.
 
     Values and a done-flag per segment are written in place, so an interrupted job goes on where it stopped.
+
+    Attributes:
+      name: of the column in `Batch.per_token`; not stored.
     """
 
-    def __init__(self, directory: Path, lengths: Lengths, key: str, *, writable: bool):
-        self.directory, self.lengths, self.key = directory, lengths, key
+    def __init__(self, directory: Path, lengths: Lengths, key: str, *, writable: bool, name: str = REF_LOGPS):
+        self.directory, self.lengths, self.key, self.name = directory, lengths, key, name
         meta = directory / "meta.json"
         expected = _meta(lengths, key)
         if not meta.is_file() or json.loads(meta.read_text()) != expected:
@@ -35,7 +44,7 @@ class RaggedColumn:
         self._done = _map(directory / "done.u8", np.dtype("u1"), len(lengths.values), mode)
 
     @classmethod
-    def create(cls, path: str | Path, lengths: Lengths, key: str) -> RaggedColumn:
+    def create(cls, path: str | Path, lengths: Lengths, key: str, name: str = REF_LOGPS) -> RaggedColumn:
         """An empty column, or the existing one with the same key, ready to go on writing.
 
         Raises:
@@ -51,12 +60,12 @@ class RaggedColumn:
             temporary = directory / "meta.json.tmp"
             temporary.write_text(json.dumps(_meta(lengths, key)))
             temporary.replace(directory / "meta.json")
-        return cls(directory, lengths, key, writable=True)
+        return cls(directory, lengths, key, writable=True, name=name)
 
     @classmethod
-    def open(cls, path: str | Path, lengths: Lengths, key: str) -> RaggedColumn:
+    def open(cls, path: str | Path, lengths: Lengths, key: str, name: str = REF_LOGPS) -> RaggedColumn:
         """An existing column, read-only; DataError when it is absent or has another key."""
-        return cls(Path(path), lengths, key, writable=False)
+        return cls(Path(path), lengths, key, writable=False, name=name)
 
     def write(self, example: int, segment: int, values: np.ndarray) -> None:
         """Store one segment's values, `[length]`."""
@@ -76,6 +85,19 @@ class RaggedColumn:
                 remedy="Finish computing them first.",
             )
         return np.asarray(self._values[start:end])
+
+    @property
+    def layout(self) -> Layout:
+        """One number per token."""
+        return {self.name: (np.dtype(np.float32), ())}
+
+    def of_examples(self, numbers: Sequence[int], examples: Sequence[Example]) -> Iterator[PerSegment]:
+        """The values of these examples, 0 at the first token of a segment, which nothing predicts."""
+        for number in numbers:
+            segments = [self.get(number, s).copy() for s in range(len(self.lengths.of(number)))]
+            for values in segments:
+                values[:1] = 0
+            yield [{self.name: values} for values in segments]
 
     def complete(self) -> bool:
         """True when every segment of every example was written."""

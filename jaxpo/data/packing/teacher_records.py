@@ -12,14 +12,11 @@ last part, and several machines share the parts among them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +34,6 @@ IDS, LOGPS, LOG_ODDS = "teacher_ids", "teacher_logps", "teacher_log_odds"
 META, FORMAT = "meta.json", 1
 PART_TOKENS = 1 << 18
 NARROW = 1 << 16
-OPEN_FILES = 64
 
 
 def id_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -201,108 +197,3 @@ def decode(payload: bytes, meta: RecordsMeta) -> Taught:
         columns.append(np.frombuffer(payload, dtype, size, start).reshape(n, *shape))
         start += size * dtype.itemsize
     return Taught(*columns)
-
-
-class TeacherRecords:
-    """The complete records of a dataset, read by example number. Safe to read from several threads.
-
-    Args:
-      folder: where `jaxpo data teach` or a stage wrote them.
-      dataset: whose examples they belong to.
-      wanted: further fields of `RecordsMeta` that they must have ("k", "vocab_size", "teacher").
-
-    Raises:
-      DataError: they belong to another dataset, teacher or vocabulary, or are incomplete; with the reason.
-    """
-
-    def __init__(self, folder: Path, dataset: Dataset, **wanted: Any):
-        self.folder, self.meta = folder, read_meta(folder)
-        check_meta(folder, self.meta, dataset, **wanted)
-        self._parts = parts_of(dataset, self.meta.part_tokens)
-        self._part_of = np.repeat(np.arange(len(self._parts)), [len(p) for p in self._parts])
-        absent = [i for i in range(len(self._parts)) if not part_file(folder, i).is_file()]
-        if absent:
-            raise DataError(
-                f"{len(absent)} of {len(self._parts)} parts are missing (part {absent[0]} first).",
-                file=folder,
-                remedy="Run the same `jaxpo data teach` again, for every shard: it goes on where it stopped.",
-            )
-        for i in range(len(self._parts)):
-            self._open(i)
-        self._readers: OrderedDict[int, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def _reader(self, part: int) -> Any:
-        """An open reader; a large data set has more parts than a process may hold files."""
-        with self._lock:
-            if part not in self._readers:
-                self._readers[part] = self._open(part)
-            self._readers.move_to_end(part)
-            while len(self._readers) > OPEN_FILES:
-                self._readers.popitem(last=False)
-            return self._readers[part]
-
-    def _open(self, part: int) -> Any:
-        file, remedy = part_file(self.folder, part), "Delete the file and run `jaxpo data teach` again."
-        try:
-            reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0")
-            found = reader.num_records()
-        except (RuntimeError, ValueError) as error:
-            raise DataError(f"cannot be read: {error}.", file=file, remedy=remedy) from error
-        if found != len(self._parts[part]):
-            raise DataError(f"holds {found} of {len(self._parts[part])} examples.", file=file, remedy=remedy)
-        return reader
-
-    def read(self, examples: Sequence[int]) -> list[Taught]:
-        """Records of these examples, segments one after another."""
-        found: dict[int, bytes] = {}
-        numbers = np.asarray(examples, np.int64)
-        for part in np.unique(self._part_of[numbers]) if len(numbers) else ():
-            inside = numbers[self._part_of[numbers] == part]
-            with self._explained(int(part)):
-                payloads = self._reader(int(part)).read((inside - self._parts[part].start).tolist())
-            found |= zip(inside.tolist(), payloads, strict=True)
-        with self._explained(None):
-            return [decode(found[int(e)], self.meta) for e in numbers]
-
-    def empty(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        """The columns of a batch without any record."""
-        return {name: np.zeros((*shape, *more), dtype) for name, dtype, more in self.meta.layout}
-
-    @contextlib.contextmanager
-    def _explained(self, part: int | None) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:
-            file = self.folder if part is None else part_file(self.folder, part)
-            raise DataError(
-                f"cannot be read: {error}.", file=file, remedy="Delete the file and make it again."
-            ) from error
-
-
-def check_meta(folder: Path, meta: RecordsMeta, dataset: Dataset, **wanted: Any) -> None:
-    """DataError when records are not those of this dataset, with the reason."""
-    asked = {"format": FORMAT, "tokenizer": dataset.tokenizer.hash, "dataset": dataset.hash, "examples": len(dataset)}
-    if reason := difference(meta, asked | wanted):
-        raise DataError(
-            reason,
-            file=folder,
-            remedy="Make records of this data with this teacher: `jaxpo data teach` with the stage's data settings.",
-        )
-
-
-def fill(columns: Mapping[str, np.ndarray], taught: Taught, example: Example, rows: Any, starts: Any) -> None:
-    """Put an example's records into the columns of a batch: segment s lies in `rows[s]` from `starts[s]` on."""
-    at = 0
-    for positions, row, start in zip(recorded(example), rows, starts, strict=True):
-        n = len(positions)
-        for name, values in zip((IDS, LOGPS, LOG_ODDS), taught, strict=True):
-            columns[name][row, start + positions] = values[at : at + n]
-        at += n
-    if at != len(taught.log_odds):
-        raise DataError(
-            f"{at} supervised tokens have records of {len(taught.log_odds)}: a part is not where it belongs.",
-            row=example.row,
-            field="teacher records",
-            remedy="Delete the records' folder and make them again.",
-        )

@@ -1,19 +1,14 @@
-"""Marked stretches of a response (phrases, steps, items, key phrases) and the tokens that belong to them."""
+"""Marked stretches of a response: phrases, steps, items, key phrases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.tokens.tokenizer import Tokenizer
-from jaxpo.errors import DataError
 
-# Label -> the columns it is read from.
+# Name of the marks -> the columns they are read from.
 SOURCES: dict[str, tuple[str, ...]] = {
     "phrase": ("chosen_spans", "rejected_spans"),
     "keyword": ("chosen_keywords", "rejected_keywords"),
@@ -26,24 +21,24 @@ _FORM = "Give [[start, end], ...] in characters of the response, the end exclusi
 
 @dataclass(frozen=True)
 class Mark:
-    """Characters `start` to `end` (exclusive) of a response carry `number` (1, 2, ...) under the name `label`."""
+    """Characters `start` to `end` (exclusive) of a response carry `number` (1, 2, ...) under `name`."""
 
-    label: str
+    name: str
     number: int
     start: int
     end: int
 
 
-def consecutive(label: str, parts: Sequence[str], separator: str = "") -> tuple[Mark, ...]:
+def consecutive(name: str, parts: Sequence[str], separator: str = "") -> tuple[Mark, ...]:
     """Marks of the parts of `separator.join(parts)`, numbered from 1."""
     marks, start = [], 0
     for number, part in enumerate(parts, start=1):
-        marks.append(Mark(label, number, start, start + len(part)))
+        marks.append(Mark(name, number, start, start + len(part)))
         start += len(part) + len(separator)
     return tuple(marks)
 
 
-def span_marks(row: Row, column: str, label: str, *, length: int, shift: int) -> tuple[Mark, ...]:
+def span_marks(row: Row, column: str, name: str, *, length: int, shift: int) -> tuple[Mark, ...]:
     """Check a column of character spans; the k-th becomes number k.
 
     Args:
@@ -57,7 +52,7 @@ def span_marks(row: Row, column: str, label: str, *, length: int, shift: int) ->
     for (_, end, k), (start, _, other) in zip(sorted(spans), sorted(spans)[1:], strict=False):
         if start < end:
             raise row.error(f"spans {min(k, other)} and {max(k, other)} overlap.", field=column, remedy=_FORM)
-    return tuple(Mark(label, k + 1, start - shift, end - shift) for start, end, k in spans)
+    return tuple(Mark(name, k + 1, start - shift, end - shift) for start, end, k in spans)
 
 
 def _listed(row: Row, column: str) -> list[Any]:
@@ -81,31 +76,3 @@ def _span(row: Row, column: str, k: int, span: Any, shift: int, length: int) -> 
             remedy=_FORM,
         )
     return start, end, k
-
-
-def token_labels(
-    tokens: np.ndarray, first: int, text: str, marks: Sequence[Mark], tokenizer: Tokenizer
-) -> dict[str, np.ndarray]:
-    """Per-token numbers of a segment, int32 `[n]` for each label among the marks; 0 = unmarked.
-
-    A token belongs to a mark when it holds a byte of one of its characters; of several marks, to the one with the
-    smallest number.
-
-    Args:
-      first: index of the response's first token; from there on the tokens spell `text`.
-    """
-    pieces = tokenizer.token_bytes(tokens[first:])
-    if not b"".join(pieces).startswith(text.encode()):
-        raise DataError(
-            f"the tokenizer changes the text {text[:40]!r}, so characters cannot be found again in its tokens.",
-            remedy="Labels need a byte-level tokenizer without a normalizer, such as LFM2's.",
-        )
-    ends = np.cumsum([len(piece) for piece in pieces])
-    byte_of = [0, *accumulate(len(character.encode()) for character in text)]
-    labels = {mark.label: np.zeros(len(tokens), np.int32) for mark in marks}
-    for mark in sorted(marks, key=lambda m: m.number):
-        # The token that holds the first byte, and the one that holds the last.
-        start, last = np.searchsorted(ends, [byte_of[mark.start], byte_of[mark.end] - 1], side="right")
-        here = labels[mark.label][first + start : first + last + 1]
-        here[here == 0] = mark.number
-    return labels

@@ -16,7 +16,8 @@ class Needs:
       reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
         itself, because a term runs over the vocabulary of both models: cannot be cached).
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
-      labels: per-token labels of the supervised tokens, int32, 0 = none: "phrase", "step", "item", "keyword".
+      per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
+        of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
       teacher: "none"; "top_k" (its K likeliest tokens, recorded or online); "vocab" (the teacher's network itself).
     """
@@ -25,6 +26,6 @@ class Needs:
     columns: tuple[str, ...] = ()
     reference: Literal["none", "logps", "vocab"] = "none"
     extra: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
     teacher: Literal["none", "top_k", "vocab"] = "none"

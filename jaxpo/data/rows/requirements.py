@@ -29,7 +29,7 @@ ROLES = {
     "items": ("items",),
     "prompt": (),
 }
-LABELS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
+MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion")
 PAIRED = ("preference", "triple")
@@ -46,19 +46,19 @@ class Reading:
       kind: the dataset type as it is used ("unpaired" for pairs that are taken apart).
       columns: optional columns that every row must have.
       roles, optional: further segments that every row must, or may, have.
-      labels: what tokens are labelled with.
+      marks: names of the marks that become per-token columns.
     """
 
     kind: str
     columns: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     def record(self, row: Row) -> Record:
         """Check and normalise one row; DataError names file, row, field and remedy."""
         return read_record(
-            row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, labels=self.labels
+            row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, marks=self.marks
         )
 
 
@@ -88,7 +88,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))))
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
-    _check_labels(row, kind, needs, ("step", "item"))
+    _check_marks(row, kind, needs, ("step", "item"))
     further = tuple(role for role in needs.roles if role not in ROLES[kind])
     for role in further:
         if kind in SINGLE and role in ("text", "completion"):
@@ -98,7 +98,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
             continue
         column = _COLUMN_OF_ROLE.get(role, role)
         raise _missing(row, kind, column, REMEDIES.get(column, f"The method needs {', '.join(needs.roles)}."))
-    _check_labels(row, kind, needs, SPANS)
+    _check_marks(row, kind, needs, SPANS)
     # A column that belongs to an optional role is there exactly when the role is.
     conditional = {COLUMN_OF[role] for role in needs.optional_roles if role in COLUMN_OF}
     columns = tuple(name for name in needs.columns if name not in conditional)
@@ -108,7 +108,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         tuple(dict.fromkeys((*found(row, kind), *columns))),
         tuple(role for role in further if role in FURTHER),
         tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
-        needs.labels,
+        _marks(needs),
     )
 
 
@@ -117,8 +117,8 @@ def everything(row: Row) -> Reading:
     row = canonical(row)
     kind = detect(row)
     optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
-    labels = tuple(label for label in LABELS.get(kind, ()) if any(name in row.data for name in SOURCES[label]))
-    return Reading(kind, found(row, kind), (), optional, labels)
+    marks = tuple(name for name in MARKS.get(kind, ()) if any(column in row.data for column in SOURCES[name]))
+    return Reading(kind, found(row, kind), (), optional, marks)
 
 
 def takes_pairs_apart(row: Row, kind: str) -> bool:
@@ -162,19 +162,24 @@ def absent_everywhere(needs: Needs, seen: set[str]) -> str | None:
 
 def _first_column(needs: Needs) -> str:
     """The column beside the prompt that a method's first segment comes from."""
-    for label in needs.labels:
-        if label not in SPANS:
-            return SOURCES[label][0]
+    for name in _marks(needs):
+        if name not in SPANS:
+            return SOURCES[name][0]
     return _COLUMN_OF_ROLE.get(needs.roles[0], needs.roles[0]) if needs.roles else "completion"
 
 
-def _check_labels(row: Row, kind: str, needs: Needs, among: tuple[str, ...]) -> None:
-    for label in (label for label in needs.labels if label in among):
-        if label in LABELS.get(kind, ()):
-            _require(row, kind, SOURCES[label] if label in SPANS else ())
+def _marks(needs: Needs) -> tuple[str, ...]:
+    """The per-token columns that are marked in rows."""
+    return tuple(name for name in needs.per_token if name in SOURCES)
+
+
+def _check_marks(row: Row, kind: str, needs: Needs, among: tuple[str, ...]) -> None:
+    for name in (name for name in needs.per_token if name in among):
+        if name in MARKS.get(kind, ()):
+            _require(row, kind, SOURCES[name] if name in SPANS else ())
         else:
-            column = SOURCES[label][0]
-            raise _missing(row, kind, column, f"The method needs the {label} that each token belongs to.")
+            column = SOURCES[name][0]
+            raise _missing(row, kind, column, f"The method needs the {name} that each token belongs to.")
 
 
 def _require(row: Row, kind: str, columns: tuple[str, ...]) -> None:

@@ -103,7 +103,7 @@ def read_record(
     extras: tuple[str, ...] = (),
     roles: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
-    labels: tuple[str, ...] = (),
+    marks: tuple[str, ...] = (),
 ) -> Record:
     """Check and normalise one row.
 
@@ -113,7 +113,7 @@ def read_record(
       extras: optional columns that every row must have ("margin", "scores", ...).
       roles: segments beyond the type's own that every row must have ("rationale", ...); of pairs.
       optional: the same, but a row may lack them.
-      labels: what tokens are labelled with ("phrase", "step", ...).
+      marks: names of the marks to keep ("phrase", "step", ...).
 
     Raises:
       DataError: names file, row, field and remedy.
@@ -127,10 +127,10 @@ def read_record(
                 remedy="Every row needs the same columns; add it or remove the row.",
             )
     sides = SIDES[kind](row)
-    for label in labels:
-        if label in SPANS:
-            sides = with_spans(row, sides, label)
-    if any(side.marks for side in sides) and not labels:
+    for name in marks:
+        if name in SPANS:
+            sides = with_spans(row, sides, name)
+    if any(side.marks for side in sides) and not marks:
         sides = tuple(replace(side, marks=()) for side in sides)
     absent = tuple(role for role in optional if lacks(row, role))
     asked = (*roles, *(role for role in optional if role not in absent))

@@ -75,18 +75,18 @@ def _intra_prompt(row: Row, of: str, plus: bool) -> Text:
     return text_or_messages(row, "intra", prompts[0 if plus else 1], empty_ok=True)
 
 
-def with_spans(row: Row, sides: tuple[Side, ...], label: str) -> tuple[Side, ...]:
-    """Mark the phrases of both responses of a pair that the columns of `label` list.
+def with_spans(row: Row, sides: tuple[Side, ...], name: str) -> tuple[Side, ...]:
+    """Mark the phrases of both responses of a pair that the columns of `name` list.
 
     Characters are counted in the column `chosen` or `rejected` when it is a string, else in the answer's only message.
     """
     marked = []
-    for side, column in zip(sides[:2], SOURCES[label], strict=True):
+    for side, column in zip(sides[:2], SOURCES[name], strict=True):
         if column not in row.data:
             raise row.error(f"column {column!r} is missing.", field=column, remedy="Both responses need their spans.")
         text, given = marked_text(row, side, column), row.data[side.role]
         shift = len(given) - len(text) if isinstance(given, str) else 0
-        marks = span_marks(row, column, label, length=len(text), shift=shift)
+        marks = span_marks(row, column, name, length=len(text), shift=shift)
         marked.append(replace(side, marks=(*side.marks, *marks)))
     return (*marked, *sides[2:])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.store import ExampleStore, Lengths
 from jaxpo.data.tokens.tokenizer import Tokenizer
 
@@ -34,7 +35,8 @@ class Dataset:
       type: one of `rows.TYPES`.
       roles: role -> K for lists, 0 for single segments.
       columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
-      labels: names of the per-token labels, int32 in `Batch.per_token`.
+      per_token: dtype and trailing shape of the columns that the examples carry, as in `Batch.per_token`.
+      media: the same of `Batch.media[kind].values`; empty, or one kind.
       annotators: `annotators[i]` is the name behind annotator id i.
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
@@ -50,7 +52,8 @@ class Dataset:
     counts: dict[str, int]
     files: tuple[str, ...]
     hash: str
-    labels: tuple[str, ...] = ()
+    per_token: Layout = field(default_factory=dict)
+    media: Layout = field(default_factory=dict)
     order: np.ndarray | None = field(default=None, compare=False)
 
     def __len__(self) -> int:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.config import Fim
-from jaxpo.data.rows.marks import token_labels
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.tokens import fim
 from jaxpo.data.tokens.chat import Span, encode_many, render
+from jaxpo.data.tokens.marked import marked_tokens
+from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]
@@ -31,12 +32,13 @@ class Segment:
     Attributes:
       tokens: int32 `[n]`.
       supervised: bool `[n]`, True where the token is trained on.
-      labels: name -> int32 `[n]`, which phrase, step or item a token belongs to; 0 = none.
+      per_token: name -> `[n, ...]` of any dtype: the phrase, step or item that a token belongs to (int32, 0 = none),
+        codes, "media" (int32, the example's vector that takes the embedding's place, -1 = none).
     """
 
     tokens: np.ndarray
     supervised: np.ndarray
-    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    per_token: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Example:
       roles: role -> segment index, or a list of them.
       columns: name -> number or list.
       file, row: where it came from (index into the dataset's files; row number).
+      media: what the vectors are made of that "media" counts, one image tile or stretch of sound after another; shared
+        by the example's segments.
     """
 
     segments: tuple[Segment, ...]
@@ -54,6 +58,7 @@ class Example:
     columns: dict[str, Any] = field(default_factory=dict)
     file: int = 0
     row: int = 0
+    media: tuple[Patches, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,17 @@ class Encoded:
     tokens: np.ndarray
     supervised: np.ndarray
     given: int
-    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    per_token: dict[str, np.ndarray] = field(default_factory=dict)
 
     def keep(self, index: Any, given: int) -> Encoded:
         """Only the tokens at `index`."""
-        labels = {name: values[index] for name, values in self.labels.items()}
-        return Encoded(self.tokens[index], self.supervised[index], given, labels)
+        per_token = {name: values[index] for name, values in self.per_token.items()}
+        return Encoded(self.tokens[index], self.supervised[index], given, per_token)
 
     def segment(self, max_length: int) -> Segment:
         """The first `max_length` tokens."""
         kept = self.keep(slice(max_length), self.given)
-        return Segment(kept.tokens, kept.supervised, kept.labels)
+        return Segment(kept.tokens, kept.supervised, kept.per_token)
 
 
 def build_examples(
@@ -161,10 +166,10 @@ def _with_border(
     record: Record, side: Side, tokens: np.ndarray, supervised: np.ndarray, train_on: TrainOn, tokenizer: Tokenizer
 ) -> Encoded:
     given = int(supervised.argmax()) if supervised.any() else len(tokens)
-    labels = {}
+    per_token = {}
     if side.marks:
-        labels = token_labels(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
-    return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, labels)
+        per_token = marked_tokens(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
+    return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, per_token)
 
 
 def _segments(
@@ -225,7 +230,8 @@ def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -
             before, sides = sides, _cut_prompts(sides, cut.max_length)
             counts["truncated_prompt"] += any(a.given != b.given for a, b in zip(before, sides, strict=True))
         counts["truncated_response"] += any(len(side.tokens) > cut.max_length for side in sides)
-        counts["truncated_labels"] += any(x[cut.max_length :].any() for side in sides for x in side.labels.values())
+        cut_off = [x[cut.max_length :] for side in sides for x in side.per_token.values()]
+        counts["truncated_labels"] += any((x > 0).any() for x in cut_off)
     segments = [side.segment(cut.max_length) for side in sides]
     if record.kind != "prompt" and not all(segment.supervised[1:].any() for segment in segments):
         raise record.row.error(

@@ -31,6 +31,7 @@ from jaxpo.data.rows.requirements import (
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Cut, Example, build_examples
+from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.tokens.template import TEMPLATE_VERSION
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -79,7 +80,7 @@ def prepare(
         "extras": sorted(reading.columns),
         "roles": sorted(needs.roles),
         "optional_roles": sorted(reading.optional),
-        "labels": sorted(reading.labels),
+        "labels": sorted(reading.marks),  # the name that hashes of data sets know
         "annotators": list(annotators or ()),
         "max_length": data.max_length,
         "truncation": data.truncation,
@@ -101,7 +102,7 @@ def prepare(
         cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
-    store = open_or_write(Path(cache_dir) / key[:16], key, write, log)
+    store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
@@ -121,6 +122,10 @@ def check_settings(data: Data) -> None:
         )
     if data.block_rows is not None and data.block_rows < 1:
         problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
+    if data.media_rows is not None and data.media_rows < 1:
+        problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
+    if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
+        problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
     if problems:
         raise ConfigError(problems)
 
@@ -188,7 +193,7 @@ def _write(
 
 
 class _Shapes:
-    """Collects the widest list, the roles and labels that occur, and checks that every row names the same rewards."""
+    """Collects the widest list, the roles and classes that occur, and checks that every row names the same rewards."""
 
     def __init__(self) -> None:
         self.roles: dict[str, int] = {}
@@ -252,7 +257,9 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         counts=meta["counts"],
         files=tuple(str(p) for p in paths),
         hash=key,
-        labels=tuple(meta["settings"]["labels"]),
+        # A mark that no row has is a column too.
+        per_token=dict.fromkeys(meta["settings"]["labels"], (np.dtype(np.int32), ())) | store.per_token,
+        media=store.media,
     )
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from array_record.python import array_record_module
 
 from jaxpo.data.tokens.examples import Example, Segment
+from jaxpo.data.tokens.layout import Layout, SeenLayouts, from_json, to_json
+from jaxpo.data.tokens.media import Patches, check_media
 from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
@@ -30,10 +32,12 @@ class Lengths:
     Attributes:
       offsets: int64 `[E + 1]`.
       values: int32 `[segments]`.
+      media: the same of the examples' media, in patches; None where no example has any.
     """
 
     offsets: np.ndarray
     values: np.ndarray
+    media: Lengths | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,13 +61,17 @@ class ExampleStore:
     Attributes:
       lengths: `Lengths` of all examples.
       meta: what `write` was given, plus the number of examples.
+      per_token, media: layouts of what the examples carry.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory
         self.meta: dict[str, Any] = json.loads((directory / META).read_text())
         with np.load(directory / INDEX) as index:
-            self.lengths = Lengths(index["offsets"], index["values"])
+            media = Lengths(index["media_offsets"], index["media_values"]) if "media_values" in index else None
+            self.lengths = Lengths(index["offsets"], index["values"], media)
+        self.per_token: Layout = from_json(self.meta.get("per_token", {}))
+        self.media: Layout = from_json(self.meta.get("media", {}))
         self._reader = array_record_module.ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
 
     def __len__(self) -> int:
@@ -92,7 +100,11 @@ class ExampleStore:
 
 
 def open_or_write(
-    directory: Path, key: str, write: Callable[[StoreWriter], dict[str, Any]], log: Callable[[str], None]
+    directory: Path,
+    key: str,
+    write: Callable[[StoreWriter], dict[str, Any]],
+    log: Callable[[str], None],
+    files: Sequence[Path] = (),
 ) -> ExampleStore:
     """The store at `directory` when it matches `key`, else a new one; the reason for a rebuild is logged.
 
@@ -100,6 +112,7 @@ def open_or_write(
       directory: final place; appears only when complete (written beside it, then renamed).
       key: identifies everything the contents depend on.
       write: fills the writer and returns metadata.
+      files: named by `Example.file`, for messages.
     """
     if directory.exists():
         reason = _check(directory, key)
@@ -110,7 +123,7 @@ def open_or_write(
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        writer = StoreWriter(temporary)
+        writer = StoreWriter(temporary, files)
         writer.finish({**write(writer), "key": key, "format": FORMAT})
         _publish(temporary, directory)
     finally:
@@ -119,26 +132,37 @@ def open_or_write(
 
 
 class StoreWriter:
-    """Appends examples; keeps four bytes per segment in memory."""
+    """Appends examples; keeps four bytes per segment and medium in memory."""
 
-    def __init__(self, directory: Path):
-        self.directory = directory
+    def __init__(self, directory: Path, files: Sequence[Path] = ()):
+        self.directory, self.files = directory, files
         self._writer = array_record_module.ArrayRecordWriter(str(directory / RECORDS), "group_size:1")
         self._counts, self._lengths = array("i"), array("i")
+        self._media_counts, self._media_lengths = array("i"), array("i")
+        self._seen = SeenLayouts()
 
     def append(self, example: Example) -> None:
+        """Add an example; DataError when its media and their marks do not match, or its columns are of another type."""
+        file = self.files[example.file] if self.files else None
+        check_media(example, file)
+        self._seen.see(example, file)
         self._writer.write(_pack(example))
         self._counts.append(len(example.segments))
         self._lengths.extend(len(segment.tokens) for segment in example.segments)
+        self._media_counts.append(len(example.media))
+        self._media_lengths.extend(map(len, example.media))
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Write index and metadata, and flush everything to disk."""
         self._writer.close()
-        offsets = np.zeros(len(self._counts) + 1, np.int64)
-        np.cumsum(self._counts, out=offsets[1:])
-        np.savez(self.directory / INDEX, offsets=offsets, values=np.asarray(self._lengths, np.int32))
+        index: dict[str, Any] = {"offsets": _offsets(self._counts), "values": np.asarray(self._lengths, np.int32)}
+        if self._media_lengths:
+            index["media_offsets"] = _offsets(self._media_counts)
+            index["media_values"] = np.asarray(self._media_lengths, np.int32)
+        np.savez(self.directory / INDEX, **index)
         size = (self.directory / RECORDS).stat().st_size
         meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
+        meta |= {"per_token": to_json(self._seen.per_token), "media": to_json(self._seen.media)}
         (self.directory / META).write_text(json.dumps(meta, indent=1))
         for name in (RECORDS, INDEX, META):
             with (self.directory / name).open("rb") as file:
@@ -161,23 +185,49 @@ def _publish(temporary: Path, directory: Path) -> None:
             raise
 
 
+def _offsets(counts: Sequence[int]) -> np.ndarray:
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
 def _pack(example: Example) -> bytes:
-    return msgpack.packb(
-        [[_pack_segment(s) for s in example.segments], example.roles, example.columns, example.file, example.row]
-    )
+    segments = [_pack_segment(s) for s in example.segments]
+    media = [(_pack_array(m.values), _pack_array(m.positions), m.kind) for m in example.media]
+    whole = [segments, example.roles, example.columns, example.file, example.row]
+    return msgpack.packb([*whole, media] if media else whole)  # without media, written as it always was
 
 
 def _pack_segment(segment: Segment) -> tuple[Any, ...]:
-    labels = {name: values.astype("<i4").tobytes() for name, values in segment.labels.items()}
+    per_token = {name: _pack_column(values) for name, values in segment.per_token.items()}
     tokens, supervised = segment.tokens.astype("<i4").tobytes(), np.packbits(segment.supervised).tobytes()
-    return tokens, supervised, len(segment.tokens), labels
+    return tokens, supervised, len(segment.tokens), per_token
+
+
+def _pack_column(values: np.ndarray) -> Any:
+    """Plain int32 numbers as bare bytes: all that earlier versions wrote and read."""
+    return values.astype("<i4").tobytes() if values.dtype == np.int32 and values.ndim == 1 else _pack_array(values)
+
+
+def _pack_array(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return values.dtype.name, values.shape, np.ascontiguousarray(values).tobytes()
 
 
 def _unpack(record: bytes) -> Example:
-    segments, roles, columns, file, row = msgpack.unpackb(record)
-    return Example(tuple(_unpack_segment(*segment) for segment in segments), roles, columns, file, row)
+    segments, roles, columns, file, row, *rest = msgpack.unpackb(record)
+    media = tuple(Patches(_unpack_array(*v), _unpack_array(*p), kind) for v, p, kind in (rest[0] if rest else ()))
+    return Example(tuple(_unpack_segment(*segment) for segment in segments), roles, columns, file, row, media)
 
 
-def _unpack_segment(tokens: bytes, supervised: bytes, n: int, labels: dict[str, bytes]) -> Segment:
+def _unpack_segment(tokens: bytes, supervised: bytes, n: int, per_token: dict[str, Any]) -> Segment:
     mask = np.unpackbits(np.frombuffer(supervised, np.uint8), count=n).astype(bool)
-    return Segment(np.frombuffer(tokens, "<i4"), mask, {name: np.frombuffer(x, "<i4") for name, x in labels.items()})
+    columns = {name: _unpack_column(stored) for name, stored in per_token.items()}
+    return Segment(np.frombuffer(tokens, "<i4"), mask, columns)
+
+
+def _unpack_column(stored: Any) -> np.ndarray:
+    return np.frombuffer(stored, "<i4") if isinstance(stored, bytes) else _unpack_array(*stored)
+
+
+def _unpack_array(dtype: str, shape: Sequence[int], content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.dtype(dtype)).reshape(shape)

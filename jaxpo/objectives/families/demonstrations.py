@@ -65,10 +65,8 @@ def demonstration_metrics(x: Demonstrations, reward: Reward) -> dict[str, Mean]:
     }
 
 
-def prompt_values(model: Tree, hidden: Float[Array, "R S D"] | tuple[()], batch: Batch) -> Float[Array, "N"]:
+def prompt_values(model: Tree, hidden: Float[Array, "R S D"], batch: Batch) -> Float[Array, "N"]:
     """log sum exp of the logits that predict each completion's first supervised token; no gradient."""
-    if isinstance(hidden, tuple):
-        raise ValueError("the method does not set HIDDEN = True")
     start, _ = segment_bounds(batch.segment_ids, batch.slots)
     inside = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
     first = jnp.argmax(inside & batch.masks["completion"][:, None, :], axis=-1)

@@ -32,14 +32,14 @@ class DistilledTokens(NamedTuple):
     Attributes:
       stats: of the student.
       kd: the teacher's loss.
-      teacher_mass, student_mass: probability of the teacher's top K under either; empty tuples for whole distributions.
+      masses: "teacher_mass" and "student_mass", probability of the teacher's top K under either; empty for whole
+        distributions.
       mask: the supervised tokens.
     """
 
     stats: TokenStats
     kd: Float[Array, "R S"]
-    teacher_mass: Float[Array, "R S"] | tuple[()]
-    student_mass: Float[Array, "R S"] | tuple[()]
+    masses: dict[str, Float[Array, "R S"]]
     mask: Bool[Array, "R S"]
 
 
@@ -73,9 +73,10 @@ def network_term(loss: PerToken, top_k: int | None) -> Callable[[Array, Array, A
 def _distilled(logits: Array, teacher: TopKRecord | Array, targets: Array, loss: PerToken) -> tuple[Tree, ...]:
     kd = loss(logits, teacher)
     if not isinstance(teacher, TopKRecord):
-        return token_stats(logits, targets), kd, (), ()
+        return token_stats(logits, targets), kd, {}
     student = student_log_odds(jax.lax.stop_gradient(logits), teacher)
-    return token_stats(logits, targets), kd, jax.nn.sigmoid(teacher.log_odds), jax.nn.sigmoid(student)
+    masses = {"teacher_mass": jax.nn.sigmoid(teacher.log_odds), "student_mass": jax.nn.sigmoid(student)}
+    return token_stats(logits, targets), kd, masses
 
 
 def records_of(batch: Batch) -> TopKRecord:
@@ -116,8 +117,8 @@ def distilled_tokens(
         hidden = jax.lax.stop_gradient((teacher_scorer or scorer).hidden(frozen, batch))
         streams = (student, (unembedding(frozen), hidden))
         found = map_vocab(network_term(loss, top_k), streams, targets, chunk=scorer.head_chunk)
-    stats, kd, teacher_mass, student_mass = jax.tree.map(lambda x: to_targets(x, batch), found)
-    return DistilledTokens(stats, kd, teacher_mass, student_mass, batch.masks["completion"])
+    stats, kd, masses = jax.tree.map(lambda x: to_targets(x, batch), found)
+    return DistilledTokens(stats, kd, masses, batch.masks["completion"])
 
 
 def distillation(
@@ -160,8 +161,7 @@ def distillation(
             "ce_loss": mean(-x.stats.logps),
             "kd_loss": mean(x.kd),
         }
-        if top_k is not None:
-            metrics |= {"teacher_mass": mean(x.teacher_mass), "student_mass": mean(x.student_mass)}  # type: ignore[arg-type]
+        metrics |= {name: mean(mass) for name, mass in x.masses.items()}
         return Out(jnp.sum(both) / jnp.maximum(counts["tokens"], 1.0), metrics, {})
 
     return Objective(name, counts, encode, total, needs=needs)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch, rows_of, take, unpack
 from jaxpo.data.rows.needs import Needs
@@ -27,16 +27,22 @@ class Tokens:
       ref_logps: under the reference; zeros without one.
       mask: True on supervised (response) tokens.
       prompt: True on prompt tokens except the first of the segment.
-      kl: KL(reference || policy) at each token, for methods with a two-model vocabulary term; else an empty tuple.
-      labels: name -> int32, which phrase, step or item a token belongs to (0 = none).
+      columns: what the method asks for besides: "kl", KL(reference || policy) at each token, with a two-model
+        vocabulary term; the per-token columns that its needs name ("phrase", "step": int32, 0 = none).
     """
 
     logps: Float[Array, "N *K T"]
     ref_logps: Float[Array, "N *K T"]
     mask: Bool[Array, "N *K T"]
     prompt: Bool[Array, "N *K T"]
-    kl: Float[Array, "N *K T"] | tuple[()] = ()
-    labels: dict[str, Int[Array, "N *K T"]] = struct.field(default_factory=dict)
+    columns: dict[str, Array] = struct.field(default_factory=dict)
+
+    @property
+    def kl(self) -> Float[Array, "N *K T"]:
+        """KL(reference || policy) at each token."""
+        if "kl" not in self.columns:
+            raise ValueError('KLs exist only for methods with Needs(reference="vocab")')
+        return self.columns["kl"]
 
 
 @struct.dataclass
@@ -49,9 +55,9 @@ class Side:
       length: number of supervised tokens, float32.
       entropy: summed entropy of the predictive distributions, nats, no gradient.
       correct: number of tokens that are the argmax, no gradient.
-      kl: summed KL(reference || policy), for methods with a two-model vocabulary term; else an empty tuple.
-      collision: summed log sum_v pi(v)^2, no gradient, under WPO weighting; else an empty tuple.
-      tokens: per-token rows, for methods that need them; else an empty tuple (a pytree without leaves).
+      sums: further sums: "kl", KL(reference || policy), with a two-model vocabulary term; "collision",
+        log sum_v pi(v)^2, no gradient, under WPO weighting.
+      rows: per-token rows, for methods that set `TOKENS = True`; `tokens` reads them.
     """
 
     logps: Float[Array, "N ..."]
@@ -59,14 +65,27 @@ class Side:
     length: Float[Array, "N ..."]
     entropy: Float[Array, "N ..."]
     correct: Float[Array, "N ..."]
-    kl: Float[Array, "N ..."] | tuple[()] = ()
-    collision: Float[Array, "N ..."] | tuple[()] = ()
-    tokens: Tokens | tuple[()] = ()
+    sums: dict[str, Float[Array, "N ..."]] = struct.field(default_factory=dict)
+    rows: Tokens | None = None
 
     @property
     def log_ratio(self) -> Float[Array, "N ..."]:
         """rho = P - R."""
         return self.logps - self.ref_logps
+
+    @property
+    def kl(self) -> Float[Array, "N ..."]:
+        """Summed KL(reference || policy)."""
+        if "kl" not in self.sums:
+            raise ValueError('KL sums exist only for methods with Needs(reference="vocab")')
+        return self.sums["kl"]
+
+    @property
+    def tokens(self) -> Tokens:
+        """The per-token rows."""
+        if self.rows is None:
+            raise ValueError("the method does not set TOKENS = True")
+        return self.rows
 
 
 @struct.dataclass
@@ -74,14 +93,22 @@ class Scores:
     """Results of the networks on a packed microbatch, `[R, S]` in target coordinates.
 
     Attributes:
-      hidden: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
-        s + 1), for methods that ask for them; else an empty tuple.
+      columns: "kl", KL(reference || policy), with a two-model vocabulary term.
+      states: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
+        s + 1), for methods that set `HIDDEN = True`; `hidden` reads them.
     """
 
     stats: TokenStats
     ref_logps: Float[Array, "R S"]
-    kl: Float[Array, "R S"] | tuple[()] = ()
-    hidden: Float[Array, "R S D"] | tuple[()] = ()
+    columns: dict[str, Float[Array, "R S"]] = struct.field(default_factory=dict)
+    states: Float[Array, "R S D"] | None = None
+
+    @property
+    def hidden(self) -> Float[Array, "R S D"]:
+        """The policy's final hidden states."""
+        if self.states is None:
+            raise ValueError("the method does not set HIDDEN = True")
+        return self.states
 
 
 @dataclass(frozen=True)
@@ -121,18 +148,18 @@ class Shape:
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
     """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
     hidden = scorer.hidden(params["model"], batch, rng)
-    kept = hidden if want.hidden else ()
+    kept = hidden if want.hidden else None
     if want.needs.reference == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(
             params["model"], frozen["reference"], batch, hidden, collision=want.collision
         )
-        return Scores(stats, ref_logps, kl, kept)
+        return Scores(stats, ref_logps, {"kl": kl}, kept)
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
     if want.needs.reference == "none":
-        return Scores(stats, jnp.zeros_like(stats.logps), hidden=kept)
+        return Scores(stats, jnp.zeros_like(stats.logps), states=kept)
     if want.cached_reference:
-        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), hidden=kept)
-    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), hidden=kept)
+        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), states=kept)
+    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), states=kept)
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:
@@ -159,13 +186,12 @@ def side(scores: Scores, batch: Batch, role: str, want: Wanted) -> Side:
         length=lengths(batch, role),
         entropy=total(scores.stats.entropy),
         correct=total(scores.stats.correct),
-        kl=() if isinstance(scores.kl, tuple) else total(scores.kl),
-        collision=() if isinstance(scores.stats.collision, tuple) else total(scores.stats.collision),
-        tokens=_tokens(scores, batch, role, want.needs.labels) if want.tokens else (),
+        sums={name: total(x) for name, x in (scores.columns | scores.stats.columns).items()},
+        rows=_tokens(scores, batch, role, want.needs.per_token) if want.tokens else None,
     )
 
 
-def _tokens(scores: Scores, batch: Batch, role: str, labels: tuple[str, ...]) -> Tokens:
+def _tokens(scores: Scores, batch: Batch, role: str, per_token: tuple[str, ...]) -> Tokens:
     index = batch.roles[role]
     flag = lambda m: rows_of(m.astype(jnp.float32), index, batch) > 0  # noqa: E731
     return Tokens(
@@ -173,6 +199,8 @@ def _tokens(scores: Scores, batch: Batch, role: str, labels: tuple[str, ...]) ->
         ref_logps=rows_of(scores.ref_logps, index, batch),
         mask=flag(batch.masks["completion"]),
         prompt=flag(batch.masks["prompt"]),
-        kl=() if isinstance(scores.kl, tuple) else rows_of(scores.kl, index, batch),
-        labels={name: rows_of(batch.per_token[name], index, batch) for name in labels},
+        columns={
+            name: rows_of(x, index, batch)
+            for name, x in (scores.columns | {name: batch.per_token[name] for name in per_token}).items()
+        },
     )

@@ -54,8 +54,6 @@ class Pair:
     @property
     def kls(self) -> tuple[Array, Array]:
         """`K_w, K_l`, for methods that need `reference="vocab"`."""
-        if isinstance(self.chosen.kl, tuple) or isinstance(self.rejected.kl, tuple):
-            raise ValueError('KL sums exist only for methods with Needs(reference="vocab")')
         return self.chosen.kl, self.rejected.kl
 
     @property
@@ -66,8 +64,6 @@ class Pair:
     @property
     def tokens(self) -> tuple[Tokens, Tokens]:
         """The per-token rows of both sides, for methods that set `TOKENS = True`."""
-        if isinstance(self.chosen.tokens, tuple) or isinstance(self.rejected.tokens, tuple):
-            raise ValueError("the method does not set TOKENS = True")
         return self.chosen.tokens, self.rejected.tokens
 
     @property
@@ -80,14 +76,12 @@ class Pair:
     def token_kls(self) -> tuple[Array, Array]:
         """KL(reference || policy) at every token of both sides, `[N, T]`, for methods with `reference="vocab"`."""
         chosen, rejected = self.tokens
-        if isinstance(chosen.kl, tuple) or isinstance(rejected.kl, tuple):
-            raise ValueError('KLs exist only for methods with Needs(reference="vocab")')
         return chosen.kl, rejected.kl
 
-    def labels(self, name: str) -> tuple[Array, Array]:
-        """Per-token labels of both sides, int32 `[N, T]`, for methods with `Needs(labels=(name,))`."""
+    def token_columns(self, name: str) -> tuple[Array, Array]:
+        """A per-token column of both sides, `[N, T]`, for methods with `Needs(per_token=(name,))`."""
         chosen, rejected = self.tokens
-        return chosen.labels[name], rejected.labels[name]
+        return chosen.columns[name], rejected.columns[name]
 
     @property
     def token_masks(self) -> tuple[Array, Array]:
@@ -148,9 +142,10 @@ def reduce_terms(terms: Terms, counts: Counts) -> Float[Array, ""]:
 def weighted(pair: Pair, terms: Terms) -> Terms:
     """The terms times each pair's WPO weight, where the networks were asked for what it needs."""
     chosen, rejected = pair.chosen, pair.rejected
-    if isinstance(chosen.collision, tuple) or isinstance(rejected.collision, tuple):
+    if "collision" not in chosen.sums:
         return terms
-    sides = (chosen.logps, rejected.logps, chosen.collision, rejected.collision, chosen.length, rejected.length)
+    collisions = (chosen.sums["collision"], rejected.sums["collision"])
+    sides = (chosen.logps, rejected.logps, *collisions, chosen.length, rejected.length)
     weight = wpo_weight(*sides, where=pair.present)
     return {name: weight * x for name, x in terms.items()} if isinstance(terms, Mapping) else weight * terms
 

@@ -22,7 +22,7 @@ class Unpaired:
       good: `[N]` its label.
       present: `[N]` False where there is no row.
       columns: the batch's per-example columns.
-      kl: another row's response under this row's prompt, for KTO; else an empty tuple.
+      others: further roles by name: "kl", another row's response under this row's prompt, for KTO.
       extra: what the method's `encode_extra` made.
     """
 
@@ -30,17 +30,24 @@ class Unpaired:
     good: Bool[Array, "N"]
     present: Bool[Array, "N"]
     columns: dict[str, Array]
-    kl: Side | tuple[()] = ()
+    others: dict[str, Side] = struct.field(default_factory=dict)
     extra: dict[str, Array] = struct.field(default_factory=dict)
+
+    @property
+    def kl(self) -> Side:
+        """The mismatched responses."""
+        if "kl" not in self.others:
+            raise ValueError('the reference point needs the role "kl"')
+        return self.others["kl"]
 
 
 def unpaired_features(scores: Scores, batch: Batch, want: Wanted, extra: dict[str, Array]) -> Unpaired:
     """Gather the completions, and the mismatched ones where the method asks for them."""
     completion = side(scores, batch, "completion", want)
     present = unpaired_present(batch, completion.length)
-    mismatched = side(scores, batch, "kl", want) if "kl" in want.needs.roles else ()
+    others = {"kl": side(scores, batch, "kl", want)} if "kl" in want.needs.roles else {}
     good = batch.per_example["label"] > 0
-    return Unpaired(completion, good, present, dict(batch.per_example), mismatched, extra)
+    return Unpaired(completion, good, present, dict(batch.per_example), others, extra)
 
 
 def unpaired_present(batch: Batch, length: Array) -> Bool[Array, "N"]:

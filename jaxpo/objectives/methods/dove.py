@@ -48,6 +48,6 @@ class DOVE(PairMethod):
         from jaxpo.losses.numerics import masked_sum
 
         ratio = side.log_ratio
-        if self.joint and not isinstance(side.tokens, tuple):
+        if self.joint:
             ratio = ratio + masked_sum(side.tokens.logps - side.tokens.ref_logps, side.tokens.prompt)
         return self.beta * ratio

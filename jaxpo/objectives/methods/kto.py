@@ -69,8 +69,6 @@ class KTO(UnpairedMethod):
         """z of the step."""
         from jaxpo.losses import kto_kl
 
-        if isinstance(x.kl, tuple):
-            raise ValueError('the reference point needs the role "kl"')
         return kto_kl(x.kl.logps, x.kl.ref_logps, where=x.present & (x.kl.length > 0))
 
     def loss(self, x: Unpaired) -> dict[str, Array]:

@@ -35,7 +35,7 @@ class RRPO(PairMethod):
         arxiv="2504.12083",
         certainty="authors' code; the paper prints the KL with the opposite sign",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab", labels=("phrase",))
+    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab", per_token=("phrase",))
     TOKENS = True
     METRICS = ("tkl", "phrase_share")
 
@@ -46,7 +46,7 @@ class RRPO(PairMethod):
             *pair.token_logps,
             pair.token_kls[0],
             *pair.token_masks,
-            *pair.labels("phrase"),
+            *pair.token_columns("phrase"),
             beta=self.beta,
             alpha=self.alpha,
             where=pair.present,
@@ -59,5 +59,5 @@ class RRPO(PairMethod):
         from jaxpo.objectives.base import masked_mean
 
         here = jnp.concatenate(pair.token_masks) & jnp.tile(pair.present, 2)[:, None]
-        marked = jnp.concatenate(pair.labels("phrase")) > 0
+        marked = jnp.concatenate(pair.token_columns("phrase")) > 0
         return {"tkl": masked_mean(pair.kls[0], pair.present), "phrase_share": masked_mean(marked, here)}

@@ -49,14 +49,14 @@ class SPODegree(PairMethod):
         arxiv="2409.17791",
         certainty="abstract and secondary notes; level grid, pooling, head and weight are reconstructed",
     )
-    NEEDS = replace(PAIRS_AND_REFERENCE, labels=("keyword",), extra=("degree",))
+    NEEDS = replace(PAIRS_AND_REFERENCE, per_token=("keyword",), extra=("degree",))
     HIDDEN = True
     METRICS = ("degree_loss", "degree_accuracy")
 
     def __post_init__(self) -> None:
         base = self._base()
         if base is not None:  # what this configuration needs, over the class's default
-            object.__setattr__(self, "NEEDS", replace(base.NEEDS, labels=("keyword",), extra=("degree",)))
+            object.__setattr__(self, "NEEDS", replace(base.NEEDS, per_token=("keyword",), extra=("degree",)))
             object.__setattr__(self, "TOKENS", base.TOKENS)
             object.__setattr__(self, "METRICS", (*base.METRICS, *type(self).METRICS))
 
@@ -71,7 +71,7 @@ class SPODegree(PairMethod):
         if not issubclass(kind, PairMethod) or issubclass(kind, SPODegree):
             return None
         base = kind(**({"beta": self.beta} if "beta" in {f.name for f in fields(kind)} else {}))
-        plain = (base.NEEDS.columns, base.NEEDS.labels, base.NEEDS.extra, base.NEEDS.optional_roles) == ((),) * 4
+        plain = (base.NEEDS.columns, base.NEEDS.per_token, base.NEEDS.extra, base.NEEDS.optional_roles) == ((),) * 4
         plain = plain and set(base.NEEDS.roles) == set(SIDES) and not base.COUPLED and not base.HIDDEN
         own = kind.evaluate is not FeatureMethod.evaluate or kind.encode_extra is not FeatureMethod.encode_extra
         return base if plain and not own else None
@@ -90,7 +90,7 @@ class SPODegree(PairMethod):
             return [
                 *found,
                 f"spo_degree: base {self.base!r} cannot carry the task: it must be a loss on pairs without columns, "
-                "labels, heads or state of its own, such as dpo, ipo or simpo.",
+                "marks, heads or state of its own, such as dpo, ipo or simpo.",
             ]
         return found + [p for p in base.problems() if p not in found]
 
@@ -106,7 +106,6 @@ class SPODegree(PairMethod):
         """Per side `{side}_logits` `[N, K, K]` of the levels, and `{side}_phrases` `[N]`, the number of key phrases."""
         from jaxpo.objectives.families.degree import level_logits
 
-        assert not isinstance(scores.hidden, tuple)  # HIDDEN is set
         head = params["degree"]
         return level_logits(scores.hidden, batch, head["weight"], head["bias"], SIDES)
 

@@ -58,7 +58,7 @@ class TPOTree(ListMethod):
         certainty="step merging, pooling and weights from the authors' code; list loss from the abstract (the released "
         "loss has the wrong sign); the paper's Eq. 10 was not read",
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps", labels=("step",))
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps", per_token=("step",))
     TOKENS = True
     HIDDEN = True
     METRICS = ("rewards/tree_accuracies", "steps")
@@ -80,9 +80,7 @@ class TPOTree(ListMethod):
 
         if self.step_weights == "uniform":
             return {}
-        hidden = scores.hidden
-        assert not isinstance(hidden, tuple)
-        hidden = jax.lax.stop_gradient(hidden) if self.stop_gradient else hidden
+        hidden = jax.lax.stop_gradient(scores.hidden) if self.stop_gradient else scores.hidden
         return {"hidden": step_states(hidden, batch, self.max_steps)}
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
@@ -127,8 +125,7 @@ class TPOTree(ListMethod):
         from jaxpo.losses import labelled_sums, merge_steps, shortest, step_weights
 
         rows = ranked.candidates.tokens
-        assert not isinstance(rows, tuple)
-        steps = in_steps(rows.labels["step"], rows.mask)
+        steps = in_steps(rows.columns["step"], rows.mask)
         ratio, tokens = (
             labelled_sums(x, steps, count=self.max_steps)
             for x in (rows.logps - rows.ref_logps, jnp.ones(steps.shape, jnp.float32))
@@ -148,12 +145,12 @@ class TPOTree(ListMethod):
         return ratio, tokens, weights, where
 
 
-def in_steps(labels: Array, mask: Array) -> Array:
-    """Step of every supervised token: a token without a label (the turn end) belongs to the step before it."""
+def in_steps(step: Array, mask: Array) -> Array:
+    """Step of every supervised token: a token without a number (the turn end) belongs to the step before it."""
     import jax
     import jax.numpy as jnp
 
-    seen = jax.lax.cummax(jnp.where(mask, labels, 0), axis=labels.ndim - 1)
+    seen = jax.lax.cummax(jnp.where(mask, step, 0), axis=step.ndim - 1)
     return jnp.where(mask, seen, 0)
 
 

@@ -1,4 +1,4 @@
-"""Marked text to labelled tokens: which tokens belong to a phrase, a step, an item; and what is refused."""
+"""Marked text to marked tokens: which tokens belong to a phrase, a step, an item; and what is refused."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.data.rows.marks import Mark, consecutive, token_labels
+from jaxpo.data.rows.marks import Mark, consecutive
+from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.errors import DataError
 
 PAIR = {"prompt": "Say: ", "chosen": "one two three", "rejected": "four five"}
 ROLES = ("chosen", "rejected")
 
 
-def labelled(dataset, example, role, label, k=None):
+def marked(dataset, example, role, name, k=None):
     """{number: text of the tokens that carry it} of one segment."""
     found = dataset.store.read([example])[0]
     segment = found.segments[found.roles[role] if k is None else found.roles[role][k]]
-    numbers = segment.labels.get(label, np.zeros(len(segment.tokens), int))
+    numbers = segment.per_token.get(name, np.zeros(len(segment.tokens), int))
     assert not numbers[~segment.supervised].any()
     return {
         int(n): b"".join(dataset.tokenizer.token_bytes(segment.tokens[numbers == n])).decode()
@@ -38,7 +39,7 @@ def test_a_token_is_marked_when_it_holds_a_byte_of_a_marked_character(tokenizer,
     edges = sorted({min(c, len(text)) for c in cuts})
     marks = [Mark("x", k, a, b) for k, (a, b) in enumerate(itertools.pairwise(edges), 1) if k != 2]
     tokens = np.asarray([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int32)
-    found = token_labels(tokens, 1, text, marks, tokenizer).get("x", np.zeros(len(tokens), int))
+    found = marked_tokens(tokens, 1, text, marks, tokenizer).get("x", np.zeros(len(tokens), int))
     of_byte = [c for c, character in enumerate(text) for _ in character.encode()]
     expected, at = [0], 0
     for piece in tokenizer.token_bytes(tokens[1:-1]):
@@ -59,28 +60,28 @@ def test_consecutive_marks_are_the_parts():
 
 
 def test_phrases_of_both_responses(prepared, files):
-    data = prepared(files / "spans.jsonl", "preference", roles=ROLES, labels=("phrase",))
-    assert data.labels == ("phrase",)
-    chosen, rejected = (labelled(data, 1, role, "phrase") for role in ROLES)
+    data = prepared(files / "spans.jsonl", "preference", roles=ROLES, per_token=("phrase",))
+    assert list(data.per_token) == ["phrase"]
+    chosen, rejected = (marked(data, 1, role, "phrase") for role in ROLES)
     assert {k: v.strip() for k, v in chosen.items()} == {1: "eight", 2: "six"}
     assert {k: v.strip() for k, v in rejected.items()} == {1: "six", 2: "eight"}
-    assert "Grüße" in labelled(data, 2, "chosen", "phrase")[1]
-    assert "東京" in labelled(data, 2, "chosen", "phrase")[2]
-    assert labelled(data, 2, "rejected", "phrase") == {}
+    assert "Grüße" in marked(data, 2, "chosen", "phrase")[1]
+    assert "東京" in marked(data, 2, "chosen", "phrase")[2]
+    assert marked(data, 2, "rejected", "phrase") == {}
 
 
 def test_keywords_are_ranked_in_the_order_of_the_column(prepared, files):
-    data = prepared(files / "keywords.jsonl", "preference", roles=ROLES, labels=("keyword",))
-    found = {k: v.strip() for k, v in labelled(data, 0, "chosen", "keyword").items()}
+    data = prepared(files / "keywords.jsonl", "preference", roles=ROLES, per_token=("keyword",))
+    found = {k: v.strip() for k, v in marked(data, 0, "chosen", "keyword").items()}
     assert found == {1: "deep neural networks", 2: "Deep learning", 3: "learning"}
 
 
-def test_labels_are_stored_only_for_who_asks(prepared, files):
+def test_marks_are_stored_only_for_who_asks(prepared, files):
     plain = prepared(files / "spans.jsonl", "preference", roles=ROLES)
-    assert plain.labels == ()
-    assert all(not s.labels for e in plain.store.read(range(3)) for s in e.segments)
+    assert plain.per_token == {}
+    assert all(not s.per_token for e in plain.store.read(range(3)) for s in e.segments)
     tree = prepared(files / "tree.jsonl", "preference", roles=("candidate",), columns=("scores",))
-    assert all(not s.labels for e in tree.store.read(range(3)) for s in e.segments)
+    assert all(not s.per_token for e in tree.store.read(range(3)) for s in e.segments)
 
 
 def test_phrases_in_conversations_and_implicit_prompts(prepared, write):
@@ -97,15 +98,15 @@ def test_phrases_in_conversations_and_implicit_prompts(prepared, write):
         "rejected_spans": [[13, 16]],
     }
     for row in ({**chat, **spans}, {**given, **spans}, implicit):
-        data = prepared(write(row), "preference", roles=ROLES, labels=("phrase",))
-        assert labelled(data, 0, "chosen", "phrase")[1].strip() == "B"
-        assert labelled(data, 0, "rejected", "phrase")[1].strip() == "end"
+        data = prepared(write(row), "preference", roles=ROLES, per_token=("phrase",))
+        assert marked(data, 0, "chosen", "phrase")[1].strip() == "B"
+        assert marked(data, 0, "rejected", "phrase")[1].strip() == "end"
     shifted = {**implicit, "chosen_spans": [[0, 2]]}
     with pytest.raises(DataError, match=r"field 'chosen_spans': span 0, \[0, 2\], reaches beyond .*8 to 12"):
-        prepared(write(shifted), "preference", roles=ROLES, labels=("phrase",))
+        prepared(write(shifted), "preference", roles=ROLES, per_token=("phrase",))
     two = [*chat["chosen"], user, {"role": "assistant", "content": "more"}]
     with pytest.raises(DataError, match=r"field 'chosen_spans': chosen has 3 messages; spans can be marked in a sing"):
-        prepared(write({**chat, **spans, "chosen": two}), "preference", roles=ROLES, labels=("phrase",))
+        prepared(write({**chat, **spans, "chosen": two}), "preference", roles=ROLES, per_token=("phrase",))
 
 
 BAD = {
@@ -129,12 +130,12 @@ def test_bad_spans_name_row_and_field(prepared, write, name, label):
     good = {**PAIR, f"chosen_{suffix}": [[0, 3]], f"rejected_{suffix}": [[0, 4], [5, 9]]}
     path = write(good, {**good, f"chosen_{suffix}": value})
     with pytest.raises(DataError, match=rf"row 2, field 'chosen_{suffix}': {match}"):
-        prepared(path, "preference", roles=ROLES, labels=(label,))
+        prepared(path, "preference", roles=ROLES, per_token=(label,))
     assert len(prepared(path, "preference", roles=ROLES)) == 2, "who reads no spans is not stopped by them"
 
 
 @pytest.mark.parametrize(
-    ("file", "roles", "labels", "match"),
+    ("file", "roles", "marks", "match"),
     [
         ("preference", ROLES, ("phrase",), r"field 'chosen_spans': column 'chosen_spans' is missing .*type 'prefere"),
         ("spans", ROLES, ("keyword",), r"field 'chosen_keywords': column 'chosen_keywords' is missing"),
@@ -143,17 +144,22 @@ def test_bad_spans_name_row_and_field(prepared, write, name, label):
         ("tree", ("items",), ("item",), r"field 'items': column 'items' is missing"),
     ],
 )
-def test_missing_labels_are_named_before_tokenising(prepared, files, file, roles, labels, match):
+def test_missing_marks_are_named_before_tokenising(prepared, files, file, roles, marks, match):
     lines: list[str] = []
     with pytest.raises(DataError, match=match):
-        prepared(files / f"{file}.jsonl", "preference", roles=roles, labels=labels, log=lines.append)
+        prepared(files / f"{file}.jsonl", "preference", roles=roles, per_token=marks, log=lines.append)
     assert not lines
 
 
 def test_steps_of_a_tree(prepared, files):
     rows = [json.loads(line) for line in (files / "tree.jsonl").open()]
     data = prepared(
-        files / "tree.jsonl", "preference", roles=("candidate",), columns=("scores",), labels=("step",), max_length=128
+        files / "tree.jsonl",
+        "preference",
+        roles=("candidate",),
+        columns=("scores",),
+        per_token=("step",),
+        max_length=128,
     )
     assert data.type == "tree"
     assert data.roles == {"candidate": 3}
@@ -162,7 +168,7 @@ def test_steps_of_a_tree(prepared, files):
     for n, row in enumerate(rows):
         for k, steps in enumerate(row["steps"]):
             if steps:
-                found = labelled(data, n, "candidate", "step", k)
+                found = marked(data, n, "candidate", "step", k)
                 assert list(found) == list(range(1, len(steps) + 1))
                 # A token may reach over a border; it then belongs to the earlier step.
                 assert "".join(found.values()) == "".join(steps)
@@ -170,30 +176,30 @@ def test_steps_of_a_tree(prepared, files):
     assert data.counts["empty_responses"] == 1
 
 
-def test_items_are_labelled_and_separators_are_not(prepared, files):
+def test_items_are_marked_and_separators_are_not(prepared, files):
     rows = [json.loads(line) for line in (files / "items.jsonl").open()]
-    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), labels=("item",))
+    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), per_token=("item",))
     assert data.roles == {"items": 0}
     assert data.columns["relevance"].shape == (4,)
     for n, row in enumerate(rows):
-        found = {k: v.strip() for k, v in labelled(data, n, "items", "item").items()}
+        found = {k: v.strip() for k, v in marked(data, n, "items", "item").items()}
         assert found == dict(enumerate(row["items"], 1))
         segment = data.store.read([n])[0].segments[0]
         text = data.tokenizer.decode(segment.tokens[segment.supervised], skip_special_tokens=False)
         assert text == row.get("separator", "\n").join(row["items"]) + "<|im_end|>"
-        assert segment.labels["item"][-1] == 0, "the end is no item's"
+        assert segment.per_token["item"][-1] == 0, "the end is no item's"
     newline = np.isin(
         data.store.read([0])[0].segments[0].tokens, [i for i in range(512) if data.tokenizer.decode([i]) == "\n"]
     )
     assert newline.sum() == 3
-    assert not data.store.read([0])[0].segments[0].labels["item"][newline].any()
+    assert not data.store.read([0])[0].segments[0].per_token["item"][newline].any()
 
 
 def test_relevance_is_padded_with_minus_one(prepared, files):
     from jaxpo.config import Data
     from jaxpo.data.packing.loader import Loader
 
-    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), labels=("item",))
+    data = prepared(files / "items.jsonl", "preference", roles=("items",), columns=("relevance",), per_token=("item",))
     batch = next(
         iter(Loader(data, Data(max_length=64, row_length=64), seed=0, rows_per_step=4, shuffle=False).one_pass())
     )
@@ -204,20 +210,20 @@ def test_relevance_is_padded_with_minus_one(prepared, files):
 
 
 @pytest.mark.parametrize("truncation", ["response_right", "prompt_left"])
-def test_labels_follow_their_tokens_through_truncation(prepared, write, tokenizer, truncation):
+def test_marks_follow_their_tokens_through_truncation(prepared, write, tokenizer, truncation):
     prompt = "one two three four five six seven eight nine ten " * 2
     row = {"prompt": prompt, "items": ["alpha beta", "gamma delta", "epsilon zeta eta theta"], "relevance": [0, 1, 2]}
-    ask = {"roles": ("items",), "columns": ("relevance",), "labels": ("item",)}
+    ask = {"roles": ("items",), "columns": ("relevance",), "per_token": ("item",)}
     whole = prepared(write(row), "preference", max_length=256, **ask).store.read([0])[0].segments[0]
     length = len(whole.tokens) - 4
     data = prepared(write(row), "preference", max_length=length, truncation=truncation, **ask)
     cut = data.store.read([0])[0].segments[0]
     assert len(cut.tokens) == length
     if truncation == "response_right":
-        assert np.array_equal(cut.labels["item"], whole.labels["item"][:length])
+        assert np.array_equal(cut.per_token["item"], whole.per_token["item"][:length])
         assert data.counts["truncated_labels"] == 1
     else:
-        assert np.array_equal(cut.labels["item"][1:], whole.labels["item"][5:])
+        assert np.array_equal(cut.per_token["item"][1:], whole.per_token["item"][5:])
         assert np.array_equal(cut.tokens[1:], whole.tokens[5:])
         assert data.counts["truncated_labels"] == 0
 
@@ -229,4 +235,4 @@ def test_a_tree_serves_list_methods(prepared, files):
 
     row = next(read_rows([files / "tree.jsonl"]))
     reading = check_needs(row, "preference", Needs(roles=("candidate",), columns=("scores",)))
-    assert (reading.kind, reading.columns, reading.labels) == ("tree", ("scores",), ())
+    assert (reading.kind, reading.columns, reading.marks) == ("tree", ("scores",), ())

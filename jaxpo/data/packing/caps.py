@@ -1,0 +1,156 @@
+"""The shape of a dataset's blocks, from the lengths of its examples alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from jaxpo.data.packing.best_fit import UNLIMITED, Caps, Packed, Rows, pack, random_order
+from jaxpo.data.tokens.store import Lengths
+from jaxpo.errors import ConfigError
+
+SAMPLE = 4096
+GOAL = 0.95
+SPARED = 0.005
+"""Share of fill that fewer slots, or fewer rows of patches, may cost."""
+
+
+def _alone(sizes: np.ndarray, row_length: int, rows: int, slots: int) -> tuple[np.ndarray | None, int]:
+    """Best-fit of examples `[n, K]` (longest first) into `rows` empty rows each: row of each `[n, K]`, most per row."""
+    n, k = sizes.shape
+    room, used = np.full((n, rows), row_length), np.zeros((n, rows), np.int64)
+    each, picks = np.arange(n), np.zeros((n, k), np.int64)
+    for j in range(k):
+        tight = np.where((room >= sizes[:, j : j + 1]) & (used < slots), room, UNLIMITED)
+        picks[:, j] = tight.argmin(1)
+        if (tight[each, picks[:, j]] == UNLIMITED).any():
+            return None, 0
+        room[each, picks[:, j]] -= sizes[:, j]
+        used[each, picks[:, j]] += 1
+    return picks, int(used.max(initial=0))
+
+
+def rows_alone(lengths: Lengths, row_length: int, slots: int = UNLIMITED) -> tuple[np.ndarray, int]:
+    """Rows that each example needs on its own `[E]`, and the most segments that one of them then holds."""
+    rows, most = np.zeros(len(lengths), np.int64), 1
+    counts = np.diff(lengths.offsets)
+    for k in np.unique(counts[counts > 0]):
+        chosen = np.flatnonzero(counts == k)
+        sizes = -np.sort(-lengths.values[lengths.offsets[chosen][:, None] + np.arange(k)].astype(np.int64), axis=1)
+        picks, used = _alone(sizes, row_length, int(k), slots)
+        if picks is None:
+            raise ConfigError(f"a segment of {sizes.max()} tokens is longer than data.row_length={row_length}.")
+        rows[chosen], most = picks.max(1) + 1, max(most, used)
+    return rows, most
+
+
+def choose_caps(
+    lengths: Lengths,
+    row_length: int,
+    *,
+    block_rows: int | None,
+    single: bool,
+    rows_per_shard: int | None,
+    media_rows: int | None = None,
+    media_length: int | None = None,
+) -> tuple[Caps, float]:
+    """Block shape from the length index alone, and the share of positions it fills on a sample.
+
+    Args:
+      block_rows: given, or None = the smallest that holds every example and fills >= 95%, else the fullest.
+      single: one segment per row.
+      rows_per_shard: blocks must divide it.
+      media_rows, media_length: given, or None = as many as keep the rows of tokens full, and the longest medium.
+
+    Raises:
+      ConfigError: no block size fits.
+    """
+    text = replace(lengths, media=None)
+    alone, most = rows_alone(text, row_length, 1 if single else UNLIMITED)
+    candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_shard)
+    longest = int(lengths.values.max(initial=1))
+    segment = min(-(-longest // 16) * 16, row_length)
+    sample = np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
+    best: tuple[Caps, float] | None = None
+    for rows in candidates:
+        caps = Caps(row_length, rows, 1 if single else UNLIMITED, UNLIMITED, segment)
+        if not single:
+            caps = replace(caps, slots=_slots(text, sample, caps, most))
+        packed = pack(text, sample, caps)
+        fill = packed.fill(text, caps)
+        caps = replace(caps, examples=int((packed.blocks >= 0).sum(1).max(initial=1)))
+        if best is None or fill > best[1] + 1e-9:
+            best = caps, fill
+        if fill >= GOAL or single:
+            break
+    assert best is not None
+    return best if lengths.media is None else _with_media(lengths, sample, best[0], media_rows, media_length)
+
+
+def _candidates(least: int, block_rows: int | None, rows_per_shard: int | None) -> list[int]:
+    if block_rows is not None:
+        if block_rows < least:
+            raise ConfigError(f"data.block_rows={block_rows}, but the widest example needs {least} rows: raise it.")
+        sizes = [block_rows]
+    else:
+        # Powers of two divide what a device gets for most device counts, so the choice rarely depends on them.
+        sizes = [least] + [2**i for i in range(11) if least < 2**i <= max(4 * least, 8)]
+    if rows_per_shard is None:
+        return sizes
+    fitting = [size for size in sizes if rows_per_shard % size == 0]
+    if not fitting and block_rows is None:
+        fitting = [size for size in range(least, rows_per_shard + 1) if rows_per_shard % size == 0]
+    if not fitting:
+        wanted = block_rows or least
+        raise ConfigError(
+            f"each microbatch of each device gets {rows_per_shard} row(s), but examples are kept in blocks of {wanted} "
+            f"rows: make rows_per_step a multiple of {wanted} for every device and microbatch, or lower max_length."
+        )
+    return fitting
+
+
+def _slots(lengths: Lengths, sample: np.ndarray, caps: Caps, least: int) -> int:
+    """Few enough that `[R, M, T]` stays small, unless that would cost fill."""
+    free = pack(lengths, sample, caps)
+    per_row = np.sort(_row_counts(lengths, free, caps))
+    few = max(least, int(np.ceil(np.quantile(per_row, 0.98))))
+    limited = pack(lengths, sample, replace(caps, slots=few))
+    good = limited.fill(lengths, caps) >= free.fill(lengths, caps) - SPARED
+    return few if good else max(least, int(per_row.max()))
+
+
+def _row_counts(lengths: Lengths, packed: Packed, caps: Caps) -> np.ndarray:
+    """Segments in each row that has any."""
+    block_of = np.full(len(lengths), -1, np.int64)
+    b, column = np.nonzero(packed.blocks >= 0)
+    block_of[packed.blocks[b, column]] = b
+    of_segment = np.repeat(block_of, np.diff(lengths.offsets))
+    placed = packed.segments.row >= 0
+    counts = np.bincount(of_segment[placed] * caps.block_rows + packed.segments.row[placed])
+    return counts[counts > 0]
+
+
+def _with_media(
+    lengths: Lengths, sample: np.ndarray, caps: Caps, rows: int | None, length: int | None
+) -> tuple[Caps, float]:
+    """A grid for media that hardly ever keeps an example out of a block of tokens, and what the two then fill."""
+    assert lengths.media is not None
+    length = length or -(-int(lengths.media.values.max()) // 16) * 16
+    least = int(rows_alone(lengths.media, length)[0].max())
+    free = pack(replace(lengths, media=None), sample, caps)
+    needed = [_media_rows(lengths.media, held[held >= 0], length) for held in free.blocks]
+    few = rows or max(least, int(np.ceil(np.quantile(needed, 0.98))))
+    for media_rows in (few, max(least, *needed)):
+        found = replace(caps, media_rows=media_rows, media_length=length)
+        fill = pack(lengths, sample, found).fill(lengths, found)
+        if rows is not None or fill >= free.fill(lengths, caps) - SPARED:
+            break
+    return found, fill
+
+
+def _media_rows(media: Lengths, examples: np.ndarray, length: int) -> int:
+    """Rows of patches for the media of these examples, the longest first into the tightest row."""
+    sizes = np.sort(np.concatenate([media.of(e) for e in examples]))[::-1]
+    rows = Rows(len(sizes), length)
+    return 1 + max(rows.fit(sizes.tolist(), UNLIMITED) or [0])

@@ -9,7 +9,7 @@ from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
-from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.errors import ConfigError, DataError, NonFiniteError
 from jaxpo.train.dump import load_dump
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop
@@ -247,3 +247,44 @@ def test_a_stop_before_the_first_step_does_nothing(tmp_path):
     with pytest.raises(Preempted) as info:
         toy.train(tmp_path, 5, stop=stop)
     assert info.value.exit_code == 130
+
+
+class Asking(toy.Source):
+    """Reads the state that it is given; may fail at a step (counted from 1)."""
+
+    def __init__(self, fails_at=None):
+        super().__init__()
+        self.fails_at, self.seen = fails_at, []
+
+    def at(self, rows_seen, state):
+        self.seen.append((int(state.step), float(state.params["model"]["w"][0, 0])))
+        if len(self.seen) == self.fails_at:
+            raise DataError("the judge is gone")
+        return super().at(rows_seen, state)
+
+
+def test_the_feed_is_given_the_state_before_its_step_and_is_closed(tmp_path):
+    """Donated afterwards, readable then: the parameters of each step's start."""
+    source = Asking()
+    state, expected = toy.init(), []
+    for n in range(4):
+        expected.append((n, float(state.params["model"]["w"][0, 0])))
+        state, _ = toy.step(state, {}, toy.batch_at(n * toy.ROWS))
+    toy.train(tmp_path, 4, source=source)
+    assert source.seen == expected
+    assert [feed.closed for feed in source.opened] == [1]
+
+
+def test_an_error_of_the_feed_or_of_the_step_closes_the_feed(tmp_path):
+    source = Asking(fails_at=3)
+    with pytest.raises(DataError, match="the judge is gone"):
+        toy.train(tmp_path, 6, source=source)
+    assert [feed.closed for feed in source.opened] == [1]
+
+    def broken(state, frozen, batch):
+        raise RuntimeError("no memory")
+
+    source = Asking()
+    with pytest.raises(RuntimeError, match="no memory"):
+        toy.train(tmp_path, 6, source=source, step=broken)
+    assert [feed.closed for feed in source.opened] == [1]

@@ -1,6 +1,7 @@
 """Shared fixtures: 8 simulated CPU devices, a persistent compile cache, and the optional real data."""
 
 import os
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +15,25 @@ FAST_COMPILE = (
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     # The older way to compile fusions takes a quarter of the time; jaxlib 0.11 has the newer one only.
     FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {FAST_COMPILE}")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# On a loaded machine simulated devices and processes come to a collective far apart; by default XLA ends them for it.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=900 --xla_cpu_collective_timeout_seconds=900"
+# Whatever the caller's shell sets for its own runs, the tests compute on the same simulated devices in the same way; of
+# JAX's settings only those of its compile cache are the caller's.
+for setting in [name for name in os.environ if name.startswith("JAX_") and "_CACHE" not in name]:
+    del os.environ[setting]
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE} {PATIENT}"
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # The cache's own log lines about host features are noise here: cache and tests share one machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,6 +42,17 @@ def release_compiled_programs():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+
+
+@pytest.fixture
+def default_signals():
+    """SIGINT and SIGTERM handled as in a program started from a terminal; a background job may ignore them."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,6 @@ from typing import Any
 from jaxpo.cli.args import Parser, suggestion
 from jaxpo.errors import ConfigError, DataError
 
-NETWORKS = {
-    "model": "a run, stage or export: scores, embeds or writes",
-    "reference": "what log-ratios are taken against",
-    "reward": "a reward stage's model",
-}
-
 
 def main(argv: Sequence[str]) -> int:
     from jaxpo.construct.base import constructions
@@ -47,6 +41,8 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
+    from jaxpo.construct.base import NETWORKS
+
     for name, what in NETWORKS.items():
         parser.add_argument(f"--{name}", type=Path, help=what)
     leaves = options_of(kind)
@@ -62,12 +58,14 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
         raise ConfigError(f"{out} exists already; remove it or name another file.")
     if not Path(out).parent.is_dir():
         raise ConfigError(f"there is no folder {Path(out).parent} to write {Path(out).name} to.")
-    settings = given(leaves, args)
+    construction = kind(**given(leaves, args))
+    if problems := construction.problems():
+        raise ConfigError(problems)
     from jaxpo.data.rows.formats import read_rows
 
     rows = list(read_rows(files))
     tools = tools_for(args, Path(out))
-    written = write(Path(out), kind(**settings).run(rows, tools))
+    written = write(Path(out), construction.run(rows, tools))
     counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
     if not written:
         raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
@@ -115,7 +113,7 @@ def given(leaves: list[Any], args: Any) -> dict[str, Any]:
 
 def tools_for(args: Any, out: Path) -> Any:
     """Seed and networks."""
-    from jaxpo.construct.base import Tools
+    from jaxpo.construct.base import NETWORKS, Tools
 
     named = {name: getattr(args, name) for name in NETWORKS if getattr(args, name) is not None}
     networks = {}
@@ -128,7 +126,7 @@ def tools_for(args: Any, out: Path) -> Any:
             if name == "reward" and "value" not in model.params:
                 raise ConfigError(f"--reward {path}: has no value head; give the model of a reward stage.")
             longest = min(args.max_length, model.config.max_position_embeddings)
-            networks[name] = Network(model.params, model.config, model.tokenizer, longest)
+            networks[name] = Network.of(model, max_length=longest)
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 

@@ -72,7 +72,8 @@ def write_adapter(args: Any) -> int:
     from jaxpo.stages.adapter import load_adapter
 
     found = load_adapter(args.model)
-    base_name = args.base or (str(found.base.path) if is_export(found.base.path) else None)
+    base = found.base.path
+    base_name = args.base or (str(base) if base is not None and is_export(base) else None)
     report = export_peft(
         found.params,
         found.lora,
@@ -87,7 +88,7 @@ def write_adapter(args: Any) -> int:
     )
     print(f"{args.out}: adapter of rank {found.lora.rank} exported{reached(report)}")
     if base_name is None:
-        print(f"its base is {found.base.path}; `jaxpo export {found.base.path} DIR` writes that for transformers")
+        print(f"its base is {base}; `jaxpo export {base} DIR` writes that for transformers")
     return 0
 
 

@@ -58,7 +58,7 @@ def describe(method: Any) -> dict[str, Any]:
         "paper": info.paper,
         "arxiv": info.arxiv,
         "aliases": list(info.aliases),
-        "needs": {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(needs).items()},
+        "needs": {k: list(v) for k, v in dataclasses.asdict(needs).items()} | {"networks": dict(needs.networks)},
         "defaults": {f.name: default_of(f) for f in dataclasses.fields(method) if f.init},
         "certainty": info.certainty,
     }

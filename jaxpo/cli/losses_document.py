@@ -22,15 +22,18 @@ write it. **TR-DPO** (arXiv 2404.09656, `--stage.sync-ref-model True`) lets the 
 of papers that are settings of a method stand below the tables. `--stage.diagnostics ranking_accuracy likelihood`
 measures what training does to the policy's own rankings (arXiv 2405.19534) and likelihoods (arXiv 2406.07327).
 """
-REFERENCES = {
-    "none": "no reference model",
-    "logps": "reference log-probs (precomputed, or in every step)",
-    "vocab": "the reference model in every step",
+NETWORKS = {
+    ("reference", "logps"): "reference log-probs (precomputed, or in every step)",
+    ("reference", "vocab"): "the reference model in every step",
 }
-TEACHERS = {
-    "top_k": "the teacher's top K, recorded or in every step",
-    "vocab": "the teacher in every step",
+READ = {
+    "logps": "the {}'s log-probs, recorded or in every step",
+    "top_k": "the {}'s top K, recorded or in every step",
+    "values": "the {}'s values, recorded or in every step",
+    "vocab": "the {} in every step",
+    "network": "the {} in every step",
 }
+"""What is read of a network, in words."""
 TITLES = {
     "pairs": "Pairs",
     "pairs, coupled": "Pairs, coupled over the batch",
@@ -47,7 +50,8 @@ def needs_in_words(needs: dict[str, Any]) -> str:
     asked = [", ".join(needs["roles"])]
     named = (("optional_roles", "if there: "), ("columns", "columns "), ("per_token", "marks of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
-    asked += [TEACHERS.get(needs["teacher"], REFERENCES[needs["reference"]])]
+    networks = needs["networks"].items()
+    asked += [NETWORKS.get((name, kind), READ[kind].format(name)) for name, kind in networks] or ["no reference model"]
     asked += [f"trains {', '.join(needs['extra'])} beside the model"] if needs["extra"] else []
     return "; ".join(asked)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxpo.cli.args import Parser, dashed
 from jaxpo.cli.export import add_options
-from jaxpo.cli.merge_result import base_name, finish, merged_names
+from jaxpo.cli.merge_result import base_name, check, finish, merge_of, merged_names
 from jaxpo.errors import ConfigError
 from jaxpo.merge.base import Method
 from jaxpo.merge.methods import METHODS, Soup, resolve
@@ -46,11 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if len(paths) < 2 and args.method is None:
         raise ConfigError("merge: give two models or more.")
     names = merged_names(paths, args)
-    if args.weights is not None and len(args.weights) != len(names):
-        raise ConfigError(f"merge: {len(args.weights)} weights for {len(names)} models; give one weight per model.")
-    problems = list(method.problems(len(names), args.base is not None))
-    if problems:
-        raise ConfigError([f"merge: {p}" for p in problems])
+    check(merge_of(args, names, method=method), names)
 
     from jaxpo.merge.plan import plan_models
     from jaxpo.stages.merging.files import leaf_names, open_models

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxpo.config import Merge
+from jaxpo.errors import ConfigError
 
 
 def base_name(args: Any) -> str | None:
@@ -13,6 +17,29 @@ def base_name(args: Any) -> str | None:
 def merged_names(paths: dict[str, Path], args: Any) -> list[str]:
     """Models that are merged; the base is not among them."""
     return [name for name in paths if name != base_name(args)]
+
+
+def merge_of(args: Any, names: Sequence[str], **fields: Any) -> Merge:
+    """What the command asks for, as the stage of a recipe that it would be."""
+    weights = None if args.weights is None else tuple(args.weights)
+    return Merge(models=tuple(names), weights=weights, base=base_name(args), seed=args.seed, **fields)
+
+
+def check(merge: Merge, names: Sequence[str], files: Iterable[str] = ()) -> None:
+    """The checks of a merge stage; ConfigError shows all problems, with the command's names of the fields."""
+    from jaxpo.recipe.checks.merge import own_problems
+
+    problems = [f"merge: {spelt(problem)}" for problem in own_problems(merge, names, files)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def spelt(problem: str) -> str:
+    """`method.density: ...` -> `density: ...`, `search.select: ...` -> `--select: ...`."""
+    for field, flag in (("method.", ""), ("search.metrics", "--metric"), ("search.", "--")):
+        if problem.startswith(field):
+            return flag + problem.removeprefix(field)
+    return problem
 
 
 def finish(plan: Any, opened: Any, args: Any) -> None:

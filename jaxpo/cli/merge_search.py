@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.cli.merge_result import base_name, finish, merged_names
+from jaxpo.cli.merge_result import base_name, check, finish, merge_of, merged_names
+from jaxpo.config import Search
 from jaxpo.errors import ConfigError
 from jaxpo.merge import grid
 from jaxpo.merge.methods import resolve
@@ -26,7 +28,16 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
     names = tuple(merged_names(paths, args))
     methods = tuple(resolve(name)() for name in args.methods or ())
     metrics = tuple(parse_metric(text) for text in args.metric or ())
-    check_request(args, len(names), base is not None, methods)
+    search_for = Search(
+        select=strings(args.select),
+        report=strings(args.report),
+        metrics=metrics,
+        methods=methods,
+        max_length=args.max_length,
+        max_new_tokens=args.max_new_tokens,
+        parallel=args.parallel,
+    )
+    check(merge_of(args, names, method=args.method, search=search_for), names, file_problems(args))
     mesh = make_mesh({"fsdp": -1})
     folder = args.out.parent / f"{args.out.name}.search"
     with open_models(paths) as opened:
@@ -54,29 +65,17 @@ def run_search(args: Any, paths: dict[str, Path]) -> int:
     return 0
 
 
-def check_request(args: Any, count: int, base: bool, methods: tuple[Any, ...]) -> None:
-    """Everything wrong with a search, before any model is opened."""
-    from jaxpo.evaluate.selection import metric_problems
+def file_problems(args: Any) -> Iterator[str]:
+    """Files that are missing, and those that would both choose and be reported."""
     from jaxpo.recipe.checks.merge import shared_files
 
-    problems = [f"--{name}: a search chooses it." for name in ("weights", "method") if getattr(args, name) is not None]
     for name in ("select", "report"):
         if not getattr(args, name):
-            problems.append(f"--{name}: give held-out files.")
-    problems += [f"--{name}: there is no file {f}." for name in ("select", "report") for f in missing(args, name)]
-    problems += [f"--report: {p}" for p in shared_files(strings(args.select), strings(args.report))]
-    problems += list(metric_problems([parse_metric(text) for text in args.metric or ()]))
-    problems += list(grid.problems(count, base, methods, ()))
-    if count + base < 2:
-        problems.append("give two models or more.")
-    if args.parallel < 1:
-        problems.append(f"--parallel: {args.parallel} must be at least 1.")
-    if problems:
-        raise ConfigError([f"merge: {p}" for p in problems])
-
-
-def missing(args: Any, name: str) -> list[Path]:
-    return [file for file in getattr(args, name) or () if not file.exists()]
+            yield f"search.{name}: give held-out files."
+        yield from (f"search.{name}: there is no file {f}." for f in getattr(args, name) or () if not f.exists())
+    yield from (f"search.report: {p}" for p in shared_files(strings(args.select), strings(args.report)))
+    if len(args.models) + (args.base is not None) < 2:
+        yield "models: give two models or more."
 
 
 def strings(files: list[Path] | None) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ USAGE = f"""\
 usage: jaxpo run CONFIG [options]
 
 Trains the stages of a configuration one after another, in one run directory. The same command again resumes.
+SIGTERM and Ctrl-C save after the current step (exit status 143 or 130); a background job that a script starts ignores
+SIGINT, as the shell asks of it: stop it with `kill`.
 
   --resume WHEN          auto (the default), never, or a step of the current stage
   --restart              move the old run directory aside and start anew

@@ -30,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.data.tokens.prepare import prepare
     from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.sharding import make_mesh, use_mesh
-    from jaxpo.stages.teach import check_k, load_teacher, teach, tokenizer_of
+    from jaxpo.stages.frozen import load_frozen, tokenizer_of
+    from jaxpo.stages.teach import check_k, teach
 
     settings = Data(
         train=tuple(files),
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     with use_mesh(mesh, {}):
         given = Tokenizer.load(args.tokenizer) if args.tokenizer else None
         tokenizer = tokenizer_of(args.teacher, given)
-        teacher = load_teacher(args.teacher, tokenizer, mesh, dtype=args.dtype, say=print)
+        teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=args.dtype, say=print)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
         dataset = prepare(
             files,

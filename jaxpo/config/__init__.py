@@ -6,6 +6,7 @@ a typo answer at once.
 
 from jaxpo.config.data import Curriculum, Data, Fim, Tokenizer
 from jaxpo.config.merge import Merge, Search
+from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Run
@@ -16,6 +17,7 @@ __all__ = [
     "OPTIMIZERS",
     "SFT",
     "Adafactor",
+    "Beside",
     "Compute",
     "Curriculum",
     "Data",

@@ -54,6 +54,26 @@ def optional_config(cls: Any, name: str) -> Any:
     return found[0] if type(None) in arguments and len(found) == 1 else None
 
 
+def named_config(cls: Any, name: str) -> Any:
+    """The dataclass of a field annotated `tuple[tuple[str, X], ...]`, whose entries are fields of their own; else None.
+
+    Such entries stand below the field by their names: `beside.reference.source`.
+    """
+    inner = get_args(hints_of(cls).get(name))
+    pair = get_args(inner[0]) if len(inner) == 2 and inner[1] is ... else ()
+    return pair[1] if len(pair) == 2 and pair[0] is str and dataclasses.is_dataclass(pair[1]) else None
+
+
+def entries(value: Any, name: str) -> dict[str, Any] | None:
+    """The named entries of such a field; None where a field is no such one, or holds something else."""
+    cls, found = named_config(type(value), name), getattr(value, name)
+    try:
+        named = dict(found) if cls is not None else {}
+    except (TypeError, ValueError):
+        return None
+    return named if named and all(isinstance(entry, cls) for entry in named.values()) else None
+
+
 def default_of(field: dataclasses.Field[Any]) -> Any:
     """A field's default value, or `dataclasses.MISSING`."""
     if field.default_factory is not dataclasses.MISSING:
@@ -72,7 +92,10 @@ def leaves(value: Any, prefix: tuple[str, ...] = (), default: Any = dataclasses.
         if type(default) is type(value):
             fallback = getattr(default, f.name)
         path = (*prefix, f.name)
-        if is_config(current):
+        if named := entries(value, f.name):
+            for name, entry in named.items():
+                yield from leaves(entry, (*path, key(name)), type(entry)())
+        elif is_config(current):
             yield from leaves(current, path, fallback)
         else:
             settable = not (len(prefix) == 1 and f.name == "name")
@@ -107,7 +130,12 @@ def put(value: Any, path: tuple[str, ...], new: Any) -> Any:
     if isinstance(value, Run) and head not in hints_of(Run):
         stages = tuple(put(s, rest, new) if key(s.name) == head else s for s in value.stages)
         return dataclasses.replace(value, stages=stages)
-    child = put(getattr(value, head), rest, new) if rest else new
+    if rest and (named := entries(value, head)):
+        child: Any = tuple(
+            (name, put(entry, rest[1:], new) if key(name) == rest[0] else entry) for name, entry in named.items()
+        )
+    else:
+        child = put(getattr(value, head), rest, new) if rest else new
     return dataclasses.replace(value, **{head: child})
 
 

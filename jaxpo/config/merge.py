@@ -45,6 +45,7 @@ class Merge(RecipePart):
       method: a dataclass of `jaxpo.merge.methods`; None = their weighted average (soup). On the command line
         `--merge.method NAME`.
       base: theta_0 of the methods on task vectors: an earlier stage, or a folder with a model.
+      seed: of random masks; None = the run's.
       search: try a grid of methods and weights instead and keep the best.
     """
 
@@ -54,3 +55,4 @@ class Merge(RecipePart):
     method: Any = None
     base: str | None = None
     search: Search | None = None
+    seed: int | None = None

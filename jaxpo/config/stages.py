@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from jaxpo.config.data import Data
+from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
 
@@ -66,12 +67,16 @@ class Stage(RecipePart):
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
       snapshot_steps: keep the model of every n-th step for good, in `snapshots/STEP` (a success matrix grades them);
         0 = none.
-      lora: train low-rank adapters beside the frozen model, which then serves as the reference too; None = train the
-        model. `--stage.lora` or any of its fields on the command line switches it on.
+      lora: train low-rank adapters beside the frozen model, which is the reference too, unless `beside` names another;
+        None = train the model. `--stage.lora` or any of its fields on the command line switches it on.
+      beside: networks that the loss reads and the stage does not train, by the names that the loss gives them, such as
+        ("reference", Beside("sft")); one that is not named is the model that the stage starts from. On the command line
+        `--stage.beside.reference.source sft`.
       optimizer: chooses the optimiser by value; on the command line `--stage.optimizer NAME` (adamw, muon, adafactor).
       routing: balance of a mixture of experts; Pretrain moves the routing bias, the others leave it as it is.
       ema_decay: keep an exponential moving average of what is trained, avg <- decay avg + (1 - decay) params after
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
+      seed: of the order of rows, of dropout, and of fresh weights; None = the run's.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
     """
 
@@ -95,9 +100,11 @@ class Stage(RecipePart):
     snapshot_steps: int = 0
     metric_for_best_model: str | None = None
     lora: LoRA | None = None
+    beside: tuple[tuple[str, Beside], ...] = ()
     routing: Routing = field(default_factory=Routing)
     ema_decay: float | None = None
     use_ema: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,10 @@ class Distill(Stage):
 
     Attributes:
       loss: a method of the distillation family: `--stage.loss decoupled_topk_kd`.
-      teacher: an earlier stage's name, a run or stage directory, or an HF export, with the student's tokenizer.
-      precompute_teacher: record the teacher's likeliest tokens once, instead of running it in every step.
+      teacher: an earlier stage's name, a run or stage directory, or an HF export, with the student's tokenizer. Short
+        for `beside.teacher.source`.
+      precompute_teacher: record the teacher's likeliest tokens once, instead of running it in every step. Short for
+        `beside.teacher.recorded`.
       records: folder of records of the training files that `jaxpo data teach` wrote; then no teacher is needed.
       eval_records: likewise of the held-out files.
     """
@@ -152,7 +161,8 @@ class Preference(Stage):
       loss: a method's own dataclass (`jaxpo.objectives.methods.*`); chooses the method by value. On the command line
         `--stage.loss NAME`.
       precompute_ref_log_probs: True = store the reference's per-token log-probs once; False = run the reference in
-        every step; None = stored, except where the loss needs its whole distributions or where it moves.
+        every step; None = stored, except where the loss needs its whole distributions or where it moves. Short for
+        `beside.reference.recorded`.
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
       diagnostics: further held-out and training metrics on pairs, and on the best and worst of lists:
         "ranking_accuracy" (of the policy itself, idealised, difficulty), "likelihood" (where the probability of both

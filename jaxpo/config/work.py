@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,11 +17,15 @@ class Work(RecipePart, ABC):
 
     Later stages name such a file as "stage:NAME/FILE". Subclasses are frozen dataclasses whose module imports no jax;
     they do their work in `run`.
+
+    Attributes:
+      seed: of what it draws (`context.seed`); None = the run's.
     """
 
     LEAVES_MODEL: ClassVar[bool] = False
 
     name: str
+    seed: int | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:

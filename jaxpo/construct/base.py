@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,16 +21,26 @@ if TYPE_CHECKING:
     from jaxpo.judges.network import Network
 
 
+NETWORKS = {
+    "model": "a run, stage or export: scores, embeds or writes",
+    "reference": "what log-ratios are taken against",
+    "reward": "a reward stage's model",
+}
+"""The networks that a construction may ask for."""
+
+
 @dataclass
 class Tools:
     """What a construction may use besides the rows.
 
     Attributes:
       seed: of every draw.
-      networks: "model", "reference", "reward" -> network, as far as they were named on the command line.
+      networks: those of `NETWORKS` that were given, by name.
       counts: what happened to the rows, by name; printed at the end.
       folder: for what a long construction keeps, so that the same command goes on where it was stopped; made on use.
       max_length: tokens of a text that a network reads.
+      say: shows one line to the user.
+      check: raises where the user or the scheduler asked the work to stop; called before a network is used.
     """
 
     seed: int = 0
@@ -38,6 +48,8 @@ class Tools:
     counts: Counter[str] = field(default_factory=Counter)
     folder: Path | None = None
     max_length: int = 1024
+    say: Callable[[str], None] = print
+    check: Callable[[], None] = lambda: None
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to one of the counts."""
@@ -54,7 +66,11 @@ class Tools:
           ConfigError: it was not given; names the flag.
         """
         if which not in self.networks:
-            raise ConfigError(f"this construction needs a {which}; give --{which} RUN, STAGE or EXPORT.")
+            raise ConfigError(
+                f"this construction needs a {which}; give --{which} RUN, STAGE or EXPORT. In a recipe, name an earlier "
+                "stage in Construct.networks."
+            )
+        self.check()
         return self.networks[which]
 
     def logps(self, prompts: Sequence[Text], completions: Sequence[Text], which: str = "model") -> np.ndarray:
@@ -103,7 +119,10 @@ class Construction(ABC):
     READS: ClassVar[str]
     WRITES: ClassVar[str]
 
-    @abstractmethod
+    def problems(self) -> list[str]:
+        """Options out of range, one sentence each; asked before any row is read."""
+        return []
+
     def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         """The new rows, in a fixed order.
 
@@ -111,6 +130,22 @@ class Construction(ABC):
           DataError: a row that cannot be used; names file, row, field and remedy.
           ConfigError: an option out of range, or a network that is missing.
         """
+        if problems := self.problems():
+            raise ConfigError(problems)
+        yield from self.construct(rows, tools)
+
+    @abstractmethod
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+        """As `run`; the options are in range."""
+
+
+def not_positive(**options: float) -> list[str]:
+    """One sentence for every option that is not above 0."""
+    return [
+        f"--{name.replace('_', '-')} is {value} but must be greater than 0."
+        for name, value in options.items()
+        if not value > 0
+    ]
 
 
 def constructions() -> dict[str, type[Construction]]:
@@ -118,8 +153,8 @@ def constructions() -> dict[str, type[Construction]]:
     import jaxpo.construct as package
 
     found: dict[str, type[Construction]] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        for value in vars(importlib.import_module(f"{package.__name__}.{module.name}")).values():
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Construction) and "NAME" in vars(value):
                 found[value.NAME] = value
     return dict(sorted(found.items()))

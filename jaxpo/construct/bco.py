@@ -13,7 +13,6 @@ from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record, canonical, detect, read_record
 from jaxpo.data.rows.texts import text_of_column
-from jaxpo.errors import ConfigError
 
 MAX_ITERATIONS = 100
 
@@ -42,8 +41,7 @@ class BCO(Construction):
     READS = "unpaired rows (prompt, completion, label)"
     WRITES = "the same rows with a column `weight`: of bad rows by their prompts, 1 on good rows"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        self._check()
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = [_read(row) for row in rows]
         good = np.asarray([bool(record.columns["label"]) for record in records])
         if not good.any() or good.all():
@@ -64,14 +62,14 @@ class BCO(Construction):
         tools.count("weights_at_most", int(np.sum(odds > self.most)))
         weights = np.ones(good.shape)
         weights[~good] = np.clip(odds, self.least, self.most)
-        print(
+        tools.say(
             f"prompts of {len(chosen)} rows told apart with balanced accuracy "
             f"{balanced_accuracy(embeddings[chosen], good[chosen], fit):.3f}; "
             f"mean weight of the {np.sum(~good)} bad rows {weights[~good].mean():.3f}"
         )
         return weights
 
-    def _check(self) -> None:
+    def problems(self) -> list[str]:
         problems = []
         if self.prompts_per_class < 1:
             problems.append(f"--prompts-per-class is {self.prompts_per_class} but must be at least 1.")
@@ -79,8 +77,7 @@ class BCO(Construction):
             problems.append(f"--penalty is {self.penalty} but must be greater than 0: separable prompts have no fit.")
         if not 0 < self.least <= 1 <= self.most < np.inf:
             problems.append(f"--least {self.least} and --most {self.most} must enclose 1 and be above 0.")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
 
 def fit_logistic(

@@ -12,7 +12,6 @@ from jaxpo.construct.base import Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical
 from jaxpo.data.rows.texts import Text, text_of_column, text_or_messages
-from jaxpo.errors import ConfigError
 
 READS = "prompt, responses, scores (without scores: --reward; without responses: --model as well)"
 
@@ -114,14 +113,3 @@ def listed(given: Candidates, index: Sequence[int], scores: Sequence[float]) -> 
         "responses": [given.responses[k] for k in index],
         "scores": [float(s) for s in scores],
     }
-
-
-def check_positive(**options: float) -> None:
-    """ConfigError naming every option that is not above 0."""
-    wrong = [
-        f"--{name.replace('_', '-')} is {value} but must be greater than 0."
-        for name, value in options.items()
-        if not value > 0
-    ]
-    if wrong:
-        raise ConfigError(wrong)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxpo.convert.model_io import Model
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.config import LFM2Config
@@ -14,18 +15,6 @@ from jaxpo.objectives.encode import Scorer
 
 Tree = Any
 SNAPSHOTS = "snapshots"
-
-
-@dataclass(frozen=True)
-class LoadedStage:
-    """The model of a finished stage.
-
-    Attributes:
-      params: {"model": ..., and the heads beside it}.
-    """
-
-    params: Mapping[str, Tree]
-    config: LFM2Config
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class WorkContext:
     scorer: Scorer
     say: Callable[[str], None]
     check: Callable[[], None]
-    load: Callable[[Path], LoadedStage]
+    load: Callable[[Path], Model]
     resolve: Callable[[Sequence[str]], tuple[str, ...]]
     stages: tuple[str, ...] = ()
 
@@ -69,7 +58,7 @@ class WorkContext:
     def network(self, name: str) -> Network:
         """An earlier stage's model with its heads, ready to score and to generate in the run's compute dtype."""
         loaded = self.load(self.stage_folder(name))
-        return Network(dict(loaded.params), loaded.config, self.tokenizer, dtype=self.scorer.dtype)
+        return Network.of(loaded, tokenizer=self.tokenizer, dtype=self.scorer.dtype)
 
     def snapshots(self, name: str) -> list[Path]:
         """Folders of the models that a stage kept on its way, earliest first."""

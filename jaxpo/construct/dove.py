@@ -12,7 +12,6 @@ from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import PAIRS, detect, read_record
 from jaxpo.data.rows.texts import Text
-from jaxpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,15 @@ class DOVE(Construction):
     READS = "lists (prompt, responses, scores), single responses (prompt, completion, score; or --reward), pairs"
     WRITES = "prompt_chosen, chosen, prompt_rejected, rejected"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+    def problems(self) -> list[str]:
+        found = []
         if self.items_per_prompt < 1:
-            raise ConfigError(f"--items-per-prompt is {self.items_per_prompt} but must be at least 1.")
+            found.append(f"--items-per-prompt is {self.items_per_prompt} but must be at least 1.")
         if not self.min_gap >= 0:
-            raise ConfigError(f"--min-gap is {self.min_gap} but must not be negative.")
+            found.append(f"--min-gap is {self.min_gap} but must not be negative.")
+        return found
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         rng = np.random.default_rng(tools.seed)
         of = list(zip(rows, kinds(rows), strict=True))
         items = single_items([row for row, kind in of if kind == "prompt_completion"], tools)

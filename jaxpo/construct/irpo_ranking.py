@@ -11,7 +11,6 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import Text, string, text_of_column
-from jaxpo.errors import ConfigError
 
 
 def graded_items(
@@ -64,9 +63,11 @@ class IRPORanking(Construction):
     READS = "prompt, ground_truth: [text] [, suggested: [text]] [, negatives: [text]]"
     WRITES = "prompt, items, relevance"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        if self.n < 2 or self.truth_grade < 1 or self.max_truths < 1:
-            raise ConfigError("--n must be at least 2, --truth-grade and --max-truths at least 1.")
+    def problems(self) -> list[str]:
+        wrong = self.n < 2 or self.truth_grade < 1 or self.max_truths < 1
+        return ["--n must be at least 2, --truth-grade and --max-truths at least 1."] if wrong else []
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         prompts = [text_of_column(row, "prompt") for row in rows]
         truths = [texts(row, "ground_truth") for row in rows]
         pool = sorted({text for row in truths for text in row})

@@ -13,7 +13,6 @@ from jaxpo import losses
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import PAIRS, Record, detect, read_record
-from jaxpo.errors import ConfigError
 
 ITERATIONS = 10_000
 
@@ -40,8 +39,7 @@ class LCPO(Construction):
     READS = "pairs, with a column `annotator` if several people judged them"
     WRITES = "the same rows with a column `posterior`, and prints the reliabilities"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        self._check()
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         names, who = annotators(records)
         margin = self.margins(records, tools)
@@ -49,7 +47,7 @@ class LCPO(Construction):
             jnp.asarray(margin), jnp.asarray(who), len(names), eta=self.eta, max_iterations=ITERATIONS
         )
         for line in summary(names, who, np.asarray(reliability), int(iterations)):
-            print(line)
+            tools.say(line)
         for record, w in zip(records, np.asarray(posterior).tolist(), strict=True):
             if w < 0.5:
                 tools.count("labels_probably_wrong")
@@ -74,7 +72,7 @@ class LCPO(Construction):
         lengths = [jnp.asarray(tools.token_counts(prompts[k], texts[k])) for k in (0, 1)]
         return np.asarray(losses.lcpo_margin_simpo(*policy, *lengths, beta=self.beta, gamma=self.simpo_gamma))
 
-    def _check(self) -> None:
+    def problems(self) -> list[str]:
         problems = []
         if not 0 < self.eta < 1:
             problems.append(f"--eta is {self.eta} but must lie between 0 and 1: EM cannot leave the ends.")
@@ -82,8 +80,7 @@ class LCPO(Construction):
             problems.append(f"--beta is {self.beta} but must be greater than 0.")
         if not 0 <= self.drop_below <= 1:
             problems.append(f"--drop-below is {self.drop_below} but must be a probability.")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
 
 def read_pairs(rows: Sequence[Row]) -> list[Record]:

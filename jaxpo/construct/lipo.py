@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxpo.construct.base import Construction, Tools
-from jaxpo.construct.candidates import READS, Sampling, check_positive, listed, scored_candidates
+from jaxpo.construct.base import Construction, Tools, not_positive
+from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
 
 
@@ -50,10 +50,12 @@ class LiPO(Construction):
     READS = READS
     WRITES = "prompt, responses, scores in [0, 1]"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        check_positive(
+    def problems(self) -> list[str]:
+        return not_positive(
             reward_temperature=self.reward_temperature, temperature=self.temperature, candidates=self.candidates
         )
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
         for given in scored_candidates(rows, tools, sampling):
             if len(given.responses) < 2:

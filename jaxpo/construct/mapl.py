@@ -14,7 +14,6 @@ from jaxpo.construct.lcpo import read_pairs
 from jaxpo.construct.rationales import plain
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import Text
-from jaxpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,15 @@ class MAPL(Construction):
     READS = "pairs under one prompt"
     WRITES = "the same rows with `intra: {side: [prompt_plus, prompt_minus]}` and `inter_prompt`, `inter_sign`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+    def problems(self) -> list[str]:
+        found = []
         if self.max_instructions < 1:
-            raise ConfigError(f"--max-instructions is {self.max_instructions} but must be at least 1.")
+            found.append(f"--max-instructions is {self.max_instructions} but must be at least 1.")
         if not 0 <= self.weakened_share <= 1:
-            raise ConfigError(f"--weakened-share is {self.weakened_share} but must be a share.")
+            found.append(f"--weakened-share is {self.weakened_share} but must be a share.")
+        return found
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         rng = np.random.default_rng(tools.seed)
         for record in read_pairs(rows):
             chosen, rejected = record.sides[:2]

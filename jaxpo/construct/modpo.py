@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxpo.construct.base import Construction, Tools
+from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.lcpo import read_pairs
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.texts import Text
-from jaxpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,10 @@ class MODPO(Construction):
     READS = "pairs"
     WRITES = "the same rows with `rewards: {name: [chosen, rejected]}`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        if not self.beta > 0:
-            raise ConfigError(f"--beta is {self.beta} but must be greater than 0.")
+    def problems(self) -> list[str]:
+        return not_positive(beta=self.beta)
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         table = np.stack([self.rewards(records, side, tools) for side in (0, 1)], axis=1)
         for record, row in zip(records, table.tolist(), strict=True):

@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxpo.construct.base import Construction, Tools
-from jaxpo.construct.candidates import READS, Sampling, check_positive, listed, scored_candidates
+from jaxpo.construct.base import Construction, Tools, not_positive
+from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import Text
-from jaxpo.errors import ConfigError
 
 
 def best_first(scores: np.ndarray, *, drop_ties: bool) -> list[int]:
@@ -60,10 +59,13 @@ class PRO(Construction):
     READS = READS
     WRITES = "prompt, responses (best first), scores"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        check_positive(temperature=self.temperature, candidates=self.candidates)
+    def problems(self) -> list[str]:
+        found = not_positive(temperature=self.temperature, candidates=self.candidates)
         if self.n < 2 or self.keep_prompt < 0:
-            raise ConfigError(f"--n is {self.n} and --keep-prompt {self.keep_prompt}; they must be at least 2 and 0.")
+            found.append(f"--n is {self.n} and --keep-prompt {self.keep_prompt}; they must be at least 2 and 0.")
+        return found
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
         for given in scored_candidates(rows, tools, sampling):
             order = best_first(given.scores, drop_ties=self.ties == "drop")

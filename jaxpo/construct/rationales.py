@@ -41,7 +41,7 @@ class Rationales(Construction):
     READS = "pairs, with a column `rationale` where there is one"
     WRITES = "the same rows with `rationale_prompt` and `rationale`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         chosen_first = np.random.default_rng(tools.seed).random(len(records)) < 0.5
         for record, first in zip(records, chosen_first.tolist(), strict=True):

@@ -16,7 +16,6 @@ from jaxpo.data.rows.rows import PAIRS, detect, read_record
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.sides import Side
 from jaxpo.data.rows.texts import Text
-from jaxpo.errors import ConfigError
 
 Span = list[int]
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -100,8 +99,7 @@ class RRPO(Construction):
     READS = "pairs; or prompt and completion, whose rejected answers --model writes"
     WRITES = "pairs with the columns `chosen_spans` and `rejected_spans`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        self._check()
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         written = self._rejected_answers(rows, tools)
         for i, row in enumerate(rows):
             if i in written:
@@ -162,7 +160,7 @@ class RRPO(Construction):
         pair = {"prompt": side.prompt, "chosen": side.completion, "rejected": rejected}
         return Row(row.file, row.number, {**kept, **pair})
 
-    def _check(self) -> None:
+    def problems(self) -> list[str]:
         problems = []
         if not 0 < self.mask_low <= self.mask_high <= 1:
             problems.append(
@@ -170,8 +168,7 @@ class RRPO(Construction):
             )
         if self.samples < 1:
             problems.append(f"--samples is {self.samples} but must be at least 1.")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
 
 def _in_column(row: Row, side: Side, text: str, spans: list[Span]) -> list[Span]:

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxpo.construct.base import Construction, Tools
-from jaxpo.construct.candidates import READS, Candidates, Sampling, check_positive, scored_candidates
+from jaxpo.construct.base import Construction, Tools, not_positive
+from jaxpo.construct.candidates import READS, Candidates, Sampling, scored_candidates
 from jaxpo.data.rows.formats import Row
-from jaxpo.errors import ConfigError
 
 Pairs = list[tuple[int, int]]
 
@@ -97,10 +96,11 @@ class RSO(Construction):
     READS = READS
     WRITES = "prompt, chosen, rejected"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        check_positive(beta=self.beta, temperature=self.temperature, candidates=self.candidates)
-        if self.n < 2:
-            raise ConfigError(f"--n is {self.n} but a pair needs 2.")
+    def problems(self) -> list[str]:
+        found = not_positive(beta=self.beta, temperature=self.temperature, candidates=self.candidates)
+        return found + ([f"--n is {self.n} but a pair needs 2."] if self.n < 2 else [])
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
         for number, given in enumerate(scored_candidates(rows, tools, sampling)):
             rng = np.random.default_rng((tools.seed, number))

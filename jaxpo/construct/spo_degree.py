@@ -12,7 +12,6 @@ from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import PAIRS, detect, read_record
 from jaxpo.data.rows.segments import marked_text
-from jaxpo.errors import ConfigError
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
@@ -107,9 +106,10 @@ class SPODegree(Construction):
     READS = "pairs in English"
     WRITES = "the same rows with the columns `chosen_keywords` and `rejected_keywords`"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        if self.most < 0:
-            raise ConfigError(f"--most is {self.most} but must be at least 0.")
+    def problems(self) -> list[str]:
+        return [f"--most is {self.most} but must be at least 0."] if self.most < 0 else []
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         stop_words = STOP_WORDS | {word.lower() for word in self.more_stop_words}
         for row in rows:
             kind = detect(row)

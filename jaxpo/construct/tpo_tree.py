@@ -12,7 +12,6 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import string, text_of_column
-from jaxpo.errors import ConfigError
 
 BEST, CAP = 100.0, 95.0
 """Grade of the correct solution, and the highest that any other branch can get."""
@@ -100,8 +99,7 @@ class TPOTree(Construction):
     )
     WRITES = "prompt, steps, scores in [0, 1]"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        self._check()
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         trees = [read_tree(row) for row in rows]
         self.grow(trees, tools)
         self.grade(trees, tools)
@@ -155,7 +153,7 @@ class TPOTree(Construction):
         for (tree, k), grade in zip(open_, grades, strict=True):
             tree.grades[k] = grade
 
-    def _check(self) -> None:
+    def problems(self) -> list[str]:
         problems = []
         if self.branches < 2:
             problems.append(f"--branches is {self.branches} but a tree needs 2.")
@@ -165,8 +163,7 @@ class TPOTree(Construction):
             re.compile(self.marker)
         except re.error as error:
             problems.append(f"--marker {self.marker!r} is no regular expression: {error}.")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
 
 def read_tree(row: Row) -> Tree:

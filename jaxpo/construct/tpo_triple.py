@@ -11,7 +11,6 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import detect, read_record
-from jaxpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,10 @@ class TPOTriple(Construction):
     READS = "lists: prompt, responses, scores"
     WRITES = "prompt, chosen, rejected, gold"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
-        if self.chosen_rank < 1:
-            raise ConfigError(f"--chosen-rank is {self.chosen_rank} but must be at least 1.")
+    def problems(self) -> list[str]:
+        return [f"--chosen-rank is {self.chosen_rank} but must be at least 1."] if self.chosen_rank < 1 else []
+
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         for row in rows:
             if detect(row) != "list":
                 raise row.error("holds no scored list.", remedy="Give rows with prompt, responses and scores.")

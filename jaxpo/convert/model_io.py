@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,21 @@ MODEL, TOKENIZER = "model", "tokenizer"
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class Model:
     """A model ready to be used.
 
     Attributes:
       params: {"model": ..., "value": ...}: the model, and the heads that were trained beside it.
       tokenizer: None when the folder holds none.
       about: what the checkpoint says of itself: stage, what it was trained on.
+      path: where it was read; None of a model that was made.
     """
 
-    params: dict[str, Tree]
+    params: Mapping[str, Tree]
     config: LFM2Config
     tokenizer: Tokenizer | None
-    about: dict[str, Any]
-    path: Path
+    about: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
 
 def save_model(directory: Path, params: Mapping[str, Tree], config: LFM2Config, about: Mapping[str, Any]) -> None:
@@ -78,7 +79,15 @@ def read_config(path: Path | str) -> LFM2Config:
     return from_jsonable(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["config"])
 
 
-def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> LoadedModel:
+def read_heads(path: Path | str) -> tuple[str, ...]:
+    """Names of the heads beside the model of what `load_model` reads, without their weights."""
+    path = Path(path)
+    if is_export(path):
+        return ("value",) if is_reward(path) else ()
+    return tuple(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["heads"])
+
+
+def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
     """Read a model from a run directory (its last finished stage), a stage directory, or an HF export.
 
     Raises:
@@ -96,7 +105,7 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
     heads = _abstract_heads(meta["heads"], mesh)
     abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}
     params, _ = store.restore(None, abstract)
-    return LoadedModel(params, config, _tokenizer_near(stage), meta["about"], stage)
+    return Model(params, config, _tokenizer_near(stage), meta["about"], stage)
 
 
 def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -106,7 +115,7 @@ def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.ShapeDtypeStruct(tuple(shapes), jnp.float32, sharding=replicated(mesh))
 
 
-def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> LoadedModel:
+def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
     config = read_config(path)
     shardings = param_shardings(param_table(config), mesh, rules)
     if is_reward(path):
@@ -114,7 +123,7 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> LoadedModel
     else:
         params = {"model": import_hf(path, shardings=shardings)[0]}
     about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({path.name})"}
-    return LoadedModel(params, config, near_tokenizer(path), about, path)
+    return Model(params, config, near_tokenizer(path), about, path)
 
 
 def _last_stage(run: Path) -> Path:

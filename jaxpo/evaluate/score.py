@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +32,39 @@ def token_logps(
     Raises:
       DataError: a segment longer than a row.
     """
+    run = functools.partial(_logps, scorer, params)
+    found = {place.segment: row[place.span] for place, row in each_segment(run, segments, rows, row_length)}
+    return [found[i] for i in range(len(segments))]
+
+
+class Placed(NamedTuple):
+    """Where a segment lies in its row: its slot, and its positions."""
+
+    segment: int
+    slot: int
+    span: slice
+
+
+def each_segment(
+    run: Callable[[Batch], jax.Array], segments: Sequence[np.ndarray], rows: int, row_length: int
+) -> Iterator[tuple[Placed, np.ndarray]]:
+    """Every segment's place, and the row of `run(batch)` that it lies in, `[S, ...]` or `[M, ...]`.
+
+    Raises:
+      DataError: a segment longer than a row.
+    """
     longest = max((len(s) for s in segments), default=0)
     if longest > row_length:
         raise DataError(f"a sequence of {longest} tokens does not fit rows of {row_length}.")
     filled = fill_rows([len(s) for s in segments], row_length, row_length // SHORTEST)
-    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(segments)
     for first in range(0, len(filled), rows):
         chosen = filled[first : first + rows]
-        batch = packed_batch(segments, chosen, rows, row_length)
-        logps = np.asarray(jax.device_get(_logps(scorer, params, batch)))
-        for r, members in enumerate(chosen):
+        values = np.asarray(jax.device_get(run(packed_batch(segments, chosen, rows, row_length))))
+        for row, members in zip(values, chosen, strict=False):
             at = 0
-            for i in members:
-                scores[i] = logps[r, at : at + len(segments[i])]
+            for slot, i in enumerate(members):
+                yield Placed(i, slot, slice(at, at + len(segments[i]))), row
                 at += len(segments[i])
-    return scores
 
 
 @functools.partial(jax.jit, static_argnums=0)

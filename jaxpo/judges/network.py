@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.convert.model_io import Model
 from jaxpo.data.packing.batch import Batch, last_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokens.examples import Cut, Segment, build_examples
 from jaxpo.data.tokens.tokenizer import Tokenizer
-from jaxpo.evaluate.score import SHORTEST, fill_rows, packed_batch, token_logps
+from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.models.heads import value
-from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
@@ -34,20 +34,22 @@ ROWS = 16
 
 
 @dataclass(frozen=True)
-class Network:
-    """Parameters with their configuration and tokenizer.
+class Network(Model):
+    """A model with its tokenizer, and how it is run.
 
     Attributes:
-      params: {"model": ..., "value": ... for reward models}.
       max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
       dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
     """
 
-    params: dict[str, Tree]
-    config: LFM2Config
     tokenizer: Tokenizer
     max_length: int = 1024
     dtype: str = "float32"
+
+    @classmethod
+    def of(cls, model: Model, **settings: Any) -> Network:
+        """A model as it was loaded, with settings of its own."""
+        return cls(**{f.name: getattr(model, f.name) for f in dataclasses.fields(Model)} | settings)
 
     @property
     def scorer(self) -> Scorer:
@@ -145,15 +147,9 @@ class Network:
 
     def _per_segment(self, term: Callable[..., jax.Array], tokens: Sequence[np.ndarray]) -> np.ndarray:
         """`term(scorer, params, batch) -> [R, M, d]`, gathered into `[n, d]`."""
-        found: list[np.ndarray] = [np.zeros(0)] * len(tokens)
-        filled = fill_rows([len(t) for t in tokens], self.max_length, self.max_length // SHORTEST)
-        for first in range(0, len(filled), ROWS):
-            chosen = filled[first : first + ROWS]
-            values = np.asarray(term(self.scorer, self.params, packed_batch(tokens, chosen, ROWS, self.max_length)))
-            for r, members in enumerate(chosen):
-                for slot, i in enumerate(members):
-                    found[i] = values[r, slot]
-        return np.stack(found)
+        run = functools.partial(term, self.scorer, self.params)
+        found = {place.segment: row[place.slot] for place, row in each_segment(run, tokens, ROWS, self.max_length)}
+        return np.stack([found[i] for i in range(len(tokens))])
 
 
 def _numbered(prompts: Sequence[Text], completions: Sequence[Text]) -> Any:

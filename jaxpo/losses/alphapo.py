@@ -39,7 +39,8 @@ def alphapo(
     Returns:
       `[B]` float32 loss; 0 where there is no pair or no token on either side.
 
-    Limits: alpha -> 0 is SimPO. The exponent -alpha a stops at 80, beyond which the reward is flat.
+    Limits: alpha -> 0 is SimPO. The exponent -alpha a stops at 80, beyond which the reward is flat; kink at 80: the
+    slope there is that of the exponential.
 
     Reference: Gupta et al. 2025, arXiv:2501.03884, the AlphaPO objective; TRL's `loss_type="alphapo"`.
     """

@@ -38,6 +38,7 @@ def aot(
       `[B]` float32 loss by rank; 0 for the ranks beyond the number of pairs.
 
     Limits: a batch of one pair is DPO. Permuting the policy's margins against the reference's changes nothing.
+    Kink where two of the policy's margins are equal: the derivatives there are those of their input order.
 
     Reference: Melnyk et al. 2024, arXiv:2406.05882, the paired variant of Section 3; TRL's `loss_type="aot"`.
     """
@@ -62,7 +63,7 @@ def aot_unpaired(
     Couples the batch. Args and returns as `aot`.
 
     Limits: a batch of one pair is DPO. Permuting the chosen responses against the rejected ones changes nothing: which
-    two share a prompt does not matter.
+    two share a prompt does not matter. Kink at equal rewards of either side, as in `aot`.
 
     Reference: Melnyk et al. 2024, arXiv:2406.05882, the unpaired variant of Section 3; TRL's
     `loss_type="aot_unpaired"`, once `"aot_pair"`.

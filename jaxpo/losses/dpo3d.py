@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import clean, keep, softplus
+from jaxpo.losses.numerics import at_most, clean, keep, softplus
 
 
 def dpo3d(
@@ -91,7 +91,8 @@ def unseen_mass(logps: Float[Array, "B K"], *, where: Bool[Array, "B K"] | None 
 
     The mass that the paper's third property, dispersion, speaks of: with K = 2, what neither the chosen nor the
     rejected response of a prompt holds. Rounded sums above 1 give 0; no known response gives 1.
+    Kink at a sum of 1: the derivative there is that of 1 - sum, not 0.
     """
     x = jnp.asarray(logps).astype(jnp.float32)
     known = jax.nn.logsumexp(x if where is None else jnp.where(where, x, -jnp.inf), axis=-1)
-    return -jnp.expm1(jnp.minimum(known, 0.0))
+    return -jnp.expm1(at_most(known, 0.0))

@@ -34,7 +34,8 @@ def dpop(
     Returns:
       `[B]` float32 loss, 0 where there is no pair.
 
-    Limits: lam = 0, or P_w >= R_w, is DPO. Where P_w < R_w the slope in P_w is 1 + lam times DPO's factor.
+    Limits: lam = 0, or P_w >= R_w, is DPO. Where P_w < R_w the slope in P_w is 1 + lam times DPO's factor. Kink at
+    P_w = R_w, where training starts: the derivative there is DPO's, without the fine.
 
     Reference: Pal et al. 2024, arXiv:2402.13228, the DPOP objective.
     """

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import check_choice, clean, keep, softplus
+from jaxpo.losses.numerics import at_most, check_choice, clean, keep, softplus
 
 Divergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 
@@ -16,10 +16,13 @@ LARGEST_EXPONENT = 80.0
 
 
 def deformed_log(x: Float[Array, "..."], alpha: float) -> Float[Array, "..."]:
-    """`(1 - e^(-alpha x)) / alpha`: x for alpha -> 0, bent down for alpha > 0. The exponent stops at 80."""
+    """`(1 - e^(-alpha x)) / alpha`: x for alpha -> 0, bent down for alpha > 0.
+
+    The exponent -alpha x stops at 80. Kink there: the derivative at 80 itself is that of the exponential.
+    """
     if isinstance(alpha, (int, float)) and alpha == 0:
         return x
-    return -jnp.expm1(jnp.minimum(-alpha * x, LARGEST_EXPONENT)) / alpha
+    return -jnp.expm1(at_most(-alpha * x, LARGEST_EXPONENT)) / alpha
 
 
 def divergence_score(log_ratio: Float[Array, "..."], divergence: Divergence, alpha: float) -> Float[Array, "..."]:
@@ -68,7 +71,8 @@ def fdpo(
       `[B]` float32 loss, 0 where there is no pair.
 
     Limits: alpha -> 0 and reverse_kl are DPO, alpha = 1 is forward_kl. The exponents of forward_kl and of the
-    alpha-divergence stop at 80, beyond which the score is flat; log 2 at policy = reference.
+    alpha-divergence stop at 80, beyond which the score is flat (kink at 80: the slope of the exponential); log 2 at
+    policy = reference.
 
     Reference: Wang et al. 2023, arXiv:2309.16240, the generalised DPO objective and Table 1.
     """

@@ -33,7 +33,7 @@ def hinge(
       `[B]` float32 loss, 0 where there is no pair.
 
     Limits: 1 at policy = reference; at least the 0/1 error of the pair's order; with a constant reference it is SLiC's
-    calibration term at delta = 1 on beta P.
+    calibration term at delta = 1 on beta P. Kink at h = 1: the derivative there is 0.
 
     Reference: Liu et al. 2023, arXiv:2309.06657, hinge-norm; TRL's `loss_type="hinge"`, which cites SLiC for it.
     """

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.losses.numerics import both, check_choice, clean, keep, per_token
+from jaxpo.losses.numerics import at_most, both, check_choice, clean, keep, per_token
 
 Divergence = Literal["tv", "chi2", "hellinger", "js", "kl"]
 
@@ -22,14 +22,15 @@ def f_conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, 
 
         tv: t      chi2: t + t^2 / 4      hellinger: t / (1 - t)      js: -log(2 - e^t)      kl: e^t - 1
 
-    Total variation is taken on its linear piece, |t| <= 1/2, everywhere; see `GUARD` for the ends of the others.
+    Total variation is taken on its linear piece, |t| <= 1/2, everywhere; see `GUARD` for the ends of the others, where
+    value and slope go on without a break.
     """
     if divergence not in GUARD:
         return _conjugate(t, divergence)
     end = jnp.float32(GUARD[divergence])
     # Chosen, not added: a sum of both pieces would lose the small slopes below the guard to rounding.
     tangent = _conjugate(end, divergence) + f_conjugate_slope(end, divergence) * (t - end)
-    return jnp.where(t > end, tangent, _conjugate(jnp.minimum(t, end), divergence))
+    return jnp.where(t > end, tangent, _conjugate(at_most(t, end), divergence))
 
 
 def _conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:
@@ -46,9 +47,12 @@ def _conjugate(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "
 
 
 def f_conjugate_slope(t: Float[Array, "..."], divergence: Divergence) -> Float[Array, "..."]:
-    """f*'(t): the weight that multiplies the SFT gradient. 1 at t = 0; constant beyond `GUARD`."""
+    """f*'(t): the weight that multiplies the SFT gradient. 1 at t = 0; constant beyond `GUARD`.
+
+    Kink at the guard: the derivative there is that of the curve below it.
+    """
     check_choice("divergence", divergence, get_args(Divergence))
-    t = t if divergence not in GUARD else jnp.minimum(t, GUARD[divergence])
+    t = t if divergence not in GUARD else at_most(t, GUARD[divergence])
     if divergence == "tv":
         return jnp.ones_like(t)
     if divergence == "chi2":

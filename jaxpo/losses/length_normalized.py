@@ -20,7 +20,7 @@ def logistic(u: Float[Array, "B"]) -> Float[Array, "B"]:
 
 
 def hinged(u: Float[Array, "B"]) -> Float[Array, "B"]:
-    """`max(0, 1 - u)`."""
+    """`max(0, 1 - u)`. Kink at u = 1: the derivative there is 0."""
     return jax.nn.relu(1.0 - u)
 
 
@@ -259,7 +259,8 @@ def hinge_per_token(
 
     Args and returns as `length_normalized`, with f = `hinged`, m = 0, omega = 1 and no absolute term.
 
-    Limits: 1 at policy = reference; with all lengths n it is `hinge` at beta / n.
+    Limits: 1 at policy = reference; with all lengths n it is `hinge` at beta / n. Kink where the difference is 1: the
+    derivative there is 0.
 
     Reference: our completion of the family of arXiv:2511.23404 with the hinge of arXiv:2309.06657.
     """

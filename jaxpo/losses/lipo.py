@@ -39,15 +39,16 @@ def lipo(
       gain: False replaces |G_i - G_j| by 1.
       discount: False replaces |1/D_i - 1/D_j| by 1.
       log_base: of the discount's logarithm. The paper leaves it open (a constant factor); Rax uses 2.
-      times_list_size: multiply D by the number of responses of the list, as recent versions of Rax do.
+      times_list_size: multiply D by the number of responses of the list. Recent versions of Rax multiply by the length
+        of the array, absent entries included: the same for lists without padding alone.
 
     Returns:
       `[B]` float32, summed over each list's pairs. The paper takes the mean over lists; Rax divides by all pairs of the
       batch (`label_pairs`).
 
     Limits: gain = discount = False is the pairwise logistic loss, and K = 2 then is DPO. Two responses labelled 1 and 0
-    give DPO times 1/log 2 - 1/log 3. D takes no gradient; equal scores keep their input order. All labels equal, or
-    fewer than two responses: 0.
+    give DPO times 1/log 2 - 1/log 3. D takes no gradient. Kink at equal scores, as at policy = reference: D is that of
+    their input order. All labels equal, or fewer than two responses: 0.
 
     Reference: Liu et al. 2024, arXiv:2402.01878v3, the lambda loss of section 4 (Eq. 5 to 11).
     """

@@ -48,7 +48,8 @@ def modpo(
 
     Limits: w = (1, 0, ..) is DPO; rewards that are equal on both sides leave DPO at beta / w_0; a constant added to
     both sides changes nothing. At pi proportional to pi_ref exp(w . r / beta), h is the true gap of objective 0. As w_0
-    goes to 0 the logits grow as 1 / w_0: at w_0 = 0 train on another objective's pairs.
+    goes to 0 the logits grow as 1 / w_0: at w_0 = 0 train on another objective's pairs. The hinge has a kink at h = 1:
+    the derivative there is 0.
 
     Reference: Zhou et al. 2024, arXiv:2310.03708, the MODPO loss of Section 3.2; hinge: its authors' trainer.
     """

@@ -44,6 +44,11 @@ def per_token(total: Float[Array, "..."], length: Float[Array, "..."]) -> Float[
     return total / jnp.maximum(length, 1.0)
 
 
+def at_most(x: Float[Array, "..."], bound: float | Float[Array, ""]) -> Float[Array, "..."]:
+    """`min(x, bound)`; kink at the bound: the derivative there is that of x, 1, where `jnp.minimum` has 1/2."""
+    return jnp.where(x > bound, bound, x)
+
+
 def smoothed_logistic(h: Float[Array, "..."], label_smoothing: float = 0.0) -> Float[Array, "..."]:
     """`(1 - e) softplus(-h) + e softplus(h)`: logistic loss of a label that is flipped with probability e."""
     if isinstance(label_smoothing, (int, float)) and label_smoothing == 0:

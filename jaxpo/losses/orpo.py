@@ -7,15 +7,18 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.losses.numerics import both, clean, keep, per_token, softplus
+from jaxpo.losses.numerics import at_most, both, clean, keep, per_token, softplus
 
 CEILING = -1e-7
 """Highest mean log-prob whose odds are told apart: above it float32 cannot, and log(1 - p) runs to infinity."""
 
 
 def log_odds(mean_logps: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`log(p / (1 - p)) = a - log(1 - e^a)` of a probability given as its logarithm a <= 0; finite for every a."""
-    a = jnp.minimum(mean_logps, CEILING)
+    """`log(p / (1 - p)) = a - log(1 - e^a)` of a probability given as its logarithm a <= 0; finite for every a.
+
+    Kink at `CEILING`: flat above it, and at it the derivative is that of the formula, 1 / (1 - e^a).
+    """
+    a = at_most(mean_logps, CEILING)
     near_one = a > -math.log(2.0)
     # Each branch sees only arguments it is exact for, so that the other one's gradient stays finite.
     log1mexp = jnp.where(
@@ -55,7 +58,8 @@ def orpo(
       `(L_or [B], L_nll [B])`, float32; 0 where there is no pair or no token on either side.
 
     Limits: beta = 0 is fine-tuning; equal means give beta log 2; for unlikely responses (e^a -> 0) the log odds ratio
-    is SimPO's margin a_w - a_l. A mean log-prob above -1e-7 counts as -1e-7.
+    is SimPO's margin a_w - a_l. A mean log-prob above -1e-7 counts as -1e-7 and takes no gradient from L_or
+    (kink at -1e-7: the slope there is the formula's).
 
     Reference: Hong, Lee, Thorne 2024, arXiv:2403.07691, Eq. 6 and 7.
     """

@@ -81,7 +81,8 @@ def pair_hinge(
 
     Args and returns as `pair_logistic`.
 
-    Limits: K = 2 on implicit rewards is RSO's hinge-norm (`hinge`); 0 once every pair is apart by 1.
+    Limits: K = 2 on implicit rewards is RSO's hinge-norm (`hinge`); 0 once every pair is apart by 1. Kink at
+    s_i - s_j = 1: the derivative there is 0.
 
     Reference: Liu et al. 2024, arXiv:2402.01878v3, one of Eq. 5 to 11 (there SLiC-norm); Rax's `pairwise_hinge_loss`.
     """
@@ -162,13 +163,14 @@ def lambda_rank(
       gain: False replaces |G_i - G_j| by 1.
       discount: False replaces |1/D_i - 1/D_j| by 1.
       log_base: of the discount's logarithm. The paper leaves it open (a constant factor); Rax uses 2.
-      times_list_size: multiply D by the number of responses of the list, as recent versions of Rax do.
+      times_list_size: multiply D by the number of responses of the list. Recent versions of Rax multiply by the length
+        of the array, absent entries included: the same for lists without padding alone.
 
     Returns:
       `[B]` float32, summed over each list's pairs (`label_pairs` counts them).
 
-    Limits: gain = discount = False is `pair_logistic`. D takes no gradient; equal scores keep their input order. All
-    labels equal, or fewer than two responses: 0.
+    Limits: gain = discount = False is `pair_logistic`. D takes no gradient. Kink at equal scores, whose ranks jump:
+    they keep their input order, and D is that order's. All labels equal, or fewer than two responses: 0.
 
     Reference: Liu et al. 2024, arXiv:2402.01878v3, one of Eq. 5 to 11; Wang et al. 2018, "The LambdaLoss framework".
     """

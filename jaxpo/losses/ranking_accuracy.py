@@ -183,8 +183,8 @@ def dpo_threshold(c: Float[Array, "B"], *, beta: float = 0.1) -> Float[Array, "B
 def ipo_threshold(c: Float[Array, "B"], *, tau: float = 0.1) -> Float[Array, "B"]:
     """`(1/(2 tau) - c)^2`: a pair of difficulty c is ranked correctly if its IPO loss on sums is not above this.
 
-    -infinity where c > 1/(2 tau): there even a loss of zero means the wrong ranking. Sufficient, not necessary: a
-    margin far beyond the target has a large loss and the right ranking.
+    -infinity where c > 1/(2 tau): there even a loss of zero means the wrong ranking; kink at the end, where the
+    slope is 0. Sufficient, not necessary: a margin far beyond the target has a large loss and the right ranking.
 
     Reference: Chen et al. 2024, arXiv:2405.19534, appendix A, the analogue for IPO.
     """

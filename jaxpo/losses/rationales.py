@@ -61,7 +61,7 @@ def rationales(
       `(L_prefer [B], L_nll [B], L_rationale [B])`, float32, 0 where there is no pair; L_nll is 0 unless base is orpo.
 
     Limits: gamma = 0 is the base, plus log 2 in the sigmoid form. In the rationale's log-prob the sigmoid form has half
-    of the linear form's slope where gamma a is small and the same where it is large.
+    of the linear form's slope where gamma a is small and the same where it is large. Base orpo has the kink of `orpo`.
 
     Reference: Just et al. 2024, arXiv:2407.14477; the authors' trainers for the sigmoid form and RORPO. RSimPO is
     reconstructed: the paper names it without a formula.

@@ -34,7 +34,7 @@ def rso(
     Returns:
       `[B]` float32 loss, 0 where there is no pair.
 
-    Limits: sigmoid-norm is `dpo`, hinge-norm is `hinge`, both at beta = gamma.
+    Limits: sigmoid-norm is `dpo`, hinge-norm is `hinge`, both at beta = gamma, its kink at d = 1 included.
 
     Reference: Liu et al. 2023, arXiv:2309.06657, sigmoid-norm and hinge-norm.
     """

@@ -34,7 +34,8 @@ def slic(
     Returns:
       `(L_cal [B], L_reg [B])`, float32, 0 where there is no pair.
 
-    Limits: L_cal has no gradient once P_w - P_l >= delta; lam = 0 leaves the calibration alone.
+    Limits: L_cal has no gradient once P_w - P_l >= delta (kink at delta: the derivative there is 0); lam = 0 leaves the
+    calibration alone.
 
     Reference: Zhao et al. 2023, arXiv:2305.10425, the SLiC-HF loss.
     """

@@ -125,7 +125,8 @@ def mask_network(network: Tree, hidden: Sequence[Float[Array, "*S D"]]) -> Float
       hidden: one `[..., D]` per layer the network has: the states that predict the token the mask is for.
 
     Returns:
-      `[...]` m >= 0, float32; exactly 0 wherever the sum is not positive, and there without a gradient.
+      `[...]` m >= 0, float32; exactly 0 wherever the sum is not positive, and there without a gradient. Kinks at a z_l
+      or a sum of 0: the derivative there is 0.
 
     Reference: arXiv:2410.05102; the released code's SimpleMaskAllLayers.
     """

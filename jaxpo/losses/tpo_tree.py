@@ -51,7 +51,8 @@ def tpo_tree(
       `[B]` float32, summed over each list's pairs.
 
     Limits: equal labels give 0. Two branches, w = 1, pooling "sum", normalize = gain = discount = False: DPO. A branch
-    whose weights are all 0 has score 0 and no gradient. D takes no gradient.
+    whose weights are all 0 has score 0 and no gradient. D takes no gradient. Kink at equal scores, as in
+    `lambda_rank`.
 
     Reference: Liao et al. 2024, arXiv:2410.12854; step merging, mean pooling and weights as in the official code, whose
     loss itself has the wrong sign, no shift and no lambda weights, and is not followed.
@@ -70,7 +71,7 @@ def tree_scores(
     pooling: Pooling = "mean",
     normalize: bool = True,
 ) -> Float[Array, "B K"]:
-    """`s` of `tpo_tree`, 0 where there is no branch or all of its weights are 0."""
+    """`s` of `tpo_tree`, 0 where there is no branch or all of its weights are 0: a kink, without a gradient there."""
     check_choice("pooling", pooling, get_args(Pooling))
     here = where[:, :, None] & (tokens > 0)
     total, n, w = clean(here, log_ratios, tokens, weights)
@@ -105,7 +106,8 @@ def step_weights(
       stop_gradient: treat the weights as constants. The code lets the gradient flow.
 
     Returns:
-      `[B, K, S]` float32 in [0, 2]; 0 where the branch or the best one lacks the step.
+      `[B, K, S]` float32 in [0, 2]; 0 where the branch or the best one lacks the step. A state shorter than 1e-6 counts
+      by its length too, so that 0 has a finite derivative; kink at 1e-6: the mean of both sides.
     """
     check_choice("mode", mode, get_args(StepWeights))
     (v,) = clean(where, labels)

@@ -53,7 +53,7 @@ def tpo_triple(
       `(L_prefer [B], L_nll [B])`, float32, 0 where there is no triple.
 
     Limits: gold = chosen is CPO; alpha = 0 is DPO against a uniform reference, and for tpo_l SimPO; beta = 0 leaves
-    log 2 and SFT on the gold response.
+    log 2 and SFT on the gold response. hinge has a kink at beta (P_w - P_l) = 1: the derivative there is 0.
 
     Reference: Saeidi et al. 2024, arXiv:2405.16681; tpo_l: its later revision; hinge and ipo: TRL's `TPOTrainer`.
     """

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.losses import vocab
+from jaxpo.models.heads import value
 from jaxpo.models.lfm2.blocks import Tap
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward, unembedding
@@ -95,6 +96,11 @@ def _stats_and_kl(collision: bool) -> Callable[[Array, Array, Array], tuple[Toke
     return term
 
 
+def per_token(scorer: Scorer, kind: str) -> Callable[[Tree, Batch], Float[Array, "R S"]]:
+    """`(params, batch)` -> what is read of every token of a network of kind "logps" or "values"."""
+    return scorer.values if kind == "values" else scorer.logps
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model configuration together with how it is evaluated; the parameters come with every call.
@@ -167,6 +173,11 @@ class Scorer:
         streams = ((unembedding(params), self.hidden(params, batch)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
+    def values(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
+        """Output of the head `params["value"]` at every token, which it has read; 0 at padding."""
+        values = value(params["value"], self.hidden(params["model"], batch))
+        return jnp.where(batch.segment_ids > 0, values, 0.0)
+
     def token_stats_and_kl(
         self,
         params: Tree,
@@ -175,12 +186,17 @@ class Scorer:
         hidden: Float[Array, "R S D"] | None = None,
         *,
         collision: bool = False,
+        reference_scorer: Scorer | None = None,
     ) -> tuple[TokenStats, Array, Array]:
-        """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference."""
+        """`(policy stats, reference log-probs, KL(reference || policy))`, `[R, S]`; no gradient to the reference.
+
+        Args:
+          reference_scorer: of a reference with its own architecture; None = as the policy.
+        """
         frozen = jax.lax.stop_gradient(reference)
         streams = (
             (unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
-            (unembedding(frozen), jax.lax.stop_gradient(self.hidden(frozen, batch))),
+            (unembedding(frozen), jax.lax.stop_gradient((reference_scorer or self).hidden(frozen, batch))),
         )
         found = map_vocab(_stats_and_kl(collision), streams, next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), found)

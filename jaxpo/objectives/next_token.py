@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, Options
+from jaxpo.objectives.methods.base import Info, Method
+from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
     from jaxpo.objectives.base import Objective

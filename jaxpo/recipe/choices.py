@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from jaxpo.config import OPTIMIZERS, OptimizerBase, Run
-from jaxpo.config.fields import is_config, key, optional_config, put
+from jaxpo.config.fields import entries, is_config, key, named_config, optional_config, put
 from jaxpo.errors import ConfigError, did_you_mean
 
 Group = tuple[str, str, list[str]]
@@ -55,6 +55,23 @@ def optional_part(value: Any, words: Sequence[str]) -> tuple[Any, Any, tuple[str
         if cls is not None:
             return cls, value, tuple(words[: i + 1]), tuple(words[i + 1 :])
     return None
+
+
+def add_named(run: Run, groups: list[Group], problems: list[str]) -> tuple[Run, list[Group]]:
+    """Entries that a flag speaks of are there: `--preference.beside.reference.source sft` adds the reference's."""
+    rest: list[Group] = []
+    for path, name, values in groups:
+        words = path.split(".")
+        stage = next((s for s in run.stages if key(s.name) == words[0]), None)
+        cls = named_config(type(stage), words[1]) if stage is not None and len(words) > 1 else None
+        if cls is not None and len(words) < 4:
+            fields = ", ".join(f"--{words[0]}.{words[1]}.NAME.{f.name}" for f in dataclasses.fields(cls))
+            problems.append(f"--{name}: takes no value; its entries have names and fields: {fields}.")
+            continue
+        rest.append((path, name, values))
+        if cls is not None and words[2] not in map(key, entries(stage, words[1]) or ()):
+            run = put(run, (words[0], words[1]), (*getattr(stage, words[1]), (words[2], cls())))
+    return run, rest
 
 
 def choose_values(

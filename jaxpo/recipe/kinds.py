@@ -12,9 +12,11 @@ from typing import Any, Literal
 from jaxpo.config import SFT, Distill, Merge, Preference, Pretrain, RecipePart, Reward, Run, Work
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods.base import Method, Options
+from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
+from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
@@ -68,7 +70,6 @@ KINDS: dict[type[RecipePart], Kind] = {
         "sft",
         families=("distillation",),
         checks=(teacher_problems,),
-        options=lambda stage: Options(teacher_records=stage.precompute_teacher),
     ),
     Preference: Kind(
         "train",
@@ -133,3 +134,8 @@ def method_of(stage: Any) -> Method:
     if default is None:
         raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method of its own; give it a loss.")
     return default(stage)
+
+
+def networks_of(stage: Any) -> tuple[Companion, ...]:
+    """The networks that a trained stage keeps beside the one that it trains."""
+    return companions(stage, method_of(stage).NEEDS)

@@ -22,6 +22,11 @@ def trained(run: Run) -> list[Any]:
     return [s for s in run.stages if s.TRAINS]
 
 
+def seed_of(run: Run, stage: RecipePart) -> int:
+    """The seed of what a stage draws: its own, or the run's."""
+    return run.seed if stage.seed is None else stage.seed
+
+
 def merged_names(run: Run, merge: Any) -> tuple[str, ...]:
     """Stages that a merge is made of, its base not among them; all trained ones when it names none."""
     named = merge.models or tuple(s.name for s in trained(run))

@@ -24,7 +24,7 @@ REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward
 
 def diagnostic_metrics(stage: Any) -> Iterator[str]:
     """What a stage's diagnostics give; those that compare with a reference need a method that has one."""
-    referenced = getattr(getattr(stage.loss, "NEEDS", None), "reference", "none") != "none"
+    referenced = "reference" in dict(getattr(getattr(stage.loss, "NEEDS", None), "networks", ()))
     for diagnostic in (DIAGNOSTICS[name] for name in stage.diagnostics if name in DIAGNOSTICS):
         yield from diagnostic.names if referenced else diagnostic.always
         yield from diagnostic.on_lists if isinstance(stage.loss, ListMethod) else ()

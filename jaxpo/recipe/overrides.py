@@ -26,7 +26,7 @@ from jaxpo.config.fields import BUDGETS, Leaf, describe, flag, key, leaves, put
 from jaxpo.config.file import explained, load_module
 from jaxpo.errors import ConfigError, did_you_mean
 from jaxpo.recipe.checks.run import check_names
-from jaxpo.recipe.choices import choose_values, switch_parts
+from jaxpo.recipe.choices import add_named, choose_values, switch_parts
 
 ALIASES = {"preset": "model", "run": "name"}
 
@@ -109,6 +109,7 @@ def resolve_run(run: Run, argv: Sequence[str]) -> Resolved:
     groups = [(canonical(run, name, problems), name, values) for name, values in split_flags(argv)]
     groups = [g for g in groups if g[0]]
     run, groups = switch_parts(run, groups, origins, problems)
+    run, groups = add_named(run, groups, problems)
     run, rest = choose_values(run, groups, origins, problems)
     table = {leaf.dotted: leaf for leaf in leaves(run)}
     for path, name, values in rest:
@@ -157,9 +158,9 @@ def canonical(run: Run, name: str, problems: list[str]) -> str:
     names = [key(s.name) for s in run.stages]
     first = rest.partition(".")[0]
     stages = [s for s in run.stages if any(f.name == first for f in dataclasses.fields(s))]
-    if len(stages) > 1 and first in ("loss", "precompute_ref_log_probs"):
+    if len(stages) > 1 and first in ("loss", "precompute_ref_log_probs", "beside"):
         # SFT's and Reward's methods are optional: a stage that has chosen one is meant before a stage that has not.
-        stages = [s for s in stages if s.loss is not None] or stages
+        stages = [s for s in stages if getattr(s, "loss", None) is not None] or stages
     having = [key(s.name) for s in stages]
     if len(having) == 1:
         return f"{having[0]}.{rest}"

@@ -14,7 +14,7 @@ from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import LoRA, Run, Stage
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.model_io import LoadedModel, load_model, read_config, stage_folder
+from jaxpo.convert.model_io import Model, load_model, read_config, stage_folder
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
@@ -89,8 +89,8 @@ class LoadedAdapter:
 
     params: Tree
     lora: LoRA
-    base: LoadedModel
-    result: LoadedModel
+    base: Model
+    result: Model
 
 
 def load_adapter(path: Path | str) -> LoadedAdapter:

@@ -25,7 +25,7 @@ from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.recipe.checks.routing import balance_problems
-from jaxpo.recipe.kinds import kind_of, method_of
+from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.sharding import put_batch, replicated, settle
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -40,32 +40,20 @@ def make_scorer(config: LFM2Config, compute: Compute) -> Scorer:
     return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
 
 
-def cached_reference(stage: Stage) -> bool:
-    """Whether the reference's log-probs are stored beforehand instead of computed in every step."""
-    wanted = getattr(stage, "precompute_ref_log_probs", None)
-    if wanted is False or (wanted is None and moving_reference(stage)):
-        return False
-    return method_of(stage).NEEDS.reference == "logps"
-
-
-def moving_reference(stage: Stage) -> bool:
-    """Whether the reference follows the policy."""
-    return getattr(stage, "sync_ref_model", False)
-
-
-def make_objective(stage: Any, scorer: Scorer, teacher: Scorer | None = None) -> Objective:
-    """What the stage minimises, of the parameters that it trains and with the reference that it keeps.
+def make_objective(stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Objective:
+    """What the stage minimises, of the parameters that it trains and with the networks that it keeps beside them.
 
     Args:
-      teacher: how the teacher is run that the stage keeps beside the student; None = as the student, if at all.
+      scorers: how those are run that the stage does not start from.
     """
-    kind = kind_of(stage)
-    options = dataclasses.replace(kind.options(stage), cached_reference=cached_reference(stage), teacher_scorer=teacher)
+    kind, networks = kind_of(stage), networks_of(stage)
+    recorded = frozenset(network.name for network in networks if network.recorded)
+    options = dataclasses.replace(kind.options(stage), recorded=recorded, scorers=scorers or {})
     plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
     objective = _balanced(plain, stage, scorer.config)
     if stage.lora is not None:
         return with_lora(objective, scale=scale_of(stage.lora))
-    if moving_reference(stage):
+    if any(network.moves for network in networks):
         alpha, every = stage.ref_model_mixup_alpha, stage.ref_model_sync_steps
         return with_moving_reference(objective, alpha=alpha, every=every)
     return objective
@@ -110,10 +98,14 @@ def assemble(
     scorer: Scorer,
     mesh: Mesh,
     rules: Mapping[str, Any],
-    teacher: Scorer | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> Assembly:
-    """Build everything a stage needs besides its data and its first parameters; compiles nothing yet."""
-    objective = make_objective(stage, scorer, teacher)
+    """Build everything a stage needs besides its data and its first parameters; compiles nothing yet.
+
+    Args:
+      scorers: of the networks beside the trained one, see `make_objective`.
+    """
+    objective = make_objective(stage, scorer, scorers)
     tables = trained_tables(stage, scorer.config)
     total_steps = source.total_steps(stage)
     schedule = make_schedule(stage.optimizer, total_steps)

@@ -1,161 +1,116 @@
-"""The teacher of a distillation stage: beside the student in every step, or recorded once for the stage's data."""
+"""A network's likeliest tokens as a stage gets them: out of a folder that the user made, or recorded once and kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.config import Distill, Stage
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.packing.teacher_reader import TeacherRecords
-from jaxpo.data.packing.teacher_records import LOG_ODDS
+from jaxpo.data.packing.teacher_records import names_of, read_meta
+from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import DataError
 from jaxpo.objectives.families.distilled import records_of
+from jaxpo.recipe.kinds import method_of
 from jaxpo.sharding import put_batch
-from jaxpo.stages.reference import local_rows
+from jaxpo.stages.frozen import FrozenNetwork
+from jaxpo.stages.recording import local_rows
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.teach import (
-    Say,
-    Teacher,
-    batch_rows,
-    check_alone,
-    check_k,
-    check_teacher,
-    load_teacher,
-    run_teacher,
-    teach,
-)
+from jaxpo.stages.teach import batch_rows, check_k, records_meta, run_teacher, teach
 from jaxpo.train.signals import stopper
 
-
-def teacher_folder(setting: Setting, stage: Distill) -> Path:
-    """Where the teacher lies: an earlier stage of the run, or elsewhere."""
-    assert stage.teacher is not None
-    return setting.model_folder(stage.teacher)
+Part = Literal["train", "eval"]
+GIVEN = {"train": "records", "eval": "eval_records"}
+"""Files of a stage -> the field that may name a folder of their records."""
 
 
-def teacher_of(setting: Setting, stage: Distill) -> Teacher:
-    """The teacher, placed on the run's mesh.
-
-    Raises:
-      ConfigError: its vocabulary is not the student's.
-    """
-    return load_teacher(
-        teacher_folder(setting, stage),
-        setting.prepared.tokenizer,
-        setting.mesh,
-        setting.rules,
-        vocab_size=setting.config(stage).vocab_size,
-        scorer=setting.scorer_of(stage),
-    )
+def given_records(stage: Any, network: str, part: Part) -> str | None:
+    """The folder of records that the user gives for some of a stage's files."""
+    folder: str | None = getattr(stage, GIVEN[part], None) if network == TEACHER else None
+    return folder
 
 
-def wanted_teacher(setting: Setting, stage: Stage) -> Teacher | None:
-    """The teacher of a stage that has to run one: in every step, or to record what nobody has recorded yet."""
-    if getattr(stage, "teacher", None) is None:
-        return None
-    assert isinstance(stage, Distill)
-    return teacher_of(setting, stage) if to_record(stage) or not taught(stage) else None
+def given_fingerprint(stage: Any, network: str) -> str:
+    """Of the network whose records of the training files the user gives."""
+    return read_meta(Path(str(given_records(stage, network, "train")))).teacher
 
 
-def taught(stage: Stage) -> bool:
-    """Whether the batches of a stage carry a teacher's records."""
-    return getattr(stage, "precompute_teacher", False)
-
-
-def to_record(stage: Distill) -> bool:
+def to_record(stage: Any, network: str) -> bool:
     """Whether the stage computes records itself: those of some of its files are not given."""
-    given = stage.records is not None and (stage.eval_records is not None or not stage.data.eval)
-    return stage.precompute_teacher and not given
+    parts: tuple[Part, ...] = ("train", "eval") if stage.data.eval else ("train",)
+    return any(given_records(stage, network, part) is None for part in parts)
 
 
-def check_teaching(setting: Setting, stage: Stage, say: Say = lambda _: None) -> None:
-    """What can be known of a stage's teacher or its records before the first stage is trained.
-
-    Args:
-      say: see `check_teacher`.
+def open_records(setting: Setting, stage: Any, network: str, folder: Path, dataset: Dataset) -> TeacherRecords:
+    """Complete records of a dataset, with as many ids per token as the stage's method reads.
 
     Raises:
-      ConfigError, DataError: another vocabulary, or records of something else.
-      RunError: several processes cannot compute records.
+      ConfigError, DataError: they are of something else.
     """
-    if not isinstance(stage, Distill):
-        return
-    if to_record(stage):
-        check_alone()
-    config = setting.config(stage)
-    if stage.teacher is not None and stage.teacher not in [s.name for s in setting.run.stages]:
-        check_teacher(stage.teacher, setting.prepared.tokenizer, config.vocab_size, say)
-    if stage.name not in setting.prepared.stages:
-        return
-    data = setting.prepared.of(stage)
-    for folder, dataset in ((stage.records, data.train), (stage.eval_records, data.held_out)):
-        if folder is not None and dataset is not None:
-            _open(setting, stage, Path(folder), dataset)
+    vocab, k = setting.config(stage).vocab_size, method_of(stage).top_k  # type: ignore[attr-defined]
+    check_k(k, vocab, f"{stage.name}.loss.top_k")
+    return TeacherRecords(folder, dataset, network=network, k=k, vocab_size=vocab)
 
 
-def taught_loader(
-    setting: Setting, stage: Distill, loader: Loader, kind: Literal["train", "eval"], teacher: Teacher | None
-) -> Loader:
-    """The loader whose batches carry the teacher's records: those of a folder, or computed now and kept.
+def record_top_k(
+    setting: Setting, stage: Any, name: str, network: FrozenNetwork | None, loader: Loader, part: Part
+) -> TeacherRecords:
+    """A network's records of a loader's data: those of a folder, or computed now and kept.
 
     Args:
-      kind: the files that the loader reads.
+      network: None where all records are given.
+      part: the files that the loader reads.
     """
-    given = stage.records if kind == "train" else stage.eval_records
+    given = given_records(stage, name, part)
     if given is not None:
-        return loader.reading(_open(setting, stage, Path(given), loader.dataset))
-    assert teacher is not None
-    k = stage.loss.top_k
-    name = teacher.records(loader.dataset, k).key[:16]
-    folder = setting.home.stage(stage.name) / "teacher" / name
+        return open_records(setting, stage, name, Path(given), loader.dataset)
+    assert network is not None
+    k, say = method_of(stage).top_k, setting.console.say  # type: ignore[attr-defined]
+    made = records_meta(network, loader.dataset, k).key[:16]
+    folder = setting.home.stage(stage.name) / name / made
     most = stage.rows_per_step // stage.gradient_accumulation_steps
     report = teach(
-        teacher,
+        network,
         loader,
         folder,
         k,
         setting.mesh,
-        setting.console.say,
+        say,
         most_rows=most,
         check=stopper(setting.stop, stage.name),
-        done=lambda part: setting.results.taught(stage.name, kind, name, part),
+        done=lambda figures: setting.results.taught(stage.name, part, made, figures),
     )
     if report["tokens"]:
-        setting.console.say(
-            f"teacher records: {report['tokens']:,} tokens, {report['bytes_per_token']} bytes each, "
+        say(
+            f"{name} records: {report['tokens']:,} tokens, {report['bytes_per_token']} bytes each, "
             f"{report['tokens_per_second']:,.0f} tokens/s"
         )
-    found = loader.reading(_open(setting, stage, folder, loader.dataset))
-    worst = _check(found, folder, teacher, k, setting.mesh, batch_rows(loader, setting.mesh, most=most))
-    setting.console.say(f"teacher records: max |stored - recomputed| top-{k} mass = {worst:.2e}")
-    return found
+    records = open_records(setting, stage, name, folder, loader.dataset)
+    worst = _check(loader, records, network, setting.mesh, batch_rows(loader, setting.mesh, most=most))
+    say(f"{name} records: max |stored - recomputed| top-{k} mass = {worst:.2e}")
+    return records
 
 
-def _open(setting: Setting, stage: Distill, folder: Path, dataset: Dataset) -> TeacherRecords:
-    vocab = setting.config(stage).vocab_size
-    check_k(stage.loss.top_k, vocab, f"{stage.name}.loss.top_k")
-    return TeacherRecords(folder, dataset, k=stage.loss.top_k, vocab_size=vocab)
-
-
-def _check(loader: Loader, folder: Path, teacher: Teacher, k: int, mesh: jax.sharding.Mesh, rows: int) -> float:
+def _check(
+    loader: Loader, records: TeacherRecords, network: FrozenNetwork, mesh: jax.sharding.Mesh, rows: int
+) -> float:
     """Largest difference of a batch's stored masses from recomputed ones; DataError when it is no rounding."""
-    batch = loader.one_pass(rows)[0]
-    again = local_rows(run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh)).log_odds)
-    stored = np.asarray(records_of(batch).log_odds)
+    k, batch = records.meta.k, loader.reading(records).one_pass(rows)[0]
+    again = local_rows(run_teacher(network.scorer, k, network.params, put_batch(batch, mesh)).log_odds)
+    stored = np.asarray(records_of(batch, records.network).log_odds)
     mask = np.pad(batch.masks["completion"][:, 1:], ((0, 0), (0, 1)))
     mass = [np.asarray(jax.nn.sigmoid(jnp.asarray(x)))[mask] for x in (again, stored)]
     worst = float(np.max(np.abs(mass[0] - mass[1]), initial=0.0))
     if not worst <= 1e-2:
         raise DataError(
-            f"stored teacher records differ from recomputed ones by {worst:.3g} in the top-{k} mass.",
-            file=folder,
-            field=LOG_ODDS,
+            f"stored {records.network} records differ from recomputed ones by {worst:.3g} in the top-{k} mass.",
+            file=records.folder,
+            field=names_of(records.network)[2],
             remedy="Delete the folder to compute them again.",
         )
     return worst

@@ -18,7 +18,7 @@ from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.adapter import check_patterns
-from jaxpo.stages.distilling import check_teaching
+from jaxpo.stages.beside import check_beside
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import prepare_run
@@ -84,7 +84,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
     """Every stage that has not finished yet, then everything that follows the last one."""
     for stage in trained(setting.run):
         if not has_model(setting.home.stage(stage.name)):
-            check_teaching(setting, stage, setting.console.say)
+            check_beside(setting, stage, setting.console.say)
     params, config = initial(setting), setting.prepared.config
     setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
@@ -119,7 +119,7 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
 def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters after training, from those that the stage before it left."""
     setting.prepare(stage)
-    check_teaching(setting, stage)
+    check_beside(setting, stage)
     return train(setting, stage, params, resume)
 
 
@@ -151,4 +151,4 @@ def initial(setting: Setting) -> Tree:
     """Random or imported parameters of the model, placed on the mesh."""
     if setting.run.model_from is not None:
         return {"model": load_model(setting.run.model_from, setting.mesh, setting.rules).params["model"]}
-    return setting.random(setting.prepared.config)
+    return setting.random(setting.prepared.config, setting.run.seed)

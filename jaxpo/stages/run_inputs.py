@@ -52,7 +52,7 @@ class Prepared:
       config: of the run's model.
       own_configs: stage name -> architecture, of the stages that have their own.
       corpus: what `Run.corpus.build` reported.
-      seed: of the run; a curriculum draws with it.
+      seed: of the run; a curriculum draws with it unless the stage has its own.
     """
 
     directory: Path
@@ -73,7 +73,8 @@ class Prepared:
                 difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
             data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
             if curriculum is not None:
-                order = curriculum_order(data.train, difficulties, curriculum, self.seed)
+                seed = self.seed if stage.seed is None else stage.seed
+                order = curriculum_order(data.train, difficulties, curriculum, seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             self.stages[stage.name] = data
         return self.stages[stage.name]

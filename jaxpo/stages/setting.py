@@ -58,11 +58,11 @@ class Setting:
         """How that model is evaluated."""
         return make_scorer(self.config(stage), self.run.compute)
 
-    def random(self, config: LFM2Config) -> Tree:
-        """Fresh parameters of a model, placed on the run's mesh; the same for the same shape."""
+    def random(self, config: LFM2Config, seed: int) -> Tree:
+        """Fresh parameters of a model, placed on the run's mesh; the same for the same shape and seed."""
         table = param_table(config)
         draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))
-        return {"model": draw(jax.random.key(self.run.seed))}
+        return {"model": draw(jax.random.key(seed))}
 
     def load(self, folder: Path) -> Tree:
         """Parameters of a finished stage or of a checkpoint elsewhere, placed on the run's mesh."""

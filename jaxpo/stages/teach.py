@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.checkpoint.fingerprint import fingerprint
-from jaxpo.convert.model_io import load_model, near_tokenizer, read_config
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.fill import Place
 from jaxpo.data.packing.loader import Loader
@@ -32,121 +28,30 @@ from jaxpo.data.packing.teacher_records import (
     write_part,
 )
 from jaxpo.data.tokens.dataset import Dataset
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
-from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, put_batch
+from jaxpo.stages.frozen import FrozenNetwork, Say
 
 Tree = Any
-Say = Callable[[str], None]
 BATCHES_PER_PART = 8
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A network that teaches.
-
-    Attributes:
-      params: of the model, placed on the mesh.
-      scorer: how it is run.
-      fingerprint: of the parameters.
-    """
-
-    params: Tree
-    scorer: Scorer
-    fingerprint: str
-
-    def records(self, dataset: Dataset, k: int, part_tokens: int = PART_TOKENS) -> RecordsMeta:
-        """What its records of a dataset are made from."""
-        return RecordsMeta(
-            dataset=dataset.hash,
-            tokenizer=dataset.tokenizer.hash,
-            teacher=self.fingerprint,
-            vocab_size=self.scorer.config.vocab_size,
-            k=k,
-            compute=self.scorer.dtype,
-            examples=len(dataset),
-            part_tokens=part_tokens,
-        )
-
-
-def tokenizer_of(path: Path, given: Tokenizer | None) -> Tokenizer:
-    """The tokenizer to use with a teacher: the given one, else its own.
-
-    Raises:
-      ConfigError: neither exists.
-    """
-    if given is not None:
-        return given
-    found = near_tokenizer(path)
-    if found is None:
-        raise ConfigError(f"{path}: the teacher has no tokenizer beside it; give --tokenizer, that of the student.")
-    return found
-
-
-def check_teacher(
-    path: Path | str, tokenizer: Tokenizer, vocab_size: int | None = None, say: Say = lambda _: None
-) -> LFM2Config:
-    """The teacher's architecture, read without its weights.
-
-    Args:
-      tokenizer: of the student.
-      vocab_size: of the student's logits; None = any.
-      say: told when the teacher's tokenizer is unknown, so that only sizes could be compared.
-
-    Raises:
-      ConfigError: the teacher's distribution is over other tokens than the student's.
-      CheckpointError: the folder holds no model.
-    """
-    config, own = read_config(path), near_tokenizer(Path(path))
-    why = None
-    if vocab_size is not None and config.vocab_size != vocab_size:
-        why = f"its logits are over {config.vocab_size} tokens and the student's over {vocab_size}"
-    elif own is not None and own.hash != tokenizer.hash:
-        why = f"its tokenizer ({own.vocab_size} tokens) is not the student's ({tokenizer.vocab_size} tokens)"
-    elif tokenizer.vocab_size > config.vocab_size:
-        why = f"the tokenizer has {tokenizer.vocab_size} ids and its logits are over {config.vocab_size}"
-    if why:
-        raise ConfigError(
-            f"teacher {path}: it has another vocabulary: {why}. Distributions over different tokens cannot be "
-            "compared; use a teacher with the student's tokenizer, or train the student with the teacher's "
-            "(--tokenizer.path)."
-        )
-    if own is None:
-        say(
-            f"teacher {path}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary was "
-            f"compared ({config.vocab_size} logits, {tokenizer.vocab_size} tokens of the student)"
-        )
-    return config
-
-
-def load_teacher(
-    path: Path | str,
-    tokenizer: Tokenizer,
-    mesh: jax.sharding.Mesh,
-    rules: Any = None,
-    *,
-    vocab_size: int | None = None,
-    dtype: str = "float32",
-    scorer: Scorer | None = None,
-    say: Say = lambda _: None,
-) -> Teacher:
-    """Read a teacher: a run, a stage, or a Hugging Face export.
-
-    Args:
-      scorer: of the student, whose settings it is run with; None = the default ones with `dtype`.
-      say: see `check_teacher`.
-
-    Raises: as `check_teacher`.
-    """
-    config = check_teacher(path, tokenizer, vocab_size, say)
-    model = load_model(path, mesh, rules).params["model"]
-    how = Scorer(config, dtype) if scorer is None else dataclasses.replace(scorer, config=config, remat="none")
-    return Teacher(model, how, fingerprint(model))
+def records_meta(teacher: FrozenNetwork, dataset: Dataset, k: int, part_tokens: int = PART_TOKENS) -> RecordsMeta:
+    """What a teacher's records of a dataset are made from."""
+    return RecordsMeta(
+        dataset=dataset.hash,
+        tokenizer=dataset.tokenizer.hash,
+        teacher=teacher.fingerprint,
+        vocab_size=teacher.scorer.config.vocab_size,
+        k=k,
+        compute=teacher.scorer.dtype,
+        examples=len(dataset),
+        part_tokens=part_tokens,
+    )
 
 
 def check_k(k: int, vocab_size: int, where: str = "top_k") -> None:
@@ -178,7 +83,7 @@ def batch_rows(loader: Loader, mesh: jax.sharding.Mesh, part_tokens: int = PART_
 
 
 def teach(
-    teacher: Teacher,
+    teacher: FrozenNetwork,
     loader: Loader,
     folder: Path,
     k: int,
@@ -215,7 +120,7 @@ def teach(
     index, count = shard
     if not 0 <= index < count:
         raise ConfigError(f"--shard: there is no shard {index} of {count}; they count from 0.")
-    meta = teacher.records(loader.dataset, k, part_tokens)
+    meta = records_meta(teacher, loader.dataset, k, part_tokens)
     start_records(folder, meta)
     parts = parts_of(loader.dataset, part_tokens)
     own = range(index, len(parts), count)
@@ -251,7 +156,7 @@ def figures(meta: RecordsMeta, parts: int, tokens: int, file_bytes: int, seconds
 
 
 def _part(
-    teacher: Teacher,
+    teacher: FrozenNetwork,
     loader: Loader,
     examples: range,
     rows: int,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
+from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.loader import Loader
-from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
@@ -26,12 +25,14 @@ from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM
+from jaxpo.recipe.kinds import networks_of
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, flops_per_token, merged, save_adapter
-from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_evaluation, moving_reference
-from jaxpo.stages.distilling import taught, taught_loader, wanted_teacher
-from jaxpo.stages.reference import reference_log_probs
+from jaxpo.stages.assemble import Assembly, assemble, make_evaluation
+from jaxpo.stages.beside import open_beside, same_beside
+from jaxpo.stages.distilling import Part
+from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
@@ -39,7 +40,7 @@ from jaxpo.train.loop import fit
 from jaxpo.train.state import State
 
 Tree = Any
-EMA, LAST, TEACHER = "ema", "last", "teacher"
+EMA, LAST = "ema", "last"
 
 
 def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
@@ -51,34 +52,27 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     """
     data, config = setting.prepared.of(stage), setting.config(stage)
     folder = setting.home.stage(stage.name)
-    teacher = wanted_teacher(setting, stage)
-    loader = _loader(setting, stage, data.train)
-    scorer, teaching = setting.scorer_of(stage), None if teacher is None else teacher.scorer
-    assembly = assemble(stage, loader, scorer, setting.mesh, setting.rules, teaching)
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
-    frozen, about = _frozen(setting, stage, base["model"], assembly)
-    held_out = None if data.held_out is None else _loader(setting, in_order(stage), data.held_out)
-    if cached_reference(stage):
-        loader = _with_reference(setting, stage, data.train, base["model"], folder)
-        if data.held_out is not None:
-            held_out = _with_reference(setting, in_order(stage), data.held_out, base["model"], folder)
-    if taught(stage):
-        loader = taught_loader(setting, stage, loader, "train", teacher)
-        held_out = held_out and taught_loader(setting, stage, held_out, "eval", teacher)
-    elif teacher is not None:
-        frozen, about = frozen | {TEACHER: teacher.params}, about | {TEACHER: teacher.fingerprint}
-    del teacher  # recorded: its memory is the student's now
+    loaders = _loaders(setting, stage, data)
+    beside = open_beside(setting, stage, base, loaders)
+    loaders = {part: reading(loader, beside.columns[part]) for part, loader in loaders.items()}
+    loader = loaders["train"]
+    assembly = assemble(stage, loader, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
+    if stage.lora is not None:
+        for line in describe_adapter(param_table(config), assembly.tables[ADAPTER], stage.lora):
+            setting.console.say(line)
     evaluate = None
-    if held_out is not None:
-        batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
-        evaluate = make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
+    if "eval" in loaders:
+        batches = list(loaders["eval"].one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
+        evaluate = make_evaluation(assembly.objective, batches, assembly.put, beside.frozen, use_ema=stage.use_ema)
     store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
     if isinstance(resume, int):
         _go_back(store, resume)
-    _same_frozen(store, about)
+    same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
-    first = _first(setting, base, assembly)
+    seed = seed_of(setting.run, stage)
+    first = _first(base, assembly, seed)
 
     def snapshot(n: int, state: State) -> None:
         about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
@@ -88,27 +82,27 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     state = fit(
         stage=stage,
         total_steps=assembly.total_steps,
-        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, setting.run.seed),
+        init=lambda: init_state(assembly.abstract, first, assembly.optimizer, assembly.objective, seed),
         abstract=assembly.abstract,
-        frozen=frozen,
+        frozen=beside.frozen,
         step=assembly.step,
         evaluate=evaluate,
         source=loader,
         put=assembly.put,
         store=store,
-        meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **about},
+        meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **beside.about},
         log=setting.log,
         console=setting.console,
         stop=setting.stop,
         on_nonfinite_dir=folder,
-        flops_per_token=_flops(setting, stage, data.train, teaching),
+        flops_per_token=_flops(setting, stage, data.train, beside.scorers),
         snapshot=snapshot,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:
         _keep_other(setting, stage, _plain(setting, stage, base["model"], other))
     if stage.lora is not None:
-        _keep_adapter(setting, stage, base["model"], result[ADAPTER], origin, about)
+        _keep_adapter(setting, stage, base["model"], result[ADAPTER], origin, beside.about)
     return _plain(setting, stage, base["model"], result)
 
 
@@ -120,7 +114,7 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     """
     config = setting.config(stage)
     if stage.init_from == RANDOM:
-        return setting.random(config)
+        return setting.random(config, seed_of(setting.run, stage))
     base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
     found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
     wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
@@ -134,27 +128,12 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     return base
 
 
-def _first(setting: Setting, base: Tree, assembly: Assembly) -> Tree:
+def _first(base: Tree, assembly: Assembly, seed: int) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
     tables = assembly.tables
     fits = {n: n in base and _shapes(base[n]) == _shapes(assembly.abstract.params[n]) for n in tables}
-    key = jax.random.key(setting.run.seed + 1)
+    key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
-
-
-def _frozen(setting: Setting, stage: Stage, model: Tree, assembly: Assembly) -> tuple[Tree, dict[str, str]]:
-    """The networks that a stage does not train, and what its checkpoints say of them.
-
-    These are the very arrays that the stage starts from: `init_state` copies what it trains.
-    """
-    if stage.lora is not None:
-        table = param_table(setting.config(stage))
-        for line in describe_adapter(table, assembly.tables[ADAPTER], stage.lora):
-            setting.console.say(line)
-        return {BASE: model}, {BASE: fingerprint(model)}
-    if assembly.objective.needs.reference == "none" or cached_reference(stage) or moving_reference(stage):
-        return {}, {}
-    return {"reference": model}, {}
 
 
 def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
@@ -191,27 +170,30 @@ def keep_snapshot(folder: Path, params: Tree, config: LFM2Config, about: Mapping
         save_model(folder, params, config, about)
 
 
-def _loader(setting: Setting, stage: Stage, dataset: Dataset, column: RaggedColumn | None = None) -> Loader:
+def _loaders(setting: Setting, stage: Stage, data: StageData) -> dict[Part, Loader]:
+    """Of the training files, and of the held-out ones in their order."""
     devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
-    return Loader(
-        dataset,
-        stage.data,
-        seed=setting.run.seed,
-        rows_per_step=stage.rows_per_step,
-        columns=() if column is None else (column,),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        divisor=devices * stage.gradient_accumulation_steps,
-    )
+
+    def make(of: Stage, dataset: Dataset) -> Loader:
+        return Loader(
+            dataset,
+            of.data,
+            seed=seed_of(setting.run, stage),
+            rows_per_step=of.rows_per_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            divisor=devices * of.gradient_accumulation_steps,
+        )
+
+    loaders: dict[Part, Loader] = {"train": make(stage, data.train)}
+    return loaders if data.held_out is None else loaders | {"eval": make(in_order(stage), data.held_out)}
 
 
-def _with_reference(setting: Setting, stage: Stage, dataset: Dataset, model: Tree, folder: Path) -> Loader:
-    def make(column: RaggedColumn | None) -> Loader:
-        return _loader(setting, stage, dataset, column)
-
-    return reference_log_probs(
-        setting.scorer_of(stage), model, make, folder / "reference", setting.mesh, setting.console.say
-    )
+def reading(loader: Loader, columns: Sequence[Columns]) -> Loader:
+    """The same loader, whose batches carry these columns too."""
+    for column in columns:
+        loader = loader.reading(column)
+    return loader
 
 
 def _shapes(tree: Tree) -> Any:
@@ -219,23 +201,12 @@ def _shapes(tree: Tree) -> Any:
     return [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _same_frozen(store: CheckpointStore, about: Mapping[str, str]) -> None:
-    """A stage goes on beside the base and the teacher it began beside, or not at all: its checkpoints hold neither."""
-    latest = store.latest()
-    for name, remedy in ((BASE, "the model that the stage starts from"), (TEACHER, "that teacher")):
-        if latest is not None and name in about and store.meta(latest).get(name) != about[name]:
-            raise CheckpointError(
-                f"{store.directory}: its checkpoints were trained beside another {name} than the one found now; put "
-                f"{remedy} back, or start over with --restart."
-            )
-
-
-def _flops(setting: Setting, stage: Stage, dataset: Dataset, teacher: Scorer | None) -> float:
-    """Per token: three products for the student, one for a teacher that runs beside it."""
-    context = mean_context(dataset)
-    own = flops_per_token(stage, setting.config(stage), context)
-    beside = teacher is not None and not taught(stage)
-    return own + (training_flops_per_token(teacher.config, context) / 3 if teacher is not None and beside else 0.0)
+def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[str, Scorer]) -> float:
+    """Per token: three products for the trained network, one for every other that runs beside it."""
+    context, config = mean_context(dataset), setting.config(stage)
+    online = [network.name for network in networks_of(stage) if not network.recorded]
+    beside = [scorers[name].config if name in scorers else config for name in online]
+    return flops_per_token(stage, config, context) + sum(training_flops_per_token(c, context) / 3 for c in beside)
 
 
 def _go_back(store: CheckpointStore, step: int) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Work
-from jaxpo.construct.context import LoadedStage, WorkContext
+from jaxpo.construct.context import WorkContext
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
+from jaxpo.recipe.lineage import seed_of
 from jaxpo.stages.setting import Setting
 from jaxpo.train.files import read_json, write_json
 from jaxpo.train.signals import stopper
@@ -40,20 +41,16 @@ def work(setting: Setting, stage: Work) -> dict[str, Any]:
 
 
 def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
-    def load(path: Path) -> LoadedStage:
-        loaded = load_model(path, setting.mesh, setting.rules)
-        return LoadedStage(loaded.params, loaded.config)
-
     return WorkContext(
         folder=folder,
         run_dir=setting.home.path,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         tokenizer=setting.prepared.tokenizer,
         config=setting.prepared.config,
         scorer=setting.scorer,
         say=setting.console.say,
         check=stopper(setting.stop, stage.name),
-        load=load,
+        load=lambda path: load_model(path, setting.mesh, setting.rules),
         resolve=setting.prepared.resolve,
         stages=tuple(setting.with_models(stage)),
     )

@@ -22,6 +22,9 @@ class Preempted(Exception):
 class Stop:
     """Notes SIGTERM and SIGINT between entry and exit. A second signal is not held back.
 
+    A signal that the process was started to ignore stays ignored: a shell starts background jobs without job control
+    with SIGINT ignored, so that Ctrl-C ends what runs in the foreground only. Such a run is stopped by SIGTERM.
+
     With several processes a signal reaches them at different steps, or only one of them. They stop at the step on which
     JAX's preemption service makes them agree: `jax.distributed` starts it and it gets SIGTERM. SIGINT is left alone.
     """
@@ -34,7 +37,8 @@ class Stop:
         if jax.process_count() > 1:
             return self
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

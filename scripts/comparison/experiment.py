@@ -28,10 +28,11 @@ from jaxpo.evaluate.score import token_logps
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.methods import METHODS, Method
-from jaxpo.recipe.kinds import method_of
+from jaxpo.recipe.kinds import method_of, networks_of
 from jaxpo.sharding import make_mesh
-from jaxpo.stages.assemble import Assembly, assemble, cached_reference, make_scorer
-from jaxpo.stages.reference import reference_log_probs
+from jaxpo.stages.assemble import Assembly, assemble, make_scorer
+from jaxpo.stages.frozen import FrozenNetwork
+from jaxpo.stages.recording import record_per_token
 from jaxpo.train.init import init_state
 
 Tree = Any
@@ -178,10 +179,11 @@ class Trainer:
         a = self.assembly
         fresh = {n: init_params(t, jax.random.key(seed)) for n, t in a.tables.items() if n not in start}
         loader, frozen = self._loader(seed), {}
-        if cached_reference(self.stage):
-            loader = self._with_reference(start["model"], seed)
-        elif a.objective.needs.reference != "none":
-            frozen = {"reference": start["model"]}
+        for network in networks_of(self.stage):
+            if network.recorded:
+                loader = self._with_recorded(start["model"], network.name, loader)
+            else:
+                frozen[network.name] = start["model"]
         state = init_state(a.abstract, {**start, **fresh}, a.optimizer, a.objective, seed)
         seconds, metrics = [], {}
         with contextlib.closing(loader.open(0, a.total_steps)) as feed:
@@ -209,17 +211,12 @@ class Trainer:
             log=lambda line: None,
         )
 
-    def _loader(self, seed: int, column: Any = None) -> Loader:
-        columns, rows = () if column is None else (column,), self.stage.rows_per_step
-        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=rows, columns=columns)
+    def _loader(self, seed: int) -> Loader:
+        return Loader(self.dataset, self.stage.data, seed=seed, rows_per_step=self.stage.rows_per_step)
 
-    def _with_reference(self, model: Tree, seed: int) -> Loader:
-        folder = self.bench.directory / "reference"
-
-        def make(column: Any) -> Loader:
-            return self._loader(seed, column)
-
-        return reference_log_probs(self.bench.scorer, model, make, folder, self.mesh, lambda line: None)
+    def _with_recorded(self, model: Tree, name: str, loader: Loader) -> Loader:
+        network, folder = FrozenNetwork(model, self.bench.scorer), self.bench.directory / name
+        return loader.reading(record_per_token(network, name, "logps", loader, folder, self.mesh, lambda line: None))
 
 
 def file_of(bench: Bench, name: str) -> Path:
@@ -255,7 +252,7 @@ def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Ite
         tokens=s.budget_tokens,
         rate=s.learning_rate,
         loss=method,
-        precompute_ref_log_probs=method.NEEDS.reference == "logps",
+        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps",
     )
     trainer = Trainer(bench, stage)
     for seed in seeds:

@@ -278,7 +278,6 @@ def test_a_full_disk_surfaces_and_the_previous_checkpoint_stays(tmp_path, surfac
         [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path), surfaces_in],
         capture_output=True,
         text=True,
-        timeout=120,
         env=environment,
         check=False,
     )

@@ -153,7 +153,7 @@ def test_numbers_that_json_does_not_have(run: Command, tmp_path: Path, monkeypat
 
         NAME, READS, WRITES = "broken", "anything", "not a number"
 
-        def run(self, rows: Any, tools: Any) -> Iterator[dict[str, Any]]:
+        def construct(self, rows: Any, tools: Any) -> Iterator[dict[str, Any]]:
             yield {"margin": 1.0}
             yield {"margin": float("nan")}
 

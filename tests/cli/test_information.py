@@ -22,7 +22,7 @@ def test_losses_json_has_every_method(run: Command) -> None:
     fields = {"name", "function", "family", "paper", "arxiv", "needs", "defaults", "certainty", "aliases"}
     assert all(set(row) == fields for row in rows.values())
     assert rows["dpo"]["defaults"] == {"beta": 0.1, "label_smoothing": 0.0}
-    assert rows["tdpo2"]["needs"]["reference"] == "vocab"
+    assert rows["tdpo2"]["needs"]["networks"] == {"reference": "vocab"}
 
 
 def test_every_method_has_the_docstring_of_its_function() -> None:

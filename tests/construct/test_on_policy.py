@@ -260,7 +260,8 @@ def test_a_process_that_is_killed_loses_no_score_that_was_written(tmp_path):
         """,
     )
     command = [sys.executable, "-c", KILLED, judge, str(tmp_path / "parts")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parents[1], Path.cwd())))}
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent)))}
     first = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert first.returncode == -signal.SIGKILL, first.stderr
     (path,) = (tmp_path / "parts").glob("scores-*.jsonl")

@@ -13,7 +13,7 @@ from cli.conftest import WORDS, make_model
 
 from jaxpo.config import SFT, Compute, Data, Preference, Run
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.construct.context import LoadedStage, WorkContext
+from jaxpo.construct.context import WorkContext
 from jaxpo.construct.on_policy.stage import OnPolicyPairs, split
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import DataError
@@ -55,7 +55,7 @@ def bench(model, tmp_path):
         scorer=Scorer(model.config),
         say=lambda text: None,
         check=lambda: None,
-        load=lambda path: LoadedStage(model.params, model.config),
+        load=lambda path: model,
         resolve=tuple,
         stages=("sft",),
     )
@@ -112,7 +112,7 @@ def test_a_run_s_networks_score_and_sample_in_its_compute_dtype(model):
     networks = {dtype: context_of_run(model, dtype).network("sft") for dtype in ("float32", "bfloat16")}
     for dtype, network in networks.items():
         assert network.dtype == network.scorer.dtype == dtype
-    plain = Network(model.params, model.config, model.tokenizer)
+    plain = Network.of(model)
     prompts, answers = [f"{word} is" for word in WORDS[:3]], [f" a {word} file" for word in WORDS[:3]]
     scores = {name: network.logps(prompts, answers) for name, network in networks.items()}
     np.testing.assert_array_equal(scores["float32"], plain.logps(prompts, answers))

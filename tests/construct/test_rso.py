@@ -28,14 +28,14 @@ def test_by_hand():
 def test_an_infinite_temperature_accepts_the_first_and_a_small_one_the_best():
     r = np.random.default_rng(0).normal(size=12)
     assert rso_sample(r, 5, np.inf, draws(1, 5, 12)) == [0, 1, 2, 3, 4]
-    assert rso_sample(r, 5, 1e-9, draws(2, 5, 12)) == np.argsort(-r)[:5].tolist()
+    assert rso_sample(r, 5, 1e-9, draws(2, 5, 12)) == np.argsort(-r, kind="stable")[:5].tolist()
 
 
 def test_it_stops_at_n_in_the_middle_of_a_round():
     assert rso_sample(np.zeros(6), 2, 0.5, draws(0, 2, 6)) == [0, 1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=12), st.floats(1e-3, 10), st.integers(0, 99), st.data())
 def test_invariances(rewards, beta, seed, data):
     r = np.round(np.array(rewards), 3)

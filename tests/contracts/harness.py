@@ -55,9 +55,9 @@ def initial(objective: Objective, method: Method | None = None) -> tuple[State, 
     for name in params.keys() - {"model"}:
         params[name] = jax.tree.map(lambda x: x + 0.1, params[name])  # heads may start at zero
     frozen = {}
-    if objective.needs.reference != "none":
+    if objective.needs.kind("reference") != "none":
         frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
-    if objective.needs.teacher != "none":
+    if objective.needs.kind("teacher") != "none":
         frozen["teacher"] = init_params(tables(objective)["model"], jax.random.key(2))
     return build_state(params, DESCENT, objective, jax.random.key(3)), frozen
 

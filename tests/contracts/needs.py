@@ -38,15 +38,15 @@ def shape_of_need(name: str) -> Hashable:
     """Methods with equal shapes of need get the same features."""
     method = configured(name)
     needs = method.NEEDS
-    if needs.teacher != "none":
-        return f"teacher {needs.teacher}"
+    if needs.kind("teacher") != "none":
+        return f"teacher {needs.kind('teacher')}"
     if not isinstance(method, FeatureMethod):
         return name
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (
         FeatureMethod.objective
     )
     roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra)
-    return (kind_of(method), roles, needs.reference, method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
+    return (kind_of(method), roles, needs.kind("reference"), method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
 
 
 def representatives() -> list[str]:
@@ -62,7 +62,7 @@ def representatives() -> list[str]:
             kind, roles, reference, _, _, coupled, own = shape
             shape = (kind, len(roles[0]), reference == "vocab", coupled, own)
         found.setdefault(shape, name)
-    carrying = [name for name in METHODS if configured(name).build(SCORER, cached_reference=False).init_carry()]
+    carrying = [name for name in METHODS if configured(name).build(SCORER).init_carry()]
     return sorted({*found.values(), *carrying})
 
 
@@ -71,4 +71,4 @@ def _demands(name: str) -> tuple[bool, int]:
     method = configured(name)
     needs = method.NEEDS
     gathered = len(needs.roles) + len(needs.optional_roles) + len(needs.per_token) + getattr(method, "TOKENS", False)
-    return needs.reference != "none", gathered
+    return needs.kind("reference") != "none", gathered

@@ -31,7 +31,7 @@ CASES = [
 @functools.cache
 def case(name):
     method = None if name == "next_token" else configured(name)
-    objective = method.build(SCORER, cached_reference=False) if method else next_token(SCORER)
+    objective = method.build(SCORER) if method else next_token(SCORER)
     examples = [make_examples(kind_of(method) if method else "text", 16, seed) for seed in (0, 1)]
     baseline = run(objective, [unpacked(e) for e in examples], method)
     return objective, method, examples, baseline, initial(objective, method)[0]

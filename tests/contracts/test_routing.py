@@ -31,7 +31,7 @@ QUICK = ("next_token", "dpo")
 def test_routers_are_heard_and_their_statistics_come_out(name):
     """Traced alone: shapes say whether the sums arrive where they belong."""
     method = None if name == "next_token" else configured(name)
-    inner = method.build(Scorer(MOE), cached_reference=False) if method else next_token(Scorer(MOE))
+    inner = method.build(Scorer(MOE)) if method else next_token(Scorer(MOE))
     objective = with_routing(inner, MOE, ROUTING)
     assert objective.coupled
     tables = {"model": param_table(MOE)} | (method.extra_tables(MOE) if method else {})

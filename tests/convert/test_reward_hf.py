@@ -77,7 +77,7 @@ def test_the_exported_reward_is_what_training_sees(exported):
         slots=2,
         max_segment=8,
     )
-    objective = BradleyTerry().build(Scorer(CONFIG), cached_reference=False)
+    objective = BradleyTerry().build(Scorer(CONFIG))
     found = jax.jit(objective.encode)(groups(), {}, batch, jax.random.key(0))
     rewards = [float(found.chosen[0]), float(found.rejected[0])]
     np.testing.assert_allclose(rewards, rewards_of(groups(), CONFIG, sides), atol=1e-5)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 
 from jaxpo.config import Data
@@ -15,10 +14,6 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
-
-# A busy machine is no failure.
-hypothesis.settings.register_profile("no_deadline", deadline=None)
-hypothesis.settings.load_profile("no_deadline")
 
 FILES = Path(__file__).parent / "files"
 

@@ -34,17 +34,17 @@ def test_preview_marks_the_trained_tokens(prepared, files):
 
 
 def test_preview_of_pairs_shows_roles_and_columns(prepared, files):
-    text = str(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")).preview(2))
+    text = str(Preview(prepared(files / "preference.jsonl", "preference", roles=("chosen", "rejected")), 2))
     assert "columns margin" in text
     for part in ("chosen: ", "rejected: ", "⟦Paris.<|im_end|>⟧", "⟦It is Lyon, I think.<|im_end|>⟧", "margin = 0.25"):
         assert part in text
-    text = str(prepared(files / "list.jsonl", "preference", roles=("candidate",)).preview(1))
+    text = str(Preview(prepared(files / "list.jsonl", "preference", roles=("candidate",)), 1))
     assert "candidate 2: " in text
     assert "candidate 3: " not in text, "an empty response is not there"
 
 
 def test_preview_shortens_long_text(prepared, write):
-    text = str(prepared(write({"text": "x" * 5000}), "language", max_length=8192).preview(1))
+    text = str(Preview(prepared(write({"text": "x" * 5000}), "language", max_length=8192), 1))
     assert len(text) < 1500
     assert "more characters)" in text
 

@@ -53,7 +53,7 @@ def check(plan, packed, expected):
             assert grid[row, :used].all(), "segments lie one after another from the left"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lists=datasets, seed=st.integers(0, 3), single=st.booleans(), shuffle=st.booleans())
 def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
     plan = plan_of(lists, seed=seed, single=single, shuffle=shuffle)
@@ -63,7 +63,7 @@ def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
         assert plan.caps.slots == 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(lists=datasets, data=st.data())
 def test_given_order(lists, data):
     order = np.asarray(data.draw(st.permutations(range(len(lists)))))[: max(1, len(lists) // 2)]

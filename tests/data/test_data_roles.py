@@ -235,9 +235,9 @@ def test_reference_log_probs_in_the_data_are_not_used(prepared, write):
         prepared(path, "preference", roles=ROLES, log=lines.append, **ask)
         return [line for line in lines if line.startswith("warning: ")]
 
-    (line,) = said(reference="none")
+    (line,) = said()
     assert "columns ref_chosen_logps, ref_rejected_logps not used: the method has no reference model." in line
-    (line,) = said(reference="logps")
+    (line,) = said(networks=(("reference", "logps"),))
     assert "ignored: reference log-probs are computed anew from the reference model" in line
     assert str(path) in line
     quiet: list[str] = []

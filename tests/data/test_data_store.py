@@ -1,13 +1,18 @@
-"""The token cache is reused, rebuilt when damaged, and never half there; per-token columns can be resumed."""
+"""The token cache is reused, rebuilt when damaged, never half there, and keeps all that it is given."""
 
 from __future__ import annotations
 
 import json
 
+import ml_dtypes
+import msgpack
 import numpy as np
 import pytest
 
 from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.tokens import store as module
+from jaxpo.data.tokens.examples import Example, Segment
+from jaxpo.data.tokens.media import MEDIA, Patches
 from jaxpo.data.tokens.store import Lengths, open_or_write
 from jaxpo.errors import DataError
 
@@ -99,6 +104,107 @@ def test_random_access_in_any_order(prepared, files):
         assert np.array_equal(example.segments[0].supervised, forward[i].segments[0].supervised)
         assert data.lengths.of(i).tolist() == [len(s.tokens) for s in example.segments]
     assert data.store.read([]) == []
+
+
+def segment(n, **per_token):
+    return Segment(np.arange(n, dtype=np.int32), np.arange(n) > 1, per_token)
+
+
+def patches(n, kind="image", dtype=np.uint8):
+    return Patches(np.arange(3 * n).reshape(n, 3).astype(dtype), np.arange(4 * n, dtype=np.int32).reshape(n, 4), kind)
+
+
+def marks(*values):
+    return {MEDIA: np.asarray(values, np.int32)}
+
+
+def stored(tmp_path, *examples):
+    """The store of these examples, rows of one file."""
+
+    def write(writer):
+        for example in examples:
+            writer.append(example)
+        return {}
+
+    return open_or_write(tmp_path / "store", "key", write, print, [tmp_path / "rows.jsonl"])
+
+
+def assert_same(a, b):
+    assert a.dtype == b.dtype
+    assert np.array_equal(a, b)
+
+
+def test_columns_of_any_type_and_media_come_back(tmp_path):
+    columns = {
+        "phrase": np.asarray([0, 0, 1, 1], np.int32),
+        "codes": np.arange(32, dtype=np.int16).reshape(4, 8),
+        "advantages": np.linspace(-1, 1, 4).astype(np.float32),
+        "logps": np.linspace(-3, 0, 12).reshape(4, 3).astype(ml_dtypes.bfloat16),
+    }
+    both = Example(
+        (segment(4, **columns, **marks(0, 1, 2, -1)), segment(2)), {"completion": 0}, {}, 0, 7, (patches(8), patches(4))
+    )
+    found = stored(tmp_path, both, Example((segment(3),), {"completion": 0}))
+    for got, expected in zip(found.read([1, 0])[1].segments, both.segments, strict=True):
+        assert got.per_token.keys() == expected.per_token.keys()
+        for name, values in expected.per_token.items():
+            assert_same(got.per_token[name], values)
+    for got, expected in zip(found.read([0])[0].media, both.media, strict=True):
+        assert got.kind == "image"
+        assert_same(got.values, expected.values)
+        assert_same(got.positions, expected.positions)
+    assert found.read([1])[0].media == ()
+    assert found.per_token == {name: (values.dtype, values.shape[1:]) for name, values in (columns | marks(0)).items()}
+    assert found.media == {"image": (np.dtype(np.uint8), (3,))}
+    assert found.lengths.media.offsets.tolist() == [0, 2, 2]
+    assert found.lengths.media.values.tolist() == [8, 4]
+
+
+def test_examples_of_earlier_versions_are_read_and_written_as_they_were():
+    tokens, mask = np.asarray([5, 6, 7], "<i4"), np.asarray([False, True, True])
+    numbers = np.asarray([0, 2, 1], "<i4")
+    one = (tokens.tobytes(), np.packbits(mask).tobytes(), 3, {"phrase": numbers.tobytes()})
+    record = msgpack.packb([[one], {"chosen": 0}, {"margin": 0.5}, 1, 9])
+    example = module._unpack(record)
+    assert_same(example.segments[0].tokens, tokens)
+    assert_same(example.segments[0].supervised, mask)
+    assert_same(example.segments[0].per_token["phrase"], numbers)
+    assert (example.roles, example.columns, example.file, example.row) == ({"chosen": 0}, {"margin": 0.5}, 1, 9)
+    assert module._pack(example) == record
+
+
+BAD_MEDIA = {
+    "no mark": (segment(3), (patches(8),), "2 of 2 vectors of media have no mark .vector 0 first.* raise data.max_len"),
+    "cut off": (segment(3, **marks(-1, 0, -1)), (patches(8),), "1 of 2 vectors of media have no mark .vector 1 first"),
+    "no media": (segment(3, **marks(0, -1, -1)), (), "mark 0 has no media: there are 0 vectors. Give one medium for"),
+    "too few": (segment(3, **marks(0, 1, 2)), (patches(8),), "mark 2 has no media: there are 2 vectors"),
+    "odd": (segment(3, **marks(0, -1, -1)), (patches(4), patches(6)), r"medium 1 has 6 patches and positions \(6, 4\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MEDIA)
+def test_media_without_marks_and_marks_without_media_are_named(tmp_path, name):
+    one, media, match = BAD_MEDIA[name]
+    with pytest.raises(DataError, match=rf"rows.jsonl, row 3, field 'media': {match}"):
+        stored(tmp_path, Example((one,), {"completion": 0}, {}, 0, 3, media))
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_segments_may_read_the_same_media(tmp_path):
+    shared = (segment(3, **marks(0, 1, -1)), segment(4, **marks(1, -1, 0, -1)))
+    assert len(stored(tmp_path, Example(shared, {"chosen": 0, "rejected": 1}, media=(patches(8),)))) == 1
+
+
+def test_examples_must_agree_on_types_shapes_and_kinds(tmp_path):
+    wide, narrow = (Example((segment(2, codes=np.zeros((2, k), np.int32)),), {}, row=k) for k in (8, 4))
+    match = r"row 4, field 'codes': int32 \[4\], but int32 \[8\] in earlier rows"
+    with pytest.raises(DataError, match=match):
+        stored(tmp_path, wide, narrow)
+    seen = lambda kind, dtype: Example((segment(2, **marks(0, -1)),), {}, row=2, media=(patches(4, kind, dtype),))  # noqa: E731
+    with pytest.raises(DataError, match=r"row 2, field 'image': float32 \[3\], but uint8 \[3\] in earlier rows"):
+        stored(tmp_path, seen("image", np.uint8), seen("image", np.float32))
+    with pytest.raises(DataError, match=r"row 2, field 'media': kinds image and sound in one data set"):
+        stored(tmp_path, seen("image", np.uint8), seen("sound", np.uint8))
 
 
 LENGTHS = Lengths.from_lists([[3, 2], [4], [1, 5]])

@@ -13,7 +13,7 @@ E, K, TOKENS = 6, 2, 40
 def _routed(seed=0):
     """Scores of sigmoid router, who was chosen, probabilities; float64."""
     scores = 1 / (1 + np.exp(-np.random.default_rng(seed).standard_normal((TOKENS, E))))
-    chosen = np.argsort(-scores, axis=1)[:, :K]
+    chosen = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     return scores, np.bincount(chosen.ravel(), minlength=E), scores / scores.sum(1, keepdims=True)
 
 

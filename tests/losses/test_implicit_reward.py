@@ -75,6 +75,13 @@ def test_the_guard_is_the_tangent(divergence, end):
     np.testing.assert_allclose(conjugate(beyond, divergence), tangent, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("divergence", "end"), [("hellinger", 0.9), ("js", 0.6), ("kl", 20.0)])
+def test_the_gradient_at_the_guard_is_whole(divergence, end):
+    value, (grad,) = value_and_grads(lambda t: losses.f_conjugate(t, divergence), (np.float32([end]),), (0,))
+    np.testing.assert_allclose(value, formula(end, divergence), rtol=1e-5)
+    np.testing.assert_allclose(grad, slope(np.float32([end]), divergence), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("divergence", "reduction"), [*((d, "sum") for d in DIVERGENCES), ("chi2", "mean"), ("js", "mean")]
 )

@@ -102,7 +102,7 @@ def test_weight_is_the_change_of_dcg_when_two_responses_swap():
         return sum((2.0 ** float(labels[i]) - 1) / math.log(2 + place) for place, i in enumerate(order))
 
     def expected(labels):
-        order, total = list(np.argsort(-s)), 0.0
+        order, total = list(np.argsort(-s, kind="stable")), 0.0
         for i, j in itertools.permutations(range(K), 2):
             if labels[i] > labels[j]:
                 swapped = [{i: j, j: i}.get(k, k) for k in order]

@@ -44,7 +44,7 @@ def elected(base, deltas, weights, normalize, scale=1.0):
 
 def by_magnitude(delta, drop_low, keep):
     """Entries `drop_low .. drop_low + keep` of a leaf in order of magnitude."""
-    order = np.argsort(np.abs(delta), axis=None)[drop_low : drop_low + keep]
+    order = np.argsort(np.abs(delta), axis=None, kind="stable")[drop_low : drop_low + keep]
     mask = np.zeros(delta.size)
     mask[order] = 1
     return delta * mask.reshape(delta.shape)
@@ -229,7 +229,7 @@ def test_sce(topk):
     origin, deltas = wide(base, models)
     if topk < 1:
         variance = np.var(np.stack(deltas), axis=0)
-        order = np.argsort(variance, axis=None)[-int(variance.size * topk) :]
+        order = np.argsort(variance, axis=None, kind="stable")[-int(variance.size * topk) :]
         mask = np.isin(np.arange(variance.size), order).reshape(variance.shape)
         deltas = [d * mask for d in deltas]
     energy = [np.sum(d**2) for d in deltas]

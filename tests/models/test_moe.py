@@ -75,7 +75,7 @@ def test_labels_of_router_and_experts():
 
 def _router_reference(x, gate, bias, k, scale):
     scores = 1 / (1 + np.exp(-np.asarray(x, np.float64) @ np.asarray(gate, np.float64)))
-    chosen = np.argsort(-(scores + np.asarray(bias, np.float64)), axis=-1)[..., :k]
+    chosen = np.argsort(-(scores + np.asarray(bias, np.float64)), axis=-1, kind="stable")[..., :k]
     weights = np.take_along_axis(scores, chosen, -1)
     return chosen, weights / (weights.sum(-1, keepdims=True) + 1e-6) * scale
 

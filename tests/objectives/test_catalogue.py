@@ -38,7 +38,7 @@ def test_every_method_is_complete(name):
     assert method.__dataclass_params__.frozen
     for f in fields(method):
         assert f"{f.name}:" in method.__doc__, f"{name}.{f.name} is not documented"
-    objective = method().build(ArrayScorer(), cached_reference=False)
+    objective = method().build(ArrayScorer())
     assert objective.name == name
     assert objective.needs == method().NEEDS
     assert method().problems() == []
@@ -137,7 +137,7 @@ def test_trls_cpo_hinge_and_ipo_are_named_where_one_looks():
     for name in ("hinge", "ipo"):
         info = METHODS[name].INFO
         assert f"CPOTrainer's has no reference: tpo_triple, variant {name}" in info.certainty
-        assert METHODS["tpo_triple"](variant=name, tpo_alpha=0.0).NEEDS.reference == "none"
+        assert METHODS["tpo_triple"](variant=name, tpo_alpha=0.0).NEEDS.kind("reference") == "none"
 
 
 def test_unknown_names_get_a_suggestion():
@@ -169,27 +169,27 @@ def test_hyper_parameters_out_of_range_are_named(name, settings, message):
     method = METHODS[name](**settings)
     assert message in " ".join(method.problems())
     with pytest.raises(ConfigError) as error:
-        method.build(ArrayScorer(), cached_reference=False)
+        method.build(ArrayScorer())
     assert message in str(error.value)
 
 
 def test_all_problems_are_shown_at_once():
     with pytest.raises(ConfigError, match="2 problems"):
-        METHODS["dpo"](beta=-1.0, label_smoothing=0.9).build(ArrayScorer(), cached_reference=False)
+        METHODS["dpo"](beta=-1.0, label_smoothing=0.9).build(ArrayScorer())
 
 
 def test_a_vocabulary_term_refuses_the_cache_with_the_reason():
     with pytest.raises(ConfigError, match=r"tdpo2: precompute_ref_log_probs cannot be used.*whole distributions"):
-        METHODS["tdpo2"]().build(ArrayScorer(), cached_reference=True)
+        METHODS["tdpo2"]().build(ArrayScorer(), recorded=("reference",))
 
 
 def test_lcpo_needs_follow_its_base_and_annotators():
     lcpo = METHODS["lcpo"]
-    assert lcpo().NEEDS.reference == "logps"
+    assert lcpo().NEEDS.kind("reference") == "logps"
     assert lcpo().NEEDS.columns == ()
-    assert lcpo(base="simpo").NEEDS.reference == "none"
+    assert lcpo(base="simpo").NEEDS.kind("reference") == "none"
     assert lcpo(base="cpo", num_annotators=3).NEEDS.columns == ("annotator",)
-    assert lcpo.NEEDS.reference == "logps"
+    assert lcpo.NEEDS.kind("reference") == "logps"
     assert lcpo() == lcpo()
 
 

@@ -126,7 +126,7 @@ def test_names_load_without_jax():
 
 def test_a_run_reports_what_is_switched_on_and_parts_of_a_step_add_up():
     def build(*diagnostics):
-        return METHODS["dpo"](beta=BETA).build(ArrayScorer(), cached_reference=False, diagnostics=diagnostics)
+        return METHODS["dpo"](beta=BETA).build(ArrayScorer(), diagnostics=diagnostics)
 
     features = as_pair(mixed(), {"votes": VOTES})
     out = evaluate(build(*DIAGNOSTICS), features)

@@ -30,7 +30,7 @@ def encoded(need):
     """Features and batch of one shape of need, on the host."""
     name = next(n for n in METHODS if shape_of_need(n) == need)
     method = configured(name)
-    objective = method.build(SCORER, cached_reference=False)
+    objective = method.build(SCORER)
     batch = batch_of(kind_of(method))
     state, frozen = initial(objective, method)
     features = jax.jit(objective.encode)(state.params, frozen, batch, jax.random.key(0))
@@ -41,7 +41,7 @@ class Loss:
     """A method's loss, its gradient in the features, metrics and stats, as one compiled function of arrays."""
 
     def __init__(self, name):
-        self.objective = configured(name).build(SCORER, cached_reference=False)
+        self.objective = configured(name).build(SCORER)
         self.features, self.batch = encoded(shape_of_need(name))
         self.counts = jax.jit(self.objective.counts)(self.batch)
         self.run = jax.jit(self._run)

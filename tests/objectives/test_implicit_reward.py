@@ -24,7 +24,7 @@ def laid(**kw):
 
 @functools.cache
 def runner(**settings):
-    return Runner(METHODS["implicit_reward"](**settings).build(ArrayScorer(), cached_reference=False))
+    return Runner(METHODS["implicit_reward"](**settings).build(ArrayScorer()))
 
 
 def rho():
@@ -97,7 +97,7 @@ def test_total_variation_is_sft_and_the_others_start_as_sft(divergence):
     method = METHODS["implicit_reward"](divergence=divergence, beta=1.0)
     batch, params, _ = laid()
     same = {"reference": {"logps": params["model"]["logps"]}}
-    out, grads = Runner(method.build(ArrayScorer(), cached_reference=False))(batch, params, same)
+    out, grads = Runner(method.build(ArrayScorer()))(batch, params, same)
     np.testing.assert_allclose(out.loss, 0.0, atol=1e-6)
     g, mask = np.asarray(grads["model"]["logps"]), np.asarray(batch.masks["completion"])
     for row, m in zip(g, mask, strict=True):
@@ -108,4 +108,4 @@ def test_total_variation_is_sft_and_the_others_start_as_sft(divergence):
 def test_needs():
     needs = METHODS["implicit_reward"]().NEEDS
     assert needs.roles == ("completion",)
-    assert needs.reference == "logps"
+    assert needs.kind("reference") == "logps"

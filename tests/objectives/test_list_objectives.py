@@ -22,14 +22,14 @@ SCORES = np.array([[0.5, 0.9, 0.1, 0.3], [0.2, 0.25, 0.7, 0.0], [0.4, 0.3, 0.2, 
 
 @functools.cache
 def runner(name, **settings):
-    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), cached_reference=False))
+    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer()))
 
 
 @functools.cache
 def encoded(name, placed):
     """Features of a method, its batch and counts: encoded once for all settings that read the networks alike."""
     batch, params, frozen = placed()
-    objective = METHODS[name]().build(ArrayScorer(), cached_reference=False)
+    objective = METHODS[name]().build(ArrayScorer())
     features = jax.jit(objective.encode)(params, frozen, batch, jax.random.key(0))
     return features, batch, jax.jit(objective.counts)(batch)
 
@@ -63,7 +63,7 @@ def rewards(beta):
 def test_diagnostics_compare_the_ends_of_a_list_and_judge_its_whole_order():
     features, batch, counts = encoded("lipo", list_batch)
     names = ("ranking_accuracy", "likelihood")
-    objective = METHODS["lipo"]().build(ArrayScorer(), cached_reference=False, diagnostics=names)
+    objective = METHODS["lipo"]().build(ArrayScorer(), diagnostics=names)
     got = values_of(jax.jit(lambda f: objective.loss(f, batch, {}, counts))(features))
     policy, before = ([[sums(e, k, i) for i in range(len(e))] for e in lists()] for k in ("logps", "ref_logps"))
     ends = [(int(np.argmax(s[: len(p)])), int(np.argmin(s[: len(p)]))) for s, p in zip(SCORES, policy, strict=True)]
@@ -109,7 +109,7 @@ def test_lipo_refuses_a_mean_over_pairs_of_what_is_no_sum_over_pairs():
     assert lipo(loss_type="pair_hinge", reduction="pairs").problems() == []
     for loss_type in ("point_mse", "list_mle", "softmax"):
         with pytest.raises(ConfigError, match='reduction "pairs" divides by the number of pairs'):
-            lipo(loss_type=loss_type, reduction="pairs").build(ArrayScorer(), cached_reference=False)
+            lipo(loss_type=loss_type, reduction="pairs").build(ArrayScorer())
 
 
 def test_lipo_checks_the_columns_that_its_loss_reads():
@@ -274,7 +274,7 @@ class WithoutHidden(ArrayScorer):
 
 def test_uniform_weights_ask_for_no_hidden_states():
     batch, params, frozen = tree_batch()
-    objective = METHODS["tpo_tree"](step_weights="uniform").build(WithoutHidden(), cached_reference=False)
+    objective = METHODS["tpo_tree"](step_weights="uniform").build(WithoutHidden())
     assert jax.eval_shape(objective.encode, params, frozen, batch, jax.random.key(0)).extra == {}
 
 

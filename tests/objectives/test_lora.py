@@ -46,7 +46,7 @@ def plain(name, config=CONFIG):
     scorer = SCORER if config == CONFIG else Scorer(config)
     if name == "next_token":
         return next_token(scorer)
-    return METHODS[name]().build(scorer, cached_reference=False)
+    return METHODS[name]().build(scorer)
 
 
 def adapted(name, config=CONFIG):

@@ -25,7 +25,7 @@ def examples():
 
 @functools.cache
 def runner(name="mapl_reward", **settings):
-    return Runner(METHODS[name](**settings).build(ArrayScorer(), cached_reference=False))
+    return Runner(METHODS[name](**settings).build(ArrayScorer()))
 
 
 def batch_of(inter=HAS_INTER, intra=HAS_INTRA, **kw):

@@ -6,8 +6,10 @@ import pytest
 from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments
 
 from jaxpo import losses
-from jaxpo.objectives.families.features import Side
+from jaxpo.objectives.encode import TokenStats
+from jaxpo.objectives.families.features import Scores, Side, Tokens
 from jaxpo.objectives.families.pairs import Pair, pair_counts
+from jaxpo.objectives.families.unpaired import Unpaired
 from jaxpo.objectives.methods import METHODS, resolve
 from jaxpo.objectives.methods.mapl import INTER, INTRA
 
@@ -138,7 +140,7 @@ def test_rationales_are_added_where_there_are_some(base):
     np.testing.assert_allclose(extra[[0, 3]], -0.3 * a[[0, 3]], rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(extra[[1, 2]], 0.0)
     assert set(with_reason) == ({"pairs", "chosen_tokens"} if base == "orpo" else {"pairs"})
-    assert method.NEEDS.reference == ("logps" if base == "dpo" else "none")
+    assert method.NEEDS.kind("reference") == ("logps" if base == "dpo" else "none")
     assert method.NEEDS.optional_roles == ("rationale",)
 
 
@@ -221,7 +223,7 @@ def three(count, without=()):
 
 def token_gradients(name, examples, role, **settings):
     """Gradient in the policy's log-probs, rows of the third segments; and their masks of supervised tokens."""
-    objective = METHODS[name](**settings).build(ArrayScorer(), cached_reference=False)
+    objective = METHODS[name](**settings).build(ArrayScorer())
     batch, params, frozen = lay_out(examples, {"chosen": 0, "rejected": 1, role: 2}, {})
     _, grads = Runner(objective)(batch, params, frozen)
     every_third = np.arange(len(examples)) * 3 + 2
@@ -241,3 +243,25 @@ def test_only_the_tokens_of_a_rationale_are_learnt_and_not_the_prompt_that_holds
     grads, mask, reason = token_gradients("rationales", examples, "rationale", gamma=0.3)
     np.testing.assert_allclose(grads[reason], np.where(mask[reason], -0.3 / 3, 0.0), rtol=1e-5)
     np.testing.assert_array_equal(mask[reason].any(1), [True, False, True])
+
+
+def test_what_a_method_did_not_ask_for_is_named():
+    plain, p = pair(), side(0)
+    scores = Scores(TokenStats(*(np.zeros((1, 2)) for _ in range(3))), np.zeros((1, 2)))
+    unpaired = Unpaired(p, PRESENT, PRESENT, {})
+    rows = Tokens(*(np.zeros((1, 2)) for _ in range(4)))
+    with_rows = Pair(p.replace(rows=rows), p.replace(rows=rows), PRESENT, {})
+    for read, match in (
+        (lambda: plain.kls, r'KL sums exist only for methods with Needs\(reference="vocab"\)'),
+        (lambda: plain.tokens, "does not set TOKENS = True"),
+        (lambda: plain.token_masks, "does not set TOKENS = True"),
+        (lambda: with_rows.token_kls, r'KLs exist only for methods with Needs\(reference="vocab"\)'),
+        (
+            lambda: with_rows.token_columns("step"),
+            r'no column "step": the method does not name it in Needs\(per_token=',
+        ),
+        (lambda: scores.hidden, "does not set HIDDEN = True"),
+        (lambda: unpaired.kl, 'the reference point needs the role "kl"'),
+    ):
+        with pytest.raises(ValueError, match=match):
+            read()

@@ -22,7 +22,7 @@ ALPHA, EVERY = 0.6, 2
 
 
 def objective(name="dpo", alpha=ALPHA, every=EVERY):
-    return with_moving_reference(METHODS[name]().build(SCORER, cached_reference=False), alpha=alpha, every=every)
+    return with_moving_reference(METHODS[name]().build(SCORER), alpha=alpha, every=every)
 
 
 def first_state(objective):
@@ -57,7 +57,7 @@ def case(name):
 def test_it_is_the_fixed_reference_exchanged_by_hand():
     """Five steps, moved at 2 and 4, against the plain objective with `frozen["reference"]` mixed in numpy."""
     moving = objective()
-    plain = METHODS["dpo"]().build(SCORER, cached_reference=False)
+    plain = METHODS["dpo"]().build(SCORER)
     state = first_state(moving)
     step = step_of(ALPHA, EVERY)
     by_hand = build_state(state.params, DESCENT, plain, jax.random.key(3))

@@ -17,7 +17,7 @@ def sp(z):
 
 @functools.cache
 def runner(name, **settings):
-    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), cached_reference=False))
+    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer()))
 
 
 # --- BCO ---

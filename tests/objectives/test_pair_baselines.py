@@ -181,7 +181,7 @@ def test_every_member_of_the_length_normalised_family_can_be_named(relative, abs
         (problem,) = method.problems()
         assert problem == ("length_normalized: relative and absolute are both none, which leaves no loss; choose one.")
         with pytest.raises(ConfigError, match="leaves no loss"):
-            method.build(None, cached_reference=False)
+            method.build(None)
         return
     assert method.problems() == []
     assert np.any(np.asarray(method.loss(pair())) != 0)
@@ -208,7 +208,7 @@ def test_hyper_parameters_out_of_range(name, settings, message):
 
 
 def test_needs():
-    free = {name for name in EXPECTED if METHODS[name]().NEEDS.reference == "none"}
+    free = {name for name in EXPECTED if METHODS[name]().NEEDS.kind("reference") == "none"}
     assert free == {"alphapo", "orpo", "sft", "slic"}
 
 
@@ -281,7 +281,7 @@ def test_slic_with_gold_answers_from_packed_rows():
     flat = segments(9)
     examples = (tuple(flat[0:3]), tuple(flat[3:5]), tuple(flat[5:8]), None)
     batch, params, frozen = lay_out(examples, {"chosen": 0, "rejected": 1, "gold": 2}, {}, per_row=3)
-    objective = METHODS["slic"](target="gold_or_chosen", slic_lambda=0.5).build(ArrayScorer(), cached_reference=False)
+    objective = METHODS["slic"](target="gold_or_chosen", slic_lambda=0.5).build(ArrayScorer())
     out, grads = Runner(objective)(batch, params, frozen)
     terms = []
     for example in examples[:3]:

@@ -28,7 +28,7 @@ COLUMNS = {"annotator": np.array([0, 2, 1, 0, 2, 0], np.int32), "margin": np.ara
 
 @functools.cache
 def runner(name, cached=False, **settings):
-    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), cached_reference=cached))
+    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), recorded=("reference",) if cached else ()))
 
 
 def quantities():
@@ -220,9 +220,7 @@ def test_dove_rewards_cover_what_it_scores():
 
 
 def test_lcpo_updates_the_reliability_of_the_annotators_in_the_step():
-    objective = METHODS["lcpo"](beta=0.3, eta=0.8, num_annotators=4, eta_momentum=0.25).build(
-        ArrayScorer(), cached_reference=False
-    )
+    objective = METHODS["lcpo"](beta=0.3, eta=0.8, num_annotators=4, eta_momentum=0.25).build(ArrayScorer())
     run = Runner(objective)
     out, _ = run(*lay_out(pairs(), ROLES, COLUMNS))
     q = quantities()

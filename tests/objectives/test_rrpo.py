@@ -45,4 +45,4 @@ def test_metrics_count_present_pairs():
 def test_needs_phrases_and_the_reference_network():
     needs = METHODS["rrpo"].NEEDS
     assert needs.per_token == ("phrase",)
-    assert needs.reference == "vocab"
+    assert needs.kind("reference") == "vocab"

@@ -207,9 +207,9 @@ def test_settings_decide_what_is_needed():
         assert method(mask=mask).NEEDS.extra == ()
         assert method(mask=mask).extra_tables(CONFIG) == {}
     with pytest.raises(ConfigError, match="independent"):
-        method(mask="mapo", independent=True).build(SCORER, cached_reference=False)
+        method(mask="mapo", independent=True).build(SCORER)
     with pytest.raises(ConfigError, match="precompute_ref_log_probs"):
-        method().build(SCORER, cached_reference=True)
+        method().build(SCORER, recorded=("reference",))
 
 
 def test_the_l1_norm_is_of_common_masks_unless_told_otherwise():

@@ -109,7 +109,7 @@ def test_the_head_starts_at_log_k_and_follows_the_levels():
 def test_bases_bring_their_needs_and_metrics(base, reference):
     m = SPO(base=base, beta=2.0)
     assert m.problems() == []
-    assert m.NEEDS.reference == reference
+    assert m.NEEDS.kind("reference") == reference
     assert m.NEEDS.per_token == ("keyword",)
     assert set(m.METRICS) == {*METHODS[base].METRICS, "degree_loss", "degree_accuracy"}
     side = SimpleNamespace(logps=-6.0, log_ratio=3.0, length=jnp.float32(2.0))
@@ -119,4 +119,4 @@ def test_bases_bring_their_needs_and_metrics(base, reference):
 @pytest.mark.parametrize("base", ["bco", "lcpo", "aot", "lipo", "rrpo", "sparsepo", "spo_degree", "nonsense", "tpo"])
 def test_bases_that_cannot_carry_the_task_are_refused(base):
     with pytest.raises(ConfigError, match="base"):
-        SPO(base=base).build(Scorer(CONFIG), cached_reference=False)
+        SPO(base=base).build(Scorer(CONFIG))

@@ -20,7 +20,7 @@ def sig(z):
 
 @functools.cache
 def runner(name, **settings):
-    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer(), cached_reference=False))
+    return Runner(METHODS[name](**dict(settings)).build(ArrayScorer()))
 
 
 # --- rows with a mismatched response ---

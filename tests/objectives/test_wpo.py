@@ -34,7 +34,7 @@ def weights():
 @functools.cache
 def run(name, use_weighting):
     method = METHODS[name]()
-    objective = method.build(ArrayScorer(), cached_reference=False, use_weighting=use_weighting)
+    objective = method.build(ArrayScorer(), use_weighting=use_weighting)
     return Runner(objective)(*lay_out(pairs(), ROLES, {}))
 
 
@@ -73,4 +73,4 @@ def test_an_absent_pair_stays_at_zero_whatever_it_holds():
 def test_losses_without_a_term_per_pair_refuse_them(name):
     """AOT's terms belong to ranks of the batch: weighing them by pair would pair any rank with any weight."""
     with pytest.raises(ConfigError, match=f"{name}: use_weighting .* set use_weighting to False"):
-        METHODS[name]().build(ArrayScorer(), cached_reference=False, use_weighting=True)
+        METHODS[name]().build(ArrayScorer(), use_weighting=True)

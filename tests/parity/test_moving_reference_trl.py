@@ -29,7 +29,7 @@ def test_trls_callback_moves_the_same_reference_at_the_same_steps(alpha, every):
     torch = pytest.importorskip("torch")
     callbacks = pytest.importorskip("trl.trainer.callbacks")
     pytest.importorskip("accelerate").Accelerator(cpu=True)  # the callback asks its global state for deepspeed
-    plain = METHODS["dpo"]().build(SCORER, cached_reference=False)
+    plain = METHODS["dpo"]().build(SCORER)
     objective = with_moving_reference(plain, alpha=alpha, every=every)
     params = {"model": init_params(param_table(CONFIG), jax.random.key(1))}
     state = build_state(params, DESCENT, objective, jax.random.key(3))

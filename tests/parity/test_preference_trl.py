@@ -389,7 +389,7 @@ def test_bradley_terry(torch):
 def test_metrics_have_trls_names_and_values(torch, dpo_trainer):
     pairs = tuple(tuple(pair) for pair in zip(segments(6)[:3], segments(6)[3:], strict=True))
     batch, params, frozen = lay_out(pairs, {"chosen": 0, "rejected": 1}, {})
-    objective = METHODS["dpo"](beta=0.3).build(ArrayScorer(), cached_reference=False)
+    objective = METHODS["dpo"](beta=0.3).build(ArrayScorer())
     got = values_of(Runner(objective)(batch, params, frozen)[0])
     order = [0, 2, 4, 1, 3, 5]  # one segment per row, chosen and rejected in turn
     rows = {k: np.nan_to_num(np.asarray(v))[order] for k, v in params["model"].items()}

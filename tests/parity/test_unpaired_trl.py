@@ -134,7 +134,7 @@ def test_kto_metrics_have_trls_names_and_values(torch):
     examples = tuple(tuple(flat[2 * i : 2 * i + 2]) for i in range(B))
     batch, params, frozen = lay_out(examples, {"completion": 0, "kl": 1}, {"label": LABEL.astype(np.float32)})
     settings = {"beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.7}
-    out, _ = Runner(METHODS["kto"](**settings).build(ArrayScorer(), cached_reference=False))(batch, params, frozen)
+    out, _ = Runner(METHODS["kto"](**settings).build(ArrayScorer()))(batch, params, frozen)
     # One segment per row: each example's own response, then the mismatched one. trl's head gives 0 off the response.
     mask = np.asarray(batch.masks["completion"])
     policy, reference = (

@@ -16,7 +16,7 @@ from jaxpo.data.rows.needs import Needs
 class Pairwise:
     """A method with one number, for configuration tests."""
 
-    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), reference="logps")
+    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), networks=(("reference", "logps"),))
     beta: float = 0.1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ def problems(run: Run, *argv: str) -> list[str]:
 def test_values_reach_their_fields(recipe: Run, rows: str) -> None:
     run = resolve_run(
         recipe,
-        "--seed 1 --compute.dtype=bfloat16 --mesh.tensor 2 --sft.optimizer.learning-rate 1e-4 "
-        "--pretrain.max-tokens 2e6 --preference.loss.beta 0.5 --merge.weights 0.5 0.5 "
-        "--mesh.rules heads tensor mlp None --model-from x "
-        f"--sft.data.train {rows} b.jsonl".split(),
+        shlex.split(
+            "--seed 1 --compute.dtype=bfloat16 --mesh.tensor 2 --sft.optimizer.learning-rate 1e-4 "
+            "--pretrain.max-tokens 2e6 --preference.loss.beta 0.5 --merge.weights 0.5 0.5 "
+            "--mesh.rules heads tensor mlp None --model-from x "
+            f"--sft.data.train {shlex.quote(rows)} b.jsonl"
+        ),
     ).run
     pretrain, sft, preference, merge = run.stages
     assert (run.seed, run.compute.dtype, run.mesh.tensor, run.model_from) == (1, "bfloat16", 2, "x")

@@ -22,7 +22,7 @@ from jaxpo.recipe.checks.run import check, find_problems
 class TwoModels:
     """A method with a term over both models' vocabulary."""
 
-    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), reference="vocab")
+    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
 
 
 def with_values(run: Run, **values: Any) -> Run:

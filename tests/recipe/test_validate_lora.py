@@ -21,7 +21,7 @@ from jaxpo.stages.adapter import check_patterns, flops_per_token
 class TwoModels:
     """A method with a term over both models' vocabulary."""
 
-    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), reference="vocab")
+    NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
 
 
 def loras(run: Run, *argv: str) -> list[LoRA | None]:

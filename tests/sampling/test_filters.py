@@ -57,7 +57,7 @@ samplers = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(samplers, st.integers(0, 2**31))
 def test_filters_equal_the_definitions(sampler, seed):
     rng = np.random.default_rng(seed)

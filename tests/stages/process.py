@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,5 +28,12 @@ def start(config: Path, *arguments: str, devices: int = 1) -> subprocess.Popen[s
 
 def finish(running: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status and output."""
-    out, _ = running.communicate(timeout=280)
+    out, _ = running.communicate()
     return running.returncode, out
+
+
+def kill(running: subprocess.Popen[str]) -> None:
+    """SIGKILL to it and its children; one that has just ended is no error."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()

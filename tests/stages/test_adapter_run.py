@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import time
 
 import jax
@@ -125,8 +123,7 @@ def test_killed_beside_a_base_and_a_moving_reference_it_ends_bit_for_bit_the_sam
         while not (metrics.exists() and any(r["stage"] == stage and r["step"] >= 3 for r in read_metrics(metrics))):
             assert running.poll() is None, running.stdout.read()
             time.sleep(0.02)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        process.kill(running)
     code, out = finish(process.start(folder / "recipe.json", "--run", "killed", *FLAGS))
     assert code == 0, out
     runs = (folder / "runs" / "killed", whole[0])

@@ -53,7 +53,7 @@ def prepare(tmp_path: Path, tokenizer: Path) -> Prepare:
 
 def method(name: str, **settings: Any) -> Preference:
     loss = METHODS[name](**settings)
-    return Preference(loss=loss, precompute_ref_log_probs=loss.NEEDS.reference != "vocab")
+    return Preference(loss=loss, precompute_ref_log_probs=loss.NEEDS.kind("reference") != "vocab")
 
 
 # What a stage lacks, or cannot use, in which row (None: in the whole file) and column; and what to do.

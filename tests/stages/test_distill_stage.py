@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +22,7 @@ from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check, find_problems
 from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.distilling import check_teaching
+from jaxpo.stages.beside import check_beside
 from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
 from jaxpo.train.metrics import TIMING, read_metrics
@@ -180,8 +178,7 @@ def test_killed_while_recording_and_while_training_it_ends_the_same(folder):
         running = start("killed")
         while running.poll() is None and not seen():
             time.sleep(0.01)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        process.kill(running)
     code, out = process.finish(start("killed"))
     assert code == 0, out
     assert without_timing(logged("killed")) == without_timing(logged("whole"))
@@ -235,13 +232,13 @@ def test_several_processes_are_told_before_the_first_stage_that_they_cannot_reco
     setting = SimpleNamespace(
         run=run, config=lambda stage: recipes.MODEL, prepared=SimpleNamespace(stages={}, tokenizer=None)
     )
-    check_teaching(setting, run.stages[-1])
+    check_beside(setting, run.stages[-1])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(RunError, match="not computed by several processes together: `jaxpo data teach --shard i/n`"):
-        check_teaching(setting, run.stages[-1])
-    check_teaching(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
+        check_beside(setting, run.stages[-1])
+    check_beside(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
     given = {"records": "there", "eval_records": "there"}
-    check_teaching(setting, dataclasses.replace(run.stages[-1], **given))
+    check_beside(setting, dataclasses.replace(run.stages[-1], **given))
 
 
 def test_a_stage_of_another_shape_is_refused_unless_it_starts_afresh(folder):

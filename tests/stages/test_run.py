@@ -40,11 +40,10 @@ def undisturbed(folder):
 
 def wait_for(running, metrics, stage, step):
     """Until the run has logged that step; fails if it ends before."""
-    while running.poll() is None:
-        if metrics.exists() and any(r["stage"] == stage and r["step"] >= step for r in read_metrics(metrics)):
-            return
+    while not (metrics.exists() and any(r["stage"] == stage and r["step"] >= step for r in read_metrics(metrics))):
+        if running.poll() is not None:
+            pytest.fail(f"the run ended before step {step} of {stage}:\n{running.stdout.read()}")
         time.sleep(0.02)
-    pytest.fail(f"the run ended before step {step} of {stage}:\n{running.stdout.read()}")
 
 
 def without_timing(path):
@@ -90,8 +89,7 @@ def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed)
         running = start(folder, "killed")
         wait_for(running, metrics, stage, rng.randint(1, 7))
         time.sleep(rng.random() * 0.05)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        process.kill(running)
     code, out = finish(start(folder, "killed"))
     assert code == 0, out
     assert "resuming at step" in out or "starting stage" in out
@@ -99,6 +97,7 @@ def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("default_signals")
 def test_sigterm_saves_and_exits_143_then_resumes_the_same(folder, undisturbed):
     running = start(folder, "stopped")
     wait_for(running, folder / "runs" / "stopped" / "metrics.jsonl", "sft", 2)
@@ -115,10 +114,11 @@ def test_a_second_process_is_refused_naming_the_first(folder):
     first = start(folder, "busy")
     lock = folder / "runs" / "busy" / "lock"
     while not (lock.exists() and lock.read_text()):
+        assert first.poll() is None, first.stdout.read()
         time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it does not end before the second has come to the lock
     code, out = finish(start(folder, "busy"))
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    process.kill(first)
     assert code == 2
     assert f"in use by process {first.pid}" in out
 

@@ -11,9 +11,8 @@ from jaxpo.config import SFT, Preference
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check
-from jaxpo.recipe.kinds import method_of
+from jaxpo.recipe.kinds import method_of, networks_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.assemble import cached_reference
 from jaxpo.stages.run import execute
 from jaxpo.train.metrics import read_metrics
 
@@ -34,10 +33,10 @@ def run(tmp_path_factory):
 def test_the_flag_chooses_the_method_and_its_fields(run):
     stage = resolve_run(run, FLAGS).run.stages[0]
     assert stage.loss == METHODS["implicit_reward"](value="running", beta=0.5)
-    assert cached_reference(stage)
-    assert not cached_reference(dataclasses.replace(stage, precompute_ref_log_probs=False))
-    assert not cached_reference(run.stages[0])
-    assert method_of(run.stages[0]).NEEDS.reference == "none"
+    assert [(n.name, n.recorded) for n in networks_of(stage)] == [("reference", True)]
+    assert not networks_of(dataclasses.replace(stage, precompute_ref_log_probs=False))[0].recorded
+    assert not networks_of(run.stages[0])
+    assert method_of(run.stages[0]).NEEDS.kind("reference") == "none"
 
 
 def test_a_recipe_with_a_preference_stage_keeps_the_short_flag_for_it(run, tmp_path):

@@ -38,10 +38,12 @@ from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages import teach as teach_module
-from jaxpo.stages.distilling import check_distill
-from jaxpo.stages.teach import batch_rows, check_teacher, load_teacher, teach
+from jaxpo.stages.beside import check_beside
+from jaxpo.stages.frozen import check_vocabulary, load_frozen
+from jaxpo.stages.teach import batch_rows, teach
 
 SETTINGS = Data(max_length=24, row_length=48)
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +82,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def teacher(folder, mesh):
-    return load_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, mesh)
+    return load_frozen("teacher", folder / "teacher", load_model(folder / "teacher").tokenizer, mesh)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     # The killed one: SIGKILL in the middle of a part, after two are complete.
     killed = tmp_path / "killed"
     script = (
-        "import os, signal, sys; from jaxpo.data import teacher_records as t; from jaxpo.stages import teach as s;"
+        "import os, signal, sys; from jaxpo.stages import teach as s;"
         "write = s.write_part\n"
         "def write_part(folder, part, *a):\n"
         "    if part == 2:\n"
@@ -297,7 +299,7 @@ def test_records_of_something_else_are_refused_with_the_reason(folder, teacher, 
         TeacherRecords(records, dataset, vocab_size=400)
     with pytest.raises(DataError, match="come from another teacher"):
         TeacherRecords(records, dataset, teacher="0" * 64)
-    imposter = dataclasses.replace(teacher, fingerprint="1" * 64)
+    imposter = dataclasses.replace(teacher, params=jax.tree.map(lambda x: x + 1, teacher.params))
     with pytest.raises(DataError, match=r"come from another teacher.*Choose another folder"):
         teach(imposter, loader_of(dataset), records, 4, mesh, pytest.fail)
     with pytest.raises(DataError, match=r"holds no teacher records\. Write them with `jaxpo data teach`"):
@@ -339,16 +341,16 @@ def test_too_many_ids_and_other_vocabularies_are_refused_before_any_work(folder,
         assert main(command(folder, tmp_path / "c", "--shard", shard)) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(ConfigError, match="its logits are over 352 tokens and the student's over 512"):
-        check_teacher(folder / "teacher", load_model(folder / "teacher").tokenizer, 512)
+        check_vocabulary("teacher", folder / "teacher", load_model(folder / "teacher").tokenizer, 512)
 
 
 def test_a_teacher_whose_tokenizer_is_unknown_is_said(folder, tokenizer, tmp_path, capsys):
     said = []
-    check_teacher(folder / "teacher", tokenizer, 352, said.append)
+    check_vocabulary("teacher", folder / "teacher", tokenizer, 352, said.append)
     assert not said
     bare = tmp_path / "bare"
     shutil.copytree(folder / "teacher", bare, ignore=shutil.ignore_patterns("tokenizer*"))
-    check_teacher(bare, tokenizer, 352, said.append)
+    check_vocabulary("teacher", bare, tokenizer, 352, said.append)
     sizes = f"(352 logits, {tokenizer.vocab_size} tokens of the student)"
     expected = f"teacher {bare}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary "
     assert said == [expected + f"was compared {sizes}"]
@@ -364,7 +366,7 @@ def test_a_teacher_whose_tokenizer_is_unknown_is_said(folder, tokenizer, tmp_pat
         config=lambda stage: SimpleNamespace(vocab_size=352),
         prepared=SimpleNamespace(stages={}, tokenizer=tokenizer),
     )
-    check_distill(setting, Distill(teacher=str(bare)), said.append)
+    check_beside(setting, Distill(teacher=str(bare), loss=METHODS["bucket_topk_kl"]()), said.append)
     assert said[1:] == said[:1]
 
 

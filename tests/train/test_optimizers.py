@@ -109,7 +109,7 @@ class Reference:
         c = self.config
         keep = 1 - float(self.t) ** -c.decay_rate
         square = g**2 + c.adafactor_epsilon
-        order = np.argsort(g.shape)
+        order = np.argsort(g.shape, kind="stable")
         if g.ndim >= 2 and g.shape[order[-2]] >= c.min_dim_size_to_factor:
             rows, columns = order[-2], order[-1]
             m["r"] = keep * m.get("r", 0) + (1 - keep) * square.mean(axis=columns, keepdims=True)

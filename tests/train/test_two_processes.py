@@ -9,48 +9,51 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.train.metrics import read_metrics
 
 PROGRAM = Path(__file__).with_name("toy_training.py")
-STEPS = 14
+ENDLESS = 100_000  # steps: a signal takes effect after a second or more, and the run must not end before
 
 
-def start(directory, delay, *coordinator):
+def start(directory, *coordinator):
     environment = {
         **os.environ,
         "PYTHONPATH": str(PROGRAM.parents[2]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
     }
-    command = [sys.executable, str(PROGRAM), str(directory), str(STEPS), str(delay), *coordinator]
+    command = [sys.executable, str(PROGRAM), str(directory), str(ENDLESS), "0.2", "0", *coordinator]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_signal_to_one_of_two_processes_and_resume_in_one(tmp_path, capsys):
     """The metrics of 2 x 2 devices, then 1 x 1, equal those of one device to float32 rounding; tokens exactly."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [start(tmp_path / "run", 0.1, address, str(i)) for i in range(2)]
+    both = [start(tmp_path / "run", address, str(i)) for i in range(2)]
     log = tmp_path / "run" / "metrics.jsonl"
     while not (log.exists() and any(r["step"] >= 2 for r in read_metrics(log))):
         assert all(p.poll() is None for p in both), [p.communicate()[0] for p in both]
         time.sleep(0.02)
     both[1].send_signal(signal.SIGTERM)
-    outputs = [p.communicate(timeout=120)[0] for p in both]
+    outputs = [p.communicate()[0] for p in both]
     assert [p.returncode for p in both] == [143, 143], outputs
     store = CheckpointStore(tmp_path / "run" / "stages" / "toy" / "checkpoints")
     stopped = store.latest()
     assert all(f"stopped by SIGTERM at step {stopped} of stage toy" in out for out in outputs)
     assert store.environment()["processes"] == 2
 
-    whole = toy.train(tmp_path / "whole", STEPS)
+    steps = stopped + 4
+    whole = toy.train(tmp_path / "whole", steps)
     capsys.readouterr()
-    resumed = toy.train(tmp_path / "run", STEPS)
+    resumed = toy.train(tmp_path / "run", steps)
     out = capsys.readouterr().out
-    assert f"resuming at step {stopped} of stage toy ({STEPS} steps); not bit for bit" in out
+    assert f"resuming at step {stopped} of stage toy ({steps} steps); not bit for bit" in out
     assert "processes 2 -> 1" in out
     np.testing.assert_allclose(resumed.params["model"]["w"], whole.params["model"]["w"], rtol=1e-4, atol=1e-6)
     tokens = [[r["num_tokens"] for r in read_metrics(tmp_path / d / "metrics.jsonl")] for d in ("run", "whole")]

@@ -1,7 +1,7 @@
 """A quadratic model, its jitted step, and a source of numpy batches: what `fit` needs, and nothing of the real ones.
 
 Run as a program it trains in a directory, for tests that kill it:
-`toy_training.py DIRECTORY STEPS DELAY [COORDINATOR PROCESS]`.
+`toy_training.py DIRECTORY STEPS DELAY HOLD [COORDINATOR PROCESS]`.
 """
 
 import sys
@@ -124,19 +124,33 @@ def batch_at(rows_seen, scale=1.0):
 
 
 class Source:
-    """Fixed-size steps over an endless stream; step `bad` (counted from 1) gets a non-finite scale."""
+    """Fixed-size steps over an endless stream; step `bad` (counted from 1) gets a non-finite scale.
+
+    Step `hold` waits for the file `gate`, so that a test can act on a run that is certain to be under way.
+    """
 
     hash = "toy"
 
-    def __init__(self, delay=0.0, bad=None):
-        self.delay, self.bad, self.opened = delay, bad, []
+    def __init__(self, delay=0.0, bad=None, hold=None, gate=None):
+        self.delay, self.bad, self.hold, self.gate = delay, bad, hold, gate
+        self.opened = []
 
     def open(self, rows_seen, steps):
         self.opened.append(Feed(self, rows_seen))
         return self.opened[-1]
 
     def at(self, rows_seen, state):
-        return batch_at(rows_seen, float("nan") if rows_seen // ROWS + 1 == self.bad else 1.0)
+        step = rows_seen // ROWS + 1
+        if step == self.hold:
+            self.wait()
+        return batch_at(rows_seen, float("nan") if step == self.bad else 1.0)
+
+    def wait(self):
+        for _ in range(60_000):
+            if self.gate.exists():
+                return
+            time.sleep(0.01)
+        raise TimeoutError("the test that holds this run is gone")
 
     def epoch_of(self, rows_seen):
         return rows_seen / 80
@@ -190,12 +204,18 @@ def train(directory, total, devices=1, stage=None, **changes):
         return fit(log=arguments.pop("log", log), **arguments)
 
 
-def main(directory, total, delay):
+def gate(directory):
+    """The file that lets a held run go on."""
+    return Path(f"{directory}.gate")
+
+
+def main(directory, total, delay, hold):
     primary = jax.process_index() == 0
     try:
         with RunDir(directory, primary=primary) as run, Stop() as stop:
             run.check_config({"total": total})
-            state = train(run.path, total, jax.device_count(), source=Source(delay), stop=stop)
+            source = Source(delay, hold=hold, gate=gate(directory))
+            state = train(run.path, total, jax.device_count(), source=source, stop=stop)
             everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())
             leaves = jax.tree.leaves(jax.jit(lambda x: x, out_shardings=everywhere)(state.params))
             if primary:
@@ -210,6 +230,7 @@ def main(directory, total, delay):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 4:
-        jax.distributed.initialize(sys.argv[4], 2, int(sys.argv[5]))
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    folder, total, delay, hold, *coordinator = sys.argv[1:]
+    if coordinator:
+        jax.distributed.initialize(coordinator[0], 2, int(coordinator[1]))
+    sys.exit(main(Path(folder), int(total), float(delay), int(hold)))

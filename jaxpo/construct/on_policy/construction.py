@@ -52,17 +52,24 @@ class OnPolicy(PairOptions, Construction):
     READS = "prompt and completion; messages; prompt, chosen and rejected; or prompt alone"
     WRITES = "prompt, chosen, rejected, scores: [chosen, rejected], margin, chosen_from, rejected_from, source"
 
-    def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+    def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         if tools.folder is None:
             raise ConfigError("on_policy keeps what it finds in a folder, and none was given.")
         shop = Workshop(
-            self.pair_options, tools.network, tools.folder, tools.seed, tools.max_length, counts=tools.counts
+            self.pair_options,
+            tools.network,
+            tools.folder,
+            tools.seed,
+            tools.max_length,
+            counts=tools.counts,
+            say=tools.say,
+            check=tools.check,
         )
         yield from make_pairs(rows, self.judges(), self.refiner(), shop)
         for why, n in shop.failures.most_common(3):
-            print(f"{n} times without a value: {why}")
+            tools.say(f"{n} times without a value: {why}")
         if shop.failures:
-            print("their rows are left out; to ask again, remove the output and run the same command")
+            tools.say("their rows are left out; to ask again, remove the output and run the same command")
 
     def judges(self) -> Judge:
         """The judge that the options describe."""

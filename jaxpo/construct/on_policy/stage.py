@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jaxpo.config import Work
 from jaxpo.construct.on_policy.pairing import make_pairs
 from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
-from jaxpo.data.cleaning.heldout import is_held_out
+from jaxpo.construct.stage import split
 from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import DataError
 from jaxpo.judges import Judge, VerifierJudge
-from jaxpo.judges.ledger import digest
 from jaxpo.judges.questions import read_questions
 from jaxpo.judges.refine import Refiner
 
@@ -108,16 +107,6 @@ class OnPolicyPairs(PairOptions, Work):
         write_jsonl(context.folder / PAIRS, trained)
         write_jsonl(context.folder / HELD_OUT, held_out)
         return report
-
-
-def split(pairs: list[dict[str, Any]], one_in: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Pairs to train on, and those of about one prompt in `one_in` (of the first prompt if that would be none)."""
-    names = [digest(pair["prompt"]) for pair in pairs]
-    held = {name for name in names if is_held_out(name, one_in)} or set(names[:1])
-    return (
-        [pair for name, pair in zip(names, pairs, strict=True) if name not in held],
-        [pair for name, pair in zip(names, pairs, strict=True) if name in held],
-    )
 
 
 def sorted_counts(shop: Workshop) -> dict[str, Any]:

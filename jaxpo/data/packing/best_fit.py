@@ -130,8 +130,6 @@ class Rows:
 
     def fit(self, sizes: list[int], slots: int) -> list[int] | None:
         """The tightest row for each part in turn; None when one has no row."""
-        if not sizes:
-            return []
         free, used = self.free.copy(), self.used.copy()
         rows = []
         for size in sizes:
@@ -145,13 +143,6 @@ class Rows:
             used[best] += 1
             rows.append(best)
         return rows
-
-    def add(self, row: int, size: int) -> tuple[int, int]:
-        """Put a part after those in a row; its slot and start."""
-        slot, start = self.used[row], self.length - self.free[row]
-        self.free[row] -= size
-        self.used[row] += 1
-        return slot, start
 
 
 class _Block:
@@ -185,11 +176,14 @@ class _Parts:
         order = sorted(range(len(sizes)), key=lambda j: -sizes[j])
         return order, [sizes[j] for j in order]
 
-    def put(self, example: int, into: Rows, rows: list[int]) -> None:
-        first = int(self.lengths.offsets[example])
-        for j, size, row in zip(*self.longest_first(example), rows, strict=True):
-            self.laid.row[first + j] = row
-            self.laid.slot[first + j], self.laid.start[first + j] = into.add(row, size)
+    def put(self, example: int, order: list[int], sizes: list[int], rows: list[int], into: Rows) -> None:
+        """Add an example's parts to rows of a block."""
+        first, laid = int(self.lengths.offsets[example]), self.laid
+        for j, size, r in zip(order, sizes, rows, strict=True):
+            laid.row[first + j], laid.slot[first + j] = r, into.used[r]
+            laid.start[first + j] = into.length - into.free[r]
+            into.free[r] -= size
+            into.used[r] += 1
 
 
 class _Packer:
@@ -200,6 +194,7 @@ class _Packer:
         nothing = Lengths(np.zeros(len(lengths) + 1, np.int64), np.zeros(0, np.int32))
         self.segments = _Parts(lengths, caps.slots)
         self.media = _Parts(lengths.media or nothing, UNLIMITED)
+        self._with_media = lengths.media is not None
         self._blocks: dict[int, _Block] = {}
         self._by_free: list[tuple[int, int]] = []
         self._opened = 0
@@ -207,24 +202,26 @@ class _Packer:
     def longest_first(self, examples: np.ndarray) -> list[int]:
         """By what they take of a block: of its positions or, where that is more, of its patches."""
         caps, taken = self.caps, self.segments.totals(examples)
-        if caps.media_rows:
+        if self._with_media:
             of_media = self.media.totals(examples) / (caps.media_rows * caps.media_length)
             taken = np.maximum(taken / (caps.block_rows * caps.row_length), of_media)
         return examples[np.argsort(-taken, kind="stable")].tolist()
 
     def place(self, example: int) -> None:
-        _, sizes = self.segments.longest_first(example)
-        _, media = self.media.longest_first(example)
+        order, sizes = self.segments.longest_first(example)
+        media_order, media = self.media.longest_first(example) if self._with_media else ([], [])
         block, rows, media_rows = self._find(sizes, media)
-        self.segments.put(example, block.segments, rows)
-        self.media.put(example, block.media, media_rows)
+        self.segments.put(example, order, sizes, rows, block.segments)
+        self.media.put(example, media_order, media, media_rows, block.media)
         block.examples.append(example)
 
     def _fit(self, block: _Block, sizes: list[int], media: list[int]) -> tuple[list[int], list[int]] | None:
         """Rows of the block for segments and media; None when either lacks one."""
         rows = block.segments.fit(sizes, self.segments.slots)
-        media_rows = None if rows is None else block.media.fit(media, self.media.slots)
-        return None if rows is None or media_rows is None else (rows, media_rows)
+        if rows is None or not media:
+            return None if rows is None else (rows, [])
+        media_rows = block.media.fit(media, self.media.slots)
+        return None if media_rows is None else (rows, media_rows)
 
     def _find(self, sizes: list[int], media: list[int]) -> tuple[_Block, list[int], list[int]]:
         """The fullest open block that takes all this (else a new one), moved to its new place in the order."""

@@ -20,7 +20,7 @@ REF_LOGPS = "ref_logps"
 
 
 class RaggedColumn:
-    """One float32 per token of every segment (reference log-probs). Entry t belongs to token t; entry 0 is unused.
+    """One float32 per token of every segment: log-probs, of which entry 0 is 0, or values. Entry t belongs to token t.
 
     Values and a done-flag per segment are written in place, so an interrupted job goes on where it stopped.
 
@@ -92,12 +92,9 @@ class RaggedColumn:
         return {self.name: (np.dtype(np.float32), ())}
 
     def of_examples(self, numbers: Sequence[int], examples: Sequence[Example]) -> Iterator[PerSegment]:
-        """The values of these examples, 0 at the first token of a segment, which nothing predicts."""
+        """The values of these examples."""
         for number in numbers:
-            segments = [self.get(number, s).copy() for s in range(len(self.lengths.of(number)))]
-            for values in segments:
-                values[:1] = 0
-            yield [{self.name: values} for values in segments]
+            yield [{self.name: self.get(number, s)} for s in range(len(self.lengths.of(number)))]
 
     def complete(self) -> bool:
         """True when every segment of every example was written."""

@@ -20,11 +20,13 @@ from jaxpo.data.packing.teacher_records import (
     Taught,
     decode,
     difference,
+    names_of,
     part_file,
     parts_of,
     read_meta,
     recorded,
 )
+from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
@@ -39,14 +41,15 @@ class TeacherRecords:
     Args:
       folder: where `jaxpo data teach` or a stage wrote them.
       dataset: whose examples they belong to.
+      network: the columns are named after it.
       wanted: further fields of `RecordsMeta` that they must have ("k", "vocab_size", "teacher").
 
     Raises:
       DataError: they belong to another dataset, teacher or vocabulary, or are incomplete; with the reason.
     """
 
-    def __init__(self, folder: Path, dataset: Dataset, **wanted: Any):
-        self.folder, self.meta = folder, read_meta(folder)
+    def __init__(self, folder: Path, dataset: Dataset, network: str = TEACHER, **wanted: Any):
+        self.folder, self.network, self.meta = folder, network, read_meta(folder)
         check_meta(folder, self.meta, dataset, **wanted)
         self._parts = parts_of(dataset, self.meta.part_tokens)
         self._part_of = np.repeat(np.arange(len(self._parts)), [len(p) for p in self._parts])
@@ -98,7 +101,8 @@ class TeacherRecords:
     @property
     def layout(self) -> Layout:
         """Names, stored dtypes and trailing shapes of the columns."""
-        return {name: (dtype, shape) for name, dtype, shape in self.meta.layout}
+        columns = zip(names_of(self.network), self.meta.layout, strict=True)
+        return {name: (dtype, shape) for name, (_, dtype, shape) in columns}
 
     def of_examples(self, numbers: Sequence[int], examples: Sequence[Example]) -> Iterator[PerSegment]:
         """The records as per-token columns, zero at tokens without one."""

@@ -25,12 +25,18 @@ import ml_dtypes
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.errors import DataError
 
-IDS, LOGPS, LOG_ODDS = "teacher_ids", "teacher_logps", "teacher_log_odds"
-"""Names of the columns in `Batch.per_token`, target coordinates: `[R, S, K]`, `[R, S, K]`, `[R, S]`."""
+
+def names_of(network: str) -> tuple[str, str, str]:
+    """Names of a network's columns in `Batch.per_token`, target coordinates: `[R, S, K]`, `[R, S, K]`, `[R, S]`."""
+    return f"{network}_ids", f"{network}_logps", f"{network}_log_odds"
+
+
+IDS, LOGPS, LOG_ODDS = names_of(TEACHER)
 META, FORMAT = "meta.json", 1
 PART_TOKENS = 1 << 18
 NARROW = 1 << 16

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["logps", "vocab", "top_k", "values", "network"]
+"""What is read of a network beside the trained one; of a network that is not read at all it is "none"."""
+RECORDABLE: tuple[Kind, ...] = ("logps", "top_k", "values")
+"""Kinds that are numbers per token, so that they can be computed once and stored."""
+TAKEN = ("base", "config", "data")
+REFERENCE, TEACHER = "reference", "teacher"
+"""The names that a stage's own fields (`precompute_ref_log_probs`, `teacher`, ...) are about."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -13,19 +21,40 @@ class Needs:
     Attributes:
       roles: segment roles every example must have ("chosen", "rejected"; "candidate"; "completion"; "text").
       columns: per-example columns ("margin", "annotator", "scores", "label", ...).
-      reference: "none"; "logps" (per-token reference log-probs, cached or online); "vocab" (the reference network
-        itself, because a term runs over the vocabulary of both models: cannot be cached).
+      networks: (name, kind) of every network that is read but not trained, as `frozen[name]` or as recorded columns.
+        "logps": its log-prob of every token. "top_k": its K likeliest tokens. "values": its value head's output at
+        every token; `frozen[name]` is then {"model": ..., "value": ...}. "vocab": a term runs over the vocabulary of
+        both models. "network": the method runs it inside `encode`. The last two cannot be recorded.
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
       per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
         of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
-      teacher: "none"; "top_k" (its K likeliest tokens, recorded or online); "vocab" (the teacher's network itself).
+      whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
+        statistic of parameters); coupled losses over features need not ask for it.
     """
 
     roles: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
-    reference: Literal["none", "logps", "vocab"] = "none"
+    networks: tuple[tuple[str, Kind], ...] = ()
     extra: tuple[str, ...] = ()
     per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
-    teacher: Literal["none", "top_k", "vocab"] = "none"
+    whole_step: bool = False
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.networks]
+        if len(names) > len(set(names)):
+            raise ValueError(f"two networks of one name: {', '.join(names)}")
+        if taken := [name for name in names if name in TAKEN]:
+            raise ValueError(f"a network cannot be called {taken[0]!r}: a stage keeps something else under that name")
+
+    def kind(self, network: str) -> Kind | Literal["none"]:
+        """What is read of a network."""
+        return dict(self.networks).get(network, "none")
+
+
+def recorded_column(network: str, kind: str) -> str:
+    """Name in `Batch.per_token` of the numbers that were recorded of a network; of "top_k" the start of three names."""
+    if kind == "logps" and network == REFERENCE:
+        return "ref_logps"
+    return network if kind == "top_k" else f"{network}_{kind}"

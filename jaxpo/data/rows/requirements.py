@@ -143,7 +143,7 @@ def ignored_reference(row: Row, needs: Needs) -> str | None:
     if not columns:
         return None
     names = f"column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"
-    if needs.reference == "none":
+    if needs.kind("reference") == "none":
         return f"warning: {row.file}: {names} not used: the method has no reference model."
     return (
         f"warning: {row.file}: {names} ignored: reference log-probs are computed anew from the reference model, per "

@@ -78,7 +78,10 @@ def route(params: Tree, x: Float[Array, "... D"], config: LFM2Config) -> Routing
 
 
 def router_sums(routing: Routing, real: Bool[Array, "R S"]) -> RouterSums:
-    """Sums of each row over the tokens that are real: padding is in none of them."""
+    """Sums of each row over the tokens that are real: padding is in none of them.
+
+    The share of an expert has a kink where a token's scores add up to `NORMALISER`, which no trained router reaches.
+    """
     keep = real.astype(jnp.float32)
     one_hot = jnp.sum(jax.nn.one_hot(routing.experts, routing.logits.shape[-1]), axis=2)
     share = routing.scores / jnp.maximum(jnp.sum(routing.scores, axis=-1, keepdims=True), NORMALISER)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.teacher_records import IDS, LOG_ODDS, LOGPS
-from jaxpo.data.rows.needs import Needs
+from jaxpo.data.packing.teacher_records import names_of
+from jaxpo.data.rows.needs import TEACHER, Needs
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, complement_logsumexp, topk_record
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.base import Counts, Mean, Objective, Out, Tree
@@ -79,13 +79,13 @@ def _distilled(logits: Array, teacher: TopKRecord | Array, targets: Array, loss:
     return token_stats(logits, targets), kd, masses
 
 
-def records_of(batch: Batch) -> TopKRecord:
-    """The batch's teacher records, each at the position whose logits it describes: one before its token."""
+def records_of(batch: Batch, network: str = TEACHER) -> TopKRecord:
+    """The batch's records of a network, each at the position whose logits it describes: one before its token."""
 
     def before(x: Array) -> Array:
         return jnp.pad(x[:, 1:], ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))
 
-    return TopKRecord(*(before(batch.per_token[name]) for name in (IDS, LOGPS, LOG_ODDS)))
+    return TopKRecord(*(before(batch.per_token[name]) for name in names_of(network)))
 
 
 def distilled_tokens(
@@ -145,7 +145,7 @@ def distillation(
         return {"tokens": jnp.sum(batch.masks["completion"].astype(jnp.float32))}
 
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> DistilledTokens:
-        teacher = None if records else frozen["teacher"]
+        teacher = None if records else frozen[TEACHER]
         return distilled_tokens(
             scorer, params["model"], batch, loss, top_k=top_k, teacher=teacher, teacher_scorer=teacher_scorer, rng=rng
         )

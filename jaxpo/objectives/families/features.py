@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,8 +12,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch, rows_of, take, unpack
-from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.encode import Scorer, TokenStats
+from jaxpo.data.rows.needs import REFERENCE, Needs, recorded_column
+from jaxpo.objectives.encode import Scorer, TokenStats, per_token
 
 Tree = Any
 
@@ -28,7 +28,8 @@ class Tokens:
       mask: True on supervised (response) tokens.
       prompt: True on prompt tokens except the first of the segment.
       columns: what the method asks for besides: "kl", KL(reference || policy) at each token, with a two-model
-        vocabulary term; the per-token columns that its needs name ("phrase", "step": int32, 0 = none).
+        vocabulary term; the per-token columns that its needs name ("phrase", "step": int32, 0 = none); "NAME_logps" and
+        "NAME_values" of further networks, no gradient, where a value is at the token that was read last.
     """
 
     logps: Float[Array, "N *K T"]
@@ -41,8 +42,14 @@ class Tokens:
     def kl(self) -> Float[Array, "N *K T"]:
         """KL(reference || policy) at each token."""
         if "kl" not in self.columns:
-            raise ValueError('KLs exist only for methods with Needs(reference="vocab")')
+            raise ValueError('KLs exist only for methods that read "vocab" of the reference')
         return self.columns["kl"]
+
+    def column(self, name: str) -> Array:
+        """A per-token column of the batch."""
+        if name not in self.columns:
+            raise ValueError(f'no column "{name}": the method does not name it in Needs(per_token=...)')
+        return self.columns[name]
 
 
 @struct.dataclass
@@ -56,7 +63,7 @@ class Side:
       entropy: summed entropy of the predictive distributions, nats, no gradient.
       correct: number of tokens that are the argmax, no gradient.
       sums: further sums: "kl", KL(reference || policy), with a two-model vocabulary term; "collision",
-        log sum_v pi(v)^2, no gradient, under WPO weighting.
+        log sum_v pi(v)^2, no gradient, under WPO weighting; "NAME_logps" of further networks, nats, no gradient.
       rows: per-token rows, for methods that set `TOKENS = True`; `tokens` reads them.
     """
 
@@ -77,7 +84,7 @@ class Side:
     def kl(self) -> Float[Array, "N ..."]:
         """Summed KL(reference || policy)."""
         if "kl" not in self.sums:
-            raise ValueError('KL sums exist only for methods with Needs(reference="vocab")')
+            raise ValueError('KL sums exist only for methods that read "vocab" of the reference')
         return self.sums["kl"]
 
     @property
@@ -93,7 +100,8 @@ class Scores:
     """Results of the networks on a packed microbatch, `[R, S]` in target coordinates.
 
     Attributes:
-      columns: "kl", KL(reference || policy), with a two-model vocabulary term.
+      columns: "kl", KL(reference || policy), with a two-model vocabulary term; "NAME_logps" and "NAME_values" of the
+        networks other than the reference.
       states: `[R, S, D]` the policy's final hidden states, in *prediction* coordinates (position s predicts token
         s + 1), for methods that set `HIDDEN = True`; `hidden` reads them.
     """
@@ -117,17 +125,19 @@ class Wanted:
 
     Attributes:
       needs: of the method.
-      cached_reference: reference log-probs come with the batch instead of from `frozen["reference"]`.
+      recorded: names of the networks whose numbers come with the batch instead of from `frozen[name]`.
       tokens: per-token rows of every role.
       hidden: the policy's final hidden states.
       collision: the collision probability of the predictive distributions, for WPO's weights.
+      scorers: how the networks are run that have an architecture of their own.
     """
 
     needs: Needs
-    cached_reference: bool = False
+    recorded: frozenset[str] = frozenset()
     tokens: bool = False
     hidden: bool = False
     collision: bool = False
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,20 +156,40 @@ class Shape:
 
 
 def score(scorer: Scorer, params: Tree, frozen: Tree, batch: Batch, want: Wanted, rng: Array | None = None) -> Scores:
-    """Run the policy and whatever reference the method needs; no gradient and no dropout reaches the reference."""
+    """Run the policy and whatever networks the method reads; no gradient and no dropout reaches those."""
     hidden = scorer.hidden(params["model"], batch, rng)
     kept = hidden if want.hidden else None
-    if want.needs.reference == "vocab":
+    kind = want.needs.kind(REFERENCE)
+    if kind == "vocab":
         stats, ref_logps, kl = scorer.token_stats_and_kl(
-            params["model"], frozen["reference"], batch, hidden, collision=want.collision
+            params["model"],
+            frozen[REFERENCE],
+            batch,
+            hidden,
+            collision=want.collision,
+            reference_scorer=want.scorers.get(REFERENCE),
         )
-        return Scores(stats, ref_logps, {"kl": kl}, kept)
+        return Scores(stats, ref_logps, {"kl": kl, **further(scorer, frozen, batch, want)}, kept)
     stats = scorer.token_stats(params["model"], batch, hidden, collision=want.collision)
-    if want.needs.reference == "none":
-        return Scores(stats, jnp.zeros_like(stats.logps), states=kept)
-    if want.cached_reference:
-        return Scores(stats, batch.per_token["ref_logps"].astype(jnp.float32), states=kept)
-    return Scores(stats, jax.lax.stop_gradient(scorer.logps(frozen["reference"], batch)), states=kept)
+    ref_logps = read(scorer, frozen, batch, want, REFERENCE) if kind == "logps" else jnp.zeros_like(stats.logps)
+    return Scores(stats, ref_logps, further(scorer, frozen, batch, want), kept)
+
+
+def read(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted, network: str) -> Float[Array, "R S"]:
+    """A network's log-probs or values: those that the batch carries, or computed now."""
+    kind = want.needs.kind(network)
+    if network in want.recorded:
+        return batch.per_token[recorded_column(network, kind)].astype(jnp.float32)
+    return jax.lax.stop_gradient(per_token(want.scorers.get(network, scorer), kind)(frozen[network], batch))
+
+
+def further(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted) -> dict[str, Float[Array, "R S"]]:
+    """Log-probs and values of the networks other than the reference, by the name of their column."""
+    return {
+        recorded_column(network, kind): read(scorer, frozen, batch, want, network)
+        for network, kind in want.needs.networks
+        if network != REFERENCE and kind in ("logps", "values")
+    }
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:
@@ -186,7 +216,11 @@ def side(scores: Scores, batch: Batch, role: str, want: Wanted) -> Side:
         length=lengths(batch, role),
         entropy=total(scores.stats.entropy),
         correct=total(scores.stats.correct),
-        sums={name: total(x) for name, x in (scores.columns | scores.stats.columns).items()},
+        sums={
+            name: total(x)
+            for name, x in (scores.columns | scores.stats.columns).items()
+            if not name.endswith("_values")
+        },
         rows=_tokens(scores, batch, role, want.needs.per_token) if want.tokens else None,
     )
 

@@ -53,7 +53,7 @@ class Pair:
 
     @property
     def kls(self) -> tuple[Array, Array]:
-        """`K_w, K_l`, for methods that need `reference="vocab"`."""
+        """`K_w, K_l`, for methods that read the reference's "vocab"."""
         return self.chosen.kl, self.rejected.kl
 
     @property
@@ -74,14 +74,14 @@ class Pair:
 
     @property
     def token_kls(self) -> tuple[Array, Array]:
-        """KL(reference || policy) at every token of both sides, `[N, T]`, for methods with `reference="vocab"`."""
+        """KL(reference || policy) at every token of both sides, `[N, T]`, where the reference's "vocab" is read."""
         chosen, rejected = self.tokens
         return chosen.kl, rejected.kl
 
     def token_columns(self, name: str) -> tuple[Array, Array]:
         """A per-token column of both sides, `[N, T]`, for methods with `Needs(per_token=(name,))`."""
         chosen, rejected = self.tokens
-        return chosen.columns[name], rejected.columns[name]
+        return chosen.column(name), rejected.column(name)
 
     @property
     def token_masks(self) -> tuple[Array, Array]:

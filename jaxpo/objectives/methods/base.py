@@ -5,15 +5,16 @@ No jax here or in the method modules' top level: the command line lists and expl
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.needs import RECORDABLE, REFERENCE, Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.objectives.methods.options import Options, why_not_recorded
+from jaxpo.objectives.methods.ranges import field_problems
 
 if TYPE_CHECKING:
     from jax import Array
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.pairs import Pair, Terms
 
 PAIRS = Needs(roles=("chosen", "rejected"))
-PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), reference="logps")
+PAIRS_AND_REFERENCE = Needs(roles=("chosen", "rejected"), networks=(("reference", "logps"),))
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,6 @@ class Info:
     aliases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a stage uses a method.
-
-    Attributes:
-      cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
-      use_weighting: weight each pair by how likely the policy is to write it (WPO).
-      diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
-      teacher_records: the teacher's records come with the batch, instead of its network being run.
-      teacher_scorer: how a teacher with its own architecture is run; None = as the student.
-    """
-
-    cached_reference: bool = False
-    use_weighting: bool = False
-    diagnostics: tuple[str, ...] = ()
-    teacher_records: bool = False
-    teacher_scorer: Scorer | None = None
-
-
 def number(
     default: float | None, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
 ) -> Any:
@@ -94,23 +76,21 @@ class Method(ABC):
         self,
         scorer: Scorer,
         *,
-        cached_reference: bool,
+        recorded: Collection[str] = (),
         use_weighting: bool = False,
         diagnostics: tuple[str, ...] = (),
-        teacher_records: bool = False,
-        teacher_scorer: Scorer | None = None,
+        scorers: Mapping[str, Scorer] | None = None,
     ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
-          cached_reference: reference log-probs come with the batch (`per_token["ref_logps"]`).
-          use_weighting, diagnostics, teacher_records, teacher_scorer: see `Options`.
+          recorded, use_weighting, diagnostics, scorers: see `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
-        options = Options(cached_reference, use_weighting, tuple(diagnostics), teacher_records, teacher_scorer)
+        options = Options(frozenset(recorded), use_weighting, tuple(diagnostics), scorers or {})
         problems = self.problems() + self.option_problems(options)
         if problems:
             raise ConfigError(problems)
@@ -119,16 +99,9 @@ class Method(ABC):
     def option_problems(self, options: Options) -> list[str]:
         """Why this method cannot have these options, one sentence each; empty if it can."""
         name, found = self.INFO.name, []
-        if options.cached_reference and self.NEEDS.reference == "vocab":
-            found.append(
-                f"{name}: precompute_ref_log_probs cannot be used, because the loss compares the two models' "
-                "whole distributions and not one log-prob per token; set precompute_ref_log_probs to False."
-            )
-        if options.teacher_records and self.NEEDS.teacher == "vocab":
-            found.append(
-                f"{name}: precompute_teacher cannot be used, because the loss reads the teacher's whole distribution "
-                "and a record keeps its likeliest tokens; set precompute_teacher to False."
-            )
+        for network, kind in self.NEEDS.networks:
+            if network in options.recorded and kind not in RECORDABLE:
+                found.append(f"{name}: {why_not_recorded(network, kind)}")
         if options.diagnostics and not isinstance(self, PairMethod | ListMethod):
             found.append(
                 f"{name}: diagnostics ({', '.join(options.diagnostics)}) compare two responses to one prompt, which "
@@ -155,21 +128,7 @@ class Method(ABC):
 
     def problems(self) -> list[str]:
         """Fields out of range and choices that do not exist, one sentence each; empty if there are none."""
-        found, hints = [], get_type_hints(type(self))
-        for f in fields(self):
-            value, limits = getattr(self, f.name), f.metadata
-            if get_origin(hints[f.name]) is Literal and value not in get_args(hints[f.name]):
-                choices = ", ".join(map(repr, get_args(hints[f.name])))
-                found.append(f"{self.INFO.name}: {f.name} is {value!r} but must be one of {choices}.")
-            if "above" not in limits or (value is None and f.default is None):
-                continue
-            wrong = not isinstance(value, (int, float)) or not math.isfinite(value)
-            wrong = wrong or (limits["above"] is not None and value <= limits["above"])
-            wrong = wrong or (limits["at_least"] is not None and value < limits["at_least"])
-            wrong = wrong or (limits["at_most"] is not None and value > limits["at_most"])
-            if wrong:
-                found.append(f"{self.INFO.name}: {f.name} is {value!r} but must be a number {_range(limits)}.")
-        return found
+        return field_problems(self)
 
     def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
         """Problems of the data set's per-example columns (name -> numpy array); empty if there are none."""
@@ -185,12 +144,14 @@ class FeatureMethod(Method):
       HIDDEN: `encode_extra` reads the policy's final hidden states.
       COUPLED: the loss mixes examples; it then sees all examples of a step at once.
       METRICS: names of the metrics beyond TRL's common ones.
+      SAME_SHAPE: names of the networks that must have the trained one's architecture.
     """
 
     TOKENS: ClassVar[bool] = False
     HIDDEN: ClassVar[bool] = False
     COUPLED: ClassVar[bool] = False
     METRICS: ClassVar[tuple[str, ...]] = ()
+    SAME_SHAPE: ClassVar[tuple[str, ...]] = ()
 
     def loss(self, features: Any) -> Terms:
         """Unreduced loss `[N]`, or a mapping from the name of a count to the term it divides."""
@@ -240,7 +201,7 @@ class FeatureMethod(Method):
 
     def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
         """The metrics of the diagnostics that the stage switched on."""
-        beta, referenced = getattr(self, "beta", 1.0), self.NEEDS.reference != "none"
+        beta, referenced = getattr(self, "beta", 1.0), self.NEEDS.kind(REFERENCE) != "none"
         found: dict[str, Metric] = {}
         for name in names:
             found |= DIAGNOSTICS[name].measure(self.compared(features), beta, reference=referenced)
@@ -255,7 +216,7 @@ class FeatureMethod(Method):
         from jaxpo.objectives.families.features import Wanted, score
 
         shape = self.shape()
-        want = Wanted(self.NEEDS, options.cached_reference, self.TOKENS, self.HIDDEN, options.use_weighting)
+        want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, options.scorers)
 
         def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> Any:
             scores = score(scorer, params, frozen, batch, want, rng)
@@ -328,10 +289,3 @@ class UnpairedMethod(FeatureMethod):
         from jaxpo.objectives.families.unpaired import UNPAIRED_SHAPE
 
         return UNPAIRED_SHAPE
-
-
-def _range(limits: Mapping[str, float | None]) -> str:
-    words = {"above": "greater than", "at_least": "at least", "at_most": "at most"}
-    return (
-        " and ".join(f"{word} {limits[k]:g}" for k, word in words.items() if limits[k] is not None) or "that is finite"
-    )

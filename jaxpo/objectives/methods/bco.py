@@ -47,7 +47,7 @@ class BCO(UnpairedMethod):
         arxiv="2404.04656",
         certainty="paper: class-balanced moving average, momentum unpublished; TRL keeps one cumulative mean instead",
     )
-    NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion",), columns=("label",), networks=(("reference", "logps"),))
     COUPLED = True
     METRICS = ("delta",)
 

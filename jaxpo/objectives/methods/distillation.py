@@ -6,8 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.base import Info, Method, Options, number
+from jaxpo.data.rows.needs import TEACHER, Needs
+from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
     from jax import Array
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from jaxpo.objectives.base import Objective
     from jaxpo.objectives.encode import Scorer
 
-WHOLE = Needs(roles=("completion",), teacher="vocab")
+WHOLE = Needs(roles=("completion",), networks=(("teacher", "vocab"),))
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Distillation(Method):
             ce_weight=self.ce_weight,
             kd_weight=self.kd_weight,
             top_k=getattr(self, "top_k", None),
-            records=options.teacher_records,
-            teacher_scorer=options.teacher_scorer,
+            records=TEACHER in options.recorded,
+            teacher_scorer=options.scorers.get(TEACHER),
         )
 
 

@@ -34,7 +34,7 @@ class EXORW(ListMethod):
         arxiv="2402.00856",
         certainty="authors' code; its scripts use beta and beta_r of 0.1 (IMDB) and 0.5 (TL;DR)",
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import exo_rw

@@ -46,7 +46,7 @@ class ImplicitReward(FeatureMethod):
         certainty="reconstructed from the abstract and a review; the paper's choice of V and beta is not known",
         aliases=("f_sft",),
     )
-    NEEDS = Needs(roles=("completion",), reference="logps")
+    NEEDS = Needs(roles=("completion",), networks=(("reference", "logps"),))
     METRICS = ("nll", "implicit_reward", "sft_weight")
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ class InfoNCA(ListMethod):
         certainty=CERTAINTY,
         aliases=("info_nca",),
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import infonca
@@ -66,7 +66,7 @@ class NCA(ListMethod):
         arxiv="2402.05369",
         certainty=CERTAINTY,
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def loss(self, ranked: Ranked) -> dict[str, Array]:
         from jaxpo.losses import nca

@@ -37,7 +37,7 @@ class IRPORanking(ListMethod):
         certainty="authors' code, with the next-token shift and an exact self-exclusion that it lacks; the paper's own "
         "formula was not compared",
     )
-    NEEDS = Needs(roles=("items",), columns=("relevance",), reference="logps", per_token=("item",))
+    NEEDS = Needs(roles=("items",), columns=("relevance",), networks=(("reference", "logps"),), per_token=("item",))
     METRICS = ("ndcg", "mrr")
 
     def shape(self) -> Shape:

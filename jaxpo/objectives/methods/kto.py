@@ -58,7 +58,7 @@ class KTO(UnpairedMethod):
         certainty="agrees with TRL given the reference point, which TRL takes from one device's micro-batch, here from "
         "the whole step; range of the weights from memory",
     )
-    NEEDS = Needs(roles=("completion", "kl"), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion", "kl"), columns=("label",), networks=(("reference", "logps"),))
     COUPLED = True
     METRICS = ("kl",)
 
@@ -118,7 +118,7 @@ class APOZeroUnpaired(UnpairedMethod):
         arxiv="2408.06266",
         certainty="agrees with TRL, which took the paper's paired loss apart",
     )
-    NEEDS = Needs(roles=("completion",), columns=("label",), reference="logps")
+    NEEDS = Needs(roles=("completion",), columns=("label",), networks=(("reference", "logps"),))
 
     def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
         return one_class_only(self.INFO.name, columns)

@@ -30,7 +30,8 @@ class LiPO(ListMethod):
       gain: lambda alone: weight pairs by their difference in label value.
       discount: lambda alone: weight pairs by their difference in discounted rank.
       log_base: lambda alone: of the rank discount.
-      times_list_size: lambda alone: multiply the weights by the list's number of responses, as recent versions of Rax.
+      times_list_size: lambda alone: multiply the weights by the list's number of responses; recent versions of Rax
+        by its length with padding.
       reduction: "lists" is the mean over lists of the sum over pairs (paper); "pairs" the mean over all pairs (Rax).
       ties: list_mle alone: what to do about equal scores, which Plackett-Luce does not know.
     """
@@ -55,7 +56,7 @@ class LiPO(ListMethod):
         certainty="paper, Eq. 5 to 11; the base of its logarithm is not stated (a constant factor)",
         aliases=("lipo_lambda",),
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps")
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),))
 
     def problems(self) -> list[str]:
         """Fields out of range; a mean over pairs of a loss that is no sum over pairs."""

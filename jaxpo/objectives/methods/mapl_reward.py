@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods import mapl as shared
-from jaxpo.objectives.methods.base import Info, Method, Options, number
+from jaxpo.objectives.methods.base import Info, Method, number
+from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
     from jax import Array

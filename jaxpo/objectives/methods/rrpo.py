@@ -35,7 +35,7 @@ class RRPO(PairMethod):
         arxiv="2504.12083",
         certainty="authors' code; the paper prints the KL with the opposite sign",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab", per_token=("phrase",))
+    NEEDS = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),), per_token=("phrase",))
     TOKENS = True
     METRICS = ("tkl", "phrase_share")
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.pairs import Pair
 
 LEARNED = ("all_layers", "last_layer", "two_layer", "sign")
-_UNTRAINED = Needs(roles=("chosen", "rejected"), reference="vocab")
-_TRAINED = Needs(roles=("chosen", "rejected"), reference="vocab", extra=("mask",))
+_UNTRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
+_TRAINED = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),), extra=("mask",))
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class SparsePO(PairMethod):
     )
     NEEDS = _TRAINED
     TOKENS = True
+    SAME_SHAPE = ("reference",)
     METRICS = ("sparsity", "sparsity_kl", "kl/chosen", "kl/rejected")
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class SPPOSoft(PairMethod):
         certainty="paper, Eq. 4.7; the authors' code halves the sum of the two sides and estimates win probabilities "
         "with PairRM, here they are shares of votes",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), columns=("votes",), reference="logps")
+    NEEDS = Needs(roles=("chosen", "rejected"), columns=("votes",), networks=(("reference", "logps"),))
 
     def loss(self, pair: Pair) -> Array:
         import jax.numpy as jnp

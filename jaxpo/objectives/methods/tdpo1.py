@@ -33,7 +33,7 @@ class TDPO1(PairMethod):
         arxiv="2404.11999",
         certainty="authors' code",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab")
+    NEEDS = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
     METRICS = ("kl/chosen", "kl/rejected")
 
     def loss(self, pair: Pair) -> Array:

@@ -35,7 +35,7 @@ class TDPO2(PairMethod):
         arxiv="2404.11999",
         certainty="authors' code",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), reference="vocab")
+    NEEDS = Needs(roles=("chosen", "rejected"), networks=(("reference", "vocab"),))
 
     METRICS = ("kl/chosen", "kl/rejected")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from jaxpo.losses import TopKRecord
 
-TOP_K = Needs(roles=("completion",), teacher="top_k")
+TOP_K = Needs(roles=("completion",), networks=(("teacher", "top_k"),))
 
 
 @dataclass(frozen=True)

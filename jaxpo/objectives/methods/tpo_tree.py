@@ -58,7 +58,7 @@ class TPOTree(ListMethod):
         certainty="step merging, pooling and weights from the authors' code; list loss from the abstract (the released "
         "loss has the wrong sign); the paper's Eq. 10 was not read",
     )
-    NEEDS = Needs(roles=("candidate",), columns=("scores",), reference="logps", per_token=("step",))
+    NEEDS = Needs(roles=("candidate",), columns=("scores",), networks=(("reference", "logps"),), per_token=("step",))
     TOKENS = True
     HIDDEN = True
     METRICS = ("rewards/tree_accuracies", "steps")
@@ -125,7 +125,7 @@ class TPOTree(ListMethod):
         from jaxpo.losses import labelled_sums, merge_steps, shortest, step_weights
 
         rows = ranked.candidates.tokens
-        steps = in_steps(rows.columns["step"], rows.mask)
+        steps = in_steps(rows.column("step"), rows.mask)
         ratio, tokens = (
             labelled_sums(x, steps, count=self.max_steps)
             for x in (rows.logps - rows.ref_logps, jnp.ones(steps.shape, jnp.float32))

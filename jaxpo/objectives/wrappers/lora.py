@@ -1,4 +1,4 @@
-"""Any objective with low-rank adapters: the base is frozen, the adapter is trained, and the base is the reference."""
+"""Any objective with low-rank adapters: the base is frozen, the adapter is trained, the base serves as reference."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ADAPTER, BASE = "adapter", "base"
 def with_lora(objective: Objective, *, scale: float) -> Objective:
     """The same objective, whose model is `frozen["base"]` with the adapter `params["adapter"]` attached.
 
-    Trained are the adapter and the extra groups ("value", ...). `frozen["base"]` holds the model once, undonated; where
-    the objective wants a reference it sees those same arrays.
+    Trained are the adapter and the extra groups ("value", ...). `frozen["base"]` holds the model once, undonated; a
+    network that the objective reads and `frozen` does not name is those same arrays.
 
     Args:
       objective: any; its `encode` reads `params["model"]`.
@@ -29,6 +29,7 @@ def with_lora(objective: Objective, *, scale: float) -> Objective:
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: jax.Array | None) -> Tree:
         model = attach(frozen[BASE], params[ADAPTER], scale)
         extra = {name: group for name, group in params.items() if name != ADAPTER}
-        return objective.encode({"model": model, **extra}, {**frozen, "reference": frozen[BASE]}, batch, rng)
+        beside = {name: frozen[BASE] for name, _ in objective.needs.networks}
+        return objective.encode({"model": model, **extra}, beside | frozen, batch, rng)
 
     return dataclasses.replace(objective, encode=encode)

@@ -9,8 +9,9 @@ from typing import Any
 
 from jaxpo.config import Distill, Run
 from jaxpo.config.fields import flag
-from jaxpo.errors import did_you_mean
-from jaxpo.recipe.lineage import declared_model, with_models
+from jaxpo.data.rows.needs import TEACHER
+from jaxpo.recipe.beside import companion
+from jaxpo.recipe.lineage import declared_model
 
 META = "meta.json"
 
@@ -18,8 +19,6 @@ META = "meta.json"
 def teacher_problems(run: Run, index: int, stage: Distill) -> Iterator[str]:
     """A teacher or records; ids that the vocabulary has; held-out files that are taught too."""
     yield from _source_problems(stage)
-    if stage.teacher is not None:
-        yield from _named_teacher(run, index, stage)
     vocab = getattr(declared_model(run, stage), "vocab_size", None)
     k = getattr(stage.loss, "top_k", None)
     if isinstance(k, int) and vocab is not None and k > vocab:
@@ -35,45 +34,21 @@ def teacher_problems(run: Run, index: int, stage: Distill) -> Iterator[str]:
 
 def _source_problems(stage: Distill) -> Iterator[str]:
     """Where the teacher's part comes from."""
-    name, teacher = stage.name, flag((stage.name, "teacher"))
-    if stage.teacher is None and stage.records is None:
-        yield f"{name}.teacher: there is none; give {teacher} STAGE or FOLDER, or {flag((name, 'records'))} FOLDER."
-    if not stage.precompute_teacher:
-        for field in ("records", "eval_records"):
-            if getattr(stage, field) is not None:
-                yield f"{name}.{field}: is not read with precompute_teacher False; leave one of them out."
-        if stage.teacher is None:
-            yield f"{name}.precompute_teacher: False runs the teacher in every step; give {teacher}."
-    elif stage.data.eval and stage.teacher is None and stage.eval_records is None:
+    name, field = stage.name, flag((stage.name, "teacher"))
+    teacher = companion(stage, TEACHER, "top_k")
+    if teacher.source is None and stage.records is None:
+        yield f"{name}.teacher: there is none; give {field} STAGE or FOLDER, or {flag((name, 'records'))} FOLDER."
+    if not teacher.recorded:
+        for given in ("records", "eval_records"):
+            if getattr(stage, given) is not None:
+                yield f"{name}.{given}: is not read with precompute_teacher False; leave one of them out."
+        if teacher.source is None:
+            yield f"{name}.precompute_teacher: False runs the teacher in every step; give {field}."
+    elif stage.data.eval and teacher.source is None and stage.eval_records is None:
         yield (
             f"{name}.eval_records: the held-out files need the teacher too; give {flag((name, 'eval_records'))} FOLDER "
-            f"(`jaxpo data teach` on them), or {teacher}, or no held-out files."
+            f"(`jaxpo data teach` on them), or {field}, or no held-out files."
         )
-
-
-def _named_teacher(run: Run, index: int, stage: Distill) -> Iterator[str]:
-    """It is an earlier stage with the student's vocabulary, or a folder."""
-    earlier = {s.name: s for s in with_models(run, index)}
-    teacher = stage.teacher
-    if teacher in earlier:
-        ours, theirs = (getattr(declared_model(run, s), "vocab_size", None) for s in (stage, earlier[str(teacher)]))
-        if ours is not None and theirs is not None and ours != theirs:
-            yield (
-                f"{stage.name}.teacher: the model of stage {teacher!r} has another vocabulary: its logits are over "
-                f"{theirs} tokens and the student's over {ours}. Distributions over different tokens cannot be "
-                "compared."
-            )
-        return
-    if Path(str(teacher)).is_dir():
-        return
-    if teacher in [s.name for s in run.stages[index:]]:
-        yield f"{stage.name}.teacher: the stage {teacher!r} does not come before {stage.name!r}."
-        return
-    known = ", ".join(earlier) or "there is none"
-    yield (
-        f"{stage.name}.teacher: {teacher!r} is neither an earlier stage ({known}) nor a folder."
-        f"{did_you_mean(str(teacher), earlier)}"
-    )
 
 
 def _records_problems(where: str, folder: Path, k: Any, vocab: Any) -> Iterator[str]:

@@ -36,13 +36,13 @@ def sync_problems(run: Run, index: int, stage: Preference) -> Iterator[str]:
     if not stage.sync_ref_model:
         return
     needs = getattr(stage.loss, "NEEDS", None)
-    if needs is not None and needs.reference == "none":
+    if needs is not None and needs.kind("reference") == "none":
         yield (
             f"{name}.sync_ref_model: {type(stage.loss).__name__} has no reference that could move; "
             f"leave it out, or choose a loss with a reference."
         )
         return
-    if needs is not None and needs.reference == "logps" and stage.precompute_ref_log_probs:
+    if needs is not None and needs.kind("reference") == "logps" and stage.precompute_ref_log_probs:
         yield (
             f"{name}.sync_ref_model: log-probs of a moving reference cannot be computed beforehand; "
             f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False, to run it in every step."

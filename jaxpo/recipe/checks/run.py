@@ -19,7 +19,7 @@ from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
 from jaxpo.recipe.checks.stage import stage_problems
 from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
-from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.lineage import seed_of, trained
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
@@ -107,8 +107,10 @@ def run_problems(run: Run) -> Iterator[str]:
     """Name, seed, corpus, tokenizer, probes and trackers."""
     if not re.fullmatch(r"[\w][\w.+-]*", run.name):
         yield f"name: {run.name!r} must be one folder name; the folder above it is --output-dir."
-    if not 0 <= run.seed < 2**32:
-        yield f"seed: {run.seed} must lie in 0 .. 2^32 - 1."
+    seeds = {"seed": run.seed} | {f"{stage.name}.seed": seed_of(run, stage) for stage in run.stages}
+    for name, seed in seeds.items():
+        if not 0 <= seed < 2**32 and (name == "seed" or seed != run.seed):
+            yield f"{name}: {seed} must lie in 0 .. 2^32 - 1."
     if run.corpus is not None and not callable(getattr(run.corpus, "build", None)):
         yield f"corpus: {type(run.corpus).__name__} has no build(directory)."
     for i, probe in enumerate(run.probes):

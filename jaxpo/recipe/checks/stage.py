@@ -10,6 +10,7 @@ from jaxpo.config import Run, Stage
 from jaxpo.config.fields import BUDGETS, flag
 from jaxpo.errors import did_you_mean
 from jaxpo.objectives.methods.base import Method
+from jaxpo.recipe.checks.beside import beside_problems
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.lora import lora_problems
 from jaxpo.recipe.checks.model import origin_problems, own_model_problems
@@ -34,6 +35,9 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     yield from routing_problems(run, stage)
     if kind.default is None or getattr(stage, "loss", None) is not None:
         yield from method_problems(stage, kind)
+    method = getattr(stage, "loss", None) or (kind.default and kind.default(stage))
+    if hasattr(method, "NEEDS") and not isinstance(method, type):
+        yield from beside_problems(run, index, stage, method)
 
 
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -148,11 +152,10 @@ def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
-    elif needs.reference == "vocab" and getattr(stage, "precompute_ref_log_probs", False):
+    if needs is not None and needs.whole_step and stage.gradient_accumulation_steps > 1:
         yield (
-            f"{name}.precompute_ref_log_probs: {type(stage.loss).__name__} has a term over the vocabulary of both "
-            "models, which log-probs of single tokens cannot give; the reference must run in every step: "
-            f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False."
+            f"{name}.gradient_accumulation_steps: {type(stage.loss).__name__} must see a whole step at once; set "
+            f"{flag((name, 'gradient_accumulation_steps'))} 1, with fewer rows or `compute.remat` if memory is short."
         )
     if isinstance(stage.loss, Method):
         yield from family_problems(stage, kind)

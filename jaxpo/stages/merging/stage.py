@@ -18,7 +18,7 @@ from jaxpo.evaluate.selection import Yardstick, yardstick
 from jaxpo.merge.grid import candidates
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
-from jaxpo.recipe.lineage import merged_names
+from jaxpo.recipe.lineage import merged_names, seed_of
 from jaxpo.stages.merging.files import leaf_names, merge_to_params, open_models
 from jaxpo.stages.merging.search import Bench, Outcome, Task, search
 from jaxpo.stages.setting import Setting
@@ -36,7 +36,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
             return {"model": _searched(setting, stage, stage.search, opened)}
         method = stage.method or Soup()
         leaves = leaf_names(setting.config(stage))
-        plan = plan_models(leaves, method, names, stage.weights, base, setting.run.seed)
+        plan = plan_models(leaves, method, names, stage.weights, base, seed_of(setting.run, stage))
         setting.console.say(f"{stage.name}: {method.NAME}")
         for line in plan.lines:
             setting.console.say(f"{stage.name}: {line.strip()}")
@@ -56,7 +56,7 @@ def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[st
         candidates=tuple(candidates(len(models), base is not None, wanted.methods, wanted.weights)),
         select=select,
         report=report,
-        seed=setting.run.seed,
+        seed=seed_of(setting.run, stage),
         place=(setting.mesh, setting.rules),
         parallel=wanted.parallel,
     )

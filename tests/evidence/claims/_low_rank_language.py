@@ -87,7 +87,7 @@ def trainer(name: str | None, tau: float, rate: float, teacher: bool) -> tuple[A
         objective = next_token(scorer)
     else:
         method = METHODS[name](top_k=K, tau=tau)
-        objective = method.build(scorer, cached_reference=False, teacher_scorer=TEACHER)
+        objective = method.build(scorer, scorers={"teacher": TEACHER})
     return objective, optimizer, jax.jit(make_step(objective, optimizer, optax.constant_schedule(rate)))
 
 

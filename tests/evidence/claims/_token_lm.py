@@ -126,7 +126,7 @@ def pretrained(tokens: np.ndarray, seed: int, *, steps: int, rate: float = 3e-3)
 @functools.cache
 def trainer(method: Method, rate: float) -> tuple[Any, Any, Any]:
     """Objective, optimiser and compiled step of a preference method."""
-    objective, optimizer = method.build(SCORER, cached_reference=False), optax.adam(rate)
+    objective, optimizer = method.build(SCORER), optax.adam(rate)
     return objective, optimizer, jax.jit(make_step(objective, optimizer, optax.constant_schedule(rate)))
 
 

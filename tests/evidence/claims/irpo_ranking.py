@@ -26,7 +26,7 @@ LISTS, TEST, SIZE, DIMENSIONS, NOISE, STEPS, RATE = 200, 1000, 10, 10, 0.5, 400,
 
 def relevance(scores):
     """The two best items have grade 2, the next two 1, the others 0."""
-    place = np.argsort(np.argsort(-scores, axis=1), axis=1)
+    place = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable")
     return np.where(place < 2, 2, np.where(place < 4, 1, 0)).astype(np.float32)
 
 
@@ -53,7 +53,7 @@ def measure(seed: int, lists: int = LISTS, test: int = TEST) -> dict[str, float]
     x, held = items(rng, lists, SIZE, DIMENSIONS), items(rng, test, SIZE, DIMENSIONS)
     noisy = x @ u + NOISE * rng.standard_normal((lists, SIZE))
     y, target = relevance(noisy), relevance(held @ u)
-    irrelevant = np.argsort(np.where(y == 0, rng.random(y.shape), 2.0), axis=1)[:, 0]
+    irrelevant = np.argsort(np.where(y == 0, rng.random(y.shape), 2.0), axis=1, kind="stable")[:, 0]
     runs = {
         "method": TRAIN_IRPO(jnp.zeros(DIMENSIONS), x, y, irrelevant),
         "baseline": TRAIN_DPO(jnp.zeros(DIMENSIONS), x, y, irrelevant),

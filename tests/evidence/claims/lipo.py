@@ -26,7 +26,7 @@ TRAIN, TEST, SIZE, DIMENSIONS, STEPS, RATE = 200, 1000, 8, 5, 400, 0.05
 def lists(rng, count, u):
     """Features, labels: the best along u gets 0.9; the rest lie within 0.07 of 0.1, the *lower* along u the higher."""
     x = items(rng, count, SIZE, DIMENSIONS)
-    place = np.argsort(np.argsort(-(x @ u), axis=1), axis=1)  # 0 = the best
+    place = np.argsort(np.argsort(-(x @ u), axis=1, kind="stable"), axis=1, kind="stable")  # 0 = the best
     labels = np.where(place == 0, 0.9, 0.1 + 0.01 * place)
     return x, labels.astype(np.float32)
 

@@ -39,7 +39,7 @@ def measure(seed: int, prompts: int = PROMPTS, test: int = TEST) -> dict[str, fl
     rewards = (x @ u + NOISE * rng.standard_normal((prompts, SIZE))).astype(np.float32)
     accuracy = {}
     for n in (2, 3, 5):
-        order = np.argsort(-rewards[:, :n], axis=1)
+        order = np.argsort(-rewards[:, :n], axis=1, kind="stable")
         best_first = np.take_along_axis(x[:, :n], order[:, :, None], axis=1)
         theta = TRAIN(jnp.zeros(DIMENSIONS), best_first, np.take_along_axis(rewards[:, :n], order, axis=1))
         accuracy[n] = pair_accuracy(theta, held, held @ u)

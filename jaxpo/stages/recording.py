@@ -1,0 +1,94 @@
+"""Log-probs or values of a network, computed once per dataset and kept on disk per token: resumable, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.loader import Loader
+from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.rows.needs import recorded_column
+from jaxpo.errors import DataError
+from jaxpo.objectives.encode import per_token
+from jaxpo.sharding import put_batch
+from jaxpo.stages.frozen import FrozenNetwork
+
+Tree = Any
+FLUSH_EVERY = 16
+WORDS = {"logps": "log-probs", "values": "values"}
+
+
+def record_per_token(
+    network: FrozenNetwork,
+    name: str,
+    kind: str,
+    loader: Loader,
+    directory: Path,
+    mesh: jax.sharding.Mesh,
+    say: Callable[[str], None],
+) -> RaggedColumn:
+    """What is read of every token of a network, float32, as `per_token[recorded_column(name, kind)]`.
+
+    Keyed by the hash of the parameters, the dataset (which covers tokenizer, template and truncation) and the compute
+    dtype. An interrupted computation goes on where it stopped. At the end one batch is computed again and the largest
+    difference from the stored values is printed.
+
+    Args:
+      kind: "logps" or "values".
+      loader: gives dataset, row length and blocks; its order does not matter.
+      directory: one folder per key is made below it.
+
+    Raises:
+      DataError: the stored values are not those that the network gives.
+    """
+    what = f"{name} {WORDS[kind]}"
+    key = _key(network, kind, loader)
+    column = RaggedColumn.create(directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
+    batches = loader.one_pass()
+    compute = jax.jit(per_token(network.scorer, kind))
+
+    def read(batch: Batch) -> np.ndarray:
+        return local_rows(compute(network.params, put_batch(batch, mesh)))
+
+    missing = set(column.missing().tolist())
+    todo = [i for i in range(len(batches)) if missing & set(batches[i].example_id.tolist())]
+    if todo:
+        say(f"{what}: {len(todo)} of {len(batches)} batches to compute")
+    for n, i in enumerate(todo, start=1):
+        batches.scatter(i, read(batches[i]), column)
+        if n % FLUSH_EVERY == 0:
+            column.flush()
+    column.flush()
+    worst = _check(loader.reading(column).one_pass()[0], read, column, what)
+    say(f"{what}: max |stored - recomputed| = {worst:.2e}")
+    return column
+
+
+def _check(batch: Batch, read: Callable[[Batch], np.ndarray], column: RaggedColumn, what: str) -> float:
+    """Largest difference between a batch's stored values and recomputed ones; DataError when it is no rounding."""
+    worst = float(np.max(np.abs(read(batch) - batch.per_token[column.name])))
+    if not worst <= 1e-2:
+        raise DataError(
+            f"stored {what} differ from recomputed ones by {worst:.3g}.",
+            file=column.directory,
+            remedy="Delete the folder to compute them again.",
+        )
+    return worst
+
+
+def _key(network: FrozenNetwork, kind: str, loader: Loader) -> str:
+    # Log-probs came first, and their keys had no kind.
+    parts = (loader.dataset.hash, network.scorer.dtype, network.fingerprint, *([kind] if kind != "logps" else []))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def local_rows(x: jax.Array) -> np.ndarray:
+    """The rows of a row-sharded array that this process holds, in order."""
+    shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -1,0 +1,161 @@
+"""Functions of a few numbers per row, pairs of responses above all, at each of their guards and ties."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from losses.guard_row import row
+
+from jaxpo import losses
+from jaxpo.losses import balance
+from jaxpo.losses.implicit_reward import GUARD
+from jaxpo.losses.length_normalized import apo_zero_term, squared
+from jaxpo.losses.orpo import CEILING
+
+EQUAL = {"reference": (-20.0, -22.0, -20.0, -22.0), "zero": (0.0,) * 4, "equal": (-5.0,) * 4}
+PAIRS = EQUAL | {
+    "pair": (-2.0, -7.0, -4.0, -3.0),
+    "wrong": (-9.0, -4.0, -6.0, -8.0),
+    "chosen up": (1e4, -5.0, -5.0, -5.0),
+    "chosen down": (-1e4, -5.0, -5.0, -5.0),
+    "rejected up": (-5.0, 1e4, -5.0, -5.0),
+    "rejected down": (-5.0, -1e4, -5.0, -5.0),
+}
+N = (4.0, 2.0)
+"""Lengths."""
+
+
+def pair(name, *more, first=4, at=None, free=None, **keywords):
+    """The first of the four log-probs of `PAIRS`, then the same further arrays for all; `at` adds whole cases."""
+    cases = {key: (*values[:first], *more) for key, values in PAIRS.items()} | (at or {})
+    return row(name, cases, free=first if free is None else free, **keywords)
+
+
+def single(name, *more, **keywords):
+    return pair(name, *more, first=2, **keywords)
+
+
+FLAT = {"zero": 1e-9, "empty": 1e-9, "ceiling": 1e-10, "half": 1e-6}
+"""Within the piece above ORPO's ceiling; far below the ceiling's size; about the joint of its two formulas."""
+HALF = -math.log(2.0)
+CEILINGS = {"ceiling": (CEILING, -2.0, 1.0, 1.0), "half": (HALF, HALF, 1.0, 1.0), "empty": (-3.0, 0.0, 2.0, 0.0)}
+FROZEN = {key: (*p[:2], 0.0, 0.0, *p[2:], -8.0, 4.0) for key, p in CEILINGS.items()}
+
+PAIRWISE = {
+    **{name: pair(name) for name in ("ipo_sum", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
+                                     "discopop", "rdpo_robust", "dpo_gamma", "lcpo_margin_dpo", "lcpo_margin_ipo",
+                                     "log_probability_gradients")},
+    **{name: pair(name, *N, at={"no tokens": (0.0,) * 6, "one token": (-1.0, -2.0, -1.0, -3.0, 1.0, 1.0)})
+       for name in ("ipo", "rdpo_length", "lndpo", "sigmoid_norm", "apo_zero_norm", "apo_down_norm")},
+    "dpo": pair("dpo", label_smoothing=0.1),
+    "dpo3d": pair("dpo3d", sft_weight=0.5),
+    "length_normalized": pair("length_normalized", *N, relative=squared, absolute=apo_zero_term, margin=0.5),
+    "hinge": pair("hinge", at={"margin": (20.0, 0.0, 0.0, 0.0)}, kinks=["margin"], beta=0.05),
+    "rso": pair("rso"),
+    "rso hinge": pair("rso", at={"margin": (-8.0, -3.0, -20.0, 5.0)}, kinks=["margin"], gamma=0.05, margin=True),
+    "hinge_per_token": pair("hinge_per_token", *N, at={"margin": (-3.0, -6.0, -4.0, -6.0, *N)}, kinks=["margin"],
+                            beta=4.0),
+    "dpop": pair("dpop", kinks=[*EQUAL, "rejected up"]),
+    "fdpo reverse_kl": pair("fdpo", divergence="reverse_kl"),
+    "fdpo forward_kl": pair("fdpo", at={"exponent": (-81.0, 0.0, -1.0, 0.0)}, kinks=["exponent"],
+                            divergence="forward_kl"),
+    "fdpo js_divergence": pair("fdpo", divergence="js_divergence"),
+    "fdpo alpha_divergence": pair("fdpo", at={"exponent": (-161.0, 0.0, -1.0, 0.0)}, kinks=["exponent"],
+                                  divergence="alpha_divergence", alpha=0.5),
+    "rpo": pair("rpo", 4.0, variant="average"),
+    "tdpo1": pair("tdpo1", 0.5, 0.0, free=6),
+    "tdpo2": pair("tdpo2", 0.5, 0.0, free=(0, 1, 2, 3, 5)),
+    "modpo": pair("modpo", [1.0], [0.5]),
+    "modpo hinge": pair("modpo", [1.0], [0.5], at={"margin": (7.5, 0.0, 0.0, 0.0, [1.0], [0.5])}, kinks=["margin"],
+                        form="hinge"),
+    "modpo_reward": single("modpo_reward", [1.0]),
+    "rationales dpo": pair("rationales", *N, -8.0, 4.0, free=(0, 1, 2, 3, 6), form="sigmoid"),
+    "rationales orpo": pair("rationales", *N, -8.0, 4.0, free=(0, 1, 2, 3, 6), at=FROZEN, kinks=["ceiling"],
+                            steps=FLAT, base="orpo"),
+    "rationales simpo": pair("rationales", *N, 0.0, 0.0, free=(0, 1, 2, 3, 6), base="simpo"),
+    "simpo": single("simpo", *N, label_smoothing=0.1),
+    "alphapo": single("alphapo", *N, at={"exponent": (-1280.0, -2.0, *N)}, kinks=["exponent"], alpha=0.25),
+    "orpo": single("orpo", *N, at=CEILINGS, kinks=["ceiling"], steps=FLAT),
+    "orpo.log_odds": row("orpo.log_odds", {"ceiling": (CEILING,), "half": (HALF,), "zero": (0.0,), "far": (-1e4,)},
+                         free=1, kinks=["ceiling"], steps=FLAT),
+    "lcpo_margin_simpo": single("lcpo_margin_simpo", *N),
+    "lcpo_margin_cpo": single("lcpo_margin_cpo"),
+    "cpo": single("cpo", label_smoothing=0.1),
+    "slic": pair("slic", first=3, at={"margin": (-3.0, -4.0, -2.0)}, kinks=["margin"], delta=1.0),
+    "tpo_triple": pair("tpo_triple", *N, first=3, label_smoothing=0.1),
+    "tpo_triple tpo_l": pair("tpo_triple", *N, first=3, variant="tpo_l"),
+    "tpo_triple ipo": pair("tpo_triple", *N, first=3, variant="ipo"),
+    "tpo_triple hinge": pair("tpo_triple", *N, first=3, at={"margin": (-3.0, -7.0, -2.0, *N)}, kinks=["margin"],
+                             variant="hinge", beta=0.25),
+    "bradley_terry": pair("bradley_terry", first=3, label_smoothing=0.1, center_rewards_coefficient=0.01),
+    "sft": pair("sft", first=1),
+    "unbiased_under_flips": single("unbiased_under_flips", label_smoothing=0.1),
+    "idealised_log_ratio": single("idealised_log_ratio", 1.0),
+    "difficulty": single("difficulty"),
+    "dpo_threshold": pair("dpo_threshold", first=1),
+    "ipo_threshold": row("ipo_threshold", {"inside": (4.0,), "end": (5.0,)}, free=1, kinks=["end"], tau=0.1),
+    "kto": single("kto", True, 0.0),
+    "kto bad": single("kto", False, 15.0),
+    "apo_zero_unpaired": single("apo_zero_unpaired", True),
+    "bco": single("bco", False, 0.3),
+    "sppo_soft": single("sppo_soft", 0.5),
+    "mapl_intra": single("mapl_intra"),
+    "mapl_inter": pair("mapl_inter", -1.0),
+    "mapl": row("mapl", {"equal": (0.0, 0.0, [0.0, 0.0], [0.0, 0.0], 0.0, 0.0, 1.0),
+                         "far": (1e4, 1.0, [1e4, 2.0], [0.0, -1e4], 3.0, -1e4, -1.0)}, free=6),
+}  # fmt: skip
+
+
+# --- scalars, state and routing ---
+
+T = {"zero": 0.0, "below": -1e4, "inside": 0.4, "beyond": 1e4}
+DIVERGENCES = {d: T | {"guard": GUARD.get(d, 0.5)} for d in ("tv", "chi2", "hellinger", "js", "kl")}
+ETA = {
+    "sure": (1.0, 1.0),
+    "never": (-2.0, 0.0),
+    "even": (0.0, 0.5),
+    "clipped": (3.0, 1e-4),
+    "far": (1e4, 0.9),
+    "wrong": (-1e4, 0.9),
+}
+NETWORK = {"idle": ([[2.0], [-1.0]], [0.0], [0.5], [1.0, 2.0]), "on": ([[2.0], [1.0]], [0.5], [0.5], [1.0, 2.0]),
+           "mixer zero": ([[2.0], [1.0]], [0.0], [0.0], [1.0, 2.0]),
+           "off": ([[2.0], [1.0]], [0.5], [-0.5], [1.0, 2.0])}  # fmt: skip
+LOADS = {"even": ([2.0, 2.0], [1.0, 1.0], 2.0), "none": ([0.0, 0.0], [0.0, 0.0], 0.0)}
+BOUND = {"at": (1.0, 1.0), "below": (0.5, 1.0), "above": (2.0, 1.0)}
+
+
+def posterior(s, eta):
+    """-log(p eta + (1 - p)(1 - eta)), p = sigmoid(s): what LCPO's gradient is that of."""
+    eta = jnp.clip(eta, 1e-4, 1 - 1e-4)
+    return -jnp.logaddexp(jnp.log(eta) - jnp.logaddexp(0.0, -s), jnp.log1p(-eta) - jnp.logaddexp(0.0, s))
+
+
+def network(weight, bias, mixer, hidden):
+    head = {"weight": weight, "bias": bias}
+    return losses.mask_network({"layers": {"0": head}, "mixer": {"weight": mixer}}, [hidden])
+
+
+def rewarded(at):
+    """`implicit_reward` where its conjugate has the arguments `at`; the guard also by way of the prompt's value."""
+    cases = {key: (-t, 0.0, 2.0, 0.0) for key, t in at.items()}
+    return cases | {"by value": (-3.0, -3.0, 2.0, -at["guard"])}
+
+
+SCALARS = {
+    **{f"{name} {d}": row(name, {k: (t,) for k, t in at.items()}, free=1, divergence=d,
+                          kinks=["guard"] if name == "f_conjugate_slope" and d in GUARD else ())
+       for name in ("f_conjugate", "f_conjugate_slope") for d, at in DIVERGENCES.items()},
+    **{f"implicit_reward {d}": row("implicit_reward", rewarded(at), free=(0, 1, 3), divergence=d, reduction="sum")
+       for d, at in DIVERGENCES.items()},
+    "implicit_reward mean": row("implicit_reward", {"guard": (-1.2, 0.0, 2.0, 0.0), "no tokens": (0.0, 0.0, 0.0, 0.5)},
+                                free=(0, 1, 3), divergence="js"),
+    "lcpo": row("lcpo", ETA, free=1, loss=lambda s, eta: losses.lcpo(s, eta)[0], whole=posterior),
+    "mask_network": row("mask_network", NETWORK, free=3, kinks=["idle", "mixer zero"], loss=jax.vmap(network)),
+    "balance.load_balance": row("balance.load_balance", LOADS, free=(1,),
+                                loss=jax.vmap(functools.partial(balance.load_balance, top_k=2))),
+    "balance.router_z": row("balance.router_z", {"none": (0.0, 0.0), "one": (4.0, 1.0)}, free=1),
+    "numerics.at_most": row("numerics.at_most", BOUND, free=1, kinks=["at"]),
+    "numerics.softplus": row("numerics.softplus", {"zero": (0.0,), "up": (1e4,), "down": (-1e4,)}, free=1),
+}  # fmt: skip

@@ -15,7 +15,7 @@ from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import batch_sharding, make_mesh, use_mesh
 from jaxpo.train.step import added_gradients
 
-PAIRS, SINGLES = (METHODS[name]().build(SCORER, cached_reference=False) for name in ("simpo", "apo_zero_unpaired"))
+PAIRS, SINGLES = (METHODS[name]().build(SCORER) for name in ("simpo", "apo_zero_unpaired"))
 
 
 def both(first, second):

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.needs import Needs
 
 Tree = Any
@@ -177,7 +176,7 @@ def keep_still(carry: Tree, params: Tree, step: Array) -> Tree:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a stage minimises.
+    """What a stage minimises, of batches of whatever type its source makes.
 
     Attributes:
       name: for messages and metrics.
@@ -186,7 +185,8 @@ class Objective:
       encode: `(params, frozen, batch, rng) -> (features, aux)`: runs the networks on one microbatch; every leaf of
         both has the example axis N (or the row axis R) first, so that microbatches can be joined again. `aux` is what
         the trained model's forward pass left beside its hidden states (`"router"`): `loss` does not see it, a wrapper
-        may take it into the features. rng is None in evaluation.
+        may take it into the features. rng is None in evaluation. It is not run where a microbatch holds no example:
+        the features are zeros there.
       loss: `(features, batch, carry, counts) -> Out`: arrays only.
       after: `(carry, stats) -> carry`, once per optimiser step.
       init_carry: `() -> carry`.
@@ -202,9 +202,9 @@ class Objective:
     """
 
     name: str
-    counts: Callable[[Batch], dict[str, Array]]
-    encode: Callable[[Tree, Tree, Batch, jax.Array | None], tuple[Tree, dict[str, Any]]]
-    loss: Callable[[Tree, Batch, Tree, Counts], Out]
+    counts: Callable[[Any], dict[str, Array]]
+    encode: Callable[[Tree, Tree, Any, jax.Array | None], tuple[Tree, dict[str, Any]]]
+    loss: Callable[[Tree, Any, Tree, Counts], Out]
     after: Callable[[Tree, Tree], Tree] = keep_carry
     init_carry: Callable[[], Tree] = no_carry
     needs: Needs = field(default_factory=Needs)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
-from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.loader import Loader
+from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
@@ -84,19 +82,6 @@ def own_tables(stage: Stage, config: TextConfig) -> dict[str, Table]:
     return own | method_of(stage).extra_tables(config)
 
 
-def steps_of(stage: Stage, loader: Loader) -> int:
-    """Optimiser steps of a stage; tokens are row slots, epochs are passes over the packed rows."""
-    if stage.max_steps is not None:
-        return stage.max_steps
-    if stage.max_tokens is not None:
-        return max(1, math.ceil(stage.max_tokens / (stage.rows_per_step * stage.data.row_length)))
-    assert stage.num_train_epochs is not None
-    whole = math.floor(stage.num_train_epochs)
-    rows = sum(loader.rows_per_epoch(e) for e in range(whole))
-    rows += math.ceil((stage.num_train_epochs - whole) * loader.rows_per_epoch(whole))
-    return max(1, math.ceil(rows / stage.rows_per_step))
-
-
 @dataclass(frozen=True)
 class Assembly:
     """One stage, ready to run.
@@ -116,12 +101,12 @@ class Assembly:
     total_steps: int
     abstract: State
     step: Step
-    put: Callable[[Batch], Batch]
+    put: Callable[[StepBatch], StepBatch]
 
 
 def assemble(
     stage: Stage,
-    loader: Loader,
+    source: Source,
     scorer: Scorer,
     mesh: Mesh,
     rules: Mapping[str, Any],
@@ -135,7 +120,7 @@ def assemble(
     objective = make_objective(stage, scorer, scorers)
     tables = own_tables(stage, scorer.config)
     trained, fixed = split_table(tables, stage.train)
-    total_steps = steps_of(stage, loader)
+    total_steps = source.total_steps(stage)
     schedule = make_schedule(stage.optimizer, total_steps)
     optimizer = make_optimizer(stage.optimizer, trained, schedule)
     abstract = abstract_state(trained, optimizer, objective, mesh, rules, average=stage.ema_decay is not None)
@@ -157,8 +142,8 @@ def assemble(
 
 def make_evaluation(
     objective: Objective,
-    batches: list[Batch],
-    put: Callable[[Batch], Batch],
+    batches: Sequence[StepBatch],
+    put: Callable[[StepBatch], StepBatch],
     frozen: Tree,
     *,
     use_ema: bool = False,

@@ -93,7 +93,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         frozen=beside.frozen,
         step=assembly.step,
         evaluate=evaluate,
-        loader=loader,
+        source=loader,
         put=assembly.put,
         store=store,
         meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **beside.about},

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError, NonFiniteError
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
@@ -25,13 +25,6 @@ from jaxpo.train.watch import CompileWatch
 Evaluate = Callable[[State], Mapping[str, float]]
 
 
-class Loader(Protocol):
-    """Where batches come from, as a function of the rows seen."""
-
-    def iterate(self, rows_seen: int, steps: int) -> Generator[tuple[int, Batch]]: ...
-    def epoch_of(self, rows_seen: int) -> float: ...
-
-
 @dataclass
 class Pending:
     """A step that was dispatched and whose metrics have not been read."""
@@ -39,7 +32,7 @@ class Pending:
     step: int
     rows_before: int
     rows_after: int
-    batch: Batch
+    batch: StepBatch
     metrics: dict[str, Any]
     counts: Any
 
@@ -76,7 +69,7 @@ class Bookkeeping:
 
     stage: Stage
     total_steps: int
-    loader: Loader
+    source: Source
     log: MetricsLog
     console: Console
     progress: Progress
@@ -194,7 +187,7 @@ class Bookkeeping:
         self.console.say(f"{self.stage.name}: {n} steps in {runtime:.1f} s, {loss}{self.progress.num_tokens} tokens")
 
     def _head(self, n: int, rows: int) -> dict[str, Any]:
-        epoch = self.loader.epoch_of(rows)
+        epoch = self.source.epoch_of(rows)
         return {"stage": self.stage.name, "step": n, "epoch": epoch, "num_tokens": self.progress.num_tokens}
 
     def _nonfinite(self, pending: Pending, metrics: Mapping[str, Any]) -> None:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxpo.data.packing.batch import Batch, Media
-
-_DICTS = ("masks", "per_token", "per_segment", "per_example", "roles")
-_STATIC = ("block_rows", "slots", "max_segment")
+from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.data.source import StepBatch
 
 
-def dump_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
-    """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles."""
-    arrays = {name: np.asarray(getattr(batch, name)) for name in ("tokens", "segment_ids", "positions", "example_id")}
-    for group in _DICTS:
-        arrays |= {f"{group}/{name}": _plain(np.asarray(x)) for name, x in getattr(batch, group).items()}
-    for kind, media in batch.media.items():
-        arrays |= {f"media/{kind}/{f.name}": _plain(np.asarray(getattr(media, f.name))) for f in fields(media)}
-    static = {name: getattr(batch, name) for name in _STATIC}
+def dump_batch(path: Path, batch: StepBatch, info: Mapping[str, Any]) -> None:
+    """Write every array of a batch (this process's rows) and `info` to one .npz file without pickles.
+
+    Arrays go by their place, "masks/completion"; the batch itself, with these names for arrays, is part of `info`.
+    """
+    named = jax.tree_util.tree_map_with_path(lambda path, _: _name(path), batch)
+    arrays = {_name(path): _plain(np.asarray(x)) for path, x in jax.tree_util.tree_leaves_with_path(batch)}
+    about = json.dumps({**info, "batch": to_jsonable(named)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, info=np.array(json.dumps({**info, "static": static})), **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, info=np.array(about), **arrays)  # type: ignore[arg-type]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _plain(x: np.ndarray) -> np.ndarray:
@@ -33,19 +35,14 @@ def _plain(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.kind == "V" else x
 
 
-def load_dump(path: Path | str) -> tuple[Batch, dict[str, Any]]:
-    """Inverse of `dump_batch`: `(batch, info)`."""
+def load_dump(path: Path | str, *, trust_files: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Inverse of `dump_batch`: `(batch, info)`.
+
+    Args:
+      trust_files: also load batches whose type is not jaxpo's own, which imports its module.
+    """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     info = json.loads(str(arrays.pop("info")))
-    found: dict[str, Any] = {group: {} for group in (*_DICTS, "media")}
-    for name, x in arrays.items():
-        group, _, rest = name.partition("/")
-        if rest:
-            found[group][rest] = x
-        else:
-            found[name] = x
-    flat = found.pop("media")
-    kinds = {name.split("/")[0] for name in flat}
-    media = {kind: Media(**{f.name: flat[f"{kind}/{f.name}"] for f in fields(Media)}) for kind in kinds}
-    return Batch(**found, media=media, **info.pop("static")), info
+    named = from_jsonable(info.pop("batch"), trust_files=trust_files, where=str(path))
+    return jax.tree.map(arrays.__getitem__, named), info

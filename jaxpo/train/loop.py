@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -9,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxpo.checkpoint.environment import differences, environment
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import CheckpointError
 from jaxpo.sharding import settle
-from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Loader, Pending, due
+from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Pending, due
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.progress import Progress
@@ -26,7 +26,7 @@ from jaxpo.train.state import State
 from jaxpo.train.watch import CompileWatch
 
 Tree = Any
-Step = Callable[[State, Tree, Batch], tuple[State, dict[str, Any]]]
+Step = Callable[[State, Tree, StepBatch], tuple[State, dict[str, Any]]]
 
 
 def fit(
@@ -38,8 +38,8 @@ def fit(
     frozen: Tree,
     step: Step,
     evaluate: Evaluate | None,
-    loader: Loader,
-    put: Callable[[Batch], Batch],
+    source: Source,
+    put: Callable[[StepBatch], StepBatch],
     store: CheckpointStore,
     meta: Mapping[str, Any],
     log: MetricsLog,
@@ -57,6 +57,7 @@ def fit(
       step: compiled `(state, frozen, batch) -> (state, metrics)`, state donated; gates the update on finite values and
         reports `skipped`.
       evaluate: `state -> {name: value}`; names get the prefix `eval_`.
+      source: of batches; each is asked for with the state before its step.
       put: host batch -> device batch.
       meta: JSON stored with every checkpoint: resolved configuration, data hash, ...
       on_nonfinite_dir: where the batch of a non-finite step is dumped.
@@ -72,7 +73,7 @@ def fit(
     run = Bookkeeping(
         stage,
         total_steps,
-        loader,
+        source,
         log,
         console,
         progress,
@@ -87,13 +88,14 @@ def fit(
         run.evaluate(first, rows, evaluate, state)
         store.protect(progress.best.get("step"))
     pending: Pending | None = None
-    batches = loader.iterate(rows, total_steps - first)
     try:
-        with CompileWatch() as watch:
+        # The feed is closed first, whatever happens: its threads must not outlive the loop.
+        with contextlib.closing(source.open(rows, total_steps - first)) as feed, CompileWatch() as watch:
             mark = time.perf_counter()
-            for n, (_, batch) in enumerate(batches, start=first + 1):
+            for n in range(first + 1, total_steps + 1):
+                batch = feed.next(state)
                 on_device = put(batch)
-                counts = settle(count_tokens(on_device.segment_ids, on_device.masks, on_device.example_id))
+                counts = settle(tally(on_device))
                 run.clock.data += time.perf_counter() - mark
                 compilations = watch.compilations
                 state, metrics = settle(step(state, frozen, on_device))
@@ -119,21 +121,14 @@ def fit(
             console.warn(str(failure))
         raise
     finally:
-        # An abandoned generator would keep its prefetching threads until it is collected.
-        batches.close()
         console.end_stage()
     return state
 
 
 @jax.jit
-def count_tokens(segment_ids: jax.Array, masks: dict[str, jax.Array], example_id: jax.Array) -> dict[str, jax.Array]:
-    """Real tokens, supervised tokens and examples of a batch, over all devices and hosts."""
-    trained = masks.get("completion")
-    return {
-        "tokens": jnp.sum(segment_ids > 0),
-        "trained": jnp.zeros((), jnp.int32) if trained is None else jnp.sum(trained),
-        "samples": jnp.sum(example_id >= 0),
-    }
+def tally(batch: StepBatch) -> dict[str, jax.Array]:
+    """What the log counts of a batch, over all devices and hosts."""
+    return batch.tally()
 
 
 def _begin(

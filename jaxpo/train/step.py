@@ -4,6 +4,9 @@ Denominators are counted over the whole step before any forward pass, so the gra
 coupled objective (one whose loss mixes examples: sorts, in-batch statistics) cannot be cut into microbatches that way;
 its networks run without gradient first, its loss once on the features of the whole step, and the cotangents go back
 through one vector-Jacobian product per microbatch.
+
+A microbatch that holds no example adds nothing and is not computed: a source that makes its data during training may
+have room for the most that a step can hold, and pays for what it does hold, in one compiled program.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxpo.data.packing.batch import Batch, join_leading, split_leading
+from jaxpo.data.packing.batch import join_leading, split_leading
+from jaxpo.data.source import StepBatch
 from jaxpo.objectives.base import Mean, Metric, Objective, OfSums, Out
 from jaxpo.sharding import current_mesh
 from jaxpo.train.state import State
 
 Tree = Any
-Step = Callable[[State, Tree, Batch], tuple[State, dict[str, Metric]]]
+Step = Callable[[State, Tree, StepBatch], tuple[State, dict[str, Metric]]]
 
 
 def make_step(
@@ -43,7 +47,7 @@ def make_step(
     """
     gradients = coupled_gradients if objective.coupled else added_gradients
 
-    def step(state: State, frozen: Tree, batch: Batch) -> tuple[State, dict[str, Metric]]:
+    def step(state: State, frozen: Tree, batch: StepBatch) -> tuple[State, dict[str, Metric]]:
         rng = jax.random.fold_in(state.rng, state.step)
         counts = objective.counts(batch)
         networks = objective.networks(frozen, state.carry)
@@ -71,7 +75,7 @@ def make_step(
         state = dataclasses.replace(
             state,
             step=state.step + 1,
-            rows_seen=state.rows_seen + batch.tokens.shape[0],
+            rows_seen=state.rows_seen + batch.rows,
             params=params,
             opt_state=opt_state,
             carry=carry,
@@ -94,11 +98,18 @@ def moved_average(average: Tree, params: Tree, decay: float) -> Tree:
 
 
 def added_gradients(
-    objective: Objective, params: Tree, frozen: Tree, batch: Batch, carry: Tree, counts: Tree, rng: Array, parts: int
+    objective: Objective,
+    params: Tree,
+    frozen: Tree,
+    batch: StepBatch,
+    carry: Tree,
+    counts: Tree,
+    rng: Array,
+    parts: int,
 ) -> tuple[Out, Tree]:
     """Loss terms and gradients of the microbatches, added up in a scan."""
 
-    def value(params: Tree, micro: Batch) -> tuple[Array, Out]:
+    def value(params: Tree, micro: StepBatch) -> tuple[Array, Out]:
         features, _ = objective.encode(params, frozen, micro, rng)
         out = objective.loss(features, micro, carry, counts)
         return out.loss, out
@@ -108,29 +119,39 @@ def added_gradients(
         grads, out = grad(params, batch)
         return out, grads
 
-    def add(total: tuple[Out, Tree], micro: Batch) -> tuple[tuple[Out, Tree], None]:
+    def add(total: tuple[Out, Tree], micro: StepBatch) -> tuple[Out, Tree]:
         grads, out = grad(params, micro)
-        return (total[0].merge(out), jax.tree.map(jnp.add, total[1], grads)), None
+        return total[0].merge(out), jax.tree.map(jnp.add, total[1], grads)
 
     micros = batch.split(parts)
     _, shape = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], micros))
     start = (shape.empty(), jax.tree.map(jnp.zeros_like, params))
-    (out, grads), _ = jax.lax.scan(add, start, micros)
+    visit = unless_empty(parts, add, lambda total: total)
+    (out, grads), _ = jax.lax.scan(lambda total, micro: (visit(total, micro), None), start, micros)
     return out, grads
 
 
 def coupled_gradients(
-    objective: Objective, params: Tree, frozen: Tree, batch: Batch, carry: Tree, counts: Tree, rng: Array, parts: int
+    objective: Objective,
+    params: Tree,
+    frozen: Tree,
+    batch: StepBatch,
+    carry: Tree,
+    counts: Tree,
+    rng: Array,
+    parts: int,
 ) -> tuple[Out, Tree]:
     """The loss once on the features of the whole step, then one vector-Jacobian product of `encode` per microbatch."""
     micros = batch.split(parts)
 
-    def encode(params: Tree, micro: Batch) -> Tree:
+    def encode(params: Tree, micro: StepBatch) -> Tree:
         return objective.encode(params, frozen, micro, rng)[0]
 
     shape = jax.eval_shape(encode, params, jax.tree.map(lambda x: x[0], micros))
     split, join = _by_differentiability(shape)
-    _, stacked = jax.lax.scan(lambda _, micro: (None, split(encode(params, micro))), None, micros)
+    nothing = split(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape))
+    run = unless_empty(parts, lambda _, micro: split(encode(params, micro)), lambda _: nothing)
+    _, stacked = jax.lax.scan(lambda _, micro: (None, run(None, micro)), None, micros)
     real, other = jax.tree.map(lambda x: _everywhere(join_leading(x, batch.blocks)), stacked)
 
     def loss(real: list[Array]) -> tuple[Array, Out]:
@@ -140,13 +161,25 @@ def coupled_gradients(
     cotangents, out = jax.grad(loss, has_aux=True)(real)
     pieces = jax.tree.map(lambda x: split_leading(x, batch.blocks, parts), cotangents)
 
-    def pull_back(total: Tree, piece: tuple[Batch, list[Array]]) -> tuple[Tree, None]:
-        micro, cotangent = piece
+    def pull_back(total: Tree, micro: StepBatch, cotangent: Leaves) -> Tree:
         _, vjp = jax.vjp(lambda p: split(encode(p, micro))[0], params)
-        return jax.tree.map(jnp.add, total, vjp(cotangent)[0]), None
+        return jax.tree.map(jnp.add, total, vjp(cotangent)[0])
 
-    grads, _ = jax.lax.scan(pull_back, jax.tree.map(jnp.zeros_like, params), (micros, pieces))
+    visit = unless_empty(parts, pull_back, lambda total: total)
+    start = jax.tree.map(jnp.zeros_like, params)
+    grads, _ = jax.lax.scan(lambda total, piece: (visit(total, *piece), None), start, (micros, pieces))
     return out, grads
+
+
+def unless_empty(parts: int, visit: Callable[..., Tree], skip: Callable[[Tree], Tree]) -> Callable[..., Tree]:
+    """`visit(total, microbatch, ...)`, or `skip(total)` where the microbatch, one of several, holds no example."""
+    if parts == 1:
+        return visit
+
+    def either(total: Tree, micro: StepBatch, *more: Tree) -> Tree:
+        return jax.lax.cond(jnp.any(micro.present), visit, lambda total, *_: skip(total), total, micro, *more)
+
+    return either
 
 
 Leaves = list[Array]
@@ -187,7 +220,7 @@ def make_eval(objective: Objective) -> Callable[..., tuple[Array, dict[str, Metr
     """
 
     def evaluate(
-        params: Tree, carry: Tree, frozen: Tree, batch: Batch, counts: Tree
+        params: Tree, carry: Tree, frozen: Tree, batch: StepBatch, counts: Tree
     ) -> tuple[Array, dict[str, Metric]]:
         features, _ = objective.encode(params, objective.networks(frozen, carry), batch, None)
         out = objective.loss(features, batch, carry, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -185,16 +186,17 @@ class Trainer:
                 frozen[network.name] = start["model"]
         state = init_state(a.abstract, {**start, **fresh}, a.optimizer, a.objective, seed)
         seconds, metrics = [], {}
-        for n, (_, batch) in enumerate(loader.iterate(0, a.total_steps), start=1):
-            on_device = a.put(batch)
-            began = time.process_time()
-            state, found = a.step(state, frozen, on_device)
-            metrics = {name: float(m.value()) for name, m in jax.device_get(found).items()}
-            seconds.append(time.process_time() - began)
-            if not np.isfinite(metrics["loss"]):
-                raise FloatingPointError(f"step {n}: loss {metrics['loss']}")
-            if n % 25 == 0 or n == a.total_steps:
-                progress(n, a.total_steps, metrics["loss"])
+        with contextlib.closing(loader.open(0, a.total_steps)) as feed:
+            for n in range(1, a.total_steps + 1):
+                on_device = a.put(feed.next(state))
+                began = time.process_time()
+                state, found = a.step(state, frozen, on_device)
+                metrics = {name: float(m.value()) for name, m in jax.device_get(found).items()}
+                seconds.append(time.process_time() - began)
+                if not np.isfinite(metrics["loss"]):
+                    raise FloatingPointError(f"step {n}: loss {metrics['loss']}")
+                if n % 25 == 0 or n == a.total_steps:
+                    progress(n, a.total_steps, metrics["loss"])
         return Trained(state.params, float(np.median(seconds[WARM_UP:] or seconds)), metrics)
 
     def _dataset(self) -> Dataset:

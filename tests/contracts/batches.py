@@ -133,9 +133,12 @@ def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
     return response % (most + 1)
 
 
-def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length: int, slots: int) -> Batch:
-    """Place examples round-robin into blocks, each segment in the first row of its block with room for it."""
-    per_block = -(-len(examples) // blocks)
+def layout(
+    examples: list[Example], *, blocks: int, block_rows: int, row_length: int, slots: int, filled: int | None = None
+) -> Batch:
+    """Place examples round-robin into the first `filled` blocks (None = all), each segment where there is room."""
+    filled = filled or blocks
+    per_block = -(-len(examples) // filled)
     rows, n = blocks * block_rows, blocks * per_block
     tokens = np.full((rows, row_length), 1, np.int32)  # padding holds a real id: nothing may depend on it
     segment_ids, positions = np.zeros_like(tokens), np.zeros_like(tokens)
@@ -147,7 +150,7 @@ def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length:
     example_id = np.full(n, -1, np.int32)
     used = np.zeros((rows, 2), int)  # next free position, segments so far
     for i, example in enumerate(examples):
-        block, at = i % blocks, (i % blocks) * per_block + i // blocks
+        block, at = i % filled, (i % filled) * per_block + i // filled
         where = []
         for ids, prompt in example.segments:
             row = next(
@@ -187,12 +190,13 @@ def layout(examples: list[Example], *, blocks: int, block_rows: int, row_length:
     )
 
 
-def packed(examples: list[Example], blocks: int = 8) -> Batch:
-    """Several segments per row, examples spread over the rows of their block."""
-    per_block = -(-len(examples) // blocks)
+def packed(examples: list[Example], blocks: int = 8, filled: int | None = None, block_rows: int = 2) -> Batch:
+    """Several segments per row, examples spread over the rows of their block; blocks after the first `filled` empty."""
+    per_block = -(-len(examples) // (filled or blocks))
     widest = max(len(e.segments) for e in examples)
-    half = per_block * widest // 2
-    return layout(examples, blocks=blocks, block_rows=2, row_length=LONGEST * half + 6, slots=max(8, half))
+    each = -(-per_block * widest // block_rows)
+    shape = {"block_rows": block_rows, "row_length": LONGEST * each + 6, "slots": max(8, each)}
+    return layout(examples, blocks=blocks, filled=filled, **shape)
 
 
 def unpacked(examples: list[Example]) -> Batch:

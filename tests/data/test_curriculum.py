@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from data.feeds import fed
 from hypothesis import given
 
 from jaxpo.config import Curriculum, Data
@@ -127,8 +128,8 @@ def test_packing_keeps_the_order_up_to_its_window(prepared, write):
 
 
 def test_a_loader_made_anew_in_the_middle_goes_on_exactly(dataset):
-    whole = [batch for _, batch in loader(dataset).iterate(0, 30)]
-    again = [batch for _, batch in loader(dataset).iterate(2 * 11, 19)]
+    whole = fed(loader(dataset), 0, 30)
+    again = fed(loader(dataset), 2 * 11, 19)
     for a, b in zip(whole[11:], again, strict=True):
         jax.tree.map(np.testing.assert_array_equal, a, b)
     assert loader(dataset).hash != loader(dataclasses.replace(dataset, order=None)).hash

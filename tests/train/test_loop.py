@@ -9,7 +9,7 @@ from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
-from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.errors import ConfigError, DataError, NonFiniteError
 from jaxpo.train.dump import load_dump
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop
@@ -172,7 +172,7 @@ def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):
     with pytest.raises(
         NonFiniteError, match=r"stage toy, step 5: loss nan.*not applied.*toy-step00000005-process0"
     ) as info:
-        toy.train(tmp_path, 11, loader=toy.Loader(bad=5))
+        toy.train(tmp_path, 11, source=toy.Source(bad=5))
     path = next((tmp_path / "stages" / "toy").glob("*.npz"))
     assert str(path) in str(info.value)
     batch, details = load_dump(path)
@@ -186,7 +186,7 @@ def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):
 
 
 def test_nonfinite_step_can_be_skipped(tmp_path, capsys):
-    toy.train(tmp_path, 6, loader=toy.Loader(bad=3), stop_on_nonfinite=False)
+    toy.train(tmp_path, 6, source=toy.Source(bad=3), stop_on_nonfinite=False)
     assert "warning: stage toy, step 3: loss nan" in capsys.readouterr().out
     records = {r["step"]: r for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r}
     assert records[4]["skipped"] == 0.5
@@ -229,13 +229,13 @@ def test_resume_on_another_mesh_says_so(tmp_path, capsys, whole):
 
 
 def test_recompilation_is_reported(tmp_path, capsys):
-    class Growing(toy.Loader):
-        def iterate(self, rows_seen, steps):
-            for rows, batch in super().iterate(rows_seen, steps):
-                wide = batch.replace(per_example={"scale": np.ones((toy.ROWS + 1,), np.float32)})
-                yield rows, wide if rows == 4 * toy.ROWS else batch
+    class Growing(toy.Source):
+        def at(self, rows_seen, state):
+            batch = super().at(rows_seen, state)
+            wide = batch.replace(per_example={"scale": np.ones((toy.ROWS + 1,), np.float32)})
+            return wide if rows_seen == 4 * toy.ROWS else batch
 
-    toy.train(tmp_path, 6, loader=Growing())
+    toy.train(tmp_path, 6, source=Growing())
     out = capsys.readouterr().out
     assert out.count("compiled again") == 1
     assert "compiled again at step 5" in out
@@ -247,3 +247,44 @@ def test_a_stop_before_the_first_step_does_nothing(tmp_path):
     with pytest.raises(Preempted) as info:
         toy.train(tmp_path, 5, stop=stop)
     assert info.value.exit_code == 130
+
+
+class Asking(toy.Source):
+    """Reads the state that it is given; may fail at a step (counted from 1)."""
+
+    def __init__(self, fails_at=None):
+        super().__init__()
+        self.fails_at, self.seen = fails_at, []
+
+    def at(self, rows_seen, state):
+        self.seen.append((int(state.step), float(state.params["model"]["w"][0, 0])))
+        if len(self.seen) == self.fails_at:
+            raise DataError("the judge is gone")
+        return super().at(rows_seen, state)
+
+
+def test_the_feed_is_given_the_state_before_its_step_and_is_closed(tmp_path):
+    """Donated afterwards, readable then: the parameters of each step's start."""
+    source = Asking()
+    state, expected = toy.init(), []
+    for n in range(4):
+        expected.append((n, float(state.params["model"]["w"][0, 0])))
+        state, _ = toy.step(state, {}, toy.batch_at(n * toy.ROWS))
+    toy.train(tmp_path, 4, source=source)
+    assert source.seen == expected
+    assert [feed.closed for feed in source.opened] == [1]
+
+
+def test_an_error_of_the_feed_or_of_the_step_closes_the_feed(tmp_path):
+    source = Asking(fails_at=3)
+    with pytest.raises(DataError, match="the judge is gone"):
+        toy.train(tmp_path, 6, source=source)
+    assert [feed.closed for feed in source.opened] == [1]
+
+    def broken(state, frozen, batch):
+        raise RuntimeError("no memory")
+
+    source = Asking()
+    with pytest.raises(RuntimeError, match="no memory"):
+        toy.train(tmp_path, 6, source=source, step=broken)
+    assert [feed.closed for feed in source.opened] == [1]

@@ -1,4 +1,4 @@
-"""A quadratic model, its jitted step, and a loader of numpy batches: what `fit` needs, and nothing of the real ones.
+"""A quadratic model, its jitted step, and a source of numpy batches: what `fit` needs, and nothing of the real ones.
 
 Run as a program it trains in a directory, for tests that kill it:
 `toy_training.py DIRECTORY STEPS DELAY HOLD [COORDINATOR PROCESS]`.
@@ -123,22 +123,27 @@ def batch_at(rows_seen, scale=1.0):
     )
 
 
-class Loader:
+class Source:
     """Fixed-size steps over an endless stream; step `bad` (counted from 1) gets a non-finite scale.
 
     Step `hold` waits for the file `gate`, so that a test can act on a run that is certain to be under way.
     """
 
+    hash = "toy"
+
     def __init__(self, delay=0.0, bad=None, hold=None, gate=None):
         self.delay, self.bad, self.hold, self.gate = delay, bad, hold, gate
+        self.opened = []
 
-    def iterate(self, rows_seen, steps):
-        for i in range(steps):
-            time.sleep(self.delay)
-            rows = rows_seen + i * ROWS
-            if rows // ROWS + 1 == self.hold:
-                self.wait()
-            yield rows, batch_at(rows, float("nan") if rows // ROWS + 1 == self.bad else 1.0)
+    def open(self, rows_seen, steps):
+        self.opened.append(Feed(self, rows_seen))
+        return self.opened[-1]
+
+    def at(self, rows_seen, state):
+        step = rows_seen // ROWS + 1
+        if step == self.hold:
+            self.wait()
+        return batch_at(rows_seen, float("nan") if step == self.bad else 1.0)
 
     def wait(self):
         for _ in range(60_000):
@@ -149,6 +154,22 @@ class Loader:
 
     def epoch_of(self, rows_seen):
         return rows_seen / 80
+
+
+class Feed:
+    """What `Source.at` makes of each step's position and state."""
+
+    def __init__(self, source, rows_seen):
+        self.source, self.rows_seen, self.closed = source, rows_seen, 0
+
+    def next(self, state):
+        time.sleep(self.source.delay)
+        batch = self.source.at(self.rows_seen, state)
+        self.rows_seen += batch.rows
+        return batch
+
+    def close(self):
+        self.closed += 1
 
 
 def evaluate(state):
@@ -171,7 +192,7 @@ def train(directory, total, devices=1, stage=None, **changes):
         "frozen": {},
         "step": step,
         "evaluate": evaluate,
-        "loader": Loader(),
+        "source": Source(),
         "put": put,
         "store": CheckpointStore(directory / "stages" / "toy" / "checkpoints", stage.save_total_limit),
         "meta": {"config": {"a": 1}},
@@ -193,8 +214,8 @@ def main(directory, total, delay, hold):
     try:
         with RunDir(directory, primary=primary) as run, Stop() as stop:
             run.check_config({"total": total})
-            loader = Loader(delay, hold=hold, gate=gate(directory))
-            state = train(run.path, total, jax.device_count(), loader=loader, stop=stop)
+            source = Source(delay, hold=hold, gate=gate(directory))
+            state = train(run.path, total, jax.device_count(), source=source, stop=stop)
             everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())
             leaves = jax.tree.leaves(jax.jit(lambda x: x, out_shardings=everywhere)(state.params))
             if primary:

@@ -77,9 +77,14 @@ class Batch:
     media: dict[str, Media] = struct.field(default_factory=dict)
 
     @property
+    def rows(self) -> int:
+        """R."""
+        return self.tokens.shape[0]
+
+    @property
     def blocks(self) -> int:
         """Number of blocks in this batch."""
-        return self.tokens.shape[0] // self.block_rows
+        return self.rows // self.block_rows
 
     @property
     def present(self) -> Bool[Array, "N"]:
@@ -95,6 +100,15 @@ class Batch:
         if self.blocks % parts:
             raise ValueError(f"{self.blocks} blocks cannot be split into {parts} microbatches of whole blocks")
         return jax.tree.map(lambda x: split_leading(x, self.blocks, parts), self)
+
+    def tally(self) -> dict[str, Array]:
+        """Real tokens, supervised tokens and examples, over all devices and hosts."""
+        trained = self.masks.get("completion")
+        return {
+            "tokens": jnp.sum(self.segment_ids > 0),
+            "trained": jnp.zeros((), jnp.int32) if trained is None else jnp.sum(trained),
+            "samples": jnp.sum(self.present),
+        }
 
 
 def split_leading(x: Array, blocks: int, parts: int) -> Array:

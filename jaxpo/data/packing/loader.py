@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeVar, overload
+from collections.abc import Iterator, Sequence
+from typing import overload
 
-import grain
 import numpy as np
 
-from jaxpo.config import Data
+from jaxpo.config import Data, Stage
+from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Packed, pack
 from jaxpo.data.packing.caps import choose_caps
@@ -20,15 +19,13 @@ from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
 from jaxpo.data.packing.plan import Plan
 from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.source import steps_of
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import ConfigError, RunError
 
-T = TypeVar("T")
-THREADS, PREFETCH = 2, 4
-
 
 class Loader:
-    """Packed batches of an endless sequence of epochs; no row is dropped where one epoch meets the next.
+    """A source of packed batches, an endless sequence of epochs; no row is dropped where one meets the next.
 
     Args:
       dataset: from `prepare`.
@@ -104,10 +101,18 @@ class Loader:
         blocks = [self.plan.locate(first + i) for i in self._share(self.rows_per_step // self.block_rows)]
         return self._assemble([(self.plan.epoch(epoch), place) for epoch, place in blocks])
 
-    def iterate(self, rows_seen: int, steps: int) -> Generator[tuple[int, Batch]]:
-        """`(rows_seen, batch)` of consecutive steps, assembled ahead on threads."""
-        positions = range(rows_seen, rows_seen + steps * self.rows_per_step, self.rows_per_step)
-        return _prefetched(len(positions), lambda i: (positions[i], self.batch(positions[i])))
+    def empty(self) -> Batch:
+        """A step without any example, in the shapes, dtypes and fills of every other."""
+        nothing = pack(self.dataset.lengths, np.zeros(0, np.int64), self.caps)
+        return self._assemble([(nothing, i) for i in self._share(self.rows_per_step // self.block_rows)])
+
+    def total_steps(self, stage: Stage) -> int:
+        """Optimiser steps of the stage's budget."""
+        return steps_of(stage, self.rows_per_epoch)
+
+    def open(self, rows_seen: int, steps: int) -> Ahead:
+        """The next `steps` batches after `rows_seen` rows, assembled ahead on threads."""
+        return Ahead(steps, lambda i: self.batch(rows_seen + i * self.rows_per_step))
 
     def rows_per_epoch(self, epoch: int) -> int:
         """Rows of one epoch over all processes, padding included; varies a little with the order."""
@@ -174,7 +179,7 @@ class OnePass(Sequence[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """All batches in order, assembled ahead on threads."""
-        return _prefetched(len(self), self.__getitem__)
+        return prefetched(len(self), self.__getitem__)
 
     def scatter(self, i: int, values: np.ndarray, column: RaggedColumn) -> None:
         """Store per-token results of batch i, `[R, S]` in target coordinates, under their examples."""
@@ -186,11 +191,3 @@ class OnePass(Sequence[Batch]):
 
     def _blocks(self, i: int) -> list[tuple[Packed, int]]:
         return [(self._packed, i * self._blocks_per_step + j) for j in self._loader._share(self._blocks_per_step)]
-
-
-def _prefetched(n: int, make: Callable[[int], T]) -> Generator[T]:
-    """`make(0), make(1), ...`, computed ahead on threads that end with the generator."""
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
-    ahead = iter(grain.MapDataset.range(n).map(lambda i: make(int(i))).to_iter_dataset(options))
-    with contextlib.closing(ahead):
-        yield from ahead

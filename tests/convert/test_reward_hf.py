@@ -78,7 +78,7 @@ def test_the_exported_reward_is_what_training_sees(exported):
         max_segment=8,
     )
     objective = BradleyTerry().build(Scorer(CONFIG))
-    found = jax.jit(objective.encode)(groups(), {}, batch, jax.random.key(0))
+    found, _ = jax.jit(objective.encode)(groups(), {}, batch, jax.random.key(0))
     rewards = [float(found.chosen[0]), float(found.rejected[0])]
     np.testing.assert_allclose(rewards, rewards_of(groups(), CONFIG, sides), atol=1e-5)
     assert abs(rewards[0] - rewards[1]) > 1e-3

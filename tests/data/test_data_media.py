@@ -165,7 +165,7 @@ def objective():
         logits = hidden_of(params["model"], batch) @ params["model"]["embed"].T
         targets = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
         logps = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
-        return jnp.pad(logps[:, :-1], ((0, 0), (1, 0)))
+        return jnp.pad(logps[:, :-1], ((0, 0), (1, 0))), {}
 
     def loss(logps, batch, carry, counts):
         return Out(-jnp.sum(jnp.where(batch.masks["completion"], logps, 0)) / counts["tokens"], {}, {})

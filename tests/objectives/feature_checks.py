@@ -25,7 +25,9 @@ class ArrayScorer(NamedTuple):
     def logps(self, params, batch, rng=None):
         return params["logps"]
 
-    def token_stats_and_kl(self, params, reference, batch, hidden=None, *, collision=False, rng=None):
+    def token_stats_and_kl(
+        self, params, reference, batch, hidden=None, *, collision=False, rng=None, reference_scorer=None
+    ):
         return (
             self.token_stats(params, batch, collision=collision),
             jax.lax.stop_gradient(reference["logps"]),

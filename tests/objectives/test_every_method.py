@@ -33,7 +33,7 @@ def encoded(need):
     objective = method.build(SCORER)
     batch = batch_of(kind_of(method))
     state, frozen = initial(objective, method)
-    features = jax.jit(objective.encode)(state.params, frozen, batch, jax.random.key(0))
+    features, _ = jax.jit(objective.encode)(state.params, frozen, batch, jax.random.key(0))
     return jax.device_get((features, batch))
 
 

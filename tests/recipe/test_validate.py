@@ -246,3 +246,14 @@ def test_all_problems_come_together(recipe: Run) -> None:
     with pytest.raises(ConfigError, match=r"^4 problems:\n  - seed: ") as caught:
         check(run)
     assert [p.split(":")[0] for p in caught.value.problems] == ["seed", "mesh.tensor", "sft", "merge.weights"]
+
+
+def test_a_method_that_must_see_a_whole_step_has_one_microbatch(recipe: Run) -> None:
+    class Bank(DPO):
+        NEEDS: ClassVar[Needs] = dataclasses.replace(DPO.NEEDS, whole_step=True)
+
+    halved = {"preference__rows_per_step": 8, "preference__gradient_accumulation_steps": 2}
+    [found] = find_problems(with_values(recipe, preference__loss=Bank(), **halved))
+    assert found.startswith("preference.gradient_accumulation_steps: Bank must see a whole step at once; set --pref")
+    assert not list(find_problems(with_values(recipe, preference__loss=Bank())))
+    assert not list(find_problems(with_values(recipe, preference__loss=DPO(), **halved)))

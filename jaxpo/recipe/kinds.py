@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.config import SFT, Distill, Merge, Preference, Pretrain, RecipePart, Reward, Run, Work
 from jaxpo.data.rows.requirements import Purpose
@@ -25,7 +25,36 @@ from jaxpo.recipe.checks.reward import reward_problems
 from jaxpo.recipe.checks.work import work_problems
 from jaxpo.recipe.measured import LANGUAGE, PREFERENCE, REWARD, diagnostic_metrics
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaxpo.data.source import Source
+
 Problems = Callable[[Run, int, Any], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What the source of a stage's batches is made of.
+
+    Attributes:
+      rows: packed batches of the stage's training files, with what was recorded for them.
+      frozen, scorers: the networks beside the trained one, and how they are run.
+      folder: the stage's own, for what a source writes before it yields it.
+      seed: of its draws.
+    """
+
+    stage: Any
+    rows: Source
+    frozen: Mapping[str, Any]
+    scorers: Mapping[str, Any]
+    folder: Path
+    seed: int
+
+
+def packed_rows(materials: Materials) -> Source:
+    """The rows of the training files, packed."""
+    return materials.rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +71,7 @@ class Kind:
       checks: beyond those of every trained stage; of merges and work, all.
       options: `stage -> Options`, what its method is built with.
       scoring: `stage -> fields of Scorer` that its networks are run with in training.
+      make_source: `Materials -> Source` of its batches.
     """
 
     runs: Literal["train", "merge", "work"]
@@ -53,6 +83,7 @@ class Kind:
     checks: tuple[Problems, ...] = ()
     options: Callable[[Any], Options] = lambda stage: Options()
     scoring: Callable[[Any], Mapping[str, Any]] = lambda stage: {}
+    make_source: Callable[[Materials], Source] = packed_rows
 
 
 KINDS: dict[type[RecipePart], Kind] = {

@@ -64,14 +64,14 @@ def check_beside(setting: Setting, stage: Any, say: Say = lambda _: None) -> Non
             check_alone()
         if network.source not in (None, START, *(s.name for s in setting.run.stages)):
             _check_folder(setting, stage, network, Path(str(network.source)), say)
-        if recorded and stage.name in setting.prepared.stages:
+        if recorded and stage.name in setting.inputs.stages:
             _check_records(setting, stage, network.name)
 
 
 def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path, say: Say) -> None:
     """A network from elsewhere has the vocabulary, and where it matters the shape and the head."""
     config = setting.config(stage)
-    check_vocabulary(network.name, folder, setting.prepared.tokenizer, config.vocab_size, say)
+    check_vocabulary(network.name, folder, setting.inputs.tokenizer, config.vocab_size, say)
     found = read_config(folder)
     if network.name in same_shape(method_of(stage)) and found != config:
         raise ConfigError(
@@ -83,7 +83,7 @@ def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path
 
 
 def _check_records(setting: Setting, stage: Any, network: str) -> None:
-    data = setting.prepared.of(stage)
+    data = setting.inputs.of(stage)
     parts: dict[Part, Any] = {"train": data.train, "eval": data.held_out}
     for part, dataset in parts.items():
         folder = given_records(stage, network, part)
@@ -149,7 +149,7 @@ def _load(setting: Setting, stage: Any, wanted: Companion, origin: FrozenNetwork
         found = load_frozen(
             wanted.name,
             setting.model_folder(str(wanted.source)),
-            setting.prepared.tokenizer,
+            setting.inputs.tokenizer,
             setting.mesh,
             setting.rules,
             vocab_size=setting.config(stage).vocab_size,

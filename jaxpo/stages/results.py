@@ -22,7 +22,7 @@ from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
-from jaxpo.stages.run_inputs import Prepared, StageData
+from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json, write_json
 from jaxpo.train.rundir import RunDir
@@ -38,8 +38,8 @@ SAMPLE_TOKENS = 96
 class Results:
     """Collects a run's results in its directory, each file rewritten whole after every addition."""
 
-    def __init__(self, run: Run, home: RunDir, prepared: Prepared, console: Console):
-        self.run, self.home, self.prepared, self.console = run, home, prepared, console
+    def __init__(self, run: Run, home: RunDir, inputs: RunInputs, console: Console):
+        self.run, self.home, self.inputs, self.console = run, home, inputs, console
 
     def after_stage(
         self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None, scorer: Scorer
@@ -96,7 +96,7 @@ class Results:
     def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, str]:
         """Export and verify the last model, write the report; returns what lies where."""
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
-        self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.prepared.corpus})
+        self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.inputs.corpus})
         if self.run.export and self.home.primary:
             self._add(SUMMARY, None, {"export": self._export(params, config)})
             results[EXPORT] = EXPORT
@@ -109,7 +109,7 @@ class Results:
     def _export(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, Any]:
         """Write the last model, a reward model with its head, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
-        options: dict[str, Any] = {"tokenizer": self.prepared.tokenizer, "overwrite": True}
+        options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True}
         if heads := further_heads(params):
             self.console.say(f"export: the files do not hold {heads}, which transformers cannot run; the stage does")
         if "value" in params:
@@ -125,7 +125,7 @@ class Results:
         return ProbeContext(
             params=model,
             scorer=scorer,
-            tokenizer=self.prepared.tokenizer,
+            tokenizer=self.inputs.tokenizer,
             stage=stage,
             run_dir=self.home.path,
             corpus_dir=self.home.path / "corpus",
@@ -137,7 +137,7 @@ class Results:
         answers = generate_text(
             model,
             config,
-            self.prepared.tokenizer,
+            self.inputs.tokenizer,
             chats,
             max_new_tokens=SAMPLE_TOKENS,
             sampler=Sampler(temperature=0.0),

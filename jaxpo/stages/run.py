@@ -20,7 +20,7 @@ from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
-from jaxpo.stages.run_inputs import prepare_run
+from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
@@ -69,11 +69,11 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
             console,
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=to_jsonable(run), primary=primary) as log,
         ):
-            prepared = prepare_run(run, home.path, console.say)
-            for name, data in prepared.stages.items():
+            inputs = make_inputs(run, home.path, console.say)
+            for name, data in inputs.stages.items():
                 home.check_data(name, data.fingerprint())
             try:
-                run_all(Setting(run, home, prepared, mesh, rules, console, log, stop), resume)
+                run_all(Setting(run, home, inputs, mesh, rules, console, log, stop), resume)
             except Preempted as preempted:
                 console.say(str(preempted))
                 return preempted.exit_code
@@ -85,7 +85,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
     for stage in trained(setting.run):
         if not has_model(setting.home.stage(stage.name)):
             check_beside(setting, stage, setting.console.say)
-    params, config = initial(setting), setting.prepared.config
+    params, config = initial(setting), setting.inputs.config
     setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
         if not stage.LEAVES_MODEL:
@@ -151,4 +151,4 @@ def initial(setting: Setting) -> Tree:
     """Random or imported parameters of the model, placed on the mesh."""
     if setting.run.model_from is not None:
         return {"model": load_model(setting.run.model_from, setting.mesh, setting.rules).params["model"]}
-    return setting.random(setting.prepared.config, setting.run.seed)
+    return setting.random(setting.inputs.config, setting.run.seed)

@@ -42,7 +42,7 @@ class StageData:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunInputs:
     """A run's inputs.
 
     Attributes:
@@ -94,7 +94,7 @@ class Prepared:
         return resolve_files(files, self.directory)
 
 
-def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
+def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
     """Build the corpus, load or train the tokenizer, tokenise every stage's files.
 
     Raises:
@@ -111,11 +111,11 @@ def prepare_run(run: Run, directory: Path, say: Say) -> Prepared:
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
         check_vocabulary(tokenizer, each.vocab_size)
-    prepared = Prepared(directory, say, tokenizer, config, {}, report, run.seed, own)
+    inputs = RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
     for stage in run.stages:
         if not waits(stage):
-            prepared.ready(stage)
-    return prepared
+            inputs.ready(stage)
+    return inputs
 
 
 def files_of(stage: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.results import Results
-from jaxpo.stages.run_inputs import CORPUS, Prepared
+from jaxpo.stages.run_inputs import CORPUS, RunInputs
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.rundir import RunDir
@@ -33,7 +33,7 @@ class Setting:
 
     run: Run
     home: RunDir
-    prepared: Prepared
+    inputs: RunInputs
     mesh: DeviceMesh
     rules: Mapping[str, Any]
     console: Console
@@ -43,15 +43,15 @@ class Setting:
     results: Results = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scorer = make_scorer(self.prepared.config, self.run.compute)
-        self.results = Results(self.run, self.home, self.prepared, self.console)
+        self.scorer = make_scorer(self.inputs.config, self.run.compute)
+        self.results = Results(self.run, self.home, self.inputs, self.console)
 
     def config(self, stage: RecipePart) -> TextConfig:
         """Architecture of the model that a stage leaves."""
         if stage.TRAINS:
-            return self.prepared.config_of(stage.name)
+            return self.inputs.config_of(stage.name)
         parts = self.merged(stage)
-        return self.config(parts[0]) if parts else self.prepared.config
+        return self.config(parts[0]) if parts else self.inputs.config
 
     def scorer_of(self, stage: RecipePart) -> Scorer:
         """How that model is evaluated."""
@@ -69,8 +69,8 @@ class Setting:
 
     def prepare(self, stage: Stage) -> None:
         """Tokenise a stage's data, unless that was possible before the first stage."""
-        if stage.name not in self.prepared.stages:
-            self.home.check_data(stage.name, self.prepared.of(stage).fingerprint())
+        if stage.name not in self.inputs.stages:
+            self.home.check_data(stage.name, self.inputs.of(stage).fingerprint())
 
     def with_models(self, before: RecipePart) -> list[str]:
         """Names of the stages before one that leave a model, in order."""
@@ -102,4 +102,4 @@ class Setting:
             parts = self.merged(stage)
             return "; ".join(self.trained_on(s) for s in parts) + f" (merge of {', '.join(s.name for s in parts)})"
         files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
-        return f"{files} ({len(self.prepared.of(stage).train):,} examples)"
+        return f"{files} ({len(self.inputs.of(stage).train):,} examples)"

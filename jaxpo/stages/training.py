@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxpo.models.paths import cut, joined
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.kinds import networks_of
+from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
@@ -50,7 +50,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
       previous: parameters that the stage before it left.
       resume: "auto", or the step of this stage to go back to.
     """
-    data, config = setting.prepared.of(stage), setting.config(stage)
+    data, config = setting.inputs.of(stage), setting.config(stage)
     folder = setting.home.stage(stage.name)
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
@@ -58,20 +58,15 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     loaders = _loaders(setting, stage, data)
     beside = open_beside(setting, stage, base, loaders)
     loaders = {part: reading(loader, beside.columns[part]) for part, loader in loaders.items()}
-    loader = loaders["train"]
-    assembly = assemble(stage, loader, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
+    materials = Materials(stage, loaders["train"], beside.frozen, beside.scorers, folder, seed)
+    source = kind_of(stage).make_source(materials)
+    assembly = assemble(stage, source, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
     first = _first(base, assembly, seed)
     fixed = fixed_part(setting, assembly, first)
     beside = beside_fixed(beside, fixed)
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
-    evaluate = None
-    if "eval" in loaders:
-        batches = list(loaders["eval"].one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
-        evaluate = make_evaluation(assembly.objective, batches, assembly.put, beside.frozen, use_ema=stage.use_ema)
-    store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
-    if isinstance(resume, int):
-        _go_back(store, resume)
+    store = _open_store(stage, folder, resume)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
 
@@ -92,11 +87,11 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         abstract=assembly.abstract,
         frozen=beside.frozen,
         step=assembly.step,
-        evaluate=evaluate,
-        source=loader,
+        evaluate=_evaluation(stage, loaders.get("eval"), assembly, beside.frozen),
+        source=source,
         put=assembly.put,
         store=store,
-        meta={"config": to_jsonable(setting.run), "data": {"plan": loader.hash, **data.fingerprint()}, **beside.about},
+        meta={"config": to_jsonable(setting.run), "data": {"plan": source.hash, **data.fingerprint()}, **beside.about},
         log=setting.log,
         console=setting.console,
         stop=setting.stop,
@@ -110,6 +105,27 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     if stage.lora is not None:
         _keep_adapter(setting, stage, base["model"], joined(result, fixed)[ADAPTER], origin, beside.about)
     return whole(result)
+
+
+def _evaluation(
+    stage: Stage, held_out: Loader | None, assembly: Assembly, frozen: Tree
+) -> Callable[[State], dict[str, float]] | None:
+    """Over the first `eval_rows` held-out rows; None where there are none."""
+    if held_out is None:
+        return None
+    batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
+    return make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
+
+
+def _open_store(stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
+    """The stage's checkpoints; those after the step to go back to are removed, so that none is taken for newer."""
+    store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
+    if isinstance(resume, int):
+        if resume not in store.steps():
+            has = f"has checkpoints of steps {store.steps() or 'none'}"
+            raise CheckpointError(f"--resume {resume}: {store.directory} {has}")
+        store.discard_after(resume)
+    return store
 
 
 def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -> Tree:
@@ -213,13 +229,6 @@ def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[st
     online = [network.name for network in networks_of(stage) if not network.recorded]
     beside = [scorers[name].config if name in scorers else config for name in online]
     return flops_per_token(stage, config, context) + sum(training_flops_per_token(c, context) / 3 for c in beside)
-
-
-def _go_back(store: CheckpointStore, step: int) -> None:
-    """Continue from an earlier checkpoint: later ones are removed, so that they cannot be taken for newer."""
-    if step not in store.steps():
-        raise CheckpointError(f"--resume {step}: {store.directory} has checkpoints of steps {store.steps() or 'none'}")
-    store.discard_after(step)
 
 
 def in_order(stage: Stage) -> Stage:

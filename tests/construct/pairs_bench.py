@@ -1,6 +1,7 @@
 """A network that answers without a model, and a bench on which on-policy pairs are made from few rows."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +9,14 @@ from construct.list_rows import rows
 
 from jaxpo.construct.on_policy.pairing import make_pairs
 from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
+from jaxpo.models.family import preset
 
 
 class FakeNetwork:
     """Sample s of question q is "word" * ..., a function of (prompt, q, s, seed); it counts what it draws."""
 
     def __init__(self, answer=lambda prompt, number, sample, seed: f"{prompt}-{sample}", reward=len, rows_per_pass=2):
-        self.config, self.params = SimpleNamespace(max_position_embeddings=400), {"value": {}}
+        self.config, self.params = replace(preset("nano"), max_position_embeddings=400), {"value": {}}
         self.answer, self.reward, self.rows_per_pass, self.drawn = answer, reward, rows_per_pass, []
 
     def fingerprint(self):

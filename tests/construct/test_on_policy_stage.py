@@ -97,7 +97,7 @@ def context_of_run(model, dtype):
     setting = SimpleNamespace(
         run=SimpleNamespace(seed=3),
         home=SimpleNamespace(path=model.path.parents[1]),
-        prepared=SimpleNamespace(tokenizer=model.tokenizer, config=model.config, resolve=tuple),
+        inputs=SimpleNamespace(tokenizer=model.tokenizer, config=model.config, resolve=tuple),
         scorer=make_scorer(model.config, Compute(dtype=dtype)),
         console=SimpleNamespace(say=print),
         stop=None,

@@ -44,7 +44,11 @@ def run(tmp_path) -> Run:
 
 def test_a_fake_kind_trains_a_fake_family_and_both_can_be_removed(enrolled, run, monkeypatch):
     folder = Path(finished(run, monkeypatch))
-    (measured,) = (r for r in read_metrics(folder / "metrics.jsonl") if r["stage"] == "scaled" and "eval_loss" in r)
+    records = read_metrics(folder / "metrics.jsonl")
+    names = [stage.name for stage in run.stages]
+    steps = {name: [r["step"] for r in records if r["stage"] == name and "loss" in r] for name in names}
+    assert steps == {"pretrain": [1, 2, 3], "scaled": [1, 2, 3, 4, 5, 6]}  # its source gives every batch twice
+    (measured,) = (r for r in records if r["stage"] == "scaled" and "eval_loss" in r)
     assert measured["eval_surprise"] == pytest.approx(measured["eval_entropy"])
     before, after = (load_model(folder / "stages" / name) for name in ("pretrain", "scaled"))
     assert before.config == after.config == MODEL

@@ -17,7 +17,7 @@ from jaxpo.data.packing.curriculum import easy_to_hard, read_difficulties
 from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.stages.run import execute
-from jaxpo.stages.run_inputs import prepare_run
+from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.train.metrics import TIMING, read_metrics
 
 
@@ -54,11 +54,11 @@ def test_a_run_refuses_rows_without_the_column_before_it_tokenises_them(tmp_path
     )
     said = []
     with pytest.raises(DataError, match=r"rows\.jsonl, row 2, field 'difficulty': the curriculum's column is missing"):
-        prepare_run(run, tmp_path / "run", said.append)
+        make_inputs(run, tmp_path / "run", said.append)
     assert not any("tokenising" in line for line in said)
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1] | {"difficulty": 0}) + "\n")
-    prepared = prepare_run(run, tmp_path / "run", said.append)
-    order = prepared.stages["sft"].train.order
+    inputs = make_inputs(run, tmp_path / "run", said.append)
+    order = inputs.stages["sft"].train.order
     assert order.tolist() == easy_to_hard(np.asarray([1.0, 0.0]), 4, 0.1, 0).tolist() == [1, 0]
 
 

@@ -45,10 +45,44 @@ def scale_problems(run: Run, index: int, stage: Scaled) -> Iterator[str]:
         yield f"{stage.name}.scale: {stage.scale:g} must be above 0."
 
 
+@dataclass(frozen=True)
+class Again:
+    """A source of its own: every batch of the stage's rows twice. As a feed it remembers the last one."""
+
+    rows: Any
+
+    @property
+    def hash(self) -> str:
+        return f"{self.rows.hash} again"
+
+    def total_steps(self, stage: Stage) -> int:
+        return 2 * self.rows.total_steps(stage)
+
+    def epoch_of(self, rows_seen: int) -> float:
+        return self.rows.epoch_of(rows_seen)
+
+    def open(self, rows_seen: int, steps: int) -> AgainFeed:
+        return AgainFeed(self.rows.open(rows_seen, steps))
+
+
+class AgainFeed:
+    def __init__(self, feed: Any):
+        self.feed, self.seen = feed, []
+
+    def next(self, state: Any) -> Any:
+        if not self.seen:
+            self.seen = [self.feed.next(state)] * 2
+        return self.seen.pop()
+
+    def close(self) -> None:
+        self.feed.close()
+
+
 KIND = Kind(
     "train",
     "language",
     default=lambda stage: ScaledTokens(stage.scale),
     metrics=(*LANGUAGE, "surprise"),
     checks=(scale_problems,),
+    make_source=lambda materials: Again(materials.rows),
 )

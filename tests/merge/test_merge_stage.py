@@ -55,7 +55,7 @@ def setting(home, stage, **changes):
     fake = SimpleNamespace(
         run=run,
         home=SimpleNamespace(path=root, stage=lambda name: root / "stages" / name),
-        prepared=SimpleNamespace(config=MODEL, tokenizer=tokenizer, resolve=tuple),
+        inputs=SimpleNamespace(config=MODEL, tokenizer=tokenizer, resolve=tuple),
         mesh=make_mesh({}, jax.devices()[:1]),
         rules={},
         console=Said(),

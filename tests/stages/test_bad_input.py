@@ -16,7 +16,7 @@ from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
-from jaxpo.stages.run_inputs import Prepared, prepare_run
+from jaxpo.stages.run_inputs import RunInputs, make_inputs
 
 PAIR = {"prompt": "p ", "chosen": "good", "rejected": "bad"}
 GOOD = {"prompt": "p ", "completion": "good", "label": True}
@@ -24,7 +24,7 @@ BAD = {"prompt": "q ", "completion": "bad", "label": False}
 LIST = {"prompt": "p ", "responses": ["a", "b", "c"], "scores": [0.9, 0.5, 0.1]}
 TREE = {"prompt": "p ", "steps": [["a ", "b"], ["c"]], "scores": [1.0, 0.0]}
 Row = dict[str, Any]
-Prepare = Callable[..., Prepared]
+Prepare = Callable[..., RunInputs]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(tmp_path: Path, tokenizer: Path) -> Prepare:
     """What a run does first: `prepare(stage, row, row, ..., held_out=[row, ...], say=...)`."""
 
-    def make(stage: Stage, *rows: Row, held_out: tuple[Row, ...] = (), say: Any = lambda line: None) -> Prepared:
+    def make(stage: Stage, *rows: Row, held_out: tuple[Row, ...] = (), say: Any = lambda line: None) -> RunInputs:
         files = {"train": rows, "eval": held_out}
         for name, content in files.items():
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
@@ -46,7 +46,7 @@ def prepare(tmp_path: Path, tokenizer: Path) -> Prepare:
         stage = dataclasses.replace(stage, data=Data(max_length=32, row_length=64, **named), max_steps=1)
         run = Run(model=recipes.MODEL, tokenizer=Tokenizer(path=str(tokenizer)), stages=(stage,))
         assert list(find_problems(run)) == []
-        return prepare_run(run, tmp_path / "run", say)
+        return make_inputs(run, tmp_path / "run", say)
 
     return make
 

@@ -196,7 +196,7 @@ def test_a_reference_of_another_vocabulary_is_named_before_the_first_stage(folde
     setting = SimpleNamespace(
         run=SimpleNamespace(stages=()),
         config=lambda stage: load_model(folder / "start").config,
-        prepared=SimpleNamespace(stages={}, tokenizer=load_model(folder / "start").tokenizer),
+        inputs=SimpleNamespace(stages={}, tokenizer=load_model(folder / "start").tokenizer),
     )
 
     def check(source, loss=stage.loss):

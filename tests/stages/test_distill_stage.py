@@ -230,7 +230,7 @@ def test_mistakes_are_named_before_any_work(folder, changes, message):
 def test_several_processes_are_told_before_the_first_stage_that_they_cannot_record(folder, monkeypatch):
     run = recipe(folder)
     setting = SimpleNamespace(
-        run=run, config=lambda stage: recipes.MODEL, prepared=SimpleNamespace(stages={}, tokenizer=None)
+        run=run, config=lambda stage: recipes.MODEL, inputs=SimpleNamespace(stages={}, tokenizer=None)
     )
     check_beside(setting, run.stages[-1])
     monkeypatch.setattr(jax, "process_count", lambda: 2)

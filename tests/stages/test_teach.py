@@ -364,7 +364,7 @@ def test_a_teacher_whose_tokenizer_is_unknown_is_said(folder, tokenizer, tmp_pat
     setting = SimpleNamespace(
         run=run,
         config=lambda stage: SimpleNamespace(vocab_size=352),
-        prepared=SimpleNamespace(stages={}, tokenizer=tokenizer),
+        inputs=SimpleNamespace(stages={}, tokenizer=tokenizer),
     )
     check_beside(setting, Distill(teacher=str(bare), loss=METHODS["bucket_topk_kl"]()), said.append)
     assert said[1:] == said[:1]

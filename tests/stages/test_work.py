@@ -10,7 +10,7 @@ from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.errors import DataError, RunError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run import run_work
-from jaxpo.stages.run_inputs import prepare_run, resolve_files, waits
+from jaxpo.stages.run_inputs import make_inputs, resolve_files, waits
 from jaxpo.stages.working import REPORT, report_of, work
 from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted
@@ -97,7 +97,7 @@ def setting(tmp_path):
     return SimpleNamespace(
         run=SimpleNamespace(seed=0),
         home=SimpleNamespace(path=tmp_path, stage=stage, primary=True),
-        prepared=SimpleNamespace(tokenizer=None, config=None, resolve=lambda f: resolve_files(f, tmp_path)),
+        inputs=SimpleNamespace(tokenizer=None, config=None, resolve=lambda f: resolve_files(f, tmp_path)),
         console=SimpleNamespace(say=print),
         stop=SimpleNamespace(requested=lambda step: None),
         scorer=None,
@@ -147,4 +147,4 @@ def test_rows_that_a_work_stage_cannot_use_are_refused_before_the_first_stage(tm
     pretrain = Pretrain(data=Data(train=(str(text),), max_length=16, row_length=16), max_steps=1)
     run = Run(tokenizer=Tokenizer(train_on=(str(text),), vocab_size=300), stages=(pretrain, pairs))
     with pytest.raises(DataError, match=r"questions\.jsonl, row 1, field 'answer'"):
-        prepare_run(run, tmp_path / "run", print)
+        make_inputs(run, tmp_path / "run", print)

@@ -46,7 +46,7 @@ def merge(setting: Setting, stage: Merge) -> Tree:
 def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[str, OpenModel]) -> Tree:
     base, models = stage.base, merged_names(setting.run, stage)
     select, report = (
-        yardstick(wanted.metrics, setting.prepared.resolve(files), wanted.max_length, wanted.max_new_tokens)
+        yardstick(wanted.metrics, setting.inputs.resolve(files), wanted.max_length, wanted.max_new_tokens)
         for files in (wanted.select, wanted.report)
     )
     task = Task(
@@ -99,7 +99,7 @@ def _evaluate(setting: Setting, stage: Merge, model: Tree, by: Yardstick) -> dic
     context = ProbeContext(
         params=model,
         scorer=setting.scorer_of(stage),
-        tokenizer=setting.prepared.tokenizer,
+        tokenizer=setting.inputs.tokenizer,
         stage=stage.name,
         run_dir=setting.home.path,
     )

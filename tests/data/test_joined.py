@@ -95,7 +95,9 @@ def test_every_part_is_there_and_what_it_lacks_is_absent(joined):
 class Expanded:
     """Columns of examples whose first segments end in a pad that is no key; the others say nothing of keys."""
 
-    layout = {KEY: (np.dtype(np.int32), ())}
+    @property
+    def layout(self):
+        return {KEY: (np.dtype(np.int32), ())}
 
     def of_examples(self, numbers, examples):
         for example in examples:

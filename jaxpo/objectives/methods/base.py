@@ -38,21 +38,25 @@ class Info:
 
     Attributes:
       name: on the command line and in `METHODS`.
-      function: import path of the pure loss.
       family: shape of its data.
       paper: title.
       arxiv: identifier, or "" for what predates arXiv.
       certainty: where the formula comes from and what is open.
       aliases: other names that mean exactly this, TRL's `loss_type` among them.
+      function: import path of the pure loss; by default that of the method's name.
     """
 
     name: str
-    function: str
     family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation"]
     paper: str
     arxiv: str
     certainty: str
     aliases: tuple[str, ...] = ()
+    function: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.function:
+            object.__setattr__(self, "function", f"jaxpo.losses.{self.name}")
 
 
 def number(

@@ -31,7 +31,6 @@ class CPO(PairMethod):
 
     INFO = Info(
         name="cpo",
-        function="jaxpo.losses.cpo",
         family="pairs",
         paper="Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation",
         arxiv="2401.08417",

@@ -33,7 +33,6 @@ class DPO3D(PairMethod):
 
     INFO = Info(
         name="dpo3d",
-        function="jaxpo.losses.dpo3d",
         family="pairs",
         paper="3D-Properties: Identifying Challenges in DPO and Charting a Path Forward",
         arxiv="2406.07327",

@@ -28,7 +28,6 @@ class ORPO(PairMethod):
 
     INFO = Info(
         name="orpo",
-        function="jaxpo.losses.orpo",
         family="pairs",
         paper="ORPO: Monolithic Preference Optimization without Reference Model",
         arxiv="2403.07691",

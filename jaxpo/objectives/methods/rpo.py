@@ -32,7 +32,6 @@ class RPO(PairMethod):
     VARIANT: ClassVar[Literal["sum", "average", "tokens"]] = "sum"
     INFO = Info(
         name="rpo",
-        function="jaxpo.losses.rpo",
         family="pairs",
         paper=PAPER,
         arxiv="2405.16436",

@@ -21,7 +21,6 @@ class SFT(PairMethod):
 
     INFO = Info(
         name="sft",
-        function="jaxpo.losses.sft",
         family="pairs",
         paper="maximum likelihood",
         arxiv="",

@@ -30,7 +30,6 @@ class TDPO2(PairMethod):
 
     INFO = Info(
         name="tdpo2",
-        function="jaxpo.losses.tdpo2",
         family="pairs",
         paper="Token-level Direct Preference Optimization",
         arxiv="2404.11999",

@@ -53,7 +53,6 @@ class DecoupledTopK(TopKDistillation):
 
     INFO = Info(
         name="decoupled_topk_kd",
-        function="jaxpo.losses.decoupled_topk_kd",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -91,7 +90,6 @@ class BucketTopK(TopKDistillation):
 
     INFO = Info(
         name="bucket_topk_kl",
-        function="jaxpo.losses.bucket_topk_kl",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -125,7 +123,6 @@ class TruncatedTopK(TopKDistillation):
 
     INFO = Info(
         name="truncated_topk_kl",
-        function="jaxpo.losses.truncated_topk_kl",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",

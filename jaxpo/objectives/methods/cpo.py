@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.objectives.methods.base import PAIRS, Info, number
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
-class CPO(PairMethod):
+class CPO(LikelihoodMethod):
     """Reference-free DPO plus the likelihood of the chosen response.
 
     Attributes:
@@ -38,8 +37,6 @@ class CPO(PairMethod):
     )
     NEEDS = PAIRS
 
-    METRICS = ("nll_loss",)
-
     def loss(self, pair: Pair) -> dict[str, Array]:
         from jaxpo.losses import cpo
 
@@ -51,9 +48,3 @@ class CPO(PairMethod):
             where=pair.present,
         )
         return {"pairs": prefer, "chosen_tokens": nll}
-
-    def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
-        from jaxpo.objectives.families.pairs import chosen_nll
-
-        return {"nll_loss": chosen_nll(pair)}

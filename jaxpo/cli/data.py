@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, did_you_mean
 
 USAGE = """\
 usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
@@ -38,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
         "decontaminate": clean.decontaminate,
     }
     if argv[0] not in tasks:
-        from jaxpo.cli.args import suggestion
-
-        raise ConfigError(f"data: there is no task {argv[0]!r}.{suggestion(argv[0], tasks)}\n\n{USAGE}")
+        raise ConfigError(f"data: there is no task {argv[0]!r}.{did_you_mean(argv[0], tasks)}\n\n{USAGE}")
     return tasks[argv[0]](argv[1:])
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from array_record.python import array_record_module
 
 from jaxpo.data.tokens.examples import Example, Segment
-from jaxpo.data.tokens.layout import Layout, SeenLayouts, from_json, to_json
-from jaxpo.data.tokens.media import Patches, check_media
+from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
+from jaxpo.data.tokens.media import Patches
 from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"

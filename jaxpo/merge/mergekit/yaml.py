@@ -114,7 +114,7 @@ def find_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     for key in ("dtype", "out_dtype"):
         if tree.get(key) is not None and tree[key] not in DTYPES:
             yield f"{key}: {tree[key]!r} cannot be written. Known: {', '.join(DTYPES)}."
-    yield from parameter_problems(tree, method, "", each=True)
+    yield from parameter_problems(tree, method, "")
     if ("models" in tree) == ("slices" in tree):
         yield "models: give exactly one of models and slices."
         return
@@ -134,7 +134,7 @@ def model_problems(entry: Any, method: str, where: str, keys: tuple[str, ...] = 
         yield f"{where}.model: expected the folder of a model."
         return
     yield from unknown_keys(entry, keys, f"{where}.")
-    yield from parameter_problems(entry, method, f"{where}.", each=True, shared=False)
+    yield from parameter_problems(entry, method, f"{where}.", shared=False)
 
 
 def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
@@ -143,7 +143,7 @@ def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
         yield f"{where}.sources: expected a list of at least one source."
         return
     yield from unknown_keys(entry, SLICE, f"{where}.")
-    yield from parameter_problems(entry, method, f"{where}.", each=True)
+    yield from parameter_problems(entry, method, f"{where}.")
     lengths = set()
     for i, source in enumerate(entry["sources"]):
         place = f"{where}.sources[{i}]"
@@ -158,9 +158,7 @@ def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
         yield f"{where}.sources: their layer ranges have different lengths ({', '.join(map(str, sorted(lengths)))})."
 
 
-def parameter_problems(
-    entry: Mapping[str, Any], method: str, where: str, *, each: bool, shared: bool = True
-) -> Iterator[str]:
+def parameter_problems(entry: Mapping[str, Any], method: str, where: str, *, shared: bool = True) -> Iterator[str]:
     """Parameters that the method does not have, or that cannot stand here, and values of another type."""
     parameters = entry.get("parameters")
     if parameters is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,8 @@ def find_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from unknown_keys(tree, TOP, "")
     method = tree.get("merge_method")
     if method not in PARAMETERS:
-        known = ", ".join(PARAMETERS)
         what = "is missing" if method is None else f"{method!r} is not implemented"
-        yield f"merge_method: {what}.{did_you_mean(str(method), PARAMETERS)} Known: {known}."
+        yield f"merge_method: {what}.{hint(method, PARAMETERS)}"
         return
     for key in ("dtype", "out_dtype"):
         if tree.get(key) is not None and tree[key] not in DTYPES:
@@ -170,7 +169,7 @@ def parameter_problems(entry: Mapping[str, Any], method: str, where: str, *, sha
     for key, setting in parameters.items():
         place = f"{where}parameters.{key}"
         if key not in known:
-            yield f"{place}: {method} has no such parameter.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+            yield f"{place}: {method} has no such parameter.{hint(key, known)}"
         elif not known[key].each and not shared:
             yield f"{place}: holds for all models together; give it under the top-level parameters."
         else:
@@ -182,4 +181,9 @@ def unknown_keys(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -
     for key in entry:
         if key not in known:
             why = f" ({WHY[key]})" if key in WHY else ""
-            yield f"{where}{key}: is not implemented{why}.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+            yield f"{where}{key}: is not implemented{why}.{hint(key, known)}"
+
+
+def hint(word: Any, known: Iterable[str]) -> str:
+    """' Did you mean X? Known: X, Y.'; nearer by a little than elsewhere, so that `base` is `base_model`."""
+    return f"{did_you_mean(str(word), known, cutoff=0.55)} Known: {', '.join(known)}."

@@ -89,10 +89,10 @@ class Loader:
         self.block_rows = self.caps.block_rows
         self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
 
-    def reading(self, columns: Columns) -> Loader:
+    def reading(self, *columns: Columns) -> Loader:
         """The same loader, whose batches carry these columns too."""
         found = copy.copy(self)
-        found.columns = (*self.columns, columns)
+        found.columns = (*self.columns, *columns)
         return found
 
     def batch(self, rows_seen: int) -> Batch:

@@ -112,7 +112,7 @@ class PairMethod(FeatureMethod):
 class LikelihoodMethod(PairMethod):
     """A method on pairs that also raises the likelihood of the chosen response."""
 
-    METRICS = ("nll_loss",)
+    METRICS: ClassVar[tuple[str, ...]] = ("nll_loss",)
 
     def metrics(self, features: Any) -> dict[str, Metric]:
         """`nll_loss`: negative log-likelihood per chosen token, without its weight."""

@@ -70,7 +70,7 @@ def near_misses(word: str, known: Iterable[str], *, n: int = 3, cutoff: float = 
     return difflib.get_close_matches(word, list(known), n=n, cutoff=cutoff)
 
 
-def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "", cutoff: float = 0.6) -> str:
     """' Did you mean X?' for a near miss, otherwise nothing."""
-    near = near_misses(word, known)
+    near = near_misses(word, known, cutoff=cutoff)
     return f" Did you mean {' or '.join(prefix + n for n in near)}?" if near else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxpo.errors import ConfigError, did_you_mean
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [o for o in self._option_string_actions if o.startswith("--")]
             raise ConfigError(
-                [f"{w.split('=')[0]}: there is no such option.{suggestion(w.split('=')[0], known)}" for w in unknown]
+                [f"{w.split('=')[0]}: there is no such option.{did_you_mean(w.split('=')[0], known)}" for w in unknown]
             )
         if extra:
             raise ConfigError(f"unexpected argument {extra[0]!r}; see `{self.prog} --help`.")
@@ -50,8 +50,3 @@ def dashed(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' for a near miss, otherwise nothing."""
-    return did_you_mean(word, known)

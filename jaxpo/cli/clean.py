@@ -34,8 +34,9 @@ def dedup(argv: Sequence[str]) -> int:
 def decontaminate(argv: Sequence[str]) -> int:
     """Keep the rows that share no run of words with a benchmark."""
     from jaxpo.data.cleaning.decontaminate import Benchmarks, Decontaminate, find_contaminated
-    from jaxpo.data.cleaning.filtered import check_output
+    from jaxpo.data.cleaning.filtered import report_path
     from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.json_lines import check_output
 
     default = Decontaminate()
     parser = Parser(
@@ -57,7 +58,8 @@ def decontaminate(argv: Sequence[str]) -> int:
     columns, against = tuple(args.columns), tuple(args.against_columns)
     settings = Decontaminate(args.ngram, args.min_words, args.threshold, columns, against)
     settings.check()
-    check_output(_out(args))
+    out = _out(args)
+    check_output(out, report_path(out))
     benchmarks = Benchmarks(read_rows(args.against), settings)
     short = benchmarks.counts["rows_too_short"]
     ignored = f", {short} with fewer than {settings.min_words} words ignored" if short else ""
@@ -77,11 +79,10 @@ def _out(args: Any) -> Path:
 
 
 def _write(args: Any, judge: Any) -> int:
-    from jaxpo.data.cleaning.filtered import check_output, report_path, write_filtered
+    from jaxpo.data.cleaning.filtered import report_path, write_filtered
     from jaxpo.data.rows.formats import list_files, read_rows
 
     out = _out(args)
-    check_output(out)
     files = list_files(args.files[:-1])
     counts = write_filtered(judge(read_rows(files)), out)
     print(f"{out}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))

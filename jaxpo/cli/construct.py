@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from jaxpo.cli.args import Parser, suggestion
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.cli.args import Parser
+from jaxpo.data.rows.json_lines import check_output, pending
+from jaxpo.errors import ConfigError, DataError, did_you_mean
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         print(overview(known))
         return 0 if argv else 2
     if argv[0] not in known:
-        raise ConfigError(f"there is no construction {argv[0]!r}.{suggestion(argv[0], known)}\n\n{overview(known)}")
+        raise ConfigError(f"there is no construction {argv[0]!r}.{did_you_mean(argv[0], known)}\n\n{overview(known)}")
     return construct(known[argv[0]], argv[1:])
 
 
@@ -52,12 +53,7 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     if len(args.files) < 2:
         raise ConfigError(f"data construct {kind.NAME}: give at least one data file and the file to write.")
     *files, out = args.files
-    if not out.endswith(".jsonl"):
-        raise ConfigError(f"the output {out!r} must be a .jsonl file.")
-    if Path(out).exists():
-        raise ConfigError(f"{out} exists already; remove it or name another file.")
-    if not Path(out).parent.is_dir():
-        raise ConfigError(f"there is no folder {Path(out).parent} to write {Path(out).name} to.")
+    check_output(Path(out))
     construction = kind(**given(leaves, args))
     if problems := construction.problems():
         raise ConfigError(problems)
@@ -65,10 +61,11 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
 
     rows = list(read_rows(files))
     tools = tools_for(args, Path(out))
-    written = write(Path(out), construction.run(rows, tools))
-    counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
-    if not written:
-        raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
+    with pending(Path(out)) as file:
+        written = write(file, construction.run(rows, tools))
+        counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
+        if not written:
+            raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
     print(f"{out}: {written} rows from {len(rows)}{counts}")
     return 0
 
@@ -132,18 +129,11 @@ def tools_for(args: Any, out: Path) -> Any:
     return Tools(args.seed, networks, folder=out.with_suffix(".parts"), max_length=args.max_length)
 
 
-def write(out: Path, rows: Any) -> int:
-    """One JSON object per line, under a temporary name until all are there; returns their number."""
-    temporary = out.with_name(f".{out.name}.tmp")
+def write(file: IO[str], rows: Iterable[dict[str, Any]]) -> int:
+    """One JSON object per line; returns their number."""
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for count, row in enumerate(rows, start=1):
-                file.write(as_json(row, count) + "\n")
-        if count:
-            temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    for count, row in enumerate(rows, start=1):
+        file.write(as_json(row, count) + "\n")
     return count
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.data_options import add_options, data_of
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, did_you_mean
 
 USAGE = """\
 usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
@@ -38,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
         "decontaminate": clean.decontaminate,
     }
     if argv[0] not in tasks:
-        from jaxpo.cli.args import suggestion
-
-        raise ConfigError(f"data: there is no task {argv[0]!r}.{suggestion(argv[0], tasks)}\n\n{USAGE}")
+        raise ConfigError(f"data: there is no task {argv[0]!r}.{did_you_mean(argv[0], tasks)}\n\n{USAGE}")
     return tasks[argv[0]](argv[1:])
 
 
@@ -74,27 +73,16 @@ def tokenise(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--purpose", choices=("language", "sft", "preference"), help="default: what the columns suggest"
     )
-    parser.add_argument("--max-length", type=int, default=1024)
-    parser.add_argument(
-        "--truncation", choices=("response_right", "prompt_left", "drop", "error"), default="response_right"
-    )
-    parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+    add_options(parser)
     parser.add_argument("--samples", type=int, default=2, help="examples to show (default 2)")
     args = parser.parse(argv)
 
-    from jaxpo.config import Data
     from jaxpo.data.rows.formats import read_rows
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
     from jaxpo.data.tokens.tokenizer import Tokenizer
 
-    settings = Data(
-        train=tuple(args.files),
-        max_length=args.max_length,
-        row_length=args.max_length,
-        truncation=args.truncation,
-        train_on=args.train_on,
-    )
+    settings = data_of(args, args.files)
     tokenizer = Tokenizer.load(args.tokenizer)
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
     kind = detect(canonical(next(read_rows(args.files))))

@@ -21,6 +21,16 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--no-verify", action="store_true", help="do not compare the files with the model")
 
 
+def options_of(args: Any) -> dict[str, Any]:
+    """The same options, as the functions that write a checkpoint take them."""
+    return {
+        "dtype": args.dtype,
+        "max_shard_size": args.max_shard_size,
+        "overwrite": args.overwrite,
+        "verify": not args.no_verify,
+    }
+
+
 def main(argv: Sequence[str]) -> int:
     parser = Parser("export", "Write a Hugging Face checkpoint and compare it numerically with the model it came from.")
     parser.add_argument("model", type=Path, help="run directory, stage directory, or HF export")
@@ -52,16 +62,7 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
     """Export a reward model as a sequence-classification checkpoint, and say how it is loaded."""
     from jaxpo.convert.reward_hf import export_reward
 
-    report = export_reward(
-        params,
-        config,
-        args.out,
-        tokenizer=tokenizer,
-        dtype=args.dtype,
-        max_shard_size=args.max_shard_size,
-        overwrite=args.overwrite,
-        verify=not args.no_verify,
-    )
+    report = export_reward(params, config, args.out, tokenizer=tokenizer, **options_of(args))
     reached = f"max reward error {report['max_reward_error']:.2e}" if report else "not verified"
     print(f"{args.out}: reward model exported; {reached}")
     print(f"load it with AutoModelForSequenceClassification.from_pretrained({str(args.out)!r}, trust_remote_code=True)")
@@ -99,16 +100,7 @@ def write(params: Any, config: Any, tokenizer: Any, args: Any) -> None:
     """Export, verify, and say what was reached."""
     from jaxpo.convert.hf import export_hf
 
-    report = export_hf(
-        params,
-        config,
-        args.out,
-        tokenizer=tokenizer,
-        dtype=args.dtype,
-        max_shard_size=args.max_shard_size,
-        overwrite=args.overwrite,
-        verify=not args.no_verify,
-    )
+    report = export_hf(params, config, args.out, tokenizer=tokenizer, **options_of(args))
     without = "" if tokenizer is not None else " (without a tokenizer: the model's directory has none)"
     print(f"{args.out}: exported{without}{reached(report)}")
 

@@ -15,6 +15,7 @@ from typing import Any
 from jaxpo.cli.args import Parser
 from jaxpo.cli.losses_document import document, needs_in_words
 from jaxpo.config.fields import default_of
+from jaxpo.errors import ConfigError, did_you_mean
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,12 +31,9 @@ def main(argv: Sequence[str]) -> int:
     methods = [resolve(args.name)] if args.name else list(METHODS.values())
     rows = [describe(m) for m in methods if not args.family or m.INFO.family == args.family]
     if args.family and not rows:
-        from jaxpo.cli.args import suggestion
-        from jaxpo.errors import ConfigError
-
         families = sorted({m.INFO.family for m in methods})
         raise ConfigError(
-            f"--family: there is no {args.family!r}, only {', '.join(families)}.{suggestion(args.family, families)}"
+            f"--family: there is no {args.family!r}, only {', '.join(families)}.{did_you_mean(args.family, families)}"
         )
     if args.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))

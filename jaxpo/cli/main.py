@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from jaxpo import __version__
-from jaxpo.cli.args import suggestion
-from jaxpo.errors import JaxpoError
+from jaxpo.errors import JaxpoError, did_you_mean
 
-OK, USER_ERROR, INTERRUPTED, PREEMPTED = 0, 2, 130, 143
+OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 COMMANDS = {
     "run": ("jaxpo.cli.run", "train: execute a configuration, or resume it"),
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        return complain(f"there is no command {name!r}.{suggestion(name, COMMANDS)} `jaxpo --help` lists them.")
+        return complain(f"there is no command {name!r}.{did_you_mean(name, COMMANDS)} `jaxpo --help` lists them.")
     try:
         return int(importlib.import_module(COMMANDS[name][0]).main(rest))
     except JaxpoError as error:

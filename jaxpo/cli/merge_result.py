@@ -44,7 +44,7 @@ def spelt(problem: str) -> str:
 
 def finish(plan: Any, opened: Any, args: Any) -> None:
     """Show the effective weights, then write and verify."""
-    from jaxpo.cli.export import reached
+    from jaxpo.cli.export import options_of, reached
     from jaxpo.stages.merging.files import merge_to_export, merge_to_stage
 
     for line in plan.lines:
@@ -55,15 +55,6 @@ def finish(plan: Any, opened: Any, args: Any) -> None:
         merge_to_stage(plan, opened, args.out, tokenizer=tokenizer, trained_on=about)
         print(f"{args.out}: written as a jaxpo model")
         return
-    report = merge_to_export(
-        plan,
-        opened,
-        args.out,
-        tokenizer=tokenizer,
-        dtype=args.dtype,
-        max_shard_size=args.max_shard_size,
-        overwrite=args.overwrite,
-        check=not args.no_verify,
-    )
+    report = merge_to_export(plan, opened, args.out, tokenizer=tokenizer, **options_of(args))
     without = "" if tokenizer is not None else " (without a tokenizer: no model's directory has one)"
     print(f"{args.out}: exported{without}{reached(report)}")

@@ -10,7 +10,6 @@ from typing import Any
 from jaxpo.cli.merge_result import base_name, check, finish, merge_of, merged_names
 from jaxpo.config import Search
 from jaxpo.errors import ConfigError
-from jaxpo.merge import grid
 from jaxpo.merge.methods import resolve
 
 ROWS, ROW_LENGTH = 16, 256
@@ -18,47 +17,30 @@ ROWS, ROW_LENGTH = 16, 256
 
 def run_search(args: Any, paths: dict[str, Path]) -> int:
     """Search, export the best, and leave table and plot in `OUT.search`, where a second start goes on."""
-    from jaxpo.evaluate.selection import yardstick
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.merging.files import open_models
     from jaxpo.stages.merging.search import Bench, Task, search
     from jaxpo.stages.merging.stage import describe, verdict
 
-    base = base_name(args)
     names = tuple(merged_names(paths, args))
-    methods = tuple(resolve(name)() for name in args.methods or ())
-    metrics = tuple(parse_metric(text) for text in args.metric or ())
-    search_for = Search(
+    wanted = Search(
         select=strings(args.select),
         report=strings(args.report),
-        metrics=metrics,
-        methods=methods,
+        metrics=tuple(parse_metric(text) for text in args.metric or ()),
+        methods=tuple(resolve(name)() for name in args.methods or ()),
         max_length=args.max_length,
         max_new_tokens=args.max_new_tokens,
         parallel=args.parallel,
     )
-    check(merge_of(args, names, method=args.method, search=search_for), names, file_problems(args))
+    check(merge_of(args, names, method=args.method, search=wanted), names, file_problems(args))
     mesh = make_mesh({"fsdp": -1})
     folder = args.out.parent / f"{args.out.name}.search"
     with open_models(paths) as opened:
-        select, report = (
-            yardstick(metrics, files, args.max_length, args.max_new_tokens) for files in (args.select, args.report)
-        )
-        task = Task(
-            opened=opened,
-            models=names,
-            base=base,
-            candidates=tuple(grid.candidates(len(names), base is not None, methods)),
-            select=select,
-            report=report,
-            seed=args.seed,
-            place=(mesh, None),
-            parallel=args.parallel,
-        )
+        task = Task.of(wanted, opened, names, base_name(args), seed=args.seed, place=(mesh, None))
         bench = Bench(functools.partial(evaluate, opened), folder, say=print, check=lambda: None)
         with use_mesh(mesh):
             outcome = search(task, bench)
-        for line in verdict(describe(outcome, select, folder)):
+        for line in verdict(describe(outcome, task.select, folder)):
             print(line)
         finish(task.plan(outcome.best), opened, args)
     print(f"{folder}: search.md, search.json, search.png")

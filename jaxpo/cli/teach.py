@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.data_options import add_options, data_of
 from jaxpo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -24,7 +25,6 @@ def main(argv: Sequence[str]) -> int:
 
     import jax
 
-    from jaxpo.config import Data
     from jaxpo.data.packing.loader import Loader
     from jaxpo.data.rows.needs import Needs
     from jaxpo.data.tokens.prepare import prepare
@@ -33,13 +33,7 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.stages.frozen import load_frozen, tokenizer_of
     from jaxpo.stages.teach import check_k, teach
 
-    settings = Data(
-        train=tuple(files),
-        max_length=args.max_length,
-        row_length=args.row_length or args.max_length,
-        truncation=args.truncation,
-        train_on=args.train_on,
-    )
+    settings = data_of(args, files, args.row_length)
     devices = len(jax.devices())
     mesh = make_mesh({"fsdp": devices})
     with use_mesh(mesh, {}):
@@ -47,15 +41,8 @@ def main(argv: Sequence[str]) -> int:
         tokenizer = tokenizer_of(args.teacher, given)
         teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=args.dtype, say=print)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
-        dataset = prepare(
-            files,
-            data=settings,
-            tokenizer=tokenizer,
-            purpose="sft",
-            needs=Needs(roles=("completion",)),
-            cache_dir=Path(out) / "data",
-            log=print,
-        )
+        needs, cache = Needs(roles=("completion",)), Path(out) / "data"
+        dataset = prepare(files, data=settings, tokenizer=tokenizer, purpose="sft", needs=needs, cache_dir=cache)
         rows = args.rows or -(-8 // devices) * devices
         loader = Loader(dataset, settings, seed=0, rows_per_step=rows, shuffle=False, divisor=devices)
         report = teach(teacher, loader, Path(out), args.top_k, mesh, print, shard=shard, part_tokens=args.part_tokens)
@@ -75,11 +62,8 @@ def parser() -> Parser:
     found.add_argument("files", nargs="+", help="data files, then the folder to write")
     found.add_argument("--top-k", type=int, default=32, help="tokens kept at each position (default 32)")
     found.add_argument("--tokenizer", help="of the student; default: the teacher's, and it must be the same")
-    found.add_argument("--max-length", type=int, default=1024)
+    add_options(found)
     found.add_argument("--row-length", type=int, help="tokens per packed row (default: max-length)")
-    truncations = ("response_right", "prompt_left", "drop", "error")
-    found.add_argument("--truncation", choices=truncations, default="response_right")
-    found.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
     found.add_argument("--rows", type=int, help="most packed rows per batch (default 8, or one per device)")
     found.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network's products")
     found.add_argument("--shard", default="0/1", help="i/n: do every n-th part, from part i on (default 0/1: all)")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
-from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
@@ -57,7 +55,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     seed = seed_of(setting.run, stage)
     loaders = _loaders(setting, stage, data)
     beside = open_beside(setting, stage, base, loaders)
-    loaders = {part: reading(loader, beside.columns[part]) for part, loader in loaders.items()}
+    loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
     first = _first(base, own_tables(stage, config), seed)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
@@ -195,26 +193,20 @@ def _loaders(setting: Setting, stage: Stage, data: StageData) -> dict[Part, Load
     """Of the training files, and of the held-out ones in their order."""
     devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
 
-    def make(of: Stage, dataset: Dataset) -> Loader:
+    def make(dataset: Dataset, *, shuffle: bool) -> Loader:
         return Loader(
             dataset,
-            of.data,
+            stage.data,
             seed=seed_of(setting.run, stage),
-            rows_per_step=of.rows_per_step,
+            rows_per_step=stage.rows_per_step,
+            shuffle=shuffle,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            divisor=devices * of.gradient_accumulation_steps,
+            divisor=devices * stage.gradient_accumulation_steps,
         )
 
-    loaders: dict[Part, Loader] = {"train": make(stage, data.train)}
-    return loaders if data.held_out is None else loaders | {"eval": make(in_order(stage), data.held_out)}
-
-
-def reading(loader: Loader, columns: Sequence[Columns]) -> Loader:
-    """The same loader, whose batches carry these columns too."""
-    for column in columns:
-        loader = loader.reading(column)
-    return loader
+    loaders: dict[Part, Loader] = {"train": make(data.train, shuffle=stage.data.shuffle)}
+    return loaders if data.held_out is None else loaders | {"eval": make(data.held_out, shuffle=False)}
 
 
 def _shapes(tree: Tree) -> Any:
@@ -228,11 +220,6 @@ def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[st
     online = [network.name for network in networks_of(stage) if not network.recorded]
     beside = [scorers[name].config if name in scorers else config for name in online]
     return flops_per_token(stage, config, context) + sum(training_flops_per_token(c, context) / 3 for c in beside)
-
-
-def in_order(stage: Stage) -> Stage:
-    """The same stage reading its data in file order."""
-    return dataclasses.replace(stage, data=dataclasses.replace(stage.data, shuffle=False))
 
 
 def mean_context(dataset: Dataset) -> float:

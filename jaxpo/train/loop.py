@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,33 +88,43 @@ def fit(
         run.evaluate(first, rows, evaluate, state)
         store.protect(progress.best.get("step"))
     pending: Pending | None = None
-    try:
-        # The feed is closed first, whatever happens: its threads must not outlive the loop.
-        with contextlib.closing(source.open(rows, total_steps - first)) as feed, CompileWatch() as watch:
+    # The feed is closed first, whatever happens: its threads must not outlive the loop.
+    with (
+        _saved(store, console),
+        contextlib.closing(source.open(rows, total_steps - first)) as feed,
+        CompileWatch() as watch,
+    ):
+        mark = time.perf_counter()
+        for n in range(first + 1, total_steps + 1):
+            batch = feed.next(state)
+            on_device = put(batch)
+            counts = settle(tally(on_device))
+            run.clock.data += time.perf_counter() - mark
+            compilations = watch.compilations
+            state, metrics = settle(step(state, frozen, on_device))
+            run.note_compilation(n, first, watch, compilations)
+            if pending is not None:
+                run.read(pending)
+            pending = Pending(n, rows, rows + stage.rows_per_step, batch, metrics, counts)
+            rows = pending.rows_after
+            signum = stop.requested(n)
+            if signum or n == total_steps or any(due(n, every) for every in boundaries):
+                run.read(pending)
+                pending = None
+                run.boundary(n, rows, state, evaluate, store, meta, bool(signum))
+            console.advance(n)
+            _leave_if_asked(stop, stage, n, store)
             mark = time.perf_counter()
-            for n in range(first + 1, total_steps + 1):
-                batch = feed.next(state)
-                on_device = put(batch)
-                counts = settle(tally(on_device))
-                run.clock.data += time.perf_counter() - mark
-                compilations = watch.compilations
-                state, metrics = settle(step(state, frozen, on_device))
-                run.note_compilation(n, first, watch, compilations)
-                if pending is not None:
-                    run.read(pending)
-                pending = Pending(n, rows, rows + stage.rows_per_step, batch, metrics, counts)
-                rows = pending.rows_after
-                signum = stop.requested(n)
-                if signum or n == total_steps or any(due(n, every) for every in boundaries):
-                    run.read(pending)
-                    pending = None
-                    run.boundary(n, rows, state, evaluate, store, meta, bool(signum))
-                console.advance(n)
-                _leave_if_asked(stop, stage, n, store)
-                mark = time.perf_counter()
+    return state
+
+
+@contextlib.contextmanager
+def _saved(store: CheckpointStore, console: Console) -> Iterator[None]:
+    """A save under way ends before the interpreter does; its failure must not hide an error at hand."""
+    try:
+        yield
         store.wait()
     except BaseException:
-        # A save under way must end before the interpreter does; its failure must not hide the error at hand.
         try:
             store.wait()
         except CheckpointError as failure:
@@ -122,7 +132,6 @@ def fit(
         raise
     finally:
         console.end_stage()
-    return state
 
 
 @jax.jit

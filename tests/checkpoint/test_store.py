@@ -15,7 +15,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpo.checkpoint.fingerprint import fingerprint
-from jaxpo.checkpoint.params import load_params, save_params
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.errors import CheckpointError
 
@@ -244,7 +243,6 @@ def test_leaves_without_a_sharding_are_refused(tmp_path):
 FULL = """
 import resource, sys
 import jax, jax.numpy as jnp, numpy as np
-from jaxpo.checkpoint.params import load_params, save_params
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.errors import CheckpointError
 store = CheckpointStore(sys.argv[1])
@@ -309,19 +307,3 @@ def test_a_part_is_restored_alone_and_onto_another_mesh(tmp_path):
     assert meta == {"at": 4}
     with pytest.raises(CheckpointError, match=r"params/model/w float32\[16, 5\] is in it and has no place"):
         store.restore_part(None, "params/model", {k: v for k, v in target.items() if k != "w"})
-
-
-def test_frozen_parameters_are_written_once_and_keep_their_hash(tmp_path):
-    params = sharded(everything(), 8)
-    digest = save_params(tmp_path, params, {"from": "sft"})
-    assert digest == fingerprint(params)
-    before = (tmp_path / "00000000" / "meta" / "meta.json").stat().st_mtime_ns
-    assert save_params(tmp_path, params) == digest
-    assert (tmp_path / "00000000" / "meta" / "meta.json").stat().st_mtime_ns == before
-    loaded, stored, meta = load_params(tmp_path, abstract(sharded(everything(), 1)))
-    assert_same(loaded, params)
-    assert (stored, meta) == (digest, {"from": "sft"})
-    other = {**params, "w": params["w"] + 1}
-    assert save_params(tmp_path, other) != digest
-    assert_same(load_params(tmp_path, abstract(other))[0], other)
-    assert len(list(tmp_path.iterdir())) == 1

@@ -150,7 +150,10 @@ def test_merge_mistakes(run: Command, model: Path, other_model: Path, tmp_path: 
     out = ("--out", tmp_path / "soup")
     assert run("merge", model, *out)[2] == "jaxpo: merge: give two models or more.\n"
     code, _, err = run("merge", model, other_model, "--weights", "1", *out)
-    assert (code, err) == (2, "jaxpo: merge: 1 weights for 2 models; give one weight per model.\n")
+    assert code == 2
+    assert (
+        err == f"jaxpo: merge: weights: 1 weights for 2 models ({model}, {other_model}); give one weight per model.\n"
+    )
     code, _, err = run("merge", model, other_model, "--weights", "1", "-1", *out)
     assert code == 2
     assert "sum to 0" in err

@@ -15,14 +15,25 @@ from hypothesis import strategies as st
 from jaxpo.config import Data, Fim, Pretrain, Run
 from jaxpo.config import Tokenizer as TokenizerConfig
 from jaxpo.data.tokens.chat import encode_spans
-from jaxpo.data.tokens.fim import MIDDLE, PREFIX, SUFFIX, is_chosen, restored, spans_of, split
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokens.fim import MIDDLE, PREFIX, SUFFIX, is_chosen, spans_of, split
+from jaxpo.data.tokens.tokenizer import IM_END, Tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import resolve_run
 
 ALWAYS = {order: Fim(rate=1.0, order=order) for order in ("psm", "spm")}
 CODE = [f"def f{i}(x):\n    return x * {i} + {i * i}\n" for i in range(300)]
+
+
+def restored(ids, tokenizer: Tokenizer, order: str) -> str:
+    """The document of rearranged tokens: the inverse of `spans_of`."""
+    ids = [int(i) for i in ids]
+    suf, mid, end = (tokenizer.special_ids[name] for name in (SUFFIX, MIDDLE, IM_END))
+    at_suffix, at_middle = ids.index(suf), ids.index(mid)
+    stop = ids.index(end, at_middle)
+    before, suffix, after = ids[2:at_suffix], ids[at_suffix + 1 : at_middle], ids[at_middle + 1 : stop]
+    assert order == "psm" or not before
+    return "".join(tokenizer.decode(part) for part in (before, after, suffix))
 
 
 @given(st.text(max_size=200), st.sampled_from(["psm", "spm"]))

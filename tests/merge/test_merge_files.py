@@ -70,7 +70,7 @@ def test_every_way_in_and_out_gives_the_same_bits(folders, tmp_path):
             plan = plan_models(leaf_names(CONFIG), method, ["a", "b"], base=base, seed=3)
             results.append(dict(merged_leaves(plan, stored_leaves(opened))))
             if kind == "stage":
-                merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, max_shard_size="4KB", check=False)
+                merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, max_shard_size="4KB", verify=False)
                 inside = merge_to_params(plan, opened, make_mesh({}, jax.devices()[:1]))
                 merge_to_stage(plan, opened, tmp_path / "stage", tokenizer=None, trained_on="a and b")
     written, config = import_hf(tmp_path / "out")
@@ -107,7 +107,7 @@ def test_a_tied_output_matrix_is_read_past_and_stored_once(folders, tmp_path):
     write(found["model.embed_tokens.weight"])
     with open_models({"a": folders["hf0"], "b": tied}) as opened:
         plan = plan_models(leaf_names(CONFIG), Soup(), ["a", "b"])
-        merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, check=False)
+        merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, verify=False)
     assert "lm_head.weight" not in tensors(tmp_path / "out")
     write(found["model.embed_tokens.weight"] + 1)
     with pytest.raises(CheckpointError, match=r"not part of the model: lm_head.weight"), open_model(tied):

@@ -28,7 +28,7 @@ def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):
     with open_models({"a": tmp_path / "a", "b": tmp_path / "b"}) as opened:
         plan = plan_models(leaf_names(CONFIG), Soup(), ["a", "b"], seed=0)
         inside = merge_to_params(plan, opened, make_mesh({}, jax.devices()[:1]))
-        merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, dtype="bfloat16", check=False)
+        merge_to_export(plan, opened, tmp_path / "out", tokenizer=None, dtype="bfloat16", verify=False)
     for found, a, b in zip(*map(jax.tree.leaves, (inside, params(), other)), strict=True):
         np.testing.assert_allclose(found, (np.asarray(a) + np.asarray(b)) / 2, atol=1e-6)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), import_hf(tmp_path / "out")[0], inside)

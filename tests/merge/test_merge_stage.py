@@ -215,7 +215,7 @@ def problems(home, stage):
             "merge.method: Ties is not a method; use an instance of a dataclass of jaxpo.merge.methods."
         ]),
         (Merge(method=Ties(), base="sft", weights=(1.0,)), [
-            "merge.weights: 1 weights for 2 models (pretrain, preference)."
+            "merge.weights: 1 weights for 2 models (pretrain, preference); give one weight per model."
         ]),
         (Merge(search=Search(), weights=(1.0,)), [
             "merge.weights: a search chooses it; leave it out, or list it in merge.search.weights.",

@@ -55,7 +55,7 @@ def test_it_acts_on_the_input_and_not_on_the_output_matrix(batches):
 
     @jax.jit
     def both(params):
-        x = dropout(embed(params, batch.tokens, config=CONFIG), row_keys(key, batch), RATE)
+        x = dropout(embed(params, batch.tokens), row_keys(key, batch), RATE)
         hidden, _ = backbone(
             params, x, batch.segment_ids, batch.positions, config=CONFIG, max_segment=batch.max_segment
         )

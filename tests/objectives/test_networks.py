@@ -30,7 +30,7 @@ KINDS = (("reference", "logps"), ("previous", "logps"), ("critic", "values"))
 class Between(PairMethod):
     """Pulled towards two references, each chosen token weighed by a critic's value: reads all kinds of columns."""
 
-    INFO = Info("between", "jaxpo.losses.dpo", "pairs", "none", "", "a test")
+    INFO = Info("between", "pairs", "none", "", "a test", function="jaxpo.losses.dpo")
     NEEDS = Needs(roles=("chosen", "rejected"), networks=KINDS)
     TOKENS = True
 
@@ -44,7 +44,7 @@ class Between(PairMethod):
 class Inside(PairMethod):
     """Runs a network inside `encode`."""
 
-    INFO = Info("inside", "jaxpo.losses.dpo", "pairs", "none", "", "a test")
+    INFO = Info("inside", "pairs", "none", "", "a test", function="jaxpo.losses.dpo")
     NEEDS = Needs(roles=("chosen", "rejected"), networks=(("meta", "network"),))
 
     def loss(self, pair):

@@ -30,7 +30,7 @@ YES, NO = 5, 9
 
 
 def info(name: str) -> Info:
-    return Info(name, "", "reward model", "", "", "a test's own")
+    return Info(name, "reward model", "", "", "a test's own")
 
 
 def softplus(x: Any) -> Any:

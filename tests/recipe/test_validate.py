@@ -160,10 +160,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "merge.models: 'prefrence' is not an earlier stage (pretrain, sft, preference). Did you mean preference?",
     ),
     ({"merge__weights": (0.5, 0.25)}, "merge.weights: (0.5, 0.25) sum to 0.75, not 1."),
-    ({"merge__weights": (1.0,)}, "merge.weights: 1 weights for 2 models (sft, preference)."),
+    ({"merge__weights": (1.0,)}, "merge.weights: 1 weights for 2 models (sft, preference); give one weight per model."),
     (
         {"merge__models": ()},
-        "merge.weights: 2 weights for 3 models (pretrain, sft, preference).",
+        "merge.weights: 2 weights for 3 models (pretrain, sft, preference); give one weight per model.",
     ),
     (
         {"preference__loss": None},

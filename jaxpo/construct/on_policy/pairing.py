@@ -42,7 +42,7 @@ def make_pairs(rows: Sequence[Row], judge: Judge, refiner: Refiner | None, shop:
         refiner.check()
     candidates = _candidates(questions, shop)
     scores = judged(judge, [item_of(q, c.text) for q, cs in candidates for c in cs], shop, "score")
-    picked = [p for q, cs in candidates if (p := _pick(q, cs, scores, judge, shop)) is not None]
+    picked = [p for q, cs in candidates if (p := _pick(q, cs, scores, shop)) is not None]
     if refiner is not None:
         picked = refined(picked, judge, refiner, shop)
     yield from _filtered(picked, shop)
@@ -88,9 +88,7 @@ def _usable(samples: Sequence[Sample], keep_unfinished: bool, counts: Counter[st
             yield Candidate(sample.text, f"sample {number}")
 
 
-def _pick(
-    q: Question, candidates: list[Candidate], scores: dict[str, float], judge: Judge, shop: Workshop
-) -> Pair | None:
+def _pick(q: Question, candidates: list[Candidate], scores: dict[str, float], shop: Workshop) -> Pair | None:
     keys = [item_of(q, c.text).key(None) for c in candidates]
     if any(key not in scores for key in keys):
         shop.counts["rows_left_out_judge_failed"] += 1

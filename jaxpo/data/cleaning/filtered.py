@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.json_lines import pending
-from jaxpo.errors import ConfigError
+from jaxpo.data.rows.json_lines import check_output, pending
 
 
 class Reason(Protocol):
@@ -24,17 +23,6 @@ def report_path(out: Path) -> Path:
     return out.with_name(f"{out.name.removesuffix('.jsonl')}.removed.jsonl")
 
 
-def check_output(out: Path) -> None:
-    """ConfigError for an output that is no JSONL file, exists already, or has no folder."""
-    if out.suffix != ".jsonl":
-        raise ConfigError(f"the output {str(out)!r} must be a .jsonl file.")
-    for path in (out, report_path(out)):
-        if path.exists():
-            raise ConfigError(f"{path} exists already; remove it or name another file.")
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} to write {out.name} to.")
-
-
 def write_filtered(judged: Iterable[tuple[Row, Reason | None]], out: Path) -> Counter[str]:
     """Stream the kept rows to `out` and one line per removed row beside it; both appear when the last row is written.
 
@@ -44,7 +32,7 @@ def write_filtered(judged: Iterable[tuple[Row, Reason | None]], out: Path) -> Co
     Raises:
       DataError: a value that JSON cannot hold; names file, row and column.
     """
-    check_output(out)
+    check_output(out, report_path(out))
     counts: Counter[str] = Counter(read=0, kept=0, removed=0)
     with pending(out) as kept, pending(report_path(out)) as removed:
         for row, reason in judged:

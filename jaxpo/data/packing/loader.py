@@ -39,7 +39,8 @@ class Loader:
       order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
 
     Attributes:
-      block_rows, slots, max_segment, examples_per_block: static shape of every batch.
+      caps: static shape of every batch.
+      block_rows: of them.
       fill: share of positions that hold a token, estimated on a sample.
       hash: of dataset, plan and block shape; equal hashes give equal batches.
 
@@ -85,14 +86,13 @@ class Loader:
         order = dataset.order if order is None else order
         self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
         self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
-        self.block_rows, self.slots = self.caps.block_rows, self.caps.slots
-        self.max_segment, self.examples_per_block = self.caps.max_segment, self.caps.examples
+        self.block_rows = self.caps.block_rows
         self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
 
-    def reading(self, columns: Columns) -> Loader:
+    def reading(self, *columns: Columns) -> Loader:
         """The same loader, whose batches carry these columns too."""
         found = copy.copy(self)
-        found.columns = (*self.columns, columns)
+        found.columns = (*self.columns, *columns)
         return found
 
     def batch(self, rows_seen: int) -> Batch:

@@ -35,7 +35,7 @@ def check_capacity(dataset: Dataset, data: Data) -> None:
 
 def _error(dataset: Dataset, example: int, what: str, remedy: str) -> DataError:
     (found,) = dataset.store.read([example])
-    return DataError(what, file=dataset.files[found.file], row=found.row, field=MEDIA, remedy=remedy)
+    return found.error(what, field=MEDIA, remedy=remedy, file=dataset.files[found.file])
 
 
 def empty_media(dataset: Dataset, caps: Caps, blocks: int) -> dict[str, Media]:

@@ -113,9 +113,8 @@ class TeacherRecords:
         places = recorded(example)
         ends = np.cumsum([0, *map(len, places)])
         if ends[-1] != len(taught.log_odds):
-            raise DataError(
+            raise example.error(
                 f"{ends[-1]} supervised tokens have records of {len(taught.log_odds)}: a part is not where it belongs.",
-                row=example.row,
                 field="teacher records",
                 remedy="Delete the records' folder and make them again.",
             )

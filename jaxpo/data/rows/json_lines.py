@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jaxpo.errors import ConfigError
+
 
 @contextlib.contextmanager
 def pending(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -19,6 +21,17 @@ def pending(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(out: Path, *beside: Path) -> None:
+    """ConfigError for an output that is no JSONL file, exists already (or a file beside it does), or has no folder."""
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"the output {str(out)!r} must be a .jsonl file.")
+    for path in (out, *beside):
+        if path.exists():
+            raise ConfigError(f"{path} exists already; remove it or name another file.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"there is no folder {out.parent} to write {out.name} to.")
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -70,18 +70,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     """
     row = canonical(row)
     kind = detect(row)
-    if purpose != "preference" and kind not in SINGLE:
-        raise row.error(
-            f"a {purpose} stage cannot train on rows of type {kind!r}.",
-            field="completion" if "completion" not in row.data else "label",
-            remedy="Give rows with text, messages, or prompt + completion (rename `chosen` to `completion`).",
-        )
-    if kind == "prompt":
-        raise row.error(
-            "there is only a prompt: nothing to train on.",
-            field=_first_column(needs),
-            remedy="Add completion, or chosen and rejected, or responses and scores.",
-        )
+    _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
         columns = tuple(name for name in needs.columns if name != "label")
         _require(row, kind, columns)
@@ -110,6 +99,22 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
         _marks(needs),
     )
+
+
+def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:
+    """A stage of that purpose trains on rows of this type at all."""
+    if purpose != "preference" and kind not in SINGLE:
+        raise row.error(
+            f"a {purpose} stage cannot train on rows of type {kind!r}.",
+            field="completion" if "completion" not in row.data else "label",
+            remedy="Give rows with text, messages, or prompt + completion (rename `chosen` to `completion`).",
+        )
+    if kind == "prompt":
+        raise row.error(
+            "there is only a prompt: nothing to train on.",
+            field=_first_column(needs),
+            remedy="Add completion, or chosen and rejected, or responses and scores.",
+        )
 
 
 def everything(row: Row) -> Reading:

@@ -17,6 +17,7 @@ from jaxpo.data.tokens.chat import Span, encode_many, render
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
+from jaxpo.errors import DataError
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
@@ -59,6 +60,10 @@ class Example:
     file: int = 0
     row: int = 0
     media: tuple[Patches, ...] = ()
+
+    def error(self, message: str, *, field: str, remedy: str, file: object = None) -> DataError:
+        """A DataError that says which row the example was made from."""
+        return DataError(message, file=file, row=self.row, field=field, remedy=remedy)
 
 
 @dataclass(frozen=True)

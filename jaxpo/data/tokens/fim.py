@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxpo.config import Fim
 from jaxpo.data.tokens.chat import Span
-from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
+from jaxpo.data.tokens.tokenizer import BOS, IM_END
 
 PREFIX, MIDDLE, SUFFIX = "<|fim_pre|>", "<|fim_mid|>", "<|fim_suf|>"
 
@@ -53,17 +52,6 @@ def spans_of(text: str, fim: Fim) -> list[Span]:
     ending = [_control(SUFFIX), Span(suffix, True, "suffix"), _control(MIDDLE)]
     body = [first, *ending, last] if fim.order == "psm" else [*ending, first, last]
     return [Span(BOS, control=True), _control(PREFIX), *body, _control(IM_END)]
-
-
-def restored(ids: Sequence[int], tokenizer: Tokenizer, order: str) -> str:
-    """The document of rearranged tokens: the inverse of `spans_of`."""
-    ids = [int(i) for i in ids]
-    suf, mid, end = (tokenizer.special_ids[name] for name in (SUFFIX, MIDDLE, IM_END))
-    at_suffix, at_middle = ids.index(suf), ids.index(mid)
-    stop = ids.index(end, at_middle)
-    before, suffix, after = ids[2:at_suffix], ids[at_suffix + 1 : at_middle], ids[at_middle + 1 : stop]
-    assert order == "psm" or not before
-    return "".join(tokenizer.decode(part) for part in (before, after, suffix))
 
 
 def _control(name: str) -> Span:

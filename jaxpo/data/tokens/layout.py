@@ -1,4 +1,4 @@
-"""dtype and trailing shape of what the examples of a dataset carry: per-token columns, and the values of media."""
+"""What the examples of a dataset carry, checked: dtype and trailing shape of per-token columns and media, and marks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ml_dtypes  # noqa: F401  (makes numpy know bfloat16 by name)
 import numpy as np
 
 from jaxpo.data.tokens.examples import Example
-from jaxpo.errors import DataError
+from jaxpo.data.tokens.media import MEDIA, PER_VECTOR, vectors_of
 
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Name -> dtype and trailing shape: what follows the axis of tokens or patches."""
@@ -35,18 +35,15 @@ class SeenLayouts:
             _same(self.media, patches.kind, patches.values, example, file)
         if len(self.media) > 1:
             remedy = "A data set has media of one kind: split it."
-            raise _error(example, file, "media", f"kinds {' and '.join(self.media)} in one data set.", remedy)
+            kinds = f"kinds {' and '.join(self.media)} in one data set."
+            raise example.error(kinds, field=MEDIA, remedy=remedy, file=file)
 
 
 def _same(seen: Layout, name: str, values: np.ndarray, example: Example, file: object) -> None:
     own = values.dtype, values.shape[1:]
     if seen.setdefault(name, own) != own:
         what = f"{own[0]} {list(own[1])}, but {seen[name][0]} {list(seen[name][1])} in earlier rows."
-        raise _error(example, file, name, what, "Every row must have the same type and shape.")
-
-
-def _error(example: Example, file: object, field: str, what: str, remedy: str) -> DataError:
-    return DataError(what, file=file, row=example.row, field=field, remedy=remedy)
+        raise example.error(what, field=name, remedy="Every row must have the same type and shape.", file=file)
 
 
 def to_json(layout: Layout) -> dict[str, Any]:
@@ -57,3 +54,38 @@ def to_json(layout: Layout) -> dict[str, Any]:
 def from_json(stored: dict[str, Any]) -> Layout:
     """Inverse of `to_json`."""
     return {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in stored.items()}
+
+
+def check_media(example: Example, file: object = None) -> None:
+    """Every vector must take a token's place, and every mark must name a vector.
+
+    Raises:
+      DataError: media without a mark, a mark without media, or patches that fill no vector.
+    """
+    marks = [s.per_token[MEDIA] for s in example.segments if MEDIA in s.per_token]
+    if not marks and not example.media:
+        return
+    for number, patches in enumerate(example.media):
+        if len(patches) % PER_VECTOR or patches.positions.shape != (len(patches), 4):
+            raise example.error(
+                f"medium {number} has {len(patches)} patches and positions {patches.positions.shape}.",
+                field=MEDIA,
+                remedy=f"Give a multiple of {PER_VECTOR} patches, and row, column, rows and columns for each.",
+                file=file,
+            )
+    vectors, used = vectors_of(example.media), np.unique(np.concatenate([np.zeros(0, np.int32), *marks]))
+    if len(used) and used[-1] >= vectors:
+        raise example.error(
+            f"mark {used[-1]} has no media: there are {vectors} vectors.",
+            field=MEDIA,
+            remedy="Give one medium for each place of one in the text, in the same order.",
+            file=file,
+        )
+    unmarked = np.setdiff1d(np.arange(vectors), used)
+    if len(unmarked):
+        raise example.error(
+            f"{len(unmarked)} of {vectors} vectors of media have no mark (vector {unmarked[0]} first).",
+            field=MEDIA,
+            remedy="Give the text a place for each medium; raise data.max_length if truncation cut the place off.",
+            file=file,
+        )

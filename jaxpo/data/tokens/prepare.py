@@ -22,6 +22,7 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import (
     SINGLE,
     Purpose,
+    Reading,
     absent_everywhere,
     check_needs,
     ignored_reference,
@@ -75,20 +76,9 @@ def prepare(
     _check_train_on(data, kind, paths[0])
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
-    settings = {
-        "type": kind,
-        "extras": sorted(reading.columns),
-        "roles": sorted(needs.roles),
-        "optional_roles": sorted(reading.optional),
-        "labels": sorted(reading.marks),  # the name that hashes of data sets know
-        "annotators": list(annotators or ()),
-        "max_length": data.max_length,
-        "truncation": data.truncation,
-        "train_on": data.train_on,
-    }
     if data.fim is not None:
         _check_fim(data.fim, kind, paths)
-        settings["fim"] = asdict(data.fim)
+    settings = _settings(data, reading, needs, annotators)
     key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)
@@ -109,6 +99,22 @@ def prepare(
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
     return dataset
+
+
+def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
+    """What the tokenised rows depend on beside the files and the tokenizer; its names are part of data sets' hashes."""
+    settings = {
+        "type": reading.kind,
+        "extras": sorted(reading.columns),
+        "roles": sorted(needs.roles),
+        "optional_roles": sorted(reading.optional),
+        "labels": sorted(reading.marks),
+        "annotators": list(annotators or ()),
+        "max_length": data.max_length,
+        "truncation": data.truncation,
+        "train_on": data.train_on,
+    }
+    return settings if data.fim is None else settings | {"fim": asdict(data.fim)}
 
 
 def check_settings(data: Data) -> None:
@@ -220,12 +226,11 @@ class _Shapes:
         names = tuple(value)
         self.rewards = self.rewards or names
         if names != self.rewards:
-            raise DataError(
+            raise example.error(
                 f"rewards are named {list(names)}, but {list(self.rewards)} in earlier rows.",
-                file=files[example.file],
-                row=example.row,
                 field="rewards",
                 remedy="Every row must have the same names.",
+                file=files[example.file],
             )
         example.columns["rewards"] = list(value.values())
 

@@ -17,8 +17,8 @@ import numpy as np
 from array_record.python import array_record_module
 
 from jaxpo.data.tokens.examples import Example, Segment
-from jaxpo.data.tokens.layout import Layout, SeenLayouts, from_json, to_json
-from jaxpo.data.tokens.media import Patches, check_media
+from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
+from jaxpo.data.tokens.media import Patches
 from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
@@ -50,9 +50,7 @@ class Lengths:
     def from_lists(cls, lengths: Iterable[Sequence[int]]) -> Lengths:
         """From one list of segment lengths per example."""
         listed = list(lengths)
-        offsets = np.zeros(len(listed) + 1, np.int64)
-        np.cumsum([len(x) for x in listed], out=offsets[1:])
-        return cls(offsets, np.asarray([n for x in listed for n in x], np.int32))
+        return cls(_offsets([len(x) for x in listed]), np.asarray([n for x in listed for n in x], np.int32))
 
 
 class ExampleStore:

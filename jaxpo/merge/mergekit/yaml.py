@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,13 @@ def find_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from unknown_keys(tree, TOP, "")
     method = tree.get("merge_method")
     if method not in PARAMETERS:
-        known = ", ".join(PARAMETERS)
         what = "is missing" if method is None else f"{method!r} is not implemented"
-        yield f"merge_method: {what}.{did_you_mean(str(method), PARAMETERS)} Known: {known}."
+        yield f"merge_method: {what}.{hint(method, PARAMETERS)}"
         return
     for key in ("dtype", "out_dtype"):
         if tree.get(key) is not None and tree[key] not in DTYPES:
             yield f"{key}: {tree[key]!r} cannot be written. Known: {', '.join(DTYPES)}."
-    yield from parameter_problems(tree, method, "", each=True)
+    yield from parameter_problems(tree, method, "")
     if ("models" in tree) == ("slices" in tree):
         yield "models: give exactly one of models and slices."
         return
@@ -134,7 +133,7 @@ def model_problems(entry: Any, method: str, where: str, keys: tuple[str, ...] = 
         yield f"{where}.model: expected the folder of a model."
         return
     yield from unknown_keys(entry, keys, f"{where}.")
-    yield from parameter_problems(entry, method, f"{where}.", each=True, shared=False)
+    yield from parameter_problems(entry, method, f"{where}.", shared=False)
 
 
 def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
@@ -143,7 +142,7 @@ def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
         yield f"{where}.sources: expected a list of at least one source."
         return
     yield from unknown_keys(entry, SLICE, f"{where}.")
-    yield from parameter_problems(entry, method, f"{where}.", each=True)
+    yield from parameter_problems(entry, method, f"{where}.")
     lengths = set()
     for i, source in enumerate(entry["sources"]):
         place = f"{where}.sources[{i}]"
@@ -158,9 +157,7 @@ def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
         yield f"{where}.sources: their layer ranges have different lengths ({', '.join(map(str, sorted(lengths)))})."
 
 
-def parameter_problems(
-    entry: Mapping[str, Any], method: str, where: str, *, each: bool, shared: bool = True
-) -> Iterator[str]:
+def parameter_problems(entry: Mapping[str, Any], method: str, where: str, *, shared: bool = True) -> Iterator[str]:
     """Parameters that the method does not have, or that cannot stand here, and values of another type."""
     parameters = entry.get("parameters")
     if parameters is None:
@@ -172,7 +169,7 @@ def parameter_problems(
     for key, setting in parameters.items():
         place = f"{where}parameters.{key}"
         if key not in known:
-            yield f"{place}: {method} has no such parameter.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+            yield f"{place}: {method} has no such parameter.{hint(key, known)}"
         elif not known[key].each and not shared:
             yield f"{place}: holds for all models together; give it under the top-level parameters."
         else:
@@ -184,4 +181,9 @@ def unknown_keys(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -
     for key in entry:
         if key not in known:
             why = f" ({WHY[key]})" if key in WHY else ""
-            yield f"{where}{key}: is not implemented{why}.{did_you_mean(str(key), known)} Known: {', '.join(known)}."
+            yield f"{where}{key}: is not implemented{why}.{hint(key, known)}"
+
+
+def hint(word: Any, known: Iterable[str]) -> str:
+    """' Did you mean X? Known: X, Y.'; nearer by a little than elsewhere, so that `base` is `base_model`."""
+    return f"{did_you_mean(str(word), known, cutoff=0.55)} Known: {', '.join(known)}."

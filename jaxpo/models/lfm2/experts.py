@@ -1,4 +1,4 @@
-"""The mixture-of-experts feed-forward: its parameters, its forward on one device or many, its active parameters."""
+"""The mixture-of-experts feed-forward: its parameters, its forward on one device or many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxpo.models.expert_axes import EXPERT, WIDTH, Shares, shares_of
 from jaxpo.models.language import RouterSums
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.router import route, router_sums
-from jaxpo.models.spec import TRANSPOSE, Param, Table, leaves, normal, zeros
+from jaxpo.models.spec import TRANSPOSE, Param, Table, normal, zeros
 from jaxpo.ops.grouped import block_size, combine, dispatch, group_rows, grouped_matmul
 from jaxpo.sharding import Rules, current_rules, fitting_spec
 
@@ -49,11 +49,6 @@ def experts_table(config: LFM2Config, hf: str) -> Table:
 def active_fraction(param: Param, config: LFM2Config) -> float:
     """Share of a parameter that one token is multiplied with: k / E of the experts, all of everything else."""
     return config.num_experts_per_tok / config.num_experts if EXPERT in param.axes else 1.0
-
-
-def active_count(table: Table, config: LFM2Config) -> int:
-    """Parameters that take part in one token's forward pass."""
-    return round(sum(p.size * active_fraction(p, config) for _, p in leaves(table) if not p.buffer))
 
 
 def mixture(

@@ -25,9 +25,7 @@ Remat = Literal["none", "full", "dots"]
 _POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
-def embed(
-    params: Tree, tokens: Int[Array, "R S"], *, config: LFM2Config, dtype: Any = jnp.float32
-) -> Float[Array, "R S D"]:
+def embed(params: Tree, tokens: Int[Array, "R S"], dtype: Any = jnp.float32) -> Float[Array, "R S D"]:
     """Look the tokens up, unscaled, in the compute type. Ids outside the vocabulary (padding) are clipped into it."""
     x = jnp.take(params["embed_tokens"]["weight"], tokens, axis=0, mode="clip").astype(dtype)
     return constrain(x, "batch", "sequence", "embed_act")
@@ -41,7 +39,6 @@ def backbone(
     *,
     config: LFM2Config,
     causal: bool = True,
-    rng: jax.Array | None = None,
     tap: Tap | None = None,
     key_ids: Int[Array, "R S"] | None = None,
     max_segment: int | None = None,
@@ -56,7 +53,6 @@ def backbone(
       segment_ids: `[R, S]`; 0 is padding. Attention and convolution never cross a segment's border.
       positions: `[R, S]`, counted from 0 at each segment start.
       causal: False lets every position see its whole segment, and centres the convolutions (encoders).
-      rng: key for stochastic layers; the dense model has none and ignores it.
       tap: `tap(name, x) -> value or None`, called with `layers/i/mixer`, `layers/i/feed_forward`, `layers/i` and
         `embedding_norm`. It should reduce on the spot: what it returns is kept.
       key_ids: `[R, S]`, the segments as attention's keys see them (0 = never a key); None = `segment_ids`. The
@@ -107,7 +103,7 @@ def forward(
       embedding_dropout: rate; the output matrix, which is the same array, is not touched.
       row_keys: one key per row; None = no dropout (evaluation).
     """
-    x = embed(params, tokens, config=config, dtype=dtype)
+    x = embed(params, tokens, dtype)
     x = x if row_keys is None else dropout(x, row_keys, embedding_dropout)
     return backbone(params, x, segment_ids, positions, config=config, **options)
 
@@ -165,7 +161,7 @@ def step(
     count = jnp.full(tokens.shape[:1], tokens.shape[1]) if valid is None else jnp.sum(valid, axis=1)
     positions = cache.length[:, None] + jnp.arange(tokens.shape[1])
     where, ropes = Step(positions, count.astype(jnp.int32), None), rotations(config, positions)
-    x = embed(params, tokens, config=config, dtype=dtype)
+    x = embed(params, tokens, dtype)
     layers = {}
     for i, kind in enumerate(config.layer_types):
         name = str(i)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from jaxpo.models.family import preset
 from jaxpo.models.lfm2.config import LFM2Config
 
@@ -21,20 +24,29 @@ def lfm3_layer_types(layers: int) -> tuple[str, ...]:
 _SIXTEEN = _pattern(16, (2, 5, 8, 10, 12, 14))
 _THIRTY = _pattern(30, (2, 5, 9, 13, 17, 21, 24, 27))
 
+_NANO = LFM2Config(
+    vocab_size=4096,
+    hidden_size=192,
+    intermediate_size=512,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=32,
+    layer_types=_pattern(6, (2, 4)),
+    initializer_range=0.04,
+    max_position_embeddings=4096,
+)
+_LFM3: dict[str, Any] = {
+    "model_type": "lfm3",
+    "conv_kernel": 7,
+    "partial_rotary_factor": 0.5,
+    "sandwich_norm": True,
+    "attention_gate": True,
+}
+
 PRESETS: dict[str, LFM2Config] = {
     # 2.5 million parameters beside the embedding; the vocabulary follows the tokenizer at run time. The wider
     # initial matrices make up for the narrow model: 0.02 is meant for a width of 1,024 and more.
-    "nano": LFM2Config(
-        vocab_size=4096,
-        hidden_size=192,
-        intermediate_size=512,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=32,
-        layer_types=_pattern(6, (2, 4)),
-        initializer_range=0.04,
-        max_position_embeddings=4096,
-    ),
+    "nano": _NANO,
     "lfm2_350m": LFM2Config(
         hidden_size=1024,
         intermediate_size=4608,
@@ -59,25 +71,14 @@ PRESETS: dict[str, LFM2Config] = {
         num_attention_heads=32,
         layer_types=_THIRTY,
     ),
-    "nano_lfm3": LFM2Config(
-        model_type="lfm3",
-        vocab_size=4096,
-        hidden_size=192,
-        intermediate_size=512,
+    "nano_lfm3": replace(
+        _NANO,
         num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
         layer_types=lfm3_layer_types(6),
-        conv_kernel=7,
-        partial_rotary_factor=0.5,
         sliding_window=32,
-        sandwich_norm=True,
-        attention_gate=True,
-        initializer_range=0.04,
-        max_position_embeddings=4096,
+        **_LFM3,
     ),
     "lfm3_1_7b": LFM2Config(
-        model_type="lfm3",
         vocab_size=128_000,
         hidden_size=2048,
         intermediate_size=7680,
@@ -85,29 +86,18 @@ PRESETS: dict[str, LFM2Config] = {
         num_key_value_heads=4,
         head_dim=128,
         layer_types=lfm3_layer_types(24),
-        conv_kernel=7,
-        partial_rotary_factor=0.5,
         sliding_window=256,
-        sandwich_norm=True,
-        attention_gate=True,
         pad_token_id=124_893,
         bos_token_id=124_894,
         eos_token_id=124_900,
+        **_LFM3,
     ),
     # As nano, with 8 experts of which each token uses 2: as many active parameters, 2.4 times as many in all.
-    "nano_moe": LFM2Config(
-        vocab_size=4096,
-        hidden_size=192,
-        intermediate_size=512,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=32,
-        layer_types=_pattern(6, (2, 4)),
+    "nano_moe": replace(
+        _NANO,
         num_experts=8,
         num_experts_per_tok=2,
         moe_intermediate_size=256,
-        initializer_range=0.04,
-        max_position_embeddings=4096,
     ),
     "lfm2_8b_a1b": LFM2Config(
         hidden_size=2048,

@@ -33,7 +33,6 @@ class AlphaPO(PairMethod):
 
     INFO = Info(
         name="alphapo",
-        function="jaxpo.losses.alphapo",
         family="pairs",
         paper="AlphaPO: Reward Shape Matters for LLM Alignment",
         arxiv="2501.03884",

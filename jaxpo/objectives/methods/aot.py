@@ -28,7 +28,6 @@ class AOT(PairMethod):
 
     INFO = Info(
         name="aot",
-        function="jaxpo.losses.aot",
         family="pairs, coupled",
         paper="Distributional Preference Alignment of LLMs via Optimal Transport",
         arxiv="2406.05882",
@@ -58,7 +57,6 @@ class AOTUnpaired(PairMethod):
 
     INFO = Info(
         name="aot_unpaired",
-        function="jaxpo.losses.aot_unpaired",
         family="pairs, coupled",
         paper="Distributional Preference Alignment of LLMs via Optimal Transport",
         arxiv="2406.05882",

@@ -26,7 +26,6 @@ class APOZero(PairMethod):
 
     INFO = Info(
         name="apo_zero",
-        function="jaxpo.losses.apo_zero",
         family="pairs",
         paper="Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment",
         arxiv="2408.06266",
@@ -52,7 +51,6 @@ class APODown(PairMethod):
 
     INFO = Info(
         name="apo_down",
-        function="jaxpo.losses.apo_down",
         family="pairs",
         paper="Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment",
         arxiv="2408.06266",

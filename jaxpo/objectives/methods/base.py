@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.needs import RECORDABLE, Needs
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods.options import Options, option_problems
+from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.objectives.methods.options import Options, why_not_recorded
 from jaxpo.objectives.methods.ranges import field_problems
 
 if TYPE_CHECKING:
@@ -38,21 +39,25 @@ class Info:
 
     Attributes:
       name: on the command line and in `METHODS`.
-      function: import path of the pure loss.
       family: shape of its data.
       paper: title.
       arxiv: identifier, or "" for what predates arXiv.
       certainty: where the formula comes from and what is open.
       aliases: other names that mean exactly this, TRL's `loss_type` among them.
+      function: import path of the pure loss; by default that of the method's name.
     """
 
     name: str
-    function: str
     family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation"]
     paper: str
     arxiv: str
     certainty: str
     aliases: tuple[str, ...] = ()
+    function: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.function:
+            object.__setattr__(self, "function", f"jaxpo.losses.{self.name}")
 
 
 def number(
@@ -109,7 +114,24 @@ class Method(ABC):
 
     def option_problems(self, options: Options) -> list[str]:
         """Why this method cannot have these options, one sentence each; empty if it can."""
-        return option_problems(self, options)
+        name, found = self.INFO.name, []
+        for network, kind in self.NEEDS.networks:
+            if network in options.recorded and kind not in RECORDABLE:
+                found.append(f"{name}: {why_not_recorded(network, kind)}")
+        if options.diagnostics and not self.COMPARES:
+            found.append(
+                f"{name}: diagnostics ({', '.join(options.diagnostics)}) compare two responses to one prompt, which "
+                "this method's rows are not; leave them empty."
+            )
+        unknown = [d for d in options.diagnostics if d not in DIAGNOSTICS]
+        if unknown:
+            found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {', '.join(DIAGNOSTICS)}.")
+        if options.use_weighting and not self.weighs_pairs:
+            found.append(
+                f"{name}: use_weighting (WPO) multiplies the loss of each pair, which this method does not have; "
+                "set use_weighting to False."
+            )
+        return found
 
     def extra_tables(self, config: TextConfig) -> dict[str, Table]:
         """Parameter tables of the groups in `NEEDS.extra`."""

@@ -42,7 +42,6 @@ class BCO(UnpairedMethod):
 
     INFO = Info(
         name="bco",
-        function="jaxpo.losses.bco",
         family="unpaired",
         paper="Binary Classifier Optimization for Large Language Model Alignment",
         arxiv="2404.04656",

@@ -26,7 +26,6 @@ class BCOPair(PairMethod):
 
     INFO = Info(
         name="bco_pair",
-        function="jaxpo.losses.bco_pair",
         family="pairs",
         paper="Binary Classifier Optimization for Large Language Model Alignment",
         arxiv="2404.04656",

@@ -29,7 +29,6 @@ class BradleyTerry(RewardMethod):
 
     INFO = Info(
         name="bradley_terry",
-        function="jaxpo.losses.bradley_terry",
         family="reward model",
         paper="Rank analysis of incomplete block designs (1952)",
         arxiv="",

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.objectives.methods.base import PAIRS, Info, number
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
-class CPO(PairMethod):
+class CPO(LikelihoodMethod):
     """Reference-free DPO plus the likelihood of the chosen response.
 
     Attributes:
@@ -31,15 +30,12 @@ class CPO(PairMethod):
 
     INFO = Info(
         name="cpo",
-        function="jaxpo.losses.cpo",
         family="pairs",
         paper="Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation",
         arxiv="2401.08417",
         certainty="agrees with TRL, whose likelihood term is averaged over a micro-batch, here over the step",
     )
     NEEDS = PAIRS
-
-    METRICS = ("nll_loss",)
 
     def loss(self, pair: Pair) -> dict[str, Array]:
         from jaxpo.losses import cpo
@@ -52,9 +48,3 @@ class CPO(PairMethod):
             where=pair.present,
         )
         return {"pairs": prefer, "chosen_tokens": nll}
-
-    def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
-        from jaxpo.objectives.families.pairs import chosen_nll
-
-        return {"nll_loss": chosen_nll(pair)}

@@ -28,7 +28,6 @@ class DiscoPOP(PairMethod):
 
     INFO = Info(
         name="discopop",
-        function="jaxpo.losses.discopop",
         family="pairs",
         paper="Discovering Preference Optimization Algorithms with and for Large Language Models",
         arxiv="2406.08414",

@@ -75,7 +75,6 @@ class ForwardKL(Distillation):
 
     INFO = Info(
         name="forward_kl",
-        function="jaxpo.losses.forward_kl",
         family="distillation",
         paper="Distilling the Knowledge in a Neural Network",
         arxiv="1503.02531",
@@ -105,7 +104,6 @@ class ReverseKL(Distillation):
 
     INFO = Info(
         name="reverse_kl",
-        function="jaxpo.losses.reverse_kl",
         family="distillation",
         paper="MiniLLM: Knowledge Distillation of Large Language Models",
         arxiv="2306.08543",
@@ -135,7 +133,6 @@ class GeneralizedJSD(Distillation):
 
     INFO = Info(
         name="generalized_jsd",
-        function="jaxpo.losses.generalized_jsd",
         family="distillation",
         paper="On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes",
         arxiv="2306.13649",

@@ -29,7 +29,6 @@ class DOVE(PairMethod):
 
     INFO = Info(
         name="dove",
-        function="jaxpo.losses.dove",
         family="pairs",
         paper="Comparing Bad Apples to Good Oranges: Aligning Large Language Models via Joint Preference Optimization",
         arxiv="2404.00530",

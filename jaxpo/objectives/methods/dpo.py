@@ -28,7 +28,6 @@ class DPO(PairMethod):
 
     INFO = Info(
         name="dpo",
-        function="jaxpo.losses.dpo",
         family="pairs",
         paper="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         arxiv="2305.18290",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, number
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DPO3D(PairMethod):
+class DPO3D(LikelihoodMethod):
     """DPO with a smaller beta on the rejected side, and optionally the likelihood of the chosen response.
 
     Attributes:
@@ -33,7 +33,6 @@ class DPO3D(PairMethod):
 
     INFO = Info(
         name="dpo3d",
-        function="jaxpo.losses.dpo3d",
         family="pairs",
         paper="3D-Properties: Identifying Challenges in DPO and Charting a Path Forward",
         arxiv="2406.07327",
@@ -65,11 +64,9 @@ class DPO3D(PairMethod):
         import jax.numpy as jnp
 
         from jaxpo.objectives.base import masked_mean
-        from jaxpo.objectives.families.pairs import chosen_nll
 
         margin = self.beta_plus * pair.chosen.log_ratio - self.beta_minus * pair.rejected.log_ratio
-        return {
-            "nll_loss": chosen_nll(pair),
+        return super().metrics(pair) | {
             "flex/margins": masked_mean(margin, pair.present),
             "flex/accuracies": masked_mean((margin > 0).astype(jnp.float32), pair.present),
         }

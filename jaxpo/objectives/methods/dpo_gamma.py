@@ -29,7 +29,6 @@ class DPOGamma(PairMethod):
 
     INFO = Info(
         name="dpo_gamma",
-        function="jaxpo.losses.dpo_gamma",
         family="pairs",
         paper="Preference Learning Algorithms Do Not Learn Preference Rankings",
         arxiv="2405.19534",

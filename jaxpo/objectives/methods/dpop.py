@@ -29,7 +29,6 @@ class DPOP(PairMethod):
 
     INFO = Info(
         name="dpop",
-        function="jaxpo.losses.dpop",
         family="pairs",
         paper="Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive",
         arxiv="2402.13228",

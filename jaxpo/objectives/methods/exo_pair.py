@@ -28,7 +28,6 @@ class EXOPair(PairMethod):
 
     INFO = Info(
         name="exo_pair",
-        function="jaxpo.losses.exo_pair",
         family="pairs",
         paper="Towards Efficient Exact Optimization of Language Model Alignment",
         arxiv="2402.00856",

@@ -29,7 +29,6 @@ class EXORW(ListMethod):
 
     INFO = Info(
         name="exo_rw",
-        function="jaxpo.losses.exo_rw",
         family="lists",
         paper="Towards Efficient Exact Optimization of Language Model Alignment",
         arxiv="2402.00856",

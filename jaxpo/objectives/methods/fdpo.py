@@ -31,7 +31,6 @@ class FDPO(PairMethod):
 
     INFO = Info(
         name="fdpo",
-        function="jaxpo.losses.fdpo",
         family="pairs",
         paper="Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence Constraints",
         arxiv="2309.16240",

@@ -109,6 +109,19 @@ class PairMethod(FeatureMethod):
 
 
 @dataclass(frozen=True)
+class LikelihoodMethod(PairMethod):
+    """A method on pairs that also raises the likelihood of the chosen response."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ("nll_loss",)
+
+    def metrics(self, features: Any) -> dict[str, Metric]:
+        """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
+        from jaxpo.objectives.families.pairs import chosen_nll
+
+        return {"nll_loss": chosen_nll(features)}
+
+
+@dataclass(frozen=True)
 class ListMethod(FeatureMethod):
     """A method on lists of scored responses: `loss` reads a `Ranked`; counts are "lists" and "pairs" (of labels)."""
 

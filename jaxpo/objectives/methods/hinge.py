@@ -29,7 +29,6 @@ class Hinge(PairMethod):
 
     INFO = Info(
         name="hinge",
-        function="jaxpo.losses.hinge",
         family="pairs",
         paper="Statistical Rejection Sampling Improves Preference Optimization",
         arxiv="2309.06657",

@@ -40,7 +40,6 @@ class ImplicitReward(FeatureMethod):
 
     INFO = Info(
         name="implicit_reward",
-        function="jaxpo.losses.implicit_reward",
         family="sft",
         paper="Implicit Reward as the Bridge: A Unified View of SFT and DPO Connections",
         arxiv="2507.00018",

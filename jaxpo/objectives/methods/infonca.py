@@ -31,7 +31,6 @@ class InfoNCA(ListMethod):
 
     INFO = Info(
         name="infonca",
-        function="jaxpo.losses.infonca",
         family="lists",
         paper="Noise Contrastive Alignment of Language Models with Explicit Rewards",
         arxiv="2402.05369",
@@ -61,7 +60,6 @@ class NCA(ListMethod):
 
     INFO = Info(
         name="nca",
-        function="jaxpo.losses.nca",
         family="lists",
         paper="Noise Contrastive Alignment of Language Models with Explicit Rewards",
         arxiv="2402.05369",

@@ -29,7 +29,6 @@ class IPO(PairMethod):
 
     INFO = Info(
         name="ipo",
-        function="jaxpo.losses.ipo",
         family="pairs",
         paper="A General Theoretical Paradigm to Understand Learning from Human Preferences",
         arxiv="2310.12036",
@@ -57,7 +56,6 @@ class IPOSum(PairMethod):
 
     INFO = Info(
         name="ipo_sum",
-        function="jaxpo.losses.ipo_sum",
         family="pairs",
         paper="A General Theoretical Paradigm to Understand Learning from Human Preferences",
         arxiv="2310.12036",

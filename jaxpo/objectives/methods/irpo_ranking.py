@@ -31,7 +31,6 @@ class IRPORanking(ListMethod):
 
     INFO = Info(
         name="irpo_ranking",
-        function="jaxpo.losses.irpo_ranking",
         family="lists",
         paper="In-context Ranking Preference Optimization",
         arxiv="2504.15477",

@@ -52,7 +52,6 @@ class KTO(UnpairedMethod):
 
     INFO = Info(
         name="kto",
-        function="jaxpo.losses.kto",
         family="unpaired",
         paper="KTO: Model Alignment as Prospect Theoretic Optimization",
         arxiv="2402.01306",
@@ -113,7 +112,6 @@ class APOZeroUnpaired(UnpairedMethod):
 
     INFO = Info(
         name="apo_zero_unpaired",
-        function="jaxpo.losses.apo_zero_unpaired",
         family="unpaired",
         paper="Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment",
         arxiv="2408.06266",

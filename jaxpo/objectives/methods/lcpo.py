@@ -41,7 +41,6 @@ class LCPO(PairMethod):
 
     INFO = Info(
         name="lcpo",
-        function="jaxpo.losses.lcpo",
         family="pairs",
         paper="Latent Collective Preference Optimization (RE-PO: Robust Enhanced Policy Optimization)",
         arxiv="2509.24159",

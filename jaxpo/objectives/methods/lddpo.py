@@ -30,7 +30,6 @@ class LDDPO(PairMethod):
 
     INFO = Info(
         name="lddpo",
-        function="jaxpo.losses.lddpo",
         family="pairs",
         paper="Length Desensitization in Direct Preference Optimization",
         arxiv="2409.06411",

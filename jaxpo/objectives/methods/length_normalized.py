@@ -36,7 +36,6 @@ class LengthNormalized(PairMethod):
 
     INFO = Info(
         name="length_normalized",
-        function="jaxpo.losses.length_normalized",
         family="pairs",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -80,7 +79,6 @@ class APOZeroNorm(PairMethod):
 
     INFO = Info(
         name="apo_zero_norm",
-        function="jaxpo.losses.apo_zero_norm",
         family="pairs",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -106,7 +104,6 @@ class APODownNorm(PairMethod):
 
     INFO = Info(
         name="apo_down_norm",
-        function="jaxpo.losses.apo_down_norm",
         family="pairs",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -132,7 +129,6 @@ class HingePerToken(PairMethod):
 
     INFO = Info(
         name="hinge_per_token",
-        function="jaxpo.losses.hinge_per_token",
         family="pairs",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",

@@ -50,7 +50,6 @@ class LiPO(ListMethod):
 
     INFO = Info(
         name="lipo",
-        function="jaxpo.losses.lipo",
         family="lists",
         paper="LiPO: Listwise Preference Optimization through Learning-to-Rank",
         arxiv="2402.01878",

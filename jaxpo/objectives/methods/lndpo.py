@@ -26,7 +26,6 @@ class LNDPO(PairMethod):
 
     INFO = Info(
         name="lndpo",
-        function="jaxpo.losses.lndpo",
         family="pairs",
         paper="A Practical Analysis of Human Alignment with *PO",
         arxiv="2407.15229",

@@ -92,7 +92,6 @@ class MAPL(PairMethod):
 
     INFO = Info(
         name="mapl",
-        function="jaxpo.losses.mapl",
         family="pairs",
         paper="Multi-Level Aware Preference Learning: Enhancing RLHF for Complex Multi-Instruction Tasks",
         arxiv="2505.12845",

@@ -35,7 +35,6 @@ class MODPO(PairMethod):
 
     INFO = Info(
         name="modpo",
-        function="jaxpo.losses.modpo",
         family="pairs",
         paper="Beyond One-Preference-Fits-All Alignment: Multi-Objective Direct Preference Optimization",
         arxiv="2310.03708",

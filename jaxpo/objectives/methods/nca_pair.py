@@ -26,7 +26,6 @@ class NCAPair(PairMethod):
 
     INFO = Info(
         name="nca_pair",
-        function="jaxpo.losses.nca_pair",
         family="pairs",
         paper="Noise Contrastive Alignment of Language Models with Explicit Rewards",
         arxiv="2402.05369",

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jaxpo.data.rows.needs import RECORDABLE, REFERENCE, TEACHER
-from jaxpo.objectives.diagnostics import DIAGNOSTICS
+from jaxpo.data.rows.needs import REFERENCE, TEACHER
 
 if TYPE_CHECKING:
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -45,25 +43,3 @@ def why_not_recorded(network: str, kind: str) -> str:
         )
     what = "compares whole distributions over the vocabulary" if kind == "vocab" else "runs it inside itself"
     return f"{network!r} cannot be recorded, because the method {what}; it runs in every step."
-
-
-def option_problems(method: Method, options: Options) -> list[str]:
-    """Why a method cannot have these options, one sentence each; empty if it can."""
-    name, found = method.INFO.name, []
-    for network, kind in method.NEEDS.networks:
-        if network in options.recorded and kind not in RECORDABLE:
-            found.append(f"{name}: {why_not_recorded(network, kind)}")
-    if options.diagnostics and not method.COMPARES:
-        found.append(
-            f"{name}: diagnostics ({', '.join(options.diagnostics)}) compare two responses to one prompt, which "
-            "this method's rows are not; leave them empty."
-        )
-    unknown = [d for d in options.diagnostics if d not in DIAGNOSTICS]
-    if unknown:
-        found.append(f"{name}: unknown diagnostics {', '.join(unknown)}; there are: {', '.join(DIAGNOSTICS)}.")
-    if options.use_weighting and not method.weighs_pairs:
-        found.append(
-            f"{name}: use_weighting (WPO) multiplies the loss of each pair, which this method does not have; "
-            "set use_weighting to False."
-        )
-    return found

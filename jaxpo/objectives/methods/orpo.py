@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.objectives.methods.base import PAIRS, Info, number
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ORPO(PairMethod):
+class ORPO(LikelihoodMethod):
     """Fine-tuning on the chosen response plus the logistic loss of the log odds ratio. No reference model.
 
     Attributes:
@@ -28,7 +28,6 @@ class ORPO(PairMethod):
 
     INFO = Info(
         name="orpo",
-        function="jaxpo.losses.orpo",
         family="pairs",
         paper="ORPO: Monolithic Preference Optimization without Reference Model",
         arxiv="2403.07691",
@@ -54,11 +53,9 @@ class ORPO(PairMethod):
         from jaxpo.losses.numerics import per_token, softplus
         from jaxpo.losses.orpo import log_odds
         from jaxpo.objectives.base import masked_mean
-        from jaxpo.objectives.families.pairs import chosen_nll
 
         chosen, rejected = (log_odds(per_token(s.logps, s.length)) for s in (pair.chosen, pair.rejected))
-        return {
-            "nll_loss": chosen_nll(pair),
+        return super().metrics(pair) | {
             "log_odds_chosen": masked_mean(chosen - rejected, pair.present),
             "log_odds_ratio": masked_mean(-softplus(rejected - chosen), pair.present),
         }

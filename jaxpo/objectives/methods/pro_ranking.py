@@ -38,7 +38,6 @@ class PRO(ListMethod):
 
     INFO = Info(
         name="pro_ranking",
-        function="jaxpo.losses.pro_ranking",
         family="lists",
         paper="Preference Ranking Optimization for Human Alignment",
         arxiv="2306.17492",

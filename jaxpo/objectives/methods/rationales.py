@@ -36,7 +36,6 @@ class Rationales(PairMethod):
 
     INFO = Info(
         name="rationales",
-        function="jaxpo.losses.rationales",
         family="pairs",
         paper="Data-Centric Human Preference Optimization with Rationales",
         arxiv="2407.14477",

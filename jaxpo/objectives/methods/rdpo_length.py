@@ -28,7 +28,6 @@ class RDPOLength(PairMethod):
 
     INFO = Info(
         name="rdpo_length",
-        function="jaxpo.losses.rdpo_length",
         family="pairs",
         paper="Disentangling Length from Quality in Direct Preference Optimization",
         arxiv="2403.19159",

@@ -34,7 +34,6 @@ class RDPORobust(PairMethod):
 
     INFO = Info(
         name="rdpo_robust",
-        function="jaxpo.losses.rdpo_robust",
         family="pairs",
         paper="Provably Robust DPO: Aligning Language Models with Noisy Feedback",
         arxiv="2403.00409",

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxpo.objectives.methods.base import PAIRS_AND_REFERENCE, Info, number
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.pairs import Pair
 
 PAPER = "Provably Mitigating Overoptimization in RLHF: Your SFT Loss is Implicitly an Adversarial Regularizer"
 
 
 @dataclass(frozen=True)
-class RPO(PairMethod):
+class RPO(LikelihoodMethod):
     """DPO plus `-eta beta P_w` of each pair: the paper's main text.
 
     Attributes:
@@ -32,14 +31,12 @@ class RPO(PairMethod):
     VARIANT: ClassVar[Literal["sum", "average", "tokens"]] = "sum"
     INFO = Info(
         name="rpo",
-        function="jaxpo.losses.rpo",
         family="pairs",
         paper=PAPER,
         arxiv="2405.16436",
         certainty="authors' code; rpo_average and rpo_tokens reduce the likelihood otherwise, with other scales of eta",
     )
     NEEDS = PAIRS_AND_REFERENCE
-    METRICS = ("nll_loss",)
 
     def loss(self, pair: Pair) -> dict[str, Array]:
         from jaxpo.losses import rpo
@@ -48,12 +45,6 @@ class RPO(PairMethod):
             *pair.logps, pair.chosen.length, beta=self.beta, eta=self.eta, variant=self.VARIANT, where=pair.present
         )
         return {"pairs": prefer, "chosen_tokens": sft} if self.VARIANT == "tokens" else {"pairs": prefer + sft}
-
-    def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
-        from jaxpo.objectives.families.pairs import chosen_nll
-
-        return {"nll_loss": chosen_nll(pair)}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ class RRPO(PairMethod):
 
     INFO = Info(
         name="rrpo",
-        function="jaxpo.losses.rrpo",
         family="pairs",
         paper="Self-Alignment of Large Video Language Models with Refined Regularized Preference Optimization",
         arxiv="2504.12083",

@@ -28,7 +28,6 @@ class RSO(PairMethod):
 
     INFO = Info(
         name="rso",
-        function="jaxpo.losses.rso",
         family="pairs",
         paper="Statistical Rejection Sampling Improves Preference Optimization",
         arxiv="2309.06657",

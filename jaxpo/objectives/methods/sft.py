@@ -6,37 +6,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxpo.objectives.methods.base import PAIRS, Info
-from jaxpo.objectives.methods.features import PairMethod
+from jaxpo.objectives.methods.features import LikelihoodMethod
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.pairs import Pair
 
 
 @dataclass(frozen=True)
-class SFT(PairMethod):
+class SFT(LikelihoodMethod):
     """Maximum likelihood of the chosen responses alone: the yardstick of the others."""
 
     INFO = Info(
         name="sft",
-        function="jaxpo.losses.sft",
         family="pairs",
         paper="maximum likelihood",
         arxiv="",
         certainty="agrees with TRL, which averages over a micro-batch, here over the step",
     )
     NEEDS = PAIRS
-    METRICS = ("nll_loss",)
 
     def loss(self, pair: Pair) -> dict[str, Array]:
         from jaxpo.losses import sft
 
         return {"chosen_tokens": sft(pair.chosen.logps, where=pair.present)}
-
-    def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """`nll_loss`: the loss."""
-        from jaxpo.objectives.families.pairs import chosen_nll
-
-        return {"nll_loss": chosen_nll(pair)}

@@ -26,7 +26,6 @@ class SigmoidNorm(PairMethod):
 
     INFO = Info(
         name="sigmoid_norm",
-        function="jaxpo.losses.sigmoid_norm",
         family="pairs",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",

@@ -31,7 +31,6 @@ class SimPO(PairMethod):
 
     INFO = Info(
         name="simpo",
-        function="jaxpo.losses.simpo",
         family="pairs",
         paper="SimPO: Simple Preference Optimization with a Reference-Free Reward",
         arxiv="2405.14734",

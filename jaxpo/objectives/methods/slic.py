@@ -33,7 +33,6 @@ class SLiC(PairMethod):
 
     INFO = Info(
         name="slic",
-        function="jaxpo.losses.slic",
         family="pairs",
         paper="SLiC-HF: Sequence Likelihood Calibration with Human Feedback",
         arxiv="2305.10425",

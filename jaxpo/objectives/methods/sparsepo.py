@@ -51,7 +51,6 @@ class SparsePO(PairMethod):
 
     INFO = Info(
         name="sparsepo",
-        function="jaxpo.losses.sparsepo",
         family="pairs",
         paper="SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks",
         arxiv="2410.05102",

@@ -44,7 +44,6 @@ class SPODegree(PairMethod):
 
     INFO = Info(
         name="spo_degree",
-        function="jaxpo.losses.spo_degree",
         family="pairs",
         paper="Self-supervised Preference Optimization: Enhance Your Language Model with Preference Degree Awareness",
         arxiv="2409.17791",

@@ -26,7 +26,6 @@ class SPPOHard(PairMethod):
 
     INFO = Info(
         name="sppo_hard",
-        function="jaxpo.losses.sppo_hard",
         family="pairs",
         paper="Self-Play Preference Optimization for Language Model Alignment",
         arxiv="2405.00675",

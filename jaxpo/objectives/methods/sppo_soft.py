@@ -29,7 +29,6 @@ class SPPOSoft(PairMethod):
 
     INFO = Info(
         name="sppo_soft",
-        function="jaxpo.losses.sppo_soft",
         family="pairs",
         paper="Self-Play Preference Optimization for Language Model Alignment",
         arxiv="2405.00675",

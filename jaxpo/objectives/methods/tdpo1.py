@@ -28,7 +28,6 @@ class TDPO1(PairMethod):
 
     INFO = Info(
         name="tdpo1",
-        function="jaxpo.losses.tdpo1",
         family="pairs",
         paper="Token-level Direct Preference Optimization",
         arxiv="2404.11999",

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from jaxpo.losses import TopKRecord
 
-TOP_K = Needs(roles=("completion",), networks=(("teacher", "top_k"),))
-
 
 @dataclass(frozen=True)
 class TopKDistillation(Distillation):
@@ -27,6 +25,7 @@ class TopKDistillation(Distillation):
 
     top_k: int = number(32, at_least=1)
 
+    NEEDS = Needs(roles=("completion",), networks=(("teacher", "top_k"),))
     METRICS: ClassVar[tuple[str, ...]] = (*Distillation.METRICS, "teacher_mass", "student_mass")
 
     def problems(self) -> list[str]:
@@ -53,7 +52,6 @@ class DecoupledTopK(TopKDistillation):
 
     INFO = Info(
         name="decoupled_topk_kd",
-        function="jaxpo.losses.decoupled_topk_kd",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
@@ -61,7 +59,6 @@ class DecoupledTopK(TopKDistillation):
         "the defaults are ours",
         aliases=("lfm2_kd",),
     )
-    NEEDS = TOP_K
 
     def per_token(self, logits: Array, teacher: TopKRecord) -> Array:
         import jax.numpy as jnp
@@ -91,13 +88,11 @@ class BucketTopK(TopKDistillation):
 
     INFO = Info(
         name="bucket_topk_kl",
-        function="jaxpo.losses.bucket_topk_kl",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
         certainty="the report's loss at tau = 1 (chain rule); a baseline",
     )
-    NEEDS = TOP_K
 
     def per_token(self, logits: Array, teacher: TopKRecord) -> Array:
         import jax.numpy as jnp
@@ -125,13 +120,11 @@ class TruncatedTopK(TopKDistillation):
 
     INFO = Info(
         name="truncated_topk_kl",
-        function="jaxpo.losses.truncated_topk_kl",
         family="distillation",
         paper="LFM2 Technical Report",
         arxiv="2511.23404",
         certainty="the form that the report argues against: it is not zero at student = teacher; a baseline",
     )
-    NEEDS = TOP_K
 
     def per_token(self, logits: Array, teacher: TopKRecord) -> Array:
         from jaxpo.losses import truncated_topk_kl

@@ -52,7 +52,6 @@ class TPOTree(ListMethod):
 
     INFO = Info(
         name="tpo_tree",
-        function="jaxpo.losses.tpo_tree",
         family="lists",
         paper="TPO: Aligning Large Language Models with Multi-branch & Multi-step Preference Trees",
         arxiv="2410.12854",

@@ -38,7 +38,6 @@ class TPOTriple(PairMethod):
 
     INFO = Info(
         name="tpo_triple",
-        function="jaxpo.losses.tpo_triple",
         family="pairs",
         paper="Triple Preference Optimization: Achieving Better Alignment using a Single Step Optimization",
         arxiv="2405.16681",

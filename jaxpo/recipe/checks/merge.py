@@ -69,7 +69,8 @@ def method_problems(merge: Merge, models: Sequence[str]) -> Iterator[str]:
     if not method.WEIGHTED:
         yield f"weights: {method.NAME} does not use any; leave them out."
     elif len(merge.weights) != len(models):
-        yield f"weights: {len(merge.weights)} weights for {len(models)} models ({', '.join(models)})."
+        many = f"{len(merge.weights)} weights for {len(models)} models ({', '.join(models)})"
+        yield f"weights: {many}; give one weight per model."
 
 
 def _owner(problem: str) -> str:

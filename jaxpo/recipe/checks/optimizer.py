@@ -12,27 +12,8 @@ from jaxpo.config.fields import flag
 
 def optimizer_problems(stage: Stage) -> Iterator[str]:
     """Ranges of the schedule's numbers, and of those of the chosen optimiser. Patterns: `jaxpo.stages.trained`."""
+    yield from _schedule_problems(stage)
     o, name = stage.optimizer, f"{stage.name}.optimizer"
-    if o.learning_rate <= 0:
-        yield f"{name}.learning_rate: {o.learning_rate:g} must be above 0."
-    if not 0 <= o.final_learning_rate <= max(o.learning_rate, 0):
-        top = f"learning_rate {o.learning_rate:g}"
-        yield f"{name}.final_learning_rate: {o.final_learning_rate:g} must lie in 0 .. {top}."
-    if not 0 < o.decay_ratio <= 1:
-        yield f"{name}.decay_ratio: {o.decay_ratio:g} must lie in (0, 1]; it is the decaying share of the steps."
-    if o.max_grad_norm <= 0:
-        yield f"{name}.max_grad_norm: {o.max_grad_norm:g} must be above 0; inf does not clip."
-    if o.weight_decay < 0:
-        yield f"{name}.weight_decay: {o.weight_decay:g} must not be negative."
-    if not 0 <= o.warmup_ratio < 1:
-        yield f"{name}.warmup_ratio: {o.warmup_ratio:g} must lie in [0, 1); it is a share of the steps."
-    elif o.warmup_ratio and o.warmup_steps:
-        both = f"{o.warmup_ratio:g} and warmup_steps {o.warmup_steps}"
-        yield f"{name}.warmup_ratio: {both} exclude each other; set one to 0."
-    if o.warmup_steps < 0:
-        yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
-    elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:
-        yield f"{name}.warmup_steps: {o.warmup_steps} exceeds the stage's max_steps {stage.max_steps}."
     for pattern, factor in o.lr_factors:
         if not 0 < factor < math.inf:
             yield (
@@ -54,6 +35,30 @@ def optimizer_problems(stage: Stage) -> Iterator[str]:
             yield f"{name}.decay_rate: {o.decay_rate:g} must lie in (0, 1]; the past weighs 1 - t^-decay_rate."
         if o.min_dim_size_to_factor < 1:
             yield f"{name}.min_dim_size_to_factor: {o.min_dim_size_to_factor} must be at least 1."
+
+
+def _schedule_problems(stage: Stage) -> Iterator[str]:
+    o, name = stage.optimizer, f"{stage.name}.optimizer"
+    if o.learning_rate <= 0:
+        yield f"{name}.learning_rate: {o.learning_rate:g} must be above 0."
+    if not 0 <= o.final_learning_rate <= max(o.learning_rate, 0):
+        top = f"learning_rate {o.learning_rate:g}"
+        yield f"{name}.final_learning_rate: {o.final_learning_rate:g} must lie in 0 .. {top}."
+    if not 0 < o.decay_ratio <= 1:
+        yield f"{name}.decay_ratio: {o.decay_ratio:g} must lie in (0, 1]; it is the decaying share of the steps."
+    if o.max_grad_norm <= 0:
+        yield f"{name}.max_grad_norm: {o.max_grad_norm:g} must be above 0; inf does not clip."
+    if o.weight_decay < 0:
+        yield f"{name}.weight_decay: {o.weight_decay:g} must not be negative."
+    if not 0 <= o.warmup_ratio < 1:
+        yield f"{name}.warmup_ratio: {o.warmup_ratio:g} must lie in [0, 1); it is a share of the steps."
+    elif o.warmup_ratio and o.warmup_steps:
+        both = f"{o.warmup_ratio:g} and warmup_steps {o.warmup_steps}"
+        yield f"{name}.warmup_ratio: {both} exclude each other; set one to 0."
+    if o.warmup_steps < 0:
+        yield f"{name}.warmup_steps: {o.warmup_steps} must not be negative."
+    elif stage.max_steps is not None and 0 < stage.max_steps < o.warmup_steps:
+        yield f"{name}.warmup_steps: {o.warmup_steps} exceeds the stage's max_steps {stage.max_steps}."
 
 
 def _fractions(config: Any, name: str, fields: tuple[str, ...]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from jaxpo.convert.hf import SavesItself, disk_shape, folder_in_making, import_h
 from jaxpo.convert.model_io import TOKENIZER, save_model
 from jaxpo.convert.open_model import OpenModel, open_model
 from jaxpo.convert.shards import ShardWriter, parse_size
-from jaxpo.convert.verify import verify
+from jaxpo.convert.verify import verify as verify_export
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.merge.plan import Models, Plan, check_leaves
@@ -130,17 +130,17 @@ def merge_to_export(
     dtype: str = "float32",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
-    check: bool = True,
+    verify: bool = True,
     compare_transformers: bool | None = None,
 ) -> dict[str, Any]:
     """Write a merge as a Hugging Face checkpoint that gets its name when it is complete.
 
     Args:
-      check: afterwards load the result (it alone) and compare what our forward and another one compute.
+      verify: afterwards load the result (it alone) and compare what our forward and another one compute.
       compare_transformers: with transformers as well; None = when it is installed.
 
     Returns:
-      What was verified; empty without `check`.
+      What was verified; empty without `verify`.
     """
     config = result_config(plan, models)
     check_leaves(plan, stored_leaves(models))
@@ -155,9 +155,9 @@ def merge_to_export(
         write_json(partial / "generation_config.json", generation_config_to_json(config))
         if tokenizer is not None:
             tokenizer.save(partial)
-        if not check:
+        if not verify:
             return {}
-        return verify(import_hf(partial)[0], config, partial, transformers=compare_transformers)
+        return verify_export(import_hf(partial)[0], config, partial, transformers=compare_transformers)
 
 
 def merge_to_stage(

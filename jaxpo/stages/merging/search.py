@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxpo.config import Search
 from jaxpo.convert.hf import value_of
 from jaxpo.convert.open_model import OpenModel
 from jaxpo.evaluate.intervals import Measurement
-from jaxpo.evaluate.selection import Yardstick
-from jaxpo.merge.grid import Candidate
+from jaxpo.evaluate.selection import Yardstick, yardstick
+from jaxpo.merge.grid import Candidate, candidates
 from jaxpo.merge.plan import Plan, plan_models
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import Param, map_table
@@ -46,6 +47,30 @@ class Task:
     seed: int
     place: tuple[Any, Any]
     parallel: int = 4
+
+    @classmethod
+    def of(
+        cls,
+        wanted: Search,
+        opened: Mapping[str, OpenModel],
+        models: tuple[str, ...],
+        base: str | None,
+        *,
+        seed: int,
+        place: tuple[Any, Any],
+        resolve: Callable[[Sequence[str]], Sequence[str]] = tuple,
+    ) -> Task:
+        """What a recipe or a command asks for.
+
+        Args:
+          resolve: names of data files -> their paths.
+        """
+        select, report = (
+            yardstick(wanted.metrics, resolve(files), wanted.max_length, wanted.max_new_tokens)
+            for files in (wanted.select, wanted.report)
+        )
+        tried = tuple(candidates(len(models), base is not None, wanted.methods, wanted.weights))
+        return cls(opened, models, base, tried, select, report, seed, place, wanted.parallel)
 
     def plan(self, candidate: Candidate) -> Plan:
         """The merge that a candidate stands for; methods without a base do not see it."""

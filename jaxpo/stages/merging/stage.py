@@ -14,8 +14,7 @@ from jaxpo.convert.open_model import OpenModel
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.merge_report import better_input, write_search
-from jaxpo.evaluate.selection import Yardstick, yardstick
-from jaxpo.merge.grid import candidates
+from jaxpo.evaluate.selection import Yardstick
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
 from jaxpo.recipe.lineage import merged_names, seed_of
@@ -44,21 +43,14 @@ def merge(setting: Setting, stage: Merge) -> Tree:
 
 
 def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[str, OpenModel]) -> Tree:
-    base, models = stage.base, merged_names(setting.run, stage)
-    select, report = (
-        yardstick(wanted.metrics, setting.inputs.resolve(files), wanted.max_length, wanted.max_new_tokens)
-        for files in (wanted.select, wanted.report)
-    )
-    task = Task(
-        opened=opened,
-        models=models,
-        base=base,
-        candidates=tuple(candidates(len(models), base is not None, wanted.methods, wanted.weights)),
-        select=select,
-        report=report,
+    task = Task.of(
+        wanted,
+        opened,
+        merged_names(setting.run, stage),
+        stage.base,
         seed=seed_of(setting.run, stage),
         place=(setting.mesh, setting.rules),
-        parallel=wanted.parallel,
+        resolve=setting.inputs.resolve,
     )
     folder = setting.home.stage(stage.name) / "search"
     bench = Bench(
@@ -69,7 +61,7 @@ def _searched(setting: Setting, stage: Merge, wanted: Search, opened: Mapping[st
         primary=jax.process_index() == 0,
     )
     outcome = search(task, bench)
-    document = describe(outcome, select, folder if bench.primary else None)
+    document = describe(outcome, task.select, folder if bench.primary else None)
     setting.results.merged(stage.name, document)
     for line in verdict(document):
         setting.console.say(f"{stage.name}: {line}")

@@ -1,0 +1,28 @@
+"""Options of the commands that tokenise data as a stage would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxpo.cli.args import Parser
+from jaxpo.config import Data
+
+
+def add_options(parser: Parser) -> None:
+    """Length, truncation and what is trained on: the settings that must be the stage's."""
+    parser.add_argument("--max-length", type=int, default=1024)
+    truncations = ("response_right", "prompt_left", "drop", "error")
+    parser.add_argument("--truncation", choices=truncations, default="response_right")
+    parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+
+
+def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> Data:
+    """The same settings as those of a stage that reads these files."""
+    return Data(
+        train=tuple(files),
+        max_length=args.max_length,
+        row_length=row_length or args.max_length,
+        truncation=args.truncation,
+        train_on=args.train_on,
+    )

@@ -32,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
     resume = parse_resume(request.flags.get("resume", "auto"))
     resolved = renamed(resolve_request(request), request.config)
     check(resolved.run)
+    from jaxpo.sharding.multihost import start_processes
+
+    # What follows may use JAX as soon as it is imported.
+    start_processes()
     from jaxpo.stages.run import execute
 
     return execute(resolved.run, resume=resume, restart="restart" in request.flags)

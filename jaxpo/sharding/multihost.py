@@ -14,8 +14,8 @@ from jaxpo.sharding.roll_call import answer_roll, call_roll, split_address
 
 ADDRESS, COUNT, INDEX = EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 BIND, TIMEOUT = "JAX_COORDINATOR_BIND_ADDRESS", "JAXPO_START_TIMEOUT"
-# What a process of each cluster that JAX can read has in its environment, and which variable tells how many there are (or is
-# their list); of Kubernetes its service knows.
+# What a process of each cluster that JAX can read has in its environment, and which variable tells
+# how many there are, or lists them; of Kubernetes its service knows.
 CLUSTERS = {
     "SLURM": (("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"), "SLURM_NTASKS"),
     "Open MPI": (("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK"), "OMPI_COMM_WORLD_SIZE"),

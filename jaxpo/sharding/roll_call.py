@@ -71,14 +71,15 @@ def _take(
     index, their_count = _introduced(connection)
     if index is None:
         return
-    here_already = index in here
-    here[index] = connection
+    wrong = None
     if their_count != count:
-        raise RunError(
-            f"process {index} was started as one of {their_count} processes, and process 0 as one of {count}."
-        )
-    if here_already or not 0 < index < count:
-        raise RunError(f"two processes have the number {index}, or it is none of 1 to {count - 1}.")
+        wrong = f"process {index} was started as one of {their_count} processes, and process 0 as one of {count}."
+    elif index in here or not 0 < index < count:
+        wrong = f"two processes have the number {index}, or it is none of 1 to {count - 1}."
+    if wrong is not None:
+        _tell([connection], wrong)
+        raise RunError(wrong)
+    here[index] = connection
 
 
 def _introduced(connection: socket.socket) -> tuple[int, int] | tuple[None, None]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxpo.errors import RunError
 from jaxpo.sharding.mesh import make_mesh
@@ -49,6 +51,11 @@ def first_process_first(do: Callable[[], T]) -> T:
         raise
     store.key_value_set(key, DONE)
     return result
+
+
+def on_any_process(flags: np.ndarray) -> np.ndarray:
+    """Which of some flags are set on at least one process; all have come here when it returns."""
+    return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)
 
 
 @contextmanager

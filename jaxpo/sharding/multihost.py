@@ -108,9 +108,9 @@ def _of_cluster(name: str, environ: Mapping[str, str], seconds: int) -> Place:
         )
     except Exception as error:
         raise RunError(f"this looks like {name}, and JAX cannot read it: {error}. {_remedy()}") from error
-    if None in found[:3]:
-        raise RunError(f"this looks like {name}, and JAX does not find where its processes are. {_remedy()}")
     address, count, index, devices = found
+    if address is None or count is None or index is None:
+        raise RunError(f"this looks like {name}, and JAX does not find where its processes are. {_remedy()}")
     return Place(address, count, index, None if devices is None else tuple(devices))
 
 

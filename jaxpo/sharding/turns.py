@@ -39,6 +39,7 @@ def first_process_first(do: Callable[[], T]) -> T:
     from jax._src.distributed import global_state
 
     store, key = global_state.client, f"jaxpo/turn/{next(_turns)}"
+    assert store is not None
     if jax.process_index() > 0:
         word = store.blocking_key_value_get(key, LONGEST)
         if word != DONE:

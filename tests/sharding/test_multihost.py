@@ -174,9 +174,9 @@ def test_process_0_is_awaited_and_its_port_must_be_free(address):
     with pytest.raises(RunError, match=f"process 1 of 2 does not reach process 0 at {address}: .*JAXPO_START_TIMEOUT"):
         answer_roll(address, 1, 2, time.monotonic() + 0.5)
     host, port = address.split(":")
-    with socket.create_server((host, int(port))):
-        with pytest.raises(RunError, match=f"process 0 cannot listen at {address}: .*choose another port"):
-            call_roll(address, 2, time.monotonic() + 5, address)
+    message = f"process 0 cannot listen at {address}: .*choose another port"
+    with socket.create_server((host, int(port))), pytest.raises(RunError, match=message):
+        call_roll(address, 2, time.monotonic() + 5, address)
 
 
 def test_arrays_of_one_process_come_as_they_are():

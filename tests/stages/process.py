@@ -36,9 +36,7 @@ def places(count: int, **further: str) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
-    return [
-        common | {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i), **further} for i in range(count)
-    ]
+    return [common | {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i), **further} for i in range(count)]
 
 
 def finish(running: subprocess.Popen[str]) -> tuple[int, str]:

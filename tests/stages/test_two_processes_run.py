@@ -11,18 +11,23 @@ from stages.process import finish, kill, places, start
 
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.hf import import_hf
+from jaxpo.evaluate.probes import BitsPerByte
 from jaxpo.train.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """One stage of two steps, and what follows the last: samples, export, report."""
+    """One stage of two steps, and what follows the last: a probe, export, report."""
     folder = tmp_path_factory.mktemp("recipe")
     recipes.write_data(folder)
     whole = recipes.recipe(folder)
     stage = dataclasses.replace(whole.stages[0], max_steps=2, eval_steps=2, gradient_accumulation_steps=1)
     file = folder / "recipe.json"
-    file.write_text(json.dumps(to_jsonable(dataclasses.replace(whole, stages=(stage,)))))
+    probe = BitsPerByte(files=(str(folder / "text_eval.jsonl"),))
+    # Every process compiles for itself what spans both: one layer is enough.
+    model = dataclasses.replace(whole.model, layer_types=("full_attention",))
+    run = dataclasses.replace(whole, model=model, stages=(stage,), probes=(probe,), prompts=())
+    file.write_text(json.dumps(to_jsonable(run)))
     return file
 
 
@@ -53,7 +58,7 @@ def test_two_processes_make_one_run(config, together):
     assert code == 0, out
     one, two = (config.parent / "runs" / name for name in ("one", "two"))
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
-    logs = [[r for r in read_metrics(run / "metrics.jsonl")] for run in (one, two)]
+    logs = [list(read_metrics(run / "metrics.jsonl")) for run in (one, two)]
     assert [r["num_tokens"] for r in logs[0]] == [r["num_tokens"] for r in logs[1]]
     for name in ("loss", "grad_norm", "eval_loss"):
         values = [[r[name] for r in log if name in r] for log in logs]
@@ -61,8 +66,10 @@ def test_two_processes_make_one_run(config, together):
         np.testing.assert_allclose(*values, rtol=1e-5)
     weights = [import_hf(run / "export")[0]["embed_tokens"]["weight"] for run in (one, two)]
     np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-6)
-    samples = [json.loads((run / "samples.json").read_text()) for run in (one, two)]
-    assert samples[0].keys() == samples[1].keys() == {"pretrain"}
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, two)]
+    for stage in ("initial", "pretrain"):
+        bits = [summary["probes"][stage]["bits_per_byte"]["value"] for summary in summaries]
+        np.testing.assert_allclose(*bits, rtol=1e-5)
 
 
 def test_a_peer_that_never_comes_is_named_in_time(config, together):

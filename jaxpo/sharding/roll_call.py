@@ -68,9 +68,10 @@ def _take(
     if server not in ready:
         return
     connection = stack.enter_context(server.accept()[0])
-    index, their_count = _introduced(connection)
-    if index is None:
+    introduced = _introduced(connection)
+    if introduced is None:
         return
+    index, their_count = introduced
     wrong = None
     if their_count != count:
         wrong = f"process {index} was started as one of {their_count} processes, and process 0 as one of {count}."
@@ -82,15 +83,15 @@ def _take(
     here[index] = connection
 
 
-def _introduced(connection: socket.socket) -> tuple[int, int] | tuple[None, None]:
+def _introduced(connection: socket.socket) -> tuple[int, int] | None:
     """Number of a process, and of how many it is one; None for a stranger."""
     connection.settimeout(HANDSHAKE)
     try:
         words = connection.recv(100).decode(errors="replace").split()
     except OSError:
-        return None, None
+        return None
     if len(words) != 3 or words[0] != GREETING or not all(w.isdecimal() for w in words[1:]):
-        return None, None
+        return None
     return int(words[1]), int(words[2])
 
 

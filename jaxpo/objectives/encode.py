@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.batch import KEY, Batch
 from jaxpo.data.tokens.media import MEDIA
 from jaxpo.losses import vocab
 from jaxpo.models.family import TextConfig, family, output_matrix
@@ -25,7 +25,6 @@ from jaxpo.models.language import Inputs, Tap
 from jaxpo.ops.head import map_vocab
 
 Tree = Any
-KEY = "key"
 
 
 @struct.dataclass

@@ -39,7 +39,8 @@ class Materials:
 
     Attributes:
       rows: packed batches of the stage's training files, with what was recorded for them.
-      frozen, scorers: the networks beside the trained one, and how they are run.
+      frozen, scorers: the networks beside the trained one, with what is fixed of it (`with_fixed`), and how they are
+        run; a source that runs the trained network finds there what `state.params` lacks.
       folder: the stage's own, for what a source writes before it yields it.
       seed: of its draws.
     """

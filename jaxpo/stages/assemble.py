@@ -88,7 +88,7 @@ class Assembly:
 
     Attributes:
       tables: of what the stage may train; of the model, or its adapter, and the heads.
-      trained, fixed: what of them `stage.train` matches, and what it leaves as it is.
+      trained: what of them `stage.train` matches.
       step: compiled on first use; donates the state.
       put: host batch to devices.
     """
@@ -96,7 +96,6 @@ class Assembly:
     objective: Objective
     tables: Mapping[str, Table]
     trained: Mapping[str, Table]
-    fixed: Mapping[str, Table]
     optimizer: optax.GradientTransformation
     total_steps: int
     abstract: State
@@ -119,7 +118,7 @@ def assemble(
     """
     objective = make_objective(stage, scorer, scorers)
     tables = own_tables(stage, scorer.config)
-    trained, fixed = split_table(tables, stage.train)
+    trained, _ = split_table(tables, stage.train)
     total_steps = source.total_steps(stage)
     schedule = make_schedule(stage.optimizer, total_steps)
     optimizer = make_optimizer(stage.optimizer, trained, schedule)
@@ -131,7 +130,6 @@ def assemble(
         objective=objective,
         tables=tables,
         trained=trained,
-        fixed=fixed,
         optimizer=optimizer,
         total_steps=total_steps,
         abstract=abstract,

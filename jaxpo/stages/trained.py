@@ -87,10 +87,11 @@ def factor_problems(stage: Stage, tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{where}: all that {pattern!r} matches is taken by an earlier pattern; put it before that."
 
 
-def fixed_part(setting: Setting, assembly: Assembly, first: Tree) -> Tree:
+def fixed_part(setting: Setting, stage: Stage, config: TextConfig, first: Tree) -> Tree:
     """What a stage leaves as it is of its first parameters, placed as any."""
-    where = {name: param_shardings(table, setting.mesh, setting.rules) for name, table in assembly.fixed.items()}
-    return jax.tree.map(jax.device_put, cut(assembly.fixed, first), where)
+    _, fixed = split_table(own_tables(stage, config), stage.train)
+    where = {name: param_shardings(table, setting.mesh, setting.rules) for name, table in fixed.items()}
+    return jax.tree.map(jax.device_put, cut(fixed, first), where)
 
 
 def beside_fixed(beside: Opened, fixed: Tree) -> Opened:

@@ -21,14 +21,14 @@ from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.paths import cut, joined
-from jaxpo.models.spec import abstract_params, init_params
+from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
-from jaxpo.stages.assemble import Assembly, assemble, make_evaluation
+from jaxpo.stages.assemble import Assembly, assemble, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.distilling import Part
 from jaxpo.stages.run_inputs import StageData
@@ -58,12 +58,12 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     loaders = _loaders(setting, stage, data)
     beside = open_beside(setting, stage, base, loaders)
     loaders = {part: reading(loader, beside.columns[part]) for part, loader in loaders.items()}
+    first = _first(base, own_tables(stage, config), seed)
+    fixed = fixed_part(setting, stage, config, first)
+    beside = beside_fixed(beside, fixed)
     materials = Materials(stage, loaders["train"], beside.frozen, beside.scorers, folder, seed)
     source = kind_of(stage).make_source(materials)
     assembly = assemble(stage, source, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
-    first = _first(base, assembly, seed)
-    fixed = fixed_part(setting, assembly, first)
-    beside = beside_fixed(beside, fixed)
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
     store = _open_store(stage, folder, resume)
@@ -150,9 +150,8 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
     return base
 
 
-def _first(base: Tree, assembly: Assembly, seed: int) -> Tree:
+def _first(base: Tree, tables: Mapping[str, Table], seed: int) -> Tree:
     """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
-    tables = assembly.tables
     fits = {n: n in base and _shapes(base[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
     key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}

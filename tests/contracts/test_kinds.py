@@ -1,20 +1,24 @@
 """Every kind of stage in the table: one recipe that has them all, run, measured, accumulated, sharded and resumed."""
 
 import dataclasses
+import json
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from contracts.kinds import EXAMPLES, every_kind
+from stages import process
 
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.recipe.kinds import KINDS, kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import ROUTING
 from jaxpo.sharding import make_mesh
 from jaxpo.stages import run as running
-from jaxpo.train.metrics import read_metrics
+from jaxpo.train.metrics import TIMING, read_metrics
 
 
 def finished(run, monkeypatch, devices=1):
@@ -82,3 +86,38 @@ def test_microbatches_and_devices_change_nothing(recipe, tmp_path, monkeypatch):
         one, two = (load_model(p).params for p in (path, stages(run, other)[name]))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-4 * max(1.0, float(np.abs(a).max())), err_msg=name)
+
+
+@pytest.mark.slow
+def test_killed_in_every_kind_of_stage_it_ends_bit_for_bit_the_same(tmp_path):
+    """A process of its own, killed once in each stage, ends as one that was left alone."""
+    run = every_kind(tmp_path)
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps(to_jsonable(run)))
+    code, out = process.finish(process.start(config, "--run", "whole"))
+    assert code == 0, out
+    for stage in run.stages:
+        running = process.start(config, "--run", "killed")
+        wait_until_begun(running, tmp_path / "runs" / "killed" / "stages" / stage.name)
+        process.kill(running)
+    code, out = process.finish(process.start(config, "--run", "killed"))
+    assert code == 0, out
+    killed, whole = (str(tmp_path / "runs" / name) for name in ("killed", "whole"))
+    for name, path in stages(run, whole).items():
+        if has_model(Path(path)):
+            models = (load_model(p).params for p in (path, stages(run, killed)[name]))
+            jax.tree.map(np.testing.assert_array_equal, *models)
+    kept = [
+        [
+            {k: v for k, v in record.items() if k not in TIMING}
+            for record in read_metrics(Path(folder) / "metrics.jsonl")
+        ]
+        for folder in (killed, whole)
+    ]
+    assert kept[0] == kept[1]
+
+
+def wait_until_begun(running, folder):
+    """Until a stage's folder is there, or the run has ended before a kill could reach it."""
+    while not folder.is_dir() and running.poll() is None:
+        time.sleep(0.01)

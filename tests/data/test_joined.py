@@ -10,7 +10,7 @@ import pytest
 from data.feeds import Given, fed
 
 from jaxpo.config import SFT, Data
-from jaxpo.data.packing.batch import Batch, Media, take
+from jaxpo.data.packing.batch import KEY, Batch, Media, take
 from jaxpo.data.packing.joined import Joined
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import ConfigError, DataError, RunError
@@ -90,6 +90,42 @@ def test_every_part_is_there_and_what_it_lacks_is_absent(joined):
         assert batch.tally()["samples"] == seen
         supervised = [part.batch(step * rows).tally()["trained"] for part, rows in source.parts]
         assert batch.tally()["trained"] == sum(supervised)
+
+
+class Expanded:
+    """Columns of examples whose first segments end in a pad that is no key; the others say nothing of keys."""
+
+    @property
+    def layout(self):
+        return {KEY: (np.dtype(np.int32), ())}
+
+    def of_examples(self, numbers, examples):
+        for example in examples:
+            first, *rest = (len(segment.tokens) for segment in example.segments)
+            yield [{KEY: np.arange(first) < first - 1}, *({} for _ in rest)]
+
+
+def test_tokens_of_which_nothing_says_so_are_keys(joined):
+    """Segments and parts without the column are seen by attention as ever."""
+    (loader, rows), other = joined(("preference", "unpaired")).parts
+    source = Joined([(loader.reading(Expanded()), rows), other])
+    for batch in fed(source, 0, 2):
+        keys = batch.per_token[KEY]
+        ours = batch.roles["chosen"] >= 0
+        assert ours.sum() == (keys == 0).sum() > 0
+        assert batch.present[~ours].any()
+        assert (examples_keys(batch) == keys).all()
+
+
+def examples_keys(batch):
+    """0 at the last token of every chosen response, 1 elsewhere."""
+    keys = np.ones_like(batch.tokens)
+    per_block = len(batch.example_id) // batch.blocks
+    for n in np.flatnonzero(batch.roles["chosen"] >= 0):
+        row, slot = divmod(int(batch.roles["chosen"][n]), batch.slots)
+        row += n // per_block * batch.block_rows
+        keys[row, np.flatnonzero(batch.segment_ids[row] == slot + 1)[-1]] = 0
+    return keys
 
 
 def shape(batch):

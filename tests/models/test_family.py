@@ -16,12 +16,12 @@ from models.tiny import CONFIG, CONFIGS, params
 from jaxpo.config import Pretrain
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.model_io import load_model, read_config, save_model
-from jaxpo.data.packing.batch import Media
+from jaxpo.data.packing.batch import KEY, Media
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import FAMILIES, Experts, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs
 from jaxpo.models.spec import abstract_params, init_params, param_count
-from jaxpo.objectives.encode import KEY, Scorer, inputs_of
+from jaxpo.objectives.encode import Scorer, inputs_of
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.sampling.generate import generate
 from jaxpo.stages.assemble import make_objective

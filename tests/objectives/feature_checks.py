@@ -37,6 +37,9 @@ class ArrayScorer(NamedTuple):
     def hidden(self, params, batch, rng=None):
         return params["hidden"]
 
+    def unembedding(self, params):
+        return params["embed_tokens"]["weight"]
+
     def run(self, params, batch, rng=None, tap=None):
         return params["hidden"], {}
 

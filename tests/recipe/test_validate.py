@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jaxpo.config import Curriculum, Merge, Run, Stage
+from jaxpo.config import SFT, Curriculum, Merge, Run, Stage
 from jaxpo.config.fields import put
 from jaxpo.data.rows.needs import Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.dpo import DPO
+from jaxpo.objectives.next_token import NextToken
 from jaxpo.recipe.checks.run import check, find_problems
+from jaxpo.recipe.kinds import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,3 +248,23 @@ def test_all_problems_come_together(recipe: Run) -> None:
     with pytest.raises(ConfigError, match=r"^4 problems:\n  - seed: ") as caught:
         check(run)
     assert [p.split(":")[0] for p in caught.value.problems] == ["seed", "mesh.tensor", "sft", "merge.weights"]
+
+
+def test_a_method_that_must_see_a_whole_step_has_one_microbatch(recipe: Run) -> None:
+    class Bank(DPO):
+        NEEDS: ClassVar[Needs] = dataclasses.replace(DPO.NEEDS, whole_step=True)
+
+    halved = {"preference__rows_per_step": 8, "preference__gradient_accumulation_steps": 2}
+    [found] = find_problems(with_values(recipe, preference__loss=Bank(), **halved))
+    assert found.startswith("preference.gradient_accumulation_steps: Bank must see a whole step at once; set --pref")
+    assert not list(find_problems(with_values(recipe, preference__loss=Bank())))
+    assert not list(find_problems(with_values(recipe, preference__loss=DPO(), **halved)))
+
+
+def test_a_kind_s_own_method_may_ask_for_whole_steps_too(recipe: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bank(NextToken):
+        NEEDS: ClassVar[Needs] = dataclasses.replace(NextToken.NEEDS, whole_step=True)
+
+    monkeypatch.setitem(KINDS, SFT, dataclasses.replace(KINDS[SFT], default=lambda stage: Bank()))
+    [found] = find_problems(with_values(recipe, sft__rows_per_step=8, sft__gradient_accumulation_steps=2))
+    assert found.startswith("sft.gradient_accumulation_steps: Bank must see a whole step at once; set --sft.gradient")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.batch import KEY, Batch
 from jaxpo.data.packing.best_fit import Caps, Laid, Packed
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.media import empty_media, lay_media
@@ -19,6 +19,8 @@ from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import MEDIA
 
 Blocks = Sequence[tuple[Packed, int]]
+ABSENT = {MEDIA: -1, KEY: 1}
+"""What stands in a per-token column where a segment does not have it: no vector, a key like any other; 0 else."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, beside: Sequence[Colu
 
 
 def _empty(shape: tuple[int, int], *layouts: Layout) -> dict[str, np.ndarray]:
-    """Per-token columns where nothing lies yet: 0, and -1 for marks of media."""
+    """Per-token columns where nothing lies yet."""
     return {
-        name: np.full((*shape, *more), -1 if name == MEDIA else 0, dtype)
+        name: np.full((*shape, *more), ABSENT.get(name, 0), dtype)
         for layout in layouts
         for name, (dtype, more) in layout.items()
     }

@@ -37,6 +37,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
         yield from method_problems(stage, kind)
     method = getattr(stage, "loss", None) or (kind.default and kind.default(stage))
     if hasattr(method, "NEEDS") and not isinstance(method, type):
+        yield from whole_step_problems(stage, method)
         yield from beside_problems(run, index, stage, method)
 
 
@@ -152,15 +153,20 @@ def method_problems(stage: Any, kind: Kind) -> Iterator[str]:
             else getattr(stage.loss, "__name__", type(stage.loss).__name__)
         )
         yield f"{name}.loss: {shown} is not a method; use an instance of a dataclass of jaxpo.objectives.methods."
-    if needs is not None and needs.whole_step and stage.gradient_accumulation_steps > 1:
-        yield (
-            f"{name}.gradient_accumulation_steps: {type(stage.loss).__name__} must see a whole step at once; set "
-            f"{flag((name, 'gradient_accumulation_steps'))} 1, with fewer rows or `compute.remat` if memory is short."
-        )
     if isinstance(stage.loss, Method):
         yield from family_problems(stage, kind)
         problems = stage.loss.problems() + stage.loss.option_problems(kind.options(stage))
         yield from (f"{name}.loss: {problem}" for problem in problems)
+
+
+def whole_step_problems(stage: Stage, method: Any) -> Iterator[str]:
+    """A method that must see all examples of a step together has one microbatch."""
+    if method.NEEDS.whole_step and stage.gradient_accumulation_steps > 1:
+        yield (
+            f"{stage.name}.gradient_accumulation_steps: {type(method).__name__} must see a whole step at once; set "
+            f"{flag((stage.name, 'gradient_accumulation_steps'))} 1, with fewer rows or `compute.remat` if memory is "
+            "short."
+        )
 
 
 def family_problems(stage: Any, kind: Kind) -> Iterator[str]:

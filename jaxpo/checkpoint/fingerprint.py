@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from jaxpo.checkpoint.leaves import named_leaves, to_arrays
-from jaxpo.sharding import settle
+from jaxpo.sharding import settle, to_host
 
 Tree = Any
 
@@ -47,7 +47,7 @@ def _words(x: Array) -> UInt32[Array, "2"]:
 def leaf_fingerprints(tree: Tree) -> dict[str, str]:
     """Leaf name -> 16 hexadecimal digits of its bits; typed PRNG keys by their words."""
     words = {name: settle(_words(x)) for name, x in to_arrays(named_leaves(tree)).items()}
-    return {name: "".join(f"{int(w):08x}" for w in np.asarray(x)) for name, x in jax.device_get(words).items()}
+    return {name: "".join(f"{int(w):08x}" for w in np.asarray(x)) for name, x in to_host(words).items()}
 
 
 def fingerprint(tree: Tree) -> str:

@@ -15,6 +15,10 @@ Trains the stages of a configuration one after another, in one run directory. Th
 SIGTERM and Ctrl-C save after the current step (exit status 143 or 130); a background job that a script starts ignores
 SIGINT, as the shell asks of it: stop it with `kill`.
 
+Several processes are one run where SLURM, Open MPI, an indexed Kubernetes job or GKE start them, or where each has
+JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. They share the run directory,
+and wait JAXPO_START_TIMEOUT seconds (300) for one another. JAX_NUM_PROCESSES=1: this process alone.
+
   --resume WHEN          auto (the default), never, or a step of the current stage
   --restart              move the old run directory aside and start anew
 {OPTIONS}"""
@@ -32,6 +36,10 @@ def main(argv: Sequence[str]) -> int:
     resume = parse_resume(request.flags.get("resume", "auto"))
     resolved = renamed(resolve_request(request), request.config)
     check(resolved.run)
+    from jaxpo.sharding.multihost import start_processes
+
+    # What follows may use JAX as soon as it is imported.
+    start_processes()
     from jaxpo.stages.run import execute
 
     return execute(resolved.run, resume=resume, restart="restart" in request.flags)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sharding import to_host
 
 Tree = Any
 SHORTEST = 8
@@ -59,7 +60,7 @@ def each_segment(
     filled = fill_rows([len(s) for s in segments], row_length, row_length // SHORTEST)
     for first in range(0, len(filled), rows):
         chosen = filled[first : first + rows]
-        values = np.asarray(jax.device_get(run(packed_batch(segments, chosen, rows, row_length))))
+        values = to_host(run(packed_batch(segments, chosen, rows, row_length)))
         for row, members in zip(values, chosen, strict=False):
             at = 0
             for slot, i in enumerate(members):

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sharding import to_host
 
 Tree = Any
 Interrupt = Callable[[list[list[int]]], Sequence[bool]]
@@ -142,7 +143,7 @@ class Slots:
     ) -> tuple[decode.Decoding, list[Generation]]:
         """Take the rows that are done out of their slots; ask the interrupt about the others."""
         names = ("tokens", "logps", "sampling_logps", "lengths", "finished")
-        host = dict(zip(names, jax.device_get([getattr(state, name) for name in names]), strict=True))
+        host = dict(zip(names, to_host([getattr(state, name) for name in names]), strict=True))
         ended = host["finished"] | (host["lengths"] >= self.max_new_tokens)
         open_ = [row for row, owner in enumerate(owners) if owner is not None and not ended[row]]
         if self.interrupt is not None and open_:

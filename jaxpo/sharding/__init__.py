@@ -2,7 +2,7 @@
 
 from jaxpo.config.axes import AXES, BATCH_AXES, RULES, Rules
 from jaxpo.sharding.mesh import make_mesh
-from jaxpo.sharding.place import put_batch, settle
+from jaxpo.sharding.place import put_batch, settle, to_host
 from jaxpo.sharding.rules import (
     axis_size,
     batch_sharding,
@@ -31,5 +31,6 @@ __all__ = [
     "replicated",
     "settle",
     "spec_for",
+    "to_host",
     "use_mesh",
 ]

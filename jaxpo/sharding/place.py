@@ -6,6 +6,7 @@ import functools
 from typing import Any, TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxpo.sharding.rules import batch_sharding
@@ -21,6 +22,19 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     """
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def to_host(tree: Tree) -> Tree:
+    """The whole of every array as numpy, on every process: what lies with other processes alone is gathered first.
+
+    All processes call it, in the same order.
+    """
+    return jax.device_get(jax.tree.map(_gathered, tree))
+
+
+def _gathered(x: Any) -> Any:
+    readable = not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
+    return x if readable else multihost_utils.process_allgather(x, tiled=True)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
-from jaxpo.sharding import put_batch, replicated, settle
+from jaxpo.sharding import put_batch, replicated, settle, to_host
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.state import State
@@ -164,7 +164,7 @@ def make_evaluation(
             params = state.ema if use_ema else state.params
             term, metrics = settle(evaluate(params, state.carry, frozen, put(batch), counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
-        values = jax.device_get((loss, total))
+        values = to_host((loss, total))
         return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}
 
     return run

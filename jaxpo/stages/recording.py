@@ -17,6 +17,7 @@ from jaxpo.data.rows.needs import recorded_column
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import per_token
 from jaxpo.sharding import put_batch
+from jaxpo.sharding.turns import first_process_first, on_any_process
 from jaxpo.stages.frozen import FrozenNetwork
 
 Tree = Any
@@ -49,7 +50,9 @@ def record_per_token(
     """
     what = f"{name} {WORDS[kind]}"
     key = _key(network, kind, loader)
-    column = RaggedColumn.create(directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
+    column = first_process_first(
+        lambda: RaggedColumn.create(directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
+    )
     batches = loader.one_pass()
     compute = jax.jit(per_token(network.scorer, kind))
 
@@ -57,7 +60,9 @@ def record_per_token(
         return local_rows(compute(network.params, put_batch(batch, mesh)))
 
     missing = set(column.missing().tolist())
-    todo = [i for i in range(len(batches)) if missing & set(batches[i].example_id.tolist())]
+    # A process sees its own rows of a batch, and all of them compute it.
+    lacking = [bool(missing & set(batches[i].example_id.tolist())) for i in range(len(batches))]
+    todo = np.flatnonzero(on_any_process(np.asarray(lacking))).tolist()
     if todo:
         say(f"{what}: {len(todo)} of {len(batches)} batches to compute")
     for n, i in enumerate(todo, start=1):
@@ -65,6 +70,8 @@ def record_per_token(
         if n % FLUSH_EVERY == 0:
             column.flush()
     column.flush()
+    # Training reads rows that another process wrote.
+    on_any_process(np.zeros(1, bool))
     worst = _check(loader.reading(column).one_pass()[0], read, column, what)
     say(f"{what}: max |stored - recomputed| = {worst:.2e}")
     return column

@@ -22,6 +22,7 @@ from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
+from jaxpo.sharding.turns import on_this_process
 from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json, write_json
@@ -97,8 +98,11 @@ class Results:
         """Export and verify the last model, write the report; returns what lies where."""
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.inputs.corpus})
-        if self.run.export and self.home.primary:
-            self._add(SUMMARY, None, {"export": self._export(params, config)})
+        if self.run.export:
+            # One process writes; what lies with the others comes to it first.
+            with on_this_process(params) as whole:
+                if self.home.primary:
+                    self._add(SUMMARY, None, {"export": self._export(whole, config)})
             results[EXPORT] = EXPORT
         for line in probe_table(self._read(SUMMARY).get("probes", {})):
             self.console.say(line)

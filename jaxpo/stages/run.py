@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.sharding import AXES, make_mesh, use_mesh
+from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
@@ -50,14 +53,9 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     check_patterns(run)
     check_origin(run)
     primary = jax.process_index() == 0
-    with RunDir(Path(run.output_dir) / run.name, restart=restart, primary=primary) as home, Stop() as stop:
+    with ExitStack() as held, Stop() as stop:
         console = Console(primary=primary)
-        if home.moved_to:
-            console.say(f"the earlier run was moved to {home.moved_to}")
-        home.forget_start()
-        if resume == "never" and home.begun:
-            raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
-        home.check_config(to_jsonable(run), ignore=MAY_CHANGE, read=read_again)
+        home = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None:
             console.say(home.finished_message())
             return 0
@@ -69,7 +67,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
             console,
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=to_jsonable(run), primary=primary) as log,
         ):
-            inputs = make_inputs(run, home.path, console.say)
+            inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
             for name, data in inputs.stages.items():
                 home.check_data(name, data.fingerprint())
             try:
@@ -78,6 +76,20 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
                 console.say(str(preempted))
                 return preempted.exit_code
     return 0
+
+
+@contextmanager
+def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[RunDir]:
+    """The run's directory, held by its lock, with this configuration."""
+    home = RunDir(Path(run.output_dir) / run.name, restart=restart, primary=jax.process_index() == 0)
+    with home:
+        if home.moved_to:
+            console.say(f"the earlier run was moved to {home.moved_to}")
+        home.forget_start()
+        if resume == "never" and home.begun:
+            raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
+        home.check_config(to_jsonable(run), ignore=MAY_CHANGE, read=read_again)
+        yield home
 
 
 def run_all(setting: Setting, resume: str | int) -> None:

@@ -16,6 +16,7 @@ from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
+from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.results import Results
 from jaxpo.stages.run_inputs import CORPUS, RunInputs
@@ -70,7 +71,8 @@ class Setting:
     def prepare(self, stage: Stage) -> None:
         """Tokenise a stage's data, unless that was possible before the first stage."""
         if stage.name not in self.inputs.stages:
-            self.home.check_data(stage.name, self.inputs.of(stage).fingerprint())
+            data = first_process_first(lambda: self.inputs.of(stage))
+            self.home.check_data(stage.name, data.fingerprint())
 
     def with_models(self, before: RecipePart) -> list[str]:
         """Names of the stages before one that leave a model, in order."""

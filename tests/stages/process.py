@@ -5,25 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(config: Path, *arguments: str, devices: int = 1) -> subprocess.Popen[str]:
+def start(
+    config: Path, *arguments: str, devices: int = 1, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start a run on simulated devices; its output is read by `finish`."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
     return subprocess.Popen(
         [sys.executable, "-m", "jaxpo", "run", str(config), *arguments],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags},
+        env=os.environ | {"XLA_FLAGS": flags} | (environ or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+
+
+def places(count: int, **further: str) -> list[dict[str, str]]:
+    """What the environments of several processes of one run say, over loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
+    return [common | {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i), **further} for i in range(count)]
 
 
 def finish(running: subprocess.Popen[str]) -> tuple[int, str]:

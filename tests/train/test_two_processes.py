@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stages.process import places
 from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
@@ -19,23 +19,21 @@ PROGRAM = Path(__file__).with_name("toy_training.py")
 ENDLESS = 100_000  # steps: a signal takes effect after a second or more, and the run must not end before
 
 
-def start(directory, *coordinator):
+def start(directory, place):
     environment = {
         **os.environ,
+        **place,
         "PYTHONPATH": str(PROGRAM.parents[2]),
         "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
     }
-    command = [sys.executable, str(PROGRAM), str(directory), str(ENDLESS), "0.2", "0", *coordinator]
+    command = [sys.executable, str(PROGRAM), str(directory), str(ENDLESS), "0.2", "0"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 @pytest.mark.usefixtures("default_signals")
 def test_signal_to_one_of_two_processes_and_resume_in_one(tmp_path, capsys):
     """The metrics of 2 x 2 devices, then 1 x 1, equal those of one device to float32 rounding; tokens exactly."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [start(tmp_path / "run", address, str(i)) for i in range(2)]
+    both = [start(tmp_path / "run", place) for place in places(2)]
     log = tmp_path / "run" / "metrics.jsonl"
     while not (log.exists() and any(r["step"] >= 2 for r in read_metrics(log))):
         assert all(p.poll() is None for p in both), [p.communicate()[0] for p in both]

@@ -1,7 +1,7 @@
 """A quadratic model, its jitted step, and a source of numpy batches: what `fit` needs, and nothing of the real ones.
 
 Run as a program it trains in a directory, for tests that kill it:
-`toy_training.py DIRECTORY STEPS DELAY HOLD [COORDINATOR PROCESS]`.
+`toy_training.py DIRECTORY STEPS DELAY HOLD`, one process or those that the environment names.
 """
 
 import sys
@@ -19,6 +19,7 @@ from jaxpo.config import Pretrain
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import JaxpoError
 from jaxpo.objectives.base import Max, Mean, Min
+from jaxpo.sharding.multihost import start_processes
 from jaxpo.train.console import Console
 from jaxpo.train.loop import fit
 from jaxpo.train.metrics import MetricsLog
@@ -230,7 +231,6 @@ def main(directory, total, delay, hold):
 
 
 if __name__ == "__main__":
-    folder, total, delay, hold, *coordinator = sys.argv[1:]
-    if coordinator:
-        jax.distributed.initialize(coordinator[0], 2, int(coordinator[1]))
+    folder, total, delay, hold = sys.argv[1:]
+    start_processes()
     sys.exit(main(Path(folder), int(total), float(delay), int(hold)))

@@ -46,7 +46,7 @@ def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
     """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset; the first are fields of `Needs`."""
 
     def make(path: Path, purpose: str = "sft", *, log=lambda line: None, annotators=None, **data: Any) -> Dataset:
-        asked = ("roles", "columns", "per_token", "optional_roles")
+        asked = ("roles", "columns", "per_token", "optional_roles", "networks")
         needs = Needs(**{name: data.pop(name) for name in asked if name in data})
         length = data.get("max_length", 64)
         settings = Data(**{"max_length": length, "row_length": max(length, 2), **data})

@@ -16,15 +16,13 @@ from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.recipe.kinds import KINDS, kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import ROUTING
-from jaxpo.sharding import make_mesh
 from jaxpo.stages import run as running
 from jaxpo.train.metrics import TIMING, read_metrics
 
 
 def finished(run, monkeypatch, devices=1):
     """The run's folder, after `jaxpo run` on so many of the simulated devices."""
-    few = jax.devices()[:devices]
-    monkeypatch.setattr(running, "make_mesh", lambda sizes: make_mesh(sizes, few))
+    process.on_devices(monkeypatch, devices)
     assert running.execute(run) == 0
     return run.output_dir + "/" + run.name
 
@@ -73,6 +71,7 @@ def test_a_finished_recipe_is_not_run_again(recipe, monkeypatch, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # seven stages compiled for two devices; test_objectives.py shards every shape of need
 def test_microbatches_and_devices_change_nothing(recipe, tmp_path, monkeypatch):
     """The models of every stage, after two microbatches on two devices as after one on one."""
     run, folder = recipe

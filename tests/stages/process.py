@@ -11,6 +11,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
+import pytest
+
+from jaxpo.sharding import make_mesh
+from jaxpo.stages import run as running
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,3 +56,9 @@ def kill(running: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
+
+
+def on_devices(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Runs in this process take so many of the simulated devices; programs for eight compile several times longer."""
+    few = jax.devices()[:count]
+    patch.setattr(running, "make_mesh", lambda sizes: make_mesh(sizes, few))

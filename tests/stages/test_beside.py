@@ -80,10 +80,9 @@ def recipe(folder):
 
 
 @pytest.fixture(scope="module")
-def home(folder):
+def home(folder, one_device):
     (folder / "sft.jsonl").write_text('{"prompt": "path", "completion": "file join read"}\n' * 6)
-    run = recipe(folder)
-    assert execute(run) == 0
+    assert execute(recipe(folder)) == 0
     return folder / "runs" / "run"
 
 

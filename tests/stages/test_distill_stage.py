@@ -27,6 +27,7 @@ from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
 from jaxpo.train.metrics import TIMING, read_metrics
 
+pytestmark = pytest.mark.usefixtures("one_device")
 LARGE = dataclasses.replace(recipes.MODEL, hidden_size=48, layer_types=("conv", "conv", "full_attention"))
 
 

@@ -46,6 +46,7 @@ def together():
             kill(process)
 
 
+@pytest.mark.slow  # three whole processes; tests/train/test_two_processes.py trains in two of them
 def test_two_processes_make_one_run(config, together):
     """Equal to one process with as many devices, to float32 rounding; the first alone writes and speaks."""
     (code, out), (code_1, out_1) = together(config, "--run", "two", places=places(2), devices=1)

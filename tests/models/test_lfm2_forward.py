@@ -193,7 +193,7 @@ def test_bfloat16_compute_keeps_float32_gradients():
 
 def test_the_embedding_is_not_scaled():
     tokens = random_tokens(1, 4)
-    np.testing.assert_array_equal(embed(params(), tokens, config=CONFIG), params()["embed_tokens"]["weight"][tokens])
+    np.testing.assert_array_equal(embed(params(), tokens), params()["embed_tokens"]["weight"][tokens])
 
 
 def test_every_layer_type_has_a_mixer():

@@ -110,6 +110,7 @@ def test_sigterm_saves_and_exits_143_then_resumes_the_same(folder, undisturbed):
     assert_same_run(folder / "runs" / "stopped", undisturbed)
 
 
+@pytest.mark.slow  # tests/train/test_kill.py refuses one to a smaller run
 def test_a_second_process_is_refused_naming_the_first(folder):
     first = start(folder, "busy")
     lock = folder / "runs" / "busy" / "lock"

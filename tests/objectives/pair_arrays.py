@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxpo.objectives.families.features import Side
 from jaxpo.objectives.families.pairs import Pair
+from jaxpo.objectives.families.rewards import Reading, Rewards, reward_metrics
 
 
 def random_pairs(seed=0, n=5):
@@ -37,3 +38,10 @@ def evaluate(objective, features, carry=None):
     }
     carry = objective.init_carry() if carry is None else carry
     return jax.jit(lambda p, c: objective.loss(p, None, c, counts))(jax.tree.map(jnp.asarray, features), carry)
+
+
+def metrics_of_scores(chosen, rejected):
+    """A reward model's metrics where its head gave these scores `[N]`; every pair is there."""
+    here, scores = jnp.ones(len(chosen), bool), {"chosen": jnp.asarray(chosen), "rejected": jnp.asarray(rejected)}
+    roles = {role: Reading({"score": x}, here) for role, x in scores.items()}
+    return reward_metrics(Rewards(roles, here, {}), scores)

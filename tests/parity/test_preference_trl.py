@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from objectives.feature_checks import ArrayScorer, Runner, lay_out, segments, values_of
+from objectives.pair_arrays import metrics_of_scores
 
 from jaxpo import losses
-from jaxpo.objectives.families.rewards import Rewards, reward_metrics
 from jaxpo.objectives.methods import METHODS, resolve
 
 pytestmark = pytest.mark.parity
@@ -375,7 +375,7 @@ def test_bradley_terry(torch):
     theirs = trainer.compute_loss(self, model, inputs)
     theirs.backward()
     logged = {name: float(np.mean(v)) for name, v in self._metrics["train"].items() if name != "num_tokens"}
-    found = reward_metrics(Rewards(jnp.asarray(r_w), jnp.asarray(r_l), jnp.ones(B, bool), {}))
+    found = metrics_of_scores(r_w, r_l)
     assert set(found) == set(logged)
     for name, value in logged.items():
         np.testing.assert_allclose(found[name].value(), value, rtol=1e-5, atol=1e-6, err_msg=name)

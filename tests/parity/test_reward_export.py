@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="parity tests need torch (scripts/test --parity)")
 transformers = pytest.importorskip("transformers", reason="parity tests need transformers (scripts/test --parity)")
+
+from objectives.pair_arrays import metrics_of_scores  # noqa: E402
 
 from jaxpo.convert.reward_hf import export_reward, import_reward, rewards_of  # noqa: E402
 from jaxpo.data.tokens.tokenizer import train_tokenizer  # noqa: E402
@@ -86,7 +87,6 @@ def test_trl_counts_the_same_loss_and_metrics(reward_model, tmp_path):
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
     from jaxpo.losses import bradley_terry
-    from jaxpo.objectives.families.rewards import Rewards, reward_metrics
 
     groups, folder, _, tokenizer = reward_model
     pairs = [("the fox", "a lazy dog jumps"), ("over the dog", "fox"), ("quick brown", "the lazy dog")]
@@ -111,7 +111,7 @@ def test_trl_counts_the_same_loss_and_metrics(reward_model, tmp_path):
     loss = trainer.compute_loss(trainer.model.train(), batch)
     np.testing.assert_allclose(float(np.mean(ours)), loss.item(), rtol=1e-5)
     logged = {name: np.mean(values) for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
-    found = reward_metrics(Rewards(jnp.asarray(chosen), jnp.asarray(rejected), jnp.ones(3, bool), {}))
+    found = metrics_of_scores(chosen, rejected)
     assert set(found) == set(logged)
     for name, value in logged.items():
         np.testing.assert_allclose(found[name].value(), value, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 from cli.conftest import WORDS, make_model
+from construct.work_context import context_of
 
 from jaxpo.config import Data, Preference, Pretrain, Run, Tokenizer
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.construct.base import Tools, constructions
-from jaxpo.construct.context import WorkContext
 from jaxpo.construct.lipo import LiPO
 from jaxpo.construct.modpo import MODPO
 from jaxpo.construct.rso import RSO
@@ -18,7 +18,6 @@ from jaxpo.convert.model_io import load_model
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges.network import Network
-from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.train.signals import Preempted
@@ -39,24 +38,6 @@ def lists(tmp_path):
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
-
-
-def context_of(model, folder, **changes):
-    folder.mkdir(parents=True, exist_ok=True)
-    context = WorkContext(
-        folder=folder,
-        run_dir=model.path.parents[1],
-        seed=3,
-        tokenizer=model.tokenizer,
-        config=model.config,
-        scorer=Scorer(model.config),
-        say=lambda text: None,
-        check=lambda: None,
-        load=lambda path: model,
-        resolve=tuple,
-        stages=("sft",),
-    )
-    return replace(context, **changes)
 
 
 def rows_of(path):

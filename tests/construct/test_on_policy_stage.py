@@ -10,17 +10,16 @@ import jax
 import numpy as np
 import pytest
 from cli.conftest import WORDS, make_model
+from construct.work_context import context_of
 
 from jaxpo.config import SFT, Compute, Data, Preference, Run
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.construct.context import WorkContext
 from jaxpo.construct.on_policy.stage import OnPolicyPairs, split
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import DataError
 from jaxpo.judges import FunctionJudge, RewardJudge
 from jaxpo.judges.network import Network
 from jaxpo.judges.refine import FunctionRefiner
-from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
@@ -45,21 +44,7 @@ def bench(model, tmp_path):
     stage = OnPolicyPairs(
         prompts=(str(file),), judge=judge, samples=2, max_new_tokens=8, keep_unfinished=True, max_length=100, max_rows=4
     )
-    (tmp_path / "work").mkdir()
-    context = WorkContext(
-        folder=tmp_path / "work",
-        run_dir=model.path.parents[1],
-        seed=3,
-        tokenizer=model.tokenizer,
-        config=model.config,
-        scorer=Scorer(model.config),
-        say=lambda text: None,
-        check=lambda: None,
-        load=lambda path: model,
-        resolve=tuple,
-        stages=("sft",),
-    )
-    return stage, context
+    return stage, context_of(model, tmp_path / "work")
 
 
 def test_it_writes_what_it_promises_and_goes_on_after_a_stop(bench, tmp_path):

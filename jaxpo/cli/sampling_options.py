@@ -13,7 +13,7 @@ from jaxpo.sampling.sampler import Sampler
 
 def add_options(parser: Parser, *, temperature: float, min_p: float, repetition_penalty: float) -> None:
     """Model, sampler, length and seed."""
-    parser.add_argument("model", type=Path, help="run directory, stage directory, or HF export")
+    parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="per answer (default 256)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"0 = greedy (default {temperature:g})")
     parser.add_argument("--top-k", type=int, default=0, help="keep the k most probable tokens; 0 = off")

@@ -113,7 +113,7 @@ def test_verification_sees_every_part_of_lfm3(lfm3, tmp_path, change, tensors):
     ("change", "message"),
     [
         ({"conv_bias": True, "attention_bias": True}, "conv_bias is True, but .*; attention_bias is True, but"),
-        ({"sliding_window": 0}, "model.sliding_window is 0; it must be a positive integer"),
+        ({"sliding_window": 0}, "sliding_window is 0; it must be between 1 and"),
         ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
         ({"layer_types": ["conv", "sliding", "conv"]}, r"layer_types\[1\] is 'sliding'.*mean 'sliding_attention'"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e6}}},
@@ -268,7 +268,10 @@ def test_nothing_there(tmp_path):
         ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
         ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope type is 'yarn'"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
+            "rope_type is 'yarn', but only the default",
+        ),
         ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
         ({"layer_types": ["conv", "sliding", "conv"]}, r"model.layer_types\[1\] is 'sliding'"),
         ({"num_key_value_heads": 3}, "is not divisible by model.num_key_value_heads"),

@@ -64,14 +64,14 @@ def export_of_document(document: Mapping[str, Any], source: object) -> Export:
     if not isinstance(kind, str) or kind not in known:
         readable = ", ".join(f"{export.classes[name]} ({name!r})" for name, export in known.items())
         raise CheckpointError(f"{source}: model_type is {shown(kind)}; this importer reads {readable}.")
-    names, prefix = document.get("architectures"), known[kind].classes[kind]
+    names, prefix = document.get("architectures") or [], known[kind].classes[kind]
     allowed = [prefix + suffix for suffix in _CLASSES]
+    name = next(iter(names), None) if isinstance(names, list) else names
     # Early releases spelt the class LFM2ForCausalLM.
-    if names and str(names[0] if isinstance(names, list) else names).lower() not in [name.lower() for name in allowed]:
+    if name is not None and shown(name)[1:-1].lower() not in [each.lower() for each in allowed]:
         raise CheckpointError(
-            f"{source}: architectures is {names if isinstance(names, list) and len(names) < 5 else shown(names)}: "
-            f"another model on the same layers (one that looks both ways, or has another head). "
-            f"This importer reads {', '.join(allowed)}."
+            f"{source}: architectures is {shown(name)}: another model on the same layers, which looks both ways or has "
+            f"another head. This importer reads {', '.join(allowed)}."
         )
     return known[kind]
 

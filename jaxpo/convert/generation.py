@@ -14,6 +14,7 @@ from jaxpo.models.document import Document
 from jaxpo.models.family import Config
 
 FILE = "generation_config.json"
+_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def read_generation(folder: Path) -> dict[str, Any] | None:
@@ -41,8 +42,10 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
 
 def _checked(document: Mapping[str, Any], source: Path) -> None:
     read = Document(document)
-    if document.get("eos_token_id") is not None:
-        read.end_ids("eos_token_id", 0)
+    read.end_ids("eos_token_id", 0)
+    for key in _SETTINGS:
+        if type(value := document.get(key)) not in (int, float, type(None)):
+            read.wrong(key, value, "a number", None)
     read.check(source)
 
 

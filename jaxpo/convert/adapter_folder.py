@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,15 +78,15 @@ def base_of(folder: Path) -> Path:
     places = {Path(name), folder / name, folder.resolve().parent / name}
     if len(Path(name).parts) == 2 and not Path(name).is_absolute():  # OWNER/NAME on the Hub
         places.add(folder.resolve().parent / Path(name).name)
-    found = sorted({place.resolve() for place in places if (place / CONFIG).is_file()} - {folder.resolve()})
+    found = sorted({place.resolve() for place in places if os.path.isfile(place / CONFIG)} - {folder.resolve()})
     if len(found) > 1:
         raise CheckpointError(
-            f"{folder}: is an adapter of {name!r}, and there are {' and '.join(map(str, found))}; write the path of "
-            f"the one that is meant as base_model_name_or_path in {ADAPTER_CONFIG}."
+            f"{folder}: is an adapter of {shown(name)}, and there are {' and '.join(map(str, found))}; write "
+            f"the path of the one that is meant as base_model_name_or_path in {ADAPTER_CONFIG}."
         )
     if not found:
         raise CheckpointError(
-            f"{folder}: is a PEFT adapter of {name!r}, which is no folder here. Put the base (a Hugging Face "
+            f"{folder}: is a PEFT adapter of {shown(name)}, which is no folder here. Put the base (a Hugging Face "
             f"checkpoint) beside the adapter or write its path as base_model_name_or_path in {ADAPTER_CONFIG}; or "
             f"merge the two where the base is: {merge_command(folder)}"
         )

@@ -222,13 +222,14 @@ def _indexed(folder: Path) -> list[Path]:
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{folder / INDEX}: has no weight_map; copy or download it again.")
-    odd = [tensor for tensor, name in weight_map.items() if not isinstance(name, str) or Path(name).name != name]
+    odd = [t for t, name in weight_map.items() if not isinstance(name, str) or not name or Path(name).name != name]
     if odd:
         raise CheckpointError(
             f"{folder / INDEX}: weight_map gives {odd[0]} no name of a file in the folder; copy or download it again."
         )
     names = sorted(set(weight_map.values()))
-    if absent := [name for name in names if not (folder / name).is_file()]:
+    # Not Path.is_file: a name that no file could have would be an error of its own.
+    if absent := [name for name in names if not os.path.isfile(folder / name)]:
         raise CheckpointError(f"{folder}: {INDEX} names files that are missing: {', '.join(absent)}.")
     return [folder / name for name in names]
 

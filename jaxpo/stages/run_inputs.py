@@ -174,10 +174,11 @@ def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
 
 def _keep_generation(run: Run, directory: Path, tokenizer: Tokenizer, say: Say) -> None:
     """Keep how the model that the run starts from is sampled, for what the run exports."""
-    own = None if run.model_from is None else near_generation(Path(run.model_from))
-    if own is None or (directory / GENERATION).is_file():
+    if run.model_from is None or (directory / GENERATION).is_file():
         return
-    theirs = near_tokenizer(Path(run.model_from or ""))
+    own, theirs = near_generation(Path(run.model_from)), near_tokenizer(Path(run.model_from))
+    if own is None:
+        return
     if theirs is not None and theirs.hash != tokenizer.hash:
         say(f"{GENERATION} of {run.model_from} is left out: its ids are those of another tokenizer")
         return

@@ -172,6 +172,9 @@ def test_a_base_that_is_not_here(copy):
         read_config(adapter)
     (copy / "base").rename(copy / "LFM2-350M")  # as downloaded beside the adapter
     assert read_config(adapter) == CONFIG
+    for name in ("x" * 5000, "a\0b", "."):
+        with pytest.raises(CheckpointError, match="no folder here"):
+            load_model(change(copy, base_model_name_or_path=name))
     for name in (None, "", 7):
         with pytest.raises(CheckpointError, match=r"base_model_name_or_path is .*; write the folder"):
             load_model(change(copy, base_model_name_or_path=name))

@@ -238,6 +238,43 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
         import_hf(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([1], "expected a JSON object"),
+        ({"weight_map": None}, "has no weight_map"),
+        ({"weight_map": {}}, "has no weight_map"),
+        ({"weight_map": {"a": 1, "b": "model-1.safetensors"}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": ["model-1.safetensors"]}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "../model/model.safetensors"}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": ""}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "."}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "x\u0000y"}}, "names files that are missing"),
+        ({"weight_map": {"a": "x" * 5000}}, "names files that are missing"),
+        ({"weight_map": {"a": "config.json"}}, "not a complete safetensors file"),
+    ],
+)
+def test_a_damaged_index_is_named(copy, index, message):
+    folder, _ = copy
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=message):
+        import_hf(folder)
+
+
+def test_tensors_that_are_there_twice_are_not_chosen_between(copy):
+    folder, tensors = copy
+    names = dict.fromkeys(tensors, "model-2.safetensors") | {"x": "model-1.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(CheckpointError, match=r"holds both model.safetensors and model.safetensors.index.json"):
+        import_hf(folder)
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        save_file(tensors, folder / name)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-2.safetensors: holds \S+, and so does another file"):
+        import_hf(folder)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
 def test_pickles_are_refused_unopened(copy, name):
     folder, _ = copy

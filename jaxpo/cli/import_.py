@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, no_folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise CheckpointError(f"{args.out}: exists already; choose another directory.")
     if not args.folder.is_dir():
-        raise CheckpointError(f"{args.folder}: there is no such folder.")
+        raise CheckpointError(f"{no_folder(args.folder)}.")
 
     from jaxpo.convert.adapter_folder import describe, is_adapter
     from jaxpo.convert.generation import keep_generation

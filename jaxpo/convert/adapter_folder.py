@@ -101,26 +101,37 @@ def read_adapter(folder: Path) -> Adapter:
     """
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
         raise CheckpointError(f"{folder}: holds a whole model and an adapter; move one of them away.")
-    settings = read_json(folder / ADAPTER_CONFIG)
-    read = Document(settings)
+    read = Document(read_json(folder / ADAPTER_CONFIG))
     _check_variant(folder, read)
-    tensors = _tensors(folder)
-    halves: dict[str, dict[str, np.ndarray]] = {}
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(
+            f"{folder}: has {ADAPTER_CONFIG} and no {WEIGHTS} (files of other kinds are pickles, and never read); "
+            "save it again with save_pretrained(..., safe_serialization=True)."
+        )
+    scale_of = _scales(read)
+    with open_file(file) as stored:
+        halves = _halves(folder, stored)
+        scales = {module: scale_of(module, pair["A"].shape[0]) for module, pair in halves.items()}
+        read.check(folder / ADAPTER_CONFIG)
+        return Adapter(folder, {m: (pair["A"].read(), pair["B"].read(), scales[m]) for m, pair in halves.items()})
+
+
+def _halves(folder: Path, stored: Mapping[str, Stored]) -> dict[str, dict[str, Stored]]:
+    """Module -> {"A": ..., "B": ...}; every tensor must be half of a pair of matrices."""
+    halves: dict[str, dict[str, Stored]] = {}
     foreign = []
-    for name, value in tensors.items():
+    for name, tensor in stored.items():
         match = _PAIR.fullmatch(name)
-        if match is None or value.ndim != 2:
+        if match is None or len(tensor.shape) != 2:
             foreign.append(name)
         else:
-            halves.setdefault(match["module"], {})[match["side"]] = value
+            halves.setdefault(match["module"], {})[match["side"]] = tensor
     foreign += [f"half of {module}" for module, pair in halves.items() if len(pair) < 2]
     if foreign or not halves:
         what = f"holds {', '.join(foreign[:3])}, which is no low-rank pair" if foreign else "holds no tensors"
         raise CheckpointError(_refused(folder, f"{WEIGHTS} {what}"))
-    scale_of = _scales(read)
-    pairs = {m: (pair["A"], pair["B"], scale_of(m, pair["A"].shape[0])) for m, pair in halves.items()}
-    read.check(folder / ADAPTER_CONFIG)
-    return Adapter(folder, pairs)
+    return halves
 
 
 def adapted(stored: Mapping[str, Stored], config: TextConfig, adapter: Adapter) -> dict[str, Stored]:
@@ -171,17 +182,6 @@ def _refused(folder: Path, what: str) -> str:
         f"{folder}: is a PEFT adapter that is more than pairs of matrices added to projections ({what}). "
         f"Merge it with PEFT and give the result: {merge_command(folder)}"
     )
-
-
-def _tensors(folder: Path) -> dict[str, np.ndarray]:
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise CheckpointError(
-            f"{folder}: has {ADAPTER_CONFIG} and no {WEIGHTS} (files of other kinds are pickles, and never read); "
-            "save it again with save_pretrained(..., safe_serialization=True)."
-        )
-    with open_file(file) as stored:
-        return {name: tensor.read() for name, tensor in stored.items()}
 
 
 def _scales(read: Document) -> Callable[[str, int], float]:

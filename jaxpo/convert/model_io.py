@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
-from jaxpo.convert.folder import config_of, is_export
+from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
-from jaxpo.convert.hf import import_hf
-from jaxpo.convert.reward_hf import import_reward, is_reward
+from jaxpo.convert.hf import check_tensors, import_hf
+from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokens.tokenizer import Tokenizer
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, no_folder
 from jaxpo.models.family import FAMILIES, TextConfig, param_table
 from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh, replicated
@@ -65,7 +65,7 @@ def has_model(directory: Path) -> bool:
 def stage_folder(path: Path) -> Path:
     """The stage directory that a path means: itself, or the last finished stage of a run directory."""
     if not path.is_dir():
-        raise CheckpointError(f"there is no folder {path}; give a run directory, a stage directory or an HF export")
+        raise CheckpointError(f"{no_folder(path)}; give a run directory, a stage directory or an HF export")
     return path if (path / MODEL).is_dir() else _last_stage(path)
 
 
@@ -75,6 +75,21 @@ def read_config(path: Path | str) -> TextConfig:
     if is_export(path):
         return config_of(path)
     return _config_of(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta())
+
+
+def check_files(path: Path | str) -> None:
+    """Every tensor of a Hugging Face folder is there and fits, as `load_model` will find; none is read.
+
+    Raises:
+      CheckpointError: as `jaxpo.convert.hf.import_hf`.
+    """
+    path = Path(path)
+    if not is_export(path):
+        return
+    besides = (HEAD,) if is_reward(path) else ()
+    with open_folder(path) as found:
+        tensors = {name: tensor for name, tensor in found.tensors.items() if name not in besides}
+        check_tensors(tensors, param_table(found.config), path)
 
 
 def _config_of(meta: Mapping[str, Any]) -> Any:

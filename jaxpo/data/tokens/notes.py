@@ -43,7 +43,7 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
     if keys := _listed(counts, KEY):
         yield f"warning: keys of messages that are not read (rows that have them): {keys}"
     if n := counts.get(MADE):
-        yield f"{n} rows are conversations because of `system`, `history` or `tools`: their prompts are the user's turns"
+        yield f"{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns"
     if n := counts.get(READ):
         yield (
             f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "

@@ -49,7 +49,8 @@ def render(
       messages: `{"role", "content"}`; a leading system message and `tools` share one system turn.
       add_generation_prompt: end with an opened assistant turn.
       tools: strings or JSON values.
-      train_on: "assistant" supervises the content of assistant turns and the `<|im_end|>` and newline that close them.
+      train_on: "assistant" supervises the content of assistant turns and the `<|im_end|>` and newline that close them;
+        `train` of a message says otherwise.
       first_trained: messages before this index are never supervised (the prompt of a preference pair).
 
     Returns:
@@ -68,7 +69,8 @@ def render(
         spans += _turn("system", system, everything, everything)
     for i, message in enumerate(rest, start=shift):
         role = message["role"]
-        trained = everything or (train_on == "assistant" and role == "assistant" and i >= first_trained)
+        said = message.get("train", role == "assistant")
+        trained = everything or (train_on == "assistant" and said and i >= first_trained)
         spans += _turn(role, _body(message, i, trained), everything, trained)
     if add_generation_prompt:
         spans += [Span(IM_START, everything, "assistant", True), Span("assistant\n", everything, "assistant")]
@@ -146,6 +148,12 @@ def _body(message: Message, index: int, trained: bool) -> list[Span]:
 
 
 def _content(message: Message, index: int) -> str:
+    if message.get("reasoning_content"):
+        raise DataError(
+            f"message {index} has `reasoning_content`, which LFM2's template does not render.",
+            field="reasoning_content",
+            remedy="Write the thoughts into `content`, or remove them.",
+        )
     if message.get("tool_calls"):
         raise DataError(
             f"message {index} has `tool_calls`, which LFM2's template does not render.",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxpo.config import Run, Stage
 from jaxpo.convert.generation import FILE as GENERATION
 from jaxpo.convert.generation import keep_generation
-from jaxpo.convert.model_io import TOKENIZER, near_generation, near_tokenizer, read_config
+from jaxpo.convert.model_io import TOKENIZER, check_files, near_generation, near_tokenizer, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.formats import list_files
@@ -100,8 +100,11 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
     """Build the corpus, load or train the tokenizer, tokenise every stage's files.
 
     Raises:
+      CheckpointError: files of `model_from` that are incomplete, or of another model than they say.
       DataError, ConfigError: the first file, row and field that cannot be used.
     """
+    if run.model_from is not None:
+        check_files(run.model_from)
     report: dict[str, Any] = {}
     if run.corpus is not None:
         report = run.corpus.build(directory / "corpus")

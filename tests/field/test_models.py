@@ -15,15 +15,14 @@ from jaxpo.cli.main import main
 from jaxpo.config import Run
 from jaxpo.convert import verify
 from jaxpo.convert.hf import export_hf, import_hf, tensors_of
-from jaxpo.convert.model_io import load_model, read_config
+from jaxpo.convert.model_io import check_files, load_model, read_config
 from jaxpo.convert.open_model import open_model
 from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.reference import reference_logits
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.recipe.checks.routing import check_origin
-from jaxpo.stages.run_inputs import _keep_generation
+from jaxpo.stages.run_inputs import _keep_generation, make_inputs
 
 DENSE = LFM2Config(
     vocab_size=2048,
@@ -164,12 +163,12 @@ def test_an_adapter_that_peft_wrote(field, dense, tmp_path):
 
 def test_files_that_are_no_model_are_told_before_anything_is_tokenised(dense, tmp_path):
     folder = with_config(dense, tmp_path / "m", (dense / "config.json").read_bytes())
-    check_origin(Run(model_from=str(folder)))
+    check_files(folder)
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.0.conv.conv.weight"]
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"missing: model.layers.0.conv.conv.weight"):
-        check_origin(Run(model_from=str(folder)))
+        make_inputs(Run(model_from=str(folder)), tmp_path / "run", print)
 
 
 def test_the_generation_config_of_a_checkpoint_outlives_training(field, dense, tmp_path):

@@ -22,7 +22,8 @@ from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.reference import reference_logits
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.stages.run_inputs import _keep_generation, make_inputs
+from jaxpo.stages.run_generation import keep_generation_of_start
+from jaxpo.stages.run_inputs import make_inputs
 
 DENSE = LFM2Config(
     vocab_size=2048,
@@ -181,10 +182,10 @@ def test_the_generation_config_of_a_checkpoint_outlives_training(field, dense, t
     one, other = (train_tokenizer([text] * 4, 290) for text in ("to be or not", "something else"))
     one.save(start)
     said = []
-    _keep_generation(Run(model_from=str(start)), home, other, said.append)
+    keep_generation_of_start(Run(model_from=str(start)), home, other, said.append)
     assert said == [f"generation_config.json of {start} is left out: its ids are those of another tokenizer"]
     assert not list(home.iterdir())
     for _ in range(2):  # begun, and begun again
-        _keep_generation(Run(model_from=str(start)), home, one, said.append)
+        keep_generation_of_start(Run(model_from=str(start)), home, one, said.append)
         assert json.loads((home / "generation_config.json").read_text()) == own
     assert len(said) == 1

@@ -16,16 +16,8 @@ from jaxpo.recipe.lineage import declared_model, resolved, trained
 
 
 def check_origin(run: Run) -> None:
-    """What run and stages ask of the model of `model_from` suits it; ConfigError lists what does not.
-
-    Raises:
-      CheckpointError: its files are incomplete, or of another model than they say.
-    """
-    from jaxpo.convert.model_io import check_files
-
+    """What run and stages ask of the model of `model_from` suits it; ConfigError lists what does not."""
     config = config_of_origin(run)
-    if run.model_from is not None:
-        check_files(run.model_from)
     own = [stage for stage in trained(run) if stage.model is None]
     problems = [] if config is None else list(ability_problems(run, config))
     problems += [p for stage in own for p in balance_problems(stage, config)]

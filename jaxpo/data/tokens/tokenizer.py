@@ -12,7 +12,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
+from jaxpo.data.tokens.vocabulary import read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (
@@ -44,14 +46,25 @@ class Tokenizer:
     """Text to ids and back. `encode` never adds a special token and never reads one out of the text.
 
     Attributes:
+      special_ids: name -> id of LFM2's fixed tokens and of all others that the tokenizer marks special.
       bos_id, eos_id, pad_id: `<|startoftext|>`, `<|im_end|>` (a turn's end; also a document's end), `<|pad|>`.
       vocab_size: largest id + 1.
       hash: of the canonical tokenizer.json.
+      beside: what lay beside it, the checkpoint's own; its chat template among it.
+      notes: what was switched off or is missing, one line each.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: object = None):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        source: object = None,
+        beside: Beside | None = None,
+        notes: tuple[str, ...] = (),
+    ):
         inner.encode_special_tokens = True
         self._inner = inner
+        self.beside = beside or Beside()
+        self.notes = (*notes, self.beside.note) if self.beside.note else notes
         vocabulary = inner.get_vocab(with_added_tokens=True)
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
@@ -60,7 +73,8 @@ class Tokenizer:
                 file=source,
                 remedy="Use an LFM2 tokenizer, or train one (tokenizer.path=None).",
             )
-        self.special_ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
+        special = {token.content: i for i, token in inner.get_added_tokens_decoder().items() if token.special}
+        self.special_ids = {**special, **{token: vocabulary[token] for token in SPECIAL_TOKENS}}
         self.bos_id, self.eos_id, self.pad_id = (vocabulary[token] for token in (BOS, IM_END, PAD))
         self.vocab_size = max(vocabulary.values()) + 1
         leaks = [token for token in SPECIAL_TOKENS if vocabulary[token] in self.encode(token)]
@@ -73,19 +87,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a tokenizer.json, or the one in a folder; DataError when absent or not a tokenizer."""
+        """Read a tokenizer.json, or the one in a folder, and the checkpoint's own files beside it.
+
+        Raises:
+          DataError: absent, not a tokenizer, or a file beside it that cannot be read.
+        """
         file = Path(path)
         file = file / "tokenizer.json" if file.is_dir() else file
-        if not file.is_file():
-            raise DataError("no such tokenizer.", file=file, remedy="Name a tokenizer.json or a folder holding one.")
-        try:
-            inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the binding raises bare Exception
-            raise DataError(f"not a tokenizer.json: {error}.", file=file, remedy="Export or copy it again.") from error
-        return cls(inner, file)
+        inner, notes = read_vocabulary(file)
+        return cls(inner, file, read_beside(file.parent), notes)
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and the files that let `transformers.AutoTokenizer` load the folder."""
+        """Write tokenizer.json and what lay beside it, or else the files that let `transformers` load the folder."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._inner.to_str(pretty=True), encoding="utf-8")
@@ -99,9 +112,13 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "chat_template": CHAT_TEMPLATE,
         }
-        for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", tokens)):
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        ours = {name: json.dumps(content, indent=2) + "\n" for name, content in ((CONFIG, config), (TOKENS, tokens))}
+        self.beside.write(folder, {**ours, JINJA: CHAT_TEMPLATE})
+
+    @property
+    def template(self) -> str:
+        """The Jinja text of its chat template."""
+        return self.beside.templates.get(DEFAULT, CHAT_TEMPLATE)
 
     @functools.cached_property
     def hash(self) -> str:

@@ -52,10 +52,9 @@ def inspect_files(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
 
     from jaxpo.data.tokens.inspect import inspect
-    from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.objectives.methods import METHODS
 
-    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
+    tokenizer = load_and_announce(args.tokenizer) if args.tokenizer else None
     needs = {name: method.NEEDS for name, method in METHODS.items()}
     of_sft = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
     for file in args.files:
@@ -80,16 +79,26 @@ def tokenise(argv: Sequence[str]) -> int:
     from jaxpo.data.rows.formats import read_rows
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.data.tokens.tokenizer import Tokenizer
 
     settings = data_of(args, args.files)
-    tokenizer = Tokenizer.load(args.tokenizer)
+    tokenizer = load_and_announce(args.tokenizer)
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
     kind = detect(canonical(next(read_rows(args.files))))
     purpose: Any = args.purpose or purposes.get(kind, "preference")
     dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
     show(Preview(dataset, args.samples))
     return 0
+
+
+def load_and_announce(path: str) -> Any:
+    """A tokenizer; what is to be known of it and its chat template is printed."""
+    from jaxpo.data.tokens.chat_templates import announcements
+    from jaxpo.data.tokens.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(path)
+    for line in announcements(tokenizer):
+        print(line)
+    return tokenizer
 
 
 def show(renderable: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ def sampler_of(args: argparse.Namespace) -> Sampler:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
+    from jaxpo.data.tokens.chat_templates import announcements
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
+    # Beside the answers, which may be read by programs.
+    for line in announcements(model.tokenizer):
+        print(line, file=sys.stderr)
     return model

@@ -56,6 +56,8 @@ class Data:
       truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
         get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
       train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
+      reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
+        "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
@@ -74,6 +76,7 @@ class Data:
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
     train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
+    reasoning: Literal["keep", "strip"] = "keep"
     shuffle: bool = True
     block_rows: int | None = None
     media_rows: int | None = None
@@ -88,11 +91,14 @@ class Tokenizer:
     """A `tokenizer.json` to use, or what to train one on.
 
     Attributes:
-      path: existing tokenizer.json (or a folder holding it); None = train.
+      path: existing tokenizer.json (or a folder holding it); None = that of `model_from`, else train.
       train_on: text, JSONL or Parquet files.
       vocab_size: total, special tokens included.
+      new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
+        embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
 
     path: str | None = None
     train_on: tuple[str, ...] = ()
     vocab_size: int = 4096
+    new_embedding: bool = False

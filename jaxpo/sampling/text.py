@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.data.tokens.chat import Message, encode_spans, render
+from jaxpo.data.tokens.chat import Message, encode_spans
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
@@ -51,7 +52,8 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
         return [tokenizer.bos_id, *tokenizer.encode(prompt)]
     if not prompt:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
-    return encode_spans(tokenizer, render(prompt, add_generation_prompt=True, train_on="none"))[0].tolist()
+    chat = template_of(tokenizer).render
+    return encode_spans(tokenizer, chat(prompt, add_generation_prompt=True, train_on="none"))[0].tolist()
 
 
 def generate_text(

@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxpo.data.rows.alien_nulls import is_aligned, without_nulls
 from jaxpo.data.rows.columns import extra_columns
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SPANS
@@ -138,6 +139,7 @@ def read_record(
     tools = row.data.get("tools", ())
     if not isinstance(tools, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
+    tools = without_nulls(tools) if is_aligned(row.file) else tools
     numbers = (*extras, *(COLUMN_OF[role] for role in asked if role in COLUMN_OF))
     columns = extra_columns(row, tuple(dict.fromkeys(numbers)))
     # Rows that lack a role have 0 in its column, so that the column has an entry for every example.

@@ -1,4 +1,4 @@
-"""Tool calls and reasoning of an assistant's message, as LFM2 writes them: `[f(city="Oslo", n=2)]`, `<think>...</think>`."""
+"""Tool calls and reasoning of an assistant's message as LFM2 writes them: `[f(city="Oslo")]`, `<think>..</think>`."""
 
 from __future__ import annotations
 

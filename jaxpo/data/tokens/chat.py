@@ -150,7 +150,9 @@ def _body(message: Message, trained: bool) -> list[Span]:
         start, end = (Span(f"<|tool_response_{x}|>", trained, role, True) for x in ("start", "end"))
         return [start, Span(text, trained, role), end]
     if role == "assistant":
-        spans = [Span(f"{THINK_START}{thought}{THINK_END}", trained, role)] if (thought := reasoning_of(message)) else []
+        spans = (
+            [Span(f"{THINK_START}{thought}{THINK_END}", trained, role)] if (thought := reasoning_of(message)) else []
+        )
         if calls := message.get("tool_calls"):
             start, end = (Span(mark, trained, role, True) for mark in OF_ASSISTANTS)
             spans += [start, Span(call_list(calls), trained, role), end]

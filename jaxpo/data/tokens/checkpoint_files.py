@@ -84,9 +84,13 @@ def _named(file: Path, value: Any) -> dict[str, str]:
         return {}
     if isinstance(value, str):
         return {DEFAULT: value}
-    entries = [(e.get("name"), e.get("template")) if isinstance(e, dict) else (None, None) for e in value] if (
-        isinstance(value, list)
-    ) else list(value.items()) if isinstance(value, dict) else [(None, None)]
+    entries = (
+        [(e.get("name"), e.get("template")) if isinstance(e, dict) else (None, None) for e in value]
+        if (isinstance(value, list))
+        else list(value.items())
+        if isinstance(value, dict)
+        else [(None, None)]
+    )
     if not all(isinstance(name, str) and isinstance(text, str) for name, text in entries):
         raise DataError(
             "`chat_template` is neither a text nor a list of named ones.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,9 @@ from jaxpo.config import Fim
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.tokens import fim
-from jaxpo.data.tokens.chat import Span, encode_many, render
+from jaxpo.data.tokens.calls import has_reasoning, without_reasoning
+from jaxpo.data.tokens.chat import Message, Span, encode_many, render
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
@@ -21,6 +23,7 @@ from jaxpo.errors import DataError
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
+Reasoning = Literal["keep", "strip"]
 LISTED = ("candidate",)
 Encoding = tuple[np.ndarray, np.ndarray]
 LISTS = ("list", "tree")
@@ -74,6 +77,7 @@ class Cut:
     truncation: Truncation = "response_right"
     train_on: TrainOn = "auto"
     fim: Fim | None = None
+    reasoning: Reasoning = "keep"
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,15 @@ def build_examples(
       cut: window and truncation policy.
       counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
         split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
-        fim_too_long (left as they are).
+        fim_too_long (left as they are), reasoning_kept, reasoning_stripped (rows).
       files: gives `Example.file`.
 
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
-    rendered = [[spans_of(record, side, cut.train_on) for side in record.sides] for record in records]
+    records = [_with_reasoning(record, cut.reasoning, counts) for record in records]
+    chat = template_of(tokenizer).render
+    rendered = [[spans_of(record, side, cut.train_on, chat) for side in record.sides] for record in records]
     whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
     flat = iter(whole if cut.fim is None else _with_fim(records, whole, tokenizer, cut, counts))
     numbers = {file: i for i, file in enumerate(files)}
@@ -143,8 +149,38 @@ def _with_fim(
     return result
 
 
-def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
-    """What one side renders to; empty for an absent candidate."""
+def _with_reasoning(record: Record, reasoning: Reasoning, counts: Counter[str]) -> Record:
+    """The record with or without what its assistants think aloud; counted."""
+    texts = [text for side in record.sides for text in (side.prompt, side.completion) if isinstance(text, list)]
+    if not any(has_reasoning(message) for text in texts for message in text):
+        return record
+    counts["reasoning_kept" if reasoning == "keep" else "reasoning_stripped"] += 1
+    if reasoning == "keep":
+        return record
+    sides = (replace(s, prompt=_stripped(s.prompt), completion=_stripped(s.completion)) for s in record.sides)
+    return replace(record, sides=tuple(sides))
+
+
+def _stripped(text: Any) -> Any:
+    return [dict(without_reasoning(message)) for message in text] if isinstance(text, list) else text
+
+
+def spans_of(record: Record, side: Side, train_on: TrainOn, chat: Callable[..., list[Span]] = render) -> list[Span]:
+    """What one side renders to; empty for an absent candidate.
+
+    Args:
+      chat: renders conversations, as `chat.render` does.
+
+    Raises:
+      DataError: the template cannot render a conversation; names the row.
+    """
+    try:
+        return _spans(record, side, train_on, chat)
+    except DataError as error:
+        raise record.row.error(error.message, field=error.field or side.role, remedy=error.remedy) from error
+
+
+def _spans(record: Record, side: Side, train_on: TrainOn, chat: Callable[..., list[Span]]) -> list[Span]:
     if isinstance(side.completion, str):
         supervised = record.kind != "prompt"
         end = [Span(IM_END, True, control=True)] if supervised else []
@@ -156,15 +192,15 @@ def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
         return []
     if record.kind == "prompt":
         assert isinstance(side.prompt, list)
-        return render(side.prompt, add_generation_prompt=True, tools=record.tools, train_on="none")
+        return chat(side.prompt, add_generation_prompt=True, tools=record.tools, train_on="none")
     prompt = side.prompt if isinstance(side.prompt, list) else []
-    messages = [*prompt, *side.completion]
+    messages: list[Message] = [*prompt, *side.completion]
     first = len(prompt)
     if train_on == "assistant":
         first = 0
     elif train_on == "completion" and not prompt:
         first = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
-    return render(messages, tools=record.tools, first_trained=first)
+    return chat(messages, tools=record.tools, first_trained=first)
 
 
 def _with_border(

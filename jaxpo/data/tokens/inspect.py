@@ -15,6 +15,7 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs, everything
 from jaxpo.data.rows.rows import Record, Side, canonical, detect
 from jaxpo.data.tokens.chat import encode_spans, text_of
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.examples import spans_of
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ def inspect(
         if "label" in record.columns:
             labels.add(record.columns["label"])
         if count <= samples:
-            shown.append(_sample(record))
+            shown.append(_sample(record, tokenizer))
     return Report(
         files=tuple(str(file) for file in files),
         type=reading.kind,
@@ -130,15 +131,16 @@ def inspect(
 
 
 def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:
-    spans = spans_of(record, side, "auto")
+    spans = spans_of(record, side, "auto", template_of(tokenizer).render)
     return len(encode_spans(tokenizer, spans)[0]) if tokenizer else len(text_of(spans))
 
 
-def _sample(record: Record) -> str:
+def _sample(record: Record, tokenizer: Tokenizer | None) -> str:
     parts = []
+    chat = template_of(tokenizer).render
     for side in record.sides:
         text = ""
-        for trained, group in itertools.groupby(spans_of(record, side, "auto"), key=lambda span: span.supervised):
+        for trained, group in itertools.groupby(spans_of(record, side, "auto", chat), key=lambda span: span.supervised):
             piece = shorten(text_of(list(group)), LIMIT // 2)
             text += f"{OPEN}{piece}{CLOSE}" if trained else piece
         parts.append(f"[{side.role}] {text}")

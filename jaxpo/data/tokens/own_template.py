@@ -1,7 +1,7 @@
 """A checkpoint's own chat template as spans: its marks become special tokens, and what is trained on is found in it.
 
-Where the template says what the assistant wrote (`{% generation %}`), that is trained on. Where it does not, an answer is
-what a conversation up to it has more than the prompt before it, which is checked for every row.
+Where the template says what the assistant wrote (`{% generation %}`), that is trained on. Where it does not, an answer
+is what a conversation up to it has more than the prompt before it, which is checked for every row.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class OwnTemplate:
     """Renders conversations with a checkpoint's template; called like `chat.render`.
 
     Attributes:
-      lacks: what the template leaves out: "system", "tools", "tool", "tool_calls", "reasoning_content". The last two are
-        then written into the content.
+      lacks: what the template leaves out: "system", "tools", "tool", "tool_calls", "reasoning_content". The last two
+        are then written into the content.
 
     Raises:
       TemplateFailure: not Jinja.
@@ -91,9 +91,7 @@ class OwnTemplate:
         spans = self(messages, tools=tools, add_generation_prompt=generation, train_on="none")
         return "".join(span.text for span in spans)
 
-    def _text(
-        self, given: Sequence[Any], tools: Any, generation: bool, marks: tuple[str, str] = ("", "")
-    ) -> str:
+    def _text(self, given: Sequence[Any], tools: Any, generation: bool, marks: tuple[str, str] = ("", "")) -> str:
         variables = {**self._tokens, "messages": list(given), "tools": tools, "add_generation_prompt": generation}
         return self._template(tools).render(variables, marks)
 
@@ -119,9 +117,7 @@ class OwnTemplate:
         trusted = OF_ASSISTANTS if message["role"] == "assistant" else ()
         rest = {name: guard.broken(value) for name, value in message.items() if name not in ("train", "content")}
         rest |= {"content": guard.broken(content_of(message), trusted)}
-        folded = in_content(
-            rest, reasoning="reasoning_content" in self.lacks, calls="tool_calls" in self.lacks
-        )
+        folded = in_content(rest, reasoning="reasoning_content" in self.lacks, calls="tool_calls" in self.lacks)
         given = dict(folded)
         if thought := reasoning_of(given):
             given["thinking"] = thought

@@ -30,11 +30,12 @@ from jaxpo.data.rows.requirements import (
     takes_pairs_apart,
 )
 from jaxpo.data.rows.rows import Record
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Cut, Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
-from jaxpo.data.tokens.template import TEMPLATE_VERSION
+from jaxpo.data.tokens.template import RENDERED_AS
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 
@@ -79,7 +80,8 @@ def prepare(
     if data.fim is not None:
         _check_fim(data.fim, kind, paths)
     settings = _settings(data, reading, needs, annotators)
-    key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
+    template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
+    key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)
 
@@ -89,7 +91,7 @@ def prepare(
         records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
         if "kl" in needs.roles:
             records = with_mismatched(records)
-        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
+        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim, data.reasoning)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
@@ -114,7 +116,9 @@ def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[s
         "truncation": data.truncation,
         "train_on": data.train_on,
     }
-    return settings if data.fim is None else settings | {"fim": asdict(data.fim)}
+    # What came later stands there only where it differs from its default: runs of before keep their data.
+    settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
+    return settings | ({} if data.reasoning == "keep" else {"reasoning": data.reasoning})
 
 
 def check_settings(data: Data) -> None:

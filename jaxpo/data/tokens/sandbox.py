@@ -1,8 +1,8 @@
 """Renders a checkpoint's Jinja template, which is foreign code: sandboxed, and stopped when it asks for too much.
 
-What templates may use is what transformers gives them: `tojson`, `strftime_now`, `raise_exception`, loop controls and the
-`generation` tag. Nothing is read from disk, no attribute of an object is reached, and everything ends: each loop, call
-and filter counts as a step, strings and numbers may grow only so far. (A signal would stop the main thread alone.)
+What templates may use is what transformers gives them: `tojson`, `strftime_now`, `raise_exception`, loop controls and
+the `generation` tag. Nothing is read from disk, no attribute of an object is reached, and everything ends: each loop,
+call and filter counts as a step, strings and numbers may grow only so far. (A signal would stop the main thread alone.)
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Ticking(CodeGenerator):
 class _Generation(Extension):
     """`{% generation %}`: what the assistant wrote, between two marks in the rendered text."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -117,7 +117,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """`a ~ b`."""
         return self.concat([str(part) for part in parts])
 
-    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, parts: Iterable[str]) -> str:
         """What a macro, a block or `a ~ b` gives."""
         texts = list(parts)
         _BUDGET.get().size(sum(map(len, texts)))
@@ -130,7 +130,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         _CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         _BUDGET.get().step()
         method = getattr(obj, "__wrapped__", obj)
         _check_arguments(getattr(method, "__name__", ""), (getattr(method, "__self__", None), *args, *kwargs.values()))

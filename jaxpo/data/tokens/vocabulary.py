@@ -1,4 +1,4 @@
-"""Reads a tokenizer.json: sizes looked at before anything is built, and what would change texts unasked switched off."""
+"""Reads a tokenizer.json: ids are checked before anything is built, what would change texts unasked is switched off."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxpo.data.tokens.chat import Span, render, text_of
+from jaxpo.data.tokens.chat import Span, TrainOn, render, text_of
 from jaxpo.data.tokens.own_template import OwnTemplate
 from jaxpo.data.tokens.sandbox import TemplateFailure
 from jaxpo.data.tokens.template import RENDERED_AS
@@ -23,7 +23,7 @@ from jaxpo.errors import DataError
 
 
 @dataclass(frozen=True)
-class Rendering:
+class ChatTemplate:
     """How conversations become spans.
 
     Attributes:
@@ -37,18 +37,18 @@ class Rendering:
     words: tuple[str, ...] = ()
 
 
-def rendering_of(tokenizer: Tokenizer | None) -> Rendering:
+def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
     """How conversations are rendered with a tokenizer; without one, with LFM2's template."""
-    return Rendering() if tokenizer is None or not tokenizer.beside.templates else _own(tokenizer)
+    return ChatTemplate() if tokenizer is None or not tokenizer.beside.templates else _own(tokenizer)
 
 
 def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
     """What a user should know of a tokenizer and its template, one line each."""
-    return (*tokenizer.notes, *rendering_of(tokenizer).words)
+    return (*tokenizer.notes, *template_of(tokenizer).words)
 
 
 @functools.lru_cache(maxsize=8)
-def _own(tokenizer: Tokenizer) -> Rendering:
+def _own(tokenizer: Tokenizer) -> ChatTemplate:
     beside = tokenizer.beside
     identity = hashlib.sha256(json.dumps([beside.templates, beside.tokens], sort_keys=True).encode()).hexdigest()
     try:
@@ -57,14 +57,14 @@ def _own(tokenizer: Tokenizer) -> Rendering:
         return _broken(str(error), identity)
     difference = next(differences(own), None)
     if difference is None:
-        return Rendering(words=tuple(_folding(own, "it renders like LFM2's, but")))
-    return Rendering(own, identity, tuple(_describe(own, difference)))
+        return ChatTemplate(words=tuple(_folding(own, "it renders like LFM2's, but")))
+    return ChatTemplate(own, identity, tuple(_describe(own, difference)))
 
 
 def differences(own: OwnTemplate) -> Iterator[str]:
     """How a template differs from LFM2's, one line for each of the conversations in which it does."""
     for (name, messages, tools), generation in itertools.product(CONVERSATIONS, (False, True)):
-        train_on = "assistant" if own.marks_generation and not generation else "none"
+        train_on: TrainOn = "assistant" if own.marks_generation and not generation else "none"
         ours = render(messages, tools=tools, add_generation_prompt=generation, train_on=train_on)
         try:
             theirs = own(messages, tools=tools, add_generation_prompt=generation, train_on=train_on)
@@ -111,14 +111,14 @@ def _generation_prompt(own: OwnTemplate) -> Iterator[str]:
         yield f"chat template: it does not begin with {BOS}"
 
 
-def _broken(why: str, identity: str) -> Rendering:
+def _broken(why: str, identity: str) -> ChatTemplate:
     def refuse(*args: Any, **kwargs: Any) -> list[Span]:
         raise DataError(
             f"the checkpoint's chat template cannot be used: {why}.",
             remedy="Mend chat_template.jinja beside the tokenizer, or remove it to use LFM2's.",
         )
 
-    return Rendering(refuse, identity, (f"chat template: the checkpoint's own cannot be used: {why}",))
+    return ChatTemplate(refuse, identity, (f"chat template: the checkpoint's own cannot be used: {why}",))
 
 
 def _trained(spans: Sequence[Span]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.data_options import add_options, data_of
+from jaxpo.cli.data_options import add_options, add_reading, data_of
+from jaxpo.config import Data
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -49,6 +50,7 @@ def inspect_files(argv: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
     parser.add_argument("--tokenizer", help="tokenizer.json or its folder: lengths in tokens instead of characters")
     parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
+    add_reading(parser)
     args = parser.parse(argv)
 
     from jaxpo.data.tokens.inspect import inspect
@@ -57,8 +59,10 @@ def inspect_files(argv: Sequence[str]) -> int:
     tokenizer = load_and_announce(args.tokenizer) if args.tokenizer else None
     needs = {name: method.NEEDS for name, method in METHODS.items()}
     of_sft = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
+    special = tuple(args.special_tokens)
+    data = Data(train_on=args.train_on, rendered=args.rendered, special_tokens=special, reasoning=args.reasoning)
     for file in args.files:
-        report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs, of_sft=of_sft)
+        report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs, of_sft=of_sft, data=data)
         show(report)
     return 0
 

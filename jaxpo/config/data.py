@@ -55,7 +55,13 @@ class Data:
       row_length: tokens per packed row (>= max_length).
       truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
         get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
-      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
+      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text (of text that
+        is a rendered conversation, the assistant turns in fine-tuning).
+      rendered: texts that were rendered with the chat template before: "auto" reads their marks as control tokens, and
+        counts them; "text" takes them as characters; "refuse" stops. Marks in the midst of other text, such as a
+        user's, are always characters.
+      special_tokens: tokens that the tokenizer marks special beside the template's, by name or "all": ids where answers
+        and documents hold them. The others are characters there, and counted.
       reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
         "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
       shuffle: a new order each epoch.
@@ -76,6 +82,8 @@ class Data:
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
     train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
+    rendered: Literal["auto", "text", "refuse"] = "auto"
+    special_tokens: tuple[str, ...] = ()
     reasoning: Literal["keep", "strip"] = "keep"
     shuffle: bool = True
     block_rows: int | None = None

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
-from jaxpo.data.tokens.examples import Cut, Example, build_examples, split_text
+from jaxpo.data.tokens.examples import Example, build_examples, split_text
+from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import Measurement, ratio

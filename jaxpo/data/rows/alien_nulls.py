@@ -1,6 +1,6 @@
 """Keys that a row has only because other rows of its file have them: Arrow gives every object the keys of all.
 
-In `tools` they would stand in the prompt, `"city": null` in a tool that knows no city. Files of JSON say what they mean.
+In `tools` they would stand in the prompt: `"city": null` in a tool without a city. Files of JSON mean what they say.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from jaxpo.errors import DataError
 
 CALL_START, CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
 THINK_START, THINK_END = "<think>", "</think>"
-_THOUGHT = re.compile(rf"\s*{THINK_START}.*?{THINK_END}\s*", re.DOTALL)
 
 
 def call_list(calls: Sequence[Any]) -> str:
@@ -48,18 +46,6 @@ def reasoning_of(message: Mapping[str, Any]) -> str:
     return message.get("reasoning_content") or ""
 
 
-def has_reasoning(message: Mapping[str, Any]) -> bool:
-    """Whether there is reasoning, in its own field or in front of the content."""
-    return bool(reasoning_of(message)) or _leading_thought(message) is not None
-
-
-def without_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The message without it."""
-    rest = {name: value for name, value in message.items() if name != "reasoning_content"}
-    thought = _leading_thought(message)
-    return rest if thought is None else rest | {"content": message["content"][thought.end() :]}
-
-
 def in_content(message: Mapping[str, Any], *, reasoning: bool, calls: bool) -> Mapping[str, Any]:
     """The message with its reasoning or calls written into the content, for templates that do not look for them."""
     front = ""
@@ -93,8 +79,3 @@ def _value(value: Any) -> str:
         return "None"
     # Words of Python, in which the calls are written.
     return str(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
-
-
-def _leading_thought(message: Mapping[str, Any]) -> re.Match[str] | None:
-    content = message.get("content")
-    return _THOUGHT.match(content) if message.get("role") == "assistant" and isinstance(content, str) else None

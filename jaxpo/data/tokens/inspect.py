@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxpo.config import Data
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs, everything
-from jaxpo.data.rows.rows import Record, Side, canonical, detect
-from jaxpo.data.tokens.chat import encode_spans, text_of
+from jaxpo.data.rows.rows import Record, canonical, detect
+from jaxpo.data.tokens.chat import Span, encode_many, text_of
 from jaxpo.data.tokens.chat_templates import template_of
-from jaxpo.data.tokens.examples import spans_of
+from jaxpo.data.tokens.notes import FORMS, notes_of
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
+from jaxpo.data.tokens.specials import allowed
+from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Report:
       lengths: role -> percentiles 5, 50, 95, 100 of the rendered length.
       samples: rendered rows, trained text in brackets.
       methods: name -> "" when the file can train it, else what is missing.
+      notes: how rows were read, where that is not plain to see.
     """
 
     files: tuple[str, ...]
@@ -47,11 +51,13 @@ class Report:
     lengths: dict[str, tuple[int, ...]]
     samples: tuple[str, ...]
     methods: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
         lines += [f"  column {name}: {what}" for name, what in self.columns.items()]
         lines += [f"  {self.unit} of {role}: {_percentiles(values)}" for role, values in self.lengths.items()]
+        lines += self.notes
         lines += [f"  method {name}: {missing or 'yes'}" for name, missing in self.methods.items()]
         lines += [f"Rendered; trained text stands in {OPEN} {CLOSE}.", *self.samples]
         return "\n".join(lines)
@@ -70,6 +76,7 @@ class Report:
         for role, values in self.lengths.items():
             table.add_row(role, *(str(v) for v in values))
         yield table
+        yield from (Text(note, style="yellow") for note in self.notes)
         if self.methods:
             table = Table("method", "can be trained", box=None)
             for name, missing in self.methods.items():
@@ -86,6 +93,7 @@ def inspect(
     samples: int = 2,
     methods: Mapping[str, Needs] | None = None,
     of_sft: Container[str] = (),
+    data: Data | None = None,
 ) -> Report:
     """Read and check a file or folder.
 
@@ -95,6 +103,7 @@ def inspect(
       samples: rows to render.
       methods: name -> what it needs; the report says which of them the file can train.
       of_sft: names of those that run in a stage of fine-tuning or distillation, which reads texts and completions only.
+      data: how a stage would read the texts (`train_on`, `rendered`, `special_tokens`).
 
     Raises:
       DataError: the first row that cannot be used.
@@ -103,23 +112,28 @@ def inspect(
     rows = read_rows(files)
     first = canonical(next(rows))
     reading = everything(first)
+    rendering = _rendering(data or Data(), tokenizer)
     records = (reading.record(row) for row in itertools.chain([first], rows))
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
     count = 0
     for count, record in enumerate(records, start=1):
-        for side in record.sides:
-            lengths.setdefault(side.role, []).append(_length(record, side, tokenizer))
+        sides = _sides(record, rendering)
+        rendering.counts.update(record.unread)
+        rendering.counts[FORMS[not record.is_conversation]] += 1
+        for side, length in zip(record.sides, _lengths(sides, tokenizer), strict=True):
+            lengths.setdefault(side.role, []).append(length)
         if "label" in record.columns:
             labels.add(record.columns["label"])
         if count <= samples:
-            shown.append(_sample(record, tokenizer))
+            shown.append(_sample(record, sides))
     return Report(
         files=tuple(str(file) for file in files),
         type=reading.kind,
         rows=count,
         columns={name: _what(value) for name, value in first.data.items()},
+        notes=tuple(notes_of(rendering.counts)),
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
@@ -130,17 +144,40 @@ def inspect(
     )
 
 
-def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:
-    spans = spans_of(record, side, "auto", template_of(tokenizer).render)
-    return len(encode_spans(tokenizer, spans)[0]) if tokenizer else len(text_of(spans))
+def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
+    # Without a tokenizer the names that are asked for are believed.
+    names = tokenizer.special_ids if tokenizer else dict.fromkeys((*SPECIAL_TOKENS, *data.special_tokens))
+    special = allowed(names, data.special_tokens)
+    cut = Cut(
+        data.max_length,
+        train_on=data.train_on,
+        rendered=data.rendered,
+        special_tokens=special,
+        reasoning=data.reasoning,
+    )
+    return Rendering(cut, tuple(names), chat=template_of(tokenizer).render)
 
 
-def _sample(record: Record, tokenizer: Tokenizer | None) -> str:
+def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:
+    """What the row renders to; DataError when nothing of an answer is trained on."""
+    record = rendering.as_read(record)
+    sides = rendering.sides(record)
+    if rendering.cut.train_on == "all":
+        return [[replace(span, supervised=True) for span in spans] for spans in sides]
+    if record.kind != "prompt" and not all(any(span.supervised for span in spans) for spans in sides if spans):
+        raise untrained(record, rendering.cut.train_on)
+    return sides
+
+
+def _lengths(sides: list[list[Span]], tokenizer: Tokenizer | None) -> list[int]:
+    return [len(ids) for ids, _ in encode_many(tokenizer, sides)] if tokenizer else [len(text_of(s)) for s in sides]
+
+
+def _sample(record: Record, sides: list[list[Span]]) -> str:
     parts = []
-    chat = template_of(tokenizer).render
-    for side in record.sides:
+    for side, spans in zip(record.sides, sides, strict=True):
         text = ""
-        for trained, group in itertools.groupby(spans_of(record, side, "auto", chat), key=lambda span: span.supervised):
+        for trained, group in itertools.groupby(spans, key=lambda span: span.supervised):
             piece = shorten(text_of(list(group)), LIMIT // 2)
             text += f"{OPEN}{piece}{CLOSE}" if trained else piece
         parts.append(f"[{side.role}] {text}")

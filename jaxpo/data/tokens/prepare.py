@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import itertools
 import json
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.config import Data, Fim
+from jaxpo.config import Data
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
@@ -30,10 +29,14 @@ from jaxpo.data.rows.requirements import (
     takes_pairs_apart,
 )
 from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.unread import COLUMN
 from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
-from jaxpo.data.tokens.examples import Cut, Example, build_examples
+from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
+from jaxpo.data.tokens.notes import FORMS, notes_of
+from jaxpo.data.tokens.rendering import Cut
+from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.tokens.template import RENDERED_AS
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -74,11 +77,12 @@ def prepare(
     first = next(read_rows(paths))
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
-    _check_train_on(data, kind, paths[0])
+    check_train_on(data, kind, first)
+    cut = cut_of(data, tokenizer, whole=kind == "text" and purpose == "language")
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
     if data.fim is not None:
-        _check_fim(data.fim, kind, paths)
+        check_fim(data.fim, kind, paths)
     settings = _settings(data, reading, needs, annotators)
     template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
     key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
@@ -91,7 +95,6 @@ def prepare(
         records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
         if "kl" in needs.roles:
             records = with_mismatched(records)
-        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim, data.reasoning)
         return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
@@ -99,6 +102,10 @@ def prepare(
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
+    if data.curriculum is not None:
+        dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
+    for line in notes_of(dataset.counts):
+        log(line)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
     return dataset
 
@@ -118,7 +125,9 @@ def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[s
     }
     # What came later stands there only where it differs from its default: runs of before keep their data.
     settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
-    return settings | ({} if data.reasoning == "keep" else {"reasoning": data.reasoning})
+    settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
+    settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})
 
 
 def check_settings(data: Data) -> None:
@@ -160,23 +169,6 @@ def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callabl
         log(f"warning: {problem}")
 
 
-def _check_train_on(data: Data, kind: str, file: Path) -> None:
-    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
-        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
-    if kind == "text" and data.train_on in ("assistant", "completion"):
-        raise ConfigError(f"data.train_on={data.train_on!r} needs messages or completions; {file} holds plain text.")
-
-
-def _check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
-    if kind != "text":
-        raise ConfigError(
-            f"data.fim rearranges plain text, but {files[0]} holds {kind!r} rows: leave it out, or give `text`."
-        )
-    if fim.files and not any(fnmatch.fnmatch(file.name, pattern) for file in files for pattern in fim.files):
-        names = ", ".join(file.name for file in files[:5])
-        raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
-
-
 def _write(
     writer: StoreWriter,
     records: Iterator[Record],
@@ -194,11 +186,16 @@ def _write(
             known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
             counts["dropped_unknown_annotator"] += len(chunk) - len(known)
             chunk = known
+        for record in chunk:
+            counts.update(record.unread)
+            counts[FORMS[not record.is_conversation]] += 1
         for example in build_examples(chunk, tokenizer, cut, counts, files):
             if "annotator" in example.columns:
                 example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
             shapes.see(example, files)
             writer.append(example)
+    if not all(counts[form] for form in FORMS):
+        counts = Counter({name: n for name, n in counts.items() if name not in FORMS})
     return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta()}
 
 

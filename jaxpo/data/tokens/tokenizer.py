@@ -12,6 +12,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
 from jaxpo.data.tokens.vocabulary import read_vocabulary
@@ -21,7 +22,7 @@ SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PAD, BOS, IM_START, IM_END = "<|pad|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>"
+PAD = "<|pad|>"
 SPECIAL_TOKENS = (
     PAD,
     BOS,
@@ -46,7 +47,7 @@ class Tokenizer:
     """Text to ids and back. `encode` never adds a special token and never reads one out of the text.
 
     Attributes:
-      special_ids: name -> id of LFM2's fixed tokens and of all others that the tokenizer marks special.
+      special_ids: of the template's tokens, and of all others that the file marks special.
       bos_id, eos_id, pad_id: `<|startoftext|>`, `<|im_end|>` (a turn's end; also a document's end), `<|pad|>`.
       vocab_size: largest id + 1.
       hash: of the canonical tokenizer.json.
@@ -73,8 +74,9 @@ class Tokenizer:
                 file=source,
                 remedy="Use an LFM2 tokenizer, or train one (tokenizer.path=None).",
             )
-        special = {token.content: i for i, token in inner.get_added_tokens_decoder().items() if token.special}
-        self.special_ids = {**special, **{token: vocabulary[token] for token in SPECIAL_TOKENS}}
+        self.special_ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
+        added = inner.get_added_tokens_decoder().items()
+        self.special_ids |= {token.content: i for i, token in added if token.special}
         self.bos_id, self.eos_id, self.pad_id = (vocabulary[token] for token in (BOS, IM_END, PAD))
         self.vocab_size = max(vocabulary.values()) + 1
         leaks = [token for token in SPECIAL_TOKENS if vocabulary[token] in self.encode(token)]

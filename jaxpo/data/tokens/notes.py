@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from jaxpo.data.rows.unread import COLUMN, KEY
-from jaxpo.data.tokens.reasoning import KEPT, STRIPPED
+from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
 from jaxpo.data.tokens.rendered import AS_TEXT, READ
 from jaxpo.data.tokens.specials import NOTE
 
@@ -24,7 +24,9 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
             "(data.rendered='text' takes them as characters, 'refuse' stops)"
         )
     if n := counts.get(KEPT):
-        yield f"{n} rows hold reasoning, which is kept where the template keeps it (data.reasoning='strip' leaves it out)"
+        yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
+    if n := counts.get(LOST):
+        yield f"in {n} rows the model's chat template leaves out reasoning (that of earlier turns): it is not trained on"
     if n := counts.get(STRIPPED):
         yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
     if n := counts.get(AS_TEXT):

@@ -7,6 +7,7 @@ is what a conversation up to it has more than the prompt before it, which is che
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -69,22 +70,20 @@ class OwnTemplate:
         listed = guard.broken(list(tools)) if tools else None
         answers = train_on == "assistant" and any(flags)
         template = self._template(listed)
-        marks = (guard.start, guard.end) if answers and template.marks_generation else ("", "")
         try:
-            text = self._text(given, listed, add_generation_prompt, marks)
+            text = self._text(given, listed, add_generation_prompt, (guard.start, guard.end))
             if answers and not template.marks_generation:
                 text = self._marked_by_prefixes(text, given, listed, flags, guard)
-                flags = [flag for flag in flags if flag]
-            else:
-                flags = [flag for flag, m in zip(flags, messages, strict=True) if m["role"] == "assistant"]
+                return list(_spans(guard, text, [flag for flag in flags if flag]))
         except TemplateFailure as error:
             raise DataError(
                 f"the model's chat template cannot render this conversation: {error}.",
                 remedy=f"Change the row. {_OTHERWISE}",
             ) from error
-        if not answers:
-            return [Span(part, train_on == "all", control=mark) for part, mark in guard.parts(text)]
-        return list(_spans(guard, text, flags))
+        if answers:
+            of_assistants = [flag for flag, m in zip(flags, messages, strict=True) if m["role"] == "assistant"]
+            return list(_spans(guard, text, of_assistants))
+        return [replace(span, supervised=train_on == "all") for span in _spans(guard, text, None)]
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] | None, generation: bool) -> str:
         """The rendered text; DataError as in a call."""
@@ -142,11 +141,11 @@ class OwnTemplate:
         return all(word in text for word in words)
 
 
-def _spans(guard: Guard, text: str, flags: Sequence[bool]) -> Iterator[Span]:
-    """The k-th stretch between marks is trained on as the k-th flag says."""
+def _spans(guard: Guard, text: str, flags: Sequence[bool] | None) -> Iterator[Span]:
+    """The k-th stretch between marks is trained on as the k-th flag says; None = none is."""
     parts = list(guard.parts(text))
     found = sum(part == guard.start for part, _ in parts)
-    if found != len(flags):
+    if flags is not None and found != len(flags):
         raise DataError(
             f"the model's chat template marks {found} answers in a conversation with {len(flags)}.",
             remedy="Put {% generation %} ... {% endgeneration %} around what the assistant writes, once for each "
@@ -157,9 +156,9 @@ def _spans(guard: Guard, text: str, flags: Sequence[bool]) -> Iterator[Span]:
         if control and part in (guard.start, guard.end):
             inside = part == guard.start
             k += inside
-            continue
-        trained = inside and flags[k]
-        yield Span(part, trained, "assistant" if inside else "", control)
+        else:
+            trained = inside and flags is not None and flags[k]
+            yield Span(part, trained, "assistant" if inside else "", control)
 
 
 def _unmarked(index: int, *, found_at_all: bool, reasoning: bool) -> DataError:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.tokens.calls import THINK_END, THINK_START, reasoning_of
+from jaxpo.data.tokens.chat import Span, text_of
 
 Reasoning = Literal["keep", "strip"]
-KEPT, STRIPPED = "reasoning_kept", "reasoning_stripped"
+KEPT, STRIPPED, LOST = "reasoning_kept", "reasoning_stripped", "reasoning_left_out_by_template"
 """What is noted of a row."""
-_THOUGHT = re.compile(rf"\s*{THINK_START}.*?{THINK_END}\s*", re.DOTALL)
+_THOUGHT = re.compile(rf"\s*{THINK_START}(.*?){THINK_END}\s*", re.DOTALL)
 
 
 def has_reasoning(record: Record) -> bool:
     """Whether an assistant thinks aloud in any of a row's texts."""
     texts = [text for side in record.sides for text in (side.prompt, side.completion)]
-    return any(_thinks(message) for text in texts if isinstance(text, list) for message in text)
+    return any(_thought(message) for text in texts if isinstance(text, list) for message in text)
 
 
 def without_reasoning(record: Record) -> Record:
@@ -29,6 +30,13 @@ def without_reasoning(record: Record) -> Record:
       DataError: nothing else is left of an answer.
     """
     return replace(record, sides=tuple(_stripped(record, side) for side in record.sides))
+
+
+def is_lost(messages: Sequence[Mapping[str, Any]], spans: Sequence[Span]) -> bool:
+    """Whether a template left reasoning out of what messages render to, as many do in earlier turns."""
+    thoughts = [thought for message in messages if (thought := _thought(message))]
+    text = text_of(spans) if thoughts else ""
+    return any(thought not in text for thought in thoughts)
 
 
 def _stripped(record: Record, side: Side) -> Side:
@@ -46,8 +54,9 @@ def _stripped(record: Record, side: Side) -> Side:
     return replace(side, prompt=prompt, completion=completion or "")
 
 
-def _thinks(message: Mapping[str, Any]) -> bool:
-    return bool(reasoning_of(message)) or _leading_thought(message) is not None
+def _thought(message: Mapping[str, Any]) -> str:
+    inside = _leading_thought(message)
+    return (reasoning_of(message) or (inside[1] if inside else "")).strip()
 
 
 def _without(message: Mapping[str, Any]) -> dict[str, Any]:

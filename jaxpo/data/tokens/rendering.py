@@ -13,7 +13,7 @@ from jaxpo.data.rows.messages import Message
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
 from jaxpo.data.tokens.chat import Span, render
-from jaxpo.data.tokens.reasoning import KEPT, STRIPPED, Reasoning, has_reasoning, without_reasoning
+from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
 from jaxpo.data.tokens.rendered import (
     AS_TEXT,
     READ,
@@ -145,7 +145,9 @@ class Rendering:
                 remedy="Set data.train_on='auto', or remove the turn's weight.",
             )
         first = self._first(messages, len(prompt))
-        return _checked(record, side, lambda: self.chat(messages, tools=record.tools, first_trained=first))
+        spans = _checked(record, side, lambda: self.chat(messages, tools=record.tools, first_trained=first))
+        noted |= {LOST} if is_lost(messages, spans) else set()
+        return spans
 
     def _first(self, messages: list[Message], given: int) -> int:
         if self.cut.train_on == "assistant":

@@ -55,8 +55,8 @@ class Data:
       row_length: tokens per packed row (>= max_length).
       truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
         get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
-      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text (of text that
-        is a rendered conversation, the assistant turns in fine-tuning).
+      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text (in
+        fine-tuning the assistant turns of a text that is a rendered conversation).
       rendered: texts that were rendered with the chat template before: "auto" reads their marks as control tokens, and
         counts them; "text" takes them as characters; "refuse" stops. Marks in the midst of other text, such as a
         user's, are always characters.

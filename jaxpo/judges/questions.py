@@ -73,10 +73,16 @@ def _split(row: Row, side: Side) -> tuple[Text, dict[str, str]]:
 def _answer(row: Row, side: Side) -> str:
     if isinstance(side.completion, str):
         return side.completion
-    if len(side.completion) != 1 or not isinstance(side.completion[0]["content"], str):
+    if len(side.completion) != 1:
         raise row.error(
             f"the answer has {len(side.completion)} turns; samples are one turn of text.",
             field=side.role,
             remedy="Move all turns but the last to `prompt`.",
+        )
+    if extras := {"tool_calls", "reasoning_content"} & set(side.completion[0]):
+        raise row.error(
+            f"the answer has {' and '.join(sorted(extras))}; samples are one turn of text.",
+            field=side.role,
+            remedy="Leave out such rows.",
         )
     return side.completion[0]["content"]

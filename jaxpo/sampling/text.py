@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.data.rows.turns import Malformed
 from jaxpo.data.tokens.chat import Message, encode_spans
 from jaxpo.data.tokens.chat_templates import template_of
+from jaxpo.data.tokens.rendered import prompt_spans
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
@@ -47,9 +49,15 @@ class TextGeneration:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
-    """Ids to continue: BOS + text, or a rendered conversation that ends with an opened assistant turn."""
+    """Ids to continue: BOS + text, or a rendered conversation that ends with an opened assistant turn.
+
+    A string that was rendered before is continued as it is, its marks as control tokens, as in training.
+    """
     if isinstance(prompt, str):
-        return [tokenizer.bos_id, *tokenizer.encode(prompt)]
+        try:
+            return encode_spans(tokenizer, prompt_spans(prompt))[0].tolist()
+        except Malformed as error:
+            raise ConfigError(f"a prompt begins as one rendered with the chat template, but {error}") from error
     if not prompt:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
     chat = template_of(tokenizer).render

@@ -16,12 +16,19 @@ from jaxpo.data.rows.turns import is_rendered
 COLUMNS = ("system", "history")
 # Where a conversation starts, in the order they are looked for: the row's only beginning, or one for each side.
 _BEGINNINGS = (("messages",), ("prompt_chosen", "prompt_rejected"), ("prompt",))
+_PROMPTS = ("prompt_chosen", "prompt_rejected", "prompt")
 _SIDES = ("chosen", "rejected")
 
 
 def gives_context(row: Row) -> bool:
     """Whether a row has one of the columns."""
     return any(name in row.data for name in COLUMNS) or bool(tools_of(row))
+
+
+def makes_turns(row: Row) -> bool:
+    """Whether a string of the row becomes a turn because of them."""
+    strings = (name for name in (*_PROMPTS, "instruction") if isinstance(row.data.get(name), str))
+    return any(not is_rendered(row.data[name]) for name in strings) and gives_context(row)
 
 
 def with_context(row: Row) -> Row:

@@ -14,7 +14,8 @@
 | tree | prompt, steps, scores |
 | items | prompt, items, relevance [, separator] |
 
-Texts are strings or lists of messages. `system`, `history` and `tools` beside them make a row a conversation. Without a prompt column a pair's prompt is the common start of both sides.
+Texts are strings or lists of messages. `system`, `history` and `tools` beside them make a row a conversation.
+Without a prompt column a pair's prompt is the common start of both sides.
 `docs/data.md` shows a row of each, and the columns that some methods need besides.
 """
 

@@ -17,7 +17,7 @@ from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs
 from jaxpo.data.rows.rows import Record, canonical, detect
 from jaxpo.data.tokens.chat import Span, encode_many, text_of
 from jaxpo.data.tokens.chat_templates import template_of
-from jaxpo.data.tokens.notes import FORMS, notes_of
+from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
 from jaxpo.data.tokens.specials import allowed
@@ -109,10 +109,10 @@ def inspect(
       DataError: the first row that cannot be used.
     """
     files = list_files([path])
-    rows = read_rows(files)
+    rendering = _rendering(data or Data(), tokenizer)
+    rows = watched(read_rows(files), rendering.counts)
     first = canonical(next(rows))
     reading = everything(first)
-    rendering = _rendering(data or Data(), tokenizer)
     records = (reading.record(row) for row in itertools.chain([first], rows))
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
@@ -120,8 +120,7 @@ def inspect(
     count = 0
     for count, record in enumerate(records, start=1):
         sides = _sides(record, rendering)
-        rendering.counts.update(record.unread)
-        rendering.counts[FORMS[not record.is_conversation]] += 1
+        note(record, rendering.counts)
         for side, length in zip(record.sides, _lengths(sides, tokenizer), strict=True):
             lengths.setdefault(side.role, []).append(length)
         if "label" in record.columns:
@@ -133,7 +132,7 @@ def inspect(
         type=reading.kind,
         rows=count,
         columns={name: _what(value) for name, value in first.data.items()},
-        notes=tuple(notes_of(rendering.counts)),
+        notes=tuple(notes_of(counted(rendering.counts))),
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),

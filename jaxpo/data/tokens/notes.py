@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
+from jaxpo.data.rows.context import makes_turns
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
 from jaxpo.data.tokens.rendered import AS_TEXT, READ
 from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")
+MADE = "prompts_made_turns"
+
+
+def watched(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
+    """The rows, those counted whose string prompts become turns."""
+    for row in rows:
+        counts[MADE] += makes_turns(row)
+        yield row
+
+
+def note(record: Record, counts: Counter[str]) -> None:
+    """Count what is not read of a record, and its form."""
+    counts.update(record.unread)
+    counts[FORMS[not record.is_conversation]] += 1
+
+
+def counted(counts: Counter[str]) -> dict[str, int]:
+    """The counts without what says nothing: a single form of rows, nothing made."""
+    silent = {MADE} if not counts[MADE] else set()
+    silent |= set() if all(counts[form] for form in FORMS) else set(FORMS)
+    return {name: n for name, n in counts.items() if name not in silent}
 
 
 def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
@@ -18,6 +43,8 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"columns that are not read (rows that have them): {columns}"
     if keys := _listed(counts, KEY):
         yield f"warning: keys of messages that are not read (rows that have them): {keys}"
+    if n := counts.get(MADE):
+        yield f"in {n} rows the model's template leaves out reasoning, that of earlier turns: it is not trained on"
     if n := counts.get(READ):
         yield (
             f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "
@@ -26,7 +53,7 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
     if n := counts.get(KEPT):
         yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
     if n := counts.get(LOST):
-        yield f"in {n} rows the model's chat template leaves out reasoning (that of earlier turns): it is not trained on"
+        yield f"in {n} rows the model's chat template leaves out reasoning, that of earlier turns: it is not trained on"
     if n := counts.get(STRIPPED):
         yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
     if n := counts.get(AS_TEXT):

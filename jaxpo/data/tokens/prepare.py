@@ -34,7 +34,7 @@ from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
-from jaxpo.data.tokens.notes import FORMS, notes_of
+from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
@@ -43,6 +43,8 @@ from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 CHUNK = 512
+READING = 2
+"""How rows are read; kept beside tokens, so that a run that began under another reading goes on and says so."""
 
 
 def prepare(
@@ -91,11 +93,14 @@ def prepare(
 
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
-        rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
+        counts: Counter[str] = Counter(read=0, kept=0)
+        rows = watched(read_rows(paths), counts)
+        rows = itertools.chain.from_iterable(map(take_apart, rows)) if apart else rows
         records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
         if "kl" in needs.roles:
             records = with_mismatched(records)
-        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
+        found = _write(writer, records, tokenizer, cut, paths, annotators, counts)
+        return {"settings": settings, "reading": READING, **found}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
     dataset = _dataset(store, tokenizer, key, kind, paths)
@@ -104,6 +109,10 @@ def prepare(
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
+    if store.meta.get("reading") != READING:
+        log(
+            f"{store.directory} was tokenised by an earlier version, as that one read rows; without it they are read anew"
+        )
     for line in notes_of(dataset.counts):
         log(line)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
@@ -176,8 +185,8 @@ def _write(
     cut: Cut,
     files: Sequence[Path],
     annotators: Sequence[str] | None,
+    counts: Counter[str],
 ) -> dict[str, Any]:
-    counts: Counter[str] = Counter(read=0, kept=0)
     ids = {name: i for i, name in enumerate(annotators or ())}
     shapes = _Shapes()
     while chunk := list(itertools.islice(records, CHUNK)):
@@ -187,16 +196,13 @@ def _write(
             counts["dropped_unknown_annotator"] += len(chunk) - len(known)
             chunk = known
         for record in chunk:
-            counts.update(record.unread)
-            counts[FORMS[not record.is_conversation]] += 1
+            note(record, counts)
         for example in build_examples(chunk, tokenizer, cut, counts, files):
             if "annotator" in example.columns:
                 example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
             shapes.see(example, files)
             writer.append(example)
-    if not all(counts[form] for form in FORMS):
-        counts = Counter({name: n for name, n in counts.items() if name not in FORMS})
-    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta()}
+    return {"counts": counted(counts), "annotators": list(ids), **shapes.as_meta()}
 
 
 class _Shapes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from jaxpo.data.rows.messages import Message
-from jaxpo.data.rows.turns import BOS, IM_END, IM_START, Turn, is_rendered, mentions, turns_of
+from jaxpo.data.rows.turns import BOS, IM_END, IM_START, Malformed, Turn, is_rendered, mentions, turns_of
 from jaxpo.data.tokens.chat import Span
 
 Rendered = Literal["auto", "text", "refuse"]
@@ -103,6 +103,18 @@ def prompt_spans(text: str) -> list[Span]:
     if is_rendered(text):
         return conversation(text, len(text), close=False)
     return plain(text, "", supervised=False, edges=True, document=False)
+
+
+def document(text: str) -> list[Span]:
+    """A document that is trained on, or measured, from end to end; one that is malformed is plain text."""
+    try:
+        return conversation(text, 0, everything=True) if is_rendered(text) else _plain_document(text)
+    except Malformed:
+        return _plain_document(text)
+
+
+def _plain_document(text: str) -> list[Span]:
+    return plain(None, text, supervised=True, edges=True, document=True)
 
 
 def _body(text: str, turn: Turn, learnt: int, everything: bool) -> Iterator[Span]:

@@ -180,8 +180,7 @@ class Rendering:
 def untrained(record: Record, train_on: TrainOn) -> DataError:
     """A row none of whose tokens is trained on."""
     return record.row.error(
-        f"no token of this row is trained on (train_on={train_on!r}): there is no assistant turn"
-        f"{'' if record.kind == 'messages' else ' behind the prompt'} that is not left out.",
+        f"no token of this row is trained on (train_on={train_on!r}): there is no assistant turn to be learnt.",
         field=record.sides[0].role,
         remedy="Remove the row, or set data.train_on='all'.",
     )

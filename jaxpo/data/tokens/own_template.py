@@ -73,6 +73,7 @@ class OwnTemplate:
         try:
             text = self._text(given, listed, add_generation_prompt, (guard.start, guard.end))
             if answers and not template.marks_generation:
+                _check_roles(messages, flags)
                 text = self._marked_by_prefixes(text, given, listed, flags, guard)
                 return list(_spans(guard, text, [flag for flag in flags if flag]))
         except TemplateFailure as error:
@@ -81,6 +82,7 @@ class OwnTemplate:
                 remedy=f"Change the row. {_OTHERWISE}",
             ) from error
         if answers:
+            _check_roles(messages, flags)
             of_assistants = [flag for flag, m in zip(flags, messages, strict=True) if m["role"] == "assistant"]
             return list(_spans(guard, text, of_assistants))
         return [replace(span, supervised=train_on == "all") for span in _spans(guard, text, None)]
@@ -103,10 +105,9 @@ class OwnTemplate:
         """The text with marks around what is trained on."""
         marked, done = "", 0
         for i in (i for i, flag in enumerate(flags) if flag):
-            before = self._text(given[:i], tools, True) if given[i]["role"] == "assistant" else None
-            through = self._text(given[: i + 1], tools, False)
-            if before is None or not (through.startswith(before) and text.startswith(through) and done <= len(before)):
-                raise _unmarked(i, found_at_all=before is not None, reasoning=any(map(reasoning_of, given)))
+            before, through = self._text(given[:i], tools, True), self._text(given[: i + 1], tools, False)
+            if not (through.startswith(before) and text.startswith(through) and done <= len(before)):
+                raise _unmarked(i, reasoning=any(map(reasoning_of, given)))
             marked += text[done : len(before)] + guard.start + text[len(before) : len(through)] + guard.end
             done = len(through)
         return marked + text[done:]
@@ -161,16 +162,22 @@ def _spans(guard: Guard, text: str, flags: Sequence[bool] | None) -> Iterator[Sp
             yield Span(part, trained, "assistant" if inside else "", control)
 
 
-def _unmarked(index: int, *, found_at_all: bool, reasoning: bool) -> DataError:
-    why = (
-        "a shorter conversation does not render to the start of a longer one"
-        if found_at_all
-        else "only an assistant's message can be found by comparing conversations"
-    )
+def _check_roles(messages: Sequence[Message], flags: Sequence[bool]) -> None:
+    for i, (message, flag) in enumerate(zip(messages, flags, strict=True)):
+        if flag and message["role"] != "assistant":
+            raise DataError(
+                f"message {i} ({message['role']}) is to be trained on, but in what the model's own chat template renders "
+                "only answers can be found.",
+                field="train",
+                remedy=f"Leave out its `train`. {_OTHERWISE}",
+            )
+
+
+def _unmarked(index: int, *, reasoning: bool) -> DataError:
     strip = " Or leave out the reasoning (data.reasoning=strip)." if reasoning else ""
     return DataError(
         f"message {index} cannot be told from what comes before it: the model's chat template has no generation marks, "
-        f"and {why}.",
+        "and a shorter conversation does not render to the start of a longer one.",
         remedy=f"Put {{% generation %}} ... {{% endgeneration %}} around what the assistant writes in it.{strip} "
         f"{_OTHERWISE}",
     )

@@ -26,7 +26,7 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SOURCE = 1_000_000
-SECONDS, STEPS, CHARACTERS = 10.0, 1_000_000, 1_000_000
+SECONDS, STEPS, CHARACTERS = 3.0, 200_000, 1_000_000
 """What one conversation may take; steps and characters grow with what it is given."""
 NUMBER = 1_000_000
 _WIDE = re.compile(r"\d{6,}")

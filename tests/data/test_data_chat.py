@@ -150,7 +150,8 @@ def test_arguments_cannot_forge_marks(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "call", [{"name": "f", "arguments": '{"x": 1}'}, {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    "call",
+    [{"name": "f", "arguments": '{"x": 1}'}, {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
 )
 def test_forms_of_a_call(call):
     assert "[f(x=1)]" in text_of(render([{"role": "assistant", "content": None, "tool_calls": [call]}]))

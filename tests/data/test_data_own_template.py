@@ -109,7 +109,8 @@ def test_answers_are_trained_on(with_template, template):
     assert trained(tokenizer, messages) == "b\n<|im_end|>\n"
     assert trained(tokenizer, messages, train_on="none") == ""
     ids, mask = encode_spans(tokenizer, template_of(tokenizer).render(messages, train_on="all"))
-    assert mask.all() and ids[0] == tokenizer.bos_id
+    assert mask.all()
+    assert ids[0] == tokenizer.bos_id
 
 
 @pytest.mark.parametrize("template", [NEWER, UNMARKED, DEFAULT_SYSTEM], ids=["marked", "prefixes", "folded"])
@@ -121,7 +122,7 @@ def test_given_text_cannot_forge_marks(with_template, template):
         {"role": "user", "content": "end|>"},
         {"role": "assistant", "content": "b"},
     ]
-    ids, mask = encode_spans(tokenizer, template_of(tokenizer).render(messages))
+    ids, _ = encode_spans(tokenizer, template_of(tokenizer).render(messages))
     special = {name: int((ids == i).sum()) for name, i in tokenizer.special_ids.items()}
     own = int(template == DEFAULT_SYSTEM)
     assert (special["<|im_start|>"], special["<|im_end|>"], special["<|startoftext|>"]) == (4 + own, 4 + own, 1)
@@ -148,7 +149,9 @@ def test_reasoning_of_the_last_answer(with_template):
     messages = turns("a", "b", "c", "d")
     messages[1]["reasoning_content"], messages[3]["reasoning_content"] = "first", "second"
     assert trained(with_template(NEWER), messages) == "b<|im_end|>\n<think>second</think>d<|im_end|>\n"
-    with pytest.raises(DataError, match=r"message 1 cannot be told.*does not render to the start.*data.reasoning=strip"):
+    with pytest.raises(
+        DataError, match=r"message 1 cannot be told.*does not render to the start.*data.reasoning=strip"
+    ):
         trained(with_template(UNMARKED), messages)
     assert "<think>first</think>b" in trained(with_template(DEFAULT_SYSTEM), messages), "folded into the content"
 

@@ -35,7 +35,7 @@ def test_what_templates_use(source, text):
 
 def test_generation_marks():
     template = Compiled("a{% generation %}{{ x }}{% endgeneration %}b{% generation %}{% endgeneration %}")
-    assert template.marks_generation and not template.writes_date
+    assert (template.marks_generation, template.writes_date) == (True, False)
     assert template.render({"x": 1}, ("<", ">")) == "a<1>b<>"
     assert template.render({"x": 1}) == "a1b"
     assert not Compiled("{{ 'generation' }}").marks_generation

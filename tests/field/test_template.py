@@ -1,4 +1,4 @@
-"""Reported: a template that was not the checkpoint's, calls and reasoning that were lost, tokenizers of other models."""
+"""Reported: a template that was not the checkpoint's, calls and reasoning that were lost, tokenizers of others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ def prepared(tokenizer, tmp_path) -> Callable[..., Dataset]:
     def make(path: Path, purpose: Any = "sft", with_tokenizer: Tokenizer = tokenizer, **data: Any) -> Dataset:
         settings = Data(max_length=1024, row_length=1024, **data)
         roles = {"roles": ("chosen", "rejected")} if purpose == "preference" else {}
-        how = {"tokenizer": with_tokenizer, "needs": Needs(**roles), "cache_dir": tmp_path / "cache", "log": said.append}
+        how = {
+            "tokenizer": with_tokenizer,
+            "needs": Needs(**roles),
+            "cache_dir": tmp_path / "cache",
+            "log": said.append,
+        }
         return prepare([path], data=settings, purpose=purpose, **how)
 
     said: list[str] = []
@@ -146,7 +151,9 @@ def test_the_models_own_tokenizer(field, tokenizer, tmp_path):
     stage = SFT(data=Data(train=files, max_length=64, row_length=64), max_steps=1)
     run = Run(model_from=str(model), tokenizer=TokenizerConfig(train_on=files, vocab_size=400), stages=(stage,))
     (problem,) = find_problems(run)
-    assert problem.startswith("tokenizer.train_on: a tokenizer that is trained on these files is not that of --model-from")
+    assert problem.startswith(
+        "tokenizer.train_on: a tokenizer that is trained on these files is not that of --model-from"
+    )
     run = Run(model_from=str(model), stages=(stage,))
     assert list(find_problems(run)) == []
     assert make_inputs(run, tmp_path / "run", lambda line: None).tokenizer.hash == tokenizer.hash

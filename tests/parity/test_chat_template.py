@@ -34,7 +34,8 @@ def pair(request, tmp_path_factory):
 def openai(messages):
     """Messages as transformers' users write them."""
     return [
-        m | ({"tool_calls": [{"type": "function", "function": c} for c in m["tool_calls"]]} if "tool_calls" in m else {})
+        m
+        | ({"tool_calls": [{"type": "function", "function": c} for c in m["tool_calls"]]} if "tool_calls" in m else {})
         for m in messages
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import Message, messages
-from jaxpo.data.rows.turns import is_rendered
+from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
 
 COLUMNS = ("system", "history")
 # Where a conversation starts, in the order they are looked for: the row's only beginning, or one for each side.
@@ -83,14 +83,24 @@ def _begun(row: Row, name: str, before: Sequence[Message], value: Any) -> Any:
 def _begun_string(row: Row, name: str, before: Sequence[Message], value: str) -> Any:
     if not is_rendered(value):
         return [*before, {"role": "user", "content": value}]
-    if missing := [turn for turn in before if turn["content"] not in value]:
+    if missing := [turn["role"] for turn in before if not _holds(value, turn)]:
         raise row.error(
-            f"{name} is already rendered with the chat template, without the {missing[0]['role']} turn that the row's "
-            "other columns hold.",
+            f"{name} is already rendered with the chat template, without the {missing[0]} turn that the row's other "
+            "columns hold.",
             field=name,
             remedy="Render it with that turn, or give the prompt as it was before.",
         )
     return value
+
+
+def _holds(text: str, message: Message) -> bool:
+    """Whether a rendered text has the message as a turn; a list of tools may follow a system turn's content."""
+    try:
+        turns = turns_of(text)
+    except Malformed:
+        return True  # said where the text is rendered, with its own remedy
+    bodies = (text[turn.body : turn.end] for turn in turns if turn.role == message["role"])
+    return any(body.strip().startswith(message["content"].strip()) for body in bodies)
 
 
 def _system(row: Row) -> list[Message]:

@@ -75,6 +75,8 @@ def turns_of(text: str) -> list[Turn]:
 
 def _turn(text: str, start: int) -> Turn:
     header = _HEADER.match(text, start)
+    if text.startswith(BOS, start):
+        raise Malformed("a second conversation begins in it; a row holds one")
     if header is None:
         raise Malformed(f"{text[start : start + 30]!r} stands where a turn should start with {IM_START} and its role")
     role = header.group(1)

@@ -17,7 +17,7 @@ from jaxpo.data.tokens.chat import encode_many
 from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
-from jaxpo.data.tokens.rendered import has_edges
+from jaxpo.data.tokens.rendered import Edges
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
 from jaxpo.data.tokens.specials import with_specials
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -128,7 +128,9 @@ def _with_fim(
     texts = [str(record.sides[0].completion) for record in records]
     # What was rendered has its order already.
     free = [
-        i for i, text in enumerate(texts) if cut.rendered == "text" or not (is_rendered(text) or has_edges("", text))
+        i
+        for i, text in enumerate(texts)
+        if cut.rendered == "text" or not (is_rendered(text) or Edges.of("", text).found)
     ]
     chosen = [i for i in free if fim.is_chosen(texts[i], records[i].row.file, cut.fim)]
     names = tuple(tokenizer.special_ids)

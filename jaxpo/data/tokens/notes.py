@@ -44,7 +44,7 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
     if keys := _listed(counts, KEY):
         yield f"warning: keys of messages that are not read (rows that have them): {keys}"
     if n := counts.get(MADE):
-        yield f"in {n} rows the model's template leaves out reasoning, that of earlier turns: it is not trained on"
+        yield f"{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns"
     if n := counts.get(READ):
         yield (
             f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "
@@ -53,7 +53,7 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
     if n := counts.get(KEPT):
         yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
     if n := counts.get(LOST):
-        yield f"in {n} rows the model's chat template leaves out reasoning, that of earlier turns: it is not trained on"
+        yield f"in {n} rows the chat template leaves out reasoning, that of earlier turns: it is not trained on"
     if n := counts.get(STRIPPED):
         yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
     if n := counts.get(AS_TEXT):

@@ -166,8 +166,8 @@ def _check_roles(messages: Sequence[Message], flags: Sequence[bool]) -> None:
     for i, (message, flag) in enumerate(zip(messages, flags, strict=True)):
         if flag and message["role"] != "assistant":
             raise DataError(
-                f"message {i} ({message['role']}) is to be trained on, but in what the model's own chat template renders "
-                "only answers can be found.",
+                f"message {i} ({message['role']}) is to be trained on, but in what the model's own chat template "
+                "renders only answers can be found.",
                 field="train",
                 remedy=f"Leave out its `train`. {_OTHERWISE}",
             )

@@ -110,9 +110,7 @@ def prepare(
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
     if store.meta.get("reading") != READING:
-        log(
-            f"{store.directory} was tokenised by an earlier version, as that one read rows; without it they are read anew"
-        )
+        log(f"{store.directory} was tokenised by an earlier version, which read rows differently: delete it to redo it")
     for line in notes_of(dataset.counts):
         log(line)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")

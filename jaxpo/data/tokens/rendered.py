@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxpo.data.rows.messages import Message
@@ -27,9 +28,29 @@ _INSIDE = {
 }
 
 
-def has_edges(prompt: str, completion: str) -> bool:
-    """Whether a text starts with the mark of a beginning or ends with that of a turn's end."""
-    return (prompt or completion).startswith(BOS) or _ENDING.search(completion) is not None
+@dataclass(frozen=True)
+class Edges:
+    """A plain text without the marks at its two ends; marks in its midst leave all of them characters.
+
+    Attributes:
+      behind: what follows the end's mark; None where there is none.
+    """
+
+    given: str
+    learnt: str
+    behind: str | None
+    found: bool
+
+    @classmethod
+    def of(cls, prompt: str, completion: str) -> Edges:
+        """Of what is given and what is learnt; of a document the former is empty."""
+        given, text = prompt.removeprefix(BOS), completion if prompt else completion.removeprefix(BOS)
+        ending = _ENDING.search(text)
+        bare = text[: ending.start()] if ending else text
+        if mentions(bare):
+            return cls(given, completion, None, given != prompt)
+        behind = text[ending.start() + len(IM_END) :] if ending else None
+        return cls(given, bare, behind, (given, bare) != (prompt, completion))
 
 
 def conversation(text: str, learnt: int, *, everything: bool = False, close: bool = True) -> list[Span]:
@@ -72,15 +93,10 @@ def plain(prompt: str | None, completion: str, *, supervised: bool, edges: bool,
       edges: marks at the two ends are read as such; else they are characters.
       document: a text of its own rather than an answer.
     """
-    given, text = prompt or "", completion
-    behind: list[Span] = [Span(IM_END, True, control=True)] if supervised else []
-    if edges:
-        given, text = (given.removeprefix(BOS), text) if given else (given, text.removeprefix(BOS))
-        if supervised and (ending := _ENDING.search(text)):
-            behind += _text(text[ending.start() + len(IM_END) :], True, "")
-            text = text[: ending.start()]
-    learnt = Span(text, supervised, "text" if document else "assistant")
-    return [Span(BOS, control=True), *_text(given, False, ""), learnt, *behind]
+    found = Edges.of(prompt or "", completion) if edges else Edges(prompt or "", completion, None, False)
+    end = [Span(IM_END, True, control=True), *_text(found.behind or "", True, "")] if supervised else []
+    learnt = Span(found.learnt, supervised, "text" if document else "assistant")
+    return [Span(BOS, control=True), *_text(found.given, False, ""), learnt, *end]
 
 
 def unwrapped(messages: Sequence[Message]) -> tuple[list[Message], set[str]]:

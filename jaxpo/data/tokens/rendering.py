@@ -17,9 +17,9 @@ from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_rea
 from jaxpo.data.tokens.rendered import (
     AS_TEXT,
     READ,
+    Edges,
     Rendered,
     conversation,
-    has_edges,
     last_answer,
     plain,
     unwrapped,
@@ -110,7 +110,7 @@ class Rendering:
                 field="text",
                 remedy="Set data.train_on='auto', or leave out rows of plain text.",
             )
-        edges = reads and has_edges(prompt, completion)
+        edges = reads and Edges.of(prompt, completion).found
         if edges:
             self._note_read(record, side, noted)
         spans = plain(

@@ -1,0 +1,31 @@
+"""What can be answered: a text to go on from, or a conversation and the tools that may be called for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.tokens.chat import Message
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages to answer.
+
+    Attributes:
+      tools: strings or JSON values, as rows have them.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Any] = ()
+
+
+Prompt = str | Sequence[Message] | Conversation
+
+
+def prompt_of(record: Record) -> Prompt:
+    """What a row asks."""
+    prompt = record.sides[0].prompt or ""
+    return prompt if isinstance(prompt, str) else Conversation(prompt, record.tools)

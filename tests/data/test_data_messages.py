@@ -60,6 +60,7 @@ def typed(message):
         ({"weight": 0.5}, r"has weight 0.5; a turn is trained on \(1, true\) or not.*Use 0 or 1"),
         ({"train": True, "weight": 0}, r"says both: train True, weight 0"),
         ({"tool_calls": [{"id": "c1"}]}, r"has a call without a name"),
+        ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": True}]}, r"has `train_detail`; a turn is"),
         ({"content": 3}, r"has content of type int"),
     ],
 )
@@ -164,6 +165,22 @@ def test_the_mask_follows(prepared, write):
 def test_masks_of_other_tokens_are_refused(write, name):
     with pytest.raises(DataError, match=rf"field '{name}': '{name}' marks tokens of another tokenisation.*remove the"):
         read(write, {"messages": [U, A], name: [0, 1]})
+
+
+def test_rows_of_tokens_are_refused(write):
+    with pytest.raises(DataError, match=r"field 'input_ids': is already tokenised \(input_ids\)\. Give its text"):
+        read(write, {"input_ids": [1, 2], "labels": [-100, 2], "attention_mask": [1, 1]})
+
+
+def test_conversations_with_two_answers(write):
+    row = {"conversations": [{"from": "human", "value": "q"}], "system": "s"}
+    for good, bad in (("yes", "no"), ({"from": "gpt", "value": "yes"}, {"from": "gpt", "value": "no"})):
+        record = read(write, {**row, "chosen": good, "rejected": bad})
+        assert [(s.prompt, s.completion) for s in record.sides] == [
+            ([{"role": "system", "content": "s"}, U], [x]) for x in (A, B)
+        ]
+    whole = read(write, {"messages": [U, A], "chosen": [U, A], "rejected": [U, B]})
+    assert whole.unread == ("unread_column_messages",)
 
 
 def test_media_beside_text_are_refused(write):

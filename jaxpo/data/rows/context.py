@@ -5,12 +5,12 @@ A row that has one of them is a conversation: a string prompt becomes the user's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.messages import Message, messages
+from jaxpo.data.rows.messages import ALIASES, Message, messages
 from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
 
 COLUMNS = ("system", "history")
@@ -23,6 +23,15 @@ _SIDES = ("chosen", "rejected")
 def gives_context(row: Row) -> bool:
     """Whether a row has one of the columns."""
     return any(name in row.data for name in COLUMNS) or bool(tools_of(row))
+
+
+def asks(data: Mapping[str, Any]) -> bool:
+    """Whether a row's messages are the question that `chosen` and `rejected` answer, in place of a prompt."""
+    turns = data.get("messages")
+    if "prompt" in data or not all(name in data for name in _SIDES) or not isinstance(turns, list) or not turns:
+        return False
+    last = turns[-1] if isinstance(turns[-1], Mapping) else {}
+    return ALIASES.get(written := str(last.get("role", last.get("from"))).lower(), written) != "assistant"
 
 
 def makes_turns(row: Row) -> bool:

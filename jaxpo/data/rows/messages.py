@@ -101,6 +101,10 @@ def _check_turn(place: Place, role: str, content: str | None, calls: list[Any], 
 
 def _trained(place: Place, message: Mapping[str, Any], role: str) -> bool | None:
     """What `train`, `weight` or `loss` say; None where the role decides. Only `train` can add a turn to the mask."""
+    if message.get("train_detail"):
+        raise place.error(
+            "has `train_detail`; a turn is trained on whole or not at all.", "Use `train`: true or false."
+        )
     said = {key: _flag(place, key, message[key]) for key in TRAINED if key in message}
     if len(set(said.values())) > 1:
         raise place.error(f"says both: {', '.join(f'{k} {message[k]!r}' for k in said)}.", "Keep one of them.")

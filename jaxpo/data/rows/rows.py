@@ -26,7 +26,7 @@ from typing import Any
 
 from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.columns import extra_columns
-from jaxpo.data.rows.context import gives_context, with_context
+from jaxpo.data.rows.context import asks, gives_context, with_context
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
@@ -87,6 +87,8 @@ def detect(row: Row) -> str:
     for kind, required in TYPES.items():
         if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
             return kind
+    if "input_ids" in columns and not columns & ((_ANSWERS | {"prompt"}) - {"labels"}):
+        raise row.error("is already tokenised (input_ids).", field="input_ids", remedy=f"Give its text. {_accepted()}")
     if {"completions", "labels"} <= columns:
         raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
     started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
@@ -104,6 +106,8 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
+    if asks(data):
+        data["prompt"] = data.pop("messages")
     context = gives_context(row)
     if "instruction" in data and "output" in data and "prompt" not in data:
         instruction = string(row, "instruction", data.pop("instruction"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxpo.data.rows.formats import Row
@@ -23,7 +24,9 @@ def answer(row: Row, name: str) -> Text:
 
 
 def text_or_messages(row: Row, name: str, value: Any, *, empty_ok: bool) -> Text:
-    """A value of either form, checked."""
+    """A value of either form, checked; a single message is a list of one."""
+    if isinstance(value, Mapping) and ("role" in value or "from" in value):
+        value = [value]
     if isinstance(value, list):
         return messages(row, name, value)
     return string(row, name, value, empty_ok=empty_ok)

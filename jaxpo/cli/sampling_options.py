@@ -43,12 +43,12 @@ def sampler_of(args: argparse.Namespace) -> Sampler:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
-    from jaxpo.data.tokens.chat_templates import announcements
+    from jaxpo.data.tokens.chat_templates import template_of
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
     # Beside the answers, which may be read by programs.
-    for line in announcements(model.tokenizer):
+    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).words[:1]):
         print(line, file=sys.stderr)
     return model

@@ -108,7 +108,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: _counted(name, of) for name, of in self.filters.items() if name != "random"}
         self.filters["tojson"] = _counted("tojson", _tojson)
         del self.globals["lipsum"]
-        self.globals |= {"raise_exception": _raise, "strftime_now": now.strftime}
+        self.globals |= {"raise_exception": _raise, "strftime_now": now.strftime, "dict": _dict}
 
     def tick(self) -> None:
         _BUDGET.get().step()
@@ -151,7 +151,7 @@ def _check_arguments(name: str, args: tuple[Any, ...]) -> None:
     """No number that makes something huge, in an argument or in a format."""
     if any(isinstance(value, int) and abs(value) > NUMBER for value in args) and name != "tojson":
         raise SecurityError(f"it asks {name!r} for more than {NUMBER:,}")
-    if name in ("format", "format_map"):
+    if name in ("format", "format_map", "strftime"):
         _modulo(next((value for value in args if isinstance(value, str)), ""), None)
     if name in ("join", "replace"):
         texts = [value for value in args if isinstance(value, str)]
@@ -195,6 +195,11 @@ _CHECKS: dict[str, Callable[[Any, Any], None]] = {"+": _add, "*": _multiply, "**
 
 def _tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False):
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    # The class itself would lend its methods, which change what they are given.
+    return dict(*args, **kwargs)
 
 
 def _raise(message: str) -> None:

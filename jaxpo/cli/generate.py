@@ -52,9 +52,9 @@ def main(argv: Sequence[str]) -> int:
 
 def conversation(prompt: Any, system: str | None) -> Any:
     """A user turn, or a row's conversation as it is, after an optional system message."""
-    from jaxpo.sampling.prompts import Conversation
+    from jaxpo.sampling.prompts import as_conversation
 
-    given = Conversation([{"role": "user", "content": prompt}]) if isinstance(prompt, str) else prompt
+    given = as_conversation(prompt)
     first = [{"role": "system", "content": system}] if system else []
     return replace(given, messages=[*first, *given.messages])
 
@@ -75,7 +75,7 @@ def read_prompts(path: Path) -> list[Any]:
 def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
     """One answer, as text or as JSON."""
     if args.json:
-        shown = prompt if isinstance(prompt, str) else prompt.messages
+        shown = getattr(prompt, "messages", prompt)
         record = {"prompt": shown, "sample": answer.sample, "text": answer.text, "reason": answer.reason}
         record |= {"tokens": list(map(int, answer.tokens)), "logps": [round(float(x), 6) for x in answer.logps]}
         print(json.dumps(record, ensure_ascii=False))
@@ -83,5 +83,4 @@ def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
         print(answer.text)
     else:
         number = f" [{answer.sample + 1}]" if args.n > 1 else ""
-        asked = prompt if isinstance(prompt, str) else prompt.messages[-1]["content"]
-        print(f"> {asked}{number}\n{answer.text}\n")
+        print(f"> {prompt}{number}\n{answer.text}\n")

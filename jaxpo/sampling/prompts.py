@@ -25,7 +25,14 @@ class Conversation:
 Prompt = str | Sequence[Message] | Conversation
 
 
+def as_conversation(prompt: Prompt) -> Conversation:
+    """A prompt as a conversation; a string is what a user says."""
+    if isinstance(prompt, Conversation):
+        return prompt
+    return Conversation([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+
+
 def prompt_of(record: Record) -> Prompt:
     """What a row asks."""
     prompt = record.sides[0].prompt or ""
-    return prompt if isinstance(prompt, str) else Conversation(prompt, record.tools)
+    return prompt if isinstance(prompt, str) or not record.tools else Conversation(prompt, record.tools)

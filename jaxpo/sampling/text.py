@@ -19,7 +19,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode
 from jaxpo.sampling.generate import check_request, generate_as_done
-from jaxpo.sampling.prompts import Conversation, Prompt
+from jaxpo.sampling.prompts import Prompt, as_conversation
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.slots import Generation, begin, row_keys
 
@@ -58,7 +58,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             return encode_spans(tokenizer, prompt_spans(prompt))[0].tolist()
         except Malformed as error:
             raise ConfigError(f"a prompt begins as one rendered with the chat template, but {error}") from error
-    asked = prompt if isinstance(prompt, Conversation) else Conversation(prompt)
+    asked = as_conversation(prompt)
     if not asked.messages:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
     chat = template_of(tokenizer).render

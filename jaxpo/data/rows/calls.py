@@ -36,7 +36,7 @@ def tools_of(row: Row) -> tuple[Any, ...]:
     value = _parsed(value) if isinstance(value, str) and value.strip() else value or ()
     if not isinstance(value, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
-    return tuple(without_nulls(value) if is_aligned(row.file) else value)
+    return tuple(without_nulls(value) if value and is_aligned(row.file) else value)
 
 
 def _call(place: Place, call: Any) -> dict[str, Any]:

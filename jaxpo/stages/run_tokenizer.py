@@ -74,6 +74,11 @@ def _unlike(tokenizer: Tokenizer, name: str, path: str, run: Run, say: Say) -> I
     elif own.hash == tokenizer.hash:
         if own.beside.templates and own.beside.templates != tokenizer.beside.templates:
             say(f"warning: {name} {path} has another chat template than {run.tokenizer.path}, whose is used")
+    elif (names := tokenizer.added_beside(own)) is not None:
+        say(
+            f"{name} {path}: its tokenizer differs in added tokens alone ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}); theirs are the rows of its embedding that have their numbers"
+        )
     elif run.tokenizer.new_embedding:
         say(
             f"{name} {path}: has another tokenizer ({own.vocab_size} tokens, not {tokenizer.vocab_size}); the rows of "

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER, PREFILLED, UNMARKED
 
+from jaxpo.config import Data
 from jaxpo.data.tokens.chat import encode_spans, render, text_of
 from jaxpo.data.tokens.chat_templates import CONVERSATIONS, announcements, template_of
+from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.template import CHAT_TEMPLATE, RENDERED_AS
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
@@ -156,6 +158,17 @@ def test_reasoning_of_the_last_answer(with_template):
     assert "<think>first</think>b" in trained(with_template(DEFAULT_SYSTEM), messages), "folded into the content"
 
 
+def test_tools_that_are_written_as_strings(with_template):
+    written = '{"name":"f"}'
+    newer, joined = NEWER, NEWER.replace("(tools | tojson)", '"[" + (tools | join(", ")) + "]"')
+    assert 'List of tools: [{"name": "f"}]' in text_of(
+        template_of(with_template(newer)).render(turns("a"), tools=[written])
+    )
+    assert f"List of tools: [{written}]" in text_of(
+        template_of(with_template(joined)).render(turns("a"), tools=[written])
+    )
+
+
 def test_what_is_left_out_is_refused(with_template):
     render_own = template_of(with_template(DEFAULT_SYSTEM)).render
     with pytest.raises(DataError, match="leaves out `tools`"):
@@ -212,10 +225,42 @@ def test_named_templates(with_template, tokenizer, tmp_path: Path):
         ("{{ undefined.thing }}", "'undefined' is undefined"),
     ],
 )
-def test_a_broken_template_refuses_conversations_alone(with_template, prepared, write, template, why):
+def test_a_broken_template_refuses_conversations_alone(with_template, template, why):
     tokenizer = with_template(template)
     assert any(why in line for line in announcements(tokenizer))
     with pytest.raises(DataError, match="template") as error:
         encode_prompt(tokenizer, turns("a"))
     assert why in str(error.value)
     assert len(encode_prompt(tokenizer, "plain text")) > 1
+
+
+def prepare_with(tokenizer: Tokenizer, path: Path, log: list[str]):
+    data = Data(max_length=256, row_length=256)
+    return prepare(
+        [path], data=data, tokenizer=tokenizer, purpose="sft", cache_dir=path.parent / "cache", log=log.append
+    )
+
+
+def test_reasoning_that_a_template_leaves_out_is_counted(with_template, write):
+    rows = turns("a", "b", "c", "d"), turns("a", "b", "c", "d"), turns("a", "b")
+    rows[0][1]["reasoning_content"] = rows[2][1]["reasoning_content"] = "hm"
+    rows[1][3]["content"] = "<think>so</think>d"
+    log: list[str] = []
+    dataset = prepare_with(with_template(NEWER), write(*({"messages": row} for row in rows)), log)
+    assert (dataset.counts["reasoning_kept"], dataset.counts["reasoning_left_out_by_template"]) == (3, 1)
+    assert "in 1 rows the chat template leaves out reasoning, that of earlier turns" in "\n".join(log)
+
+
+def test_a_row_that_the_template_refuses_is_named(with_template, write):
+    picky = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + NEWER
+    path = write({"messages": turns("a", "b")}, {"messages": turns("a", "b", "c", "d")})
+    with pytest.raises(
+        DataError, match=r"rows.jsonl, row 2, field 'completion': .* cannot render .*: too many\. Change"
+    ):
+        prepare_with(with_template(picky), path, [])
+
+
+def test_plain_text_needs_no_template(with_template, tokenizer, write):
+    path = write({"text": "a document"})
+    broken = prepare_with(with_template("{% if %}"), path, [])
+    assert broken.hash == prepare_with(tokenizer, path, []).hash

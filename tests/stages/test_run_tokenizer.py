@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import stages.recipe as recipes
+import tokenizers
 from fakes.chat_templates import DEFAULT_SYSTEM
 
 from jaxpo.config import SFT, Data, Run, Tokenizer
@@ -92,6 +93,16 @@ def test_unless_the_embedding_is_new(inputs, model, other):
     found, said = inputs(model_from=model, path=other, new_embedding=True)
     assert found.tokenizer.hash == Loaded.load(other).hash
     assert any("taken over by their numbers and stand for other tokens now" in line for line in said)
+
+
+def test_added_tokens_are_no_other_tokenizer(inputs, model, tmp_path):
+    more = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
+    more.add_special_tokens([tokenizers.AddedToken("<|speaker_a|>", special=True, normalized=False)])
+    (tmp_path / "more").mkdir()
+    more.save(str(tmp_path / "more" / "tokenizer.json"))
+    found, said = inputs(model_from=model, path=tmp_path / "more")
+    assert "<|speaker_a|>" in found.tokenizer.special_ids
+    assert any("differs in added tokens alone (<|speaker_a|>); theirs are the rows" in line for line in said)
 
 
 def test_another_template_than_the_models_is_said(inputs, model, tmp_path):

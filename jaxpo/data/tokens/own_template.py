@@ -6,6 +6,7 @@ is what a conversation up to it has more than the prompt before it, which is che
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -37,6 +38,8 @@ class OwnTemplate:
         now = datetime.now()
         self._templates = {name: Compiled(text, now) for name, text in templates.items()}
         self._tokens, self._marks = dict(tokens), tuple(marks)
+        # transformers hands templates objects; one that joins strings as they are gets them as they were written.
+        self._reads_strings = self._shows(_asked(tools=[_WRITTEN]), (_WRITTEN,))
         self.lacks = frozenset(name for name, (given, words) in _PROBES.items() if not self._shows(given, words))
 
     @property
@@ -67,7 +70,7 @@ class OwnTemplate:
         flags = trained_messages(messages, train_on, first_trained)
         guard = Guard(self._marks, [messages, tools, self._tokens])
         given = [self._given(message, guard) for message in messages]
-        listed = guard.broken(list(tools)) if tools else None
+        listed = guard.broken(self._listed(tools)) if tools else None
         answers = train_on == "assistant" and any(flags)
         template = self._template(listed)
         try:
@@ -124,6 +127,9 @@ class OwnTemplate:
         if calls := given.pop("tool_calls", None):
             given["tool_calls"] = [_openai(call) for call in calls]
         return given
+
+    def _listed(self, tools: Sequence[Any]) -> list[Any]:
+        return list(tools) if self._reads_strings else [_parsed(tool) for tool in tools]
 
     def _check(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> None:
         roles = {message["role"] for message in messages}
@@ -189,6 +195,13 @@ def _openai(call: Any) -> dict[str, Any]:
     return {"type": "function", **rest, "function": {"name": name, "arguments": arguments}}
 
 
+def _parsed(tool: Any) -> Any:
+    try:
+        return json.loads(tool) if isinstance(tool, str) else tool
+    except ValueError:
+        return tool
+
+
 def _left_out(what: str, field: str) -> DataError:
     return DataError(
         f"the model's chat template leaves out {what}: they would not be trained on.",
@@ -201,6 +214,7 @@ def _asked(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": "a"}, *messages], **more}
 
 
+_WRITTEN = '{"name":"written7"}'
 _CALL = {"type": "function", "function": {"name": _NAME, "arguments": {"x": _VALUE}}}
 _AGAIN = {"role": "user", "content": "b"}
 _PROBES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

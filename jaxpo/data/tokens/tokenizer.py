@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
-from jaxpo.data.tokens.vocabulary import read_vocabulary
+from jaxpo.data.tokens.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (
@@ -125,6 +125,11 @@ class Tokenizer:
     @functools.cached_property
     def hash(self) -> str:
         return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
+
+    def added_beside(self, other: Tokenizer) -> tuple[str, ...] | None:
+        """The added tokens that only one of the two has; None when any text could give other tokens."""
+        same = all(self.special_ids[token] == other.special_ids[token] for token in SPECIAL_TOKENS)
+        return added_beside(self._inner, other._inner) if same else None
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""

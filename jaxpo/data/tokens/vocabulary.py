@@ -11,7 +11,7 @@ import tokenizers
 
 from jaxpo.errors import DataError
 
-MAX_ID = 1 << 22
+MAX_ID, MAX_BYTES = 1 << 22, 1 << 28
 """No tokenizer comes near; memory follows the largest id, not the number of tokens."""
 _AGAIN = "Export or copy it again."
 
@@ -24,6 +24,8 @@ def read_vocabulary(file: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     """
     if not file.is_file():
         raise DataError("no such tokenizer.", file=file, remedy="Name a tokenizer.json or a folder holding one.")
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise DataError(f"not a tokenizer.json: it has {size:,} bytes.", file=file, remedy=_AGAIN)
     try:
         text = file.read_bytes().decode("utf-8")
         document = json.loads(text)
@@ -35,6 +37,21 @@ def read_vocabulary(file: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     except Exception as error:  # the binding raises bare Exception
         raise DataError(f"not a tokenizer.json: {error}.", file=file, remedy=_AGAIN) from error
     return inner, tuple(f"{file}: {line}" for line in _switch_off(inner))
+
+
+def added_beside(one: tokenizers.Tokenizer, other: tokenizers.Tokenizer) -> tuple[str, ...] | None:
+    """The added tokens that only one of two tokenizers has; None when they differ in anything else."""
+    (core, added), (other_core, other_added) = _apart(one), _apart(other)
+    return tuple(sorted(name for name, _ in added ^ other_added)) if core == other_core else None
+
+
+def _apart(inner: tokenizers.Tokenizer) -> tuple[dict[str, Any], set[tuple[str, int]]]:
+    """What makes tokens of a text, and the added tokens."""
+    state = json.loads(inner.to_str())
+    added = {(token["content"], token["id"]) for token in state.pop("added_tokens")}
+    for name, _ in added:
+        state["model"]["vocab"].pop(name, None)
+    return {name: state[name] for name in ("model", "pre_tokenizer", "normalizer")}, added
 
 
 def _check_ids(document: Any, file: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.messages import ALIASES, ROLES
 from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import DataError
@@ -203,3 +205,16 @@ def test_what_is_not_read_is_counted_and_shown(prepared, write):
     pairs = write({"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1, "origin": "x"}, name="pairs.jsonl")
     counts = prepared(pairs, "preference", roles=("chosen", "rejected")).counts
     assert [name for name in counts if "unread" in name] == ["unread_column_origin"]
+
+
+def test_messages_written_into_a_string(write):
+    written = '[{"role": "user", "content": "q"}]'
+    assert read(write, {"messages": written}).sides[0].completion == [U]
+    for name in ("prompt", "completion", "chosen"):
+        with pytest.raises(DataError, match=rf"field '{name}': the messages are written into a string.*Give the list"):
+            read(write, {"prompt": "p", "completion": "c", "rejected": "b", "system": "s", name: written})
+    table = Row(Path("x.csv"), 1, {"prompt": written, "completion": "yes", "system": "s"})
+    assert read_record(table, "prompt_completion").sides[0].prompt == [{"role": "system", "content": "s"}, U]
+    python = Row(Path("x.csv"), 1, {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "yes"})
+    with pytest.raises(DataError, match="not in Python's notation"):
+        read_record(python, "prompt_completion")

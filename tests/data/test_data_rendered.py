@@ -244,3 +244,21 @@ def test_the_commands_take_the_options(write, tokenizer, tmp_path, capsys):
     assert "⟦Red wine.<|im_end|>" in capsys.readouterr().out
     assert data_command(["inspect", path, "--rendered", "text", "--samples", "1"]) == 0
     assert "already rendered" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "<s>[INST] Name it. [/INST] Red wine.</s>"},
+        {"text": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nName it.<|eot_id|>"},
+        {"prompt": "<start_of_turn>user\nName it.<end_of_turn>\n", "completion": "Red wine."},
+        {"prompt": "Name it.", "completion": "Red wine.</s>"},
+        {"messages": [U, {**A, "content": "Red wine.<|eot_id|>"}]},
+    ],
+)
+def test_marks_of_other_models_are_noticed(prepared, write, row):
+    lines: list[str] = []
+    data = prepared(write(row), max_length=256, row_length=256, log=lines.append)
+    assert data.counts["rows_with_marks_of_another_template"] == 1
+    assert any(line.startswith("warning: 1 rows begin or end with marks of another model's") for line in lines)
+    assert any("another model's" in note for note in inspect(data.files[0]).notes)

@@ -73,7 +73,7 @@ def _beginnings(row: Row) -> tuple[str, ...]:
 
 
 def _begun(row: Row, name: str, before: Sequence[Message], value: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str) and name != "messages":
         return _begun_string(row, name, before, value)
     if not before:
         return value

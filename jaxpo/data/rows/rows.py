@@ -33,6 +33,7 @@ from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, wi
 from jaxpo.data.rows.sides import SIDES, Side
 from jaxpo.data.rows.texts import string
 from jaxpo.data.rows.unread import check_refused, unread
+from jaxpo.data.rows.written import unwritten
 
 __all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
 
@@ -106,6 +107,7 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
+    data = unwritten(row, data)
     if asks(data):
         data["prompt"] = data.pop("messages")
     context = gives_context(row)

@@ -10,7 +10,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
-from jaxpo.data.tokens.rendered import AS_TEXT, READ
+from jaxpo.data.tokens.rendered import AS_TEXT, FOREIGN, READ
 from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")
@@ -60,6 +60,11 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
         yield (
             f"warning: {n} rows hold marks of the chat template in the midst of other text: there they are plain "
             "characters. If they were meant as turns, give messages"
+        )
+    if n := counts.get(FOREIGN):
+        yield (
+            f"warning: {n} rows begin or end with marks of another model's chat template, which are plain characters "
+            "here. Give messages instead, or take the marks out"
         )
     spelt = {name[len(NOTE[0]) : -len(NOTE[1])]: n for name, n in counts.items() if _is_special(name)}
     if spelt:

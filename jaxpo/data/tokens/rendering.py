@@ -16,10 +16,12 @@ from jaxpo.data.tokens.chat import Span, render
 from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
 from jaxpo.data.tokens.rendered import (
     AS_TEXT,
+    FOREIGN,
     READ,
     Edges,
     Rendered,
     conversation,
+    foreign,
     last_answer,
     plain,
     unwrapped,
@@ -87,7 +89,7 @@ class Rendering:
             return []
         as_written = self._string if isinstance(side.completion, str) else self._messages
         spans, special = with_specials(as_written(record, side, noted), self.specials, self.cut.special_tokens)
-        noted |= special
+        noted |= special | ({FOREIGN} if any(foreign(text) for text in _texts(side)) else set())
         return spans
 
     def _string(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
@@ -184,6 +186,14 @@ def untrained(record: Record, train_on: TrainOn) -> DataError:
         field=record.sides[0].role,
         remedy="Remove the row, or set data.train_on='all'.",
     )
+
+
+def _texts(side: Side) -> list[str]:
+    """The strings of a side: a text's beginning and end, or each message."""
+    given, learnt = side.prompt or "", side.completion
+    if isinstance(learnt, str):
+        return [text for text in (given, learnt) if isinstance(text, str)]
+    return [message["content"] for message in learnt]
 
 
 def _checked(record: Record, side: Side, make: Callable[[], list[Span]]) -> list[Span]:

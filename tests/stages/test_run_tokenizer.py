@@ -43,8 +43,10 @@ def other(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> Callable[..., tuple[RunInputs, list[str]]]:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[RunInputs, list[str]]]:
     """What a run does first: `inputs(model_from=..., path=...)` -> its inputs, and what it said."""
+
+    monkeypatch.setattr("jaxpo.stages.run_inputs.check_files", lambda folder: None)  # there are no weights
 
     def make(init_from: str = "previous", model_from: Any = None, **tokenizer: Any) -> tuple[RunInputs, list[str]]:
         (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")

@@ -25,8 +25,13 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.convert.generation import keep_generation
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import TOKENIZER, import_record, load_model, near_generation, near_tokenizer, save_model
+    from jaxpo.convert.reward_hf import is_reward
     from jaxpo.data.tokens.chat_templates import announcements
 
+    if is_reward(args.folder):
+        raise CheckpointError(
+            f"{args.folder}: is a reward model, which is read as it is; name it where one is asked for."
+        )
     if is_adapter(args.folder):
         print(describe(args.folder))
     params, config = import_hf(args.folder)

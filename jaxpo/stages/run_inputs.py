@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Run, Stage
-from jaxpo.convert.generation import FILE as GENERATION
-from jaxpo.convert.generation import keep_generation
-from jaxpo.convert.model_io import check_files, near_generation, near_tokenizer, read_config
+from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.tokens.prepare import Dataset, prepare
@@ -24,6 +22,7 @@ from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
+from jaxpo.stages.run_generation import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import run_tokenizer
 
 Say = Callable[[str], None]
@@ -111,7 +110,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
         for line in report.get("lines", ()):
             say(line)
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
-    _keep_generation(run, directory, tokenizer, say)
+    keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
@@ -156,19 +155,6 @@ def _resolved(name: str, directory: Path) -> Path:
     if name.startswith(CORPUS):
         return directory / "corpus" / name.removeprefix(CORPUS)
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
-
-
-def _keep_generation(run: Run, directory: Path, tokenizer: Tokenizer, say: Say) -> None:
-    """Keep how the model that the run starts from is sampled, for what the run exports."""
-    if run.model_from is None or (directory / GENERATION).is_file():
-        return
-    own, theirs = near_generation(Path(run.model_from)), near_tokenizer(Path(run.model_from))
-    if own is None:
-        return
-    if theirs is not None and theirs.hash != tokenizer.hash:
-        say(f"{GENERATION} of {run.model_from} is left out: its ids are those of another tokenizer")
-        return
-    keep_generation(directory, own)
 
 
 def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:

@@ -7,22 +7,28 @@ import json
 import jax
 import numpy as np
 import pytest
+from cli.conftest import make_model
+from models.adapters import drawn
 from models.tiny import params
 from models.tiny_moe import params as moe_params
 from safetensors.numpy import load_file, save_file
 
 from jaxpo.cli.main import main
-from jaxpo.config import Run
+from jaxpo.config import SFT, Data, LoRA, Optimizer, Run, Tokenizer
 from jaxpo.convert import verify
 from jaxpo.convert.hf import export_hf, import_hf, tensors_of
 from jaxpo.convert.model_io import check_files, load_model, read_config
 from jaxpo.convert.open_model import open_model
+from jaxpo.convert.peft import export_peft
 from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.reference import reference_logits
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.stages.run_inputs import _keep_generation, make_inputs
+from jaxpo.models.lowrank import adapter_table
+from jaxpo.stages.run import execute
+from jaxpo.stages.run_generation import keep_generation_of_start
+from jaxpo.stages.run_inputs import make_inputs
 
 DENSE = LFM2Config(
     vocab_size=2048,
@@ -61,7 +67,7 @@ def dense(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def compiled_once(monkeypatch):
     """What the model computes is one program for all files of it."""
     monkeypatch.setattr(verify, "log_probs", lambda params, config, tokens, dtype: _ours(config, tuple(tokens)))
@@ -85,6 +91,7 @@ def with_config(folder, target, config):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("compiled_once")
 def test_released_configurations_are_read_and_verified(field, dense, tmp_path, case):
     released = (field / "import-released-config" / f"config-{case}.json").read_bytes()
     folder = with_config(dense, tmp_path / "checkpoint", released)
@@ -94,6 +101,7 @@ def test_released_configurations_are_read_and_verified(field, dense, tmp_path, c
     verify.check_errors(report, folder)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_mixture_without_the_keys_of_transformers_5(field, tmp_path):
     export_hf(moe_params(MOE), MOE, tmp_path / "m", verify=False)
     released = (field / "import-released-config" / "moe-config.json").read_bytes()
@@ -104,6 +112,7 @@ def test_a_mixture_without_the_keys_of_transformers_5(field, tmp_path):
     assert verify.compare_files(weights, config, folder, transformers=False)["max_logprob_error"] < 1e-4
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_jaxpo_import(field, dense, tmp_path, capsys):
     released = (field / "import-released-config" / "config-lfm2-july-2025-style.json").read_bytes()
     folder, out = with_config(dense, tmp_path / "checkpoint", released), tmp_path / "out"
@@ -113,6 +122,7 @@ def test_jaxpo_import(field, dense, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["float16", "fused experts", "without a head"])
+@pytest.mark.usefixtures("compiled_once")
 def test_tensors_as_other_tools_save_them_are_verified(tmp_path, kind):
     """No config.json of ours says in which type, under which prefix or in how many pieces the tensors lie."""
     config, weights = (MOE, moe_params(MOE)) if kind == "fused experts" else (DENSE, params(DENSE))
@@ -181,10 +191,37 @@ def test_the_generation_config_of_a_checkpoint_outlives_training(field, dense, t
     one, other = (train_tokenizer([text] * 4, 290) for text in ("to be or not", "something else"))
     one.save(start)
     said = []
-    _keep_generation(Run(model_from=str(start)), home, other, said.append)
+    keep_generation_of_start(Run(model_from=str(start)), home, other, said.append)
     assert said == [f"generation_config.json of {start} is left out: its ids are those of another tokenizer"]
     assert not list(home.iterdir())
     for _ in range(2):  # begun, and begun again
-        _keep_generation(Run(model_from=str(start)), home, one, said.append)
+        keep_generation_of_start(Run(model_from=str(start)), home, one, said.append)
         assert json.loads((home / "generation_config.json").read_text()) == own
     assert len(said) == 1
+
+
+@pytest.mark.slow  # a whole run: seconds of compiling
+def test_a_run_from_an_adapter_exports_the_settings_of_its_base(field, tmp_path):
+    own = json.loads((field / "chat-template-ignored" / "generation_config.json").read_text())
+    start = load_model(make_model(tmp_path / "start", 0))
+    weights, lora = start.params["model"], LoRA(rank=2)
+    options = {"tokenizer": start.tokenizer, "generation": own, "verify": False}
+    export_hf(weights, start.config, tmp_path / "base", **options)
+    adapter = drawn(adapter_table(param_table(start.config), lora))
+    export_peft(adapter, lora, weights, start.config, tmp_path / "adapter", base_name="base", verify=False)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "path", "completion": "file join read"}\n' * 6)
+    data = Data(train=(str(tmp_path / "rows.jsonl"),), max_length=64, row_length=64, block_rows=1)
+    run = Run(
+        name="run",
+        output_dir=str(tmp_path),
+        model_from=str(tmp_path / "adapter"),
+        tokenizer=Tokenizer(path=str(tmp_path / "base")),
+        prompts=(),
+        stages=(SFT(data=data, max_steps=1, rows_per_step=8, optimizer=Optimizer(learning_rate=1e-9)),),
+    )
+    assert execute(run) == 0
+    exported = tmp_path / "run" / "export"
+    assert json.loads((exported / "generation_config.json").read_text()) == own
+    merged = load_model(tmp_path / "adapter").params["model"]
+    trained = load_model(exported).params["model"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained, merged)

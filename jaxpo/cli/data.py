@@ -77,6 +77,7 @@ def tokenise(argv: Sequence[str]) -> int:
     parser.add_argument("--samples", type=int, default=2, help="examples to show (default 2)")
     args = parser.parse(argv)
 
+    from jaxpo.data.rows.files.listing import unsaid
     from jaxpo.data.rows.formats import read_rows
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
@@ -85,7 +86,7 @@ def tokenise(argv: Sequence[str]) -> int:
     settings = data_of(args, args.files)
     tokenizer = Tokenizer.load(args.tokenizer)
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
-    kind = detect(canonical(next(read_rows(args.files))))
+    kind = detect(canonical(next(row for row in read_rows(args.files, say=unsaid) if row.data)))
     purpose: Any = args.purpose or purposes.get(kind, "preference")
     dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
     show(Preview(dataset, args.samples))

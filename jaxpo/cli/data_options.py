@@ -15,6 +15,9 @@ def add_options(parser: Parser) -> None:
     truncations = ("response_right", "prompt_left", "drop", "error")
     parser.add_argument("--truncation", choices=truncations, default="response_right")
     parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+    parser.add_argument(
+        "--on-empty", choices=("error", "skip"), default="error", help="rows without any text to learn (default error)"
+    )
 
 
 def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> Data:
@@ -25,4 +28,5 @@ def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> D
         row_length=row_length or args.max_length,
         truncation=args.truncation,
         train_on=args.train_on,
+        on_empty=args.on_empty,
     )

@@ -24,7 +24,7 @@ Logps = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 def read_texts(files: Sequence[Path]) -> list[str]:
     """The documents of text files; DataError for rows of another type."""
     texts = []
-    for row in read_rows(files):
+    for row in read_rows(files, part="eval"):
         if not isinstance(row.data.get("text"), str):
             raise row.error("column 'text' is missing.", field="text", remedy="Bits per byte needs plain text.")
         texts.append(row.data["text"])
@@ -52,7 +52,7 @@ def bits_per_byte(logps: Logps, tokenizer: Tokenizer, texts: Sequence[str], max_
 def read_records(files: Sequence[Path], kind: str) -> list[Record]:
     """Checked rows of one dataset type; DataError when a row is of another."""
     records = []
-    for row in read_rows(files):
+    for row in read_rows(files, part="eval"):
         found = detect(row)
         if found != kind:
             raise row.error(f"is of type {found!r}; this measurement needs type {kind!r}.")

@@ -14,6 +14,7 @@ from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import TOKENIZER, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
@@ -162,7 +163,7 @@ def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
         return tokenizer
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
-    files = list_files(resolve_files(run.tokenizer.train_on, directory))
+    files = list_files(resolve_files(run.tokenizer.train_on, directory), say=say)
     tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
     tokenizer.save(folder)
     say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
@@ -177,7 +178,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -187,9 +188,10 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             cache_dir=directory / "data",
             log=say,
             annotators=annotators,
+            part=part,
         )
 
-    train = load(stage.data.train, stage.data)
+    train = load(stage.data.train, stage.data, "train")
     check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
@@ -197,7 +199,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
-        held_out = load(stage.data.eval, lenient, train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 

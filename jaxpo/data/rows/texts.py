@@ -41,14 +41,16 @@ def string(row: Row, name: str, value: Any, *, empty_ok: bool = True) -> str:
             f"expected a string, found {type(value).__name__}.", field=name, remedy="Use text or a list of messages."
         )
     if not empty_ok and not value:
-        raise row.error("the text is empty.", field=name, remedy="Remove the row or fill it.")
+        raise row.empty("the text is empty.", field=name)
     return value
 
 
 def messages(row: Row, name: str, value: Any) -> list[dict[str, Any]]:
     """Messages as role and content, ShareGPT's from / value translated; DataError names the message."""
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise row.error("expected a list of at least one message.", field=name, remedy=_MESSAGE_FORM)
+    if not value:
+        raise row.empty("the conversation is empty.", field=name)
     return [_message(row, name, i, message) for i, message in enumerate(value)]
 
 

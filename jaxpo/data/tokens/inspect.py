@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs, everything
+from jaxpo.data.rows.requirements import Purpose, Reading, absent_everywhere, check_needs, everything
 from jaxpo.data.rows.rows import Record, Side, canonical, detect
 from jaxpo.data.tokens.chat import encode_spans, text_of
 from jaxpo.data.tokens.examples import spans_of
@@ -31,11 +31,12 @@ class Report:
     """Every row of the files was read and checked.
 
     Attributes:
-      columns: name -> what its values are, in the first row.
+      columns: name -> what its values are, in the first row that has it.
       unit: of the lengths: "tokens", or "characters" without a tokenizer.
       lengths: role -> percentiles 5, 50, 95, 100 of the rendered length.
       samples: rendered rows, trained text in brackets.
       methods: name -> "" when the file can train it, else what is missing.
+      notes: what of a folder is not read.
     """
 
     files: tuple[str, ...]
@@ -46,9 +47,10 @@ class Report:
     lengths: dict[str, tuple[int, ...]]
     samples: tuple[str, ...]
     methods: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
+        lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows", *self.notes]
         lines += [f"  column {name}: {what}" for name, what in self.columns.items()]
         lines += [f"  {self.unit} of {role}: {_percentiles(values)}" for role, values in self.lengths.items()]
         lines += [f"  method {name}: {missing or 'yes'}" for name, missing in self.methods.items()]
@@ -61,6 +63,8 @@ class Report:
         from rich.text import Text
 
         yield Text(f"{', '.join(self.files)}\ntype {self.type}, {self.rows} rows", style="bold")
+        for note in self.notes:
+            yield Text(note, style="yellow")
         table = Table("column", "values", box=None)
         for name, what in self.columns.items():
             table.add_row(name, what)
@@ -98,11 +102,13 @@ def inspect(
     Raises:
       DataError: the first row that cannot be used.
     """
-    files = list_files([path])
+    notes: list[str] = []
+    files = list_files([path], say=notes.append)
     rows = read_rows(files)
     first = canonical(next(rows))
     reading = everything(first)
-    records = (reading.record(row) for row in itertools.chain([first], rows))
+    columns: dict[str, str] = {}
+    records = (_checked(reading, row, columns) for row in itertools.chain([first], rows))
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
@@ -118,7 +124,7 @@ def inspect(
         files=tuple(str(file) for file in files),
         type=reading.kind,
         rows=count,
-        columns={name: _what(value) for name, value in first.data.items()},
+        columns=columns,
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
@@ -126,7 +132,17 @@ def inspect(
             name: _missing(first, "sft" if name in of_sft else "preference", needs, set(lengths), labels, count)
             for name, needs in (methods or {}).items()
         },
+        notes=tuple(notes),
     )
+
+
+def _checked(reading: Reading, row: Row, columns: dict[str, str]) -> Record:
+    """One row's record; its columns are added to those of the rows before."""
+    reading.check_alike(row)
+    for name, value in canonical(row).data.items():
+        if name not in columns:
+            columns[name] = _what(value)
+    return reading.record(row)
 
 
 def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:

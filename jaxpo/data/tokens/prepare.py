@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxpo.config import Data, Fim
 from jaxpo.data.rows.columns import DTYPES, FILLS
-from jaxpo.data.rows.formats import content_hash, list_files, read_rows
+from jaxpo.data.rows.files.splits import Part
+from jaxpo.data.rows.formats import content_hash, list_files
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import (
@@ -26,13 +27,13 @@ from jaxpo.data.rows.requirements import (
     absent_everywhere,
     check_needs,
     ignored_reference,
-    take_apart,
     takes_pairs_apart,
 )
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Cut, Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
+from jaxpo.data.tokens.records import first_row, read_records
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.data.tokens.template import TEMPLATE_VERSION
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -51,6 +52,7 @@ def prepare(
     cache_dir: str | Path,
     log: Callable[[str], None] = print,
     annotators: Sequence[str] | None = None,
+    part: Part = "train",
 ) -> Dataset:
     """Tokenise files once and reuse the result.
 
@@ -62,6 +64,7 @@ def prepare(
       cache_dir: one folder per distinct (contents, tokenizer, template, settings).
       log: receives one line per event.
       annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
+      part: which split of a folder is meant.
 
     Raises:
       DataError: any row that cannot be used; names file, row, field and remedy.
@@ -69,8 +72,8 @@ def prepare(
     """
     needs = needs or Needs()
     check_settings(data)
-    paths = list_files(files)
-    first = next(read_rows(paths))
+    paths = list_files(files, part=part, say=log)
+    first = first_row(paths)
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
     _check_train_on(data, kind, paths[0])
@@ -85,12 +88,11 @@ def prepare(
 
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
-        rows = itertools.chain.from_iterable(map(take_apart, read_rows(paths))) if apart else read_rows(paths)
-        records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
-        if "kl" in needs.roles:
-            records = with_mismatched(records)
+        counts: Counter[str] = Counter(read=0, kept=0)
+        records = (_only_needed(record, needs) for record in read_records(paths, reading, apart, data.on_empty, counts))
         cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
-        return {"settings": settings, **_write(writer, records, tokenizer, cut, paths, annotators)}
+        wanted = with_mismatched(records) if "kl" in needs.roles else records
+        return {"settings": settings, **_write(writer, wanted, tokenizer, cut, paths, annotators, counts)}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
     dataset = _dataset(store, tokenizer, key, kind, paths)
@@ -114,6 +116,9 @@ def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[s
         "truncation": data.truncation,
         "train_on": data.train_on,
     }
+    # What stands at its default is left out: data sets from before there was a choice keep their hash.
+    if data.on_empty != "error":
+        settings["on_empty"] = data.on_empty
     return settings if data.fim is None else settings | {"fim": asdict(data.fim)}
 
 
@@ -180,8 +185,8 @@ def _write(
     cut: Cut,
     files: Sequence[Path],
     annotators: Sequence[str] | None,
+    counts: Counter[str],
 ) -> dict[str, Any]:
-    counts: Counter[str] = Counter(read=0, kept=0)
     ids = {name: i for i, name in enumerate(annotators or ())}
     shapes = _Shapes()
     while chunk := list(itertools.islice(records, CHUNK)):

@@ -13,9 +13,15 @@ from jaxpo.data.rows.files.json_text import parse
 
 def read(file: Path) -> Iterator[tuple[int, Any]]:
     """The number of every line, and its value."""
+    number = 0
     with characters(file, guess=json.detect_encoding) as lines:
-        for number, line in enumerate(lines, start=1):
+        for line in lines:
+            number += 1
             # Files that were joined have the mark of each of them.
-            text = line.strip().removeprefix(MARK)
-            if text:
-                yield number, parse(text, file, number)
+            line = line.removeprefix(MARK)
+            if not line or line.isspace():
+                continue
+            value = parse(line, file, number)
+            # A line may be as long as memory allows; whoever takes the value has no use for a second copy.
+            line = ""
+            yield number, value

@@ -179,14 +179,18 @@ def _split_prompt(row: Row, chosen: Text, rejected: Text) -> tuple[Text, Text, T
     cut = 0
     while cut < min(len(chosen), len(rejected)) and chosen[cut] == rejected[cut]:
         cut += 1
+    common = cut
     if isinstance(chosen, str):
         cut = _word_start(chosen, cut)
     else:
         while cut > 0 and not _both_answer(chosen[cut:], rejected[cut:]):
             cut -= 1
     if cut == 0 or cut >= len(chosen) or cut >= len(rejected):
+        shorter, longer = ("chosen", "rejected") if len(chosen) < len(rejected) else ("rejected", "chosen")
+        alike = f"{shorter} is the start of {longer}: nothing tells prompt from answer"
+        apart = "chosen and rejected share no start that could serve as one"
         raise row.error(
-            "there is no `prompt`, and chosen and rejected share no start that could serve as one.",
+            f"there is no `prompt`, and {alike if common == min(len(chosen), len(rejected)) else apart}.",
             field="prompt",
             remedy="Add a prompt column.",
         )

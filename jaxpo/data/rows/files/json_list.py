@@ -30,7 +30,9 @@ def read(file: Path) -> Iterator[tuple[int, Any]]:
             yield number, text.value(number)
             number += 1
         if listed:
-            text.expect("]", number)
+            if not text.next():
+                raise DataError("the list is not closed.", file=file, row=number - 1, remedy=_REMEDY)
+            text.at += 1
             if text.next():
                 raise DataError("something stands behind the end of the list.", file=file, remedy=_REMEDY)
 

@@ -55,8 +55,10 @@ def explained(error: Exception, text: str, file: Path, number: int, what: str) -
         remedy = "Keep one of the two; which one is meant cannot be known."
         return DataError("the key stands twice in one object.", file=file, row=number, field=str(error), remedy=remedy)
     if isinstance(error, json.JSONDecodeError):
-        message = f"{what}: {error.msg} at column {error.colno}."
-        return DataError(message, file=file, row=number, remedy=_ONE_PER_LINE if what.startswith("line") else None)
+        column = f" at column {min(error.pos, len(text.rstrip())) + 1}" if what.startswith("line") else ""
+        return DataError(
+            f"{what}: {error.msg}{column}.", file=file, row=number, remedy=_ONE_PER_LINE if column else None
+        )
     return DataError(f"{what}: {error}.", file=file, row=number, remedy="No number may have thousands of digits.")
 
 

@@ -31,7 +31,7 @@ def split_of(inside: Path, folder: Path) -> str | None:
     Raises:
       DataError: the path says two things.
     """
-    found = {split for name in (*inside.parts[:-1], base_of(inside)) if (split := _said(name))}
+    found = {_SPLIT_OF[word] for word in _words_of(inside)}
     if len(found) > 1:
         raise DataError(
             f"its path names both the {' and the '.join(sorted(found))} split.",
@@ -59,8 +59,8 @@ def choose(folder: Path, files: Sequence[Path], part: Part) -> tuple[list[Path],
     left = [file for file in files if file not in splits[name]]
     if not left:
         return splits[name], None
-    what = "the files of no split" if name is None else f"the {name} split"
-    return splits[name], f"{folder}: {what} is read ({listed(folder, splits[name])}); left out: {listed(folder, left)}"
+    what = "the files of no split are" if name is None else f"the {name} split is"
+    return splits[name], f"{folder}: {what} read ({listed(folder, splits[name])}); left out: {listed(folder, left)}"
 
 
 def listed(folder: Path, files: Sequence[Path]) -> str:
@@ -69,9 +69,13 @@ def listed(folder: Path, files: Sequence[Path]) -> str:
     return names if len(files) <= _SHOWN else f"{names} and {len(files) - _SHOWN} more"
 
 
-def _said(name: str) -> str | None:
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word != "of"]
-    return next((_SPLIT_OF[word] for word in (*words[:1], *words[-1:]) if word in _SPLIT_OF), None)
+def _words_of(inside: Path) -> list[str]:
+    """The words of a path that name a split."""
+    found = []
+    for name in (*inside.parts[:-1], base_of(inside)):
+        words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word != "of"]
+        found += [word for word in dict.fromkeys((*words[:1], *words[-1:])) if word in _SPLIT_OF]
+    return found
 
 
 def _training(folder: Path, splits: dict[str | None, list[Path]]) -> str | None:
@@ -96,7 +100,7 @@ def _held_out(folder: Path, splits: dict[str | None, list[Path]]) -> str:
         raise DataError(
             "holds a training split and no held-out one.", file=folder, remedy="Name the held-out files themselves."
         )
-    spellings = {_spelling(file.relative_to(folder)) for file in splits[name]}
+    spellings = {_words_of(file.relative_to(folder))[0] for file in splits[name]}
     if len(spellings) > 1:
         raise DataError(
             f"holds several held-out splits ({', '.join(sorted(spellings))}): which is meant cannot be known.",
@@ -104,9 +108,3 @@ def _held_out(folder: Path, splits: dict[str | None, list[Path]]) -> str:
             remedy="Name the files themselves.",
         )
     return name
-
-
-def _spelling(inside: Path) -> str:
-    """Which of the words for its split a path uses."""
-    words = re.split(r"[^a-z]+", " ".join((*inside.parts[:-1], base_of(inside))).lower())
-    return next(word for word in words if word in _SPLIT_OF)

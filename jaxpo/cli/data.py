@@ -78,15 +78,16 @@ def tokenise(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
 
     from jaxpo.data.rows.files.listing import unsaid
-    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.formats import list_files
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
+    from jaxpo.data.tokens.records import first_row
     from jaxpo.data.tokens.tokenizer import Tokenizer
 
     settings = data_of(args, args.files)
     tokenizer = Tokenizer.load(args.tokenizer)
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
-    kind = detect(canonical(next(row for row in read_rows(args.files, say=unsaid) if row.data)))
+    kind = detect(canonical(first_row(list_files(args.files, say=unsaid))))
     purpose: Any = args.purpose or purposes.get(kind, "preference")
     dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
     show(Preview(dataset, args.samples))

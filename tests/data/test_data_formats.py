@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
 import datetime
 import decimal
-import gzip
 import json
-import lzma
 import pickle
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data.written import COMPRESSED, as_arrow, as_parquet
 
 from jaxpo.data.rows.columns import _CHECKS
 from jaxpo.data.rows.files.tables import NUMBERS, STRUCTURED
@@ -26,19 +24,6 @@ TABLE = pa.Table.from_pylist(ROWS, schema=pa.schema([("text", pa.string()), ("la
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
-def as_parquet():
-    sink = pa.BufferOutputStream()
-    pq.write_table(TABLE, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def as_arrow(form):
-    sink = pa.BufferOutputStream()
-    with form(sink, TABLE.schema) as writer:
-        writer.write_table(TABLE)
-    return sink.getvalue().to_pybytes()
-
-
 FORMS = {
     "jsonl": LINES.encode(),
     "ndjson": LINES.encode(),
@@ -46,16 +31,9 @@ FORMS = {
     "lines.json": LINES.encode(),
     "csv": 'text,label\none,\n"zwei ü",\nthree,1\n'.encode(),
     "tsv": "text\tlabel\none\t\nzwei ü\t\nthree\t1\n".encode(),
-    "parquet": as_parquet(),
-    "stream.arrow": as_arrow(pa.ipc.new_stream),
-    "file.arrow": as_arrow(pa.ipc.new_file),
-}
-COMPRESSED = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+    "parquet": as_parquet(TABLE),
+    "stream.arrow": as_arrow(TABLE, pa.ipc.new_stream),
+    "file.arrow": as_arrow(TABLE, pa.ipc.new_file),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from jaxpo.data.rows.rows import Record, Side, canonical, detect
 from jaxpo.data.tokens.chat import encode_spans, text_of
 from jaxpo.data.tokens.examples import spans_of
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
+from jaxpo.data.tokens.records import first_row
 from jaxpo.data.tokens.tokenizer import Tokenizer
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, EmptyRow
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -104,11 +105,11 @@ def inspect(
     """
     notes: list[str] = []
     files = list_files([path], say=notes.append)
-    rows = read_rows(files)
-    first = canonical(next(rows))
+    first = canonical(first_row(files))
     reading = everything(first)
     columns: dict[str, str] = {}
-    records = (_checked(reading, row, columns) for row in itertools.chain([first], rows))
+    empty: list[EmptyRow] = []
+    records = _checked(reading, read_rows(files), columns, empty)
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
@@ -120,6 +121,8 @@ def inspect(
             labels.add(record.columns["label"])
         if count <= samples:
             shown.append(_sample(record))
+    if empty:
+        notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
     return Report(
         files=tuple(str(file) for file in files),
         type=reading.kind,
@@ -136,13 +139,17 @@ def inspect(
     )
 
 
-def _checked(reading: Reading, row: Row, columns: dict[str, str]) -> Record:
-    """One row's record; its columns are added to those of the rows before."""
-    reading.check_alike(row)
-    for name, value in canonical(row).data.items():
-        if name not in columns:
-            columns[name] = _what(value)
-    return reading.record(row)
+def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], empty: list[EmptyRow]) -> Iterator[Record]:
+    """The records of rows; columns are added where they are first met, and what is wrong with empty rows to `empty`."""
+    for row in rows:
+        reading.check_alike(row)
+        for name, value in canonical(row).data.items():
+            if name not in columns:
+                columns[name] = _what(value)
+        try:
+            yield reading.record(row)
+        except EmptyRow as error:
+            empty.append(error)
 
 
 def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 def inspect_files(argv: Sequence[str]) -> int:
     """Every row is read and checked; the first bad one is an error with file and line."""
     parser = Parser("data inspect", "Read and check every row of data files, and show what they can train.")
-    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument("files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders")
     parser.add_argument("--tokenizer", help="tokenizer.json or its folder: lengths in tokens instead of characters")
     parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
     args = parser.parse(argv)
@@ -67,7 +67,7 @@ def inspect_files(argv: Sequence[str]) -> int:
 def tokenise(argv: Sequence[str]) -> int:
     """Write the tokenised dataset that a stage with the same settings would use."""
     parser = Parser("data tokenise", "Tokenise files once and show which tokens are trained on.")
-    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument("files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.json or its folder")
     parser.add_argument("--out", required=True, help="folder; a dataset with the same contents and settings is re-used")
     parser.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
 from jaxpo.data.tokens.examples import Cut, Example, build_examples, split_text
@@ -21,10 +22,10 @@ Logps = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Token sequences -> per-token log-probs; `ProbeContext.logps` is one."""
 
 
-def read_texts(files: Sequence[Path]) -> list[str]:
+def read_texts(files: Sequence[Path], part: Part = "eval") -> list[str]:
     """The documents of text files; DataError for rows of another type."""
     texts = []
-    for row in read_rows(files, part="eval"):
+    for row in read_rows(files, part=part):
         if not isinstance(row.data.get("text"), str):
             raise row.error("column 'text' is missing.", field="text", remedy="Bits per byte needs plain text.")
         texts.append(row.data["text"])

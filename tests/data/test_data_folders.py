@@ -39,7 +39,7 @@ def test_every_format_is_read_and_the_rest_is_said(folder):
     root = folder(*kept, "README.md", "notes.pdf", "weights.bin", ".gitattributes", ".cache/part.jsonl")
     found, said = names(root)
     assert found == kept
-    assert "3 file(s) hold no rows and are skipped, and 2 hidden: README.md, notes.pdf, weights.bin" in said
+    assert "4 file(s) are skipped: .cache/part.jsonl, README.md, notes.pdf, weights.bin" in said
 
 
 def test_many_skipped_files_are_counted(folder):
@@ -111,7 +111,7 @@ AMBIGUOUS = {
     "two names in a name": (["train_test.jsonl"], "train", r"names both the test and the train split"),
     "two forms": (["a.jsonl", "a.parquet"], "train", r"a.jsonl and a.parquet seem to be the same rows in two forms"),
     "compressed beside it": (["x/a.jsonl", "x/a.jsonl.gz"], "train", r"the same rows in two forms"),
-    "two forms of a split": (["train.csv", "train.jsonl", "test.csv"], "train", r"two forms \(.csv, .jsonl\)"),
+    "two forms of a split": (["train.csv", "train.jsonl", "test.csv"], "train", r"train.csv and train.jsonl seem"),
     "nothing readable": (["README.md"], "train", r"the folder holds no data file: README.md cannot be read. Accepted"),
 }  # fmt: skip
 
@@ -127,7 +127,21 @@ def test_what_leaves_open_what_is_meant_is_refused(folder, name):
 
 
 def test_equal_names_in_two_folders_are_two_files(folder):
-    assert names(folder("a/rows.jsonl", "b/rows.csv"))[0] == ["a/rows.jsonl", "b/rows.csv"]
+    found, said = names(folder("a/rows.jsonl", "b/rows.csv", "c/rows.csv"))
+    assert found == ["a/rows.jsonl", "b/rows.csv", "c/rows.csv"]
+    assert "a/rows.jsonl and b/rows.csv are both read; if they are the same rows in two forms" in said
+
+
+def test_links(folder, tmp_path):
+    root = folder("a.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.jsonl").write_text('{"text": "b"}')
+    (root / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "b.jsonl")
+    (root / "more").symlink_to(tmp_path / "elsewhere")
+    assert names(root) == (["a.jsonl", "b.jsonl"], f"{root}: 1 file(s) are skipped: more")
+    (root / "c.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"c.jsonl: a link to a file that is not there"):
+        list_files([root])
 
 
 @pytest.mark.parametrize("name", ["pretest.jsonl", "trained.jsonl", "latest.jsonl", "contest-3.csv", "evaluated.txt"])

@@ -175,6 +175,12 @@ def test_damaged_containers(tmp_path):
         bad(tmp_path, f"a.jsonl{compression}", whole[: len(whole) // 2], r"cannot be read: .*Copy the file again")
         bad(tmp_path, f"b.jsonl{compression}", "not compressed at all", r"cannot be read: ")
         bad(tmp_path, "hidden.jsonl", whole, rf"compressed \({compression}\), .*Name it hidden.jsonl{compression}")
+    bad(
+        tmp_path,
+        "a.txt",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        r"a pointer of Git LFS.*git lfs pull",
+    )
     bad(tmp_path, "c.parquet", "PAR1 but not really", r"not a readable Parquet file")
     bad(tmp_path, "d.arrow", "nothing like arrow", r"not a readable Arrow stream")
     bad(tmp_path, "g.txt", b"a\nb\xff", r"line 2: not UTF-8: byte 0xff .*'ÿ'.*iconv")

@@ -66,7 +66,7 @@ def test_a_test_file_in_the_folder_is_not_trained_on(field, prepared, tokenizer,
     train, lines = prepared(folder)
     assert (len(train), "SECRET" in "".join(texts(train, tokenizer))) == (4, False)
     assert "the train split is read (train.jsonl); left out: test.jsonl" in lines
-    assert "1 file(s) hold no rows and are skipped: README.md" in lines
+    assert "1 file(s) are skipped: README.md" in lines
     held_out, lines = prepared(folder, "eval")
     assert texts(held_out, tokenizer) == ["E0 SECRET TEST", "E1 SECRET TEST"]
     code, out, _ = said("data", "inspect", folder)
@@ -92,7 +92,7 @@ def test_every_part_of_a_folder_is_read(field, tmp_path, prepared, said):
     (whole / "part-8.csv.gz").write_bytes(gzip.compress(b"prompt,completion\nT13 ,f\n"))
     dataset, lines = prepared(whole)
     assert len(dataset) == 4 + 1 + 1 + 1 + 3 + 1
-    assert "skipped" not in lines
+    assert lines.startswith("tokenising 8 file(s)")
 
 
 def test_half_of_a_character_is_named(field, prepared, said, tokenizer, tmp_path):
@@ -185,6 +185,7 @@ settings = Data(max_length=1024, row_length=1024)
 prepare([file], data=settings, tokenizer=tokenizer, purpose="language", cache_dir=out, log=lambda line: None)
 grown = peak() - start
 text = next(read_rows([file])).data["text"]
+text = text[: len(text) // 4]
 start = time.process_time()
 ids = tokenizer.encode_batch([text])[0]
 ours, start = time.process_time() - start, time.process_time()

@@ -18,6 +18,7 @@ from jaxpo.errors import DataError
 
 # What the libraries raise for a file that is cut off or damaged.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_POINTER = b"version https://git-lfs"
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
 
 
@@ -45,7 +46,10 @@ def opened(file: Path) -> Iterator[io.BufferedReader]:
             stream = io.BufferedReader(stack.enter_context(OPENERS[compression](file)))
         else:
             stream = stack.enter_context(file.open("rb"))
-        found = next((name for magic, name in _MAGIC.items() if stream.peek(8).startswith(magic)), None)
+        head = stream.peek(len(_POINTER))
+        if head.startswith(_POINTER):
+            raise DataError("a pointer of Git LFS, not the data.", file=file, remedy="Fetch it: `git lfs pull`.")
+        found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
         if found is not None:
             raise DataError(
                 f"the contents are compressed ({found}), which the name does not say.",

@@ -51,22 +51,32 @@ def list_files(names: Iterable[str | Path], *, part: Part = "train", say: Say = 
 
 
 def _of_folder(folder: Path, part: Part, say: Say) -> list[Path]:
-    inside = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    shown = sorted(folder / path for path in inside if not any(name.startswith(".") for name in path.parts))
-    usable = _usable(shown)
-    skipped = [path for path in shown if path not in set(usable)]
+    inside = sorted(path for path in folder.rglob("*") if _is_entry(path))
+    shown = [path for path in inside if not _is_hidden(path.relative_to(folder))]
+    usable = _usable([path for path in shown if path.is_file()])
+    # Hidden files are notes of other programs, unless they are called as data are.
+    skipped = [path for path in inside if path not in set(usable) and (path in shown or is_data(path))]
     if not usable:
         there = f": {listed(folder, skipped)} cannot be read" if skipped else ""
         raise DataError(f"the folder holds no data file{there}.", file=folder, remedy=ACCEPTED)
     if skipped:
-        hidden = len(inside) - len(shown)
-        more = f", and {hidden} hidden" if hidden else ""
-        say(f"{folder}: {len(skipped)} file(s) hold no rows and are skipped{more}: {listed(folder, skipped)}")
+        say(f"{folder}: {len(skipped)} file(s) are skipped: {listed(folder, skipped)}")
     chosen, left_out = choose(folder, usable, part)
     if left_out:
         say(left_out)
-    _check_formats(folder, chosen)
+    _check_formats(folder, chosen, say)
     return chosen
+
+
+def _is_entry(path: Path) -> bool:
+    """Files, and links to folders, which are not followed; DataError for data that a link points to in vain."""
+    if path.is_symlink() and not path.exists() and is_data(path):
+        raise DataError("a link to a file that is not there.", file=path, remedy="Download or copy the data again.")
+    return path.is_file() or (path.is_symlink() and path.is_dir())
+
+
+def _is_hidden(inside: Path) -> bool:
+    return any(name.startswith(".") for name in inside.parts)
 
 
 def _usable(files: Sequence[Path]) -> list[Path]:
@@ -79,16 +89,17 @@ def _usable(files: Sequence[Path]) -> list[Path]:
     return found if any(stated.values()) else sorted(found)
 
 
-def _check_formats(folder: Path, files: Sequence[Path]) -> None:
-    """No two files that are one another in another form: their rows would be trained on twice."""
-    known: dict[Path, Path] = {}
+def _check_formats(folder: Path, files: Sequence[Path], say: Say) -> None:
+    """Two files that may be one another in another form: beside each other they are refused, elsewhere it is said."""
+    known: dict[str, Path] = {}
     for file in files:
-        base = file.parent / base_of(file)
-        other = known.setdefault(base, file)
-        if other != file:
+        other = known.setdefault(base_of(file), file)
+        both = f"{other.relative_to(folder)} and {file.relative_to(folder)}"
+        if other != file and other.parent == file.parent:
             raise DataError(
-                f"{other.relative_to(folder)} and {file.relative_to(folder)} seem to be the same rows in two forms "
-                f"({format_of(other)}, {format_of(file)}).",
+                f"{both} seem to be the same rows in two forms.",
                 file=folder,
                 remedy="Name the files to read instead of the folder, or remove one of the two.",
             )
+        if format_of(other) != format_of(file):
+            say(f"{folder}: {both} are both read; if they are the same rows in two forms, name one of them instead")

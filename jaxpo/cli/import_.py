@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import TOKENIZER, load_model, save_model
+    from jaxpo.data.tokens.chat_templates import announcements
     from jaxpo.data.tokens.tokenizer import Tokenizer
 
     params, config = import_hf(args.folder)
@@ -33,7 +34,10 @@ def main(argv: Sequence[str]) -> int:
     about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({args.folder.resolve().name})"}
     save_model(args.out, {"model": params}, config, about)
     if (args.folder / "tokenizer.json").is_file():
-        Tokenizer.load(args.folder).save(args.out / TOKENIZER)
+        tokenizer = Tokenizer.load(args.folder)
+        tokenizer.save(args.out / TOKENIZER)
+        for line in announcements(tokenizer):
+            print(line)
     count = check_equal(params, load_model(args.out).params["model"], args.out)
     print(f"{args.out}: {count:,} parameters, read back bit for bit")
     return 0

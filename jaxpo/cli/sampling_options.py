@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ def as_text(text: str, where: str) -> str:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
+    from jaxpo.data.tokens.chat_templates import template_of
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
+    # Beside the answers, which may be read by programs.
+    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).words[:1]):
+        print(line, file=sys.stderr)
     return model

@@ -57,7 +57,15 @@ class Data:
       row_length: tokens per packed row (>= max_length).
       truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
         get the same prompt), "drop" leaves the example out, "error" stops; all counted. Plain text is split instead.
-      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text.
+      train_on: "auto" = assistant turns for messages, completion for prompt+completion, everything for text (in
+        fine-tuning the assistant turns of a text that is a rendered conversation).
+      rendered: texts that were rendered with the chat template before: "auto" reads their marks as control tokens, and
+        counts them; "text" takes them as characters; "refuse" stops. Marks in the midst of other text, such as a
+        user's, are always characters.
+      special_tokens: tokens that the tokenizer marks special beside the template's, by name or "all": ids where answers
+        and documents hold them. The others are characters there, and counted.
+      reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
+        "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
       on_empty: rows without any text to learn are an "error", or "skip" counts and leaves them out.
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
@@ -77,6 +85,9 @@ class Data:
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
     train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
+    rendered: Literal["auto", "text", "refuse"] = "auto"
+    special_tokens: tuple[str, ...] = ()
+    reasoning: Literal["keep", "strip"] = "keep"
     on_empty: Literal["error", "skip"] = "error"
     shuffle: bool = True
     block_rows: int | None = None
@@ -92,11 +103,14 @@ class Tokenizer:
     """A `tokenizer.json` to use, or what to train one on.
 
     Attributes:
-      path: existing tokenizer.json (or a folder holding it); None = train.
+      path: existing tokenizer.json (or a folder holding it); None = that of `model_from`, else train.
       train_on: text, JSONL or Parquet files.
       vocab_size: total, special tokens included.
+      new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
+        embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
 
     path: str | None = None
     train_on: tuple[str, ...] = ()
     vocab_size: int = 4096
+    new_embedding: bool = False

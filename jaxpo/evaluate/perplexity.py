@@ -13,7 +13,10 @@ import numpy as np
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
-from jaxpo.data.tokens.examples import Cut, Example, build_examples, split_text
+from jaxpo.data.tokens.chat import encode_many
+from jaxpo.data.tokens.examples import Example, build_examples, split_text
+from jaxpo.data.tokens.rendered import document
+from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import Measurement, ratio
@@ -36,13 +39,13 @@ def bits_per_byte(logps: Logps, tokenizer: Tokenizer, texts: Sequence[str], max_
     """-sum log2 p(all tokens of the documents) / number of their UTF-8 bytes.
 
     A document is `<|startoftext|>`, its tokens, and `<|im_end|>`. The start token is given and costs nothing; the end
-    token is predicted, costs bits and has no bytes. A longer document is cut as in training: pieces of `max_length`
-    tokens that overlap by one, so every token, and so every byte, is predicted exactly once, and what a piece does not
-    contain is not known there. n and the bootstrap count documents.
+    token is predicted, costs bits and has no bytes. Of a document that is a rendered conversation the marks are tokens,
+    with the bytes they are written in, and there is no further end. A longer document is cut as in training: pieces of
+    `max_length` tokens that overlap by one, so every token, and so every byte, is predicted exactly once, and what a
+    piece does not contain is not known there. n and the bootstrap count documents.
     """
     pieces, owner = [], []
-    for i, ids in enumerate(tokenizer.encode_batch(texts)):
-        whole = np.asarray([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)
+    for i, (whole, _) in enumerate(encode_many(tokenizer, [document(text) for text in texts])):
         for piece in split_text(whole, max_length):
             pieces.append(piece)
             owner.append(i)

@@ -157,6 +157,7 @@ class EndsByItself:
     max_new_tokens: int = 96
 
     def measure(self, context: ProbeContext) -> Measured:
+        from jaxpo.sampling.prompts import prompt_of
         from jaxpo.sampling.sampler import GREEDY
         from jaxpo.sampling.text import generate_text
 
@@ -165,7 +166,7 @@ class EndsByItself:
             context.params,
             context.scorer.config,
             context.tokenizer,
-            [record.sides[0].prompt or "" for record in records],
+            [prompt_of(record) for record in records],
             max_new_tokens=self.max_new_tokens,
             sampler=GREEDY,
         )

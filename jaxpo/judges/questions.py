@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical, detect, read_record
 from jaxpo.data.rows.sides import Side
@@ -49,7 +50,7 @@ def _read(row: Row, number: int) -> Question:
             f"rows of type {kind!r} give no prompt with one or two answers.",
             remedy="Give prompt and completion; prompt, chosen and rejected; messages; or prompt alone.",
         )
-    if row.data.get("tools"):
+    if tools_of(row):
         raise row.error("answers to prompts with tools are not sampled.", field="tools", remedy="Remove the row.")
     sides = read_record(row, kind).sides
     if kind == "messages":
@@ -73,10 +74,16 @@ def _split(row: Row, side: Side) -> tuple[Text, dict[str, str]]:
 def _answer(row: Row, side: Side) -> str:
     if isinstance(side.completion, str):
         return side.completion
-    if len(side.completion) != 1 or not isinstance(side.completion[0]["content"], str):
+    if len(side.completion) != 1:
         raise row.error(
             f"the answer has {len(side.completion)} turns; samples are one turn of text.",
             field=side.role,
             remedy="Move all turns but the last to `prompt`.",
+        )
+    if extras := {"tool_calls", "reasoning_content"} & set(side.completion[0]):
+        raise row.error(
+            f"the answer has {' and '.join(sorted(extras))}; samples are one turn of text.",
+            field=side.role,
+            remedy="Leave out such rows.",
         )
     return side.completion[0]["content"]

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Run, Stage
-from jaxpo.convert.model_io import TOKENIZER, read_config
+from jaxpo.convert.model_io import read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.splits import Part
-from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
+from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
+from jaxpo.stages.run_tokenizer import run_tokenizer
 
 Say = Callable[[str], None]
 CORPUS, STAGE = "corpus:", "stage:"
@@ -107,7 +106,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
         say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
         for line in report.get("lines", ()):
             say(line)
-    tokenizer = _tokenizer(run, directory, say)
+    tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
@@ -152,22 +151,6 @@ def _resolved(name: str, directory: Path) -> Path:
     if name.startswith(CORPUS):
         return directory / "corpus" / name.removeprefix(CORPUS)
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
-
-
-def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
-    """The given tokenizer, or one trained on the named files; kept in the run directory."""
-    folder = directory / TOKENIZER
-    if run.tokenizer.path is not None:
-        tokenizer = Tokenizer.load(run.tokenizer.path)
-        tokenizer.save(folder)
-        return tokenizer
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder)
-    files = list_files(resolve_files(run.tokenizer.train_on, directory), say=say)
-    tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
-    tokenizer.save(folder)
-    say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
-    return tokenizer
 
 
 def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:

@@ -207,7 +207,6 @@ def test_broken_tables(tmp_path):
     bad(tmp_path, "f.csv", "prompt,margin\nx,much\n", r"row 1, field 'margin': expected a number, found 'much'")
     bad(tmp_path, "g.csv", b"text\nna\xefve\n", r"row 1, field 'text': not UTF-8: byte 0xef")
     bad(tmp_path, "h.csv", """messages\n"[{'role': 'user'}]"\n""", r"row 1, field 'messages': expected JSON")
-    bad(tmp_path, "i.csv", """chosen\n"[{'role': 'user'}]"\n""", r"field 'chosen': the cell holds messages .*JSONL")
 
 
 ODD = {

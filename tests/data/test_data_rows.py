@@ -101,7 +101,7 @@ BAD = {
     "no role": ({"messages": [{"content": "x"}]}, r"field 'messages': message 0 has no role"),
     "no messages": ({"messages": []}, r"the conversation is empty"),
     "empty turn": ({"messages": [U, {"role": "assistant", "content": ""}]}, r"message 1 \(assistant\) has no content"),
-    "tool calls": ({"messages": [U, {**A, "tool_calls": [1]}]}, r"message 1 has `tool_calls`"),
+    "tool calls": ({"messages": [U, {**A, "tool_calls": [1]}]}, r"field 'messages': message 1 has a call without"),
     "same": ({**PAIR, "rejected": "a"}, r"row 1, field 'rejected': chosen == rejected.*Remove the row or correct it"),
     "same chat": ({"chosen": [U, A], "rejected": [U, A]}, r"chosen == rejected"),
     "same twice": (

@@ -157,7 +157,7 @@ def test_an_answer_that_is_the_start_of_the_other(tmp_path, said, chosen, reject
     code, _, error = said("data", "inspect", tmp_path / "prefix.jsonl")
     assert code == 2
     shorter, longer = ("chosen", "rejected") if len(chosen) < len(rejected) else ("rejected", "chosen")
-    assert f"row 1, field 'prompt': there is no `prompt`, and {shorter} is the start of {longer}" in error
+    assert f"row 1, field 'prompt': there is no `prompt`, and all of {shorter} is the start of {longer}" in error
 
 
 def test_decimals_are_numbers(tmp_path, prepared):

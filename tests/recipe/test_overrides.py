@@ -26,6 +26,7 @@ def test_values_reach_their_fields(recipe: Run, rows: str) -> None:
             "--seed 1 --compute.dtype=bfloat16 --mesh.tensor 2 --sft.optimizer.learning-rate 1e-4 "
             "--pretrain.max-tokens 2e6 --preference.loss.beta 0.5 --merge.weights 0.5 0.5 "
             "--mesh.rules heads tensor mlp None --model-from x "
+            "--sft.data.rendered refuse --sft.data.special-tokens all '<|x|>' "
             f"--sft.data.train {shlex.quote(rows)} b.jsonl"
         ),
     ).run
@@ -34,6 +35,7 @@ def test_values_reach_their_fields(recipe: Run, rows: str) -> None:
     assert run.mesh.rules == (("heads", "tensor"), ("mlp", None))
     assert sft.optimizer.learning_rate == 1e-4
     assert sft.data.train == (rows, "b.jsonl")
+    assert (sft.data.rendered, sft.data.special_tokens) == ("refuse", ("all", "<|x|>"))
     assert pretrain.max_tokens == 2_000_000
     assert isinstance(pretrain.max_tokens, int)
     assert pretrain.optimizer == recipe.stages[0].optimizer

@@ -14,7 +14,8 @@
 | tree | prompt, steps, scores |
 | items | prompt, items, relevance [, separator] |
 
-Texts are strings or lists of messages. Without a prompt column a pair's prompt is the common start of both sides.
+Texts are strings or lists of messages. `system`, `history` and `tools` beside them make a row a conversation.
+Without a prompt column a pair's prompt is the common start of both sides.
 `docs/data.md` shows a row of each, and the columns that some methods need besides.
 """
 
@@ -23,12 +24,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.columns import extra_columns
+from jaxpo.data.rows.context import asks, gives_context, with_context
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.marks import SPANS
-from jaxpo.data.rows.segments import COLUMN_OF, further_side, lacks, with_spans
+from jaxpo.data.rows.marks import SOURCES, SPANS
+from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
 from jaxpo.data.rows.sides import SIDES, Side
 from jaxpo.data.rows.texts import string
+from jaxpo.data.rows.unread import check_refused, unread
+from jaxpo.data.rows.written import unwritten
 
 __all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
 
@@ -49,6 +54,8 @@ TYPES: dict[str, tuple[str, ...]] = {
 PAIRS = ("preference", "triple", "two_prompt")
 # A row with one of these is no bare prompt but a row that lacks something.
 _ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
+# Columns that rows of a type may have besides, without which they are of that type too.
+_BESIDE = {"preference": ("prompt",), "items": ("separator",)}
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
 
 
@@ -58,6 +65,7 @@ class Record:
 
     Attributes:
       absent: optional roles that this row has no text for.
+      unread: the names under which what nobody reads of the row is counted.
     """
 
     row: Row
@@ -66,6 +74,12 @@ class Record:
     columns: dict[str, Any] = field(default_factory=dict)
     tools: tuple[Any, ...] = ()
     absent: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether its texts are messages."""
+        return _is_conversation(self.sides)
 
 
 def detect(row: Row) -> str:
@@ -74,6 +88,8 @@ def detect(row: Row) -> str:
     for kind, required in TYPES.items():
         if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
             return kind
+    if "input_ids" in columns and not columns & ((_ANSWERS | {"prompt"}) - {"labels"}):
+        raise row.error("is already tokenised (input_ids).", field="input_ids", remedy=f"Give its text. {_accepted()}")
     if {"completions", "labels"} <= columns:
         raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
     started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
@@ -86,14 +102,23 @@ def detect(row: Row) -> str:
 
 
 def canonical(row: Row) -> Row:
-    """Rename the columns of other formats (ShareGPT, alpaca) to the contract's."""
-    data = {_ALIASES.get(name, name): value for name, value in row.data.items()}
+    """Rename the columns of other formats (ShareGPT, alpaca) to the contract's, and make turns of those before them."""
+    data = dict(row.data)
+    for other, name in _ALIASES.items():
+        if other in data and name not in data:
+            data[name] = data.pop(other)
+    data = unwritten(row, data)
+    if asks(data):
+        data["prompt"] = data.pop("messages")
+    context = gives_context(row)
     if "instruction" in data and "output" in data and "prompt" not in data:
         instruction = string(row, "instruction", data.pop("instruction"))
         given = data.pop("input", "")
-        data["prompt"] = instruction + (f"\n\n{string(row, 'input', given)}" if given else "") + "\n\n"
+        question = instruction + (f"\n\n{string(row, 'input', given)}" if given else "")
+        data["prompt"] = question if context else question + "\n\n"
         data["completion"] = data.pop("output")
-    return Row(row.file, row.number, data)
+    named = Row(row.file, row.number, data)
+    return with_context(named) if context else named
 
 
 def read_record(
@@ -126,6 +151,7 @@ def read_record(
                 field=name,
                 remedy="Every row needs the same columns; add it or remove the row.",
             )
+    check_refused(row)
     sides = SIDES[kind](row)
     for name in marks:
         if name in SPANS:
@@ -135,14 +161,17 @@ def read_record(
     absent = tuple(role for role in optional if lacks(row, role))
     asked = (*roles, *(role for role in optional if role not in absent))
     sides += tuple(further_side(row, sides, role) for role in asked)
-    tools = row.data.get("tools", ())
-    if not isinstance(tools, list | tuple):
-        raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
     numbers = (*extras, *(COLUMN_OF[role] for role in asked if role in COLUMN_OF))
     columns = extra_columns(row, tuple(dict.fromkeys(numbers)))
     # Rows that lack a role have 0 in its column, so that the column has an entry for every example.
     columns |= {COLUMN_OF[role]: 0 for role in absent if role in COLUMN_OF}
-    return Record(row, kind, sides, columns, tuple(tools), absent)
+    read = {*TYPES[kind], *_BESIDE.get(kind, ()), *numbers, *(name for role in asked for name in FURTHER[role])}
+    read |= {name for mark in marks for name in SOURCES[mark]} | ({"tools"} if _is_conversation(sides) else set())
+    return Record(row, kind, sides, columns, tools_of(row), absent, unread(row, read))
+
+
+def _is_conversation(sides: tuple[Side, ...]) -> bool:
+    return any(isinstance(text, list) for side in sides for text in (side.prompt, side.completion))
 
 
 def _accepted() -> str:

@@ -95,7 +95,7 @@ def marked_text(row: Row, side: Side, column: str) -> str:
     """The text that marks count the characters of."""
     if isinstance(side.completion, str):
         return side.completion
-    if len(side.completion) != 1 or not isinstance(side.completion[0]["content"], str):
+    if len(side.completion) != 1:
         raise row.error(
             f"{side.role} has {len(side.completion)} messages; spans can be marked in a single text only.",
             field=column,

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import Mark, consecutive
-from jaxpo.data.rows.texts import Text, answer, messages, string, text_of_column, text_or_messages
+from jaxpo.data.rows.messages import messages
+from jaxpo.data.rows.texts import Text, answer, string, text_of_column, text_or_messages
+from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
+from jaxpo.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ def pair_sides(row: Row) -> tuple[Side, ...]:
             "chosen == rejected: the pair says nothing.", field="rejected", remedy="Remove the row or correct it."
         )
     prompt = text_of_column(row, "prompt") if "prompt" in row.data else None
-    if prompt is None or (isinstance(prompt, str) and isinstance(chosen, list)):
-        prompt, chosen, rejected = _split_prompt(row, chosen, rejected)
+    whole = isinstance(chosen, list) if prompt else isinstance(chosen, str) and is_rendered(chosen)
+    if prompt is None or (isinstance(prompt, str) and whole):
+        given, (prompt, chosen, rejected) = prompt, _split_prompt(row, chosen, rejected)
+        _check_repeated(row, given, prompt)
     return (side_of(row, "chosen", prompt, chosen, "chosen"), side_of(row, "rejected", prompt, rejected, "rejected"))
 
 
@@ -176,29 +181,54 @@ def _split_prompt(row: Row, chosen: Text, rejected: Text) -> tuple[Text, Text, T
     """The common start of both sides, cut between messages, or between words of strings."""
     if type(chosen) is not type(rejected):
         raise row.error("chosen and rejected have different forms.", field="rejected", remedy="Use one form for both.")
-    cut = 0
-    while cut < min(len(chosen), len(rejected)) and chosen[cut] == rejected[cut]:
-        cut += 1
-    common = cut
-    if isinstance(chosen, str):
-        cut = _word_start(chosen, cut)
-    else:
-        while cut > 0 and not _both_answer(chosen[cut:], rejected[cut:]):
-            cut -= 1
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    cut = _border(chosen, rejected, shared)
     if cut == 0 or cut >= len(chosen) or cut >= len(rejected):
-        shorter, longer = ("chosen", "rejected") if len(chosen) < len(rejected) else ("rejected", "chosen")
-        alike = f"{shorter} is the start of {longer}: nothing tells prompt from answer"
-        apart = "chosen and rejected share no start that could serve as one"
-        raise row.error(
-            f"there is no `prompt`, and {alike if common == min(len(chosen), len(rejected)) else apart}.",
-            field="prompt",
-            remedy="Add a prompt column.",
-        )
+        raise _no_prompt(row, shared, {"chosen": len(chosen), "rejected": len(rejected)})
     return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _border(chosen: Text, rejected: Text, shared: int) -> int:
+    """Where the prompt ends within what both sides share."""
+    if isinstance(chosen, str):
+        return _turn_start(chosen, shared) if is_rendered(chosen) else _word_start(chosen, shared)
+    while shared > 0 and not _both_answer(chosen[shared:], rejected[shared:]):
+        shared -= 1
+    return shared
+
+
+def _no_prompt(row: Row, shared: int, lengths: dict[str, int]) -> DataError:
+    short, long = sorted(lengths, key=lambda name: lengths[name])
+    what = "chosen and rejected share no start that could serve as one."
+    if shared and shared == lengths[short]:
+        what = f"all of {short} is the start of {long}: as the prompt it would leave no answer."
+    return row.error(f"there is no `prompt`, and {what}", field="prompt", remedy="Add a prompt column.")
+
+
+def _check_repeated(row: Row, given: Text | None, prompt: Text) -> None:
+    """A string prompt beside whole conversations is one of their turns: else it would be dropped."""
+    turns = [turn["content"] for turn in prompt if isinstance(turn, dict)]
+    if given and isinstance(given, str) and not any(given.strip() in content for content in turns):
+        raise row.error(
+            "prompt is a string that chosen and rejected, which are messages, do not repeat.",
+            field="prompt",
+            remedy="Give the prompt as messages too, or remove it.",
+        )
 
 
 def _both_answer(chosen: Text, rejected: Text) -> bool:
     return all(isinstance(rest, list) and rest and rest[0]["role"] == "assistant" for rest in (chosen, rejected))
+
+
+def _turn_start(text: str, shared: int) -> int:
+    """The start of the last answer that begins within what is shared."""
+    try:
+        turns = turns_of(text)
+    except Malformed:
+        return 0
+    return max((turn.body for turn in turns if turn.role == "assistant" and turn.body <= shared), default=0)
 
 
 def _word_start(text: str, cut: int) -> int:

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.messages import Message, messages
 
-Text = str | list[dict[str, Any]]
-
-_SHAREGPT_ROLES = {
-    "human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool", "bot": "assistant"
-}  # fmt: skip
-_MESSAGE_FORM = 'A message is {"role": "user", "content": "..."}.'
+Text = str | list[Message]
 
 
 def text_of_column(row: Row, name: str) -> Text:
@@ -28,7 +24,9 @@ def answer(row: Row, name: str) -> Text:
 
 
 def text_or_messages(row: Row, name: str, value: Any, *, empty_ok: bool) -> Text:
-    """A value of either form, checked."""
+    """A value of either form, checked; a single message is a list of one."""
+    if isinstance(value, Mapping) and ("role" in value or "from" in value):
+        value = [value]
     if isinstance(value, list):
         return messages(row, name, value)
     return string(row, name, value, empty_ok=empty_ok)
@@ -43,30 +41,3 @@ def string(row: Row, name: str, value: Any, *, empty_ok: bool = True) -> str:
     if not empty_ok and not value:
         raise row.empty("the text is empty.", field=name)
     return value
-
-
-def messages(row: Row, name: str, value: Any) -> list[dict[str, Any]]:
-    """Messages as role and content, ShareGPT's from / value translated; DataError names the message."""
-    if not isinstance(value, list):
-        raise row.error("expected a list of at least one message.", field=name, remedy=_MESSAGE_FORM)
-    if not value:
-        raise row.empty("the conversation is empty.", field=name)
-    return [_message(row, name, i, message) for i, message in enumerate(value)]
-
-
-def _message(row: Row, name: str, index: int, message: Any) -> dict[str, Any]:
-    if isinstance(message, Mapping) and "from" in message and "value" in message:
-        role = _SHAREGPT_ROLES.get(message["from"], message["from"])
-        message = {"role": role, "content": message["value"]}
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise row.error(f"message {index} has no role.", field=name, remedy=_MESSAGE_FORM)
-    if message.get("tool_calls"):
-        raise row.error(
-            f"message {index} has `tool_calls`, which LFM2's template does not render.",
-            field=name,
-            remedy="Write the call into `content`: <|tool_call_start|>[name(arg=1)]<|tool_call_end|>.",
-        )
-    content = message.get("content")
-    if content is None or (message["role"] == "assistant" and content == ""):
-        raise row.error(f"message {index} ({message['role']}) has no content.", field=name, remedy=_MESSAGE_FORM)
-    return {"role": message["role"], "content": content}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.store import ExampleStore, Lengths
 from jaxpo.data.tokens.tokenizer import Tokenizer
@@ -71,5 +72,6 @@ class Dataset:
 
 
 def describe_counts(counts: dict[str, int]) -> str:
-    """`read 10, kept 9, dropped_longer_than_max_length 1`."""
-    return ", ".join(f"{name} {n}" for name, n in counts.items() if n or name in ("read", "kept"))
+    """`read 10, kept 9, dropped_longer_than_max_length 1`; what is not read has a line of its own."""
+    shown = {name: n for name, n in counts.items() if not name.startswith((COLUMN, KEY))}
+    return ", ".join(f"{name} {n}" for name, n in shown.items() if n or name in ("read", "kept"))

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from jaxpo.config import Fim
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
+from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokens import fim
-from jaxpo.data.tokens.chat import Span, encode_many, render
+from jaxpo.data.tokens.chat import encode_many
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
-from jaxpo.data.tokens.tokenizer import BOS, IM_END, Tokenizer
+from jaxpo.data.tokens.rendered import Edges
+from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
+from jaxpo.data.tokens.specials import with_specials
+from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
-TrainOn = Literal["auto", "assistant", "completion", "all"]
-Truncation = Literal["response_right", "prompt_left", "drop", "error"]
-LISTED = ("candidate",)
 Encoding = tuple[np.ndarray, np.ndarray]
 LISTS = ("list", "tree")
 
@@ -67,16 +68,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How texts become segments; the fields of `config.Data` that matter here."""
-
-    max_length: int
-    truncation: Truncation = "response_right"
-    train_on: TrainOn = "auto"
-    fim: Fim | None = None
-
-
-@dataclass(frozen=True)
 class Encoded:
     """One side in tokens; `given` is the number of tokens before the first that is to be learnt."""
 
@@ -106,13 +97,15 @@ def build_examples(
       cut: window and truncation policy.
       counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
         split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
-        fim_too_long (left as they are).
+        fim_too_long (left as they are), and what `Rendering` notes.
       files: gives `Example.file`.
 
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
-    rendered = [[spans_of(record, side, cut.train_on) for side in record.sides] for record in records]
+    rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
+    records = [rendering.as_read(record) for record in records]
+    rendered = [rendering.sides(record) for record in records]
     whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
     flat = iter(whole if cut.fim is None else _with_fim(records, whole, tokenizer, cut, counts))
     numbers = {file: i for i, file in enumerate(files)}
@@ -133,38 +126,22 @@ def _with_fim(
     """The encoded documents, the chosen ones among them rearranged where that fits a segment."""
     assert cut.fim is not None
     texts = [str(record.sides[0].completion) for record in records]
-    chosen = [i for i, record in enumerate(records) if fim.is_chosen(texts[i], record.row.file, cut.fim)]
-    moved = encode_many(tokenizer, [fim.spans_of(texts[i], cut.fim) for i in chosen])
+    # What was rendered has its order already.
+    free = [
+        i
+        for i, text in enumerate(texts)
+        if cut.rendered == "text" or not (is_rendered(text) or Edges.of("", text).found)
+    ]
+    chosen = [i for i in free if fim.is_chosen(texts[i], records[i].row.file, cut.fim)]
+    names = tuple(tokenizer.special_ids)
+    spans = (fim.spans_of(texts[i], cut.fim) for i in chosen)
+    moved = encode_many(tokenizer, [with_specials(one, names, cut.special_tokens)[0] for one in spans])
     result = list(encoded)
     for i, document in zip(chosen, moved, strict=True):
         fits = len(document[0]) <= cut.max_length
         counts["fim_documents" if fits else "fim_too_long"] += 1
         result[i] = document if fits else result[i]
     return result
-
-
-def spans_of(record: Record, side: Side, train_on: TrainOn) -> list[Span]:
-    """What one side renders to; empty for an absent candidate."""
-    if isinstance(side.completion, str):
-        supervised = record.kind != "prompt"
-        end = [Span(IM_END, True, control=True)] if supervised else []
-        if side.role in LISTED and not side.completion:
-            return []
-        given = [] if side.prompt is None else [Span(str(side.prompt))]
-        return [Span(BOS, control=True), *given, Span(side.completion, supervised), *end]
-    if side.role in LISTED and not side.completion:
-        return []
-    if record.kind == "prompt":
-        assert isinstance(side.prompt, list)
-        return render(side.prompt, add_generation_prompt=True, tools=record.tools, train_on="none")
-    prompt = side.prompt if isinstance(side.prompt, list) else []
-    messages = [*prompt, *side.completion]
-    first = len(prompt)
-    if train_on == "assistant":
-        first = 0
-    elif train_on == "completion" and not prompt:
-        first = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
-    return render(messages, tools=record.tools, first_trained=first)
 
 
 def _with_border(
@@ -197,11 +174,7 @@ def _segments(
         return
     for side in present:
         if record.kind != "prompt" and not side.supervised[1:].any():
-            raise record.row.error(
-                f"no token of this row is trained on (train_on={cut.train_on!r}): there is no assistant turn.",
-                field=record.sides[0].role,
-                remedy="Remove the row, or set data.train_on='all'.",
-            )
+            raise untrained(record, cut.train_on)
     fitted = _fit(record, present, cut, counts)
     if fitted is None:
         return

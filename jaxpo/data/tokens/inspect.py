@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxpo.config import Data
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose, Reading, absent_everywhere, check_needs, everything
-from jaxpo.data.rows.rows import Record, Side, canonical, detect
-from jaxpo.data.tokens.chat import encode_spans, text_of
-from jaxpo.data.tokens.examples import spans_of
+from jaxpo.data.rows.rows import Record, canonical, detect
+from jaxpo.data.tokens.chat import Span, encode_many, text_of
+from jaxpo.data.tokens.chat_templates import template_of
+from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.tokens.records import first_row
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
+from jaxpo.data.tokens.specials import allowed
+from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.errors import DataError, EmptyRow
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ class Report:
       lengths: role -> percentiles 5, 50, 95, 100 of the rendered length.
       samples: rendered rows, trained text in brackets.
       methods: name -> "" when the file can train it, else what is missing.
-      notes: what of a folder is not read.
+      notes: what of a folder is not read, and how rows were read, where that is not plain to see.
     """
 
     files: tuple[str, ...]
@@ -51,9 +55,10 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows", *self.notes]
+        lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
         lines += [f"  column {name}: {what}" for name, what in self.columns.items()]
         lines += [f"  {self.unit} of {role}: {_percentiles(values)}" for role, values in self.lengths.items()]
+        lines += self.notes
         lines += [f"  method {name}: {missing or 'yes'}" for name, missing in self.methods.items()]
         lines += [f"Rendered; trained text stands in {OPEN} {CLOSE}.", *self.samples]
         return "\n".join(lines)
@@ -64,8 +69,6 @@ class Report:
         from rich.text import Text
 
         yield Text(f"{', '.join(self.files)}\ntype {self.type}, {self.rows} rows", style="bold")
-        for note in self.notes:
-            yield Text(note, style="yellow")
         table = Table("column", "values", box=None)
         for name, what in self.columns.items():
             table.add_row(name, what)
@@ -74,6 +77,7 @@ class Report:
         for role, values in self.lengths.items():
             table.add_row(role, *(str(v) for v in values))
         yield table
+        yield from (Text(note, style="yellow") for note in self.notes)
         if self.methods:
             table = Table("method", "can be trained", box=None)
             for name, missing in self.methods.items():
@@ -90,6 +94,7 @@ def inspect(
     samples: int = 2,
     methods: Mapping[str, Needs] | None = None,
     of_sft: Container[str] = (),
+    data: Data | None = None,
 ) -> Report:
     """Read and check a file or folder.
 
@@ -99,28 +104,32 @@ def inspect(
       samples: rows to render.
       methods: name -> what it needs; the report says which of them the file can train.
       of_sft: names of those that run in a stage of fine-tuning or distillation, which reads texts and completions only.
+      data: how a stage would read the texts (`train_on`, `rendered`, `special_tokens`).
 
     Raises:
       DataError: the first row that cannot be used.
     """
     notes: list[str] = []
     files = list_files([path], say=notes.append)
+    rendering = _rendering(data or Data(), tokenizer)
     first = canonical(first_row(files))
     reading = everything(first)
     columns: dict[str, str] = {}
     empty: list[EmptyRow] = []
-    records = _checked(reading, read_rows(files), columns, empty)
+    records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
     count = 0
     for count, record in enumerate(records, start=1):
-        for side in record.sides:
-            lengths.setdefault(side.role, []).append(_length(record, side, tokenizer))
+        sides = _sides(record, rendering)
+        note(record, rendering.counts)
+        for side, length in zip(record.sides, _lengths(sides, tokenizer), strict=True):
+            lengths.setdefault(side.role, []).append(length)
         if "label" in record.columns:
             labels.add(record.columns["label"])
         if count <= samples:
-            shown.append(_sample(record))
+            shown.append(_sample(record, sides))
     if empty:
         notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
     return Report(
@@ -128,6 +137,7 @@ def inspect(
         type=reading.kind,
         rows=count,
         columns=columns,
+        notes=(*notes, *notes_of(counted(rendering.counts))),
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
@@ -135,7 +145,6 @@ def inspect(
             name: _missing(first, "sft" if name in of_sft else "preference", needs, set(lengths), labels, count)
             for name, needs in (methods or {}).items()
         },
-        notes=tuple(notes),
     )
 
 
@@ -152,16 +161,40 @@ def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], emp
             empty.append(error)
 
 
-def _length(record: Record, side: Side, tokenizer: Tokenizer | None) -> int:
-    spans = spans_of(record, side, "auto")
-    return len(encode_spans(tokenizer, spans)[0]) if tokenizer else len(text_of(spans))
+def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
+    # Without a tokenizer the names that are asked for are believed.
+    names = tokenizer.special_ids if tokenizer else dict.fromkeys((*SPECIAL_TOKENS, *data.special_tokens))
+    special = allowed(names, data.special_tokens)
+    cut = Cut(
+        data.max_length,
+        train_on=data.train_on,
+        rendered=data.rendered,
+        special_tokens=special,
+        reasoning=data.reasoning,
+    )
+    return Rendering(cut, tuple(names), chat=template_of(tokenizer).render)
 
 
-def _sample(record: Record) -> str:
+def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:
+    """What the row renders to; DataError when nothing of an answer is trained on."""
+    record = rendering.as_read(record)
+    sides = rendering.sides(record)
+    if rendering.cut.train_on == "all":
+        return [[replace(span, supervised=True) for span in spans] for spans in sides]
+    if record.kind != "prompt" and not all(any(span.supervised for span in spans) for spans in sides if spans):
+        raise untrained(record, rendering.cut.train_on)
+    return sides
+
+
+def _lengths(sides: list[list[Span]], tokenizer: Tokenizer | None) -> list[int]:
+    return [len(ids) for ids, _ in encode_many(tokenizer, sides)] if tokenizer else [len(text_of(s)) for s in sides]
+
+
+def _sample(record: Record, sides: list[list[Span]]) -> str:
     parts = []
-    for side in record.sides:
+    for side, spans in zip(record.sides, sides, strict=True):
         text = ""
-        for trained, group in itertools.groupby(spans_of(record, side, "auto"), key=lambda span: span.supervised):
+        for trained, group in itertools.groupby(spans, key=lambda span: span.supervised):
             piece = shorten(text_of(list(group)), LIMIT // 2)
             text += f"{OPEN}{piece}{CLOSE}" if trained else piece
         parts.append(f"[{side.role}] {text}")

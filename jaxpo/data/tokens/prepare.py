@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import itertools
 import json
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.config import Data, Fim
+from jaxpo.config import Data
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part
-from jaxpo.data.rows.formats import content_hash, list_files
+from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import (
@@ -30,16 +29,23 @@ from jaxpo.data.rows.requirements import (
     takes_pairs_apart,
 )
 from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.unread import COLUMN
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
-from jaxpo.data.tokens.examples import Cut, Example, build_examples
+from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
-from jaxpo.data.tokens.records import first_row, read_records
+from jaxpo.data.tokens.notes import counted, note, notes_of, watched
+from jaxpo.data.tokens.records import first_row, records_of
+from jaxpo.data.tokens.rendering import Cut
+from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
-from jaxpo.data.tokens.template import TEMPLATE_VERSION
+from jaxpo.data.tokens.template import RENDERED_AS
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 CHUNK = 512
+READING = 2
+"""How rows are read; kept beside tokens, so that a run that began under another reading goes on and says so."""
 
 
 def prepare(
@@ -76,29 +82,38 @@ def prepare(
     first = first_row(paths)
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
-    _check_train_on(data, kind, paths[0])
+    check_train_on(data, kind, first)
+    cut = cut_of(data, tokenizer, whole=kind == "text" and purpose == "language")
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
     if data.fim is not None:
-        _check_fim(data.fim, kind, paths)
+        check_fim(data.fim, kind, paths)
     settings = _settings(data, reading, needs, annotators)
-    key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
+    template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
+    key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)
 
     def write(writer: StoreWriter) -> dict[str, Any]:
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
         counts: Counter[str] = Counter(read=0, kept=0)
-        records = (_only_needed(record, needs) for record in read_records(paths, reading, apart, data.on_empty, counts))
-        cut = Cut(data.max_length, data.truncation, data.train_on, data.fim)
+        rows = watched(read_rows(paths), counts)
+        records = (_only_needed(record, needs) for record in records_of(rows, reading, apart, data.on_empty, counts))
         wanted = with_mismatched(records) if "kl" in needs.roles else records
-        return {"settings": settings, **_write(writer, wanted, tokenizer, cut, paths, annotators, counts)}
+        found = _write(writer, wanted, tokenizer, cut, paths, annotators, counts)
+        return {"settings": settings, "reading": READING, **found}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
+    if data.curriculum is not None:
+        dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
+    if store.meta.get("reading") != READING:
+        log(f"{store.directory} was tokenised by an earlier version, which read rows differently: delete it to redo it")
+    for line in notes_of(dataset.counts):
+        log(line)
     log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
     return dataset
 
@@ -116,10 +131,12 @@ def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[s
         "truncation": data.truncation,
         "train_on": data.train_on,
     }
-    # What stands at its default is left out: data sets from before there was a choice keep their hash.
-    if data.on_empty != "error":
-        settings["on_empty"] = data.on_empty
-    return settings if data.fim is None else settings | {"fim": asdict(data.fim)}
+    # What came later stands there only where it differs from its default: runs of before keep their data.
+    settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
+    settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
+    settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
+    return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})
 
 
 def check_settings(data: Data) -> None:
@@ -161,23 +178,6 @@ def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callabl
         log(f"warning: {problem}")
 
 
-def _check_train_on(data: Data, kind: str, file: Path) -> None:
-    if kind not in ("text", "messages", "prompt_completion") and data.train_on not in ("auto", "completion"):
-        raise ConfigError(f"data.train_on={data.train_on!r} has no meaning for {kind!r} rows: leave it at 'auto'.")
-    if kind == "text" and data.train_on in ("assistant", "completion"):
-        raise ConfigError(f"data.train_on={data.train_on!r} needs messages or completions; {file} holds plain text.")
-
-
-def _check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
-    if kind != "text":
-        raise ConfigError(
-            f"data.fim rearranges plain text, but {files[0]} holds {kind!r} rows: leave it out, or give `text`."
-        )
-    if fim.files and not any(fnmatch.fnmatch(file.name, pattern) for file in files for pattern in fim.files):
-        names = ", ".join(file.name for file in files[:5])
-        raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
-
-
 def _write(
     writer: StoreWriter,
     records: Iterator[Record],
@@ -195,12 +195,14 @@ def _write(
             known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
             counts["dropped_unknown_annotator"] += len(chunk) - len(known)
             chunk = known
+        for record in chunk:
+            note(record, counts)
         for example in build_examples(chunk, tokenizer, cut, counts, files):
             if "annotator" in example.columns:
                 example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
             shapes.see(example, files)
             writer.append(example)
-    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta()}
+    return {"counts": counted(counts), "annotators": list(ids), **shapes.as_meta()}
 
 
 class _Shapes:

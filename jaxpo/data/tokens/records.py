@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +21,8 @@ def first_row(paths: Sequence[Path]) -> Row:
     return first
 
 
-def read_records(
-    paths: Sequence[Path], reading: Reading, apart: bool, on_empty: Literal["error", "skip"], counts: Counter[str]
+def records_of(
+    rows: Iterable[Row], reading: Reading, apart: bool, on_empty: Literal["error", "skip"], counts: Counter[str]
 ) -> Iterator[Record]:
     """Every row, checked.
 
@@ -33,7 +33,7 @@ def read_records(
     Raises:
       DataError: the first row that cannot be used.
     """
-    for row in read_rows(paths):
+    for row in rows:
         try:
             reading.check_alike(row)
             records = [reading.record(part) for part in (take_apart(row) if apart and row.data else (row,))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.rows.messages import REASONING
 from jaxpo.data.rows.rows import canonical
 
 TEXT_COLUMNS = (
@@ -28,4 +29,9 @@ def _strings(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item.get("content", item.get("value")) if isinstance(item, dict) else item)
+            yield from _strings(_said(item) if isinstance(item, dict) else item)
+
+
+def _said(message: dict[str, Any]) -> Any:
+    """What a message, or a part of its content, says; thoughts too."""
+    return [value for name in ("content", "value", "text", *REASONING) if (value := message.get(name)) is not None]

@@ -55,10 +55,11 @@ def _of_folder(folder: Path, part: Part, say: Say) -> list[Path]:
     shown = [path for path in inside if not _is_hidden(path.relative_to(folder))]
     usable = _usable([path for path in shown if path.is_file()])
     # Hidden files are notes of other programs, unless they are called as data are.
-    skipped = [path for path in inside if path not in set(usable) and (path in shown or is_data(path))]
+    there = [path for path in inside if path.name not in NOTES and (path in shown or is_data(path))]
+    skipped = [path for path in there if path not in set(usable)]
     if not usable:
-        there = f": {listed(folder, skipped)} cannot be read" if skipped else ""
-        raise DataError(f"the folder holds no data file{there}.", file=folder, remedy=ACCEPTED)
+        these = f": {listed(folder, skipped)} cannot be read" if skipped else ""
+        raise DataError(f"the folder holds no data file{these}.", file=folder, remedy=ACCEPTED)
     if skipped:
         say(f"{folder}: {len(skipped)} file(s) are skipped: {listed(folder, skipped)}")
     chosen, left_out = choose(folder, usable, part)

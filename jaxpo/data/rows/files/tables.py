@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ STRUCTURED = (
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),
     *("rejected_keywords", "completions", "labels"),
 )
-_MESSAGES = re.compile(r"\s*\[\s*\{")
 _WORDS = {"true": True, "false": False}
 _LONGEST_CELL = (1 << 31) - 1
 
@@ -80,14 +78,6 @@ def _value(file: Path, number: int, name: str, cell: str) -> Any:
         raise DataError(str(foreign), file=file, row=number, field=name)
     if name in NUMBERS or name in STRUCTURED:
         return _parsed(file, number, name, cell.strip())
-    if _MESSAGES.match(cell) and any(f"{quote}{key}{quote}" in cell for quote in "'\"" for key in ("role", "from")):
-        raise DataError(
-            "the cell holds messages written as text.",
-            file=file,
-            row=number,
-            field=name,
-            remedy="Save the rows as JSONL.",
-        )
     return cell
 
 

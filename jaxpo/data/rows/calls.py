@@ -1,0 +1,63 @@
+"""Tools and calls of them, as the stacks write them, in one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jaxpo.data.rows.alien_nulls import is_aligned, without_nulls
+from jaxpo.data.rows.contents import Place
+from jaxpo.data.rows.formats import Row
+
+FORM = 'A call is {"name": "f", "arguments": {...}}, or OpenAI\'s {"type": "function", "function": {...}}.'
+
+
+def calls_of(place: Place, message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`tool_calls` (or the older `function_call`) as `{"name", "arguments"}`; arguments in a JSON string are parsed."""
+    given = message.get("tool_calls", [message["function_call"]] if message.get("function_call") else [])
+    if not isinstance(given, list):
+        raise place.error(f"has `tool_calls` of type {type(given).__name__}.", f"Give a list. {FORM}")
+    return [_call(place, call) for call in given]
+
+
+def calls_in_text(place: Place, content: str | None) -> tuple[str | None, list[dict[str, Any]]]:
+    """ShareGPT's turn of a call: the calls that its text is the JSON of, else the text as it stands."""
+    parsed = _parsed(content)
+    calls = [parsed] if isinstance(parsed, dict) else parsed
+    if not isinstance(calls, list) or not calls or not all(isinstance(c, dict) and "name" in c for c in calls):
+        return content, []
+    return "", [_call(place, call) for call in calls]
+
+
+def tools_of(row: Row) -> tuple[Any, ...]:
+    """The row's tools; a JSON string of them is parsed."""
+    value = row.data.get("tools", ())
+    value = _parsed(value) if isinstance(value, str) and value.strip() else value or ()
+    if not isinstance(value, list | tuple):
+        raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
+    return tuple(without_nulls(value) if value and is_aligned(row.file) else value)
+
+
+def _call(place: Place, call: Any) -> dict[str, Any]:
+    inner = call.get("function") or call if isinstance(call, Mapping) else {}
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise place.error(f"has a call without a name: {call!r}.", FORM)
+    arguments = inner.get("arguments")
+    if isinstance(arguments, str):
+        parsed = _parsed(arguments) if arguments.strip() else {}
+        arguments = parsed if isinstance(parsed, dict) else arguments
+    elif is_aligned(place.row.file):
+        arguments = without_nulls(arguments)
+    if arguments is not None and not isinstance(arguments, Mapping | str):
+        raise place.error(f"calls {name} with arguments of type {type(arguments).__name__}.", FORM)
+    return {"name": name, "arguments": {} if arguments is None else arguments}
+
+
+def _parsed(text: Any) -> Any:
+    """The value of a JSON string; None where it is none."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,54 @@
+"""What a row holds and nobody reads: counted where it does not matter, refused where it would decide what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxpo.data.rows.contents import READS_TEXT
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.messages import KEYS
+
+MASKS = (
+    *("assistant_masks", "assistant_mask", "completion_mask", "completion_masks", "prompt_mask", "prompt_masks"),
+    *("loss_mask", "loss_masks", "loss_weights", "token_weights"),
+)
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+COLUMN, KEY = "unread_column_", "unread_message_key_"
+"""How the counts of what is not read begin."""
+_EMPTY: tuple[Any, ...] = ("", [], {}, ())
+
+
+def check_refused(row: Row) -> None:
+    """DataError for a column that would decide what is trained on, and cannot."""
+    for name in MASKS:
+        if name in row.data:
+            raise row.error(
+                f"{name!r} marks tokens of another tokenisation; texts are tokenised here anew, so it cannot be kept.",
+                field=name,
+                remedy='Give messages, with "train": false on turns that are not to be learnt, or prompt and '
+                "completion; then remove the column.",
+            )
+    for name in MEDIA:
+        if name in row.data and row.data[name] not in _EMPTY:
+            raise row.error(
+                f"{name!r} holds what is no text: {READS_TEXT}.",
+                field=name,
+                remedy="Leave out such rows, or remove the column to train on their text alone.",
+            )
+
+
+def unread(row: Row, read: set[str]) -> tuple[str, ...]:
+    """The names under which a row's unread columns, and unread keys of its messages, are counted."""
+    names = [COLUMN + name for name, value in row.data.items() if name not in read and value not in _EMPTY]
+    keys = {key for name in read & row.data.keys() for key in _keys(row.data[name])}
+    return (*names, *(KEY + key for key in sorted(keys)))
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Keys of messages in a column, in lists of messages too, that say something and are not read."""
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, Mapping) and ("role" in item or "from" in item):
+            yield from (key for key, said in item.items() if key not in KEYS and said is not None)
+        elif isinstance(item, list):
+            yield from _keys(item)

@@ -1,0 +1,49 @@
+"""Messages that were written into a string: read where no list can stand, refused where they would be a text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from jaxpo.data.rows.formats import Row
+
+COLUMNS = (
+    "messages",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "gold",
+    "prompt_chosen",
+    "prompt_rejected",
+    "history",
+)
+_TABLES = (".csv", ".tsv")
+# Whatever the notation: no text that is meant as one begins so.
+_BEGINNING = re.compile(r"""\s*\[\s*\{\s*['"](?:role|from|content|value)['"]\s*:""")
+
+
+def unwritten(row: Row, data: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row with such strings as the lists that they are the JSON of.
+
+    Raises:
+      DataError: a string outside of a CSV file and the column of messages, or one in another notation.
+    """
+    found = {name: data[name] for name in COLUMNS if isinstance(data.get(name), str)}
+    return data | {name: _parsed(row, name, value) for name, value in found.items() if _BEGINNING.match(value)}
+
+
+def _parsed(row: Row, name: str, value: str) -> list[Any]:
+    in_table = any(suffix.lower() in _TABLES for suffix in row.file.suffixes)
+    try:
+        parsed = json.loads(value) if in_table or name == "messages" else None
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, list):
+        raise row.error(
+            "the messages are written into a string.",
+            field=name,
+            remedy="Give the list itself (JSONL or Parquet); a CSV file may hold it as JSON, not in Python's notation.",
+        )
+    return parsed

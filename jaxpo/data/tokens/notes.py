@@ -1,0 +1,92 @@
+"""What the counts of a data set say in words, before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from jaxpo.data.rows.context import makes_turns
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.unread import COLUMN, KEY
+from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
+from jaxpo.data.tokens.rendered import AS_TEXT, FOREIGN, READ
+from jaxpo.data.tokens.specials import NOTE
+
+FORMS = ("conversations", "plain_strings")
+MADE = "prompts_made_turns"
+
+
+def watched(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
+    """The rows, those counted whose string prompts become turns."""
+    for row in rows:
+        counts[MADE] += makes_turns(row)
+        yield row
+
+
+def note(record: Record, counts: Counter[str]) -> None:
+    """Count what is not read of a record, and its form."""
+    counts.update(record.unread)
+    counts[FORMS[not record.is_conversation]] += 1
+
+
+def counted(counts: Counter[str]) -> dict[str, int]:
+    """The counts without what says nothing: a single form of rows, nothing made."""
+    silent = {MADE} if not counts[MADE] else set()
+    silent |= set() if all(counts[form] for form in FORMS) else set(FORMS)
+    return {name: n for name, n in counts.items() if name not in silent}
+
+
+def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
+    """One line for each thing that a user should know of how the rows were read."""
+    if columns := _listed(counts, COLUMN):
+        yield f"columns that are not read (rows that have them): {columns}"
+    if keys := _listed(counts, KEY):
+        yield f"warning: keys of messages that are not read (rows that have them): {keys}"
+    if n := counts.get(MADE):
+        yield f"{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns"
+    if n := counts.get(READ):
+        yield (
+            f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "
+            "(data.rendered='text' takes them as characters, 'refuse' stops)"
+        )
+    if n := counts.get(KEPT):
+        yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
+    if n := counts.get(LOST):
+        yield f"in {n} rows the chat template leaves out reasoning, that of earlier turns: it is not trained on"
+    if n := counts.get(STRIPPED):
+        yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
+    if n := counts.get(AS_TEXT):
+        yield (
+            f"warning: {n} rows hold marks of the chat template in the midst of other text: there they are plain "
+            "characters. If they were meant as turns, give messages"
+        )
+    if n := counts.get(FOREIGN):
+        yield (
+            f"warning: {n} rows begin or end with marks of another model's chat template, which are plain characters "
+            "here. Give messages instead, or take the marks out"
+        )
+    spelt = {name[len(NOTE[0]) : -len(NOTE[1])]: n for name, n in counts.items() if _is_special(name)}
+    if spelt:
+        yield (
+            f"warning: special tokens of the tokenizer stand in texts as plain characters: {_shown(spelt)} rows. Name "
+            "them in data.special_tokens ('all' for all) to have their ids in answers and documents"
+        )
+    if all(counts.get(name) for name in FORMS):
+        yield (
+            f"warning: {counts[FORMS[0]]} rows are conversations and {counts[FORMS[1]]} plain strings without turns. "
+            "`system`, `history` or `tools` make a row a conversation: give every row one (an empty `system` will do) "
+            "if all should be"
+        )
+
+
+def _is_special(name: str) -> bool:
+    return name != AS_TEXT and name.startswith(NOTE[0]) and name.endswith(NOTE[1])
+
+
+def _listed(counts: Mapping[str, int], prefix: str) -> str:
+    return _shown({name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)})
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))

@@ -1,0 +1,91 @@
+"""Tokens that the tokenizer marks special beside the template's: ids in answers where they are named, else counted."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from jaxpo.data.tokens.chat import Span
+from jaxpo.data.tokens.tokenizer import BOS, IM_END, IM_START, PAD
+from jaxpo.errors import ConfigError, did_you_mean
+
+ALL = "all"
+TURNS = (BOS, IM_START, IM_END)
+"""Marks whose place the template gives; `data.rendered` is about them."""
+TRUSTED = ("assistant", "text", "prefix", "middle", "suffix")
+"""Roles of spans whose text is the row's own answer or document; what was given never yields a special id."""
+NOTE = ("rows_with_", "_as_text")
+"""Around a token's name: what is noted of a row that spells it."""
+
+
+def allowed(names: Iterable[str], asked: Sequence[str]) -> tuple[str, ...]:
+    """The tokens that answers may hold as ids.
+
+    Args:
+      names: the tokenizer's special tokens.
+
+    Raises:
+      ConfigError: a name that the tokenizer does not mark special, or that the template gives its place.
+    """
+    known = tuple(name for name in names if name not in (PAD, *TURNS))
+    if ALL in asked:
+        return known
+    problems = []
+    for name in asked:
+        if name in (PAD, *TURNS):
+            problems.append(f"data.special_tokens: the template places {name} (data.rendered is about given ones).")
+        elif name not in known:
+            hint = did_you_mean(name, known)
+            problems.append(f"data.special_tokens: the tokenizer has no special token {name!r}.{hint}")
+    if problems:
+        raise ConfigError(problems)
+    return tuple(asked)
+
+
+def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[str]) -> tuple[list[Span], set[str]]:
+    """The spans with the tokens `as_ids` of trusted text as control spans, and notes of those that stay text.
+
+    Args:
+      names: the tokenizer's special tokens.
+    """
+    pattern, quick = _pattern(tuple(names)), _quick(tuple(names))
+    result: list[Span] = []
+    noted: set[str] = set()
+    for span in spans:
+        if span.control or not any(part.search(span.text) for part in quick):
+            result.append(span)
+            continue
+        mine = as_ids if span.role in TRUSTED else ()
+        for text, special in _pieces(pattern, span.text):
+            control = special and text in mine
+            noted |= {text.join(NOTE)} if special and not control else set()
+            result.append(Span(text, span.supervised, span.role, control))
+    return result, noted
+
+
+def _pieces(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, bool]]:
+    done = 0
+    for found in pattern.finditer(text):
+        if done < found.start():
+            yield text[done : found.start()], False
+        yield found.group(), True
+        done = found.end()
+    if done < len(text):
+        yield text[done:], False
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    # The longest first: a name may begin with another.
+    ordered = sorted((name for name in names if name not in TURNS), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)))
+
+
+@functools.lru_cache(maxsize=8)
+def _quick(names: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """One pattern for the names of each beginning: what starts with literal characters is found forty times as fast."""
+    ordered = sorted(name for name in names if name not in TURNS)
+    groups = itertools.groupby(ordered, key=lambda name: name[:2])
+    return tuple(re.compile("|".join(map(re.escape, group))) for _, group in groups)

@@ -137,7 +137,7 @@ def test_empty_rows(prepared, write, name, place):
     path = write(*rows)
     purpose = {"text": "language", "nothing": "language", "nulls": "language", "chosen": "preference"}
     purpose = purpose.get(name, "preference" if name == "rejected" else "sft")
-    with pytest.raises(DataError, match=rf"row {place + 1}.*`--data.on-empty skip` counts and leaves out"):
+    with pytest.raises(DataError, match=rf"row {place + 1}.*leaves them out with `--data.on-empty skip`"):
         prepared(path, purpose)
     said = []
     dataset = prepared(path, purpose, on_empty="skip", log=said.append)

@@ -31,7 +31,7 @@ class Row:
 
     def empty(self, message: str, *, field: str | None = None) -> EmptyRow:
         """The error for a row that there is nothing to learn from, which `data.on_empty` may leave out instead."""
-        remedy = "Fill it or remove it; `--data.on-empty skip` counts and leaves out such rows."
+        remedy = "Fill it or remove it; a stage counts such rows and leaves them out with `--data.on-empty skip`."
         return EmptyRow(message, file=self.file, row=self.number, field=field, remedy=remedy)
 
 

@@ -96,13 +96,13 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     Raises:
       DataError: names the first missing column, the file, the row and the remedy.
     """
-    row = canonical(row)
+    given, row = row, canonical(row)
     kind = detect(row)
     _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
         columns = tuple(name for name in needs.columns if name != "label")
         _require(row, kind, columns)
-        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))), first=row)
+        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))), first=given)
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
     _check_marks(row, kind, needs, ("step", "item"))
@@ -126,7 +126,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         tuple(role for role in further if role in FURTHER),
         tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
         _marks(needs),
-        row,
+        given,
     )
 
 
@@ -148,11 +148,11 @@ def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:
 
 def everything(row: Row) -> Reading:
     """All that rows like this one are known to hold, for looking at a file without a method in mind."""
-    row = canonical(row)
+    given, row = row, canonical(row)
     kind = detect(row)
     optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
     marks = tuple(name for name in MARKS.get(kind, ()) if any(column in row.data for column in SOURCES[name]))
-    return Reading(kind, found(row, kind), (), optional, marks, row)
+    return Reading(kind, found(row, kind), (), optional, marks, given)
 
 
 def takes_pairs_apart(row: Row, kind: str) -> bool:

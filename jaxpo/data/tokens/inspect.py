@@ -112,8 +112,8 @@ def inspect(
     notes: list[str] = []
     files = list_files([path], say=notes.append)
     rendering = _rendering(data or Data(), tokenizer)
-    first = canonical(first_row(files))
-    reading = everything(first)
+    given = first_row(files)
+    first, reading = canonical(given), everything(given)
     columns: dict[str, str] = {}
     empty: list[EmptyRow] = []
     records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)

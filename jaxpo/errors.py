@@ -50,6 +50,10 @@ class DataError(JaxpoError):
         self.message, self.file, self.row, self.field, self.remedy = message, file, row, field, remedy
 
 
+class EmptyRow(DataError):
+    """A row that there is nothing to learn from; `data.on_empty` decides whether it is left out instead."""
+
+
 class CheckpointError(JaxpoError):
     """A checkpoint or weight file that is missing, incomplete, foreign, or does not fit the model."""
 

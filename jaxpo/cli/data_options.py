@@ -14,6 +14,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     truncations = ("response_right", "prompt_left", "drop", "error")
     parser.add_argument("--truncation", choices=truncations, default="response_right")
+    parser.add_argument(
+        "--on-empty", choices=("error", "skip"), default="error", help="rows without any text to learn (default error)"
+    )
     add_reading(parser)
 
 
@@ -35,6 +38,7 @@ def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> D
         row_length=row_length or args.max_length,
         truncation=args.truncation,
         train_on=args.train_on,
+        on_empty=args.on_empty,
         reasoning=args.reasoning,
         rendered=args.rendered,
         special_tokens=tuple(args.special_tokens),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.sampling_options import add_options, load_with_tokenizer, sampler_of, stop_ids
+from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
 
@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
     args = parser.parse(argv)
-    prompts = list(args.prompts) + (read_prompts(args.file) if args.file else [])
+    prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
+    prompts += read_prompts(args.file) if args.file else []
     if not prompts:
         raise ConfigError("generate: give a prompt, or --file FILE.")
     if args.raw and args.system:
@@ -65,7 +66,9 @@ def read_prompts(path: Path) -> list[Any]:
     if not path.is_file():
         raise ConfigError(f"--file: there is no file {path}.")
     if path.suffix in (".txt", ""):
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        from jaxpo.data.rows.files.text import text_of
+
+        return [line for line in text_of(path).splitlines() if line.strip()]
     from jaxpo.data.rows.formats import read_rows
     from jaxpo.data.rows.rows import read_record
     from jaxpo.sampling.prompts import prompt_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, DataError
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -62,6 +62,20 @@ def stop_ids(model: Any) -> tuple[int, ...]:
 
     turn = model.tokenizer.eos_id
     return tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
+
+
+def no_text(where: str) -> DataError:
+    """The error for bytes that are no characters."""
+    return DataError("not UTF-8.", file=where, remedy="Convert it: `iconv -f WINDOWS-1252 -t UTF-8`.")
+
+
+def as_text(text: str, where: str) -> str:
+    """What was typed or given; DataError when some of it was no characters in this terminal's encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise no_text(where) from None
+    return text
 
 
 def load_with_tokenizer(path: Path) -> Any:

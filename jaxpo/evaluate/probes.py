@@ -77,7 +77,7 @@ class Baselines:
         if context.stage != INITIAL:
             return {}
         heldout = [text.encode() for text in read_texts(context.files(self.heldout))]
-        train = [text.encode() for text in read_texts(context.files(self.train))]
+        train = [text.encode() for text in read_texts(context.files(self.train), "train")]
         model = ByteNgram.fit(train, self.order)
         alone, primed = xz_bits_per_byte(b"".join(heldout)), xz_primed_bits_per_byte(b"".join(heldout), b"".join(train))
         return {

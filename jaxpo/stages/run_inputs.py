@@ -14,6 +14,7 @@ from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
@@ -165,7 +166,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -175,9 +176,10 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             cache_dir=directory / "data",
             log=say,
             annotators=annotators,
+            part=part,
         )
 
-    train = load(stage.data.train, stage.data)
+    train = load(stage.data.train, stage.data, "train")
     check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
@@ -185,7 +187,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
-        held_out = load(stage.data.eval, lenient, train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 

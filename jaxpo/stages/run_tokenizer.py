@@ -54,7 +54,7 @@ def _found(run: Run, files: tuple[str, ...], say: Say) -> Tokenizer:
     if run.tokenizer.path is not None:
         return Tokenizer.load(run.tokenizer.path)
     if run.tokenizer.train_on:
-        listed = list_files(files)
+        listed = list_files(files, say=say)
         tokenizer = train_tokenizer(texts_of(listed), run.tokenizer.vocab_size)
         say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(listed)} file(s)")
         return tokenizer

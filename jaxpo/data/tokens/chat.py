@@ -106,13 +106,12 @@ def encode_many(tokenizer: Tokenizer, rendered: Sequence[Sequence[Span]]) -> lis
     pieces = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
     encoded = []
     for runs in joined:
-        ids: list[int] = []
-        mask: list[bool] = []
-        for run in runs:
-            piece = [tokenizer.special_ids[run.text]] if run.control else pieces[run.text]
-            ids += piece
-            mask += [run.supervised] * len(piece)
-        encoded.append((np.asarray(ids, np.int32), np.asarray(mask, bool)))
+        parts = [
+            np.full(1, tokenizer.special_ids[run.text], np.int32) if run.control else pieces[run.text] for run in runs
+        ]
+        ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        mask = np.repeat(np.asarray([run.supervised for run in runs], bool), [len(part) for part in parts])
+        encoded.append((ids, mask))
     return encoded
 
 

@@ -9,11 +9,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
+from jaxpo.data.tokens.long_text import can_cut, encode_texts
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
 from jaxpo.data.tokens.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
@@ -135,9 +137,9 @@ class Tokenizer:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, on several threads."""
-        return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of many texts of any length, on several threads; int32."""
+        return encode_texts(self._inner, texts, cut=self._can_cut)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
@@ -153,6 +155,10 @@ class Tokenizer:
     def stream(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder fed one id at a time, for printing while generating."""
         return StreamDecoder(self, skip_special_tokens)
+
+    @functools.cached_property
+    def _can_cut(self) -> bool:
+        return can_cut(self._inner, SPLIT_PATTERN)
 
     @functools.cached_property
     def _added(self) -> dict[int, str]:

@@ -47,7 +47,11 @@ class DataError(JaxpoError):
         )
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text} {remedy}" if remedy else text)
-        self.file, self.row, self.field, self.remedy = file, row, field, remedy
+        self.message, self.file, self.row, self.field, self.remedy = message, file, row, field, remedy
+
+
+class EmptyRow(DataError):
+    """A row that there is nothing to learn from; `data.on_empty` decides whether it is left out instead."""
 
 
 class CheckpointError(JaxpoError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.sampling_options import add_options, load_with_tokenizer, sampler_of, stop_ids
+from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, no_text, sampler_of, stop_ids
 
 SMALL = 100_000_000
 COMMANDS = "/reset forgets the conversation, /exit ends it."
@@ -39,11 +39,17 @@ def introduction(model: Any) -> str:
 
 
 def read_line() -> str | None:
-    """What the user types; None at the end of the input."""
+    """What the user types; None at the end of the input.
+
+    Raises:
+      DataError: bytes that are no characters.
+    """
     try:
-        return input("> ")
+        return as_text(input("> "), "the input")
     except EOFError:
         return None
+    except UnicodeDecodeError as error:
+        raise no_text("the input") from error
 
 
 def converse(model: Any, sampler: Any, args: Any, read: Callable[[], str | None]) -> int:

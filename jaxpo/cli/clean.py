@@ -60,7 +60,7 @@ def decontaminate(argv: Sequence[str]) -> int:
     settings.check()
     out = _out(args)
     check_output(out, report_path(out))
-    benchmarks = Benchmarks(read_rows(args.against), settings)
+    benchmarks = Benchmarks(read_rows(args.against, part="all"), settings)
     short = benchmarks.counts["rows_too_short"]
     ignored = f", {short} with fewer than {settings.min_words} words ignored" if short else ""
     print(f"benchmarks: {benchmarks.counts['rows']} rows{ignored}")

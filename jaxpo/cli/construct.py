@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.data.rows.json_lines import check_output, pending
+from jaxpo.data.rows.json_lines import as_json, check_output, pending
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 
 
@@ -136,14 +135,3 @@ def write(file: IO[str], rows: Iterable[dict[str, Any]]) -> int:
     for count, row in enumerate(rows, start=1):
         file.write(as_json(row, count) + "\n")
     return count
-
-
-def as_json(row: dict[str, Any], number: int) -> str:
-    """One line; numbers that are not finite are an error, because JSON has none."""
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        shown = json.dumps(row, ensure_ascii=False)[:300]
-        raise DataError(
-            f"new row {number} holds a number that is not finite: {shown}.", remedy="Correct the row it is made from."
-        ) from None

@@ -47,20 +47,22 @@ def main(argv: Sequence[str]) -> int:
 def inspect_files(argv: Sequence[str]) -> int:
     """Every row is read and checked; the first bad one is an error with file and line."""
     parser = Parser("data inspect", "Read and check every row of data files, and show what they can train.")
-    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument(
+        "files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders"
+    )
     parser.add_argument("--tokenizer", help="tokenizer.json or its folder: lengths in tokens instead of characters")
     parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
     add_reading(parser)
     args = parser.parse(argv)
 
     from jaxpo.data.tokens.inspect import inspect
-    from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.objectives.methods import METHODS
 
-    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else None
+    tokenizer = load_and_announce(args.tokenizer) if args.tokenizer else None
     needs = {name: method.NEEDS for name, method in METHODS.items()}
     of_sft = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
-    data = Data(train_on=args.train_on, rendered=args.rendered, special_tokens=tuple(args.special_tokens))
+    special = tuple(args.special_tokens)
+    data = Data(train_on=args.train_on, rendered=args.rendered, special_tokens=special, reasoning=args.reasoning)
     for file in args.files:
         report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs, of_sft=of_sft, data=data)
         show(report)
@@ -70,7 +72,9 @@ def inspect_files(argv: Sequence[str]) -> int:
 def tokenise(argv: Sequence[str]) -> int:
     """Write the tokenised dataset that a stage with the same settings would use."""
     parser = Parser("data tokenise", "Tokenise files once and show which tokens are trained on.")
-    parser.add_argument("files", nargs="+", help="JSONL, JSON, Parquet, Arrow or text files, or folders of them")
+    parser.add_argument(
+        "files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders"
+    )
     parser.add_argument("--tokenizer", required=True, help="tokenizer.json or its folder")
     parser.add_argument("--out", required=True, help="folder; a dataset with the same contents and settings is re-used")
     parser.add_argument(
@@ -80,19 +84,31 @@ def tokenise(argv: Sequence[str]) -> int:
     parser.add_argument("--samples", type=int, default=2, help="examples to show (default 2)")
     args = parser.parse(argv)
 
-    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.files.listing import unsaid
+    from jaxpo.data.rows.formats import list_files
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.data.tokens.tokenizer import Tokenizer
+    from jaxpo.data.tokens.records import first_row
 
     settings = data_of(args, args.files)
-    tokenizer = Tokenizer.load(args.tokenizer)
+    tokenizer = load_and_announce(args.tokenizer)
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
-    kind = detect(canonical(next(read_rows(args.files))))
+    kind = detect(canonical(first_row(list_files(args.files, say=unsaid))))
     purpose: Any = args.purpose or purposes.get(kind, "preference")
     dataset = prepare(args.files, data=settings, tokenizer=tokenizer, purpose=purpose, cache_dir=args.out, log=print)
     show(Preview(dataset, args.samples))
     return 0
+
+
+def load_and_announce(path: str) -> Any:
+    """A tokenizer; what is to be known of it and its chat template is printed."""
+    from jaxpo.data.tokens.chat_templates import announcements
+    from jaxpo.data.tokens.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(path)
+    for line in announcements(tokenizer):
+        print(line)
+    return tokenizer
 
 
 def show(renderable: object) -> None:

@@ -14,12 +14,18 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     truncations = ("response_right", "prompt_left", "drop", "error")
     parser.add_argument("--truncation", choices=truncations, default="response_right")
+    parser.add_argument(
+        "--on-empty", choices=("error", "skip"), default="error", help="rows without any text to learn (default error)"
+    )
     add_reading(parser)
 
 
 def add_reading(parser: Parser) -> None:
     """What is trained on, and how marks of the template and special tokens in texts are read."""
     parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
+    parser.add_argument(
+        "--reasoning", choices=("keep", "strip"), default="keep", help="what assistants think aloud (default keep)"
+    )
     parser.add_argument("--rendered", choices=("auto", "text", "refuse"), default="auto", help="texts already rendered")
     parser.add_argument("--special-tokens", nargs="+", default=(), help="ids in answers: names, or all")
 
@@ -32,6 +38,8 @@ def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> D
         row_length=row_length or args.max_length,
         truncation=args.truncation,
         train_on=args.train_on,
+        on_empty=args.on_empty,
+        reasoning=args.reasoning,
         rendered=args.rendered,
         special_tokens=tuple(args.special_tokens),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.sampling_options import add_options, load_with_tokenizer, sampler_of, stop_ids
+from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
 
@@ -23,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
     args = parser.parse(argv)
-    prompts = list(args.prompts) + (read_prompts(args.file) if args.file else [])
+    prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
+    prompts += read_prompts(args.file) if args.file else []
     if not prompts:
         raise ConfigError("generate: give a prompt, or --file FILE.")
     if args.raw and args.system:
@@ -50,32 +52,35 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def conversation(prompt: Any, system: str | None) -> list[dict[str, str]]:
-    """A user turn, or messages as they are, after an optional system message."""
-    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    return ([{"role": "system", "content": system}] if system else []) + messages
+def conversation(prompt: Any, system: str | None) -> Any:
+    """A user turn, or a row's conversation as it is, after an optional system message."""
+    from jaxpo.sampling.prompts import as_conversation
+
+    given = as_conversation(prompt)
+    first = [{"role": "system", "content": system}] if system else []
+    return replace(given, messages=[*first, *given.messages])
 
 
 def read_prompts(path: Path) -> list[Any]:
-    """Lines of a text file, or the `prompt` of every JSONL or Parquet row."""
+    """Lines of a text file, or the `prompt` of every JSONL or Parquet row with its `tools` and `system`."""
     if not path.is_file():
         raise ConfigError(f"--file: there is no file {path}.")
     if path.suffix in (".txt", ""):
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    from jaxpo.data.rows.formats import read_rows
+        from jaxpo.data.rows.files.text import text_of
 
-    prompts = []
-    for row in read_rows([path]):
-        if "prompt" not in row.data:
-            raise row.error("column 'prompt' is missing.", field="prompt", remedy="Every row needs one.")
-        prompts.append(row.data["prompt"])
-    return prompts
+        return [line for line in text_of(path).splitlines() if line.strip()]
+    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.rows import read_record
+    from jaxpo.sampling.prompts import prompt_of
+
+    return [prompt_of(read_record(row, "prompt")) for row in read_rows([path])]
 
 
 def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
     """One answer, as text or as JSON."""
     if args.json:
-        record = {"prompt": prompt, "sample": answer.sample, "text": answer.text, "reason": answer.reason}
+        shown = getattr(prompt, "messages", prompt)
+        record = {"prompt": shown, "sample": answer.sample, "text": answer.text, "reason": answer.reason}
         record |= {"tokens": list(map(int, answer.tokens)), "logps": [round(float(x), 6) for x in answer.logps]}
         print(json.dumps(record, ensure_ascii=False))
     elif alone:

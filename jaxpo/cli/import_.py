@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import TOKENIZER, import_record, load_model, near_generation, near_tokenizer, save_model
     from jaxpo.convert.reward_hf import is_reward
+    from jaxpo.data.tokens.chat_templates import announcements
 
     if is_reward(args.folder):
         raise CheckpointError(
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     keep_generation(args.out, near_generation(args.folder))
     if tokenizer is not None:
         tokenizer.save(args.out / TOKENIZER)
+        for line in announcements(tokenizer):
+            print(line)
     count = check_equal(params, load_model(args.out).params["model"], args.out)
     print(f"{args.out}: {count:,} parameters, read back bit for bit")
     return 0

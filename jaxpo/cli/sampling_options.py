@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, DataError
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -63,11 +64,29 @@ def stop_ids(model: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
 
 
+def no_text(where: str) -> DataError:
+    """The error for bytes that are no characters."""
+    return DataError("not UTF-8.", file=where, remedy="Convert it: `iconv -f WINDOWS-1252 -t UTF-8`.")
+
+
+def as_text(text: str, where: str) -> str:
+    """What was typed or given; DataError when some of it was no characters in this terminal's encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise no_text(where) from None
+    return text
+
+
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
+    from jaxpo.data.tokens.chat_templates import template_of
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
+    # Beside the answers, which may be read by programs.
+    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).words[:1]):
+        print(line, file=sys.stderr)
     return model

@@ -48,9 +48,11 @@ class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
     Attributes:
-      train: JSONL, Parquet, text files or folders of them; "corpus:FILE" is one of the run's corpus, "stage:NAME/FILE"
+      train: JSONL, JSON, CSV, Parquet, Arrow and text files, compressed or not, or folders of them, of which the
+        training split is read; "corpus:FILE" is one of the run's corpus, "stage:NAME/FILE"
         one that an earlier work stage writes.
-      eval: held-out files of the same type; empty = no evaluation.
+      eval: held-out files of the same type, or folders, of which the validation split is read, else the test split;
+        empty = no evaluation.
       max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
       row_length: tokens per packed row (>= max_length).
       truncation: "response_right" cuts the end of responses, "prompt_left" the start of prompts (both sides of a pair
@@ -62,6 +64,9 @@ class Data:
         user's, are always characters.
       special_tokens: tokens that the tokenizer marks special beside the template's, by name or "all": ids where answers
         and documents hold them. The others are characters there, and counted.
+      reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
+        "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
+      on_empty: rows without any text to learn are an "error", or "skip" counts and leaves them out.
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
@@ -82,6 +87,8 @@ class Data:
     train_on: Literal["auto", "assistant", "completion", "all"] = "auto"
     rendered: Literal["auto", "text", "refuse"] = "auto"
     special_tokens: tuple[str, ...] = ()
+    reasoning: Literal["keep", "strip"] = "keep"
+    on_empty: Literal["error", "skip"] = "error"
     shuffle: bool = True
     block_rows: int | None = None
     media_rows: int | None = None
@@ -96,11 +103,14 @@ class Tokenizer:
     """A `tokenizer.json` to use, or what to train one on.
 
     Attributes:
-      path: existing tokenizer.json (or a folder holding it); None = train.
+      path: existing tokenizer.json (or a folder holding it); None = that of `model_from`, else train.
       train_on: text, JSONL or Parquet files.
       vocab_size: total, special tokens included.
+      new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
+        embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
 
     path: str | None = None
     train_on: tuple[str, ...] = ()
     vocab_size: int = 4096
+    new_embedding: bool = False

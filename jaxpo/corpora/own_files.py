@@ -13,6 +13,7 @@ from typing import Any
 from jaxpo.corpora.files import file_hash, reusable, write
 from jaxpo.corpora.stdlib_docs_examples import Row
 from jaxpo.data.cleaning.heldout import Seen, is_held_out, paragraphs
+from jaxpo.data.rows.files.listing import unsaid
 from jaxpo.data.rows.formats import list_files, read_rows
 from jaxpo.errors import DataError
 
@@ -48,7 +49,7 @@ class OwnFiles:
         """
         if self.text is None and self.pairs is None:
             raise DataError("neither text nor pairs are given.", remedy="Name one with --text PATH or --pairs PATH.")
-        hashes = [file_hash(f) for name in (self.text, self.pairs) if name for f in list_files([name])]
+        hashes = [file_hash(f) for name in (self.text, self.pairs) if name for f in list_files([name], say=unsaid)]
         settings = {"format": FORMAT, "one_in": self.held_out_one_in, "which": [bool(self.text), bool(self.pairs)]}
         inputs = hashlib.sha256(json.dumps([settings, hashes]).encode()).hexdigest()[:16]
         report = reusable(directory, inputs)

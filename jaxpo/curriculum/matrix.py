@@ -123,7 +123,7 @@ def read_matrix(files: Iterable[str | Path]) -> SuccessMatrix:
         return SuccessMatrix.load(paths[0])
     columns: dict[str, dict[str, bool]] = {}
     about: dict[str, dict[str, Any]] = {}
-    for path in list_files(paths):
+    for path in list_files(paths, part="all"):
         for row in read_rows([path]):
             item = _item(row)
             for model, right in _graded(row, path.stem).items():

@@ -22,6 +22,7 @@ from jaxpo.errors import ConfigError, RunError
 from jaxpo.evaluate.exact_match import grade, greedy_answers, right_answer
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.probes import spaced
+from jaxpo.sampling.prompts import prompt_of
 
 MATRIX, GRADED, TRAIN, PREDICTOR = "matrix.npz", "graded.jsonl", "train.jsonl", "predictor.json"
 ANSWERS = "answers"
@@ -126,7 +127,7 @@ class MeasureDifficulty(Work):
                         loaded.params["model"],
                         loaded.config,
                         context.tokenizer,
-                        [record.sides[0].prompt or "" for record in part],
+                        [prompt_of(record) for record in part],
                         max_new_tokens=self.max_new_tokens,
                         dtype=context.scorer.dtype,
                     )

@@ -15,6 +15,7 @@ from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import share
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.probes import Measured, spaced
+from jaxpo.sampling.prompts import prompt_of
 
 if TYPE_CHECKING:
     from jaxpo.evaluate.context import ProbeContext
@@ -97,7 +98,7 @@ class ExactMatch:
             context.params,
             context.scorer.config,
             context.tokenizer,
-            [record.sides[0].prompt or "" for record in records],
+            [prompt_of(record) for record in records],
             max_new_tokens=self.max_new_tokens,
             dtype=context.scorer.dtype,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
 from jaxpo.data.tokens.chat import encode_many
@@ -24,10 +25,10 @@ Logps = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Token sequences -> per-token log-probs; `ProbeContext.logps` is one."""
 
 
-def read_texts(files: Sequence[Path]) -> list[str]:
+def read_texts(files: Sequence[Path], part: Part = "eval") -> list[str]:
     """The documents of text files; DataError for rows of another type."""
     texts = []
-    for row in read_rows(files):
+    for row in read_rows(files, part=part):
         if not isinstance(row.data.get("text"), str):
             raise row.error("column 'text' is missing.", field="text", remedy="Bits per byte needs plain text.")
         texts.append(row.data["text"])
@@ -55,7 +56,7 @@ def bits_per_byte(logps: Logps, tokenizer: Tokenizer, texts: Sequence[str], max_
 def read_records(files: Sequence[Path], kind: str) -> list[Record]:
     """Checked rows of one dataset type; DataError when a row is of another."""
     records = []
-    for row in read_rows(files):
+    for row in read_rows(files, part="eval"):
         found = detect(row)
         if found != kind:
             raise row.error(f"is of type {found!r}; this measurement needs type {kind!r}.")

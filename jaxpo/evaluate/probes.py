@@ -77,7 +77,7 @@ class Baselines:
         if context.stage != INITIAL:
             return {}
         heldout = [text.encode() for text in read_texts(context.files(self.heldout))]
-        train = [text.encode() for text in read_texts(context.files(self.train))]
+        train = [text.encode() for text in read_texts(context.files(self.train), "train")]
         model = ByteNgram.fit(train, self.order)
         alone, primed = xz_bits_per_byte(b"".join(heldout)), xz_primed_bits_per_byte(b"".join(heldout), b"".join(train))
         return {
@@ -157,6 +157,7 @@ class EndsByItself:
     max_new_tokens: int = 96
 
     def measure(self, context: ProbeContext) -> Measured:
+        from jaxpo.sampling.prompts import prompt_of
         from jaxpo.sampling.sampler import GREEDY
         from jaxpo.sampling.text import generate_text
 
@@ -165,7 +166,7 @@ class EndsByItself:
             context.params,
             context.scorer.config,
             context.tokenizer,
-            [record.sides[0].prompt or "" for record in records],
+            [prompt_of(record) for record in records],
             max_new_tokens=self.max_new_tokens,
             sampler=GREEDY,
         )

@@ -119,7 +119,7 @@ def metric_problems(metrics: Sequence[tuple[str, float]]) -> Iterator[str]:
 
 def kind_of(file: Path) -> str:
     """The type of a file's rows, which must be one that a metric is measured on."""
-    first = next(iter(read_rows([file])), None)
+    first = next(iter(read_rows([file], part="eval")), None)
     if first is None:
         raise DataError("holds no rows, so nothing can be measured on it.", file=file)
     kind = detect(first)

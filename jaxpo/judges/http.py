@@ -68,7 +68,10 @@ def _post(url: str, body: dict[str, Any], key: str, timeout: float) -> Any:
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
     with urllib.request.urlopen(request, timeout=timeout) as reply:
-        return json.loads(reply.read())
+        found = json.loads(reply.read())
+    # A ValueError, and so no answer: half a surrogate pair could be neither tokenised nor written.
+    json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float | None:

@@ -11,18 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.data.rows.turns import Malformed
-from jaxpo.data.tokens.chat import Message, encode_spans, render
+from jaxpo.data.tokens.chat import encode_spans
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.rendered import prompt_spans
 from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode
 from jaxpo.sampling.generate import check_request, generate_as_done
+from jaxpo.sampling.prompts import Prompt, as_conversation
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.slots import Generation, begin, row_keys
 
 Tree = Any
-Prompt = str | Sequence[Message]
 STREAM_EVERY = 4
 
 
@@ -57,9 +58,12 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             return encode_spans(tokenizer, prompt_spans(prompt))[0].tolist()
         except Malformed as error:
             raise ConfigError(f"a prompt begins as one rendered with the chat template, but {error}") from error
-    if not prompt:
+    asked = as_conversation(prompt)
+    if not asked.messages:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
-    return encode_spans(tokenizer, render(prompt, add_generation_prompt=True, train_on="none"))[0].tolist()
+    chat = template_of(tokenizer).render
+    spans = chat(asked.messages, tools=asked.tools, add_generation_prompt=True, train_on="none")
+    return encode_spans(tokenizer, spans)[0].tolist()
 
 
 def generate_text(

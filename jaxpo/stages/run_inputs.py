@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Run, Stage
-from jaxpo.convert.model_io import TOKENIZER, check_files, read_config
+from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
-from jaxpo.data.rows.formats import list_files
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary, train_tokenizer
+from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
 from jaxpo.stages.run_generation import keep_generation_of_start
+from jaxpo.stages.run_tokenizer import run_tokenizer
 
 Say = Callable[[str], None]
 CORPUS, STAGE = "corpus:", "stage:"
@@ -110,7 +110,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
         say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
         for line in report.get("lines", ()):
             say(line)
-    tokenizer = _tokenizer(run, directory, say)
+    tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
@@ -158,22 +158,6 @@ def _resolved(name: str, directory: Path) -> Path:
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
 
 
-def _tokenizer(run: Run, directory: Path, say: Say) -> Tokenizer:
-    """The given tokenizer, or one trained on the named files; kept in the run directory."""
-    folder = directory / TOKENIZER
-    if run.tokenizer.path is not None:
-        tokenizer = Tokenizer.load(run.tokenizer.path)
-        tokenizer.save(folder)
-        return tokenizer
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder)
-    files = list_files(resolve_files(run.tokenizer.train_on, directory))
-    tokenizer = train_tokenizer(texts_of(files), run.tokenizer.vocab_size)
-    tokenizer.save(folder)
-    say(f"tokenizer: {tokenizer.vocab_size} tokens, trained on {len(files)} file(s)")
-    return tokenizer
-
-
 def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:
     context = limits(config).context
     if stage.data.max_length > context:
@@ -182,7 +166,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -192,9 +176,10 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             cache_dir=directory / "data",
             log=say,
             annotators=annotators,
+            part=part,
         )
 
-    train = load(stage.data.train, stage.data)
+    train = load(stage.data.train, stage.data, "train")
     check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
@@ -202,7 +187,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
-        held_out = load(stage.data.eval, lenient, train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 

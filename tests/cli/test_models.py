@@ -52,6 +52,19 @@ def test_generate_json_and_files(run: Command, model: Path, tmp_path: Path) -> N
     assert run("generate", model, "--file", prompts, *common, "--seed", "1")[1] != out
 
 
+def test_a_rows_tools_and_system_message_are_asked_with(run: Command, model: Path, tmp_path: Path) -> None:
+    question = {"prompt": [{"role": "user", "content": "open"}]}
+    rows = (question, question | {"tools": [{"name": "f"}]}, question | {"system": "close"})
+    common = ("--max-new-tokens", "4", "--json")
+    answers = []
+    for row in rows:
+        (tmp_path / "prompts.jsonl").write_text(json.dumps(row) + "\n")
+        code, out, _ = run("generate", model, "--file", tmp_path / "prompts.jsonl", *common)
+        assert code == 0
+        answers.append(json.loads(out)["logps"])
+    assert answers[0] not in answers[1:]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

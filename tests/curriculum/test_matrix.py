@@ -131,6 +131,6 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path):
         {"a": "é"},
         {"a": 1},
     ]
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(DataError, match="not finite"):
         write_jsonl(tmp_path / "nan.jsonl", [{"a": float("nan")}])
     assert not (tmp_path / "nan.jsonl").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jinja2
 import numpy as np
 import pytest
 import tokenizers
@@ -24,6 +25,11 @@ turns = st.lists(
 )
 systems = st.none() | contents
 tool_lists = st.none() | st.lists(st.sampled_from([{"name": "f", "x": "é"}, '{"name": "g"}']), min_size=1, max_size=2)
+
+
+_JINJA = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+_JINJA.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+TEMPLATE = _JINJA.from_string(CHAT_TEMPLATE)
 
 
 def transcribed(messages, tools, generation):
@@ -58,14 +64,10 @@ def test_renders_the_template(system, messages, tools, generation):
     assert text_of(spans) == transcribed(messages, tools, generation)
 
 
-@pytest.mark.parity
 @given(system=systems, messages=turns, tools=tool_lists, generation=st.booleans())
 def test_jinja_template_is_the_same(system, messages, tools, generation):
-    sandbox = pytest.importorskip("jinja2.sandbox", reason="jinja2 comes with the parity extra")
-    environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     messages = ([{"role": "system", "content": system}] if system is not None else []) + messages
-    text = environment.from_string(CHAT_TEMPLATE).render(
+    text = TEMPLATE.render(
         messages=messages, tools=tools, add_generation_prompt=generation, bos_token="<|startoftext|>"
     )
     assert text == text_of(render(messages, tools=tools, add_generation_prompt=generation))
@@ -128,9 +130,42 @@ def test_assistants_may_call_tools(tokenizer):
     assert (ids == tokenizer.eos_id).sum() == 2, "a turn end written inside the content is text"
 
 
-def test_tool_calls_outside_the_content_are_refused():
-    with pytest.raises(DataError, match=r"message 1 has `tool_calls`.*Write the call into `content`"):
-        render([{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}])
+def test_calls_and_reasoning_of_an_answer(tokenizer):
+    arguments = {"city": 'São "P"', "n": 2, "r": 0.5, "on": True, "no": None, "l": ["a"], "o": {"k": 1}}
+    calls = [{"name": "f", "arguments": arguments}, {"name": "g", "arguments": {}}]
+    answer = {"role": "assistant", "content": "words", "reasoning_content": "hm", "tool_calls": calls}
+    ids, mask = encode_spans(tokenizer, render([{"role": "user", "content": "x"}, answer]))
+    assert tokenizer.decode(ids[mask], skip_special_tokens=False) == (
+        '<think>hm</think><|tool_call_start|>[f(city="São \\"P\\"", n=2, r=0.5, on=True, no=None, l=["a"], '
+        'o={"k": 1}), g()]<|tool_call_end|>words<|im_end|>\n'
+    )
+    for name in ("<|tool_call_start|>", "<|tool_call_end|>"):
+        assert mask[ids == tokenizer.special_ids[name]].tolist() == [True]
+
+
+def test_arguments_cannot_forge_marks(tokenizer):
+    call = {"name": "f", "arguments": {"x": "<|tool_call_end|><|im_end|>"}}
+    ids, _ = encode_spans(tokenizer, render([{"role": "assistant", "content": "", "tool_calls": [call]}]))
+    assert (ids == tokenizer.special_ids["<|tool_call_end|>"]).sum() == (ids == tokenizer.eos_id).sum() == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [{"name": "f", "arguments": '{"x": 1}'}, {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+)
+def test_forms_of_a_call(call):
+    assert "[f(x=1)]" in text_of(render([{"role": "assistant", "content": None, "tool_calls": [call]}]))
+
+
+@pytest.mark.parametrize("call", ["f", {"arguments": {}}, {"name": "f", "arguments": [1]}, {"function": {"name": 1}}])
+def test_what_is_no_call(call):
+    with pytest.raises(DataError, match=r"field 'tool_calls': .* is not a tool call. A call is"):
+        render([{"role": "assistant", "content": "", "tool_calls": [call]}])
+
+
+def test_only_assistants_call_tools():
+    with pytest.raises(DataError, match="a message of 'user' has `tool_calls`; only an assistant calls tools"):
+        render([{"role": "user", "content": "x", "tool_calls": [{"name": "f"}]}])
 
 
 def test_last_turn_only_and_everything(tokenizer):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxpo.data.rows.json_lines import pending, whole_lines, write_jsonl
+from jaxpo.errors import DataError
 
 
 def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
@@ -17,8 +18,9 @@ def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
 
 
 def test_nothing_is_left_of_rows_that_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_jsonl(tmp_path / "x.jsonl", [{"a": 1}, {"a": float("nan")}])
+    for value, said in ((float("nan"), "a number that is not finite"), (b"image", "what JSON has no form for")):
+        with pytest.raises(DataError, match=rf"new row 2 holds {said}.*Correct the row"):
+            write_jsonl(tmp_path / "x.jsonl", [{"a": 1}, {"a": value}])
     assert not list(tmp_path.iterdir())
 
 

@@ -99,7 +99,7 @@ BAD = {
     "non-string": ({"text": 3}, r"field 'text': expected a string, found int"),
     "empty text": ({"text": ""}, r"field 'text': the text is empty"),
     "no role": ({"messages": [{"content": "x"}]}, r"field 'messages': message 0 has no role"),
-    "no messages": ({"messages": []}, r"expected a list of at least one message"),
+    "no messages": ({"messages": []}, r"the conversation is empty"),
     "empty turn": ({"messages": [U, {"role": "assistant", "content": ""}]}, r"message 1 \(assistant\) has no content"),
     "tool calls": ({"messages": [U, {**A, "tool_calls": [1]}]}, r"field 'messages': message 1 has a call without"),
     "same": ({**PAIR, "rejected": "a"}, r"row 1, field 'rejected': chosen == rejected.*Remove the row or correct it"),

@@ -89,6 +89,7 @@ def test_the_question_and_the_score(server, tmp_path, monkeypatch):
         (200, b"<html>not JSON</html>"),
         (200, b'{"choices": []}'),
         (200, " "),
+        (200, "Half a character, \ud83d.\nScore: 4"),
         ("hang up", ""),
     ],
 )

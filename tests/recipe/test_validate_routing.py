@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jaxpo.config import Compute, LoRA, Mesh, Pretrain, Routing
+from jaxpo.config import Compute, LoRA, Mesh, Pretrain, Routing, Tokenizer
 from jaxpo.convert.config_json import config_to_json
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.presets import preset
@@ -134,7 +134,12 @@ def test_the_model_of_a_checkpoint_is_asked_before_any_work(recipe, tmp_path):
     bare = dataclasses.replace(MOE, use_expert_bias=False)
     (origin / "config.json").write_text(json.dumps(config_to_json(bare, "float32")))
     run = dataclasses.replace(
-        recipe, model_from=str(origin), corpus=Untouched(), output_dir=str(tmp_path / "runs"), mesh=Mesh(fsdp=1)
+        recipe,
+        model_from=str(origin),
+        tokenizer=Tokenizer(),
+        corpus=Untouched(),
+        output_dir=str(tmp_path / "runs"),
+        mesh=Mesh(fsdp=1),
     )
     assert not list(find_problems(run))
     with pytest.raises(ConfigError, match=r"^pretrain.routing.bias_update_rate: 0.001, .* set it to 0.$"):

@@ -14,12 +14,14 @@ import numpy as np
 
 from jaxpo.config import Curriculum
 from jaxpo.data.packing.best_fit import random_order
+from jaxpo.data.rows.files.listing import unsaid
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.tokens.dataset import Dataset
 
 # Streams of the random generator, so that no two draws of one seed are the same.
 MIXED, DEALT, WITHIN = 1, 2, 3
 CHUNK = 4096
+_LARGEST = 1e300  # of a float, and less than what is not finite
 REMEDY = (
     "Every row needs a number, larger for harder ones: `jaxpo data difficulty` predicts it for the rows without; "
     '`ungraded="spread"` deals them over all phases; or leave data.curriculum out.'
@@ -33,7 +35,7 @@ def read_difficulties(files: Iterable[str | Path], curriculum: Curriculum) -> di
     Raises:
       DataError: a row without the column where none may be ungraded, or with something else than a finite number in it.
     """
-    paths = list_files(files)
+    paths = list_files(files, say=unsaid)
     numbers = {path: i for i, path in enumerate(paths)}
     column, spread = curriculum.column, curriculum.ungraded == "spread"
     rows = (row for row in read_rows(paths) if column in row.data or not spread)
@@ -50,7 +52,7 @@ def difficulty_of(row: Row, column: str) -> float:
 def as_difficulty(row: Row, column: str, remedy: str) -> float:
     """The number in a row's column; DataError when something else than a finite number is there."""
     value = row.data[column]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise row.error(f"{value!r} is not a difficulty.", field=column, remedy=remedy)
     return float(value)
 

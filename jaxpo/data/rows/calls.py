@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jaxpo.data.rows.alien_nulls import is_aligned, without_nulls
 from jaxpo.data.rows.contents import Place
 from jaxpo.data.rows.formats import Row
 
 FORM = 'A call is {"name": "f", "arguments": {...}}, or OpenAI\'s {"type": "function", "function": {...}}.'
-# Their readers give every row the keys of all rows, null where a row has none.
-_ARROW = (".parquet", ".arrow")
 
 
 def calls_of(place: Place, message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -37,7 +36,7 @@ def tools_of(row: Row) -> tuple[Any, ...]:
     value = _parsed(value) if isinstance(value, str) and value.strip() else value or ()
     if not isinstance(value, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
-    return tuple(value)
+    return tuple(without_nulls(value) if value and is_aligned(row.file) else value)
 
 
 def _call(place: Place, call: Any) -> dict[str, Any]:
@@ -49,8 +48,8 @@ def _call(place: Place, call: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         parsed = _parsed(arguments) if arguments.strip() else {}
         arguments = parsed if isinstance(parsed, dict) else arguments
-    elif isinstance(arguments, Mapping) and place.row.file.suffix.lower() in _ARROW:
-        arguments = {key: value for key, value in arguments.items() if value is not None}
+    elif is_aligned(place.row.file):
+        arguments = without_nulls(arguments)
     if arguments is not None and not isinstance(arguments, Mapping | str):
         raise place.error(f"calls {name} with arguments of type {type(arguments).__name__}.", FORM)
     return {"name": name, "arguments": {} if arguments is None else arguments}

@@ -21,6 +21,8 @@ OPTIONAL = {
     "tree": ("scores", "annotator"),
     "items": ("relevance",),
 }
+# What is smaller than a normal number is 0 on most devices.
+_LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 DTYPES = {"label": np.bool_, "annotator": np.int32}
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
 FILLS = {"relevance": -1}
@@ -49,16 +51,35 @@ def extra_columns(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: _CHECKS[name](row, row.data[name]) for name in names if name in _CHECKS}
 
 
-def _number(row: Row, name: str, value: Any) -> float:
+def number(row: Row, name: str, value: Any) -> float:
+    """A finite number that float32, in which it is computed with, can hold.
+
+    Raises:
+      DataError: something else; names file, row and field.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise row.error(f"expected a number, found {value!r}.", field=name, remedy="Use a finite number.")
-    if not math.isfinite(value):
+        raise row.error(f"expected a number, found {_shown(value)}.", field=name, remedy="Use a finite number.")
+    if value != value or value in (math.inf, -math.inf):
         raise row.error(f"{value} is not finite.", field=name, remedy="Use a finite number or remove the row.")
+    if abs(value) > _LARGEST or 0 < abs(value) < _SMALLEST:
+        raise row.error(
+            f"{_shown(value)} is outside the range of float32 ({_SMALLEST:.2g} to {_LARGEST:.2g}).",
+            field=name,
+            remedy="Scale the column, or correct the row.",
+        )
     return float(value)
 
 
+def _shown(value: Any) -> str:
+    """A value at a length that can be read; whole numbers of any length."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _margin(row: Row, value: Any) -> float:
-    return _number(row, "margin", value)
+    return number(row, "margin", value)
 
 
 def _annotator(row: Row, value: Any) -> str:
@@ -70,13 +91,13 @@ def _annotator(row: Row, value: Any) -> str:
 def _rewards(row: Row, value: Any) -> dict[str, list[float]]:
     if not isinstance(value, dict) or not value or not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
         raise row.error("expected {name: [chosen, rejected]}.", field="rewards", remedy=REMEDIES["rewards"])
-    return {name: [_number(row, "rewards", x) for x in value[name]] for name in sorted(value)}
+    return {name: [number(row, "rewards", x) for x in value[name]] for name in sorted(value)}
 
 
 def _votes(row: Row, value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 2:
         raise row.error("expected two counts.", field="votes", remedy=REMEDIES["votes"])
-    votes = [_number(row, "votes", x) for x in value]
+    votes = [number(row, "votes", x) for x in value]
     if min(votes) < 0 or sum(votes) <= 0:
         raise row.error(f"{value} are not counts of votes.", field="votes", remedy=REMEDIES["votes"])
     return votes
@@ -89,18 +110,18 @@ def _label(row: Row, value: Any) -> bool:
 
 
 def _scores(row: Row, value: Any) -> list[float]:
-    return [_number(row, "scores", x) for x in value]
+    return [number(row, "scores", x) for x in value]
 
 
 def _weight(row: Row, value: Any) -> float:
-    weight = _number(row, "weight", value)
+    weight = number(row, "weight", value)
     if weight <= 0:
         raise row.error(f"{value} is not above 0.", field="weight", remedy="Remove rows that are not to count.")
     return weight
 
 
 def _relevance(row: Row, value: Any) -> list[float]:
-    grades = [_number(row, "relevance", x) for x in value]
+    grades = [number(row, "relevance", x) for x in value]
     if any(grade < 0 or grade != int(grade) for grade in grades):
         raise row.error(f"{value} are not grades.", field="relevance", remedy="Use whole numbers from 0 upwards.")
     return grades

@@ -1,19 +1,20 @@
-"""Read rows from JSONL, JSON, Parquet, Arrow and text files, or folders of them. Every error names file and line."""
+"""Rows of files in any format that `jaxpo.data.rows.files` reads. Every error names file and row."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.errors import DataError
+from jaxpo.data.rows.files.compression import DAMAGE
+from jaxpo.data.rows.files.listing import Say, list_files, to_stderr
+from jaxpo.data.rows.files.readers import reader_of
+from jaxpo.data.rows.files.splits import Part
+from jaxpo.errors import DataError, EmptyRow
 
-ACCEPTED = "Accepted: .jsonl, .jsonl.gz, .json, .parquet, .arrow, .txt, or a folder of them."
-PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".npy", ".npz", ".joblib")
+__all__ = ["Row", "content_hash", "list_files", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -28,41 +29,29 @@ class Row:
         """A DataError that says where this row is."""
         return DataError(message, file=self.file, row=self.number, field=field, remedy=remedy)
 
+    def empty(self, message: str, *, field: str | None = None) -> EmptyRow:
+        """The error for a row that there is nothing to learn from, which `data.on_empty` may leave out instead."""
+        remedy = "Fill it or remove it; a stage counts such rows and leaves them out with `--data.on-empty skip`."
+        return EmptyRow(message, file=self.file, row=self.number, field=field, remedy=remedy)
 
-def read_rows(files: Iterable[str | Path]) -> Iterator[Row]:
+
+def read_rows(files: Iterable[str | Path], *, part: Part = "train", say: Say = to_stderr) -> Iterator[Row]:
     """All rows of files and folders, in order; columns whose value is null are left out.
+
+    Args:
+      part: which split of a folder is meant.
+      say: receives what of a folder is not read.
 
     Raises:
       DataError: missing or empty file, unknown suffix, pickle, broken line; names file and line.
     """
-    for file in list_files(files):
+    for file in list_files(files, part=part, say=say):
         empty = True
-        for row in _reader(file)(file):
+        for row in _rows_of(file):
             empty = False
             yield row
         if empty:
             raise DataError("the file holds no rows.", file=file, remedy="Remove it from the list or fill it.")
-
-
-def list_files(files: Iterable[str | Path]) -> list[Path]:
-    """Expand folders (recursively, sorted by path); every file is checked to exist and to have a known suffix."""
-    found: list[Path] = []
-    for name in files:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            usable = [p for p in inside if _suffix(p) in _READERS and p.name not in _FOLDER_NOTES]
-            if not usable:
-                raise DataError("the folder holds no data file.", file=path, remedy=ACCEPTED)
-            found += usable
-        elif path.is_file():
-            _reader(path)
-            found.append(path)
-        else:
-            raise DataError("no such file or folder.", file=path, remedy="Check the path in data.train / data.eval.")
-    if not found:
-        raise DataError("no data files are named.", remedy="Set data.train to a JSONL, Parquet or text file.")
-    return found
 
 
 def content_hash(files: Iterable[Path]) -> str:
@@ -74,63 +63,14 @@ def content_hash(files: Iterable[Path]) -> str:
     return whole.hexdigest()
 
 
-def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    return ".jsonl.gz" if name.endswith(".jsonl.gz") else path.suffix.lower()
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Row]]:
-    suffix = _suffix(path)
-    if suffix in PICKLES:
-        raise DataError(
-            f"{suffix} files may hold pickles, which run code when read; they are refused.",
-            file=path,
-            remedy="Convert it to JSONL or Parquet.",
-        )
-    if suffix not in _READERS:
-        raise DataError(f"unknown file type {suffix or '(no suffix)'!r}.", file=path, remedy=ACCEPTED)
-    return _READERS[suffix]
-
-
-def _read_jsonl(file: Path) -> Iterator[Row]:
-    with gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb") as stream:
-        lines = enumerate(stream, start=1)
-        while True:
-            try:
-                number, raw = next(lines)
-            except StopIteration:
-                return
-            except (OSError, EOFError) as error:
-                raise DataError(f"cannot be read: {error}.", file=file, remedy="Copy the file again.") from error
-            if raw.strip():
-                yield _row(file, number, _parse(file, number, raw))
-
-
-def _parse(file: Path, number: int, raw: bytes) -> Any:
+def _rows_of(file: Path) -> Iterator[Row]:
     try:
-        return json.loads(raw.rstrip())
-    except UnicodeDecodeError as error:
-        raise DataError(f"line {number} is not UTF-8: {error}.", file=file, row=number) from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"line {number} is not valid JSON: {error.msg} at column {error.colno}.",
-            file=file,
-            row=number,
-            remedy="Each line must be one complete JSON object.",
-        ) from error
-
-
-def _read_json(file: Path) -> Iterator[Row]:
-    try:
-        rows = json.loads(file.read_bytes() or b"[]")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"not valid JSON: {error}.", file=file, remedy="One object per line? Name it .jsonl."
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError("a .json file must hold a list of objects.", file=file, remedy="Or write JSONL.")
-    for number, data in enumerate(rows, start=1):
-        yield _row(file, number, data)
+        for number, data in reader_of(file)(file):
+            yield _row(file, number, data)
+    except DAMAGE as error:
+        said = getattr(error, "strerror", None) or error
+        remedy = "Copy the file again, and see that it may be read."
+        raise DataError(f"cannot be read: {said}.", file=file, remedy=remedy) from error
 
 
 def _row(file: Path, number: int, data: Any) -> Row:
@@ -142,59 +82,3 @@ def _row(file: Path, number: int, data: Any) -> Row:
             remedy='For example {"text": "..."}.',
         )
     return Row(file, number, {name: value for name, value in data.items() if value is not None})
-
-
-def _read_parquet(file: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if file.stat().st_size == 0:
-        return
-    try:
-        with pq.ParquetFile(file) as table:
-            yield from _arrow_rows(file, table.iter_batches(batch_size=1024))
-    except pa.ArrowException as error:
-        raise DataError(f"not a readable Parquet file: {error}.", file=file, remedy="Write it again.") from error
-
-
-def _read_arrow(file: Path) -> Iterator[Row]:
-    """The stream files that `datasets.save_to_disk` writes."""
-    import pyarrow as pa
-
-    if file.stat().st_size == 0:
-        return
-    try:
-        with pa.memory_map(str(file)) as source:
-            yield from _arrow_rows(file, pa.ipc.open_stream(source))
-    except pa.ArrowException as error:
-        raise DataError(f"not a readable Arrow stream: {error}.", file=file, remedy="Write it again.") from error
-
-
-def _arrow_rows(file: Path, batches: Iterable[Any]) -> Iterator[Row]:
-    number = 0
-    for batch in batches:
-        for data in batch.to_pylist():
-            number += 1
-            yield _row(file, number, data)
-
-
-def _read_text(file: Path) -> Iterator[Row]:
-    """One document per file."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error}.", file=file, remedy="Convert it to UTF-8.") from error
-    if text.strip():
-        yield Row(file, 1, {"text": text})
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-    ".txt": _read_text,
-}
-# What `datasets.save_to_disk` and hub downloads put beside the data.
-_FOLDER_NOTES = ("dataset_info.json", "dataset_dict.json", "state.json", "dataset_infos.json")

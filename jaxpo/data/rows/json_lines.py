@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, DataError
 
 
 @contextlib.contextmanager
@@ -35,13 +35,30 @@ def check_output(out: Path, *beside: Path) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """One JSON object per line, complete or absent; returns their number."""
+    """One JSON object per line, complete or absent; returns their number.
+
+    Raises:
+      DataError: a value that JSON cannot hold.
+    """
     n = 0
     with pending(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            n += 1
+        for n, row in enumerate(rows, start=1):
+            file.write(as_json(row, n) + "\n")
     return n
+
+
+def as_json(row: dict[str, Any], number: int) -> str:
+    """One line; DataError for a number that is not finite, or a value that is none of JSON's, such as an image's."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        what = (
+            "a number that is not finite" if isinstance(error, ValueError) else f"what JSON has no form for ({error})"
+        )
+        shown = json.dumps(row, ensure_ascii=False, default=repr)[:300]
+        raise DataError(
+            f"new row {number} holds {what}: {shown}.", remedy="Correct the row it is made from."
+        ) from error
 
 
 def whole_lines(path: Path, *, repair: bool = True) -> list[bytes]:

@@ -36,8 +36,10 @@ Message = dict[str, Any]
 
 def messages(row: Row, name: str, value: Any) -> list[Message]:
     """Messages in the form above, those of other stacks translated; DataError names the message."""
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise row.error("expected a list of at least one message.", field=name, remedy=FORM)
+    if not value:
+        raise row.empty("the conversation is empty.", field=name)
     return [_message(Place(row, name, i), message) for i, message in enumerate(value)]
 
 

@@ -9,7 +9,7 @@ from jaxpo.data.rows.columns import REMEDIES, found
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.rows import PAIRS, Record, canonical, detect, read_record
+from jaxpo.data.rows.rows import PAIRS, TYPES, Record, canonical, detect, read_record
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
 from jaxpo.errors import DataError
 
@@ -47,6 +47,7 @@ class Reading:
       columns: optional columns that every row must have.
       roles, optional: further segments that every row must, or may, have.
       marks: names of the marks that become per-token columns.
+      first: the row that all this was decided by.
     """
 
     kind: str
@@ -54,9 +55,36 @@ class Reading:
     roles: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    first: Row | None = None
+
+    def check_alike(self, row: Row) -> None:
+        """DataError for a row with something that the first lacked, by which it would be read otherwise.
+
+        The first row alone decides what is read, so a column that is null or absent there must be so in every row.
+        """
+        if self.first is None or row.data.keys() <= self.first.data.keys():
+            return
+        row = canonical(row)
+        for name in found(row, self.kind):
+            if name not in self.columns:
+                raise self.first.error(
+                    f"column {name!r} is missing or null; {row.file}, row {row.number}, has it.",
+                    field=name,
+                    remedy="Fill it in every row, or leave it out of all.",
+                )
+        first = detect(self.first)
+        # A row that lacks columns is refused when it is read.
+        kinds = {first, detect(row)} if row.data.keys() >= set(TYPES[first]) else {first}
+        if len(kinds) > 1 and not kinds <= set(PAIRED):
+            raise row.error(
+                f"is of type {detect(row)!r}; the first row ({self.first.file}, row {self.first.number}) of {first!r}.",
+                remedy="Give every row the same columns, or each type a stage of its own.",
+            )
 
     def record(self, row: Row) -> Record:
         """Check and normalise one row; DataError names file, row, field and remedy."""
+        if not row.data:
+            raise row.empty("the row holds nothing.")
         return read_record(
             row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, marks=self.marks
         )
@@ -68,13 +96,13 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     Raises:
       DataError: names the first missing column, the file, the row and the remedy.
     """
-    row = canonical(row)
+    given, row = row, canonical(row)
     kind = detect(row)
     _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
         columns = tuple(name for name in needs.columns if name != "label")
         _require(row, kind, columns)
-        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))))
+        return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))), first=given)
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
     _check_marks(row, kind, needs, ("step", "item"))
@@ -98,6 +126,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         tuple(role for role in further if role in FURTHER),
         tuple(role for role in needs.optional_roles if role in FURTHER and kind in PAIRS),
         _marks(needs),
+        given,
     )
 
 
@@ -119,11 +148,11 @@ def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:
 
 def everything(row: Row) -> Reading:
     """All that rows like this one are known to hold, for looking at a file without a method in mind."""
-    row = canonical(row)
+    given, row = row, canonical(row)
     kind = detect(row)
     optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
     marks = tuple(name for name in MARKS.get(kind, ()) if any(column in row.data for column in SOURCES[name]))
-    return Reading(kind, found(row, kind), (), optional, marks)
+    return Reading(kind, found(row, kind), (), optional, marks, given)
 
 
 def takes_pairs_apart(row: Row, kind: str) -> bool:

@@ -39,5 +39,5 @@ def string(row: Row, name: str, value: Any, *, empty_ok: bool = True) -> str:
             f"expected a string, found {type(value).__name__}.", field=name, remedy="Use text or a list of messages."
         )
     if not empty_ok and not value:
-        raise row.error("the text is empty.", field=name, remedy="Remove the row or fill it.")
+        raise row.empty("the text is empty.", field=name)
     return value

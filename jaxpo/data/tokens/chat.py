@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxpo.data.tokens.calls import CALL_END, CALL_START, THINK_END, THINK_START, call_list, reasoning_of
 from jaxpo.data.tokens.tokenizer import BOS, IM_END, IM_START, Tokenizer
 from jaxpo.errors import DataError
 
 Message = Mapping[str, Any]
-# A call is part of an assistant turn's content in this template, so an assistant's own text may hold these two tokens.
-_TOOL_CALL = re.compile(r"(<\|tool_call_start\|>|<\|tool_call_end\|>)")
+TrainOn = Literal["assistant", "all", "none"]
+# A call may be part of an assistant turn's content, so an assistant's own text may hold these two tokens.
+OF_ASSISTANTS = (CALL_START, CALL_END)
+_TOOL_CALL = re.compile(f"({'|'.join(map(re.escape, OF_ASSISTANTS))})")
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,17 @@ def render(
     *,
     add_generation_prompt: bool = False,
     tools: Sequence[Any] | None = None,
-    train_on: Literal["assistant", "all", "none"] = "assistant",
+    train_on: TrainOn = "assistant",
     first_trained: int = 0,
 ) -> list[Span]:
     """Render a conversation with LFM2's template.
 
     Args:
-      messages: `{"role", "content"}`; a leading system message and `tools` share one system turn.
+      messages: `{"role", "content"}`, and of assistants `tool_calls` and `reasoning_content`; a leading system message
+        and `tools` share one system turn. `train` decides on a message, whatever its role.
       add_generation_prompt: end with an opened assistant turn.
       tools: strings or JSON values.
-      train_on: "assistant" supervises the content of assistant turns and the `<|im_end|>` and newline that close them;
-        `train` of a message says otherwise.
+      train_on: "assistant" supervises the content of assistant turns and the `<|im_end|>` and newline that close them.
       first_trained: messages before this index are never supervised (the prompt of a preference pair).
 
     Returns:
@@ -59,22 +62,30 @@ def render(
     everything = train_on == "all"
     spans = [Span(BOS, everything, "", True)]
     rest = list(messages)
+    flags = trained_messages(messages, train_on, first_trained)
     system: list[Span] = []
     shift = 0
     if rest and rest[0]["role"] == "system":
-        text = _content(rest.pop(0), 0)
+        text = content_of(rest.pop(0))
         system, shift = ([Span(text, everything, "system")] if text else []), 1
     system += _tool_list(tools, leading_newline=bool(system), supervised=everything)
     if system:
         spans += _turn("system", system, everything, everything)
-    for i, message in enumerate(rest, start=shift):
-        role = message["role"]
-        said = message.get("train", role == "assistant")
-        trained = everything or (train_on == "assistant" and said and i >= first_trained)
-        spans += _turn(role, _body(message, i, trained), everything, trained)
+    for message, trained in zip(rest, flags[shift:], strict=True):
+        spans += _turn(message["role"], _body(message, trained), everything, trained)
     if add_generation_prompt:
         spans += [Span(IM_START, everything, "assistant", True), Span("assistant\n", everything, "assistant")]
     return spans
+
+
+def trained_messages(messages: Sequence[Message], train_on: TrainOn, first_trained: int) -> list[bool]:
+    """Which messages are trained on: those of the assistant, unless they say otherwise themselves (`train`)."""
+    if train_on != "assistant":
+        return [train_on == "all"] * len(messages)
+    return [
+        i >= first_trained and message.get("train", message["role"] == "assistant")
+        for i, message in enumerate(messages)
+    ]
 
 
 def encode_spans(tokenizer: Tokenizer, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
@@ -95,13 +106,12 @@ def encode_many(tokenizer: Tokenizer, rendered: Sequence[Sequence[Span]]) -> lis
     pieces = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
     encoded = []
     for runs in joined:
-        ids: list[int] = []
-        mask: list[bool] = []
-        for run in runs:
-            piece = [tokenizer.special_ids[run.text]] if run.control else pieces[run.text]
-            ids += piece
-            mask += [run.supervised] * len(piece)
-        encoded.append((np.asarray(ids, np.int32), np.asarray(mask, bool)))
+        parts = [
+            np.full(1, tokenizer.special_ids[run.text], np.int32) if run.control else pieces[run.text] for run in runs
+        ]
+        ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        mask = np.repeat(np.asarray([run.supervised for run in runs], bool), [len(part) for part in parts])
+        encoded.append((ids, mask))
     return encoded
 
 
@@ -133,13 +143,19 @@ def _turn(role: str, body: list[Span], header: bool, trained: bool) -> list[Span
     ]
 
 
-def _body(message: Message, index: int, trained: bool) -> list[Span]:
-    role, text = message["role"], _content(message, index)
+def _body(message: Message, trained: bool) -> list[Span]:
+    role, text = message["role"], content_of(message)
     if role == "tool":
         start, end = (Span(f"<|tool_response_{x}|>", trained, role, True) for x in ("start", "end"))
         return [start, Span(text, trained, role), end]
     if role == "assistant":
-        return [
+        spans = (
+            [Span(f"{THINK_START}{thought}{THINK_END}", trained, role)] if (thought := reasoning_of(message)) else []
+        )
+        if calls := message.get("tool_calls"):
+            start, end = (Span(mark, trained, role, True) for mark in OF_ASSISTANTS)
+            spans += [start, Span(call_list(calls), trained, role), end]
+        return spans + [
             Span(part, trained, role, control=_TOOL_CALL.fullmatch(part) is not None)
             for part in _TOOL_CALL.split(text)
             if part
@@ -147,21 +163,18 @@ def _body(message: Message, index: int, trained: bool) -> list[Span]:
     return [Span(text, trained, role)]
 
 
-def _content(message: Message, index: int) -> str:
-    if message.get("reasoning_content"):
+def content_of(message: Message) -> str:
+    """A message's text; other values as JSON.
+
+    Raises:
+      DataError: tool calls of somebody who is not the assistant.
+    """
+    if message.get("tool_calls") and message["role"] != "assistant":
         raise DataError(
-            f"message {index} has `reasoning_content`, which LFM2's template does not render.",
-            field="reasoning_content",
-            remedy="Write the thoughts into `content`, or remove them.",
-        )
-    if message.get("tool_calls"):
-        raise DataError(
-            f"message {index} has `tool_calls`, which LFM2's template does not render.",
-            field="tool_calls",
-            remedy="Write the call into `content`: <|tool_call_start|>[name(arg=1)]<|tool_call_end|>.",
+            f"a message of {message['role']!r} has `tool_calls`; only an assistant calls tools.", field="tool_calls"
         )
     content = message["content"]
-    return content if isinstance(content, str) else _json(content)
+    return "" if content is None else content if isinstance(content, str) else _json(content)
 
 
 def _tool_list(tools: Sequence[Any] | None, *, leading_newline: bool, supervised: bool) -> list[Span]:

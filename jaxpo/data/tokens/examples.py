@@ -14,6 +14,7 @@ from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokens import fim
 from jaxpo.data.tokens.chat import encode_many
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.rendered import Edges
@@ -102,7 +103,7 @@ def build_examples(
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
-    rendering = Rendering(cut, tuple(tokenizer.special_ids), counts)
+    rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
     records = [rendering.as_read(record) for record in records]
     rendered = [rendering.sides(record) for record in records]
     whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])

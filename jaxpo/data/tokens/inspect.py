@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,17 @@ import numpy as np
 from jaxpo.config import Data
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs, everything
+from jaxpo.data.rows.requirements import Purpose, Reading, absent_everywhere, check_needs, everything
 from jaxpo.data.rows.rows import Record, canonical, detect
 from jaxpo.data.tokens.chat import Span, encode_many, text_of
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
+from jaxpo.data.tokens.records import first_row
 from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
 from jaxpo.data.tokens.specials import allowed
 from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, EmptyRow
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -34,12 +36,12 @@ class Report:
     """Every row of the files was read and checked.
 
     Attributes:
-      columns: name -> what its values are, in the first row.
+      columns: name -> what its values are, in the first row that has it.
       unit: of the lengths: "tokens", or "characters" without a tokenizer.
       lengths: role -> percentiles 5, 50, 95, 100 of the rendered length.
       samples: rendered rows, trained text in brackets.
       methods: name -> "" when the file can train it, else what is missing.
-      notes: how rows were read, where that is not plain to see.
+      notes: what of a folder is not read, and how rows were read, where that is not plain to see.
     """
 
     files: tuple[str, ...]
@@ -107,12 +109,14 @@ def inspect(
     Raises:
       DataError: the first row that cannot be used.
     """
-    files = list_files([path])
+    notes: list[str] = []
+    files = list_files([path], say=notes.append)
     rendering = _rendering(data or Data(), tokenizer)
-    rows = watched(read_rows(files), rendering.counts)
-    first = canonical(next(rows))
-    reading = everything(first)
-    records = (reading.record(row) for row in itertools.chain([first], rows))
+    given = first_row(files)
+    first, reading = canonical(given), everything(given)
+    columns: dict[str, str] = {}
+    empty: list[EmptyRow] = []
+    records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
@@ -126,12 +130,14 @@ def inspect(
             labels.add(record.columns["label"])
         if count <= samples:
             shown.append(_sample(record, sides))
+    if empty:
+        notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
     return Report(
         files=tuple(str(file) for file in files),
         type=reading.kind,
         rows=count,
-        columns={name: _what(value) for name, value in first.data.items()},
-        notes=tuple(notes_of(counted(rendering.counts))),
+        columns=columns,
+        notes=(*notes, *notes_of(counted(rendering.counts))),
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
@@ -142,12 +148,31 @@ def inspect(
     )
 
 
+def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], empty: list[EmptyRow]) -> Iterator[Record]:
+    """The records of rows; columns are added where they are first met, and what is wrong with empty rows to `empty`."""
+    for row in rows:
+        reading.check_alike(row)
+        for name, value in canonical(row).data.items():
+            if name not in columns:
+                columns[name] = _what(value)
+        try:
+            yield reading.record(row)
+        except EmptyRow as error:
+            empty.append(error)
+
+
 def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
     # Without a tokenizer the names that are asked for are believed.
     names = tokenizer.special_ids if tokenizer else dict.fromkeys((*SPECIAL_TOKENS, *data.special_tokens))
     special = allowed(names, data.special_tokens)
-    cut = Cut(data.max_length, train_on=data.train_on, rendered=data.rendered, special_tokens=special)
-    return Rendering(cut, tuple(names))
+    cut = Cut(
+        data.max_length,
+        train_on=data.train_on,
+        rendered=data.rendered,
+        special_tokens=special,
+        reasoning=data.reasoning,
+    )
+    return Rendering(cut, tuple(names), chat=template_of(tokenizer).render)
 
 
 def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:

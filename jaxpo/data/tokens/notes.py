@@ -9,6 +9,7 @@ from jaxpo.data.rows.context import makes_turns
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN, KEY
+from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
 from jaxpo.data.tokens.rendered import AS_TEXT, FOREIGN, READ
 from jaxpo.data.tokens.specials import NOTE
 
@@ -49,6 +50,12 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
             f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "
             "(data.rendered='text' takes them as characters, 'refuse' stops)"
         )
+    if n := counts.get(KEPT):
+        yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
+    if n := counts.get(LOST):
+        yield f"in {n} rows the chat template leaves out reasoning, that of earlier turns: it is not trained on"
+    if n := counts.get(STRIPPED):
+        yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
     if n := counts.get(AS_TEXT):
         yield (
             f"warning: {n} rows hold marks of the chat template in the midst of other text: there they are plain "

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.rows.columns import DTYPES, FILLS
+from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
@@ -25,19 +26,20 @@ from jaxpo.data.rows.requirements import (
     absent_everywhere,
     check_needs,
     ignored_reference,
-    take_apart,
     takes_pairs_apart,
 )
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN
+from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
+from jaxpo.data.tokens.records import first_row, records_of
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
-from jaxpo.data.tokens.template import TEMPLATE_VERSION
+from jaxpo.data.tokens.template import RENDERED_AS
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 
@@ -56,6 +58,7 @@ def prepare(
     cache_dir: str | Path,
     log: Callable[[str], None] = print,
     annotators: Sequence[str] | None = None,
+    part: Part = "train",
 ) -> Dataset:
     """Tokenise files once and reuse the result.
 
@@ -67,6 +70,7 @@ def prepare(
       cache_dir: one folder per distinct (contents, tokenizer, template, settings).
       log: receives one line per event.
       annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
+      part: which split of a folder is meant.
 
     Raises:
       DataError: any row that cannot be used; names file, row, field and remedy.
@@ -74,8 +78,8 @@ def prepare(
     """
     needs = needs or Needs()
     check_settings(data)
-    paths = list_files(files)
-    first = next(read_rows(paths))
+    paths = list_files(files, part=part, say=log)
+    first = first_row(paths)
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
     check_train_on(data, kind, first)
@@ -85,7 +89,8 @@ def prepare(
     if data.fim is not None:
         check_fim(data.fim, kind, paths)
     settings = _settings(data, reading, needs, annotators)
-    key = _key(content_hash(paths), tokenizer.hash, TEMPLATE_VERSION, str(FORMAT), settings)
+    template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
+    key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)
 
@@ -93,11 +98,9 @@ def prepare(
         log(f"tokenising {len(paths)} file(s) of type {kind!r}")
         counts: Counter[str] = Counter(read=0, kept=0)
         rows = watched(read_rows(paths), counts)
-        rows = itertools.chain.from_iterable(map(take_apart, rows)) if apart else rows
-        records: Iterator[Record] = (_only_needed(reading.record(row), needs) for row in rows)
-        if "kl" in needs.roles:
-            records = with_mismatched(records)
-        found = _write(writer, records, tokenizer, cut, paths, annotators, counts)
+        records = (_only_needed(record, needs) for record in records_of(rows, reading, apart, data.on_empty, counts))
+        wanted = with_mismatched(records) if "kl" in needs.roles else records
+        found = _write(writer, wanted, tokenizer, cut, paths, annotators, counts)
         return {"settings": settings, "reading": READING, **found}
 
     store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
@@ -131,6 +134,8 @@ def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[s
     # What came later stands there only where it differs from its default: runs of before keep their data.
     settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
     settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
+    settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
     return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})
 
 

@@ -13,6 +13,7 @@ from jaxpo.data.rows.messages import Message
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
 from jaxpo.data.tokens.chat import Span, render
+from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
 from jaxpo.data.tokens.rendered import (
     AS_TEXT,
     FOREIGN,
@@ -48,6 +49,7 @@ class Cut:
     fim: Fim | None = None
     rendered: Rendered = "auto"
     special_tokens: tuple[str, ...] = ()
+    reasoning: Reasoning = "keep"
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ class Rendering:
 
     Attributes:
       specials: names of the tokenizer's special tokens.
-      counts: updated: rows whose own marks were read, and rows in which marks or special tokens stay plain text.
+      counts: updated: rows whose own marks were read, rows in which marks or special tokens stay plain text, and rows
+        with reasoning.
+      chat: renders conversations, as `chat.render` does.
     """
 
     cut: Cut
     specials: tuple[str, ...] = SPECIAL_TOKENS
     counts: Counter[str] = field(default_factory=Counter)
+    chat: Callable[..., list[Span]] = render
 
     def as_read(self, record: Record) -> Record:
         """A text of fine-tuning that is a rendered conversation, as one: cut at its end and not into pieces."""
@@ -71,6 +76,10 @@ class Rendering:
     def sides(self, record: Record) -> list[list[Span]]:
         """The spans of each side; none for an absent candidate."""
         noted: set[str] = set()
+        if has_reasoning(record):
+            strip = self.cut.reasoning == "strip"
+            noted.add(STRIPPED if strip else KEPT)
+            record = without_reasoning(record) if strip else record
         spans = [self._side(record, side, noted) for side in record.sides]
         self.counts.update(sorted(noted))
         return spans
@@ -128,7 +137,7 @@ class Rendering:
     def _messages(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
         prompt = self._unwrapped(record, side, side.prompt if isinstance(side.prompt, list) else [], noted)
         if record.kind == "prompt":
-            opened = partial(render, add_generation_prompt=True, train_on="none")
+            opened = partial(self.chat, add_generation_prompt=True, train_on="none")
             return _checked(record, side, lambda: opened(prompt, tools=record.tools))
         messages = [*prompt, *self._unwrapped(record, side, list(side.completion), noted)]  # type: ignore[arg-type]
         if self.cut.train_on == "all" and any(message.get("train") is False for message in messages):
@@ -138,7 +147,9 @@ class Rendering:
                 remedy="Set data.train_on='auto', or remove the turn's weight.",
             )
         first = self._first(messages, len(prompt))
-        return _checked(record, side, lambda: render(messages, tools=record.tools, first_trained=first))
+        spans = _checked(record, side, lambda: self.chat(messages, tools=record.tools, first_trained=first))
+        noted |= {LOST} if is_lost(messages, spans) else set()
+        return spans
 
     def _first(self, messages: list[Message], given: int) -> int:
         if self.cut.train_on == "assistant":
@@ -190,7 +201,7 @@ def _checked(record: Record, side: Side, make: Callable[[], list[Span]]) -> list
     try:
         return make()
     except DataError as error:
-        raise record.row.error(str(error), field=side.role) from error
+        raise record.row.error(error.message, field=error.field or side.role, remedy=error.remedy) from error
     except Malformed as error:
         raise record.row.error(
             f"the text begins as one that is rendered with the chat template, but {error}.",

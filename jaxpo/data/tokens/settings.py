@@ -23,7 +23,7 @@ def cut_of(data: Data, tokenizer: Tokenizer, *, whole: bool) -> Cut:
     """
     train_on = "all" if whole and data.train_on == "auto" else data.train_on
     special = allowed(tokenizer.special_ids, data.special_tokens)
-    return Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special)
+    return Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
 
 
 def check_train_on(data: Data, kind: str, first: Row) -> None:

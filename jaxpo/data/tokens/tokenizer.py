@@ -9,11 +9,15 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
+from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
+from jaxpo.data.tokens.long_text import can_cut, encode_texts
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
+from jaxpo.data.tokens.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (
@@ -49,11 +53,21 @@ class Tokenizer:
       bos_id, eos_id, pad_id: `<|startoftext|>`, `<|im_end|>` (a turn's end; also a document's end), `<|pad|>`.
       vocab_size: largest id + 1.
       hash: of the canonical tokenizer.json.
+      beside: what lay beside it, the checkpoint's own; its chat template among it.
+      notes: what was switched off or is missing, one line each.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: object = None):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        source: object = None,
+        beside: Beside | None = None,
+        notes: tuple[str, ...] = (),
+    ):
         inner.encode_special_tokens = True
         self._inner = inner
+        self.beside = beside or Beside()
+        self.notes = (*notes, self.beside.note) if self.beside.note else notes
         vocabulary = inner.get_vocab(with_added_tokens=True)
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
@@ -77,19 +91,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a tokenizer.json, or the one in a folder; DataError when absent or not a tokenizer."""
+        """Read a tokenizer.json, or the one in a folder, and the checkpoint's own files beside it.
+
+        Raises:
+          DataError: absent, not a tokenizer, or a file beside it that cannot be read.
+        """
         file = Path(path)
         file = file / "tokenizer.json" if file.is_dir() else file
-        if not file.is_file():
-            raise DataError("no such tokenizer.", file=file, remedy="Name a tokenizer.json or a folder holding one.")
-        try:
-            inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the binding raises bare Exception
-            raise DataError(f"not a tokenizer.json: {error}.", file=file, remedy="Export or copy it again.") from error
-        return cls(inner, file)
+        inner, notes = read_vocabulary(file)
+        return cls(inner, file, read_beside(file.parent), notes)
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and the files that let `transformers.AutoTokenizer` load the folder."""
+        """Write tokenizer.json and what lay beside it, or else the files that let `transformers` load the folder."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._inner.to_str(pretty=True), encoding="utf-8")
@@ -103,21 +116,30 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "chat_template": CHAT_TEMPLATE,
         }
-        for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", tokens)):
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        ours = {name: json.dumps(content, indent=2) + "\n" for name, content in ((CONFIG, config), (TOKENS, tokens))}
+        self.beside.write(folder, {**ours, JINJA: CHAT_TEMPLATE})
+
+    @property
+    def template(self) -> str:
+        """The Jinja text of its chat template."""
+        return self.beside.templates.get(DEFAULT, CHAT_TEMPLATE)
 
     @functools.cached_property
     def hash(self) -> str:
         return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
 
+    def added_beside(self, other: Tokenizer) -> tuple[str, ...] | None:
+        """The added tokens that only one of the two has; None when any text could give other tokens."""
+        same = all(self.special_ids[token] == other.special_ids[token] for token in SPECIAL_TOKENS)
+        return added_beside(self._inner, other._inner) if same else None
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, on several threads."""
-        return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of many texts of any length, on several threads; int32."""
+        return encode_texts(self._inner, texts, cut=self._can_cut)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
@@ -133,6 +155,10 @@ class Tokenizer:
     def stream(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder fed one id at a time, for printing while generating."""
         return StreamDecoder(self, skip_special_tokens)
+
+    @functools.cached_property
+    def _can_cut(self) -> bool:
+        return can_cut(self._inner, SPLIT_PATTERN)
 
     @functools.cached_property
     def _added(self) -> dict[int, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Run
-from jaxpo.errors import did_you_mean
+from jaxpo.data.rows.files.listing import list_files, unsaid
+from jaxpo.errors import DataError, did_you_mean
 
 
 def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[Any] = ()) -> Iterator[str]:
@@ -25,6 +26,11 @@ def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[
             yield f"{field}: there is no file or folder {name}.{near}"
         elif Path(name).is_dir() and not any(Path(name).iterdir()):
             yield f"{field}: the folder {name} is empty."
+        elif Path(name).is_dir():
+            try:
+                list_files([name], part="eval" if field.endswith(".eval") else "train", say=unsaid)
+            except DataError as error:
+                yield f"{field}: {error}"
 
 
 def written_problems(field: str, name: str, earlier: Sequence[Any]) -> Iterator[str]:

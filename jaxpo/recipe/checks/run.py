@@ -118,15 +118,28 @@ def run_problems(run: Run) -> Iterator[str]:
     for i, probe in enumerate(run.probes):
         if not callable(getattr(probe, "measure", None)):
             yield f"probes[{i}]: {type(probe).__name__} has no measure(context)."
-    if run.tokenizer.path is None and not run.tokenizer.train_on:
-        yield "tokenizer: needs --tokenizer.path FILE (a tokenizer.json) or --tokenizer.train-on FILES to train one on."
-    if run.tokenizer.path is not None:
-        yield from file_problems(run, "tokenizer.path", (run.tokenizer.path,))
-    else:
-        yield from file_problems(run, "tokenizer.train_on", run.tokenizer.train_on)
+    yield from tokenizer_problems(run)
     for tracker in run.report_to:
         if importlib.util.find_spec(TRACKERS[tracker]) is None:
             yield f"report_to: {tracker} is not installed; pip install 'jaxpo[trackers]', or leave it out."
+
+
+def tokenizer_problems(run: Run) -> Iterator[str]:
+    """There is one; and it is not made from texts for a model that has its own."""
+    given = run.tokenizer
+    if given.path is not None:
+        yield from file_problems(run, "tokenizer.path", (given.path,))
+        return
+    if not given.train_on and run.model_from is None:
+        yield "tokenizer: needs --tokenizer.path FILE (a tokenizer.json) or --tokenizer.train-on FILES to train one on."
+    has_model = run.model_from is not None and Path(run.model_from).is_dir()
+    if given.train_on and has_model and not given.new_embedding:
+        yield (
+            f"tokenizer.train_on: a tokenizer that is trained on these files is not that of --model-from "
+            f"{run.model_from}, whose embedding has a row for each token of its own. Give --tokenizer.path "
+            f"{run.model_from} to use that, or --tokenizer.new-embedding to learn the embedding anew."
+        )
+    yield from file_problems(run, "tokenizer.train_on", given.train_on)
 
 
 def model_problems(run: Run) -> Iterator[str]:

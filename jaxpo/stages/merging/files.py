@@ -65,6 +65,14 @@ def unlike(first: Any, other: Any, name: object, depth_may_differ: bool = False)
     return problems
 
 
+def template_lines(models: Mapping[str, OpenModel]) -> list[str]:
+    """Whose chat template the result has, where the models have different ones."""
+    found = {name: m.tokenizer.template for name, m in models.items() if m.tokenizer is not None}
+    first = next(iter(found), "")
+    others = [name for name, template in found.items() if template != found[first]]
+    return [f"chat template: that of {first}; {', '.join(others)} has another"] if others else []
+
+
 def leaf_names(config: TextConfig) -> list[str]:
     """Names of a model's leaves on disk, in the table's order."""
     return [name for _, param in leaves(param_table(config)) for name in param.tensors]

@@ -1,0 +1,38 @@
+"""What can be answered: a text to go on from, or a conversation and the tools that may be called for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpo.data.rows.rows import Record
+from jaxpo.data.tokens.chat import Message
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages to answer.
+
+    Attributes:
+      tools: strings or JSON values, as rows have them.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Any] = ()
+
+
+Prompt = str | Sequence[Message] | Conversation
+
+
+def as_conversation(prompt: Prompt) -> Conversation:
+    """A prompt as a conversation; a string is what a user says."""
+    if isinstance(prompt, Conversation):
+        return prompt
+    return Conversation([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+
+
+def prompt_of(record: Record) -> Prompt:
+    """What a row asks."""
+    prompt = record.sides[0].prompt or ""
+    return prompt if isinstance(prompt, str) or not record.tools else Conversation(prompt, record.tools)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.resume import located
 
 USAGE = f"""\
 usage: jaxpo run CONFIG [options]
@@ -35,14 +36,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     resume = parse_resume(request.flags.get("resume", "auto"))
     resolved = renamed(resolve_request(request), request.config)
-    check(resolved.run)
+    run = located(resolved.run)
+    check(run)
     from jaxpo.sharding.multihost import start_processes
 
     # What follows may use JAX as soon as it is imported.
     start_processes()
     from jaxpo.stages.run import execute
 
-    return execute(resolved.run, resume=resume, restart="restart" in request.flags)
+    return execute(run, resume=resume, restart="restart" in request.flags)
 
 
 def parse_resume(text: str) -> str | int:

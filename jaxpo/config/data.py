@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxpo.config.places import DataFile, OtherFile
+
 
 @dataclass(frozen=True)
 class Fim:
@@ -68,8 +70,8 @@ class Data:
         and are counted.
     """
 
-    train: tuple[str, ...] = ()
-    eval: tuple[str, ...] = ()
+    train: tuple[DataFile, ...] = ()
+    eval: tuple[DataFile, ...] = ()
     max_length: int = 1024
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
@@ -93,6 +95,6 @@ class Tokenizer:
       vocab_size: total, special tokens included.
     """
 
-    path: str | None = None
-    train_on: tuple[str, ...] = ()
+    path: DataFile | None = None
+    train_on: tuple[OtherFile, ...] = ()
     vocab_size: int = 4096

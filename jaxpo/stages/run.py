@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import jax
 
 from jaxpo.config import RecipePart, Run, Work
-from jaxpo.config.serialise import read_again, to_jsonable
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import has_model, load_model, save_model
-from jaxpo.errors import RunError
 from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.resume import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
+from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
+from jaxpo.stages.budget import change_budgets
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
@@ -30,12 +30,9 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
-from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Preempted, Stop
 
 Tree = Any
-# Where a run lies and what is reported may change between two starts of it; nothing that is computed may.
-MAY_CHANGE = ("name", "output_dir", "report_to", "prompts", "export")
 
 
 def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> int:
@@ -49,14 +46,15 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     Raises:
       JaxpoError: with a message for the user; nothing was lost.
     """
+    run = located(run)
     check(run)
     check_patterns(run)
     check_origin(run)
     primary = jax.process_index() == 0
     with ExitStack() as held, Stop() as stop:
         console = Console(primary=primary)
-        home = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
-        if home.finished() is not None:
+        home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        if home.finished() is not None and not changes.budgets:
             console.say(home.finished_message())
             return 0
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
@@ -69,27 +67,17 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
         ):
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
             for name, data in inputs.stages.items():
-                home.check_data(name, data.fingerprint())
+                check_data(home, name, data)
+            setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
+            if changes.budgets:
+                first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
+                home.keep_config(to_jsonable(run))
             try:
-                run_all(Setting(run, home, inputs, mesh, rules, console, log, stop), resume)
+                run_all(setting, resume)
             except Preempted as preempted:
                 console.say(str(preempted))
                 return preempted.exit_code
     return 0
-
-
-@contextmanager
-def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[RunDir]:
-    """The run's directory, held by its lock, with this configuration."""
-    home = RunDir(Path(run.output_dir) / run.name, restart=restart, primary=jax.process_index() == 0)
-    with home:
-        if home.moved_to:
-            console.say(f"the earlier run was moved to {home.moved_to}")
-        home.forget_start()
-        if resume == "never" and home.begun:
-            raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
-        home.check_config(to_jsonable(run), ignore=MAY_CHANGE, read=read_again)
-        yield home
 
 
 def run_all(setting: Setting, resume: str | int) -> None:

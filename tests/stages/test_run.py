@@ -127,7 +127,7 @@ def test_a_second_process_is_refused_naming_the_first(folder):
 def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, undisturbed):
     code, out = finish(start(folder, "whole", "--sft.optimizer.learning-rate", "0.5"))
     assert code == 2
-    assert "stages.1.optimizer.learning_rate: 0.003 -> 0.5" in out
+    assert "sft.optimizer.learning_rate: 0.003 -> 0.5" in out
     assert "--run NEW" in out
     assert "--restart" in out
     data = folder / "pref_train.jsonl"
@@ -141,6 +141,8 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
         (undisturbed / "kept.json").rename(undisturbed / "finished.json")
     assert code == 2
     assert "data for stage preference" in out
+    assert f"train: {data} has changed" in out
+    assert "Restore the file and the run goes on." in out
 
 
 @pytest.mark.slow

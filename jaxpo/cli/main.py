@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxpo import __version__
-from jaxpo.errors import JaxpoError, did_you_mean
+from jaxpo.errors import JaxpoError, did_you_mean, file_problem
 
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
@@ -54,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`head`, a closed pager) has what it wanted; the interpreter must not complain while flushing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        problem = file_problem(error)
+        if problem is None:
+            raise
+        return complain(problem)
 
 
 def complain(message: str) -> int:

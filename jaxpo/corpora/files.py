@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.data.rows.formats import file_hash
+from jaxpo.errors import writing
 
 MANIFEST = "corpus.json"
 
@@ -50,7 +51,7 @@ def write(
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with writing(path, temporary), temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

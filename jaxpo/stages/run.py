@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax
 from jaxpo.config import RecipePart, Run, Work
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import has_model, load_model, save_model
+from jaxpo.errors import writing
 from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
@@ -51,7 +53,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     check_patterns(run)
     check_origin(run)
     primary = jax.process_index() == 0
-    with ExitStack() as held, Stop() as stop:
+    with ExitStack() as held, writing(Path(run.output_dir) / run.name), Stop() as stop:
         console = Console(primary=primary)
         home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None and not changes.budgets:

@@ -52,34 +52,40 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     check(run)
     check_patterns(run)
     check_origin(run)
-    primary = jax.process_index() == 0
-    with ExitStack() as held, writing(Path(run.output_dir) / run.name), Stop() as stop:
-        console = Console(primary=primary)
+    console = Console(primary=jax.process_index() == 0)
+    try:
+        with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:
+            go_on(run, resume, restart, console, stop)
+    except Preempted as preempted:
+        console.say(str(preempted))
+        return preempted.exit_code
+    return 0
+
+
+def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: Stop) -> None:
+    """Begin a run or go on with it, to its end."""
+    with ExitStack() as held:
         home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None and not changes.budgets:
             console.say(home.finished_message())
-            return 0
+            return
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
         check_placement(run, mesh.shape)
-        rules = dict(run.mesh.rules)
-        with (
-            use_mesh(mesh, rules),
-            console,
-            MetricsLog(home.metrics, run.report_to, run_name=run.name, config=to_jsonable(run), primary=primary) as log,
-        ):
+        rules, config = dict(run.mesh.rules), to_jsonable(run)
+        held.enter_context(use_mesh(mesh, rules))
+        held.enter_context(console)
+        log = held.enter_context(
+            MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
+        )
+        with stop.during("reading and tokenising the data"):
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
-            for name, data in inputs.stages.items():
-                check_data(home, name, data)
-            setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
-            if changes.budgets:
-                first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
-                home.keep_config(to_jsonable(run))
-            try:
-                run_all(setting, resume)
-            except Preempted as preempted:
-                console.say(str(preempted))
-                return preempted.exit_code
-    return 0
+        for name, data in inputs.stages.items():
+            check_data(home, name, data)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
+        if changes.budgets:
+            first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
+            home.keep_config(config)
+        run_all(setting, resume)
 
 
 def run_all(setting: Setting, resume: str | int) -> None:
@@ -87,8 +93,10 @@ def run_all(setting: Setting, resume: str | int) -> None:
     for stage in trained(setting.run):
         if not has_model(setting.home.stage(stage.name)):
             check_beside(setting, stage, setting.console.say)
-    params, config = initial(setting), setting.inputs.config
-    setting.results.after_stage(INITIAL, params, None, setting.scorer)
+    with setting.stop.during("loading the model"):
+        params, config = initial(setting), setting.inputs.config
+    with setting.stop.during("what is measured of the initial model"):
+        setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
         if not stage.LEAVES_MODEL:
             run_work(setting, stage)
@@ -101,8 +109,10 @@ def run_all(setting: Setting, resume: str | int) -> None:
             setting.results.took(stage.name, time.perf_counter() - began)
             if stage.TRAINS:
                 resume = "auto"
-        setting.results.after_stage(stage.name, params, before if same else None, scorer)
-    setting.home.finish(setting.results.conclude(params, config))
+        with setting.stop.during(f"what is measured after stage {stage.name}"):
+            setting.results.after_stage(stage.name, params, before if same else None, scorer)
+    with setting.stop.during("the export, its verification and the report"):
+        setting.home.finish(setting.results.conclude(params, config))
     setting.console.say(setting.home.finished_message())
 
 
@@ -120,14 +130,17 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
 
 def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters after training, from those that the stage before it left."""
-    setting.prepare(stage)
+    with setting.stop.during(f"reading and tokenising the data of stage {stage.name}"):
+        setting.prepare(stage)
     check_beside(setting, stage)
-    return train(setting, stage, params, resume)
+    with setting.stop.during(f"preparing stage {stage.name}"):
+        return train(setting, stage, params, resume)
 
 
 def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters merged from those of earlier stages."""
-    return merge(setting, stage)
+    with setting.stop.during(f"the merge of stage {stage.name}"):
+        return merge(setting, stage)
 
 
 MAKERS = {"train": make_trained, "merge": make_merged}
@@ -141,7 +154,8 @@ def run_work(setting: Setting, stage: Work) -> None:
         setting.console.say(f"stage {stage.name} has finished already")
     else:
         began = time.perf_counter()
-        report = work(setting, stage)
+        with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
+            report = work(setting, stage)
         for name, value in report.items():
             setting.console.say(f"{stage.name}: {name} {value}")
         setting.results.took(stage.name, time.perf_counter() - began)

@@ -50,16 +50,21 @@ def _marks(hint: Any) -> Iterator[Place]:
         yield from _marks(inner)
 
 
-def relocated(value: Any, change: Callable[[str], str], *, marked: bool = False) -> Any:
-    """A copy of a configuration whose paths went through `change`; words of the recipe among them too."""
+def relocated(value: Any, change: Callable[[str], str], *, compared: bool = True, marked: bool = False) -> Any:
+    """A copy of a configuration whose paths went through `change`; words of the recipe among them too.
+
+    Args:
+      compared: also those whose content is compared anyway.
+      marked: whether the value stands in such a field.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        known = places(type(value))
+        known = {name for name, mark in places(type(value)).items() if compared or not mark.compared}
         own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        new = {name: relocated(x, change, marked=name in known) for name, x in own.items()}
+        new = {name: relocated(x, change, compared=compared, marked=name in known) for name, x in own.items()}
         changed = {name: x for name, x in new.items() if x is not own[name]}
         return dataclasses.replace(value, **changed) if changed else value
     if isinstance(value, tuple):
-        parts = tuple(relocated(x, change, marked=marked) for x in value)
+        parts = tuple(relocated(x, change, compared=compared, marked=marked) for x in value)
         return value if all(a is b for a, b in zip(parts, value, strict=True)) else parts
     return change(value) if marked and isinstance(value, str) else value
 

@@ -183,7 +183,7 @@ def directories(run: Run) -> list[Path]:
 
 
 def identities(run: Run) -> dict[str, str | None]:
-    """Path -> `identity` of what lies there, of everything that a run reads."""
+    """Path -> `identity` of what lies there, of what a run reads and does not compare at every start."""
     found: list[str] = []
     names = {stage.name for stage in run.stages}
 
@@ -191,5 +191,5 @@ def identities(run: Run) -> dict[str, str | None]:
         found.append(text)
         return text
 
-    relocated(run, note)
+    relocated(run, note, compared=False)
     return {text: identity(Path(text)) for text in found if is_path(text, names) and Path(text).exists()}

@@ -66,7 +66,9 @@ def check_data(home: RunDir, stage: str, data: StageData) -> None:
         lines = [line for part, dataset in parts.items() for line in _changed(home, stored, part, dataset, files)]
         if lines:
             raise home.refusal(f"data for stage {stage}", lines, "Restore the file and the run goes on. ")
-    home.keep_data(stage, data.fingerprint() | {"files": files})
+    now = data.fingerprint() | {"files": files}
+    if stored != now:
+        home.keep_data(stage, now)
 
 
 def _digests(dataset: Dataset) -> dict[str, str]:

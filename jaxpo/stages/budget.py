@@ -39,14 +39,19 @@ def change_budgets(setting: Setting, names: Collection[str], stored: Any, resume
 def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str:
     """What is said of one change; RunError where it cannot be."""
     line = f"{stage.name}: {_budget(before)} -> {_budget(stage)}"
-    store = CheckpointStore(setting.home.stage(stage.name) / "checkpoints")
-    if not store.steps():
+    folder = setting.home.stage(stage.name)
+    store = CheckpointStore(folder / "checkpoints")
+    steps = store.steps()
+    if not steps and has_model(folder):
+        raise RunError(f"{line}: {store.directory} holds no checkpoint to go on from. {_otherwise(setting, stage)}")
+    if not steps:
         return f"{line} (no step was taken yet)"
     begun = [s.name for s in setting.run.stages[setting.run.stages.index(stage) + 1 :] if _has_begun(setting, s)]
     if begun:
         raise RunError(f"{line}: {begun[0]}, which follows it, has begun. {_otherwise(setting, stage)}")
-    finished = has_model(setting.home.stage(stage.name))
-    taken = resume if isinstance(resume, int) and not finished else store.steps()[-1]
+    taken = resume if isinstance(resume, int) else steps[-1]
+    if taken not in steps:
+        raise RunError(f"--resume {taken}: {store.directory} has checkpoints of steps {steps}.")
     loader = make_loaders(setting, stage, setting.inputs.of(stage), store)["train"]
     totals = loader.total_steps(before), loader.total_steps(stage)
     if totals[1] < taken:
@@ -55,7 +60,7 @@ def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str
     if found is None:
         return f"{line} ({totals[0]} -> {totals[1]} steps; those taken are the same in both)"
     step, was, now = found
-    earlier = [s for s in store.steps() if s <= step and not finished]
+    earlier = [s for s in steps if s <= step]
     back = f" --resume {earlier[-1]} goes back to before that." if earlier else ""
     raise RunError(
         f"{line}: the rate of its {stage.optimizer.lr_scheduler_type!r} schedule depends on how long the stage is: "

@@ -67,6 +67,8 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
     with ExitStack() as held:
         home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None and not changes.budgets:
+            if changes.said:
+                console.say("the run had finished before: what has changed has no effect any more")
             console.say(home.finished_message())
             return
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})

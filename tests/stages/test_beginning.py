@@ -208,8 +208,17 @@ def test_before_a_decay_one_can_go_back(change):
     wsd = dataclasses.replace(STAGE, optimizer=Optimizer(lr_scheduler_type="wsd", decay_ratio=0.5))
     longer = dataclasses.replace(wsd, max_steps=16)
     with pytest.raises(RunError, match=r"--resume 4 goes back to before that"):
-        change(wsd, longer, saved=(4, 7), finished=False)
-    assert "those taken are the same" in change(wsd, longer, saved=(4, 7), resume=4, finished=False)[0]
+        change(wsd, longer, saved=(4, 7))
+    assert "those taken are the same" in change(wsd, longer, saved=(4, 7), resume=4)[0]
+
+
+def test_without_a_checkpoint_the_finished_model_stays(change, tmp_path):
+    with pytest.raises(RunError, match="holds no checkpoint to go on from"):
+        change(STAGE, dataclasses.replace(STAGE, max_steps=16), saved=())
+    with pytest.raises(RunError, match=r"--resume 3: .* has checkpoints of steps \[8\]"):
+        change(STAGE, dataclasses.replace(STAGE, max_steps=16), resume=3)
+    assert (tmp_path / "run" / "stages" / "sft" / "model").is_dir()
+    assert (tmp_path / "run" / "finished.json").is_file()
 
 
 def test_fewer_steps_than_were_taken(change):

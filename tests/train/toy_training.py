@@ -214,7 +214,7 @@ def main(directory, total, delay, hold):
     primary = jax.process_index() == 0
     try:
         with RunDir(directory, primary=primary) as run, Stop() as stop:
-            run.check_config({"total": total})
+            run.keep_config({"total": total})
             source = Source(delay, hold=hold, gate=gate(directory))
             state = train(run.path, total, jax.device_count(), source=source, stop=stop)
             everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())

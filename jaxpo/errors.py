@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What only a write can meet."""
 
 
 class JaxpoError(Exception):
@@ -79,6 +85,35 @@ def no_folder(path: Path | str) -> str:
     hub = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] not in (".", "..")
     hint = f" (if that is a name on the Hugging Face Hub: hf download {path} --local-dir {path.name})" if hub else ""
     return f"there is no folder {path}{hint}"
+
+
+@contextlib.contextmanager
+def writing(path: object, temporary: object = None) -> Iterator[None]:
+    """An `OSError` of the block that names no file, as that of a full disk, or its temporary name, names this one.
+
+    Writers in C++ say in words what an `OSError` says by number.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for code in FULL:
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise
+    except OSError as error:
+        if error.errno in FULL if error.filename is None else str(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
+
+
+def file_problem(error: OSError) -> str | None:
+    """`cannot write PATH: reason`, in one line; None of an error that is about no file."""
+    path = error.filename
+    if path is None:
+        return f"cannot write: {error.strerror}" if error.errno in FULL else None
+    unreadable = error.errno in (errno.EACCES, errno.EPERM) and os.path.exists(path) and not os.access(path, os.R_OK)
+    verb = "read" if error.errno == errno.ENOENT or unreadable else "write"
+    return f"cannot {verb} {os.fsdecode(path)}: {error.strerror}"
 
 
 def near_misses(word: str, known: Iterable[str], *, n: int = 3, cutoff: float = 0.6) -> list[str]:

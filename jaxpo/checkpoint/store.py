@@ -8,6 +8,7 @@ beside its own description (shapes and dtypes), so that a mismatch is reported l
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from jaxpo.checkpoint import leaves
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, writing
 
 Tree = Any
 FORMAT = 1
@@ -221,11 +222,18 @@ class CheckpointStore:
             multihost_utils.sync_global_devices("discard_after")
 
     def _clean_up(self) -> None:
-        if not self._clean and jax.process_index() == 0:
+        """Remove leftovers once, and see that a folder can be made: Orbax's threads would wait minutes for one."""
+        if jax.process_index() != 0:
+            return
+        if not self._clean:
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in [*self.directory.glob(f"*{_TEMPORARY}*"), *self.directory.glob(f"*{_DELETING}")]:
                 shutil.rmtree(leftover)
-        self._clean = True
+            self._clean = True
+        probe = self.directory / f".{os.getpid()}{_DELETING}"
+        with writing(self.directory, probe):
+            probe.mkdir()
+            probe.rmdir()
 
     def _prune(self) -> None:
         if self.keep is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from jaxpo import __version__
-from jaxpo.errors import JaxpoError, did_you_mean
+from jaxpo.cli.terminal import drop, open_streams
+from jaxpo.errors import JaxpoError, did_you_mean, file_problem
+from jaxpo.train.watchman import AGAIN, Watchman
 
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       0 done; 2 a mistake the user can correct; 130 interrupted; 143 preempted after saving.
     """
+    open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return complain(f"there is no command {name!r}.{did_you_mean(name, COMMANDS)} `jaxpo --help` lists them.")
     try:
-        return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+        with Watchman(lambda: print(f"\njaxpo: stopping when what is computed now ends; {AGAIN}", file=sys.stderr)):
+            return int(importlib.import_module(COMMANDS[name][0]).main(rest))
     except JaxpoError as error:
         return complain(str(error))
     except KeyboardInterrupt:
@@ -52,8 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, a closed pager) has what it wanted; the interpreter must not complain while flushing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop(sys.stdout)
         return OK
+    except OSError as error:
+        problem = file_problem(error)
+        if problem is None:
+            raise
+        return complain(problem)
 
 
 def complain(message: str) -> int:

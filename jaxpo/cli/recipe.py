@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def resolve_request(request: Request) -> Resolved:
 
 def renamed(resolved: Resolved, config: str) -> Resolved:
     """A saved configuration inside a run directory continues that directory, wherever it has been moved."""
-    path = Path(config)
+    path = Path(os.path.abspath(config))
     folder = path if path.is_dir() else path.parent
     if (folder / "config.json").is_file() and (path.is_dir() or path.name == "config.json"):
         untouched = not {"name", "output_dir"} & set(resolved.origins)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
+from jaxpo.cli.terminal import lasting_streams
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.resume import located
 
 USAGE = f"""\
 usage: jaxpo run CONFIG [options]
 
 Trains the stages of a configuration one after another, in one run directory. The same command again resumes.
-SIGTERM and Ctrl-C save after the current step (exit status 143 or 130); a background job that a script starts ignores
-SIGINT, as the shell asks of it: stop it with `kill`.
+SIGTERM and Ctrl-C save after the current step (exit status 143 or 130), and a second one stops at once; a background
+job that a script starts ignores SIGINT, as the shell asks of it: stop it with `kill`. A closed terminal stops nothing.
 
 Several processes are one run where SLURM, Open MPI, an indexed Kubernetes job or GKE start them, or where each has
 JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. They share the run directory,
@@ -25,6 +27,12 @@ and wait JAXPO_START_TIMEOUT seconds (300) for one another. JAX_NUM_PROCESSES=1:
 
 
 def main(argv: Sequence[str]) -> int:
+    with lasting_streams():
+        return run(argv)
+
+
+def run(argv: Sequence[str]) -> int:
+    """As `main`, where everything can be printed."""
     request = read_request(argv, {"resume": True, "restart": False}, USAGE)
     if request is None:
         return 0
@@ -35,14 +43,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     resume = parse_resume(request.flags.get("resume", "auto"))
     resolved = renamed(resolve_request(request), request.config)
-    check(resolved.run)
+    recipe = located(resolved.run)
+    check(recipe)
     from jaxpo.sharding.multihost import start_processes
 
     # What follows may use JAX as soon as it is imported.
     start_processes()
     from jaxpo.stages.run import execute
 
-    return execute(resolved.run, resume=resume, restart="restart" in request.flags)
+    return execute(recipe, resume=resume, restart="restart" in request.flags)
 
 
 def parse_resume(text: str) -> str | int:

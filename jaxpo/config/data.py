@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxpo.config.places import DataFile, OtherFile
+
 
 @dataclass(frozen=True)
 class Fim:
@@ -79,8 +81,8 @@ class Data:
         and are counted.
     """
 
-    train: tuple[str, ...] = ()
-    eval: tuple[str, ...] = ()
+    train: tuple[DataFile, ...] = ()
+    eval: tuple[DataFile, ...] = ()
     max_length: int = 1024
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
@@ -110,7 +112,7 @@ class Tokenizer:
         embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
 
-    path: str | None = None
-    train_on: tuple[str, ...] = ()
+    path: DataFile | None = None
+    train_on: tuple[OtherFile, ...] = ()
     vocab_size: int = 4096
     new_embedding: bool = False

@@ -26,7 +26,8 @@ def load_module(path: Path) -> ModuleType:
     if not path.is_file() or module_spec is None or module_spec.loader is None:
         raise ConfigError(f"{path}: is not a Python configuration file.")
     module = importlib.util.module_from_spec(module_spec)
-    module.__file__ = str(path)
+    # A saved configuration names its types by this: it must lead there from any directory.
+    module.__file__ = str(path.absolute())
     sys.modules[name] = module
     with explained(path):
         module_spec.loader.exec_module(module)

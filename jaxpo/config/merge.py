@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.config.part import RecipePart
+from jaxpo.config.places import ModelFolder, OtherFile
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Search:
       parallel: candidates made in one pass over the models' leaves, and so held in memory together.
     """
 
-    select: tuple[str, ...] = ()
-    report: tuple[str, ...] = ()
+    select: tuple[OtherFile, ...] = ()
+    report: tuple[OtherFile, ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
     methods: tuple[Any, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()
@@ -53,6 +54,6 @@ class Merge(RecipePart):
     models: tuple[str, ...] = ()
     weights: tuple[float, ...] | None = None
     method: Any = None
-    base: str | None = None
+    base: ModelFolder | None = None
     search: Search | None = None
     seed: int | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxpo.config.places import ModelFolder
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -16,5 +18,5 @@ class Beside:
         every step; None = stored, except where the loss needs its whole distributions or where it moves.
     """
 
-    source: str = "start"
+    source: ModelFolder = "start"
     recorded: bool | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxpo.config.data import Tokenizer
+from jaxpo.config.places import ModelFolder
 
 ATTENTION, EXPERTS = ("xla",), ("blocks", "ragged_dot")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
@@ -68,7 +69,7 @@ class Run:
     output_dir: str = "runs"
     seed: int = 0
     model: Any = "nano"
-    model_from: str | None = None
+    model_from: ModelFolder | None = None
     corpus: Any = None
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     stages: tuple[Any, ...] = ()

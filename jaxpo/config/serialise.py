@@ -10,6 +10,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.fields import default_of
 from jaxpo.config.file import FILE_MODULE, load_module
 from jaxpo.config.moved import present_name
 from jaxpo.errors import ConfigError, did_you_mean
@@ -79,12 +80,22 @@ def from_jsonable(
 def read_again(stored: Any) -> Any:
     """A stored configuration as this version writes it: present names of types, newer fields at their defaults.
 
-    One that this version cannot read stays as it is, and is then found to be another.
+    Types and fields that this version does not know stay as they are, and are then found to be others.
     """
-    try:
-        return to_jsonable(from_jsonable(stored, trust_files=True))
-    except ConfigError:
+    if isinstance(stored, list):
+        return [read_again(value) for value in stored]
+    if not isinstance(stored, dict):
         return stored
+    items = {name: read_again(value) for name, value in stored.items()}
+    if TYPE not in items:
+        return items
+    try:
+        cls = find_type(items[TYPE], where="config", trust_files=True)
+    except ConfigError:
+        return items
+    known = {f.name: default_of(f) for f in dataclasses.fields(cls) if f.init}
+    defaults = {name: to_jsonable(value) for name, value in known.items() if value is not dataclasses.MISSING}
+    return {TYPE: type_name(cls)} | defaults | {name: value for name, value in items.items() if name != TYPE}
 
 
 def type_name(cls: type) -> str:

@@ -9,6 +9,7 @@ from jaxpo.config.data import Data
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
+from jaxpo.config.places import ModelFolder, OtherFile
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Stage(RecipePart):
     name: str = "stage"
     data: Data = field(default_factory=Data)
     optimizer: Optimizer | Muon | Adafactor = field(default_factory=Optimizer)
-    init_from: str = "previous"
+    init_from: ModelFolder = "previous"
     model: Any = None
     rows_per_step: int = 8
     gradient_accumulation_steps: int = 1
@@ -150,10 +151,10 @@ class Distill(Stage):
 
     name: str = "distill"
     loss: Any = None
-    teacher: str | None = None
+    teacher: ModelFolder | None = None
     precompute_teacher: bool = True
-    records: str | None = None
-    eval_records: str | None = None
+    records: OtherFile | None = None
+    eval_records: OtherFile | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
 from jaxpo.construct.base import NETWORKS, Construction, Tools
 from jaxpo.data.cleaning.heldout import is_held_out
 from jaxpo.data.rows.formats import Row, read_rows
@@ -41,7 +42,7 @@ class Construct(Work):
 
     name: str = "construct"
     construction: Any = None
-    rows: tuple[str, ...] = ()
+    rows: tuple[OtherFile, ...] = ()
     networks: tuple[tuple[str, str], ...] = ()
     heldout_one_in: int | None = None
     max_length: int = 1024

@@ -17,7 +17,7 @@ from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import write_generation
 from jaxpo.convert.shards import READABLE, Source, Stored, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, writing
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, Table, leaves, map_table
 
@@ -87,13 +87,14 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
     target = Path(directory)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already; choose another folder or allow overwriting it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
-        yield partial
-        _swap_in(partial, target)
+        with writing(target, partial):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            _swap_in(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -9,13 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.rows.formats import file_hash
+from jaxpo.errors import writing
+
 MANIFEST = "corpus.json"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def corpus_hash(hashes: Mapping[str, str]) -> str:
@@ -54,7 +51,7 @@ def write(
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with writing(path, temporary), temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

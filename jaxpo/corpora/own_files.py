@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.corpora.files import file_hash, reusable, write
+from jaxpo.config.places import DataFile
+from jaxpo.corpora.files import reusable, write
 from jaxpo.corpora.stdlib_docs_examples import Row
 from jaxpo.data.cleaning.heldout import Seen, is_held_out, paragraphs
 from jaxpo.data.rows.files.listing import unsaid
-from jaxpo.data.rows.formats import list_files, read_rows
+from jaxpo.data.rows.formats import file_hash, list_files, read_rows
 from jaxpo.errors import DataError
 
 FORMAT = 1
@@ -37,8 +38,8 @@ class OwnFiles:
         by a hash of its content.
     """
 
-    text: str | None = None
-    pairs: str | None = None
+    text: DataFile | None = None
+    pairs: DataFile | None = None
     held_out_one_in: int = 10
 
     def build(self, directory: Path) -> dict[str, Any]:

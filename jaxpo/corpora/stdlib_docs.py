@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.corpora.files import file_hash, reusable, write
+from jaxpo.config.places import OtherFile
+from jaxpo.corpora.files import reusable, write
 from jaxpo.corpora.stdlib_docs_examples import (
     REJECTED_PER_TRAINING_ENTRY,
     Row,
@@ -25,6 +26,7 @@ from jaxpo.corpora.stdlib_docs_examples import (
 )
 from jaxpo.corpora.stdlib_docs_read import REMEDY, TOPICS, read_entries, source_files, stdlib_folder
 from jaxpo.data.cleaning.heldout import Seen, is_held_out
+from jaxpo.data.rows.formats import file_hash
 from jaxpo.errors import DataError
 
 FORMAT = 1
@@ -39,7 +41,7 @@ class StdlibDocs:
       held_out_one_in: about one top-level module (or help topic) in this many is held out, by a hash of its name.
     """
 
-    root: str | None = None
+    root: OtherFile | None = None
     held_out_one_in: int = 10
 
     def build(self, directory: Path) -> dict[str, Any]:

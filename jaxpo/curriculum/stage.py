@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
 from jaxpo.curriculum.annotate import annotate
 from jaxpo.curriculum.matrix import SuccessMatrix
 from jaxpo.data.rows.json_lines import whole_lines, write_jsonl
@@ -46,7 +47,7 @@ class MeasureDifficulty(Work):
     """
 
     name: str = "difficulty"
-    items: tuple[str, ...] = ()
+    items: tuple[OtherFile, ...] = ()
     stages: tuple[str, ...] = ("previous",)
     limit: int | None = 2000
     max_new_tokens: int = 32

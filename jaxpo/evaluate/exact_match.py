@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from jaxpo.config.places import OtherFile
 from jaxpo.data.rows.rows import Record
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import share
@@ -85,7 +86,7 @@ class ExactMatch:
       by_level: also `NAME_level_1`, ..., where the rows have a column `level`.
     """
 
-    files: tuple[str, ...]
+    files: tuple[OtherFile, ...]
     prompts: int = 256
     max_new_tokens: int = 48
     name: str = "exact_match"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jaxpo.config.places import OtherFile
 from jaxpo.evaluate.byte_ngram import ByteNgram
 from jaxpo.evaluate.compression import xz_bits_per_byte, xz_primed_bits_per_byte
 from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
@@ -54,7 +55,7 @@ def spaced(records: list[Any], limit: int | None) -> list[Any]:
 class BitsPerByte:
     """Bits per byte of held-out text; see `perplexity.bits_per_byte` for how documents are cut."""
 
-    files: tuple[str, ...]
+    files: tuple[OtherFile, ...]
     max_length: int = 256
 
     def measure(self, context: ProbeContext) -> Measured:
@@ -69,8 +70,8 @@ class Baselines:
     Measured once, with the initial model.
     """
 
-    train: tuple[str, ...]
-    heldout: tuple[str, ...]
+    train: tuple[OtherFile, ...]
+    heldout: tuple[OtherFile, ...]
     order: int = 4
 
     def measure(self, context: ProbeContext) -> Measured:
@@ -91,7 +92,7 @@ class Baselines:
 class SFTLoss:
     """Loss per supervised token of held-out answers, to their own questions and to shuffled ones."""
 
-    files: tuple[str, ...]
+    files: tuple[OtherFile, ...]
     max_length: int = 256
 
     def measure(self, context: ProbeContext) -> Measured:
@@ -116,7 +117,7 @@ class RankingAccuracy:
       limit: use at most this many pairs, evenly spaced over the files.
     """
 
-    files: tuple[str, ...]
+    files: tuple[OtherFile, ...]
     name: str = "ranking"
     max_length: int = 256
     controls: bool = True
@@ -152,7 +153,7 @@ class EndsByItself:
       prompts: how many questions, evenly spaced over the file.
     """
 
-    files: tuple[str, ...]
+    files: tuple[OtherFile, ...]
     prompts: int = 64
     max_new_tokens: int = 96
 

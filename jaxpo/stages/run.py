@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxpo.config import RecipePart, Run, Work
-from jaxpo.config.serialise import read_again, to_jsonable
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import has_model, load_model, save_model
-from jaxpo.errors import RunError
+from jaxpo.errors import writing
 from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.resume import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
+from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
+from jaxpo.stages.budget import change_budgets
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
@@ -30,12 +32,9 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
-from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Preempted, Stop
 
 Tree = Any
-# Where a run lies and what is reported may change between two starts of it; nothing that is computed may.
-MAY_CHANGE = ("name", "output_dir", "report_to", "prompts", "export")
 
 
 def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> int:
@@ -49,48 +48,47 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     Raises:
       JaxpoError: with a message for the user; nothing was lost.
     """
+    run = located(run)
     check(run)
     check_patterns(run)
     check_origin(run)
     check_alone(run)
-    primary = jax.process_index() == 0
-    with ExitStack() as held, Stop() as stop:
-        console = Console(primary=primary)
-        home = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
-        if home.finished() is not None:
-            console.say(home.finished_message())
-            return 0
-        mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
-        check_placement(run, mesh.shape)
-        rules = dict(run.mesh.rules)
-        with (
-            use_mesh(mesh, rules),
-            console,
-            MetricsLog(home.metrics, run.report_to, run_name=run.name, config=to_jsonable(run), primary=primary) as log,
-        ):
-            inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
-            for name, data in inputs.stages.items():
-                home.check_data(name, data.fingerprint())
-            try:
-                run_all(Setting(run, home, inputs, mesh, rules, console, log, stop), resume)
-            except Preempted as preempted:
-                console.say(str(preempted))
-                return preempted.exit_code
+    console = Console(primary=jax.process_index() == 0)
+    try:
+        with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:
+            go_on(run, resume, restart, console, stop)
+    except Preempted as preempted:
+        console.say(str(preempted))
+        return preempted.exit_code
     return 0
 
 
-@contextmanager
-def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[RunDir]:
-    """The run's directory, held by its lock, with this configuration."""
-    home = RunDir(Path(run.output_dir) / run.name, restart=restart, primary=jax.process_index() == 0)
-    with home:
-        if home.moved_to:
-            console.say(f"the earlier run was moved to {home.moved_to}")
-        home.forget_start()
-        if resume == "never" and home.begun:
-            raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
-        home.check_config(to_jsonable(run), ignore=MAY_CHANGE, read=read_again)
-        yield home
+def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: Stop) -> None:
+    """Begin a run or go on with it, to its end."""
+    with ExitStack() as held:
+        home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        if home.finished() is not None and not changes.budgets:
+            if changes.said:
+                console.say("the run had finished before: what has changed has no effect any more")
+            console.say(home.finished_message())
+            return
+        mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
+        check_placement(run, mesh.shape)
+        rules, config = dict(run.mesh.rules), to_jsonable(run)
+        held.enter_context(use_mesh(mesh, rules))
+        held.enter_context(console)
+        log = held.enter_context(
+            MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
+        )
+        with stop.during("reading and tokenising the data"):
+            inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
+        for name, data in inputs.stages.items():
+            check_data(home, name, data)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
+        if changes.budgets:
+            first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
+            home.keep_config(config)
+        run_all(setting, resume)
 
 
 def run_all(setting: Setting, resume: str | int) -> None:
@@ -98,8 +96,10 @@ def run_all(setting: Setting, resume: str | int) -> None:
     for stage in trained(setting.run):
         if not has_model(setting.home.stage(stage.name)):
             check_beside(setting, stage, setting.console.say)
-    params, config = initial(setting), setting.inputs.config
-    setting.results.after_stage(INITIAL, params, None, setting.scorer)
+    with setting.stop.during("loading the model"):
+        params, config = initial(setting), setting.inputs.config
+    with setting.stop.during("what is measured of the initial model"):
+        setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
         if not stage.LEAVES_MODEL:
             run_work(setting, stage)
@@ -112,8 +112,10 @@ def run_all(setting: Setting, resume: str | int) -> None:
             setting.results.took(stage.name, time.perf_counter() - began)
             if stage.TRAINS:
                 resume = "auto"
-        setting.results.after_stage(stage.name, params, before if same else None, scorer)
-    setting.home.finish(setting.results.conclude(params, config))
+        with setting.stop.during(f"what is measured after stage {stage.name}"):
+            setting.results.after_stage(stage.name, params, before if same else None, scorer)
+    with setting.stop.during("the export, its verification and the report"):
+        setting.home.finish(setting.results.conclude(params, config))
     setting.console.say(setting.home.finished_message())
 
 
@@ -131,14 +133,17 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
 
 def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters after training, from those that the stage before it left."""
-    setting.prepare(stage)
+    with setting.stop.during(f"reading and tokenising the data of stage {stage.name}"):
+        setting.prepare(stage)
     check_beside(setting, stage)
-    return train(setting, stage, params, resume)
+    with setting.stop.during(f"preparing stage {stage.name}"):
+        return train(setting, stage, params, resume)
 
 
 def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters merged from those of earlier stages."""
-    return merge(setting, stage)
+    with setting.stop.during(f"the merge of stage {stage.name}"):
+        return merge(setting, stage)
 
 
 MAKERS = {"train": make_trained, "merge": make_merged}
@@ -152,7 +157,8 @@ def run_work(setting: Setting, stage: Work) -> None:
         setting.console.say(f"stage {stage.name} has finished already")
     else:
         began = time.perf_counter()
-        report = work(setting, stage)
+        with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
+            report = work(setting, stage)
         for name, value in report.items():
             setting.console.say(f"{stage.name}: {name} {value}")
         setting.results.took(stage.name, time.perf_counter() - began)

@@ -18,6 +18,7 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
 from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.assemble import make_scorer
+from jaxpo.stages.beginning import check_data
 from jaxpo.stages.results import Results
 from jaxpo.stages.run_inputs import CORPUS, RunInputs
 from jaxpo.train.console import Console
@@ -72,7 +73,7 @@ class Setting:
         """Tokenise a stage's data, unless that was possible before the first stage."""
         if stage.name not in self.inputs.stages:
             data = first_process_first(lambda: self.inputs.of(stage))
-            self.home.check_data(stage.name, data.fingerprint())
+            check_data(self.home, stage.name, data)
 
     def with_models(self, before: RecipePart) -> list[str]:
         """Names of the stages before one that leave a model, in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
+from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
@@ -39,6 +41,7 @@ from jaxpo.train.state import State
 
 Tree = Any
 EMA, LAST = "ema", "last"
+BLOCKS, PLAN = "blocks", "row_plan"
 
 
 def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
@@ -53,8 +56,10 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
     seed = seed_of(setting.run, stage)
-    loaders = _loaders(setting, stage, data)
-    beside = open_beside(setting, stage, base, loaders)
+    store = _open_store(stage, folder, resume)
+    loaders = make_loaders(setting, stage, data, store)
+    with setting.stop.during(f"the networks beside stage {stage.name}, loaded or recorded"):
+        beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
     first = _first(base, own_tables(stage, config), seed)
     fixed = fixed_part(setting, stage, config, first)
@@ -64,7 +69,6 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     assembly = assemble(stage, source, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
-    store = _open_store(stage, folder, resume)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
 
@@ -89,7 +93,13 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         source=source,
         put=assembly.put,
         store=store,
-        meta={"config": to_jsonable(setting.run), "data": {"plan": source.hash, **data.fingerprint()}, **beside.about},
+        meta={
+            "config": to_jsonable(setting.run),
+            "data": {"plan": source.hash, **data.fingerprint()},
+            PLAN: loaders["train"].plan.hash,
+            BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
+            **beside.about,
+        },
         log=setting.log,
         console=setting.console,
         stop=setting.stop,
@@ -189,11 +199,18 @@ def keep_snapshot(folder: Path, params: Tree, config: TextConfig, about: Mapping
         save_model(folder, params, config, about)
 
 
-def _loaders(setting: Setting, stage: Stage, data: StageData) -> dict[Part, Loader]:
-    """Of the training files, and of the held-out ones in their order."""
-    devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
+def make_loaders(setting: Setting, stage: Stage, data: StageData, store: CheckpointStore) -> dict[Part, Loader]:
+    """Of the training files, and of the held-out ones in their order; in the blocks that the stage began with.
 
-    def make(dataset: Dataset, *, shuffle: bool) -> Loader:
+    How many rows a block has may follow from the devices and microbatches, so it is chosen when a stage begins, and
+    stays as it is on any others.
+    """
+    devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
+    latest = store.latest()
+    stored = {} if latest is None else store.meta(latest)
+
+    def make(dataset: Dataset, part: Part, *, shuffle: bool) -> Loader:
+        known = stored.get(BLOCKS, {}).get(part)
         return Loader(
             dataset,
             stage.data,
@@ -203,10 +220,32 @@ def _loaders(setting: Setting, stage: Stage, data: StageData) -> dict[Part, Load
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             divisor=devices * stage.gradient_accumulation_steps,
+            caps=None if known is None else Caps(**known),
         )
 
-    loaders: dict[Part, Loader] = {"train": make(data.train, shuffle=stage.data.shuffle)}
-    return loaders if data.held_out is None else loaders | {"eval": make(data.held_out, shuffle=False)}
+    loaders: dict[Part, Loader] = {"train": make(data.train, "train", shuffle=stage.data.shuffle)}
+    if latest is not None:
+        _same_order(loaders["train"], stored, store)
+    return loaders if data.held_out is None else loaders | {"eval": make(data.held_out, "eval", shuffle=False)}
+
+
+def _same_order(loader: Loader, stored: Mapping[str, Any], store: CheckpointStore) -> None:
+    """The batches to come continue those that the checkpoint has seen.
+
+    Raises:
+      CheckpointError: they are cut otherwise; by an earlier version the blocks were chosen for the devices at hand.
+    """
+    kept = stored.get("data", {})
+    if PLAN in stored:
+        same = stored[PLAN] == loader.plan.hash
+    else:
+        same = "plan" not in kept or kept["plan"] == loader.named(kept.get("train", ""))
+    if not same:
+        devices = store.environment().get("devices")
+        raise CheckpointError(
+            f"{store.directory}: its rows were packed into other blocks than now ({loader.block_rows} rows). Resume on "
+            f"as many devices as it was saved on ({devices}), with the same mesh and gradient_accumulation_steps."
+        )
 
 
 def _shapes(tree: Tree) -> Any:

@@ -82,7 +82,8 @@ def fit(
         flops_per_token,
         snapshot,
     )
-    _leave_if_asked(stop, stage, first)
+    if stop.signum is not None:
+        raise _left(stage, first, stop.signum)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
@@ -90,12 +91,15 @@ def fit(
     pending: Pending | None = None
     # The feed is closed first, whatever happens: its threads must not outlive the loop.
     with (
+        stop.during(f"stage {stage.name}"),
+        stop.later(),
         _saved(store, console),
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         CompileWatch() as watch,
     ):
         mark = time.perf_counter()
         for n in range(first + 1, total_steps + 1):
+            stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
             batch = feed.next(state)
             on_device = put(batch)
             counts = settle(tally(on_device))
@@ -111,9 +115,12 @@ def fit(
             if signum or n == total_steps or any(due(n, every) for every in boundaries):
                 run.read(pending)
                 pending = None
+                stop.activity = f"what follows step {n}: evaluation, checkpoint"
                 run.boundary(n, rows, state, evaluate, store, meta, bool(signum))
             console.advance(n)
-            _leave_if_asked(stop, stage, n, store)
+            if signum:
+                store.wait()
+                raise _left(stage, n, signum)
             mark = time.perf_counter()
     return state
 
@@ -165,12 +172,9 @@ def _begin(
     return state, latest, stored["rows_seen"], progress
 
 
-def _leave_if_asked(stop: Stop, stage: Stage, n: int, store: CheckpointStore | None = None) -> None:
-    if stop.signum is None:
-        return
-    if store is not None:
-        store.wait()
-    name = signal.Signals(stop.signum).name
-    raise Preempted(
-        f"stopped by {name} at step {n} of stage {stage.name}, saved; the same command resumes", stop.signum
-    )
+def _left(stage: Stage, n: int, signum: int) -> Preempted:
+    """What is said of a stop after step n, which is on disk."""
+    name = signal.Signals(signum).name
+    if not n:
+        return Preempted(f"stopped by {name} before the first step of stage {stage.name}: nothing to save yet", signum)
+    return Preempted(f"stopped by {name} at step {n} of stage {stage.name}, saved; the same command resumes", signum)

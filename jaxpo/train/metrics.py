@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from jaxpo.errors import ConfigError, RunError
+from jaxpo.errors import ConfigError, writing
 from jaxpo.train.files import write_atomic
 
 Record = Mapping[str, Any]
@@ -89,11 +89,9 @@ class MetricsLog:
             return
         clean = {k: _finite(v) for k, v in record.items()}
         line = f"{json.dumps(clean, allow_nan=False)}\n".encode()
-        try:
+        with writing(self.path):
             while line:
                 line = line[self._file.write(line) :]
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}. Free space, then run again.") from error
         numbers = {k: v for k, v in clean.items() if k != "step" and isinstance(v, int | float)}
         for tracker in self._trackers:
             tracker.write(record["stage"], record["step"], numbers)

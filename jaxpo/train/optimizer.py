@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxpo.config import Adafactor, Muon, Optimizer, OptimizerBase
@@ -60,6 +61,17 @@ def make_schedule(config: OptimizerBase, total_steps: int) -> optax.Schedule:
     # Step 0 already moves: (i + 1) / warmup of the peak.
     ramp = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)
     return optax.join_schedules([ramp, main], [warmup])
+
+
+def first_difference(config: OptimizerBase, before: int, after: int, taken: int) -> tuple[int, float, float] | None:
+    """The first of `taken` steps (0-based) whose rate a run of `after` steps would not have had, with both rates.
+
+    None: that run begins with the very same steps.
+    """
+    steps = jnp.arange(taken)
+    old, new = (np.broadcast_to(make_schedule(config, total)(steps), taken) for total in (before, after))
+    differing = np.flatnonzero(old != new)
+    return (int(differing[0]), float(old[differing[0]]), float(new[differing[0]])) if len(differing) else None
 
 
 def make_optimizer(

@@ -109,7 +109,9 @@ class Progress:
         if not math.isfinite(value):
             return False
         sign = 1 if lower_is_better(metric) else -1
-        if self.best and sign * value >= sign * self.best["value"]:
+        # Of another metric, chosen when the run went on, there is no best yet.
+        known = self.best.get("metric") == metric
+        if known and sign * value >= sign * self.best["value"]:
             return False
         self.best = {"metric": metric, "value": value, "step": step}
         return True

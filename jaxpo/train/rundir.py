@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,14 +14,16 @@ from typing import Any
 from jaxpo.errors import RunError
 from jaxpo.train.files import read_json, write_json
 
-_ABSENT = object()
+_LOCK, _CONFIG, _DATA, _BEGINNING, _FINISHED = "lock", "config.json", "data.json", "run.json", "finished.json"
+_NEW_LINE = "\n  "
 
 
 class RunDir:
     """A run directory, held by an exclusive lock from entry to exit.
 
-    Holds `config.json` (the resolved configuration), `data.json` (hash of each stage's data), `metrics.jsonl`,
-    `stages/NAME/`, and `finished.json` once done. The lock belongs to the process: a killed one leaves none behind.
+    Holds `config.json` (the resolved configuration), `run.json` (where and by which version it was begun), `data.json`
+    (hashes of each stage's data), `metrics.jsonl`, `stages/NAME/`, and `finished.json` once done. The lock belongs to
+    the process: a killed one leaves none behind.
 
     Args:
       path: made when absent.
@@ -30,7 +31,7 @@ class RunDir:
       primary: False on all processes but one of a multi-process run: they neither lock nor write.
 
     Raises:
-      RunError: another process uses it (on entry); configuration or data changed (`check_config`, `check_data`).
+      RunError: another process uses it (on entry).
     """
 
     def __init__(self, path: Path | str, *, restart: bool = False, primary: bool = True):
@@ -78,46 +79,68 @@ class RunDir:
     def forget_start(self) -> None:
         """Remove what a start left that ended before its first step: all of it follows from the configuration."""
         if self.primary and not self.begun:
-            for name in ("config.json", "data.json", "summary.json", "samples.json", "data_counts.json"):
+            for name in (_CONFIG, _DATA, _BEGINNING, "summary.json", "samples.json", "data_counts.json"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
 
-    def check_config(
-        self,
-        config: Mapping[str, Any],
-        *,
-        ignore: Iterable[str] = (),
-        read: Callable[[Any], Any] = lambda stored: stored,
-    ) -> None:
-        """Store the resolved configuration, or compare it with the stored one.
+    def stored_config(self) -> Any:
+        """The configuration that was kept, as JSON; None before a run's first start."""
+        return read_json(self.path / _CONFIG)
 
-        Args:
-          config: JSON values.
-          ignore: dotted names that may change ("report_to"); everything below them may too.
-          read: what a stored configuration is to this version: present names of types, defaults of newer fields.
-        """
-        stored = read_json(self.path / "config.json")
-        if stored is not None:
-            self._refuse_changes(read(stored), config, "configuration", tuple(ignore))
+    def keep_config(self, config: Mapping[str, Any]) -> None:
+        """Store the resolved configuration."""
         if self.primary:
-            write_json(self.path / "config.json", config)
+            write_json(self.path / _CONFIG, config)
 
-    def check_data(self, stage: str, fingerprint: Mapping[str, Any]) -> None:
-        """Store what a stage's data are (hash, files, counts), or compare with what is stored."""
-        stored = read_json(self.path / "data.json") or {}
-        if stage in stored:
-            self._refuse_changes(stored[stage], fingerprint, f"data for stage {stage}", ())
-        elif self.primary:
-            write_json(self.path / "data.json", {**stored, stage: dict(fingerprint)})
+    def stored_data(self, stage: str) -> dict[str, Any] | None:
+        """What was kept of a stage's data; None before they were made."""
+        found: dict[str, Any] | None = (read_json(self.path / _DATA) or {}).get(stage)
+        return found
+
+    def keep_data(self, stage: str, fingerprint: Mapping[str, Any]) -> None:
+        """Store what a stage's data are: hashes, files, counts."""
+        if self.primary:
+            write_json(self.path / _DATA, {**(read_json(self.path / _DATA) or {}), stage: dict(fingerprint)})
+
+    def beginning(self) -> dict[str, Any]:
+        """What `keep_beginning` stored; empty of a run that an earlier version began."""
+        return read_json(self.path / _BEGINNING) or {}
+
+    def keep_beginning(self, about: Mapping[str, Any]) -> None:
+        """Store where and by what a run was begun."""
+        if self.primary:
+            write_json(self.path / _BEGINNING, dict(about))
+
+    def refusal(self, what: str, lines: Iterable[str], remedy: str = "") -> RunError:
+        """An error that says what is not as it was, and the ways on."""
+        listed = list(lines)
+        more = f"\n  ... and {len(listed) - 20} more" if len(listed) > 20 else ""
+        return RunError(
+            f"{self.path} was made with another {what}:{''.join(f'{_NEW_LINE}{line}' for line in listed[:20])}{more}\n"
+            f"{remedy}Two ways on: --run NEW (another directory, this one stays), or --restart "
+            f"(moves this one aside to {_free_name(self.path).name} and starts over)."
+        )
+
+    def reopen(self, stage: str, parts: Iterable[str]) -> None:
+        """Take back that a stage, and with it the run, has finished: it goes on from its last checkpoint."""
+        if not self.primary:
+            return
+        (self.path / _FINISHED).unlink(missing_ok=True)
+        for name, section in (("summary.json", "probes"), ("samples.json", None)):
+            document = read_json(self.path / name) or {}
+            if (document.get(section, {}) if section else document).pop(stage, None) is not None:
+                write_json(self.path / name, document)
+        for part in parts:
+            shutil.rmtree(self.stage(stage) / part, ignore_errors=True)
 
     def finished(self) -> dict[str, Any] | None:
         """What `finish` stored, or None while the run is not finished."""
-        return read_json(self.path / "finished.json")
+        return read_json(self.path / _FINISHED)
 
     def finish(self, results: Mapping[str, str]) -> None:
         """Mark the run as finished. `results`: what -> path relative to the run directory."""
         if self.primary:
-            write_json(self.path / "finished.json", {"results": dict(results)})
+            write_json(self.path / _FINISHED, {"results": dict(results)})
 
     def finished_message(self) -> str:
         """Where the results of a finished run are."""
@@ -125,49 +148,12 @@ class RunDir:
         where = "".join(f"\n  {what}: {self.path / path}" for what, path in results.items())
         return f"{self.path} is finished.{where}\nStart another with --run NEW, or this one over with --restart."
 
-    def _refuse_changes(self, old: Any, new: Any, what: str, ignore: tuple[str, ...]) -> None:
-        changes = [c for c in changed_fields(old, json.loads(json.dumps(new))) if not _covered(c[0], ignore)]
-        if changes:
-            lines = "".join(f"\n  {name}: {before} -> {after}" for name, before, after in changes[:20])
-            more = f"\n  ... and {len(changes) - 20} more" if len(changes) > 20 else ""
-            raise RunError(
-                f"{self.path} was made with another {what}:{lines}{more}\n"
-                "Two ways on: --run NEW (another directory, this one stays), or --restart "
-                f"(moves this one aside to {_free_name(self.path).name} and starts over)."
-            )
-
-
-def changed_fields(old: Any, new: Any, prefix: str = "") -> list[tuple[str, str, str]]:
-    """`(dotted name, old, new)` for every value that differs between two JSON documents."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(k for k in new if k not in old)]
-        pairs = [(str(k), old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in keys]
-    elif isinstance(old, list) and isinstance(new, list):
-        longest = max(len(old), len(new))
-        padded = [[*x, *[_ABSENT] * (longest - len(x))] for x in (old, new)]
-        pairs = [(str(i), *both) for i, both in enumerate(zip(*padded, strict=True))]
-    else:
-        return [] if old == new and type(old) is type(new) else [(prefix, _shown(old), _shown(new))]
-    return [c for key, a, b in pairs for c in changed_fields(a, b, f"{prefix}.{key}" if prefix else key)]
-
-
-def _covered(name: str, ignore: tuple[str, ...]) -> bool:
-    return any(name == i or name.startswith(f"{i}.") for i in ignore)
-
-
-def _shown(value: Any) -> str:
-    text = "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
 
 def _free_name(path: Path) -> Path:
     n = 1
     while (candidate := path.with_name(f"{path.name}.{n}")).exists():
         n += 1
     return candidate
-
-
-_LOCK = "lock"
 
 
 def _lock(directory: Path) -> int:

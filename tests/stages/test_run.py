@@ -142,7 +142,7 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
     again = ["run", str(folder / "recipe.json"), "--run", "whole"]
     assert main([*again, "--sft.optimizer.learning-rate", "0.5"]) == 2
     out = capsys.readouterr().err
-    assert "stages.1.optimizer.learning_rate: 0.003 -> 0.5" in out
+    assert "sft.optimizer.learning_rate: 0.003 -> 0.5" in out
     assert "--run NEW" in out
     assert "--restart" in out
     data = folder / "pref_train.jsonl"
@@ -154,7 +154,10 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
     finally:
         data.write_text(original)
         (undisturbed / "kept.json").rename(undisturbed / "finished.json")
-    assert "data for stage preference" in capsys.readouterr().err
+    out = capsys.readouterr().err
+    assert "data for stage preference" in out
+    assert f"train: {data} has changed" in out
+    assert "Restore the file and the run goes on." in out
 
 
 @pytest.mark.slow

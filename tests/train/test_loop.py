@@ -244,9 +244,23 @@ def test_recompilation_is_reported(tmp_path, capsys):
 def test_a_stop_before_the_first_step_does_nothing(tmp_path):
     stop = Stop()
     stop.signum = 2
-    with pytest.raises(Preempted) as info:
+    with pytest.raises(Preempted, match="before the first step of stage toy: nothing to save yet") as info:
         toy.train(tmp_path, 5, stop=stop)
     assert info.value.exit_code == 130
+    assert not (tmp_path / "stages" / "toy" / "checkpoints").exists()
+
+
+def test_a_signal_that_comes_after_a_step_was_asked_for_is_heard_at_the_next(tmp_path):
+    """What it says to be saved is."""
+
+    class Late(Stop):
+        def requested(self, step):
+            noted, self.signum = self.signum, 15 if step >= 4 else None
+            return noted
+
+    with pytest.raises(Preempted, match="at step 5 of stage toy, saved"):
+        toy.train(tmp_path, 11, stop=Late())
+    assert CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").latest() == 5
 
 
 class Asking(toy.Source):

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
 from jaxpo.data.packing.batch import Batch
-from jaxpo.errors import JaxpoError
+from jaxpo.errors import JaxpoError, file_problem
 from jaxpo.objectives.base import Max, Mean, Min
 from jaxpo.sharding.multihost import start_processes
 from jaxpo.train.console import Console
@@ -214,7 +214,7 @@ def main(directory, total, delay, hold):
     primary = jax.process_index() == 0
     try:
         with RunDir(directory, primary=primary) as run, Stop() as stop:
-            run.check_config({"total": total})
+            run.keep_config({"total": total})
             source = Source(delay, hold=hold, gate=gate(directory))
             state = train(run.path, total, jax.device_count(), source=source, stop=stop)
             everywhere = NamedSharding(mesh(jax.device_count()), PartitionSpec())
@@ -226,6 +226,9 @@ def main(directory, total, delay, hold):
         return preempted.exit_code
     except JaxpoError as error:
         print(f"error: {error}", flush=True)
+        return 2
+    except OSError as error:
+        print(f"error: {file_problem(error)}", flush=True)
         return 2
     return 0
 

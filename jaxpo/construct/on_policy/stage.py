@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
 from jaxpo.construct.on_policy.pairing import make_pairs
 from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
 from jaxpo.construct.stage import split
@@ -44,7 +45,7 @@ class OnPolicyPairs(PairOptions, Work):
     """
 
     name: str = "on_policy"
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[OtherFile, ...] = ()
     model: str = "previous"
     judge: Any = field(default_factory=VerifierJudge)
     refiner: Any = None

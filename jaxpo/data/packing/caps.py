@@ -54,6 +54,7 @@ def choose_caps(
     rows_per_shard: int | None,
     media_rows: int | None = None,
     media_length: int | None = None,
+    known: Caps | None = None,
 ) -> tuple[Caps, float]:
     """Block shape from the length index alone, and the share of positions it fills on a sample.
 
@@ -62,16 +63,24 @@ def choose_caps(
       single: one segment per row.
       rows_per_shard: blocks must divide it.
       media_rows, media_length: given, or None = as many as keep the rows of tokens full, and the longest medium.
+      known: a shape that was chosen before; only whether blocks still divide what a shard gets is looked at.
 
     Raises:
       ConfigError: no block size fits.
     """
+    sample = np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
+    if known is not None:
+        if rows_per_shard is not None and rows_per_shard % known.block_rows:
+            raise ConfigError(
+                f"the stage began with blocks of {known.block_rows} rows, and each microbatch of each device would get "
+                f"{rows_per_shard}: take fewer devices or microbatches, so that each gets whole blocks."
+            )
+        return known, pack(lengths, sample, known).fill(lengths, known)
     text = replace(lengths, media=None)
     alone, most = rows_alone(text, row_length, 1 if single else UNLIMITED)
     candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_shard)
     longest = int(lengths.values.max(initial=1))
     segment = min(-(-longest // 16) * 16, row_length)
-    sample = np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
     best: tuple[Caps, float] | None = None
     for rows in candidates:
         caps = Caps(row_length, rows, 1 if single else UNLIMITED, UNLIMITED, segment)

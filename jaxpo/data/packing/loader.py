@@ -12,7 +12,7 @@ import numpy as np
 from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.best_fit import Packed, pack
+from jaxpo.data.packing.best_fit import Caps, Packed, pack
 from jaxpo.data.packing.caps import choose_caps
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
@@ -37,6 +37,7 @@ class Loader:
       process_index, process_count: this process gets its contiguous share of every step's blocks.
       divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
       order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
+      caps: those that a run began with, whatever the devices are now; None = chosen.
 
     Attributes:
       caps: static shape of every batch.
@@ -62,6 +63,7 @@ class Loader:
         process_count: int = 1,
         divisor: int = 1,
         order: np.ndarray | None = None,
+        caps: Caps | None = None,
     ):
         divisor = int(np.lcm(divisor, process_count))
         if rows_per_step < 1 or rows_per_step % divisor:
@@ -80,6 +82,7 @@ class Loader:
             rows_per_shard=rows_per_step // divisor,
             media_rows=data.media_rows,
             media_length=data.media_length,
+            known=caps,
         )
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
@@ -87,7 +90,11 @@ class Loader:
         self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
         self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
         self.block_rows = self.caps.block_rows
-        self.hash = hashlib.sha256(f"{dataset.hash} {self.plan.hash}".encode()).hexdigest()
+        self.hash = self.named(dataset.hash)
+
+    def named(self, dataset_hash: str) -> str:
+        """The hash of batches in this order, were the dataset known by that name."""
+        return hashlib.sha256(f"{dataset_hash} {self.plan.hash}".encode()).hexdigest()
 
     def reading(self, *columns: Columns) -> Loader:
         """The same loader, whose batches carry these columns too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from jaxpo.data.packing.columns import PerSegment
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.store import Lengths
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, writing
 
 REF_LOGPS = "ref_logps"
 
@@ -53,10 +54,8 @@ class RaggedColumn:
         directory = Path(path)
         if not (directory / "meta.json").is_file():
             directory.mkdir(parents=True, exist_ok=True)
-            with (directory / "values.f32").open("wb") as file:
-                file.truncate(4 * int(lengths.values.sum(dtype=np.int64)))
-            with (directory / "done.u8").open("wb") as file:
-                file.truncate(len(lengths.values))
+            _reserve(directory / "values.f32", 4 * int(lengths.values.sum(dtype=np.int64)))
+            _reserve(directory / "done.u8", len(lengths.values))
             temporary = directory / "meta.json.tmp"
             temporary.write_text(json.dumps(_meta(lengths, key)))
             temporary.replace(directory / "meta.json")
@@ -130,3 +129,12 @@ def _map(file: Path, dtype: np.dtype[Any], size: int, mode: Literal["r", "r+"]) 
 def _meta(lengths: Lengths, key: str) -> dict[str, str]:
     digest = hashlib.sha256(lengths.offsets.tobytes() + lengths.values.tobytes()).hexdigest()
     return {"key": key, "lengths": digest}
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of zeros that has its room on the disk: writing to memory that has none would end the process."""
+    with writing(path), path.open("wb") as file:
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)

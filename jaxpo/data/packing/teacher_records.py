@@ -28,7 +28,7 @@ from array_record.python import array_record_module
 from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, writing
 
 
 def names_of(network: str) -> tuple[str, str, str]:
@@ -172,13 +172,14 @@ def write_part(folder: Path, part: int, meta: RecordsMeta, entries: Sequence[Tau
     """Write the records of a part's examples, on disk before the file gets its name; returns its size in bytes."""
     temporary = folder / f".part-{part:05d}.{os.getpid()}"
     try:
-        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-        for taught in entries:
-            writer.write(encode(taught, meta))
-        writer.close()
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(part_file(folder, part))
+        with writing(part_file(folder, part), temporary):
+            writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            for taught in entries:
+                writer.write(encode(taught, meta))
+            writer.close()
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(part_file(folder, part))
     finally:
         temporary.unlink(missing_ok=True)
     return part_file(folder, part).stat().st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,20 @@ def content_hash(files: Iterable[Path]) -> str:
     """sha256 over the contents of the files, in order; names do not matter."""
     whole = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        whole.update(bytes.fromhex(file_hash(file)))
     return whole.hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """sha256 over the content of one file; read once by a process, as long as the file stays as it is."""
+    stat = file.stat()
+    return _file_hash(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_hash(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _rows_of(file: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.errors import ConfigError, DataError, writing
 
 
 @contextlib.contextmanager
@@ -16,11 +16,12 @@ def pending(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file under a temporary name that gets its own when the block ends well."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with writing(path, temporary), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_output(out: Path, *beside: Path) -> None:

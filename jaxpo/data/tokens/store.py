@@ -19,7 +19,7 @@ from array_record.python import array_record_module
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
 from jaxpo.data.tokens.media import Patches
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, writing
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
 FORMAT = 2
@@ -121,9 +121,10 @@ def open_or_write(
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        writer = StoreWriter(temporary, files)
-        writer.finish({**write(writer), "key": key, "format": FORMAT})
-        _publish(temporary, directory)
+        with writing(directory.parent):
+            writer = StoreWriter(temporary, files)
+            writer.finish({**write(writer), "key": key, "format": FORMAT})
+            _publish(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ExampleStore(directory)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jaxpo.evaluate.report.compare as compare
 import jaxpo.evaluate.report.sections as sections
+from jaxpo.errors import writing
 from jaxpo.evaluate.report.page import page
 from jaxpo.evaluate.report.read import read_run
 
@@ -22,7 +23,8 @@ def write_report(run_dir: Path | str) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.path / "report.html"
-    path.write_text(page(f"{run.name}: jaxpo report", sections.render(run)), encoding="utf-8")
+    with writing(path):
+        path.write_text(page(f"{run.name}: jaxpo report", sections.render(run)), encoding="utf-8")
     return path
 
 
@@ -36,5 +38,6 @@ def write_comparison(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     title = " vs ".join(run.name for run in runs)
-    path.write_text(page(f"{title}: jaxpo comparison", compare.render(runs)), encoding="utf-8")
+    with writing(path):
+        path.write_text(page(f"{title}: jaxpo comparison", compare.render(runs)), encoding="utf-8")
     return path

@@ -1,0 +1,74 @@
+"""An answer to Ctrl-C while the main thread is inside compiled code, where Python's handlers wait for its return."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+GRACE = 0.5
+"""Seconds that the main thread has to end by itself before anything is said, or done."""
+AGAIN = "once more stops at once"
+
+
+class Watchman:
+    """A thread that hears of SIGINT and SIGTERM at once, whatever the main thread does.
+
+    The interpreter writes the number of every signal that it handles to a socket, from wherever it arrives. The first
+    one is answered when the process has not ended a moment later; the second ends it.
+
+    Args:
+      answer: says what is waited for; called on the thread.
+    """
+
+    def __init__(self, answer: Callable[[], None]):
+        self._answer = answer
+        self._ended = threading.Event()
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        self._thread: threading.Thread | None = None
+        self._before = -1
+
+    def __enter__(self) -> Watchman:
+        # Signals are the main thread's: called on any other there is nothing to watch.
+        if threading.current_thread() is threading.main_thread():
+            self._sockets = socket.socketpair()
+            self._sockets[1].setblocking(False)
+            self._before = signal.set_wakeup_fd(self._sockets[1].fileno(), warn_on_full_buffer=False)
+            self._thread = threading.Thread(target=self._watch, args=(self._sockets[0],), daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._sockets is not None and self._thread is not None:
+            signal.set_wakeup_fd(self._before)
+            self._sockets[1].close()
+            self._thread.join()
+            self._sockets[0].close()
+
+    def _watch(self, signals: socket.socket) -> None:
+        heard = 0
+        while number := signals.recv(1):
+            if number[0] not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            heard += 1
+            if self._ended.wait(GRACE):
+                return
+            if heard > 1:
+                end_now(number[0])
+            self._answer()
+
+
+def end_now(number: int) -> None:
+    """End the process as a signal would: nothing that it leaves half-written is ever read."""
+    with contextlib.suppress(Exception):
+        print("\njaxpo: stopped at once; what was saved before stays", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    os._exit(128 + number)

@@ -29,6 +29,7 @@ ROOMS = {
     "construct": "data made between stages",
     "curriculum": "difficulty",
     "recipe": "a file and flags -> a checked run",
+    "recipes": "the ones that come with jaxpo",
     "stages": "running it",
     "cli": "the command line",
 }

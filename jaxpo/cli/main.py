@@ -14,6 +14,7 @@ OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 COMMANDS = {
     "run": ("jaxpo.cli.run", "train: execute a configuration, or resume it"),
+    "recipes": ("jaxpo.cli.recipes", "what `jaxpo run NAME` can run: list them, copy one"),
     "explain": ("jaxpo.cli.explain", "every value of a configuration and where it came from"),
     "data": ("jaxpo.cli.data", "inspect or tokenise data files"),
     "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),
     "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),
+    "selftest": ("jaxpo.cli.selftest", "does this installation work on this machine?"),
     "env": ("jaxpo.cli.env", "versions, devices and memory, for bug reports"),
 }
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,15 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment with the wheel in it, and the folder where its user works."""
+    """An environment with the wheel in it, and the folder where its user works.
+
+    Attributes:
+      source: the clean copy that the wheel was made of.
+    """
 
     bin: Path
     work: Path
+    source: Path
 
     def __call__(self, program: str, *arguments: object) -> str:
         """Standard output of a program of the environment that must succeed."""
@@ -60,7 +66,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     )
     (Path(inside.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (folder / "work").mkdir()
-    return Installed(folder / "env" / "bin", folder / "work")
+    return Installed(folder / "env" / "bin", folder / "work", folder / "source")
 
 
 def test_losses_come_from_the_wheel(installed: Installed) -> None:
@@ -74,6 +80,17 @@ def test_losses_come_from_the_wheel(installed: Installed) -> None:
     assert not Path(file).is_relative_to(ROOT)
     assert (same, heavy) == ("True", "False")
     assert float(loss) == pytest.approx(0.6931472)
+
+
+def test_a_source_distribution_holds_the_tests(installed: Installed, tmp_path: Path) -> None:
+    make = f"import setuptools.build_meta as build; build.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", make], cwd=installed.source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("jaxpo-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert {"CHANGELOG.md", "constraints.txt", "jaxpo/recipes/sft.py", "configs/sft.py", "docs/data.md"} <= names
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    assert tests <= names, sorted(tests - names)[:5]
 
 
 def test_recipes_are_listed_and_copied(installed: Installed) -> None:

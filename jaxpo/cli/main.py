@@ -13,7 +13,7 @@ from jaxpo.errors import JaxpoError, did_you_mean
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 COMMANDS = {
-    "run": ("jaxpo.cli.run", "train: execute a configuration, or resume it"),
+    "run": ("jaxpo.cli.run", "train: execute a recipe or a configuration of your own, or resume it"),
     "recipes": ("jaxpo.cli.recipes", "what `jaxpo run NAME` can run: list them, copy one"),
     "explain": ("jaxpo.cli.explain", "every value of a configuration and where it came from"),
     "data": ("jaxpo.cli.data", "inspect or tokenise data files"),

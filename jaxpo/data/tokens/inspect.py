@@ -111,17 +111,17 @@ def inspect(
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
-    columns = WholeColumns()
+    numbers = WholeColumns()
     count = 0
     for count, record in enumerate(records, start=1):
         for side in record.sides:
             lengths.setdefault(side.role, []).append(_length(record, side, tokenizer))
         if "label" in record.columns:
             labels.add(record.columns["label"])
-        columns.see(record)
+        numbers.see(record)
         if count <= samples:
             shown.append(_sample(record))
-    seen = Seen(first, frozenset(lengths), frozenset(labels), count, columns.arrays())
+    seen = Seen(first, frozenset(lengths), frozenset(labels), count, numbers.arrays())
     return Report(
         path=str(path),
         files=tuple(str(file) for file in files),

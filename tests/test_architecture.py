@@ -29,7 +29,9 @@ ROOMS = {
     "construct": "data made between stages",
     "curriculum": "difficulty",
     "recipe": "a file and flags -> a checked run",
+    "recipes": "the ones that come with jaxpo",
     "stages": "running it",
+    "selftest": "what an installed jaxpo checks of itself",
     "cli": "the command line",
 }
 ORDER = tuple(ROOMS)

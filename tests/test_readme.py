@@ -1,5 +1,6 @@
 """The README tells the truth: its code runs, its commands exist, its files are there."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -21,14 +22,15 @@ def test_the_loss_in_three_lines_runs():
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"jaxpo (run|chat|generate|export|import|data|losses|explain)\b", README)))
+    "command",
+    sorted(set(re.findall(r"jaxpo (run|chat|generate|export|import|data|losses|explain|selftest|recipes)\b", README))),
 )
 def test_commands_exist(command):
     assert command in COMMANDS  # whose help tests/cli/test_main.py calls
 
 
 def test_files_that_are_named_exist():
-    for name in re.findall(r"(?:configs|scripts|docs)/[\w.]+", README):
+    for name in re.findall(r"(?:configs|scripts|docs)/[\w.]+|CHANGELOG.md", README):
         assert (ROOT / name).exists(), name
 
 
@@ -42,6 +44,14 @@ def test_the_numbers_of_methods_and_claims_are_those_of_the_catalogue_and_the_ev
     papers = len(set(re.findall(r"^\| [^|]+ \| (arXiv:[\d.]+) \|", evidence, re.M)))
     stated = re.search(r"(\d+) claims of (\d+) papers were measured, of which (\d+) were\s+reproduced", README).groups()
     assert stated == (measured, str(papers), reproduced)
+
+
+def test_where_modules_have_moved_to_there_are_modules():
+    table = re.findall(r"^\| `jaxpo\.[^|]*\| ([^|]*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    names = re.findall(r"`(jaxpo[.\w]+)`", " ".join(table))
+    assert len(names) > 15
+    for name in names:
+        assert importlib.util.find_spec(name), name
 
 
 def test_every_room_of_the_house_is_described():

@@ -12,7 +12,7 @@ from jaxpo.data.tokens.preview import Preview
 from jaxpo.errors import ConfigError, did_you_mean
 
 USAGE = """\
-usage: jaxpo data inspect FILES... [options]    type, columns, lengths, rendered rows, and which methods they can train
+usage: jaxpo data inspect FILES... [options]    what they can train and how; type, columns, lengths, rendered rows
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
@@ -56,16 +56,13 @@ def inspect_files(argv: Sequence[str]) -> int:
     args = parser.parse(argv)
 
     from jaxpo.data.tokens.inspect import inspect
-    from jaxpo.objectives.methods import METHODS
+    from jaxpo.recipe.uses import uses
 
     tokenizer = load_and_announce(args.tokenizer) if args.tokenizer else None
-    needs = {name: method.NEEDS for name, method in METHODS.items()}
-    of_sft = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
     special = tuple(args.special_tokens)
     data = Data(train_on=args.train_on, rendered=args.rendered, special_tokens=special, reasoning=args.reasoning)
     for file in args.files:
-        report = inspect(file, tokenizer=tokenizer, samples=args.samples, methods=needs, of_sft=of_sft, data=data)
-        show(report)
+        show(inspect(file, tokenizer=tokenizer, samples=args.samples, uses=uses(), data=data))
     return 0
 
 

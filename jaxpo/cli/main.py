@@ -14,7 +14,8 @@ from jaxpo.train.watchman import AGAIN, Watchman
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 COMMANDS = {
-    "run": ("jaxpo.cli.run", "train: execute a configuration, or resume it"),
+    "run": ("jaxpo.cli.run", "train: execute a recipe or a configuration of your own, or resume it"),
+    "recipes": ("jaxpo.cli.recipes", "what `jaxpo run NAME` can run: list them, copy one"),
     "explain": ("jaxpo.cli.explain", "every value of a configuration and where it came from"),
     "data": ("jaxpo.cli.data", "inspect or tokenise data files"),
     "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),
@@ -24,6 +25,7 @@ COMMANDS = {
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),
     "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),
+    "selftest": ("jaxpo.cli.selftest", "does this installation work on this machine?"),
     "env": ("jaxpo.cli.env", "versions, devices and memory, for bug reports"),
 }
 

@@ -19,12 +19,13 @@ OPTIONS = """\
   --stage.optimizer NAME adamw, muon or adafactor; its own fields follow, e.g. --stage.optimizer.muon-beta 0.9
   --STAGE.FIELD VALUE    a stage's field, e.g. --sft.optimizer.learning-rate 1e-4 --pretrain.max-steps 500
   --FIELD VALUE          a field of the run, e.g. --seed 1 --compute.dtype bfloat16 --mesh.tensor 2
-  --PARAMETER VALUE      a parameter of the file's config(), e.g. --text notes/ for configs/quickstart.py
+  --PARAMETER VALUE      a parameter of the recipe's config(), e.g. --text notes/ for quickstart
   --help                 after a CONFIG: every field of it, its type and its present value
 
-CONFIG is a Python file with a function config() that returns a jaxpo.config.Run, FILE.py:FUNCTION,
-a saved config.json, or a run directory. `-` and `_` are the same in options. A budget given here (max-steps,
-max-tokens, num-train-epochs) replaces the file's."""
+CONFIG is a recipe of `jaxpo recipes` by its name, a Python file with a function config() that returns a
+jaxpo.config.Run, either with :FUNCTION for another function, a saved config.json, or a run directory.
+`-` and `_` are the same in options. A budget given here (max-steps, max-tokens, num-train-epochs) replaces
+the file's."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a configuration file and command-line flags to one resolved `Run`, with the origin of every value.
 
-    run = load_run("configs/sft.py")
+    run = load_run("sft")
     resolved = resolve_run(run, ["--sft.optimizer.learning-rate", "1e-4", "--mesh.tensor", "2"])
 
 Flags address run fields by name and stage fields by the stage's name; `--stage.X` means the one stage that has X.
@@ -27,6 +27,7 @@ from jaxpo.config.file import explained, load_module
 from jaxpo.errors import ConfigError, did_you_mean
 from jaxpo.recipe.checks.run import check_names
 from jaxpo.recipe.choices import add_named, choose_values, switch_parts
+from jaxpo.recipe.library import locate
 
 ALIASES = {"preset": "model", "run": "name"}
 
@@ -52,7 +53,8 @@ def load_run_with(spec: str, words: Sequence[str]) -> tuple[Run, list[str]]:
     """The `Run` of a configuration file, and the command-line words that are not parameters of its function.
 
     Args:
-      spec: `file.py` (its function `config`), `file.py:function`, a saved `config.json`, or a run directory.
+      spec: `file.py` (its function `config`), `file.py:function`, the same of a recipe's name, a saved `config.json`,
+        or a run directory.
       words: a flag named like a parameter of the function (`--text PATH` for `config(text=None)`) is its argument.
 
     Raises:
@@ -60,12 +62,7 @@ def load_run_with(spec: str, words: Sequence[str]) -> tuple[Run, list[str]]:
     """
     rest = list(words)
     path_text, _, function = spec.partition(":") if not Path(spec).exists() else (spec, "", "")
-    path = Path(path_text)
-    if path.is_dir() and (path / "config.json").is_file():
-        path = path / "config.json"
-    if not path.is_file():
-        near = did_you_mean(str(path), [str(p) for p in sorted(path.parent.glob("*.py"))])
-        raise ConfigError(f"{path_text}: there is no such configuration file.{near}")
+    path = locate(path_text)
     if path.suffix == ".json":
         run = serialise.load(path, trust_files=True)
     else:

@@ -12,6 +12,7 @@ import pytest
 from jaxpo.construct.base import Construction, constructions
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.uses import uses
 
 Command = Callable[..., tuple[int, str, str]]
 FILES = Path(__file__).parents[1] / "data" / "files"
@@ -48,8 +49,8 @@ def source(given: str | dict[str, Any], folder: Path) -> Path:
 
 def can_train(file: Path, name: str) -> str:
     """ "" when the rows have what the method of that name asks for."""
-    report = inspect(file, samples=0, methods={name: METHODS[name].NEEDS})
-    return report.methods[name]
+    report = inspect(file, samples=0, uses=uses())
+    return next(fit.missing[name] for fit in report.fits if name in fit.missing)
 
 
 def test_every_construction_is_run_here() -> None:

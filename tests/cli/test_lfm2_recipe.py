@@ -1,4 +1,4 @@
-"""configs/lfm2_recipe.py in both of its forms: sound before anything runs, and its files as its docstring says."""
+"""The recipe `lfm2_recipe` in both of its forms: sound before anything runs, and its files as its docstring says."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.overrides import load_run_with
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "lfm2_recipe.py")
+CONFIG = "lfm2_recipe"
 ROWS = {
     "pretrain": {"text": "Once upon a time."},
     "sft": {"prompt": "Who?", "completion": "Me."},

@@ -1,4 +1,4 @@
-"""`run`, `explain`, and the configurations in configs/."""
+"""`run`, `explain`, and the recipes that come with jaxpo."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from jaxpo.config import serialise
 from jaxpo.objectives.methods.simpo import SimPO
 from jaxpo.recipe.checks.run import check
+from jaxpo.recipe.library import source
 from jaxpo.recipe.overrides import load_run, resolve_run
 
 Command = Callable[..., tuple[int, str, str]]
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def flags(name: str, data: Path) -> list[str]:
-    """What the docstrings of configs/ ask for."""
+    """What the docstrings of the recipes ask for."""
     if name == "moe":
         return []  # it brings a corpus of its own
     teacher = ["--distill.teacher", str(data.parent)] if name == "distill" else []
@@ -43,15 +43,15 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]
 
 @pytest.mark.parametrize("name", ["sft", "pretrain", "preference", "reward", "distill", "moe"])
 def test_configs_are_sound_and_survive_json(name: str, pairs: Path) -> None:
-    run = resolve_run(load_run(str(CONFIGS / f"{name}.py")), flags(name, pairs)).run
+    run = resolve_run(load_run(name), flags(name, pairs)).run
     check(run)
     assert serialise.from_jsonable(json.loads(serialise.dump(run))) == run
-    assert f"jaxpo run configs/{name}.py" in (CONFIGS / f"{name}.py").read_text()
+    assert f"jaxpo run {name} " in source(name).read_text()
 
 
 def test_run_hands_over_the_resolved_run(run: Command, executed: list[Any], pairs: Path) -> None:
     options = ["--run", "out/mine", "--resume", "7", "--restart", "--stage.loss", "simpo", "--stage.loss.beta", "3"]
-    code, _, err = run("run", CONFIGS / "preference.py", *flags("preference", pairs), *options)
+    code, _, err = run("run", "preference", *flags("preference", pairs), *options)
     assert (code, err) == (143, "")
     [(resolved, given)] = executed
     assert given == {"resume": 7, "restart": True}
@@ -60,7 +60,7 @@ def test_run_hands_over_the_resolved_run(run: Command, executed: list[Any], pair
 
 
 def test_a_run_directory_continues_itself(run: Command, executed: list[Any], pairs: Path, tmp_path: Path) -> None:
-    saved = resolve_run(load_run(str(CONFIGS / "sft.py")), flags("sft", pairs)).run
+    saved = resolve_run(load_run("sft"), flags("sft", pairs)).run
     moved = tmp_path / "elsewhere" / "moved"
     moved.mkdir(parents=True)
     (moved / "config.json").write_text(serialise.dump(saved))
@@ -93,20 +93,20 @@ def test_a_run_directory_continues_itself(run: Command, executed: list[Any], pai
     ],
 )
 def test_mistakes_exit_with_2(run: Command, executed: list[Any], pairs: Path, options: list[str], message: str) -> None:
-    code, out, err = run("run", CONFIGS / "preference.py", *flags("preference", pairs), *options)
+    code, out, err = run("run", "preference", *flags("preference", pairs), *options)
     assert (code, out, executed) == (2, "", [])
     assert err.startswith(message), err
 
 
 def test_an_ambiguous_acronym_is_refused(run: Command, pairs: Path) -> None:
-    code, _, err = run("run", CONFIGS / "preference.py", *flags("preference", pairs), "--stage.loss", "tdpo")
+    code, _, err = run("run", "preference", *flags("preference", pairs), "--stage.loss", "tdpo")
     assert code == 2
     assert "'tdpo' is the name of several methods; say which: tdpo1" in err
 
 
 def test_the_fields_of_another_method_do_not_exist(run: Command, pairs: Path) -> None:
     words = [*flags("preference", pairs), "--stage.loss", "dpo", "--stage.loss.simpo-gamma", "1"]
-    code, _, err = run("run", CONFIGS / "preference.py", *words)
+    code, _, err = run("run", "preference", *words)
     assert code == 2
     assert err.startswith("jaxpo: --stage.loss.simpo-gamma: there is no such option.")
 
@@ -118,7 +118,7 @@ def test_run_without_a_configuration(run: Command) -> None:
 
 
 def test_run_config_help_lists_its_flags(run: Command) -> None:
-    code, out, _ = run("run", CONFIGS / "preference.py", "--stage.loss", "simpo", "--help")
+    code, out, _ = run("run", "preference", "--stage.loss", "simpo", "--help")
     assert code == 0
     for expected in (
         "--preference.loss.simpo-gamma",
@@ -134,7 +134,7 @@ def origins(out: str) -> dict[str, tuple[Any, str]]:
 
 def test_explain_says_where_every_value_comes_from(run: Command, pairs: Path) -> None:
     options = ["--stage.loss", "dpo", "--stage.loss.beta", "0.2", "--stage.max-steps", "99", "--seed", "0", "--json"]
-    code, out, err = run("explain", CONFIGS / "preference.py", *flags("preference", pairs), *options)
+    code, out, err = run("explain", "preference", *flags("preference", pairs), *options)
     assert (code, err) == (0, "")
     found = origins(out)
     assert found["preference.loss.beta"] == (0.2, "command line")
@@ -150,20 +150,20 @@ def test_explain_says_where_every_value_comes_from(run: Command, pairs: Path) ->
 
 
 def test_explain_changed_leaves_defaults_out(run: Command, pairs: Path) -> None:
-    code, out, _ = run("explain", CONFIGS / "preference.py", *flags("preference", pairs), "--changed", "--json")
+    code, out, _ = run("explain", "preference", *flags("preference", pairs), "--changed", "--json")
     assert code == 0
     assert "default" not in {origin for _, origin in origins(out).values()}
 
 
 def test_explain_as_a_table(run: Command, pairs: Path) -> None:
-    code, out, _ = run("explain", CONFIGS / "sft.py", *flags("sft", pairs))
+    code, out, _ = run("explain", "sft", *flags("sft", pairs))
     assert code == 0
     assert any(line.split() == ["sft.rows_per_step", "8", "default"] for line in out.splitlines())
     assert any(line.split() == ["sft.num_train_epochs", "2", "config", "file"] for line in out.splitlines())
 
 
 def test_explain_shows_problems_and_fails(run: Command) -> None:
-    code, out, err = run("explain", CONFIGS / "sft.py", "--sft.data.max-length", "4096")
+    code, out, err = run("explain", "sft", "--sft.data.max-length", "4096")
     assert code == 2
     assert "sft.data.max_length" in out
     assert err.startswith("\nThis run cannot start:\n  - tokenizer: needs")

@@ -7,15 +7,27 @@ import io
 from rich.console import Console
 
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.uses import Asked, Use
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.uses import uses
 
 
 def printed(renderable, **options):
     console = Console(file=io.StringIO(), width=100, **options)
     console.print(renderable)
     return console.file.getvalue()
+
+
+def use_of(methods, purpose="preference"):
+    """A kind of training by methods that need this."""
+    return Use(purpose, "recipe", "--data FILE", purpose, {name: Asked(needs) for name, needs in methods.items()})
+
+
+def lacking(report):
+    """Method -> what the file lacks for it, over all uses; the column's name where it is one."""
+    found = {name: why for fit in report.fits if fit.use.purpose != "language" for name, why in fit.missing.items()}
+    return {name: why.split("'")[1] if why.startswith("no column ") else why for name, why in found.items() if why}
 
 
 def test_preview_marks_the_trained_tokens(prepared, files):
@@ -51,10 +63,10 @@ def test_preview_shortens_long_text(prepared, write):
 
 def test_inspect(files, tokenizer):
     methods = {"pairs": Needs(roles=("chosen", "rejected")), "lists": Needs(roles=("candidate",), columns=("scores",))}
-    report = inspect(files / "preference.jsonl", methods=methods)
+    report = inspect(files / "preference.jsonl", uses=[use_of(methods)])
     assert (report.type, report.rows, report.unit) == ("preference", 5, "characters")
     assert report.columns["margin"] == "0.0"
-    assert report.methods == {"pairs": "", "lists": "no column 'responses'"}
+    assert report.fits[0].missing == {"pairs": "", "lists": "no column 'responses'"}
     for text in (str(report), printed(report)):
         for part in ("type preference, 5 rows", "no column 'responses'", "⟦Paris.<|im_end|>⟧", "margin"):
             assert part in text
@@ -94,8 +106,7 @@ def test_inspect_names_the_first_missing_column(files, write):
     }
 
     def missing(path):
-        found = inspect(path, methods=methods).methods
-        return {name: why.removeprefix("no column ").strip("'") for name, why in found.items() if why}
+        return lacking(inspect(path, uses=[use_of(methods)]))
 
     of_pairs = {"lists": "responses", "trees": "steps", "items": "items"}
     plain = {"spans": "chosen_spans", "rationale": "rationale", "votes": "annotator", "weighted": "weight"}
@@ -105,8 +116,10 @@ def test_inspect_names_the_first_missing_column(files, write):
     assert set(missing(files / "tree.jsonl")) == set(methods) - {"lists", "trees"}
     assert set(missing(files / "items.jsonl")) == set(methods) - {"items"}
     assert set(missing(files / "weights.jsonl")) == set(methods) - {"unpaired", "weighted"}
-    found = inspect(files / "weights.jsonl", methods={"f": Needs(roles=("completion",))}, of_sft={"f"}).methods
-    assert found == {"f": "its stage reads no rows of type 'unpaired'"}
+    tuned = use_of({"f": Needs(roles=("completion",))}, "sft")
+    assert lacking(inspect(files / "weights.jsonl", uses=[tuned])) == {
+        "f": "its stage reads no rows of type 'unpaired'"
+    }
     one_class = write(*({"prompt": "p", "completion": c, "label": True} for c in "ab"))
     assert missing(one_class)["unpaired"] == "no row with label false"
 
@@ -117,7 +130,7 @@ def test_inspect_shows_further_segments(files):
     assert "[intra_chosen_minus] " in report.samples[0]
 
 
-FINE_TUNING = {name for name, method in METHODS.items() if method.INFO.family in ("sft", "distillation")}
+FINE_TUNING = {name for use in uses() if use.purpose == "sft" for name in use.methods}
 # Methods that need more than a pair, and what a plain pair lacks first for them.
 BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
@@ -129,7 +142,12 @@ BEYOND_PAIRS = {
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
-LISTS = {"exo_rw", "infonca", "lipo", "nca", "pro_ranking"}
+LISTS = {"exo_rw", "infonca", "lipo", "nca"}
+# What the values of the example file's columns do not allow, as long as the method is told nothing else.
+OF_VALUES = {
+    "modpo": "column 'rewards' holds 2 reward(s) per response, but weights has 2 entries; give 3: the pairs' own, then "
+    "one per name in alphabetical order.",
+}
 OF_THEIR_OWN = {
     **{
         "annotators": {"sppo_soft"},
@@ -142,23 +160,23 @@ OF_THEIR_OWN = {
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
-    **{"list": LISTS, "tree": {*LISTS, "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
+    **{"list": LISTS, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text"), SFT),
     **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
 }
 
 
 def test_which_methods_of_the_catalogue_an_example_file_trains(files):
-    needs = {name: method.NEEDS for name, method in METHODS.items()}
+    every = {name for use in uses() for name in use.methods}
 
     def why_not(path):
-        found = inspect(path, samples=0, methods=needs, of_sft=FINE_TUNING).methods
-        return {name: why.removeprefix("no column ").strip("'") for name, why in found.items() if why}
+        return lacking(inspect(path, samples=0, uses=uses()))
 
     for name, own in OF_THEIR_OWN.items():
-        assert why_not(files / f"{name}.jsonl") == {k: v for k, v in BEYOND_PAIRS.items() if k not in own}, name
+        values = {k: v for k, v in OF_VALUES.items() if k in own}
+        assert why_not(files / f"{name}.jsonl") == {k: v for k, v in BEYOND_PAIRS.items() if k not in own} | values
     for name, trained in OTHERS.items():
-        assert set(needs) - set(why_not(files / f"{name}.jsonl")) == trained, name
+        assert every - set(why_not(files / f"{name}.jsonl")) == trained, name
     two_prompts = why_not(files / "two_prompt.jsonl")
     assert two_prompts == BEYOND_PAIRS | dict.fromkeys(UNPAIRED, "completion")
     assert {path.stem for path in files.glob("*.jsonl")} == {*OF_THEIR_OWN, *OTHERS, "two_prompt"}

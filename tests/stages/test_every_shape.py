@@ -1,4 +1,4 @@
-"""`jaxpo run configs/preference.py --stage.loss NAME` on the example files: one method of every shape of data."""
+"""`jaxpo run preference --stage.loss NAME` on the example files: one method of every shape of data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train(model: Path, folder: Path, config: str, file: str, *options: str) -> t
     """One step as the command line makes it, and an evaluation; returns the last record of each."""
     stage = config
     words = [
-        *("run", str(ROOT / "configs" / f"{config}.py"), "--run", str(folder / "run"), "--export", "False"),
+        *("run", config, "--run", str(folder / "run"), "--export", "False"),
         *("--model-from", str(model), "--tokenizer.path", str(model / "tokenizer")),
         *(f"--{stage}.data.train", str(FILES / file), f"--{stage}.data.eval", str(FILES / file)),
         *("--stage.data.max-length", "96", "--stage.data.row-length", "96"),

@@ -1,4 +1,4 @@
-"""`jaxpo run configs/pretrain.py --preset nano_lfm3`, as a user starts it: it trains and exports what is verified."""
+"""`jaxpo run pretrain --preset nano_lfm3`, as a user starts it: it trains and exports what is verified."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_pretraining_a_small_lfm3(tmp_path: Path) -> None:
     text = str(tmp_path / "text_train.jsonl")
     code, out = process.finish(
         process.start(
-            process.ROOT / "configs" / "pretrain.py",
+            "pretrain",
             *("--preset", "nano_lfm3", "--run", str(tmp_path / "run"), "--stage.max-steps", "8"),
             *("--tokenizer.train-on", text, "--tokenizer.vocab-size", "384", "--pretrain.data.train", text),
             # segments below and above the window of 32, several of them in a row

@@ -1,4 +1,4 @@
-"""`jaxpo run configs/pretrain.py --preset nano_moe`, as a user starts it: it trains, shows the load, and exports."""
+"""`jaxpo run pretrain --preset nano_moe`, as a user starts it: it trains, shows the load, and exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_pretraining_a_small_mixture_of_experts(tmp_path: Path) -> None:
     text, held_out = (str(tmp_path / f"text_{part}.jsonl") for part in ("train", "eval"))
     code, out = process.finish(
         process.start(
-            process.ROOT / "configs" / "pretrain.py",
+            "pretrain",
             *("--preset", "nano_moe", "--run", str(tmp_path / "run"), "--stage.max-steps", "8"),
             *("--tokenizer.train-on", text, "--tokenizer.vocab-size", "384", "--pretrain.data.train", text),
             *("--pretrain.data.eval", held_out, "--stage.eval-steps", "4", "--stage.logging-steps", "1"),

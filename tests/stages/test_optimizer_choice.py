@@ -25,8 +25,6 @@ from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import load_run, resolve_run
 from jaxpo.stages.adapter import load_adapter
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
 
 def with_sft(run: Run, **values: Any) -> Run:
     pretrain, sft, *others = run.stages
@@ -46,8 +44,8 @@ def test_a_name_chooses_the_optimizer_and_keeps_the_fields_they_share(recipe: Ru
         assert from_jsonable(json.loads(json.dumps(to_jsonable(stage.optimizer)))) == stage.optimizer
 
 
-def test_the_reports_settings_are_a_function_of_the_fine_tuning_file(rows: str) -> None:
-    run = load_run(f"{CONFIGS / 'sft.py'}:report")
+def test_the_reports_settings_are_a_function_of_the_fine_tuning_recipe(rows: str) -> None:
+    run = load_run("sft:report")
     run = resolve_run(run, ["--sft.data.train", rows, "--tokenizer.train-on", rows, "--preset", "lfm2_350m"]).run
     [sft] = run.stages
     expected = Optimizer(learning_rate=3e-5, final_learning_rate=1e-7, warmup_steps=500, weight_decay=0.1)

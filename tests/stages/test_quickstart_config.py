@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.overrides import load_run, load_run_with, resolve_run
 
-ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+QUICKSTART = "quickstart"
 
 
 def test_it_is_a_valid_recipe_of_every_stage():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.rows.formats import Row, list_files, read_rows
-from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.requirements import Purpose, Reading, absent_everywhere, check_needs, everything
-from jaxpo.data.rows.rows import Record, canonical, detect
+from jaxpo.data.rows.requirements import Reading, everything
+from jaxpo.data.rows.rows import Record, canonical
+from jaxpo.data.rows.uses import Fit, Seen, Use, advice, fits
+from jaxpo.data.rows.whole import WholeColumns
 from jaxpo.data.tokens.chat import Span, encode_many, text_of
 from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
@@ -23,7 +24,7 @@ from jaxpo.data.tokens.records import first_row
 from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
 from jaxpo.data.tokens.specials import allowed
 from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
-from jaxpo.errors import DataError, EmptyRow
+from jaxpo.errors import EmptyRow
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -36,14 +37,16 @@ class Report:
     """Every row of the files was read and checked.
 
     Attributes:
+      path: file or folder, as it was given.
       columns: name -> what its values are, in the first row that has it.
       unit: of the lengths: "tokens", or "characters" without a tokenizer.
       lengths: role -> percentiles 5, 50, 95, 100 of the rendered length.
       samples: rendered rows, trained text in brackets.
-      methods: name -> "" when the file can train it, else what is missing.
       notes: what of a folder is not read, and how rows were read, where that is not plain to see.
+      fits: what the file can train, and what it lacks for the rest.
     """
 
+    path: str
     files: tuple[str, ...]
     type: str
     rows: int
@@ -51,15 +54,18 @@ class Report:
     unit: str
     lengths: dict[str, tuple[int, ...]]
     samples: tuple[str, ...]
-    methods: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    fits: tuple[Fit, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
+        lines = advice(self.fits, self.path) if self.fits else []
+        lines += [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
         lines += [f"  column {name}: {what}" for name, what in self.columns.items()]
         lines += [f"  {self.unit} of {role}: {_percentiles(values)}" for role, values in self.lengths.items()]
         lines += self.notes
-        lines += [f"  method {name}: {missing or 'yes'}" for name, missing in self.methods.items()]
+        for fit in self.fits:
+            lines.append(f"  {_heading(fit)}:")
+            lines += [f"    method {name}: {missing or 'yes'}" for name, missing in fit.table()]
         lines += [f"Rendered; trained text stands in {OPEN} {CLOSE}.", *self.samples]
         return "\n".join(lines)
 
@@ -68,6 +74,8 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
+        for i, line in enumerate(advice(self.fits, self.path) if self.fits else ()):
+            yield Text(line, style="bold green" if i == 0 else "")
         yield Text(f"{', '.join(self.files)}\ntype {self.type}, {self.rows} rows", style="bold")
         table = Table("column", "values", box=None)
         for name, what in self.columns.items():
@@ -78,9 +86,9 @@ class Report:
             table.add_row(role, *(str(v) for v in values))
         yield table
         yield from (Text(note, style="yellow") for note in self.notes)
-        if self.methods:
-            table = Table("method", "can be trained", box=None)
-            for name, missing in self.methods.items():
+        for fit in self.fits:
+            table = Table("method", "can be trained", box=None, title=_heading(fit), title_justify="left")
+            for name, missing in fit.table():
                 table.add_row(name, Text(missing, style="red") if missing else Text("yes", style="green"))
             yield table
         for sample in self.samples:
@@ -92,8 +100,7 @@ def inspect(
     *,
     tokenizer: Tokenizer | None = None,
     samples: int = 2,
-    methods: Mapping[str, Needs] | None = None,
-    of_sft: Container[str] = (),
+    uses: Sequence[Use] = (),
     data: Data | None = None,
 ) -> Report:
     """Read and check a file or folder.
@@ -102,8 +109,7 @@ def inspect(
       path: as in `Data.train`.
       tokenizer: to count tokens instead of characters.
       samples: rows to render.
-      methods: name -> what it needs; the report says which of them the file can train.
-      of_sft: names of those that run in a stage of fine-tuning or distillation, which reads texts and completions only.
+      uses: kinds of training; the report says which of them, by which methods, the file can be used for.
       data: how a stage would read the texts (`train_on`, `rendered`, `special_tokens`).
 
     Raises:
@@ -120,6 +126,7 @@ def inspect(
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
+    numbers = WholeColumns()
     count = 0
     for count, record in enumerate(records, start=1):
         sides = _sides(record, rendering)
@@ -128,11 +135,14 @@ def inspect(
             lengths.setdefault(side.role, []).append(length)
         if "label" in record.columns:
             labels.add(record.columns["label"])
+        numbers.see(record)
         if count <= samples:
             shown.append(_sample(record, sides))
     if empty:
         notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
+    seen = Seen(first, frozenset(lengths), frozenset(labels), count, numbers.arrays())
     return Report(
+        path=str(path),
         files=tuple(str(file) for file in files),
         type=reading.kind,
         rows=count,
@@ -141,10 +151,7 @@ def inspect(
         unit="tokens" if tokenizer else "characters",
         lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
         samples=tuple(shown),
-        methods={
-            name: _missing(first, "sft" if name in of_sft else "preference", needs, set(lengths), labels, count)
-            for name, needs in (methods or {}).items()
-        },
+        fits=fits(uses, seen),
     )
 
 
@@ -201,24 +208,10 @@ def _sample(record: Record, sides: list[list[Span]]) -> str:
     return "\n".join(parts)
 
 
-def _missing(row: Row, purpose: Purpose, needs: Needs, roles: set[str], labels: set[bool], rows: int) -> str:
-    """Why a method cannot be trained on rows like this one; "" when it can.
-
-    Args:
-      roles, labels: those that occur in the file.
-    """
-    try:
-        check_needs(row, purpose, needs)
-    except DataError as error:
-        unread = error.field in row.data
-        return f"its stage reads no rows of type {detect(row)!r}" if unread else f"no column {error.field!r}"
-    if column := absent_everywhere(needs, roles):
-        return f"no column {column!r}"
-    if "label" in needs.columns and len(labels) == 1:
-        return f"no row with label {str(True not in labels).lower()}"
-    if "kl" in needs.roles and rows == 1 and labels:
-        return "a single row"
-    return ""
+def _heading(fit: Fit) -> str:
+    """Over the methods of one use."""
+    choice = " --stage.loss NAME" if len(fit.missing) > 1 else ""
+    return f"{fit.use.name}, jaxpo run {fit.use.recipe}{choice}"
 
 
 def _what(value: Any) -> str:

@@ -1,20 +1,20 @@
-"""Distillation of a small student from a teacher with the same tokenizer (docs/distillation.md).
+"""Distillation of a small student from a teacher with the same tokenizer.
 
 From a trained teacher (a run, a stage, or an export in a local folder), on texts or conversations; the teacher's 32
-likeliest tokens are recorded once, 132 bytes per token, then its memory is free:
+likeliest tokens are recorded once, 132 bytes per token, then its memory is free (docs/distillation.md):
 
-    jaxpo run configs/distill.py --run runs/student --tokenizer.path runs/teacher/export --distill.data.train my.jsonl \
+    jaxpo run distill --run runs/student --tokenizer.path runs/teacher/export --distill.data.train my.jsonl \
         --distill.teacher runs/teacher/export
 
 With records that `jaxpo data teach` wrote, on this or on other machines:
 
     jaxpo data teach runs/teacher/export my.jsonl records --max-length 1024
-    jaxpo run configs/distill.py --run runs/student --tokenizer.path runs/teacher/export --distill.data.train my.jsonl \
+    jaxpo run distill --run runs/student --tokenizer.path runs/teacher/export --distill.data.train my.jsonl \
         --distill.records records
 
 The teacher in every step instead, which losses on whole distributions need:
 
-    jaxpo run configs/distill.py ... --distill.precompute-teacher False --stage.loss generalized_jsd
+    jaxpo run distill ... --distill.precompute-teacher False --stage.loss generalized_jsd
 
 A released checkpoint as the student: `--model-from LFM2-350M --distill.init-from previous`.
 """

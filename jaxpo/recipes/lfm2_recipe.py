@@ -1,13 +1,13 @@
-"""The training recipe of the LFM2 Technical Report (arXiv 2511.23404), whole: pretrain, distil, fine-tune along a
-curriculum, prefer on-policy answers, merge.
+"""The LFM2 report's recipe whole: pretrain, distil, fine-tune along a curriculum, prefer, merge.
 
-On two cores in under 25 minutes, with a corpus from this Python's documentation and arithmetic problems that it makes:
+The training of the LFM2 Technical Report (arXiv 2511.23404); preference tuning is on the model's own answers. On two
+cores in under 25 minutes, with a corpus from this Python's documentation and arithmetic problems that it makes:
 
-    jaxpo run configs/lfm2_recipe.py
+    jaxpo run lfm2_recipe
 
 On a pod, the same stages at the report's sizes, on your files (see `REPORT` for what is published and what is not):
 
-    jaxpo run configs/lfm2_recipe.py --preset lfm2_1_2b --data DATA --teacher TEACHER --tokenizer TOKENIZER \\
+    jaxpo run lfm2_recipe --preset lfm2_1_2b --data DATA --teacher TEACHER --tokenizer TOKENIZER \\
         --records RECORDS --endpoint http://HOST/v1 --judge MODEL
 
 DATA holds `pretrain`, `sft`, `items`, `pref` (training) and `select_*`, `report_*` of the same (held out), each a
@@ -45,7 +45,7 @@ from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.evaluate.probes import BitsPerByte, RankingAccuracy, SFTLoss
 from jaxpo.judges import ChatJudge, Endpoint, Judge, VerifierJudge
 from jaxpo.merge.methods import SCE, DareTies, ModelStock, Soup, TaskArithmetic, Ties
-from jaxpo.models.lfm2.presets import preset as preset_named
+from jaxpo.models.family import preset as preset_named
 from jaxpo.objectives.methods.length_normalized import LengthNormalized
 from jaxpo.objectives.methods.topk_kd import DecoupledTopK
 

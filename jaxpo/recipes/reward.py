@@ -1,12 +1,12 @@
 """A reward model on your own pairs: a value head at each response's last token.
 
-    jaxpo run configs/reward.py --run runs/my-reward --model-from runs/my-sft/export \
+    jaxpo run reward --run runs/my-reward --model-from runs/my-sft/export \
         --tokenizer.path runs/my-sft/export --reward.data.train pairs.jsonl --reward.data.eval held_out.jsonl
 
 Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`, which the Bradley-Terry loss reads. Another loss,
 which also learns from instructions that `jaxpo data construct mapl` adds to the rows:
 
-    jaxpo run configs/reward.py ... --stage.loss mapl_reward --stage.loss.intra-weight 0.5
+    jaxpo run reward ... --stage.loss mapl_reward --stage.loss.intra-weight 0.5
 
 `runs/my-reward/export` becomes a sequence-classification checkpoint:
 `AutoModelForSequenceClassification.from_pretrained("runs/my-reward/export", trust_remote_code=True)`.

@@ -1,8 +1,8 @@
 """A small mixture of experts from scratch on a laptop: how evenly its experts are used stands in the report.
 
-    jaxpo run configs/moe.py
-    jaxpo run configs/moe.py --run runs/moe-unbalanced --pretrain.routing.bias-update-rate 0
-    jaxpo run configs/moe.py --run runs/moe-aux --pretrain.routing.bias-update-rate 0 \
+    jaxpo run moe
+    jaxpo run moe --run runs/moe-unbalanced --pretrain.routing.bias-update-rate 0
+    jaxpo run moe --run runs/moe-aux --pretrain.routing.bias-update-rate 0 \
         --pretrain.routing.router-aux-loss-coef 0.01
 
 Trains on the documentation inside this Python. Eight experts of which each token uses two; the first layer is dense, as
@@ -16,7 +16,7 @@ from dataclasses import replace
 from jaxpo.config import Data, Optimizer, Pretrain, Routing, Run, Tokenizer
 from jaxpo.corpora.stdlib_docs import StdlibDocs
 from jaxpo.evaluate.probes import BitsPerByte
-from jaxpo.models.lfm2.presets import preset
+from jaxpo.models.family import preset
 
 VOCABULARY = 2048
 LENGTH = 256

@@ -1,11 +1,11 @@
 """Preference optimisation on your own pairs, with any method of `jaxpo losses`.
 
-    jaxpo run configs/preference.py --run runs/my-dpo --model-from runs/my-sft/export \
+    jaxpo run preference --run runs/my-dpo --model-from runs/my-sft/export \
         --tokenizer.path runs/my-sft/export --preference.data.train pairs.jsonl
 
 Another method, with its own hyper-parameters:
 
-    jaxpo run configs/preference.py ... --stage.loss simpo --stage.loss.beta 2
+    jaxpo run preference ... --stage.loss simpo --stage.loss.beta 2
 
 Rows have `prompt`, `chosen` and `rejected` (or what the method needs: `jaxpo data inspect pairs.jsonl` says which
 methods a file can train).

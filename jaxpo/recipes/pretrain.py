@@ -1,10 +1,10 @@
 """Pretraining on your own text: a tokenizer is trained first, documents are packed; warm-up, stable, decay.
 
-    jaxpo run configs/pretrain.py --run runs/my-model --tokenizer.train-on my.txt --pretrain.data.train my.txt
+    jaxpo run pretrain --run runs/my-model --tokenizer.train-on my.txt --pretrain.data.train my.txt
 
 With another size, a longer run and held-out text:
 
-    jaxpo run configs/pretrain.py --preset lfm2_350m --tokenizer.path LFM2-350M --compute.dtype bfloat16 \
+    jaxpo run pretrain --preset lfm2_350m --tokenizer.path LFM2-350M --compute.dtype bfloat16 \
         --pretrain.data.train texts/ --pretrain.data.eval held_out.jsonl --pretrain.max-tokens 1e9
 
 Files are .txt (one document each), JSONL or Parquet with a `text` column, or folders of them.

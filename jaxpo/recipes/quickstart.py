@@ -1,7 +1,7 @@
 """The whole recipe in ten minutes on two cores: pretrain, fine-tune, prefer, merge, export, talk.
 
-    jaxpo run configs/quickstart.py
-    jaxpo run configs/quickstart.py --text my_notes/ --pairs my_pairs.jsonl
+    jaxpo run quickstart
+    jaxpo run quickstart --text my_notes/ --pairs my_pairs.jsonl
 
 Text, questions and preference pairs come from the documentation inside this Python, or from your own files: `--text`
 (.txt files, or JSONL and Parquet with a `text` column) and `--pairs` (columns `prompt`, `chosen`, `rejected`); either
@@ -16,7 +16,7 @@ from jaxpo.config import SFT, Data, Merge, Optimizer, Preference, Pretrain, Run,
 from jaxpo.corpora.own_files import OwnFiles
 from jaxpo.corpora.stdlib_docs import StdlibDocs
 from jaxpo.evaluate.probes import Baselines, BitsPerByte, EndsByItself, RankingAccuracy, SFTLoss
-from jaxpo.models.lfm2.presets import preset
+from jaxpo.models.family import preset
 from jaxpo.objectives.methods.sigmoid_norm import SigmoidNorm
 
 VOCABULARY = 2048

@@ -2,12 +2,12 @@
 
 From a released LFM2 checkpoint in a local folder (safetensors and tokenizer.json):
 
-    jaxpo run configs/sft.py --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
+    jaxpo run sft --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
         --sft.data.train my.jsonl --compute.dtype bfloat16
 
 From random weights with a tokenizer trained on the same file (a small model on a laptop):
 
-    jaxpo run configs/sft.py --run runs/my-sft --tokenizer.train-on my.jsonl --sft.data.train my.jsonl \
+    jaxpo run sft --run runs/my-sft --tokenizer.train-on my.jsonl --sft.data.train my.jsonl \
         --sft.optimizer.learning-rate 2e-3
 
 Rows have `messages`, or `prompt` and `completion`. Assistant turns (or completions) are trained on.
@@ -15,17 +15,17 @@ Rows have `messages`, or `prompt` and `completion`. Assistant turns (or completi
 With the settings of the LFM2 Technical Report: 3 epochs, context 32,768, AdamW, 3e-5 -> 1e-7 by a cosine after 500
 steps, 10% dropout on the embedding (of the small models alone; `--sft.embedding-dropout 0` for large ones):
 
-    jaxpo run configs/sft.py:report --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
+    jaxpo run sft:report --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
         --sft.data.train my.jsonl --compute.dtype bfloat16 --compute.remat full
 
 Another optimiser, and an average of the parameters that is handed on in their place:
 
-    jaxpo run configs/sft.py ... --stage.optimizer muon --stage.optimizer.muon-beta 0.9
-    jaxpo run configs/sft.py ... --stage.ema-decay 0.999 --stage.use-ema
+    jaxpo run sft ... --stage.optimizer muon --stage.optimizer.muon-beta 0.9
+    jaxpo run sft ... --stage.ema-decay 0.999 --stage.use-ema
 
 Instead of the likelihood per token, a loss that keeps the model near its start (`jaxpo losses implicit_reward`):
 
-    jaxpo run configs/sft.py ... --stage.loss implicit_reward --stage.loss.divergence chi2
+    jaxpo run sft ... --stage.loss implicit_reward --stage.loss.divergence chi2
 """
 
 from jaxpo.config import SFT, Data, Optimizer, Run

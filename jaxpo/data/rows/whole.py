@@ -1,0 +1,41 @@
+"""The columns of numbers of a whole file, as arrays: what only all rows together show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.rows.columns import DTYPES
+from jaxpo.data.rows.rows import Record
+
+
+class WholeColumns:
+    """Collects the columns of records as they come."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Any]] = {}
+        self._annotators: dict[str, int] = {}
+
+    def see(self, record: Record) -> None:
+        for name, value in record.columns.items():
+            if name == "annotator":
+                value = self._annotators.setdefault(value, len(self._annotators))
+            elif name == "rewards":
+                value = list(value.values())
+            self._values.setdefault(name, []).append(value)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name -> array with a row per example, as a stage's checks take it; NaN ends short lists."""
+        return {name: _array(values, DTYPES.get(name, np.float32)) for name, values in self._values.items()}
+
+
+def _array(values: list[Any], dtype: Any) -> np.ndarray:
+    shapes = [np.shape(value) for value in values]
+    longest = max(shapes, key=lambda shape: shape[:1])
+    if longest == ():
+        return np.asarray(values, dtype)
+    array = np.full((len(values), *longest), np.nan, dtype)
+    for n, value in enumerate(values):
+        array[n, : len(value)] = value
+    return array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class JaxpoError(Exception):
@@ -67,6 +68,17 @@ class RunError(JaxpoError):
 
 class NonFiniteError(JaxpoError):
     """Training met a non-finite loss or gradient; the offending batch was dumped."""
+
+
+def no_folder(path: Path | str) -> str:
+    """What to say where a model's folder is expected and there is none; names of the Hub and single files are told."""
+    path = Path(path)
+    if path.is_file():
+        kind = "GGUF files are not read; " if path.suffix == ".gguf" else ""
+        return f"{path} is a file; {kind}give the folder that holds config.json and the safetensors"
+    hub = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] not in (".", "..")
+    hint = f" (if that is a name on the Hugging Face Hub: hf download {path} --local-dir {path.name})" if hub else ""
+    return f"there is no folder {path}{hint}"
 
 
 def near_misses(word: str, known: Iterable[str], *, n: int = 3, cutoff: float = 0.6) -> list[str]:

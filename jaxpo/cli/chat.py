@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, no_text, sampler_of
+from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, no_text, sampler_of, stop_ids
 
 SMALL = 100_000_000
 COMMANDS = "/reset forgets the conversation, /exit ends it."
@@ -16,11 +16,12 @@ COMMANDS = "/reset forgets the conversation, /exit ends it."
 def main(argv: Sequence[str]) -> int:
     # LFM2's own recommendation for sampling.
     parser = Parser("chat", f"Talk to a model. {COMMANDS}")
-    add_options(parser, temperature=0.3, min_p=0.15, repetition_penalty=1.05)
+    add_options(parser, own=True, temperature=0.3, min_p=0.15, repetition_penalty=1.05)
     parser.add_argument("--system", help="system message")
     args = parser.parse(argv)
-    sampler = sampler_of(args)
+    sampler_of(args)  # a mistake in an option is told before the model is read
     model = load_with_tokenizer(args.model)
+    sampler = sampler_of(args, model.generation)
     print(introduction(model), COMMANDS, sep="\n")
     return converse(model, sampler, args, read_line)
 
@@ -73,6 +74,7 @@ def converse(model: Any, sampler: Any, args: Any, read: Callable[[], str | None]
             start + turns,
             max_new_tokens=args.max_new_tokens,
             sampler=sampler,
+            stop_ids=stop_ids(model),
             seed=args.seed + number,
         ):
             pieces.append(piece)

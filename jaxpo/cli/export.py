@@ -33,7 +33,7 @@ def options_of(args: Any) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("export", "Write a Hugging Face checkpoint and compare it numerically with the model it came from.")
-    parser.add_argument("model", type=Path, help="run directory, stage directory, or HF export")
+    parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("out", type=Path, help="folder to make")
     add_options(parser)
     parser.add_argument("--adapter", action="store_true", help="write the adapter alone, for peft.PeftModel")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if "value" in model.params:
         return write_reward(model.params, model.config, model.tokenizer, args)
-    write(model.params["model"], model.config, model.tokenizer, args)
+    write(model, args)
     return 0
 
 
@@ -71,13 +71,13 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
 
 def write_adapter(args: Any) -> int:
     """Export the adapter of the stage, verify it with its base, and say which base it needs."""
-    from jaxpo.convert.model_io import is_export
+    from jaxpo.convert.folder import is_checkpoint
     from jaxpo.convert.peft import export_peft
     from jaxpo.stages.adapter import load_adapter
 
     found = load_adapter(args.model)
     base = found.base.path
-    base_name = args.base or (str(base) if base is not None and is_export(base) else None)
+    base_name = args.base or (str(base) if base is not None and is_checkpoint(base) else None)
     report = export_peft(
         found.params,
         found.lora,
@@ -96,12 +96,13 @@ def write_adapter(args: Any) -> int:
     return 0
 
 
-def write(params: Any, config: Any, tokenizer: Any, args: Any) -> None:
+def write(model: Any, args: Any) -> None:
     """Export, verify, and say what was reached."""
     from jaxpo.convert.hf import export_hf
 
-    report = export_hf(params, config, args.out, tokenizer=tokenizer, **options_of(args))
-    without = "" if tokenizer is not None else " (without a tokenizer: the model's directory has none)"
+    own = {"tokenizer": model.tokenizer, "generation": model.generation}
+    report = export_hf(model.params["model"], model.config, args.out, **own, **options_of(args))
+    without = "" if model.tokenizer is not None else " (without a tokenizer: the model's directory has none)"
     print(f"{args.out}: exported{without}{reached(report)}")
 
 

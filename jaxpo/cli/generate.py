@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of
+from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("generate", "Answer prompts (greedily unless a temperature is given).")
-    add_options(parser, temperature=0.0, min_p=0.0, repetition_penalty=1.0)
+    add_options(parser, temperature=0.0)
     parser.add_argument("prompts", nargs="*", help="what a user says; with --raw a text to continue")
     parser.add_argument("--file", type=Path, help="more prompts, one per line; JSONL rows need a `prompt`")
     parser.add_argument("--n", type=int, default=1, help="answers per prompt")
@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         sampler=sampler,
         n=args.n,
         stop=args.stop,
+        stop_ids=stop_ids(model),
         seed=args.seed,
     )
     for answer in answers:

@@ -1,40 +1,47 @@
-"""`jaxpo import FOLDER OUT`: a Hugging Face checkpoint becomes a jaxpo model directory, checked both ways."""
+"""`jaxpo import FOLDER OUT`: a Hugging Face checkpoint or adapter becomes a jaxpo model, checked both ways."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, no_folder
 
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("import", "Read a Hugging Face LFM2 checkpoint (safetensors only) into a jaxpo model directory.")
-    parser.add_argument("folder", type=Path, help="folder with config.json and model.safetensors (or shards)")
+    parser.add_argument("folder", type=Path, help="checkpoint (config.json and safetensors) or PEFT adapter")
     parser.add_argument("out", type=Path, help="directory to make; usable as --model-from, init_from, or for generate")
     parser.add_argument("--no-verify", action="store_true", help="do not run the files through the independent forward")
     args = parser.parse(argv)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise CheckpointError(f"{args.out}: exists already; choose another directory.")
     if not args.folder.is_dir():
-        raise CheckpointError(f"{args.folder}: there is no such folder.")
+        raise CheckpointError(f"{no_folder(args.folder)}.")
 
+    from jaxpo.convert.adapter_folder import describe, is_adapter
+    from jaxpo.convert.generation import keep_generation
     from jaxpo.convert.hf import import_hf
-    from jaxpo.convert.model_io import TOKENIZER, load_model, save_model
+    from jaxpo.convert.model_io import TOKENIZER, import_record, load_model, near_generation, near_tokenizer, save_model
+    from jaxpo.convert.reward_hf import is_reward
     from jaxpo.data.tokens.chat_templates import announcements
-    from jaxpo.data.tokens.tokenizer import Tokenizer
 
+    if is_reward(args.folder):
+        raise CheckpointError(
+            f"{args.folder}: is a reward model, which is read as it is; name it where one is asked for."
+        )
+    if is_adapter(args.folder):
+        print(describe(args.folder))
     params, config = import_hf(args.folder)
     if not args.no_verify:
         report = verified(params, config, args.folder)
         print(f"verified: max log-prob error {report['max_logprob_error']:.2e} nats, KL {report['kl']:.2e}")
-    about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({args.folder.resolve().name})"}
-    save_model(args.out, {"model": params}, config, about)
-    if (args.folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(args.folder)
+    tokenizer = near_tokenizer(args.folder)
+    save_model(args.out, {"model": params}, config, import_record(args.folder))
+    keep_generation(args.out, near_generation(args.folder))
+    if tokenizer is not None:
         tokenizer.save(args.out / TOKENIZER)
         for line in announcements(tokenizer):
             print(line)
@@ -45,13 +52,12 @@ def main(argv: Sequence[str]) -> int:
 
 def verified(params: Any, config: Any, folder: Path) -> dict[str, Any]:
     """Compare the parameters with the files as another implementation reads them; leaves the folder untouched."""
-    from jaxpo.convert.verify import verify
+    from jaxpo.convert.adapter_folder import is_adapter
+    from jaxpo.convert.verify import check_errors, compare_files
 
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in folder.resolve().iterdir():
-            if file.name != "verification.json":
-                (Path(scratch) / file.name).symlink_to(file)
-        return verify(params, config, scratch)
+    report = compare_files(params, config, folder, transformers=False if is_adapter(folder) else None)
+    check_errors(report, folder)
+    return report
 
 
 def check_equal(ours: Any, stored: Any, out: Path) -> int:

@@ -45,9 +45,9 @@ def spelt(problem: str) -> str:
 def finish(plan: Any, opened: Any, args: Any) -> None:
     """Show the effective weights, then write and verify."""
     from jaxpo.cli.export import options_of, reached
-    from jaxpo.stages.merging.files import merge_to_export, merge_to_stage
+    from jaxpo.stages.merging.files import generation_lines, merge_to_export, merge_to_stage, template_lines
 
-    for line in plan.lines:
+    for line in [*plan.lines, *generation_lines(opened), *template_lines(opened)]:
         print(line)
     tokenizer = next((m.tokenizer for m in opened.values() if m.tokenizer is not None), None)
     if args.format == "jaxpo":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +14,54 @@ from jaxpo.errors import CheckpointError, DataError
 from jaxpo.sampling.sampler import Sampler
 
 
-def add_options(parser: Parser, *, temperature: float, min_p: float, repetition_penalty: float) -> None:
-    """Model, sampler, length and seed."""
-    parser.add_argument("model", type=Path, help="run directory, stage directory, or HF export")
+def add_options(parser: Parser, *, own: bool = False, **defaults: float) -> None:
+    """Model, sampler, length and seed.
+
+    Args:
+      own: whether the settings in the model's generation_config.json go before `defaults`.
+      defaults: fields of `Sampler`; the others have the sampler's.
+    """
+    fallback = Sampler(**defaults)  # type: ignore[arg-type]
+    before = "that of the model, else " if own else ""
+    parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="per answer (default 256)")
-    parser.add_argument("--temperature", type=float, default=temperature, help=f"0 = greedy (default {temperature:g})")
-    parser.add_argument("--top-k", type=int, default=0, help="keep the k most probable tokens; 0 = off")
-    parser.add_argument("--top-p", type=float, default=1.0, help="keep the smallest set of this probability; 1 = off")
-    parser.add_argument("--min-p", type=float, default=min_p, help=f"relative to the most probable (default {min_p:g})")
-    parser.add_argument(
-        "--repetition-penalty",
-        type=float,
-        default=repetition_penalty,
-        help=f"1 = off (default {repetition_penalty:g})",
-    )
+    for name, kind, meaning in _SETTINGS:
+        default = getattr(fallback, name)
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, help=f"{meaning} (default {before}{default:g})")
     parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(fallback=fallback)
 
 
-def sampler_of(args: argparse.Namespace) -> Sampler:
-    """The sampler that the options describe; ConfigError lists every value out of range."""
-    return Sampler(
-        repetition_penalty=args.repetition_penalty,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-    )
+_SETTINGS = (
+    ("temperature", float, "0 = greedy"),
+    ("top_k", int, "keep the k most probable tokens; 0 = off"),
+    ("top_p", float, "keep the smallest set of this probability; 1 = off"),
+    ("min_p", float, "relative to the most probable; 0 = off"),
+    ("repetition_penalty", float, "1 = off"),
+)
+
+
+def sampler_of(args: argparse.Namespace, own: Mapping[str, Any] | None = None) -> Sampler:
+    """The sampler that the options describe; ConfigError lists every value out of range.
+
+    Args:
+      own: the model's generation_config.json, whose settings stand where no option is given.
+    """
+    given = {name: getattr(args, name) for name, _, _ in _SETTINGS}
+    theirs = dict(own or {})
+    if theirs.get("do_sample") is False:
+        theirs["temperature"] = 0.0
+    chosen = {name: theirs.get(name) if value is None else value for name, value in given.items()}
+    return dataclasses.replace(args.fallback, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def stop_ids(model: Any) -> tuple[int, ...]:
+    """What ends an answer: the turn's end, and every end that the model's generation_config.json names."""
+    from jaxpo.convert.generation import end_ids
+
+    turn = model.tokenizer.eos_id
+    return tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
 
 
 def no_text(where: str) -> DataError:

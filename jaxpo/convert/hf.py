@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import config_from_json, config_to_json, generation_config_to_json, read_json
-from jaxpo.convert.fused_experts import per_expert
-from jaxpo.convert.shards import READABLE, Source, Stored, open_shards, parse_size, write_shards
+from jaxpo.convert.config_json import config_to_json, write_json
+from jaxpo.convert.folder import open_folder
+from jaxpo.convert.generation import write_generation
+from jaxpo.convert.shards import READABLE, Source, Stored, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
@@ -42,6 +42,7 @@ def export_hf(
     directory: str | Path,
     *,
     tokenizer: SavesItself | None = None,
+    generation: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     max_shard_size: int | str = "5GB",
     overwrite: bool = False,
@@ -57,6 +58,7 @@ def export_hf(
       params: the model's tree (`State.params["model"]`), sharded or not.
       directory: the folder to make.
       tokenizer: writes tokenizer.json, tokenizer_config.json and chat_template.jinja by its `save`.
+      generation: the model's own generation_config.json; None = the ids of its configuration.
       dtype: "float32" or "bfloat16" on disk.
       max_shard_size: bytes or "5GB"; larger models are split and indexed.
       overwrite: replace an existing folder.
@@ -73,10 +75,10 @@ def export_hf(
     with folder_in_making(directory, overwrite=overwrite) as partial:
         write_shards(partial, tensors_of(params, param_table(config)), dtype, limit)
         write_json(partial / "config.json", config_to_json(config, dtype))
-        write_json(partial / "generation_config.json", generation_config_to_json(config))
+        write_generation(partial, config, generation)
         if tokenizer is not None:
             tokenizer.save(partial)
-        return verify_export(params, config, partial, transformers=compare_transformers) if verify else {}
+        return verify_export(params, config, partial, dtype=dtype, transformers=compare_transformers) if verify else {}
 
 
 @contextlib.contextmanager
@@ -99,10 +101,10 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
 def import_hf(
     directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
 ) -> tuple[Tree, TextConfig]:
-    """Read a checkpoint folder of any family (safetensors only), one tensor at a time.
+    """Read a checkpoint of any family, or an adapter and its base (safetensors only), one tensor at a time.
 
     Args:
-      directory: folder with config.json and model.safetensors (or an index and shards).
+      directory: folder with config.json and model.safetensors (or an index and shards); or one that PEFT saved.
       dtype: of the parameters in memory.
       shardings: tree of shardings in the shape of the parameter tree; each tensor goes straight to its place.
 
@@ -113,9 +115,9 @@ def import_hf(
       CheckpointError: a foreign model, or files that are truncated, or missing, extra or misshaped tensors (all named).
     """
     folder = Path(directory)
-    with open_shards(folder) as stored:
-        config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
-        return read_tensors(stored, param_table(config), folder, dtype=dtype, shardings=shardings), config
+    with open_folder(folder) as found:
+        table = param_table(found.config)
+        return read_tensors(found.tensors, table, folder, dtype=dtype, shardings=shardings), found.config
 
 
 def read_tensors(
@@ -128,7 +130,6 @@ def read_tensors(
     besides: tuple[str, ...] = (),
 ) -> Tree:
     """The parameters of a table from the tensors of a file; `besides` names tensors that belong to something else."""
-    stored = per_expert(stored)
     check_tensors({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
 
     def load(param: Param, sharding: Any = None) -> jax.Array:
@@ -212,11 +213,6 @@ def _tied_head(stored: Mapping[str, Stored]) -> set[str]:
     if head is None or embedding is None or head.shape != embedding.shape or head.dtype != embedding.dtype:
         return set()
     return {"lm_head.weight"} if head.read().tobytes() == embedding.read().tobytes() else set()
-
-
-def write_json(file: Path, document: dict[str, Any]) -> None:
-    """Write a JSON object, indented."""
-    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _swap_in(partial: Path, target: Path) -> None:

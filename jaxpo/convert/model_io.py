@@ -12,11 +12,13 @@ import jax.numpy as jnp
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.config_json import config_from_json
-from jaxpo.convert.hf import import_hf
-from jaxpo.convert.reward_hf import import_reward, is_reward
+from jaxpo.convert.adapter_folder import base_of, is_adapter
+from jaxpo.convert.folder import config_of, is_export, open_folder
+from jaxpo.convert.generation import read_generation
+from jaxpo.convert.hf import check_tensors, import_hf
+from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokens.tokenizer import Tokenizer
-from jaxpo.errors import CheckpointError
+from jaxpo.errors import CheckpointError, no_folder
 from jaxpo.models.family import FAMILIES, TextConfig, param_table
 from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh, replicated
@@ -35,6 +37,7 @@ class Model:
       tokenizer: None when the folder holds none.
       about: what the checkpoint says of itself: stage, what it was trained on.
       path: where it was read; None of a model that was made.
+      generation: its own generation_config.json; None when it has none.
     """
 
     params: Mapping[str, Tree]
@@ -42,6 +45,7 @@ class Model:
     tokenizer: Tokenizer | None
     about: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    generation: Mapping[str, Any] | None = None
 
 
 def save_model(directory: Path, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
@@ -61,21 +65,31 @@ def has_model(directory: Path) -> bool:
 def stage_folder(path: Path) -> Path:
     """The stage directory that a path means: itself, or the last finished stage of a run directory."""
     if not path.is_dir():
-        raise CheckpointError(f"there is no folder {path}; give a run directory, a stage directory or an HF export")
+        raise CheckpointError(f"{no_folder(path)}; give a run directory, a stage directory or an HF export")
     return path if (path / MODEL).is_dir() else _last_stage(path)
-
-
-def is_export(path: Path) -> bool:
-    """Whether a folder is a Hugging Face checkpoint."""
-    return (path / "config.json").is_file() and "model_type" in (read_json(path / "config.json") or {})
 
 
 def read_config(path: Path | str) -> TextConfig:
     """The architecture of what `load_model` reads, without its weights."""
     path = Path(path)
     if is_export(path):
-        return config_from_json(read_json(path / "config.json") or {}, path / "config.json")
+        return config_of(path)
     return _config_of(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta())
+
+
+def check_files(path: Path | str) -> None:
+    """Every tensor of a Hugging Face folder is there and fits, as `load_model` will find; none is read.
+
+    Raises:
+      CheckpointError: as `jaxpo.convert.hf.import_hf`.
+    """
+    path = Path(path)
+    if not is_export(path):
+        return
+    besides = (HEAD,) if is_reward(path) else ()
+    with open_folder(path) as found:
+        tensors = {name: tensor for name, tensor in found.tensors.items() if name not in besides}
+        check_tensors(tensors, param_table(found.config), path)
 
 
 def _config_of(meta: Mapping[str, Any]) -> Any:
@@ -91,7 +105,8 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
 
 
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
-    """Read a model from a run directory (its last finished stage), a stage directory, or an HF export.
+    """Read a model from a run directory (its last finished stage), a stage directory, an HF export, or an adapter that
+    PEFT saved, added to its base.
 
     Raises:
       CheckpointError: the folder holds no model; names what was looked for.
@@ -108,7 +123,7 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
     heads = _abstract_heads(meta["heads"], mesh)
     abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}
     params, _ = store.restore(None, abstract)
-    return Model(params, config, _tokenizer_near(stage), meta["about"], stage)
+    return Model(params, config, near_tokenizer(stage), meta["about"], stage, near_generation(stage))
 
 
 def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -125,8 +140,15 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
         params, config = import_reward(path, shardings=shardings)
     else:
         params = {"model": import_hf(path, shardings=shardings)[0]}
-    about = {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({path.name})"}
-    return Model(params, config, near_tokenizer(path), about, path)
+    return Model(params, config, near_tokenizer(path), import_record(path), path, near_generation(path))
+
+
+def import_record(path: Path) -> dict[str, str]:
+    """What a model says of itself that was read from a Hugging Face folder."""
+    name = path.resolve().name
+    if is_adapter(path):
+        return {"stage": "import", "trained_on": f"a PEFT adapter ({name}) on {base_of(path).name}"}
+    return {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({name})"}
 
 
 def _last_stage(run: Path) -> Path:
@@ -134,8 +156,8 @@ def _last_stage(run: Path) -> Path:
     config = read_json(run / "config.json")
     if not config or "stages" not in config:
         raise CheckpointError(
-            f"{run} is not a run directory, a stage directory or an HF export: "
-            f"there is neither {MODEL}/ nor config.json"
+            f"{run} is not a run directory, a stage directory, an HF export or a PEFT adapter: "
+            f"there is neither {MODEL}/ nor config.json nor adapter_config.json"
         )
     for stage in reversed(config["stages"]):
         if has_model(run / "stages" / stage["name"]):
@@ -145,13 +167,22 @@ def _last_stage(run: Path) -> Path:
 
 def near_tokenizer(path: Path) -> Tokenizer | None:
     """The tokenizer of what `load_model` reads; None when there is none beside it."""
-    if is_export(path):
-        return Tokenizer.load(path) if (path / "tokenizer.json").is_file() else None
-    return _tokenizer_near(stage_folder(path))
+    file = "tokenizer.json"
+    folders = _export_folders(path) if is_export(path) else [near / TOKENIZER for near in _near(stage_folder(path))]
+    return next((Tokenizer.load(folder) for folder in folders if (folder / file).is_file()), None)
 
 
-def _tokenizer_near(stage: Path) -> Tokenizer | None:
-    for folder in (stage, *list(stage.resolve().parents)[:3]):
-        if (folder / TOKENIZER / "tokenizer.json").is_file():
-            return Tokenizer.load(folder / TOKENIZER)
-    return None
+def near_generation(path: Path) -> dict[str, Any] | None:
+    """The generation_config.json of what `load_model` reads; None when there is none of its own."""
+    folders = _export_folders(path) if is_export(path) else _near(stage_folder(path))
+    return next((found for folder in folders if (found := read_generation(folder)) is not None), None)
+
+
+def _export_folders(path: Path) -> list[Path]:
+    """A checkpoint's folder; an adapter's, and then its base's."""
+    return [path, base_of(path)] if is_adapter(path) else [path]
+
+
+def _near(stage: Path) -> list[Path]:
+    """A stage's folder and those of its run."""
+    return [stage, *list(stage.resolve().parents)[:3]]

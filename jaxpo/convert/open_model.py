@@ -10,17 +10,19 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.convert.fused_experts import Latest, per_expert
+from jaxpo.convert.folder import is_export, open_folder
+from jaxpo.convert.fused_experts import Latest
 from jaxpo.convert.hf import check_tensors, disk_shape
-from jaxpo.convert.model_io import MODEL, is_export, near_tokenizer, read_config, stage_folder
+from jaxpo.convert.model_io import MODEL, near_generation, near_tokenizer, read_config, stage_folder
 from jaxpo.convert.reward_hf import is_reward
-from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.convert.shards import Stored
 from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
@@ -34,17 +36,19 @@ class OpenModel:
 
     Attributes:
       leaves: Hugging Face name -> leaf, read when asked for; the tied output matrix is not among them.
+      generation: its own generation_config.json, if any.
     """
 
     path: Path
     config: TextConfig
     tokenizer: Tokenizer | None
     leaves: Mapping[str, Stored]
+    generation: Mapping[str, Any] | None = None
 
 
 @contextlib.contextmanager
 def open_model(path: Path | str) -> Iterator[OpenModel]:
-    """Open a run directory (its last finished stage), a stage directory, or an HF export.
+    """Open a run directory (its last finished stage), a stage directory, an HF export, or a PEFT adapter on its base.
 
     Raises:
       CheckpointError: no model there, one with a head besides, or tensors that do not fit its configuration.
@@ -52,22 +56,21 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
     path = Path(path)
     config = read_config(path)
     table = dict(leaves(param_table(config)))
-    tokenizer = near_tokenizer(path)
+    tokenizer, generation = near_tokenizer(path), near_generation(path)
     if is_export(path):
         if is_reward(path):
             raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
-        with open_shards(path) as stored:
-            tensors = per_expert(stored)
-            check_tensors(tensors, param_table(config), path)
+        with open_folder(path) as found:
+            check_tensors(found.tensors, param_table(config), path)
             names = [name for param in table.values() for name in param.tensors]
-            yield OpenModel(path, config, tokenizer, {name: tensors[name] for name in names})
+            yield OpenModel(path, config, tokenizer, {name: found.tensors[name] for name in names}, generation)
         return
     store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
     if "value" in store.meta()["heads"]:
         raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
     latest = Latest()
-    found = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param, latest)}
-    yield OpenModel(path, config, tokenizer, found)
+    own = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param, latest)}
+    yield OpenModel(path, config, tokenizer, own, generation)
 
 
 def _stored(store: CheckpointStore, name: str, param: Param, latest: Latest) -> Iterator[tuple[str, Stored]]:

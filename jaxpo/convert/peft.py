@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,9 @@ import numpy as np
 from safetensors import safe_open
 
 from jaxpo.config import LoRA
-from jaxpo.convert.config_json import config_to_json, export_of, read_json
-from jaxpo.convert.hf import folder_in_making, tensors_of, write_json
+from jaxpo.convert.adapter_folder import ADAPTER_CONFIG, WEIGHTS
+from jaxpo.convert.config_json import export_of, read_json, write_json
+from jaxpo.convert.hf import folder_in_making, tensors_of
 from jaxpo.convert.shards import SINGLE, write_shards
 from jaxpo.convert.verify import TOLERANCE, compare, log_probs, log_softmax
 from jaxpo.errors import CheckpointError
@@ -24,7 +24,6 @@ from jaxpo.models.lowrank import PEFT_PREFIX, adapter_leaves, adapter_table, is_
 from jaxpo.models.spec import Param, Table, leaves
 
 Tree = Any
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def export_peft(
@@ -62,7 +61,7 @@ def export_peft(
     with folder_in_making(directory, overwrite=overwrite) as partial:
         write_shards(partial, tensors_of(adapter, table), dtype, sys.maxsize)  # one file: PEFT knows no shards
         (partial / SINGLE).rename(partial / WEIGHTS)
-        write_json(partial / CONFIG, peft_config(param_table(config), table, lora, base_name))
+        write_json(partial / ADAPTER_CONFIG, peft_config(param_table(config), table, lora, base_name))
         if not verify:
             return {}
         merged = merge(base, adapter, scale_of(lora)) if merged is None else merged
@@ -130,14 +129,14 @@ def verify_peft(
     Raises:
       CheckpointError: the files compute something else, or PEFT would adapt other modules than they hold.
     """
-    document, stored = read_json(folder / CONFIG), _read(folder / WEIGHTS)
+    document, stored = read_json(folder / ADAPTER_CONFIG), _read(folder / WEIGHTS)
     weights = {tensor.name: tensor.load for tensor in tensors_of(base, param_table(config))}
     # Experts have no module of their own in transformers, and `adapter_table` gives them no adapter.
     modules = {p.hf: p.module for _, p in leaves(param_table(config)) if isinstance(p.hf, str) and p.module is not None}
     targets = [m for m in modules.values() if any(m == t or m.endswith(f".{t}") for t in document["target_modules"])]
     names = {f"{PEFT_PREFIX}{m}.lora_{side}.weight" for m in targets for side in "AB"}
     if names != set(stored):
-        raise CheckpointError(f"{folder}: target_modules of {CONFIG} does not name the modules in {WEIGHTS}.")
+        raise CheckpointError(f"{folder}: target_modules of {ADAPTER_CONFIG} does not name the modules in {WEIGHTS}.")
     rank = document["r"]
     scale = document["lora_alpha"] / (np.sqrt(rank) if document["use_rslora"] else rank)
 
@@ -149,7 +148,7 @@ def verify_peft(
         return value + scale * (b @ a)
 
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
-    written = log_softmax(export_of(config).logits(tensor, config_to_json(config, dtype), tokens))
+    written = log_softmax(export_of(config).logits(tensor, config, tokens))
     exact = log_probs(merged, config, tokens, None)
     rounded = exact if dtype == "float32" else log_probs(_rounded(adapter, lora, base, dtype), config, tokens, None)
     report: dict[str, Any] = {
@@ -158,7 +157,7 @@ def verify_peft(
         **compare(rounded, written),
         "rounding": compare(exact, written),
     }
-    (folder / "verification.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "verification.json", report)
     if not report["max_logprob_error"] <= TOLERANCE:
         raise CheckpointError(
             f"{folder}: base and adapter files do not compute what the merged model computes: log-probs differ by "

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import config_from_json, config_to_json, export_of, exports, read_json
-from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of, write_json
-from jaxpo.convert.shards import Source, open_shards, parse_size, write_shards
+from jaxpo.convert.config_json import CONFIG, config_to_json, export_of, exports, read_json, write_json
+from jaxpo.convert.folder import open_folder
+from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of
+from jaxpo.convert.shards import Source, parse_size, write_shards
 from jaxpo.convert.verify import TOLERANCE, rounded_to
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, family, param_table
@@ -81,13 +82,13 @@ def export_reward(
         sources = [*tensors_of(params["model"], param_table(config)), score]
         write_shards(partial, sources, dtype, parse_size(max_shard_size))
         document = reward_config_to_json(config, dtype)
-        write_json(partial / "config.json", document)
+        write_json(partial / CONFIG, document)
         package = document["model_type"]
         code = CODE.format(package=package, prefix=export_of(config).classes[package])
         (partial / f"{MODULE}.py").write_text(code, encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(partial)
-        return verify_reward(params, config, partial, transformers=compare_transformers) if verify else {}
+        return verify_reward(params, config, partial, dtype=dtype, transformers=compare_transformers) if verify else {}
 
 
 def reward_config_to_json(config: TextConfig, dtype: str) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def architecture(prefix: str) -> str:
 
 def is_reward(directory: str | Path) -> bool:
     """Whether a folder holds a sequence-classification checkpoint."""
-    file = Path(directory) / "config.json"
+    file = Path(directory) / CONFIG
     known = [[architecture(export.classes[kind])] for kind, export in exports().items()]
     return file.is_file() and read_json(file).get("architectures") in known
 
@@ -127,12 +128,12 @@ def import_reward(
       CheckpointError: as `jaxpo.convert.hf.import_hf`; or there is no head with one label.
     """
     folder = Path(directory)
-    with open_shards(folder) as stored:
-        config = config_from_json(read_json(folder / "config.json"), folder / "config.json")
+    with open_folder(folder) as found:
+        stored, config = found.tensors, found.config
         shape = tuple(stored[HEAD].shape) if HEAD in stored else None
         if shape != (1, config.hidden_size):
-            found = "no such tensor" if shape is None else f"shape {shape}"
-            raise CheckpointError(f"{folder}: {HEAD}: {found}; a reward model has {(1, config.hidden_size)}.")
+            there = "no such tensor" if shape is None else f"shape {shape}"
+            raise CheckpointError(f"{folder}: {HEAD}: {there}; a reward model has {(1, config.hidden_size)}.")
         model = read_tensors(stored, param_table(config), folder, dtype=dtype, shardings=shardings, besides=(HEAD,))
         head = jnp.asarray(np.ascontiguousarray(stored[HEAD].read().T), dtype)
     return {"model": model, "value": {"weight": head}}, config
@@ -143,6 +144,7 @@ def verify_reward(
     config: TextConfig,
     directory: str | Path,
     *,
+    dtype: str = "float32",
     seed: int = 0,
     transformers: bool | None = None,
 ) -> dict[str, Any]:
@@ -150,6 +152,9 @@ def verify_reward(
 
     The files are run by the family's float64 numpy forward (`Export.reward`), and by transformers in one right-padded
     batch.
+
+    Args:
+      dtype: to which the parameters were rounded when the files were written.
 
     Returns:
       `{"dtype", "sequences", "max_reward_error", "rounding", "transformers"}`; the errors are absolute, against the
@@ -159,18 +164,18 @@ def verify_reward(
       CheckpointError: the export computes something else.
     """
     folder = Path(directory)
-    document = read_json(folder / "config.json")
     rng = np.random.default_rng(seed)
     # Without the padding token: transformers looks for the last token that is another.
     others = np.setdiff1d(np.arange(config.vocab_size), [config.pad_token_id])
     sequences = [rng.choice(others, n) for n in LENGTHS]
-    with open_shards(folder) as stored:
-        again = functools.partial(export_of(config).reward, lambda name: stored[name].read(), document)
+    with open_folder(folder) as found:
+        written = found.config
+        again = functools.partial(export_of(written).reward, lambda name: found.tensors[name].read(), written)
         exported = np.asarray([again(s) for s in sequences])
     exact = rewards_of(params, config, sequences)
-    rounded = exact if document["dtype"] == "float32" else rewards_of(params, config, sequences, document["dtype"])
+    rounded = exact if dtype == "float32" else rewards_of(params, config, sequences, dtype)
     report: dict[str, Any] = {
-        "dtype": document["dtype"],
+        "dtype": dtype,
         "sequences": len(sequences),
         "max_reward_error": float(np.abs(rounded - exported).max()),
         "rounding": float(np.abs(exact - exported).max()),
@@ -226,7 +231,7 @@ def _transformers(folder: Path, sequences: Sequence[np.ndarray], pad: int) -> np
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    name = read_json(folder / "config.json")["architectures"][0]
+    name = read_json(folder / CONFIG)["architectures"][0]
     model = getattr(module, name).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     longest = max(len(s) for s in sequences)
     tokens = np.stack([np.pad(s, (0, longest - len(s)), constant_values=pad) for s in sequences])

@@ -171,14 +171,25 @@ def open_shards(folder: Path) -> Iterator[Mapping[str, Stored]]:
     with ExitStack() as stack:
         tensors: dict[str, Stored] = {}
         for file in _files(folder):
-            try:
-                opened = stack.enter_context(safe_open(file, framework="np"))
-                tensors |= {name: _stored(opened, name) for name in opened.keys()}  # noqa: SIM118
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{file}: not a complete safetensors file ({error}); copy or download it again."
-                ) from error
+            found = stack.enter_context(open_file(file))
+            if twice := sorted(found.keys() & tensors.keys()):
+                raise CheckpointError(f"{file}: holds {twice[0]}, and so does another file of {folder}; keep one.")
+            tensors |= found
         yield tensors
+
+
+@contextmanager
+def open_file(file: Path) -> Iterator[Mapping[str, Stored]]:
+    """One file's tensors by name, none loaded yet; CheckpointError when it is cut off or of another type."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(safe_open(file, framework="np"))
+            found = {name: _stored(opened, name) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file}: not a complete safetensors file ({error}); copy or download it again."
+            ) from error
+        yield found
 
 
 def _stored(opened: Any, name: str) -> Stored:
@@ -192,20 +203,35 @@ def _files(folder: Path) -> list[Path]:
             raise CheckpointError(_refusal(folder))
         raise CheckpointError(f"{folder}: no such folder; give a folder with config.json and {SINGLE}.")
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{folder / INDEX}: has no weight_map; copy or download it again.")
-        names = sorted(set(weight_map.values()))
-        absent = [name for name in names if not (folder / name).is_file()]
-        if absent:
-            raise CheckpointError(f"{folder}: {INDEX} names files that are missing: {', '.join(absent)}.")
-        return [folder / name for name in names]
+        if (folder / SINGLE).is_file():
+            raise CheckpointError(
+                f"{folder}: holds both {SINGLE} and {INDEX}, and readers differ in which they take; "
+                "move away what belongs to an older save."
+            )
+        return _indexed(folder)
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     pickles = sorted(f for f in folder.iterdir() if f.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(_refusal(pickles[0]))
     raise CheckpointError(f"{folder}: holds neither {SINGLE} nor {INDEX}.")
+
+
+def _indexed(folder: Path) -> list[Path]:
+    """The files that the index names, all of them in the folder."""
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{folder / INDEX}: has no weight_map; copy or download it again.")
+    odd = [t for t, name in weight_map.items() if not isinstance(name, str) or not name or Path(name).name != name]
+    if odd:
+        raise CheckpointError(
+            f"{folder / INDEX}: weight_map gives {odd[0]} no name of a file in the folder; copy or download it again."
+        )
+    names = sorted(set(weight_map.values()))
+    # Not Path.is_file: a name that no file could have would be an error of its own.
+    if absent := [name for name in names if not os.path.isfile(folder / name)]:
+        raise CheckpointError(f"{folder}: {INDEX} names files that are missing: {', '.join(absent)}.")
+    return [folder / name for name in names]
 
 
 def _refusal(file: Path) -> str:

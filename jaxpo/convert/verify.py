@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import export_of, read_json
-from jaxpo.convert.shards import open_shards
+from jaxpo.convert.config_json import export_of, write_json
+from jaxpo.convert.folder import open_folder
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import Config, TextConfig, family, output_matrix, param_table
 from jaxpo.models.language import Inputs
@@ -28,37 +28,57 @@ def verify(
     config: TextConfig,
     directory: str | Path,
     *,
+    dtype: str = "float32",
     length: int = 48,
     seed: int = 0,
     transformers: bool | None = None,
 ) -> dict[str, Any]:
-    """Compare the export with the parameters it came from on fixed tokens; store the result as `verification.json`.
+    """Compare the files of a folder with parameters (see `compare_files`); store the result as `verification.json`.
+
+    Raises:
+      CheckpointError: the files compute something else.
+    """
+    folder = Path(directory)
+    report = compare_files(params, config, folder, dtype=dtype, length=length, seed=seed, transformers=transformers)
+    write_json(folder / "verification.json", report)
+    check_errors(report, folder)
+    return report
+
+
+def compare_files(
+    params: Tree,
+    config: TextConfig,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    length: int = 48,
+    seed: int = 0,
+    transformers: bool | None = None,
+) -> dict[str, Any]:
+    """Compare the files of a folder with parameters on fixed tokens; the folder is only read.
 
     The files are read with `safetensors` and run by the family's float64 numpy forward (`Export.logits`). They are
     compared with the parameters rounded to the exported type (conversion; must agree to `TOLERANCE`), and with the
     parameters as they are (what rounding costs).
 
     Args:
-      directory: a finished export.
+      folder: a finished export, or what was imported.
+      dtype: to which the parameters were rounded when the files were written.
       length: number of tokens compared.
       transformers: also load the folder with `AutoModelForCausalLM`; None = when torch and transformers are installed.
 
     Returns:
       `{"dtype", "tokens", "max_logprob_error", "kl", "rounding": {...}, "transformers": {...} or the reason why not}`;
       errors in nats, KL(parameters || export) as the mean over positions.
-
-    Raises:
-      CheckpointError: the export computes something else.
     """
-    folder = Path(directory)
-    document = read_json(folder / "config.json")
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
-    with open_shards(folder) as stored:
-        exported = log_softmax(export_of(config).logits(lambda name: stored[name].read(), document, tokens))
+    with open_folder(folder) as found:
+        written = found.config
+        exported = log_softmax(export_of(written).logits(lambda name: found.tensors[name].read(), written, tokens))
     exact = log_probs(params, config, tokens, None)
-    rounded = exact if document["dtype"] == "float32" else log_probs(params, config, tokens, document["dtype"])
+    rounded = exact if dtype == "float32" else log_probs(params, config, tokens, dtype)
     report: dict[str, Any] = {
-        "dtype": document["dtype"],
+        "dtype": dtype,
         "tokens": length,
         **compare(rounded, exported),
         "rounding": compare(exact, exported),
@@ -70,16 +90,18 @@ def verify(
         if transformers
         else "not compared: not installed or not asked for"
     )
-    (folder / "verification.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    errors = [report["max_logprob_error"]]
-    if transformers:
-        errors.append(report["transformers"]["max_logprob_error"])
+    return report
+
+
+def check_errors(report: Mapping[str, Any], folder: Path) -> None:
+    """CheckpointError when a comparison found more than float32 arithmetic explains."""
+    theirs = report["transformers"]
+    errors = [report["max_logprob_error"], *([theirs["max_logprob_error"]] if isinstance(theirs, dict) else [])]
     if not all(error <= TOLERANCE for error in errors):
         raise CheckpointError(
             f"{folder}: the exported files do not compute what the model computes: log-probs differ by "
             f"{max(errors):.3g} nats (allowed: {TOLERANCE:g})."
         )
-    return report
 
 
 def log_probs(params: Tree, config: Config, tokens: np.ndarray, dtype: str | None) -> np.ndarray:

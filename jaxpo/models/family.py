@@ -135,8 +135,8 @@ class Export:
       to_json: `(config, dtype) -> config.json`.
       from_json: `(config.json, its path) -> config`; CheckpointError for what the family has not.
       generation: `config -> generation_config.json`.
-      logits: `(tensor, config.json, tokens) -> [S, V]`, the model in float64 numpy on the tensors of a file, which
-        shares no code with `Family.forward`: exports are compared with it.
+      logits: `(tensor, config, tokens) -> [S, V]`, the model in float64 numpy on the tensors of a file, which shares no
+        code with `Family.forward`: exports are compared with it.
       reward: likewise, what a reward model gives the sequence.
     """
 
@@ -144,8 +144,8 @@ class Export:
     to_json: Callable[[Any, str], dict[str, Any]]
     from_json: Callable[[Mapping[str, Any], object], Any]
     generation: Callable[[Any], dict[str, Any]]
-    logits: Callable[[Tensor, Mapping[str, Any], np.ndarray], np.ndarray]
-    reward: Callable[[Tensor, Mapping[str, Any], np.ndarray], float]
+    logits: Callable[[Tensor, Any, np.ndarray], np.ndarray]
+    reward: Callable[[Tensor, Any, np.ndarray], float]
 
 
 def no_experts(config: Any) -> Experts | None:

@@ -11,6 +11,7 @@ import jax
 
 from jaxpo import __version__
 from jaxpo.config import Run
+from jaxpo.convert.generation import read_generation
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.reward_hf import export_reward
 from jaxpo.evaluate.context import ProbeContext
@@ -120,7 +121,8 @@ class Results:
             report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
         else:
-            report = export_hf(params["model"], config, folder, **options)
+            own = read_generation(self.home.path)
+            report = export_hf(params["model"], config, folder, generation=own, **options)
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
         return report

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Run, Stage
-from jaxpo.convert.model_io import read_config
+from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.splits import Part
@@ -23,6 +23,7 @@ from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
+from jaxpo.stages.run_generation import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import run_tokenizer
 
 Say = Callable[[str], None]
@@ -98,8 +99,11 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
     """Build the corpus, load or train the tokenizer, tokenise every stage's files.
 
     Raises:
+      CheckpointError: files of `model_from` that are incomplete, or of another model than they say.
       DataError, ConfigError: the first file, row and field that cannot be used.
     """
+    if run.model_from is not None:
+        check_files(run.model_from)
     report: dict[str, Any] = {}
     if run.corpus is not None:
         report = run.corpus.build(directory / "corpus")
@@ -107,6 +111,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
         for line in report.get("lines", ()):
             say(line)
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
+    keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):

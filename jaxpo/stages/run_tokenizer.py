@@ -27,13 +27,16 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
     Raises:
       ConfigError: the model that training starts from has another tokenizer, or none where its own is asked for.
     """
-    tokenizer = _found(run, directory, files, say)
+    folder = directory / TOKENIZER
+    kept = run.tokenizer.path is None and (folder / "tokenizer.json").is_file()
+    tokenizer = Tokenizer.load(folder) if kept else _found(run, files, say)
     problems = [p for name, path in origins(run) for p in _unlike(tokenizer, name, path, run, say)]
     if problems:
         raise ConfigError(problems)
     for line in announcements(tokenizer):
         say(line)
-    tokenizer.save(directory / TOKENIZER)
+    if not kept:
+        tokenizer.save(folder)
     return tokenizer
 
 
@@ -47,12 +50,9 @@ def origins(run: Run) -> Iterator[tuple[str, str]]:
             yield f"{stage.name}.init_from", stage.init_from
 
 
-def _found(run: Run, directory: Path, files: tuple[str, ...], say: Say) -> Tokenizer:
-    folder = directory / TOKENIZER
+def _found(run: Run, files: tuple[str, ...], say: Say) -> Tokenizer:
     if run.tokenizer.path is not None:
         return Tokenizer.load(run.tokenizer.path)
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder)
     if run.tokenizer.train_on:
         listed = list_files(files, say=say)
         tokenizer = train_tokenizer(texts_of(listed), run.tokenizer.vocab_size)

@@ -145,7 +145,11 @@ def test_nothing_is_overwritten_unasked(run: Command, model: Path, tmp_path: Pat
     code, _, err = run("import", model, tmp_path)
     assert (code, err) == (2, f"jaxpo: {tmp_path}: exists already; choose another directory.\n")
     code, _, err = run("import", tmp_path / "gone", tmp_path / "out")
-    assert (code, err) == (2, f"jaxpo: {tmp_path / 'gone'}: there is no such folder.\n")
+    assert (code, err) == (2, f"jaxpo: there is no folder {tmp_path / 'gone'}.\n")
+    code, _, err = run("import", "LiquidAI/LFM2-350M", tmp_path / "out")
+    assert (code, "Hub: hf download LiquidAI/LFM2-350M --local-dir LFM2-350M" in err) == (2, True)
+    code, _, err = run("import", tmp_path / "file", tmp_path / "out")
+    assert (code, "file is a file; give the folder that holds config.json" in err) == (2, True)
 
 
 def test_merge_is_the_weighted_mean(run: Command, model: Path, other_model: Path, tmp_path: Path) -> None:

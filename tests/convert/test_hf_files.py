@@ -113,7 +113,7 @@ def test_verification_sees_every_part_of_lfm3(lfm3, tmp_path, change, tensors):
     ("change", "message"),
     [
         ({"conv_bias": True, "attention_bias": True}, "conv_bias is True, but .*; attention_bias is True, but"),
-        ({"sliding_window": 0}, "model.sliding_window is 0; it must be a positive integer"),
+        ({"sliding_window": 0}, "sliding_window is 0; it must be between 1 and"),
         ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
         ({"layer_types": ["conv", "sliding", "conv"]}, r"layer_types\[1\] is 'sliding'.*mean 'sliding_attention'"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e6}}},
@@ -238,6 +238,43 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
         import_hf(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([1], "expected a JSON object"),
+        ({"weight_map": None}, "has no weight_map"),
+        ({"weight_map": {}}, "has no weight_map"),
+        ({"weight_map": {"a": 1, "b": "model-1.safetensors"}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": ["model-1.safetensors"]}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "../model/model.safetensors"}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": ""}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "."}}, "weight_map gives a no name of a file in the folder"),
+        ({"weight_map": {"a": "x\u0000y"}}, "names files that are missing"),
+        ({"weight_map": {"a": "x" * 5000}}, "names files that are missing"),
+        ({"weight_map": {"a": "config.json"}}, "not a complete safetensors file"),
+    ],
+)
+def test_a_damaged_index_is_named(copy, index, message):
+    folder, _ = copy
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=message):
+        import_hf(folder)
+
+
+def test_tensors_that_are_there_twice_are_not_chosen_between(copy):
+    folder, tensors = copy
+    names = dict.fromkeys(tensors, "model-2.safetensors") | {"x": "model-1.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(CheckpointError, match=r"holds both model.safetensors and model.safetensors.index.json"):
+        import_hf(folder)
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        save_file(tensors, folder / name)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-2.safetensors: holds \S+, and so does another file"):
+        import_hf(folder)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
 def test_pickles_are_refused_unopened(copy, name):
     folder, _ = copy
@@ -268,7 +305,10 @@ def test_nothing_there(tmp_path):
         ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
         ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope type is 'yarn'"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
+            "rope_type is 'yarn', but only the default",
+        ),
         ({"layer_types": ["conv"]}, "layer_types has 1 entries for 3 layers"),
         ({"layer_types": ["conv", "sliding", "conv"]}, r"model.layer_types\[1\] is 'sliding'"),
         ({"num_key_value_heads": 3}, "is not divisible by model.num_key_value_heads"),

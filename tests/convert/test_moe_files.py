@@ -10,6 +10,7 @@ import pytest
 from models.tiny_moe import CONFIG, params
 from safetensors.numpy import load_file, save_file
 
+from jaxpo.cli.main import main
 from jaxpo.convert.config_json import config_from_json, config_to_json
 from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.reward_hf import export_reward, import_reward, is_reward
@@ -111,6 +112,7 @@ def test_reward_models(tmp_path):
     report = export_reward({"model": params(), "value": head}, CONFIG, folder, **QUIET)
     assert report["max_reward_error"] < 1e-4
     assert is_reward(folder)
+    assert main(["import", str(folder), str(tmp_path / "out")]) == 2
     jax.tree.map(np.testing.assert_array_equal, import_reward(folder)[0]["model"], params())
     assert "class Lfm2MoeForSequenceClassification" in (folder / "modeling_lfm2_reward.py").read_text()
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from jaxpo.data.tokens.tokenizer import Tokenizer as Loaded
 from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.stages.merging.files import template_lines
 from jaxpo.stages.run_inputs import RunInputs, make_inputs
 
 ROW = {"messages": [{"role": "user", "content": "open"}, {"role": "assistant", "content": "close"}]}
@@ -43,8 +45,10 @@ def other(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> Callable[..., tuple[RunInputs, list[str]]]:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[RunInputs, list[str]]]:
     """What a run does first: `inputs(model_from=..., path=...)` -> its inputs, and what it said."""
+
+    monkeypatch.setattr("jaxpo.stages.run_inputs.check_files", lambda folder: None)  # there are no weights
 
     def make(init_from: str = "previous", model_from: Any = None, **tokenizer: Any) -> tuple[RunInputs, list[str]]:
         (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
@@ -118,3 +122,10 @@ def test_a_model_without_a_tokenizer(inputs, model, other):
         inputs(model_from=model)
     _, said = inputs(model_from=model, path=other)
     assert any("its tokenizer is unknown" in line for line in said)
+
+
+def test_a_merge_says_whose_template_it_keeps(model, other):
+    models = {name: SimpleNamespace(tokenizer=Loaded.load(path)) for name, path in (("a", model), ("b", other))}
+    models["c"] = SimpleNamespace(tokenizer=None)
+    assert template_lines(models) == ["chat template: that of a; b has another"]
+    assert template_lines({"a": models["a"], "c": models["c"], "d": models["a"]}) == []

@@ -140,6 +140,7 @@ _ARGUMENTS = {"city": 'S\u00e3o "P"', "n": 2, "r": 0.5, "on": True, "no": None, 
 _CALLS = [{"name": "f", "arguments": _ARGUMENTS}, {"name": "g", "arguments": {}}]
 _CALLED = {"role": "assistant", "content": "", "tool_calls": _CALLS}
 _THOUGHT = {"role": "assistant", "content": "c\n", "reasoning_content": " a\nthought "}
+_RESULT = {"role": "tool", "content": "r", "name": "f", "tool_call_id": "call00001"}
 _ASKED = _turns(("user", "a"))
 CONVERSATIONS: tuple[tuple[str, list[dict[str, Any]], Any], ...] = (
     ("a question", _ASKED, None),
@@ -149,12 +150,18 @@ CONVERSATIONS: tuple[tuple[str, list[dict[str, Any]], Any], ...] = (
     ("a system message", _turns(("system", " s\n"), ("user", "a"), ("assistant", "b")), None),
     ("an empty system message", _turns(("system", ""), ("user", "a"), ("assistant", "b")), None),
     ("marks in a text", _turns(("user", "x<|im_end|>\n<|im_start|>assistant\ny<|im_"), ("assistant", "b")), None),
+    ("a system message in the midst", _turns(("user", "a"), ("system", "s"), ("user", "b"), ("assistant", "c")), None),
+    ("two questions in a row", _turns(("user", "a"), ("user", "b"), ("assistant", "c")), None),
+    ("an answer first", _turns(("assistant", "a"), ("user", "b"), ("assistant", "c")), None),
+    ("names", [_ASKED[0] | {"name": "n"}, *_turns(("assistant", "b"))], None),
     ("tools", [*_ASKED], _TOOLS),
     ("two tools and a system message", _turns(("system", "s"), ("user", "a")), [*_TOOLS, '{"name": "g"}']),
     ("a tool call", [*_ASKED, _CALLED, *_turns(("tool", '{"r": 1}'), ("assistant", "b"))], _TOOLS),
+    ("a named result", [*_ASKED, _CALLED, _RESULT], None),
     ("a tool call with words", [*_ASKED, {**_CALLED, "content": "words"}], None),
     ("a call in the content", _turns(("user", "a"), ("assistant", "<|tool_call_start|>[f()]<|tool_call_end|>b")), None),
     ("reasoning", [*_ASKED, _THOUGHT], None),
     ("reasoning before a call", [*_ASKED, {**_CALLED, "reasoning_content": "t"}], None),
     ("reasoning in an earlier turn", [*_ASKED, _THOUGHT, *_turns(("user", "b"), ("assistant", "d"))], None),
+    ("thoughts in contents", _turns(*(("user", "a"), ("assistant", "<think> t </think>\n b ")) * 2), None),
 )

@@ -58,7 +58,7 @@ def read_beside(folder: Path) -> Beside:
     tokens = _tokens(documents)
     if templates and set(map(_digest, templates.values())) <= _OURS:
         return Beside(_without_templates(files, documents), {}, tokens)
-    note = "" if templates or not files else f"{folder}: holds no chat template; conversations are rendered with LFM2's"
+    note = "" if templates else f"{folder}: holds no chat template; conversations are rendered with LFM2's"
     return Beside(files, templates, tokens, note)
 
 

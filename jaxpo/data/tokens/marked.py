@@ -26,8 +26,9 @@ def marked_tokens(
     pieces = tokenizer.token_bytes(tokens[first:])
     if not b"".join(pieces).startswith(text.encode()):
         raise DataError(
-            f"the tokenizer changes the text {text[:40]!r}, so characters cannot be found again in its tokens.",
-            remedy="Marks need a byte-level tokenizer without a normalizer, such as LFM2's.",
+            f"the text {text[:40]!r} is not what the answer's tokens spell from the first on, so characters cannot be "
+            "found again in them.",
+            remedy="Marks need a byte-level tokenizer without a normalizer, and answers without reasoning or calls.",
         )
     ends = np.cumsum([len(piece) for piece in pieces])
     byte_of = [0, *accumulate(len(character.encode()) for character in text)]

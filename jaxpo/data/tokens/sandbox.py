@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -25,11 +24,12 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from jaxpo.data.tokens.limits import REFUSED_FILTERS, materialised, size_of_call, size_of_operation
+
 MAX_SOURCE = 1_000_000
-SECONDS, STEPS, CHARACTERS = 3.0, 200_000, 1_000_000
-"""What one conversation may take; steps and characters grow with what it is given."""
-NUMBER = 1_000_000
-_WIDE = re.compile(r"\d{6,}")
+SECONDS, STEPS, CHARACTERS, TOGETHER = 3.0, 200_000, 1_000_000, 100
+"""What one conversation may take: time, steps, the longest text, and all texts together as multiples of that; all grow
+with what the template is given."""
 
 
 class TemplateFailure(Exception):
@@ -42,6 +42,7 @@ class _Budget:
 
     steps: int
     characters: int
+    together: int
     deadline: float
 
     def step(self) -> None:
@@ -49,17 +50,19 @@ class _Budget:
         if self.steps < 0 or (self.steps % 64 == 0 and time.monotonic() > self.deadline):
             raise SecurityError("it does not come to an end (a loop, or calls of itself)")
 
-    def written(self, count: int) -> None:
-        self.characters -= count
-        self.size(0)
-
-    def size(self, count: int) -> None:
-        if count > self.characters:
+    def make(self, count: int) -> None:
+        self.together -= count
+        if count > self.characters or self.together < 0:
             raise SecurityError("it makes a text without end")
+
+    def write(self, count: int) -> None:
+        self.make(count)
+        self.characters -= count
 
 
 def _budget(given: int) -> _Budget:
-    return _Budget(STEPS + 4 * given, CHARACTERS + 16 * given, time.monotonic() + SECONDS * (1 + given / 1_000_000))
+    longest, more = CHARACTERS + 16 * given, given / CHARACTERS
+    return _Budget(STEPS + 4 * given, longest, TOGETHER * longest, time.monotonic() + SECONDS * (1 + more))
 
 
 _BUDGET: ContextVar[_Budget] = ContextVar("budget")
@@ -105,7 +108,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols], cache_size=0
         )
-        self.filters = {name: _counted(name, of) for name, of in self.filters.items() if name != "random"}
+        self.filters = {name: _counted(name, of) for name, of in self.filters.items() if name not in REFUSED_FILTERS}
         self.filters["tojson"] = _counted("tojson", _tojson)
         del self.globals["lipsum"]
         self.globals |= {"raise_exception": _raise, "strftime_now": now.strftime, "dict": _dict}
@@ -120,77 +123,40 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def concat(self, parts: Iterable[str]) -> str:
         """What a macro, a block or `a ~ b` gives."""
         texts = list(parts)
-        _BUDGET.get().size(sum(map(len, texts)))
+        _BUDGET.get().make(sum(map(len, texts)))
         return "".join(texts)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
         raise SecurityError(f"it reads the attribute {attribute!r} of a {type(obj).__name__}")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        _CHECKS[operator](left, right)
+        _BUDGET.get().make(size_of_operation(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _BUDGET.get().step()
         method = getattr(obj, "__wrapped__", obj)
-        _check_arguments(getattr(method, "__name__", ""), (getattr(method, "__self__", None), *args, *kwargs.values()))
+        name, owner = getattr(method, "__name__", ""), getattr(method, "__self__", None)
+        args = materialised(args)
+        _BUDGET.get().step()
+        _BUDGET.get().make(size_of_call(name, (owner, *args, *kwargs.values())))
         return _checked(super().call(context, obj, *args, **kwargs))
 
 
 def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        args = materialised(args)
         _BUDGET.get().step()
-        _check_arguments(name, (*args, *kwargs.values()))
+        _BUDGET.get().make(size_of_call(name, (*args, *kwargs.values())))
         return _checked(function(*args, **kwargs))
 
     return wrapped
 
 
-def _check_arguments(name: str, args: tuple[Any, ...]) -> None:
-    """No number that makes something huge, in an argument or in a format."""
-    if any(isinstance(value, int) and abs(value) > NUMBER for value in args) and name != "tojson":
-        raise SecurityError(f"it asks {name!r} for more than {NUMBER:,}")
-    if name in ("format", "format_map", "strftime"):
-        _modulo(next((value for value in args if isinstance(value, str)), ""), None)
-    if name in ("join", "replace"):
-        texts = [value for value in args if isinstance(value, str)]
-        lists = [len(value) for value in args if isinstance(value, list | tuple)]
-        parts = sum(len(str(part)) for value in args if isinstance(value, list | tuple) for part in value)
-        times = texts[0].count(texts[1]) if name == "replace" and len(texts) > 2 else sum(lists)
-        _BUDGET.get().size(parts + times * max((len(text) for text in texts), default=0))
-
-
 def _checked(value: Any) -> Any:
     if isinstance(value, str | list | tuple):
-        _BUDGET.get().size(len(value))
+        _BUDGET.get().make(len(value))
     return value
-
-
-def _add(left: Any, right: Any) -> None:
-    if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-        _BUDGET.get().size(len(left) + len(right))
-
-
-def _multiply(left: Any, right: Any) -> None:
-    for one, other in ((left, right), (right, left)):
-        if isinstance(other, int):
-            size = len(one) if isinstance(one, str | list | tuple) else 0
-            _BUDGET.get().size(size * max(other, 0))
-            _BUDGET.get().size(one.bit_length() + other.bit_length() if isinstance(one, int) else 0)
-
-
-def _power(left: Any, right: Any) -> None:
-    if isinstance(left, int) and isinstance(right, int):
-        _BUDGET.get().size(left.bit_length() * max(right, 0))
-
-
-def _modulo(left: Any, right: Any) -> None:
-    if isinstance(left, str) and (_WIDE.search(left) or "%*" in left):
-        raise SecurityError("it formats a text to a huge width")
-
-
-_CHECKS: dict[str, Callable[[Any, Any], None]] = {"+": _add, "*": _multiply, "**": _power, "%": _modulo}
 
 
 def _tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False):
@@ -248,7 +214,7 @@ class Compiled:
             parts = []
             for part in self._template.generate(variables):
                 parts.append(part)
-                _BUDGET.get().written(len(part))
+                _BUDGET.get().write(len(part))
         except Exception as error:  # a template can raise anything that Python can
             raise TemplateFailure(_words(error)) from error
         finally:

@@ -140,6 +140,8 @@ def _bad_layers(config: LFM2Config) -> list[str]:
             near = near_misses(str(kind), LAYER_TYPES, n=1, cutoff=0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             problems.append(f"model.layer_types[{i}] is {kind!r}; known layer types: {', '.join(LAYER_TYPES)}{hint}")
+            if len(problems) == 3:  # the others are most likely the same mistake
+                return problems
     return problems
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.document import Document
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.config_lfm3 import get, lfm3_from_json, lfm3_to_json
+from jaxpo.models.lfm2.config_lfm3 import lfm3_from_json, lfm3_to_json
+from jaxpo.models.lfm2.config_sizes import MOST, layers_of
 
 CLASSES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe", "lfm3": "Lfm3"}
 """`model_type` in a file -> what the names of the classes begin with that transformers loads."""
@@ -35,6 +37,16 @@ _EXPERT_DEFAULTS: dict[str, Any] = {
     "routed_scaling_factor": 1.0,
     "use_expert_bias": True,
 }
+# Keys of the released dense files that transformers computes nothing with. mlx-lm and vLLM size their layers by
+# `block_dim` and `conv_dim`, and stricter readers refuse a file that lacks any of the others.
+_RELEASED: dict[str, Any] = {
+    "block_mlp_init_scale": 1.0,
+    "block_out_init_scale": 1.0,
+    "block_use_swiglu": True,
+    "block_use_xavier_init": True,
+    "conv_use_xavier_init": True,
+    "use_pos_enc": True,
+}
 _MIXTURE_DEFAULTS = {"hidden_size": 2048, "intermediate_size": 7168}
 _DEFAULT_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -55,7 +67,7 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
-        **_feed_forward_keys(config),
+        **_kind_keys(config),
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
@@ -79,14 +91,19 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     return document
 
 
-def _feed_forward_keys(config: LFM2Config) -> dict[str, Any]:
+def _kind_keys(config: LFM2Config) -> dict[str, Any]:
     if config.num_experts:
         return {key: getattr(config, key) for key in _EXPERT_DEFAULTS}
     return {
+        "block_dim": config.hidden_size,
         "block_ff_dim": config.intermediate_size,
         "block_auto_adjust_ff_dim": False,
         "block_ffn_dim_multiplier": 1.0,
         "block_multiple_of": 256,
+        "block_norm_eps": config.norm_eps,
+        "conv_dim": config.hidden_size,
+        "num_heads": config.num_attention_heads,
+        **_RELEASED,
     }
 
 
@@ -103,20 +120,31 @@ def _ids(config: LFM2Config) -> dict[str, int]:
     }
 
 
-def feed_forward_width(document: Mapping[str, Any]) -> int:
-    """The feed-forward width that a config file means.
-
-    With `block_auto_adjust_ff_dim` (on when absent) the number is cut to two thirds and, unless the multiplier is null,
-    multiplied and rounded up to `block_multiple_of`: 6656 -> 4608.
-    """
-    width = get(document, "block_ff_dim", get(document, "intermediate_size", _DEFAULTS["intermediate_size"]))
-    if get(document, "block_auto_adjust_ff_dim", True):
-        width = int(2 * width / 3)
-        multiplier = document.get("block_ffn_dim_multiplier", 1.0)
-        if multiplier is not None:
-            multiple = get(document, "block_multiple_of", 256)
-            width = multiple * -(-int(multiplier * width) // multiple)
+def feed_forward_width(document: Mapping[str, Any], source: object = "config.json") -> int:
+    """The feed-forward width that a dense config file means; see `_width`."""
+    read = Document(document)
+    width = _width(read)
+    read.check(source)
     return width
+
+
+def _width(read: Document) -> int:
+    """With `block_auto_adjust_ff_dim` (on when absent) the number in the file is cut to two thirds and, unless the
+    multiplier is null, multiplied and rounded up to `block_multiple_of`: 6656 -> 4608.
+    """
+    most = MOST["intermediate_size"]
+    width = read.integer(("block_ff_dim", "intermediate_size"), _DEFAULTS["intermediate_size"], most=most)
+    if not read.flag("block_auto_adjust_ff_dim", True):
+        return width
+    multiplier = read.number("block_ffn_dim_multiplier", 1.0)
+    multiple = read.integer("block_multiple_of", 256, most=most)
+    width = int(2 * width / 3)
+    if "block_ffn_dim_multiplier" in read.values and read.values["block_ffn_dim_multiplier"] is None:
+        return width
+    adjusted = multiple * -(-int(multiplier * width) // multiple)
+    if not 0 < adjusted <= most:
+        return read.wrong("block_ffn_dim_multiplier", multiplier, f"such that the width stays below {most:,}", width)
+    return adjusted
 
 
 def config_from_json(document: Mapping[str, Any], source: object) -> LFM2Config:
@@ -128,70 +156,84 @@ def config_from_json(document: Mapping[str, Any], source: object) -> LFM2Config:
       document: its `model_type` is one of `CLASSES`.
 
     Raises:
-      CheckpointError: a feature that LFM2 has not, or inconsistent numbers; names the file.
+      CheckpointError: a feature that LFM2 has not, or inconsistent, absurd or mistyped values; names the file and all
+        of them.
     """
-    kind = document["model_type"]
-    if kind == "lfm3":
-        try:
-            return lfm3_from_json(document, source)
-        except ConfigError as error:
-            raise CheckpointError(f"{source}: {error}") from error
-    mixture = kind == "lfm2_moe"
-    problems = [f"{key} is {document[key]!r}, {why}" for key, good, why in _FIXED if document.get(key, good) != good]
-    rope, scaling = _rope(document)
-    if scaling not in (None, "default"):
-        problems.append(f"rope type is {scaling!r}, only the default (unscaled) rotary embedding is supported")
-    if problems:
-        raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
-    defaults = _DEFAULTS | (_MIXTURE_DEFAULTS if mixture else {})
-    value = {key: get(document, key, default) for key, default in defaults.items()}
-    ids: dict[str, Any] = {key: _one_id(get(document, key, default)) for key, default in _DEFAULT_IDS.items()}
-    experts = {key: get(document, key, default) for key, default in _EXPERT_DEFAULTS.items()} if mixture else {}
-    heads = value["num_attention_heads"]
+    read = Document(document)
+    values = lfm3_from_json(read) if document["model_type"] == "lfm3" else _lfm2_from_json(read)
+    read.check(source)
     try:
-        return LFM2Config(
-            vocab_size=value["vocab_size"],
-            hidden_size=value["hidden_size"],
-            intermediate_size=value["intermediate_size"] if mixture else feed_forward_width(document),
-            num_attention_heads=heads,
-            num_key_value_heads=value["num_key_value_heads"],
-            head_dim=get(document, "head_dim", value["hidden_size"] // heads),
-            layer_types=_layer_types(document, value["num_hidden_layers"], source),
-            conv_kernel=value["conv_L_cache"],
-            rope_theta=float(rope),
-            norm_eps=value["norm_eps"],
-            initializer_range=value["initializer_range"],
-            max_position_embeddings=value["max_position_embeddings"],
-            **experts,
-            **ids,
-        )
+        return LFM2Config(**values)
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from error
 
 
+def _lfm2_from_json(read: Document) -> dict[str, Any]:
+    """The fields of the configuration, dense or with experts; problems are left in the document."""
+    mixture = read.values["model_type"] == "lfm2_moe"
+    for key, good, why in _FIXED:
+        read.only(key, good, why)
+    defaults = _DEFAULTS | (_MIXTURE_DEFAULTS if mixture else {})
+    sizes = {key: read.integer(key, defaults[key], most=MOST[key]) for key in _SIZES}
+    read.agree("norm_eps", "block_norm_eps")
+    experts = _experts(read) if mixture else {}
+    width = read.integer("intermediate_size", defaults["intermediate_size"], most=MOST["intermediate_size"])
+    head_dim = max(1, sizes["hidden_size"] // sizes["num_attention_heads"])
+    return {
+        **sizes,
+        **experts,
+        **{key: read.end_ids(key, default)[0] for key, default in _DEFAULT_IDS.items()},
+        "intermediate_size": width if mixture else _width(read),
+        "head_dim": read.integer("head_dim", head_dim, most=MOST["hidden_size"]),
+        "layer_types": _layer_types(read, experts.get("num_experts", 1)),
+        "conv_kernel": read.integer("conv_L_cache", defaults["conv_L_cache"], most=MOST["conv_L_cache"]),
+        "rope_theta": _theta(read),
+        "norm_eps": read.number(("norm_eps", "block_norm_eps"), defaults["norm_eps"]),
+        "initializer_range": read.number("initializer_range", defaults["initializer_range"]),
+    }
+
+
+_SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
 _FIXED = (
-    ("tie_word_embeddings", True, "but LFM2 ties the output matrix to the embedding"),
-    ("tie_embedding", True, "but LFM2 ties the output matrix to the embedding"),
-    ("conv_bias", False, "but LFM2 has no biases"),
+    ("tie_word_embeddings", True, "LFM2 ties the output matrix to the embedding"),
+    ("tie_embedding", True, "LFM2 ties the output matrix to the embedding"),
+    ("conv_bias", False, "LFM2 has no biases"),
+    ("block_use_swiglu", True, "LFM2's feed-forward is gated"),
+    ("use_pos_enc", True, "LFM2's attention rotates queries and keys"),
 )
 
 
-def _rope(document: Mapping[str, Any]) -> tuple[float, str | None]:
-    parameters = document.get("rope_parameters") or document.get("rope_scaling") or {}
-    legacy = get(document, "rope_theta", get(document, "theta", _DEFAULTS["rope_theta"]))
-    return get(parameters, "rope_theta", legacy), parameters.get("rope_type", parameters.get("type"))
+def _experts(read: Document) -> dict[str, Any]:
+    counts = {"num_experts": 1, "num_experts_per_tok": 1, "moe_intermediate_size": 1, "num_dense_layers": 0}
+    default = _EXPERT_DEFAULTS
+    return {
+        **{key: read.integer(key, default[key], least=least, most=MOST[key]) for key, least in counts.items()},
+        **{key: read.flag(key, default[key]) for key in ("norm_topk_prob", "use_expert_bias")},
+        "routed_scaling_factor": read.number("routed_scaling_factor", default["routed_scaling_factor"]),
+    }
 
 
-def _layer_types(document: Mapping[str, Any], layers: int, source: object) -> tuple[str, ...]:
-    kinds = document.get("layer_types")
-    if kinds is None:
-        attention = get(document, "full_attn_idxs", range(layers))
-        return tuple("full_attention" if i in attention else "conv" for i in range(layers))
+def _theta(read: Document) -> float:
+    """Base of the rotary embedding, wherever a version of transformers put it; a scaled embedding is a problem."""
+    read.agree("rope_theta", "theta")
+    outer = read.number(("rope_theta", "theta"), _DEFAULTS["rope_theta"])
+    # transformers 5 writes `rope_parameters`, 4 `rope_scaling`; in between, one object per type of layer.
+    rope = read.part("rope_scaling" if read.values.get("rope_scaling") else "rope_parameters")
+    if "full_attention" in rope.values:
+        rope = rope.part("full_attention")
+    for key in ("rope_type", "type"):
+        rope.only(key, "default", "only the default (unscaled) rotary embedding is supported")
+    rope.only("partial_rotary_factor", 1.0, "LFM2 rotates the whole head")
+    return rope.number("rope_theta", outer)
+
+
+def _layer_types(read: Document, experts: int) -> tuple[str, ...]:
+    layers = layers_of(read, _DEFAULTS["num_hidden_layers"], experts)
+    attention = set(read.integers("full_attn_idxs", range(layers), most=MOST["num_hidden_layers"]))
+    if outside := sorted(i for i in attention if i >= layers):
+        read.wrong("full_attn_idxs", outside[0], f"layers below {layers}", ())
+    default = ["full_attention" if i in attention else "conv" for i in range(layers)]
+    kinds = read.words("layer_types", default, most=MOST["num_hidden_layers"])
     if len(kinds) < layers:
-        raise CheckpointError(f"{source}: layer_types has {len(kinds)} entries for {layers} layers.")
-    return tuple(kinds[:layers])
-
-
-def _one_id(value: int | list[int]) -> int:
-    """Several end ids are possible in a file; the first one is the model's own."""
-    return value[0] if isinstance(value, list) else value
+        read.problems.append(f"layer_types has {len(kinds)} entries for {layers} layers")
+    return kinds[:layers]

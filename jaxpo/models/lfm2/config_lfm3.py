@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from jaxpo.errors import CheckpointError
+from jaxpo.models.document import Document, shown
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.config_sizes import MOST, layers_of
 from jaxpo.models.lfm2.presets import lfm3_layer_types
 
-# What transformers assumes for keys that a file leaves out, under our names.
-_DEFAULTS: dict[str, tuple[str, Any]] = {
+# Our name -> that in the file, and what transformers assumes where the file leaves it out.
+_SIZES: dict[str, tuple[str, int]] = {
     "vocab_size": ("vocab_size", 128_000),
     "hidden_size": ("hidden_size", 2048),
     "intermediate_size": ("intermediate_size", 7680),
@@ -18,13 +18,19 @@ _DEFAULTS: dict[str, tuple[str, Any]] = {
     "num_key_value_heads": ("num_key_value_heads", 4),
     "head_dim": ("head_dim", 128),
     "conv_kernel": ("conv_L_cache", 7),
-    "norm_eps": ("norm_eps", 1e-5),
-    "initializer_range": ("initializer_range", 0.02),
     "max_position_embeddings": ("max_position_embeddings", 128_000),
     "sliding_window": ("sliding_window", 256),
+}
+_NUMBERS: dict[str, tuple[str, float]] = {
+    "norm_eps": ("norm_eps", 1e-5),
+    "initializer_range": ("initializer_range", 0.02),
+}
+_FLAGS: dict[str, tuple[str, bool]] = {
     "sandwich_norm": ("use_sandwich_norm", True),
     "attention_gate": ("use_attention_gate", True),
     "tie_word_embeddings": ("tie_word_embeddings", True),
+}
+_IDS: dict[str, tuple[str, int]] = {
     "pad_token_id": ("pad_token_id", 124_893),
     "bos_token_id": ("bos_token_id", 124_894),
     "eos_token_id": ("eos_token_id", 124_900),
@@ -44,7 +50,7 @@ def lfm3_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     return {
         "architectures": ["Lfm3ForCausalLM"],
         "model_type": "lfm3",
-        **{key: getattr(config, ours) for ours, (key, _) in _DEFAULTS.items()},
+        **{key: getattr(config, ours) for ours, (key, _) in {**_SIZES, **_NUMBERS, **_FLAGS, **_IDS}.items()},
         "num_hidden_layers": config.num_hidden_layers,
         "layer_types": list(config.layer_types),
         "rope_parameters": {
@@ -59,60 +65,49 @@ def lfm3_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     }
 
 
-def lfm3_from_json(document: Mapping[str, Any], source: object) -> LFM2Config:
-    """Read an LFM3 configuration.
-
-    Raises:
-      CheckpointError: a bias, dropout or a scaled rotary embedding; all of them are named.
-      ConfigError: inconsistent numbers.
-    """
-    problems = [
-        f"{key} is {document[key]!r}, but {why}" for key, good, why in _FIXED if document.get(key, good) != good
-    ]
-    rope = {**_DEFAULT_ROPE, **(document.get("rope_parameters") or {})}
-    for kind in _DEFAULT_ROPE:
-        problems += [f"rope_parameters.{kind}.{problem}" for problem in _bad_rope(rope[kind], kind)]
-    layers = get(document, "num_hidden_layers", _DEFAULT_LAYERS)
-    kinds = get(document, "layer_types", lfm3_layer_types(layers))
+def lfm3_from_json(read: Document) -> dict[str, Any]:
+    """The fields of an LFM3's configuration; what this family has not is left as a problem in the document."""
+    for key, good, why in _FIXED:
+        read.only(key, good, why)
+    read.agree("norm_eps", "rms_norm_eps")
+    layers = layers_of(read, _DEFAULT_LAYERS)
+    kinds = read.words("layer_types", lfm3_layer_types(layers), most=MOST["num_hidden_layers"])
     if len(kinds) < layers:
-        problems.append(f"layer_types has {len(kinds)} entries for {layers} layers")
-    if problems:
-        raise CheckpointError(f"{source}: " + "; ".join(problems) + ".")
-    value = {ours: get(document, key, default) for ours, (key, default) in _DEFAULTS.items()}
-    if isinstance(value["eos_token_id"], list):
-        value["eos_token_id"] = value["eos_token_id"][0]
-    full, proportional = rope["full_attention"], rope["full_attention"].get("rope_type") == "proportional"
-    return LFM2Config(
-        **value,
-        model_type="lfm3",
-        layer_types=tuple(kinds[:layers]),
-        rope_theta=float(full["rope_theta"]),
-        partial_rotary_factor=float(full.get("partial_rotary_factor", 1.0)) if proportional else 1.0,
-        sliding_rope_theta=float(rope["sliding_attention"]["rope_theta"]),
-    )
+        read.problems.append(f"layer_types has {len(kinds)} entries for {layers} layers")
+    ropes = read.part("rope_parameters")
+    full, sliding = (_rope(ropes, kind, allowed) for kind, allowed in _ROPE_TYPES.items())
+    proportional = full.values.get("rope_type") == "proportional"
+    return {
+        **{ours: read.integer(key, default, most=MOST.get(key, 2**17)) for ours, (key, default) in _SIZES.items()},
+        **{ours: read.number(key, default) for ours, (key, default) in _NUMBERS.items()},
+        **{ours: read.flag(key, default) for ours, (key, default) in _FLAGS.items()},
+        **{ours: read.end_ids(key, default)[0] for ours, (key, default) in _IDS.items()},
+        "norm_eps": read.number(("norm_eps", "rms_norm_eps"), _NUMBERS["norm_eps"][1]),
+        "model_type": "lfm3",
+        "layer_types": kinds[:layers],
+        "rope_theta": full.number("rope_theta", 1e6),
+        # transformers reads the factor with this type alone.
+        "partial_rotary_factor": full.number("partial_rotary_factor", 1.0) if proportional else 1.0,
+        "sliding_rope_theta": sliding.number("rope_theta", 1e4),
+    }
 
 
 _FIXED = (
     ("conv_bias", False, "the short convolution has no biases here"),
     ("attention_bias", False, "attention has no biases here"),
     ("attention_dropout", 0.0, "attention has no dropout here"),
+    ("rope_scaling", None, "an LFM3 has rope_parameters"),
 )
+_ROPE_TYPES = {"full_attention": ("default", "proportional"), "sliding_attention": ("default",)}
 
 
-def _bad_rope(rope: Mapping[str, Any], kind: str) -> list[str]:
-    """Only unscaled angles; transformers reads the partial factor with the type "proportional" alone."""
-    allowed = ("default", "proportional") if kind == "full_attention" else ("default",)
-    problems = []
-    if rope.get("rope_type", "default") not in allowed:
-        problems.append(f"rope_type is {rope['rope_type']!r}, supported: {', '.join(allowed)}")
-    if rope.get("factor") not in (None, 1.0):
-        problems.append(f"factor is {rope['factor']!r}, scaled rotary embeddings are not supported")
-    if "rope_theta" not in rope:
-        problems.append("rope_theta is missing")
-    return problems
-
-
-def get(document: Mapping[str, Any], key: str, default: Any) -> Any:
-    """A key's value; the default where it is missing or null."""
-    value = document.get(key)
-    return default if value is None else value
+def _rope(ropes: Document, kind: str, allowed: tuple[str, ...]) -> Document:
+    """The rotary embedding of one type of attention: only unscaled angles."""
+    rope = ropes.part(kind, _DEFAULT_ROPE[kind])
+    found = rope.values.get("rope_type", "default")
+    if found not in allowed:
+        rope.problems.append(f"{rope.inside}rope_type is {shown(found)}, supported: {', '.join(allowed)}")
+    rope.only("factor", 1.0, "scaled rotary embeddings are not supported")
+    if rope.values.get("rope_theta") is None:
+        rope.problems.append(f"{rope.inside}rope_theta is missing")
+    return rope

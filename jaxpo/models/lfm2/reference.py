@@ -6,52 +6,50 @@ both directions alike is still found. One sequence, no cache, no speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from jaxpo.models.family import Tensor
+from jaxpo.models.lfm2.config import LFM2Config
 
 
-def reference_logits(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> np.ndarray:
+def reference_logits(tensor: Tensor, config: LFM2Config, tokens: np.ndarray) -> np.ndarray:
     """Logits `[S, V]` in float64 of one sequence.
 
     Args:
       tensor: name in the file -> values, `[out, in]`.
-      document: `config.json` as written by `config_to_json`.
+      config: what `config.json` means, as `config_from_json` reads it.
       tokens: `[S]`.
     """
-    head = "model.embed_tokens.weight" if document["tie_word_embeddings"] else "lm_head.weight"
-    return reference_hidden(tensor, document, tokens) @ _float64(tensor, head).T
+    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    return reference_hidden(tensor, config, tokens) @ _float64(tensor, head).T
 
 
-def reference_reward(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> float:
+def reference_reward(tensor: Tensor, config: LFM2Config, tokens: np.ndarray) -> float:
     """What a reward model gives one sequence: its head at the last token."""
-    return float(reference_hidden(tensor, document, tokens)[-1] @ _float64(tensor, "score.weight")[0])
+    return float(reference_hidden(tensor, config, tokens)[-1] @ _float64(tensor, "score.weight")[0])
 
 
-def reference_hidden(tensor: Tensor, document: Mapping[str, Any], tokens: np.ndarray) -> np.ndarray:
+def reference_hidden(tensor: Tensor, config: LFM2Config, tokens: np.ndarray) -> np.ndarray:
     """Final hidden states `[S, D]`, after the last norm."""
 
     def get(name: str) -> np.ndarray:
         return _float64(tensor, name)
 
-    eps, sandwich = document["norm_eps"], document.get("use_sandwich_norm", False)
+    eps, sandwich = config.norm_eps, config.sandwich_norm
     x = get("model.embed_tokens.weight")[tokens]
-    for i in range(document["num_hidden_layers"]):
+    for i in range(len(config.layer_types)):
         prefix = f"model.layers.{i}."
 
         def layer(name: str, prefix: str = prefix) -> np.ndarray:
             return get(f"{prefix}{name}.weight")
 
         normed = _norm(x, layer("operator_norm"), eps)
-        kind = document["layer_types"][i]
-        mixed = _conv(normed, layer) if kind == "conv" else _attention(normed, layer, document, kind)
+        kind = config.layer_types[i]
+        mixed = _conv(normed, layer) if kind == "conv" else _attention(normed, layer, config, kind)
         x = x + (_norm(mixed, layer("post_operator_norm"), eps) if sandwich else mixed)
         normed = _norm(x, layer("ffn_norm"), eps)
-        if i >= document.get("num_dense_layers", document["num_hidden_layers"]):
-            fed = _mixture(normed, get, f"{prefix}feed_forward.", document)
+        if config.num_experts and i >= config.num_dense_layers:
+            fed = _mixture(normed, get, f"{prefix}feed_forward.", config)
         else:
             fed = _swiglu(normed, *(layer(f"feed_forward.{w}") for w in ("w1", "w2", "w3")))
         x = x + (_norm(fed, layer("post_ffn_norm"), eps) if sandwich else fed)
@@ -63,17 +61,17 @@ def _swiglu(x: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray) -> np
     return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T
 
 
-def _mixture(x: np.ndarray, get: Tensor, prefix: str, document: Mapping[str, Any]) -> np.ndarray:
+def _mixture(x: np.ndarray, get: Tensor, prefix: str, config: LFM2Config) -> np.ndarray:
     """Token by token, each of its experts by itself."""
     scores = 1 / (1 + np.exp(-x @ get(f"{prefix}gate.weight").T))
-    steered = scores + (get(f"{prefix}expert_bias") if document["use_expert_bias"] else 0)
+    steered = scores + (get(f"{prefix}expert_bias") if config.use_expert_bias else 0)
     out = np.zeros_like(x)
     for t, token in enumerate(x):
-        chosen = np.argsort(-steered[t], kind="stable")[: document["num_experts_per_tok"]]
+        chosen = np.argsort(-steered[t], kind="stable")[: config.num_experts_per_tok]
         weights = scores[t, chosen]
-        if document["norm_topk_prob"]:
+        if config.norm_topk_prob:
             weights = weights / (weights.sum() + 1e-6)
-        for expert, weight in zip(chosen, weights * document["routed_scaling_factor"], strict=True):
+        for expert, weight in zip(chosen, weights * config.routed_scaling_factor, strict=True):
             matrices = (get(f"{prefix}experts.{expert}.{w}.weight") for w in ("w1", "w2", "w3"))
             out[t] += weight * _swiglu(token, *matrices)
     return out
@@ -95,20 +93,19 @@ def _conv(x: np.ndarray, layer: Tensor) -> np.ndarray:
     return (c * z) @ layer("conv.out_proj").T
 
 
-def _attention(x: np.ndarray, layer: Tensor, document: Mapping[str, Any], kind: str) -> np.ndarray:
-    lfm3 = document["model_type"] == "lfm3"
+def _attention(x: np.ndarray, layer: Tensor, config: LFM2Config, kind: str) -> np.ndarray:
+    lfm3, sliding = config.model_type == "lfm3", kind == "sliding_attention"
     q_norm, k_norm, out = ("q_norm", "k_norm", "o_proj") if lfm3 else ("q_layernorm", "k_layernorm", "out_proj")
-    heads, groups, eps = document["num_attention_heads"], document["num_key_value_heads"], document["norm_eps"]
+    heads, groups, eps = config.num_attention_heads, config.num_key_value_heads, config.norm_eps
     q, k, v = (
         (x @ layer(f"self_attn.{n}_proj").T).reshape(len(x), count, -1)
         for n, count in (("q", heads), ("k", groups), ("v", groups))
     )
-    rope = document["rope_parameters"][kind] if lfm3 else document["rope_parameters"]
-    share = rope["partial_rotary_factor"] if rope["rope_type"] == "proportional" else 1.0
-    q = _rotate(_norm(q, layer(f"self_attn.{q_norm}"), eps), rope["rope_theta"], share)
-    k = _rotate(_norm(k, layer(f"self_attn.{k_norm}"), eps), rope["rope_theta"], share)
+    theta, share = (config.sliding_rope_theta, 1.0) if sliding else (config.rope_theta, config.partial_rotary_factor)
+    q = _rotate(_norm(q, layer(f"self_attn.{q_norm}"), eps), theta, share)
+    k = _rotate(_norm(k, layer(f"self_attn.{k_norm}"), eps), theta, share)
     back = np.arange(len(x))[:, None] - np.arange(len(x))
-    reach = document["sliding_window"] if kind == "sliding_attention" else len(x)
+    reach = config.sliding_window if sliding else len(x)
     hidden = np.where((back >= 0) & (back < reach), 0.0, -np.inf)
     outs = []
     for h in range(heads):
@@ -116,7 +113,7 @@ def _attention(x: np.ndarray, layer: Tensor, document: Mapping[str, Any], kind: 
         scores = q[:, h] @ k[:, g].T / np.sqrt(q.shape[-1]) + hidden
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         outs.append(weights / weights.sum(axis=-1, keepdims=True) @ v[:, g])
-    if document.get("use_attention_gate", False):
+    if config.attention_gate:
         gates = 1 / (1 + np.exp(-(x @ layer("self_attn.gate_proj").T)))
         outs = [gates[:, h : h + 1] * o for h, o in enumerate(outs)]
     return np.concatenate(outs, axis=-1) @ layer(f"self_attn.{out}").T

@@ -14,7 +14,7 @@ from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.config.fields import describe, flag, hints_of, key, leaves
 from jaxpo.config.run import ATTENTION, EXPERTS
-from jaxpo.errors import ConfigError, did_you_mean
+from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.model import ability_problems
@@ -145,7 +145,7 @@ def tokenizer_problems(run: Run) -> Iterator[str]:
 def model_problems(run: Run) -> Iterator[str]:
     """The preset's name, initial weights, and room for the tokenizer and the longest segment."""
     if run.model_from is not None and not Path(run.model_from).is_dir():
-        yield f"model_from: there is no folder {run.model_from}."
+        yield f"model_from: {no_folder(run.model_from)}."
     try:
         config = preset(run.model) if isinstance(run.model, str) else run.model
         most = limits(config)

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpo.convert.config_json import config_to_json, generation_config_to_json
-from jaxpo.convert.hf import SavesItself, disk_shape, folder_in_making, import_hf, write_json
+from jaxpo.convert.config_json import config_to_json, write_json
+from jaxpo.convert.generation import FILE as GENERATION
+from jaxpo.convert.generation import keep_generation, write_generation
+from jaxpo.convert.hf import SavesItself, disk_shape, folder_in_making, import_hf
 from jaxpo.convert.model_io import TOKENIZER, save_model
 from jaxpo.convert.open_model import OpenModel, open_model
 from jaxpo.convert.shards import ShardWriter, parse_size
@@ -63,6 +65,14 @@ def unlike(first: Any, other: Any, name: object, depth_may_differ: bool = False)
     return problems
 
 
+def template_lines(models: Mapping[str, OpenModel]) -> list[str]:
+    """Whose chat template the result has, where the models have different ones."""
+    found = {name: m.tokenizer.template for name, m in models.items() if m.tokenizer is not None}
+    first = next(iter(found), "")
+    others = [name for name, template in found.items() if template != found[first]]
+    return [f"chat template: that of {first}; {', '.join(others)} has another"] if others else []
+
+
 def leaf_names(config: TextConfig) -> list[str]:
     """Names of a model's leaves on disk, in the table's order."""
     return [name for _, param in leaves(param_table(config)) for name in param.tensors]
@@ -84,6 +94,20 @@ def result_config(plan: Plan, models: Mapping[str, OpenModel]) -> TextConfig:
     if plan.layers is None:
         return first
     return replace(first, layer_types=tuple(configs[model].layer_types[i] for model, i in plan.layers))
+
+
+def generation_of(models: Mapping[str, OpenModel]) -> Mapping[str, Any] | None:
+    """The generation_config.json of a merge: that of the first model that has its own."""
+    return next((model.generation for model in models.values() if model.generation is not None), None)
+
+
+def generation_lines(models: Mapping[str, OpenModel]) -> list[str]:
+    """Which model's generation_config.json a merge keeps, where they differ."""
+    own = {name: model.generation for name, model in models.items() if model.generation is not None}
+    if all(found == generation_of(models) for found in own.values()):
+        return []
+    kept, *others = own
+    return [f"{GENERATION} is that of {kept}; {', '.join(o for o in others if own[o] != own[kept])} had another"]
 
 
 def homes(config: TextConfig, mesh: Any, rules: Any = None) -> dict[str, tuple[Param, Any]]:
@@ -152,12 +176,12 @@ def merge_to_export(
             for name, values in merged_leaves(plan, stored_leaves(models)):
                 writer.write(name, values)
         write_json(partial / "config.json", config_to_json(config, dtype))
-        write_json(partial / "generation_config.json", generation_config_to_json(config))
+        write_generation(partial, config, generation_of(models))
         if tokenizer is not None:
             tokenizer.save(partial)
         if not verify:
             return {}
-        return verify_export(import_hf(partial)[0], config, partial, transformers=compare_transformers)
+        return verify_export(import_hf(partial)[0], config, partial, dtype=dtype, transformers=compare_transformers)
 
 
 def merge_to_stage(
@@ -173,5 +197,6 @@ def merge_to_stage(
         params = merge_to_params(plan, models, make_mesh({}, jax.devices()[:1]))
         about = {"stage": "merge", "trained_on": trained_on}
         save_model(partial, {"model": params}, result_config(plan, models), about)
+        keep_generation(partial, generation_of(models))
         if tokenizer is not None:
             tokenizer.save(partial / TOKENIZER)

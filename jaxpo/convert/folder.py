@@ -1,0 +1,65 @@
+"""A Hugging Face folder as every reader of models opens it: a checkpoint, or a PEFT adapter on the base it names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxpo.convert.adapter_folder import adapted, base_of, is_adapter, read_adapter
+from jaxpo.convert.config_json import CONFIG, read_config_json, read_json
+from jaxpo.convert.fused_experts import per_expert
+from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.models.family import TextConfig
+
+BARE, PREFIX = "embed_tokens.weight", "model."
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder holds, none of its tensors loaded.
+
+    Attributes:
+      config: what config.json means (of an adapter: that of its base).
+      tensors: by their names in a checkpoint, experts one by one, an adapter added to its base.
+    """
+
+    path: Path
+    config: TextConfig
+    tensors: Mapping[str, Stored]
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is a Hugging Face checkpoint, or an adapter of one."""
+    return is_adapter(path) or is_checkpoint(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a whole Hugging Face checkpoint; a run directory has a config.json of another kind."""
+    return (path / CONFIG).is_file() and not {"model_type", "architectures"}.isdisjoint(read_json(path / CONFIG))
+
+
+def config_of(path: Path) -> TextConfig:
+    """The configuration of the model that a folder gives, without its weights."""
+    config: TextConfig = read_config_json(base_of(path) if is_adapter(path) else path)
+    return config
+
+
+@contextlib.contextmanager
+def open_folder(path: Path) -> Iterator[Folder]:
+    """Open a checkpoint or an adapter.
+
+    Raises:
+      CheckpointError: as `config_from_json` and `open_shards`; or an adapter that cannot be added to its base, with the
+        command that merges it.
+    """
+    base = base_of(path) if is_adapter(path) else path
+    with open_shards(base) as stored:
+        config: TextConfig = read_config_json(base)
+        if BARE in stored and PREFIX + BARE not in stored:  # a model that was saved without its head
+            stored = {PREFIX + name: tensor for name, tensor in stored.items()}
+        tensors: Mapping[str, Stored] = per_expert(stored)
+        if is_adapter(path):
+            tensors = adapted(tensors, config, read_adapter(path))
+        yield Folder(path, config, tensors)

@@ -109,6 +109,8 @@ AMBIGUOUS = {
     "no held-out split": (["train.jsonl", "train2.jsonl"], "eval", r"a training split and no held-out one"),
     "two names in a path": (["train/test.jsonl"], "train", r"names both the test and the train split"),
     "two names in a name": (["train_test.jsonl"], "train", r"names both the test and the train split"),
+    "a word in a name": (["my_test_set.jsonl", "rows.jsonl"], "train", r"my_test_set.jsonl: has 'test' in its name"),
+    "a word in a folder": (["the-dev-part/rows.csv"], "eval", r"has 'dev' in its name: whether it is held out"),
     "two forms": (["a.jsonl", "a.parquet"], "train", r"a.jsonl and a.parquet seem to be the same rows in two forms"),
     "compressed beside it": (["x/a.jsonl", "x/a.jsonl.gz"], "train", r"the same rows in two forms"),
     "two forms of a split": (["train.csv", "train.jsonl", "test.csv"], "train", r"train.csv and train.jsonl seem"),
@@ -142,6 +144,12 @@ def test_links(folder, tmp_path):
     (root / "c.jsonl").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=r"c.jsonl: a link to a file that is not there"):
         list_files([root])
+
+
+def test_titles_of_documents_may_have_any_words(folder):
+    assert names(folder("how to train a dog.txt", "what a test shows.txt"))[1] == ""
+    root = folder("the final test results.jsonl")
+    assert len(names(root, "all")[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["pretest.jsonl", "trained.jsonl", "latest.jsonl", "contest-3.csv", "evaluated.txt"])

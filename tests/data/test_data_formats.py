@@ -239,6 +239,13 @@ def test_values_that_python_cannot_hold_are_named(tmp_path):
         list(read_rows([tmp_path / "a.parquet"]))
 
 
+def test_times_of_unknown_zones_are_named(tmp_path):
+    table = pa.table({"text": ["a"], "when": pa.array([0], pa.timestamp("us", tz="Nowhere/At_All"))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet, row 1, field 'when': the value cannot be read"):
+        list(read_rows([tmp_path / "a.parquet"]))
+
+
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text(LINES)
 

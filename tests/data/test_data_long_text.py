@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers
 
 from jaxpo.data.tokens import long_text
-from jaxpo.data.tokens.long_text import can_cut, encode_texts, pieces_of
+from jaxpo.data.tokens.long_text import ALL, SPACES, encode_texts, pieces_of, places_of
 from jaxpo.data.tokens.tokenizer import SPLIT_PATTERN
 
 # What the pattern treats differently, each often enough to meet every other.
@@ -58,13 +58,13 @@ MIXED = st.lists(st.sampled_from(KINDS) | st.text(max_size=3), max_size=60).map(
 
 
 def ids_in_pieces(tokenizer, text, size):
-    return [i for piece in pieces_of(text, size) for i in tokenizer.encode(piece)]
+    return [i for piece in pieces_of(text, ALL, size) for i in tokenizer.encode(piece)]
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=MIXED, size=st.integers(1, 8))
 def test_pieces_have_the_ids_of_the_whole(tokenizer, text, size):
-    assert "".join(pieces_of(text, size)) == text
+    assert "".join(pieces_of(text, ALL, size)) == text
     assert ids_in_pieces(tokenizer, text, size) == tokenizer.encode(text)
 
 
@@ -74,19 +74,24 @@ def test_places_of_the_pattern_itself(tokenizer):
     random.seed(0)
     for _ in range(300):
         text = "".join(random.choices(KINDS, k=40))
-        pieces = [word for piece in pieces_of(text, 2) for word, _ in split.pre_tokenize_str(piece)]
+        pieces = [word for piece in pieces_of(text, ALL, 2) for word, _ in split.pre_tokenize_str(piece)]
         assert pieces == [word for word, _ in split.pre_tokenize_str(text)], text
 
 
 def test_most_texts_can_be_cut_often():
-    for words in ("The quick brown fox. ", "机器学习，很有趣。", "слово за словом, ", "line of code();\nx = 1\n"):
-        assert len(list(pieces_of(words * 500, 50))) > 60, words
+    for words in (
+        "The quick brown fox. ",
+        "机器学习，很有趣。",
+        "слово за словом, ",
+        "line of code();\nx = 1\n",
+        "aGVsbG8gd29ybGQ4",
+    ):
+        assert len(list(pieces_of(words * 500, ALL, 50))) > 60, words
 
 
 def test_many_and_long_texts_come_back_in_order(tokenizer, monkeypatch):
     monkeypatch.setattr(long_text, "PIECE", 40)
     monkeypatch.setattr(long_text, "TOGETHER", 100)
-    monkeypatch.setattr(pieces_of, "__defaults__", (40,))
     texts = [
         "",
         "short",
@@ -133,15 +138,20 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_tokenizers_are_not_cut(tokenizer, name):
-    assert can_cut(tokenizer._inner, SPLIT_PATTERN)
-    assert not can_cut(changed(tokenizer, OTHERS[name]), SPLIT_PATTERN)
+    assert places_of(tokenizer._inner, SPLIT_PATTERN) is ALL
+    assert places_of(changed(tokenizer, OTHERS[name]), SPLIT_PATTERN) is None
 
 
-def test_a_token_without_places_may_be_added(tokenizer):
-    assert can_cut(changed(tokenizer, lambda inner: inner.add_tokens(["<|speaker|>"])), SPLIT_PATTERN)
+def test_tokens_that_are_found_in_texts_are_not_cut(tokenizer):
+    for token, places in (("<|speaker|>", SPACES), ("word", ALL)):
+        inner = changed(tokenizer, lambda inner, token=token: inner.add_tokens([token]))
+        assert places_of(inner, SPLIT_PATTERN) is places
+        text = f"It is{token} and {token}. " * 3
+        pieces = [i for piece in pieces_of(text, places, 1) for i in inner.encode(piece, add_special_tokens=False).ids]
+        assert pieces == inner.encode(text, add_special_tokens=False).ids
 
 
 def test_an_uncut_tokenizer_gives_the_ids_of_the_whole(tokenizer):
     inner = changed(tokenizer, OTHERS["a token over a place"])
     text = "It is in New York. " * 8_000
-    assert encode_texts(inner, [text], cut=False)[0].tolist() == inner.encode(text, add_special_tokens=False).ids
+    assert encode_texts(inner, [text], None)[0].tolist() == inner.encode(text, add_special_tokens=False).ids

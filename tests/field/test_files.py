@@ -189,7 +189,7 @@ text = text[: len(text) // 4]
 start = time.process_time()
 ids = tokenizer.encode_batch([text])[0]
 ours, start = time.process_time() - start, time.process_time()
-pieces = list(pieces_of(text))
+pieces = list(pieces_of(text, tokenizer._places))
 encoded = tokenizer._inner.encode_batch_fast(pieces, add_special_tokens=False)
 print(grown, ours, time.process_time() - start, len(ids) == sum(len(e) for e in encoded))
 """

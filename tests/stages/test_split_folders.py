@@ -42,6 +42,16 @@ def test_one_folder_for_training_and_evaluation(tmp_path, run_of):
     assert f"{folder}: the validation split is read (validation.jsonl); left out: test.jsonl, train.jsonl" in said
 
 
+def test_a_named_file_is_read_with_a_warning(tmp_path, run_of):
+    folder = write(tmp_path / "ds", train=5, my_test=3)
+    said = []
+    run = run_of(train=(f"{folder}/my_test.jsonl",), eval=(f"{folder}/train.jsonl",))
+    data = make_inputs(run, tmp_path / "run", said.append).of(run.stages[0])
+    assert (len(data.train), len(data.held_out)) == (3, 5)
+    warnings = [line for line in said if line.startswith("warning")]
+    assert warnings == [f"warning: {folder}/my_test.jsonl is read for training, and its name says 'test'"]
+
+
 def test_a_folder_that_cannot_be_meant_is_a_problem_of_the_configuration(tmp_path, run_of):
     folder = write(tmp_path / "ds", train=2, more=2)
     (problem,) = find_problems(run_of(train=(folder,)))

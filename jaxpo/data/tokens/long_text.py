@@ -1,12 +1,12 @@
 """Texts of any length to ids, in memory that does not grow with them: long ones are encoded piece by piece.
 
 A byte-level BPE encodes the matches of its split pattern one by one, so a text may be cut wherever one of them ends
-whatever stands around it. LFM2's pattern has two such places, and no look-behind through which the second piece could
-miss the first:
+whatever stands around it. LFM2's pattern has such places, and no look-behind through which the second piece could miss
+the first:
 
 - before a space that follows anything but white space: no match goes on from a character into a space;
-- behind a letter or digit, before a line break or punctuation of Chinese, Japanese or Korean: a match that ends in a
-  letter or digit takes nothing else with it.
+- behind a letter or digit, before ASCII that is neither, or punctuation of Chinese and Japanese; and between a letter
+  and a digit: a match that holds letters holds nothing behind them, and one that holds digits nothing else.
 
 A piece then ends in what is no white space, so that the look-ahead of `\\s+(?!\\S)` sees there what it saw before.
 """
@@ -27,45 +27,50 @@ PIECE = 1 << 14
 TOGETHER = 1 << 18
 """Characters that are encoded by one call: an encoding takes some hundred bytes per token until its ids are copied."""
 _WORD = "0-9A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
-_PLACE = re.compile(f"(?<=\\S)(?= )|(?<=[{_WORD}])(?=[\n\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])")
+_OTHER = "\\x00-/:-@\\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
+SPACES = re.compile(r"(?<=\S)(?= )")
+ALL = re.compile(rf"{SPACES.pattern}|(?<=[{_WORD}])(?=[{_OTHER}])|(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 
 
-def encode_texts(inner: tokenizers.Tokenizer, texts: Sequence[str], *, cut: bool) -> list[np.ndarray]:
+def encode_texts(inner: tokenizers.Tokenizer, texts: Sequence[str], places: re.Pattern[str] | None) -> list[np.ndarray]:
     """The ids of every text, int32, as the tokenizer gives them for the whole text.
 
     Args:
-      cut: encode long texts in pieces; only for a tokenizer that `can_cut`.
+      places: where long texts may be cut, as `places_of` the tokenizer; None = nowhere.
     """
     # Memory that grows in place: a concatenation of the pieces' ids would hold all of them twice.
     whole = [array("i") for _ in texts]
-    for group in _groups((i, piece) for i, text in enumerate(texts) for piece in (pieces_of(text) if cut else (text,))):
+    for group in _groups((i, piece) for i, text in enumerate(texts) for piece in pieces_of(text, places)):
         encoded = inner.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
         for (i, _), encoding in zip(group, encoded, strict=True):
             whole[i].frombytes(np.asarray(encoding.ids, np.int32).tobytes())
     return [np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32) for ids in whole]
 
 
-def pieces_of(text: str, size: int = PIECE) -> Iterator[str]:
-    """The text in pieces of about `size` characters, longer where there is no place to cut it."""
+def pieces_of(text: str, places: re.Pattern[str] | None, size: int | None = None) -> Iterator[str]:
+    """The text in pieces of about `size` characters (`PIECE`), longer where there is no place to cut it."""
+    size = size or PIECE
     start = 0
-    while len(text) - start > 2 * size and (place := _PLACE.search(text, start + size)):
+    while places and len(text) - start > 2 * size and (place := places.search(text, start + size)):
         yield text[start : place.start()]
         start = place.start()
     yield text[start:] if start else text
 
 
-def can_cut(inner: tokenizers.Tokenizer, pattern: str) -> bool:
-    """Whether a tokenizer is one that this module's reasons hold for: nothing but LFM2's split before the merges.
+def places_of(inner: tokenizers.Tokenizer, pattern: str) -> re.Pattern[str] | None:
+    """Where texts may be cut for a tokenizer: None where this module's reasons do not hold for it.
 
     Args:
-      pattern: LFM2's.
+      pattern: LFM2's; any other split, and whatever else comes before the merges, rules out cuts.
     """
     added = [token for token in inner.get_added_tokens_decoder().values() if not token.special]
-    whole = not any(
-        token.lstrip or token.rstrip or token.single_word or _PLACE.search(token.content) for token in added
-    )
     plain = isinstance(inner.model, models.BPE) and inner.model.dropout is None and inner.normalizer is None
-    return whole and plain and inner.pre_tokenizer is not None and _splits(inner) == _lfm2(pattern)
+    if not plain or inner.pre_tokenizer is None or _splits(inner) != _lfm2(pattern):
+        return None
+    if any(token.lstrip or token.rstrip or token.single_word for token in added):
+        return None
+    # Added tokens that are not special are found in texts before the split, and must not be cut.
+    return next((places for places in (ALL, SPACES) if not any(places.search(token.content) for token in added)), None)
 
 
 def _splits(inner: tokenizers.Tokenizer) -> list[dict[str, object]]:

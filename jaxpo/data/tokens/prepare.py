@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.rows.columns import DTYPES, FILLS
-from jaxpo.data.rows.files.splits import Part
+from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
@@ -78,7 +78,10 @@ def prepare(
     """
     needs = needs or Needs()
     check_settings(data)
-    paths = list_files(files, part=part, say=log)
+    named = list(files)
+    paths = list_files(named, part=part, say=log)
+    for warning in named_held_out(named) if part == "train" else ():
+        log(warning)
     first = first_row(paths)
     reading = check_needs(first, purpose, needs)
     kind = reading.kind

@@ -6,6 +6,7 @@ import codecs
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
-from jaxpo.data.tokens.long_text import can_cut, encode_texts
+from jaxpo.data.tokens.long_text import encode_texts, places_of
 from jaxpo.data.tokens.template import CHAT_TEMPLATE
 from jaxpo.data.tokens.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
@@ -139,7 +140,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts of any length, on several threads; int32."""
-        return encode_texts(self._inner, texts, cut=self._can_cut)
+        return encode_texts(self._inner, texts, self._places)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
@@ -157,8 +158,8 @@ class Tokenizer:
         return StreamDecoder(self, skip_special_tokens)
 
     @functools.cached_property
-    def _can_cut(self) -> bool:
-        return can_cut(self._inner, SPLIT_PATTERN)
+    def _places(self) -> re.Pattern[str] | None:
+        return places_of(self._inner, SPLIT_PATTERN)
 
     @functools.cached_property
     def _added(self) -> dict[int, str]:

@@ -5,6 +5,7 @@ Decimals become numbers, dates and times text (ISO 8601), maps objects, binary t
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +71,9 @@ def _with_text_times(batch: Any) -> Any:
     """Dates and times as text, which keeps nanoseconds and years that Python's own types have no room for."""
     for i, field in enumerate(batch.schema):
         if pa.types.is_temporal(field.type) and not _is_span(field.type):
-            batch = batch.set_column(i, field.name, batch.column(i).cast(pa.string()))
+            # What cannot be written, as in a zone that nobody knows, is named when its rows are made.
+            with contextlib.suppress(*DAMAGE):
+                batch = batch.set_column(i, field.name, batch.column(i).cast(pa.string()))
     return batch
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxpo.data.rows.files.readers import base_of
+from jaxpo.data.rows.files.readers import base_of, format_of
 from jaxpo.errors import DataError
 
 Part = Literal["train", "eval", "all"]
@@ -15,7 +15,7 @@ Part = Literal["train", "eval", "all"]
 
 NAMES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "holdout"),
     "test": ("test", "testing"),
 }
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
@@ -29,9 +29,15 @@ def split_of(inside: Path, folder: Path) -> str | None:
     `validation/part-0.jsonl`.
 
     Raises:
-      DataError: the path says two things.
+      DataError: the path says two things, or has the word for a held-out split where it may mean something else.
     """
     found = {_SPLIT_OF[word] for word in _words_of(inside)}
+    if not found and format_of(inside) != ".txt" and (word := _word_within(inside)) is not None:
+        raise DataError(
+            f"has {word!r} in its name: whether it is held out cannot be known.",
+            file=folder / inside,
+            remedy="Rename it, or name the files themselves instead of the folder.",
+        )
     if len(found) > 1:
         raise DataError(
             f"its path names both the {' and the '.join(sorted(found))} split.",
@@ -50,10 +56,12 @@ def choose(folder: Path, files: Sequence[Path], part: Part) -> tuple[list[Path],
     Raises:
       DataError: it cannot be known which files are meant.
     """
+    if part == "all":
+        return list(files), None
     splits: dict[str | None, list[Path]] = {}
     for file in files:
         splits.setdefault(split_of(file.relative_to(folder), folder), []).append(file)
-    if part == "all" or set(splits) <= {None}:
+    if set(splits) <= {None}:
         return list(files), None
     name = _training(folder, splits) if part == "train" else _held_out(folder, splits)
     left = [file for file in files if file not in splits[name]]
@@ -69,13 +77,29 @@ def listed(folder: Path, files: Sequence[Path]) -> str:
     return names if len(files) <= _SHOWN else f"{names} and {len(files) - _SHOWN} more"
 
 
+def named_held_out(files: Sequence[str | Path]) -> Iterator[str]:
+    """A sentence for every file or folder that is named itself and called as held-out ones are."""
+    for path in map(Path, files):
+        if path.exists() and (split := next(iter(_words_of(Path(path.name))), "train")) not in NAMES["train"]:
+            yield f"warning: {path} is read for training, and its name says {split!r}"
+
+
 def _words_of(inside: Path) -> list[str]:
     """The words of a path that name a split."""
-    found = []
-    for name in (*inside.parts[:-1], base_of(inside)):
-        words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word != "of"]
-        found += [word for word in dict.fromkeys((*words[:1], *words[-1:])) if word in _SPLIT_OF]
-    return found
+    ends = [word for words in _words(inside) for word in dict.fromkeys((*words[:1], *words[-1:]))]
+    return [word for word in ends if word in _SPLIT_OF]
+
+
+def _word_within(inside: Path) -> str | None:
+    """The word for a held-out split in the midst of a name, where titles have it too."""
+    within = (word for words in _words(inside) for word in words[1:-1])
+    return next((word for word in within if _SPLIT_OF.get(word, "train") != "train"), None)
+
+
+def _words(inside: Path) -> list[list[str]]:
+    """The words of each name of a path."""
+    names = (*inside.parts[:-1], base_of(inside))
+    return [[word for word in re.split(r"[^a-z]+", name.lower()) if word and word != "of"] for name in names]
 
 
 def _training(folder: Path, splits: dict[str | None, list[Path]]) -> str | None:

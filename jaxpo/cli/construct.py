@@ -55,7 +55,8 @@ def construct(kind: Any, argv: Sequence[str]) -> int:
     *files, out = args.files
     check_output(Path(out))
     construction = kind(**given(leaves, args))
-    if problems := construction.problems():
+    named = [name for name in NETWORKS if getattr(args, name) is not None]
+    if problems := construction.problems() + construction.missing_networks(named):
         raise ConfigError(problems)
     from jaxpo.data.rows.formats import read_rows
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,10 +66,7 @@ class Tools:
           ConfigError: it was not given; names the flag.
         """
         if which not in self.networks:
-            raise ConfigError(
-                f"this construction needs a {which}; give --{which} RUN, STAGE or EXPORT. In a recipe, name an earlier "
-                "stage in Construct.networks."
-            )
+            raise ConfigError(_missing(which))
         self.check()
         return self.networks[which]
 
@@ -105,6 +102,13 @@ class Tools:
         )
 
 
+def _missing(which: str) -> str:
+    return (
+        f"this construction needs a {which}; give --{which} RUN, STAGE or EXPORT. In a recipe, name an earlier "
+        "stage in Construct.networks."
+    )
+
+
 @dataclass(frozen=True)
 class Construction(ABC):
     """Base of the constructions: a frozen dataclass of options. `NAME` is what `jaxpo data construct` calls it.
@@ -122,6 +126,14 @@ class Construction(ABC):
     def problems(self) -> list[str]:
         """Options out of range, one sentence each; asked before any row is read."""
         return []
+
+    def needed_networks(self) -> tuple[str, ...]:
+        """The networks that it asks for whatever the rows are; asked before any row is read."""
+        return ()
+
+    def missing_networks(self, given: Collection[str]) -> list[str]:
+        """One sentence for each network that it needs and that is not among those given."""
+        return [_missing(which) for which in self.needed_networks() if which not in given]
 
     def run(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         """The new rows, in a fixed order.

@@ -41,6 +41,9 @@ class BCO(Construction):
     READS = "unpaired rows (prompt, completion, label)"
     WRITES = "the same rows with a column `weight`: of bad rows by their prompts, 1 on good rows"
 
+    def needed_networks(self) -> tuple[str, ...]:
+        return ("model",)
+
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = [_read(row) for row in rows]
         good = np.asarray([bool(record.columns["label"]) for record in records])

@@ -39,6 +39,9 @@ class LCPO(Construction):
     READS = "pairs, with a column `annotator` if several people judged them"
     WRITES = "the same rows with a column `posterior`, and prints the reliabilities"
 
+    def needed_networks(self) -> tuple[str, ...]:
+        return ("model", "reference") if self.base in ("dpo", "ipo") else ("model",)
+
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         names, who = annotators(records)

@@ -39,6 +39,13 @@ class MODPO(Construction):
     def problems(self) -> list[str]:
         return not_positive(beta=self.beta)
 
+    def needed_networks(self) -> tuple[str, ...]:
+        if self.source == "model":
+            return ("model", "reference")
+        if self.source == "reward":
+            return ("reward",)
+        return ("model",) if self.unit == "tokens" else ()
+
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         records = read_pairs(rows)
         table = np.stack([self.rewards(records, side, tools) for side in (0, 1)], axis=1)

@@ -61,7 +61,9 @@ class Construct(Work):
         if not isinstance(self.construction, Construction):
             found.append(f"construction is {self.construction!r}; give a dataclass of jaxpo.construct, such as RSO().")
         else:
-            found += [f"construction: {problem}" for problem in self.construction.problems()]
+            given = [which for which, _ in self.networks]
+            faults = self.construction.problems() + self.construction.missing_networks(given)
+            found += [f"construction: {fault}" for fault in faults]
         if not self.rows:
             found.append("rows names no file.")
         if self.heldout_one_in is not None and self.heldout_one_in < 2:

@@ -29,7 +29,7 @@ from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
-from jaxpo.stages.working import report_of, work
+from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.signals import Preempted, Stop
@@ -52,6 +52,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     check(run)
     check_patterns(run)
     check_origin(run)
+    check_alone(run)
     console = Console(primary=jax.process_index() == 0)
     try:
         with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Work
+import jax
+
+from jaxpo.config import Run, Work
 from jaxpo.construct.context import WorkContext
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
@@ -15,6 +17,20 @@ from jaxpo.train.files import read_json, write_json
 from jaxpo.train.signals import stopper
 
 REPORT = "work.json"
+
+
+def check_alone(run: Run) -> None:
+    """Work stages write their files one after another: of several processes each would write the same ones.
+
+    Raises:
+      RunError: the run has a work stage and several processes.
+    """
+    found = [stage.name for stage in run.stages if not stage.LEAVES_MODEL]
+    if found and (processes := jax.process_count()) > 1:
+        raise RunError(
+            f"stage {', '.join(found)} makes files, which is the work of one process, and this run has {processes}; "
+            "run the stages up to it in one process (JAX_NUM_PROCESSES=1), then those after it in a run of their own"
+        )
 
 
 def report_of(folder: Path) -> dict[str, Any] | None:

@@ -116,6 +116,7 @@ def test_help_lists_methods_and_the_options_of_the_one_named(run: Command, capsy
         assert word in capsys.readouterr().out
 
 
+@pytest.mark.slow  # tests/merge/test_merge_stage.py searches within a recipe
 def test_a_search_leaves_the_best_and_how_it_was_found(
     run: Command, model: Path, other_model: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from construct.work_context import context_of
 from jaxpo.config import Data, Preference, Pretrain, Run, Tokenizer
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.construct.base import Tools, constructions
+from jaxpo.construct.lcpo import LCPO
 from jaxpo.construct.lipo import LiPO
 from jaxpo.construct.modpo import MODPO
 from jaxpo.construct.rso import RSO
@@ -115,6 +116,10 @@ def test_too_few_rows_are_an_error_with_the_counts(model, tmp_path):
             "construct: construction is None; give a dataclass of jaxpo.construct, such as RSO().",
         ),
         ({"construction": RSO(n=1)}, "construct: construction: --n is 1 but a pair needs 2."),
+        (
+            {"construction": LCPO(), "networks": (("model", "pretrain"),)},
+            "construct: construction: this construction needs a reference; give --reference RUN",
+        ),
         ({"networks": (("modle", "pretrain"),)}, "construct: networks: no construction has a network 'modle'; there"),
         ({"networks": (("model", "pretrain"),) * 2}, "construct: networks: 'model' is given 2 times; name one stage."),
         ({"networks": (("model", "sft"),)}, "construct: the model 'sft' is not that of an earlier stage (pretrain)."),

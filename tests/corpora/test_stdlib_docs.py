@@ -227,6 +227,7 @@ def test_answers_are_prose_of_sensible_length():
     assert not is_prose("word")
 
 
+@pytest.mark.slow  # reads all of Python's documentation
 def test_real_documentation_is_split_cleanly(real):
     folder, report = real
     counts = report["counts"]

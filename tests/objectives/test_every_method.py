@@ -116,6 +116,7 @@ def test_microbatches_add_up(name):
     assert_equal((a.merge(b), [x + y for x, y in zip(ga, gb, strict=True)]), (whole, grads))
 
 
+@pytest.mark.slow  # tests/contracts/test_objectives.py trains each shape of need on eight devices
 @pytest.mark.parametrize("name", METHODS)
 def test_sharded_features_give_the_same(name):
     run = loss_of(name)

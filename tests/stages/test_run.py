@@ -14,6 +14,7 @@ import stages.recipe as recipes
 from stages import process
 from stages.process import finish
 
+from jaxpo.cli.main import main
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import load_model
 from jaxpo.train.metrics import TIMING, read_metrics
@@ -82,18 +83,31 @@ def test_a_finished_run_leaves_everything_and_says_where(folder, undisturbed):
     assert f"export: {undisturbed / 'export'}" in out
 
 
-def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed):
-    rng = random.Random(time.time_ns())  # another moment in every test run; the outcome must not depend on it
-    metrics = folder / "runs" / "killed" / "metrics.jsonl"
-    for stage in ("pretrain", "sft", "preference"):
-        running = start(folder, "killed")
+TRAINED = ("pretrain", "sft", "preference")
+
+
+def assert_kills_change_nothing(folder, undisturbed, name, stages, rng):
+    """Killed once in each of the stages, at another moment in every test run, then left alone."""
+    metrics = folder / "runs" / name / "metrics.jsonl"
+    for stage in stages:
+        running = start(folder, name)
         wait_for(running, metrics, stage, rng.randint(1, 7))
         time.sleep(rng.random() * 0.05)
         process.kill(running)
-    code, out = finish(start(folder, "killed"))
+    code, out = finish(start(folder, name))
     assert code == 0, out
     assert "resuming at step" in out or "starting stage" in out
-    assert_same_run(folder / "runs" / "killed", undisturbed)
+    assert_same_run(folder / "runs" / name, undisturbed)
+
+
+def test_killed_in_a_stage_it_ends_bit_for_bit_the_same(folder, undisturbed):
+    rng = random.Random(time.time_ns())
+    assert_kills_change_nothing(folder, undisturbed, "killed", (rng.choice(TRAINED),), rng)
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_bit_for_bit_the_same(folder, undisturbed):
+    assert_kills_change_nothing(folder, undisturbed, "killed-thrice", TRAINED, random.Random(time.time_ns()))
 
 
 @pytest.mark.slow
@@ -124,9 +138,10 @@ def test_a_second_process_is_refused_naming_the_first(folder):
     assert f"in use by process {first.pid}" in out
 
 
-def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, undisturbed):
-    code, out = finish(start(folder, "whole", "--sft.optimizer.learning-rate", "0.5"))
-    assert code == 2
+def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, undisturbed, one_device, capsys):
+    again = ["run", str(folder / "recipe.json"), "--run", "whole"]
+    assert main([*again, "--sft.optimizer.learning-rate", "0.5"]) == 2
+    out = capsys.readouterr().err
     assert "sft.optimizer.learning_rate: 0.003 -> 0.5" in out
     assert "--run NEW" in out
     assert "--restart" in out
@@ -135,11 +150,11 @@ def test_changed_configuration_and_data_are_named_with_the_two_ways_on(folder, u
     (undisturbed / "finished.json").rename(undisturbed / "kept.json")
     try:
         data.write_text(original.replace("cat", "cow", 1))
-        code, out = finish(start(folder, "whole"))
+        assert main(again) == 2
     finally:
         data.write_text(original)
         (undisturbed / "kept.json").rename(undisturbed / "finished.json")
-    assert code == 2
+    out = capsys.readouterr().err
     assert "data for stage preference" in out
     assert f"train: {data} has changed" in out
     assert "Restore the file and the run goes on." in out

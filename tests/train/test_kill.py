@@ -91,6 +91,7 @@ def test_a_background_job_ignores_sigint_and_sigterm_saves_exits_143_and_resumes
     assert result(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow  # tests/checkpoint/test_store.py fills the disk of a store in this process
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path, uninterrupted):
     """A real limit on file sizes, set while the process runs: it ends with a message, and a resume loses nothing."""
     process = start(tmp_path, hold=6)

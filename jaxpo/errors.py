@@ -113,7 +113,9 @@ def file_problem(error: OSError) -> str | None:
         return f"cannot write: {error.strerror}" if error.errno in FULL else None
     unreadable = error.errno in (errno.EACCES, errno.EPERM) and os.path.exists(path) and not os.access(path, os.R_OK)
     verb = "read" if error.errno == errno.ENOENT or unreadable else "write"
-    return f"cannot {verb} {os.fsdecode(path)}: {error.strerror}"
+    # A folder that is to be made where a file lies.
+    reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST and os.path.isfile(path) else error.strerror
+    return f"cannot {verb} {os.fsdecode(path)}: {reason}"
 
 
 def near_misses(word: str, known: Iterable[str], *, n: int = 3, cutoff: float = 0.6) -> list[str]:

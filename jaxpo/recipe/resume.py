@@ -178,8 +178,18 @@ def located(run: Run) -> Run:
 
 def directories(run: Run) -> list[Path]:
     """What relative paths of a run may be relative to, in order."""
-    began = RunDir(Path(run.output_dir) / run.name).beginning().get("directory")
+    home = RunDir(Path(run.output_dir) / run.name)
+    began = home.beginning().get("directory") or _begun_in(home)
     return [Path.cwd(), *([Path(began)] if began else [])]
+
+
+def _begun_in(home: RunDir) -> str | None:
+    """Where an earlier version began a run, as far as its output directory tells: `DIRECTORY/runs/NAME`."""
+    stored = home.stored_config() or {}
+    own = Path(str(stored.get("output_dir", "")), str(stored.get("name", "")))
+    if own.is_absolute() or home.path.parts[-len(own.parts) :] != own.parts:
+        return None
+    return str(Path(*home.path.parts[: -len(own.parts)]))
 
 
 def identities(run: Run) -> dict[str, str | None]:

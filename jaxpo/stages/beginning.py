@@ -14,7 +14,7 @@ from jaxpo.config import Run
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.data.rows.formats import file_hash
 from jaxpo.data.tokens.dataset import Dataset
-from jaxpo.data.tokens.store import INDEX, RECORDS
+from jaxpo.data.tokens.store import same_examples
 from jaxpo.errors import RunError
 from jaxpo.recipe.resume import Changes, compare, directories, identities
 from jaxpo.stages.run_inputs import StageData
@@ -82,7 +82,7 @@ def _changed(
     before = stored.get(part)
     if before == (None if dataset is None else dataset.hash):
         return
-    if before is not None and dataset is not None and _same_rows(home.path / "data" / before[:16], dataset):
+    if before is not None and dataset is not None and same_examples(home.path / "data" / before[:16], dataset.store):
         return
     old, new = stored.get("files", {}).get(part, {}), files.get(part, {})
     gone = [name for name, digest in old.items() if digest not in new.values()]
@@ -98,14 +98,6 @@ def _changed(
         made = ", which the run's corpus makes: its own files have changed" if Path(name).is_relative_to(corpus) else ""
         yield f"{part}: {name} {'has changed' if name in new else 'is not read any more'}{made}"
     yield from (f"{part}: {name} is new" for name in come if name not in old)
-
-
-def _same_rows(folder: Path, dataset: Dataset) -> bool:
-    """Whether rows that were tokenised under another name are the same, bit for bit: versions differ in the names."""
-    both = (folder, dataset.store.directory)
-    return all((folder / name).is_file() for name in (RECORDS, INDEX)) and (
-        len({tuple(file_hash(directory / name) for name in (RECORDS, INDEX)) for directory in both}) == 1
-    )
 
 
 def _version_note(home: RunDir) -> str:

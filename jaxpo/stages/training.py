@@ -58,7 +58,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     seed = seed_of(setting.run, stage)
     store = _open_store(stage, folder, resume)
     loaders = make_loaders(setting, stage, data, store)
-    with setting.stop.during(f"the networks beside stage {stage.name}, loaded or recorded"):
+    with setting.stop.during(f"recording or loading the networks beside stage {stage.name}"):
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
     first = _first(base, own_tables(stage, config), seed)

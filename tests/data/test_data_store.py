@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import ml_dtypes
 import msgpack
@@ -47,6 +48,30 @@ def test_settings_and_contents_change_the_key(prepared, files, write):
     }
     assert len(hashes) == 5
     assert prepared(files / "prompt_completion.jsonl", shuffle=False, block_rows=2).hash == base.hash
+
+
+def test_examples_are_the_same_in_an_earlier_format_too(prepared, files, tmp_path):
+    """Format 1 had three parts per segment; whatever cannot be read is not the same."""
+    store = prepared(files / "prompt_completion.jsonl").store
+    old = tmp_path / "old"
+    shutil.copytree(store.directory, old)
+    assert module.same_examples(old, store)
+    other = prepared(files / "prompt_completion.jsonl", train_on="all").store
+    assert not module.same_examples(other.directory, store)
+
+    def rewrite(cut):
+        records = [msgpack.unpackb(module._pack(example)) for example in store.read(range(len(store)))]
+        writer = module.array_record_module.ArrayRecordWriter(str(old / module.RECORDS), "group_size:1")
+        for segments, *rest in records:
+            writer.write(msgpack.packb([[segment[:cut] for segment in segments], *rest]))
+        writer.close()
+
+    rewrite(3)
+    assert module.same_examples(old, store)
+    rewrite(1)
+    assert not module.same_examples(old, store)
+    (old / module.INDEX).write_bytes(b"damaged")
+    assert not module.same_examples(old, store)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "no meta", "broken meta", "other key", "no index"])

@@ -134,6 +134,7 @@ def test_an_output_under_a_file_is_one_line(given, tmp_path, capsys, name):
     assert main(commands(given, given / "file" / "below")[name]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"jaxpo: cannot write {given / 'file'}")
+    assert error.endswith(": Not a directory\n")
     assert error.count("\n") == 1
 
 

@@ -144,6 +144,18 @@ def test_relative_paths_are_found_here_or_where_the_run_began(tmp_path, monkeypa
     assert located(located(run)) == located(run)
 
 
+def test_an_earlier_version_tells_where_it_began_by_its_output_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path / "d.jsonl").touch()
+    stage = dataclasses.replace(STAGE, data=Data(train=("d.jsonl",)))
+    for output_dir, found in (("out/runs", True), ("other/runs", False), (str(tmp_path / "out" / "runs"), False)):
+        run = dataclasses.replace(RUN, stages=(stage,), output_dir=output_dir)
+        with RunDir(tmp_path / "out" / "runs" / run.name) as home:
+            home.keep_config(to_jsonable(run))
+        now = located(dataclasses.replace(run, output_dir=str(tmp_path / "out" / "runs")))
+        assert (now.stages[0].data.train == (str(tmp_path / "d.jsonl"),)) == found
+
+
 def test_every_path_of_a_recipe_and_no_word_of_it():
     stages = (
         SFT(name="sft", data=Data(train=("a.jsonl",), eval=("b/",)), init_from="start/here"),

@@ -7,9 +7,10 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgpack
@@ -22,7 +23,8 @@ from jaxpo.data.tokens.media import Patches
 from jaxpo.errors import DataError, writing
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
-FORMAT = 2
+FORMAT, SPAN = 2, 4096
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,18 @@ def open_or_write(
     return ExampleStore(directory)
 
 
+def same_examples(old: Path, store: ExampleStore) -> bool:
+    """Whether a folder, perhaps of an earlier version's format, holds the very examples of a store."""
+    try:
+        before = ExampleStore(old)
+        if len(before) != len(store) or not np.array_equal(before.lengths.values, store.lengths.values):
+            return False
+        spans = (range(start, min(start + SPAN, len(store))) for start in range(0, len(store), SPAN))
+        return all(list(map(_pack, before.read(span))) == list(map(_pack, store.read(span))) for span in spans)
+    except (OSError, ValueError, KeyError, TypeError, DataError):
+        return False  # what cannot be read is not the same
+
+
 class StoreWriter:
     """Appends examples; keeps four bytes per segment and medium in memory."""
 
@@ -218,7 +232,8 @@ def _unpack(record: bytes) -> Example:
     return Example(tuple(_unpack_segment(*segment) for segment in segments), roles, columns, file, row, media)
 
 
-def _unpack_segment(tokens: bytes, supervised: bytes, n: int, per_token: dict[str, Any]) -> Segment:
+def _unpack_segment(tokens: bytes, supervised: bytes, n: int, per_token: Mapping[str, Any] = NONE) -> Segment:
+    # Format 1 had no columns per token.
     mask = np.unpackbits(np.frombuffer(supervised, np.uint8), count=n).astype(bool)
     columns = {name: _unpack_column(stored) for name, stored in per_token.items()}
     return Segment(np.frombuffer(tokens, "<i4"), mask, columns)

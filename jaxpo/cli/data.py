@@ -99,8 +99,8 @@ def tokenise(argv: Sequence[str]) -> int:
 
 def load_and_announce(path: str) -> Any:
     """A tokenizer; what is to be known of it and its chat template is printed."""
-    from jaxpo.data.tokens.chat_templates import announcements
-    from jaxpo.data.tokens.tokenizer import Tokenizer
+    from jaxpo.data.chat.chat_templates import announcements
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)
     for line in announcements(tokenizer):

@@ -14,7 +14,7 @@ USAGE = f"""\
 usage: jaxpo run CONFIG [options]
 
 Trains the stages of a configuration one after another, in one run directory. The same command again resumes.
-SIGTERM and Ctrl-C save after the current step (exit status 143 or 130), and a second one stops at once; a background
+SIGTERM and Ctrl-C save after the current step (exit status 143 or 130), a second Ctrl-C stops at once; a background
 job that a script starts ignores SIGINT, as the shell asks of it: stop it with `kill`. A closed terminal stops nothing.
 
 Several processes are one run where SLURM, Open MPI, an indexed Kubernetes job or GKE start them, or where each has

@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.data.packing.loader import Loader
     from jaxpo.data.rows.needs import Needs
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.data.tokens.tokenizer import Tokenizer
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.frozen import load_frozen, tokenizer_of
     from jaxpo.stages.teach import check_k, teach

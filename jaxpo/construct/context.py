@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.convert.model_io import Model
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer

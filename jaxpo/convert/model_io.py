@@ -17,7 +17,7 @@ from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.hf import check_tensors, import_hf
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError, no_folder
 from jaxpo.models.family import FAMILIES, TextConfig, param_table
 from jaxpo.models.spec import abstract_params, param_shardings

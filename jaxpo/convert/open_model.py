@@ -23,7 +23,7 @@ from jaxpo.convert.hf import check_tensors, disk_shape
 from jaxpo.convert.model_io import MODEL, near_generation, near_tokenizer, read_config, stage_folder
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, leaves

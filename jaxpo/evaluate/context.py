@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.evaluate.score import token_logps
 from jaxpo.objectives.encode import Scorer
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpo.data.chat.chat import encode_many
+from jaxpo.data.chat.rendered import document
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
-from jaxpo.data.tokens.chat import encode_many
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Example, build_examples, split_text
-from jaxpo.data.tokens.rendered import document
 from jaxpo.data.tokens.rendering import Cut
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import Measurement, ratio
 

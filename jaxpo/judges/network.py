@@ -21,9 +21,9 @@ from jaxpo.data.packing.batch import Batch, last_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.models.heads import value
 from jaxpo.objectives.encode import Scorer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxpo.data.chat.chat import Message
 from jaxpo.data.rows.rows import Record
-from jaxpo.data.tokens.chat import Message
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.data.chat.chat import encode_spans
+from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.rendered import prompt_spans
 from jaxpo.data.rows.turns import Malformed
-from jaxpo.data.tokens.chat import encode_spans
-from jaxpo.data.tokens.chat_templates import template_of
-from jaxpo.data.tokens.rendered import prompt_spans
-from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import decode

@@ -13,7 +13,7 @@ import jax
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import load_model, near_tokenizer, read_config
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer

@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxpo.config import Run
 from jaxpo.convert.generation import FILE, keep_generation
 from jaxpo.convert.model_io import near_generation, near_tokenizer
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 
 def keep_generation_of_start(run: Run, directory: Path, tokenizer: Tokenizer, say: Callable[[str], None]) -> None:

@@ -15,9 +15,9 @@ from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.splits import Part
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
-from jaxpo.data.tokens.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of

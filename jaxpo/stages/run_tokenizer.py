@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jaxpo.config import Run
 from jaxpo.convert.model_io import TOKENIZER, near_tokenizer
+from jaxpo.data.chat.chat_templates import announcements
 from jaxpo.data.rows.formats import list_files
-from jaxpo.data.tokens.chat_templates import announcements
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from jaxpo.train import watchman
 from jaxpo.train.watchman import AGAIN, Watchman
 
 
@@ -28,7 +30,8 @@ class Preempted(BaseException):
 class Stop:
     """SIGTERM and SIGINT between entry and exit: `Preempted` at once, or where the work is at a safe place.
 
-    A second signal ends the process, wherever it is. SIGHUP is ignored: a run outlives its terminal.
+    A second Ctrl-C ends the process, wherever it is; see `Watchman` for what counts as a second one. SIGHUP is ignored: a
+    run outlives its terminal.
 
     A signal that the process was started to ignore stays ignored: a shell starts background jobs without job control
     with SIGINT ignored, so that Ctrl-C ends what runs in the foreground only. Such a run is stopped by SIGTERM.
@@ -46,6 +49,7 @@ class Stop:
 
     def __init__(self, say: Callable[[str], None] = print) -> None:
         self.signum: int | None = None
+        self._noted = 0.0
         self.activity = "what has begun"
         self._later = False
         self._previous: dict[int, Any] = {}
@@ -93,8 +97,12 @@ class Stop:
             self._later = before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signum = number
-        self._restore()
+        if self.signum is not None:
+            if number == signal.SIGINT and time.monotonic() - self._noted > watchman.GRACE:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        self.signum, self._noted = number, time.monotonic()
         if not self._later:
             name = signal.Signals(number).name
             raise Preempted(

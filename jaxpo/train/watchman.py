@@ -13,14 +13,16 @@ from types import TracebackType
 
 GRACE = 0.5
 """Seconds that the main thread has to end by itself before anything is said, or done."""
-AGAIN = "once more stops at once"
+AGAIN = "a second Ctrl-C stops at once"
 
 
 class Watchman:
     """A thread that hears of SIGINT and SIGTERM at once, whatever the main thread does.
 
     The interpreter writes the number of every signal that it handles to a socket, from wherever it arrives. The first
-    one is answered when the process has not ended a moment later; the second ends it.
+    one is answered when the process has not ended a moment later; a SIGINT after that ends it. What comes within that
+    moment is the same stop: a launcher passes on what its whole group of processes has received. A scheduler that says
+    SIGTERM again still wants the work to be saved.
 
     Args:
       answer: says what is waited for; called on the thread.
@@ -54,16 +56,24 @@ class Watchman:
             self._sockets[0].close()
 
     def _watch(self, signals: socket.socket) -> None:
-        heard = 0
-        while number := signals.recv(1):
-            if number[0] not in (signal.SIGINT, signal.SIGTERM):
-                continue
-            heard += 1
-            if self._ended.wait(GRACE):
-                return
-            if heard > 1:
-                end_now(number[0])
-            self._answer()
+        while (number := signals.recv(1)) and number[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        if not number or self._ended.wait(GRACE):
+            return
+        drain(signals)
+        self._answer()
+        while (number := signals.recv(1)) and number[0] != signal.SIGINT:
+            pass
+        if number and not self._ended.wait(GRACE):
+            end_now(number[0])
+
+
+def drain(signals: socket.socket) -> None:
+    """Forget what has come and was not read."""
+    signals.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        signals.recv(4096)
+    signals.setblocking(True)
 
 
 def end_now(number: int) -> None:

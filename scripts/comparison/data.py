@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from comparison.settings import Settings
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 JUDGE_VOTES = 100
 

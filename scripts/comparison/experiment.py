@@ -22,8 +22,8 @@ from jaxpo.construct.base import Tools, constructions
 from jaxpo.convert.model_io import load_model, save_model
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.prepare import Dataset, prepare
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.evaluate.score import token_logps
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import init_params

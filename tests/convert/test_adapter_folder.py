@@ -23,7 +23,7 @@ from jaxpo.convert.model_io import load_model, near_tokenizer, read_config, read
 from jaxpo.convert.open_model import open_model
 from jaxpo.convert.peft import export_peft
 from jaxpo.convert.verify import check_errors, compare_files
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of

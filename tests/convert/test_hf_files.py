@@ -17,7 +17,7 @@ from jaxpo.convert.config_json import config_from_json, config_to_json
 from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.shards import parse_size
 from jaxpo.convert.verify import verify
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.lfm2.config_json import feed_forward_width
 from jaxpo.models.lfm2.presets import PRESETS

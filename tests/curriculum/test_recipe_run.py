@@ -14,7 +14,7 @@ from jaxpo.corpora.arithmetic import TRAIN, Arithmetic
 from jaxpo.curriculum import stage as module
 from jaxpo.curriculum.stage import MeasureDifficulty
 from jaxpo.data.packing.curriculum import easy_to_hard, read_difficulties
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.stages.run import execute
 from jaxpo.stages.run_inputs import make_inputs

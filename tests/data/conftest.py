@@ -11,9 +11,9 @@ import pytest
 
 from jaxpo.config import Data
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 
 FILES = Path(__file__).parent / "files"
 

@@ -11,9 +11,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.data.tokens.chat import encode_spans, render, text_of
-from jaxpo.data.tokens.template import CHAT_TEMPLATE
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.chat.chat import encode_spans, render, text_of
+from jaxpo.data.tokenizer.template import CHAT_TEMPLATE
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
 # Characters on which the split pattern decides: spaces, line breaks, digits, letters, marks.

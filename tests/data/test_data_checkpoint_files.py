@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER
 
-from jaxpo.data.tokens.chat_templates import announcements, template_of
-from jaxpo.data.tokens.template import CHAT_TEMPLATE, EARLIER
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.chat.chat_templates import announcements, template_of
+from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, EARLIER
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
 CONFIG = {
@@ -90,7 +90,7 @@ def test_our_own_earlier_template_is_ours(tokenizer, tmp_path, monkeypatch):
     tokenizer.save(tmp_path / "in")
     config = json.loads((tmp_path / "in" / "tokenizer_config.json").read_text())
     earlier = CHAT_TEMPLATE + "{# as it was #}"
-    monkeypatch.setattr("jaxpo.data.tokens.checkpoint_files._OURS", {_sha(earlier), _sha(CHAT_TEMPLATE)})
+    monkeypatch.setattr("jaxpo.data.tokenizer.checkpoint_files._OURS", {_sha(earlier), _sha(CHAT_TEMPLATE)})
     (tmp_path / "in" / "chat_template.jinja").write_text(earlier)
     (tmp_path / "in" / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": earlier}))
     loaded = Tokenizer.load(tmp_path / "in")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxpo.data.chat.chat import encode_spans, render
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import read_record
-from jaxpo.data.tokens.chat import encode_spans, render
 from jaxpo.data.tokens.examples import split_text
 from jaxpo.errors import DataError
 

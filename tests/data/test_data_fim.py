@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from jaxpo.config import Data, Fim, Pretrain, Run
 from jaxpo.config import Tokenizer as TokenizerConfig
-from jaxpo.data.tokens.chat import encode_spans
+from jaxpo.data.chat.chat import encode_spans
+from jaxpo.data.tokenizer.tokenizer import IM_END, Tokenizer
 from jaxpo.data.tokens.fim import MIDDLE, PREFIX, SUFFIX, is_chosen, spans_of, split
-from jaxpo.data.tokens.tokenizer import IM_END, Tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import resolve_run

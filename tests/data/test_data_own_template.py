@@ -12,11 +12,11 @@ import pytest
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER, PREFILLED, UNMARKED
 
 from jaxpo.config import Data
-from jaxpo.data.tokens.chat import encode_spans, render, text_of
-from jaxpo.data.tokens.chat_templates import CONVERSATIONS, announcements, template_of
+from jaxpo.data.chat.chat import encode_spans, render, text_of
+from jaxpo.data.chat.chat_templates import CONVERSATIONS, announcements, template_of
+from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, RENDERED_AS
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.template import CHAT_TEMPLATE, RENDERED_AS
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 from jaxpo.sampling.text import encode_prompt
 

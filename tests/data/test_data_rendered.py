@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from jaxpo.cli.data import main as data_command
 from jaxpo.config import Fim
-from jaxpo.data.tokens.chat import encode_spans, render, text_of
+from jaxpo.data.chat.chat import encode_spans, render, text_of
+from jaxpo.data.chat.rendered import conversation, prompt_spans
+from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS
 from jaxpo.data.tokens.inspect import inspect
-from jaxpo.data.tokens.rendered import conversation, prompt_spans
 from jaxpo.data.tokens.specials import with_specials
-from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS
 from jaxpo.errors import DataError
 from jaxpo.sampling.text import encode_prompt
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from jaxpo.data.tokens.sandbox import Compiled, TemplateFailure
+from jaxpo.data.chat.sandbox import Compiled, TemplateFailure
 
 GROWS = "{%% set ns = namespace(s='aaaaaaaaaa') %%}{%% for i in range(60) %%}%s{%% endfor %%}"
 

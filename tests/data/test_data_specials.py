@@ -7,9 +7,9 @@ import tokenizers
 
 from jaxpo.config import Data
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 
 ADDED = ("<|speaker_a|>", "<|speaker|>", "[SPK]")

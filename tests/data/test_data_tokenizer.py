@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, check_vocabulary, train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer, check_vocabulary, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 

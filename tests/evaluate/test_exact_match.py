@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxpo.corpora.arithmetic import HELD_OUT, Arithmetic
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate import exact_match
 from jaxpo.evaluate.context import ProbeContext

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.perplexity import bits_per_byte, encode_records, read_records, shuffle_prompts

@@ -20,8 +20,8 @@ from jaxpo.cli import chat
 from jaxpo.cli.main import main
 from jaxpo.config import Data
 from jaxpo.data.rows.formats import read_rows
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 
 
@@ -172,9 +172,9 @@ MEASURE = """
 import resource, sys, time
 from jaxpo.config import Data
 from jaxpo.data.rows.formats import read_rows
-from jaxpo.data.tokens.long_text import pieces_of
+from jaxpo.data.tokenizer.long_text import pieces_of
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 file, tokenizer, out = sys.argv[1:]
 tokenizer = Tokenizer.load(tokenizer)

@@ -20,7 +20,7 @@ from jaxpo.convert.hf import export_hf, import_hf, tensors_of
 from jaxpo.convert.model_io import check_files, load_model, read_config
 from jaxpo.convert.open_model import open_model
 from jaxpo.convert.peft import export_peft
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.reference import reference_logits

@@ -8,9 +8,9 @@ import tokenizers
 from jaxpo.config import Data
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import detect, read_record
+from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from jaxpo.errors import DataError
 
 

@@ -17,9 +17,9 @@ from jaxpo.config import SFT, Data, Run
 from jaxpo.config import Tokenizer as TokenizerConfig
 from jaxpo.convert.config_json import config_to_json
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.sampling.text import encode_prompt
 from jaxpo.stages.run_inputs import make_inputs

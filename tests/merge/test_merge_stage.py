@@ -11,7 +11,7 @@ from stages.recipe import MODEL, recipe, write_data
 
 from jaxpo.config import Merge, Search
 from jaxpo.convert.model_io import load_model, save_model
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.merge.methods import METHODS, Karcher, ModelStock, Slerp, Soup, Ties
 from jaxpo.merge.trees import merge_trees

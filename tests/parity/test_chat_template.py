@@ -10,10 +10,10 @@ from fakes.chat_templates import DEFAULT_SYSTEM, NEWER, UNMARKED
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", reason="transformers comes with the parity extra")
 
-from jaxpo.data.tokens.chat import encode_spans, text_of  # noqa: E402
-from jaxpo.data.tokens.chat_templates import CONVERSATIONS, template_of  # noqa: E402
-from jaxpo.data.tokens.template import CHAT_TEMPLATE  # noqa: E402
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
+from jaxpo.data.chat.chat import encode_spans, text_of  # noqa: E402
+from jaxpo.data.chat.chat_templates import CONVERSATIONS, template_of  # noqa: E402
+from jaxpo.data.tokenizer.template import CHAT_TEMPLATE  # noqa: E402
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
 from jaxpo.errors import DataError  # noqa: E402
 
 TEMPLATES = {"ours": CHAT_TEMPLATE, "newer": NEWER, "unmarked": UNMARKED, "default system": DEFAULT_SYSTEM}

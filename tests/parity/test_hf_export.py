@@ -19,8 +19,8 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from jaxpo.convert.config_json import config_from_json  # noqa: E402
 from jaxpo.convert.hf import disk_shape, export_hf, import_hf  # noqa: E402
-from jaxpo.data.tokens.chat import render, text_of  # noqa: E402
-from jaxpo.data.tokens.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.data.chat.chat import render, text_of  # noqa: E402
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
 from jaxpo.models.lfm2.config_json import feed_forward_width  # noqa: E402
 from jaxpo.models.lfm2.presets import preset  # noqa: E402

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers", reason="parity tests need tra
 from objectives.pair_arrays import metrics_of_scores  # noqa: E402
 
 from jaxpo.convert.reward_hf import export_reward, import_reward, rewards_of  # noqa: E402
-from jaxpo.data.tokens.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
 from jaxpo.models.spec import init_params  # noqa: E402

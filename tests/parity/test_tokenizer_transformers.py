@@ -7,8 +7,8 @@ import pytest
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", reason="transformers comes with the parity extra")
 
-from jaxpo.data.tokens.chat import encode_spans, render  # noqa: E402
-from jaxpo.data.tokens.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.data.chat.chat import encode_spans, render  # noqa: E402
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer  # noqa: E402
 
 TEXTS = [
     "I'll have 1234 apples,   please!\n\n\tIndented 84721\r\n",

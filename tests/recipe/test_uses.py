@@ -11,9 +11,9 @@ import pytest
 
 from jaxpo.cli.main import main
 from jaxpo.data.rows.uses import Fit
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import Report, inspect
 from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.overrides import load_run, resolve_run

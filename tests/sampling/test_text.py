@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxpo.data.tokens.chat import render, text_of
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.chat.chat import render, text_of
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import cut_text, encode_prompt, generate_text, stream_text

@@ -12,7 +12,7 @@ import pytest
 import stages.recipe as recipes
 
 from jaxpo.config import SFT, Data, Preference, Reward, Run, Stage, Tokenizer
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems

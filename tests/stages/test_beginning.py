@@ -12,8 +12,8 @@ import pytest
 
 from jaxpo.config import SFT, Data, Optimizer, Run, Tokenizer
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, RunError
 from jaxpo.stages import beginning, budget
 from jaxpo.stages.beginning import begin, check_data

@@ -18,8 +18,8 @@ from jaxpo.config import SFT, Beside, Data, LoRA, Optimizer, Preference, Run, To
 from jaxpo.convert.model_io import load_model, save_model
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.judges.network import Network
 from jaxpo.models.heads import value_table

@@ -11,8 +11,8 @@ import pytest
 
 from jaxpo.cli.main import main
 from jaxpo.convert.model_io import save_model
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
-from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params

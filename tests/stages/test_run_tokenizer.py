@@ -16,8 +16,8 @@ from fakes.chat_templates import DEFAULT_SYSTEM
 
 from jaxpo.config import SFT, Data, Run, Tokenizer
 from jaxpo.convert.config_json import config_to_json
-from jaxpo.data.tokens.tokenizer import Tokenizer as Loaded
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer as Loaded
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.merging.files import template_lines

@@ -6,7 +6,7 @@ import pytest
 import stages.recipe as recipes
 
 from jaxpo.config import SFT, Data, Run, Tokenizer
-from jaxpo.data.tokens.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run_inputs import make_inputs
 

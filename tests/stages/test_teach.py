@@ -34,8 +34,8 @@ from jaxpo.data.packing.teacher_records import (
     read_meta,
 )  # fmt: skip
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.methods import METHODS

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -18,15 +19,32 @@ def handlers():
 
 
 @pytest.mark.usefixtures("default_signals")
-def test_sigint_is_noted_once():
+def test_sigint_is_noted_once(monkeypatch):
+    monkeypatch.setattr(watchman, "GRACE", 0.01)
     before = handlers()
     with Stop() as stop, stop.later():
         assert stop.requested(1) is None
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested(2) == signal.SIGINT
+        time.sleep(0.02)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert handlers() == before
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_what_a_launcher_passes_on_and_a_scheduler_repeats_is_the_same_stop(monkeypatch):
+    """A second SIGINT within the moment, and a second SIGTERM at any time, take nothing of the time to save."""
+    monkeypatch.setattr(watchman, "GRACE", 60)
+    with Stop() as stop, stop.later():
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.requested(1) == signal.SIGINT
+    monkeypatch.setattr(watchman, "GRACE", 0)
+    with Stop() as stop, stop.later():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested(1) == signal.SIGTERM
 
 
 @pytest.mark.usefixtures("default_signals")
@@ -92,7 +110,7 @@ def test_what_is_waited_for_is_said_while_the_main_thread_is_in_compiled_code(mo
     with Stop(say) as stop, stop.later(), stop.during("the compilation"):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert _compiled_code(heard)
-        assert said == ["stopping: waiting for the compilation; once more stops at once"]
+        assert said == ["stopping: waiting for the compilation; a second Ctrl-C stops at once"]
         assert stop.requested(1) == signal.SIGTERM
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.rows.unread import COLUMN, KEY
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.store import ExampleStore, Lengths
-from jaxpo.data.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

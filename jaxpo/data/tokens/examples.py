@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.data.chat.chat import encode_many
+from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.rendered import Edges
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.turns import is_rendered
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens import fim
-from jaxpo.data.tokens.chat import encode_many
-from jaxpo.data.tokens.chat_templates import template_of
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
-from jaxpo.data.tokens.rendered import Edges
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
 from jaxpo.data.tokens.specials import with_specials
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
 Encoding = tuple[np.ndarray, np.ndarray]

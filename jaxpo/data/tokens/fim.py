@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxpo.config import Fim
-from jaxpo.data.tokens.chat import Span
-from jaxpo.data.tokens.tokenizer import BOS, IM_END
+from jaxpo.data.chat.chat import Span
+from jaxpo.data.tokenizer.tokenizer import BOS, IM_END
 
 PREFIX, MIDDLE, SUFFIX = "<|fim_pre|>", "<|fim_mid|>", "<|fim_suf|>"
 

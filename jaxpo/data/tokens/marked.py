@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from jaxpo.data.rows.marks import Mark
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from jaxpo.data.chat.reasoning import KEPT, LOST, STRIPPED
+from jaxpo.data.chat.rendered import AS_TEXT, FOREIGN, READ
 from jaxpo.data.rows.context import makes_turns
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN, KEY
-from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED
-from jaxpo.data.tokens.rendered import AS_TEXT, FOREIGN, READ
 from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Data
+from jaxpo.data.chat.chat_templates import template_of
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
@@ -30,7 +31,8 @@ from jaxpo.data.rows.requirements import (
 )
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN
-from jaxpo.data.tokens.chat_templates import template_of
+from jaxpo.data.tokenizer.template import RENDERED_AS
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
@@ -39,8 +41,6 @@ from jaxpo.data.tokens.records import first_row, records_of
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
-from jaxpo.data.tokens.template import RENDERED_AS
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 CHUNK = 512

@@ -9,12 +9,9 @@ from functools import partial
 from typing import Literal
 
 from jaxpo.config import Fim
-from jaxpo.data.rows.messages import Message
-from jaxpo.data.rows.rows import Record, Side
-from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
-from jaxpo.data.tokens.chat import Span, render
-from jaxpo.data.tokens.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
-from jaxpo.data.tokens.rendered import (
+from jaxpo.data.chat.chat import Span, render
+from jaxpo.data.chat.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
+from jaxpo.data.chat.rendered import (
     AS_TEXT,
     FOREIGN,
     READ,
@@ -26,8 +23,11 @@ from jaxpo.data.tokens.rendered import (
     plain,
     unwrapped,
 )
+from jaxpo.data.rows.messages import Message
+from jaxpo.data.rows.rows import Record, Side
+from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
+from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS
 from jaxpo.data.tokens.specials import with_specials
-from jaxpo.data.tokens.tokenizer import SPECIAL_TOKENS
 from jaxpo.errors import DataError
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]

@@ -9,9 +9,9 @@ from pathlib import Path
 from jaxpo.config import Data, Fim
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.turns import is_rendered
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.specials import allowed
-from jaxpo.data.tokens.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 
 

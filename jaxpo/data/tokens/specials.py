@@ -7,8 +7,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from jaxpo.data.tokens.chat import Span
-from jaxpo.data.tokens.tokenizer import BOS, IM_END, IM_START, PAD
+from jaxpo.data.chat.chat import Span
+from jaxpo.data.tokenizer.tokenizer import BOS, IM_END, IM_START, PAD
 from jaxpo.errors import ConfigError, did_you_mean
 
 ALL = "all"

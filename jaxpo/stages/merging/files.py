@@ -19,7 +19,7 @@ from jaxpo.convert.model_io import TOKENIZER, save_model
 from jaxpo.convert.open_model import OpenModel, open_model
 from jaxpo.convert.shards import ShardWriter, parse_size
 from jaxpo.convert.verify import verify as verify_export
-from jaxpo.data.tokens.tokenizer import Tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.merge.plan import Models, Plan, check_leaves
 from jaxpo.merge.stream import merged_leaves, merged_together

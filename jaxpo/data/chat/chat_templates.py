@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxpo.data.tokens.chat import Span, TrainOn, render, text_of
-from jaxpo.data.tokens.own_template import OwnTemplate
-from jaxpo.data.tokens.sandbox import TemplateFailure
-from jaxpo.data.tokens.template import RENDERED_AS
-from jaxpo.data.tokens.tokenizer import BOS, Tokenizer
+from jaxpo.data.chat.chat import Span, TrainOn, render, text_of
+from jaxpo.data.chat.own_template import OwnTemplate
+from jaxpo.data.chat.sandbox import TemplateFailure
+from jaxpo.data.tokenizer.template import RENDERED_AS
+from jaxpo.data.tokenizer.tokenizer import BOS, Tokenizer
 from jaxpo.errors import DataError
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxpo.data.chat.chat import Span
 from jaxpo.data.rows.messages import Message
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START, Malformed, Turn, is_rendered, mentions, turns_of
-from jaxpo.data.tokens.chat import Span
 
 Rendered = Literal["auto", "text", "refuse"]
 READ, AS_TEXT = "rendered_rows", "rows_with_template_marks_as_text"

@@ -15,10 +15,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
-from jaxpo.data.tokens.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
-from jaxpo.data.tokens.long_text import encode_texts, places_of
-from jaxpo.data.tokens.template import CHAT_TEMPLATE
-from jaxpo.data.tokens.vocabulary import added_beside, read_vocabulary
+from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
+from jaxpo.data.tokenizer.long_text import encode_texts, places_of
+from jaxpo.data.tokenizer.template import CHAT_TEMPLATE
+from jaxpo.data.tokenizer.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (

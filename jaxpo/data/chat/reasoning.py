@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from jaxpo.data.chat.calls import THINK_END, THINK_START, reasoning_of
+from jaxpo.data.chat.chat import Span, text_of
 from jaxpo.data.rows.rows import Record, Side
-from jaxpo.data.tokens.calls import THINK_END, THINK_START, reasoning_of
-from jaxpo.data.tokens.chat import Span, text_of
 
 Reasoning = Literal["keep", "strip"]
 KEPT, STRIPPED, LOST = "reasoning_kept", "reasoning_stripped", "reasoning_left_out_by_template"

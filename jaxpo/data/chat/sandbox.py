@@ -24,7 +24,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jaxpo.data.tokens.limits import REFUSED_FILTERS, materialised, size_of_call, size_of_operation
+from jaxpo.data.chat.limits import REFUSED_FILTERS, materialised, size_of_call, size_of_operation
 
 MAX_SOURCE = 1_000_000
 SECONDS, STEPS, CHARACTERS, TOGETHER = 3.0, 200_000, 1_000_000, 100

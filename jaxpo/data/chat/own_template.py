@@ -12,11 +12,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from jaxpo.data.tokens.calls import in_content, name_and_arguments, reasoning_of
-from jaxpo.data.tokens.chat import OF_ASSISTANTS, Message, Span, TrainOn, content_of, trained_messages
-from jaxpo.data.tokens.checkpoint_files import DEFAULT, WITH_TOOLS
-from jaxpo.data.tokens.guard import Guard
-from jaxpo.data.tokens.sandbox import Compiled, TemplateFailure
+from jaxpo.data.chat.calls import in_content, name_and_arguments, reasoning_of
+from jaxpo.data.chat.chat import OF_ASSISTANTS, Message, Span, TrainOn, content_of, trained_messages
+from jaxpo.data.chat.guard import Guard
+from jaxpo.data.chat.sandbox import Compiled, TemplateFailure
+from jaxpo.data.tokenizer.checkpoint_files import DEFAULT, WITH_TOOLS
 from jaxpo.errors import DataError
 
 _OTHERWISE = "Or use LFM2's: remove chat_template.jinja, and `chat_template` from tokenizer_config.json."

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxpo.data.tokens.calls import CALL_END, CALL_START, THINK_END, THINK_START, call_list, reasoning_of
-from jaxpo.data.tokens.tokenizer import BOS, IM_END, IM_START, Tokenizer
+from jaxpo.data.chat.calls import CALL_END, CALL_START, THINK_END, THINK_START, call_list, reasoning_of
+from jaxpo.data.tokenizer.tokenizer import BOS, IM_END, IM_START, Tokenizer
 from jaxpo.errors import DataError
 
 Message = Mapping[str, Any]

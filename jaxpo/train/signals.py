@@ -30,8 +30,8 @@ class Preempted(BaseException):
 class Stop:
     """SIGTERM and SIGINT between entry and exit: `Preempted` at once, or where the work is at a safe place.
 
-    A second Ctrl-C ends the process, wherever it is; see `Watchman` for what counts as a second one. SIGHUP is ignored: a
-    run outlives its terminal.
+    A second Ctrl-C ends the process, wherever it is (`Watchman` says what counts as a second one). SIGHUP is ignored:
+    a run outlives its terminal.
 
     A signal that the process was started to ignore stays ignored: a shell starts background jobs without job control
     with SIGINT ignored, so that Ctrl-C ends what runs in the foreground only. Such a run is stopped by SIGTERM.

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers
 
+from jaxpo.data.tokenizer import long_text
 from jaxpo.data.tokenizer.long_text import ALL, SPACES, encode_texts, pieces_of, places_of
 from jaxpo.data.tokenizer.tokenizer import SPLIT_PATTERN
-from jaxpo.data.tokenizer import long_text
 
 # What the pattern treats differently, each often enough to meet every other.
 KINDS = [

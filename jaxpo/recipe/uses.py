@@ -10,7 +10,7 @@ from jaxpo.objectives.methods import METHODS, Method
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.overrides import load_run
 
-OF_MODEL = "--model-from MODEL --tokenizer.path MODEL"
+OF_MODEL = "--model-from MODEL"
 OFFERED = (
     ("pretraining", "pretrain", "--tokenizer.train-on FILE"),
     ("fine-tuning", "sft", OF_MODEL),

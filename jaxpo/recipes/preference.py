@@ -1,7 +1,7 @@
 """Preference optimisation on your own pairs, with any method of `jaxpo losses`.
 
     jaxpo run preference --run runs/my-dpo --model-from runs/my-sft/export \
-        --tokenizer.path runs/my-sft/export --preference.data.train pairs.jsonl
+        --preference.data.train pairs.jsonl
 
 Another method, with its own hyper-parameters:
 

@@ -1,7 +1,7 @@
 """A reward model on your own pairs: a value head at each response's last token.
 
     jaxpo run reward --run runs/my-reward --model-from runs/my-sft/export \
-        --tokenizer.path runs/my-sft/export --reward.data.train pairs.jsonl --reward.data.eval held_out.jsonl
+        --reward.data.train pairs.jsonl --reward.data.eval held_out.jsonl
 
 Rows have `prompt`, `chosen` and `rejected`, and may have a `margin`, which the Bradley-Terry loss reads. Another loss,
 which also learns from instructions that `jaxpo data construct mapl` adds to the rows:

@@ -2,7 +2,7 @@
 
 From a released LFM2 checkpoint in a local folder (safetensors and tokenizer.json):
 
-    jaxpo run sft --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
+    jaxpo run sft --run runs/my-sft --model-from LFM2-350M \
         --sft.data.train my.jsonl --compute.dtype bfloat16
 
 From random weights with a tokenizer trained on the same file (a small model on a laptop):
@@ -15,7 +15,7 @@ Rows have `messages`, or `prompt` and `completion`. Assistant turns (or completi
 With the settings of the LFM2 Technical Report: 3 epochs, context 32,768, AdamW, 3e-5 -> 1e-7 by a cosine after 500
 steps, 10% dropout on the embedding (of the small models alone; `--sft.embedding-dropout 0` for large ones):
 
-    jaxpo run sft:report --run runs/my-sft --model-from LFM2-350M --tokenizer.path LFM2-350M \
+    jaxpo run sft:report --run runs/my-sft --model-from LFM2-350M \
         --sft.data.train my.jsonl --compute.dtype bfloat16 --compute.remat full
 
 Another optimiser, and an average of the parameters that is handed on in their place:

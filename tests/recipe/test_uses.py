@@ -140,7 +140,7 @@ def test_the_command_says_it_first(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     offered = "fine-tuning (jaxpo run sft), distillation (jaxpo run distill), pretraining (jaxpo run pretrain)"
     assert lines[0] == f"can be trained: {offered}"
-    assert f"  fine-tuning: jaxpo run sft --model-from MODEL --tokenizer.path MODEL --sft.data.train {path}" in lines[1]
+    assert f"  fine-tuning: jaxpo run sft --model-from MODEL --sft.data.train {path}" in lines[1]
     assert "  MODEL is the folder of the checkpoint or export that training starts from" in lines
     assert "    method next_token (the recipe's own): yes" in lines
 

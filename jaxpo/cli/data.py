@@ -83,9 +83,9 @@ def tokenise(argv: Sequence[str]) -> int:
 
     from jaxpo.data.rows.files.listing import unsaid
     from jaxpo.data.rows.formats import list_files
+    from jaxpo.data.rows.records import first_row
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.data.tokens.records import first_row
 
     settings = data_of(args, args.files)
     tokenizer = load_and_announce(args.tokenizer)
@@ -99,7 +99,7 @@ def tokenise(argv: Sequence[str]) -> int:
 
 def load_and_announce(path: str) -> Any:
     """A tokenizer; what is to be known of it and its chat template is printed."""
-    from jaxpo.data.chat.chat_templates import announcements
+    from jaxpo.data.chat.template_choice import announcements
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)

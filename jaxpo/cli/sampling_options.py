@@ -81,7 +81,7 @@ def as_text(text: str, where: str) -> str:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
-    from jaxpo.data.chat.chat_templates import template_of
+    from jaxpo.data.chat.template_choice import template_of
 
     model = load_model(path)
     if model.tokenizer is None:

@@ -23,7 +23,7 @@ from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
-from jaxpo.stages.run_generation import keep_generation_of_start
+from jaxpo.stages.run_generation_config import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import run_tokenizer
 
 Say = Callable[[str], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxpo.config import Run
 from jaxpo.convert.model_io import TOKENIZER, near_tokenizer
-from jaxpo.data.chat.chat_templates import announcements
+from jaxpo.data.chat.template_choice import announcements
 from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.texts import texts_of

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER
 
-from jaxpo.data.chat.chat_templates import announcements, template_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, EARLIER
+from jaxpo.data.chat.template_choice import announcements, template_of
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, EARLIER
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.errors import DataError
 
 CONFIG, TOKENS, JINJA = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"

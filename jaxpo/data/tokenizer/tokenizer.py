@@ -16,8 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
 from jaxpo.data.tokenizer.long_text import encode_texts, places_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE
 from jaxpo.data.tokenizer.vocabulary import added_beside, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.chat.chat import Span, encode_many, text_of
-from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.template_choice import template_of
+from jaxpo.data.rows.column_arrays import ColumnArrays
 from jaxpo.data.rows.formats import Row, list_files, read_rows
+from jaxpo.data.rows.records import first_row
 from jaxpo.data.rows.requirements import Reading, everything
 from jaxpo.data.rows.rows import Record, canonical
-from jaxpo.data.rows.uses import Fit, Seen, Use, advice, fits
-from jaxpo.data.rows.whole import WholeColumns
+from jaxpo.data.rows.trainable import Fit, Seen, Use, advice, fits
 from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.tokens.records import first_row
 from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
 from jaxpo.data.tokens.specials import allowed
 from jaxpo.errors import EmptyRow
@@ -126,7 +126,7 @@ def inspect(
     lengths: dict[str, list[int]] = {}
     shown: list[str] = []
     labels: set[bool] = set()
-    numbers = WholeColumns()
+    numbers = ColumnArrays()
     count = 0
     for count, record in enumerate(records, start=1):
         sides = _sides(record, rendering)

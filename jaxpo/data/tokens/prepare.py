@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Data
-from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.records import first_row, records_of
 from jaxpo.data.rows.requirements import (
     SINGLE,
     Purpose,
@@ -31,13 +32,12 @@ from jaxpo.data.rows.requirements import (
 )
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN
-from jaxpo.data.tokenizer.template import RENDERED_AS
+from jaxpo.data.tokenizer.lfm2_template import RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import Example, build_examples
 from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
-from jaxpo.data.tokens.records import first_row, records_of
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write

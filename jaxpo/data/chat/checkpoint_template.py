@@ -23,7 +23,7 @@ _OTHERWISE = "Or use LFM2's: remove chat_template.jinja, and `chat_template` fro
 _THOUGHT, _NAME, _VALUE, _WORD = "thinks7", "calls7", "gives7", "says7"
 
 
-class OwnTemplate:
+class CheckpointTemplate:
     """Renders conversations with a checkpoint's template; called like `chat.render`.
 
     Attributes:

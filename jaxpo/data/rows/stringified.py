@@ -24,7 +24,7 @@ _TABLES = (".csv", ".tsv")
 _BEGINNING = re.compile(r"""\s*\[\s*\{\s*['"](?:role|from|content|value)['"]\s*:""")
 
 
-def unwritten(row: Row, data: dict[str, Any]) -> dict[str, Any]:
+def with_parsed_messages(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     """The columns of a row with such strings as the lists that they are the JSON of.
 
     Raises:

@@ -39,7 +39,7 @@ class ChatTemplate:
 
 def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
     """How conversations are rendered with a tokenizer; without one, with LFM2's template."""
-    return ChatTemplate() if tokenizer is None or not tokenizer.beside.templates else _own(tokenizer)
+    return ChatTemplate() if tokenizer is None or not tokenizer.files.templates else _own(tokenizer)
 
 
 def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -49,10 +49,10 @@ def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _own(tokenizer: Tokenizer) -> ChatTemplate:
-    beside = tokenizer.beside
-    identity = hashlib.sha256(json.dumps([beside.templates, beside.tokens], sort_keys=True).encode()).hexdigest()
+    files = tokenizer.files
+    identity = hashlib.sha256(json.dumps([files.templates, files.tokens], sort_keys=True).encode()).hexdigest()
     try:
-        own = CheckpointTemplate(beside.templates, beside.tokens, tuple(tokenizer.special_ids))
+        own = CheckpointTemplate(files.templates, files.tokens, tuple(tokenizer.special_ids))
     except TemplateFailure as error:
         return _broken(str(error), identity)
     difference = next(differences(own), None)

@@ -87,6 +87,6 @@ def load_with_tokenizer(path: Path) -> Any:
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
     # Beside the answers, which may be read by programs.
-    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).words[:1]):
+    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).notes[:1]):
         print(line, file=sys.stderr)
     return model

@@ -29,12 +29,12 @@ class ChatTemplate:
     Attributes:
       render: called like `chat.render`.
       identity: part of the hashes of tokenised rows; equal when the same rows render equally.
-      words: what a user should know, one line each.
+      notes: what a user should know, one line each.
     """
 
     render: Callable[..., list[Span]] = render
     identity: str = RENDERED_AS
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
@@ -44,7 +44,7 @@ def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
 
 def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
     """What a user should know of a tokenizer and its template, one line each."""
-    return (*tokenizer.notes, *template_of(tokenizer).words)
+    return (*tokenizer.notes, *template_of(tokenizer).notes)
 
 
 @functools.lru_cache(maxsize=8)
@@ -57,7 +57,7 @@ def _own(tokenizer: Tokenizer) -> ChatTemplate:
         return _broken(str(error), identity)
     difference = next(differences(own), None)
     if difference is None:
-        return ChatTemplate(words=tuple(_folding(own, "it renders like LFM2's, but")))
+        return ChatTemplate(notes=tuple(_folding(own, "it renders like LFM2's, but")))
     return ChatTemplate(own, identity, tuple(_describe(own, difference)))
 
 

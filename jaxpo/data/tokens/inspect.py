@@ -22,8 +22,8 @@ from jaxpo.data.rows.trainable import Fit, Seen, Use, advice, fits
 from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
-from jaxpo.data.tokens.specials import allowed
+from jaxpo.data.tokens.rendering import Rendering, untrained
+from jaxpo.data.tokens.settings import cut_of
 from jaxpo.errors import EmptyRow
 
 if TYPE_CHECKING:
@@ -186,15 +186,7 @@ def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], emp
 def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
     # Without a tokenizer the names that are asked for are believed.
     names = tokenizer.special_ids if tokenizer else dict.fromkeys((*SPECIAL_TOKENS, *data.special_tokens))
-    special = allowed(names, data.special_tokens)
-    cut = Cut(
-        data.max_length,
-        train_on=data.train_on,
-        rendered=data.rendered,
-        special_tokens=special,
-        reasoning=data.reasoning,
-    )
-    return Rendering(cut, tuple(names), chat=template_of(tokenizer).render)
+    return Rendering(cut_of(data, names, whole=False), tuple(names), chat=template_of(tokenizer).render)
 
 
 def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:

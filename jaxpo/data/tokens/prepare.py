@@ -85,7 +85,7 @@ def prepare(
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
     check_train_on(data, kind, first)
-    cut = cut_of(data, tokenizer, whole=kind == "text" and purpose == "language")
+    cut = cut_of(data, tokenizer.special_ids, whole=kind == "text" and purpose == "language")
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
     if data.fim is not None:

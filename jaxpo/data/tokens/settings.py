@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Reading
 from jaxpo.data.rows.turns import is_rendered
-from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.specials import allowed
 from jaxpo.errors import ConfigError
 
 
-def cut_of(data: Data, tokenizer: Tokenizer, *, whole: bool) -> Cut:
+def cut_of(data: Data, specials: Iterable[str], *, whole: bool) -> Cut:
     """The settings that decide how a text is cut.
 
     Args:
+      specials: names of the tokenizer's special tokens.
       whole: documents that are trained on from end to end, whatever they hold.
     """
     train_on = "all" if whole and data.train_on == "auto" else data.train_on
-    special = allowed(tokenizer.special_ids, data.special_tokens)
+    special = allowed(specials, data.special_tokens)
     return Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
 
 

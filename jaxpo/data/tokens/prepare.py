@@ -37,7 +37,7 @@ from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import build_examples
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.rendering import Cut
-from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, identity
+from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
 from jaxpo.data.tokens.shapes import Shapes
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
 from jaxpo.errors import DataError
@@ -90,7 +90,7 @@ def prepare(
         log(ignored)
     if data.fim is not None:
         check_fim(data.fim, kind, paths)
-    settings = identity(data, reading, needs, annotators)
+    settings = settings_of(data, reading, needs, annotators)
     template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
     key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 

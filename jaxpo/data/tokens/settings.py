@@ -71,7 +71,7 @@ def check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
         raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
 
 
-def identity(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
+def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
     """What the tokenised rows depend on beside the files and the tokenizer; its names are part of data sets' hashes."""
     settings = {
         "type": reading.kind,

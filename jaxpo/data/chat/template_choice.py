@@ -98,8 +98,8 @@ def _generation_prompt(own: CheckpointTemplate) -> Iterator[str]:
     """Whether the prompt of an answer is the start of what is trained on."""
     question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     try:
-        plain, prompt = (own.text([question], None, generation) for generation in (False, True))
-        whole = own.text([question, answer], None, False)
+        plain, prompt = (own.text([question], generation=generation) for generation in (False, True))
+        whole = own.text([question, answer], generation=False)
     except DataError as error:
         yield f"chat template: it fails on a question and its answer: {error}"
         return

@@ -13,7 +13,7 @@ from jaxpo.convert.config_json import CONFIG, export_of, read_json, write_json
 from jaxpo.models.document import Document
 from jaxpo.models.family import Config
 
-FILE = "generation_config.json"
+GENERATION = "generation_config.json"
 _SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -25,7 +25,7 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
     Raises:
       CheckpointError: no JSON object, or end ids that are none.
     """
-    file = folder / FILE
+    file = folder / GENERATION
     if file.is_file():
         found = read_json(file)
         _checked(found, file)
@@ -51,13 +51,13 @@ def _checked(document: Mapping[str, Any], source: Path) -> None:
 
 def write_generation(folder: Path, config: Config, own: Mapping[str, Any] | None) -> None:
     """Write the model's own file; ids that it does not give are those of the configuration."""
-    write_json(folder / FILE, export_of(config).generation(config) | dict(own or {}))
+    write_json(folder / GENERATION, export_of(config).generation(config) | dict(own or {}))
 
 
 def keep_generation(folder: Path, own: Mapping[str, Any] | None) -> None:
     """Put a copy where a run, or a model that was imported or merged, lies."""
     if own is not None:
-        write_json(folder / FILE, dict(own))
+        write_json(folder / GENERATION, dict(own))
 
 
 def end_ids(own: Mapping[str, Any] | None, default: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ A Hugging Face folder holds it beside the weights; a run directory and an import
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 from jaxpo.convert.config_json import CONFIG, export_of, read_json, write_json
 from jaxpo.models.document import Document
 from jaxpo.models.family import Config
+from jaxpo.sampling.sampler import Sampler
 
 GENERATION = "generation_config.json"
-_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def read_generation(folder: Path) -> dict[str, Any] | None:
@@ -43,9 +44,9 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
 def _checked(document: Mapping[str, Any], source: Path) -> None:
     read = Document(document)
     read.end_ids("eos_token_id", 0)
-    for key in _SETTINGS:
-        if type(value := document.get(key)) not in (int, float, type(None)):
-            read.wrong(key, value, "a number", None)
+    for setting in dataclasses.fields(Sampler):
+        if type(value := document.get(setting.name)) not in (int, float, type(None)):
+            read.wrong(setting.name, value, "a number", None)
     read.check(source)
 
 

@@ -101,7 +101,8 @@ def writing(path: object, temporary: object = None) -> Iterator[None]:
                 raise OSError(code, os.strerror(code), str(path)) from error
         raise
     except OSError as error:
-        if error.errno in FULL if error.filename is None else str(error.filename) == str(temporary):
+        nameless = error.filename is None and error.errno in FULL
+        if nameless or (error.filename is not None and str(error.filename) == str(temporary)):
             error.filename = str(path)
         raise
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.data_options import add_options, add_reading, data_of
+from jaxpo.cli.data_options import add_files, add_options, add_reading, data_of, reading_of
 from jaxpo.config import Data
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.errors import ConfigError, did_you_mean
@@ -47,9 +47,7 @@ def main(argv: Sequence[str]) -> int:
 def inspect_files(argv: Sequence[str]) -> int:
     """Every row is read and checked; the first bad one is an error with file and line."""
     parser = Parser("data inspect", "Read and check every row of data files, and show what they can train.")
-    parser.add_argument(
-        "files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders"
-    )
+    add_files(parser)
     parser.add_argument("--tokenizer", help="tokenizer.json or its folder: lengths in tokens instead of characters")
     parser.add_argument("--samples", type=int, default=2, help="rows to render (default 2)")
     add_reading(parser)
@@ -59,8 +57,7 @@ def inspect_files(argv: Sequence[str]) -> int:
     from jaxpo.recipe.uses import uses
 
     tokenizer = load_and_announce(args.tokenizer) if args.tokenizer else None
-    special = tuple(args.special_tokens)
-    data = Data(train_on=args.train_on, rendered=args.rendered, special_tokens=special, reasoning=args.reasoning)
+    data = Data(**reading_of(args))
     for file in args.files:
         show(inspect(file, tokenizer=tokenizer, samples=args.samples, uses=uses(), data=data))
     return 0
@@ -69,9 +66,7 @@ def inspect_files(argv: Sequence[str]) -> int:
 def tokenise(argv: Sequence[str]) -> int:
     """Write the tokenised dataset that a stage with the same settings would use."""
     parser = Parser("data tokenise", "Tokenise files once and show which tokens are trained on.")
-    parser.add_argument(
-        "files", nargs="+", help="JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders"
-    )
+    add_files(parser)
     parser.add_argument("--tokenizer", required=True, help="tokenizer.json or its folder")
     parser.add_argument("--out", required=True, help="folder; a dataset with the same contents and settings is re-used")
     parser.add_argument(
@@ -83,9 +78,9 @@ def tokenise(argv: Sequence[str]) -> int:
 
     from jaxpo.data.rows.files.listing import unsaid
     from jaxpo.data.rows.formats import list_files
+    from jaxpo.data.rows.records import first_row
     from jaxpo.data.rows.rows import canonical, detect
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.data.tokens.records import first_row
 
     settings = data_of(args, args.files)
     tokenizer = load_and_announce(args.tokenizer)
@@ -99,7 +94,7 @@ def tokenise(argv: Sequence[str]) -> int:
 
 def load_and_announce(path: str) -> Any:
     """A tokenizer; what is to be known of it and its chat template is printed."""
-    from jaxpo.data.chat.chat_templates import announcements
+    from jaxpo.data.chat.template_choice import announcements
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)

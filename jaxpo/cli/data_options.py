@@ -20,6 +20,12 @@ def add_options(parser: Parser) -> None:
     add_reading(parser)
 
 
+def add_files(parser: Parser) -> None:
+    """What is read."""
+    formats = "JSONL, JSON, CSV, Parquet, Arrow or text files, compressed or not, or folders"
+    parser.add_argument("files", nargs="+", help=formats)
+
+
 def add_reading(parser: Parser) -> None:
     """What is trained on, and how marks of the template and special tokens in texts are read."""
     parser.add_argument("--train-on", choices=("auto", "assistant", "completion", "all"), default="auto")
@@ -37,9 +43,16 @@ def data_of(args: Any, files: Sequence[str], row_length: int | None = None) -> D
         max_length=args.max_length,
         row_length=row_length or args.max_length,
         truncation=args.truncation,
-        train_on=args.train_on,
         on_empty=args.on_empty,
-        reasoning=args.reasoning,
-        rendered=args.rendered,
-        special_tokens=tuple(args.special_tokens),
+        **reading_of(args),
     )
+
+
+def reading_of(args: Any) -> dict[str, Any]:
+    """The fields of `Data` that `add_reading` gives."""
+    return {
+        "train_on": args.train_on,
+        "rendered": args.rendered,
+        "special_tokens": tuple(args.special_tokens),
+        "reasoning": args.reasoning,
+    }

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import TOKENIZER, import_record, load_model, near_generation, near_tokenizer, save_model
     from jaxpo.convert.reward_hf import is_reward
-    from jaxpo.data.chat.chat_templates import announcements
+    from jaxpo.data.chat.template_choice import announcements
 
     if is_reward(args.folder):
         raise CheckpointError(

@@ -8,7 +8,7 @@ from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.cli.terminal import lasting_streams
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import check
-from jaxpo.recipe.resume import located
+from jaxpo.recipe.located import located
 
 USAGE = f"""\
 usage: jaxpo run CONFIG [options]

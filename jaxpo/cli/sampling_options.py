@@ -81,12 +81,12 @@ def as_text(text: str, where: str) -> str:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
-    from jaxpo.data.chat.chat_templates import template_of
+    from jaxpo.data.chat.template_choice import template_of
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
     # Beside the answers, which may be read by programs.
-    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).words[:1]):
+    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).notes[:1]):
         print(line, file=sys.stderr)
     return model

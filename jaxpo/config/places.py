@@ -6,12 +6,9 @@ A field says so with its annotation: `train: tuple[DataFile, ...]`, `model_from:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 
@@ -34,7 +31,6 @@ ModelFolder = Annotated[str, Place()]
 """A folder with a model; or a word of the recipe, such as the name of an earlier stage."""
 WORDS = ("previous", "random", "start")
 OWN = ("corpus:", "stage:")
-END = 1 << 16
 
 
 @lru_cache(maxsize=256)
@@ -72,44 +68,3 @@ def relocated(value: Any, change: Callable[[str], str], *, compared: bool = True
 def is_path(text: str, stages: Collection[str]) -> bool:
     """Whether the text of such a field is a path, and not a word of the recipe or a file of the run's own."""
     return text not in WORDS and text not in stages and not text.startswith(OWN)
-
-
-def absolute(run: Any, bases: Collection[Path]) -> Any:
-    """A run whose paths do not depend on where it is resumed.
-
-    Args:
-      bases: directories that a relative path may be meant in; the first in which it exists, else the first of all.
-    """
-    stages = {str(getattr(stage, "name", "")) for stage in run.stages}
-
-    def change(text: str) -> str:
-        if not text or not is_path(text, stages):
-            return text
-        found = next((base / text for base in bases if (base / text).exists()), next(iter(bases)) / text)
-        whole = os.path.abspath(found)
-        # `..` after a symbolic link leads elsewhere than it reads.
-        return str(found if found.exists() and not os.path.exists(whole) else whole)
-
-    return relocated(run, change)
-
-
-def identity(path: Path) -> str | None:
-    """Tells whether a file or folder is the one that it was: names, sizes and both ends of its files; None: not there.
-
-    Of a folder with weights these alone count: a run directory that is read from may still be written to.
-    """
-    if path.is_file():
-        files = [path]
-    else:
-        inside = sorted(p for p in path.rglob("*") if p.is_file())
-        files = [p for p in inside if p.suffix == ".safetensors" or "model" in p.relative_to(path).parts] or inside
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        name = file.relative_to(path).as_posix() if file != path else ""
-        digest.update(f"{name} {size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(END))
-            stream.seek(max(0, size - END))
-            digest.update(stream.read(END))
-    return digest.hexdigest() if files else None

@@ -5,6 +5,7 @@ A Hugging Face folder holds it beside the weights; a run directory and an import
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 from jaxpo.convert.config_json import CONFIG, export_of, read_json, write_json
 from jaxpo.models.document import Document
 from jaxpo.models.family import Config
+from jaxpo.sampling.sampler import Sampler
 
-FILE = "generation_config.json"
-_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+GENERATION = "generation_config.json"
 
 
 def read_generation(folder: Path) -> dict[str, Any] | None:
@@ -25,7 +26,7 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
     Raises:
       CheckpointError: no JSON object, or end ids that are none.
     """
-    file = folder / FILE
+    file = folder / GENERATION
     if file.is_file():
         found = read_json(file)
         _checked(found, file)
@@ -43,21 +44,21 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
 def _checked(document: Mapping[str, Any], source: Path) -> None:
     read = Document(document)
     read.end_ids("eos_token_id", 0)
-    for key in _SETTINGS:
-        if type(value := document.get(key)) not in (int, float, type(None)):
-            read.wrong(key, value, "a number", None)
+    for setting in dataclasses.fields(Sampler):
+        if type(value := document.get(setting.name)) not in (int, float, type(None)):
+            read.wrong(setting.name, value, "a number", None)
     read.check(source)
 
 
 def write_generation(folder: Path, config: Config, own: Mapping[str, Any] | None) -> None:
     """Write the model's own file; ids that it does not give are those of the configuration."""
-    write_json(folder / FILE, export_of(config).generation(config) | dict(own or {}))
+    write_json(folder / GENERATION, export_of(config).generation(config) | dict(own or {}))
 
 
 def keep_generation(folder: Path, own: Mapping[str, Any] | None) -> None:
     """Put a copy where a run, or a model that was imported or merged, lies."""
     if own is not None:
-        write_json(folder / FILE, dict(own))
+        write_json(folder / GENERATION, dict(own))
 
 
 def end_ids(own: Mapping[str, Any] | None, default: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import config_to_json, write_json
+from jaxpo.convert.config_json import CONFIG, config_to_json, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import write_generation
 from jaxpo.convert.shards import READABLE, Source, Stored, parse_size, write_shards
@@ -74,7 +74,7 @@ def export_hf(
     limit = parse_size(max_shard_size)
     with folder_in_making(directory, overwrite=overwrite) as partial:
         write_shards(partial, tensors_of(params, param_table(config)), dtype, limit)
-        write_json(partial / "config.json", config_to_json(config, dtype))
+        write_json(partial / CONFIG, config_to_json(config, dtype))
         write_generation(partial, config, generation)
         if tokenizer is not None:
             tokenizer.save(partial)

@@ -105,8 +105,7 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
 
 
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
-    """Read a model from a run directory (its last finished stage), a stage directory, an HF export, or an adapter that
-    PEFT saved, added to its base.
+    """Read a model from a run directory (its last finished stage), a stage, an HF export, or an adapter on its base.
 
     Raises:
       CheckpointError: the folder holds no model; names what was looked for.

@@ -21,6 +21,8 @@ from jaxpo.models.spec import map_table
 Tree = Any
 TOLERANCE = 1e-3
 """Largest log-prob difference (nats) that float32 arithmetic explains; a wrong conversion is off by whole nats."""
+LENGTH = 48
+"""Tokens that are compared."""
 
 
 def verify(
@@ -29,8 +31,6 @@ def verify(
     directory: str | Path,
     *,
     dtype: str = "float32",
-    length: int = 48,
-    seed: int = 0,
     transformers: bool | None = None,
 ) -> dict[str, Any]:
     """Compare the files of a folder with parameters (see `compare_files`); store the result as `verification.json`.
@@ -39,7 +39,7 @@ def verify(
       CheckpointError: the files compute something else.
     """
     folder = Path(directory)
-    report = compare_files(params, config, folder, dtype=dtype, length=length, seed=seed, transformers=transformers)
+    report = compare_files(params, config, folder, dtype=dtype, transformers=transformers)
     write_json(folder / "verification.json", report)
     check_errors(report, folder)
     return report
@@ -51,8 +51,6 @@ def compare_files(
     folder: Path,
     *,
     dtype: str = "float32",
-    length: int = 48,
-    seed: int = 0,
     transformers: bool | None = None,
 ) -> dict[str, Any]:
     """Compare the files of a folder with parameters on fixed tokens; the folder is only read.
@@ -64,14 +62,13 @@ def compare_files(
     Args:
       folder: a finished export, or what was imported.
       dtype: to which the parameters were rounded when the files were written.
-      length: number of tokens compared.
       transformers: also load the folder with `AutoModelForCausalLM`; None = when torch and transformers are installed.
 
     Returns:
       `{"dtype", "tokens", "max_logprob_error", "kl", "rounding": {...}, "transformers": {...} or the reason why not}`;
       errors in nats, KL(parameters || export) as the mean over positions.
     """
-    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, LENGTH)
     with open_folder(folder) as found:
         written = found.config
         exported = log_softmax(export_of(written).logits(lambda name: found.tensors[name].read(), written, tokens))
@@ -79,7 +76,7 @@ def compare_files(
     rounded = exact if dtype == "float32" else log_probs(params, config, tokens, dtype)
     report: dict[str, Any] = {
         "dtype": dtype,
-        "tokens": length,
+        "tokens": LENGTH,
         **compare(rounded, exported),
         "rounding": compare(exact, exported),
     }

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical, detect, read_record
 from jaxpo.data.rows.sides import Side
 from jaxpo.data.rows.texts import Text
+from jaxpo.data.rows.tools import tools_of
 
 KINDS = ("prompt_completion", "messages", "preference", "prompt")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from jaxpo.config import Compute, Run, Stage
 from jaxpo.config.fields import BUDGETS, is_config
-from jaxpo.config.places import absolute, identity, is_path, places, relocated
+from jaxpo.config.places import places
 from jaxpo.config.serialise import TYPE, read_again, to_jsonable
-from jaxpo.train.rundir import RunDir
+from jaxpo.recipe.located import identity
 
 ABSENT = object()
 NOTHING, ROUNDING = "changes nothing that is computed", "changes rounding only"
@@ -169,37 +169,3 @@ def _same_type(old: Any, new: Any) -> bool:
     (old_module, _, old_name), (new_module, _, new_name) = old.rpartition(":"), new.rpartition(":")
     files = old_module.endswith(".py") and Path(old_module).name == Path(new_module).name
     return old_name == new_name and (files or old_module == new_module)
-
-
-def located(run: Run) -> Run:
-    """The run with absolute paths: a relative one means this directory, else the one that the run was begun in."""
-    return absolute(run, directories(run))
-
-
-def directories(run: Run) -> list[Path]:
-    """What relative paths of a run may be relative to, in order."""
-    home = RunDir(Path(run.output_dir) / run.name)
-    began = home.beginning().get("directory") or _begun_in(home)
-    return [Path.cwd(), *([Path(began)] if began else [])]
-
-
-def _begun_in(home: RunDir) -> str | None:
-    """Where an earlier version began a run, as far as its output directory tells: `DIRECTORY/runs/NAME`."""
-    stored = home.stored_config() or {}
-    own = Path(str(stored.get("output_dir", "")), str(stored.get("name", "")))
-    if own.is_absolute() or home.path.parts[-len(own.parts) :] != own.parts:
-        return None
-    return str(Path(*home.path.parts[: -len(own.parts)]))
-
-
-def identities(run: Run) -> dict[str, str | None]:
-    """Path -> `identity` of what lies there, of what a run reads and does not compare at every start."""
-    found: list[str] = []
-    names = {stage.name for stage in run.stages}
-
-    def note(text: str) -> str:
-        found.append(text)
-        return text
-
-    relocated(run, note, compared=False)
-    return {text: identity(Path(text)) for text in found if is_path(text, names) and Path(text).exists()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxpo.data.rows.uses import Asked, Use
+from jaxpo.data.rows.trainable import Asked, Use
 from jaxpo.objectives.methods import METHODS, Method
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.overrides import load_run
@@ -18,7 +18,7 @@ OFFERED = (
     ("preferences", "preference", OF_MODEL),
     ("a reward model", "reward", OF_MODEL),
 )
-"""What users call it, the recipe, and what that is given beside the rows (`CAPITALS` of `jaxpo.data.rows.uses`)."""
+"""What users call it, the recipe, and what that is given beside the rows (`CAPITALS` of `rows.trainable`)."""
 SUGGESTED = ("tpo_tree", "kto", "lipo")
 """Methods to name before others of their family, where the recipe's own does not fit the rows."""
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.data.chat.chat import encode_spans
-from jaxpo.data.chat.chat_templates import template_of
 from jaxpo.data.chat.rendered import prompt_spans
+from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.turns import Malformed
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError

@@ -16,7 +16,8 @@ from jaxpo.data.rows.formats import file_hash
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.store import same_examples
 from jaxpo.errors import RunError
-from jaxpo.recipe.resume import Changes, compare, directories, identities
+from jaxpo.recipe.located import directories, identities
+from jaxpo.recipe.resume import Changes, compare
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json

@@ -17,7 +17,7 @@ from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
-from jaxpo.recipe.resume import located
+from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.beginning import begin, check_data

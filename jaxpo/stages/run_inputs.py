@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
-from jaxpo.stages.run_generation import keep_generation_of_start
-from jaxpo.stages.run_tokenizer import run_tokenizer
+from jaxpo.stages.run_generation_config import keep_generation_of_start
+from jaxpo.stages.run_tokenizer import Say, run_tokenizer
 
-Say = Callable[[str], None]
 CORPUS, STAGE = "corpus:", "stage:"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxpo.config import Run
 from jaxpo.convert.model_io import TOKENIZER, near_tokenizer
-from jaxpo.data.chat.chat_templates import announcements
+from jaxpo.data.chat.template_choice import announcements
 from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
@@ -72,9 +72,9 @@ def _unlike(tokenizer: Tokenizer, name: str, path: str, run: Run, say: Say) -> I
     if own is None:
         say(f"{name} {path}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary counts")
     elif own.hash == tokenizer.hash:
-        if own.beside.templates and own.beside.templates != tokenizer.beside.templates:
+        if own.files.templates and own.files.templates != tokenizer.files.templates:
             say(f"warning: {name} {path} has another chat template than {run.tokenizer.path}, whose is used")
-    elif (names := tokenizer.added_beside(own)) is not None:
+    elif (names := tokenizer.added_to_one(own)) is not None:
         say(
             f"{name} {path}: its tokenizer differs in added tokens alone ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}); theirs are the rows of its embedding that have their numbers"

@@ -19,6 +19,7 @@ from jaxpo.convert.shards import parse_size
 from jaxpo.convert.verify import verify
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.document import Document
 from jaxpo.models.lfm2.config_json import feed_forward_width
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.table import param_table
@@ -351,7 +352,7 @@ def test_configuration_survives_the_round_trip(name):
     ],
 )
 def test_feed_forward_width(document, width):
-    assert feed_forward_width(document) == width
+    assert feed_forward_width(Document(document)) == width
 
 
 def test_released_and_legacy_keys():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxpo.data.chat.chat import encode_spans, render, text_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER
 
-from jaxpo.data.chat.chat_templates import announcements, template_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, EARLIER
+from jaxpo.data.chat.template_choice import announcements, template_of
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
 
@@ -56,8 +56,8 @@ def test_a_checkpoints_files_are_kept_to_the_byte(folder):
     assert saved(folder) == given
     loaded = Tokenizer.load(folder / "tokenizer.json")
     assert loaded.template == DEFAULT_SYSTEM + "\n\n", "a file's neighbours are its own as well"
-    assert loaded.beside.templates == {"default": loaded.template, "tool_use": NEWER}
-    assert loaded.beside.tokens == {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>"}
+    assert loaded.files.templates == {"default": loaded.template, "tool_use": NEWER}
+    assert loaded.files.tokens == {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_our_own_earlier_template_is_ours(tokenizer, tmp_path, monkeypatch):
     (tmp_path / "in" / "chat_template.jinja").write_text(earlier)
     (tmp_path / "in" / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": earlier}))
     loaded = Tokenizer.load(tmp_path / "in")
-    assert (loaded.beside.templates, announcements(loaded)) == ({}, ())
+    assert (loaded.files.templates, announcements(loaded)) == ({}, ())
     assert template_of(loaded) == template_of(tokenizer)
     files = saved(tmp_path / "in")
     assert json.loads(files["tokenizer_config.json"])["chat_template"] == files["chat_template.jinja"] == CHAT_TEMPLATE

@@ -15,6 +15,9 @@ from data.written import COMPRESSED, as_arrow, as_parquet
 from jaxpo.data.rows.columns import _CHECKS
 from jaxpo.data.rows.files.tables import NUMBERS, STRUCTURED
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
+from jaxpo.data.rows.marks import SOURCES
+from jaxpo.data.rows.rows import TYPES
+from jaxpo.data.rows.segments import FURTHER
 from jaxpo.errors import DataError
 
 ROWS = [{"text": "one"}, {"text": "zwei ü"}, {"text": "three", "label": 1}]
@@ -100,8 +103,14 @@ def test_cells_of_a_table_are_text_but_for_numbers_and_lists(tmp_path):
     ]
 
 
-def test_every_column_of_numbers_is_known_to_tables():
-    assert set(_CHECKS) <= {*NUMBERS, *STRUCTURED, "annotator"}
+TEXTS = {"text", "prompt", "completion", "chosen", "rejected", "gold", "prompt_chosen", "prompt_rejected", "annotator"}
+TEXTS |= {"rationale", "rationale_prompt", "inter_prompt", "separator"}
+
+
+def test_tables_know_which_columns_are_no_text():
+    """A column that a dataset type gets is one of the three to a cell that has no type of its own."""
+    lists = (*TYPES.values(), *FURTHER.values(), *SOURCES.values())
+    assert {*_CHECKS, "separator", *(name for names in lists for name in names)} - {*NUMBERS, *STRUCTURED} == TEXTS
 
 
 def test_values_of_parquet_become_what_json_has(tmp_path):

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.uses import Asked, Use
+from jaxpo.data.rows.trainable import Asked, Use
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.recipe.uses import uses

@@ -22,7 +22,7 @@ from jaxpo.data.packing.fill import assemble
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.packing.plan import Plan
 from jaxpo.data.tokens.media import MEDIA
-from jaxpo.data.tokens.prepare import check_settings
+from jaxpo.data.tokens.settings import check_settings
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.objectives.base import Objective, Out
 from jaxpo.sharding import make_mesh, put_batch, replicated, use_mesh

@@ -218,3 +218,11 @@ def test_messages_written_into_a_string(write):
     python = Row(Path("x.csv"), 1, {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "yes"})
     with pytest.raises(DataError, match="not in Python's notation"):
         read_record(python, "prompt_completion")
+
+
+def test_what_a_file_is_says_its_last_suffix(write):
+    """`export.csv.jsonl` is JSON, in which strings are strings and nulls are meant."""
+    written, tools = '[{"role": "user", "content": "q"}]', [{"name": "f", "default": None}]
+    with pytest.raises(DataError, match="the messages are written into a string"):
+        read(write, {"prompt": written, "completion": "yes"}, name="export.csv.jsonl")
+    assert read(write, {"messages": [U, A], "tools": tools}, name="export.parquet.jsonl").tools == tuple(tools)

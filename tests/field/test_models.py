@@ -27,7 +27,7 @@ from jaxpo.models.lfm2.reference import reference_logits
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table
 from jaxpo.stages.run import execute
-from jaxpo.stages.run_generation import keep_generation_of_start
+from jaxpo.stages.run_generation_config import keep_generation_of_start
 from jaxpo.stages.run_inputs import make_inputs
 
 DENSE = LFM2Config(

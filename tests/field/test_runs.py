@@ -15,12 +15,12 @@ import pytest
 
 from jaxpo.cli.main import main
 from jaxpo.cli.recipe import read_request, renamed, resolve_request
-from jaxpo.config.places import absolute
 from jaxpo.config.serialise import from_jsonable
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.recipe.checks.run import check
-from jaxpo.recipe.resume import compare, located
+from jaxpo.recipe.located import absolute, located
+from jaxpo.recipe.resume import compare
 from jaxpo.stages.beginning import begin
 from jaxpo.train.console import Console
 

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", reason="transformers comes with the parity extra")
 
 from jaxpo.data.chat.chat import encode_spans, text_of  # noqa: E402
-from jaxpo.data.chat.chat_templates import CONVERSATIONS, template_of  # noqa: E402
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE  # noqa: E402
+from jaxpo.data.chat.template_choice import CONVERSATIONS, template_of  # noqa: E402
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE  # noqa: E402
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
 from jaxpo.errors import DataError  # noqa: E402
 

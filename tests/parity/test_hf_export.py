@@ -21,6 +21,7 @@ from jaxpo.convert.config_json import config_from_json  # noqa: E402
 from jaxpo.convert.hf import disk_shape, export_hf, import_hf  # noqa: E402
 from jaxpo.data.chat.chat import render, text_of  # noqa: E402
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer  # noqa: E402
+from jaxpo.models.document import Document  # noqa: E402
 from jaxpo.models.lfm2.config import LFM2Config  # noqa: E402
 from jaxpo.models.lfm2.config_json import feed_forward_width  # noqa: E402
 from jaxpo.models.lfm2.presets import preset  # noqa: E402
@@ -120,7 +121,7 @@ def test_feed_forward_width_rule(options):
     with torch.device("meta"):
         model = transformers.Lfm2ForCausalLM(config)
     document = {"intermediate_size": 100, **options}
-    assert feed_forward_width(document) == model.model.layers[0].feed_forward.w1.out_features
+    assert feed_forward_width(Document(document)) == model.model.layers[0].feed_forward.w1.out_features
 
 
 def test_lfm3s_preset_is_transformers_default_model():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jaxpo.config import SFT, Compute, Data, Mesh, Preference, Pretrain, Run, Stage, Tokenizer
-from jaxpo.config.places import absolute, identity
 from jaxpo.config.serialise import read_again, to_jsonable
-from jaxpo.recipe.resume import MAY_CHANGE, Changes, compare, located
+from jaxpo.recipe.located import absolute, identity, located
+from jaxpo.recipe.resume import MAY_CHANGE, Changes, compare
 from jaxpo.train.rundir import RunDir
 
 STAGE = SFT(data=Data(train=("/d/x.jsonl",)), max_steps=8)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.data.rows.uses import Fit
+from jaxpo.data.rows.trainable import Fit
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import Report, inspect
 from jaxpo.data.tokens.texts import texts_of

@@ -54,7 +54,6 @@ def choose_caps(
     rows_per_shard: int | None,
     media_rows: int | None = None,
     media_length: int | None = None,
-    known: Caps | None = None,
 ) -> tuple[Caps, float]:
     """Block shape from the length index alone, and the share of positions it fills on a sample.
 
@@ -63,19 +62,11 @@ def choose_caps(
       single: one segment per row.
       rows_per_shard: blocks must divide it.
       media_rows, media_length: given, or None = as many as keep the rows of tokens full, and the longest medium.
-      known: a shape that was chosen before; only whether blocks still divide what a shard gets is looked at.
 
     Raises:
       ConfigError: no block size fits.
     """
-    sample = np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
-    if known is not None:
-        if rows_per_shard is not None and rows_per_shard % known.block_rows:
-            raise ConfigError(
-                f"the stage began with blocks of {known.block_rows} rows, and each microbatch of each device would get "
-                f"{rows_per_shard}: take fewer devices or microbatches, so that each gets whole blocks."
-            )
-        return known, pack(lengths, sample, known).fill(lengths, known)
+    sample = _sample(lengths)
     text = replace(lengths, media=None)
     alone, most = rows_alone(text, row_length, 1 if single else UNLIMITED)
     candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_shard)
@@ -95,6 +86,25 @@ def choose_caps(
             break
     assert best is not None
     return best if lengths.media is None else _with_media(lengths, sample, best[0], media_rows, media_length)
+
+
+def keep_caps(lengths: Lengths, caps: Caps, rows_per_shard: int) -> tuple[Caps, float]:
+    """A block shape that a stage began with, and the share of positions it fills on a sample.
+
+    Raises:
+      ConfigError: a shard does not get whole blocks any more.
+    """
+    if rows_per_shard % caps.block_rows:
+        raise ConfigError(
+            f"the stage began with blocks of {caps.block_rows} rows, and each microbatch of each device would get "
+            f"{rows_per_shard}: take fewer devices or microbatches, so that each gets whole blocks."
+        )
+    return caps, pack(lengths, _sample(lengths), caps).fill(lengths, caps)
+
+
+def _sample(lengths: Lengths) -> np.ndarray:
+    """Numbers of some examples, the same ones each time."""
+    return np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
 
 
 def _candidates(least: int, block_rows: int | None, rows_per_shard: int | None) -> list[int]:

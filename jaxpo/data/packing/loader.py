@@ -13,7 +13,7 @@ from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps, Packed, pack
-from jaxpo.data.packing.caps import choose_caps
+from jaxpo.data.packing.caps import choose_caps, keep_caps
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
@@ -74,16 +74,7 @@ class Loader:
         self.rows_per_step, self.process_index, self.process_count = rows_per_step, process_index, process_count
         self.columns = tuple(columns)
         check_capacity(dataset, data)
-        self.caps, self.fill = choose_caps(
-            dataset.lengths,
-            data.row_length,
-            block_rows=data.block_rows,
-            single=data.packing == "none",
-            rows_per_shard=rows_per_step // divisor,
-            media_rows=data.media_rows,
-            media_length=data.media_length,
-            known=caps,
-        )
+        self.caps, self.fill = self._shape(caps, rows_per_step // divisor)
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
         order = dataset.order if order is None else order
@@ -91,6 +82,21 @@ class Loader:
         self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
         self.block_rows = self.caps.block_rows
         self.hash = self.named(dataset.hash)
+
+    def _shape(self, caps: Caps | None, rows_per_shard: int) -> tuple[Caps, float]:
+        """The shape of blocks, those that are given or chosen, and how full they are."""
+        lengths, data = self.dataset.lengths, self.data
+        if caps is not None:
+            return keep_caps(lengths, caps, rows_per_shard)
+        return choose_caps(
+            lengths,
+            data.row_length,
+            block_rows=data.block_rows,
+            single=data.packing == "none",
+            rows_per_shard=rows_per_shard,
+            media_rows=data.media_rows,
+            media_length=data.media_length,
+        )
 
     def named(self, dataset_hash: str) -> str:
         """The hash of batches in this order, were the dataset known by that name."""

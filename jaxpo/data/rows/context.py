@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import ALIASES, Message, messages
+from jaxpo.data.rows.tools import tools_of
 from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
 
 COLUMNS = ("system", "history")

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxpo.data.rows.calls import calls_in_text, calls_of
 from jaxpo.data.rows.contents import Place, content_of
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.tools import calls_in_text, calls_of
 from jaxpo.errors import did_you_mean
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -24,16 +24,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxpo.data.rows.calls import tools_of
 from jaxpo.data.rows.columns import extra_columns
 from jaxpo.data.rows.context import asks, gives_context, with_context
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
 from jaxpo.data.rows.sides import SIDES, Side
+from jaxpo.data.rows.stringified import with_parsed_messages
 from jaxpo.data.rows.texts import string
+from jaxpo.data.rows.tools import tools_of
 from jaxpo.data.rows.unread import check_refused, unread
-from jaxpo.data.rows.written import unwritten
 
 __all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
 
@@ -107,7 +107,7 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
-    data = unwritten(row, data)
+    data = with_parsed_messages(row, data)
     if asks(data):
         data["prompt"] = data.pop("messages")
     context = gives_context(row)

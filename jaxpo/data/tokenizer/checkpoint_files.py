@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, EARLIER
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.errors import DataError
 
 CONFIG, TOKENS, JINJA = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
@@ -20,31 +20,31 @@ DEFAULT, WITH_TOOLS = "default", "tool_use"
 
 
 @dataclass(frozen=True)
-class Beside:
+class CheckpointFiles:
     """What lies beside a tokenizer.json.
 
     Attributes:
-      files: name -> text, as it was read.
+      texts: name -> text, as it was read.
       templates: name -> Jinja text; empty when it is our own, or there is none.
       tokens: what templates may name: `bos_token` and others.
       note: what a user should know of it; "" for nothing.
     """
 
-    files: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
     tokens: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     def write(self, folder: Path, ours: Mapping[str, str]) -> None:
         """Write the files as they were read; `ours` for those that are missing and needed."""
-        needed = ours if CONFIG not in self.files else {JINJA: ours[JINJA]}
+        needed = ours if CONFIG not in self.texts else {JINJA: ours[JINJA]}
         needed = {} if self.templates else needed
-        for name, text in {**needed, **self.files}.items():
+        for name, text in {**needed, **self.texts}.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(text.encode())
 
 
-def read_beside(folder: Path) -> Beside:
+def read_checkpoint_files(folder: Path) -> CheckpointFiles:
     """What lies in a folder beside its tokenizer.json.
 
     Raises:
@@ -57,9 +57,9 @@ def read_beside(folder: Path) -> Beside:
     templates = _templates(folder, files, documents)
     tokens = _tokens(documents)
     if templates and set(map(_digest, templates.values())) <= _OURS:
-        return Beside(_without_templates(files, documents), {}, tokens)
+        return CheckpointFiles(_without_templates(files, documents), {}, tokens)
     note = "" if templates else f"{folder}: holds no chat template; conversations are rendered with LFM2's"
-    return Beside(files, templates, tokens, note)
+    return CheckpointFiles(files, templates, tokens, note)
 
 
 def _templates(folder: Path, files: Mapping[str, str], documents: Mapping[str, dict[str, Any]]) -> dict[str, str]:
@@ -84,21 +84,19 @@ def _named(file: Path, value: Any) -> dict[str, str]:
         return {}
     if isinstance(value, str):
         return {DEFAULT: value}
-    entries = (
-        [(e.get("name"), e.get("template")) if isinstance(e, dict) else (None, None) for e in value]
-        if (isinstance(value, list))
-        else list(value.items())
-        if isinstance(value, dict)
-        else [(None, None)]
-    )
-    if not all(isinstance(name, str) and isinstance(text, str) for name, text in entries):
+    entries = [{"name": name, "template": text} for name, text in value.items()] if isinstance(value, dict) else value
+    if not isinstance(entries, list) or not all(map(_is_named, entries)):
         raise DataError(
             "`chat_template` is neither a text nor a list of named ones.",
             file=file,
             field="chat_template",
             remedy='Give a Jinja text, or [{"name": "default", "template": "..."}].',
         )
-    return dict(entries)
+    return {entry["name"]: entry["template"] for entry in entries}
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str)
 
 
 def _tokens(documents: Mapping[str, dict[str, Any]]) -> dict[str, str]:

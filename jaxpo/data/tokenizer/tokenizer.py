@@ -15,10 +15,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
-from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, Beside, read_beside
+from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, CheckpointFiles, read_checkpoint_files
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
 from jaxpo.data.tokenizer.long_text import encode_texts, places_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE
-from jaxpo.data.tokenizer.vocabulary import added_beside, read_vocabulary
+from jaxpo.data.tokenizer.vocabulary import added_to_one, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (
@@ -54,7 +54,7 @@ class Tokenizer:
       bos_id, eos_id, pad_id: `<|startoftext|>`, `<|im_end|>` (a turn's end; also a document's end), `<|pad|>`.
       vocab_size: largest id + 1.
       hash: of the canonical tokenizer.json.
-      beside: what lay beside it, the checkpoint's own; its chat template among it.
+      files: what lay beside it, the checkpoint's own; its chat template among it.
       notes: what was switched off or is missing, one line each.
     """
 
@@ -62,13 +62,13 @@ class Tokenizer:
         self,
         inner: tokenizers.Tokenizer,
         source: object = None,
-        beside: Beside | None = None,
+        files: CheckpointFiles | None = None,
         notes: tuple[str, ...] = (),
     ):
         inner.encode_special_tokens = True
         self._inner = inner
-        self.beside = beside or Beside()
-        self.notes = (*notes, self.beside.note) if self.beside.note else notes
+        self.files = files or CheckpointFiles()
+        self.notes = (*notes, self.files.note) if self.files.note else notes
         vocabulary = inner.get_vocab(with_added_tokens=True)
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
@@ -100,7 +100,7 @@ class Tokenizer:
         file = Path(path)
         file = file / "tokenizer.json" if file.is_dir() else file
         inner, notes = read_vocabulary(file)
-        return cls(inner, file, read_beside(file.parent), notes)
+        return cls(inner, file, read_checkpoint_files(file.parent), notes)
 
     def save(self, directory: str | Path) -> None:
         """Write tokenizer.json and what lay beside it, or else the files that let `transformers` load the folder."""
@@ -118,21 +118,21 @@ class Tokenizer:
             "chat_template": CHAT_TEMPLATE,
         }
         ours = {name: json.dumps(content, indent=2) + "\n" for name, content in ((CONFIG, config), (TOKENS, tokens))}
-        self.beside.write(folder, {**ours, JINJA: CHAT_TEMPLATE})
+        self.files.write(folder, {**ours, JINJA: CHAT_TEMPLATE})
 
     @property
     def template(self) -> str:
         """The Jinja text of its chat template."""
-        return self.beside.templates.get(DEFAULT, CHAT_TEMPLATE)
+        return self.files.templates.get(DEFAULT, CHAT_TEMPLATE)
 
     @functools.cached_property
     def hash(self) -> str:
         return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
 
-    def added_beside(self, other: Tokenizer) -> tuple[str, ...] | None:
+    def added_to_one(self, other: Tokenizer) -> tuple[str, ...] | None:
         """The added tokens that only one of the two has; None when any text could give other tokens."""
         same = all(self.special_ids[token] == other.special_ids[token] for token in SPECIAL_TOKENS)
-        return added_beside(self._inner, other._inner) if same else None
+        return added_to_one(self._inner, other._inner) if same else None
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""

@@ -39,7 +39,7 @@ def read_vocabulary(file: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     return inner, tuple(f"{file}: {line}" for line in _switch_off(inner))
 
 
-def added_beside(one: tokenizers.Tokenizer, other: tokenizers.Tokenizer) -> tuple[str, ...] | None:
+def added_to_one(one: tokenizers.Tokenizer, other: tokenizers.Tokenizer) -> tuple[str, ...] | None:
     """The added tokens that only one of two tokenizers has; None when they differ in anything else."""
     (core, added), (other_core, other_added) = _apart(one), _apart(other)
     return tuple(sorted(name for name, _ in added ^ other_added)) if core == other_core else None

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.chat.chat import encode_many
-from jaxpo.data.chat.chat_templates import template_of
 from jaxpo.data.chat.rendered import Edges
+from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.turns import is_rendered

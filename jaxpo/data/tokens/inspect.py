@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.chat.chat import Span, encode_many, text_of
-from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.template_choice import template_of
+from jaxpo.data.rows.column_arrays import ColumnArrays
 from jaxpo.data.rows.formats import Row, list_files, read_rows
+from jaxpo.data.rows.records import first_row
 from jaxpo.data.rows.requirements import Reading, everything
 from jaxpo.data.rows.rows import Record, canonical
-from jaxpo.data.rows.uses import Fit, Seen, Use, advice, fits
-from jaxpo.data.rows.whole import WholeColumns
+from jaxpo.data.rows.trainable import Fit, Seen, Use, advice, fits
 from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
-from jaxpo.data.tokens.records import first_row
-from jaxpo.data.tokens.rendering import Cut, Rendering, untrained
-from jaxpo.data.tokens.specials import allowed
+from jaxpo.data.tokens.rendering import Rendering, untrained
+from jaxpo.data.tokens.settings import cut_of
 from jaxpo.errors import EmptyRow
 
 if TYPE_CHECKING:
@@ -123,36 +123,51 @@ def inspect(
     columns: dict[str, str] = {}
     empty: list[EmptyRow] = []
     records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)
-    lengths: dict[str, list[int]] = {}
-    shown: list[str] = []
-    labels: set[bool] = set()
-    numbers = WholeColumns()
-    count = 0
-    for count, record in enumerate(records, start=1):
+    collected, shown = _Collected(), []
+    for record in records:
         sides = _sides(record, rendering)
         note(record, rendering.counts)
-        for side, length in zip(record.sides, _lengths(sides, tokenizer), strict=True):
-            lengths.setdefault(side.role, []).append(length)
-        if "label" in record.columns:
-            labels.add(record.columns["label"])
-        numbers.see(record)
-        if count <= samples:
+        collected.see(record, _lengths(sides, tokenizer))
+        if collected.rows <= samples:
             shown.append(_sample(record, sides))
     if empty:
         notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
-    seen = Seen(first, frozenset(lengths), frozenset(labels), count, numbers.arrays())
     return Report(
         path=str(path),
         files=tuple(str(file) for file in files),
         type=reading.kind,
-        rows=count,
+        rows=collected.rows,
         columns=columns,
         notes=(*notes, *notes_of(counted(rendering.counts))),
         unit="tokens" if tokenizer else "characters",
-        lengths={role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in lengths.items()},
+        lengths=collected.percentiles(),
         samples=tuple(shown),
-        fits=fits(uses, seen),
+        fits=fits(uses, collected.seen(first)),
     )
+
+
+@dataclass
+class _Collected:
+    """What rows show together, as they come."""
+
+    rows: int = 0
+    lengths: dict[str, list[int]] = field(default_factory=dict)
+    labels: set[bool] = field(default_factory=set)
+    numbers: ColumnArrays = field(default_factory=ColumnArrays)
+
+    def see(self, record: Record, lengths: Iterable[int]) -> None:
+        self.rows += 1
+        for side, length in zip(record.sides, lengths, strict=True):
+            self.lengths.setdefault(side.role, []).append(length)
+        if "label" in record.columns:
+            self.labels.add(record.columns["label"])
+        self.numbers.see(record)
+
+    def percentiles(self) -> dict[str, tuple[int, ...]]:
+        return {role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in self.lengths.items()}
+
+    def seen(self, first: Row) -> Seen:
+        return Seen(first, frozenset(self.lengths), frozenset(self.labels), self.rows, self.numbers.arrays())
 
 
 def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], empty: list[EmptyRow]) -> Iterator[Record]:
@@ -171,15 +186,7 @@ def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], emp
 def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
     # Without a tokenizer the names that are asked for are believed.
     names = tokenizer.special_ids if tokenizer else dict.fromkeys((*SPECIAL_TOKENS, *data.special_tokens))
-    special = allowed(names, data.special_tokens)
-    cut = Cut(
-        data.max_length,
-        train_on=data.train_on,
-        rendered=data.rendered,
-        special_tokens=special,
-        reasoning=data.reasoning,
-    )
-    return Rendering(cut, tuple(names), chat=template_of(tokenizer).render)
+    return Rendering(cut_of(data, names, whole=False), tuple(names), chat=template_of(tokenizer).render)
 
 
 def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:

@@ -15,6 +15,19 @@ from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")
 MADE = "prompts_made_turns"
+_LINES = {
+    MADE: "{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns",
+    READ: "{n} rows are already rendered with the chat template: their marks are control tokens, given once "
+    "(data.rendered='text' takes them as characters, 'refuse' stops)",
+    KEPT: "{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)",
+    LOST: "in {n} rows the chat template leaves out reasoning, that of earlier turns: it is not trained on",
+    STRIPPED: "{n} rows hold reasoning, which is left out (data.reasoning='strip')",
+    AS_TEXT: "warning: {n} rows hold marks of the chat template in the midst of other text: there they are plain "
+    "characters. If they were meant as turns, give messages",
+    FOREIGN: "warning: {n} rows begin or end with marks of another model's chat template, which are plain characters "
+    "here. Give messages instead, or take the marks out",
+}
+"""A count that is not 0 -> what it says."""
 
 
 def watched(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
@@ -43,29 +56,7 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"columns that are not read (rows that have them): {columns}"
     if keys := _listed(counts, KEY):
         yield f"warning: keys of messages that are not read (rows that have them): {keys}"
-    if n := counts.get(MADE):
-        yield f"{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns"
-    if n := counts.get(READ):
-        yield (
-            f"{n} rows are already rendered with the chat template: their marks are control tokens, given once "
-            "(data.rendered='text' takes them as characters, 'refuse' stops)"
-        )
-    if n := counts.get(KEPT):
-        yield f"{n} rows hold reasoning, which is rendered as the template does (data.reasoning='strip' leaves it out)"
-    if n := counts.get(LOST):
-        yield f"in {n} rows the chat template leaves out reasoning, that of earlier turns: it is not trained on"
-    if n := counts.get(STRIPPED):
-        yield f"{n} rows hold reasoning, which is left out (data.reasoning='strip')"
-    if n := counts.get(AS_TEXT):
-        yield (
-            f"warning: {n} rows hold marks of the chat template in the midst of other text: there they are plain "
-            "characters. If they were meant as turns, give messages"
-        )
-    if n := counts.get(FOREIGN):
-        yield (
-            f"warning: {n} rows begin or end with marks of another model's chat template, which are plain characters "
-            "here. Give messages instead, or take the marks out"
-        )
+    yield from (line.format(n=n) for name, line in _LINES.items() if (n := counts.get(name)))
     spelt = {name[len(NOTE[0]) : -len(NOTE[1])]: n for name, n in counts.items() if _is_special(name)}
     if spelt:
         yield (

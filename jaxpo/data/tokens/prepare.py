@@ -7,23 +7,23 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxpo.config import Data
-from jaxpo.data.chat.chat_templates import template_of
+from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.records import first_row, records_of
 from jaxpo.data.rows.requirements import (
     SINGLE,
     Purpose,
-    Reading,
     absent_everywhere,
     check_needs,
     ignored_reference,
@@ -31,17 +31,16 @@ from jaxpo.data.rows.requirements import (
 )
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN
-from jaxpo.data.tokenizer.template import RENDERED_AS
+from jaxpo.data.tokenizer.lfm2_template import RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
-from jaxpo.data.tokens.examples import Example, build_examples
-from jaxpo.data.tokens.media import PER_VECTOR
+from jaxpo.data.tokens.examples import build_examples
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
-from jaxpo.data.tokens.records import first_row, records_of
 from jaxpo.data.tokens.rendering import Cut
-from jaxpo.data.tokens.settings import check_fim, check_train_on, cut_of
+from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
+from jaxpo.data.tokens.shapes import Shapes
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.errors import DataError
 
 CHUNK = 512
 READING = 2
@@ -86,12 +85,12 @@ def prepare(
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
     check_train_on(data, kind, first)
-    cut = cut_of(data, tokenizer, whole=kind == "text" and purpose == "language")
+    cut = cut_of(data, tokenizer.special_ids, whole=kind == "text" and purpose == "language")
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
     if data.fim is not None:
         check_fim(data.fim, kind, paths)
-    settings = _settings(data, reading, needs, annotators)
+    settings = settings_of(data, reading, needs, annotators)
     template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
     key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 
@@ -113,52 +112,18 @@ def prepare(
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
-    if store.meta.get("reading") != READING:
-        log(f"{store.directory} was tokenised by an earlier version, which read rows differently: delete it to redo it")
-    for line in notes_of(dataset.counts):
-        log(line)
-    log(f"{len(dataset)} examples of type {kind!r}, {dataset.tokens} tokens ({describe_counts(dataset.counts)})")
+    _say_what_was_read(dataset, log)
     return dataset
 
 
-def _settings(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
-    """What the tokenised rows depend on beside the files and the tokenizer; its names are part of data sets' hashes."""
-    settings = {
-        "type": reading.kind,
-        "extras": sorted(reading.columns),
-        "roles": sorted(needs.roles),
-        "optional_roles": sorted(reading.optional),
-        "labels": sorted(reading.marks),
-        "annotators": list(annotators or ()),
-        "max_length": data.max_length,
-        "truncation": data.truncation,
-        "train_on": data.train_on,
-    }
-    # What came later stands there only where it differs from its default: runs of before keep their data.
-    settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
-    settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
-    settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
-    settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
-    return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})
-
-
-def check_settings(data: Data) -> None:
-    """ConfigError for window sizes that cannot work."""
-    problems = []
-    if data.max_length < 2:
-        problems.append(f"data.max_length={data.max_length} must be at least 2.")
-    if data.row_length < data.max_length:
-        problems.append(
-            f"data.row_length={data.row_length} is below data.max_length={data.max_length}: a segment must fit a row."
-        )
-    if data.block_rows is not None and data.block_rows < 1:
-        problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
-    if data.media_rows is not None and data.media_rows < 1:
-        problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
-    if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
-        problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
-    if problems:
-        raise ConfigError(problems)
+def _say_what_was_read(dataset: Dataset, log: Callable[[str], None]) -> None:
+    if dataset.store.meta.get("reading") != READING:
+        folder = dataset.store.directory
+        log(f"{folder} was tokenised by an earlier version, which read rows differently: delete it to redo it")
+    for line in notes_of(dataset.counts):
+        log(line)
+    counts = describe_counts(dataset.counts)
+    log(f"{len(dataset)} examples of type {dataset.type!r}, {dataset.tokens} tokens ({counts})")
 
 
 def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callable[[str], None]) -> None:
@@ -191,7 +156,7 @@ def _write(
     counts: Counter[str],
 ) -> dict[str, Any]:
     ids = {name: i for i, name in enumerate(annotators or ())}
-    shapes = _Shapes()
+    shapes = Shapes()
     while chunk := list(itertools.islice(records, CHUNK)):
         counts["read"] += len(chunk)
         if annotators:
@@ -206,49 +171,6 @@ def _write(
             shapes.see(example, files)
             writer.append(example)
     return {"counts": counted(counts), "annotators": list(ids), **shapes.as_meta()}
-
-
-class _Shapes:
-    """Collects the widest list, the roles and classes that occur, and checks that every row names the same rewards."""
-
-    def __init__(self) -> None:
-        self.roles: dict[str, int] = {}
-        self.columns: dict[str, list[int]] = {}
-        self.seen: set[str] = set()
-        self.classes: set[bool] = set()
-        self.rewards: tuple[str, ...] = ()
-
-    def see(self, example: Example, files: Sequence[Path]) -> None:
-        for role, index in example.roles.items():
-            listed = len(index) if isinstance(index, list) else 0
-            self.roles[role] = max(self.roles.get(role, 0), listed)
-            if index != -1:
-                self.seen.add(role)
-        if "label" in example.columns:
-            self.classes.add(example.columns["label"])
-        for name, value in example.columns.items():
-            if name == "rewards":
-                self._see_rewards(example, value, files)
-            width = [len(value)] if isinstance(value, list) else []
-            self.columns[name] = max(self.columns.get(name, []), width)
-
-    def _see_rewards(self, example: Example, value: dict[str, Any], files: Sequence[Path]) -> None:
-        names = tuple(value)
-        self.rewards = self.rewards or names
-        if names != self.rewards:
-            raise example.error(
-                f"rewards are named {list(names)}, but {list(self.rewards)} in earlier rows.",
-                field="rewards",
-                remedy="Every row must have the same names.",
-                file=files[example.file],
-            )
-        example.columns["rewards"] = list(value.values())
-
-    def as_meta(self) -> dict[str, Any]:
-        if self.rewards:
-            self.columns["rewards"] = [len(self.rewards), 2]
-        found = {"seen": sorted(self.seen), "classes": sorted(self.classes)}
-        return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards), **found}
 
 
 def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:

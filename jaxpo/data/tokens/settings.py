@@ -1,29 +1,53 @@
-"""The settings of a stage's data, held against the rows they are for."""
+"""The settings of a stage's data: checked, held against the rows they are for, named in what they make."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jaxpo.config import Data, Fim
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.requirements import Reading
 from jaxpo.data.rows.turns import is_rendered
-from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.specials import allowed
 from jaxpo.errors import ConfigError
 
 
-def cut_of(data: Data, tokenizer: Tokenizer, *, whole: bool) -> Cut:
+def cut_of(data: Data, specials: Iterable[str], *, whole: bool) -> Cut:
     """The settings that decide how a text is cut.
 
     Args:
+      specials: names of the tokenizer's special tokens.
       whole: documents that are trained on from end to end, whatever they hold.
     """
     train_on = "all" if whole and data.train_on == "auto" else data.train_on
-    special = allowed(tokenizer.special_ids, data.special_tokens)
+    special = allowed(specials, data.special_tokens)
     return Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
+
+
+def check_settings(data: Data) -> None:
+    """ConfigError for window sizes that cannot work."""
+    problems = []
+    if data.max_length < 2:
+        problems.append(f"data.max_length={data.max_length} must be at least 2.")
+    if data.row_length < data.max_length:
+        problems.append(
+            f"data.row_length={data.row_length} is below data.max_length={data.max_length}: a segment must fit a row."
+        )
+    if data.block_rows is not None and data.block_rows < 1:
+        problems.append(f"data.block_rows={data.block_rows} must be at least 1, or None to choose it.")
+    if data.media_rows is not None and data.media_rows < 1:
+        problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
+    if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
+        problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_train_on(data: Data, kind: str, first: Row) -> None:
@@ -45,3 +69,24 @@ def check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
     if fim.files and not any(fnmatch.fnmatch(file.name, pattern) for file in files for pattern in fim.files):
         names = ", ".join(file.name for file in files[:5])
         raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
+
+
+def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
+    """What the tokenised rows depend on beside the files and the tokenizer; its names are part of data sets' hashes."""
+    settings = {
+        "type": reading.kind,
+        "extras": sorted(reading.columns),
+        "roles": sorted(needs.roles),
+        "optional_roles": sorted(reading.optional),
+        "labels": sorted(reading.marks),
+        "annotators": list(annotators or ()),
+        "max_length": data.max_length,
+        "truncation": data.truncation,
+        "train_on": data.train_on,
+    }
+    # What came later stands there only where it differs from its default: runs of before keep their data.
+    settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
+    settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
+    settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
+    return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxpo.data.chat.chat import Span
+from jaxpo.data.chat.guard import pattern_of
 from jaxpo.data.tokenizer.tokenizer import BOS, IM_END, IM_START, PAD
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -50,11 +49,11 @@ def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[
     Args:
       names: the tokenizer's special tokens.
     """
-    pattern, quick = _pattern(tuple(names)), _quick(tuple(names))
+    pattern = pattern_of(tuple(name for name in names if name not in TURNS))
     result: list[Span] = []
     noted: set[str] = set()
     for span in spans:
-        if span.control or not any(part.search(span.text) for part in quick):
+        if span.control or not pattern.search(span.text):
             result.append(span)
             continue
         mine = as_ids if span.role in TRUSTED else ()
@@ -74,18 +73,3 @@ def _pieces(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, bool]]:
         done = found.end()
     if done < len(text):
         yield text[done:], False
-
-
-@functools.lru_cache(maxsize=8)
-def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    # The longest first: a name may begin with another.
-    ordered = sorted((name for name in names if name not in TURNS), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)))
-
-
-@functools.lru_cache(maxsize=8)
-def _quick(names: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    """One pattern for the names of each beginning: what starts with literal characters is found forty times as fast."""
-    ordered = sorted(name for name in names if name not in TURNS)
-    groups = itertools.groupby(ordered, key=lambda name: name[:2])
-    return tuple(re.compile("|".join(map(re.escape, group))) for _, group in groups)

@@ -120,17 +120,11 @@ def _ids(config: LFM2Config) -> dict[str, int]:
     }
 
 
-def feed_forward_width(document: Mapping[str, Any], source: object = "config.json") -> int:
-    """The feed-forward width that a dense config file means; see `_width`."""
-    read = Document(document)
-    width = _width(read)
-    read.check(source)
-    return width
+def feed_forward_width(read: Document) -> int:
+    """The feed-forward width that a dense config file means: 6656 -> 4608.
 
-
-def _width(read: Document) -> int:
-    """With `block_auto_adjust_ff_dim` (on when absent) the number in the file is cut to two thirds and, unless the
-    multiplier is null, multiplied and rounded up to `block_multiple_of`: 6656 -> 4608.
+    With `block_auto_adjust_ff_dim` (on when absent) the number in the file is cut to two thirds and, unless the
+    multiplier is null, multiplied and rounded up to `block_multiple_of`.
     """
     most = MOST["intermediate_size"]
     width = read.integer(("block_ff_dim", "intermediate_size"), _DEFAULTS["intermediate_size"], most=most)
@@ -183,7 +177,7 @@ def _lfm2_from_json(read: Document) -> dict[str, Any]:
         **sizes,
         **experts,
         **{key: read.end_ids(key, default)[0] for key, default in _DEFAULT_IDS.items()},
-        "intermediate_size": width if mixture else _width(read),
+        "intermediate_size": width if mixture else feed_forward_width(read),
         "head_dim": read.integer("head_dim", head_dim, most=MOST["hidden_size"]),
         "layer_types": _layer_types(read, experts.get("num_experts", 1)),
         "conv_kernel": read.integer("conv_L_cache", defaults["conv_L_cache"], most=MOST["conv_L_cache"]),

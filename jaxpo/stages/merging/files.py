@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpo.convert.config_json import config_to_json, write_json
-from jaxpo.convert.generation import FILE as GENERATION
-from jaxpo.convert.generation import keep_generation, write_generation
+from jaxpo.convert.config_json import CONFIG, config_to_json, write_json
+from jaxpo.convert.generation import GENERATION, keep_generation, write_generation
 from jaxpo.convert.hf import SavesItself, disk_shape, folder_in_making, import_hf
 from jaxpo.convert.model_io import TOKENIZER, save_model
 from jaxpo.convert.open_model import OpenModel, open_model
@@ -175,7 +174,7 @@ def merge_to_export(
         with ShardWriter(partial, shapes, dtype, parse_size(max_shard_size), own) as writer:
             for name, values in merged_leaves(plan, stored_leaves(models)):
                 writer.write(name, values)
-        write_json(partial / "config.json", config_to_json(config, dtype))
+        write_json(partial / CONFIG, config_to_json(config, dtype))
         write_generation(partial, config, generation_of(models))
         if tokenizer is not None:
             tokenizer.save(partial)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from jaxpo.data.chat.calls import in_content, name_and_arguments, reasoning_of
-from jaxpo.data.chat.chat import OF_ASSISTANTS, Message, Span, TrainOn, content_of, trained_messages
+from jaxpo.data.chat.chat import OF_ASSISTANTS, Message, Span, TrainOn, content_of, text_of, trained_messages
 from jaxpo.data.chat.guard import Guard
 from jaxpo.data.chat.sandbox import Compiled, TemplateFailure
 from jaxpo.data.tokenizer.checkpoint_files import DEFAULT, WITH_TOOLS
@@ -23,7 +23,7 @@ _OTHERWISE = "Or use LFM2's: remove chat_template.jinja, and `chat_template` fro
 _THOUGHT, _NAME, _VALUE, _WORD = "thinks7", "calls7", "gives7", "says7"
 
 
-class OwnTemplate:
+class CheckpointTemplate:
     """Renders conversations with a checkpoint's template; called like `chat.render`.
 
     Attributes:
@@ -90,10 +90,9 @@ class OwnTemplate:
             return list(_spans(guard, text, of_assistants))
         return [replace(span, supervised=train_on == "all") for span in _spans(guard, text, None)]
 
-    def text(self, messages: Sequence[Message], tools: Sequence[Any] | None, generation: bool) -> str:
+    def text(self, messages: Sequence[Message], *, generation: bool) -> str:
         """The rendered text; DataError as in a call."""
-        spans = self(messages, tools=tools, add_generation_prompt=generation, train_on="none")
-        return "".join(span.text for span in spans)
+        return text_of(self(messages, add_generation_prompt=generation, train_on="none"))
 
     def _text(self, given: Sequence[Any], tools: Any, generation: bool, marks: tuple[str, str] = ("", "")) -> str:
         variables = {**self._tokens, "messages": list(given), "tools": tools, "add_generation_prompt": generation}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jaxpo.data.rows.alien_nulls import is_aligned, without_nulls
+from jaxpo.data.rows.arrow_nulls import is_aligned, without_nulls
 from jaxpo.data.rows.contents import Place
 from jaxpo.data.rows.formats import Row
 

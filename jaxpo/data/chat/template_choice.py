@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.data.chat.chat import Span, TrainOn, render, text_of
-from jaxpo.data.chat.own_template import OwnTemplate
+from jaxpo.data.chat.checkpoint_template import CheckpointTemplate
 from jaxpo.data.chat.sandbox import TemplateFailure
-from jaxpo.data.tokenizer.template import RENDERED_AS
+from jaxpo.data.tokenizer.lfm2_template import RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import BOS, Tokenizer
 from jaxpo.errors import DataError
 
@@ -29,39 +29,39 @@ class ChatTemplate:
     Attributes:
       render: called like `chat.render`.
       identity: part of the hashes of tokenised rows; equal when the same rows render equally.
-      words: what a user should know, one line each.
+      notes: what a user should know, one line each.
     """
 
     render: Callable[..., list[Span]] = render
     identity: str = RENDERED_AS
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
     """How conversations are rendered with a tokenizer; without one, with LFM2's template."""
-    return ChatTemplate() if tokenizer is None or not tokenizer.beside.templates else _own(tokenizer)
+    return ChatTemplate() if tokenizer is None or not tokenizer.files.templates else _own(tokenizer)
 
 
 def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
     """What a user should know of a tokenizer and its template, one line each."""
-    return (*tokenizer.notes, *template_of(tokenizer).words)
+    return (*tokenizer.notes, *template_of(tokenizer).notes)
 
 
 @functools.lru_cache(maxsize=8)
 def _own(tokenizer: Tokenizer) -> ChatTemplate:
-    beside = tokenizer.beside
-    identity = hashlib.sha256(json.dumps([beside.templates, beside.tokens], sort_keys=True).encode()).hexdigest()
+    files = tokenizer.files
+    identity = hashlib.sha256(json.dumps([files.templates, files.tokens], sort_keys=True).encode()).hexdigest()
     try:
-        own = OwnTemplate(beside.templates, beside.tokens, tuple(tokenizer.special_ids))
+        own = CheckpointTemplate(files.templates, files.tokens, tuple(tokenizer.special_ids))
     except TemplateFailure as error:
         return _broken(str(error), identity)
     difference = next(differences(own), None)
     if difference is None:
-        return ChatTemplate(words=tuple(_folding(own, "it renders like LFM2's, but")))
+        return ChatTemplate(notes=tuple(_folding(own, "it renders like LFM2's, but")))
     return ChatTemplate(own, identity, tuple(_describe(own, difference)))
 
 
-def differences(own: OwnTemplate) -> Iterator[str]:
+def differences(own: CheckpointTemplate) -> Iterator[str]:
     """How a template differs from LFM2's, one line for each of the conversations in which it does."""
     for (name, messages, tools), generation in itertools.product(CONVERSATIONS, (False, True)):
         train_on: TrainOn = "assistant" if own.marks_generation and not generation else "none"
@@ -77,7 +77,7 @@ def differences(own: OwnTemplate) -> Iterator[str]:
             yield f"{name}: its generation marks stand around {_trained(theirs)!r}, LFM2's around {_trained(ours)!r}"
 
 
-def _describe(own: OwnTemplate, difference: str) -> Iterator[str]:
+def _describe(own: CheckpointTemplate, difference: str) -> Iterator[str]:
     found = "its generation marks" if own.marks_generation else "comparing shorter with longer conversations"
     yield f"chat template: the checkpoint's own is used, which renders otherwise than LFM2's ({difference})"
     yield f"chat template: what the assistant wrote is found by {found}"
@@ -89,17 +89,17 @@ def _describe(own: OwnTemplate, difference: str) -> Iterator[str]:
     yield from _generation_prompt(own)
 
 
-def _folding(own: OwnTemplate, it: str) -> Iterator[str]:
+def _folding(own: CheckpointTemplate, it: str) -> Iterator[str]:
     if folded := [name for name in ("tool_calls", "reasoning_content") if name in own.lacks]:
         yield f"chat template: {it} does not read {' and '.join(folded)}; they are written into the content"
 
 
-def _generation_prompt(own: OwnTemplate) -> Iterator[str]:
+def _generation_prompt(own: CheckpointTemplate) -> Iterator[str]:
     """Whether the prompt of an answer is the start of what is trained on."""
     question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     try:
-        plain, prompt = (own.text([question], None, generation) for generation in (False, True))
-        whole = own.text([question, answer], None, False)
+        plain, prompt = (own.text([question], generation=generation) for generation in (False, True))
+        whole = own.text([question, answer], generation=False)
     except DataError as error:
         yield f"chat template: it fails on a question and its answer: {error}"
         return

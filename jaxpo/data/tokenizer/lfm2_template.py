@@ -1,7 +1,5 @@
 """LFM2's chat template as Jinja, written beside every tokenizer of ours. `chat.py` renders the same text as spans."""
 
-TEMPLATE_VERSION = "lfm2-2"
-
 RENDERED_AS = "lfm2-1"
 """The first version, which renders like this one whatever it could render; part of the hashes of tokenised rows."""
 

@@ -10,7 +10,7 @@ from jaxpo.data.rows.columns import DTYPES
 from jaxpo.data.rows.rows import Record
 
 
-class WholeColumns:
+class ColumnArrays:
     """Collects the columns of records as they come."""
 
     def __init__(self) -> None:

@@ -13,8 +13,8 @@ from fakes.chat_templates import DEFAULT_SYSTEM, NEWER, PREFILLED, UNMARKED
 
 from jaxpo.config import Data
 from jaxpo.data.chat.chat import encode_spans, render, text_of
-from jaxpo.data.chat.chat_templates import CONVERSATIONS, announcements, template_of
-from jaxpo.data.tokenizer.template import CHAT_TEMPLATE, RENDERED_AS
+from jaxpo.data.chat.template_choice import CONVERSATIONS, announcements, template_of
+from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import DataError

@@ -158,7 +158,7 @@ def _begin(
 ) -> tuple[State, int, int, Progress]:
     """`(state, steps taken, rows seen, progress)` from the newest checkpoint, or from nothing."""
     latest = store.latest()
-    log.truncate(stage.name, latest or 0)
+    log.truncate(stage.name, latest or 0, ended=latest == total_steps)
     if latest is None:
         console.start_stage(stage.name, 0, total_steps)
         state = init()

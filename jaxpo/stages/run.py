@@ -22,7 +22,7 @@ from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
-from jaxpo.stages.budget import change_budgets
+from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
@@ -87,6 +87,8 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
+            go_back(setting, changes.budgets, resume)
+        if changes.open:
             home.keep_config(config)
         run_all(setting, resume)
 

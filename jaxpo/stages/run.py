@@ -32,7 +32,7 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
-from jaxpo.train.signals import Preempted, Stop
+from jaxpo.train.signals import Preempted, Stop, stopper
 
 Tree = Any
 
@@ -166,6 +166,7 @@ def run_work(setting: Setting, stage: Work) -> None:
         setting.results.took(stage.name, time.perf_counter() - began)
     # Of a finished stage too: a kill may have come between its report and the run's summary.
     setting.results.worked(stage.name, report)
+    stopper(setting.stop, stage.name)()
 
 
 def initial(setting: Setting) -> Tree:

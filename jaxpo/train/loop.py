@@ -122,6 +122,8 @@ def fit(
                 store.wait()
                 raise _left(stage, n, signum)
             mark = time.perf_counter()
+    if stop.signum is not None:  # it came while the last step was being saved
+        raise _left(stage, total_steps, stop.signum)
     return state
 
 

@@ -71,8 +71,6 @@ def check_equal(ours: Any, stored: Any, out: Path) -> int:
     pairs = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(stored), strict=True)
     for (path, a), b in pairs:
         if not np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8)):
-            raise CheckpointError(
-                f"{out}: {jax.tree_util.keystr(path)} differs from what was imported; nothing was kept."
-            )
+            raise CheckpointError(f"{out}: {jax.tree_util.keystr(path)} differs from what was imported.")
         count += a.size
     return count

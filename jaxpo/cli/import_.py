@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.convert.adapter_folder import describe, is_adapter
     from jaxpo.convert.generation import keep_generation
-    from jaxpo.convert.hf import import_hf
+    from jaxpo.convert.hf import folder_in_making, import_hf
     from jaxpo.convert.model_io import TOKENIZER, import_record, load_model, near_generation, near_tokenizer, save_model
     from jaxpo.convert.reward_hf import is_reward
     from jaxpo.data.chat.template_choice import announcements
@@ -39,13 +39,15 @@ def main(argv: Sequence[str]) -> int:
         report = verified(params, config, args.folder)
         print(f"verified: max log-prob error {report['max_logprob_error']:.2e} nats, KL {report['kl']:.2e}")
     tokenizer = near_tokenizer(args.folder)
-    save_model(args.out, {"model": params}, config, import_record(args.folder))
-    keep_generation(args.out, near_generation(args.folder))
-    if tokenizer is not None:
-        tokenizer.save(args.out / TOKENIZER)
-        for line in announcements(tokenizer):
-            print(line)
-    count = check_equal(params, load_model(args.out).params["model"], args.out)
+    # An import that was interrupted must not look finished: a model without its tokenizer can be read as well.
+    with folder_in_making(args.out, overwrite=False) as partial:
+        save_model(partial, {"model": params}, config, import_record(args.folder))
+        keep_generation(partial, near_generation(args.folder))
+        if tokenizer is not None:
+            tokenizer.save(partial / TOKENIZER)
+        count = check_equal(params, load_model(partial).params["model"], args.out)
+    for line in announcements(tokenizer) if tokenizer is not None else ():
+        print(line)
     print(f"{args.out}: {count:,} parameters, read back bit for bit")
     return 0
 
@@ -69,6 +71,6 @@ def check_equal(ours: Any, stored: Any, out: Path) -> int:
     pairs = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(stored), strict=True)
     for (path, a), b in pairs:
         if not np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8)):
-            raise CheckpointError(f"{out}: {jax.tree_util.keystr(path)} differs from what was imported; remove {out}.")
+            raise CheckpointError(f"{out}: {jax.tree_util.keystr(path)} differs from what was imported.")
         count += a.size
     return count

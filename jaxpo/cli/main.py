@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,13 +33,33 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; that of the command line where none is given.
 
     Returns:
       0 done; 2 a mistake the user can correct; 130 interrupted; 143 preempted after saving.
     """
+    if argv is not None:
+        return run(argv)
+    code = run(sys.argv[1:])
+    if code >= INTERRUPTED:
+        leave(code)
+    return code
+
+
+def leave(code: int) -> None:
+    """End a process that was stopped without taking the interpreter down: it crashes while JAX still computes."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        return  # its processes end together
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command of these words; errors that are meant for the user become a message."""
     open_streams()
-    words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return OK if words else USER_ERROR

@@ -84,7 +84,8 @@ class Document:
     def agree(self, *keys: str) -> None:
         """A problem where several names of one thing hold different values."""
         found = {key: self.values[key] for key in keys if self.values.get(key) is not None}
-        if any(value != next(iter(found.values())) for value in found.values()):
+        first, *others = found.values() or [None]
+        if any(value != first for value in others):
             said = " and ".join(f"{key} is {shown(value)}" for key, value in found.items())
             self.problems.append(f"{self.inside}{said}, which mean the same; make them equal")
 

@@ -17,6 +17,7 @@ from jaxpo.recipe.located import identity
 
 ABSENT = object()
 NOTHING, ROUNDING = "changes nothing that is computed", "changes rounding only"
+COMPARED = "its content is compared"
 MAY_CHANGE: dict[type, dict[str, str]] = {
     Run: {
         "name": "",
@@ -47,11 +48,18 @@ class Changes:
       said: one line for each change that is allowed.
       refused: one line for each that is not.
       budgets: names of the stages whose length changes, which their schedule may allow.
+      compared: whether paths have changed whose content is yet to be compared.
     """
 
     said: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
+    compared: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still to be seen that the run can go on so."""
+        return bool(self.budgets) or self.compared
 
 
 def compare(
@@ -65,6 +73,7 @@ def compare(
       known: path -> `identity` of what lay there when the run began.
     """
     said, refused, budgets = [], [], []
+    compared = False
     for path, old, new in differences(read_again(stored), json.loads(json.dumps(to_jsonable(run)))):
         owners = list(_owners(run, path))
         line = f"{dotted(run, path)}: {shown(old)} -> {shown(new)}"
@@ -78,7 +87,8 @@ def compare(
             refused.append(line)
         elif why:
             said.append(f"{line} ({why})")
-    return Changes(tuple(said), tuple(refused), tuple(dict.fromkeys(budgets)))
+        compared = compared or why == COMPARED
+    return Changes(tuple(said), tuple(refused), tuple(dict.fromkeys(budgets)), compared)
 
 
 def differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
@@ -148,7 +158,7 @@ def _same_place(
     if texts and any(os.path.abspath(base / old) == new for base in bases):
         return ""
     if mark.compared:
-        return "its content is compared"
+        return COMPARED
     if not texts or not os.path.exists(new):
         return None
     first = next((base / old for base in bases if (base / old).exists()), None)

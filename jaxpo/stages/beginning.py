@@ -26,7 +26,8 @@ from jaxpo.train.rundir import RunDir
 
 @contextmanager
 def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[tuple[RunDir, Changes]]:
-    """The run's directory, held by its lock, and what of its configuration has changed; that is kept where it may.
+    """The run's directory, held by its lock, and what of its configuration has changed; that is kept unless
+    it depends on what is yet to be read (`Changes.open`).
 
     Raises:
       RunError: the directory is in use, or was begun with another configuration.
@@ -49,7 +50,8 @@ def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Itera
         for line in changes.said:
             console.say(f"changed: {line}")
         home.keep_beginning(about | {"places": identities(run) | about.get("places", {})})
-        if not changes.budgets:
+        # What is refused later must not become the run's configuration: `jaxpo run DIRECTORY` reads it.
+        if not changes.open:
             home.keep_config(to_jsonable(run))
         yield home, changes
 

@@ -36,6 +36,17 @@ def change_budgets(setting: Setting, names: Collection[str], stored: Any, resume
         setting.home.reopen(stage.name, (MODEL, EMA, LAST, ADAPTER_FOLDER))
 
 
+def go_back(setting: Setting, names: Collection[str], resume: str | int) -> None:
+    """Remove what was saved after the step to go back to, before the new lengths are kept.
+
+    Otherwise a start that ends before its first step would leave it to the next one, which took it for steps of the
+    new length.
+    """
+    if isinstance(resume, int):
+        for name in names:
+            CheckpointStore(setting.home.stage(name) / "checkpoints").discard_after(resume)
+
+
 def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str:
     """What is said of one change; RunError where it cannot be."""
     line = f"{stage.name}: {_budget(before)} -> {_budget(stage)}"

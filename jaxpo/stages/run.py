@@ -22,7 +22,7 @@ from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
-from jaxpo.stages.budget import change_budgets
+from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
@@ -32,7 +32,7 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
-from jaxpo.train.signals import Preempted, Stop
+from jaxpo.train.signals import Preempted, Stop, stopper
 
 Tree = Any
 
@@ -87,6 +87,8 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
+            go_back(setting, changes.budgets, resume)
+        if changes.open:
             home.keep_config(config)
         run_all(setting, resume)
 
@@ -164,6 +166,7 @@ def run_work(setting: Setting, stage: Work) -> None:
         setting.results.took(stage.name, time.perf_counter() - began)
     # Of a finished stage too: a kill may have come between its report and the run's summary.
     setting.results.worked(stage.name, report)
+    stopper(setting.stop, stage.name)()
 
 
 def initial(setting: Setting) -> Tree:

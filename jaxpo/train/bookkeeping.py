@@ -17,7 +17,7 @@ from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError, NonFiniteError
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
-from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.metrics import SUMMARY, MetricsLog
 from jaxpo.train.progress import Progress, Window
 from jaxpo.train.state import State
 from jaxpo.train.watch import CompileWatch
@@ -177,7 +177,7 @@ class Bookkeeping:
     def _summary(self, n: int, rows: int) -> None:
         runtime = self.progress.runtime + time.perf_counter() - self.began
         record = self._head(n, rows) | {
-            "train_runtime": runtime,
+            SUMMARY: runtime,
             "train_samples_per_second": self.progress.samples / runtime,
             "train_steps_per_second": n / runtime,
         }

@@ -122,6 +122,8 @@ def fit(
                 store.wait()
                 raise _left(stage, n, signum)
             mark = time.perf_counter()
+    if stop.signum is not None:  # it came while the last step was being saved
+        raise _left(stage, total_steps, stop.signum)
     return state
 
 
@@ -158,7 +160,7 @@ def _begin(
 ) -> tuple[State, int, int, Progress]:
     """`(state, steps taken, rows seen, progress)` from the newest checkpoint, or from nothing."""
     latest = store.latest()
-    log.truncate(stage.name, latest or 0)
+    log.truncate(stage.name, latest or 0, ended=latest == total_steps)
     if latest is None:
         console.start_stage(stage.name, 0, total_steps)
         state = init()

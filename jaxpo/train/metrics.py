@@ -33,6 +33,8 @@ TIMING = (
     "eval_runtime",
 )
 """Names of metrics that measure the machine: all others are the same when a run is repeated or resumed."""
+SUMMARY = "train_runtime"
+"""Stands in the line that sums up a stage, its last."""
 
 
 class Tracker(Protocol):
@@ -96,12 +98,17 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.write(record["stage"], record["step"], numbers)
 
-    def truncate(self, stage: str, step: int) -> None:
-        """Forget the lines of `stage` beyond `step`: the run goes on from there."""
+    def truncate(self, stage: str, step: int, *, ended: bool = True) -> None:
+        """Forget the lines of `stage` beyond `step`: the run goes on from there.
+
+        Args:
+          ended: whether the stage ends at that step; else what sums it up goes too, written when it was to end there.
+        """
         if not self.primary:
             return
         self._file.close()
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if not _beyond(line, stage, step)]
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not _beyond(json.loads(line), stage, step, ended)]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
         self._open()
         for tracker in self._trackers:
@@ -150,9 +157,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _beyond(line: str, stage: str, step: int) -> bool:
-    record = json.loads(line)
-    return record["stage"] == stage and record["step"] > step
+def _beyond(record: Record, stage: str, step: int, ended: bool) -> bool:
+    sums_up = SUMMARY in record and not ended
+    return bool(record["stage"] == stage and (record["step"] > step or sums_up))
 
 
 class _TensorBoard:

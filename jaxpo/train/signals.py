@@ -54,7 +54,7 @@ class Stop:
         self._later = False
         self._previous: dict[int, Any] = {}
         self._held = contextlib.ExitStack()
-        self._watchman = Watchman(lambda: say(f"stopping: waiting for {self.activity}; {AGAIN}"))
+        self._watchman = Watchman(lambda: say(f"stopping: waiting for {self.activity}; {AGAIN}"), Preempted)
 
     def __enter__(self) -> Stop:
         handlers: dict[int, Any] = {signal.SIGHUP: signal.SIG_IGN}
@@ -97,12 +97,13 @@ class Stop:
             self._later = before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
+        if self.signum is not None and not self._watchman.dropped:
             if number == signal.SIGINT and time.monotonic() - self._noted > watchman.GRACE:
                 self._restore()
                 signal.raise_signal(number)
             return
         self.signum, self._noted = number, time.monotonic()
+        self._watchman.dropped = False
         if not self._later:
             name = signal.Signals(number).name
             raise Preempted(

@@ -8,11 +8,15 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 GRACE = 0.5
 """Seconds that the main thread has to end by itself before anything is said, or done."""
+PAUSE = 0.02
+"""Seconds after which a stop is raised again that came in a callback."""
 AGAIN = "a second Ctrl-C stops at once"
 
 
@@ -24,12 +28,21 @@ class Watchman:
     moment is the same stop: a launcher passes on what its whole group of processes has received. A scheduler that says
     SIGTERM again still wants the work to be saved.
 
+    Python drops what a handler raises while a callback of the collector or a finaliser runs. A stop that is dropped is
+    sent again.
+
     Args:
       answer: says what is waited for; called on the thread.
+      stops: what a handler raises, beside KeyboardInterrupt; its `exit_code` is 128 + the signal's number.
+
+    Attributes:
+      dropped: whether the last stop was; the handler that raises it again takes this back.
     """
 
-    def __init__(self, answer: Callable[[], None]):
-        self._answer = answer
+    def __init__(self, answer: Callable[[], None], stops: type[BaseException] = KeyboardInterrupt):
+        self._answer, self._stops = answer, (KeyboardInterrupt, stops)
+        self.dropped, self._sent_again = False, 0.0
+        self._hook: Callable[[Any], Any] = sys.unraisablehook
         self._ended = threading.Event()
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._thread: threading.Thread | None = None
@@ -43,6 +56,7 @@ class Watchman:
             self._before = signal.set_wakeup_fd(self._sockets[1].fileno(), warn_on_full_buffer=False)
             self._thread = threading.Thread(target=self._watch, args=(self._sockets[0],), daemon=True)
             self._thread.start()
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._raised_in_vain
         return self
 
     def __exit__(
@@ -50,6 +64,7 @@ class Watchman:
     ) -> None:
         self._ended.set()
         if self._sockets is not None and self._thread is not None:
+            sys.unraisablehook = self._hook
             signal.set_wakeup_fd(self._before)
             self._sockets[1].close()
             self._thread.join()
@@ -62,10 +77,29 @@ class Watchman:
             return
         drain(signals)
         self._answer()
-        while (number := signals.recv(1)) and number[0] != signal.SIGINT:
+        while (number := signals.recv(1)) and (number[0] != signal.SIGINT or self._is_own()):
             pass
         if number and not self._ended.wait(GRACE):
             end_now(number[0])
+
+    def _raised_in_vain(self, what: Any) -> None:
+        if not issubclass(what.exc_type, self._stops):
+            self._hook(what)
+            return
+        number = getattr(what.exc_value, "exit_code", 128 + signal.SIGINT) - 128
+        self.dropped = True
+        again = threading.Timer(PAUSE, self._send, (number,))
+        again.daemon = True
+        again.start()
+
+    def _send(self, number: int) -> None:
+        if not self._ended.is_set():
+            self._sent_again = time.monotonic()
+            os.kill(os.getpid(), number)
+
+    def _is_own(self) -> bool:
+        """Whether a signal that has just come is the one that was sent again."""
+        return time.monotonic() - self._sent_again < GRACE
 
 
 def drain(signals: socket.socket) -> None:

@@ -144,3 +144,22 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("error", "left"), [(KeyboardInterrupt, [130]), (JaxpoError("x"), [])])
+def test_a_process_that_was_stopped_is_left_at_once(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, left: list[int]
+) -> None:
+    """The interpreter's own end crashes while JAX still computes, with another exit status than it says."""
+    codes: list[int] = []
+
+    def command(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("jaxpo.cli.env.main", command)
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr(sys, "argv", ["jaxpo", "env"])
+    assert cli.main() == (left or [2])[0]
+    assert codes == left
+    assert cli.main(["env"]) in (2, 130)
+    assert codes == left

@@ -138,6 +138,22 @@ def test_export_and_import_return_the_same_bits(run: Command, model: Path, tmp_p
     assert load_model(tmp_path / "back").tokenizer is not None
 
 
+def test_an_import_that_was_interrupted_leaves_nothing_that_looks_like_a_model(
+    run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights were there, without the tokenizer; and the same command said that the folder exists."""
+    assert run("export", model, tmp_path / "hf", "--no-verify")[0] == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxpo.data.tokenizer.tokenizer.Tokenizer.save", interrupted)
+        assert run("import", tmp_path / "hf", tmp_path / "back", "--no-verify")[0] == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+    assert run("import", tmp_path / "hf", tmp_path / "back", "--no-verify")[0] == 0
+
+
 def test_nothing_is_overwritten_unasked(run: Command, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     code, _, err = run("export", model, tmp_path)

@@ -184,6 +184,12 @@ def test_what_is_refused(change, message):
     assert len(str(caught.value)) < 2000
 
 
+def test_a_value_that_is_no_number_does_not_contradict_itself():
+    document = {**COMMON, "intermediate_size": 6656, "layer_types": KINDS, "rope_theta": float("nan")}
+    with pytest.raises(CheckpointError, match=r"^some/config\.json: rope_theta is nan; it must be between"):
+        config_from_json(document, "some/config.json")
+
+
 def test_more_experts_than_any_file_holds():
     with pytest.raises(CheckpointError, match="1,024 layers of 4,096 experts are more than 65,536 experts in all"):
         config_from_json({"model_type": "lfm2_moe", "num_hidden_layers": 1024, "num_experts": 4096})

@@ -46,3 +46,9 @@ def test_one_failure_fails_the_whole_and_the_others_still_run(
 def test_what_a_check_prints_is_kept_out_while_it_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert passes("quiet", lambda folder: print("noise") or "fine", Broken)  # type: ignore[func-returns-value]
     assert capsys.readouterr().out == "  ok      quiet: fine\n"
+
+
+def test_ctrl_c_is_no_fault_of_the_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "execute", lambda run: 130)
+    with pytest.raises(KeyboardInterrupt):
+        passes("training", training.check, Broken)

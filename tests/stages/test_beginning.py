@@ -62,6 +62,14 @@ def test_a_budget_is_not_kept_before_its_schedule_was_asked(run):
     assert started(run)[1].budgets == ()
 
 
+def test_a_path_is_not_kept_before_its_content_was_compared(run, tmp_path):
+    """`jaxpo run DIRECTORY` goes on after a start that named a wrong file."""
+    started(run)
+    other = changed(run, data=Data(train=("wrong.jsonl",)))
+    assert started(other)[1].open
+    assert RunDir(tmp_path / "run").stored_config()["stages"][0]["data"]["train"] == ["x.jsonl"]
+
+
 def test_the_version_that_began_a_run_is_named_where_it_is_another(run, tmp_path, monkeypatch):
     monkeypatch.setattr(beginning, "__version__", "0.0.7")
     started(run)
@@ -210,6 +218,18 @@ def test_before_a_decay_one_can_go_back(change):
     with pytest.raises(RunError, match=r"--resume 4 goes back to before that"):
         change(wsd, longer, saved=(4, 7))
     assert "those taken are the same" in change(wsd, longer, saved=(4, 7), resume=4)[0]
+
+
+def test_what_was_saved_after_the_step_gone_back_to_does_not_wait_for_the_next_start(tmp_path):
+    """That start may come without `--resume`, and would take steps of the old length for steps of the new one."""
+    home = RunDir(tmp_path / "run")
+    folder = home.stage("sft") / "checkpoints"
+    for step in (4, 7):
+        (folder / f"{step:08d}").mkdir(parents=True)
+    budget.go_back(SimpleNamespace(home=home), ["sft"], "auto")
+    assert len(list(folder.iterdir())) == 2
+    budget.go_back(SimpleNamespace(home=home), ["sft"], 4)
+    assert [path.name for path in folder.iterdir()] == ["00000004"]
 
 
 def test_without_a_checkpoint_the_finished_model_stays(change, tmp_path):

@@ -10,6 +10,7 @@ import stages.recipe as recipes
 from jaxpo.config import Optimizer
 from jaxpo.convert.model_io import load_model
 from jaxpo.stages.run import execute
+from jaxpo.train.metrics import TIMING, read_metrics
 
 
 @pytest.mark.slow  # three trainings; tests/stages/test_beginning.py asks of each schedule what it allows
@@ -26,6 +27,7 @@ def test_a_finished_run_that_goes_on_elsewhere_is_the_longer_run(tmp_path, monke
         whole.stages[0],
         data=dataclasses.replace(whole.stages[0].data, **files),
         optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="constant"),
+        eval_steps=5,
     )
 
     def run(name, steps):
@@ -38,3 +40,9 @@ def test_a_finished_run_that_goes_on_elsewhere_is_the_longer_run(tmp_path, monke
     assert execute(run("grown", 8)) == 0
     long, grown = (load_model(tmp_path / "runs" / name).params for name in ("long", "grown"))
     jax.tree.map(np.testing.assert_array_equal, grown, long)
+
+    def logged(name):
+        records = read_metrics(tmp_path / "runs" / name / "metrics.jsonl")
+        return [{key: value for key, value in r.items() if key not in TIMING} for r in records]
+
+    assert logged("grown") == logged("long")

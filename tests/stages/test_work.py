@@ -146,6 +146,14 @@ def test_a_kill_before_the_summary_loses_no_report(setting, tmp_path):
     assert stored == {"copy": {"models": ["pretrain"]}}
 
 
+def test_a_signal_that_comes_in_its_last_piece_ends_the_run_after_it(setting):
+    work(setting, Copy())
+    setting.results = SimpleNamespace(worked=lambda name, report: None)
+    setting.stop.requested = lambda step: 15
+    with pytest.raises(Preempted, match="the same command goes on"):
+        run_work(setting, Copy())
+
+
 def test_rows_that_a_work_stage_cannot_use_are_refused_before_the_first_stage(tmp_path):
     """The stage itself would find out after everything before it was trained."""
     source = tmp_path / "questions.jsonl"

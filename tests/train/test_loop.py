@@ -250,17 +250,27 @@ def test_a_stop_before_the_first_step_does_nothing(tmp_path):
     assert not (tmp_path / "stages" / "toy" / "checkpoints").exists()
 
 
+class Late(Stop):
+    """A signal comes just after it was asked for, in step 4."""
+
+    def requested(self, step):
+        noted, self.signum = self.signum, 15 if step >= 4 else None
+        return noted
+
+
 def test_a_signal_that_comes_after_a_step_was_asked_for_is_heard_at_the_next(tmp_path):
     """What it says to be saved is."""
-
-    class Late(Stop):
-        def requested(self, step):
-            noted, self.signum = self.signum, 15 if step >= 4 else None
-            return noted
-
     with pytest.raises(Preempted, match="at step 5 of stage toy, saved"):
         toy.train(tmp_path, 11, stop=Late())
     assert CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").latest() == 5
+
+
+def test_a_signal_that_comes_while_the_last_step_is_saved_ends_the_run_there(tmp_path):
+    """Not after everything that follows a stage: the next start goes on with that."""
+    with pytest.raises(Preempted, match="at step 4 of stage toy, saved"):
+        toy.train(tmp_path, 4, stop=Late())
+    assert CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").latest() == 4
+    toy.train(tmp_path, 4)
 
 
 class Asking(toy.Source):

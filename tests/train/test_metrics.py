@@ -41,6 +41,22 @@ def test_truncation_removes_later_lines_of_that_stage_only(tmp_path):
     assert read_metrics(path)[-1]["again"]
 
 
+def test_what_sums_up_a_stage_goes_when_the_stage_is_made_longer(tmp_path):
+    path = tmp_path / "m.jsonl"
+    with MetricsLog(path) as log:
+        for stage in ("pretrain", "sft"):
+            log.write(record(stage, 3))
+            log.write({"stage": stage, "step": 3, "train_runtime": 1.0, "train_loss": 1.0})
+        log.truncate("sft", 3)
+        assert len(read_metrics(path)) == 4
+        log.truncate("sft", 3, ended=False)
+    assert [(r["stage"], "train_loss" in r) for r in read_metrics(path)] == [
+        ("pretrain", False),
+        ("pretrain", True),
+        ("sft", False),
+    ]
+
+
 @pytest.mark.parametrize("cut", [1, 10, 30])
 def test_half_written_last_line_is_dropped(tmp_path, cut):
     path = tmp_path / "m.jsonl"

@@ -1,6 +1,7 @@
 """Stop: a signal stops at once or is noted, the second is not held back, an ignored one stays so, handlers go back."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -87,6 +88,32 @@ def _signalled(number):
     with Stop() as stop, stop.during("the tokenising"), contextlib.suppress(Exception):
         # A library may take an Exception for a failure of its own, and go on.
         os.kill(os.getpid(), number)
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize(
+    ("watch", "stop"), [(Stop, Preempted), (lambda: watchman.Watchman(lambda: None), KeyboardInterrupt)]
+)
+def test_a_stop_that_comes_while_the_collector_calls_back_is_raised_again(watch, stop):
+    """Python drops what such a callback raises, and JAX has one."""
+    signals = [signal.SIGINT]
+
+    def callback(phase, info):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(stop), watch():
+            _collect()
+        assert not signals
+    finally:
+        gc.callbacks.remove(callback)
+
+
+def _collect():
+    gc.collect()
+    time.sleep(5)
 
 
 @pytest.mark.usefixtures("default_signals")

@@ -1,6 +1,16 @@
 """`python -m jaxpo` is the `jaxpo` command."""
 
+import sys
+
+from jaxpo.cli.huge_pages import restart
 from jaxpo.cli.main import main
 
+
+def command() -> int:
+    """The command of this process's own words."""
+    restart(sys.argv[1:], sys.orig_argv)
+    return main()
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command())

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxpo import __version__
 from jaxpo.cli.args import Parser
+from jaxpo.cli.huge_pages import COMMANDS, reason_against
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "tokenizers")
 EXTRAS = ("tensorboard", "wandb", "torch", "transformers", "trl", "peft")
@@ -41,6 +42,7 @@ def gather(*, devices: bool) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": memory(),
+        "huge pages": huge_pages(),
     }
     facts |= {name: installed(name) for name in CORE}
     facts["extras"] = ", ".join(f"{n} {installed(n)}" for n in EXTRAS if installed(n) != "missing") or "none"
@@ -64,6 +66,12 @@ def memory() -> str:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     except (ValueError, OSError, AttributeError):
         return "unknown"
+
+
+def huge_pages() -> str:
+    """Whether `jaxpo run` gets them."""
+    against = reason_against(os.environ)
+    return f"asked for by jaxpo {', '.join(COMMANDS)}" if against is None else against
 
 
 def device_list() -> str:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from jaxpo.ops.linear import over_positions
 from jaxpo.sharding import BATCH_AXES, constrain, current_mesh
 
 Tree = Any
@@ -72,7 +73,8 @@ def _batch_devices(mesh: Mesh) -> int:
 
 
 def _logits(weight: Array, hidden: Array) -> Array:
-    return jnp.einsum("rsd,vd->rsv", hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    cast = weight.astype(hidden.dtype)
+    return over_positions(lambda h: jnp.einsum("...d,vd->...v", h, cast, preferred_element_type=jnp.float32), hidden)
 
 
 def _scan(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree, chunk: int) -> Tree:

@@ -9,6 +9,7 @@ A weight is an array, or a registered leaf that stands for one: `LowRank`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from jaxpo.sharding import current_mesh
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("base", "a", "b"), meta_fields=("scale",))
@@ -62,7 +65,24 @@ def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
     """
     if isinstance(w, LowRank):
         return linear(x, w.base) + w.scale * linear(linear(x, w.a), w.b)
-    return lax.dot_general(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+    weight = w.astype(x.dtype)
+    return over_positions(lambda x: lax.dot_general(x, weight, (((x.ndim - 1,), (0,)), ((), ()))), x)
+
+
+def over_positions(product: Callable[[Array], Array], x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
+    """`product(x)` of a weight that is contracted with the last axis, computed with the other axes joined to one.
+
+    The weight's gradient then contracts one axis. For two, XLA's CPU backend copies both operands into another layout.
+    Where positions are spread over devices, the joined axis could not lie as its parts do, and they stay apart.
+
+    Args:
+      product: `[..., i] -> [..., *o]` for any number of leading axes.
+    """
+    mesh = current_mesh()
+    if mesh is not None and mesh.shape["sequence"] > 1:
+        return product(x)
+    y = product(x.reshape(-1, x.shape[-1]))
+    return y.reshape(*x.shape[:-1], *y.shape[1:])
 
 
 def einsum(spec: str, x: Array, w: Weight, *, out_dtype: Any = None) -> Array:

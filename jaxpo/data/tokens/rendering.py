@@ -76,10 +76,11 @@ class Rendering:
     def sides(self, record: Record) -> list[list[Span]]:
         """The spans of each side; none for an absent candidate."""
         noted: set[str] = set()
-        if has_reasoning(record):
+        marks = self.cut.rendered != "text"
+        if has_reasoning(record, marks=marks):
             strip = self.cut.reasoning == "strip"
             noted.add(STRIPPED if strip else KEPT)
-            record = without_reasoning(record) if strip else record
+            record = without_reasoning(record, marks=marks) if strip else record
         spans = [self._side(record, side, noted) for side in record.sides]
         self.counts.update(sorted(noted))
         return spans

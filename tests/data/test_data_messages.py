@@ -62,6 +62,9 @@ def typed(message):
         ({"weight": 0.5}, r"has weight 0.5; a turn is trained on \(1, true\) or not.*Use 0 or 1"),
         ({"train": True, "weight": 0}, r"says both: train True, weight 0"),
         ({"tool_calls": [{"id": "c1"}]}, r"has a call without a name"),
+        ({"tool_calls": [{"name": "f", "args": {"x": 1}}]}, r"calls f with 'args' and without `arguments`"),
+        ({"tool_calls": [{"function": {"name": "f", "parameters": {"x": 1}}}]}, r"calls f with 'parameters' and"),
+        ({"tool_calls": [CALL], "function_call": CALL}, r"has both `tool_calls` and `function_call`"),
         ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": True}]}, r"has `train_detail`; a turn is"),
         ({"content": 3}, r"has content of type int"),
     ],
@@ -71,6 +74,13 @@ def test_what_cannot_be_read_is_refused_in_every_type(write, change, match):
         with pytest.raises(DataError, match=match) as error:
             read(write, row)
         assert "rows.jsonl, row 1, field" in str(error.value)
+
+
+def test_an_older_call_beside_an_empty_list_of_calls_is_read(write):
+    assert normal(write, U, {**A, "tool_calls": [], "function_call": CALL})[1]["tool_calls"] == [CALL]
+    assert normal(write, U, {**A, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}]})[1][
+        "tool_calls"
+    ] == [{"name": "f", "arguments": {}}]
 
 
 def test_the_texts_of_parts_are_joined(write):

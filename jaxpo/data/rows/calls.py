@@ -12,10 +12,15 @@ from jaxpo.data.rows.formats import Row
 
 FORM = 'A call is {"name": "f", "arguments": {...}}, or OpenAI\'s {"type": "function", "function": {...}}.'
 
+_KNOWN = ("name", "arguments", "id", "type", "index", "function")
+
 
 def calls_of(place: Place, message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`tool_calls` (or the older `function_call`) as `{"name", "arguments"}`; arguments in a JSON string are parsed."""
-    given = message.get("tool_calls", [message["function_call"]] if message.get("function_call") else [])
+    given, older = message.get("tool_calls") or [], message.get("function_call")
+    if given and older:
+        raise place.error("has both `tool_calls` and `function_call`.", "Keep one of them.")
+    given = [older] if older else given
     if not isinstance(given, list):
         raise place.error(f"has `tool_calls` of type {type(given).__name__}.", f"Give a list. {FORM}")
     return [_call(place, call) for call in given]
@@ -45,6 +50,12 @@ def _call(place: Place, call: Any) -> dict[str, Any]:
     if not isinstance(name, str) or not name:
         raise place.error(f"has a call without a name: {call!r}.", FORM)
     arguments = inner.get("arguments")
+    others = [key for key, value in inner.items() if key not in _KNOWN and value not in (None, "", {}, [])]
+    if arguments is None and others:
+        raise place.error(
+            f"calls {name} with {', '.join(map(repr, others))} and without `arguments`.",
+            f"Rename what holds the arguments. {FORM}",
+        )
     if isinstance(arguments, str):
         parsed = _parsed(arguments) if arguments.strip() else {}
         arguments = parsed if isinstance(parsed, dict) else arguments

@@ -64,6 +64,7 @@ def typed(message):
         ({"tool_calls": [{"id": "c1"}]}, r"has a call without a name"),
         ({"tool_calls": [{"name": "f", "args": {"x": 1}}]}, r"calls f with 'args' and without `arguments`"),
         ({"tool_calls": [{"function": {"name": "f", "parameters": {"x": 1}}}]}, r"calls f with 'parameters' and"),
+        ({"tool_calls": [{"name": "f", "arguments": '{"x": [NaN]}'}]}, r"calls f with a number that is not finite"),
         ({"tool_calls": [CALL], "function_call": CALL}, r"has both `tool_calls` and `function_call`"),
         ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": True}]}, r"has `train_detail`; a turn is"),
         ({"content": 3}, r"has content of type int"),
@@ -81,6 +82,11 @@ def test_an_older_call_beside_an_empty_list_of_calls_is_read(write):
     assert normal(write, U, {**A, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}]})[1][
         "tool_calls"
     ] == [{"name": "f", "arguments": {}}]
+
+
+def test_a_tool_with_a_number_that_is_none_is_refused(write):
+    with pytest.raises(DataError, match=r"row 1, field 'tools': a number is not finite"):
+        read(write, {"messages": [U, A], "tools": [{"name": "f", "parameters": {"most": float("inf")}}]})
 
 
 def test_the_texts_of_parts_are_joined(write):
@@ -223,6 +229,8 @@ def test_messages_written_into_a_string(write):
     for name in ("prompt", "completion", "chosen"):
         with pytest.raises(DataError, match=rf"field '{name}': the messages are written into a string.*Give the list"):
             read(write, {"prompt": "p", "completion": "c", "rejected": "b", "system": "s", name: written})
+    with pytest.raises(DataError, match=r"field 'responses': the messages are written into a string"):
+        read(write, {"prompt": "p", "responses": ["a", written], "scores": [1, 0]})
     table = Row(Path("x.csv"), 1, {"prompt": written, "completion": "yes", "system": "s"})
     assert read_record(table, "prompt_completion").sides[0].prompt == [{"role": "system", "content": "s"}, U]
     python = Row(Path("x.csv"), 1, {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "yes"})

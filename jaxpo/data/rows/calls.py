@@ -41,7 +41,18 @@ def tools_of(row: Row) -> tuple[Any, ...]:
     value = _parsed(value) if isinstance(value, str) and value.strip() else value or ()
     if not isinstance(value, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
+    if not _is_json(value):
+        raise row.error("a number is not finite.", field="tools", remedy="JSON has no form for it: correct the row.")
     return tuple(without_nulls(value) if value and is_aligned(row.file) else value)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether there is no NaN or infinity in it."""
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except ValueError:
+        return False
+    return True
 
 
 def _call(place: Place, call: Any) -> dict[str, Any]:
@@ -63,6 +74,8 @@ def _call(place: Place, call: Any) -> dict[str, Any]:
         arguments = without_nulls(arguments)
     if arguments is not None and not isinstance(arguments, Mapping | str):
         raise place.error(f"calls {name} with arguments of type {type(arguments).__name__}.", FORM)
+    if not _is_json(arguments):
+        raise place.error(f"calls {name} with a number that is not finite.", "JSON has no form for it: correct the row.")
     return {"name": name, "arguments": {} if arguments is None else arguments}
 
 

@@ -89,6 +89,14 @@ def test_a_tool_with_a_number_that_is_none_is_refused(write):
         read(write, {"messages": [U, A], "tools": [{"name": "f", "parameters": {"most": float("inf")}}]})
 
 
+def test_nulls_of_a_json_file_stay_whatever_it_was_made_from(write):
+    tools = [{"name": "f", "default": None}]
+    row = {"messages": [U, A], "tools": tools}
+    assert read(write, row, "x.parquet.jsonl").tools == tuple(tools)
+    for name in ("x.parquet", "x.Arrow.gz"):
+        assert read_record(Row(Path(name), 1, row), "messages").tools == ({"name": "f"},)
+
+
 def test_the_texts_of_parts_are_joined(write):
     parts = [{"type": "text", "text": "a "}, {"type": "input_text", "text": "b", "image": None}, "c", {"text": "d"}]
     assert normal(write, {**U, "content": parts}, {**A, "content": {"type": "text", "text": "e"}}) == [
@@ -231,7 +239,9 @@ def test_messages_written_into_a_string(write):
             read(write, {"prompt": "p", "completion": "c", "rejected": "b", "system": "s", name: written})
     with pytest.raises(DataError, match=r"field 'responses': the messages are written into a string"):
         read(write, {"prompt": "p", "responses": ["a", written], "scores": [1, 0]})
-    table = Row(Path("x.csv"), 1, {"prompt": written, "completion": "yes", "system": "s"})
+    with pytest.raises(DataError, match="written into a string"):
+        read_record(Row(Path("x.csv.jsonl"), 1, {"prompt": written, "completion": "yes"}), "prompt_completion")
+    table = Row(Path("x.CSV.gz"), 1, {"prompt": written, "completion": "yes", "system": "s"})
     assert read_record(table, "prompt_completion").sides[0].prompt == [{"role": "system", "content": "s"}, U]
     python = Row(Path("x.csv"), 1, {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "yes"})
     with pytest.raises(DataError, match="not in Python's notation"):

@@ -8,13 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.rows.files.readers import format_of
+
 ALIGNED = (".parquet", ".arrow")
 """Suffixes of the files whose readers give every row the keys of all rows."""
 
 
 def is_aligned(file: Path) -> bool:
     """Whether a null in a row of this file may stand for an absent key."""
-    return any(suffix.lower() in ALIGNED for suffix in file.suffixes[-2:])
+    return format_of(file) in ALIGNED
 
 
 def without_nulls(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from jaxpo.data.rows.files.readers import format_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
 
@@ -40,7 +41,7 @@ def unwritten(row: Row, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(row: Row, name: str, value: str) -> list[Any]:
-    in_table = any(suffix.lower() in _TABLES for suffix in row.file.suffixes)
+    in_table = format_of(row.file) in _TABLES
     try:
         parsed = json.loads(value) if in_table or name == "messages" else None
     except (ValueError, RecursionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxpo.errors import DataError
+from jaxpo.sampling.text import encode_prompt
 
 HEAD = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
 THOUGHT = "<think>\nhmm\n</think>\n\n"
@@ -64,3 +65,14 @@ def test_what_is_no_reasoning_stays(prepared, write, row, how):
 def test_a_string_of_nothing_else_is_refused(prepared, write):
     with pytest.raises(DataError, match="nothing is left of an answer without its reasoning"):
         prepared(write({"prompt": "q ", "completion": THOUGHT}), reasoning="strip")
+
+
+def test_thoughts_in_the_content_and_beside_it_are_rendered_once(prepared, write, tokenizer):
+    path = write({"messages": [U, {**A, "reasoning_content": "hmm"}]})
+    assert text_of(prepared(path, max_length=256)).endswith("<think>hmm</think>yes<|im_end|>\n")
+    assert text_of(prepared(path, max_length=256, reasoning="strip")).endswith("assistant\nyes<|im_end|>\n")
+    doubled = [U, {**A, "reasoning_content": "hmm"}, U]
+    once = [U, {"role": "assistant", "content": "yes", "reasoning_content": "hmm"}, U]
+    assert encode_prompt(tokenizer, doubled) == encode_prompt(tokenizer, once)
+    with pytest.raises(DataError, match=r"row 1, field 'completion': message 1 has different thoughts.*Keep one"):
+        prepared(write({"messages": [U, {**A, "thinking": "other"}]}), max_length=256)

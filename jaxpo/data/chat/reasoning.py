@@ -12,6 +12,7 @@ from jaxpo.data.chat.chat import Span, text_of
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.rows.turns import IM_END, IM_START, is_rendered
+from jaxpo.errors import DataError
 
 Reasoning = Literal["keep", "strip"]
 KEPT, STRIPPED, LOST = "reasoning_kept", "reasoning_stripped", "reasoning_left_out_by_template"
@@ -45,11 +46,31 @@ def without_reasoning(record: Record, *, marks: bool = True) -> Record:
     return replace(record, sides=tuple(_stripped(record, side, marks) for side in record.sides))
 
 
+def said_once(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Messages whose content does not repeat the reasoning that they have beside it.
+
+    Raises:
+      DataError: the two differ.
+    """
+    return [_said_once(i, message) for i, message in enumerate(messages)]
+
+
 def is_lost(messages: Sequence[Mapping[str, Any]], spans: Sequence[Span]) -> bool:
     """Whether a template left reasoning out of what messages render to, as many do in earlier turns."""
     thoughts = [thought for message in messages if (thought := _thought(message))]
     text = text_of(spans) if thoughts else ""
     return any(thought not in text for thought in thoughts)
+
+
+def _said_once(index: int, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    inside, beside = _leading_thought(message), reasoning_of(message)
+    if inside is None or not beside:
+        return message
+    if inside[1].strip() != beside.strip():
+        raise DataError(
+            f"message {index} has different thoughts beside its content and in it.", remedy="Keep one of them."
+        )
+    return {**message, "content": message["content"][inside.end() :]}
 
 
 def _stripped(record: Record, side: Side, marks: bool) -> Side:

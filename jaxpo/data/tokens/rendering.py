@@ -10,7 +10,16 @@ from typing import Literal
 
 from jaxpo.config import Fim
 from jaxpo.data.chat.chat import Span, render
-from jaxpo.data.chat.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
+from jaxpo.data.chat.reasoning import (
+    KEPT,
+    LOST,
+    STRIPPED,
+    Reasoning,
+    has_reasoning,
+    is_lost,
+    said_once,
+    without_reasoning,
+)
 from jaxpo.data.chat.rendered import (
     AS_TEXT,
     FOREIGN,
@@ -139,7 +148,7 @@ class Rendering:
         prompt = self._unwrapped(record, side, side.prompt if isinstance(side.prompt, list) else [], noted)
         if record.kind == "prompt":
             opened = partial(self.chat, add_generation_prompt=True, train_on="none")
-            return _checked(record, side, lambda: opened(prompt, tools=record.tools))
+            return _checked(record, side, lambda: opened(said_once(prompt), tools=record.tools))
         messages = [*prompt, *self._unwrapped(record, side, list(side.completion), noted)]  # type: ignore[arg-type]
         if self.cut.train_on == "all" and any(message.get("train") is False for message in messages):
             raise record.row.error(
@@ -148,7 +157,8 @@ class Rendering:
                 remedy="Set data.train_on='auto', or remove the turn's weight.",
             )
         first = self._first(messages, len(prompt))
-        spans = _checked(record, side, lambda: self.chat(messages, tools=record.tools, first_trained=first))
+        rendered = partial(self.chat, tools=record.tools, first_trained=first)
+        spans = _checked(record, side, lambda: rendered(said_once(messages)))
         noted |= {LOST} if is_lost(messages, spans) else set()
         return spans
 

@@ -111,7 +111,9 @@ def _missing(which: str) -> str:
 
 
 def _without_tools(row: Row, what: str) -> DataError:
-    return row.error(what, field="tools", remedy="Remove rows with tools; what is made of them would be another prompt.")
+    return row.error(
+        what, field="tools", remedy="Remove rows with tools; what is made of them would be another prompt."
+    )
 
 
 @dataclass(frozen=True)

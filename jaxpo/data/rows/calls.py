@@ -75,7 +75,9 @@ def _call(place: Place, call: Any) -> dict[str, Any]:
     if arguments is not None and not isinstance(arguments, Mapping | str):
         raise place.error(f"calls {name} with arguments of type {type(arguments).__name__}.", FORM)
     if not _is_json(arguments):
-        raise place.error(f"calls {name} with a number that is not finite.", "JSON has no form for it: correct the row.")
+        raise place.error(
+            f"calls {name} with a number that is not finite.", "JSON has no form for it: correct the row."
+        )
     return {"name": name, "arguments": {} if arguments is None else arguments}
 
 

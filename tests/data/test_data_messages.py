@@ -231,6 +231,18 @@ def test_what_is_not_read_is_counted_and_shown(prepared, write):
     assert [name for name in counts if "unread" in name] == ["unread_column_origin"]
 
 
+def test_a_prompt_that_is_to_be_trained_on_is_refused(prepared, write):
+    """It would be given all the same."""
+    path = write({"prompt": [{**U, "train": True}], "completion": [A]})
+    with pytest.raises(DataError, match=r"row 1, field 'prompt': a turn of the prompt says that it is trained on"):
+        prepared(path)
+    segment = prepared(path, train_on="assistant").store.read([0])[0].segments[0]
+    assert (
+        segment.supervised.sum()
+        > prepared(write({"prompt": [U], "completion": [A]})).store.read([0])[0].segments[0].supervised.sum()
+    )
+
+
 def test_messages_written_into_a_string(write):
     written = '[{"role": "user", "content": "q"}]'
     assert read(write, {"messages": written}).sides[0].completion == [U]

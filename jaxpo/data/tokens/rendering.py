@@ -157,6 +157,12 @@ class Rendering:
                 remedy="Set data.train_on='auto', or remove the turn's weight.",
             )
         first = self._first(messages, len(prompt))
+        if first == len(prompt) and any(message.get("train") for message in messages[:first]):
+            raise record.row.error(
+                "a turn of the prompt says that it is trained on, and prompts are given.",
+                field="prompt",
+                remedy="Give `messages` instead, or set data.train_on='assistant'.",
+            )
         rendered = partial(self.chat, tools=record.tools, first_trained=first)
         spans = _checked(record, side, lambda: rendered(said_once(messages)))
         noted |= {LOST} if is_lost(messages, spans) else set()

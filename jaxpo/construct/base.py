@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jaxpo.data.rows.tools import tools_of
 from jaxpo.data.rows.formats import Row
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,6 +110,12 @@ def _missing(which: str) -> str:
     )
 
 
+def _without_tools(row: Row, what: str) -> DataError:
+    return row.error(
+        what, field="tools", remedy="Remove rows with tools; what is made of them would be another prompt."
+    )
+
+
 @dataclass(frozen=True)
 class Construction(ABC):
     """Base of the constructions: a frozen dataclass of options. `NAME` is what `jaxpo data construct` calls it.
@@ -144,7 +151,15 @@ class Construction(ABC):
         """
         if problems := self.problems():
             raise ConfigError(problems)
-        yield from self.construct(rows, tools)
+        tooled = next((row for row in rows if tools_of(row)), None)
+        if tooled is not None and tools.networks:
+            raise _without_tools(tooled, "a network would read its prompt without `tools`.")
+        kept = tooled is None
+        for new in self.construct(rows, tools):
+            kept = kept or "tools" in new
+            yield new
+        if tooled is not None and not kept:
+            raise _without_tools(tooled, f"{self.NAME} makes rows without `tools`.")
 
     @abstractmethod
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:

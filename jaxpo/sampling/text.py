@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.data.chat.chat import encode_spans
+from jaxpo.data.chat.reasoning import said_once
 from jaxpo.data.chat.rendered import prompt_spans
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.turns import Malformed
@@ -62,7 +63,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     if not asked.messages:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
     chat = template_of(tokenizer).render
-    spans = chat(asked.messages, tools=asked.tools, add_generation_prompt=True, train_on="none")
+    spans = chat(said_once(asked.messages), tools=asked.tools, add_generation_prompt=True, train_on="none")
     return encode_spans(tokenizer, spans)[0].tolist()
 
 

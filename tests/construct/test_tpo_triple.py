@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxpo.construct.base import Tools, constructions
+from jaxpo.construct.rso import RSO
 from jaxpo.construct.tpo_triple import TPOTriple, triple
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import detect, read_record
@@ -67,3 +68,16 @@ def test_bad_rows_and_options():
     with pytest.raises(ConfigError, match="--chosen-rank is 0"):
         run(["a", "b"], [0.1, 0.2], chosen_rank=0)
     assert constructions()["tpo_triple"] is TPOTriple
+
+
+def test_tools_are_kept_or_refused():
+    """Without them the answers would belong to another prompt."""
+    asked = [{"role": "user", "content": "q"}]
+    data = {"prompt": asked, "responses": ["a", "b"], "scores": [0.9, 0.2], "tools": [{"name": "f"}]}
+    row = Row(Path("l.jsonl"), 1, data)
+    (new,) = TPOTriple().run([row], Tools())
+    assert new["tools"] == [{"name": "f"}]
+    with pytest.raises(DataError, match=r"row 1, field 'tools': rso makes rows without `tools`"):
+        list(RSO(n=2).run([row], Tools()))
+    with pytest.raises(DataError, match=r"field 'tools': a network would read its prompt without `tools`"):
+        list(TPOTriple().run([row], Tools(networks={"reward": object()})))

@@ -126,6 +126,14 @@ EMPTY = {
     "messages": ({"messages": CHAT}, {"messages": []}),
     "chosen": (PAIR, {**PAIR, "chosen": ""}),
     "rejected": (PAIR, {**PAIR, "rejected": ""}),
+    "null text": ({"text": "x y", "id": 1}, {"text": None, "id": 2}),
+    "null completion": ({"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": None}),
+    "null messages": ({"messages": CHAT, "id": 1}, {"messages": None, "id": 2}),
+    "null chosen": (PAIR, {**PAIR, "chosen": None}),
+    "empty answer": ({"messages": CHAT}, {"messages": [CHAT[0], {"role": "assistant", "content": ""}]}),
+    "null answer": ({"messages": CHAT}, {"messages": [CHAT[0], {"role": "assistant", "content": None}]}),
+    "empty chosen": ({"chosen": CHAT, "rejected": [CHAT[0], {"role": "assistant", "content": "b"}]},
+        {"chosen": [CHAT[0], {"role": "assistant", "content": ""}], "rejected": CHAT}),
 }  # fmt: skip
 
 
@@ -136,7 +144,7 @@ def test_empty_rows(prepared, write, name, place):
     rows.insert(place, EMPTY[name][1])
     path = write(*rows)
     purpose = {"text": "language", "nothing": "language", "nulls": "language", "chosen": "preference"}
-    purpose = purpose.get(name, "preference" if name == "rejected" else "sft")
+    purpose = purpose.get(name, "preference" if name.endswith(("rejected", "chosen")) else "sft")
     with pytest.raises(DataError, match=rf"row {place + 1}.*leaves them out with `--data.on-empty skip`"):
         prepared(path, purpose)
     said = []
@@ -151,9 +159,16 @@ def test_empty_rows(prepared, write, name, place):
     )
 
 
+def test_a_row_with_its_text_under_another_name_is_not_empty(prepared, write):
+    with pytest.raises(DataError, match=r"row 2, field 'completion': column 'completion' is missing"):
+        prepared(write({"prompt": "p", "completion": "c"}, {"prompt": "p", "response": "c"}), on_empty="skip")
+
+
 def test_pairs_taken_apart_are_skipped_whole(prepared, write):
     settings = {"roles": ("completion",), "columns": ("label",), "on_empty": "skip"}
     dataset = prepared(write(PAIR, {**PAIR, "chosen": ""}), "preference", **settings)
+    assert (len(dataset), dataset.counts["dropped_empty"]) == (2, 1)
+    dataset = prepared(write({**PAIR, "chosen": None}, PAIR), "preference", **settings)
     assert (len(dataset), dataset.counts["dropped_empty"]) == (2, 1)
 
 

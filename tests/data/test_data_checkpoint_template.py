@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pytest
+import tokenizers
 from fakes.chat_templates import DEFAULT_SYSTEM, NEWER, PREFILLED, UNMARKED
 
 from jaxpo.config import Data
@@ -70,6 +71,18 @@ def test_a_template_that_renders_the_same_is_replaced_by_the_fast_renderer(with_
     assert template_of(tokenizer).render is render
     assert template_of(tokenizer).identity == RENDERED_AS
     assert announcements(tokenizer) == ()
+
+
+def test_one_whose_marks_are_tokens_of_the_tokenizer_is_used_itself(with_template, tmp_path):
+    with_template("{# another text #}" + CHAT_TEMPLATE)
+    inner = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    inner.add_special_tokens(["<think>", "</think>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert "the tokenizer marks </think>, <think> special" in announcements(tokenizer)[0]
+    answer = {"role": "assistant", "content": "yes", "reasoning_content": "hmm"}
+    ids, _ = encode_spans(tokenizer, template_of(tokenizer).render([{"role": "user", "content": "<think>"}, answer]))
+    assert [ids.tolist().count(tokenizer.special_ids[name]) for name in ("<think>", "</think>")] == [1, 1]
 
 
 def test_one_that_reads_no_calls_is_too_with_calls_in_the_content(with_template):

@@ -61,12 +61,22 @@ def test_read_rows_says_it_on_stderr(folder, capsys):
     assert captured.out == ""
 
 
+TOGETHER = ("testset", "tests", "valset", "devdata", "evals", "held_out", "held-out", "hold_out", "TestSplit")
+
+
+@pytest.mark.parametrize("other", TOGETHER)
+def test_nor_where_nothing_is_called_training(folder, other):
+    found, said = names(folder("rows.jsonl", f"{other}.jsonl"))
+    assert found == ["rows.jsonl"]
+    assert f"left out: {other}.jsonl" in said
+
+
 @pytest.mark.parametrize("form", [
     *("{}.jsonl", "{}-00000-of-00001.jsonl", "{}/part-0.jsonl", "my_{}.jsonl", "{}_0.json", "{}.jsonl.gz", "{}.txt"),
     *("data/{}_sft-00000-of-00003.csv", "V2-{}.tsv", "{}.JSONL"),
 ])  # fmt: skip
 def test_training_never_reads_a_held_out_split(form):
-    for other in ("test", "validation", "valid", "val", "dev", "eval", "evaluation", "testing"):
+    for other in ("test", "validation", "valid", "val", "dev", "eval", "evaluation", "testing", *TOGETHER):
         train, held = (Path("ds") / form.format(word) for word in ("train", other))
         found, said = choose(Path("ds"), [train, held], "train")
         assert found == [train]

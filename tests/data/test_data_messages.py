@@ -62,6 +62,10 @@ def typed(message):
         ({"weight": 0.5}, r"has weight 0.5; a turn is trained on \(1, true\) or not.*Use 0 or 1"),
         ({"train": True, "weight": 0}, r"says both: train True, weight 0"),
         ({"tool_calls": [{"id": "c1"}]}, r"has a call without a name"),
+        ({"tool_calls": [{"name": "f", "args": {"x": 1}}]}, r"calls f with 'args' and without `arguments`"),
+        ({"tool_calls": [{"function": {"name": "f", "parameters": {"x": 1}}}]}, r"calls f with 'parameters' and"),
+        ({"tool_calls": [{"name": "f", "arguments": '{"x": [NaN]}'}]}, r"calls f with a number that is not finite"),
+        ({"tool_calls": [CALL], "function_call": CALL}, r"has both `tool_calls` and `function_call`"),
         ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": True}]}, r"has `train_detail`; a turn is"),
         ({"content": 3}, r"has content of type int"),
     ],
@@ -71,6 +75,26 @@ def test_what_cannot_be_read_is_refused_in_every_type(write, change, match):
         with pytest.raises(DataError, match=match) as error:
             read(write, row)
         assert "rows.jsonl, row 1, field" in str(error.value)
+
+
+def test_an_older_call_beside_an_empty_list_of_calls_is_read(write):
+    assert normal(write, U, {**A, "tool_calls": [], "function_call": CALL})[1]["tool_calls"] == [CALL]
+    assert normal(write, U, {**A, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}]})[1][
+        "tool_calls"
+    ] == [{"name": "f", "arguments": {}}]
+
+
+def test_a_tool_with_a_number_that_is_none_is_refused(write):
+    with pytest.raises(DataError, match=r"row 1, field 'tools': a number is not finite"):
+        read(write, {"messages": [U, A], "tools": [{"name": "f", "parameters": {"most": float("inf")}}]})
+
+
+def test_nulls_of_a_json_file_stay_whatever_it_was_made_from(write):
+    tools = [{"name": "f", "default": None}]
+    row = {"messages": [U, A], "tools": tools}
+    assert read(write, row, "x.parquet.jsonl").tools == tuple(tools)
+    for name in ("x.parquet", "x.Arrow.gz"):
+        assert read_record(Row(Path(name), 1, row), "messages").tools == ({"name": "f"},)
 
 
 def test_the_texts_of_parts_are_joined(write):
@@ -207,13 +231,29 @@ def test_what_is_not_read_is_counted_and_shown(prepared, write):
     assert [name for name in counts if "unread" in name] == ["unread_column_origin"]
 
 
+def test_a_prompt_that_is_to_be_trained_on_is_refused(prepared, write):
+    """It would be given all the same."""
+    path = write({"prompt": [{**U, "train": True}], "completion": [A]})
+    with pytest.raises(DataError, match=r"row 1, field 'prompt': a turn of the prompt says that it is trained on"):
+        prepared(path)
+    segment = prepared(path, train_on="assistant").store.read([0])[0].segments[0]
+    assert (
+        segment.supervised.sum()
+        > prepared(write({"prompt": [U], "completion": [A]})).store.read([0])[0].segments[0].supervised.sum()
+    )
+
+
 def test_messages_written_into_a_string(write):
     written = '[{"role": "user", "content": "q"}]'
     assert read(write, {"messages": written}).sides[0].completion == [U]
     for name in ("prompt", "completion", "chosen"):
         with pytest.raises(DataError, match=rf"field '{name}': the messages are written into a string.*Give the list"):
             read(write, {"prompt": "p", "completion": "c", "rejected": "b", "system": "s", name: written})
-    table = Row(Path("x.csv"), 1, {"prompt": written, "completion": "yes", "system": "s"})
+    with pytest.raises(DataError, match=r"field 'responses': the messages are written into a string"):
+        read(write, {"prompt": "p", "responses": ["a", written], "scores": [1, 0]})
+    with pytest.raises(DataError, match="written into a string"):
+        read_record(Row(Path("x.csv.jsonl"), 1, {"prompt": written, "completion": "yes"}), "prompt_completion")
+    table = Row(Path("x.CSV.gz"), 1, {"prompt": written, "completion": "yes", "system": "s"})
     assert read_record(table, "prompt_completion").sides[0].prompt == [{"role": "system", "content": "s"}, U]
     python = Row(Path("x.csv"), 1, {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "yes"})
     with pytest.raises(DataError, match="not in Python's notation"):

@@ -220,6 +220,9 @@ def test_marks_in_the_midst_of_text_stay_text(prepared, write):
             r"'a' stands where a turn should",
         ),
         ({"text": PROMPT}, r"no token of this row is trained on"),
+        ({"text": WHOLE.replace("\n", "\r\n")}, r"there is a turn of 'user\\r'; the roles are system, user"),
+        ({"text": WHOLE.replace("<|im_start|>", "<|im_start|> ")}, r"there is a turn of ' user'"),
+        ({"text": f"<|startoftext|>{WHOLE}"}, r"a second conversation begins in it"),
     ],
 )
 def test_what_is_rendered_in_part_is_refused(prepared, write, row, match):

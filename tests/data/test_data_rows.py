@@ -121,6 +121,7 @@ BAD = {
     "inf margin": ({**PAIR, "margin": float("inf")}, r"field 'margin': inf is not finite"),
     "margin text": ({**PAIR, "margin": "1"}, r"field 'margin': expected a number, found '1'"),
     "annotator": ({**PAIR, "annotator": 1.5}, r"field 'annotator': expected a name or a number"),
+    "no annotator": ({**PAIR, "annotator": ""}, r"field 'annotator': expected a name or a number, found ''"),
     "rewards": ({**PAIR, "rewards": {"x": [1]}}, r"field 'rewards': expected \{name: \[chosen, rejected\]\}"),
     "votes": ({**PAIR, "votes": [0, 0]}, r"field 'votes': \[0, 0\] are not counts of votes"),
     "short scores": ({**LIST, "scores": [1]}, r"field 'scores': 2 responses but 1 scores\. Give one per response"),

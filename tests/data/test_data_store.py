@@ -37,6 +37,24 @@ def test_second_call_reads_the_cache(prepared, files, tmp_path):
     assert first.counts == second.counts
 
 
+@pytest.mark.parametrize("content", ['{"text": "one"}\n', "text\none\n"])
+def test_the_same_bytes_read_as_something_else_have_another_key(prepared, tmp_path, content):
+    """Tokenised as a document first and renamed then: those tokens must not be used again."""
+    names = ["a.txt", "a.jsonl"] if content.startswith("{") else ["a.txt", "a.csv", "a.tsv"]
+    found = []
+    for name in names:
+        (tmp_path / name).write_text(content)
+        found.append(prepared(tmp_path / name))
+    assert len({dataset.hash for dataset in found}) == len(names)
+    assert found[0].tokens > found[1].tokens
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_files_of_earlier_versions_keep_their_key(prepared, tmp_path, name):
+    (tmp_path / name).write_text("plain words" if name == "a.txt" else '{"text": "one"}\n')
+    assert "forms" not in prepared(tmp_path / name).store.meta["settings"]
+
+
 def test_settings_and_contents_change_the_key(prepared, files, write):
     base = prepared(files / "prompt_completion.jsonl")
     hashes = {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jaxpo.cli.main import main
+from jaxpo.config import Data
 from jaxpo.data.rows.trainable import Fit
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import Report, inspect
@@ -50,6 +51,18 @@ def tried(fit: Fit, path: Path, method: str) -> str:
     """The command with a method of one's own choice."""
     words = f"jaxpo run {fit.use.recipe} {fit.use.options}".replace("FILE", shlex.quote(str(path)))
     return words if method == fit.own else f"{words} --stage.loss {method}"
+
+
+def test_the_commands_read_the_file_as_it_was_looked_at(model: Path, tmp_path: Path) -> None:
+    """Else what was shown is not what is trained."""
+    path = FILES / "messages.jsonl"
+    data = Data(reasoning="strip", rendered="refuse", special_tokens=("<|fim_pre|>", "<|endoftext|>"))
+    report = inspect(path, samples=0, uses=USES, data=data)
+    line = next(line for line in str(report).splitlines() if line.startswith("  fine-tuning: "))
+    words = line.removeprefix("  fine-tuning: ").split("  (")[0]
+    assert " --sft.data.reasoning strip" in words
+    accepts(words, model, tmp_path)
+    assert resolve_run(load_run("sft"), shlex.split(words)[3:]).run.stages[0].data.special_tokens == data.special_tokens
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("*.jsonl")))

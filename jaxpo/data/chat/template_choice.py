@@ -73,6 +73,9 @@ def differences(own: CheckpointTemplate) -> Iterator[str]:
             continue
         if text_of(ours) != text_of(theirs):
             yield f"{name}: {_first_difference(text_of(theirs), text_of(ours))}"
+        elif _marks(ours) != _marks(theirs):
+            only = sorted(set(_marks(theirs)) ^ set(_marks(ours)))
+            yield f"{name}: the tokenizer marks {', '.join(only)} special, which LFM2's writes as characters"
         elif _trained(ours) != _trained(theirs):
             yield f"{name}: its generation marks stand around {_trained(theirs)!r}, LFM2's around {_trained(ours)!r}"
 
@@ -123,6 +126,10 @@ def _broken(why: str, identity: str) -> ChatTemplate:
 
 def _trained(spans: Sequence[Span]) -> str:
     return "".join(span.text for span in spans if span.supervised)
+
+
+def _marks(spans: Sequence[Span]) -> list[str]:
+    return [span.text for span in spans if span.control]
 
 
 def _first_difference(theirs: str, ours: str) -> str:

@@ -83,8 +83,9 @@ def _margin(row: Row, value: Any) -> float:
 
 
 def _annotator(row: Row, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise row.error(f"expected a name or a number, found {value!r}.", field="annotator")
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        remedy = "Say who judged the row, or leave the column out of all rows."
+        raise row.error(f"expected a name or a number, found {value!r}.", field="annotator", remedy=remedy)
     return str(value)
 
 

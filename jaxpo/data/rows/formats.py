@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jaxpo.data.rows.files.compression import DAMAGE
+from jaxpo.data.rows.files.compression import DAMAGE, compression_of
 from jaxpo.data.rows.files.listing import Say, list_files, to_stderr
-from jaxpo.data.rows.files.readers import reader_of
+from jaxpo.data.rows.files.readers import format_of, reader_of
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.errors import DataError, EmptyRow
 
-__all__ = ["Row", "content_hash", "list_files", "read_rows"]
+__all__ = ["Row", "content_hash", "forms_of", "list_files", "read_rows"]
+_BEFORE_TEXT = b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"  # byte order marks, white space, halves of UTF-16
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,23 @@ def content_hash(files: Iterable[Path]) -> str:
     for file in files:
         whole.update(bytes.fromhex(file_hash(file)))
     return whole.hexdigest()
+
+
+def forms_of(files: Iterable[Path]) -> list[str]:
+    """How files are read that another reader would make other rows of, for a hash; [] where there are none.
+
+    JSON in a .txt file is a document, the lines of a .csv file rows. Of all others the contents say it.
+    """
+    forms = [format_of(file) if _is_ambiguous(file) else "" for file in files]
+    return forms if any(forms) else []
+
+
+def _is_ambiguous(file: Path) -> bool:
+    form = format_of(file)
+    if form != ".txt" or compression_of(file):
+        return form in (".csv", ".tsv", ".txt")
+    with file.open("rb") as stream:
+        return stream.read(256).lstrip(_BEFORE_TEXT)[:1] in (b"{", b"[")
 
 
 def file_hash(file: Path) -> str:

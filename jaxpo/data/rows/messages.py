@@ -97,6 +97,8 @@ def _check_turn(place: Place, role: str, content: str | None, calls: list[Any], 
             f"({role}) has `{extras[0]}`, which is the assistant's.", "Move it into the assistant's turn."
         )
     empty = content is None or (role == "assistant" and content == "")
+    if empty and not calls and role == "assistant":
+        raise place.row.empty(f"message {place.index} ({role}) has no content.", field=place.column)
     if empty and not calls:
         raise place.error(f"({role}) has no content.", FORM)
 

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.requirements import Reading, take_apart
-from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.rows import Record, detect
 from jaxpo.errors import DataError, EmptyRow
+
+AHEAD = 1000
+"""Rows that are looked through for a whole one."""
 
 
 def first_row(paths: Sequence[Path]) -> Row:
-    """The first row that holds anything; by it is decided what is read of all of them."""
-    first = next((row for row in read_rows(paths) if row.data), None)
+    """The first row that holds anything; by it is decided what is read of all of them.
+
+    One that lacks what is learnt gives way to the next that has it, and all of its columns.
+    """
+    rows = (row for row in read_rows(paths) if row.data)
+    first = next(rows, None)
     if first is None:
         raise DataError("every row is empty.", file=paths[0], remedy="Give rows with columns.")
-    return first
+    if _has_answers(first):
+        return first
+    fuller = (row for row in islice(rows, AHEAD) if row.data.keys() > first.data.keys())
+    return next(filter(_has_answers, fuller), first)
+
+
+def _has_answers(row: Row) -> bool:
+    try:
+        return detect(row) != "prompt"
+    except DataError:
+        return False
 
 
 def records_of(
@@ -36,7 +54,8 @@ def records_of(
     for row in rows:
         try:
             reading.check_alike(row)
-            records = [reading.record(part) for part in (take_apart(row) if apart and row.data else (row,))]
+            reading.check_filled(row)
+            records = [reading.record(part) for part in (take_apart(row) if apart else (row,))]
         except EmptyRow:
             if on_empty == "error":
                 raise

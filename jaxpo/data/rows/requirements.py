@@ -33,6 +33,8 @@ MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion")
 PAIRED = ("preference", "triple")
+LEARNT = ("text", "messages", "completion", "chosen", "rejected", "responses", "steps", "items")
+"""Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
     *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),
 )
@@ -81,10 +83,20 @@ class Reading:
                 remedy="Give every row the same columns, or each type a stage of its own.",
             )
 
-    def record(self, row: Row) -> Record:
-        """Check and normalise one row; DataError names file, row, field and remedy."""
+    def check_filled(self, row: Row) -> None:
+        """EmptyRow for a row that holds nothing, or nothing of what is learnt from the file's other rows."""
         if not row.data:
             raise row.empty("the row holds nothing.")
+        if self.first is None or not row.data.keys() < self.first.data.keys():
+            return
+        there = canonical(row).data
+        for name in TYPES[detect(self.first)]:
+            if name in LEARNT and name not in there:
+                raise row.empty(f"column {name!r} is missing or null; the file's other rows have it.", field=name)
+
+    def record(self, row: Row) -> Record:
+        """Check and normalise one row; DataError names file, row, field and remedy."""
+        self.check_filled(row)
         return read_record(
             row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, marks=self.marks
         )

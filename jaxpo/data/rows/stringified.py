@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxpo.data.rows.files.readers import format_of
 from jaxpo.data.rows.formats import Row
+from jaxpo.errors import DataError
 
 COLUMNS = (
     "messages",
@@ -31,6 +32,10 @@ def with_parsed_messages(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     Raises:
       DataError: a string outside of a CSV file and the column of messages, or one in another notation.
     """
+    responses = data.get("responses")
+    for text in responses if isinstance(responses, list) else ():
+        if isinstance(text, str) and _BEGINNING.match(text):
+            raise _written(row, "responses")
     found = {name: data[name] for name in COLUMNS if isinstance(data.get(name), str)}
     return data | {name: _parsed(row, name, value) for name, value in found.items() if _BEGINNING.match(value)}
 
@@ -42,9 +47,13 @@ def _parsed(row: Row, name: str, value: str) -> list[Any]:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, list):
-        raise row.error(
-            "the messages are written into a string.",
-            field=name,
-            remedy="Give the list itself (JSONL or Parquet); a CSV file may hold it as JSON, not in Python's notation.",
-        )
+        raise _written(row, name)
     return parsed
+
+
+def _written(row: Row, name: str) -> DataError:
+    return row.error(
+        "the messages are written into a string.",
+        field=name,
+        remedy="Give the list itself (JSONL or Parquet); a CSV file may hold it as JSON, not in Python's notation.",
+    )

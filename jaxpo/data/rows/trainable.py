@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs
 from jaxpo.data.rows.rows import detect
 from jaxpo.errors import DataError
 
+NO_SETTINGS: Mapping[str, Sequence[str]] = {}
+DATA = ".data.train"
+"""How the flag ends that a command names its file with."""
 OTHER_ROWS = "its stage reads no rows of type"
 NO_COLUMN = "no column"
 CAPITALS = {
@@ -97,9 +100,15 @@ class Fit:
         others = sorted((name, why) for name, why in self.missing.items() if name != self.own)
         return [(f"{self.own} (the recipe's own)", self.missing[self.own]), *others]
 
-    def command(self, file: str) -> str:
-        """What trains the file: with the recipe's own method where the file has what that needs."""
+    def command(self, file: str, settings: Mapping[str, Sequence[str]] = NO_SETTINGS) -> str:
+        """What trains the file: with the recipe's own method where the file has what that needs.
+
+        Args:
+          settings: of how the file was looked at, by field of `config.Data`; a stage reads it so too.
+        """
         words = f"jaxpo run {self.use.recipe} {self.use.options}".replace("FILE", shlex.quote(file))
+        flag = next((word for word in self.use.options.split() if word.endswith(DATA)), DATA).removesuffix("train")
+        words += "".join(f" {flag}{name.replace('_', '-')} {shlex.join(value)}" for name, value in settings.items())
         return words if self.own in self.trained else f"{words} --stage.loss {self.trained[0]}"
 
 
@@ -128,7 +137,7 @@ def missing(seen: Seen, purpose: Purpose, asked: Asked) -> str:
     return " ".join(asked.check({name: seen.columns[name] for name in needs.columns if name in seen.columns}))
 
 
-def advice(found: Iterable[Fit], file: str) -> list[str]:
+def advice(found: Iterable[Fit], file: str, settings: Mapping[str, Sequence[str]] = NO_SETTINGS) -> list[str]:
     """First of all lines on a file: what it can train, and the command for each."""
     found = list(found)
     able = [fit for fit in found if fit.trained]
@@ -138,7 +147,7 @@ def advice(found: Iterable[Fit], file: str) -> list[str]:
     for fit in able:
         others = len(fit.trained) - 1
         more = f"  ({others} more with --stage.loss NAME)" if others else ""
-        lines.append(f"  {fit.use.name}: {fit.command(file)}{more}")
+        lines.append(f"  {fit.use.name}: {fit.command(file, settings)}{more}")
     lines += [f"  {name} is {what}" for name, what in CAPITALS.items() if any(name in fit.use.options for fit in able)]
     return lines
 

@@ -15,7 +15,8 @@ from jaxpo.data.rows.messages import ROLES
 BOS, IM_START, IM_END = "<|startoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = (BOS, IM_START, IM_END)
 _MARK = re.compile("|".join(map(re.escape, MARKS)))
-_BEGINNING = re.compile(rf"(?:{re.escape(BOS)})?\s*{re.escape(IM_START)}\w+\n")
+# White space around a role, as in files with CRLF, is an error and not another text.
+_BEGINNING = re.compile(rf"(?:{re.escape(BOS)})*\s*{re.escape(IM_START)}[ \t]*\w+[ \t\r]*\n")
 _HEADER = re.compile(rf"{re.escape(IM_START)}(.*)\n")
 _SPACE = re.compile(r"\s*")
 

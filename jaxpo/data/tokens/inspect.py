@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Report:
       samples: rendered rows, trained text in brackets.
       notes: what of a folder is not read, and how rows were read, where that is not plain to see.
       fits: what the file can train, and what it lacks for the rest.
+      settings: how the texts were read, where that is not the default.
     """
 
     path: str
@@ -56,9 +57,10 @@ class Report:
     samples: tuple[str, ...]
     notes: tuple[str, ...] = ()
     fits: tuple[Fit, ...] = ()
+    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = advice(self.fits, self.path) if self.fits else []
+        lines = advice(self.fits, self.path, self.settings) if self.fits else []
         lines += [f"{', '.join(self.files)}: type {self.type}, {self.rows} rows"]
         lines += [f"  column {name}: {what}" for name, what in self.columns.items()]
         lines += [f"  {self.unit} of {role}: {_percentiles(values)}" for role, values in self.lengths.items()]
@@ -74,7 +76,7 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        for i, line in enumerate(advice(self.fits, self.path) if self.fits else ()):
+        for i, line in enumerate(advice(self.fits, self.path, self.settings) if self.fits else ()):
             yield Text(line, style="bold green" if i == 0 else "")
         yield Text(f"{', '.join(self.files)}\ntype {self.type}, {self.rows} rows", style="bold")
         table = Table("column", "values", box=None)
@@ -143,6 +145,7 @@ def inspect(
         lengths=collected.percentiles(),
         samples=tuple(shown),
         fits=fits(uses, collected.seen(first)),
+        settings=_settings(data or Data()),
     )
 
 
@@ -168,6 +171,12 @@ class _Collected:
 
     def seen(self, first: Row) -> Seen:
         return Seen(first, frozenset(self.lengths), frozenset(self.labels), self.rows, self.numbers.arrays())
+
+
+def _settings(data: Data) -> dict[str, Sequence[str]]:
+    given = {name: getattr(data, name) for name in ("train_on", "rendered", "special_tokens", "reasoning")}
+    changed = {name: value for name, value in given.items() if value != getattr(Data(), name)}
+    return {name: (value,) if isinstance(value, str) else value for name, value in changed.items()}
 
 
 def _checked(reading: Reading, rows: Iterable[Row], columns: dict[str, str], empty: list[EmptyRow]) -> Iterator[Record]:

@@ -61,7 +61,8 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
     if spelt:
         yield (
             f"warning: special tokens of the tokenizer stand in texts as plain characters: {_shown(spelt)} rows. Name "
-            "them in data.special_tokens ('all' for all) to have their ids in answers and documents"
+            "them in data.special_tokens ('all' for all) to have their ids in answers and documents; in what is given "
+            "(prompts, users, systems, tool results) they stay characters, and lists of tools belong into `tools`"
         )
     if all(counts.get(name) for name in FORMS):
         yield (

@@ -17,7 +17,7 @@ from jaxpo.config import Data
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part, named_held_out
-from jaxpo.data.rows.formats import content_hash, list_files, read_rows
+from jaxpo.data.rows.formats import content_hash, forms_of, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.records import first_row, records_of
@@ -91,6 +91,7 @@ def prepare(
     if data.fim is not None:
         check_fim(data.fim, kind, paths)
     settings = settings_of(data, reading, needs, annotators)
+    settings |= {"forms": forms} if (forms := forms_of(paths)) else {}
     template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
     key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 

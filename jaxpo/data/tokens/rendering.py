@@ -10,7 +10,16 @@ from typing import Literal
 
 from jaxpo.config import Fim
 from jaxpo.data.chat.chat import Span, render
-from jaxpo.data.chat.reasoning import KEPT, LOST, STRIPPED, Reasoning, has_reasoning, is_lost, without_reasoning
+from jaxpo.data.chat.reasoning import (
+    KEPT,
+    LOST,
+    STRIPPED,
+    Reasoning,
+    has_reasoning,
+    is_lost,
+    said_once,
+    without_reasoning,
+)
 from jaxpo.data.chat.rendered import (
     AS_TEXT,
     FOREIGN,
@@ -76,10 +85,11 @@ class Rendering:
     def sides(self, record: Record) -> list[list[Span]]:
         """The spans of each side; none for an absent candidate."""
         noted: set[str] = set()
-        if has_reasoning(record):
+        marks = self.cut.rendered != "text"
+        if has_reasoning(record, marks=marks):
             strip = self.cut.reasoning == "strip"
             noted.add(STRIPPED if strip else KEPT)
-            record = without_reasoning(record) if strip else record
+            record = without_reasoning(record, marks=marks) if strip else record
         spans = [self._side(record, side, noted) for side in record.sides]
         self.counts.update(sorted(noted))
         return spans
@@ -138,7 +148,7 @@ class Rendering:
         prompt = self._unwrapped(record, side, side.prompt if isinstance(side.prompt, list) else [], noted)
         if record.kind == "prompt":
             opened = partial(self.chat, add_generation_prompt=True, train_on="none")
-            return _checked(record, side, lambda: opened(prompt, tools=record.tools))
+            return _checked(record, side, lambda: opened(said_once(prompt), tools=record.tools))
         messages = [*prompt, *self._unwrapped(record, side, list(side.completion), noted)]  # type: ignore[arg-type]
         if self.cut.train_on == "all" and any(message.get("train") is False for message in messages):
             raise record.row.error(
@@ -147,7 +157,14 @@ class Rendering:
                 remedy="Set data.train_on='auto', or remove the turn's weight.",
             )
         first = self._first(messages, len(prompt))
-        spans = _checked(record, side, lambda: self.chat(messages, tools=record.tools, first_trained=first))
+        if first == len(prompt) and any(message.get("train") for message in messages[:first]):
+            raise record.row.error(
+                "a turn of the prompt says that it is trained on, and prompts are given.",
+                field="prompt",
+                remedy="Give `messages` instead, or set data.train_on='assistant'.",
+            )
+        rendered = partial(self.chat, tools=record.tools, first_trained=first)
+        spans = _checked(record, side, lambda: rendered(said_once(messages)))
         noted |= {LOST} if is_lost(messages, spans) else set()
         return spans
 

@@ -15,10 +15,13 @@ Part = Literal["train", "eval", "all"]
 
 NAMES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "holdout"),
-    "test": ("test", "testing"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "evals", "evaluation", "heldout", "holdout"),
+    "test": ("test", "tests", "testing"),
 }
-_SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+_TOGETHER = ("", "set", "data", "split")
+"""What a word may be written together with: `testset`, `valdata`."""
+_SPLIT_OF = {name + more: split for split, names in NAMES.items() for name in names for more in _TOGETHER}
+_HELD_OUT = re.compile("(held|hold)[^a-z]out")
 _SHOWN = 5
 
 
@@ -80,8 +83,9 @@ def listed(folder: Path, files: Sequence[Path]) -> str:
 def named_held_out(files: Sequence[str | Path]) -> Iterator[str]:
     """A sentence for every file or folder that is named itself and called as held-out ones are."""
     for path in map(Path, files):
-        if path.exists() and (split := next(iter(_words_of(Path(path.name))), "train")) not in NAMES["train"]:
-            yield f"warning: {path} is read for training, and its name says {split!r}"
+        word = next(iter(_words_of(Path(path.name))), "train")
+        if path.exists() and _SPLIT_OF[word] != "train":
+            yield f"warning: {path} is read for training, and its name says {word!r}"
 
 
 def _words_of(inside: Path) -> list[str]:
@@ -99,7 +103,8 @@ def _word_within(inside: Path) -> str | None:
 def _words(inside: Path) -> list[list[str]]:
     """The words of each name of a path."""
     names = (*inside.parts[:-1], base_of(inside))
-    return [[word for word in re.split(r"[^a-z]+", name.lower()) if word and word != "of"] for name in names]
+    written = (_HELD_OUT.sub(r"\1out", name.lower()) for name in names)
+    return [[word for word in re.split(r"[^a-z]+", name) if word and word != "of"] for name in written]
 
 
 def _training(folder: Path, splits: dict[str | None, list[Path]]) -> str | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.rows.tools import tools_of
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.tools import tools_of
 from jaxpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from jaxpo.errors import ConfigError, writing
+from jaxpo.errors import ConfigError, RunError, writing
 from jaxpo.train.files import write_atomic
 
 Record = Mapping[str, Any]
@@ -107,9 +108,9 @@ class MetricsLog:
         if not self.primary:
             return
         self._file.close()
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if not _beyond(json.loads(line), stage, step, ended)]
-        write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+        lines = self.path.read_bytes().splitlines()
+        kept = [line for n, line in enumerate(lines, 1) if not _beyond(self._record(line, n), stage, step, ended)]
+        write_atomic(self.path, "".join(f"{line.decode()}\n" for line in kept))
         self._open()
         for tracker in self._trackers:
             tracker.truncate(stage, step)
@@ -125,6 +126,14 @@ class MetricsLog:
     def _open(self) -> None:
         # Unbuffered: a line that failed (disk full) must not be tried again when the file is closed.
         self._file = self.path.open("ab", buffering=0)
+
+    def _record(self, line: bytes, n: int) -> Record:
+        """What a line holds; RunError where it is none of ours."""
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and {"stage", "step"} <= found.keys():
+                return found
+        raise RunError(f"{self.path}: line {n} is no record of a step: remove that line, and the run goes on.")
 
     def _drop_half_line(self) -> None:
         if not self.path.exists():

@@ -79,7 +79,8 @@ class RunDir:
     def forget_start(self) -> None:
         """Remove what a start left that ended before its first step: all of it follows from the configuration."""
         if self.primary and not self.begun:
-            for name in (_CONFIG, _DATA, _BEGINNING, "summary.json", "samples.json", "data_counts.json"):
+            results = ("summary.json", "samples.json", "data_counts.json")
+            for name in (_CONFIG, _DATA, _BEGINNING, *results, "generation_config.json"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
 

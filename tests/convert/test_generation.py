@@ -7,10 +7,13 @@ from models.tiny import CONFIG, params
 
 from jaxpo.cli.main import main
 from jaxpo.cli.sampling_options import add_options, sampler_of
+from jaxpo.config import SFT, Data, Run
 from jaxpo.convert.generation import end_ids, read_generation
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.model_io import load_model, near_generation, save_model
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import CheckpointError
+from jaxpo.stages.run_generation_config import keep_generation_of_start
 
 OWN = {"eos_token_id": [7, 2], "temperature": 0.3, "min_p": 0.15, "repetition_penalty": 1.05, "do_sample": True}
 
@@ -58,6 +61,13 @@ def test_a_merge_says_whose_is_kept_when_they_differ(checkpoint, tmp_path, capsy
     assert main([str(word) for word in argv]) == 0
     assert f"generation_config.json is that of {other}; {checkpoint} had another" in capsys.readouterr().out
     assert stored(tmp_path / "m")["temperature"] == 1.0
+
+
+def test_a_run_whose_first_stage_names_its_model_keeps_that_models(checkpoint, tmp_path):
+    tokenizer = train_tokenizer(["to be or not"] * 4, 290)
+    stage = SFT(init_from=str(checkpoint), data=Data(train=("x.jsonl",)), max_steps=1)
+    keep_generation_of_start(Run(stages=(stage,)), tmp_path, tokenizer, print)
+    assert stored(tmp_path) == stored(checkpoint)
 
 
 def test_a_stage_of_a_run_finds_that_of_its_run(checkpoint, tmp_path):

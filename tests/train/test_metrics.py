@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, RunError
 from jaxpo.objectives.base import Difference, Max, Mean, Min
 from jaxpo.train.metrics import MetricsLog, read_metrics
 from jaxpo.train.progress import Progress, Window, lower_is_better
@@ -55,6 +55,16 @@ def test_what_sums_up_a_stage_goes_when_the_stage_is_made_longer(tmp_path):
         ("pretrain", True),
         ("sft", False),
     ]
+
+
+@pytest.mark.parametrize("line", [b"", b"\0\0", b"\xff", b"[1]", b'{"a": 1}', b'"stage"'])
+def test_a_line_that_is_no_record_is_named_and_stays(tmp_path, line):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"stage": "sft", "step": 1}\n' + line + b"\n")
+    before = path.read_bytes()
+    with MetricsLog(path) as log, pytest.raises(RunError, match=r"m\.jsonl: line 2 is no record .* remove that line"):
+        log.truncate("sft", 0)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])

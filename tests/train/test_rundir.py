@@ -141,6 +141,7 @@ def test_a_start_that_trained_nothing_binds_to_nothing(tmp_path):
         home.keep_beginning({"jaxpo": "1"})
         (home.path / "tokenizer").mkdir()
         (home.path / "summary.json").write_text("{}")
+        (home.path / "generation_config.json").write_text("{}")  # of the model that was named then
     with RunDir(tmp_path / "run") as home:
         assert not home.begun
         home.forget_start()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxpo.data.rows.trainable import Asked, Use
+from jaxpo.data.rows.trainable import OWN_TOKENIZER, Asked, Use
 from jaxpo.objectives.methods import METHODS, Method
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.overrides import load_run
 
 OF_MODEL = "--model-from MODEL"
 OFFERED = (
-    ("pretraining", "pretrain", "--tokenizer.train-on FILE"),
+    ("pretraining", "pretrain", OWN_TOKENIZER),
     ("fine-tuning", "sft", OF_MODEL),
     ("distillation", "distill", "--distill.teacher TEACHER --tokenizer.path TEACHER"),
     ("preferences", "preference", OF_MODEL),

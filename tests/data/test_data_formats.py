@@ -18,6 +18,7 @@ from jaxpo.data.rows.formats import content_hash, list_files, read_rows
 from jaxpo.data.rows.marks import SOURCES
 from jaxpo.data.rows.rows import TYPES
 from jaxpo.data.rows.segments import FURTHER
+from jaxpo.data.rows.tokenised import BESIDE
 from jaxpo.errors import DataError
 
 ROWS = [{"text": "one"}, {"text": "zwei ü"}, {"text": "three", "label": 1}]
@@ -109,7 +110,7 @@ TEXTS |= {"rationale", "rationale_prompt", "inter_prompt", "separator"}
 
 def test_tables_know_which_columns_are_no_text():
     """A column that a dataset type gets is one of the three to a cell that has no type of its own."""
-    lists = (*TYPES.values(), *FURTHER.values(), *SOURCES.values())
+    lists = (*TYPES.values(), BESIDE, *FURTHER.values(), *SOURCES.values())
     assert {*_CHECKS, "separator", *(name for names in lists for name in names)} - {*NUMBERS, *STRUCTURED} == TEXTS
 
 

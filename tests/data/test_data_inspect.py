@@ -161,7 +161,7 @@ OF_THEIR_OWN = {
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     **{"list": LISTS, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
-    **dict.fromkeys(("alpaca", "messages", "sharegpt", "text"), SFT),
+    **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),
     **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
 }
 

@@ -193,11 +193,6 @@ def test_masks_of_other_tokens_are_refused(write, name):
         read(write, {"messages": [U, A], name: [0, 1]})
 
 
-def test_rows_of_tokens_are_refused(write):
-    with pytest.raises(DataError, match=r"field 'input_ids': is already tokenised \(input_ids\)\. Give its text"):
-        read(write, {"input_ids": [1, 2], "labels": [-100, 2], "attention_mask": [1, 1]})
-
-
 def test_conversations_with_two_answers(write):
     row = {"conversations": [{"from": "human", "value": "q"}], "system": "s"}
     for good, bad in (("yes", "no"), ({"from": "gpt", "value": "yes"}, {"from": "gpt", "value": "no"})):

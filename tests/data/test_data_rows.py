@@ -34,6 +34,7 @@ TYPES = {
     "weights": "unpaired",
     "tree": "tree",
     "items": "items",
+    "tokens": "tokens",
 }
 
 

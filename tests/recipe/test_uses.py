@@ -39,7 +39,7 @@ def report_of(path: Path) -> Report:
 
 def accepts(words: str, model: Path, cache: Path) -> None:
     """What `jaxpo run` does with these words until training starts; raises what it would say."""
-    given = [str(model) if word in ("MODEL", "TEACHER") else word for word in shlex.split(words)]
+    given = [str(model) if word in ("MODEL", "TEACHER", "TOKENIZER") else word for word in shlex.split(words)]
     assert given[:2] == ["jaxpo", "run"]
     resolved = resolve_run(load_run(given[2]), given[3:]).run
     check(resolved)

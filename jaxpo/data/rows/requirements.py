@@ -18,6 +18,7 @@ Purpose = Literal["language", "sft", "preference"]
 # Segment roles each dataset type offers, and the column a missing role would come from.
 ROLES = {
     "text": ("text",),
+    "tokens": ("completion",),
     "messages": ("completion",),
     "prompt_completion": ("completion",),
     "preference": ("chosen", "rejected"),
@@ -31,9 +32,9 @@ ROLES = {
 }
 MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
-SINGLE = ("text", "messages", "prompt_completion")
+SINGLE = ("text", "messages", "prompt_completion", "tokens")
 PAIRED = ("preference", "triple")
-LEARNT = ("text", "messages", "completion", "chosen", "rejected", "responses", "steps", "items")
+LEARNT = ("text", "messages", "input_ids", "completion", "chosen", "rejected", "responses", "steps", "items")
 """Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
     *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),

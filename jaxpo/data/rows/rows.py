@@ -4,6 +4,7 @@
 |---|---|
 | text | text |
 | messages | messages (or ShareGPT's conversations with from / value) |
+| tokens | input_ids [, labels, or masks such as assistant_masks] |
 | prompt | prompt |
 | prompt_completion | prompt, completion (or alpaca's instruction, input, output) |
 | preference | [prompt,] chosen, rejected |
@@ -32,6 +33,7 @@ from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, wi
 from jaxpo.data.rows.sides import SIDES, Side
 from jaxpo.data.rows.stringified import with_parsed_messages
 from jaxpo.data.rows.texts import string
+from jaxpo.data.rows.tokenised import BESIDE
 from jaxpo.data.rows.tools import tools_of
 from jaxpo.data.rows.unread import check_refused, unread
 
@@ -49,13 +51,14 @@ TYPES: dict[str, tuple[str, ...]] = {
     "prompt_completion": ("prompt", "completion"),
     "messages": ("messages",),
     "text": ("text",),
+    "tokens": ("input_ids",),
     "prompt": ("prompt",),
 }
 PAIRS = ("preference", "triple", "two_prompt")
 # A row with one of these is no bare prompt but a row that lacks something.
 _ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
 # Columns that rows of a type may have besides, without which they are of that type too.
-_BESIDE = {"preference": ("prompt",), "items": ("separator",)}
+_BESIDE = {"preference": ("prompt",), "items": ("separator",), "tokens": BESIDE}
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
 
 
@@ -88,8 +91,6 @@ def detect(row: Row) -> str:
     for kind, required in TYPES.items():
         if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
             return kind
-    if "input_ids" in columns and not columns & ((_ANSWERS | {"prompt"}) - {"labels"}):
-        raise row.error("is already tokenised (input_ids).", field="input_ids", remedy=f"Give its text. {_accepted()}")
     if {"completions", "labels"} <= columns:
         raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
     started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
@@ -151,7 +152,7 @@ def read_record(
                 field=name,
                 remedy="Every row needs the same columns; add it or remove the row.",
             )
-    check_refused(row)
+    check_refused(row, masks=kind != "tokens")
     sides = SIDES[kind](row)
     for name in marks:
         if name in SPANS:

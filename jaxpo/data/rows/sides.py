@@ -8,6 +8,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import Mark, consecutive
 from jaxpo.data.rows.messages import messages
 from jaxpo.data.rows.texts import Text, answer, string, text_of_column, text_or_messages
+from jaxpo.data.rows.tokenised import Tokens, tokens_of
 from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
 from jaxpo.errors import DataError
 
@@ -18,12 +19,14 @@ class Side:
 
     Attributes:
       marks: stretches of the completion (of its only message, in a conversation) that carry a number.
+      tokens: in place of the texts, in rows that were tokenised before.
     """
 
     role: str
     prompt: Text | None
     completion: Text
     marks: tuple[Mark, ...] = ()
+    tokens: Tokens | None = None
 
 
 def side_of(
@@ -51,6 +54,10 @@ def text_sides(row: Row) -> tuple[Side, ...]:
 
 def message_sides(row: Row) -> tuple[Side, ...]:
     return (Side("completion", None, messages(row, "messages", row.data["messages"])),)
+
+
+def token_sides(row: Row) -> tuple[Side, ...]:
+    return (Side("completion", None, "", tokens=tokens_of(row)),)
 
 
 def prompt_sides(row: Row) -> tuple[Side, ...]:
@@ -165,6 +172,7 @@ def item_sides(row: Row) -> tuple[Side, ...]:
 SIDES = {
     "text": text_sides,
     "messages": message_sides,
+    "tokens": token_sides,
     "prompt": prompt_sides,
     "prompt_completion": completion_sides,
     "unpaired": completion_sides,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,11 @@ DATA = ".data.train"
 """How the flag ends that a command names its file with."""
 OTHER_ROWS = "its stage reads no rows of type"
 NO_COLUMN = "no column"
+OWN_TOKENIZER, GIVEN_TOKENIZER = "--tokenizer.train-on FILE", "--tokenizer.path TOKENIZER"
+"""Of a use that trains a tokenizer on the rows, and what takes its place where they have no text."""
 CAPITALS = {
     "MODEL": "the folder of the checkpoint or export that training starts from",
+    "TOKENIZER": "the folder of the tokenizer that the ids are of",
     "TEACHER": "the folder of the model to learn from, whose tokenizer the student takes",
 }
 
@@ -114,8 +117,10 @@ class Fit:
 
 def fits(uses: Iterable[Use], seen: Seen) -> tuple[Fit, ...]:
     """How a file fits each use; of plain text pretraining comes first, of everything else last."""
-    text = detect(seen.first) == "text"
-    ordered = sorted(uses, key=lambda use: (use.purpose == "language") != text)
+    kind = detect(seen.first)
+    ordered = sorted(uses, key=lambda use: (use.purpose == "language") != (kind == "text"))
+    if kind == "tokens":
+        ordered = [replace(use, options=use.options.replace(OWN_TOKENIZER, GIVEN_TOKENIZER)) for use in ordered]
     return tuple(
         Fit(use, {name: missing(seen, use.purpose, asked) for name, asked in use.methods.items()}) for use in ordered
     )

@@ -8,26 +8,28 @@ from typing import Any
 from jaxpo.data.rows.contents import READS_TEXT
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import KEYS
+from jaxpo.data.rows.tokenised import IDS, MASKS
 
-MASKS = (
-    *("assistant_masks", "assistant_mask", "completion_mask", "completion_masks", "prompt_mask", "prompt_masks"),
-    *("loss_mask", "loss_masks", "loss_weights", "token_weights"),
-)
+WEIGHTS = ("prompt_mask", "prompt_masks", "loss_weights", "token_weights")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 COLUMN, KEY = "unread_column_", "unread_message_key_"
 """How the counts of what is not read begin."""
 _EMPTY: tuple[Any, ...] = ("", [], {}, ())
 
 
-def check_refused(row: Row) -> None:
-    """DataError for a column that would decide what is trained on, and cannot."""
-    for name in MASKS:
+def check_refused(row: Row, *, masks: bool) -> None:
+    """DataError for a column that would decide what is trained on, and cannot.
+
+    Args:
+      masks: over tokens are among them: the row's texts are tokenised here.
+    """
+    for name in (*WEIGHTS, *(MASKS if masks else ())):
         if name in row.data:
             raise row.error(
                 f"{name!r} marks tokens of another tokenisation; texts are tokenised here anew, so it cannot be kept.",
                 field=name,
                 remedy='Give messages, with "train": false on turns that are not to be learnt, or prompt and '
-                "completion; then remove the column.",
+                f"completion; then remove the column. Or give {IDS} with it, and no texts.",
             )
     for name in MEDIA:
         if name in row.data and row.data[name] not in _EMPTY:

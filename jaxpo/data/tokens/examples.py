@@ -14,6 +14,7 @@ from jaxpo.data.chat.rendered import Edges
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
+from jaxpo.data.rows.tokenised import Tokens
 from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens import fim
@@ -21,6 +22,7 @@ from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
 from jaxpo.data.tokens.specials import with_specials
+from jaxpo.data.tokens.taken import check_ids
 from jaxpo.errors import DataError
 
 Encoding = tuple[np.ndarray, np.ndarray]
@@ -111,7 +113,9 @@ def build_examples(
     numbers = {file: i for i, file in enumerate(files)}
     for record, sides in zip(records, rendered, strict=True):
         encoded = [
-            _with_border(record, side, *next(flat), cut.train_on, tokenizer) if spans else None
+            _taken(record, side.tokens, tokenizer, counts)
+            if side.tokens
+            else (_with_border(record, side, *next(flat), cut.train_on, tokenizer) if spans else None)
             for side, spans in zip(record.sides, sides, strict=True)
         ]
         for segments in _segments(record, encoded, cut, counts):
@@ -144,6 +148,12 @@ def _with_fim(
     return result
 
 
+def _taken(record: Record, tokens: Tokens, tokenizer: Tokenizer, counts: Counter[str]) -> Encoded:
+    check_ids(record, tokens, tokenizer, counts)
+    learnt = np.asarray(tokens.flags)
+    return Encoded(np.asarray(tokens.ids, np.int32), learnt, int(learnt.argmax()))
+
+
 def _with_border(
     record: Record, side: Side, tokens: np.ndarray, supervised: np.ndarray, train_on: TrainOn, tokenizer: Tokenizer
 ) -> Encoded:
@@ -158,7 +168,8 @@ def _segments(
     record: Record, encoded: list[Encoded | None], cut: Cut, counts: Counter[str]
 ) -> Iterator[list[Segment | None]]:
     """The segments of each example that a record gives: none when dropped, several when a text is split."""
-    if record.kind == "text":
+    tokens = record.sides[0].tokens
+    if record.kind == "text" or (tokens is not None and tokens.learnt is None):
         assert encoded[0] is not None
         pieces = split_text(encoded[0].tokens, cut.max_length)
         counts["split_documents"] += len(pieces) > 1

@@ -24,6 +24,7 @@ from jaxpo.data.tokens.notes import counted, note, notes_of, watched
 from jaxpo.data.tokens.preview import CLOSE, LIMIT, OPEN, shorten
 from jaxpo.data.tokens.rendering import Rendering, untrained
 from jaxpo.data.tokens.settings import cut_of
+from jaxpo.data.tokens.taken import check_ids, shown
 from jaxpo.errors import EmptyRow
 
 if TYPE_CHECKING:
@@ -125,13 +126,13 @@ def inspect(
     columns: dict[str, str] = {}
     empty: list[EmptyRow] = []
     records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)
-    collected, shown = _Collected(), []
+    collected, rendered = _Collected(), []
     for record in records:
-        sides = _sides(record, rendering)
+        sides = _sides(record, rendering, tokenizer)
         note(record, rendering.counts)
-        collected.see(record, _lengths(sides, tokenizer))
+        collected.see(record, _lengths(record, sides, tokenizer))
         if collected.rows <= samples:
-            shown.append(_sample(record, sides))
+            rendered.append(_sample(record, sides))
     if empty:
         notes.append(f"{len(empty)} empty row(s), at which a stage stops unless it is told to skip them; {empty[0]}")
     return Report(
@@ -141,9 +142,9 @@ def inspect(
         rows=collected.rows,
         columns=columns,
         notes=(*notes, *notes_of(counted(rendering.counts))),
-        unit="tokens" if tokenizer else "characters",
+        unit="tokens" if tokenizer or reading.kind == "tokens" else "characters",
         lengths=collected.percentiles(),
-        samples=tuple(shown),
+        samples=tuple(rendered),
         fits=fits(uses, collected.seen(first)),
         settings=_settings(data or Data()),
     )
@@ -198,8 +199,12 @@ def _rendering(data: Data, tokenizer: Tokenizer | None) -> Rendering:
     return Rendering(cut_of(data, names, whole=False), tuple(names), chat=template_of(tokenizer).render)
 
 
-def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:
+def _sides(record: Record, rendering: Rendering, tokenizer: Tokenizer | None) -> list[list[Span]]:
     """What the row renders to; DataError when nothing of an answer is trained on."""
+    if tokens := record.sides[0].tokens:
+        if tokenizer:
+            check_ids(record, tokens, tokenizer, rendering.counts)
+        return [shown(tokens, tokenizer)]
     record = rendering.as_read(record)
     sides = rendering.sides(record)
     if rendering.cut.train_on == "all":
@@ -209,7 +214,9 @@ def _sides(record: Record, rendering: Rendering) -> list[list[Span]]:
     return sides
 
 
-def _lengths(sides: list[list[Span]], tokenizer: Tokenizer | None) -> list[int]:
+def _lengths(record: Record, sides: list[list[Span]], tokenizer: Tokenizer | None) -> list[int]:
+    if tokens := record.sides[0].tokens:
+        return [len(tokens.ids)]
     return [len(ids) for ids, _ in encode_many(tokenizer, sides)] if tokenizer else [len(text_of(s)) for s in sides]
 
 

@@ -10,12 +10,14 @@ from jaxpo.data.chat.rendered import AS_TEXT, FOREIGN, READ
 from jaxpo.data.rows.context import makes_turns
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
+from jaxpo.data.rows.tokenised import TAKEN, UNLIKE
 from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")
 MADE = "prompts_made_turns"
 _LINES = {
+    TAKEN: "{n} rows were tokenised before: their ids are taken as they are, and their masks say what is trained on",
     MADE: "{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns",
     READ: "{n} rows are already rendered with the chat template: their marks are control tokens, given once "
     "(data.rendered='text' takes them as characters, 'refuse' stops)",
@@ -63,6 +65,11 @@ def notes_of(counts: Mapping[str, int]) -> Iterator[str]:
             f"warning: special tokens of the tokenizer stand in texts as plain characters: {_shown(spelt)} rows. Name "
             "them in data.special_tokens ('all' for all) to have their ids in answers and documents; in what is given "
             "(prompts, users, systems, tool results) they stay characters, and lists of tools belong into `tools`"
+        )
+    if 2 * counts.get(UNLIKE, 0) > counts.get(TAKEN, 0):
+        yield (
+            f"warning: the ids of {counts[UNLIKE]} rows are not what this tokenizer makes of their text: were they "
+            "made with another? Give that one, or the text"
         )
     if all(counts.get(name) for name in FORMS):
         yield (

@@ -92,7 +92,7 @@ def prepare(
         check_fim(data.fim, kind, paths)
     settings = settings_of(data, reading, needs, annotators)
     settings |= {"forms": forms} if (forms := forms_of(paths)) else {}
-    template = RENDERED_AS if kind == "text" else template_of(tokenizer).identity
+    template = RENDERED_AS if kind in ("text", "tokens") else template_of(tokenizer).identity
     key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
 
     apart = takes_pairs_apart(first, kind)

@@ -90,7 +90,7 @@ class Rendering:
             strip = self.cut.reasoning == "strip"
             noted.add(STRIPPED if strip else KEPT)
             record = without_reasoning(record, marks=marks) if strip else record
-        spans = [self._side(record, side, noted) for side in record.sides]
+        spans = [self._side(record, side, noted) if side.tokens is None else [] for side in record.sides]
         self.counts.update(sorted(noted))
         return spans
 

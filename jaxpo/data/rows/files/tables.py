@@ -20,7 +20,9 @@ NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "
 STRUCTURED = (
     *("messages", "conversations", "conversation", "history", "tools", "responses", "scores", "steps", "items"),
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),
-    *("rejected_keywords", "completions", "labels"),
+    *("rejected_keywords", "completions"),
+    *("input_ids", "labels", "attention_mask", "assistant_masks", "assistant_mask", "completion_mask"),
+    *("completion_masks", "loss_mask", "loss_masks"),
 )
 _WORDS = {"true": True, "false": False}
 _LONGEST_CELL = (1 << 31) - 1

@@ -63,10 +63,11 @@ def release_compiled_programs():
 
 @pytest.fixture
 def default_signals():
-    """SIGINT and SIGTERM handled as in a program started from a terminal; a background job may ignore them."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Signals handled as in a program started from a terminal; a background job, or one under nohup, may ignore them."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

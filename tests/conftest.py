@@ -63,7 +63,7 @@ def release_compiled_programs():
 
 @pytest.fixture
 def default_signals():
-    """Signals handled as in a program started from a terminal; a background job, or one under nohup, may ignore them."""
+    """Signals handled as in a program started from a terminal; a background job may ignore them, as under nohup."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,0 +1,1 @@
+"""jaxpo beside what its users would pick instead: what `scripts/bench` runs."""

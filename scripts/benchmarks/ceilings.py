@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -17,10 +18,11 @@ def products(shapes: Sequence[Shape], dtype: str = "float32", library: str = "ja
     """FLOP/s of `[m, k] @ [k, n]` over all `shapes` (m, k, n) in turn: their operations by their median times.
 
     Args:
+      shapes: one that stands there several times is measured once and counts as often.
       library: "jax" or "torch".
     """
     total = sum(2.0 * m * k * n for m, k, n in shapes)
-    return total / sum(_typical(PRODUCT[library](shape, dtype)) for shape in shapes)
+    return total / sum(times * _typical(PRODUCT[library](shape, dtype)) for shape, times in Counter(shapes).items())
 
 
 def best_products(shapes: Sequence[Shape], dtype: str = "float32", *, peers: bool = True) -> dict[str, float]:

@@ -43,8 +43,8 @@ def about(config: LFM2Config) -> str:
     """The shape in words."""
     layers = " ".join(kind[0] if kind == C else "a" for kind in config.layer_types)
     return (
-        f"vocabulary {config.vocab_size:,}, d {config.hidden_size:,}, feed-forward {config.intermediate_size:,}, layers "
-        f"{layers}, {config.num_attention_heads} heads, {config.num_key_value_heads} for keys, float32"
+        f"vocabulary {config.vocab_size:,}, d {config.hidden_size:,}, feed-forward {config.intermediate_size:,}, "
+        f"layers {layers}, {config.num_attention_heads} heads, {config.num_key_value_heads} for keys, float32"
     )
 
 

@@ -22,7 +22,7 @@ TRL_CHUNK = "_CHUNKED_LOGPROB_CHUNK_SIZE"
 
 @dataclass(frozen=True)
 class Shape:
-    """Hidden states `[rows, length, width]` and a matrix `[vocab, width]`, float32; the first half of rows is chosen."""
+    """Hidden states `[rows, length, width]` and a matrix `[vocab, width]`, float32; the first half is chosen."""
 
     rows: int = 8
     length: int = 2048

@@ -1,4 +1,7 @@
-"""transformers on the same device: torch.compile, SDPA, bfloat16 autocast, fused AdamW. Needs torch with CUDA."""
+"""transformers on the same device: torch.compile, SDPA, bfloat16 autocast, fused AdamW. Needs torch with CUDA.
+
+Nothing here may touch a jax device: its client would take most of the memory at once.
+"""
 
 from __future__ import annotations
 

@@ -81,6 +81,7 @@ def trained(size: Size, scorer: Scorer, objective: Any, *, dpo: bool = False, pa
         frozen = {}
         if dpo:
             frozen["reference"] = init_params(param_table(size.config), jax.random.key(1), jnp.dtype(size.dtype))
+        run: Any = None
         try:
             run = step_of(size, objective, rows, frozen, ("chosen", "rejected") if dpo else ("text",))
             took = seconds(run)
@@ -89,6 +90,7 @@ def trained(size: Size, scorer: Scorer, objective: Any, *, dpo: bool = False, pa
             if not is_out_of_memory(error):
                 raise
             skipped.append(rows)
+            run = None  # which held the state
             continue
         rate = rows * size.length / median(took)
         peaks = {
@@ -150,4 +152,9 @@ def dpo(tiny: bool) -> Iterator[dict[str, Any]]:
     size = size_of("lfm2_350m", tiny=tiny)
     scorer = scorer_of(size, scan=True)
     objective = METHODS["dpo"]().build(scorer)
-    yield {"name": "jaxpo, 350M, DPO, reference online", **trained(size, scorer, objective, dpo=True, passes=4 / 3)}
+    note = "tokens of whole rows, of which two documents are a pair; operations with the reference's forward"
+    yield {
+        "name": "jaxpo, 350M, DPO, reference online",
+        "note": note,
+        **trained(size, scorer, objective, dpo=True, passes=4 / 3),
+    }

@@ -13,9 +13,12 @@ from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.config import OPTIMIZERS
 from jaxpo.config.fields import describe, flag, key, leaves
 from jaxpo.config.serialise import to_jsonable
+from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.overrides import Resolved
+from jaxpo.recipe.platform import PLATFORMS, expected_platform
+from jaxpo.recipe.platform import resolved as by_platform
 
 USAGE = f"""\
 usage: jaxpo explain CONFIG [options]
@@ -25,12 +28,14 @@ Problems that would stop `jaxpo run` are listed at the end (and the exit code is
 
   --json                 as a JSON list of objects: field, value, origin
   --changed              only what is not a default
+  --platform NAME        cpu, gpu or tpu, for what the run leaves to it; default: that of this machine
 {OPTIONS}"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One field of a run: dotted path, value, and "default", "config file", "preset NAME" or "command line"."""
+    """One field of a run: dotted path, value, and "default", "config file", "preset NAME", "platform (NAME)" or
+    "command line"."""
 
     field: str
     value: Any
@@ -38,14 +43,15 @@ class Row:
 
 
 def main(argv: Sequence[str]) -> int:
-    request = read_request(argv, {"json": False, "changed": False}, USAGE)
+    request = read_request(argv, {"json": False, "changed": False, "platform": True}, USAGE)
     if request is None:
         return 0
     if request.help:
         print(USAGE)
         return 0
     resolved = renamed(resolve_request(request), request.config)
-    rows = [r for r in table(resolved) if "changed" not in request.flags or r.origin != "default"]
+    platform = parse_platform(request.flags.get("platform"))
+    rows = [r for r in table(resolved, platform) if "changed" not in request.flags or r.origin != "default"]
     if "json" in request.flags:
         print(json.dumps([{**vars(r), "value": to_jsonable(r.value)} for r in rows], indent=2, ensure_ascii=False))
     else:
@@ -56,8 +62,20 @@ def main(argv: Sequence[str]) -> int:
     return 2 if problems else 0
 
 
-def table(resolved: Resolved) -> Iterator[Row]:
-    """Rows in the order of the configuration; fields of a named preset or optimiser follow its name."""
+def parse_platform(name: str | None) -> str:
+    """The platform of that name, or this machine's."""
+    if name is not None and name not in PLATFORMS:
+        raise ConfigError(f"--platform: expected {', '.join(PLATFORMS)}, got {name!r}.")
+    return name or expected_platform()
+
+
+def table(resolved: Resolved, platform: str) -> Iterator[Row]:
+    """Rows in the order of the configuration; fields of a named preset or optimiser follow its name.
+
+    Args:
+      platform: decides what the run leaves open.
+    """
+    decided = vars(by_platform(resolved.run.compute, platform))
     names = optimizer_names(resolved.run)
     unnamed = dict(names)
     for leaf in leaves(resolved.run):
@@ -73,7 +91,10 @@ def table(resolved: Resolved) -> Iterator[Row]:
             origin = "default"
         else:
             origin = f"command line ({flag(tuple(chosen[0].split('.')))})" if chosen else "config file"
-        yield Row(leaf.dotted, leaf.value, origin)
+        if leaf.path[0] == "compute" and decided[leaf.path[1]] != leaf.value:
+            yield Row(leaf.dotted, decided[leaf.path[1]], f"platform ({platform})")
+        else:
+            yield Row(leaf.dotted, leaf.value, origin)
         if leaf.dotted == "model" and isinstance(leaf.value, str):
             yield from preset_rows(leaf.value)
 

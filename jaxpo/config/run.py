@@ -36,18 +36,21 @@ class Compute:
     are drawn from a model have this dtype, the report's samples float32.
 
     Attributes:
-      dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.
+      dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32. None =
+        bfloat16 on GPU and TPU, float32 on CPU; a run keeps what it began with.
       remat: "none", "full" (recompute each layer), "dots" (keep matrix products).
       attention: implementation name; None = the best this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
       experts: implementation name of the experts' grouped product; None = the best this platform has.
+      peak_tflops: dense TFLOP/s of one device in `dtype`, for the metric `mfu`; None = by a table of chips.
     """
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] | None = None
     remat: Literal["none", "full", "dots"] = "none"
     attention: str | None = None
     head_chunk: int | None = None
     experts: str | None = None
+    peak_tflops: float | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
+from jaxpo.recipe.platform import resolved
 from jaxpo.sharding import put_batch, replicated, settle, to_host
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -37,7 +38,9 @@ Tree = Any
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
-    """How this run evaluates its networks."""
+    """How this run evaluates its networks; a type that it leaves open is the platform's."""
+    compute = resolved(compute, jax.default_backend())
+    assert compute.dtype is not None
     return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
 
 

@@ -66,7 +66,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
 def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: Stop) -> None:
     """Begin a run or go on with it, to its end."""
     with ExitStack() as held:
-        home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")

@@ -34,6 +34,7 @@ from jaxpo.stages.distilling import Part
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
+from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
@@ -104,7 +105,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         console=setting.console,
         stop=setting.stop,
         on_nonfinite_dir=folder,
-        flops_per_token=_flops(setting, stage, data.train, beside.scorers),
+        ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)

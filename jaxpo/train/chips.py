@@ -61,7 +61,7 @@ CHIPS: dict[str, Chip] = {
     # NVIDIA L4 and L40S data sheets; that of the L4 gives twice these, for sparse matrices.
     "NVIDIA L4": _chip(121.0, 60.0, 24, 300),
     "NVIDIA L40S": _chip(362.05, 183.0, 48, 864),
-    # NVIDIA Ada GPU Architecture white paper, table 2, and RTX Blackwell white paper, table 3: tensor cores, float32 sums.
+    # NVIDIA Ada GPU Architecture and RTX Blackwell white papers: tensor cores with float32 sums.
     "NVIDIA GeForce RTX 4090": _chip(165.2, 82.6, 24, 1008),
     "NVIDIA GeForce RTX 5090": _chip(209.5, 104.8, 32, 1792),
     "NVIDIA H100 80GB HBM3": _chip(*_H100_SXM, 80, 3350),

@@ -32,18 +32,20 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.signals import Preempted, Stop, stopper
 
 Tree = Any
 
 
-def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> int:
+def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, profile: ProfileRange | None = None) -> int:
     """Train every stage of `run`, then export, verify and report; returns the process's exit code.
 
     Args:
       resume: "auto" continues where the run directory stands; "never" refuses one that holds work already; a number
         goes back to that step of the stage under way.
       restart: move an existing run directory aside first.
+      profile: steps to record.
 
     Raises:
       JaxpoError: with a message for the user; nothing was lost.
@@ -56,14 +58,16 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     console = Console(primary=jax.process_index() == 0)
     try:
         with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:
-            go_on(run, resume, restart, console, stop)
+            go_on(run, resume, restart, console, stop, profile)
     except Preempted as preempted:
         console.say(str(preempted))
         return preempted.exit_code
     return 0
 
 
-def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: Stop) -> None:
+def go_on(
+    run: Run, resume: str | int, restart: bool, console: Console, stop: Stop, profile: ProfileRange | None = None
+) -> None:
     """Begin a run or go on with it, to its end."""
     with ExitStack() as held:
         home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
@@ -84,7 +88,7 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
         for name, data in inputs.stages.items():
             check_data(home, name, data)
-        setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
             go_back(setting, changes.budgets, resume)

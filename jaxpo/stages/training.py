@@ -38,11 +38,13 @@ from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
+from jaxpo.train.profile import Profile
 from jaxpo.train.state import State
 
 Tree = Any
 EMA, LAST = "ema", "last"
 BLOCKS, PLAN = "blocks", "row_plan"
+PROFILE = "profile"
 
 
 def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
@@ -107,6 +109,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         on_nonfinite_dir=folder,
         ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
+        profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:

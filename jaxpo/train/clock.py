@@ -52,6 +52,15 @@ class Clock:
         finally:
             self.spent[part] += self._now() - began - (self._compiling() - compiled)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens inside counts towards nothing, the wall time included."""
+        began, compiled = self._now(), self._compiling()
+        try:
+            yield
+        finally:
+            self._start += self._now() - began - (self._compiling() - compiled)
+
     def rates(self, ceiling: Ceiling, devices: int) -> dict[str, float]:
         """Speed without compilation, evaluation and saving; and the share of each part in the time without compilation.
 

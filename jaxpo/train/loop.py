@@ -20,6 +20,7 @@ from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Pending, due
 from jaxpo.train.clock import UNKNOWN, Ceiling
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.profile import Profile
 from jaxpo.train.progress import Progress
 from jaxpo.train.signals import Preempted, Stop
 from jaxpo.train.state import State
@@ -49,6 +50,7 @@ def fit(
     stop_on_nonfinite: bool = True,
     ceiling: Ceiling = UNKNOWN,
     snapshot: Callable[[int, State], None] | None = None,
+    profile: Profile | None = None,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -63,6 +65,7 @@ def fit(
       on_nonfinite_dir: where the batch of a non-finite step is dumped.
       ceiling: adds `tflops` and `mfu` to the metrics.
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
+      profile: of some steps.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -86,6 +89,8 @@ def fit(
     )
     if stop.signum is not None:
         raise _left(stage, first, stop.signum)
+    profile = profile or Profile(None, on_nonfinite_dir, console.say)
+    profile.start(first + 1, total_steps)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
@@ -98,9 +103,11 @@ def fit(
         _saved(store, console),
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         watch,
+        profile,
     ):
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
+            profile.before(n, state, run.clock)
             with run.clock.during("data"):
                 batch = feed.next(state)
                 on_device = put(batch)
@@ -108,6 +115,7 @@ def fit(
             compilations = watch.compilations
             with run.clock.during("step"):
                 state, metrics = settle(step(state, frozen, on_device))
+            profile.after(n, state, run.clock)
             run.note_compilation(n, first, compilations)
             if pending is not None:
                 run.read(pending)

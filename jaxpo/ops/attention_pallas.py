@@ -74,8 +74,8 @@ def pallas_attention(
 def _default(dtype: jnp.dtype, width: int) -> Blocks:
     """Blocks whose operands fit the registers and the shared memory of a multiprocessor."""
     if jnp.dtype(dtype).itemsize == 4:
-        return Blocks(64, 32, 32, 32) if width <= 64 else Blocks(32, 32, 16, 32)
-    return Blocks() if width <= 64 else Blocks(64, 64, 32, 64) if width <= 128 else Blocks(32, 32, 32, 32)
+        return Blocks(32, 32, 32, 16) if width <= 64 else Blocks(16, 32, 16, 16)
+    return Blocks() if width <= 64 else Blocks(64, 64, 32, 32) if width <= 128 else Blocks(32, 32, 32, 16)
 
 
 def _fitting(blocks: Blocks, length: int) -> Blocks:
@@ -116,9 +116,8 @@ def _statistic(size: int) -> pl.BlockSpec:
 _SCALAR = pl.BlockSpec((None, None), lambda i, h, r: (r, i))
 
 
-def _options(blocks: Blocks, name: str, interpret: bool) -> dict[str, object]:
-    knobs = triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages)
-    return {"compiler_params": knobs, "interpret": interpret, "name": f"attention_{name}"}
+def _knobs(blocks: Blocks) -> triton.CompilerParams:
+    return triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages)
 
 
 def _forward(
@@ -137,7 +136,9 @@ def _forward(
             jax.ShapeDtypeStruct(q.shape, q.dtype),
             jax.ShapeDtypeStruct((rows, heads, length), jnp.float32),
         ],
-        **_options(blocks, "forward", interpret),
+        compiler_params=_knobs(blocks),
+        interpret=interpret,
+        name="attention_forward",
     )(*reach, q_ids, k_ids, q, k, v)
 
 
@@ -153,9 +154,7 @@ def _attend_backward(
 ) -> tuple[Array | None, ...]:
     q, k, v, q_ids, k_ids, out, lse = saved
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1).transpose(0, 2, 1)
-    meet = reachable(
-        q_ids, k_ids, (blocks.back_queries, blocks.back_keys), causal=rule.causal, window=rule.window
-    )
+    meet = reachable(q_ids, k_ids, (blocks.back_queries, blocks.back_keys), causal=rule.causal, window=rule.window)
     arrays = q_ids, k_ids, q, k, v, d_out, lse, delta
     dq = _queries_back(span(meet), arrays, rule, blocks, interpret)
     dk, dv = _keys_back(span(meet.swapaxes(1, 2)), arrays, rule, blocks, interpret)
@@ -175,7 +174,9 @@ def _queries_back(
         in_specs=[_SCALAR, _SCALAR, _part(m), _row(length), own, keys, keys, own, statistic, statistic],
         out_specs=own,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
-        **_options(blocks, "backward_queries", interpret),
+        compiler_params=_knobs(blocks),
+        interpret=interpret,
+        name="attention_backward_queries",
     )(*reach, *arrays)
 
 
@@ -195,7 +196,9 @@ def _keys_back(
         in_specs=[_SCALAR, _SCALAR, _row(length), _part(n), queries, own, own, queries, statistic, statistic],
         out_specs=[own, own],
         out_shape=[jax.ShapeDtypeStruct(k.shape, k.dtype)] * 2,
-        **_options(blocks, "backward_keys", interpret),
+        compiler_params=_knobs(blocks),
+        interpret=interpret,
+        name="attention_backward_keys",
     )(*reach, *arrays)
 
 

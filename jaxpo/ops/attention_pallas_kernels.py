@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Int
 
 HIDDEN = -1e30
+LOG2_E = math.log2(math.e)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Rule:
     @property
     def scale(self) -> float:
         """Of a score, in units of log 2."""
-        return self.width**-0.5 * math.log2(math.e)
+        return self.width**-0.5 * LOG2_E
 
     def seen(self, q_ids: Int[Array, "m"], k_ids: Int[Array, "n"], q_first: Any, k_first: Any) -> Bool[Array, "m n"]:
         """Which keys of a block the queries of another see, by their ids and by their distance."""

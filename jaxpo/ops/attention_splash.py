@@ -29,9 +29,9 @@ def splash_attention(
 ) -> Float[Array, "R S H h"]:
     """See `jaxpo.ops.attention.attention`.
 
-    The kernel skips the blocks that order, window and `max_segment` rule out before it runs; what segments hide beyond
-    that is masked, not skipped. A sink of score -1e30 takes part in every softmax: next to a key that is seen its weight
-    is exactly 0, and a query that sees none gives it everything, so that its output and gradient are exactly 0.
+    Blocks that order, window and `max_segment` rule out are not visited; what segments hide beyond that is masked. A
+    sink of score -1e30 takes part in every softmax: next to a key that is seen its weight is exactly 0, and a query
+    that sees none gives it everything, so that its output and its gradient are exactly 0.
 
     Args:
       block: most positions of queries and of keys per block, a multiple of 128; a matter of speed only.
@@ -51,7 +51,13 @@ def splash_attention(
         jnp.pad(key_ids.astype(jnp.int32), ((0, 0), (0, side))),
     )
     sinks = jnp.full((heads,), _NOTHING, jnp.float32)
-    out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, ids, sinks))(q, k, v, ids)
+
+    def row(q: Array, k: Array, v: Array, ids: splash.SegmentIds) -> Array:
+        out = kernel(q, k, v, ids, sinks)
+        assert isinstance(out, jax.Array), "no residuals were asked for"
+        return out
+
+    out = jax.vmap(row)(q, k, v, ids)
     return out.transpose(0, 2, 1, 3)[:, :length]
 
 

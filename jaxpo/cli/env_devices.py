@@ -8,6 +8,7 @@ import jax
 
 from jaxpo.config import Compute
 from jaxpo.ops import attention, grouped
+from jaxpo.ops.attention_choice import Choice
 from jaxpo.recipe.platform import resolved
 from jaxpo.train.chips import find_chip
 from jaxpo.train.measured_peak import measured_peak
@@ -25,10 +26,12 @@ def device_facts(*, measure: bool) -> dict[str, str]:
     if measure:
         facts["measured of one"] = measured()
     backend = jax.default_backend()
+    dtype = str(resolved(Compute(), backend).dtype)
     return facts | {
-        "compute.dtype": f"{resolved(Compute(), backend).dtype} ({backend})",
-        "attention": chosen(attention.available()),
-        "experts": chosen(grouped.available()),
+        "compute.dtype": f"{dtype} ({backend})",
+        "attention": reasoned(attention.chosen(dtype=dtype), attention.available()),
+        "cached attention": reasoned(attention.chosen_cached(dtype=dtype), ()),
+        "experts": ", ".join(grouped.available()),
     }
 
 
@@ -62,7 +65,7 @@ def measured() -> str:
     return f"{told}; for mfu: --compute.peak-tflops {found[dtype]:.3g}"
 
 
-def chosen(available: Sequence[str]) -> str:
-    """The best implementation, and the others that could be named."""
-    best, *others = available
-    return f"{best} (also: {', '.join(others)})" if others else best
+def reasoned(choice: Choice, available: Sequence[str]) -> str:
+    """The implementation that is taken and why, and the others that could be named."""
+    others = [name for name in available if name != choice.name]
+    return f"{choice.name}: {choice.why}" + (f"; also: {', '.join(others)}" if others else "")

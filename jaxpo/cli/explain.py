@@ -17,8 +17,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.overrides import Resolved
-from jaxpo.recipe.platform import PLATFORMS, expected_platform
-from jaxpo.recipe.platform import resolved as by_platform
+from jaxpo.recipe.platform import PLATFORMS, expected_platform, shown
 
 USAGE = f"""\
 usage: jaxpo explain CONFIG [options]
@@ -75,7 +74,7 @@ def table(resolved: Resolved, platform: str) -> Iterator[Row]:
     Args:
       platform: decides what the run leaves open.
     """
-    decided = vars(by_platform(resolved.run.compute, platform))
+    decided = shown(resolved.run.compute, platform)
     names = optimizer_names(resolved.run)
     unnamed = dict(names)
     for leaf in leaves(resolved.run):

@@ -13,6 +13,11 @@ from jaxpo.config import Compute, Run
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 """As `jax.default_backend` names them."""
+BEST = {
+    "attention": {"cpu": "xla", "gpu": "pallas", "tpu": "splash"},
+    "experts": {"cpu": "blocks", "gpu": "blocks", "tpu": "ragged_dot"},
+}
+"""What an implementation that is left open becomes where the devices can run it: `jaxpo.ops` chooses at each call."""
 _ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 # What JAX needs of a platform: one of these packages, and one of these devices.
 _PLUGINS = {
@@ -25,6 +30,12 @@ def resolved(compute: Compute, platform: str) -> Compute:
     """With the type of a platform where none is given: float32 on CPU, where bfloat16 is slow; bfloat16 elsewhere."""
     dtype = compute.dtype or ("float32" if platform == "cpu" else "bfloat16")
     return dataclasses.replace(compute, dtype=dtype)
+
+
+def shown(compute: Compute, platform: str) -> dict[str, Any]:
+    """Every field with what it becomes on a platform; those that a run stores, and those that each call chooses."""
+    fields = vars(resolved(compute, platform))
+    return fields | {name: fields[name] or BEST[name].get(platform) for name in BEST}
 
 
 def begun(run: Run, stored: Mapping[str, Any] | None, platform: str) -> Run:

@@ -1,7 +1,13 @@
 """A report shows what the stages that train nothing reported, and does not wait for steps of theirs."""
 
+import json
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from report_runs import make_run
+
+from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.report.sections import environment, stage_sections, teacher_records, work
 

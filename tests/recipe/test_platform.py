@@ -3,11 +3,13 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from jaxpo.cli import main as cli
 from jaxpo.config import Compute, Run
 from jaxpo.config.serialise import to_jsonable
+from jaxpo.ops import attention, grouped
 from jaxpo.recipe import platform
 from jaxpo.recipe.checks.run import compute_problems
 from jaxpo.recipe.platform import begun, expected_platform, resolved
@@ -55,13 +57,25 @@ def test_explain_shows_what_the_platform_decides(capsys):
     def compute(*words):
         cli.main(["explain", "sft", "--json", *words])
         rows = json.loads(capsys.readouterr().out)
-        return next((r["value"], r["origin"]) for r in rows if r["field"] == "compute.dtype")
+        return {r["field"]: (r["value"], r["origin"]) for r in rows if r["field"].startswith("compute.")}
 
-    assert compute() == ("float32", "platform (cpu)")
-    assert compute("--platform", "tpu") == ("bfloat16", "platform (tpu)")
-    assert compute("--platform", "tpu", "--compute.dtype", "float32") == ("float32", "command line")
+    assert compute()["compute.dtype"] == ("float32", "platform (cpu)")
+    on_tpu = compute("--platform", "tpu")
+    assert on_tpu["compute.dtype"] == ("bfloat16", "platform (tpu)")
+    assert on_tpu["compute.attention"] == ("splash", "platform (tpu)")
+    assert on_tpu["compute.head_chunk"] == (None, "default")
+    named = compute("--platform", "tpu", "--compute.dtype", "float32", "--compute.attention", "xla")
+    assert named["compute.dtype"] == ("float32", "command line")
+    assert named["compute.attention"] == ("xla", "command line")
     assert cli.main(["explain", "sft", "--platform", "vulkan"]) == 2
     assert "--platform: expected cpu, gpu, tpu, got 'vulkan'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", platform.PLATFORMS)
+def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch, name):
+    monkeypatch.setattr(jax, "default_backend", lambda: name)
+    assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
+    assert grouped.available()[0] == platform.BEST["experts"][name]
 
 
 @pytest.mark.parametrize("peak", [0.0, -1.0])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pytest
 import stages.recipe as recipes
 from stages import process
 
@@ -13,6 +14,7 @@ from jaxpo.train.metrics import TIMING, read_metrics
 MISS = "PERSISTENT COMPILATION CACHE MISS"
 
 
+@pytest.mark.slow  # everything is compiled from nothing: the suite's own cache would hide what this looks for
 def test_a_second_start_compiles_nothing_anew(tmp_path):
     """Counted by what JAX says of each program that it does not find; and the step's results are the same."""
     recipes.write_data(tmp_path)

@@ -1,6 +1,7 @@
 """`fit`: resume, log lines, boundaries, non-finite steps, and that it never waits for the step just dispatched."""
 
 import json
+from collections import Counter
 
 import jax
 import numpy as np
@@ -150,6 +151,28 @@ class Value:
     def __array__(self, dtype=None, copy=None):
         self.events.append(("read", self.step))
         return np.zeros((), dtype)
+
+
+def test_a_second_start_finds_all_its_programs(tmp_path):
+    """Of the whole loop: whatever holds an id or an address of this process would be compiled anew."""
+    events = Counter()
+    listen = lambda event, **_: events.update([event.removeprefix("/jax/compilation_cache/")])  # noqa: E731
+
+    def start(name):
+        jax.clear_caches()
+        events.clear()
+        toy.train(tmp_path / name, 4, step=jax.jit(lambda *x: toy.raw_step(*x), donate_argnums=0))
+        return events["cache_misses"], events["cache_hits"], events["compile_requests_use_cache"]
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        start("first")
+        missed, found, asked = start("second")
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+    assert asked > 1
+    assert (missed, found) == (0, asked)
+    assert read_metrics(tmp_path / "second" / "metrics.jsonl")[0]["compile_time"] > 0
 
 
 def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monkeypatch):

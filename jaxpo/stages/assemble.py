@@ -37,8 +37,16 @@ Tree = Any
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
-    """How this run evaluates its networks."""
-    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
+    """How this run evaluates its networks. "auto" stands for "none" until a stage knows its step (`stages.remat`)."""
+    return Scorer(
+        config,
+        compute.dtype,
+        "none" if compute.remat == "auto" else compute.remat,
+        compute.attention,
+        compute.head_chunk,
+        experts=compute.experts,
+        scan=compute.scan,
+    )
 
 
 def make_objective(stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Objective:

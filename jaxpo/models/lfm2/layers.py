@@ -131,8 +131,11 @@ class Stack:
 
 
 def deep(config: LFM2Config) -> bool:
-    """Whether a model's layers run in loops when nothing is said."""
-    return config.num_hidden_layers > UNROLLED_UP_TO
+    """Whether a model's layers run in loops when nothing is said.
+
+    Never on CPU, whose compiler takes as long for a loop that keeps activations as for the layers one by one.
+    """
+    return config.num_hidden_layers > UNROLLED_UP_TO and jax.default_backend() != "cpu"
 
 
 def compute_copy(table: Table, params: Tree, dtype: Any) -> Tree:

@@ -66,12 +66,14 @@ class Estimate:
         return self.gradients + self.copies + self.activations + self.head
 
 
-def estimate(config: Config, load: Load, remat: str, *, itemsize: int, looped: bool = False, tensor: int = 1) -> Estimate:
+def estimate(
+    config: Config, load: Load, remat: str, *, itemsize: int, looped: bool = False, tensor: int = 1
+) -> Estimate:
     """The memory of one step.
 
         gradients   = trained * (1, or 2 where several microbatches add theirs up)
-        copies      = itemsize * weights, where they differ from the parameters: another type, or stacks for loops, which
-                      have gradients of their own
+        copies      = itemsize * weights, where they differ from the parameters: another type, or stacks for loops,
+                      which have gradients of their own
         activations = itemsize * tokens * (values kept of all layers + those at work), of the family's `kept`
         head        = three times the logits at hand, float32
 
@@ -130,8 +132,9 @@ def device_memory(device: jax.Device | None = None) -> float:
     if limit is not None:
         return float(limit)
     if device.platform != "cpu":
-        raise ConfigError(f"compute.remat auto: {device.device_kind} does not say how much memory it has; "
-                          "give compute.memory_gib.")
+        raise ConfigError(
+            f"compute.remat auto: {device.device_kind} does not say how much memory it has; give compute.memory_gib."
+        )
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / jax.local_device_count()
 
 

@@ -69,7 +69,9 @@ def backbone(
     """
     ropes = rotations(config, positions)
     where = {
-        kind: Packed(segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids)
+        kind: Packed(
+            segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids
+        )
         for kind in dict.fromkeys(config.layer_types)
     }
     x, taps, routed = Stack(config, where, tap, remat, scan)(params["layers"], x)

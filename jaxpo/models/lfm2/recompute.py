@@ -62,6 +62,6 @@ def require_host_memory(what: str) -> None:
     kinds = sorted({memory.kind for memory in device.addressable_memories()})
     if HOST not in kinds:
         raise ConfigError(
-            f"{what} keeps activations in memory of the kind {HOST!r}, and {device.device_kind} ({device.platform}) has "
-            f"only {', '.join(kinds)}; choose 'full' instead"
+            f"{what} keeps activations in memory of the kind {HOST!r}, and {device.device_kind} ({device.platform}) "
+            f"has only {', '.join(kinds)}; choose 'full' instead"
         )

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from models import tiny, tiny_moe
 from models.tiny import assert_trees_close
-
-from jax.extend.core import jaxprs_in_params
 
 from jaxpo.config import LoRA
 from jaxpo.errors import ConfigError
@@ -136,7 +135,9 @@ def adapter(config):
 )
 def test_loops_compute_what_layers_one_by_one_compute(config, params, options):
     low_rank = adapter(config) if config is DENSE else None
-    (loss, (hidden, aux)), gradients = everything(params(config), low_rank, config, False, **options | {"remat": "none"})
+    (loss, (hidden, aux)), gradients = everything(
+        params(config), low_rank, config, False, **options | {"remat": "none"}
+    )
     (again, (looped, also)), theirs = everything(params(config), low_rank, config, True, **options)
     np.testing.assert_allclose(again, loss, rtol=1e-4)
     assert aux.keys() == also.keys()

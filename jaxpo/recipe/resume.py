@@ -36,10 +36,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
         "gradient_accumulation_steps": ROUNDING,
     },
     Compute: {
-        "remat": ROUNDING,
-        "attention": ROUNDING,
-        "head_chunk": ROUNDING,
-        "experts": ROUNDING,
+        **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts"), ROUNDING),
         "peak_tflops": NOTHING,
     },
 }

@@ -38,10 +38,21 @@ Tree = Any
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
-    """How this run evaluates its networks; a type that it leaves open is the platform's."""
+    """How this run evaluates its networks; a type that it leaves open is the platform's.
+
+    "auto" stands for "none" until a stage knows its step (`stages.remat`).
+    """
     compute = resolved(compute, jax.default_backend())
     assert compute.dtype is not None
-    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
+    return Scorer(
+        config,
+        compute.dtype,
+        "none" if compute.remat == "auto" else compute.remat,
+        compute.attention,
+        compute.head_chunk,
+        experts=compute.experts,
+        scan=compute.scan,
+    )
 
 
 def make_objective(stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Objective:

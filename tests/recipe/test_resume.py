@@ -43,6 +43,8 @@ OTHER = {
     (Stage, "metric_for_best_model"): "loss",
     (Stage, "gradient_accumulation_steps"): 2,
     (Compute, "remat"): "full",
+    (Compute, "memory_gib"): 8.0,
+    (Compute, "scan"): True,
     (Compute, "attention"): "xla",
     (Compute, "head_chunk"): 16,
     (Compute, "experts"): "blocks",

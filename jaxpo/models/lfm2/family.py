@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import Decoder, Experts, Export, Family, Flops, Limits
+from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.presets import PRESETS
@@ -95,6 +96,7 @@ FAMILY = Family(
     experts=experts,
     unembedding=unembedding,
     decoder=Decoder(cache, step),
+    kept=kept_values,
     export=Export(
         classes=CLASSES,
         to_json=config_to_json,

@@ -199,6 +199,14 @@ def compute_problems(run: Run) -> Iterator[str]:
             )
     if run.compute.head_chunk is not None and run.compute.head_chunk < 1:
         yield f"compute.head_chunk: {run.compute.head_chunk} must be at least 1."
+    given = run.compute.memory_gib
+    if given is not None and not given > 0:
+        yield f"compute.memory_gib: {given} must be positive; leave it out to take what the device has."
+    if given is not None and run.compute.remat != "auto":
+        yield (
+            f"compute.memory_gib: is read with compute.remat auto alone, and it is {run.compute.remat}; "
+            "leave one of them out."
+        )
     if run.compute.peak_tflops is not None and not run.compute.peak_tflops > 0:
         yield f"compute.peak_tflops: {run.compute.peak_tflops} must be above 0; leave it out for the table's."
 

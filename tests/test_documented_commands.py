@@ -19,7 +19,7 @@ from jaxpo.recipe.overrides import load_run, resolve_run
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FROM_TRL = (ROOT / "docs" / "from_trl.md").read_text(encoding="utf-8")
-RUN_FLAGS = {"resume": True, "restart": False}
+RUN_FLAGS = {"resume": True, "restart": False, "profile": True}
 
 
 def commands(text: str) -> Iterator[list[str]]:

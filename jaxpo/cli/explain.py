@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
-from jaxpo.config import OPTIMIZERS
+from jaxpo.config import OPTIMIZERS, Run
 from jaxpo.config.fields import describe, flag, key, leaves
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.errors import ConfigError
@@ -74,7 +74,7 @@ def table(resolved: Resolved, platform: str) -> Iterator[Row]:
     Args:
       platform: decides what the run leaves open.
     """
-    decided = shown(resolved.run.compute, platform)
+    decided = shown(resolved.run.compute, platform, layers_of(resolved.run))
     names = optimizer_names(resolved.run)
     unnamed = dict(names)
     for leaf in leaves(resolved.run):
@@ -96,6 +96,15 @@ def table(resolved: Resolved, platform: str) -> Iterator[Row]:
             yield Row(leaf.dotted, leaf.value, origin)
         if leaf.dotted == "model" and isinstance(leaf.value, str):
             yield from preset_rows(leaf.value)
+
+
+def layers_of(run: Run) -> int | None:
+    """How deep the model is; None where a checkpoint says, or where it is not known how to count them."""
+    from jaxpo.models.family import presets
+
+    config = presets().get(run.model) if isinstance(run.model, str) else run.model
+    found = getattr(config, "num_hidden_layers", None)
+    return found if run.model_from is None and isinstance(found, int) else None
 
 
 def optimizer_names(run: Any) -> dict[str, str]:

@@ -18,6 +18,8 @@ BEST = {
     "experts": {"cpu": "blocks", "gpu": "blocks", "tpu": "ragged_dot"},
 }
 """What an implementation that is left open becomes where the devices can run it: `jaxpo.ops` chooses at each call."""
+UNROLLED_UP_TO = 24
+"""Layers of the deepest model whose layers are not run in loops, where that is left open; on CPU none are."""
 _ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 # What JAX needs of a platform: one of these packages, and one of these devices.
 _PLUGINS = {
@@ -32,10 +34,18 @@ def resolved(compute: Compute, platform: str) -> Compute:
     return dataclasses.replace(compute, dtype=dtype)
 
 
-def shown(compute: Compute, platform: str) -> dict[str, Any]:
-    """Every field with what it becomes on a platform; those that a run stores, and those that each call chooses."""
-    fields = vars(resolved(compute, platform))
-    return fields | {name: fields[name] or BEST[name].get(platform) for name in BEST}
+def shown(compute: Compute, platform: str, layers: int | None) -> dict[str, Any]:
+    """Every field with what it becomes on a platform; those that a run stores, and those that each call chooses.
+
+    Args:
+      layers: of the model; None = not known before it is read.
+    """
+    fields = vars(resolved(compute, platform)) | {
+        name: getattr(compute, name) or BEST[name].get(platform) for name in BEST
+    }
+    if compute.scan is None and (platform == "cpu" or layers is not None):
+        fields["scan"] = platform != "cpu" and (layers or 0) > UNROLLED_UP_TO
+    return fields
 
 
 def begun(run: Run, stored: Mapping[str, Any] | None, platform: str) -> Run:

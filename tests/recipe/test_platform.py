@@ -9,6 +9,7 @@ import pytest
 from jaxpo.cli import main as cli
 from jaxpo.config import Compute, Run
 from jaxpo.config.serialise import to_jsonable
+from jaxpo.models.lfm2 import grouping
 from jaxpo.ops import attention, grouped
 from jaxpo.recipe import platform
 from jaxpo.recipe.checks.run import compute_problems
@@ -64,6 +65,11 @@ def test_explain_shows_what_the_platform_decides(capsys):
     assert on_tpu["compute.dtype"] == ("bfloat16", "platform (tpu)")
     assert on_tpu["compute.attention"] == ("splash", "platform (tpu)")
     assert on_tpu["compute.head_chunk"] == (None, "default")
+    assert on_tpu["compute.scan"] == (False, "platform (tpu)")
+    assert compute("--platform", "gpu", "--preset", "lfm2_2_6b")["compute.scan"] == (True, "platform (gpu)")
+    assert compute("--preset", "lfm2_2_6b")["compute.scan"] == (False, "platform (cpu)")
+    assert compute("--platform", "gpu", "--model-from", "elsewhere")["compute.scan"] == (None, "default")
+    assert compute("--platform", "gpu", "--compute.scan", "True")["compute.scan"] == (True, "command line")
     named = compute("--platform", "tpu", "--compute.dtype", "float32", "--compute.attention", "xla")
     assert named["compute.dtype"] == ("float32", "command line")
     assert named["compute.attention"] == ("xla", "command line")
@@ -76,6 +82,7 @@ def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch,
     monkeypatch.setattr(jax, "default_backend", lambda: name)
     assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
     assert grouped.available()[0] == platform.BEST["experts"][name]
+    assert platform.UNROLLED_UP_TO == grouping.UNROLLED_UP_TO
 
 
 @pytest.mark.parametrize("peak", [0.0, -1.0])

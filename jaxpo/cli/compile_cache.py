@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import stat
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def entries(place: Path) -> Iterator[tuple[float, int, Path]]:
     for path in place.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             found = path.stat()
-            if path.is_file():
+            if stat.S_ISREG(found.st_mode):
                 yield max(found.st_atime, found.st_mtime), found.st_size, path
 
 
@@ -91,5 +92,6 @@ def prune(place: Path, most: int) -> None:
     for _, n, path in files:
         if size <= most:
             return
-        path.unlink(missing_ok=True)
-        size -= n
+        with contextlib.suppress(PermissionError):  # in a shared folder, what another user keeps
+            path.unlink(missing_ok=True)
+            size -= n

@@ -40,6 +40,11 @@ class Row:
     value: Any
     origin: str
 
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has said so: a file, a preset's name or the command line."""
+        return self.origin != "default" and not self.origin.startswith("platform")
+
 
 def main(argv: Sequence[str]) -> int:
     request = read_request(argv, {"json": False, "changed": False, "platform": True}, USAGE)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     resolved = renamed(resolve_request(request), request.config)
     platform = parse_platform(request.flags.get("platform"))
-    rows = [r for r in table(resolved, platform) if "changed" not in request.flags or r.origin != "default"]
+    rows = [r for r in table(resolved, platform) if "changed" not in request.flags or r.changed]
     if "json" in request.flags:
         print(json.dumps([{**vars(r), "value": to_jsonable(r.value)} for r in rows], indent=2, ensure_ascii=False))
     else:
@@ -132,12 +137,13 @@ def show(rows: Sequence[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    styles = {"default": "dim", "config file": "cyan"}
+    styles = {"default": "dim", "config file": "cyan", "preset": "blue", "platform": "green"}
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("field", "value", "origin"):
         grid.add_column(title, overflow="fold")
     for row in rows:
-        style = styles.get(row.origin, "blue" if row.origin.startswith("preset") else "bold yellow")
+        kind = row.origin if row.origin in styles else row.origin.partition(" ")[0]
+        style = styles.get(kind, "bold yellow")
         grid.add_row(Text(row.field), Text(written(row.value)), Text(row.origin), style=style)
     console = Console()
     console = console if console.is_terminal else Console(width=160)

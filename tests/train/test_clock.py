@@ -93,6 +93,19 @@ def test_an_error_inside_a_part_still_counts(time):
     assert clock.spent["data"] == 2.0
 
 
+def test_what_is_stopped_counts_towards_nothing(time):
+    """5 s, 2 of them compilation, in a window of 3 s of data and 1 s of other work."""
+    clock = clock_of(time)
+    with clock.during("data"):
+        time.pass_by(3.0)
+    with clock.stopped():
+        time.pass_by(5.0, compiling=2.0)
+    time.pass_by(1.0)
+    clock.steps = 1
+    rates = clock.rates(UNKNOWN, 1)
+    assert (rates["time/data"], rates["time/other"], rates["step_time"]) == (3 / 4, 1 / 4, 4.0)
+
+
 @pytest.mark.parametrize(
     ("spans", "seconds"),
     [

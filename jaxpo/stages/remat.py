@@ -1,4 +1,4 @@
-"""`compute.remat auto`: what is kept for the backward pass, by an estimate of the memory of a stage's step."""
+"""How a stage's layers are run: `compute.remat auto`, by an estimate of its step's memory, and loops, which are said."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
 from jaxpo.config.axes import BATCH_AXES
+from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import axis_size
 from jaxpo.stages.assemble import Assembly
@@ -40,11 +41,21 @@ def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
 def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
     """Policy -> memory of the step."""
     itemsize = np.dtype(jax.numpy.dtype(scorer.dtype)).itemsize
-    looped = bool(scorer.scan)
+    looped = bool(loop_lines(scorer))
     return {
         name: estimate(scorer.config, load, name, itemsize=itemsize, looped=looped, tensor=mesh.shape["tensor"])
         for name in CANDIDATES
     }
+
+
+def loop_lines(scorer: Scorer) -> list[str]:
+    """What a stage says of layers that run in loops; nothing where none do."""
+    count = family(scorer.config).looped
+    held, layers = (0 if count is None else count(scorer.config, scorer.scan)), scorer.config.num_hidden_layers
+    if count is None or held == layers:
+        return []
+    why = "compute.scan" if scorer.scan else "chosen by depth; compute.scan False runs them one by one"
+    return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
 
 
 def fitted(

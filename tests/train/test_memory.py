@@ -13,7 +13,7 @@ from jaxpo.models.family import FAMILIES, preset
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages.abstract_step import abstract_step, text_batch
 from jaxpo.stages.assemble import make_scorer
-from jaxpo.stages.remat import estimates, fitted, load_of
+from jaxpo.stages.remat import estimates, fitted, load_of, loop_lines
 from jaxpo.train.memory import CANDIDATES, Load, choose, device_memory, estimate
 
 CONFIG = dataclasses.replace(
@@ -111,3 +111,10 @@ def test_a_chip_that_does_not_say_its_memory_is_refused():
 
     with pytest.raises(ConfigError, match=r"a chip does not say how much memory it has; give compute.memory_gib"):
         device_memory(Silent())
+
+
+def test_loops_are_said():
+    config = preset("lfm2_24b_a2b")
+    assert loop_lines(make_scorer(config, Compute())) == []  # on CPU
+    [line] = loop_lines(make_scorer(config, Compute(scan=True)))
+    assert line == "layers: 40, of which the program holds 8 and repeats the others in loops (compute.scan)"

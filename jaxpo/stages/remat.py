@@ -1,4 +1,4 @@
-"""How a stage's layers are run: `compute.remat auto`, by an estimate of its step's memory, and loops, which are said."""
+"""How a stage's layers are run: `compute.remat auto`, by an estimate of its step's memory, and loops."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from jaxpo.config.axes import BATCH_AXES
 from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import axis_size
+from jaxpo.sharding.host_memory import has_host_memory, require_host_memory
 from jaxpo.stages.assemble import Assembly
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
 Tree = Any
 REMAT = "remat"
+
+
+def check_host_memory(compute: Compute) -> None:
+    """ConfigError where activations are to be kept in a memory that the devices cannot use."""
+    if compute.remat in ("offload", "offload_dots"):
+        require_host_memory(f"compute.remat {compute.remat}", "choose 'full' instead")
 
 
 def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
@@ -70,7 +77,7 @@ def fitted(
       ConfigError: no policy fits.
     """
     available = device_memory() if compute.memory_gib is None else compute.memory_gib * 2**30
-    found = estimates(scorer, load, mesh)
+    found = {name: e for name, e in estimates(scorer, load, mesh).items() if name != "offload" or has_host_memory()}
     choice = choose(found, available, before)
     now = found[choice]
     line = (

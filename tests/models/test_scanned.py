@@ -211,7 +211,9 @@ def test_offloading_needs_host_memory(monkeypatch):
         addressable_memories = staticmethod(lambda: [type("Memory", (), {"kind": "device"})])
 
     monkeypatch.setattr(jax, "devices", lambda: [Device])
-    with pytest.raises(ConfigError, match=r"'offload' keeps .* toy chip \(tiny\) has only device; choose 'full'"):
+    with pytest.raises(
+        ConfigError, match=r"compute.remat 'offload' keeps .* toy chip \(tiny\) has only device; choose 'full'"
+    ):
         recompute.recomputed(lambda p, x: x, "offload", looped=False)
     with pytest.raises(ConfigError, match="there is no policy 'everything'; known: none, dots"):
         recompute.recomputed(lambda p, x: x, "everything", looped=False)

@@ -93,8 +93,9 @@ def text_batch(stage: Stage, *, slots: int = 16, max_segment: int | None = None,
       role: what the segment is: "text", or "completion" for supervised fine-tuning.
     """
     rows, length = stage.rows_per_step, stage.data.row_length
-    grid, examples = jax.ShapeDtypeStruct((rows, length), jnp.int32), jax.ShapeDtypeStruct((rows * slots,), jnp.int32)
-    marks = {name: jax.ShapeDtypeStruct((rows, length), jnp.bool_) for name in ("prompt", "completion")}
+    grid: Any = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    examples: Any = jax.ShapeDtypeStruct((rows * slots,), jnp.int32)
+    marks: Any = {name: jax.ShapeDtypeStruct((rows, length), jnp.bool_) for name in ("prompt", "completion")}
     return Batch(
         tokens=grid,
         segment_ids=grid,

@@ -1,4 +1,4 @@
-"""`compute.remat auto`: what is kept for the backward pass, by an estimate of the memory of a stage's step."""
+"""How a stage's layers are run: `compute.remat auto`, by an estimate of its step's memory, and loops."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
 from jaxpo.config.axes import BATCH_AXES
+from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import axis_size
+from jaxpo.sharding.host_memory import has_host_memory, require_host_memory
 from jaxpo.stages.assemble import Assembly
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
 Tree = Any
 REMAT = "remat"
+
+
+def check_host_memory(compute: Compute) -> None:
+    """ConfigError where activations are to be kept in a memory that the devices cannot use."""
+    if compute.remat in ("offload", "offload_dots"):
+        require_host_memory(f"compute.remat {compute.remat}", "choose 'full' instead")
 
 
 def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
@@ -40,11 +48,21 @@ def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
 def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
     """Policy -> memory of the step."""
     itemsize = np.dtype(jax.numpy.dtype(scorer.dtype)).itemsize
-    looped = bool(scorer.scan)
+    looped = bool(loop_lines(scorer))
     return {
         name: estimate(scorer.config, load, name, itemsize=itemsize, looped=looped, tensor=mesh.shape["tensor"])
         for name in CANDIDATES
     }
+
+
+def loop_lines(scorer: Scorer) -> list[str]:
+    """What a stage says of layers that run in loops; nothing where none do."""
+    count = family(scorer.config).looped
+    held, layers = (0 if count is None else count(scorer.config, scorer.scan)), scorer.config.num_hidden_layers
+    if count is None or held == layers:
+        return []
+    why = "compute.scan" if scorer.scan else "chosen by depth; compute.scan False runs them one by one"
+    return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
 
 
 def fitted(
@@ -59,7 +77,7 @@ def fitted(
       ConfigError: no policy fits.
     """
     available = device_memory() if compute.memory_gib is None else compute.memory_gib * 2**30
-    found = estimates(scorer, load, mesh)
+    found = {name: e for name, e in estimates(scorer, load, mesh).items() if name != "offload" or has_host_memory()}
     choice = choose(found, available, before)
     now = found[choice]
     line = (

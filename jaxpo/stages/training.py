@@ -31,7 +31,7 @@ from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.distilling import Part
-from jaxpo.stages.remat import REMAT, fitted, load_of
+from jaxpo.stages.remat import REMAT, fitted, load_of, loop_lines
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
@@ -80,7 +80,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         assembly = assemble(stage, source, scorer, setting.mesh, setting.rules, beside.scorers)
         for line in lines:
             setting.console.say(line)
-    for line in trained_lines(stage, config, assembly):
+    for line in [*loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)

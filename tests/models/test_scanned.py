@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 from models import tiny, tiny_moe
 from models.tiny import assert_trees_close
 
-from jaxpo.config import LoRA
+from jaxpo.config import Compute, Data, LoRA, Pretrain
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2 import recompute
 from jaxpo.models.lfm2.forward import forward
@@ -22,6 +23,8 @@ from jaxpo.models.lfm2.presets import PRESETS, preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.lowrank import adapter_table, attach
 from jaxpo.models.spec import abstract_params, map_table
+from jaxpo.sharding import make_mesh, use_mesh
+from jaxpo.stages.abstract_step import abstract_step, text_batch
 
 WIDTH = 12
 DENSE = dataclasses.replace(tiny.CONFIG, layer_types=("conv", "full_attention") * 3)
@@ -208,7 +211,23 @@ def test_offloading_needs_host_memory(monkeypatch):
         addressable_memories = staticmethod(lambda: [type("Memory", (), {"kind": "device"})])
 
     monkeypatch.setattr(jax, "devices", lambda: [Device])
-    with pytest.raises(ConfigError, match=r"'offload' keeps .* toy chip \(tiny\) has only device; choose 'full'"):
+    with pytest.raises(
+        ConfigError, match=r"compute.remat 'offload' keeps .* toy chip \(tiny\) has only device; choose 'full'"
+    ):
         recompute.recomputed(lambda p, x: x, "offload", looped=False)
     with pytest.raises(ConfigError, match="there is no policy 'everything'; known: none, dots"):
         recompute.recomputed(lambda p, x: x, "everything", looped=False)
+
+
+@pytest.mark.slow
+def test_no_stack_is_gathered_on_a_mesh():
+    """Every layer gathers its own slice, in the loop; nothing with the stack's axis travels."""
+    config = dataclasses.replace(DENSE, vocab_size=32, hidden_size=32)
+    stage = Pretrain(rows_per_step=8, data=Data(train=("rows.jsonl",), row_length=32), max_steps=10)
+    mesh = make_mesh({"fsdp": 4, "tensor": 2}, jax.devices()[:8])
+    with use_mesh(mesh):
+        step = abstract_step(stage, config, Compute(scan=True), mesh, {}, text_batch(stage))
+        program = step.lower().compile().as_text()
+    moved = re.findall(r"= (.*) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", program)
+    assert any("[32,3,16]" in shape for shape in moved)  # a convolution's gates, whole along the model's width
+    assert not [shape for shape in moved if "f32[3,32" in shape]

@@ -5,15 +5,15 @@ import os
 
 import jax
 import pytest
-from fakes.linear_rnn import LinearRNNConfig
+from fakes.linear_rnn import ENTRY, LinearRNNConfig
 
 from jaxpo.config import Compute, Data, Pretrain
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import preset
+from jaxpo.models.family import FAMILIES, preset
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages.abstract_step import abstract_step, text_batch
 from jaxpo.stages.assemble import make_scorer
-from jaxpo.stages.remat import estimates, fitted, load_of
+from jaxpo.stages.remat import estimates, fitted, load_of, loop_lines
 from jaxpo.train.memory import CANDIDATES, Load, choose, device_memory, estimate
 
 CONFIG = dataclasses.replace(
@@ -93,8 +93,9 @@ def test_what_is_chosen_is_said():
     assert " of 16.00 GiB per device: state 2.79 GiB" in line
 
 
-def test_a_family_that_does_not_say_what_it_keeps_is_refused():
-    with pytest.raises(ConfigError, match="compute.remat auto: a model of the family 'linear rnn' does not say"):
+def test_a_family_that_does_not_say_what_it_keeps_is_refused(monkeypatch):
+    monkeypatch.setitem(FAMILIES, *ENTRY)
+    with pytest.raises(ConfigError, match=r"compute.remat auto: a model of the family 'linear rnn' does not say"):
         estimate(LinearRNNConfig(), LOAD, "none", itemsize=4)
 
 
@@ -108,5 +109,12 @@ def test_a_chip_that_does_not_say_its_memory_is_refused():
         platform, device_kind = "tpu", "a chip"
         memory_stats = staticmethod(lambda: None)
 
-    with pytest.raises(ConfigError, match="a chip does not say how much memory it has; give compute.memory_gib"):
+    with pytest.raises(ConfigError, match=r"a chip does not say how much memory it has; give compute.memory_gib"):
         device_memory(Silent())
+
+
+def test_loops_are_said():
+    config = preset("lfm2_24b_a2b")
+    assert loop_lines(make_scorer(config, Compute())) == []  # on CPU
+    [line] = loop_lines(make_scorer(config, Compute(scan=True)))
+    assert line == "layers: 40, of which the program holds 8 and repeats the others in loops (compute.scan)"

@@ -73,6 +73,13 @@ def flops(config: LFM2Config, context: float) -> Flops:
     return flops_per_token(config, context)
 
 
+def looped(config: LFM2Config, scan: bool | None) -> int:
+    """See `jaxpo.models.lfm2.layers.layers_in_program`."""
+    from jaxpo.models.lfm2.layers import layers_in_program
+
+    return layers_in_program(config, scan)
+
+
 def cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
     """See `jaxpo.models.lfm2.forward.init_cache`."""
     from jaxpo.models.lfm2.forward import init_cache
@@ -97,6 +104,7 @@ FAMILY = Family(
     unembedding=unembedding,
     decoder=Decoder(cache, step),
     kept=kept_values,
+    looped=looped,
     export=Export(
         classes=CLASSES,
         to_json=config_to_json,

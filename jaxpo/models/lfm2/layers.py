@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxpo.models.language import RouterSums, Tap
 from jaxpo.models.lfm2.blocks import layer
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.grouping import UNROLLED_UP_TO, Group, grouped
+from jaxpo.models.lfm2.grouping import UNROLLED_UP_TO, Group, bodies, grouped
 from jaxpo.models.lfm2.mixers import Packed
 from jaxpo.models.lfm2.recompute import recomputed
 from jaxpo.models.lfm2.table import param_table
@@ -42,11 +42,17 @@ class Stack:
     tap: Tap | None = None
     remat: str = "none"
     scan: bool | None = None
+    _functions: dict[tuple[str, bool], Run] = field(default_factory=dict)
 
     def layer(self, index: int, *, looped: bool = False) -> Run:
-        """One layer as a function of its parameters and input; in a loop nothing is tapped."""
-        kind = self.config.layer_types[index]
-        tap = None if looped else self.tap
+        """One layer as a function of its parameters and input; in a loop nothing is tapped.
+
+        Layers of one type are one function where their names do not matter: `jax.checkpoint` traces it once.
+        """
+        kind, tap = self.config.layer_types[index], None if looped else self.tap
+        known = (kind, looped)
+        if tap is None and known in self._functions:
+            return self._functions[known]
 
         def run(p: Tree, x: Array) -> tuple[Array, tuple[dict[str, Any], RouterSums | None]]:
             y, _, seen, sums = layer(
@@ -54,7 +60,10 @@ class Stack:
             )
             return y, (seen, sums)
 
-        return recomputed(run, self.remat, looped=looped)
+        made: Run = recomputed(run, self.remat, looped=looped)
+        if tap is None:
+            self._functions[known] = made
+        return made
 
     def __call__(
         self, params: Tree, x: Float[Array, "R S D"]
@@ -136,6 +145,13 @@ def deep(config: LFM2Config) -> bool:
     Never on CPU, whose compiler takes as long for a loop that keeps activations as for the layers one by one.
     """
     return config.num_hidden_layers > UNROLLED_UP_TO and jax.default_backend() != "cpu"
+
+
+def layers_in_program(config: LFM2Config, scan: bool | None) -> int:
+    """Layers that a forward pass is made of, where all layers of a type have leaves of the same kind and shape."""
+    if not (deep(config) if scan is None else scan):
+        return config.num_hidden_layers
+    return bodies(grouped(tuple((kind, config.is_mixture(i)) for i, kind in enumerate(config.layer_types))))
 
 
 def compute_copy(table: Table, params: Tree, dtype: Any) -> Tree:

@@ -10,9 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from jaxpo.errors import ConfigError
+from jaxpo.sharding.host_memory import HOST, require_host_memory
 
 INPUT, MIXER = "layer_input", "mixer"
-HOST = "pinned_host"
 _TO_HOST = {"offload_src": "device", "offload_dst": HOST}
 _policies = jax.checkpoint_policies
 
@@ -42,7 +42,7 @@ def recomputed(run: Callable[..., Any], remat: str, *, looped: bool) -> Callable
     if remat not in POLICIES:
         raise ConfigError(f"compute.remat: there is no policy {remat!r}; known: none, {', '.join(POLICIES)}")
     if remat.startswith("offload"):
-        require_host_memory(f"compute.remat {remat!r}")
+        require_host_memory(f"compute.remat {remat!r}", "choose 'full' instead")
 
     def named(params: Any, x: Array) -> Any:
         return run(params, checkpoint_name(x, INPUT))
@@ -54,14 +54,3 @@ def keep(x: Array) -> Array:
     """Mark what the policy "mixer" keeps: the products of a mixer and what it adds."""
     named: Array = checkpoint_name(x, MIXER)
     return named
-
-
-def require_host_memory(what: str) -> None:
-    """ConfigError where the devices cannot use the host's memory."""
-    device = jax.devices()[0]
-    kinds = sorted({memory.kind for memory in device.addressable_memories()})
-    if HOST not in kinds:
-        raise ConfigError(
-            f"{what} keeps activations in memory of the kind {HOST!r}, and {device.device_kind} ({device.platform}) "
-            f"has only {', '.join(kinds)}; choose 'full' instead"
-        )

@@ -38,7 +38,8 @@ class Compute:
     Attributes:
       dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.
       remat: "none", "full" (recompute each layer), "dots" (keep matrix products).
-      attention: implementation name; None = the best this platform has.
+      attention: implementation name: "xla" (everywhere), "pallas" or "cudnn" (NVIDIA), "splash" (TPU); None = the best
+        this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
       experts: implementation name of the experts' grouped product; None = the best this platform has.
     """

@@ -86,6 +86,13 @@ def test_old_gpus_and_caches_are_refused():
         cached_attention(x, x, x, jnp.zeros((1, 1), int), implementation="pallas")
 
 
+def test_a_jax_without_triton_falls_to_xla_and_says_so(monkeypatch):
+    monkeypatch.setattr(attention_refusals, "_has_triton", lambda: False)
+    assert chosen(platform="gpu").name == "xla"
+    with pytest.raises(BackendError, match="'pallas' refuses: this JAX has no Triton backend"):
+        chosen("pallas", platform="gpu")
+
+
 def test_a_mesh_that_spreads_positions_is_seen_by_the_call():
     """The default on a CPU does it; a kernel would be refused."""
     q, ids = jax.ShapeDtypeStruct((2, 8, 2, 8), jnp.float32), jax.ShapeDtypeStruct((2, 8), jnp.int32)

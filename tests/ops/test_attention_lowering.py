@@ -1,10 +1,12 @@
 """The kernels as the compilers of GPU and TPU are handed them, from a machine that has neither."""
 
 import importlib.util
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from jaxpo.ops.attention_cudnn import cudnn_attention
 from jaxpo.ops.attention_decode import pallas_cached
@@ -32,8 +34,12 @@ def _gradient(attend, **options):
 
 
 def _exported(f, args, platform, *targets):
+    """The module for a platform; newer versions of JAX ask which GPU it is for."""
+    gpu = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    mesh = AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=gpu)
     checks = [jax.export.DisabledSafetyCheck.custom_call(t) for t in targets]
-    return jax.export.export(f, platforms=[platform], disabled_checks=checks)(*args).mlir_module()
+    with jax.sharding.use_abstract_mesh(mesh) if platform == "cuda" else nullcontext():
+        return jax.export.export(f, platforms=[platform], disabled_checks=checks)(*args).mlir_module()
 
 
 LOWERED = {

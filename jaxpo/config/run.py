@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
-ATTENTION, EXPERTS = ("xla",), ("blocks", "ragged_dot")
+ATTENTION, EXPERTS = ("xla", "pallas", "splash", "cudnn"), ("blocks", "ragged_dot")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
 Remat = Literal["auto", "none", "full", "mixer", "dots", "offload", "offload_dots"]
 
@@ -46,7 +46,8 @@ class Compute:
       memory_gib: what a device may use, for "auto"; None = what the device says that it has.
       scan: run repeated groups of layers in loops: a smaller program that compiles sooner on accelerators, for one more
         copy of their weights in the compute type. None = in models of more than 24 layers, and never on CPU.
-      attention: implementation name; None = the best this platform has.
+      attention: implementation name: "xla" (everywhere), "pallas" or "cudnn" (NVIDIA), "splash" (TPU); None = the best
+        this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
       experts: implementation name of the experts' grouped product; None = the best this platform has.
       peak_tflops: dense TFLOP/s of one device in `dtype`, for the metric `mfu`; None = by a table of chips.

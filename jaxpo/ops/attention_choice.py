@@ -96,10 +96,10 @@ def choose(what: str, backends: Sequence[Backend], name: str | None, asked: Aske
 def _named(what: str, backends: Sequence[Backend], name: str, asked: Asked) -> Choice:
     known = {b.name: b for b in backends}
     if name not in known or asked.platform not in known[name].platforms:
-        where = f" (it runs on {', '.join(known[name].platforms)})" if name in known else ""
+        where = f" It runs on {' and '.join(known[name].platforms)}." if name in known else ""
         raise BackendError(
-            f"{what} implementation {name!r} is not available here{where}; available: "
-            f"{', '.join(names_on(backends, asked.platform))}. Leave it unset (None) to take the best one."
+            f"{what} implementation {name!r} is not available here; available: "
+            f"{', '.join(names_on(backends, asked.platform))}.{where} Leave it unset (None) to take the best one."
         )
     reason = known[name].refusal(asked)
     if reason is not None:

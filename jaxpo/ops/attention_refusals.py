@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import jax.numpy as jnp
 
 from jaxpo.ops.attention_choice import Asked
@@ -23,6 +26,8 @@ def splash(asked: Asked) -> str | None:
 
 def pallas(asked: Asked) -> str | None:
     """The kernels for NVIDIA."""
+    if not _has_triton():
+        return 'this JAX has no Triton backend of Pallas any more; take "xla", or an older JAX'
     if asked.width > _WIDEST:
         return f'heads of {asked.width} do not fit a multiprocessor; take "xla" for more than {_WIDEST}'
     if asked.capability is not None and asked.capability < _AMPERE:
@@ -51,6 +56,12 @@ def cudnn(asked: Asked) -> str | None:
     if asked.window is not None and not asked.causal:
         return 'its window looks back only, and here later positions are seen too; take "pallas" or "xla"'
     return _cut(asked)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """JAX 0.12 announces that a later version will be without."""
+    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
 def _cut(asked: Asked) -> str | None:

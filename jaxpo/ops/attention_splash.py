@@ -40,7 +40,7 @@ def splash_attention(
     length, heads = q.shape[1:3]
     block = min(block, _LANES * -(-length // _LANES))
     side = -length % block
-    mask = _mask(length + side, causal, _reach(length, max_segment, window))
+    mask = _mask(length + side, causal, _reach(length + side, max_segment, window))
     kernel = _kernel(heads, mask, block, interpret)
     # The scale is rounded once, with the queries: exact where it is a power of two (h = 64).
     q = (q.astype(jnp.float32) * q.shape[3] ** -0.5).astype(q.dtype)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
 from jaxpo.data.source import Source, StepBatch
-from jaxpo.errors import ConfigError
+from jaxpo.errors import BackendError, ConfigError
 from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.paths import EVERYTHING, split_table
@@ -25,6 +25,7 @@ from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
+from jaxpo.ops.attention import chosen
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.recipe.platform import resolved
@@ -35,6 +36,14 @@ from jaxpo.train.state import State
 from jaxpo.train.step import Step, make_eval, make_step
 
 Tree = Any
+
+
+def check_attention(compute: Compute) -> None:
+    """A backend that is named is on this platform and can do it on the enclosing mesh; ConfigError says why not."""
+    try:
+        chosen(compute.attention, dtype=compute.dtype)
+    except BackendError as error:
+        raise ConfigError([f"compute.attention: {error}"]) from error
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:

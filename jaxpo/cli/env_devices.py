@@ -9,7 +9,7 @@ import jax
 from jaxpo.config import Compute
 from jaxpo.ops import attention, grouped
 from jaxpo.ops.attention_choice import Choice
-from jaxpo.recipe.platform import resolved
+from jaxpo.recipe.platform import dtype_of
 from jaxpo.train.chips import find_chip
 from jaxpo.train.measured_peak import measured_peak
 
@@ -26,7 +26,7 @@ def device_facts(*, measure: bool) -> dict[str, str]:
     if measure:
         facts["measured of one"] = measured()
     backend = jax.default_backend()
-    dtype = str(resolved(Compute(), backend).dtype)
+    dtype = dtype_of(Compute(), backend)
     return facts | {
         "compute.dtype": f"{dtype} ({backend})",
         "attention": reasoned(attention.chosen(dtype=dtype), attention.available()),
@@ -61,7 +61,7 @@ def measured() -> str:
     """Products of growing size, in each type."""
     found = {dtype: measured_peak(dtype) / 1e12 for dtype in DTYPES}
     told = ", ".join(f"{rate:.3g} TFLOP/s in {dtype}" for dtype, rate in found.items())
-    dtype = str(resolved(Compute(), jax.default_backend()).dtype)
+    dtype = dtype_of(Compute(), jax.default_backend())
     return f"{told}; for mfu: --compute.peak-tflops {found[dtype]:.3g}"
 
 

@@ -30,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.data.rows.needs import Needs
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.prepare import prepare
-    from jaxpo.recipe.platform import resolved
+    from jaxpo.recipe.platform import dtype_of
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.frozen import load_frozen, tokenizer_of
     from jaxpo.stages.teach import check_k, teach
 
     settings = data_of(args, files, args.row_length)
-    dtype = str(resolved(Compute(dtype=args.dtype), jax.default_backend()).dtype)
+    dtype = dtype_of(Compute(dtype=args.dtype), jax.default_backend())
     devices = len(jax.devices())
     mesh = make_mesh({"fsdp": devices})
     with use_mesh(mesh, {}):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from glob import glob
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from jaxpo.config import Compute, Run
 
@@ -28,10 +28,14 @@ _PLUGINS = {
 }
 
 
+def dtype_of(compute: Compute, platform: str) -> Literal["float32", "bfloat16"]:
+    """The type of products: where none is given float32 on CPU, where bfloat16 is slow, and bfloat16 elsewhere."""
+    return compute.dtype or ("float32" if platform == "cpu" else "bfloat16")
+
+
 def resolved(compute: Compute, platform: str) -> Compute:
-    """With the type of a platform where none is given: float32 on CPU, where bfloat16 is slow; bfloat16 elsewhere."""
-    dtype = compute.dtype or ("float32" if platform == "cpu" else "bfloat16")
-    return dataclasses.replace(compute, dtype=dtype)
+    """With what is left open as on a platform, as a run that begins there stores it."""
+    return dataclasses.replace(compute, dtype=dtype_of(compute, platform))
 
 
 def shown(compute: Compute, platform: str, layers: int | None) -> dict[str, Any]:

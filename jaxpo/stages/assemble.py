@@ -28,7 +28,7 @@ from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.ops.attention import chosen
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
-from jaxpo.recipe.platform import resolved
+from jaxpo.recipe.platform import dtype_of
 from jaxpo.sharding import put_batch, replicated, settle, to_host
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -41,7 +41,7 @@ Tree = Any
 def check_attention(compute: Compute) -> None:
     """A backend that is named is on this platform and can do it on the enclosing mesh; ConfigError says why not."""
     try:
-        chosen(compute.attention, dtype=compute.dtype)
+        chosen(compute.attention, dtype=dtype_of(compute, jax.default_backend()))
     except BackendError as error:
         raise ConfigError([f"compute.attention: {error}"]) from error
 
@@ -51,11 +51,9 @@ def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
 
     "auto" stands for "none" until a stage knows its step (`stages.remat`).
     """
-    compute = resolved(compute, jax.default_backend())
-    assert compute.dtype is not None
     return Scorer(
         config,
-        compute.dtype,
+        dtype_of(compute, jax.default_backend()),
         "none" if compute.remat == "auto" else compute.remat,
         compute.attention,
         compute.head_chunk,

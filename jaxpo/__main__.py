@@ -2,6 +2,7 @@
 
 import sys
 
+from jaxpo.cli.compile_cache import keep_programs
 from jaxpo.cli.huge_pages import restart
 from jaxpo.cli.main import main
 
@@ -9,6 +10,7 @@ from jaxpo.cli.main import main
 def command() -> int:
     """The command of this process's own words."""
     restart(sys.argv[1:], sys.orig_argv)
+    keep_programs(sys.argv[1:])
     return main()
 
 

@@ -19,7 +19,10 @@ from jaxpo.recipe.overrides import load_run, resolve_run
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FROM_TRL = (ROOT / "docs" / "from_trl.md").read_text(encoding="utf-8")
-RUN_FLAGS = {"resume": True, "restart": False}
+OWN_FLAGS = {
+    "run": {"resume": True, "restart": False, "profile": True},
+    "explain": {"json": False, "changed": False, "platform": True},
+}
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -69,7 +72,7 @@ def test_a_command_of_the_documents_is_one(words: list[str], tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     if words[0] in ("run", "explain"):
         stand_ins(words, tmp_path)
-        request = read_request(words[1:], RUN_FLAGS, "")
+        request = read_request(words[1:], OWN_FLAGS[words[0]], "")
         assert request is not None
         run = resolve_request(request).run
         if words[0] == "run" and any(word.startswith("--") for word in words):

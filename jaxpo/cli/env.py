@@ -1,4 +1,4 @@
-"""`jaxpo env`: what a bug report needs: versions, devices, cores, memory, extras."""
+"""`jaxpo env`: what a bug report needs, and what this machine's runs get: versions, devices, backends, caches."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxpo import __version__
+from jaxpo.cli import compile_cache, huge_pages
 from jaxpo.cli.args import Parser
-from jaxpo.cli.huge_pages import COMMANDS, reason_against
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "tokenizers")
 EXTRAS = ("tensorboard", "wandb", "torch", "transformers", "trl", "peft")
+SETTINGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64")
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("env", "Versions, devices, cores and memory, for bug reports.")
+    parser = Parser("env", "Versions, devices, backends, caches, cores and memory, for bug reports.")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-devices", action="store_true", help="do not start jax to list the devices")
+    parser.add_argument("--measure", action="store_true", help="measure what a device reaches in plain products")
     args = parser.parse(argv)
-    facts = gather(devices=not args.no_devices)
+    facts = gather(devices=not args.no_devices, measure=args.measure)
     if args.json:
         print(json.dumps(facts, indent=2))
     else:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def gather(*, devices: bool) -> dict[str, Any]:
+def gather(*, devices: bool, measure: bool = False) -> dict[str, Any]:
     """Name -> value, in the order to print."""
     facts: dict[str, Any] = {
         "jaxpo": __version__,
@@ -42,13 +44,16 @@ def gather(*, devices: bool) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": memory(),
-        "huge pages": huge_pages(),
+        "huge pages": asked_for_pages(),
+        "compile cache": programs(os.environ),
     }
     facts |= {name: installed(name) for name in CORE}
     facts["extras"] = ", ".join(f"{n} {installed(n)}" for n in EXTRAS if installed(n) != "missing") or "none"
-    facts |= {k: v for k, v in sorted(os.environ.items()) if k in ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64")}
+    facts |= {k: v for k, v in sorted(os.environ.items()) if k in SETTINGS}
     if devices:
-        facts["devices"] = device_list()
+        from jaxpo.cli.env_devices import device_facts
+
+        facts |= device_facts(measure=measure)
     return facts
 
 
@@ -68,19 +73,20 @@ def memory() -> str:
         return "unknown"
 
 
-def huge_pages() -> str:
-    """Whether `jaxpo run` gets them."""
-    against = reason_against(os.environ)
-    return f"asked for by jaxpo {', '.join(COMMANDS)}" if against is None else against
+def asked_for_pages() -> str:
+    """Whether `jaxpo run` gets huge pages."""
+    against = huge_pages.reason_against(os.environ)
+    return f"asked for by jaxpo {', '.join(huge_pages.COMMANDS)}" if against is None else against
 
 
-def device_list() -> str:
-    """Number and kind of the devices that jax sees, or why it sees none."""
-    import jax
-
-    try:
-        found = jax.devices()
-    except RuntimeError as error:
-        return f"none: {error}"
-    kinds = [f"{d.platform} {d.device_kind}" for d in found]
-    return ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))
+def programs(environ: Mapping[str, str]) -> str:
+    """Where compiled programs are kept, how many and how large; or why this command does not keep any."""
+    named, against = environ.get(compile_cache.DIRECTORY), compile_cache.reason_against(environ)
+    if named:
+        return f"{named} ({compile_cache.DIRECTORY})"
+    if against is not None:
+        return against
+    own = compile_cache.folder(environ)
+    sizes = [size for _, size, _ in compile_cache.entries(own)]
+    most = f"all hosts' at most {compile_cache.MOST_BYTES >> 30} GiB"
+    return f"{own} ({len(sizes)} programs, {sum(sizes) / 2**20:.1f} MiB; {most})"

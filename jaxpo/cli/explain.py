@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
-from jaxpo.config import OPTIMIZERS
+from jaxpo.config import OPTIMIZERS, Run
 from jaxpo.config.fields import describe, flag, key, leaves
 from jaxpo.config.serialise import to_jsonable
+from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.overrides import Resolved
+from jaxpo.recipe.platform import PLATFORMS, expected_platform, shown
 
 USAGE = f"""\
 usage: jaxpo explain CONFIG [options]
@@ -25,27 +27,35 @@ Problems that would stop `jaxpo run` are listed at the end (and the exit code is
 
   --json                 as a JSON list of objects: field, value, origin
   --changed              only what is not a default
+  --platform NAME        cpu, gpu or tpu, for what the run leaves to it; default: that of this machine
 {OPTIONS}"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One field of a run: dotted path, value, and "default", "config file", "preset NAME" or "command line"."""
+    """One field of a run: dotted path, value, and "default", "config file", "preset NAME", "platform (NAME)" or
+    "command line"."""
 
     field: str
     value: Any
     origin: str
 
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has said so: a file, a preset's name or the command line."""
+        return self.origin != "default" and not self.origin.startswith("platform")
+
 
 def main(argv: Sequence[str]) -> int:
-    request = read_request(argv, {"json": False, "changed": False}, USAGE)
+    request = read_request(argv, {"json": False, "changed": False, "platform": True}, USAGE)
     if request is None:
         return 0
     if request.help:
         print(USAGE)
         return 0
     resolved = renamed(resolve_request(request), request.config)
-    rows = [r for r in table(resolved) if "changed" not in request.flags or r.origin != "default"]
+    platform = parse_platform(request.flags.get("platform"))
+    rows = [r for r in table(resolved, platform) if "changed" not in request.flags or r.changed]
     if "json" in request.flags:
         print(json.dumps([{**vars(r), "value": to_jsonable(r.value)} for r in rows], indent=2, ensure_ascii=False))
     else:
@@ -56,8 +66,20 @@ def main(argv: Sequence[str]) -> int:
     return 2 if problems else 0
 
 
-def table(resolved: Resolved) -> Iterator[Row]:
-    """Rows in the order of the configuration; fields of a named preset or optimiser follow its name."""
+def parse_platform(name: str | None) -> str:
+    """The platform of that name, or this machine's."""
+    if name is not None and name not in PLATFORMS:
+        raise ConfigError(f"--platform: expected {', '.join(PLATFORMS)}, got {name!r}.")
+    return name or expected_platform()
+
+
+def table(resolved: Resolved, platform: str) -> Iterator[Row]:
+    """Rows in the order of the configuration; fields of a named preset or optimiser follow its name.
+
+    Args:
+      platform: decides what the run leaves open.
+    """
+    decided = shown(resolved.run.compute, platform, layers_of(resolved.run))
     names = optimizer_names(resolved.run)
     unnamed = dict(names)
     for leaf in leaves(resolved.run):
@@ -73,9 +95,21 @@ def table(resolved: Resolved) -> Iterator[Row]:
             origin = "default"
         else:
             origin = f"command line ({flag(tuple(chosen[0].split('.')))})" if chosen else "config file"
-        yield Row(leaf.dotted, leaf.value, origin)
+        if leaf.path[0] == "compute" and decided[leaf.path[1]] != leaf.value:
+            yield Row(leaf.dotted, decided[leaf.path[1]], f"platform ({platform})")
+        else:
+            yield Row(leaf.dotted, leaf.value, origin)
         if leaf.dotted == "model" and isinstance(leaf.value, str):
             yield from preset_rows(leaf.value)
+
+
+def layers_of(run: Run) -> int | None:
+    """How deep the model is; None where a checkpoint says, or where it is not known how to count them."""
+    from jaxpo.models.family import presets
+
+    config = presets().get(run.model) if isinstance(run.model, str) else run.model
+    found = getattr(config, "num_hidden_layers", None)
+    return found if run.model_from is None and isinstance(found, int) else None
 
 
 def optimizer_names(run: Any) -> dict[str, str]:
@@ -103,12 +137,13 @@ def show(rows: Sequence[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    styles = {"default": "dim", "config file": "cyan"}
+    styles = {"default": "dim", "config file": "cyan", "preset": "blue", "platform": "green"}
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("field", "value", "origin"):
         grid.add_column(title, overflow="fold")
     for row in rows:
-        style = styles.get(row.origin, "blue" if row.origin.startswith("preset") else "bold yellow")
+        kind = row.origin if row.origin in styles else row.origin.partition(" ")[0]
+        style = styles.get(kind, "bold yellow")
         grid.add_row(Text(row.field), Text(written(row.value)), Text(row.origin), style=style)
     console = Console()
     console = console if console.is_terminal else Console(width=160)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.cli.terminal import lasting_streams
 from jaxpo.errors import ConfigError
+from jaxpo.recipe.checks.profile import check_profile
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.located import located
+from jaxpo.train.profile_range import parse_range
 
 USAGE = f"""\
 usage: jaxpo run CONFIG [options]
@@ -23,6 +25,8 @@ and wait JAXPO_START_TIMEOUT seconds (300) for one another. JAX_NUM_PROCESSES=1:
 
   --resume WHEN          auto (the default), never, or a step of the current stage
   --restart              move the old run directory aside and start anew
+  --profile FROM:TO      record these steps of every stage that trains, or STAGE:FROM:TO of one: a trace in
+                         stages/STAGE/profile for XProf or TensorBoard, and the costliest operations in the report
 {OPTIONS}"""
 
 
@@ -33,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str]) -> int:
     """As `main`, where everything can be printed."""
-    request = read_request(argv, {"resume": True, "restart": False}, USAGE)
+    request = read_request(argv, {"resume": True, "restart": False, "profile": True}, USAGE)
     if request is None:
         return 0
     if request.help:
@@ -42,16 +46,19 @@ def run(argv: Sequence[str]) -> int:
         field_help(resolve_request(request).run)
         return 0
     resume = parse_resume(request.flags.get("resume", "auto"))
+    profile = parse_range(request.flags["profile"]) if "profile" in request.flags else None
     resolved = renamed(resolve_request(request), request.config)
     recipe = located(resolved.run)
     check(recipe)
+    if profile is not None:
+        check_profile(recipe, profile)
     from jaxpo.sharding.multihost import start_processes
 
     # What follows may use JAX as soon as it is imported.
     start_processes()
     from jaxpo.stages.run import execute
 
-    return execute(recipe, resume=resume, restart="restart" in request.flags)
+    return execute(recipe, resume=resume, restart="restart" in request.flags, profile=profile)
 
 
 def parse_resume(text: str) -> str | int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.data_options import add_options, data_of
+from jaxpo.config import Compute
 from jaxpo.errors import ConfigError
 
 DESCRIPTION = """\
@@ -29,17 +30,19 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.data.rows.needs import Needs
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.prepare import prepare
+    from jaxpo.recipe.platform import dtype_of
     from jaxpo.sharding import make_mesh, use_mesh
     from jaxpo.stages.frozen import load_frozen, tokenizer_of
     from jaxpo.stages.teach import check_k, teach
 
     settings = data_of(args, files, args.row_length)
+    dtype = dtype_of(Compute(dtype=args.dtype), jax.default_backend())
     devices = len(jax.devices())
     mesh = make_mesh({"fsdp": devices})
     with use_mesh(mesh, {}):
         given = Tokenizer.load(args.tokenizer) if args.tokenizer else None
         tokenizer = tokenizer_of(args.teacher, given)
-        teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=args.dtype, say=print)
+        teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=dtype, say=print)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
         needs, cache = Needs(roles=("completion",)), Path(out) / "data"
         dataset = prepare(files, data=settings, tokenizer=tokenizer, purpose="sft", needs=needs, cache_dir=cache)
@@ -65,7 +68,9 @@ def parser() -> Parser:
     add_options(found)
     found.add_argument("--row-length", type=int, help="tokens per packed row (default: max-length)")
     found.add_argument("--rows", type=int, help="most packed rows per batch (default 8, or one per device)")
-    found.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network's products")
+    found.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of the network's products (default: as a run's)"
+    )
     found.add_argument("--shard", default="0/1", help="i/n: do every n-th part, from part i on (default 0/1: all)")
     found.add_argument("--part-tokens", type=int, default=1 << 18, help="tokens per file, about (default 262144)")
     return found

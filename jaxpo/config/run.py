@@ -8,8 +8,9 @@ from typing import Any, Literal
 from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
-ATTENTION, EXPERTS = ("xla",), ("blocks", "ragged_dot")
+ATTENTION, EXPERTS = ("xla", "pallas", "splash", "cudnn"), ("blocks", "ragged_dot")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
+Remat = Literal["auto", "none", "full", "mixer", "dots", "offload", "offload_dots"]
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,30 @@ class Compute:
     are drawn from a model have this dtype, the report's samples float32.
 
     Attributes:
-      dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32.
-      remat: "none", "full" (recompute each layer), "dots" (keep matrix products).
-      attention: implementation name; None = the best this platform has.
+      dtype: of activations and matrix products; parameters, norms, softmax, log-probs and losses stay float32. None =
+        bfloat16 on GPU and TPU, float32 on CPU; a run keeps what it began with.
+      remat: what of a layer the backward pass finds: "none" (recompute nothing), "dots" (its matrix products), "mixer"
+        (those of its mixer; the feed-forward is computed again), "full" (its input; all is computed again), "offload"
+        (as "full", with the input in host memory), "offload_dots" (as "dots", in host memory), or "auto": the first of
+        none, dots, mixer, full and offload whose estimate fits into memory.
+      memory_gib: what a device may use, for "auto"; None = what the device says that it has.
+      scan: run repeated groups of layers in loops: a smaller program that compiles sooner on accelerators, for one more
+        copy of their weights in the compute type. None = in models of more than 24 layers, and never on CPU.
+      attention: implementation name: "xla" (everywhere), "pallas" or "cudnn" (NVIDIA), "splash" (TPU); None = the best
+        this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
       experts: implementation name of the experts' grouped product; None = the best this platform has.
+      peak_tflops: dense TFLOP/s of one device in `dtype`, for the metric `mfu`; None = by a table of chips.
     """
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "full", "dots"] = "none"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    remat: Remat = "none"
     attention: str | None = None
     head_chunk: int | None = None
     experts: str | None = None
+    scan: bool | None = None
+    memory_gib: float | None = None
+    peak_tflops: float | None = None
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,19 @@ class Flops:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Values per token that a training step holds of a network's layers, on a device.
+
+    Attributes:
+      layers: what all of them keep for the backward pass.
+      working: what the layer at work has beside that.
+    """
+
+    layers: float
+    working: float
+
+
+@dataclass(frozen=True)
 class Decoder:
     """How a model continues sequences, one per row.
 
@@ -161,14 +174,17 @@ class Family:
       name: for messages.
       limits: `config -> Limits`; loads no jax.
       table: `config -> Table`, every parameter of `params["model"]`.
-      forward: `(params, inputs, *, config, dtype, tap, remat, attention, experts, embedding_dropout, row_keys) ->
-        (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
+      forward: `(params, inputs, *, config, dtype, tap, remat, scan, attention, experts, embedding_dropout, row_keys)
+        -> (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
         `jaxpo.models.language.Inputs`. `aux["taps"]` is what `tap(name, x)` returned; other entries hold sums with the
         row axis first (`"router"`: `RouterSums`), which objectives hand on.
       flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees.
       experts: `config -> Experts | None`; loads no jax.
       unembedding: `params -> [V, D]`, `logits = hidden @ W^T`; None = it predicts no tokens.
       decoder: None = it does not continue a text token by token.
+      kept: `(config, remat, devices that share products) -> Kept`, for `compute.remat auto`; None = it is not known.
+      looped: `(config, scan) -> layers that the program of a forward pass holds`, fewer than the model has where
+        repeated ones run in loops; None = it has no loops over layers.
       export: None = its models lie in no Hugging Face file.
       presets: name -> configuration; loads no jax.
     """
@@ -181,6 +197,8 @@ class Family:
     experts: Callable[[Any], Experts | None] = no_experts
     unembedding: Callable[[Tree], Array] | None = None
     decoder: Decoder | None = None
+    kept: Callable[[Any, str, int], Kept] | None = None
+    looped: Callable[[Any, bool | None], int] | None = None
     export: Export | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 

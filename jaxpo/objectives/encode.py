@@ -130,6 +130,7 @@ class Scorer:
       head_chunk: positions per vocabulary-head chunk; None chooses.
       embedding_dropout: rate on the embedding's output, wherever a call passes `rng`.
       experts: implementation name of the grouped product of a mixture of experts.
+      scan: whether repeated groups of layers run in loops; None = the family chooses.
     """
 
     config: TextConfig
@@ -139,6 +140,7 @@ class Scorer:
     head_chunk: int | None = None
     embedding_dropout: float = 0.0
     experts: str | None = None
+    scan: bool | None = None
 
     def run(
         self, params: Tree, batch: Batch, rng: Array | None = None, tap: Tap | None = None
@@ -161,6 +163,7 @@ class Scorer:
             embedding_dropout=self.embedding_dropout,
             row_keys=keys,
             experts=self.experts,
+            scan=self.scan,
         )
         return hidden, aux if tap is not None else {name: x for name, x in aux.items() if name != "taps"}
 

@@ -1,24 +1,155 @@
 """Grouped-query attention over packed rows.
 
-`implementation=None` takes the best backend of the platform; a named one is used or refused, never replaced.
+`implementation=None` takes the best backend of the platform that can do what is asked; a named one is used or refused,
+never replaced.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxpo.errors import BackendError
+from jaxpo.ops import attention_refusals as refusals
+from jaxpo.ops.attention_choice import (
+    Asked,
+    Backend,
+    Choice,
+    capability,
+    choose,
+    names_on,
+    sequence_devices,
+)
+from jaxpo.ops.attention_mesh import on_mesh
 from jaxpo.ops.attention_xla import attend, xla_attention
 
-_BACKENDS: dict[str, Callable[..., Array]] = {"xla": xla_attention}
+
+# Kernels are imported when they are taken: half a second that only an accelerator is worth.
+def _splash(*arrays: Array, **options: Any) -> Array:
+    from jaxpo.ops.attention_splash import splash_attention
+
+    return splash_attention(*arrays, **options)
+
+
+def _pallas(*arrays: Array, **options: Any) -> Array:
+    from jaxpo.ops.attention_pallas import pallas_attention
+
+    return pallas_attention(*arrays, **options)
+
+
+def _cudnn(*arrays: Array, **options: Any) -> Array:
+    from jaxpo.ops.attention_cudnn import cudnn_attention
+
+    return cudnn_attention(*arrays, **options)
+
+
+def _pallas_cached(*arrays: Any, **options: Any) -> Array:
+    from jaxpo.ops.attention_decode import pallas_cached
+
+    return pallas_cached(*arrays, **options)
+
+
+BACKENDS = (
+    Backend(
+        "splash",
+        ("tpu",),
+        _splash,
+        refusals.splash,
+        "fused kernels of JAX, exact in interpret mode and compiled for v5e; not run on a TPU yet",
+    ),
+    Backend(
+        "pallas",
+        ("gpu",),
+        _pallas,
+        refusals.pallas,
+        "fused kernels through Triton, exact in interpret mode and compiled for sm_80 and sm_90; not run on a GPU yet",
+    ),
+    Backend(
+        "xla", ("cpu", "gpu", "tpu"), xla_attention, refusals.none, "chunks of queries in plain XLA", divisible=True
+    ),
+    Backend(
+        "cudnn",
+        ("gpu",),
+        _cudnn,
+        refusals.cudnn,
+        "cuDNN over packed rows; unverified: tested by its arguments alone",
+        by_default=False,
+    ),
+)
+"""The ways to compute `attention`, best first."""
 
 
 def available() -> tuple[str, ...]:
-    """Names that `implementation` accepts here, best first."""
-    return tuple(_BACKENDS)
+    """Names that `implementation` accepts here, best first; those that are taken by name only come last."""
+    return names_on(BACKENDS, jax.default_backend())
+
+
+def chosen(
+    implementation: str | None = None,
+    *,
+    platform: str | None = None,
+    dtype: DTypeLike = "bfloat16",
+    head_dim: int = 64,
+    causal: bool = True,
+    window: int | None = None,
+    key_ids: bool = False,
+    sequence: int | None = None,
+) -> Choice:
+    """The backend that `attention` takes, and why.
+
+    Args:
+      implementation: a name, or None for the best.
+      platform: "cpu", "gpu" or "tpu"; None = this machine's.
+      dtype, head_dim, causal, window: of the call.
+      key_ids: whether the call has some.
+      sequence: devices over which positions are spread; None = those of the enclosing mesh.
+
+    Raises:
+      BackendError: the named one is not on this platform, or cannot do it; the message names the remedy.
+    """
+    return choose(
+        "attention", BACKENDS, implementation, _asked(platform, dtype, head_dim, causal, window, key_ids, sequence)
+    )
+
+
+def chosen_cached(
+    implementation: str | None = None,
+    *,
+    platform: str | None = None,
+    dtype: DTypeLike = "bfloat16",
+    head_dim: int = 64,
+    window: int | None = None,
+) -> Choice:
+    """The backend that `cached_attention` takes, and why; see `chosen`."""
+    asked = _asked(platform, dtype, head_dim, True, window, False, 1)
+    return choose("cached_attention", CACHED_BACKENDS, implementation, asked)
+
+
+def _asked(
+    platform: str | None,
+    dtype: DTypeLike,
+    head_dim: int,
+    causal: bool,
+    window: int | None,
+    key_ids: bool,
+    sequence: int | None,
+) -> Asked:
+    here = jax.default_backend()
+    return Asked(
+        platform or here,
+        dtype,
+        head_dim,
+        causal,
+        window,
+        key_ids,
+        sequence_devices() if sequence is None else sequence,
+        capability() if platform in (None, here) else None,
+    )
 
 
 def attention(
@@ -48,20 +179,36 @@ def attention(
       max_segment: static bound on the length of every segment: bounds the keys that a query can reach, so that time and
         memory are linear in S, forward and backward. A longer segment would be cut to that reach.
       window: sliding window, in positions; None = all of the segment.
-      implementation: a backend's name, or None.
+      implementation: a backend's name (see `available` and `BACKENDS`), or None.
 
     Raises:
-      BackendError: the named backend is not available here.
+      BackendError: the named backend is not available here, or cannot do this; the message says why.
       ValueError: a window below 1.
     """
     _check_window(window)
-    name = available()[0] if implementation is None else implementation
-    if name not in _BACKENDS:
-        raise BackendError(
-            f"attention implementation {name!r} is not available here; available: {', '.join(available())}. "
-            "Leave it unset (None) to take the best one."
-        )
-    return _BACKENDS[name](q, k, v, segment_ids, key_ids=key_ids, causal=causal, max_segment=max_segment, window=window)
+    choice = chosen(
+        implementation,
+        dtype=q.dtype,
+        head_dim=q.shape[-1],
+        causal=causal,
+        window=window,
+        key_ids=key_ids is not None,
+    )
+    backend = _of(BACKENDS, choice)
+
+    def attend_rows(q: Array, k: Array, v: Array, segment_ids: Array, key_ids: Array | None) -> Array:
+        options = {"causal": causal, "max_segment": max_segment, "window": window}
+        return backend.attend(q, k, v, segment_ids, key_ids=key_ids, **options)
+
+    return _on_devices(backend, attend_rows)(q, k, v, segment_ids, key_ids)
+
+
+def _of(backends: tuple[Backend, ...], choice: Choice) -> Backend:
+    return next(b for b in backends if b.name == choice.name)
+
+
+def _on_devices(backend: Backend, attend: Callable[..., Array]) -> Callable[..., Array]:
+    return attend if backend.divisible else functools.partial(on_mesh, attend)
 
 
 def _check_window(window: int | None) -> None:
@@ -77,6 +224,7 @@ def cached_attention(
     *,
     slots: Int[Array, "B T"] | None = None,
     window: int | None = None,
+    implementation: str | None = None,
 ) -> Float[Array, "B s H h"]:
     """Attention of new queries over a cache: the query at p sees the slots that hold positions `0..p`.
 
@@ -87,11 +235,27 @@ def cached_attention(
       slots: `[B, T]`, the position that each slot holds, negative for one that is no key; None: slot t holds
         position t.
       window: sliding window, in positions: the query at p sees `p - window + 1 .. p`.
+      implementation: a backend's name (see `CACHED_BACKENDS`), or None.
 
     Raises:
+      BackendError: the named backend is not available here, or cannot do this; the message says why.
       ValueError: a window below 1.
     """
     _check_window(window)
+    choice = chosen_cached(implementation, dtype=q.dtype, head_dim=q.shape[-1], window=window)
+    backend = _of(CACHED_BACKENDS, choice)
+    return _on_devices(backend, functools.partial(backend.attend, window=window))(q, k, v, positions, slots)
+
+
+def _xla_cached(
+    q: Float[Array, "B s H h"],
+    k: Float[Array, "B T G h"],
+    v: Float[Array, "B T G h"],
+    positions: Int[Array, "B s"],
+    slots: Int[Array, "B T"] | None,
+    *,
+    window: int | None,
+) -> Float[Array, "B s H h"]:
     batch, steps, heads, width = q.shape
     groups = k.shape[2]
     grouped = q.reshape(batch, steps, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
@@ -101,3 +265,19 @@ def cached_attention(
         seen &= held > positions[..., None] - window
     out = attend(grouped, k.transpose(0, 2, 1, 3).astype(q.dtype), v.transpose(0, 2, 1, 3).astype(q.dtype), seen)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, steps, heads, width)
+
+
+CACHED_BACKENDS = (
+    Backend(
+        "xla", ("cpu", "gpu", "tpu"), _xla_cached, refusals.none, "one block of scores in plain XLA", divisible=True
+    ),
+    Backend(
+        "pallas",
+        ("gpu",),
+        _pallas_cached,
+        refusals.pallas_cached,
+        "keys split over programs, through Triton; unverified: exact in interpret mode, not run on a GPU yet",
+        by_default=False,
+    ),
+)
+"""The ways to compute `cached_attention`, best first."""

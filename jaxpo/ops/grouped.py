@@ -149,9 +149,10 @@ def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array
         own = jnp.matmul(rows.T, d_rows, preferred_element_type=dw.dtype)
         return dx, dw.at[group].add(own)
 
-    start = jnp.zeros_like(x), jnp.zeros_like(w)
+    # Blocks add up in float32 at least, whatever the type of the weights.
+    start = jnp.zeros_like(x), jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32))
     dx, dw = _for_blocks(sizes, block, body, start)
-    return dx, dw, None
+    return dx, dw.astype(w.dtype), None
 
 
 _block_product.defvjp(

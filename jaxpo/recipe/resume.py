@@ -35,7 +35,10 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
         "metric_for_best_model": NOTHING,
         "gradient_accumulation_steps": ROUNDING,
     },
-    Compute: {"remat": ROUNDING, "attention": ROUNDING, "head_chunk": ROUNDING, "experts": ROUNDING},
+    Compute: {
+        **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts"), ROUNDING),
+        "peak_tflops": NOTHING,
+    },
 }
 """Field -> what is said of its change; "" = where a run lies is not worth a word."""
 

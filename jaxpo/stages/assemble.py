@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
 from jaxpo.data.source import Source, StepBatch
-from jaxpo.errors import ConfigError
+from jaxpo.errors import BackendError, ConfigError
 from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.paths import EVERYTHING, split_table
@@ -25,8 +25,10 @@ from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
+from jaxpo.ops.attention import chosen
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
+from jaxpo.recipe.platform import dtype_of
 from jaxpo.sharding import put_batch, replicated, settle, to_host
 from jaxpo.train.init import abstract_state
 from jaxpo.train.optimizer import make_optimizer, make_schedule
@@ -36,9 +38,28 @@ from jaxpo.train.step import Step, make_eval, make_step
 Tree = Any
 
 
+def check_attention(compute: Compute) -> None:
+    """A backend that is named is on this platform and can do it on the enclosing mesh; ConfigError says why not."""
+    try:
+        chosen(compute.attention, dtype=dtype_of(compute, jax.default_backend()))
+    except BackendError as error:
+        raise ConfigError([f"compute.attention: {error}"]) from error
+
+
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
-    """How this run evaluates its networks."""
-    return Scorer(config, compute.dtype, compute.remat, compute.attention, compute.head_chunk, experts=compute.experts)
+    """How this run evaluates its networks; a type that it leaves open is the platform's.
+
+    "auto" stands for "none" until a stage knows its step (`stages.remat`).
+    """
+    return Scorer(
+        config,
+        dtype_of(compute, jax.default_backend()),
+        "none" if compute.remat == "auto" else compute.remat,
+        compute.attention,
+        compute.head_chunk,
+        experts=compute.experts,
+        scan=compute.scan,
+    )
 
 
 def make_objective(stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Objective:

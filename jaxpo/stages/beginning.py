@@ -17,6 +17,7 @@ from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.store import same_examples
 from jaxpo.errors import RunError
 from jaxpo.recipe.located import directories, identities
+from jaxpo.recipe.platform import begun
 from jaxpo.recipe.resume import Changes, compare
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.train.console import Console
@@ -25,9 +26,9 @@ from jaxpo.train.rundir import RunDir
 
 
 @contextmanager
-def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[tuple[RunDir, Changes]]:
-    """The run's directory, held by its lock, and what of its configuration has changed; that is kept unless
-    it depends on what is yet to be read (`Changes.open`).
+def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Iterator[tuple[RunDir, Run, Changes]]:
+    """The run's directory, held by its lock; the run, with what it leaves to the platform decided; and what of its
+    configuration has changed, which is kept unless it depends on what is yet to be read (`Changes.open`).
 
     Raises:
       RunError: the directory is in use, or was begun with another configuration.
@@ -40,6 +41,9 @@ def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Itera
         if resume == "never" and home.begun:
             raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")
         stored, about = home.stored_config(), home.beginning()
+        given, run = run.compute.dtype, begun(run, stored, jax.default_backend())
+        if given is None and run.compute.dtype != "float32":
+            console.say(f"computing in {run.compute.dtype}; --compute.dtype names another type")
         if stored is None:
             about = {"jaxpo": __version__, "directory": str(Path.cwd())}
             changes = Changes()
@@ -53,7 +57,7 @@ def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Itera
         # What is refused later must not become the run's configuration: `jaxpo run DIRECTORY` reads it.
         if not changes.open:
             home.keep_config(to_jsonable(run))
-        yield home, changes
+        yield home, run, changes
 
 
 def check_data(home: RunDir, stage: str, data: StageData) -> None:

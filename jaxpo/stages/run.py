@@ -20,10 +20,12 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
+from jaxpo.stages.assemble import check_attention
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.merging.stage import merge
+from jaxpo.stages.remat import check_host_memory
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
@@ -32,18 +34,20 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import check_alone, report_of, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.signals import Preempted, Stop, stopper
 
 Tree = Any
 
 
-def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> int:
+def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, profile: ProfileRange | None = None) -> int:
     """Train every stage of `run`, then export, verify and report; returns the process's exit code.
 
     Args:
       resume: "auto" continues where the run directory stands; "never" refuses one that holds work already; a number
         goes back to that step of the stage under way.
       restart: move an existing run directory aside first.
+      profile: steps to record.
 
     Raises:
       JaxpoError: with a message for the user; nothing was lost.
@@ -53,20 +57,23 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False) -> i
     check_patterns(run)
     check_origin(run)
     check_alone(run)
+    check_host_memory(run.compute)
     console = Console(primary=jax.process_index() == 0)
     try:
         with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:
-            go_on(run, resume, restart, console, stop)
+            go_on(run, resume, restart, console, stop, profile)
     except Preempted as preempted:
         console.say(str(preempted))
         return preempted.exit_code
     return 0
 
 
-def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: Stop) -> None:
+def go_on(
+    run: Run, resume: str | int, restart: bool, console: Console, stop: Stop, profile: ProfileRange | None = None
+) -> None:
     """Begin a run or go on with it, to its end."""
     with ExitStack() as held:
-        home, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")
@@ -76,6 +83,7 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
         check_placement(run, mesh.shape)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
+        check_attention(run.compute)
         held.enter_context(console)
         log = held.enter_context(
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
@@ -84,7 +92,7 @@ def go_on(run: Run, resume: str | int, restart: bool, console: Console, stop: St
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
         for name, data in inputs.stages.items():
             check_data(home, name, data)
-        setting = Setting(run, home, inputs, mesh, rules, console, log, stop)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
             go_back(setting, changes.budgets, resume)

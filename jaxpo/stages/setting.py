@@ -21,8 +21,10 @@ from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.beginning import check_data
 from jaxpo.stages.results import Results
 from jaxpo.stages.run_inputs import CORPUS, RunInputs
+from jaxpo.train.chips import peak_flops
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Stop
 
@@ -41,6 +43,7 @@ class Setting:
     console: Console
     log: MetricsLog
     stop: Stop
+    profile: ProfileRange | None = None
     scorer: Scorer = field(init=False)
     results: Results = field(init=False)
 
@@ -58,6 +61,11 @@ class Setting:
     def scorer_of(self, stage: RecipePart) -> Scorer:
         """How that model is evaluated."""
         return make_scorer(self.config(stage), self.run.compute)
+
+    def peak_flops(self) -> float | None:
+        """Dense FLOP/s that a device could reach in the type of the run; None where nobody says."""
+        kind = self.mesh.devices.flat[0].device_kind
+        return peak_flops(kind, self.scorer.dtype, self.run.compute.peak_tflops)
 
     def random(self, config: TextConfig, seed: int) -> Tree:
         """Fresh parameters of a model, placed on the run's mesh; the same for the same shape and seed."""

@@ -31,17 +31,21 @@ from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, assemble, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.distilling import Part
+from jaxpo.stages.remat import REMAT, fitted, load_of, loop_lines
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
+from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
 from jaxpo.train.loop import fit
+from jaxpo.train.profile import Profile
 from jaxpo.train.state import State
 
 Tree = Any
 EMA, LAST = "ema", "last"
 BLOCKS, PLAN = "blocks", "row_plan"
+PROFILE = "profile"
 
 
 def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
@@ -66,8 +70,17 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     beside = beside_fixed(beside, fixed)
     materials = Materials(stage, loaders["train"], beside.frozen, beside.scorers, folder, seed)
     source = kind_of(stage).make_source(materials)
-    assembly = assemble(stage, source, setting.scorer_of(stage), setting.mesh, setting.rules, beside.scorers)
-    for line in trained_lines(stage, config, assembly):
+    scorer = setting.scorer_of(stage)
+    assembly = assemble(stage, source, scorer, setting.mesh, setting.rules, beside.scorers)
+    if setting.run.compute.remat == "auto":
+        latest = store.latest()
+        before = None if latest is None else store.meta(latest).get(REMAT)
+        load = load_of(stage, assembly, beside.frozen, setting.mesh)
+        scorer, lines = fitted(scorer, setting.run.compute, load, setting.mesh, before)
+        assembly = assemble(stage, source, scorer, setting.mesh, setting.rules, beside.scorers)
+        for line in lines:
+            setting.console.say(line)
+    for line in [*loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
@@ -97,6 +110,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
             "config": to_jsonable(setting.run),
             "data": {"plan": source.hash, **data.fingerprint()},
             PLAN: loaders["train"].plan.hash,
+            REMAT: scorer.remat,
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
             **beside.about,
         },
@@ -104,8 +118,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         console=setting.console,
         stop=setting.stop,
         on_nonfinite_dir=folder,
-        flops_per_token=_flops(setting, stage, data.train, beside.scorers),
+        ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
+        profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:

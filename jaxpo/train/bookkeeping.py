@@ -15,6 +15,7 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.train.clock import Ceiling, Clock
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
 from jaxpo.train.metrics import SUMMARY, MetricsLog
@@ -37,32 +38,6 @@ class Pending:
     counts: Any
 
 
-class Clock:
-    """Time and work since the last log line, without compilation, evaluation and saving."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.away = 0.0
-        self.data = 0.0
-        self.steps = self.tokens = self.trained = self.samples = 0
-
-    def rates(self, flops_per_token: float | None) -> dict[str, float]:
-        busy = max(time.perf_counter() - self.start - self.away, 1e-9)
-        out = {
-            "step_time": busy / self.steps,
-            "data_time": self.data / self.steps,
-            "tokens_per_second": self.tokens / busy,
-            "trained_tokens_per_second": self.trained / busy,
-            "samples_per_second": self.samples / busy,
-        }
-        if flops_per_token is not None:
-            out["tflops"] = flops_per_token * self.tokens / busy / 1e12
-        stats = jax.local_devices()[0].memory_stats()
-        if stats and "peak_bytes_in_use" in stats:
-            out["memory_peak_gib"] = stats["peak_bytes_in_use"] / 2**30
-        return out
-
-
 @dataclass
 class Bookkeeping:
     """Bookkeeping between steps: reading metrics, log lines, evaluation, saving."""
@@ -75,28 +50,32 @@ class Bookkeeping:
     progress: Progress
     dump_dir: Path
     stop_on_nonfinite: bool
-    flops_per_token: float | None
+    ceiling: Ceiling
+    watch: CompileWatch
     snapshot: Callable[[int, State], None] | None = None
 
     def __post_init__(self) -> None:
-        self.clock = Clock()
+        self.clock = self._new_clock()
         self.began = time.perf_counter()
         self.compile_time: float | None = None
         self.recompiles = 0
 
-    def note_compilation(self, n: int, first: int, watch: CompileWatch, before: int) -> None:
+    def _new_clock(self) -> Clock:
+        return Clock(lambda: self.watch.seconds)
+
+    def note_compilation(self, n: int, first: int, before: int) -> None:
         """Tell the first compilation from one that should not have happened."""
         if n == first + 1:
-            self.compile_time = watch.seconds
-            self.clock.away += watch.seconds
-            self.console.compiled(watch.seconds)
-        elif n > first + 2 and watch.compilations > before:
+            self.compile_time = self.watch.seconds
+            self.console.compiled(self.compile_time)
+        elif n > first + 2 and self.watch.compilations > before:
             self.recompiles += 1
             self.console.warn(f"the step was compiled again at step {n}: a shape, dtype or sharding changed")
 
     def read(self, pending: Pending) -> None:
         """Fetch a step's metrics (waits for that step), stop on non-finite values, write the log line when due."""
-        metrics, counts = jax.device_get((pending.metrics, pending.counts))
+        with self.clock.during("step"):
+            metrics, counts = jax.device_get((pending.metrics, pending.counts))
         if "skipped" in metrics and float(metrics["skipped"].total) > 0:
             self._nonfinite(pending, metrics)
             metrics = {k: m for k, m in metrics.items() if all(map(math.isfinite, jax.tree.leaves(m)))}
@@ -124,7 +103,6 @@ class Bookkeeping:
         stopping: bool,
     ) -> None:
         """After a step whose metrics were read: evaluate, keep a snapshot, close the books, save, as is due."""
-        began = time.perf_counter()
         last = n == self.total_steps
         wanted = evaluate is not None and (last or due(n, self.stage.eval_steps))
         # A signal leaves little time: the resumed run evaluates first.
@@ -133,33 +111,41 @@ class Bookkeeping:
         if evaluate is not None and wanted and not self.progress.eval_due:
             best = self.evaluate(n, rows, evaluate, state)
         if self.snapshot is not None and due(n, self.stage.snapshot_steps):
-            self.snapshot(n, state)
+            with self.clock.during("save"):
+                self.snapshot(n, state)
         if last:
             self._summary(n, rows)
         if last or stopping or best or due(n, self.stage.save_steps):
-            runtime = self.progress.runtime + time.perf_counter() - self.began
-            progress = self.progress.to_json() | {"runtime": runtime}
-            position = {"step": n, "rows_seen": rows, "num_tokens": self.progress.num_tokens}
-            store.save(n, state, {**meta, **position, "best": self.progress.best, "progress": progress})
-            # Only now: until the new best is on disk the old one stays protected.
-            store.wait() if best else None
-            store.protect(self.progress.best.get("step"))
-        self.clock.away += time.perf_counter() - began
+            with self.clock.during("save"):
+                self._save(n, rows, state, store, meta, best)
+
+    def _save(
+        self, n: int, rows: int, state: State, store: CheckpointStore, meta: Mapping[str, Any], best: bool
+    ) -> None:
+        runtime = self.progress.runtime + time.perf_counter() - self.began
+        progress = self.progress.to_json() | {"runtime": runtime}
+        position = {"step": n, "rows_seen": rows, "num_tokens": self.progress.num_tokens}
+        store.save(n, state, {**meta, **position, "best": self.progress.best, "progress": progress})
+        # Only now: until the new best is on disk the old one stays protected.
+        store.wait() if best else None
+        store.protect(self.progress.best.get("step"))
 
     def _log_line(self, pending: Pending) -> None:
         extra = {"compile_time": self.compile_time} if self.compile_time is not None else {}
         if self.recompiles:
             extra["recompiles"] = self.recompiles
         record = self._head(pending.step, pending.rows_after) | self.progress.window.values()
-        record |= self.clock.rates(self.flops_per_token) | extra
+        record |= self.clock.rates(self.ceiling, jax.device_count()) | memory_peak() | extra
         self.log.write(record)
         self.console.record(record)
-        self.progress.window, self.clock, self.compile_time = Window(), Clock(), None
+        self.progress.window, self.clock, self.compile_time = Window(), self._new_clock(), None
 
     def evaluate(self, n: int, rows: int, evaluate: Evaluate, state: State) -> bool:
         """Evaluate and log; True when the result is the best so far."""
         began = time.perf_counter()
-        named = {k if k.startswith("eval_") else f"eval_{k}": float(v) for k, v in evaluate(state).items()}
+        with self.clock.during("eval"):
+            found = {k: float(v) for k, v in evaluate(state).items()}
+        named = {k if k.startswith("eval_") else f"eval_{k}": v for k, v in found.items()}
         record = self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began}
         self.log.write(record)
         self.console.record(record)
@@ -206,6 +192,12 @@ class Bookkeeping:
             "Usual causes: a learning rate that is too high, or bfloat16 where float32 is needed; "
             "lower optimizer.learning_rate or optimizer.max_grad_norm."
         )
+
+
+def memory_peak() -> dict[str, float]:
+    """`memory_peak_gib` of the first device here; empty where the platform does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    return {"memory_peak_gib": stats["peak_bytes_in_use"] / 2**30} if stats and "peak_bytes_in_use" in stats else {}
 
 
 def due(n: int, every: int) -> bool:

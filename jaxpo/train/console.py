@@ -26,6 +26,7 @@ _SHOWN = (
     ("eval_mean_token_accuracy", "eval_token_acc"),
     ("skipped", "skipped"),
     ("tokens_per_second", "tok/s"),
+    ("mfu", "mfu"),
 )
 
 
@@ -127,6 +128,8 @@ def format_value(name: str, value: float) -> str:
     """A number in the form that its metric is usually read in."""
     if name == "learning_rate":
         return f"{value:.2e}"
+    if name == "mfu":
+        return f"{value:.1%}"
     if name.endswith("per_second"):
         return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3e}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import CheckpointError
 from jaxpo.sharding import settle
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Pending, due
+from jaxpo.train.clock import UNKNOWN, Ceiling
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.profile import Profile
 from jaxpo.train.progress import Progress
 from jaxpo.train.signals import Preempted, Stop
 from jaxpo.train.state import State
@@ -47,8 +48,9 @@ def fit(
     stop: Stop,
     on_nonfinite_dir: Path,
     stop_on_nonfinite: bool = True,
-    flops_per_token: float | None = None,
+    ceiling: Ceiling = UNKNOWN,
     snapshot: Callable[[int, State], None] | None = None,
+    profile: Profile | None = None,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -61,8 +63,9 @@ def fit(
       put: host batch -> device batch.
       meta: JSON stored with every checkpoint: resolved configuration, data hash, ...
       on_nonfinite_dir: where the batch of a non-finite step is dumped.
-      flops_per_token: adds `tflops` to the metrics.
+      ceiling: adds `tflops` and `mfu` to the metrics.
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
+      profile: of some steps.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -70,6 +73,7 @@ def fit(
       CheckpointError: a checkpoint could not be read or written.
     """
     state, first, rows, progress = _begin(stage, total_steps, init, abstract, store, log, console)
+    watch = CompileWatch()
     run = Bookkeeping(
         stage,
         total_steps,
@@ -79,11 +83,14 @@ def fit(
         progress,
         on_nonfinite_dir,
         stop_on_nonfinite,
-        flops_per_token,
+        ceiling,
+        watch,
         snapshot,
     )
     if stop.signum is not None:
         raise _left(stage, first, stop.signum)
+    profile = profile or Profile(None, on_nonfinite_dir, console.say)
+    profile.start(first + 1, total_steps)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
@@ -95,18 +102,21 @@ def fit(
         stop.later(),
         _saved(store, console),
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
-        CompileWatch() as watch,
+        watch,
+        profile,
     ):
-        mark = time.perf_counter()
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
-            batch = feed.next(state)
-            on_device = put(batch)
-            counts = settle(tally(on_device))
-            run.clock.data += time.perf_counter() - mark
+            profile.before(n, state, run.clock)
+            with run.clock.during("data"):
+                batch = feed.next(state)
+                on_device = put(batch)
+                counts = settle(tally(on_device))
             compilations = watch.compilations
-            state, metrics = settle(step(state, frozen, on_device))
-            run.note_compilation(n, first, watch, compilations)
+            with run.clock.during("step"):
+                state, metrics = settle(step(state, frozen, on_device))
+            profile.after(n, state, run.clock)
+            run.note_compilation(n, first, compilations)
             if pending is not None:
                 run.read(pending)
             pending = Pending(n, rows, rows + stage.rows_per_step, batch, metrics, counts)
@@ -121,7 +131,6 @@ def fit(
             if signum:
                 store.wait()
                 raise _left(stage, n, signum)
-            mark = time.perf_counter()
     if stop.signum is not None:  # it came while the last step was being saved
         raise _left(stage, total_steps, stop.signum)
     return state

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from jaxpo.errors import ConfigError, RunError, writing
+from jaxpo.train.clock import NAMES as SHARES
 from jaxpo.train.files import write_atomic
 
 Record = Mapping[str, Any]
@@ -23,8 +24,11 @@ TIMING = (
     "data_time",
     "tokens_per_second",
     "trained_tokens_per_second",
+    "tokens_per_second_per_device",
     "samples_per_second",
     "tflops",
+    "mfu",
+    *SHARES,
     "memory_peak_gib",
     "compile_time",
     "recompiles",

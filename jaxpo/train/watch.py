@@ -12,10 +12,16 @@ _BACKEND = "/jax/core/compile/backend_compile_duration"
 
 
 class CompileWatch:
-    """Listens to JAX's tracing, lowering and compilation events between entry and exit."""
+    """Listens to JAX's tracing, lowering and compilation events between entry and exit.
+
+    Attributes:
+      compilations: programs that the backend compiled, or read from the persistent cache.
+      seconds: time spent tracing, lowering and compiling; events nest, so this is the length of their union.
+    """
 
     def __init__(self) -> None:
         self.compilations = 0
+        self.seconds = 0.0
         self._spans: list[tuple[float, float]] = []
 
     def __enter__(self) -> CompileWatch:
@@ -27,17 +33,17 @@ class CompileWatch:
     ) -> None:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
-    @property
-    def seconds(self) -> float:
-        """Time spent tracing, lowering and compiling; events nest, so this is the length of their union."""
-        total, end = 0.0, float("-inf")
-        for start, stop in sorted(self._spans):
-            total += max(0.0, stop - max(start, end))
-            end = max(end, stop)
-        return total
+    def note(self, start: float, stop: float) -> None:
+        """Add a span that ends no sooner than those before it; what it covers of them counts once."""
+        while self._spans and self._spans[-1][1] > start:
+            before = self._spans.pop()
+            self.seconds -= before[1] - before[0]
+            start = min(start, before[0])
+        self._spans.append((start, stop))
+        self.seconds += stop - start
 
     def _listen(self, event: str, duration_secs: float, **labels: str | int) -> None:
         if event.startswith(_PREFIX):
             now = time.perf_counter()
-            self._spans.append((now - duration_secs, now))
+            self.note(now - duration_secs, now)
         self.compilations += event == _BACKEND

@@ -132,5 +132,34 @@ def test_env_names_versions_devices_and_extras(run: Command) -> None:
     assert facts["devices"] == f"{jax.device_count()} x cpu cpu"
     assert facts["cores"] >= 1
     assert facts["memory"].endswith(" GiB")
+    assert facts["memory of each"] == "the machine's"
+    assert facts["peak of each"].startswith("unknown")
+    assert "--compute.peak-tflops" in facts["peak of each"]
+    assert facts["compute.dtype"] == "float32 (cpu)"
+    assert facts["attention"].startswith("xla: ")
+    assert facts["cached attention"].startswith("xla: ")
+    assert facts["experts"].split(", ")[0] == "blocks"
+    assert "compile cache" in facts
     assert "devices" not in run("env", "--no-devices")[1]
     assert env.installed("no-such-distribution") == "missing"
+
+
+def test_env_of_a_known_chip_and_of_a_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from jaxpo.cli import env_devices
+    from jaxpo.train import measured_peak
+
+    def stats() -> dict[str, int]:
+        return {"bytes_limit": 105 << 30}
+
+    h200 = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", memory_stats=stats)
+    other = SimpleNamespace(platform="gpu", device_kind="Another", memory_stats=lambda: None)
+    assert env_devices.listed([h200, h200, other]) == "2 x gpu NVIDIA H200, 1 x gpu Another"
+    assert env_devices.memory(h200) == "105.0 GiB for jax, 141 GB by its data sheet, 4.80 TB/s"
+    assert env_devices.memory(other) == "unknown"
+    assert env_devices.peak(h200) == "989.4 TFLOP/s in bfloat16, 494.7 TFLOP/s in float32"
+    monkeypatch.setattr(measured_peak, "SIZES", (8, 16))
+    monkeypatch.setattr(measured_peak, "_seconds", lambda run: 1e-3 if run().shape == (16, 16) else 1e-2)
+    assert env_devices.measured_peak("float32") == 2 * 16**3 / 1e-3
+    assert env_devices.measured().endswith(f"for mfu: --compute.peak-tflops {2 * 16**3 / 1e-3 / 1e12:.3g}")

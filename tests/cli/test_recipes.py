@@ -14,6 +14,7 @@ from jaxpo.objectives.methods.simpo import SimPO
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.library import source
 from jaxpo.recipe.overrides import load_run, resolve_run
+from jaxpo.train.profile_range import ProfileRange
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -50,11 +51,23 @@ def test_configs_are_sound_and_survive_json(name: str, pairs: Path) -> None:
 
 
 def test_run_hands_over_the_resolved_run(run: Command, executed: list[Any], pairs: Path) -> None:
-    options = ["--run", "out/mine", "--resume", "7", "--restart", "--stage.loss", "simpo", "--stage.loss.beta", "3"]
+    options = [
+        "--run",
+        "out/mine",
+        "--resume",
+        "7",
+        "--restart",
+        "--profile",
+        "3:5",
+        "--stage.loss",
+        "simpo",
+        "--stage.loss.beta",
+        "3",
+    ]
     code, _, err = run("run", "preference", *flags("preference", pairs), *options)
     assert (code, err) == (143, "")
     [(resolved, given)] = executed
-    assert given == {"resume": 7, "restart": True}
+    assert given == {"resume": 7, "restart": True, "profile": ProfileRange(3, 5)}
     assert (resolved.output_dir, resolved.name) == ("out", "mine")
     assert resolved.stages[0].loss == SimPO(beta=3.0)
 
@@ -69,7 +82,7 @@ def test_a_run_directory_continues_itself(run: Command, executed: list[Any], pai
         resolved, given = executed.pop()
         assert (resolved.output_dir, resolved.name) == (str(moved.parent), "moved")
         assert resolved.stages == saved.stages
-        assert given == {"resume": "auto", "restart": False}
+        assert given == {"resume": "auto", "restart": False, "profile": None}
     assert run("run", moved, "--run", "new")[0] == 143
     assert executed.pop()[0].name == "new"
 

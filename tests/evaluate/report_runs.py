@@ -44,6 +44,12 @@ def metrics(stage: str, steps: int, first: float, last: float, seed: int, every:
             "grad_norm": 0.4 + 3 * math.exp(-8 * done) + abs(draw.gauss(0, 0.1)),
             "tokens_per_second": 14_000 + draw.gauss(0, 400),
             "step_time": 0.29,
+            "mfu": 0.41,
+            "time/data": 0.02,
+            "time/step": 0.9,
+            "time/eval": 0.05,
+            "time/save": 0.02,
+            "time/other": 0.01,
             "num_tokens": step * 4096,
             "skipped": 0.0,
         }

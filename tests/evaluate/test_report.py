@@ -110,8 +110,8 @@ def test_every_section_is_there(report: tuple[str, Structure, str]) -> None:
 
 
 def test_one_chart_per_metric_with_values(report: tuple[str, Structure, str]) -> None:
-    assert report[1].tags.count("svg") == 5 + 5 + 7
-    assert report[1].tags.count("figure") == 17
+    assert report[1].tags.count("svg") == 7 + 7 + 9
+    assert report[1].tags.count("figure") == 23
 
 
 def test_it_stands_alone(report: tuple[str, Structure, str]) -> None:
@@ -145,7 +145,7 @@ def test_a_run_that_has_not_finished(tmp_path: Path) -> None:
     assert "partial unfinished The last logged step is 240 of stage sft. Run the same command again to resume." in text
     assert "Not begun: preference." in text
     assert "Results" not in text
-    assert structure.tags.count("svg") == 10
+    assert structure.tags.count("svg") == 14
 
 
 def test_a_run_without_steps(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
 """A report shows what the stages that train nothing reported, and does not wait for steps of theirs."""
 
+import json
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from report_runs import make_run
+
+from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.report.sections import environment, stage_sections, teacher_records, work
 
@@ -45,3 +51,24 @@ def test_the_size_and_speed_of_teacher_records_are_shown():
     assert '<th class="n">tokens per second</th>' in html
     assert not environment(run)
     assert teacher_records(RunData(Path("run"), "run")) == ""
+
+
+def test_the_costliest_operations_of_a_profile(tmp_path):
+    """In their order, with share and time of one execution; what JAX does not name by the program's own name."""
+    operation = {"module": "jit_step", "opcode": "fusion", "calls": 4, "seconds": 0.5, "share": 0.25}
+    operations = [
+        operation | {"operation": "fusion.1", "name": "jit(step)/<dot>", "place": "/home/me/jaxpo/ops/head.py:77"},
+        operation | {"operation": "copy.2", "name": "", "place": "", "opcode": ""},
+    ]
+    run = make_run(tmp_path / "run", stages=1, finished=False)
+    folder = run / "stages" / "pretrain" / "profile" / "process0"
+    folder.mkdir(parents=True)
+    (folder / "operations.json").write_text(json.dumps({"steps": [3, 5], "operations": operations}))
+    page = write_report(run).read_text()
+    section = page[page.index("Costliest operations: pretrain") :]
+    assert "Steps 3 to 5;" in section
+    assert "jit(step)/&lt;dot&gt; (fusion)" in section
+    assert "jaxpo/ops/head.py:77" in section
+    assert "copy.2 (copy.2)" in section
+    assert "25.0%" in section
+    assert "125.0" in section

@@ -93,7 +93,7 @@ def started(words):
     run = located(renamed(resolve_request(request), request.config).run)
     check(run)
     out = io.StringIO()
-    with begin(run, "auto", False, Console(out)) as (home, _):
+    with begin(run, "auto", False, Console(out)) as (home, *_):
         home.metrics.write_text('{"stage": "sft", "step": 1}\n')
     return out.getvalue()
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ops.dense_attention import dense_attention
 
 from jaxpo.errors import BackendError
 from jaxpo.ops.attention import attention, cached_attention
@@ -74,30 +75,9 @@ def _key_ids(case, segments):
 
 
 def _dense(case, q, k, v, g, segments):
-    """Output and gradients of `sum(out * g)` by the textbook formulas, in float64."""
+    """Output and gradients of `sum(out * g)`, in float64."""
     key_ids = segments if _key_ids(case, segments) is None else _key_ids(case, segments)
-    heads, groups = case.heads
-    share = heads // groups
-    at = np.arange(case.size)
-    distance = at[:, None] - at[None, :]
-    allowed = distance >= 0 if case.causal else np.ones_like(distance, bool)
-    if case.window:
-        allowed &= abs(distance) < case.window
-    out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-    scale = q.shape[-1] ** -0.5
-    for r in range(2):
-        seen = allowed & (segments[r][:, None] == key_ids[r][None, :]) & (segments[r][:, None] > 0)
-        for h in range(heads):
-            key, value = k[r, :, h // share], v[r, :, h // share]
-            p = np.exp(q[r, :, h] @ key.T * scale) * seen
-            p /= np.maximum(p.sum(1, keepdims=True), 1e-300)
-            out[r, :, h] = p @ value
-            dp = g[r, :, h] @ value.T
-            ds = p * (dp - (p * dp).sum(1, keepdims=True)) * scale
-            dq[r, :, h] = ds @ key
-            dk[r, :, h // share] += ds.T @ q[r, :, h]
-            dv[r, :, h // share] += p.T @ g[r, :, h]
-    return out, dq, dk, dv
+    return dense_attention(q, k, v, g, segments, key_ids, causal=case.causal, window=case.window)
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -114,7 +114,7 @@ def test_all_mistakes_are_shown_together(recipe: Run) -> None:
         "--sft.max-steps: expected an integer or None, got 'x'.",
         "--sft.name: is set in the configuration file only.",
         "--mesh.tensr: there is no such option. Did you mean --mesh.tensor or --mesh.expert or --mesh.fsdp?",
-        "--compute.dtype: expected one of float32, bfloat16, got 'fp16'.",
+        "--compute.dtype: expected one of float32, bfloat16 or None, got 'fp16'.",
         "--seed: expected an integer, got 'nothing'.",
         "--export: expected True or False, got 'maybe'.",
     ]

@@ -43,9 +43,12 @@ OTHER = {
     (Stage, "metric_for_best_model"): "loss",
     (Stage, "gradient_accumulation_steps"): 2,
     (Compute, "remat"): "full",
+    (Compute, "memory_gib"): 8.0,
+    (Compute, "scan"): True,
     (Compute, "attention"): "xla",
     (Compute, "head_chunk"): 16,
     (Compute, "experts"): "blocks",
+    (Compute, "peak_tflops"): 0.2,
 }
 
 
@@ -76,7 +79,7 @@ def test_what_changes_nothing_that_is_computed_may_change_and_is_said(cls, name)
         (with_stage(data=dataclasses.replace(STAGE.data, max_length=8)), "sft.data.max_length: 1024 -> 8"),
         (with_stage(snapshot_steps=4), "sft.snapshot_steps"),
         (with_stage(embedding_dropout=0.1), "sft.embedding_dropout"),
-        (dataclasses.replace(RUN, compute=Compute(dtype="bfloat16")), 'compute.dtype: "float32" -> "bfloat16"'),
+        (dataclasses.replace(RUN, compute=Compute(dtype="bfloat16")), 'compute.dtype: null -> "bfloat16"'),
         (dataclasses.replace(RUN, seed=1), "seed: 0 -> 1"),
         (dataclasses.replace(RUN, stages=RUN.stages[:1]), "stages.1: "),
         (dataclasses.replace(RUN, stages=(RUN.stages[0], Preference(name="sft", max_steps=8))), "sft.__type__"),

@@ -45,7 +45,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed: -1 must lie in 0 .. 2^32 - 1."),
     ({"seed": "1"}, "seed: expected an integer, got '1'."),
     ({"seed": True}, "seed: expected an integer, got True."),
-    ({"compute__dtype": "float16"}, "compute.dtype: expected one of float32, bfloat16, got 'float16'."),
+    ({"compute__dtype": "float16"}, "compute.dtype: expected one of float32, bfloat16 or None, got 'float16'."),
     ({"compute__head_chunk": 0}, "compute.head_chunk: 0 must be at least 1."),
     ({"sft__data__train": ["a"]}, "sft.data.train: expected any number of values, each text, got ['a']."),
     ({"sft__optimizer__learning_rate": float("nan")}, "sft.optimizer.learning_rate: expected a number, got nan."),

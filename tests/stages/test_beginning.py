@@ -33,7 +33,7 @@ def run(tmp_path):
 def started(run, *, resume="auto"):
     """What a start says of the changes; until a step is logged a run is bound to nothing."""
     out = io.StringIO()
-    with begin(run, resume, False, Console(out)) as (home, changes):
+    with begin(run, resume, False, Console(out)) as (home, _, changes):
         home.metrics.write_text('{"stage": "sft", "step": 1}\n')
     return out.getvalue(), changes
 

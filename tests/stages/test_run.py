@@ -34,7 +34,8 @@ def start(folder, name, *extra):
 
 @pytest.fixture(scope="module")
 def undisturbed(folder):
-    code, out = finish(start(folder, "whole"))
+    """With a profile of two of its steps, which changes nothing."""
+    code, out = finish(start(folder, "whole", "--profile", "preference:3:4"))
     assert code == 0, out
     return folder / "runs" / "whole"
 
@@ -62,6 +63,20 @@ def assert_same_run(got, expected):
         for key in w:
             a, b = a[key], b[key]
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_profile_is_a_trace_and_a_table_in_the_report(undisturbed):
+    """Of the two steps of that stage alone; by the program's own names and the lines they come from."""
+    folder = undisturbed / "stages" / "preference" / "profile"
+    assert not (undisturbed / "stages" / "sft" / "profile").exists()
+    assert next(folder.rglob("*.xplane.pb")).stat().st_size > 0
+    table = json.loads((folder / "operations.json").read_text())
+    assert table["steps"] == [3, 4]
+    operations = table["operations"]
+    assert len(operations) == 20
+    assert any("dot_general" in o["name"] and "/jaxpo/" in o["place"] for o in operations)
+    assert all(o["calls"] % 2 == 0 for o in operations if o["module"] == "jit_step")
+    assert "Costliest operations: preference" in (undisturbed / "report.html").read_text()
 
 
 def test_snapshots_are_the_models_of_their_steps(undisturbed):

@@ -1,6 +1,7 @@
 """`fit`: resume, log lines, boundaries, non-finite steps, and that it never waits for the step just dispatched."""
 
 import json
+from collections import Counter
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ from train import toy_training as toy
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
 from jaxpo.errors import ConfigError, DataError, NonFiniteError
+from jaxpo.train.clock import NAMES as SHARES
+from jaxpo.train.clock import Ceiling
 from jaxpo.train.dump import load_dump
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop
@@ -125,9 +128,14 @@ def test_log_lines(whole):
 
 def test_timing_metrics_are_there(tmp_path):
     fresh = jax.jit(lambda *x: toy.raw_step(*x), donate_argnums=0)
-    toy.train(tmp_path, 4, step=fresh)
+    toy.train(tmp_path, 4, step=fresh, ceiling=Ceiling(flops_per_token=1e6, peak=1e9))
     first, *_, last = read_metrics(tmp_path / "metrics.jsonl")
     assert first["compile_time"] > 0
+    assert sum(first[name] for name in SHARES) == pytest.approx(1, abs=1e-12)
+    assert all(0 <= first[name] <= 1 for name in SHARES)
+    assert first["tokens_per_second_per_device"] == first["tokens_per_second"] / jax.device_count()
+    assert first["mfu"] == pytest.approx(first["tokens_per_second"] * 1e6 / (1e9 * jax.device_count()))
+    assert first["tflops"] == pytest.approx(first["tokens_per_second"] * 1e6 / 1e12)
     for name in ("step_time", "tokens_per_second", "trained_tokens_per_second", "samples_per_second"):
         assert first[name] > 0
     assert first["trained_tokens_per_second"] < first["tokens_per_second"]
@@ -145,9 +153,40 @@ class Value:
         return np.zeros((), dtype)
 
 
+def test_a_second_start_finds_all_its_programs(tmp_path):
+    """Of the whole loop: whatever holds an id or an address of this process would be compiled anew."""
+    events = Counter()
+    listen = lambda event, **_: events.update([event.removeprefix("/jax/compilation_cache/")])  # noqa: E731
+
+    def start(name):
+        jax.clear_caches()
+        events.clear()
+        toy.train(tmp_path / name, 4, step=jax.jit(lambda *x: toy.raw_step(*x), donate_argnums=0))
+        return events["cache_misses"], events["cache_hits"], events["compile_requests_use_cache"]
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        start("first")
+        missed, found, asked = start("second")
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+    assert asked > 1
+    assert (missed, found) == (0, asked)
+    assert read_metrics(tmp_path / "second" / "metrics.jsonl")[0]["compile_time"] > 0
+
+
 def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monkeypatch):
-    """The loop never waits for the step just dispatched, except at a boundary (evaluation, save, end)."""
+    """The loop never waits for the step just dispatched, except at a boundary (evaluation, save, end).
+
+    Of a step under way nothing is read before the next batch was fetched and its step dispatched: the device computes
+    while the host works.
+    """
     events = []
+
+    class Noting(toy.Source):
+        def at(self, rows_seen, state):
+            events.append(("fetch", rows_seen // toy.ROWS + 1))
+            return super().at(rows_seen, state)
 
     def step(state, frozen, batch):
         n = int(state.step) + 1
@@ -160,12 +199,11 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monke
         jax, "device_get", lambda x: jax.tree.map(lambda v: np.asarray(v) if isinstance(v, Value) else real(v), x)
     )
     stage = Pretrain(name="toy", rows_per_step=toy.ROWS, logging_steps=1)
-    toy.train(tmp_path, 6, step=step, stage=stage)
-    reads = [(kind, n) for kind, n in events]
-    expected = [("dispatch", 1)]
+    toy.train(tmp_path, 6, step=step, stage=stage, source=Noting())
+    expected = [("fetch", 1), ("dispatch", 1)]
     for n in range(2, 7):
-        expected += [("dispatch", n), ("read", n - 1)]
-    assert reads == [*expected, ("read", 6)]
+        expected += [("fetch", n), ("dispatch", n), ("read", n - 1)]
+    assert events == [*expected, ("read", 6)]
 
 
 def test_nonfinite_step_stops_and_dumps_the_batch(tmp_path):

@@ -11,12 +11,17 @@ from jaxpo.evaluate.report.read import Record, series
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: a title, its axis, and the metrics drawn in it (each with its held-out twin)."""
+    """One chart: a title, its axis, and the metrics drawn in it (each with its held-out twin).
+
+    Attributes:
+      compared: whether it is drawn where runs are compared.
+    """
 
     title: str
     scale: Scale
     metrics: tuple[tuple[str, str], ...]
     columns: int = 1
+    compared: bool = True
 
 
 CHARTS = (
@@ -42,6 +47,13 @@ CHARTS = (
     Chart("Balance loss", Scale("1 = even load"), (("aux_loss", "training"),)),
     Chart("Router z loss", Scale("mean of squared logsumexp", from_zero=True), (("router_z_loss", "training"),)),
     Chart("Throughput", Scale("tokens per second", from_zero=True), (("tokens_per_second", "training"),)),
+    Chart("Utilisation", Scale("share of the devices' peak (MFU)", from_zero=True), (("mfu", "training"),)),
+    Chart(
+        "Wall time besides the step",
+        Scale("share", from_zero=True),
+        (("time/data", "data"), ("time/eval", "evaluation"), ("time/save", "saving"), ("time/other", "other")),
+        compared=False,
+    ),
     Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
     Chart("Gradient norm", Scale("L2 norm before clipping", log=True), (("grad_norm", "training"),)),
 )
@@ -73,7 +85,7 @@ def metric_lines(records: list[Record], metric: str, label: str) -> list[Line]:
 def overlaid_charts(runs: list[tuple[str, list[Record]]], name: str) -> str:
     """The charts of one stage with one colour per run; held-out values where there are any, else training values."""
     drawn = []
-    for i, chart in enumerate(replace(c, columns=1) for c in CHARTS):
+    for i, chart in enumerate(replace(c, columns=1) for c in CHARTS if c.compared):
         for metric, label in chart.metrics:
             lines = []
             for colour, (run, records) in enumerate(runs):

@@ -18,6 +18,7 @@ class RunData:
 
     Attributes:
       metrics: stage -> its records in order, in the order in which the stages first appear.
+      profiles: stage -> steps and costliest operations of the profile that was recorded of it.
       finished: every stage has ended.
     """
 
@@ -28,6 +29,7 @@ class RunData:
     summary: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[Record]] = field(default_factory=dict)
     counts: dict[str, Record] = field(default_factory=dict)
+    profiles: dict[str, Record] = field(default_factory=dict)
     finished: bool = False
 
     @property
@@ -63,8 +65,15 @@ def read_run(path: Path) -> RunData:
         summary=summary,
         samples=read_object(path / "samples.json"),
         counts=read_object(path / "data_counts.json"),
+        profiles=read_profiles(path),
         finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
+
+
+def read_profiles(path: Path) -> dict[str, Record]:
+    """Of each stage that has one; of several processes that of the first."""
+    files = [*path.glob("stages/*/profile/operations.json"), *path.glob("stages/*/profile/process0/operations.json")]
+    return {file.relative_to(path).parts[1]: read_object(file) for file in sorted(files)}
 
 
 def read_object(path: Path) -> dict[str, Any]:

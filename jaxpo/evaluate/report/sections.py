@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from jaxpo.evaluate.report.curves import stage_charts
@@ -18,6 +19,7 @@ def render(run: RunData) -> str:
         header(run),
         results(run),
         *stage_sections(run),
+        *profiles(run),
         *work(run),
         teacher_records(run),
         *merges(run),
@@ -119,10 +121,33 @@ def stage_note(records: list[Record]) -> str:
     _, speed = series(records, "tokens_per_second")
     if speed:
         parts.append(f"median {number(sorted(speed)[len(speed) // 2])} tokens/s")
+    _, utilisation = series(records, "mfu")
+    if utilisation:
+        parts.append(f"median MFU {sorted(utilisation)[len(utilisation) // 2]:.1%}")
     skipped = sum(series(records, "skipped")[1])
     if skipped:
         parts.append(f"{number(skipped)} updates skipped (non-finite)")
     return " · ".join(parts)
+
+
+def profiles(run: RunData) -> Iterator[str]:
+    """The operations that took longest, of each stage of which some steps were recorded."""
+    head = ["operation", "from", "share", "executions", "ms each"]
+    for stage, profile in run.profiles.items():
+        first, last = profile["steps"]
+        rows = [
+            [
+                escape(f"{o['name'] or o['operation']} ({o['opcode'] or o['operation']})"),
+                escape("/".join(Path(o["place"]).parts[-3:])),
+                f"{o['share']:.1%}",
+                number(o["calls"]),
+                number(1000 * o["seconds"] / o["calls"]),
+            ]
+            for o in profile["operations"]
+        ]
+        note = f"Steps {first} to {last}; share of the time of all operations. The trace is in stages/{stage}/profile."
+        body = f'<div class="card">{table(head, rows, numeric_from=2)}</div>'
+        yield section(f"Costliest operations: {stage}", body, note)
 
 
 def results(run: RunData) -> str:

@@ -11,6 +11,7 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.experts import mixture
 from jaxpo.models.lfm2.feed_forward import feed_forward
 from jaxpo.models.lfm2.mixers import MIXERS, Packed, See, Step
+from jaxpo.models.lfm2.recompute import keep
 from jaxpo.ops.norm import rms_norm
 from jaxpo.ops.rope import Rope, rope_table
 from jaxpo.sharding import constrain
@@ -51,6 +52,7 @@ def layer(
 
     normed = rms_norm(x, params["operator_norm"]["weight"], config.norm_eps)
     mixed, cache = mixer.apply(params[mixer.name], normed, where, config, cache, inside("mixer"))
+    mixed = keep(mixed)
     if config.sandwich_norm:
         mixed = rms_norm(mixed, params["post_operator_norm"]["weight"], config.norm_eps)
     h = constrain(x + mixed, "batch", "sequence", "embed_act")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import Decoder, Experts, Export, Family, Flops, Limits
+from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.presets import PRESETS
@@ -72,6 +73,13 @@ def flops(config: LFM2Config, context: float) -> Flops:
     return flops_per_token(config, context)
 
 
+def looped(config: LFM2Config, scan: bool | None) -> int:
+    """See `jaxpo.models.lfm2.layers.layers_in_program`."""
+    from jaxpo.models.lfm2.layers import layers_in_program
+
+    return layers_in_program(config, scan)
+
+
 def cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
     """See `jaxpo.models.lfm2.forward.init_cache`."""
     from jaxpo.models.lfm2.forward import init_cache
@@ -95,6 +103,8 @@ FAMILY = Family(
     experts=experts,
     unembedding=unembedding,
     decoder=Decoder(cache, step),
+    kept=kept_values,
+    looped=looped,
     export=Export(
         classes=CLASSES,
         to_json=config_to_json,

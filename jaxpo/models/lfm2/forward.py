@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxpo.models.language import RouterSums, Tap
+from jaxpo.models.language import Tap
 from jaxpo.models.lfm2.blocks import collect, layer, rotations
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.layers import Stack
 from jaxpo.models.lfm2.mixers import MIXERS, Packed, Step
 from jaxpo.models.lfm2.router import stack_layers
 from jaxpo.ops.dropout import dropout
@@ -20,9 +20,6 @@ from jaxpo.ops.norm import rms_norm
 from jaxpo.sharding import constrain
 
 Tree = Any
-Remat = Literal["none", "full", "dots"]
-
-_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 def embed(params: Tree, tokens: Int[Array, "R S"], dtype: Any = jnp.float32) -> Float[Array, "R S D"]:
@@ -42,7 +39,8 @@ def backbone(
     tap: Tap | None = None,
     key_ids: Int[Array, "R S"] | None = None,
     max_segment: int | None = None,
-    remat: Remat = "none",
+    remat: str = "none",
+    scan: bool | None = None,
     attention: str | None = None,
     experts: str | None = None,
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
@@ -58,7 +56,10 @@ def backbone(
       key_ids: `[R, S]`, the segments as attention's keys see them (0 = never a key); None = `segment_ids`. The
         convolutions keep to `segment_ids`.
       max_segment: static bound on segment lengths; makes attention linear in S.
-      remat: "none", "full" (recompute each layer in the backward pass), "dots" (keep the matrix products).
+      remat: what is kept of a layer for the backward pass: "none" (recompute nothing) or one of
+        `jaxpo.models.lfm2.recompute.POLICIES`.
+      scan: run repeated groups of layers in `lax.scan` (see `jaxpo.models.lfm2.layers`), which makes the program
+        smaller and computes the same; None = where there are many layers.
       attention: implementation name; None = the best here.
       experts: implementation name of the grouped product; None = the best here.
 
@@ -67,19 +68,13 @@ def backbone(
       `RouterSums` of the L mixture layers: `tokens` [R], `load` and `share` [R, L, E], `z` [R, L].
     """
     ropes = rotations(config, positions)
-    taps: dict[str, Any] = {}
-    routed: list[RouterSums] = []
-    for i, kind in enumerate(config.layer_types):
-
-        def run(p: Tree, x: Array, segment_ids: Array, rope: Any, i: int = i, kind: str = kind) -> tuple[Array, Any]:
-            where = Packed(segment_ids, rope, causal, max_segment, attention, config.window(kind), experts, key_ids)
-            y, _, seen, sums = layer(p, x, where, config=config, kind=kind, tap=tap, name=f"layers/{i}")
-            return y, (seen, sums)
-
-        step = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat])
-        x, (seen, sums) = step(params["layers"][str(i)], x, segment_ids, ropes.get(kind))
-        taps |= seen
-        routed += [] if sums is None else [sums]
+    where = {
+        kind: Packed(
+            segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids
+        )
+        for kind in dict.fromkeys(config.layer_types)
+    }
+    x, taps, routed = Stack(config, where, tap, remat, scan)(params["layers"], x)
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
     aux: dict[str, Any] = {"taps": taps | collect(tap, {"embedding_norm": hidden})}
     return hidden, aux | ({"router": stack_layers(routed)} if routed else {})

@@ -79,6 +79,10 @@ def router_sums(routing: Routing, real: Bool[Array, "R S"]) -> RouterSums:
 
 
 def stack_layers(sums: list[RouterSums]) -> RouterSums:
-    """The sums of L layers side by side: `[R, E]` to `[R, L, E]`, `[R]` to `[R, L]`; tokens are the same in all."""
-    load, share, z = (jnp.stack([getattr(s, name) for s in sums], axis=1) for name in ("load", "share", "z"))
-    return RouterSums(sums[0].tokens, load, share, z)
+    """The sums of L layers side by side: each `[l, R, E]` and `[l, R]`, together `[R, L, E]` and `[R, L]`; tokens are
+    the same in all.
+    """
+    load, share, z = (
+        jnp.moveaxis(jnp.concatenate([getattr(s, name) for s in sums]), 0, 1) for name in ("load", "share", "z")
+    )
+    return RouterSums(sums[0].tokens[0], load, share, z)

@@ -189,7 +189,7 @@ def mesh_problems(run: Run) -> Iterator[str]:
 
 
 def compute_problems(run: Run) -> Iterator[str]:
-    """Implementations that do not exist, and the size of a chunk."""
+    """Implementations that do not exist, the size of a chunk, and what a device is said to reach."""
     for field, known in (("attention", ATTENTION), ("experts", EXPERTS)):
         name = getattr(run.compute, field)
         if name is not None and name not in known:
@@ -199,6 +199,16 @@ def compute_problems(run: Run) -> Iterator[str]:
             )
     if run.compute.head_chunk is not None and run.compute.head_chunk < 1:
         yield f"compute.head_chunk: {run.compute.head_chunk} must be at least 1."
+    given = run.compute.memory_gib
+    if given is not None and not given > 0:
+        yield f"compute.memory_gib: {given} must be positive; leave it out to take what the device has."
+    if given is not None and run.compute.remat != "auto":
+        yield (
+            f"compute.memory_gib: is read with compute.remat auto alone, and it is {run.compute.remat}; "
+            "leave one of them out."
+        )
+    if run.compute.peak_tflops is not None and not run.compute.peak_tflops > 0:
+        yield f"compute.peak_tflops: {run.compute.peak_tflops} must be above 0; leave it out for the table's."
 
 
 def check_names(run: Run) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.mixers.base import Mixer, Packed, See, Step, unseen
 from jaxpo.models.lfm2.params import matrix, norm
+from jaxpo.models.lfm2.recompute import keep
 from jaxpo.models.spec import Table
 from jaxpo.ops.attention import attention, cached_attention
 from jaxpo.ops.linear import linear
@@ -64,7 +65,7 @@ def attention_mixer(
 
     def heads(name: str, axis: str) -> Array:
         y = linear(x, params[name]["weight"])
-        return constrain(y.reshape(*x.shape[:2], -1, config.head_dim), "batch", "sequence", axis, None)
+        return keep(constrain(y.reshape(*x.shape[:2], -1, config.head_dim), "batch", "sequence", axis, None))
 
     q, k, v = heads("q_proj", "heads_act"), heads("k_proj", "kv_heads_act"), heads("v_proj", "kv_heads_act")
     q = rms_norm(q, params["q_layernorm"]["weight"], config.norm_eps)
@@ -91,7 +92,7 @@ def attention_mixer(
         o = cached_attention(q, cache["k"], cache["v"], where.positions)
     else:
         o, cache = _slide(q, k, v, cache, where)
-    o = constrain(o, "batch", "sequence", "heads_act", None)
+    o = keep(constrain(o, "batch", "sequence", "heads_act", None))
     if "gate_proj" in params:
         gate = jax.nn.sigmoid(linear(x, params["gate_proj"]["weight"]))
         see("gate", gate)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.mixers.base import Mixer, Packed, See, Step, unseen
 from jaxpo.models.lfm2.params import matrix
+from jaxpo.models.lfm2.recompute import keep
 from jaxpo.models.spec import Layout, Param, Table, normal
 from jaxpo.ops.conv import short_conv, short_conv_step
 from jaxpo.ops.linear import linear
@@ -55,7 +56,7 @@ def conv_mixer(
     see: See = unseen,
 ) -> tuple[Float[Array, "R S D"], Tree]:
     """`out_proj(C * conv(B * x))` with `(B, C, x) = in_proj(h)`."""
-    gates = constrain(linear(x, params["in_proj"]["weight"]), "batch", "sequence", None, "conv_act")
+    gates = keep(constrain(linear(x, params["in_proj"]["weight"]), "batch", "sequence", None, "conv_act"))
     b, c, value = gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
     for name, gate in (("b", b), ("c", c), ("x", value)):
         see(name, gate)

@@ -1,0 +1,88 @@
+"""How a stage's layers are run: `compute.remat auto`, by an estimate of its step's memory, and loops."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxpo.config import Compute, Stage
+from jaxpo.config.axes import BATCH_AXES
+from jaxpo.models.family import family
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sharding import axis_size
+from jaxpo.sharding.host_memory import has_host_memory, require_host_memory
+from jaxpo.stages.assemble import Assembly
+from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
+
+Tree = Any
+REMAT = "remat"
+
+
+def check_host_memory(compute: Compute) -> None:
+    """ConfigError where activations are to be kept in a memory that the devices cannot use."""
+    if compute.remat in ("offload", "offload_dots"):
+        require_host_memory(f"compute.remat {compute.remat}", "choose 'full' instead")
+
+
+def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
+    """What of a stage's step lies on one device."""
+    spread = axis_size(mesh, BATCH_AXES)
+    rows = max(stage.rows_per_step // (spread * stage.gradient_accumulation_steps), 1)
+    params = assembly.abstract.params
+    network = params.get("model") or frozen
+    return Load(
+        state=bytes_of(assembly.abstract),
+        frozen=bytes_of(frozen),
+        trained=bytes_of(params),
+        weights=numbers_of(network),
+        tokens=rows * stage.data.row_length / mesh.shape["sequence"],
+        microbatches=stage.gradient_accumulation_steps,
+    )
+
+
+def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
+    """Policy -> memory of the step."""
+    itemsize = np.dtype(jax.numpy.dtype(scorer.dtype)).itemsize
+    looped = bool(loop_lines(scorer))
+    return {
+        name: estimate(scorer.config, load, name, itemsize=itemsize, looped=looped, tensor=mesh.shape["tensor"])
+        for name in CANDIDATES
+    }
+
+
+def loop_lines(scorer: Scorer) -> list[str]:
+    """What a stage says of layers that run in loops; nothing where none do."""
+    count = family(scorer.config).looped
+    held, layers = (0 if count is None else count(scorer.config, scorer.scan)), scorer.config.num_hidden_layers
+    if count is None or held == layers:
+        return []
+    why = "compute.scan" if scorer.scan else "chosen by depth; compute.scan False runs them one by one"
+    return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
+
+
+def fitted(
+    scorer: Scorer, compute: Compute, load: Load, mesh: Mesh, before: str | None = None
+) -> tuple[Scorer, list[str]]:
+    """The scorer with the policy that fits, and what is said of it.
+
+    Args:
+      before: the policy of the checkpoint that the stage goes on from.
+
+    Raises:
+      ConfigError: no policy fits.
+    """
+    available = device_memory() if compute.memory_gib is None else compute.memory_gib * 2**30
+    found = {name: e for name, e in estimates(scorer, load, mesh).items() if name != "offload" or has_host_memory()}
+    choice = choose(found, available, before)
+    now = found[choice]
+    line = (
+        f"compute.remat auto: {choice!r}; estimated {gib(now.total)} of {gib(available)} per device: state "
+        f"{gib(now.state)}, other networks {gib(now.frozen)}, gradients {gib(now.gradients)}, copies "
+        f"{gib(now.copies)}, activations {gib(now.activations)}, head {gib(now.head)}"
+    )
+    return dataclasses.replace(scorer, remat=choice), [line]

@@ -102,3 +102,44 @@ def test_splash_compiles_for_a_tpu_that_is_not_there(name):
     ids = jax.ShapeDtypeStruct((2, length), jnp.int32, sharding=place)
     memory = _gradient(splash_attention, **options).lower(q, k, k, ids).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 2 * heads * length * max(length, 1024) * 4 / 4
+
+
+def _triton_calls(module):
+    """Name, readable code, warps and stages of every Triton kernel in a lowered module."""
+    from jaxlib.mlir import ir
+    from jaxlib.triton import dialect
+
+    def calls(op):
+        for inner in (o.operation for region in op.regions for block in region for o in block):
+            if inner.name == "stablehlo.custom_call" and inner.attributes["call_target_name"].value == TRITON:
+                yield inner.attributes["mhlo.backend_config"]
+            yield from calls(inner)
+
+    for config in calls(module.operation):
+        with ir.Context() as context:
+            dialect.register_dialect(context)
+            context.load_all_available_dialects()
+            code = ir.Module.parse(config["ir"].value_bytes).operation.get_asm(enable_debug_info=False)
+        yield config["name"].value, code, config["num_warps"].value, config["num_stages"].value
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs pip install 'triton==3.9.*'")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 64), ("bfloat16", 128), ("float32", 64)])
+def test_triton_compiles_the_kernels_for_a_gpu_that_is_not_there(tmp_path, dtype, width, capability):
+    """To machine code that fits a multiprocessor; bfloat16 is multiplied on tensor cores."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    module = _gradient(pallas_attention).trace(*_shapes(dtype, width)).lower(lowering_platforms=("cuda",))
+    kernels = list(_triton_calls(module.compiler_ir("stablehlo")))
+    assert len(kernels) == 3
+    for name, code, warps, stages in kernels:
+        file = tmp_path / f"{name}.ttir"
+        file.write_text(code)
+        options = {"num_warps": warps, "num_stages": stages}
+        built = triton.compile(str(file), target=GPUTarget("cuda", capability, 32), options=options)
+        assert built.asm["cubin"]
+        assert built.metadata.shared <= 100 * 1024
+        assert ("mma" in built.asm["ptx"]) == (dtype == "bfloat16")

@@ -71,7 +71,9 @@ def _zeros(dtype: Any) -> Callable[[Tree], Tree]:
 
 
 def _widened(tree: Tree) -> Tree:
-    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+    # Without the barrier the compiler cancels narrowing and widening, computes the moment anew for each use, and copies
+    # the old one for it.
+    return jax.tree.map(lambda x: jax.lax.optimization_barrier(x).astype(jnp.float32), tree)
 
 
 def _leafwise(write: Callable[[Array, Int[Array, ""]], T], tree: Tree, seed: Int[Array, ""]) -> Any:

@@ -44,7 +44,8 @@ class Optimizer(OptimizerBase):
     Attributes:
       moments: how the two moments are kept between steps: "float32" (8 bytes per parameter), "bfloat16" (4), or "int8"
         (2: a logarithm of the magnitude, relative to the largest of its row; vectors and leaves below 4,096 entries
-        stay float32). The short forms round at random, without bias. Muon keeps its momentum in the same form.
+        stay float32). The short forms round at random, without bias. Muon keeps its momentum in the same form. On a
+        CPU "int8" saves memory between steps only: there an update forms the moments of all leaves side by side.
     """
 
     adam_beta1: float = 0.9

@@ -34,7 +34,7 @@ def _bits(x: Array) -> UInt32[Array, "..."]:
 @jax.jit
 def _words(x: Array) -> UInt32[Array, "2"]:
     """`h_k = sum_i mix(bits_i + k) * w_i mod 2^32`, odd `w_i` from the index: integer sums, hence equal on any mesh."""
-    bits = _bits(x)
+    bits = _bits(jax.device_put(x, jax.memory.Space.Device))  # it may lie in the host's memory
     index = jnp.zeros(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):
         index = _mix(index * jnp.uint32(0x9E3779B1) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis))

@@ -21,6 +21,8 @@ class OptimizerBase:
       lr_factors: (glob over parameter paths, factor) pairs such as ("value/*", 10.0); the first that matches a
         parameter multiplies its learning rate, and with it its decay, in every step; 1 where none matches. Clipping
         comes before, and the metric `learning_rate` is the schedule's.
+      offload: keep the optimiser's state in the host's memory and bring it to the device for the update; results stay
+        the same. On a CPU the two memories are one, and nothing is saved.
     """
 
     learning_rate: float = 3e-4
@@ -32,15 +34,24 @@ class OptimizerBase:
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     lr_factors: tuple[tuple[str, float], ...] = ()
+    offload: bool = False
 
 
 @dataclass(frozen=True)
 class Optimizer(OptimizerBase):
-    """AdamW (arXiv 1711.05101), the default."""
+    """AdamW (arXiv 1711.05101), the default.
+
+    Attributes:
+      moments: how the two moments are kept between steps: "float32" (8 bytes per parameter), "bfloat16" (4), or "int8"
+        (2: a logarithm of the magnitude, relative to the largest of its row; vectors and leaves below 4,096 entries
+        stay float32). The short forms round at random, without bias. Muon keeps its momentum in the same form. On a
+        CPU "int8" saves memory between steps only: there an update forms the moments of all leaves side by side.
+    """
 
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
+    moments: Literal["float32", "bfloat16", "int8"] = "float32"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Compute, Run, Stage
+from jaxpo.config import Compute, OptimizerBase, Run, Stage
 from jaxpo.config.fields import BUDGETS, is_config
 from jaxpo.config.places import places
 from jaxpo.config.serialise import TYPE, read_again, to_jsonable
@@ -35,6 +35,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
         "metric_for_best_model": NOTHING,
         "gradient_accumulation_steps": ROUNDING,
     },
+    OptimizerBase: {"offload": NOTHING},
     Compute: {
         **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts"), ROUNDING),
         "peak_tflops": NOTHING,

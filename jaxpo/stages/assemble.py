@@ -143,7 +143,8 @@ def assemble(
     total_steps = source.total_steps(stage)
     schedule = make_schedule(stage.optimizer, total_steps)
     optimizer = make_optimizer(stage.optimizer, trained, schedule)
-    abstract = abstract_state(trained, optimizer, objective, mesh, rules, average=stage.ema_decay is not None)
+    average, offload = stage.ema_decay is not None, stage.optimizer.offload
+    abstract = abstract_state(trained, optimizer, objective, mesh, rules, average=average, offload=offload)
     parts = stage.gradient_accumulation_steps
     step = make_step(objective, optimizer, schedule, microbatches=parts, ema_decay=stage.ema_decay)
     shardings = jax.tree.map(lambda a: a.sharding, abstract)

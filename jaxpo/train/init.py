@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxpo.models.spec import Table, abstract_params, param_shardings, trained_part
 from jaxpo.objectives.base import Objective
 from jaxpo.sharding import replicated
+from jaxpo.train.optimizers.offload import in_host_memory
 from jaxpo.train.state import State
 
 Tree = Any
@@ -43,16 +44,24 @@ def abstract_state(
     rules: Mapping[str, str | tuple[str, ...] | None] | None = None,
     *,
     average: bool = False,
+    offload: bool = False,
 ) -> State:
     """The state's shapes, dtypes and shardings, from the parameter tables alone.
 
     Optimiser moments, the moving average, and parameters that the carry holds live where their parameters live;
     everything else is replicated, also row and column means of a factored moment: they are sums of axes, not products.
+
+    Args:
+      offload: optimiser moments live in the memory of the hosts.
+
+    Raises:
+      ConfigError: these devices cannot use their host's memory.
     """
     shardings = {name: param_shardings(table, mesh, rules) for name, table in tables.items()}
     params = {name: abstract_params(table, jnp.float32, shardings[name]) for name, table in tables.items()}
     shapes = jax.eval_shape(lambda p: build_state(p, optimizer, objective, jax.random.key(0), average=average), params)
     everywhere = replicated(mesh)
+    place = in_host_memory(mesh) if offload else lambda sharding: sharding
 
     def at(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
@@ -60,7 +69,7 @@ def abstract_state(
     def moment(shape: Any, param: jax.ShapeDtypeStruct) -> Any:
         if isinstance(shape, optax.MaskedNode):
             return shape
-        return at(shape, param.sharding if shape.shape == param.shape else everywhere)
+        return at(shape, place(beside(shape, param)))
 
     opt_state = optax.tree.map_params(
         optimizer,
@@ -77,6 +86,19 @@ def abstract_state(
     )
     ema = jax.tree.map(at, shapes.ema, shardings) if average else None
     return dataclasses.replace(rest, params=params, opt_state=opt_state, carry=carry, ema=ema)
+
+
+def beside(shape: jax.ShapeDtypeStruct, param: jax.ShapeDtypeStruct) -> NamedSharding:
+    """Where something lives that belongs to a parameter: axis by axis with it, unless an axis is summed up.
+
+    An array of another rank is a mean over axes (a factored moment) and replicated.
+    """
+    sharding: Any = param.sharding
+    if shape.ndim != param.ndim or any(n not in (m, 1) for n, m in zip(shape.shape, param.shape, strict=True)):
+        return replicated(sharding.mesh)
+    names = (*sharding.spec, *(None,) * (param.ndim - len(sharding.spec)))
+    spec = [name if n == m else None for n, m, name in zip(shape.shape, param.shape, names, strict=True)]
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
 
 def init_state(

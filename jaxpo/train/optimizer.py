@@ -16,6 +16,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.paths import factors_of
 from jaxpo.models.spec import Table, trained_part, with_buffers
 from jaxpo.train.optimizers import adafactor, adamw, muon
+from jaxpo.train.optimizers.gate import Gated, chained
+from jaxpo.train.optimizers.offload import brought_in
 
 Tree = Any
 
@@ -74,9 +76,7 @@ def first_difference(config: OptimizerBase, before: int, after: int, taken: int)
     return (int(differing[0]), float(old[differing[0]]), float(new[differing[0]])) if len(differing) else None
 
 
-def make_optimizer(
-    config: OptimizerBase, tables: dict[str, Table], schedule: optax.Schedule
-) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerBase, tables: dict[str, Table], schedule: optax.Schedule) -> Gated:
     """Clipping by global norm, then the optimiser of this configuration's type, then the factors of its learning rate.
 
     Every optimiser's update is the learning rate times something that does not depend on it, decay included, so that
@@ -85,25 +85,42 @@ def make_optimizer(
     Args:
       tables: one parameter table per group of `State.params`; their labels say what decays and what Muon moves.
     """
-    clip = optax.clip_by_global_norm(config.max_grad_norm)
     trained = trained_part(tables, tables)
     factors = [_scaled(factors_of(trained, config.lr_factors))] if config.lr_factors else []
-    optimizer = optax.chain(clip, BUILDERS[type(config)](config, trained, schedule), *factors)
-    return optimizer if trained == tables else _beside_buffers(optimizer, tables)
+    optimizer = chained(clip(config.max_grad_norm), BUILDERS[type(config)](config, trained, schedule), *factors)
+    whole = optimizer if trained == tables else _beside_buffers(optimizer, tables)
+    return brought_in(whole) if config.offload else whole
+
+
+def clip(max_norm: float) -> optax.GradientTransformation:
+    """g * min(1, max_norm / |g|), the norm over all leaves; g itself where that is below max_norm.
+
+    One factor for all entries: it fuses with the update, where a division of every entry would be a pass of its own.
+
+    Reference:
+      Pascanu et al. 2013, arXiv 1211.5063, algorithm 1.
+    """
+
+    def clipped(grads: Tree, _: Tree) -> Tree:
+        norm = optax.tree.norm(grads)
+        factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
+        return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
+
+    return optax.stateless(clipped)
 
 
 def _scaled(factors: Tree) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors))
 
 
-def _beside_buffers(optimizer: optax.GradientTransformation, tables: Table) -> optax.GradientTransformation:
+def _beside_buffers(optimizer: Gated, tables: Table) -> Gated:
     """The optimiser for the trained part alone: buffers have no moments and an update of zero."""
 
     def init(params: Tree) -> Tree:
         return optimizer.init(trained_part(tables, params))
 
-    def update(grads: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        updates, state = optimizer.update(trained_part(tables, grads), state, trained_part(tables, params))
+    def update(grads: Tree, state: Tree, params: Tree = None, **extra: Any) -> tuple[Tree, Tree]:
+        updates, state = optimizer.update(trained_part(tables, grads), state, trained_part(tables, params), **extra)
         return with_buffers(tables, updates, lambda p: jnp.zeros(p.shape, jnp.float32)), state
 
-    return optax.GradientTransformation(init, update)
+    return Gated(init, update)

@@ -25,6 +25,7 @@ from jaxpo.data.packing.batch import join_leading, split_leading
 from jaxpo.data.source import StepBatch
 from jaxpo.objectives.base import Mean, Metric, Objective, OfSums, Out
 from jaxpo.sharding import current_mesh
+from jaxpo.train.optimizers.gate import gated, kept
 from jaxpo.train.state import State
 
 Tree = Any
@@ -46,6 +47,7 @@ def make_step(
     with a moving average moves it once per update, as `ema_decay` says.
     """
     gradients = coupled_gradients if objective.coupled else added_gradients
+    optimizer = gated(optimizer)
 
     def step(state: State, frozen: Tree, batch: StepBatch) -> tuple[State, dict[str, Metric]]:
         rng = jax.random.fold_in(state.rng, state.step)
@@ -54,15 +56,14 @@ def make_step(
         out, grads = gradients(objective, state.params, networks, batch, state.carry, counts, rng, microbatches)
         norm = optax.tree.norm(grads)
         ok = jnp.isfinite(out.loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = objective.adjust(optax.apply_updates(state.params, updates), out.stats)
+        # Each tree is gated before anything is made of it: what follows then reads the one new value, and the compiler
+        # writes it over the old one. A gate at the end would keep both alive, and copy every moment.
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, ok=ok)
+        moved = objective.adjust(optax.apply_updates(state.params, updates), out.stats)
+        params = kept(ok, moved, state.params)
         carry = objective.follow(objective.after(state.carry, out.stats), params, state.step + 1)
-        ema = None if ema_decay is None else moved_average(state.ema, params, ema_decay)
-        params, opt_state, carry, ema = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old),
-            (params, opt_state, carry, ema),
-            (state.params, state.opt_state, state.carry, state.ema),
-        )
+        carry = kept(ok, carry, state.carry)
+        ema = None if ema_decay is None else kept(ok, moved_average(state.ema, params, ema_decay), state.ema)
         one = jnp.ones((), jnp.float32)
         # Sums over the step end here: between steps it is their values that are averaged.
         whole = {name: Mean(m.value(), one) if isinstance(m, OfSums) else m for name, m in out.metrics.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxpo.config import SFT, Compute, Data, Mesh, Preference, Pretrain, Run, Stage, Tokenizer
+from jaxpo.config import SFT, Compute, Data, Mesh, Optimizer, OptimizerBase, Preference, Pretrain, Run, Stage, Tokenizer
 from jaxpo.config.serialise import read_again, to_jsonable
 from jaxpo.recipe.located import absolute, identity, located
 from jaxpo.recipe.resume import MAY_CHANGE, Changes, compare
@@ -42,6 +42,7 @@ OTHER = {
     (Stage, "save_total_limit"): 7,
     (Stage, "metric_for_best_model"): "loss",
     (Stage, "gradient_accumulation_steps"): 2,
+    (OptimizerBase, "offload"): True,
     (Compute, "remat"): "full",
     (Compute, "memory_gib"): 8.0,
     (Compute, "scan"): True,
@@ -62,6 +63,7 @@ def test_what_changes_nothing_that_is_computed_may_change_and_is_said(cls, name)
     changed = {
         Run: lambda: dataclasses.replace(RUN, **{name: value}),
         Stage: lambda: with_stage(**{name: value}),
+        OptimizerBase: lambda: with_stage(optimizer=Optimizer(**{name: value})),
         Compute: lambda: dataclasses.replace(RUN, compute=Compute(**{name: value})),
     }[cls]()
     found = compare(stored(RUN), changed)
@@ -76,6 +78,7 @@ def test_what_changes_nothing_that_is_computed_may_change_and_is_said(cls, name)
     [
         (with_stage(rows_per_step=16), "sft.rows_per_step: 8 -> 16"),
         (with_stage(optimizer=dataclasses.replace(STAGE.optimizer, learning_rate=1.0)), "sft.optimizer.learning_rate"),
+        (with_stage(optimizer=Optimizer(moments="int8")), 'sft.optimizer.moments: "float32" -> "int8"'),
         (with_stage(data=dataclasses.replace(STAGE.data, max_length=8)), "sft.data.max_length: 1024 -> 8"),
         (with_stage(snapshot_steps=4), "sft.snapshot_steps"),
         (with_stage(embedding_dropout=0.1), "sft.embedding_dropout"),

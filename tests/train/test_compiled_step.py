@@ -53,9 +53,16 @@ def test_no_product_contracts_rows_and_positions_apart(monkeypatch):
     assert SEVERAL.search(lowered({"fsdp": 1}, 1).as_text())
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 4, "tensor": 2}, {"sequence": 2, "fsdp": 4}], ids=str)
-def test_joining_rows_and_positions_costs_no_collective(monkeypatch, sizes):
+MESHES = [
+    ({"fsdp": 4, "tensor": 2}, {"all-reduce": 18, "all-gather": 15, "collective-permute": 2}),
+    ({"sequence": 2, "fsdp": 4}, {"all-gather": 12, "collective-permute": 9, "all-reduce": 7}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "most"), MESHES, ids=str)
+def test_a_mesh_costs_no_more_collectives_than_it_did_and_joined_axes_none(monkeypatch, sizes, most):
     joined = collectives(sizes)
+    assert joined
+    assert joined <= collections.Counter(most)
     apart(monkeypatch)
     assert joined == collectives(sizes)
-    assert joined

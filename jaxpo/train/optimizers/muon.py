@@ -14,6 +14,8 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from jaxpo.config import Muon
 from jaxpo.models.spec import Param, Table, map_table
 from jaxpo.train.optimizers import adamw
+from jaxpo.train.optimizers.gate import chained
+from jaxpo.train.optimizers.moments import Storage, storage
 
 Tree = Any
 MUON, ADAM = "muon", "adam"
@@ -37,22 +39,36 @@ def build(config: Muon, tables: dict[str, Table], schedule: optax.Schedule) -> o
     numbers = {name: map_table(_dimension_numbers, t) for name, t in tables.items()}
     scales = {name: map_table(lambda p: _scale(p, config.consistent_rms), t) for name, t in tables.items()}
     decay = adamw.decay_mask(tables)
-    matrices = optax.chain(
-        scale_by_muon(
-            beta=config.muon_beta,
-            # One row per iteration makes optax loop instead of unrolling, which compiles in two thirds of the time.
-            ns_coeffs=(COEFFICIENTS,) * config.ns_steps,
-            ns_steps=config.ns_steps,
-            nesterov=config.nesterov,
-            mu_dtype=jnp.float32,
-            weight_dimension_numbers=numbers,
-        ),
+    momentum = scale_by_muon(
+        beta=config.muon_beta,
+        # One row per iteration makes optax loop instead of unrolling, which compiles in two thirds of the time.
+        ns_coeffs=(COEFFICIENTS,) * config.ns_steps,
+        ns_steps=config.ns_steps,
+        nesterov=config.nesterov,
+        mu_dtype=jnp.float32,
+        weight_dimension_numbers=numbers,
+    )
+    matrices = chained(
+        _stored(momentum, storage(config.moments, signed=True)),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales)),
         optax.add_decayed_weights(config.weight_decay, mask=_only(decay, labels, MUON)),
         optax.scale_by_learning_rate(schedule),
     )
     rest = adamw.build(config, tables, schedule, mask=_only(decay, labels, ADAM))
     return optax.partition({MUON: matrices, ADAM: rest}, labels)
+
+
+def _stored(momentum: optax.GradientTransformation, kind: Storage) -> optax.GradientTransformation:
+    """Muon whose momentum is kept in another form between steps."""
+
+    def init(params: Tree) -> Any:
+        return momentum.init(params)._replace(mu=kind.start(params))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        updates, new = momentum.update(grads, state._replace(mu=kind.read(state.mu)), params)
+        return updates, new._replace(mu=kind.write(new.mu, new.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _dimension_numbers(param: Param) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import machine, report
 from benchmarks.measure import ROOT, ChildFailed, alone, say
 from benchmarks.work import Options, Work
-from jaxpo.cli.huge_pages import SETTING, TUNABLES, reason_against
+from jaxpo.cli.huge_pages import TUNABLES, reason_against, tunables
 
 HERE = Path(__file__).parent
 DOCS = ROOT / "docs" / "bench"
@@ -41,10 +41,7 @@ def run_one(module: str, options: str) -> Any:
 
 def with_huge_pages() -> dict[str, str]:
     """What a process that measures is started with, as `jaxpo run` starts itself anew with it."""
-    if reason_against(os.environ) is not None:
-        return {}
-    kept = os.environ.get(TUNABLES)
-    return {TUNABLES: f"{kept}:{SETTING}=1" if kept else f"{SETTING}=1"}
+    return {} if reason_against(os.environ) is not None else {TUNABLES: tunables(os.environ)}
 
 
 def measured(module: str, work: Work, options: Options) -> report.Entry:

@@ -1,4 +1,4 @@
-"""A process that trains is started anew once, with huge pages, and only where the machine has them."""
+"""A process that trains is started anew once, with memory that is kept, and only where the C library can."""
 
 import os
 import subprocess
@@ -7,17 +7,15 @@ import sys
 import pytest
 
 from jaxpo.cli import huge_pages
-from jaxpo.cli.huge_pages import OFF, SETTING, TUNABLES, reason_against, restart
+from jaxpo.cli.huge_pages import KEPT, OFF, SETTING, TUNABLES, reason_against, restart
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path):
-    """What the process is started anew with, on a machine that has huge pages."""
+def started(monkeypatch):
+    """What the process is started anew with, by a C library that knows the settings."""
     calls = []
-    enabled = tmp_path / "enabled"
-    enabled.write_text("always [madvise] never\n")
-    monkeypatch.setattr(huge_pages, "ENABLED", enabled)
     monkeypatch.setattr(huge_pages, "glibc", lambda: (2, 36))
+    monkeypatch.setattr(huge_pages, "DEVICES", ())
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
     for name in (TUNABLES, OFF):
         monkeypatch.delenv(name, raising=False)
@@ -30,7 +28,9 @@ def test_training_starts_anew_with_the_whole_command(started, monkeypatch):
     monkeypatch.setenv(TUNABLES, "glibc.malloc.arena_max=2")
     restart(["run", "sft"], command)
     assert [(call[0], call[1]) for call in started] == [(sys.executable, command)] * 2
-    assert [call[2][TUNABLES] for call in started] == [f"{SETTING}=1", f"glibc.malloc.arena_max=2:{SETTING}=1"]
+    wanted = [f"{SETTING}=1", *(f"{name}={value}" for name, value in KEPT.items())]
+    kept = ["glibc.malloc.arena_max=2", *(setting for setting in wanted if "arena_max" not in setting)]
+    assert [call[2][TUNABLES].split(":") for call in started] == [wanted, kept]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["env"], ["generate", "run"]])
@@ -40,26 +40,25 @@ def test_what_does_not_train_does_not(started, words):
 
 
 @pytest.mark.parametrize(
-    ("environment", "state", "version", "reason"),
+    ("environment", "version", "reason"),
     [
-        ({TUNABLES: f"{SETTING}=1"}, "[madvise]", (2, 36), f"{TUNABLES} says {SETTING}=1"),
-        ({TUNABLES: f"{SETTING}=0"}, "[madvise]", (2, 36), f"{TUNABLES} says {SETTING}=0"),
-        ({OFF: "0"}, "[madvise]", (2, 36), f"{OFF} is 0"),
-        ({}, "always madvise [never]", (2, 36), "switched off in the kernel"),
-        ({}, None, (2, 36), "enabled: No such file or directory"),
-        ({}, "[always]", (2, 31), "needs glibc 2.35"),
-        ({}, "[always]", (2, 35), None),
+        ({TUNABLES: f"{SETTING}=1"}, (2, 36), f"{TUNABLES} says {SETTING}=1"),
+        ({TUNABLES: f"{SETTING}=0"}, (2, 36), f"{TUNABLES} says {SETTING}=0"),
+        ({OFF: "0"}, (2, 36), f"{OFF} is 0"),
+        ({}, (2, 31), "needs glibc 2.35"),
+        ({}, (0,), "needs glibc 2.35"),
+        ({}, (2, 35), None),
     ],
 )
-def test_reasons_against(started, monkeypatch, environment, state, version, reason):
+def test_reasons_against(started, monkeypatch, environment, version, reason):
     monkeypatch.setattr(huge_pages, "glibc", lambda: version)
-    if state is None:
-        huge_pages.ENABLED.unlink()
-    else:
-        huge_pages.ENABLED.write_text(state)
-    found = reason_against(environment)
-    assert (found is None) == (reason is None)
-    assert found is None or found.endswith(reason)
+    assert reason_against(environment) == reason
+
+
+def test_where_an_accelerator_computes_the_memory_is_left_as_it_is(started, monkeypatch):
+    monkeypatch.setattr(huge_pages, "DEVICES", ("null",))
+    assert reason_against({}) == "not where an accelerator computes (/dev/null)"
+    assert reason_against({"JAX_PLATFORMS": "cpu"}) is None
 
 
 def test_the_command_starts_anew_only_once():
@@ -73,4 +72,4 @@ def test_the_command_starts_anew_only_once():
     environment = {name: value for name, value in os.environ.items() if name != TUNABLES}
     command = [sys.executable, "-c", script, "run", "a b"]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert out == f"{SETTING}=1 ['run', 'a b']\n"
+    assert out.startswith(f"{SETTING}=1:") and out.endswith(" ['run', 'a b']\n")

@@ -72,4 +72,5 @@ def test_the_command_starts_anew_only_once():
     environment = {name: value for name, value in os.environ.items() if name != TUNABLES}
     command = [sys.executable, "-c", script, "run", "a b"]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert out.startswith(f"{SETTING}=1:") and out.endswith(" ['run', 'a b']\n")
+    assert out.startswith(f"{SETTING}=1:")
+    assert out.endswith(" ['run', 'a b']\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jaxpo.merge.blocks import BLOCK, CORES
 from jaxpo.merge.consensus import add, add_agreeing, task_vectors
 from jaxpo.merge.numerics import Leaf
 from jaxpo.merge.rescale import Rescale, rescaled
@@ -21,8 +23,12 @@ def drop(delta: np.ndarray, density: float, random: np.random.Generator, rescale
     """
     if density >= 1:
         return delta
-    mask = random.random(delta.shape, np.float32) < density
-    return rescaled(np.where(mask, delta, np.float32(0)), delta, density, rescale)
+    kept = np.empty(delta.shape, np.float32)
+    flat, out = delta.reshape(-1), kept.reshape(-1)
+    # In blocks, one after another: the numbers are those of one draw for the whole leaf.
+    for at in (slice(start, start + BLOCK) for start in range(0, flat.size, BLOCK)):
+        out[at] = np.where(random.random(flat[at].size, np.float32) < density, flat[at], np.float32(0))
+    return rescaled(kept, delta, density, rescale)
 
 
 def dare_linear(
@@ -71,5 +77,10 @@ def dare_ties(
 def _dropped(
     base: Leaf, leaves: Sequence[Leaf], densities: Sequence[float], draw: Draw, rescale: Rescale
 ) -> list[np.ndarray]:
-    pairs = zip(task_vectors(base, leaves), densities, strict=True)
-    return [drop(delta, density, draw(i), rescale) for i, (delta, density) in enumerate(pairs)]
+    def dropped(i: int) -> np.ndarray:
+        (delta,) = task_vectors(base, leaves[i : i + 1])
+        return drop(delta, densities[i], draw(i), rescale)
+
+    # The draw of a leaf cannot be divided, those of different models can.
+    with ThreadPoolExecutor(CORES) as pool:
+        return list(pool.map(dropped, range(len(leaves))))

@@ -6,7 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from jaxpo.merge.blocks import blockwise, summed
+
 Rescale = Literal["none", "expected", "l1"]
+
+
+def kept_of(delta: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """m tau: the task vector with zeros where the mask is False."""
+    return blockwise(lambda tau, kept: np.where(kept > 0, tau, np.float32(0)), delta, mask)
 
 
 def rescaled(kept: np.ndarray, delta: np.ndarray, probability: np.ndarray | float, how: Rescale) -> np.ndarray:
@@ -27,7 +34,13 @@ def rescaled(kept: np.ndarray, delta: np.ndarray, probability: np.ndarray | floa
     if how == "none":
         return kept
     if how == "expected":
-        return kept / np.asarray(probability, np.float32)
-    before = np.abs(delta).sum(dtype=np.float64)
-    after = np.abs(kept).sum(dtype=np.float64)
-    return kept if after == 0 else kept * np.float32(before / after)
+        if isinstance(probability, float):
+            return blockwise(lambda block: block / np.float32(probability), kept)
+        return blockwise(np.divide, kept, probability)
+    before, after = summed(lambda tau, left: (_length(tau), _length(left)), delta, kept)
+    return kept if after == 0 else blockwise(lambda block: block * np.float32(before / after), kept)
+
+
+def _length(block: np.ndarray) -> float:
+    """|x|_1."""
+    return float(np.abs(block).sum(dtype=np.float64))

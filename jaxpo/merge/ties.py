@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxpo.merge.blocks import blockwise
 from jaxpo.merge.consensus import add_agreeing, task_vectors
 from jaxpo.merge.numerics import Leaf, kept_count, largest
-from jaxpo.merge.rescale import Rescale, rescaled
+from jaxpo.merge.rescale import Rescale, kept_of, rescaled
 
 
 def trim(delta: np.ndarray, density: float, rescale: Rescale = "none") -> np.ndarray:
     """Keep the `density` share of a leaf's entries that is largest in magnitude, exactly that many, at least one."""
     if density >= 1:
         return delta
-    mask = largest(np.abs(delta), kept_count(density, delta.size))
-    return rescaled(np.where(mask, delta, np.float32(0)), delta, density, rescale)
+    mask = largest(blockwise(np.abs, delta), kept_count(density, delta.size))
+    return rescaled(kept_of(delta, mask), delta, density, rescale)
 
 
 def ties(

@@ -1,0 +1,74 @@
+"""Large leaves in blocks that fit the processor's caches, on all its cores: no temporary is as large as a leaf."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+Leaf = Any
+"""An array of floats: numpy or jax, any width."""
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+BLOCK = 1 << 16
+"""Entries of a block; the sums of a leaf are those of its blocks, so they do not depend on the number of cores."""
+
+
+def blockwise(function: Callable[..., np.ndarray], *leaves: Leaf) -> np.ndarray:
+    """`function` of the same entries of all leaves, float32.
+
+    Args:
+      function: of flat float32 blocks, one per leaf, to one of the same size; called on several threads.
+      leaves: arrays of one shape.
+    """
+    flat = _flat(leaves)
+    result = np.empty(np.shape(leaves[0]), np.float32)
+    out = result.reshape(-1)
+
+    def fill(start: int) -> None:
+        out[start : start + BLOCK] = function(*_blocks(flat, start))
+
+    _on_threads(fill, out.size)
+    return result
+
+
+def summed(function: Callable[..., Sequence[float]], *leaves: Leaf) -> tuple[float, ...]:
+    """The sums over all blocks of the numbers that `function` makes of each, added in order in float64."""
+    flat = _flat(leaves)
+    found = _on_threads(lambda start: function(*_blocks(flat, start)), flat[0].size)
+    return tuple(float(sum(column)) for column in zip(*found, strict=True))
+
+
+def widened(block: np.ndarray) -> np.ndarray:
+    """In float32; not copied when it is that already."""
+    if block.dtype.name != "bfloat16":
+        return block.astype(np.float32, copy=False)
+    # The upper half of a float32. The type's own conversion keeps other threads waiting.
+    bits = np.empty(block.shape, np.uint32)
+    np.left_shift(block.view(np.uint16), 16, out=bits, dtype=np.uint32)
+    return bits.view(np.float32)
+
+
+def _flat(leaves: Sequence[Leaf]) -> list[np.ndarray]:
+    return [np.asarray(leaf).reshape(-1) for leaf in leaves]
+
+
+def _blocks(flat: Sequence[np.ndarray], start: int) -> list[np.ndarray]:
+    return [widened(leaf[start : start + BLOCK]) for leaf in flat]
+
+
+def _on_threads(work: Callable[[int], Any], size: int) -> list[Any]:
+    """What `work` returns for the start of every block, in order."""
+    starts = range(0, max(size, 1), BLOCK)
+    cores = min(CORES, len(starts))
+    if cores < 2:
+        return [work(start) for start in starts]
+    with ThreadPoolExecutor(cores) as pool:
+        shares = pool.map(lambda i: [work(start) for start in starts[i::cores]], range(cores))
+        found: list[Any] = [None] * len(starts)
+        for i, share in enumerate(shares):
+            found[i::cores] = share
+    return found

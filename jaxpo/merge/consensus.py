@@ -76,9 +76,7 @@ def add_agreeing(
     return blockwise(fused, base, *deltas, *([] if positive is None else [positive]))
 
 
-def _agreeing(
-    taus: Sequence[np.ndarray], weights: Sequence[float], elected: np.ndarray, normalize: bool
-) -> np.ndarray:
+def _agreeing(taus: Sequence[np.ndarray], weights: Sequence[float], elected: np.ndarray, normalize: bool) -> np.ndarray:
     """The weighted sum of what has the elected sign, or its mean."""
     total, divisor = np.zeros(elected.shape, np.float32), np.zeros(elected.shape, np.float32)
     for tau, weight in zip(taus, weights, strict=True):

@@ -1,4 +1,4 @@
-"""W6: text files to packed batches: jaxpo's data path beside `datasets` and TRL's packing, each in a process of its own.
+"""W6: text files to packed batches: jaxpo's data path beside `datasets` and TRL's packing, each in its own process.
 
 Every contestant reads the same JSONL file with the same tokenizer, tokenises it, packs it into rows of one length and
 goes once through the batches; nothing of an earlier pass is left on the disk.
@@ -118,10 +118,12 @@ def grown(folder: Path, shape: Shape, options: Options, before: list[Measured]) 
     per_row = growth / (shape.rows * (shape.larger - 1))
     said = (
         f"jaxpo's peak grows by {growth / 1e6:.1f} MB from a file of {sizes[0] / 1e6:.0f} MB to one of "
-        f"{sizes[1] / 1e6:.0f} MB: {per_row:.0f} bytes per row. What stays in memory per row is its length and its place "
-        f"in the epoch ({RESIDENT_PER_ROW} bytes at most), never its text or its tokens."
+        f"{sizes[1] / 1e6:.0f} MB: {per_row:.0f} bytes per row. What stays in memory of a row is its length and its "
+        f"place in the epoch ({RESIDENT_PER_ROW} bytes at most), never its text or its tokens."
     )
-    rows = tuple(row_of(f"jaxpo, {size / 1e6:.0f} MB", each) for size, each in zip(sizes, (before, [after]), strict=True))
+    rows = tuple(
+        row_of(f"jaxpo, {size / 1e6:.0f} MB", each) for size, each in zip(sizes, (before, [after]), strict=True)
+    )
     return Table("memory by the size of the file", "rows", rows), [said]
 
 
@@ -163,7 +165,9 @@ def write_inputs(folder: Path, shape: Shape) -> str:
 def real_texts() -> tuple[list[str], str]:
     with gzip.open(SHARED, "rt", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
-    return [f"{r['question']}\n{r['answer']}" for r in rows], "grade-school problems with their answers (GSM8K), repeated"
+    return [
+        f"{r['question']}\n{r['answer']}" for r in rows
+    ], "grade-school problems with their answers (GSM8K), repeated"
 
 
 def synthetic_texts(count: int = 4000) -> list[str]:
@@ -272,6 +276,6 @@ def _silent(line: str) -> None:
 WORK = Work(
     key="W6",
     title="Tokenise, pack, load",
-    goal="faster than datasets with TRL's packing, on one core and on all; memory bounded by a constant, not by the file",
+    goal="faster than datasets with TRL's packing, on one core and on all; memory bounded by a constant",
     measure=measure,
 )

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.measure import interleaved
-from benchmarks.subject import A, C, CONFIG, TINY, about, tokens_of
+from benchmarks.subject import CONFIG, TINY, A, C, about, tokens_of
 from benchmarks.train_step import Ours, packed
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.data.packing.batch import Batch
@@ -53,7 +53,11 @@ def measure(options: Options) -> Result:
         table("long", "one document per row"),
     )
     cost = {name: median(each.cpu) for name, each in times.items()}
-    notes = (f"The model: {about(config)}; {tokens:,} tokens per step.", flatness(cost, lengths), law(config, cost, lengths))
+    notes = (
+        f"The model: {about(config)}; {tokens:,} tokens per step.",
+        flatness(cost, lengths),
+        law(config, cost, lengths),
+    )
     return Result(tables, notes=notes)
 
 
@@ -106,7 +110,7 @@ def law(config: LFM2Config, cost: dict[str, float], lengths: tuple[int, ...]) ->
         f"{flops[length] / flops[first]:.2f} predicted ({1 - without / flops[length]:.0%} in attention)"
         for length in lengths
     )
-    return f"Processor time per token of one document per row relative to {first} positions, beside the operations: {shown}."
+    return f"Processor time per token of one document per row relative to {first} positions: {shown}."
 
 
 WORK = Work(

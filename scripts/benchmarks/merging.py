@@ -1,4 +1,4 @@
-"""W9: two models of the 350M shape merged by the same file with jaxpo and with mergekit, each in a process of its own."""
+"""W9: two models of the 350M shape merged by the same file with jaxpo and with mergekit, each in its own process."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def table(method: str, folder: Path, options: Options, config: LFM2Config) -> tu
     within = [row(f"{name}, {method}, without start", size, each, within=True) for name, each in found.items()]
     gone = [Row(f"mergekit, {method}", missing=absent)] if absent else []
     notes = [] if absent else [agreement(method, found["jaxpo"][0], found["mergekit"][0])]
-    return Table(f"{method}: two models of {size / 1e6:.0f} million parameters", "parameters", (*rows, *within, *gone)), notes
+    return Table(
+        f"{method}: two models of {size / 1e6:.0f} million parameters", "parameters", (*rows, *within, *gone)
+    ), notes
 
 
 def row(name: str, size: int, measured: list[Measured], *, within: bool = False) -> Row:
@@ -123,9 +125,7 @@ def run(function: str, file: Path, folder: Path, options: Options) -> Measured:
     out = folder / "out"
     threads = str(options.threads)
     try:
-        return alone(
-            "benchmarks.merging", function, str(file), str(out), environment={"OMP_NUM_THREADS": threads}
-        )
+        return alone("benchmarks.merging", function, str(file), str(out), environment={"OMP_NUM_THREADS": threads})
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
@@ -160,7 +160,9 @@ def write_model(folder: Path, config: LFM2Config, number: int) -> None:
     """Random weights of spread 0.02; the models differ from the base by a twentieth of it."""
     folder.mkdir()
     places = [p for _, p in leaves(param_table(config))]
-    sources = [Source(p.tensors[0], disk_shape(p), lambda p=p: weights(disk_shape(p), p.tensors[0], number)) for p in places]
+    sources = [
+        Source(p.tensors[0], disk_shape(p), lambda p=p: weights(disk_shape(p), p.tensors[0], number)) for p in places
+    ]
     write_shards(folder, sources, DTYPE, 5 * 10**9)
     write_json(folder / CONFIG, config_to_json(config, DTYPE))
 

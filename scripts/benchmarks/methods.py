@@ -1,7 +1,7 @@
 """W11: a training step of every preference method beside DPO's, on the same responses in the shape that each reads.
 
-Four responses to each prompt are two pairs, one list, four labelled rows, one tree of steps, or one list of items. Every
-method takes a step on rows of the same number and length, so that what differs is what it does with them.
+Four responses to each prompt are up to four pairs, one list, labelled rows, one tree of steps, or one list of items.
+Every method takes a step on rows of the same number and length, so that what differs is what it does with them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from comparison.data import Prompt, write_files
+from comparison.experiment import Bench, Trainer, compared, configured, file_of, stage_of
+from comparison.settings import Settings
 
 from benchmarks.data_pipeline import synthetic_texts
 from benchmarks.measure import Times, interleaved, say
 from benchmarks.subject import A, C
 from benchmarks.work import Options, Result, Row, Table, Work
-from comparison.data import Prompt, write_files
-from comparison.experiment import Bench, Trainer, compared, configured, file_of, stage_of
-from comparison.settings import Settings
 from jaxpo.config import Preference
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
@@ -117,10 +117,15 @@ def notes(
     order = sorted(times, key=lambda name: -ratio(times[name]))
     tail = [name for name in order if ratio(times[name]) > TAIL]
     rest = [ratio(times[name]) for name in order if name not in tail]
-    said = [f"{name}: {ratio(times[name]):.2f} times DPO's processor time; {why[name] or 'nothing named'}" for name in tail]
+    said = [
+        f"{name}: {ratio(times[name]):.2f} times DPO's processor time; {why[name] or 'nothing named'}" for name in tail
+    ]
     between = f" between {min(rest):.2f} and {max(rest):.2f} times" if rest else ""
-    fills = f"Rows hold {used_by_dpo:.0%} tokens for DPO, {min(used.values()):.0%} to {max(used.values()):.0%} for the others."
-    small = "The model is small, so that what is done per token and per example beside the network weighs more than usual."
+    others = f"{min(used.values()):.0%} to {max(used.values()):.0%}"
+    fills = f"{used_by_dpo:.0%} of the positions hold a token for DPO, {others} for the others."
+    small = (
+        "The model is small, so that what is done per token and per example beside the network weighs more than usual."
+    )
     return (f"{len(rest)} methods take{between} DPO's processor time.", *said, fills, small)
 
 
@@ -159,7 +164,9 @@ def reasons(assembly: Any, stage: Any, batch: Any) -> Iterator[str]:
         if not network.recorded:
             of = dict(needs.networks).get(network.name)
             yield f"runs the {network.name} in every step" + (
-                " and a term over the whole vocabulary of both models, which cannot be recorded" if of == "vocab" else ""
+                " and a term over the whole vocabulary of both models, which cannot be recorded"
+                if of == "vocab"
+                else ""
             )
     if objective.coupled:
         yield "its loss mixes the examples of a step: the network runs once without gradient, then again with it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,15 +17,16 @@ BLOCK = 1 << 16
 """Entries of a block; the sums of a leaf are those of its blocks, so they do not depend on the number of cores."""
 
 
-def blockwise(function: Callable[..., np.ndarray], *leaves: Leaf) -> np.ndarray:
-    """`function` of the same entries of all leaves, float32.
+def blockwise(function: Callable[..., np.ndarray], *leaves: Leaf, dtype: Any = np.float32) -> np.ndarray:
+    """`function` of the same entries of all leaves.
 
     Args:
       function: of flat float32 blocks, one per leaf, to one of the same size; called on several threads.
       leaves: arrays of one shape.
+      dtype: of the result.
     """
     flat = _flat(leaves)
-    result = np.empty(np.shape(leaves[0]), np.float32)
+    result = np.empty(np.shape(leaves[0]), dtype)
     out = result.reshape(-1)
 
     def fill(start: int) -> None:
@@ -40,6 +41,13 @@ def summed(function: Callable[..., Sequence[float]], *leaves: Leaf) -> tuple[flo
     flat = _flat(leaves)
     found = _on_threads(lambda start: function(*_blocks(flat, start)), flat[0].size)
     return tuple(float(sum(column)) for column in zip(*found, strict=True))
+
+
+def in_turn(*leaves: Leaf) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Where every block lies in the flat leaves, and the block of each, one after another."""
+    flat = _flat(leaves)
+    for start in range(0, flat[0].size, BLOCK):
+        yield slice(start, min(start + BLOCK, flat[0].size)), _blocks(flat, start)
 
 
 def widened(block: np.ndarray) -> np.ndarray:

@@ -70,25 +70,33 @@ def add_agreeing(
 
     def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
         taus = blocks[: len(deltas)]
-        elected = weighted(taus, weights) >= 0 if positive is None else blocks[-1] > 0
-        return _onto(origin, _agreeing(taus, weights, elected, normalize), scale)
+        elected = None if positive is None else blocks[-1] > 0
+        return agreeing(origin, taus, weights, scale, normalize, elected)
 
     return blockwise(fused, base, *deltas, *([] if positive is None else [positive]))
 
 
-def _agreeing(taus: Sequence[np.ndarray], weights: Sequence[float], elected: np.ndarray, normalize: bool) -> np.ndarray:
-    """The weighted sum of what has the elected sign, or its mean."""
+def agreeing(
+    origin: np.ndarray,
+    taus: Sequence[np.ndarray],
+    weights: Sequence[float],
+    scale: float,
+    normalize: bool,
+    elected: np.ndarray | None = None,
+) -> np.ndarray:
+    """`add_agreeing` of float32 blocks."""
+    elected = weighted(taus, weights) >= 0 if elected is None else elected
     total, divisor = np.zeros(elected.shape, np.float32), np.zeros(elected.shape, np.float32)
     for tau, weight in zip(taus, weights, strict=True):
         # The sign of w tau is that of tau, or its opposite.
         up, down = (tau > 0, tau < 0) if weight > 0 else (tau < 0, tau > 0)
         agrees = np.where(elected, up, down) if weight else np.zeros(tau.shape, bool)
-        np.add(total, np.float32(weight) * tau, out=total, where=agrees)
-        np.add(divisor, np.float32(weight), out=divisor, where=agrees)
+        total += np.where(agrees, np.float32(weight) * tau, np.float32(0))
+        divisor += np.where(agrees, np.float32(weight), np.float32(0))
     if normalize:
         divisor[divisor == 0] = 1
         total /= divisor
-    return total
+    return _onto(origin, total, scale)
 
 
 def _onto(origin: np.ndarray, total: np.ndarray, scale: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxpo.merge.blocks import BLOCK, CORES
+from jaxpo.merge.blocks import CORES, in_turn
 from jaxpo.merge.consensus import add, add_agreeing, task_vectors
 from jaxpo.merge.numerics import Leaf
 from jaxpo.merge.rescale import Rescale, rescaled
@@ -24,10 +24,10 @@ def drop(delta: np.ndarray, density: float, random: np.random.Generator, rescale
     if density >= 1:
         return delta
     kept = np.empty(delta.shape, np.float32)
-    flat, out = delta.reshape(-1), kept.reshape(-1)
-    # In blocks, one after another: the numbers are those of one draw for the whole leaf.
-    for at in (slice(start, start + BLOCK) for start in range(0, flat.size, BLOCK)):
-        out[at] = np.where(random.random(flat[at].size, np.float32) < density, flat[at], np.float32(0))
+    out = kept.reshape(-1)
+    # One block after another: the numbers are those of one draw for the whole leaf.
+    for at, (tau,) in in_turn(delta):
+        out[at] = np.where(random.random(tau.size, np.float32) < density, tau, np.float32(0))
     return rescaled(kept, delta, density, rescale)
 
 

@@ -11,11 +11,6 @@ from jaxpo.merge.blocks import blockwise, summed
 Rescale = Literal["none", "expected", "l1"]
 
 
-def kept_of(delta: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """m tau: the task vector with zeros where the mask is False."""
-    return blockwise(lambda tau, kept: np.where(kept > 0, tau, np.float32(0)), delta, mask)
-
-
 def rescaled(kept: np.ndarray, delta: np.ndarray, probability: np.ndarray | float, how: Rescale) -> np.ndarray:
     """The kept entries, scaled so that the vector keeps its mean or its length.
 

@@ -6,18 +6,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpo.merge.blocks import blockwise
-from jaxpo.merge.consensus import add_agreeing, task_vectors
-from jaxpo.merge.numerics import Leaf, kept_count, largest
-from jaxpo.merge.rescale import Rescale, kept_of, rescaled
+from jaxpo.merge.blocks import blockwise, in_turn, summed
+from jaxpo.merge.consensus import agreeing
+from jaxpo.merge.numerics import Leaf, kept_count, product
+from jaxpo.merge.rescale import Rescale
 
 
-def trim(delta: np.ndarray, density: float, rescale: Rescale = "none") -> np.ndarray:
-    """Keep the `density` share of a leaf's entries that is largest in magnitude, exactly that many, at least one."""
-    if density >= 1:
-        return delta
-    mask = largest(blockwise(np.abs, delta), kept_count(density, delta.size))
-    return rescaled(kept_of(delta, mask), delta, density, rescale)
+def trimmed(base: Leaf, leaf: Leaf, density: float) -> np.ndarray:
+    """Mask of the `density` share of a task vector's entries that is largest in magnitude.
+
+    Exactly that many, at least one; of equal ones the first in memory order. The vector itself is never in memory.
+    """
+    count = kept_count(density, np.size(leaf))
+    if count >= np.size(leaf):
+        return np.ones(np.shape(leaf), bool)
+    ordered = blockwise(_magnitude, leaf, base).reshape(-1)
+    ordered.partition(ordered.size - count)
+    threshold = ordered[ordered.size - count]
+    del ordered
+    mask = blockwise(lambda x, origin: _magnitude(x, origin) > threshold, leaf, base, dtype=bool)
+    flat, missing = mask.reshape(-1), count - int(np.count_nonzero(mask))
+    for at, (x, origin) in in_turn(leaf, base):
+        equal = np.flatnonzero(_magnitude(x, origin) == threshold)[:missing]
+        flat[at][equal] = True
+        missing -= len(equal)
+        if not missing:
+            break
+    return mask
+
+
+def _magnitude(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    return np.abs(x - origin)
+
+
+def _factor(base: Leaf, leaf: Leaf, mask: np.ndarray, rescale: Rescale) -> np.float32:
+    """What gives a trimmed task vector its length back."""
+    if rescale == "none":
+        return np.float32(1)
+
+    def lengths(x: np.ndarray, origin: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
+        magnitude = _magnitude(x, origin)
+        return float(magnitude.sum(dtype=np.float64)), product(magnitude, kept)
+
+    before, after = summed(lengths, leaf, base, mask)
+    return np.float32(before / after) if after else np.float32(1)
 
 
 def ties(
@@ -43,5 +75,15 @@ def ties(
 
     Reference: Yadav et al. 2023 (arXiv 2306.01708), algorithm 1. Trimming per tensor is mergekit's and LFM2's.
     """
-    deltas = [trim(delta, p, rescale) for delta, p in zip(task_vectors(base, leaves), densities, strict=True)]
-    return add_agreeing(base, deltas, weights, scale=scale, normalize=normalize)
+    masks = [trimmed(base, leaf, p) for leaf, p in zip(leaves, densities, strict=True)]
+    factors = [_factor(base, leaf, mask, rescale) for leaf, mask in zip(leaves, masks, strict=True)]
+
+    def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
+        models, kept = blocks[: len(leaves)], blocks[len(leaves) :]
+        taus = [
+            np.where(mask > 0, (x - origin) * factor, np.float32(0))
+            for x, mask, factor in zip(models, kept, factors, strict=True)
+        ]
+        return agreeing(origin, taus, weights, scale, normalize)
+
+    return blockwise(fused, base, *leaves, *masks)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpo.merge.blocks import blockwise, in_turn, summed
+from jaxpo.merge.blocks import blockwise, in_turn
 from jaxpo.merge.consensus import agreeing
-from jaxpo.merge.numerics import Leaf, kept_count, product
+from jaxpo.merge.numerics import Leaf, kept_count
 from jaxpo.merge.rescale import Rescale
+from jaxpo.merge.thinned import factor_of, merge_thinned
 
 
 def trimmed(base: Leaf, leaf: Leaf, density: float) -> np.ndarray:
@@ -39,19 +40,6 @@ def _magnitude(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return np.abs(x - origin)
 
 
-def _factor(base: Leaf, leaf: Leaf, mask: np.ndarray, rescale: Rescale) -> np.float32:
-    """What gives a trimmed task vector its length back."""
-    if rescale == "none":
-        return np.float32(1)
-
-    def lengths(x: np.ndarray, origin: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
-        magnitude = _magnitude(x, origin)
-        return float(magnitude.sum(dtype=np.float64)), product(magnitude, kept)
-
-    before, after = summed(lengths, leaf, base, mask)
-    return np.float32(before / after) if after else np.float32(1)
-
-
 def ties(
     base: Leaf,
     leaves: Sequence[Leaf],
@@ -76,14 +64,10 @@ def ties(
     Reference: Yadav et al. 2023 (arXiv 2306.01708), algorithm 1. Trimming per tensor is mergekit's and LFM2's.
     """
     masks = [trimmed(base, leaf, p) for leaf, p in zip(leaves, densities, strict=True)]
-    factors = [_factor(base, leaf, mask, rescale) for leaf, mask in zip(leaves, masks, strict=True)]
+    parts = zip(leaves, masks, densities, strict=True)
+    factors = [factor_of(base, leaf, mask, p, rescale) for leaf, mask, p in parts]
 
-    def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
-        models, kept = blocks[: len(leaves)], blocks[len(leaves) :]
-        taus = [
-            np.where(mask > 0, (x - origin) * factor, np.float32(0))
-            for x, mask, factor in zip(models, kept, factors, strict=True)
-        ]
+    def combine(origin: np.ndarray, taus: Sequence[np.ndarray]) -> np.ndarray:
         return agreeing(origin, taus, weights, scale, normalize)
 
-    return blockwise(fused, base, *leaves, *masks)
+    return merge_thinned(base, leaves, masks, factors, combine)

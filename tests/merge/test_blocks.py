@@ -6,7 +6,7 @@ import pytest
 
 from jaxpo.merge import blocks
 from jaxpo.merge.blocks import BLOCK, blockwise, summed, widened
-from jaxpo.merge.dare import drop
+from jaxpo.merge.dare import drawn
 from jaxpo.merge.numerics import dot, generator
 
 SIZES = (0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7)
@@ -57,6 +57,6 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
 
 
 def test_dare_drops_what_one_draw_for_the_whole_leaf_drops():
-    delta = leaf(2 * BLOCK + 5)
-    whole = generator(0, "leaf", 0).random(delta.shape, np.float32) < 0.3
-    assert np.array_equal(drop(delta, 0.3, generator(0, "leaf", 0), "none"), np.where(whole, delta, 0))
+    shape = (2, BLOCK + 5)
+    whole = generator(0, "leaf", 0).random(shape, np.float32) < 0.3
+    assert np.array_equal(drawn(shape, 0.3, generator(0, "leaf", 0)), whole)

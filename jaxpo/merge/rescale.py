@@ -29,9 +29,7 @@ def rescaled(kept: np.ndarray, delta: np.ndarray, probability: np.ndarray | floa
     if how == "none":
         return kept
     if how == "expected":
-        if isinstance(probability, float):
-            return blockwise(lambda block: block / np.float32(probability), kept)
-        return blockwise(np.divide, kept, probability)
+        return kept / np.asarray(probability, np.float32)
     before, after = summed(lambda tau, left: (_length(tau), _length(left)), delta, kept)
     return kept if after == 0 else blockwise(lambda block: block * np.float32(before / after), kept)
 

@@ -21,7 +21,7 @@ def blockwise(function: Callable[..., np.ndarray], *leaves: Leaf, dtype: Any = n
     """`function` of the same entries of all leaves.
 
     Args:
-      function: of flat float32 blocks, one per leaf, to one of the same size; called on several threads.
+      function: of flat blocks, float32 or masks, one per leaf, to one of the same size; called on several threads.
       leaves: arrays of one shape.
       dtype: of the result.
     """
@@ -51,12 +51,22 @@ def in_turn(*leaves: Leaf) -> Iterator[tuple[slice, list[np.ndarray]]]:
 
 
 def widened(block: np.ndarray) -> np.ndarray:
-    """In float32; not copied when it is that already."""
+    """In float32; not copied when it is that already. A mask stays one."""
+    if block.dtype == bool:
+        return block
     if block.dtype.name != "bfloat16":
         return block.astype(np.float32, copy=False)
     # The upper half of a float32. The type's own conversion keeps other threads waiting.
     bits = np.empty(block.shape, np.uint32)
     np.left_shift(block.view(np.uint16), 16, out=bits, dtype=np.uint32)
+    return bits.view(np.float32)
+
+
+def where(mask: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """A float32 block with zeros where the mask is False: `np.where` by its bits, several times as fast."""
+    bits = mask.astype(np.uint32)
+    np.negative(bits, out=bits)
+    bits &= block.view(np.uint32)
     return bits.view(np.float32)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxpo.merge.blocks import blockwise
+from jaxpo.merge.blocks import blockwise, where
 from jaxpo.merge.linear import linear, weighted
 from jaxpo.merge.numerics import Leaf
 
@@ -70,7 +70,7 @@ def add_agreeing(
 
     def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
         taus = blocks[: len(deltas)]
-        elected = None if positive is None else blocks[-1] > 0
+        elected = None if positive is None else blocks[-1]
         return agreeing(origin, taus, weights, scale, normalize, elected)
 
     return blockwise(fused, base, *deltas, *([] if positive is None else [positive]))
@@ -90,9 +90,9 @@ def agreeing(
     for tau, weight in zip(taus, weights, strict=True):
         # The sign of w tau is that of tau, or its opposite.
         up, down = (tau > 0, tau < 0) if weight > 0 else (tau < 0, tau > 0)
-        agrees = np.where(elected, up, down) if weight else np.zeros(tau.shape, bool)
-        total += np.where(agrees, np.float32(weight) * tau, np.float32(0))
-        divisor += np.where(agrees, np.float32(weight), np.float32(0))
+        agrees = (elected & up) | (~elected & down) if weight else np.zeros(tau.shape, bool)
+        total += where(agrees, np.float32(weight) * tau)
+        divisor += np.multiply(agrees, np.float32(weight), dtype=np.float32)
     if normalize:
         divisor[divisor == 0] = 1
         total /= divisor

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxpo.merge.blocks import blockwise, summed
+from jaxpo.merge.blocks import blockwise, summed, where
 from jaxpo.merge.numerics import Leaf, product
 from jaxpo.merge.rescale import Rescale
 
@@ -27,7 +27,7 @@ def merge_thinned(
     def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
         models, kept = blocks[: len(leaves)], blocks[len(leaves) :]
         each = zip(models, kept, factors, strict=True)
-        return combine(origin, [np.where(m > 0, (x - origin) * np.float32(f), np.float32(0)) for x, m, f in each])
+        return combine(origin, [where(m, (x - origin) * np.float32(f)) for x, m, f in each])
 
     return blockwise(fused, base, *leaves, *masks)
 
@@ -45,7 +45,7 @@ def factor_of(base: Leaf, leaf: Leaf, mask: np.ndarray, probability: float, resc
 
     def lengths(x: np.ndarray, origin: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
         magnitude = np.abs(x - origin)
-        return float(magnitude.sum(dtype=np.float64)), product(magnitude, kept)
+        return float(magnitude.sum(dtype=np.float64)), product(magnitude, kept.astype(np.float32))
 
     before, after = summed(lengths, leaf, base, mask)
     return before / after if after else 1.0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxpo.merge import blocks
-from jaxpo.merge.blocks import BLOCK, blockwise, summed, widened
+from jaxpo.merge.blocks import BLOCK, blockwise, summed, where, widened
 from jaxpo.merge.dare import drawn
 from jaxpo.merge.numerics import dot, generator
 
@@ -60,3 +60,11 @@ def test_dare_drops_what_one_draw_for_the_whole_leaf_drops():
     shape = (2, BLOCK + 5)
     whole = generator(0, "leaf", 0).random(shape, np.float32) < 0.3
     assert np.array_equal(drawn(shape, 0.3, generator(0, "leaf", 0)), whole)
+
+
+def test_a_mask_leaves_zeros_whatever_stood_there():
+    block = np.array([1.5, -2.0, np.nan, np.inf, -np.inf, np.nan], np.float32)
+    mask = np.array([True, False, False, False, True, True])
+    found = where(mask, block)
+    np.testing.assert_array_equal(found, np.where(mask, block, np.float32(0)))
+    assert not np.signbit(found[1])

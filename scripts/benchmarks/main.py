@@ -75,12 +75,15 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved repetitions (default: 5)")
     parser.add_argument("--threads", type=int, default=cores, metavar="N", help=f"of each contestant (here: {cores})")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, one repetition: do they run")
+    parser.add_argument("--full", action="store_true", help="the shapes of the goals where they take minutes (W5)")
     parser.add_argument("--no-peers", action="store_true", help="jaxpo and the ceilings alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in docs/bench")
     parser.add_argument("--out", type=Path, default=DOCS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.repeats < 1 or not 1 <= options.threads <= cores:
         parser.error(f"--repeats must be at least 1, and --threads between 1 and {cores}, the cores that are here")
+    if options.smoke and options.full:
+        parser.error("--smoke and --full contradict each other")
     if options.smoke and options.write:
         parser.error("--smoke measures nothing worth keeping: leave out --write")
     return options
@@ -94,7 +97,7 @@ def main(argv: Sequence[str], names: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"error: no benchmark {', '.join(unknown)}; there are {', '.join(found)}")
         return 2
-    options = Options(1 if asked.smoke else asked.repeats, asked.threads, asked.smoke, not asked.no_peers)
+    options = Options(1 if asked.smoke else asked.repeats, asked.threads, asked.smoke, not asked.no_peers, asked.full)
     failed = {}
     for key in asked.works or found:
         module, work = found[key]

@@ -14,7 +14,6 @@ from benchmarks.subject import (
     config_of,
     forward_products,
     in_transformers,
-    matrices,
     params_of,
     size_of,
     tokens_of,
@@ -101,7 +100,7 @@ def measure(options: Options) -> Result:
     measured = [Row(name, rows * length, t.wall, t.cpu, ceiling=ceiling) for name, t in times.items()]
     table = Table(f"prefill, {rows} prompts of {length}", "tokens", (*measured, *absent))
     notes = (
-        f"Shape: {about(config)}; {len(matrices(config))} matrices. Both by their `generate` with one new token, greedy.",
+        f"Shape: {about(config)}; both by their `generate` with one new token, greedy.",
         "The ceiling: the prompts' matrix products and attention at the speed of the faster library's plain products.",
     )
     return Result((table,), described(products), notes)

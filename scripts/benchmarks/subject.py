@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from benchmarks.ceilings import Shape
 from benchmarks.work import Options
 from jaxpo.convert.hf import export_hf
+from jaxpo.models.family import family
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params, leaves
@@ -36,6 +38,7 @@ TINY = LFM2Config(
     layer_types=(C, A),
 )
 BATCH, LENGTH = 8, 512
+HEADS, TAPS = ("embed_tokens/weight", "lm_head/weight"), "conv/conv/weight"
 TINY_BATCH, TINY_LENGTH = 2, 16
 
 
@@ -43,8 +46,8 @@ def about(config: LFM2Config) -> str:
     """The shape in words."""
     layers = " ".join(kind[0] if kind == C else "a" for kind in config.layer_types)
     return (
-        f"vocabulary {config.vocab_size:,}, d {config.hidden_size:,}, feed-forward {config.intermediate_size:,}, layers "
-        f"{layers}, {config.num_attention_heads} heads, {config.num_key_value_heads} for keys, float32"
+        f"vocabulary {config.vocab_size:,}, d {config.hidden_size:,}, feed-forward {config.intermediate_size:,}, "
+        f"layers {layers}, {config.num_attention_heads} heads, {config.num_key_value_heads} for keys, float32"
     )
 
 
@@ -83,13 +86,11 @@ def in_transformers(params: Tree, config: LFM2Config, threads: int) -> Any:
 
 def matrices(config: LFM2Config) -> list[tuple[int, int]]:
     """`(in, out)` of every matrix that a token is multiplied with, the vocabulary head included."""
-    table = dict(leaves(param_table(config)))
-    head = "embed_tokens/weight" if "lm_head/weight" not in table else "lm_head/weight"
-    found = []
-    for name, param in table.items():
-        if len(param.shape) == 2 and "conv/conv" not in name and (name == head or "embed" not in name):
-            found.append(param.shape[::-1] if name == head else param.shape)
-    return found
+    shapes = {name: param.shape for name, param in leaves(param_table(config))}
+    counted = [path for part in family(config).flops(config, 0).parts for path in part.matrices]
+    # The taps of a convolution multiply each channel by itself; the head is stored [V, D].
+    used = [path for path in counted if not path.endswith(TAPS)]
+    return [shapes[path][::-1] if path in HEADS else (shapes[path][0], prod(shapes[path][1:])) for path in used]
 
 
 def forward_products(config: LFM2Config, tokens: int) -> list[Shape]:

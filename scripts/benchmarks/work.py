@@ -15,12 +15,14 @@ class Options:
       threads: that each contestant may use.
       smoke: shapes as small as they can be: does it run.
       peers: measure the other libraries too, where they are installed.
+      full: the shapes of the goal even where they take minutes per repetition.
     """
 
     repeats: int = 5
     threads: int = 2
     smoke: bool = False
     peers: bool = True
+    full: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from benchmarks import arithmetic, main, measure, report
+from benchmarks import arithmetic, dpo_step, head, head_cases, main, measure, pairs, report, subject
 from benchmarks.work import Options, Result, Row, Table, Work
 
 FAST = """
@@ -123,3 +124,79 @@ def test_bad_arguments_are_refused(capsys):
         with pytest.raises(SystemExit):
             main.main(words)
         assert said in capsys.readouterr().err
+
+
+def test_the_products_of_a_step_are_all_of_its_matrices():
+    """Forward, gradient of the input and gradient of the weight: six operations per entry and token."""
+    from jaxpo.models.family import family
+
+    for config in (subject.TINY, subject.CONFIG):
+        taps = config.conv_kernel * config.hidden_size * config.layer_types.count("conv")
+        found = sum(2.0 * m * k * n for m, k, n in subject.training_products(config, 10))
+        assert found == 6.0 * 10 * (family(config).flops(config, 0).matrices - taps)
+
+
+def dense_logps(weight, hidden, targets):
+    """[R, S] in float64."""
+    logits = hidden.astype(np.float64) @ weight.astype(np.float64).T
+    top = logits.max(-1, keepdims=True)
+    normaliser = top[..., 0] + np.log(np.exp(logits - top).sum(-1))
+    return np.take_along_axis(logits, targets[..., None], -1)[..., 0] - normaliser
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_the_head_computes_what_its_name_says(chunk):
+    shape = head_cases.Shape(4, 6, 8, 64)
+    (w, h, targets), (rw, rh, _) = head_cases.arrays(shape, 0), head_cases.arrays(shape, 1)
+    logps, reference = dense_logps(w, h, targets), dense_logps(rw, rh, targets)
+    assert head_cases.jax_case("cross-entropy", shape, chunk)() == pytest.approx(-logps.mean(), rel=1e-5)
+    ratio = (logps - reference).sum(1)
+    margin = head_cases.BETA * (ratio[:2] - ratio[2:])
+    assert head_cases.jax_case("dpo", shape, chunk)() == pytest.approx(np.log1p(np.exp(-margin)).mean(), rel=1e-5)
+
+
+def test_a_recorded_teacher_has_distinct_tokens_and_its_mass():
+    ids, logps, odds = head_cases.teacher(head_cases.Shape(2, 5, 8, 64))
+    assert all(len(set(row)) == head_cases.TOP for row in ids.reshape(-1, head_cases.TOP))
+    mass = np.exp(logps.astype(np.float64)).sum(-1)
+    np.testing.assert_allclose(np.log(mass / (1 - mass)), odds, rtol=1e-4)
+
+
+def test_contestants_that_compute_something_else_are_refused():
+    head.agree("dpo", {"jaxpo": 0.5, "TRL": 0.50001})
+    with pytest.raises(ValueError, match=r"TRL computes 0\.6, jaxpo 0\.5"):
+        head.agree("dpo", {"jaxpo": 0.5, "TRL": 0.6})
+
+
+class Words:
+    """A tokenizer of words."""
+
+    bos_id, eos_id = 1, 2
+
+    def encode(self, text):
+        return [10 + len(word) for word in text.split()]
+
+    def decode(self, ids):
+        return " ".join("x" * (i - 10) for i in ids)
+
+
+def test_pairs_are_the_best_and_the_worst_that_differ_and_fit():
+    rows = [
+        {"prompt": "a bb", "responses": ["ccc", "", "dd dd", "e"], "scores": [0.5, 0.0, 0.9, 0.2]},
+        {"prompt": "a", "responses": ["b", "c"], "scores": [0.5, 0.45]},
+        {"prompt": "a " * 50, "responses": ["b " * 90, "c"], "scores": [0.1, 0.5]},
+    ]
+    first, last = pairs.pairs(rows, Words(), 5, 40)
+    assert (first.chosen, first.rejected) == ("xx xx", "x")
+    assert first.prompt_ids == (1, 11, 12)
+    assert first.chosen_ids == (12, 12, 2)
+    assert first.useful == 2 * 3 + 3 + 2
+    assert max(len(last.prompt_ids) + len(ids) for ids in (last.chosen_ids, last.rejected_ids)) <= 40
+
+
+def test_without_the_pairs_the_benchmark_says_so(monkeypatch):
+    monkeypatch.setenv(pairs.PLACE, "/nowhere")
+    tables = dpo_step.measure(Options(smoke=True)).tables
+    assert [row.missing for table in tables for row in table.rows] == [
+        f"{pairs.FILE} is not on this machine; name it in {pairs.PLACE}"
+    ] * 3

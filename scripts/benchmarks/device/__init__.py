@@ -1,0 +1,1 @@
+"""`scripts/bench --device`: what an accelerator does. Needs jax, flax, optax, numpy and this tree."""

@@ -1,0 +1,121 @@
+"""W5: losses over the vocabulary head and their gradients, time and memory, beside dense, TRL's and Liger's forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.ceilings import best_products, described, has
+from benchmarks.head_cases import Shape, one, temporary_bytes
+from benchmarks.measure import ChildFailed, alone, say
+from benchmarks.report import size
+from benchmarks.work import Options, Result, Row, Table, Work
+
+FULL, SHORT, TINY = Shape(), Shape(rows=2), Shape(2, 16, 8, 64)
+LIMIT = 600.0
+TOLERANCE = 1e-4
+PRODUCTS = 1024, 16384
+"""Rows and columns of the products that stand for the whole: 1 TFLOP each would take seconds."""
+
+# Question -> contestants as (name in the table, kind in head_cases or None, why not).
+ABSENT_CE = "its cross-entropy is a Triton kernel, which needs a GPU"
+OTHER_KL = "its distillation reads the teacher's whole distribution, not a record of 32 tokens"
+QUESTIONS: dict[str, tuple[tuple[str, str | None, str], ...]] = {
+    "cross-entropy": (
+        ("jaxpo", "jaxpo", ""),
+        ("jaxpo, dense", "jaxpo, dense", ""),
+        ("PyTorch, dense", "dense", ""),
+        ("TRL, chunked", "trl", ""),
+        ("Liger, fused", None, ABSENT_CE),
+    ),
+    "dpo": (
+        ("jaxpo", "jaxpo", ""),
+        ("jaxpo, dense", "jaxpo, dense", ""),
+        ("PyTorch, dense", "dense", ""),
+        ("TRL, chunked", "trl", ""),
+        ("Liger, chunked", "liger", ""),
+    ),
+    "top-32": (
+        ("jaxpo", "jaxpo", ""),
+        ("jaxpo, dense", "jaxpo, dense", ""),
+        ("TRL, chunked", None, OTHER_KL),
+        ("Liger, chunked", None, OTHER_KL),
+    ),
+}
+NEEDS = {"dense": "torch", "trl": "trl", "liger": "liger_kernel"}
+TITLES = {"cross-entropy": "cross-entropy", "dpo": "DPO with its reference", "top-32": "top-32 distillation"}
+# Products per token and entry of the matrix that cannot be avoided: forward and two gradients; the reference's forward.
+NECESSARY = {"cross-entropy": 6.0, "dpo": 8.0, "top-32": 6.0}
+
+
+def question(loss: str, shape: Shape, options: Options, flops: float) -> Table:
+    """One loss by every contestant, each in a process of its own.
+
+    Raises:
+      ValueError: two contestants give different losses.
+    """
+    ceiling = flops / (NECESSARY[loss] * shape.width * shape.vocab)
+    rows, losses = [], {}
+    for name, kind, why in QUESTIONS[loss]:
+        peer = not name.startswith("jaxpo")
+        if peer and not options.peers:
+            continue
+        if kind in NEEDS and not has(NEEDS[kind]):
+            kind, why = None, f"{NEEDS[kind]} is not installed"
+        if kind is None:
+            rows.append(Row(name, missing=why))
+            continue
+        say(f"  {loss}: {name}")
+        args = (loss, kind, str(shape), str(options.threads), "1" if options.full or options.smoke else "2")
+        try:
+            found = one(*args) if options.smoke else in_own_process(args, options)
+        except ChildFailed as error:
+            rows.append(Row(name, missing=str(error)))
+            continue
+        losses[name] = found["loss"]
+        peak = found["peak"]
+        rows.append(Row(name, shape.tokens, tuple(found["wall"]), tuple(found["cpu"]), peak, ceiling))
+    agree(loss, losses)
+    title = f"{TITLES[loss]}, [{shape.rows}, {shape.length:,}], d {shape.width:,}, V {shape.vocab:,}"
+    return Table(title, "tokens", tuple(rows))
+
+
+def in_own_process(args: tuple[str, ...], options: Options) -> Any:
+    """A contestant's figures, measured where nothing else has been allocated."""
+    return alone("benchmarks.head_cases", "one", *args, timeout=LIMIT, threads=options.threads).result
+
+
+def agree(loss: str, losses: dict[str, float]) -> None:
+    """Whether all found the first one's loss."""
+    first = next(iter(losses.values()), 0.0)
+    for name, value in losses.items():
+        if not abs(value - first) <= TOLERANCE * max(abs(first), 1.0):
+            raise ValueError(f"{loss}: {name} computes {value}, {next(iter(losses))} {first}")
+
+
+def planned() -> str:
+    """What XLA plans at the full shape, without running it."""
+    found = []
+    for loss in QUESTIONS:
+        chunked, dense = (temporary_bytes(loss, FULL, chunk) for chunk in (None, FULL.length))
+        found.append(f"{TITLES[loss]} {size(chunked)} (dense {size(dense)})")
+    return f"Temporary memory of jaxpo's program at [{FULL.rows}, {FULL.length:,}], as compiled: {'; '.join(found)}."
+
+
+def measure(options: Options) -> Result:
+    """Tokens per second and memory of each loss."""
+    shape = TINY if options.smoke else FULL if options.full else SHORT
+    m, n = (16, 64) if options.smoke else PRODUCTS
+    d = shape.width
+    products = best_products([(m, d, n), (m, n, d), (d, m, n)], peers=options.peers)
+    tables = tuple(question(loss, shape, options, max(products.values())) for loss in QUESTIONS)
+    notes = (
+        "Each contestant alone in a process. Peak memory: most resident at once beyond the inputs, the gradients of "
+        "hidden states and matrix included.",
+        "The ceiling counts no recomputation: forward and two gradients at the speed of the faster library's products.",
+        *([] if options.smoke else [planned()]),
+        *([] if options.smoke or options.full else ["`scripts/bench W5 --full` runs all 8 rows."]),
+    )
+    return Result(tables, described(products), notes)
+
+
+WORK = Work("W5", "the vocabulary head", "a constant's memory at dense speed, beside TRL's and Liger's forms", measure)

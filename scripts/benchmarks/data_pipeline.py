@@ -117,7 +117,7 @@ def grown(folder: Path, shape: Shape, options: Options, before: list[Measured]) 
     said = (
         f"jaxpo's peak grows by {growth / 1e6:.1f} MB from a file of {sizes[0] / 1e6:.0f} MB to one of "
         f"{sizes[1] / 1e6:.0f} MB: {per_row:.0f} bytes per row. What stays in memory of a row is its length and its "
-        "place in the epoch, never its text or its tokens; the rest are buffers, whatever the size of the file."
+        "place in the epoch, never its text or its tokens."
     )
     rows = tuple(
         row_of(f"jaxpo, {size / 1e6:.0f} MB", each) for size, each in zip(sizes, (before, [after]), strict=True)

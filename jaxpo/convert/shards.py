@@ -23,7 +23,10 @@ from jaxpo.errors import CheckpointError, ConfigError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = {"float32": ("F32", np.dtype(np.float32)), "bfloat16": ("BF16", np.dtype(ml_dtypes.bfloat16))}
-READABLE = ("F64", "F32", "F16", "BF16")
+TYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
+READABLE = tuple(TYPES)
+BLOCK = 1 << 20
+"""Entries that are converted and written at once: no copy of a whole tensor is made for a file of another type."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -107,8 +110,10 @@ class ShardWriter:
             out = (self.folder / file).open("wb")
             out.write(self._header(self._groups[self._files.index(file)]))
             self._open = (file, out)
-        data = np.ascontiguousarray(values, dtype=self.types[name][1])
-        self._open[1].write(data.reshape(-1).view(np.uint8).data)
+        flat = np.ascontiguousarray(values).reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            block = flat[start : start + BLOCK].astype(self.types[name][1], copy=False)
+            self._open[1].write(block.view(np.uint8).data)
 
     def _header(self, names: list[str]) -> bytes:
         """The safetensors format: header length (8 bytes, little-endian), JSON header, values back to back."""
@@ -184,7 +189,8 @@ def open_file(file: Path) -> Iterator[Mapping[str, Stored]]:
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(safe_open(file, framework="np"))
-            found = {name: _stored(opened, name) for name in opened.keys()}  # noqa: SIM118
+            starts = _starts(file)
+            found = {name: _stored(opened, name, file, starts[name]) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{file}: not a complete safetensors file ({error}); copy or download it again."
@@ -192,9 +198,28 @@ def open_file(file: Path) -> Iterator[Mapping[str, Stored]]:
         yield found
 
 
-def _stored(opened: Any, name: str) -> Stored:
+def _starts(file: Path) -> dict[str, int]:
+    """Where each tensor's values begin, in a file whose header `safe_open` has checked."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        first = stream.tell()
+    return {name: first + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"}
+
+
+def _stored(opened: Any, name: str, file: Path, start: int) -> Stored:
     view = opened.get_slice(name)
-    return Stored(tuple(view.get_shape()), view.get_dtype(), lambda: opened.get_tensor(name))
+    shape, dtype = tuple(view.get_shape()), view.get_dtype()
+
+    def read() -> np.ndarray:
+        if dtype not in TYPES:
+            raise CheckpointError(f"{file}: {name} is {dtype}, not a floating-point type ({', '.join(READABLE)}).")
+        # Not through the file's mapping: its pages would stay in memory, until all of the file is.
+        values = np.fromfile(file, TYPES[dtype], math.prod(shape), offset=start)
+        if values.size != math.prod(shape):
+            raise CheckpointError(f"{file}: ends within {name}; it was changed while it was open.")
+        return values.reshape(shape)
+
+    return Stored(shape, dtype, read)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxpo.merge.linear import linear
-from jaxpo.merge.numerics import Leaf, float32
+from jaxpo.merge.blocks import blockwise, where
+from jaxpo.merge.linear import linear, weighted
+from jaxpo.merge.numerics import Leaf
 
 
 def task_vectors(base: Leaf, leaves: Sequence[Leaf]) -> Iterator[np.ndarray]:
     """tau_i = theta_i - theta_0, float32, one at a time: a method that thins them out never holds all of them."""
-    origin = float32(base)
-    return (float32(leaf) - origin for leaf in leaves)
+    return (blockwise(np.subtract, leaf, base) for leaf in leaves)
 
 
 def plain_sum(deltas: Sequence[np.ndarray]) -> np.ndarray:
@@ -30,11 +30,18 @@ def add(
       scale: lambda.
       normalize: divide by the sum of the weights (unless that is 0).
     """
-    total = linear(deltas, weights)
+    return blockwise(lambda origin, *taus: added(origin, taus, weights, scale, normalize), base, *deltas)
+
+
+def added(
+    origin: np.ndarray, taus: Sequence[np.ndarray], weights: Sequence[float], scale: float, normalize: bool
+) -> np.ndarray:
+    """`add` of float32 blocks."""
+    total = weighted(taus, weights)
     divisor = sum(weights)
     if normalize and abs(divisor) >= 1e-8:
         total /= np.float32(divisor)
-    return _onto(base, total, scale)
+    return _onto(origin, total, scale)
 
 
 def add_agreeing(
@@ -60,23 +67,40 @@ def add_agreeing(
 
     Reference: Yadav et al. 2023 (arXiv 2306.01708), section 4, steps 2 and 3.
     """
-    elected = linear(deltas, weights) >= 0 if positive is None else positive
-    total = np.zeros(np.shape(base), np.float32)
-    divisor = np.zeros(np.shape(base), np.float32)
-    for delta, weight in zip(deltas, weights, strict=True):
-        # The sign of w tau is that of tau, or its opposite: no weighted copies of all vectors need exist.
-        up, down = (delta > 0, delta < 0) if weight > 0 else (delta < 0, delta > 0)
-        agrees = np.where(elected, up, down) if weight else np.zeros(delta.shape, bool)
-        np.add(total, np.float32(weight) * delta, out=total, where=agrees)
-        np.add(divisor, np.float32(weight), out=divisor, where=agrees)
+
+    def fused(origin: np.ndarray, *blocks: np.ndarray) -> np.ndarray:
+        taus = blocks[: len(deltas)]
+        elected = None if positive is None else blocks[-1]
+        return agreeing(origin, taus, weights, scale, normalize, elected)
+
+    return blockwise(fused, base, *deltas, *([] if positive is None else [positive]))
+
+
+def agreeing(
+    origin: np.ndarray,
+    taus: Sequence[np.ndarray],
+    weights: Sequence[float],
+    scale: float,
+    normalize: bool,
+    elected: np.ndarray | None = None,
+) -> np.ndarray:
+    """`add_agreeing` of float32 blocks."""
+    elected = weighted(taus, weights) >= 0 if elected is None else elected
+    total, divisor = np.zeros(elected.shape, np.float32), np.zeros(elected.shape, np.float32)
+    for tau, weight in zip(taus, weights, strict=True):
+        # The sign of w tau is that of tau, or its opposite.
+        up, down = (tau > 0, tau < 0) if weight > 0 else (tau < 0, tau > 0)
+        agrees = (elected & up) | (~elected & down) if weight else np.zeros(tau.shape, bool)
+        total += where(agrees, np.float32(weight) * tau)
+        divisor += np.multiply(agrees, np.float32(weight), dtype=np.float32)
     if normalize:
         divisor[divisor == 0] = 1
         total /= divisor
-    return _onto(base, total, scale)
+    return _onto(origin, total, scale)
 
 
-def _onto(base: Leaf, total: np.ndarray, scale: float) -> np.ndarray:
+def _onto(origin: np.ndarray, total: np.ndarray, scale: float) -> np.ndarray:
     """theta_0 + lambda total, in place of the total."""
     total *= np.float32(scale)
-    total += float32(base)
+    total += origin
     return total

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxpo.merge.consensus import add, add_agreeing, task_vectors
+from jaxpo.merge.blocks import BLOCK, CORES
+from jaxpo.merge.consensus import added, agreeing
 from jaxpo.merge.numerics import Leaf
-from jaxpo.merge.rescale import Rescale, rescaled
+from jaxpo.merge.rescale import Rescale
+from jaxpo.merge.thinned import Combine, factor_of, merge_thinned
 
 Draw = Callable[[int], np.random.Generator]
 """Index of a model -> the random numbers of this leaf of it."""
 
 
-def drop(delta: np.ndarray, density: float, random: np.random.Generator, rescale: Rescale = "expected") -> np.ndarray:
-    """Keep each entry with probability `density`.
-
-    tau' = m tau / density,   m ~ Bernoulli(density),   E[tau'] = tau
-    """
-    if density >= 1:
-        return delta
-    mask = random.random(delta.shape, np.float32) < density
-    return rescaled(np.where(mask, delta, np.float32(0)), delta, density, rescale)
+def drawn(shape: tuple[int, ...], density: float, random: np.random.Generator) -> np.ndarray:
+    """Mask that keeps each entry with probability `density`: m ~ Bernoulli(density)."""
+    mask = np.ones(shape, bool)
+    if density < 1:
+        flat = mask.reshape(-1)
+        # One block after another: the numbers are those of one draw for the whole leaf.
+        for start in range(0, flat.size, BLOCK):
+            part = flat[start : start + BLOCK]
+            np.less(random.random(part.size, np.float32), density, out=part)
+    return mask
 
 
 def dare_linear(
@@ -45,8 +49,11 @@ def dare_linear(
 
     Reference: Yu et al. 2024 (arXiv 2311.03099), equations 1 to 3.
     """
-    deltas = _dropped(base, leaves, densities, draw, rescale)
-    return add(base, deltas, weights, scale=scale, normalize=normalize)
+
+    def combine(origin: np.ndarray, taus: Sequence[np.ndarray]) -> np.ndarray:
+        return added(origin, taus, weights, scale, normalize)
+
+    return _dropped(base, leaves, densities, draw, rescale, combine)
 
 
 def dare_ties(
@@ -64,12 +71,20 @@ def dare_ties(
 
     Reference: Yu et al. 2024 (arXiv 2311.03099), section 3.2, with TIES' last two steps.
     """
-    deltas = _dropped(base, leaves, densities, draw, rescale)
-    return add_agreeing(base, deltas, weights, scale=scale, normalize=normalize)
+
+    def combine(origin: np.ndarray, taus: Sequence[np.ndarray]) -> np.ndarray:
+        return agreeing(origin, taus, weights, scale, normalize)
+
+    return _dropped(base, leaves, densities, draw, rescale, combine)
 
 
 def _dropped(
-    base: Leaf, leaves: Sequence[Leaf], densities: Sequence[float], draw: Draw, rescale: Rescale
-) -> list[np.ndarray]:
-    pairs = zip(task_vectors(base, leaves), densities, strict=True)
-    return [drop(delta, density, draw(i), rescale) for i, (delta, density) in enumerate(pairs)]
+    base: Leaf, leaves: Sequence[Leaf], densities: Sequence[float], draw: Draw, rescale: Rescale, combine: Combine
+) -> np.ndarray:
+    """tau' = m tau / density, E[tau'] = tau (or rescaled otherwise), combined."""
+    # The draw of a leaf cannot be divided, those of different models can.
+    with ThreadPoolExecutor(CORES) as pool:
+        masks = list(pool.map(lambda i: drawn(np.shape(base), densities[i], draw(i)), range(len(leaves))))
+    parts = zip(leaves, masks, densities, strict=True)
+    factors = [1.0 if p >= 1 else factor_of(base, leaf, mask, p, rescale) for leaf, mask, p in parts]
+    return merge_thinned(base, leaves, masks, factors, combine)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpo.merge.numerics import Leaf, float32
+from jaxpo.merge.blocks import blockwise
+from jaxpo.merge.numerics import Leaf
 
 
 def linear(leaves: Sequence[Leaf], weights: Sequence[float]) -> np.ndarray:
@@ -23,7 +24,12 @@ def linear(leaves: Sequence[Leaf], weights: Sequence[float]) -> np.ndarray:
 
     Reference: Wortsman et al. 2022 (arXiv 2203.05482), section 2; LFM2 Technical Report (arXiv 2511.23404).
     """
-    total = np.zeros(np.shape(leaves[0]), np.float32)
-    for leaf, weight in zip(leaves, weights, strict=True):
-        total += np.float32(weight) * float32(leaf)
+    return blockwise(lambda *blocks: weighted(blocks, weights), *leaves)
+
+
+def weighted(blocks: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """sum_i w_i x_i of float32 blocks."""
+    total = np.zeros(blocks[0].shape, np.float32)
+    for block, weight in zip(blocks, weights, strict=True):
+        total += np.float32(weight) * block
     return total

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-Leaf = Any
-"""An array of floats: numpy or jax, any width."""
-
-_CHUNK = 1 << 20
+from jaxpo.merge.blocks import Leaf, summed
 
 
 def float32(leaf: Leaf) -> np.ndarray:
@@ -19,15 +15,14 @@ def float32(leaf: Leaf) -> np.ndarray:
     return np.asarray(leaf, np.float32)
 
 
+def product(x: np.ndarray, y: np.ndarray) -> float:
+    """sum x y of two blocks, accumulated in float64 without a float64 copy of them."""
+    return float(np.einsum("i,i->", x, y, dtype=np.float64))
+
+
 def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """sum a b, accumulated in float64 piece by piece: no float64 copy of a whole leaf exists."""
-    x, y = a.reshape(-1), b.reshape(-1)
-    return float(
-        sum(
-            np.dot(x[i : i + _CHUNK].astype(np.float64), y[i : i + _CHUNK].astype(np.float64))
-            for i in range(0, x.size, _CHUNK)
-        )
-    )
+    """sum a b, accumulated in float64."""
+    return summed(lambda x, y: (product(x, y),), a, b)[0]
 
 
 def inner(a: np.ndarray, b: np.ndarray, axis: int | None) -> np.ndarray:

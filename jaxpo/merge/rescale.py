@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from jaxpo.merge.blocks import blockwise, summed
+
 Rescale = Literal["none", "expected", "l1"]
 
 
@@ -28,6 +30,10 @@ def rescaled(kept: np.ndarray, delta: np.ndarray, probability: np.ndarray | floa
         return kept
     if how == "expected":
         return kept / np.asarray(probability, np.float32)
-    before = np.abs(delta).sum(dtype=np.float64)
-    after = np.abs(kept).sum(dtype=np.float64)
-    return kept if after == 0 else kept * np.float32(before / after)
+    before, after = summed(lambda tau, left: (_length(tau), _length(left)), delta, kept)
+    return kept if after == 0 else blockwise(lambda block: block * np.float32(before / after), kept)
+
+
+def _length(block: np.ndarray) -> float:
+    """|x|_1."""
+    return float(np.abs(block).sum(dtype=np.float64))

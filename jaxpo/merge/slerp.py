@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxpo.merge.numerics import Leaf, dot, float32, norm
+from jaxpo.merge.blocks import blockwise, summed
+from jaxpo.merge.numerics import Leaf, product
 
 COLLINEAR = 0.9995
 """From this |cosine| on the arc is a line to float32, and sin(omega) in the denominator loses digits."""
@@ -24,10 +25,11 @@ def slerp(a: Leaf, b: Leaf, t: float, *, collinear: float = COLLINEAR) -> np.nda
 
     Reference: Shoemake, SIGGRAPH 1985, section 3.3. mergekit 0.1.5 computes the same, its base model being a.
     """
-    x, y = float32(a), float32(b)
-    lengths = norm(x) * norm(y)
-    cosine = float(np.clip(dot(x, y) / lengths, -1, 1)) if lengths > 0 else 0.0
-    if lengths == 0 or abs(cosine) > collinear:
-        return np.float32(1 - t) * x + np.float32(t) * y
-    omega = np.arccos(cosine)
-    return np.float32(np.sin((1 - t) * omega) / np.sin(omega)) * x + np.float32(np.sin(t * omega) / np.sin(omega)) * y
+    xx, yy, xy = summed(lambda x, y: (product(x, x), product(y, y), product(x, y)), a, b)
+    lengths = np.sqrt(xx) * np.sqrt(yy)
+    cosine = float(np.clip(xy / lengths, -1, 1)) if lengths > 0 else 0.0
+    of_a, of_b = 1 - t, t
+    if lengths > 0 and abs(cosine) <= collinear:
+        omega = np.arccos(cosine)
+        of_a, of_b = (np.sin(s * omega) / np.sin(omega) for s in (1 - t, t))
+    return blockwise(lambda x, y: np.float32(of_a) * x + np.float32(of_b) * y, a, b)

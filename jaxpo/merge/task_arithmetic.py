@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpo.merge.consensus import add, task_vectors
+from jaxpo.merge.blocks import blockwise
+from jaxpo.merge.consensus import added
 from jaxpo.merge.numerics import Leaf
 
 
@@ -25,4 +26,8 @@ def task_arithmetic(
 
     Reference: Ilharco et al. 2023 (arXiv 2212.04089), section 4; LFM2 Technical Report (arXiv 2511.23404), merging.
     """
-    return add(base, list(task_vectors(base, leaves)), weights, scale=scale, normalize=normalize)
+
+    def fused(origin: np.ndarray, *models: np.ndarray) -> np.ndarray:
+        return added(origin, [model - origin for model in models], weights, scale, normalize)
+
+    return blockwise(fused, base, *leaves)

@@ -6,17 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpo.merge.consensus import add_agreeing, task_vectors
-from jaxpo.merge.numerics import Leaf, kept_count, largest
-from jaxpo.merge.rescale import Rescale, rescaled
+from jaxpo.merge.blocks import blockwise, in_turn
+from jaxpo.merge.consensus import agreeing
+from jaxpo.merge.numerics import Leaf, kept_count
+from jaxpo.merge.rescale import Rescale
+from jaxpo.merge.thinned import factor_of, merge_thinned
 
 
-def trim(delta: np.ndarray, density: float, rescale: Rescale = "none") -> np.ndarray:
-    """Keep the `density` share of a leaf's entries that is largest in magnitude, exactly that many, at least one."""
-    if density >= 1:
-        return delta
-    mask = largest(np.abs(delta), kept_count(density, delta.size))
-    return rescaled(np.where(mask, delta, np.float32(0)), delta, density, rescale)
+def trimmed(base: Leaf, leaf: Leaf, density: float) -> np.ndarray:
+    """Mask of the `density` share of a task vector's entries that is largest in magnitude.
+
+    Exactly that many, at least one; of equal ones the first in memory order. The vector itself is never in memory.
+    """
+    count = kept_count(density, np.size(leaf))
+    if count >= np.size(leaf):
+        return np.ones(np.shape(leaf), bool)
+    ordered = blockwise(_magnitude, leaf, base).reshape(-1)
+    ordered.partition(ordered.size - count)
+    threshold = ordered[ordered.size - count]
+    del ordered
+    mask = blockwise(lambda x, origin: _magnitude(x, origin) > threshold, leaf, base, dtype=bool)
+    flat, missing = mask.reshape(-1), count - int(np.count_nonzero(mask))
+    for at, (x, origin) in in_turn(leaf, base):
+        equal = np.flatnonzero(_magnitude(x, origin) == threshold)[:missing]
+        flat[at][equal] = True
+        missing -= len(equal)
+        if not missing:
+            break
+    return mask
+
+
+def _magnitude(x: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    return np.abs(x - origin)
 
 
 def ties(
@@ -42,5 +63,11 @@ def ties(
 
     Reference: Yadav et al. 2023 (arXiv 2306.01708), algorithm 1. Trimming per tensor is mergekit's and LFM2's.
     """
-    deltas = [trim(delta, p, rescale) for delta, p in zip(task_vectors(base, leaves), densities, strict=True)]
-    return add_agreeing(base, deltas, weights, scale=scale, normalize=normalize)
+    masks = [trimmed(base, leaf, p) for leaf, p in zip(leaves, densities, strict=True)]
+    parts = zip(leaves, masks, densities, strict=True)
+    factors = [factor_of(base, leaf, mask, p, rescale) for leaf, mask, p in parts]
+
+    def combine(origin: np.ndarray, taus: Sequence[np.ndarray]) -> np.ndarray:
+        return agreeing(origin, taus, weights, scale, normalize)
+
+    return merge_thinned(base, leaves, masks, factors, combine)

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from merge.merge_leaves import leaves
 
+from jaxpo.merge.blocks import BLOCK
 from jaxpo.merge.breadcrumbs import breadcrumbs, breadcrumbs_ties, crumbs
 from jaxpo.merge.karcher import karcher
 from jaxpo.merge.linear import linear
 from jaxpo.merge.model_stock import model_stock
+from jaxpo.merge.numerics import kept_count
 from jaxpo.merge.nuslerp import nuslerp
 from jaxpo.merge.passthrough import passthrough
 from jaxpo.merge.sce import sce
 from jaxpo.merge.slerp import slerp
 from jaxpo.merge.task_arithmetic import task_arithmetic
-from jaxpo.merge.ties import ties, trim
+from jaxpo.merge.ties import ties, trimmed
 
 WEIGHTS = (0.5, 0.9, -0.3)
 
@@ -89,10 +91,14 @@ def test_ties_limits():
 
 
 def test_trim_keeps_exactly_the_share_also_among_equal_entries():
-    delta = np.full((10, 10), 0.5, np.float32)
-    assert np.count_nonzero(trim(delta, 0.37)) == 37
-    assert np.count_nonzero(trim(delta, 0.001)) == 1
-    assert np.abs(trim(delta, 0.37, "l1")).sum() == pytest.approx(50, rel=1e-6)
+    zero, delta = np.zeros((10, 10), np.float32), np.full((10, 10), 0.5, np.float32)
+    mask = trimmed(zero, delta, 0.37)
+    assert np.array_equal(np.flatnonzero(mask), np.arange(37)), "of equal ones the first"
+    assert np.count_nonzero(trimmed(zero, delta, 0.001)) == 1
+    assert ties(zero, [delta], (1.0,), (0.37,), rescale="l1").sum() == pytest.approx(50, rel=1e-6)
+    many = np.random.default_rng(0).integers(-5, 6, 3 * BLOCK).astype(np.float32)
+    order = np.argsort(-np.abs(many), kind="stable")[: kept_count(0.3, many.size)]
+    assert np.array_equal(np.flatnonzero(trimmed(np.zeros_like(many), many, 0.3)), np.sort(order))
 
 
 @pytest.mark.parametrize("method", [breadcrumbs, breadcrumbs_ties])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from merge.merge_leaves import generators, leaves
+from merge.merge_leaves import drop, generators, leaves
 
-from jaxpo.merge.dare import dare_linear, dare_ties, drop
+from jaxpo.merge.dare import dare_linear, dare_ties
 from jaxpo.merge.della import della, della_linear, keep_probability, magprune
 from jaxpo.merge.numerics import generator
 from jaxpo.merge.task_arithmetic import task_arithmetic

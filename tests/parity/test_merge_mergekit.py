@@ -6,11 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-from merge.merge_leaves import generators, leaves
+from merge.merge_leaves import drop, generators, leaves
 
 from jaxpo.merge.base import Inputs
 from jaxpo.merge.breadcrumbs import breadcrumbs
-from jaxpo.merge.dare import drop
 from jaxpo.merge.della import keep_probability, magprune
 from jaxpo.merge.methods import METHODS
 from jaxpo.merge.model_stock import model_stock

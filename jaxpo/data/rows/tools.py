@@ -41,7 +41,7 @@ def tools_of(row: Row) -> tuple[Any, ...]:
     value = _parsed(value) if isinstance(value, str) and value.strip() else value or ()
     if not isinstance(value, list | tuple):
         raise row.error("`tools` must be a list.", field="tools", remedy="One JSON schema or string per tool.")
-    if not _is_json(value):
+    if value and not _is_json(value):
         raise row.error("a number is not finite.", field="tools", remedy="JSON has no form for it: correct the row.")
     return tuple(without_nulls(value) if value and is_aligned(row.file) else value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -49,7 +50,7 @@ def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[
     Args:
       names: the tokenizer's special tokens.
     """
-    pattern = pattern_of(tuple(name for name in names if name not in TURNS))
+    pattern = _outside_turns(tuple(names))
     result: list[Span] = []
     noted: set[str] = set()
     for span in spans:
@@ -62,6 +63,12 @@ def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[
             noted |= {text.join(NOTE)} if special and not control else set()
             result.append(Span(text, span.supervised, span.role, control))
     return result, noted
+
+
+@functools.lru_cache(maxsize=8)
+def _outside_turns(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds the names whose place the template does not give; there are hundreds, and this is asked of every text."""
+    return pattern_of(tuple(name for name in names if name not in TURNS))
 
 
 def _pieces(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, bool]]:

@@ -1,0 +1,209 @@
+"""W11: a training step of every preference method beside DPO's, on the same responses in the shape that each reads.
+
+Four responses to each prompt are up to four pairs, one list, labelled rows, one tree of steps, or one list of items.
+Every method takes a step on rows of the same number and length, so that what differs is what it does with them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+from comparison.data import Prompt, write_files
+from comparison.experiment import Bench, Trainer, compared, configured, file_of, stage_of
+from comparison.settings import Settings
+
+from benchmarks.data_pipeline import synthetic_texts
+from benchmarks.measure import Times, interleaved, say
+from benchmarks.subject import A, C
+from benchmarks.work import Options, Result, Row, Table, Work
+from jaxpo.config import Preference
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.spec import init_params
+from jaxpo.recipe.kinds import networks_of
+from jaxpo.train.init import init_state
+
+DPO, ONLINE = "dpo", "dpo, reference online"
+FEW = ("simpo", "tdpo1", "pro_ranking")
+"""The methods of a smoke run: without a reference, with the whole vocabulary, over lists."""
+TAIL = 1.25
+"""Methods that take longer than DPO by this factor are explained one by one."""
+SETTINGS = Settings(rows=8, row_length=256, max_length=120, response_tokens=40, prompt_tokens=20, budget_tokens=8192)
+SMALL_SETTINGS = replace(SETTINGS, rows=4, row_length=128)
+MODEL = LFM2Config(
+    vocab_size=2048,
+    hidden_size=128,
+    intermediate_size=384,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=(C, A, C),
+    initializer_range=0.05,
+)
+SMALL = replace(
+    MODEL, vocab_size=512, hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1
+)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method's step on one batch, taken again and again; `why` says what it does beyond DPO's."""
+
+    trainer: Trainer
+    frozen: dict[str, Any]
+    batch: Any
+    state: list[Any]
+    why: str
+    used: float
+
+    def __call__(self) -> Any:
+        # The step donates the state, so what it returns takes its place.
+        self.state[0], metrics = self.trainer.assembly.step(self.state[0], self.frozen, self.batch)
+        return metrics
+
+
+def measure(options: Options) -> Result:
+    """Every method in turn with DPO, whose references were recorded before."""
+    names = [DPO, *FEW] if options.smoke else [DPO, *(n for n in compared() if n != DPO)]
+    times: dict[str, tuple[Times, Times]] = {}
+    why, used = {}, {}
+    with tempfile.TemporaryDirectory(prefix="jaxpo-bench-") as folder:
+        bench = open_bench(Path(folder), options)
+        dpo = contestant(bench, DPO)
+        for name in [ONLINE, *names[1:]]:
+            other = contestant(bench, DPO if name == ONLINE else name, online=name == ONLINE)
+            say(f"  {name}")
+            found = interleaved({DPO: dpo, name: other}, options)
+            times[name], why[name], used[name] = (found[DPO], found[name]), other.why, other.used
+            if other.trainer.assembly.step is not dpo.trainer.assembly.step:
+                other.trainer.assembly.step.clear_cache()
+        slots = bench.settings.rows * bench.settings.row_length
+    return Result((table(times, slots),), notes=notes(times, why, used, dpo.used))
+
+
+def table(times: dict[str, tuple[Times, Times]], slots: int) -> Table:
+    """Methods by their time relative to DPO's in the same rounds; DPO's own row has the rounds of the first of them.
+
+    Every round's seconds are scaled by DPO's in that round, so that the rows can be compared with each other.
+    """
+    reference = times[ONLINE][0]
+    typical = Times((median(reference.wall),), (median(reference.cpu),))
+    rows = [Row("jaxpo, dpo", slots, reference.wall, reference.cpu)]
+    for name in sorted(times, key=lambda name: ratio(times[name])):
+        mine, dpo = times[name][1], times[name][0]
+        wall = tuple(typical.wall[0] * m / d for m, d in zip(mine.wall, dpo.wall, strict=True))
+        cpu = tuple(typical.cpu[0] * m / d for m, d in zip(mine.cpu, dpo.cpu, strict=True))
+        rows.append(Row(f"jaxpo, {name}", slots, wall, cpu))
+    return Table("a training step, scaled by that of DPO in the same rounds", "positions", tuple(rows))
+
+
+def ratio(pair: tuple[Times, Times]) -> float:
+    """Processor time over DPO's, the median over the rounds."""
+    dpo, mine = pair
+    return median(m / d for m, d in zip(mine.cpu, dpo.cpu, strict=True))
+
+
+def notes(
+    times: dict[str, tuple[Times, Times]], why: dict[str, str], used: dict[str, float], used_by_dpo: float
+) -> tuple[str, ...]:
+    """The tail, one by one."""
+    order = sorted(times, key=lambda name: -ratio(times[name]))
+    tail = [name for name in order if ratio(times[name]) > TAIL]
+    rest = [ratio(times[name]) for name in order if name not in tail]
+    said = [
+        f"{name}: {ratio(times[name]):.2f} times DPO's processor time; {why[name] or 'nothing named'}" for name in tail
+    ]
+    between = f" between {min(rest):.2f} and {max(rest):.2f} times" if rest else ""
+    others = f"{min(used.values()):.0%} to {max(used.values()):.0%}"
+    fills = f"{used_by_dpo:.0%} of the positions hold a token for DPO, {others} for the others."
+    small = (
+        "The model is small, so that what is done per token and per example beside the network weighs more than usual."
+    )
+    return (f"{len(rest)} methods take{between} DPO's processor time.", *said, fills, small)
+
+
+def contestant(bench: Bench, name: str, *, online: bool = False) -> Contestant:
+    """A method's compiled step, its first state, and its first batch on the device."""
+    method, s = configured(name), bench.settings
+    recordable = method.NEEDS.kind("reference") == "logps"
+    stage = stage_of(
+        bench,
+        Preference,
+        file_of(bench, name),
+        tokens=s.budget_tokens,
+        rate=s.learning_rate,
+        loss=method,
+        precompute_ref_log_probs=recordable and not online,
+    )
+    trainer = Trainer(bench, stage)
+    start = {"model": jax.tree.map(lambda x: x.copy(), bench.sft)}
+    assembly, loader, frozen = trainer.assembly, trainer._loader(0), {}
+    fresh = {n: init_params(t, jax.random.key(0)) for n, t in assembly.tables.items() if n not in start}
+    for network in networks_of(stage):
+        if network.recorded:
+            loader = trainer._with_recorded(bench.sft, network.name, loader)
+        else:
+            frozen[network.name] = bench.sft
+    state = init_state(assembly.abstract, {**start, **fresh}, assembly.optimizer, assembly.objective, 0)
+    batch = loader.batch(0)
+    used = float(np.count_nonzero(batch.segment_ids)) / batch.segment_ids.size
+    return Contestant(trainer, frozen, assembly.put(batch), [state], "; ".join(reasons(assembly, stage, batch)), used)
+
+
+def reasons(assembly: Any, stage: Any, batch: Any) -> Iterator[str]:
+    """What a step does that DPO's with recorded references does not."""
+    needs, objective = assembly.objective.needs, assembly.objective
+    for network in networks_of(stage):
+        if not network.recorded:
+            of = dict(needs.networks).get(network.name)
+            yield f"runs the {network.name} in every step" + (
+                " and a term over the whole vocabulary of both models, which cannot be recorded"
+                if of == "vocab"
+                else ""
+            )
+    if objective.coupled:
+        yield "its loss mixes the examples of a step: the network runs once without gradient, then again with it"
+    if needs.extra:
+        yield f"trains {', '.join(needs.extra)} besides"
+    candidates = [table.shape[1] for name, table in batch.roles.items() if table.ndim == 2]
+    if candidates:
+        yield f"lists of up to {max(candidates)} responses"
+    if needs.per_token:
+        yield f"reads marks of every token ({', '.join(needs.per_token)})"
+
+
+def open_bench(folder: Path, options: Options) -> Bench:
+    """Texts, tokenizer and a model that was not trained: what a step takes does not depend on it."""
+    settings, config = (SMALL_SETTINGS, SMALL) if options.smoke else (SETTINGS, MODEL)
+    texts = synthetic_texts(400)
+    train_tokenizer(texts, config.vocab_size).save(folder / "tokenizer")
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    prompts = [prompt_of(i, texts, tokenizer, settings) for i in range(24 if options.smoke else 160)]
+    write_files(folder / "files", prompts, list(range(len(prompts))), settings)
+    params = init_params(param_table(config), jax.random.key(0))
+    return Bench(folder, settings, config, tokenizer, prompts, [], params, {})
+
+
+def prompt_of(number: int, texts: list[str], tokenizer: Tokenizer, settings: Settings) -> Prompt:
+    """A prompt and four responses of other texts, with scores that fall from one to the next."""
+    rng = np.random.default_rng(number)
+    asked, *answers = (texts[i] for i in rng.choice(len(texts), 5, replace=False))
+    prompt = tokenizer.decode(tokenizer.encode(asked)[: settings.prompt_tokens])
+    kept = [tokenizer.decode(tokenizer.encode(a)[: int(rng.integers(20, settings.response_tokens))]) for a in answers]
+    lengths = tuple(len(tokenizer.encode(text)) for text in kept)
+    return Prompt(number, f"{prompt}\n", tuple(kept), lengths, (0.9, 0.6, 0.4, 0.1))
+
+
+WORK = Work(
+    key="W11",
+    title="Every preference method beside DPO",
+    goal="each method's step relative to DPO's on the same rows; the tail named and explained",
+    measure=measure,
+)

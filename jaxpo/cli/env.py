@@ -15,7 +15,8 @@ from jaxpo.cli.args import Parser
 from jaxpo.cli.huge_pages import COMMANDS, reason_against
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "tokenizers")
-EXTRAS = ("tensorboard", "wandb", "torch", "transformers", "trl", "peft")
+PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
+EXTRAS = (*PLUGINS, "tensorboard", "wandb", "torch", "transformers", "trl", "peft")
 
 
 def main(argv: Sequence[str]) -> int:

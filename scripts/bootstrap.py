@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bootstrap.py", description=main.__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     env = commands.add_parser("env")
-    env.add_argument("extras", nargs="+", metavar="EXTRA", choices=[e for e in DOWNLOAD if e], help="dev, parity")
+    env.add_argument("extras", nargs="+", metavar="EXTRA", choices=[e for e in DOWNLOAD if e], help="of pyproject.toml")
     env.add_argument("--python", help="interpreter to build the environment from")
     commands.add_parser("second")
     options = parser.parse_args(argv)

@@ -15,11 +15,19 @@ import sys
 import time
 from collections.abc import Iterator
 
+import accelerators
 from pythons import BootstrapError, dotted, find_python, is_supported, probe, unsupported_platform
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Compressed wheels for Linux x86-64, measured; and what they unpack to.
-DOWNLOAD = {"": "about 270 MB (1.1 GB on disk)", "dev": "about 30 MB", "parity": "about 100 MB"}
+DOWNLOAD = {
+    "": "about 270 MB (1.1 GB on disk)",
+    "dev": "about 30 MB",
+    "parity": "about 100 MB",
+    "cuda13": "about 2.0 GB",
+    "cuda12": "about 3.0 GB",
+    "tpu": "about 220 MB",
+}
 TORCH = "torch==2.13.0"
 # Liger's kernels want triton (200 MB, CUDA), mergekit its own versions of what is here already.
 WITHOUT_DEPENDENCIES = ("liger-kernel==0.8.5", "mergekit==0.1.5")
@@ -81,28 +89,36 @@ def refuse_unsupported_platform() -> None:
 # A checkout's own environment: jaxpo itself, editable.
 
 
-def ensure_own(asked: str | None = None) -> str:
-    """Make and fill the checkout's own environment unless it is up to date; returns its interpreter."""
+def ensure_own(asked: str | None = None, accelerator: str | None = None) -> str:
+    """Make and fill the checkout's own environment unless it is up to date; returns its interpreter.
+
+    An accelerator's environment is made only where the accelerator can be used (`accelerators.refuse`).
+    """
     refuse_unsupported_platform()
-    env, version = make_own(asked)
+    if accelerator is not None:
+        accelerators.refuse(accelerator)
+    extras = () if accelerator is None else (accelerator,)
+    env, version = make_own(asked, accelerator)
     python, stamp = env_python(env), os.path.join(env, "jaxpo-installed")
-    wanted = requirements_digest(ROOT, ROOT, version)
+    wanted = requirements_digest(ROOT, ROOT, version, *extras)
     if read(stamp) != wanted:
-        announce(env, ())
+        announce(env, extras)
         if subprocess.call([python, "-c", "import pip"], stderr=subprocess.DEVNULL):
             call([python, "-m", "ensurepip"])
-        call([*pip_install(python), "-e", "."])
+        call([*pip_install(python), "-e", f".[{accelerator}]" if accelerator else "."])
         replace(stamp, wanted)
     return python
 
 
-def make_own(asked: str | None = None) -> tuple[str, tuple[int, ...]]:
-    """Folder and Python version of `.venv`, made if absent. A named interpreter gets a folder of its own."""
+def make_own(asked: str | None = None, accelerator: str | None = None) -> tuple[str, tuple[int, ...]]:
+    """Folder and Python version of `.venv`, made if absent. A named interpreter, and an accelerator, get their own."""
     env = os.path.join(ROOT, ".venv")
     base = None
     if asked:
         base = find_python(asked)
         env += "-" + dotted(base["version"][:2])
+    if accelerator:
+        env += "-" + accelerator
     inside = probe(env_python(env))
     if inside is None or not is_supported(tuple(inside["version"])):
         if os.path.exists(env) and not os.path.exists(os.path.join(env, "pyvenv.cfg")):

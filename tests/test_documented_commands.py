@@ -33,7 +33,7 @@ def commands(text: str) -> Iterator[list[str]]:
         for line in block.replace("\\\n", " ").splitlines():
             with contextlib.suppress(ValueError):  # an equation's quotes, not a command's
                 words = [word for word in shlex.split(line, comments=True) if word != "..."]
-                if words[:1] and words[0].removeprefix(".venv/bin/") == "jaxpo":
+                if words[:1] and re.fullmatch(r"(\.venv(-\w+)?/bin/|env/bin/)?jaxpo", words[0]):
                     yield words[1:]
 
 

@@ -15,7 +15,8 @@ from jaxpo.cli import compile_cache, huge_pages
 from jaxpo.cli.args import Parser
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "tokenizers")
-EXTRAS = ("tensorboard", "wandb", "torch", "transformers", "trl", "peft")
+PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
+EXTRAS = (*PLUGINS, "tensorboard", "wandb", "torch", "transformers", "trl", "peft")
 SETTINGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64")
 
 

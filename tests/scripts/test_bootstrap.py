@@ -10,7 +10,7 @@ import environments
 import pytest
 from scripts.interpreters import ROOT, script
 
-STARTERS = ("bootstrap.py", "environments.py", "pythons.py", "test", "quickstart")
+STARTERS = ("accelerators.py", "bootstrap.py", "environments.py", "pythons.py", "test", "quickstart")
 
 
 @pytest.mark.parametrize("name", STARTERS)
@@ -25,6 +25,7 @@ def test_scripts_need_the_standard_library_only(name):
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert {m.split(".")[0] for m in imported} <= set(sys.stdlib_module_names) | {
+        "accelerators",
         "bootstrap",
         "environments",
         "pythons",
@@ -106,7 +107,8 @@ def test_pins_are_versions_only_and_cover_the_torch_that_is_installed_alone():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     names = [line.split("==")[0] for line in lines]
     assert all("==" in line and "/" not in line and "@" not in line for line in lines)
-    assert {name for name in names if names.count(name) > 1} == {"jax", "jaxlib"}
+    by_python = {name for name in names if names.count(name) > 1}
+    assert by_python == {"jax", "jaxlib", "libtpu"} | {name for name in names if name.startswith("jax-cuda")}
     assert environments.TORCH in lines
 
 

@@ -103,6 +103,31 @@ def test_a_named_python_gets_an_environment_of_its_own(checkout):
     assert environments.make_own(named) == (str(checkout / ".venv-3.12"), (3, 12, 1))
 
 
+def test_an_accelerator_gets_an_environment_of_its_own(checkout, installed, monkeypatch):
+    asked = []
+    monkeypatch.setattr(environments.accelerators, "refuse", asked.append)
+    plain, python = environments.ensure_own(), environments.ensure_own(accelerator="cuda13")
+    assert python == str(checkout / ".venv-cuda13" / "bin" / "python")
+    assert installed[-1][-2:] == ["-e", ".[cuda13]"]
+    assert asked == ["cuda13"]
+    count = len(installed)
+    assert environments.ensure_own(accelerator="cuda13") == python
+    assert environments.ensure_own() == plain
+    assert len(installed) == count
+    assert asked == ["cuda13", "cuda13"]
+
+
+def test_what_is_refused_is_refused_before_anything_is_made(checkout, installed, monkeypatch):
+    def refuse(accelerator):
+        raise environments.BootstrapError(f"no {accelerator}")
+
+    monkeypatch.setattr(environments.accelerators, "refuse", refuse)
+    with pytest.raises(environments.BootstrapError, match="no tpu"):
+        environments.ensure_own(accelerator="tpu")
+    assert installed == []
+    assert not list(checkout.glob(".venv*"))
+
+
 # The environments of the tests.
 
 

@@ -37,7 +37,7 @@ def gated_short_conv(
     """
     b, c, x = _three(gates)
     u = (b * x).astype(jnp.float32)
-    # Padded for each tap by itself: XLA for CPU fuses that into the one pass; an array padded once it would write first.
+    # Padded for each tap by itself: XLA for CPU fuses that into the one pass; an array padded once would be written.
     seen = [shifted for back in _distances(kernel.shape[0], causal) for shifted in _seen(u, segment_ids, [back])]
     return c * _weighted(kernel, seen).astype(gates.dtype)
 

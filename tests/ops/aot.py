@@ -1,7 +1,6 @@
 """Chips that are not here, for XLA to compile for; tests skip where their compiler is not installed."""
 
 import functools
-import importlib
 import importlib.util
 import os
 
@@ -39,11 +38,8 @@ def _tpu():
 
 @functools.cache
 def _cuda():
-    if not importlib.util.find_spec("jax_plugins.xla_cuda12"):
-        pytest.skip("jax-cuda12-plugin is not installed")
+    plugin = pytest.importorskip("jax_plugins.xla_cuda12", reason="jax-cuda12-plugin is not installed")
     from jax._src.lib import xla_client
-
-    import jax_plugins.xla_cuda12 as plugin
 
     # The plugin's own start wants a driver; its compiler does not. There is no public name for this.
     if not xla_client._xla.pjrt_plugin_loaded("cuda"):

@@ -1,19 +1,18 @@
-"""How often the gated short convolution goes over memory, read off compiled programs: CPU's, and others' where found.
+"""How often the gated short convolution goes over memory, read off compiled programs: CPU's, and NVIDIA's where found.
 
-A unit is one [R, S, D] array; the gates are three. The least there is: 4 forward (3 in, 1 out), 7 for the gates' gradient
-(4 in, 3 out), 4 for the taps'. With `jax-cuda12-plugin` or `libtpu` installed, XLA compiles for chips that are not here.
+A unit is one [R, S, D] array; the gates are three. The least there is: 4 forward (3 in, 1 out), 7 for the gates'
+gradient (4 in, 3 out), 4 for the taps'. With `jax-cuda12-plugin` installed XLA compiles for a chip that is not here.
 """
 
 import jax
 import jax.numpy as jnp
 import pytest
-
-from jaxpo.ops.conv import gated_short_conv
-
 from ops.aot import device
 from ops.compiled import traffic
 
-R, S, D, TAPS = 4, 256, 256, 3
+from jaxpo.ops.conv import gated_short_conv
+
+R, S, D, TAPS = 8, 512, 512, 3
 
 
 def _units(platform, dtype):

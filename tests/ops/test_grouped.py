@@ -82,7 +82,7 @@ def test_layout_holds_every_assignment_once_in_blocks_of_one_group(kind):
 
 
 def test_blocks_follow_the_load():
-    assert [block_size(n, 32) for n in (4, 1024, 4096, 16384, 10**6)] == [8, 16, 64, 256, 256]
+    assert [block_size(n, 32) for n in (4, 1024, 4096, 16384, 10**6)] == [8, 8, 16, 64, 64]
 
 
 def test_products_are_in_the_type_of_the_rows_and_gradients_in_that_of_the_weights():

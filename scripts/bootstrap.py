@@ -15,9 +15,9 @@ from environments import DOWNLOAD, ROOT, ensure_shared, with_checkout
 from pythons import BootstrapError, find_python, second_python
 
 
-def run_main(folder: str, module: str, argv: list[str]) -> int:
-    """Exit status of `main(argv)` of a module below `folder`, run on the CPU with the test tools at hand."""
-    python = ensure_shared(("dev",))
+def run_main(folder: str, module: str, argv: list[str], extras: tuple[str, ...] = ("dev",)) -> int:
+    """Exit status of `main(argv)` of a module below `folder`, run on the CPU with the tools of `extras` at hand."""
+    python = ensure_shared(extras)
     environment = with_checkout({**os.environ, "JAX_PLATFORMS": "cpu"})
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(ROOT, ".cache", "jax"))
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

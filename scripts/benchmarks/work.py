@@ -1,4 +1,4 @@
-"""What a benchmark is: a key, a question, and a function that measures every contestant and the ceilings beside them."""
+"""What a benchmark is: a key, a question, and a function that measures all contestants and the ceilings beside them."""
 
 from __future__ import annotations
 

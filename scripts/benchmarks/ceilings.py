@@ -1,0 +1,95 @@
+"""What this machine can do: products of given shapes, and memory copied; measured in the run that they judge."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+Shape = tuple[int, int, int]
+COPIED = 1 << 28
+REPEATS = 5
+
+
+def products(shapes: Sequence[Shape], dtype: str = "float32", library: str = "jax") -> float:
+    """FLOP/s of `[m, k] @ [k, n]` over all `shapes` (m, k, n) in turn: their operations by their median times.
+
+    Args:
+      library: "jax" or "torch".
+    """
+    total = sum(2.0 * m * k * n for m, k, n in shapes)
+    return total / sum(_typical(PRODUCT[library](shape, dtype)) for shape in shapes)
+
+
+def best_products(shapes: Sequence[Shape], dtype: str = "float32", *, peers: bool = True) -> dict[str, float]:
+    """FLOP/s by library, of those that are here."""
+    names = ["jax"] + (["torch"] if peers and has("torch") else [])
+    return {name: products(shapes, dtype, name) for name in names}
+
+
+def described(found: dict[str, float]) -> dict[str, tuple[float, str]]:
+    """The products' figures as `Result.ceilings` holds them."""
+    return {f"products through {'XLA' if n == 'jax' else 'PyTorch'}": (v / 1e9, "GFLOP/s") for n, v in found.items()}
+
+
+def memory_copy(size: int = COPIED) -> float:
+    """Bytes/s that a copy of `size` bytes moves: each is read once and written once, and counts twice.
+
+    The same addition through XLA, which uses every core, as the step does.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.zeros(size // 4, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    return 2 * size / _typical(lambda: jax.block_until_ready(copy(x)))
+
+
+def memory_read(size: int = COPIED) -> float:
+    """Bytes/s at which weights of `size` bytes are read by a product with one vector: what bounds decoding."""
+    import jax
+    import jax.numpy as jnp
+
+    width = 2048
+    w, x = jnp.zeros((size // 4 // width, width), jnp.float32), jnp.zeros((width,), jnp.float32)
+    product = jax.jit(lambda w, x: w @ x)
+    return size / _typical(lambda: jax.block_until_ready(product(w, x)))
+
+
+def has(library: str) -> bool:
+    """Whether it can be imported."""
+    return importlib.util.find_spec(library) is not None
+
+
+def _typical(run: Callable[[], Any]) -> float:
+    run()
+    return median(_seconds(run) for _ in range(REPEATS))
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _jax(shape: Shape, dtype: str) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    m, k, n = shape
+    a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    return lambda: jax.block_until_ready(product(a, b))
+
+
+def _torch(shape: Shape, dtype: str) -> Callable[[], Any]:
+    import torch
+
+    m, k, n = shape
+    a, b = torch.ones(m, k, dtype=getattr(torch, dtype)), torch.ones(k, n, dtype=getattr(torch, dtype))
+    return lambda: a @ b
+
+
+PRODUCT = {"jax": _jax, "torch": _torch}

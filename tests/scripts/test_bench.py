@@ -1,0 +1,125 @@
+"""scripts/bench: finds benchmarks by file, runs each in a process of its own, and computes what its tables say."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from benchmarks import arithmetic, main, measure, report
+from benchmarks.work import Options, Result, Row, Table, Work
+
+FAST = """
+import numpy as np
+from benchmarks.measure import interleaved
+from benchmarks.work import Result, Row, Table, Work
+
+def measure(options):
+    times = interleaved({"jaxpo": lambda: np.ones(10), "peer": lambda: np.ones(10)}, options)
+    rows = tuple(Row(name, 10, t.wall, t.cpu, ceiling=1e12) for name, t in times.items())
+    return Result((Table("ones", "numbers", rows + (Row("other", missing="not installed"),)),), {"copy": (2.0, "GB/s")})
+
+WORK = Work("W2", "A quick one", "none", measure)
+"""
+BROKEN = """
+from benchmarks.work import Work
+
+def measure(options):
+    raise ValueError("the peer computes something else")
+
+WORK = Work("W10", "A broken one", "none", measure)
+"""
+
+
+def test_benchmarks_are_found_by_file_and_a_broken_one_does_not_stop_the_next(tmp_path, monkeypatch, capfd):
+    package = tmp_path / "found"
+    package.mkdir()
+    (package / "broken.py").write_text(BROKEN)
+    (package / "fast.py").write_text(FAST)
+    (package / "other.py").write_text("x = 1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = main.modules(package, "found")
+    assert names == ["found.broken", "found.fast"]
+    assert main.main(["--write", "--out", str(tmp_path / "docs"), "--repeats", "2"], names) == 1
+    out, err = capfd.readouterr()
+    assert "the peer computes something else" in err
+    assert "| other | not measured: not installed |" in out
+    assert [path.name for path in sorted((tmp_path / "docs").iterdir())] == ["README.md", "W2.json", "ratios.png"]
+    kept = json.loads((tmp_path / "docs" / "W2.json").read_text())
+    assert len(kept["result"]["tables"][0]["rows"][0]["wall"]) == 2
+    assert kept["peak_bytes"] > 1 << 20
+    assert main.main(["W3"], names) == 2
+    assert "no benchmark W3; there are W2, W10" in capfd.readouterr().out
+
+
+def test_a_process_keeps_to_its_processors_and_its_time():
+    assert measure.alone("os", "cpu_count", threads=1).result == os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        assert measure.alone("benchmarks.machine", "facts", threads=1).result["cores"] == 1
+    with pytest.raises(measure.ChildFailed, match="not done after 1 s"):
+        measure.alone("signal", "pause", timeout=1.0)
+
+
+def test_contestants_are_measured_in_turn_after_a_round_that_warms_up():
+    order = []
+    times = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, Options(repeats=2))
+    assert order == ["b", "a", "a", "b", "b", "a"]
+    assert len(times["a"].wall) == len(times["b"].cpu) == 2
+
+
+ROWS = (Row("jaxpo", 10, (1.0, 2.0), (2.0, 2.0), 100, 20.0), Row("peer", 20, (8.0, 4.0), (4.0, 8.0), 300))
+
+
+def test_rates_shares_and_ratios():
+    ours, peer = ROWS
+    assert arithmetic.rate(ours) == arithmetic.Spread(7.5, 5.0, 10.0)
+    assert arithmetic.share(ours) == 7.5 / 20
+    # Per unit the peer took 4 and 2 times what ours took in the rounds' halves: 8/1/2 and 4/2/2.
+    assert arithmetic.advantage(ours, peer) == arithmetic.Spread(2.5, 1.0, 4.0)
+    assert arithmetic.advantage(ours, peer, of="cpu") == arithmetic.Spread(1.5, 1.0, 2.0)
+    uneven = Row("peer", 20, (8.0, 4.0, 4.0))
+    assert arithmetic.advantage(ours, uneven) == arithmetic.Spread(0.5 * 4 / 1.5, 0.5 * 4 / 2, 0.5 * 8 / 1)
+    assert arithmetic.advantage(ours, Row("peer", missing="absent")) is None
+    # Of rows without an amount the seconds are compared.
+    assert arithmetic.advantage(Row("jaxpo", 0, (2.0,)), Row("peer", 0, (3.0,))).median == 1.5
+    assert arithmetic.rate(Row("jaxpo", 0, (2.0,))) is None
+
+
+def test_a_table_shows_the_columns_that_a_row_fills():
+    text = report.markdown(Table("step", "tokens", ROWS))
+    head = "tokens/s | seconds | processor seconds | peak memory | ceiling | share of it | jaxpo is faster by"
+    assert head in text
+    assert "| jaxpo | 7.5 (5..10) | 1.5 (1..2) | 2 (2..2) | 0 MiB | 20 | 38% |  |  |  |" in text
+    assert "| 2.5 (1..4) | 1.5 (1..2) | 3.00 |" in text
+    assert "ceiling" not in report.markdown(Table("step", "tokens", ROWS[1:]))
+
+
+def test_a_result_comes_back_from_json_as_it_was():
+    result = Result((Table("step", "tokens", ROWS),), {"copy": (2.0, "GB/s")}, ("a note",))
+    entry = report.entry("W1", "title", "goal", result, {})
+    assert report.result_of(json.loads(json.dumps(entry))) == result
+
+
+def test_a_document_keeps_what_stands_around_the_tables():
+    text = f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n"
+    assert report.between(text, "new") == f"above\n{report.BEGIN}\n\nnew\n\n{report.END}\nbelow\n"
+    with pytest.raises(ValueError, match="lacks the lines"):
+        report.between("no marks", "new")
+
+
+def test_every_file_of_the_folder_holds_a_benchmark_of_its_own_key():
+    names = main.modules()
+    found = main.works(names)
+    assert len(found) == len(names)
+    assert all(isinstance(work, Work) and work.goal for _, work in found.values())
+
+
+def test_bad_arguments_are_refused(capsys):
+    for words, said in ((["--repeats", "0"], "--repeats must be"), (["--smoke", "--write"], "leave out --write")):
+        with pytest.raises(SystemExit):
+            main.main(words)
+        assert said in capsys.readouterr().err

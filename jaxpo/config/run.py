@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
-ATTENTION, EXPERTS = ("xla",), ("blocks", "ragged_dot")
+ATTENTION, EXPERTS = ("xla",), ("blocks", "megablox", "ragged_dot", "triton")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
 
 

@@ -140,9 +140,10 @@ def _for_groups(sizes: Int[Array, "E"], body: Callable[..., Any], start: Any) ->
     return lax.fori_loop(0, jnp.sum(sizes > 0), step, start)
 
 
-def _for_blocks(first: Array, end: Array, block: int, body: Callable[..., Any], carry: Any) -> Any:
+def _for_blocks(first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any) -> Any:
     """`body(slot, count, carry)` over a group's slots: several blocks at a time while there are as many, then one."""
-    several = TOGETHER * block
+    # No slice may be longer than the array, run or not.
+    several = TOGETHER * block if TOGETHER * block <= slots else block
     middle = first + (end - first) // several * several
     carry = lax.fori_loop(0, (middle - first) // several, lambda i, c: body(first + i * several, several, c), carry)
     return lax.fori_loop(0, (end - middle) // block, lambda i, c: body(middle + i * block, block, c), carry)
@@ -158,7 +159,7 @@ def _block_product(x: Float[Array, "P i"], w: Float[Array, "E i o"], sizes: Int[
         def step(at: Array, count: int, out: Array) -> Array:
             return lax.dynamic_update_slice_in_dim(out, lax.dynamic_slice_in_dim(x, at, count) @ own, at, 0)
 
-        return _for_blocks(first, end, block, step, out)
+        return _for_blocks(first, end, x.shape[0], block, step, out)
 
     return _for_groups(sizes, of_group, jnp.zeros((x.shape[0], w.shape[2]), x.dtype))
 
@@ -177,7 +178,7 @@ def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array
             return dx, total + jnp.matmul(rows.T, d_rows, preferred_element_type=dw.dtype)
 
         # A group's sum stays in the cache until it is whole.
-        dx, total = _for_blocks(first, end, block, step, (dx, jnp.zeros(w.shape[1:], dw.dtype)))
+        dx, total = _for_blocks(first, end, x.shape[0], block, step, (dx, jnp.zeros(w.shape[1:], dw.dtype)))
         return dx, lax.dynamic_update_index_in_dim(dw, total, group, 0)
 
     dx, dw = _for_groups(sizes, of_group, (jnp.zeros_like(x), jnp.zeros_like(w)))

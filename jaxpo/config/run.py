@@ -8,7 +8,8 @@ from typing import Any, Literal
 from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
-ATTENTION, EXPERTS = ("xla", "pallas", "splash", "cudnn"), ("blocks", "ragged_dot")
+ATTENTION = ("xla", "pallas", "splash", "cudnn")
+EXPERTS = ("blocks", "megablox", "ragged_dot", "triton")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
 Remat = Literal["auto", "none", "full", "mixer", "dots", "offload", "offload_dots"]
 

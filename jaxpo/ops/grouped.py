@@ -19,7 +19,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxpo.errors import BackendError
 
-MIN_BLOCK, MAX_BLOCK = 8, 256
+# The share of a group's mean size that a block is, the smallest and the largest block: a program of NVIDIA's has one
+# block of rows, and half a block of each group is padding.
+_BLOCKS = {"gpu": (2, 16, 128)}
+_ELSEWHERE = (8, 8, 64)
+# The least that NVIDIA's tensor cores multiply.
+TRITON_TILE = 16
+# Blocks that are multiplied at once where a group has as many: the gradient of the weights is slow over few rows.
+TOGETHER = 4
 
 
 @struct.dataclass
@@ -42,9 +49,10 @@ class Groups:
 
 
 def block_size(assignments: int, groups: int) -> int:
-    """A power of two near half the mean size of a group: few blocks, of which few are padding."""
-    mean = assignments // (2 * groups)
-    return min(MAX_BLOCK, max(MIN_BLOCK, 1 << max(mean, 1).bit_length() - 1))
+    """A power of two near an eighth of the mean size of a group (a half on a GPU); half a block of each is padding."""
+    share, least, most = _BLOCKS.get(jax.default_backend(), _ELSEWHERE)
+    mean = assignments // (share * groups)
+    return min(most, max(least, 1 << max(mean, 1).bit_length() - 1))
 
 
 def group_rows(group: Int[Array, "T k"], groups: int, *, block: int | None = None) -> Groups:
@@ -120,39 +128,62 @@ def _blocks(x: Array, w: Array, groups: Groups) -> Array:
     return _block_product(x, w, groups.sizes, groups.block)
 
 
-def _for_blocks(sizes: Int[Array, "E"], block: int, body: Callable[..., Any], start: Any) -> Any:
-    """`body(first slot, group, carry)` for every block in use: a loop as long as the data needs it to be."""
+def _for_groups(sizes: Int[Array, "E"], body: Callable[..., Any], start: Any) -> Any:
+    """`body(group, first slot, end, carry)` for every group that has slots; the others are not so much as looked at."""
     ends = jnp.cumsum(sizes)
+    busy = jnp.argsort(sizes == 0, stable=True)
 
     def step(i: Array, carry: Any) -> Any:
-        return body(i * block, jnp.searchsorted(ends, i * block, side="right"), carry)
+        group = busy[i]
+        return body(group, ends[group] - sizes[group], ends[group], carry)
 
-    return lax.fori_loop(0, ends[-1] // block, step, start)
+    return lax.fori_loop(0, jnp.sum(sizes > 0), step, start)
+
+
+def _for_blocks(first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any) -> Any:
+    """`body(slot, count, carry)` over a group's slots: several blocks at a time while there are as many, then one."""
+    # No slice may be longer than the array, run or not.
+    several = TOGETHER * block if TOGETHER * block <= slots else block
+    middle = first + (end - first) // several * several
+    carry = lax.fori_loop(0, (middle - first) // several, lambda i, c: body(first + i * several, several, c), carry)
+    return lax.fori_loop(0, (end - middle) // block, lambda i, c: body(middle + i * block, block, c), carry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _block_product(x: Float[Array, "P i"], w: Float[Array, "E i o"], sizes: Int[Array, "E"], block: int) -> Array:
-    def body(at: Array, group: Array, out: Array) -> Array:
-        rows = lax.dynamic_slice_in_dim(x, at, block)
-        return lax.dynamic_update_slice_in_dim(out, rows @ w[group].astype(x.dtype), at, 0)
+    def of_group(group: Array, first: Array, end: Array, out: Array) -> Array:
+        # Taken out of the stack (and cast) once for all blocks of the group: on CPU the copy costs as much as the
+        # product of 30 rows.
+        own = w[group].astype(x.dtype)
 
-    return _for_blocks(sizes, block, body, jnp.zeros((x.shape[0], w.shape[2]), x.dtype))
+        def step(at: Array, count: int, out: Array) -> Array:
+            return lax.dynamic_update_slice_in_dim(out, lax.dynamic_slice_in_dim(x, at, count) @ own, at, 0)
+
+        return _for_blocks(first, end, x.shape[0], block, step, out)
+
+    return _for_groups(sizes, of_group, jnp.zeros((x.shape[0], w.shape[2]), x.dtype))
 
 
 def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, None]:
     x, w, sizes = saved
 
-    def body(at: Array, group: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
+    def of_group(group: Array, first: Array, end: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
         dx, dw = grads
-        rows, d_rows = lax.dynamic_slice_in_dim(x, at, block), lax.dynamic_slice_in_dim(dy, at, block)
-        dx = lax.dynamic_update_slice_in_dim(dx, d_rows @ w[group].astype(x.dtype).T, at, 0)
-        own = jnp.matmul(rows.T, d_rows, preferred_element_type=dw.dtype)
-        return dx, dw.at[group].add(own)
+        own = w[group].astype(x.dtype)
 
-    # Blocks add up in float32 at least, whatever the type of the weights.
-    start = jnp.zeros_like(x), jnp.zeros(w.shape, jnp.promote_types(w.dtype, jnp.float32))
-    dx, dw = _for_blocks(sizes, block, body, start)
-    return dx, dw.astype(w.dtype), None
+        def step(at: Array, count: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            dx, total = carry
+            rows, d_rows = lax.dynamic_slice_in_dim(x, at, count), lax.dynamic_slice_in_dim(dy, at, count)
+            dx = lax.dynamic_update_slice_in_dim(dx, jnp.einsum("ro,io->ri", d_rows, own), at, 0)
+            return dx, total + jnp.matmul(rows.T, d_rows, preferred_element_type=total.dtype)
+
+        # A group's sum stays in the cache, in float32 at least, until it is whole.
+        nothing = jnp.zeros(w.shape[1:], jnp.promote_types(w.dtype, jnp.float32))
+        dx, total = _for_blocks(first, end, x.shape[0], block, step, (dx, nothing))
+        return dx, lax.dynamic_update_index_in_dim(dw, total.astype(dw.dtype), group, 0)
+
+    dx, dw = _for_groups(sizes, of_group, (jnp.zeros_like(x), jnp.zeros_like(w)))
+    return dx, dw, None
 
 
 _block_product.defvjp(
@@ -164,15 +195,79 @@ def _ragged(x: Array, w: Array, groups: Groups) -> Array:
     return lax.ragged_dot(x, w.astype(x.dtype), groups.sizes)
 
 
-_BACKENDS: dict[str, Callable[[Array, Array, Groups], Array]] = {"blocks": _blocks, "ragged_dot": _ragged}
+# Pallas takes a third of a second to import, and CPU never needs it.
+def _megablox(x: Array, w: Array, groups: Groups) -> Array:
+    from jaxpo.ops.grouped_megablox import megablox_product
+
+    return megablox_product(x, w, groups.sizes)
 
 
-def available() -> tuple[str, ...]:
-    """Names that `implementation` accepts here, best first.
+def _triton(x: Array, w: Array, groups: Groups) -> Array:
+    from jaxpo.ops.grouped_triton import triton_product
 
-    XLA's `ragged_dot` multiplies every row by every matrix on CPU and on NVIDIA, so it is first on TPU alone.
+    return triton_product(x, w, groups.sizes, groups.block)
+
+
+_BACKENDS: dict[str, Callable[[Array, Array, Groups], Array]] = {
+    "blocks": _blocks,
+    "ragged_dot": _ragged,
+    "megablox": _megablox,
+    "triton": _triton,
+}
+_ON = {
+    "cpu": ("blocks", "ragged_dot"),
+    "gpu": ("triton", "blocks", "ragged_dot"),
+    "tpu": ("megablox", "ragged_dot", "blocks"),
+}
+_WHY = {
+    "blocks": "a loop over the groups in use runs everywhere, whatever the widths",
+    "ragged_dot": "XLA's own; but for TPU's forward it multiplies every row for every group",
+    "megablox": "JAX's kernels for TPU, forward and backward",
+    "triton": "a blocked product for NVIDIA that looks up each block's matrix",
+}
+
+
+def available(platform: str | None = None) -> tuple[str, ...]:
+    """Names that `implementation` accepts on a platform ("cpu", "gpu", "tpu"; None = this one), best first."""
+    return _ON.get(platform or jax.default_backend(), _ON["cpu"])
+
+
+def chosen(
+    implementation: str | None = None, *, platform: str | None = None, widths: tuple[int, ...] = (), block: int = 64
+) -> tuple[str, str]:
+    """The backend that `grouped_matmul` takes, and why.
+
+    Args:
+      implementation: a name, or None for the best.
+      platform: "cpu", "gpu" or "tpu"; None = this one.
+      widths: in and out of the matrices.
+      block: slots of a block.
+
+    Raises:
+      BackendError: the named backend is not available on the platform, or cannot do this.
     """
-    return tuple(reversed(_BACKENDS)) if jax.default_backend() == "tpu" else tuple(_BACKENDS)
+    names = available(platform)
+    if implementation is None:
+        name = next(name for name in names if _refusal(name, widths, block) is None)
+        passed = [f"; {_refusal(better, widths, block)}" for better in names[: names.index(name)]]
+        return name, _WHY[name] + "".join(passed)
+    if implementation not in names:
+        raise BackendError(
+            f"grouped_matmul implementation {implementation!r} is not available here; available: {', '.join(names)}. "
+            "Leave it unset (None) to take the best one."
+        )
+    reason = _refusal(implementation, widths, block)
+    if reason is not None:
+        raise BackendError(f"grouped_matmul: {reason}. Leave the implementation unset (None) to take one that can.")
+    return implementation, "asked for"
+
+
+def _refusal(name: str, widths: tuple[int, ...], block: int) -> str | None:
+    """Why a backend cannot do this."""
+    if name == "triton" and (block % TRITON_TILE or any(width % TRITON_TILE for width in widths)):
+        sizes = " and ".join(map(str, widths))
+        return f"'triton' needs widths and blocks in multiples of {TRITON_TILE}, not {sizes} in blocks of {block}"
+    return None
 
 
 def grouped_matmul(
@@ -184,15 +279,11 @@ def grouped_matmul(
       x: `[P, in]` rows laid out by `dispatch`.
       w: `[E, in, out]`, cast to the type of `x` at use.
       groups: the layout.
-      implementation: "blocks" (a loop over the blocks in use, one dense product each), "ragged_dot", or None.
+      implementation: "blocks" (a loop over the blocks in use, one dense product each), "ragged_dot" (XLA's), "megablox"
+        (TPU), "triton" (NVIDIA), or None; see `chosen`.
 
     Raises:
-      BackendError: the named backend is not available here.
+      BackendError: the named backend is not available here, or cannot do this.
     """
-    name = available()[0] if implementation is None else implementation
-    if name not in _BACKENDS:
-        raise BackendError(
-            f"grouped_matmul implementation {name!r} is not available here; available: {', '.join(available())}. "
-            "Leave it unset (None) to take the best one."
-        )
+    name, _ = chosen(implementation, widths=w.shape[1:], block=groups.block)
     return _BACKENDS[name](x, w, groups)

@@ -82,7 +82,7 @@ def test_layout_holds_every_assignment_once_in_blocks_of_one_group(kind):
 
 
 def test_blocks_follow_the_load():
-    assert [block_size(n, 32) for n in (4, 1024, 4096, 16384, 10**6)] == [8, 16, 64, 256, 256]
+    assert [block_size(n, 32) for n in (4, 1024, 4096, 16384, 10**6)] == [8, 8, 16, 64, 64]
 
 
 def test_products_are_in_the_type_of_the_rows_and_gradients_in_that_of_the_weights():
@@ -99,6 +99,18 @@ def test_a_named_backend_is_used_or_refused():
     rows = dispatch(jnp.ones((ROWS, IN)), groups)
     with pytest.raises(BackendError, match="'megablox' is not available here; available: blocks, ragged_dot"):
         grouped_matmul(rows, w, groups, implementation="megablox")
+
+
+def test_fewer_slots_than_are_multiplied_at_once():
+    groups = group_rows(jnp.array([[1], [0], [1]]), 2, block=4)
+    x, w = jnp.arange(6.0).reshape(3, 2), jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
+    y, pull = jax.vjp(
+        lambda x, w: combine(grouped_matmul(dispatch(x, groups), w, groups), jnp.ones((3, 1)), groups), x, w
+    )
+    np.testing.assert_array_equal(y, [[4], [8], [32]])
+    dx, dw = pull(jnp.ones((3, 1)))
+    np.testing.assert_array_equal(dx, [[3, 4], [1, 2], [3, 4]])
+    np.testing.assert_array_equal(dw, [[[2], [3]], [[4], [6]]])
 
 
 def test_what_is_combined_is_in_the_type_of_the_weights():

@@ -151,7 +151,8 @@ def test_the_model_of_a_checkpoint_is_asked_before_any_work(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "known"), [("experts", "blocks, ragged_dot"), ("attention", "xla, pallas, splash, cudnn")]
+    ("field", "known"),
+    [("experts", "blocks, megablox, ragged_dot, triton"), ("attention", "xla, pallas, splash, cudnn")],
 )
 def test_implementations_that_do_not_exist(recipe, field, known):
     run = dataclasses.replace(recipe, compute=Compute(**{field: "bogus"}))

@@ -12,7 +12,7 @@ from jaxpo.models.lfm2.mixers.base import Mixer, Packed, See, Step, unseen
 from jaxpo.models.lfm2.params import matrix
 from jaxpo.models.lfm2.recompute import keep
 from jaxpo.models.spec import Layout, Param, Table, normal
-from jaxpo.ops.conv import short_conv, short_conv_step
+from jaxpo.ops.conv import gated_short_conv, short_conv_step
 from jaxpo.ops.linear import linear
 from jaxpo.sharding import constrain
 
@@ -60,13 +60,13 @@ def conv_mixer(
     b, c, value = gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
     for name, gate in (("b", b), ("c", c), ("x", value)):
         see(name, gate)
-    u, kernel = b * value, params["conv"]["weight"]
+    kernel = params["conv"]["weight"]
     if isinstance(where, Packed):
-        z = short_conv(u, kernel, where.segment_ids, causal=where.causal)
+        out = gated_short_conv(gates, kernel, where.segment_ids, where.causal)
     else:
-        z, columns = short_conv_step(u, kernel, cache["columns"], where.count)
-        cache = {"columns": columns.astype(cache["columns"].dtype)}
-    out = constrain(c * z, "batch", "sequence", "conv_act")
+        z, columns = short_conv_step(b * value, kernel, cache["columns"], where.count)
+        out, cache = c * z, {"columns": columns.astype(cache["columns"].dtype)}
+    out = constrain(out, "batch", "sequence", "conv_act")
     see("out", out)
     return linear(out, params["out_proj"]["weight"]), cache
 

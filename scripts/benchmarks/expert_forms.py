@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +85,6 @@ def one_dense(shape: Shape) -> tuple[Run, Run]:
     w1, w3 = (jnp.concatenate(list(e[n]["weight"][: shape.k]), axis=1) for n in ("w1", "w3"))
     dense = {"w1": w1, "w3": w3, "w2": jnp.concatenate(list(e["w2"]["weight"][: shape.k]), axis=0)}
     return _both(lambda p, x: (jax.nn.silu(x @ p["w1"]) * (x @ p["w3"])) @ p["w2"], dense, x)
-
-
-def has_transformers() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
 def transformers(shape: Shape, implementation: str, threads: int) -> tuple[Run, Run]:

@@ -15,6 +15,7 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.router import route, router_sums
 from jaxpo.models.spec import TRANSPOSE, Param, Table, normal, zeros
 from jaxpo.ops.grouped import block_size, combine, dispatch, group_rows, grouped_matmul
+from jaxpo.ops.swiglu import swiglu
 from jaxpo.sharding import Rules, current_rules, fitting_spec
 
 Tree = Any
@@ -159,5 +160,5 @@ def expert_outputs(
     def product(x: Array, name: str) -> Array:
         return grouped_matmul(x, params[name]["weight"], groups, implementation=implementation)
 
-    hidden = jax.nn.silu(product(rows, "w1")) * product(rows, "w3")
+    hidden = swiglu(product(rows, "w1"), product(rows, "w3"))
     return combine(product(hidden, "w2"), weights, groups)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jaxtyping import Array, Float
 
 from jaxpo.models.lfm2.config import LFM2Config
@@ -12,6 +11,7 @@ from jaxpo.models.lfm2.mixers.base import See, unseen
 from jaxpo.models.lfm2.params import matrix
 from jaxpo.models.spec import Table
 from jaxpo.ops.linear import linear
+from jaxpo.ops.swiglu import swiglu
 from jaxpo.sharding import constrain
 
 Tree = Any
@@ -30,6 +30,6 @@ def feed_forward_table(config: LFM2Config, hf: str) -> Table:
 def feed_forward(params: Tree, x: Float[Array, "R S D"], see: See = unseen) -> Float[Array, "R S D"]:
     """SwiGLU: `w2(silu(w1 x) * (w3 x))` (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
     gate, up = linear(x, params["w1"]["weight"]), linear(x, params["w3"]["weight"])
-    hidden = constrain(jax.nn.silu(gate) * up, "batch", "sequence", "mlp_act")
+    hidden = constrain(swiglu(gate, up), "batch", "sequence", "mlp_act")
     see("hidden", hidden)
     return linear(hidden, params["w2"]["weight"])

@@ -65,8 +65,12 @@ def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
     """
     if isinstance(w, LowRank):
         return linear(x, w.base) + w.scale * linear(linear(x, w.a), w.b)
-    weight = w.astype(x.dtype)
-    return over_positions(lambda x: lax.dot_general(x, weight, (((x.ndim - 1,), (0,)), ((), ()))), x)
+    weight, mesh = w.astype(x.dtype), current_mesh()
+    if mesh is None or mesh.size == 1:
+        # The gradient of a weight of several output axes would be made from a transposed copy of the cotangents.
+        weight = weight.reshape(weight.shape[0], -1)
+    y = over_positions(lambda x: lax.dot_general(x, weight, (((x.ndim - 1,), (0,)), ((), ()))), x)
+    return y.reshape(*x.shape[:-1], *w.shape[1:])
 
 
 def over_positions(product: Callable[[Array], Array], x: Float[Array, "... i"]) -> Float[Array, "... *o"]:

@@ -43,11 +43,12 @@ def log_collision(logits: Float[Array, "... V"]) -> Float[Array, "..."]:
 
 
 def is_argmax(logits: Float[Array, "... V"], target: Int[Array, "..."]) -> Float[Array, "..."]:
-    """1.0 where the target has the largest logit (the first one, on a tie), else 0.0."""
+    """1.0 where the target has the largest logit (the first one, on a tie), else 0.0; ids outside have none."""
     # A comparison per logit, which is vectorised; the index of a maximum is not on CPU.
     index, chosen = jnp.arange(logits.shape[-1], dtype=target.dtype), pick(logits, target)[..., None]
     earlier = index < target[..., None]
-    return jnp.all(jnp.where(earlier, logits < chosen, logits <= chosen), axis=-1).astype(jnp.float32)
+    largest = jnp.all(jnp.where(earlier, logits < chosen, logits <= chosen), axis=-1)
+    return (largest & (target >= 0) & (target < logits.shape[-1])).astype(jnp.float32)
 
 
 def kl_divergence(logits_p: Float[Array, "... V"], logits_q: Float[Array, "... V"]) -> Float[Array, "..."]:

@@ -172,7 +172,8 @@ def attention(
 
     Args:
       q, k, v: `[R, S, H, h]`, `[R, S, G, h]`, `[R, S, G, h]`, H a multiple of G.
-      segment_ids: `[R, S]`; 0 is padding; each segment is contiguous.
+      segment_ids: `[R, S]`; 0 is padding, others are positive; each segment is contiguous (backends differ on an id
+        that comes back after another).
       key_ids: `[R, S]`, the segment that sees each position as a key; 0 = never a key (a pad that asks and is not
         asked). None = `segment_ids`.
       causal: whether later positions are hidden.

@@ -28,6 +28,7 @@ def gated_short_conv(
     """`y = c * z` with `z[t] = sum_j kernel[j] * u[t - (k-1) + j]` and `u = b * x`, cut at segment borders.
 
     LFM2's short convolution (arXiv 2511.23404), a cross-correlation. Summed in float32, returned in `gates.dtype`.
+    Differentiable in reverse mode, any number of times.
 
     Args:
       gates: `b`, `c` and `x`, in this order, `[R, S, 3, D]`.

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 def swiglu(gate: Float[Array, "*n"], up: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """`silu(gate) * up` with `silu(x) = x sigmoid(x)` (Shazeer 2020, arXiv 2002.05202, eq. 6).
 
+    Differentiable in reverse mode, any number of times.
+
     Differentiated by rule, the sigmoid and `silu(gate)` of every layer would be kept too: with them four arrays as wide
     as the feed-forward instead of two.
 
@@ -23,10 +25,12 @@ def swiglu(gate: Float[Array, "*n"], up: Float[Array, "*n"]) -> Float[Array, "*n
 def _backward(saved: tuple[Array, Array], d_hidden: Array) -> tuple[Array, Array]:
     """`d gate = d_hidden up s (1 + gate (1 - s))`, `d up = d_hidden gate s`, `s = sigmoid(gate)`, in float32."""
     gate, up = (x.astype(jnp.float32) for x in saved)
-    # Written by the tanh, because XLA would find the forward's sigmoid again and keep it after all.
-    s = 0.5 + 0.5 * jnp.tanh(0.5 * gate)
+    # Both tails from the small side: 1 - s would cancel. Written unlike the forward's sigmoid also because XLA would
+    # find that again and keep it after all.
+    small = jnp.exp(-jnp.abs(gate))
+    s, rest = (jnp.where(side, 1.0, small) / (1.0 + small) for side in (gate >= 0, gate < 0))
     wide = d_hidden.astype(jnp.float32)
-    d_gate, d_up = wide * up * (s * (1.0 + gate * (1.0 - s))), wide * (gate * s)
+    d_gate, d_up = wide * up * (s * (1.0 + gate * rest)), wide * (gate * s)
     return d_gate.astype(saved[0].dtype), d_up.astype(saved[1].dtype)
 
 

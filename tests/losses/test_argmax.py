@@ -15,3 +15,7 @@ def test_the_first_of_the_largest_counts():
     found = is_argmax(jnp.asarray(logits), jnp.asarray(target))
     assert 50 < found.sum() < 450
     np.testing.assert_array_equal(found, np.argmax(logits, axis=-1) == target)
+
+
+def test_ids_outside_the_vocabulary_are_never_right():
+    assert not is_argmax(-jnp.ones((3, 7)), jnp.array([-1, -100, 7])).any()

@@ -7,12 +7,17 @@ for that processor, so each kind of host has a folder of its own.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import platform
+import re
 import stat
-from collections.abc import Iterator, Mapping, MutableMapping
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
+from typing import Any
 
 WHERE = "JAXPO_COMPILE_CACHE"
 DIRECTORY, LEAST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -21,6 +26,9 @@ LEAST_SECONDS = "0.1"
 """What compiles faster is not kept: reading it back saves next to nothing, and it is most of all programs by number."""
 COMMANDS = ("run", "data", "import", "export", "merge", "generate", "chat", "selftest")
 CPUINFO = Path("/proc/cpuinfo")
+HOSTS = "*-" + "[0-9a-f]" * 12
+"""The folders that `host` names, as a pattern."""
+FAILED = re.compile(r"Error (?P<what>reading|writing) persistent compilation cache entry for '(?P<name>[^']+)'")
 
 
 def keep_programs(argv: list[str], environ: MutableMapping[str, str] = os.environ) -> None:
@@ -31,9 +39,15 @@ def keep_programs(argv: list[str], environ: MutableMapping[str, str] = os.enviro
     Args:
       argv: the words of the command line behind `jaxpo`.
     """
-    if not (argv[:1] and argv[0] in COMMANDS) or reason_against(environ) is not None:
+    if not (argv[:1] and argv[0] in COMMANDS):
+        return
+    against = reason_against(environ)
+    if against is not None:
+        if environ.get(WHERE, "0") != "0" and not environ.get(DIRECTORY):
+            print(f"{WHERE}: {against}; compiled programs are not kept", file=sys.stderr)
         return
     prune(root(environ), MOST_BYTES)
+    warnings.showwarning = told(folder(environ), warnings.showwarning)
     environ[DIRECTORY] = str(folder(environ))
     environ.setdefault(LEAST, LEAST_SECONDS)
 
@@ -44,9 +58,14 @@ def reason_against(environ: Mapping[str, str]) -> str | None:
         return f"{DIRECTORY} is set"
     if environ.get(WHERE) == "0":
         return f"{WHERE} is 0"
-    own = folder(environ)
-    above = next(path for path in (own, *own.parents) if path.exists())
-    writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    if environ.get(WHERE) and not Path(environ[WHERE]).expanduser().is_absolute():
+        return f"{environ[WHERE]!r} is no absolute path (0 = keep none)"
+    try:
+        own = folder(environ)
+        above = next(path for path in (own, *own.parents) if path.exists())
+        writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    except (OSError, RuntimeError) as error:  # a folder that may not be searched; a user without a home
+        return f"no folder can be used: {error}"
     return None if writable else f"{above} cannot be written"
 
 
@@ -54,7 +73,7 @@ def root(environ: Mapping[str, str]) -> Path:
     """The folder of all hosts."""
     named, cache = environ.get(WHERE), Path(environ.get("XDG_CACHE_HOME", ""))
     if named:
-        return Path(named).expanduser().absolute()
+        return Path(named).expanduser()
     # By the XDG specification a relative path counts as none.
     return (cache if cache.is_absolute() else Path("~/.cache").expanduser()) / "jaxpo" / "compiled"
 
@@ -73,14 +92,14 @@ def host() -> str:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         digest = hashlib.sha256("\n".join([*lines, f"{cores}"]).encode()).hexdigest()
         return f"{platform.machine()}-{digest[:12]}"
-    return f"{platform.machine()}-{platform.node()}"
+    return f"{platform.machine()}-{hashlib.sha256(platform.node().encode()).hexdigest()[:12]}"
 
 
 def entries(place: Path) -> Iterator[tuple[float, int, Path]]:
-    """Time of last use, bytes and path of every file; others may come and go meanwhile."""
-    for path in place.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            found = path.stat()
+    """Time of last use, bytes and path of every program below, of any host; no other file, whatever the folder is."""
+    for path in place.glob(f"{HOSTS}/*-cache"):
+        with contextlib.suppress(OSError):  # others may come and go meanwhile
+            found = path.lstat()
             if stat.S_ISREG(found.st_mode):
                 yield max(found.st_atime, found.st_mtime), found.st_size, path
 
@@ -92,6 +111,25 @@ def prune(place: Path, most: int) -> None:
     for _, n, path in files:
         if size <= most:
             return
-        with contextlib.suppress(PermissionError):  # in a shared folder, what another user keeps
+        with contextlib.suppress(OSError):  # in a shared folder, what another user keeps
             path.unlink(missing_ok=True)
             size -= n
+
+
+def told(place: Path, otherwise: Callable[..., None]) -> Callable[..., None]:
+    """A `warnings.showwarning` that says in one line what JAX could not read or write here, and mends what it can.
+
+    JAX compiles a program anew that it cannot read, but never replaces the file: a process that was killed while it
+    wrote one would be felt at every later start.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        found = FAILED.match(str(message))
+        if found is None:
+            return otherwise(message, category, *where, **more)
+        if found["what"] == "reading":
+            for path in place.glob(f"{glob.escape(found['name'])}-*-cache"):
+                path.unlink(missing_ok=True)
+        print(f"compile cache {place}: {found['what']} {found['name']} failed; it is compiled anew", file=sys.stderr)
+
+    return show

@@ -88,6 +88,6 @@ def programs(environ: Mapping[str, str]) -> str:
     if against is not None:
         return against
     own = compile_cache.folder(environ)
-    sizes = [size for _, size, _ in compile_cache.entries(own)]
+    sizes = [size for _, size, path in compile_cache.entries(own.parent) if path.parent == own]
     most = f"all hosts' at most {compile_cache.MOST_BYTES >> 30} GiB"
     return f"{own} ({len(sizes)} programs, {sum(sizes) / 2**20:.1f} MiB; {most})"

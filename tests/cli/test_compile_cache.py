@@ -5,7 +5,18 @@ import os
 import pytest
 
 from jaxpo.cli import compile_cache, env
-from jaxpo.cli.compile_cache import DIRECTORY, LEAST, WHERE, folder, host, keep_programs, prune, reason_against, root
+from jaxpo.cli.compile_cache import (
+    DIRECTORY,
+    LEAST,
+    WHERE,
+    folder,
+    host,
+    keep_programs,
+    prune,
+    reason_against,
+    root,
+    told,
+)
 
 
 @pytest.fixture
@@ -73,12 +84,64 @@ def test_what_was_used_last_stays(environ):
     place = folder(environ)
     place.mkdir(parents=True)
     for i, name in enumerate("abcd"):
-        (place / name).write_bytes(bytes(100))
-        os.utime(place / name, (1_000_000 + i, 1_000_000))
-    os.utime(place / "a", (2_000_000, 1_000_000))  # read again
+        (place / f"jit_{name}-cache").write_bytes(bytes(100))
+        os.utime(place / f"jit_{name}-cache", (1_000_000 + i, 1_000_000))
+    os.utime(place / "jit_a-cache", (2_000_000, 1_000_000))  # read again
     prune(root(environ), 250)
-    assert sorted(p.name for p in place.iterdir()) == ["a", "d"]
+    assert sorted(p.name for p in place.iterdir()) == ["jit_a-cache", "jit_d-cache"]
     assert "(2 programs, 0.0 MiB" in env.programs(environ)
     prune(root(environ), 250)
     assert len(list(place.iterdir())) == 2
     prune(root(environ) / "absent", 0)
+
+
+def test_files_of_others_are_never_removed(environ, tmp_path):
+    """Neither beside the hosts' folders nor in them, nor behind a link."""
+    place, outside = folder(environ), tmp_path / "outside"
+    (place.parent / "photos").mkdir(parents=True)
+    place.mkdir()
+    outside.mkdir()
+    files = [
+        place.parent / "thesis.txt",
+        place.parent / "photos" / "old-cache",
+        place / "notes",
+        outside / "jit_f-cache",
+    ]
+    for file in files:
+        file.write_bytes(bytes(100))
+    (place / "jit_f-cache").symlink_to(outside / "jit_f-cache")
+    prune(root(environ), 0)
+    assert all(file.exists() for file in files)
+
+
+def test_a_folder_that_was_named_and_cannot_be_used_is_said(tmp_path, capsys, monkeypatch):
+    given = {WHERE: "off"}
+    keep_programs(["run"], given)
+    assert given == {WHERE: "off"}
+    assert "'off' is no absolute path (0 = keep none)" in capsys.readouterr().err
+
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compile_cache.Path, "expanduser", nobody)
+    assert "home directory" in reason_against({})
+    monkeypatch.undo()
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(compile_cache.Path, "exists", forbidden)
+    assert "Permission denied" in reason_against({WHERE: str(tmp_path)})
+
+
+def test_a_program_that_cannot_be_read_is_removed_and_said(tmp_path, capsys):
+    (tmp_path / "jit_step-1a-cache").write_bytes(b"half")
+    (tmp_path / "jit_other-1a-cache").write_bytes(b"whole")
+    others = []
+    show = told(tmp_path, lambda *warning: others.append(warning))
+    text = "Error reading persistent compilation cache entry for 'jit_step': ZstdError: unknown"
+    show(UserWarning(text), UserWarning, "compiler.py", 1)
+    show(UserWarning("another"), UserWarning, "compiler.py", 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["jit_other-1a-cache"]
+    assert len(others) == 1
+    assert "reading jit_step failed; it is compiled anew" in capsys.readouterr().err

@@ -15,18 +15,12 @@ from jaxpo.config.axes import BATCH_AXES
 from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import axis_size
-from jaxpo.sharding.host_memory import has_host_memory, require_host_memory
+from jaxpo.sharding.host_memory import has_host_memory
 from jaxpo.stages.assemble import Assembly
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
 Tree = Any
 REMAT = "remat"
-
-
-def check_host_memory(compute: Compute) -> None:
-    """ConfigError where activations are to be kept in a memory that the devices cannot use."""
-    if compute.remat in ("offload", "offload_dots"):
-        require_host_memory(f"compute.remat {compute.remat}", "choose 'full' instead")
 
 
 def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:

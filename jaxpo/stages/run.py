@@ -25,7 +25,7 @@ from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.merging.stage import merge
-from jaxpo.stages.remat import check_host_memory
+from jaxpo.stages.offload import check_host_memory
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
@@ -57,7 +57,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, prof
     check_patterns(run)
     check_origin(run)
     check_alone(run)
-    check_host_memory(run.compute)
+    check_host_memory(run)
     console = Console(primary=jax.process_index() == 0)
     try:
         with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:

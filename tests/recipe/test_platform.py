@@ -8,6 +8,7 @@ import pytest
 
 from jaxpo.cli import main as cli
 from jaxpo.config import Compute, Run
+from jaxpo.config.run import EXPERTS
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.models.lfm2 import grouping
 from jaxpo.ops import attention, grouped
@@ -81,8 +82,12 @@ def test_explain_shows_what_the_platform_decides(capsys):
 def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch, name):
     monkeypatch.setattr(jax, "default_backend", lambda: name)
     assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
-    assert grouped.available()[0] == platform.BEST["experts"][name]
+    assert grouped.chosen(platform=name)[0] == platform.BEST["experts"][name]
     assert platform.UNROLLED_UP_TO == grouping.UNROLLED_UP_TO
+
+
+def test_a_configuration_knows_every_implementation_of_the_grouped_product():
+    assert set(EXPERTS) == {name for platform_name in platform.PLATFORMS for name in grouped.available(platform_name)}
 
 
 @pytest.mark.parametrize("peak", [0.0, -1.0])

@@ -2,8 +2,8 @@
 
 import sys
 
+from jaxpo.cli.allocator import restart
 from jaxpo.cli.compile_cache import keep_programs
-from jaxpo.cli.huge_pages import restart
 from jaxpo.cli.main import main
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxpo import __version__
-from jaxpo.cli import compile_cache, huge_pages
+from jaxpo.cli import allocator, compile_cache
 from jaxpo.cli.args import Parser
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "tokenizers")
@@ -45,7 +45,7 @@ def gather(*, devices: bool, measure: bool = False) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": memory(),
-        "huge pages": asked_for_pages(),
+        "allocator": step_memory(),
         "compile cache": programs(os.environ),
     }
     facts |= {name: installed(name) for name in CORE}
@@ -74,10 +74,12 @@ def memory() -> str:
         return "unknown"
 
 
-def asked_for_pages() -> str:
-    """Whether `jaxpo run` gets huge pages."""
-    against = huge_pages.reason_against(os.environ)
-    return f"asked for by jaxpo {', '.join(huge_pages.COMMANDS)}" if against is None else against
+def step_memory() -> str:
+    """Whether `jaxpo run` keeps a step's memory, in huge pages; or why it does not."""
+    against = allocator.reason_against(os.environ)
+    if against is not None:
+        return f"the system's: {against}"
+    return f"jaxpo {', '.join(allocator.COMMANDS)} keeps a step's memory, in huge pages"
 
 
 def programs(environ: Mapping[str, str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Moments = Literal["float32", "bfloat16", "int8"]
+
 
 @dataclass(frozen=True)
 class OptimizerBase:
@@ -51,7 +53,7 @@ class Optimizer(OptimizerBase):
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
-    moments: Literal["float32", "bfloat16", "int8"] = "float32"
+    moments: Moments = "float32"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from jaxpo.data.packing.batch import Batch
 from jaxpo.data.source import StepBatch
 from jaxpo.models.family import TextConfig
 from jaxpo.sharding import batch_sharding
-from jaxpo.stages.assemble import Assembly, assemble, make_scorer
-from jaxpo.stages.remat import fitted, load_of
+from jaxpo.stages.assemble import Assembly, make_scorer
+from jaxpo.stages.remat import assemble_fitted
 from jaxpo.train.state import State
 
 Tree = Any
@@ -76,10 +76,7 @@ def abstract_step(
       frozen: name -> shapes, with shardings, of the networks that run beside the trained one.
     """
     scorer, frozen = make_scorer(config, compute), frozen or {}
-    assembly = assemble(stage, _Length(), scorer, mesh, rules)
-    if compute.remat == "auto":
-        scorer, _ = fitted(scorer, compute, load_of(stage, assembly, frozen, mesh), mesh)
-        assembly = assemble(stage, _Length(), scorer, mesh, rules)
+    assembly, scorer, _ = assemble_fitted(stage, _Length(), scorer, mesh, rules, compute, frozen=frozen)
     everywhere = batch_sharding(mesh)
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), batch)
     return AbstractStep(assembly.step, assembly.abstract, frozen, placed, assembly, scorer.remat)

@@ -11,22 +11,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
-from jaxpo.config.axes import BATCH_AXES
+from jaxpo.data.source import Source
 from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sharding import axis_size
-from jaxpo.sharding.host_memory import has_host_memory, require_host_memory
-from jaxpo.stages.assemble import Assembly
+from jaxpo.sharding import BATCH_AXES, axis_size
+from jaxpo.sharding.host_memory import has_host_memory
+from jaxpo.stages.assemble import Assembly, assemble
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
 Tree = Any
 REMAT = "remat"
-
-
-def check_host_memory(compute: Compute) -> None:
-    """ConfigError where activations are to be kept in a memory that the devices cannot use."""
-    if compute.remat in ("offload", "offload_dots"):
-        require_host_memory(f"compute.remat {compute.remat}", "choose 'full' instead")
 
 
 def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
@@ -63,6 +57,36 @@ def loop_lines(scorer: Scorer) -> list[str]:
         return []
     why = "compute.scan" if scorer.scan else "chosen by depth; compute.scan False runs them one by one"
     return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
+
+
+def assemble_fitted(
+    stage: Stage,
+    source: Source,
+    scorer: Scorer,
+    mesh: Mesh,
+    rules: Mapping[str, Any],
+    compute: Compute,
+    *,
+    frozen: Tree,
+    scorers: Mapping[str, Scorer] | None = None,
+    before: str | None = None,
+) -> tuple[Assembly, Scorer, list[str]]:
+    """A stage ready to run, the scorer that it runs by, and what is said of it: under "auto" with the policy that fits.
+
+    Args:
+      frozen: the networks beside the trained one, or their shapes.
+      scorers: see `stages.assemble.assemble`.
+      before: see `fitted`.
+
+    Raises:
+      ConfigError: no policy fits.
+    """
+    assembly = assemble(stage, source, scorer, mesh, rules, scorers)
+    if compute.remat != "auto":
+        return assembly, scorer, []
+    # What the step must hold is known from its state; then it is made anew.
+    scorer, said = fitted(scorer, compute, load_of(stage, assembly, frozen, mesh), mesh, before)
+    return assemble(stage, source, scorer, mesh, rules, scorers), scorer, said
 
 
 def fitted(

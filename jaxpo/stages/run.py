@@ -20,12 +20,12 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
-from jaxpo.stages.assemble import check_attention
+from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.merging.stage import merge
-from jaxpo.stages.remat import check_host_memory
+from jaxpo.stages.offload import check_host_memory
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
@@ -57,7 +57,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, prof
     check_patterns(run)
     check_origin(run)
     check_alone(run)
-    check_host_memory(run.compute)
+    check_host_memory(run)
     console = Console(primary=jax.process_index() == 0)
     try:
         with writing(Path(run.output_dir) / run.name), Stop(console.say) as stop:
@@ -83,7 +83,7 @@ def go_on(
         check_placement(run, mesh.shape)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
-        check_attention(run.compute)
+        check_implementations(run.compute)
         held.enter_context(console)
         log = held.enter_context(
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)

@@ -28,10 +28,10 @@ from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
-from jaxpo.stages.assemble import Assembly, assemble, make_evaluation, own_tables
+from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.distilling import Part
-from jaxpo.stages.remat import REMAT, fitted, load_of, loop_lines
+from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
@@ -70,17 +70,19 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     beside = beside_fixed(beside, fixed)
     materials = Materials(stage, loaders["train"], beside.frozen, beside.scorers, folder, seed)
     source = kind_of(stage).make_source(materials)
-    scorer = setting.scorer_of(stage)
-    assembly = assemble(stage, source, scorer, setting.mesh, setting.rules, beside.scorers)
-    if setting.run.compute.remat == "auto":
-        latest = store.latest()
-        before = None if latest is None else store.meta(latest).get(REMAT)
-        load = load_of(stage, assembly, beside.frozen, setting.mesh)
-        scorer, lines = fitted(scorer, setting.run.compute, load, setting.mesh, before)
-        assembly = assemble(stage, source, scorer, setting.mesh, setting.rules, beside.scorers)
-        for line in lines:
-            setting.console.say(line)
-    for line in [*loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    latest = store.latest()
+    assembly, scorer, said = assemble_fitted(
+        stage,
+        source,
+        setting.scorer_of(stage),
+        setting.mesh,
+        setting.rules,
+        setting.run.compute,
+        frozen=beside.frozen,
+        scorers=beside.scorers,
+        before=None if latest is None else store.meta(latest).get(REMAT),
+    )
+    for line in [*said, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)

@@ -61,7 +61,7 @@ def abstract_state(
     params = {name: abstract_params(table, jnp.float32, shardings[name]) for name, table in tables.items()}
     shapes = jax.eval_shape(lambda p: build_state(p, optimizer, objective, jax.random.key(0), average=average), params)
     everywhere = replicated(mesh)
-    place = in_host_memory(mesh) if offload else lambda sharding: sharding
+    place = in_host_memory if offload else lambda sharding: sharding
 
     def at(shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from jaxpo.cli.huge_pages import reason_against
+from jaxpo.cli.allocator import reason_against
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "trl", "peft", "liger-kernel")
 
 
 def facts() -> dict[str, object]:
-    """Processor, cores, memory, huge pages, load and versions, for the reader of a table."""
+    """Processor, cores, memory, allocator, load and versions, for the reader of a table."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": processor(),
@@ -23,7 +23,7 @@ def facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
-        "huge_pages": "asked for" if reason_against(os.environ) is None else reason_against(os.environ),
+        "allocator": reason_against(os.environ) or "keeps a step's memory, in huge pages",
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 
@@ -44,7 +44,7 @@ def described(found: dict[str, object]) -> str:
     memory = float(found["memory_bytes"]) / 2**30  # type: ignore[arg-type]
     return (
         f"{found['processor']}, {found['cores']} cores, {memory:.0f} GiB, {found['system']}, Python {found['python']}, "
-        f"load {found['load_before']} before the start, huge pages {found['huge_pages']}; {versions}; {found['date']}"
+        f"load {found['load_before']} before the start, allocator: {found['allocator']}; {versions}; {found['date']}"
     )
 
 

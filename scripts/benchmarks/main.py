@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import machine, report
 from benchmarks.measure import ROOT, ChildFailed, alone, say
 from benchmarks.work import Options, Work
-from jaxpo.cli.huge_pages import TUNABLES, reason_against, tunables
+from jaxpo.cli.allocator import TUNABLES, reason_against, tunables
 
 HERE = Path(__file__).parent
 DOCS = ROOT / "docs" / "bench"
@@ -39,7 +39,7 @@ def run_one(module: str, options: str) -> Any:
     return dataclasses.asdict(found)
 
 
-def with_huge_pages() -> dict[str, str]:
+def with_allocator() -> dict[str, str]:
     """What a process that measures is started with, as `jaxpo run` starts itself anew with it."""
     return {} if reason_against(os.environ) is not None else {TUNABLES: tunables(os.environ)}
 
@@ -56,7 +56,7 @@ def measured(module: str, work: Work, options: Options) -> report.Entry:
         "run_one",
         module,
         json.dumps(dataclasses.asdict(options)),
-        environment=with_huge_pages(),
+        environment=with_allocator(),
         threads=options.threads,
     )
     about |= {"seconds": call.wall, "processor_seconds": call.cpu, "peak_bytes": call.peak_bytes}

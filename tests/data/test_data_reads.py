@@ -38,4 +38,3 @@ def test_a_step_reads_its_own_rows(tmp_path, prepared):
     assert first.rows == 4
     assert 0.5 * own < read < 2 * own + 4096
     assert read < stored / 10
-    print(own, read, stored)

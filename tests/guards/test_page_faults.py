@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from jaxpo.cli.huge_pages import TUNABLES, reason_against, tunables
+from jaxpo.cli.allocator import OFF, TUNABLES, reason_against, tunables
 
-PLAIN = {name: value for name, value in os.environ.items() if name not in (TUNABLES, "JAXPO_HUGE_PAGES")}
+PLAIN = {name: value for name, value in os.environ.items() if name not in (TUNABLES, OFF)}
 STEPS = 4
 # Forward and backward of a head whose logits are 64 MiB: a program that is all temporary memory, in few instructions.
 SCRIPT = f"""
@@ -28,7 +28,7 @@ print(json.dumps([after - before, step.memory_analysis().temp_size_in_bytes]))
 """
 
 
-@pytest.mark.skipif(reason_against(PLAIN) is not None, reason=f"no huge pages here: {reason_against(PLAIN)}")
+@pytest.mark.skipif(reason_against(PLAIN) is not None, reason=f"memory is not kept here: {reason_against(PLAIN)}")
 def test_a_step_maps_no_memory_anew():
     environment = PLAIN | {TUNABLES: tunables({}), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     out = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)

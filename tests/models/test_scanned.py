@@ -210,7 +210,7 @@ def test_offloading_needs_host_memory(monkeypatch):
         platform, device_kind = "tiny", "toy chip"
         addressable_memories = staticmethod(lambda: [type("Memory", (), {"kind": "device"})])
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device])
     with pytest.raises(
         ConfigError, match=r"compute.remat 'offload' keeps .* toy chip \(tiny\) has only device; choose 'full'"
     ):

@@ -8,12 +8,15 @@ import pytest
 
 from jaxpo.cli import main as cli
 from jaxpo.config import Compute, Run
+from jaxpo.config.run import EXPERTS
 from jaxpo.config.serialise import to_jsonable
+from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2 import grouping
 from jaxpo.ops import attention, grouped
 from jaxpo.recipe import platform
 from jaxpo.recipe.checks.run import compute_problems
 from jaxpo.recipe.platform import begun, expected_platform, resolved
+from jaxpo.stages.assemble import check_implementations
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
@@ -81,8 +84,21 @@ def test_explain_shows_what_the_platform_decides(capsys):
 def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch, name):
     monkeypatch.setattr(jax, "default_backend", lambda: name)
     assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
-    assert grouped.available()[0] == platform.BEST["experts"][name]
+    assert grouped.chosen(platform=name)[0] == platform.BEST["experts"][name]
     assert platform.UNROLLED_UP_TO == grouping.UNROLLED_UP_TO
+
+
+def test_a_configuration_knows_every_implementation_of_the_grouped_product():
+    assert set(EXPERTS) == {name for platform_name in platform.PLATFORMS for name in grouped.available(platform_name)}
+
+
+def test_implementations_of_another_platform_are_refused_before_any_work():
+    check_implementations(Compute(attention="xla", experts="ragged_dot"))
+    with pytest.raises(ConfigError) as refused:
+        check_implementations(Compute(attention="splash", experts="triton"))
+    attention_line, experts_line = refused.value.problems
+    assert attention_line.startswith("compute.attention: attention implementation 'splash' is not available here")
+    assert experts_line.startswith("compute.experts: grouped_matmul implementation 'triton' is not available here")
 
 
 @pytest.mark.parametrize("peak", [0.0, -1.0])

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxpo.config import Optimizer
+from jaxpo.config.optimizers import Moments
 from jaxpo.models.spec import Table, map_table
 from jaxpo.train.optimizers.gate import Gated, chained, kept
-from jaxpo.train.optimizers.moments import Moments, Storage, storage
+from jaxpo.train.optimizers.moments import Storage, storage
 
 Tree = Any
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt
 
+from jaxpo.config.optimizers import Moments
+
 Tree = Any
-Moments = Literal["float32", "bfloat16", "int8"]
 T = TypeVar("T")
 # Codes of neighbouring magnitudes differ by the factor 2^(1/8).
 PER_OCTAVE = 8

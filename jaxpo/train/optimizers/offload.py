@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
-from jaxpo.errors import ConfigError
+from jaxpo.sharding.host_memory import HOST, require_host_memory
 from jaxpo.train.optimizers.gate import Gated
 
 Tree = Any
-HOST = "pinned_host"
-"""Memory of the host that the device reads and writes by itself."""
+REMEDY = "leave it False; optimizer.moments bfloat16 or int8 saves memory as well"
+"""What to do where devices have no such memory."""
 
 
 def brought_in(optimizer: Gated) -> Gated:
@@ -28,17 +27,11 @@ def brought_in(optimizer: Gated) -> Gated:
     return Gated(optimizer.init, update)
 
 
-def in_host_memory(mesh: Mesh) -> Callable[[NamedSharding], NamedSharding]:
+def in_host_memory(sharding: NamedSharding) -> NamedSharding:
     """The same sharding in the memory of the hosts.
 
     Raises:
-      ConfigError: these devices have no such memory.
+      ConfigError: the devices here cannot use it.
     """
-    device = mesh.devices.flat[0]
-    kinds = sorted(memory.kind for memory in device.addressable_memories())
-    if HOST not in kinds:
-        raise ConfigError(
-            f"optimizer.offload: devices of the platform {device.platform!r} cannot use their host's memory ({HOST}; "
-            f"they have {', '.join(kinds)}). Leave it False; optimizer.moments bfloat16 or int8 saves memory as well."
-        )
-    return lambda sharding: sharding.with_memory_kind(HOST)
+    require_host_memory("optimizer.offload", REMEDY)
+    return sharding.with_memory_kind(HOST)

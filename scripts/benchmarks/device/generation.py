@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
@@ -35,24 +34,13 @@ def decode(tiny: bool) -> Iterator[dict[str, Any]]:
     size = size_of("lfm2_1_2b", tiny=tiny)
     params = init_params(param_table(size.config), jax.random.key(0), jnp.dtype(size.dtype))
     prompts, new = prompts_of(size.config.vocab_size, tiny)
-    took = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        generate(
-            params,
-            size.config,
-            prompts.tolist(),
-            max_new_tokens=new,
-            sampler=GREEDY,
-            stop_ids=(),
-            dtype=jnp.dtype(size.dtype),
-            max_rows=len(prompts),
-        )
-        took.append(time.perf_counter() - start)
+    options: dict[str, Any] = {"max_new_tokens": new, "sampler": GREEDY, "stop_ids": (), "max_rows": len(prompts)}
+    rows, dtype = prompts.tolist(), jnp.dtype(size.dtype)
+    took = seconds(lambda: generate(params, size.config, rows, dtype=dtype, **options), REPEATS, 1)
     yield {
         "name": f"jaxpo, 1.2B, decode at batch {len(prompts)}",
-        "seconds": took[1:],
-        "tokens_per_second": len(prompts) * new / median(took[1:]),
+        "seconds": took,
+        "tokens_per_second": len(prompts) * new / median(took),
         "peak_bytes": peak_bytes(),
         "note": f"{new} new tokens after {prompts.shape[1]}, greedy",
     }

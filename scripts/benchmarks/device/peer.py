@@ -6,13 +6,12 @@ Nothing here may touch a jax device: its client would take most of the memory at
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 from benchmarks.device.generation import REPEATS, prompts_of
-from benchmarks.device.shapes import STEPS, WARM, Size, flops_per_token, size_of
+from benchmarks.device.shapes import Size, flops_per_token, seconds, size_of
 from benchmarks.device.training import FORMULA
 
 
@@ -72,7 +71,7 @@ def train(tiny: bool) -> Iterator[dict[str, Any]]:
     for rows in size.rows:
         ids = torch.randint(8, size.config.vocab_size, (rows, size.length), device="cuda")
         try:
-            took = _seconds(lambda ids=ids: step(ids), STEPS, WARM)
+            took = seconds(lambda ids=ids: step(ids))
         except torch.OutOfMemoryError:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
@@ -111,20 +110,10 @@ def decode(tiny: bool) -> Iterator[dict[str, Any]]:
             model.generate(ids, attention_mask=torch.ones_like(ids), **options)
         torch.cuda.synchronize()
 
-    took = _seconds(run, REPEATS, 1)
+    took = seconds(run, REPEATS, 1)
     yield {
         "name": f"{name} at batch {len(prompts)}",
         "seconds": took,
         "tokens_per_second": len(prompts) * new / median(took),
         "peak_bytes": torch.cuda.max_memory_allocated(),
     }
-
-
-def _seconds(run: Any, steps: int, warm: int) -> list[float]:
-    found = []
-    for i in range(steps + warm):
-        start = time.perf_counter()
-        run()
-        if i >= warm:
-            found.append(time.perf_counter() - start)
-    return found

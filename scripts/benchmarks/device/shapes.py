@@ -1,16 +1,13 @@
-"""Models and rows of the device's parts, and how fast the device could be."""
+"""Models and rows of the device's parts, and how their time and memory are taken."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.data.packing.batch import Batch
@@ -88,23 +85,6 @@ def attended(size: Size) -> float:
 def flops_per_token(size: Size) -> float:
     """Of a training step: 3 (2 N + M), see `jaxpo.train.flops`; recomputation is not counted."""
     return training_flops_per_token(size.config, attended(size))
-
-
-def datasheet_peak(dtype: str) -> float | None:
-    """FLOP/s of this device's products as its maker says; None for a device that is not in jaxpo's table of chips."""
-    if importlib.util.find_spec("jaxpo.train.chips") is None:
-        return None
-    from jaxpo.train.chips import CHIPS
-
-    chip = CHIPS.get(jax.devices()[0].device_kind)
-    return None if chip is None else chip.peak(dtype)
-
-
-def measured_peak(dtype: str, width: int) -> float:
-    """FLOP/s of one product of square matrices."""
-    a = jnp.ones((width, width), dtype)
-    product = jax.jit(lambda a: a @ a)
-    return 2.0 * width**3 / median(seconds(lambda: product(a)))
 
 
 def seconds(run: Callable[[], Any], steps: int = STEPS, warm: int = WARM) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
@@ -13,10 +12,8 @@ import jax.numpy as jnp
 from benchmarks.device.shapes import (
     Size,
     attended,
-    datasheet_peak,
     flops_per_token,
     is_out_of_memory,
-    measured_peak,
     packed,
     peak_bytes,
     seconds,
@@ -29,19 +26,14 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import make_mesh, put_batch, replicated
+from jaxpo.train.chips import peak_flops
 from jaxpo.train.init import abstract_state, init_state
+from jaxpo.train.measured_peak import measured_peak
 from jaxpo.train.optimizer import make_optimizer, make_schedule
 from jaxpo.train.step import make_step
 
 OPTIMIZER = Optimizer(lr_scheduler_type="constant")
 FORMULA = "MFU = tokens/s x 3 (2 N + M) / peak: N entries of the matrices a token meets, M attention's operations"
-
-
-def scorer_of(size: Size, *, scan: bool | None, attention: str | None = None) -> Scorer:
-    """How the model is run; `scan` only where this tree's scorer knows it."""
-    known = {field.name for field in dataclasses.fields(Scorer)}
-    more = {"scan": scan} if "scan" in known else {}
-    return Scorer(size.config, size.dtype, attention=attention, **more)
 
 
 def step_of(size: Size, objective: Any, rows: int, frozen: dict[str, Any], roles: tuple[str, ...]) -> Any:
@@ -94,8 +86,8 @@ def trained(size: Size, scorer: Scorer, objective: Any, *, dpo: bool = False, pa
             continue
         rate = rows * size.length / median(took)
         peaks = {
-            "datasheet": datasheet_peak(size.dtype),
-            "measured": measured_peak(size.dtype, min(8192, 4 * size.length)),
+            "datasheet": peak_flops(jax.devices()[0].device_kind, size.dtype),
+            "measured": measured_peak(size.dtype),
         }
         tflops = rate * flops_per_token(size) * passes
         return {
@@ -113,10 +105,10 @@ def trained(size: Size, scorer: Scorer, objective: Any, *, dpo: bool = False, pa
     return {"error": f"no memory for {size.rows[-1]} row of {size.length}"}
 
 
-def next_tokens(preset: str, tiny: bool, *, scan: bool | None = True, attention: str | None = None) -> dict[str, Any]:
+def next_tokens(preset: str, tiny: bool, *, scan: bool = True, attention: str | None = None) -> dict[str, Any]:
     """Next-token training of a released shape on packed rows."""
     size = size_of(preset, tiny=tiny)
-    scorer = scorer_of(size, scan=scan, attention=attention)
+    scorer = Scorer(size.config, size.dtype, attention=attention, scan=scan)
     return trained(size, scorer, next_token(scorer))
 
 
@@ -150,7 +142,7 @@ def other_backends(tiny: bool) -> Iterator[dict[str, Any]]:
 def dpo(tiny: bool) -> Iterator[dict[str, Any]]:
     """DPO of 350M with the reference in every step."""
     size = size_of("lfm2_350m", tiny=tiny)
-    scorer = scorer_of(size, scan=True)
+    scorer = Scorer(size.config, size.dtype, scan=True)
     objective = METHODS["dpo"]().build(scorer)
     note = "tokens of whole rows, of which two documents are a pair; operations with the reference's forward"
     yield {

@@ -1,4 +1,4 @@
-"""Memory of a training step on the CPU: in huge pages, and kept from one step to the next.
+"""The allocator of a run on the CPU: a step's memory in huge pages, and kept from one step to the next.
 
 A step maps its temporary arrays anew every time, and the kernel clears each page before it hands it out: for 2.8 GB a
 quarter of the step, and 700,000 faults in pages of 4 KiB. glibc takes two settings when a process starts that end
@@ -19,7 +19,7 @@ KEPT = {
     "glibc.malloc.mmap_max": "0",
     "glibc.malloc.trim_threshold": str(1 << 50),
 }
-OFF = "JAXPO_HUGE_PAGES"
+OFF = "JAXPO_ALLOCATOR"
 DEVICES = ("nvidia0", "accel0", "kfd", "vfio/0")
 SINCE = (2, 35)
 COMMANDS = ("run",)

@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from jaxpo.cli import huge_pages
-from jaxpo.cli.huge_pages import KEPT, OFF, SETTING, TUNABLES, reason_against, restart
+from jaxpo.cli import allocator
+from jaxpo.cli.allocator import KEPT, OFF, SETTING, TUNABLES, reason_against, restart
 
 
 @pytest.fixture
 def started(monkeypatch):
     """What the process is started anew with, by a C library that knows the settings."""
     calls = []
-    monkeypatch.setattr(huge_pages, "glibc", lambda: (2, 36))
-    monkeypatch.setattr(huge_pages, "DEVICES", ())
+    monkeypatch.setattr(allocator, "glibc", lambda: (2, 36))
+    monkeypatch.setattr(allocator, "DEVICES", ())
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
     for name in (TUNABLES, OFF):
         monkeypatch.delenv(name, raising=False)
@@ -51,12 +51,12 @@ def test_what_does_not_train_does_not(started, words):
     ],
 )
 def test_reasons_against(started, monkeypatch, environment, version, reason):
-    monkeypatch.setattr(huge_pages, "glibc", lambda: version)
+    monkeypatch.setattr(allocator, "glibc", lambda: version)
     assert reason_against(environment) == reason
 
 
 def test_where_an_accelerator_computes_the_memory_is_left_as_it_is(started, monkeypatch):
-    monkeypatch.setattr(huge_pages, "DEVICES", ("null",))
+    monkeypatch.setattr(allocator, "DEVICES", ("null",))
     assert reason_against({}) == "not where an accelerator computes (/dev/null)"
     assert reason_against({"JAX_PLATFORMS": "cpu"}) is None
 
@@ -64,7 +64,7 @@ def test_where_an_accelerator_computes_the_memory_is_left_as_it_is(started, monk
 def test_the_command_starts_anew_only_once():
     """The setting is in the environment of what is started, so that it goes on as it is."""
     script = (
-        "import os, sys, jaxpo.__main__ as m, jaxpo.cli.huge_pages as h\n"
+        "import os, sys, jaxpo.__main__ as m, jaxpo.cli.allocator as h\n"
         "m.main = lambda: print(os.environ.get(h.TUNABLES), sys.argv[1:])\n"
         "h.reason_against = lambda e: 'set' if h.SETTING in e.get(h.TUNABLES, '') else None\n"
         "m.command()\n"

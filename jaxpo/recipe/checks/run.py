@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import types
 import typing
@@ -200,15 +201,15 @@ def compute_problems(run: Run) -> Iterator[str]:
     if run.compute.head_chunk is not None and run.compute.head_chunk < 1:
         yield f"compute.head_chunk: {run.compute.head_chunk} must be at least 1."
     given = run.compute.memory_gib
-    if given is not None and not given > 0:
-        yield f"compute.memory_gib: {given} must be positive; leave it out to take what the device has."
+    if given is not None and not 0 < given < math.inf:
+        yield f"compute.memory_gib: {given} must be a number above 0; leave it out to take what the device has."
     if given is not None and run.compute.remat != "auto":
         yield (
             f"compute.memory_gib: is read with compute.remat auto alone, and it is {run.compute.remat}; "
             "leave one of them out."
         )
-    if run.compute.peak_tflops is not None and not run.compute.peak_tflops > 0:
-        yield f"compute.peak_tflops: {run.compute.peak_tflops} must be above 0; leave it out for the table's."
+    if run.compute.peak_tflops is not None and not 0 < run.compute.peak_tflops < math.inf:
+        yield f"compute.peak_tflops: {run.compute.peak_tflops} must be a number above 0; leave it out for the table's."
 
 
 def check_names(run: Run) -> None:

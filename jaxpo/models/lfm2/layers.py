@@ -84,7 +84,7 @@ class Stack:
     def groups(self, params: Tree, x: Float[Array, "R S D"]) -> tuple[Group, ...]:
         """Layers by themselves and in loops; those of which the tap keeps something stay by themselves."""
         layers = range(self.config.num_hidden_layers)
-        if not (deep(self.config) if self.scan is None else self.scan):
+        if not in_loops(self.config, self.scan, self.remat):
             return tuple(map(Group, layers))
         alike = [self._signature(i, params[str(i)]) for i in layers]
         watched = set() if self.tap is None else self._watched(params, x, alike, self.tap)
@@ -139,17 +139,21 @@ class Stack:
         return placed(table, jax.tree.map(lambda *w: jnp.stack(w), *copies))
 
 
-def deep(config: LFM2Config) -> bool:
-    """Whether a model's layers run in loops when nothing is said.
+def in_loops(config: LFM2Config, scan: bool | None, remat: str) -> bool:
+    """Whether repeated groups of layers run in loops: as `scan` says, and if it says nothing in deep models.
 
-    Never on CPU, whose compiler takes as long for a loop that keeps activations as for the layers one by one.
+    On CPU depth does not matter, as its compiler takes as long for a loop that keeps activations as for the layers one
+    by one; where something is recomputed they do run in loops, for only there does that save memory: of layers one by
+    one XLA computes everything again as early as it can, and holds it until the backward pass.
     """
-    return config.num_hidden_layers > UNROLLED_UP_TO and jax.default_backend() != "cpu"
+    if scan is not None:
+        return scan
+    return remat != "none" if jax.default_backend() == "cpu" else config.num_hidden_layers > UNROLLED_UP_TO
 
 
-def layers_in_program(config: LFM2Config, scan: bool | None) -> int:
+def layers_in_program(config: LFM2Config, scan: bool | None, remat: str) -> int:
     """Layers that a forward pass is made of, where all layers of a type have leaves of the same kind and shape."""
-    if not (deep(config) if scan is None else scan):
+    if not in_loops(config, scan, remat):
         return config.num_hidden_layers
     return bodies(grouped(tuple((kind, config.is_mixture(i)) for i, kind in enumerate(config.layer_types))))
 

@@ -30,6 +30,7 @@ WIDTH = 12
 DENSE = dataclasses.replace(tiny.CONFIG, layer_types=("conv", "full_attention") * 3)
 LEAST = dataclasses.replace(tiny.CONFIG, layer_types=("conv",) * 3)
 MOE = dataclasses.replace(tiny_moe.CONFIG, layer_types=("conv", *("conv", "full_attention") * 2))
+LEAST_MOE = dataclasses.replace(tiny_moe.CONFIG, layer_types=("conv",) * 4)
 LFM3 = dataclasses.replace(tiny.LFM3, layer_types=("conv", "full_attention", "sliding_attention") * 2)
 
 
@@ -137,10 +138,11 @@ def adapter(config):
     ("config", "params", "options"),
     [
         (DENSE, tiny.params, {"watched": ("layers/5/mixer/out", "layers/5", "embedding_norm"), "remat": "mixer"}),
-        (MOE, tiny_moe.params, {}),
+        (LEAST_MOE, tiny_moe.params, {}),
+        pytest.param(MOE, tiny_moe.params, {}, marks=pytest.mark.slow),
         pytest.param(LFM3, tiny.params, {}, marks=pytest.mark.slow),
     ],
-    ids=["lora", "moe", "lfm3"],
+    ids=["lora", "moe", "moe with attention", "lfm3"],
 )
 def test_loops_compute_what_layers_one_by_one_compute(config, params, options):
     low_rank = adapter(config) if config is DENSE else None
@@ -253,3 +255,23 @@ def test_no_stack_is_gathered_on_a_mesh():
     moved = re.findall(r"= (.*) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", program)
     assert any("[32,3,16]" in shape for shape in moved)  # a convolution's gates, whole along the model's width
     assert not [shape for shape in moved if "f32[3,32" in shape]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [{"sequence": 2, "fsdp": 2}, {"replica": 2, "tensor": 2}])
+def test_loops_compute_the_same_on_a_mesh(axes):
+    """As one device does with layers one by one: values, and gradients where the parameters lie."""
+    config = dataclasses.replace(tiny.CONFIG, layer_types=("conv", "full_attention") * 2)
+    segments, positions = (np.repeat(x, 4, axis=0) for x in place()[1:])
+    tokens, weight = tiny.random_tokens(4, WIDTH), np.random.default_rng(1).standard_normal((4, WIDTH, 16))
+
+    def f(params, scan):
+        hidden, _ = forward(params, tokens, segments, positions, config=config, scan=scan)
+        return jnp.sum(hidden * weight), hidden
+
+    run, params = jax.value_and_grad(f, has_aux=True), tiny.params(config)
+    (_, hidden), gradient = jax.jit(lambda p: run(p, False))(params)
+    with use_mesh(make_mesh(axes, jax.devices()[:4])):
+        (_, looped), theirs = jax.jit(lambda p: run(p, True))(params)
+    assert len(looped.sharding.device_set) == 4
+    assert_trees_close((looped, theirs), (hidden, gradient), 1e-5)

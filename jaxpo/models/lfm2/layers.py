@@ -18,9 +18,7 @@ from jaxpo.models.lfm2.grouping import UNROLLED_UP_TO, Group, bodies, grouped
 from jaxpo.models.lfm2.mixers import Packed
 from jaxpo.models.lfm2.recompute import recomputed
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import Param, Table, map_table
-from jaxpo.ops.linear import LowRank
-from jaxpo.sharding import constrain
+from jaxpo.models.spec import Table, map_table
 
 Tree = Any
 Run = Callable[[Tree, Array], tuple[Array, tuple[dict[str, Any], RouterSums | None]]]
@@ -131,12 +129,13 @@ class Stack:
     def _stacked(self, params: Tree, layers: range, dtype: Any) -> Tree:
         """`[*s]` of each layer to `[layers, *s]`, in the type in which a layer uses them.
 
-        The gradient of a stack is its slices. Under a mesh every leaf lies as its parts do, the stack's own axis on no
-        device, and so does the gradient.
+        The gradient of a stack is its slices. Under a mesh XLA leaves both where their parts lie, the stack's own axis
+        on no device: a constraint that said so changed nothing that moves, on fsdp with tensor, expert and sequence.
         """
         table = param_table(self.config)["layers"][str(layers[0])]
         copies = [compute_copy(table, params[str(i)], dtype) for i in layers]
-        return placed(table, jax.tree.map(lambda *w: jnp.stack(w), *copies))
+        stacks: Tree = jax.tree.map(lambda *w: jnp.stack(w), *copies)
+        return stacks
 
 
 def in_loops(config: LFM2Config, scan: bool | None, remat: str) -> bool:
@@ -166,18 +165,6 @@ def compute_copy(table: Table, params: Tree, dtype: Any) -> Tree:
     return map_table(
         lambda p, w: w if p.muon is None else jax.tree.map(lambda part: part.astype(dtype), w), table, params
     )
-
-
-def placed(table: Table, stack: Tree) -> Tree:
-    """Stacked weights where the parameters of a layer's table live, the first axis on no device."""
-
-    def place(param: Param, stack: Array | LowRank) -> Array | LowRank:
-        if not isinstance(stack, LowRank):
-            return constrain(stack, None, *param.axes)
-        base, a = constrain(stack.base, None, *param.axes), constrain(stack.a, None, param.axes[0], None)
-        return LowRank(base, a, constrain(stack.b, None, None, *param.axes[1:]), stack.scale)
-
-    return map_table(place, table, stack)
 
 
 def in_order(routed: Sequence[RouterSums]) -> RouterSums:

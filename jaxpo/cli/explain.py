@@ -34,7 +34,7 @@ Problems that would stop `jaxpo run` are listed at the end (and the exit code is
 @dataclass(frozen=True)
 class Row:
     """One field of a run: dotted path, value, and "default", "config file", "preset NAME", "platform (NAME)" or
-    "command line"."""
+    "command line", with what is decided later behind a semicolon."""
 
     field: str
     value: Any
@@ -97,6 +97,8 @@ def table(resolved: Resolved, platform: str) -> Iterator[Row]:
             origin = f"command line ({flag(tuple(chosen[0].split('.')))})" if chosen else "config file"
         if leaf.path[0] == "compute" and decided[leaf.path[1]] != leaf.value:
             yield Row(leaf.dotted, decided[leaf.path[1]], f"platform ({platform})")
+        elif (leaf.dotted, leaf.value) == ("compute.remat", "auto"):
+            yield Row(leaf.dotted, leaf.value, f"{origin}; a policy is chosen when each stage begins")
         else:
             yield Row(leaf.dotted, leaf.value, origin)
         if leaf.dotted == "model" and isinstance(leaf.value, str):
@@ -142,8 +144,8 @@ def show(rows: Sequence[Row]) -> None:
     for title in ("field", "value", "origin"):
         grid.add_column(title, overflow="fold")
     for row in rows:
-        kind = row.origin if row.origin in styles else row.origin.partition(" ")[0]
-        style = styles.get(kind, "bold yellow")
+        kind = row.origin.partition(";")[0]
+        style = styles.get(kind if kind in styles else kind.partition(" ")[0], "bold yellow")
         grid.add_row(Text(row.field), Text(written(row.value)), Text(row.origin), style=style)
     console = Console()
     console = console if console.is_terminal else Console(width=160)

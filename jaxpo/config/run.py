@@ -46,7 +46,8 @@ class Compute:
         none, dots, mixer, full and offload whose estimate fits into memory.
       memory_gib: what a device may use, for "auto"; None = what the device says that it has.
       scan: run repeated groups of layers in loops: a smaller program that compiles sooner on accelerators, for one more
-        copy of their weights in the compute type. None = in models of more than 24 layers, and never on CPU.
+        copy of their weights in the compute type. None = in models of more than 24 layers; on CPU where `remat`
+        recomputes something, which saves memory there in loops alone.
       attention: implementation name: "xla" (everywhere), "pallas" or "cudnn" (NVIDIA), "splash" (TPU); None = the best
         this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.

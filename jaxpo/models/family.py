@@ -183,7 +183,7 @@ class Family:
       unembedding: `params -> [V, D]`, `logits = hidden @ W^T`; None = it predicts no tokens.
       decoder: None = it does not continue a text token by token.
       kept: `(config, remat, devices that share products) -> Kept`, for `compute.remat auto`; None = it is not known.
-      looped: `(config, scan) -> layers that the program of a forward pass holds`, fewer than the model has where
+      looped: `(config, scan, remat) -> layers that the program of a forward pass holds`, fewer than the model has where
         repeated ones run in loops; None = it has no loops over layers.
       export: None = its models lie in no Hugging Face file.
       presets: name -> configuration; loads no jax.
@@ -198,7 +198,7 @@ class Family:
     unembedding: Callable[[Tree], Array] | None = None
     decoder: Decoder | None = None
     kept: Callable[[Any, str, int], Kept] | None = None
-    looped: Callable[[Any, bool | None], int] | None = None
+    looped: Callable[[Any, bool | None, str], int] | None = None
     export: Export | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 

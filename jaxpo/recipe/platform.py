@@ -19,7 +19,7 @@ BEST = {
 }
 """What an implementation that is left open becomes where the devices can run it: `jaxpo.ops` chooses at each call."""
 UNROLLED_UP_TO = 24
-"""Layers of the deepest model whose layers are not run in loops, where that is left open; on CPU none are."""
+"""Layers of the deepest model whose layers are not run in loops on an accelerator, where that is left open."""
 _ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 # What JAX needs of a platform: one of these packages, and one of these devices.
 _PLUGINS = {
@@ -47,9 +47,16 @@ def shown(compute: Compute, platform: str, layers: int | None) -> dict[str, Any]
     fields = vars(resolved(compute, platform)) | {
         name: getattr(compute, name) or BEST[name].get(platform) for name in BEST
     }
-    if compute.scan is None and (platform == "cpu" or layers is not None):
-        fields["scan"] = platform != "cpu" and (layers or 0) > UNROLLED_UP_TO
+    if compute.scan is None:
+        fields["scan"] = _loops(compute.remat, platform, layers)
     return fields
+
+
+def _loops(remat: str, platform: str, layers: int | None) -> bool | None:
+    """As `jaxpo.models.lfm2.layers.in_loops`; None where that is not known before the run."""
+    if platform == "cpu":
+        return None if remat == "auto" else remat != "none"
+    return None if layers is None else layers > UNROLLED_UP_TO
 
 
 def begun(run: Run, stored: Mapping[str, Any] | None, platform: str) -> Run:

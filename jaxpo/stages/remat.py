@@ -40,23 +40,43 @@ def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
 
 
 def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
-    """Policy -> memory of the step."""
+    """Policy -> memory of the step; on CPU a policy saves nothing of layers one by one (see `saves`)."""
     itemsize = np.dtype(jax.numpy.dtype(scorer.dtype)).itemsize
-    looped = bool(loop_lines(scorer))
-    return {
-        name: estimate(scorer.config, load, name, itemsize=itemsize, looped=looped, tensor=mesh.shape["tensor"])
-        for name in CANDIDATES
-    }
+    found = {}
+    for name in CANDIDATES:
+        so = dataclasses.replace(scorer, remat=name)
+        how = {"itemsize": itemsize, "looped": in_program(so) < layers_of(so), "tensor": mesh.shape["tensor"]}
+        found[name] = estimate(scorer.config, load, name if saves(so) else "none", **how)
+    return found
+
+
+def layers_of(scorer: Scorer) -> int:
+    """How deep the model is."""
+    depth: int = scorer.config.num_hidden_layers
+    return depth
+
+
+def in_program(scorer: Scorer) -> int:
+    """Layers that the program holds, fewer than the model has where some run in loops."""
+    count = family(scorer.config).looped
+    return layers_of(scorer) if count is None else count(scorer.config, scorer.scan, scorer.remat)
+
+
+def saves(scorer: Scorer) -> bool:
+    """Whether recomputation saves memory here: on CPU only in loops, as XLA brings it forward into the forward pass."""
+    return jax.default_backend() != "cpu" or in_program(scorer) < layers_of(scorer)
 
 
 def loop_lines(scorer: Scorer) -> list[str]:
-    """What a stage says of layers that run in loops; nothing where none do."""
-    count = family(scorer.config).looped
-    held, layers = (0 if count is None else count(scorer.config, scorer.scan)), scorer.config.num_hidden_layers
-    if count is None or held == layers:
+    """What a stage says of layers that run in loops, or of recomputation that saves nothing because none do."""
+    held, layers = in_program(scorer), layers_of(scorer)
+    if held < layers:
+        chosen = "by compute.remat" if jax.default_backend() == "cpu" else "by depth"
+        why = "compute.scan" if scorer.scan else f"chosen {chosen}; compute.scan False runs them one by one"
+        return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
+    if scorer.remat == "none" or saves(scorer):
         return []
-    why = "compute.scan" if scorer.scan else "chosen by depth; compute.scan False runs them one by one"
-    return [f"layers: {layers}, of which the program holds {held} and repeats the others in loops ({why})"]
+    return [f"compute.remat {scorer.remat}: costs time and saves no memory on CPU, as the layers are in no loop"]
 
 
 def assemble_fitted(

@@ -77,8 +77,8 @@ def estimate(
         activations = itemsize * tokens * (values kept of all layers + those at work), of the family's `kept`
         head        = three times the logits at hand, float32
 
-    It knows nothing of what a compiler joins or lays out twice: compared with compiled steps it is within a factor of
-    two.
+    It knows nothing of what a compiler joins or lays out twice, nor of attention's scores. Temporary memory of the
+    small steps that `tests/train/test_memory.py` compiles for CPU is within a third of it; no accelerator was measured.
 
     Args:
       itemsize: bytes of a value in the compute type.

@@ -15,6 +15,8 @@ def kept_values(config: LFM2Config, remat: str, tensor: int = 1) -> Kept:
         full    D                   the input
         offload 0                   likewise, elsewhere; `offload_dots` keeps the input alone
 
+    The four of a feed-forward are gate, up, their product, and the tanh of the backward pass, which XLA's CPU backend
+    computes in the forward pass; compiled there, a layer of a convolution keeps 11 D + 4 F.
     A convolution has w = 3 D and z = 3 D; attention w = (H + 2 G) h and z = (2 H + G) h. Where k experts compute a
     token, its 4 F are k (4 F_e + 2 D). Whatever is kept, the backward pass holds one layer with the cotangents of it.
 

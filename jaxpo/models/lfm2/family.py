@@ -73,11 +73,11 @@ def flops(config: LFM2Config, context: float) -> Flops:
     return flops_per_token(config, context)
 
 
-def looped(config: LFM2Config, scan: bool | None) -> int:
+def looped(config: LFM2Config, scan: bool | None, remat: str) -> int:
     """See `jaxpo.models.lfm2.layers.layers_in_program`."""
     from jaxpo.models.lfm2.layers import layers_in_program
 
-    return layers_in_program(config, scan)
+    return layers_in_program(config, scan, remat)
 
 
 def cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:

@@ -59,7 +59,7 @@ def backbone(
       remat: what is kept of a layer for the backward pass: "none" (recompute nothing) or one of
         `jaxpo.models.lfm2.recompute.POLICIES`.
       scan: run repeated groups of layers in `lax.scan` (see `jaxpo.models.lfm2.layers`), which makes the program
-        smaller and computes the same; None = where there are many layers.
+        smaller and computes the same; None = see `jaxpo.models.lfm2.layers.in_loops`.
       attention: implementation name; None = the best here.
       experts: implementation name of the grouped product; None = the best here.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LOOP = 1
 """What a loop adds to a program beside its body, in layers: stacking, slicing, and the same of their gradients."""
 UNROLLED_UP_TO = 24
-"""Layers of the deepest model that runs without loops unless it is told to."""
+"""Layers of the deepest model that runs without loops on an accelerator unless it is told to."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ from jaxpo.models.lfm2.grouping import UNROLLED_UP_TO, Group, bodies, grouped
 from jaxpo.models.lfm2.mixers import Packed
 from jaxpo.models.lfm2.recompute import recomputed
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import Param, Table, map_table
-from jaxpo.ops.linear import LowRank
-from jaxpo.sharding import constrain
+from jaxpo.models.spec import Table, map_table
 
 Tree = Any
 Run = Callable[[Tree, Array], tuple[Array, tuple[dict[str, Any], RouterSums | None]]]
@@ -84,7 +82,7 @@ class Stack:
     def groups(self, params: Tree, x: Float[Array, "R S D"]) -> tuple[Group, ...]:
         """Layers by themselves and in loops; those of which the tap keeps something stay by themselves."""
         layers = range(self.config.num_hidden_layers)
-        if not (deep(self.config) if self.scan is None else self.scan):
+        if not in_loops(self.config, self.scan, self.remat):
             return tuple(map(Group, layers))
         alike = [self._signature(i, params[str(i)]) for i in layers]
         watched = set() if self.tap is None else self._watched(params, x, alike, self.tap)
@@ -131,25 +129,30 @@ class Stack:
     def _stacked(self, params: Tree, layers: range, dtype: Any) -> Tree:
         """`[*s]` of each layer to `[layers, *s]`, in the type in which a layer uses them.
 
-        The gradient of a stack is its slices. Under a mesh every leaf lies as its parts do, the stack's own axis on no
-        device, and so does the gradient.
+        The gradient of a stack is its slices. Under a mesh XLA leaves both where their parts lie, the stack's own axis
+        on no device: a constraint that said so changed nothing that moves, on fsdp with tensor, expert and sequence.
         """
         table = param_table(self.config)["layers"][str(layers[0])]
         copies = [compute_copy(table, params[str(i)], dtype) for i in layers]
-        return placed(table, jax.tree.map(lambda *w: jnp.stack(w), *copies))
+        stacks: Tree = jax.tree.map(lambda *w: jnp.stack(w), *copies)
+        return stacks
 
 
-def deep(config: LFM2Config) -> bool:
-    """Whether a model's layers run in loops when nothing is said.
+def in_loops(config: LFM2Config, scan: bool | None, remat: str) -> bool:
+    """Whether repeated groups of layers run in loops: as `scan` says, and if it says nothing in deep models.
 
-    Never on CPU, whose compiler takes as long for a loop that keeps activations as for the layers one by one.
+    On CPU depth does not matter, as its compiler takes as long for a loop that keeps activations as for the layers one
+    by one; where something is recomputed they do run in loops, for only there does that save memory: of layers one by
+    one XLA computes everything again as early as it can, and holds it until the backward pass.
     """
-    return config.num_hidden_layers > UNROLLED_UP_TO and jax.default_backend() != "cpu"
+    if scan is not None:
+        return scan
+    return remat != "none" if jax.default_backend() == "cpu" else config.num_hidden_layers > UNROLLED_UP_TO
 
 
-def layers_in_program(config: LFM2Config, scan: bool | None) -> int:
+def layers_in_program(config: LFM2Config, scan: bool | None, remat: str) -> int:
     """Layers that a forward pass is made of, where all layers of a type have leaves of the same kind and shape."""
-    if not (deep(config) if scan is None else scan):
+    if not in_loops(config, scan, remat):
         return config.num_hidden_layers
     return bodies(grouped(tuple((kind, config.is_mixture(i)) for i, kind in enumerate(config.layer_types))))
 
@@ -162,18 +165,6 @@ def compute_copy(table: Table, params: Tree, dtype: Any) -> Tree:
     return map_table(
         lambda p, w: w if p.muon is None else jax.tree.map(lambda part: part.astype(dtype), w), table, params
     )
-
-
-def placed(table: Table, stack: Tree) -> Tree:
-    """Stacked weights where the parameters of a layer's table live, the first axis on no device."""
-
-    def place(param: Param, stack: Array | LowRank) -> Array | LowRank:
-        if not isinstance(stack, LowRank):
-            return constrain(stack, None, *param.axes)
-        base, a = constrain(stack.base, None, *param.axes), constrain(stack.a, None, param.axes[0], None)
-        return LowRank(base, a, constrain(stack.b, None, None, *param.axes[1:]), stack.scale)
-
-    return map_table(place, table, stack)
 
 
 def in_order(routed: Sequence[RouterSums]) -> RouterSums:

@@ -8,7 +8,7 @@ import jax
 
 from jaxpo.config import Compute
 from jaxpo.ops import attention, grouped
-from jaxpo.ops.attention_choice import Choice
+from jaxpo.ops.backends import Choice
 from jaxpo.recipe.platform import dtype_of
 from jaxpo.train.chips import find_chip
 from jaxpo.train.measured_peak import measured_peak

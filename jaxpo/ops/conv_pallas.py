@@ -67,12 +67,12 @@ def _backward(
     u, dz = cut.pair((flat, 0), (flat, 2), back), cut.pair((dy, 0), (flat, 1), ahead)
     inputs = cut.inputs(kernel, segment_ids, back + ahead, u, dz)
     out = (
-        jax.ShapeDtypeStruct(flat.shape, gates.dtype),
+        jax.ShapeDtypeStruct((cut.rows, 3, cut.length, cut.width), gates.dtype),
         jax.ShapeDtypeStruct((flat.shape[0], *kernel.shape), jnp.float32),
     )
-    places = (cut.at(3 * cut.width), pl.BlockSpec((1, *kernel.shape), lambda row, i: (row, 0, 0)))
+    places = (pl.BlockSpec((1, 3, cut.block, cut.width), lambda row, i: (row, 0, i, 0)), pl.BlockSpec((1, *kernel.shape), lambda row, i: (row, 0, 0)))
     of_gates, of_taps = cut.call(functools.partial(_backward_kernel, back), inputs, out, places, interpret)
-    return of_gates.reshape(gates.shape), jnp.sum(of_taps, axis=0).astype(kernel.dtype), None
+    return jnp.moveaxis(of_gates, 1, 2), jnp.sum(of_taps, axis=0).astype(kernel.dtype), None
 
 
 pallas_short_conv.defvjp(_forward, _backward)
@@ -181,8 +181,7 @@ def _backward_kernel(back: Back, taps: Any, bits: Any, u: Pair, dz: Pair, of_gat
         seen = _seen(u, back, stays, lanes)
         du = _weighted(taps, _seen(dz, [-distance for distance in back], stays >> len(back), lanes), lanes)
         for gate, gradient in enumerate((du * x, dy * _weighted(taps, seen, lanes), du * b)):
-            place = pl.ds(pl.multiple_of(gate * width + lanes.start, LANES), LANES)
-            of_gates[0, :, place] = gradient.astype(of_gates.dtype)
+            of_gates[0, gate, :, lanes] = gradient.astype(of_gates.dtype)
         # Beyond the row memory holds anything, even what is no number.
         here = jnp.where(_bit(stays, back.index(0)), dy * c, 0.0)
         for j, shifted in enumerate(seen):

@@ -70,7 +70,10 @@ def _backward(
         jax.ShapeDtypeStruct((cut.rows, 3, cut.length, cut.width), gates.dtype),
         jax.ShapeDtypeStruct((flat.shape[0], *kernel.shape), jnp.float32),
     )
-    places = (pl.BlockSpec((1, 3, cut.block, cut.width), lambda row, i: (row, 0, i, 0)), pl.BlockSpec((1, *kernel.shape), lambda row, i: (row, 0, 0)))
+    places = (
+        pl.BlockSpec((1, 3, cut.block, cut.width), lambda row, i: (row, 0, i, 0)),
+        pl.BlockSpec((1, *kernel.shape), lambda row, i: (row, 0, 0)),
+    )
     of_gates, of_taps = cut.call(functools.partial(_backward_kernel, back), inputs, out, places, interpret)
     return jnp.moveaxis(of_gates, 1, 2), jnp.sum(of_taps, axis=0).astype(kernel.dtype), None
 

@@ -25,7 +25,7 @@ from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
-from jaxpo.ops.attention import chosen
+from jaxpo.ops import attention, conv
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.recipe.platform import dtype_of
@@ -38,12 +38,14 @@ from jaxpo.train.step import Step, make_eval, make_step
 Tree = Any
 
 
-def check_attention(compute: Compute) -> None:
-    """A backend that is named is on this platform and can do it on the enclosing mesh; ConfigError says why not."""
-    try:
-        chosen(compute.attention, dtype=dtype_of(compute, jax.default_backend()))
-    except BackendError as error:
-        raise ConfigError([f"compute.attention: {error}"]) from error
+def check_backends(compute: Compute) -> None:
+    """Backends that are named are on this platform and can do it on the enclosing mesh; ConfigError says why not."""
+    dtype = dtype_of(compute, jax.default_backend())
+    for field, operation in (("attention", attention), ("conv", conv)):
+        try:
+            operation.chosen(getattr(compute, field), dtype=dtype)
+        except BackendError as error:
+            raise ConfigError([f"compute.{field}: {error}"]) from error
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
@@ -58,6 +60,7 @@ def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
         compute.attention,
         compute.head_chunk,
         experts=compute.experts,
+        conv=compute.conv,
         scan=compute.scan,
     )
 

@@ -1,0 +1,169 @@
+"""The short convolution's kernel for TPU: against float64 in interpret mode, lowered and compiled for a TPU, on a mesh."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ops.aot import device
+from ops.compiled import traffic
+
+from jaxpo.errors import BackendError
+from jaxpo.ops import conv
+from jaxpo.ops.conv_pallas import pallas_short_conv
+from jaxpo.ops.conv_refusals import LANES, positions
+from jaxpo.ops.conv_xla import distances, xla_short_conv
+from jaxpo.sharding import make_mesh, use_mesh
+
+# Lengths, taps, positions of a program: no multiples of a program or of eight, one program longer than the row, the
+# most taps there are, and as many as there are neighbours' columns in a program.
+SIZES = {
+    "three programs, the last one short": (70, 3, 32, LANES),
+    "a row that is shorter than a program": (19, 4, 32, LANES),
+    "nine taps, two chunks of channels": (64, 9, 32, 2 * LANES),
+    "one tap": (16, 1, 8, LANES),
+}
+
+
+def _inputs(length, taps, width):
+    """A row of documents whose borders lie on and beside those of programs, and one of padding within and behind."""
+    rng = np.random.default_rng(length)
+    segments = np.zeros((2, length), np.int32)
+    segments[0] = 1 + np.isin(np.arange(length), (1, 2, 8, 31, 32, 33, 40, 63, 64)).cumsum()
+    segments[1, 3:9], segments[1, 12 : length - 4] = 7, 2
+    return (
+        rng.standard_normal((2, length, 3, width)),
+        rng.standard_normal((taps, width)),
+        segments,
+        rng.standard_normal((2, length, width)),
+    )
+
+
+def _expected(gates, kernel, segments, g, causal):
+    """Value and gradients tap by tap, in float64."""
+    (b, c, x), taps, length = np.moveaxis(gates, 2, 0), len(kernel), g.shape[1]
+    u, dz, z, du, of_taps = b * x, g * c, np.zeros_like(g), np.zeros_like(g), np.zeros_like(kernel)
+    for j in range(taps):
+        offset = j - (taps - 1) if causal else j - taps // 2
+        t = np.arange(max(0, -offset), min(length, length - offset))
+        same = (segments[:, t] == segments[:, t + offset])[..., None]
+        z[:, t] += same * kernel[j] * u[:, t + offset]
+        du[:, t + offset] += same * kernel[j] * dz[:, t]
+        of_taps[j] = (same * dz[:, t] * u[:, t + offset]).sum((0, 1))
+    return c * z, np.stack([du * x, g * z, du * b], axis=2), of_taps
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_gradients(convolve, gates, kernel, segments, g):
+    y, pull = jax.vjp(lambda gates, kernel: convolve(gates, kernel, segments), gates, kernel)
+    return y, *pull(g)
+
+
+def _kernel(taps, causal, block=None, interpret=True):
+    return lambda gates, kernel, segments: pallas_short_conv(
+        gates, kernel, segments, tuple(distances(taps, causal)), block, interpret
+    )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", SIZES)
+def test_values_and_gradients_equal_the_sum_over_taps(name, causal):
+    length, taps, block, width = SIZES[name]
+    inputs = _inputs(length, taps, width)
+    gates, kernel, segments, g = (jnp.asarray(x, x.dtype if x.dtype == np.int32 else jnp.float32) for x in inputs)
+    got = _value_and_gradients(_kernel(taps, causal, block), gates, kernel, segments, g)
+    of_xla = _value_and_gradients(lambda *a: xla_short_conv(*a, causal), gates, kernel, segments, g)
+    for ours, theirs, exact in zip(got, of_xla, _expected(*inputs, causal), strict=True):
+        np.testing.assert_allclose(ours, exact, atol=1e-6 * np.abs(exact).max())
+        np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.abs(exact).max())
+
+
+def test_in_bfloat16_it_rounds_only_what_it_returns():
+    gates, kernel, segments, g = _inputs(70, 3, LANES)
+    given = [jnp.asarray(x, jnp.bfloat16) for x in (gates, kernel, g)]
+    gates, kernel, g = (np.asarray(x, np.float64) for x in given)
+    got = _value_and_gradients(_kernel(3, True, 32), given[0], given[1], segments, given[2])
+    for ours, exact in zip(got, _expected(gates, kernel, segments, g, True), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(ours, np.float64), exact, rtol=2**-8, atol=1e-5 * np.abs(exact).max())
+
+
+def test_a_segment_keeps_what_is_no_number_to_itself():
+    """Neither the document before nor a neighbour's columns, nor a row's end, let it out: nothing is multiplied by 0."""
+    gates, kernel, _, g = _inputs(70, 3, LANES)
+    segments = np.repeat([[1, 2, 1, 3]], 2, 0).repeat([20, 12, 18, 20], 1)
+    gates[:, 20:32] = np.nan
+    y, of_gates, of_taps = _value_and_gradients(_kernel(3, True, 32), *map(jnp.float32, (gates, kernel)), segments, g)
+    outside = np.delete(np.arange(70), np.s_[20:32])
+    assert np.isfinite(y[:, outside]).all()
+    assert np.isfinite(of_gates[:, outside]).all()
+    assert np.isnan(of_taps).all(), "the taps met it"
+
+
+def test_on_a_mesh_each_device_convolves_its_rows_and_channels():
+    """Values and gradients as on one device, rows over two devices, channels over two; and of neither where odd."""
+    inputs = _inputs(19, 3, 2 * LANES)
+    arrays = [jnp.asarray(np.concatenate([x, x]) if i != 1 else x) for i, x in enumerate(inputs)]
+    gates, kernel, segments, g = (x.astype(jnp.float32) if x.dtype != jnp.int32 else x for x in arrays)
+    local = _kernel(3, True, 32)
+    alone = _value_and_gradients(local, gates, kernel, segments, g)
+    with use_mesh(make_mesh({"fsdp": 2, "replica": 2, "tensor": 2})):
+        divided = conv.on_mesh(local)
+        for ours, theirs in zip(_value_and_gradients(divided, gates, kernel, segments, g), alone, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=2e-5)
+        y = jax.jit(divided)(gates, kernel, segments)
+        assert y.sharding.shard_shape(y.shape) == (1, 19, LANES)
+        odd = jax.eval_shape(divided, gates[:3, :, :, :129], kernel[:, :129], segments[:3])
+        assert odd.shape == (3, 19, 129), "what the devices do not divide is whole on each"
+
+
+def _program(dtype, on=None, rows=8, length=2048, width=1024, causal=True):
+    """Forward and backward between the products that stand around it, where memory is passed over without a kernel."""
+    shape = lambda *s, dtype=dtype: jax.ShapeDtypeStruct(s, dtype, sharding=on)  # noqa: E731
+    kernel = shape(3, width, dtype=jnp.float32)
+    arrays = shape(rows, length, width), kernel, shape(rows, length, dtype=jnp.int32), shape(rows, length, width)
+
+    def run(x, weight, kernel, segments, dy):
+        gates = lambda weight: (x.reshape(-1, width) @ weight).reshape(rows, length, 3, width)  # noqa: E731
+        convolve = _kernel(3, causal, interpret=False)
+        y, pull = jax.vjp(lambda w, kernel: convolve(gates(w), kernel, segments), weight, kernel)
+        return y, *pull(dy)
+
+    return jax.jit(run), (arrays[0], shape(width, 3 * width), *arrays[1:])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_lowers_for_a_tpu_as_two_kernels(dtype):
+    run, arguments = _program(dtype)
+    module = jax.export.export(run, platforms=["tpu"])(*arguments).mlir_module()
+    assert module.count("@tpu_custom_call") == 2
+
+
+COMPILED = {
+    "bfloat16": {"dtype": jnp.bfloat16},
+    "float32, both sides": {"dtype": jnp.float32, "causal": False},
+    "1.2B, no multiple of a program": {"dtype": jnp.bfloat16, "rows": 1, "length": 1000, "width": 2048},
+    "wide": {"dtype": jnp.float32, "rows": 1, "length": 300, "width": 4096},
+    "short rows": {"dtype": jnp.bfloat16, "rows": 2, "length": 20, "width": 128},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_for_a_tpu_that_is_not_there(name):
+    on = jax.sharding.SingleDeviceSharding(device("tpu"))
+    run, arguments = _program(on=on, **COMPILED[name])
+    assert run.lower(*arguments).compile().as_text().count('custom_call_target="tpu_custom_call"') == 2
+
+
+@pytest.mark.slow
+def test_a_tpu_goes_over_memory_once_each_way():
+    """4 and 7 units of [R, S, D] are the least; neighbours' columns, 8 of 256 positions, are the rest."""
+    on = jax.sharding.SingleDeviceSharding(device("tpu"))
+    run, arguments = _program(jnp.bfloat16, on=on)
+    compiled = run.lower(*arguments).compile()
+    one = 8 * 2048 * 1024 * 2
+    text = compiled.as_text()
+    large = [name for name, size in traffic(text).items() if size > 1.5 * one and "copy-" not in name]
+    print(large)

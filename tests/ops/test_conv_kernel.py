@@ -182,13 +182,13 @@ def _bytes(jaxpr):
                 yield from _bytes(inner) if hasattr(inner, "eqns") else ()
 
 
-@pytest.mark.parametrize(("causal", "units"), [(True, (4.1, 7.22)), (False, (4.17, 7.35))])
+@pytest.mark.parametrize(("causal", "units"), [(True, (4.088, 7.174)), (False, (4.150, 7.299))])
 def test_the_kernels_read_and_write_every_array_once(causal, units):
-    """4 and 7 units of [R, S, D] are the least; the rest are taps, ids and neighbours' columns, 8 of 256 at each end."""
+    """4 and 7 units of [R, S, D] are the least; the rest are taps, ids and 8 of 256 columns at each end."""
     arguments = _shapes(jnp.bfloat16)
     found = _bytes(jax.make_jaxpr(_for_tpu(causal))(*arguments).jaxpr)
     for moved, bound in zip(found, units, strict=True):
-        assert bound - 0.05 < moved / (2 * math.prod(arguments[3].shape)) < bound + 0.01
+        assert moved / (2 * math.prod(arguments[3].shape)) == pytest.approx(bound, abs=0.001)
 
 
 COMPILED = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 
 from jaxpo.config import Compute
-from jaxpo.ops import attention, grouped
-from jaxpo.ops.attention_choice import Choice
+from jaxpo.ops import attention, conv, grouped
+from jaxpo.ops.backends import Choice
 from jaxpo.recipe.platform import dtype_of
 from jaxpo.train.chips import find_chip
 from jaxpo.train.measured_peak import measured_peak
@@ -31,6 +31,7 @@ def device_facts(*, measure: bool) -> dict[str, str]:
         "compute.dtype": f"{dtype} ({backend})",
         "attention": reasoned(attention.chosen(dtype=dtype), attention.available()),
         "cached attention": reasoned(attention.chosen_cached(dtype=dtype), ()),
+        "convolution": reasoned(conv.chosen(dtype=dtype), conv.available()),
         "experts": reasoned(Choice(*grouped.chosen()), grouped.available()),
     }
 

@@ -9,6 +9,7 @@ from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
 ATTENTION = ("xla", "pallas", "splash", "cudnn")
+CONV = ("xla", "pallas")
 EXPERTS = ("blocks", "megablox", "ragged_dot", "triton")
 """Implementations in `jaxpo.ops.attention` and `jaxpo.ops.grouped`."""
 Remat = Literal["auto", "none", "full", "mixer", "dots", "offload", "offload_dots"]
@@ -52,6 +53,8 @@ class Compute:
         this platform has.
       head_chunk: positions per vocabulary-head chunk; None = dense when the logits are small, else chosen.
       experts: implementation name of the experts' grouped product; None = the best this platform has.
+      conv: implementation name of the short convolution: "xla" (everywhere), "pallas" (TPU); None = the best this
+        platform has.
       peak_tflops: dense TFLOP/s of one device in `dtype`, for the metric `mfu`; None = by a table of chips.
     """
 
@@ -60,6 +63,7 @@ class Compute:
     attention: str | None = None
     head_chunk: int | None = None
     experts: str | None = None
+    conv: str | None = None
     scan: bool | None = None
     memory_gib: float | None = None
     peak_tflops: float | None = None

@@ -174,8 +174,8 @@ class Family:
       name: for messages.
       limits: `config -> Limits`; loads no jax.
       table: `config -> Table`, every parameter of `params["model"]`.
-      forward: `(params, inputs, *, config, dtype, tap, remat, scan, attention, experts, embedding_dropout, row_keys)
-        -> (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
+      forward: `(params, inputs, *, config, dtype, tap, remat, scan, attention, experts, conv, embedding_dropout,
+        row_keys) -> (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
         `jaxpo.models.language.Inputs`. `aux["taps"]` is what `tap(name, x)` returned; other entries hold sums with the
         row axis first (`"router"`: `RouterSums`), which objectives hand on.
       flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees.

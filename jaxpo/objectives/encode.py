@@ -130,6 +130,7 @@ class Scorer:
       head_chunk: positions per vocabulary-head chunk; None chooses.
       embedding_dropout: rate on the embedding's output, wherever a call passes `rng`.
       experts: implementation name of the grouped product of a mixture of experts.
+      conv: implementation name of the short convolution.
       scan: whether repeated groups of layers run in loops; None = the family chooses.
     """
 
@@ -140,6 +141,7 @@ class Scorer:
     head_chunk: int | None = None
     embedding_dropout: float = 0.0
     experts: str | None = None
+    conv: str | None = None
     scan: bool | None = None
 
     def run(
@@ -163,6 +165,7 @@ class Scorer:
             embedding_dropout=self.embedding_dropout,
             row_keys=keys,
             experts=self.experts,
+            conv=self.conv,
             scan=self.scan,
         )
         return hidden, aux if tap is not None else {name: x for name, x in aux.items() if name != "taps"}

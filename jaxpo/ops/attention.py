@@ -16,17 +16,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxpo.ops import attention_refusals as refusals
-from jaxpo.ops.attention_choice import (
-    Asked,
-    Backend,
-    Choice,
-    capability,
-    choose,
-    names_on,
-    sequence_devices,
-)
+from jaxpo.ops.attention_choice import Asked, capability
 from jaxpo.ops.attention_mesh import on_mesh
 from jaxpo.ops.attention_xla import attend, xla_attention
+from jaxpo.ops.backends import Backend, Choice, choose, names_on, sequence_devices
 
 
 # Kernels are imported when they are taken: half a second that only an accelerator is worth.
@@ -199,16 +192,16 @@ def attention(
 
     def attend_rows(q: Array, k: Array, v: Array, segment_ids: Array, key_ids: Array | None) -> Array:
         options = {"causal": causal, "max_segment": max_segment, "window": window}
-        return backend.attend(q, k, v, segment_ids, key_ids=key_ids, **options)
+        return backend.compute(q, k, v, segment_ids, key_ids=key_ids, **options)
 
     return _on_devices(backend, attend_rows)(q, k, v, segment_ids, key_ids)
 
 
-def _of(backends: tuple[Backend, ...], choice: Choice) -> Backend:
+def _of(backends: tuple[Backend[Asked], ...], choice: Choice) -> Backend[Asked]:
     return next(b for b in backends if b.name == choice.name)
 
 
-def _on_devices(backend: Backend, attend: Callable[..., Array]) -> Callable[..., Array]:
+def _on_devices(backend: Backend[Asked], attend: Callable[..., Array]) -> Callable[..., Array]:
     return attend if backend.divisible else functools.partial(on_mesh, attend)
 
 
@@ -245,7 +238,7 @@ def cached_attention(
     _check_window(window)
     choice = chosen_cached(implementation, dtype=q.dtype, head_dim=q.shape[-1], window=window)
     backend = _of(CACHED_BACKENDS, choice)
-    return _on_devices(backend, functools.partial(backend.attend, window=window))(q, k, v, positions, slots)
+    return _on_devices(backend, functools.partial(backend.compute, window=window))(q, k, v, positions, slots)
 
 
 def _xla_cached(

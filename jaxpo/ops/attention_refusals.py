@@ -8,6 +8,7 @@ import importlib.util
 import jax.numpy as jnp
 
 from jaxpo.ops.attention_choice import Asked
+from jaxpo.ops.backends import needs_whole_rows
 
 _AMPERE, _HOPPER = (8, 0), (9, 0)
 _WIDEST = 256
@@ -21,7 +22,7 @@ def none(asked: Asked) -> str | None:
 
 def splash(asked: Asked) -> str | None:
     """JAX's kernels for TPU."""
-    return _cut(asked)
+    return needs_whole_rows(asked.sequence)
 
 
 def pallas(asked: Asked) -> str | None:
@@ -32,7 +33,7 @@ def pallas(asked: Asked) -> str | None:
         return f'heads of {asked.width} do not fit a multiprocessor; take "xla" for more than {_WIDEST}'
     if asked.capability is not None and asked.capability < _AMPERE:
         return 'Triton needs a GPU of compute capability 8.0 (Ampere) or newer; take "xla"'
-    return _cut(asked)
+    return needs_whole_rows(asked.sequence)
 
 
 def pallas_cached(asked: Asked) -> str | None:
@@ -55,20 +56,10 @@ def cudnn(asked: Asked) -> str | None:
         return 'cuDNN takes segments whole, and here some positions are no keys; take "pallas" or "xla"'
     if asked.window is not None and not asked.causal:
         return 'its window looks back only, and here later positions are seen too; take "pallas" or "xla"'
-    return _cut(asked)
+    return needs_whole_rows(asked.sequence)
 
 
 @functools.cache
 def _has_triton() -> bool:
     """JAX 0.12 announces that a later version will be without."""
     return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-
-
-def _cut(asked: Asked) -> str | None:
-    """Kernels need all positions of a row on one device."""
-    if asked.sequence == 1:
-        return None
-    return (
-        f"the positions of a row are spread over {asked.sequence} devices, and the kernel needs them on one; set "
-        'mesh.sequence to 1, or take "xla"'
-    )

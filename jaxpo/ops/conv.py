@@ -1,29 +1,89 @@
-"""The gated short depthwise convolution.
+"""The gated short depthwise convolution. The gates are part of it because it is bound by memory.
 
-XLA's own depthwise convolution is 40 to 120 times slower on CPU, and knows nothing of segments. The gates are part of
-the operation because it is bound by memory: forward is one pass over the three gates on CPU and on NVIDIA; backward,
-which saves nothing but the gates, is one pass for their gradient and, on NVIDIA, one for that of the taps
-(`tests/ops/test_conv_passes.py` reads both off compiled programs).
+`implementation=None` takes the best backend of the platform that can do what is asked; a named one is used or refused,
+never replaced.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-Saved = tuple[Array, Array, Array]
+from jaxpo.ops.backends import Backend, Choice, choose, names_on, sequence_devices
+from jaxpo.ops.conv_refusals import Asked, none, pallas
+from jaxpo.ops.conv_xla import distances, xla_short_conv
+from jaxpo.sharding import axis_size, current_rules, fitting_spec
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+# Imported when it is taken: half a second that only an accelerator is worth.
+def _pallas(gates: Array, kernel: Array, segment_ids: Array, causal: bool) -> Array:
+    from jaxpo.ops.conv_pallas import pallas_short_conv
+
+    return pallas_short_conv(gates, kernel, segment_ids, tuple(distances(kernel.shape[0], causal)))
+
+
+BACKENDS = (
+    Backend(
+        "pallas",
+        ("tpu",),
+        _pallas,
+        pallas,
+        "one pass over memory each way, exact in interpret mode and compiled for v5e; not run on a TPU yet",
+    ),
+    Backend("xla", ("cpu", "gpu", "tpu"), xla_short_conv, none, "plain XLA, which fuses it", divisible=True),
+)
+"""The ways to compute `gated_short_conv`, best first."""
+
+
+def available() -> tuple[str, ...]:
+    """Names that `implementation` accepts here, best first."""
+    return names_on(BACKENDS, jax.default_backend())
+
+
+def chosen(
+    implementation: str | None = None,
+    *,
+    platform: str | None = None,
+    dtype: DTypeLike = "bfloat16",
+    channels: int = 1024,
+    taps: int = 3,
+    sequence: int | None = None,
+) -> Choice:
+    """The backend that `gated_short_conv` takes, and why.
+
+    Args:
+      implementation: a name, or None for the best.
+      platform: "cpu", "gpu" or "tpu"; None = this machine's.
+      dtype: of the gates.
+      channels: D of the whole model; the enclosing mesh divides them.
+      taps: k.
+      sequence: devices over which positions are spread; None = those of the enclosing mesh.
+
+    Raises:
+      BackendError: the named one is not on this platform, or cannot do it; the message names the remedy.
+    """
+    asked = Asked(
+        platform or jax.default_backend(),
+        dtype,
+        channels // _channel_devices(channels),
+        taps,
+        sequence_devices() if sequence is None else sequence,
+    )
+    return choose("gated_short_conv", BACKENDS, implementation, asked)
+
+
 def gated_short_conv(
     gates: Float[Array, "R S 3 D"],
     kernel: Float[Array, "k D"],
     segment_ids: Int[Array, "R S"],
     causal: bool = True,
+    *,
+    implementation: str | None = None,
 ) -> Float[Array, "R S D"]:
     """`y = c * z` with `z[t] = sum_j kernel[j] * u[t - (k-1) + j]` and `u = b * x`, cut at segment borders.
 
@@ -35,36 +95,55 @@ def gated_short_conv(
       kernel: taps, oldest first, `[k, D]`.
       segment_ids: `[R, S]`; a tap that lies in another segment, or beyond the row, counts as zero.
       causal: taps end at t; otherwise they are centred, `u[t - k//2 + j]`, as in bidirectional encoders.
+      implementation: a backend's name (see `available` and `BACKENDS`), or None.
+
+    Raises:
+      BackendError: the named backend is not available here, or cannot do this; the message says why.
     """
-    b, c, x = _three(gates)
-    u = (b * x).astype(jnp.float32)
-    # Padded for each tap by itself: XLA for CPU fuses that into the one pass; an array padded once would be written.
-    seen = [shifted for back in _distances(kernel.shape[0], causal) for shifted in _seen(u, segment_ids, [back])]
-    return c * _weighted(kernel, seen).astype(gates.dtype)
+    taps, channels = kernel.shape
+    choice = chosen(implementation, dtype=gates.dtype, channels=channels, taps=taps)
+    backend = next(b for b in BACKENDS if b.name == choice.name)
+
+    def convolve(gates: Array, kernel: Array, segment_ids: Array) -> Array:
+        return backend.compute(gates, kernel, segment_ids, causal)
+
+    return (convolve if backend.divisible else on_mesh(convolve))(gates, kernel, segment_ids)
 
 
-def _forward(gates: Array, kernel: Array, segment_ids: Array, causal: bool) -> tuple[Array, Saved]:
-    return gated_short_conv(gates, kernel, segment_ids, causal), (gates, kernel, segment_ids)
+def on_mesh(convolve: Callable[[Array, Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+    """`convolve` on each device's own rows and channels, because the compiler cannot divide a kernel.
+
+    Rows are divided as the rule "batch" says, channels as "conv_act"; a dimension that is not divided is computed whole
+    on every device.
+    """
+
+    def divided(gates: Array, kernel: Array, segment_ids: Array) -> Array:
+        active = current_rules()
+        if active is None or active[0].size == 1:
+            return convolve(gates, kernel, segment_ids)
+        rows, channels = fitting_spec((gates.shape[0], gates.shape[3]), ("batch", "conv_act"))
+        return jax.shard_map(
+            convolve,
+            mesh=active[0],
+            in_specs=(
+                PartitionSpec(rows, None, None, channels),
+                PartitionSpec(None, channels),
+                PartitionSpec(rows, None),
+            ),
+            out_specs=PartitionSpec(rows, None, channels),
+            # A kernel does not say over which axes its results vary.
+            check_vma=False,
+        )(gates, kernel, segment_ids)
+
+    return divided
 
 
-def _backward(causal: bool, saved: Saved, dy: Array) -> tuple[Array, Array, None]:
-    """`dc = dy z`, `du[s] = sum_j kernel[j] (dy c)[s + (k-1) - j]`, `db = du x`, `dx = du b`; of a tap `sum dy c u`."""
-    gates, kernel, segment_ids = saved
-    b, c, x = (gate.astype(jnp.float32) for gate in _three(gates))
-    dy = dy.astype(jnp.float32)
-    back = _distances(kernel.shape[0], causal)
-    u, dz = b * x, dy * c
-    seen = _seen(u, segment_ids, back)
-    du = _weighted(kernel, _seen(dz, segment_ids, [-distance for distance in back]))
-    of_gates = jnp.stack([du * x, dy * _weighted(kernel, seen), du * b], axis=-2)
-    # Summed over a row first, as one array: XLA for NVIDIA then makes the products on the way into the sum, instead of
-    # writing one [R, S, D] per tap to memory to add it up from there.
-    products = jnp.stack([dz * shifted for shifted in seen])
-    of_rows = jax.lax.optimization_barrier(jnp.sum(products, axis=2))
-    return of_gates.astype(gates.dtype), jnp.sum(of_rows, axis=1).astype(kernel.dtype), None
-
-
-gated_short_conv.defvjp(_forward, _backward)
+def _channel_devices(channels: int) -> int:
+    """Devices over which the enclosing mesh divides the channels."""
+    active = current_rules()
+    if active is None:
+        return 1
+    return axis_size(active[0], fitting_spec((channels,), ("conv_act",))[0])
 
 
 def short_conv_step(
@@ -90,34 +169,3 @@ def short_conv_step(
     total = sum(kernel[j].astype(jnp.float32) * wide[:, j : j + steps] for j in range(taps))
     keep = count[:, None] + jnp.arange(taps - 1)
     return jnp.asarray(total).astype(u.dtype), jnp.take_along_axis(joined, keep[..., None], axis=1)
-
-
-def _three(gates: Array) -> tuple[Array, Array, Array]:
-    return gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
-
-
-def _distances(taps: int, causal: bool) -> list[int]:
-    """How far back each tap looks; negative: ahead."""
-    ahead = 0 if causal else taps - 1 - taps // 2
-    return [taps - 1 - ahead - j for j in range(taps)]
-
-
-def _weighted(kernel: Array, seen: Sequence[Array]) -> Array:
-    """`sum_j kernel[j] seen[j]` in float32."""
-    total = jnp.zeros(seen[0].shape, jnp.float32)
-    for tap, shifted in zip(kernel.astype(jnp.float32), seen, strict=True):
-        total += tap * shifted
-    return total
-
-
-def _seen(u: Array, segment_ids: Array, back: Sequence[int]) -> list[Array]:
-    """`u[t - back[j]]` for every j, zero where that is not in t's segment."""
-    pairs = zip(_shifted(u, back), _shifted(segment_ids, back), strict=True)
-    return [jnp.where((segment == segment_ids)[..., None], shifted, 0.0) for shifted, segment in pairs]
-
-
-def _shifted(x: Array, back: Sequence[int]) -> list[Array]:
-    """`y[:, t] = x[:, t - back[j]]` for every j, zero outside: slices of one padded array."""
-    before, after = max(0, *back), max(0, *(-distance for distance in back))
-    padded = jnp.pad(x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
-    return [padded[:, before - distance : before - distance + x.shape[1]] for distance in back]

@@ -16,6 +16,7 @@ PLATFORMS = ("cpu", "gpu", "tpu")
 BEST = {
     "attention": {"cpu": "xla", "gpu": "pallas", "tpu": "splash"},
     "experts": {"cpu": "blocks", "gpu": "triton", "tpu": "megablox"},
+    "conv": {"cpu": "xla", "gpu": "xla", "tpu": "pallas"},
 }
 """What an implementation that is left open becomes where the devices can run it: `jaxpo.ops` chooses at each call."""
 UNROLLED_UP_TO = 24

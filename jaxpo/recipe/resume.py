@@ -37,7 +37,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
     },
     OptimizerBase: {"offload": NOTHING},
     Compute: {
-        **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts"), ROUNDING),
+        **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts", "conv"), ROUNDING),
         "peak_tflops": NOTHING,
     },
 }

@@ -25,7 +25,7 @@ from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
-from jaxpo.ops import attention, grouped
+from jaxpo.ops import attention, conv, grouped
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.recipe.platform import dtype_of
@@ -40,8 +40,10 @@ Tree = Any
 
 def check_implementations(compute: Compute) -> None:
     """Those that are named are on this platform and can do it on the enclosing mesh; ConfigError says why not."""
+    dtype = dtype_of(compute, jax.default_backend())
     checks: dict[str, Callable[[], object]] = {
-        "attention": lambda: attention.chosen(compute.attention, dtype=dtype_of(compute, jax.default_backend())),
+        "attention": lambda: attention.chosen(compute.attention, dtype=dtype),
+        "conv": lambda: conv.chosen(compute.conv, dtype=dtype),
         "experts": lambda: grouped.chosen(compute.experts),
     }
     problems = []
@@ -66,6 +68,7 @@ def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
         compute.attention,
         compute.head_chunk,
         experts=compute.experts,
+        conv=compute.conv,
         scan=compute.scan,
     )
 

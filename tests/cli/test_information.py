@@ -138,6 +138,7 @@ def test_env_names_versions_devices_and_extras(run: Command) -> None:
     assert facts["compute.dtype"] == "float32 (cpu)"
     assert facts["attention"].startswith("xla: ")
     assert facts["cached attention"].startswith("xla: ")
+    assert facts["convolution"].startswith("xla: ")
     assert facts["experts"].startswith("blocks: ")
     assert facts["experts"].endswith("; also: ragged_dot")
     assert "compile cache" in facts

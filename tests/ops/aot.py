@@ -29,7 +29,7 @@ def device(platform):
 @functools.cache
 def _tpu():
     if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
+        pytest.skip("libtpu is not installed (constraints.txt has the version of each jax)")
     from jax.experimental import topologies
 
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_ACCELERATOR_TYPE="v5litepod-4", TPU_WORKER_HOSTNAMES="localhost")

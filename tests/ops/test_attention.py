@@ -80,7 +80,25 @@ def _dense(case, q, k, v, g, segments):
     return dense_attention(q, k, v, g, segments, key_ids, causal=case.causal, window=case.window)
 
 
-@pytest.mark.parametrize("name", list(CASES))
+# Others come close to these at the same borders.
+SLOW = {
+    "prefixes",
+    "windowed",
+    "reach inside one chunk",
+    "segments shorter than the window",
+    "sliding window, prefixes",
+}
+SLOW |= {
+    "no keys, one chunk",
+    "no keys, prefixes",
+    "bidirectional, windowed",
+    "ungrouped",
+    "one key head",
+    "sliding window",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES])
 def test_values_and_gradients_equal_dense(name):
     case = CASES[name]
     q, k, v, g, segments = _inputs(case)
@@ -220,16 +238,15 @@ def _gradient(size, max_segment):
 
 def test_work_and_memory_are_linear_in_the_row_at_a_fixed_segment():
     work, memory = [], []
-    for size in (2048, 4096, 8192):
+    for size in (2048, 8192):
         gradient, args = _gradient(size, 128)
         flops, carry = _work(jax.make_jaxpr(gradient)(*args).jaxpr)
         work.append(flops)
         # A backward that adds each chunk's share to a full-size buffer is quadratic: it would carry that buffer.
         assert carry < 1024
         memory.append(gradient.lower(*args).compile().memory_analysis().temp_size_in_bytes)
-    assert work[1] == 2 * work[0]
-    assert work[2] == 4 * work[0]
-    assert memory[2] < 4.4 * memory[0]
+    assert work[1] == 4 * work[0]
+    assert memory[1] < 4.4 * memory[0]
     # forward 2 products, recomputed, and 4 of the backward; at most twice the 128 keys that a query can reach
     assert work[0] <= 8 * (2048 * 2 * 128) * 4 * 16
 

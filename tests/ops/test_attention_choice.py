@@ -12,8 +12,9 @@ from jaxpo.config.run import ATTENTION
 from jaxpo.errors import BackendError
 from jaxpo.ops import attention_cudnn, attention_refusals
 from jaxpo.ops.attention import BACKENDS, CACHED_BACKENDS, attention, available, cached_attention, chosen, chosen_cached
-from jaxpo.ops.attention_choice import Asked, choose, names_on
+from jaxpo.ops.attention_choice import Asked
 from jaxpo.ops.attention_cudnn import cudnn_attention, sequences
+from jaxpo.ops.backends import choose, names_on
 from jaxpo.sharding import make_mesh, use_mesh
 
 

@@ -12,7 +12,7 @@ from jaxpo.config.run import EXPERTS
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2 import grouping
-from jaxpo.ops import attention, grouped
+from jaxpo.ops import attention, conv, grouped
 from jaxpo.recipe import platform
 from jaxpo.recipe.checks.run import compute_problems
 from jaxpo.recipe.platform import begun, expected_platform, resolved
@@ -88,6 +88,7 @@ def test_explain_shows_what_the_platform_decides(capsys):
 def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch, name):
     monkeypatch.setattr(jax, "default_backend", lambda: name)
     assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
+    assert conv.chosen(platform=name).name == platform.BEST["conv"][name]
     assert grouped.chosen(platform=name)[0] == platform.BEST["experts"][name]
     assert platform.UNROLLED_UP_TO == grouping.UNROLLED_UP_TO
 

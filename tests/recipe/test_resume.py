@@ -49,6 +49,7 @@ OTHER = {
     (Compute, "attention"): "xla",
     (Compute, "head_chunk"): 16,
     (Compute, "experts"): "blocks",
+    (Compute, "conv"): "xla",
     (Compute, "peak_tflops"): 0.2,
 }
 

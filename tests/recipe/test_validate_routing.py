@@ -11,7 +11,7 @@ from jaxpo.convert.config_json import config_to_json
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.objectives.encode import Scorer
-from jaxpo.ops import attention, grouped
+from jaxpo.ops import attention, conv, grouped
 from jaxpo.recipe.checks.routing import unused_coefficients
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.assemble import make_objective
@@ -152,21 +152,26 @@ def test_the_model_of_a_checkpoint_is_asked_before_any_work(recipe, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "known"),
-    [("experts", "blocks, megablox, ragged_dot, triton"), ("attention", "xla, pallas, splash, cudnn")],
+    [
+        ("experts", "blocks, megablox, ragged_dot, triton"),
+        ("attention", "xla, pallas, splash, cudnn"),
+        ("conv", "xla, pallas"),
+    ],
 )
 def test_implementations_that_do_not_exist(recipe, field, known):
     run = dataclasses.replace(recipe, compute=Compute(**{field: "bogus"}))
     said = f"compute.{field}: there is no implementation 'bogus'; leave it out to take the best of this platform, or "
     assert list(find_problems(run)) == [f"{said}choose one of {known}."]
-    assert set({"experts": grouped, "attention": attention}[field].available()) <= set(known.split(", "))
+    assert set({"experts": grouped, "attention": attention, "conv": conv}[field].available()) <= set(known.split(", "))
     for name in known.split(", "):
         assert not list(find_problems(dataclasses.replace(run, compute=Compute(**{field: name}))))
 
 
-def test_an_attention_that_is_not_here_is_refused_before_any_work(recipe, tmp_path):
+@pytest.mark.parametrize(("field", "name"), [("attention", "splash"), ("conv", "pallas")])
+def test_a_backend_that_is_not_here_is_refused_before_any_work(recipe, tmp_path, field, name):
     run = dataclasses.replace(
-        recipe, compute=Compute(attention="splash"), corpus=Untouched(), output_dir=str(tmp_path / "runs")
+        recipe, compute=Compute(**{field: name}), corpus=Untouched(), output_dir=str(tmp_path / "runs")
     )
     assert not list(find_problems(run)), "another platform has it"
-    with pytest.raises(ConfigError, match=r"^compute.attention: .* available: xla. It runs on tpu. Leave it unset"):
+    with pytest.raises(ConfigError, match=rf"^compute.{field}: .* available: xla. It runs on tpu. Leave it unset"):
         execute(run)

@@ -43,6 +43,7 @@ def backbone(
     scan: bool | None = None,
     attention: str | None = None,
     experts: str | None = None,
+    conv: str | None = None,
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
     """All layers and the final norm, over packed rows.
 
@@ -62,6 +63,7 @@ def backbone(
         smaller and computes the same; None = see `jaxpo.models.lfm2.layers.in_loops`.
       attention: implementation name; None = the best here.
       experts: implementation name of the grouped product; None = the best here.
+      conv: implementation name of the short convolution; None = the best here.
 
     Returns:
       Hidden states after `embedding_norm`, `[R, S, D]`, and `{"taps": {name: value}}`; with experts also "router", the
@@ -70,7 +72,7 @@ def backbone(
     ropes = rotations(config, positions)
     where = {
         kind: Packed(
-            segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids
+            segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids, conv
         )
         for kind in dict.fromkeys(config.layer_types)
     }

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.config.fields import describe, flag, hints_of, key, leaves
-from jaxpo.config.run import ATTENTION, EXPERTS
+from jaxpo.config.run import ATTENTION, CONV, EXPERTS
 from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
@@ -191,7 +191,7 @@ def mesh_problems(run: Run) -> Iterator[str]:
 
 def compute_problems(run: Run) -> Iterator[str]:
     """Implementations that do not exist, the size of a chunk, and what a device is said to reach."""
-    for field, known in (("attention", ATTENTION), ("experts", EXPERTS)):
+    for field, known in (("attention", ATTENTION), ("experts", EXPERTS), ("conv", CONV)):
         name = getattr(run.compute, field)
         if name is not None and name not in known:
             yield (

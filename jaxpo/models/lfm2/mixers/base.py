@@ -31,6 +31,7 @@ class Packed:
       rope: rotation angles of every position; None where the layer has no attention.
       causal, max_segment, attention, window, key_ids: see `jaxpo.ops.attention.attention`.
       experts: see `jaxpo.ops.grouped.grouped_matmul`.
+      conv: see `jaxpo.ops.conv.gated_short_conv`.
     """
 
     segment_ids: Int[Array, "R S"]
@@ -41,6 +42,7 @@ class Packed:
     window: int | None = None
     experts: str | None = None
     key_ids: Int[Array, "R S"] | None = None
+    conv: str | None = None
 
     @property
     def real(self) -> Bool[Array, "R S"]:

@@ -62,7 +62,7 @@ def conv_mixer(
         see(name, gate)
     kernel = params["conv"]["weight"]
     if isinstance(where, Packed):
-        out = gated_short_conv(gates, kernel, where.segment_ids, where.causal)
+        out = gated_short_conv(gates, kernel, where.segment_ids, where.causal, implementation=where.conv)
     else:
         z, columns = short_conv_step(b * value, kernel, cache["columns"], where.count)
         out, cache = c * z, {"columns": columns.astype(cache["columns"].dtype)}

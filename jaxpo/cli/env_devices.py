@@ -31,7 +31,7 @@ def device_facts(*, measure: bool) -> dict[str, str]:
         "compute.dtype": f"{dtype} ({backend})",
         "attention": reasoned(attention.chosen(dtype=dtype), attention.available()),
         "cached attention": reasoned(attention.chosen_cached(dtype=dtype), ()),
-        "experts": ", ".join(grouped.available()),
+        "experts": reasoned(Choice(*grouped.chosen()), grouped.available()),
     }
 
 

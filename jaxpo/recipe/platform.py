@@ -15,7 +15,7 @@ PLATFORMS = ("cpu", "gpu", "tpu")
 """As `jax.default_backend` names them."""
 BEST = {
     "attention": {"cpu": "xla", "gpu": "pallas", "tpu": "splash"},
-    "experts": {"cpu": "blocks", "gpu": "blocks", "tpu": "ragged_dot"},
+    "experts": {"cpu": "blocks", "gpu": "triton", "tpu": "megablox"},
 }
 """What an implementation that is left open becomes where the devices can run it: `jaxpo.ops` chooses at each call."""
 UNROLLED_UP_TO = 24

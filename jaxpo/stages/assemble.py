@@ -25,7 +25,7 @@ from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
 from jaxpo.objectives.wrappers.routing import with_routing
-from jaxpo.ops.attention import chosen
+from jaxpo.ops import attention, grouped
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.recipe.platform import dtype_of
@@ -38,12 +38,21 @@ from jaxpo.train.step import Step, make_eval, make_step
 Tree = Any
 
 
-def check_attention(compute: Compute) -> None:
-    """A backend that is named is on this platform and can do it on the enclosing mesh; ConfigError says why not."""
-    try:
-        chosen(compute.attention, dtype=dtype_of(compute, jax.default_backend()))
-    except BackendError as error:
-        raise ConfigError([f"compute.attention: {error}"]) from error
+def check_backends(compute: Compute) -> None:
+    """Those that are named are on this platform and can do it on the enclosing mesh; ConfigError says why not."""
+    dtype = dtype_of(compute, jax.default_backend())
+    checks: dict[str, Callable[[], object]] = {
+        "attention": lambda: attention.chosen(compute.attention, dtype=dtype),
+        "experts": lambda: grouped.chosen(compute.experts),
+    }
+    problems = []
+    for field, check in checks.items():
+        try:
+            check()
+        except BackendError as error:
+            problems.append(f"compute.{field}: {error}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def make_scorer(config: TextConfig, compute: Compute) -> Scorer:

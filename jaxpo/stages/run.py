@@ -20,7 +20,7 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
-from jaxpo.stages.assemble import check_attention
+from jaxpo.stages.assemble import check_backends
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
@@ -83,7 +83,7 @@ def go_on(
         check_placement(run, mesh.shape)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
-        check_attention(run.compute)
+        check_backends(run.compute)
         held.enter_context(console)
         log = held.enter_context(
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)

@@ -81,7 +81,7 @@ def test_explain_shows_what_the_platform_decides(capsys):
 def test_implementations_shown_are_those_that_the_operations_choose(monkeypatch, name):
     monkeypatch.setattr(jax, "default_backend", lambda: name)
     assert attention.chosen(platform=name).name == platform.BEST["attention"][name]
-    assert grouped.available()[0] == platform.BEST["experts"][name]
+    assert grouped.chosen()[0] == platform.BEST["experts"][name]
     assert platform.UNROLLED_UP_TO == grouping.UNROLLED_UP_TO
 
 

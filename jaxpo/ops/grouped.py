@@ -27,7 +27,7 @@ _ELSEWHERE = (8, 8, 64)
 TRITON_TILE = 16
 # Slots that are multiplied at once where a group has as many: products are slow over few rows, and the gradient of the
 # weights is read and written once for each.
-TOGETHER = 128
+TOGETHER = 256
 
 
 @struct.dataclass
@@ -142,7 +142,7 @@ def _for_groups(sizes: Int[Array, "E"], body: Callable[..., Any], start: Any) ->
 
 
 def _for_blocks(first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any) -> Any:
-    """`body(slot, count, carry)` over a group's slots: many blocks at once while there are as many, then half, to one."""
+    """`body(slot, count, carry)` over a group's slots: many blocks at once while there are as many, then half of it."""
     # No slice may be longer than the array, run or not.
     most = max(block, min(TOGETHER, slots))
     count = block << (most // block).bit_length() - 1

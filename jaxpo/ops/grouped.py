@@ -25,8 +25,9 @@ _BLOCKS = {"gpu": (2, 16, 128)}
 _ELSEWHERE = (8, 8, 64)
 # The least that NVIDIA's tensor cores multiply.
 TRITON_TILE = 16
-# Blocks that are multiplied at once where a group has as many: the gradient of the weights is slow over few rows.
-TOGETHER = 4
+# Slots that are multiplied at once where a group has as many: products are slow over few rows, and the gradient of the
+# weights is read and written once for each.
+TOGETHER = 256
 
 
 @struct.dataclass
@@ -141,12 +142,19 @@ def _for_groups(sizes: Int[Array, "E"], body: Callable[..., Any], start: Any) ->
 
 
 def _for_blocks(first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any) -> Any:
-    """`body(slot, count, carry)` over a group's slots: several blocks at a time while there are as many, then one."""
+    """`body(slot, count, carry)` over a group's slots: many blocks at once while there are as many, then half of it."""
     # No slice may be longer than the array, run or not.
-    several = TOGETHER * block if TOGETHER * block <= slots else block
-    middle = first + (end - first) // several * several
-    carry = lax.fori_loop(0, (middle - first) // several, lambda i, c: body(first + i * several, several, c), carry)
-    return lax.fori_loop(0, (end - middle) // block, lambda i, c: body(middle + i * block, block, c), carry)
+    most = max(block, min(TOGETHER, slots))
+    count = block << (most // block).bit_length() - 1
+    while count >= block:
+        times = (end - first) // count
+        carry = lax.fori_loop(0, times, functools.partial(_tile, body, first, count), carry)
+        first, count = first + times * count, count // 2
+    return carry
+
+
+def _tile(body: Callable[..., Any], first: Array, count: int, i: Array, carry: Any) -> Any:
+    return body(first + i * count, count, carry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxpo.errors import BackendError
+from jaxpo.ops import grouped
 from jaxpo.ops.grouped import available, block_size, combine, dispatch, group_rows, grouped_matmul
 
 ROWS, K, GROUPS, IN, OUT = 40, 3, 5, 6, 4
@@ -111,6 +112,29 @@ def test_fewer_slots_than_are_multiplied_at_once():
     dx, dw = pull(jnp.ones((3, 1)))
     np.testing.assert_array_equal(dx, [[3, 4], [1, 2], [3, 4]])
     np.testing.assert_array_equal(dw, [[[2], [3]], [[4], [6]]])
+
+
+def test_groups_of_every_number_of_blocks(monkeypatch):
+    """Tiles of four, two and one blocks add up to any of them, and to nothing else."""
+    monkeypatch.setattr(grouped, "TOGETHER", 16)
+    rng, loads = np.random.default_rng(2), np.arange(10) * 4 - 1
+    chosen = np.repeat(np.arange(10), np.maximum(loads, 0))
+    x, dy = (rng.standard_normal((len(chosen), n)) for n in (IN, OUT))
+    w = rng.standard_normal((10, IN, OUT))
+
+    def product(x, w):
+        groups = group_rows(jnp.asarray(chosen)[:, None], 10, block=4)
+        return combine(grouped_matmul(dispatch(x, groups), w, groups), jnp.ones((len(chosen), 1)), groups)
+
+    def value_and_gradients(x, w, dy):
+        y, pull = jax.vjp(product, x, w)
+        return y, *pull(dy)
+
+    y, dx, dw = jax.jit(value_and_gradients)(*(jnp.asarray(a, jnp.float32) for a in (x, w, dy)))
+    np.testing.assert_allclose(y, np.einsum("ri,rio->ro", x, w[chosen]), atol=1e-5)
+    np.testing.assert_allclose(dx, np.einsum("ro,rio->ri", dy, w[chosen]), atol=1e-5)
+    for e in range(10):
+        np.testing.assert_allclose(dw[e], x[chosen == e].T @ dy[chosen == e], atol=1e-5)
 
 
 def test_what_is_combined_is_in_the_type_of_the_weights():

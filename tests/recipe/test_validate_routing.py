@@ -175,3 +175,5 @@ def test_a_backend_that_is_not_here_is_refused_before_any_work(recipe, tmp_path,
     assert not list(find_problems(run)), "another platform has it"
     with pytest.raises(ConfigError, match=rf"^compute.{field}: .* available: xla. It runs on tpu. Leave it unset"):
         execute(run)
+    assert "compute.experts: " in str(refused.value)
+    assert "'megablox' is not available here; available: blocks, ragged_dot. Leave it unset" in str(refused.value)

@@ -23,7 +23,9 @@ def test_every_contestant_and_size_is_timed(monkeypatch):
 
 def test_a_contestant_that_computes_something_else_is_refused(monkeypatch):
     shape = Shape(tokens=8, width=8, inner=8, experts=4, k=2)
-    wrong = (lambda: np.ones((1, 8, 8)), lambda: None)
+    right, wrong = ((lambda y=y: np.full((1, 8, 8), y), lambda: None) for y in (1.0, 1.001))
+    for name in ("grouped", "one_dense"):
+        monkeypatch.setattr(expert_layer, name, lambda shape: right)
     monkeypatch.setattr(expert_layer, "every_expert", lambda shape: wrong)
     with pytest.raises(ValueError, match="every expert on every token computes something else"):
         expert_layer.contestants(shape, TINY)

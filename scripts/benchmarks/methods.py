@@ -206,7 +206,7 @@ def reasons(assembly: Any, stage: Any, batch: Any) -> Iterator[str]:
                 else ""
             )
     if objective.coupled:
-        yield "its loss mixes the examples of a step: the network runs once without gradient, then again with it"
+        yield "its loss mixes the examples of a step"
     if needs.extra:
         yield f"trains {', '.join(needs.extra)} besides"
     candidates = [table.shape[1] for name, table in batch.roles.items() if table.ndim == 2]

@@ -3,7 +3,7 @@
 Denominators are counted over the whole step before any forward pass, so the gradients of microbatches simply add. A
 coupled objective (one whose loss mixes examples: sorts, in-batch statistics) cannot be cut into microbatches that way;
 its networks run without gradient first, its loss once on the features of the whole step, and the cotangents go back
-through one vector-Jacobian product per microbatch.
+through one vector-Jacobian product per microbatch. A step that is one microbatch needs no second run.
 
 A microbatch that holds no example adds nothing and is not computed: a source that makes its data during training may
 have room for the most that a step can hold, and pays for what it does hold, in one compiled program.
@@ -143,11 +143,20 @@ def coupled_gradients(
     parts: int,
 ) -> tuple[Out, Tree]:
     """The loss once on the features of the whole step, then one vector-Jacobian product of `encode` per microbatch."""
-    micros = batch.split(parts)
 
     def encode(params: Tree, micro: StepBatch) -> Tree:
         return objective.encode(params, frozen, micro, rng)[0]
 
+    if parts == 1:
+
+        def value(params: Tree) -> tuple[Array, Out]:
+            out = objective.loss(jax.tree.map(_everywhere, encode(params, batch)), batch, carry, counts)
+            return out.loss, out
+
+        grads, out = jax.grad(value, has_aux=True)(params)
+        return out, grads
+
+    micros = batch.split(parts)
     shape = jax.eval_shape(encode, params, jax.tree.map(lambda x: x[0], micros))
     split, join = _by_differentiability(shape)
     nothing = split(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape))

@@ -116,8 +116,9 @@ def grown(folder: Path, shape: Shape, options: Options, before: list[Measured]) 
     per_row = growth / (shape.rows * (shape.larger - 1))
     said = (
         f"jaxpo's peak grows by {growth / 1e6:.1f} MB from a file of {sizes[0] / 1e6:.0f} MB to one of "
-        f"{sizes[1] / 1e6:.0f} MB: {per_row:.0f} bytes per row. What stays in memory of a row is its length and its "
-        "place in the epoch, never its text or its tokens."
+        f"{sizes[1] / 1e6:.0f} MB: {per_row:.0f} bytes per row. {after.result['kept']:.0f} of them are kept: the "
+        "index of lengths, the order, and the place of every segment in the epoch; no text, no tokens. The rest is "
+        "what the record file's writer and reader hold per record, and what the allocator keeps for itself."
     )
     rows = tuple(
         row_of(f"jaxpo, {size / 1e6:.0f} MB", each) for size, each in zip(sizes, (before, [after]), strict=True)
@@ -215,8 +216,18 @@ def with_jaxpo(file: str, tokenizer: str, cache: str, length: str, batch: str, t
                 step = feed.next(None)
                 tokens += int(np.count_nonzero(step.segment_ids))
                 slots += step.segment_ids.size
-    about = {"rows": dataset.counts["read"], "fill": tokens / slots, "tokens": tokens}
+    kept = kept_bytes(loader) / dataset.counts["read"]
+    about = {"rows": dataset.counts["read"], "fill": tokens / slots, "tokens": tokens, "kept": kept}
     return found | about | limits(file, loaded)
+
+
+def kept_bytes(loader: Any) -> int:
+    """Bytes of the arrays that have an entry per row or segment for as long as training goes on."""
+    lengths, plan = loader.dataset.lengths, loader.plan
+    packed = plan.epoch(0)
+    laid = packed.segments
+    arrays = (lengths.offsets, lengths.values, plan.order, packed.blocks, laid.row, laid.slot, laid.start)
+    return sum(array.nbytes for array in arrays)
 
 
 def limits(file: str, tokenizer: Any) -> dict[str, float]:

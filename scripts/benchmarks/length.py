@@ -20,9 +20,17 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.train.flops import training_flops_per_token
 
 NARROW = replace(
-    CONFIG, vocab_size=4096, hidden_size=256, intermediate_size=768, num_attention_heads=8, layer_types=(C, A, C, A)
+    CONFIG,
+    vocab_size=2048,
+    hidden_size=128,
+    intermediate_size=384,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=(C, A),
 )
-"""W1's shape at half its width and depth: nineteen steps of 8,192 tokens are taken per round."""
+"""A quarter of W1's width and depth: ten steps are compiled, and ten steps of 8,192 tokens are taken per round."""
+ROUNDS = 3
+"""The most that are taken after the one that warms up."""
 LENGTHS, TOKENS = (512, 1024, 2048, 4096, 8192), 8192
 SHORT = (192, 320, 256, 256)
 """Lengths of the documents of a packed row, in turn."""
@@ -40,7 +48,8 @@ def measure(options: Options) -> Result:
         ids = tokens_of(config, tokens // length, length)
         runs[f"short {length}"] = step_on(config, short(ids, documents))
         runs[f"long {length}"] = step_on(config, packed(ids))
-    times = interleaved(runs, options)
+    flops = {name: step.flops() for name, step in runs.items()}
+    times = interleaved(runs, replace(options, repeats=min(options.repeats, ROUNDS)))
 
     def table(kind: str, title: str) -> Table:
         found = [(length, times[f"{kind} {length}"]) for length in lengths]
@@ -56,7 +65,7 @@ def measure(options: Options) -> Result:
     notes = (
         f"The model: {about(config)}; {tokens:,} tokens per step.",
         flatness(cost, lengths),
-        law(config, cost, lengths),
+        law(cost, flops, tokens * training_flops_per_token(config, 0), lengths),
     )
     return Result(tables, notes=notes)
 
@@ -100,17 +109,24 @@ def flatness(cost: dict[str, float], lengths: tuple[int, ...]) -> str:
     return f"Processor time per token of packed documents relative to {lengths[0]} positions: {shown}; {verdict}."
 
 
-def law(config: LFM2Config, cost: dict[str, float], lengths: tuple[int, ...]) -> str:
-    """One document per row: measured beside what the operations predict, and attention's share of them."""
-    first = lengths[0]
-    flops = {length: training_flops_per_token(config, length / 2) for length in lengths}
-    without = training_flops_per_token(config, 0)
+def law(cost: dict[str, float], flops: dict[str, float], linear: float, lengths: tuple[int, ...]) -> str:
+    """One document per row: measured beside what the step's products predict, and attention's share of them.
+
+    Args:
+      cost, flops: of a step, by the names of the contestants.
+      linear: operations of a step without those between positions.
+    """
+    first = f"long {lengths[0]}"
     shown = "; ".join(
-        f"{length:,}: {cost[f'long {length}'] / cost[f'long {first}']:.2f} measured, "
-        f"{flops[length] / flops[first]:.2f} predicted ({1 - without / flops[length]:.0%} in attention)"
+        f"{length:,}: {cost[name] / cost[first]:.2f} measured, {flops[name] / flops[first]:.2f} predicted "
+        f"({1 - linear / flops[name]:.0%} between positions)"
         for length in lengths
+        for name in (f"long {length}",)
     )
-    return f"Processor time per token of one document per row relative to {first} positions: {shown}."
+    return (
+        f"Processor time per token of one document per row relative to {lengths[0]} positions, beside the products "
+        f"that the step computes: {shown}."
+    )
 
 
 WORK = Work(

@@ -35,7 +35,8 @@ class Measured:
     """What a process took as a whole, its start and imports included, and what its function returned.
 
     Attributes:
-      peak_bytes: largest resident size.
+      peak_bytes: largest resident size of the process itself, or since its last `forget_peak`. Where the system cannot
+        forget a peak it may be the parent's at the start: ru_maxrss survives fork and exec.
     """
 
     wall: float
@@ -119,10 +120,11 @@ def alone(
         if process.returncode:
             late = timeout is not None and wall >= timeout
             raise ChildFailed(f"not done after {timeout:.0f} s" if late else _why(process.returncode, err.read()))
-        result = json.loads(out.read().strip().rpartition("\n")[2])
-    # Linux counts in KiB, macOS in bytes.
+        said = json.loads(out.read().strip().rpartition("\n")[2])
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, result)
+    peak = said["peak"] or usage.ru_maxrss * unit
+    return Measured(wall, usage.ru_utime + usage.ru_stime, peak, said["result"])
 
 
 def surroundings(base: Mapping[str, str], more: Mapping[str, str], threads: int | None) -> dict[str, str]:
@@ -142,10 +144,11 @@ def child(module: str, function: str, *args: str) -> None:
     """The other side of `alone`."""
     import importlib
 
+    known = forget_peak()
     if threads := os.environ.get("JAXPO_BENCH_THREADS"):
         keep_to(int(threads))
     result = getattr(importlib.import_module(module), function)(*args)
-    print("\n" + json.dumps(result), flush=True)
+    print("\n" + json.dumps({"result": result, "peak": resident_bytes() if known else None}), flush=True)
 
 
 def forget_peak() -> bool:

@@ -7,7 +7,8 @@ Every method takes a step on rows of the same number and length, so that what di
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -30,12 +31,17 @@ from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.recipe.kinds import networks_of
 from jaxpo.train.init import init_state
+from jaxpo.train.jaxpr_flops import count_flops
 
 DPO, ONLINE = "dpo", "dpo, reference online"
 FEW = ("simpo", "tdpo1", "pro_ranking")
 """The methods of a smoke run: without a reference, with the whole vocabulary, over lists."""
 TAIL = 1.25
 """Methods that take longer than DPO by this factor are explained one by one."""
+MORE = 1.1
+"""So are those whose step computes more products than DPO's by this one."""
+BUDGET, ROUNDS = 330.0, 3
+"""Seconds after which no further method is begun (most of them go into compiling), and rounds of each at most."""
 SETTINGS = Settings(rows=8, row_length=256, max_length=120, response_tokens=40, prompt_tokens=20, budget_tokens=8192)
 SMALL_SETTINGS = replace(SETTINGS, rows=4, row_length=128)
 MODEL = LFM2Config(
@@ -44,7 +50,7 @@ MODEL = LFM2Config(
     intermediate_size=384,
     num_attention_heads=4,
     num_key_value_heads=2,
-    layer_types=(C, A, C),
+    layer_types=(C, A),
     initializer_range=0.05,
 )
 SMALL = replace(
@@ -54,7 +60,13 @@ SMALL = replace(
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method's step on one batch, taken again and again; `why` says what it does beyond DPO's."""
+    """A method's step on one batch, taken again and again.
+
+    Attributes:
+      why: what it does beyond DPO's.
+      used: share of the batch's positions that hold a token.
+      flops: of the step's products.
+    """
 
     trainer: Trainer
     frozen: dict[str, Any]
@@ -62,6 +74,7 @@ class Contestant:
     state: list[Any]
     why: str
     used: float
+    flops: float
 
     def __call__(self) -> Any:
         # The step donates the state, so what it returns takes its place.
@@ -71,57 +84,79 @@ class Contestant:
 
 def measure(options: Options) -> Result:
     """Every method in turn with DPO, whose references were recorded before."""
-    names = [DPO, *FEW] if options.smoke else [DPO, *(n for n in compared() if n != DPO)]
-    times: dict[str, tuple[Times, Times]] = {}
-    why, used = {}, {}
+    names = [ONLINE, *(FEW if options.smoke else (n for n in compared() if n != DPO))]
+    rounds = replace(options, repeats=min(options.repeats, ROUNDS))
+    found: dict[str, Measured] = {}
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="jaxpo-bench-") as folder:
         bench = open_bench(Path(folder), options)
         dpo = contestant(bench, DPO)
-        for name in [ONLINE, *names[1:]]:
+        for i, name in enumerate(names):
+            if (passed := time.perf_counter() - began) > BUDGET:
+                break
+            say(f"  {name}, {i + 1} of {len(names)}, after {passed:.0f} s")
             other = contestant(bench, DPO if name == ONLINE else name, online=name == ONLINE)
-            say(f"  {name}")
-            found = interleaved({DPO: dpo, name: other}, options)
-            times[name], why[name], used[name] = (found[DPO], found[name]), other.why, other.used
+            times = interleaved({DPO: dpo, name: other}, rounds)
+            found[name] = Measured(times[DPO], times[name], other.flops / dpo.flops, other.used, other.why)
             if other.trainer.assembly.step is not dpo.trainer.assembly.step:
                 other.trainer.assembly.step.clear_cache()
         slots = bench.settings.rows * bench.settings.row_length
-    return Result((table(times, slots),), notes=notes(times, why, used, dpo.used))
+    return Result((table(found, slots, names[len(found) :]),), notes=notes(found, dpo.used))
 
 
-def table(times: dict[str, tuple[Times, Times]], slots: int) -> Table:
+@dataclass(frozen=True)
+class Measured:
+    """What was found of a method: its times and DPO's in the same rounds, and its step's products over DPO's.
+
+    Attributes:
+      used, why: as of the contestant.
+    """
+
+    dpo: Times
+    mine: Times
+    flops: float
+    used: float
+    why: str
+
+    @property
+    def ratio(self) -> float:
+        """Processor time over DPO's, the median over the rounds."""
+        return median(m / d for m, d in zip(self.mine.cpu, self.dpo.cpu, strict=True))
+
+
+def table(found: dict[str, Measured], slots: int, late: Sequence[str] = ()) -> Table:
     """Methods by their time relative to DPO's in the same rounds; DPO's own row has the rounds of the first of them.
 
     Every round's seconds are scaled by DPO's in that round, so that the rows can be compared with each other.
+
+    Args:
+      late: methods that were not begun.
     """
-    reference = times[ONLINE][0]
+    reference = found[ONLINE].dpo
     typical = Times((median(reference.wall),), (median(reference.cpu),))
     rows = [Row("jaxpo, dpo", slots, reference.wall, reference.cpu)]
-    for name in sorted(times, key=lambda name: ratio(times[name])):
-        mine, dpo = times[name][1], times[name][0]
+    for name in sorted(found, key=lambda name: found[name].ratio):
+        mine, dpo = found[name].mine, found[name].dpo
         wall = tuple(typical.wall[0] * m / d for m, d in zip(mine.wall, dpo.wall, strict=True))
         cpu = tuple(typical.cpu[0] * m / d for m, d in zip(mine.cpu, dpo.cpu, strict=True))
         rows.append(Row(f"jaxpo, {name}", slots, wall, cpu))
+    rows += [Row(f"jaxpo, {name}", missing=f"not begun within {BUDGET:.0f} s") for name in late]
     return Table("a training step, scaled by that of DPO in the same rounds", "positions", tuple(rows))
 
 
-def ratio(pair: tuple[Times, Times]) -> float:
-    """Processor time over DPO's, the median over the rounds."""
-    dpo, mine = pair
-    return median(m / d for m, d in zip(mine.cpu, dpo.cpu, strict=True))
-
-
-def notes(
-    times: dict[str, tuple[Times, Times]], why: dict[str, str], used: dict[str, float], used_by_dpo: float
-) -> tuple[str, ...]:
-    """The tail, one by one."""
-    order = sorted(times, key=lambda name: -ratio(times[name]))
-    tail = [name for name in order if ratio(times[name]) > TAIL]
-    rest = [ratio(times[name]) for name in order if name not in tail]
+def notes(found: dict[str, Measured], used_by_dpo: float) -> tuple[str, ...]:
+    """The tail, one by one, and every method whose step computes more products than DPO's."""
+    order = sorted(found, key=lambda name: -found[name].ratio)
+    tail = [name for name in order if found[name].ratio > TAIL or found[name].flops > MORE]
+    rest = [found[name].ratio for name in order if name not in tail]
     said = [
-        f"{name}: {ratio(times[name]):.2f} times DPO's processor time; {why[name] or 'nothing named'}" for name in tail
+        f"{name}: {found[name].ratio:.2f} times DPO's processor time, {found[name].flops:.2f} times its products; "
+        f"{found[name].why or 'nothing named'}"
+        for name in tail
     ]
     between = f" between {min(rest):.2f} and {max(rest):.2f} times" if rest else ""
-    others = f"{min(used.values()):.0%} to {max(used.values()):.0%}"
+    used = [each.used for each in found.values()]
+    others = f"{min(used):.0%} to {max(used):.0%}"
     fills = f"{used_by_dpo:.0%} of the positions hold a token for DPO, {others} for the others."
     small = (
         "The model is small, so that what is done per token and per example beside the network weighs more than usual."
@@ -154,7 +189,9 @@ def contestant(bench: Bench, name: str, *, online: bool = False) -> Contestant:
     state = init_state(assembly.abstract, {**start, **fresh}, assembly.optimizer, assembly.objective, 0)
     batch = loader.batch(0)
     used = float(np.count_nonzero(batch.segment_ids)) / batch.segment_ids.size
-    return Contestant(trainer, frozen, assembly.put(batch), [state], "; ".join(reasons(assembly, stage, batch)), used)
+    on_device = assembly.put(batch)
+    flops = count_flops(assembly.step, state, frozen, on_device).flops
+    return Contestant(trainer, frozen, on_device, [state], "; ".join(reasons(assembly, stage, batch)), used, flops)
 
 
 def reasons(assembly: Any, stage: Any, batch: Any) -> Iterator[str]:
@@ -169,7 +206,7 @@ def reasons(assembly: Any, stage: Any, batch: Any) -> Iterator[str]:
                 else ""
             )
     if objective.coupled:
-        yield "its loss mixes the examples of a step: the network runs once without gradient, then again with it"
+        yield "its loss mixes the examples of a step"
     if needs.extra:
         yield f"trains {', '.join(needs.extra)} besides"
     candidates = [table.shape[1] for name, table in batch.roles.items() if table.ndim == 2]

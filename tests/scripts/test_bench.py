@@ -65,6 +65,12 @@ def test_a_process_keeps_to_its_processors_and_its_time():
         measure.alone("signal", "pause", timeout=1.0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can forget a peak")
+def test_the_peak_of_a_process_is_its_own_and_not_its_parents():
+    large = np.ones(1 << 26)
+    assert measure.alone("os", "cpu_count").peak_bytes < large.nbytes
+
+
 def test_contestants_are_measured_in_turn_after_a_round_that_warms_up():
     order = []
     times = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, Options(repeats=2))

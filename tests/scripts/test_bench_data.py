@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks import length, methods
 from benchmarks.measure import Times
-from benchmarks.subject import TINY
 from benchmarks.work import Options
 
 SMOKE = Options(repeats=1, threads=1, smoke=True, peers=False)
@@ -31,16 +30,21 @@ def test_the_verdict_on_flatness_and_the_law_follow_the_figures():
     cost = {"short 16": 1.0, "short 32": 1.2, "long 16": 1.0, "long 32": 1.5}
     assert "32: 1.20; flat within 30%" in length.flatness(cost, (16, 32))
     assert "not flat" in length.flatness(cost | {"short 16": 2.0}, (16, 32))
-    assert "32: 1.50 measured, 1.02 predicted (4% in attention)" in length.law(TINY, cost, (16, 32))
+    said = length.law(cost, {"long 16": 100.0, "long 32": 125.0}, 75.0, (16, 32))
+    assert "32: 1.50 measured, 1.25 predicted (40% between positions)" in said
 
 
 def test_methods_are_scaled_by_dpo_in_the_same_rounds():
     dpo, quiet, busy = Times((1.0, 1.0), (1.0, 1.0)), Times((2.0, 2.0), (2.0, 2.0)), Times((4.0, 6.0), (4.0, 6.0))
-    found = {methods.ONLINE: (dpo, dpo), "tdpo1": (quiet, busy)}
-    rows = {row.name: row for row in methods.table(found, 8).rows}
+    found = {
+        methods.ONLINE: methods.Measured(dpo, dpo, 1.0, 0.9, ""),
+        "tdpo1": methods.Measured(quiet, busy, 1.5, 0.8, "why"),
+    }
+    rows = {row.name: row for row in methods.table(found, 8, ["late"]).rows}
     assert (rows["jaxpo, tdpo1"].wall, rows["jaxpo, dpo"].wall) == ((2.0, 3.0), dpo.wall)
-    said = methods.notes(found, {methods.ONLINE: "", "tdpo1": "why"}, {methods.ONLINE: 0.9, "tdpo1": 0.8}, 0.9)
-    assert "tdpo1: 2.50 times DPO's processor time; why" in said
+    assert rows["jaxpo, late"].missing
+    said = methods.notes(found, 0.9)
+    assert "tdpo1: 2.50 times DPO's processor time, 1.50 times its products; why" in said
 
 
 @pytest.mark.slow

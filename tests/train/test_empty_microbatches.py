@@ -49,6 +49,12 @@ def test_empty_microbatches_are_skipped_in_one_program(coupled):
     assert step._cache_size() == 1
 
 
+def test_a_coupled_step_of_one_microbatch_runs_its_network_once():
+    ran = []
+    outcome(program(True, 1, lambda: ran.append(1)), toy.images(ROWS))
+    assert len(ran) == 1
+
+
 @pytest.mark.parametrize("coupled", [False, True])
 def test_a_step_without_any_example_keeps_the_gradient_at_zero(coupled):
     change, metrics = outcome(program(coupled, PARTS), toy.images(ROWS, absent=range(ROWS)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,22 +101,34 @@ def pack(lengths: Lengths, order: np.ndarray, caps: Caps, *, seed: int | None = 
         the order of their earliest example.
     """
     packer = _Packer(lengths, caps)
-    rank = np.empty(len(lengths), np.int64)
-    rank[order] = np.arange(len(order))
-    blocks: list[list[int]] = []
+    rank = None
+    if seed is None:
+        rank = np.empty(len(lengths), np.int64)
+        rank[order] = np.arange(len(order))
+    # Numbers of examples block after block, four bytes each: lists of them would take forty.
+    held, counts = array("i"), array("i")
     for i, start in enumerate(range(0, len(order), WINDOW)):
         for example in packer.longest_first(order[start : start + WINDOW]):
             packer.place(example)
         closed = packer.close(everything=start + WINDOW >= len(order))
-        if seed is None:
-            blocks += sorted(closed, key=lambda held: min(rank[held]))
+        if rank is not None:
+            closed.sort(key=lambda block: min(rank[block]))
         else:
-            blocks += [closed[j] for j in random_order(seed, epoch, len(closed), stream=i + 1)]
-    width = caps.examples if caps.examples < UNLIMITED else max(map(len, blocks), default=1)
-    table = np.full((len(blocks), width), -1, np.int32)
-    for b, held in enumerate(blocks):
-        table[b, : len(held)] = held
-    return Packed(table, packer.segments.laid, packer.media.laid)
+            closed = [closed[j] for j in random_order(seed or 0, epoch, len(closed), stream=i + 1)]
+        for block in closed:
+            held.extend(block)
+            counts.append(len(block))
+    return Packed(_table(held, counts, caps), packer.segments.laid, packer.media.laid)
+
+
+def _table(held: array[int], counts: array[int], caps: Caps) -> np.ndarray:
+    """`Packed.blocks` from the examples of all blocks in a row, and how many each of them holds."""
+    width = caps.examples if caps.examples < UNLIMITED else max(counts, default=1)
+    table, at = np.full((len(counts), width), -1, np.int32), 0
+    for b, count in enumerate(counts):
+        table[b, :count] = held[at : at + count]
+        at += count
+    return table
 
 
 class Rows:

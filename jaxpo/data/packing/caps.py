@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -35,14 +36,20 @@ def rows_alone(lengths: Lengths, row_length: int, slots: int = UNLIMITED) -> tup
     """Rows that each example needs on its own `[E]`, and the most segments that one of them then holds."""
     rows, most = np.zeros(len(lengths), np.int64), 1
     counts = np.diff(lengths.offsets)
-    for k in np.unique(counts[counts > 0]):
-        chosen = np.flatnonzero(counts == k)
+    for k, chosen in _of_one_count(counts):
         sizes = -np.sort(-lengths.values[lengths.offsets[chosen][:, None] + np.arange(k)].astype(np.int64), axis=1)
-        picks, used = _alone(sizes, row_length, int(k), slots)
+        picks, used = _alone(sizes, row_length, k, slots)
         if picks is None:
             raise ConfigError(f"a segment of {sizes.max()} tokens is longer than data.row_length={row_length}.")
         rows[chosen], most = picks.max(1) + 1, max(most, used)
     return rows, most
+
+
+def _of_one_count(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Examples with one number of segments, that number first; few at a time, so that arrays over them are small."""
+    for k in np.unique(counts[counts > 0]):
+        chosen = np.flatnonzero(counts == k)
+        yield from ((int(k), chosen[start : start + SAMPLE]) for start in range(0, len(chosen), SAMPLE))
 
 
 def choose_caps(

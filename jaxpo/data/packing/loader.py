@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -79,7 +80,6 @@ class Loader:
         shuffle = data.shuffle if shuffle is None else shuffle
         order = dataset.order if order is None else order
         self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
-        self._in_order = Plan(dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
         self.block_rows = self.caps.block_rows
         self.hash = self.named(dataset.hash)
 
@@ -153,6 +153,12 @@ class Loader:
             rows // self.block_rows,
             pack(self.dataset.lengths, np.arange(examples.start, examples.stop), self.caps),
         )
+
+    @functools.cached_property
+    def _in_order(self) -> Plan:
+        """The order of the file; made when first asked for, since it holds as much in memory as training's plan."""
+        directory = self.dataset.store.directory
+        return Plan(self.dataset.lengths, self.caps, seed=0, shuffle=False, cache_dir=directory)
 
     def _block_of(self, rows_seen: int) -> int:
         if rows_seen % self.block_rows:

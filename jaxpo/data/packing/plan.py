@@ -120,7 +120,7 @@ class Plan:
         digest = hashlib.sha256(repr((VERSION, caps, self.seed, self.shuffle)).encode())
         of_media = () if media is None else (media.offsets, media.values)
         for array in (self.lengths.offsets, self.lengths.values, self.order, *of_media):
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 

@@ -59,7 +59,7 @@ def test_the_reports_settings_are_a_function_of_the_fine_tuning_recipe(rows: str
 def test_explain_and_help_name_the_optimizer_and_say_where_its_fields_come_from(recipe: Run, capsys) -> None:
     run = with_sft(recipe, optimizer=Optimizer(learning_rate=3e-5))
     resolved = resolve_run(run, ["--sft.optimizer", "muon", "--sft.optimizer.muon-beta", "0.9"])
-    found = {row.field: (row.value, row.origin) for row in table(resolved)}
+    found = {row.field: (row.value, row.origin) for row in table(resolved, "cpu")}
     assert found["sft.optimizer"] == ("muon", "command line")
     assert found["sft.optimizer.learning_rate"] == (3e-5, "config file")
     assert found["sft.optimizer.muon_beta"] == (0.9, "command line")

@@ -66,8 +66,9 @@ def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
     if isinstance(w, LowRank):
         return linear(x, w.base) + w.scale * linear(linear(x, w.a), w.b)
     weight, mesh = w.astype(x.dtype), current_mesh()
-    if mesh is None or mesh.size == 1:
-        # The gradient of a weight of several output axes would be made from a transposed copy of the cotangents.
+    if jax.default_backend() == "cpu" and (mesh is None or mesh.size == 1):
+        # XLA for CPU makes the gradient of a weight of several output axes from a transposed copy of the cotangents;
+        # accelerators choose the layout of such an output themselves.
         weight = weight.reshape(weight.shape[0], -1)
     y = over_positions(lambda x: lax.dot_general(x, weight, (((x.ndim - 1,), (0,)), ((), ()))), x)
     return y.reshape(*x.shape[:-1], *w.shape[1:])

@@ -158,8 +158,9 @@ def plot(entries: Sequence[Entry], path: Path) -> None:
     axes.set_yticks(range(len(bars)), [label for label, _ in bars])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.margins(x=0.12)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("how many times as fast jaxpo is (median; line: smallest to largest of the repetitions)")
+    axes.set_xlabel("how many times as fast jaxpo is")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

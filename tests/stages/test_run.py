@@ -74,7 +74,9 @@ def test_a_profile_is_a_trace_and_a_table_in_the_report(undisturbed):
     assert table["steps"] == [3, 4]
     operations = table["operations"]
     assert len(operations) == 20
-    assert any("dot_general" in o["name"] and "/jaxpo/" in o["place"] for o in operations)
+    # Which they are is a matter of time: that most are known by name and line is not.
+    assert sum("jit(step)" in o["name"] or "checkpoint" in o["name"] for o in operations) > 10
+    assert sum("/jaxpo/" in o["place"] for o in operations) > 10
     assert all(o["calls"] % 2 == 0 for o in operations if o["module"] == "jit_step")
     assert "Costliest operations: preference" in (undisturbed / "report.html").read_text()
 

@@ -12,23 +12,14 @@ from statistics import median
 import numpy as np
 
 from benchmarks.measure import interleaved
-from benchmarks.subject import CONFIG, TINY, A, C, about, tokens_of
+from benchmarks.models import NARROW, TINY
+from benchmarks.subject import about, tokens_of
 from benchmarks.train_step import Ours, packed
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.train.flops import training_flops_per_token
 
-NARROW = replace(
-    CONFIG,
-    vocab_size=2048,
-    hidden_size=128,
-    intermediate_size=384,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    layer_types=(C, A),
-)
-"""A quarter of W1's width and depth: ten steps are compiled, and ten steps of 8,192 tokens are taken per round."""
 ROUNDS = 3
 """The most that are taken after the one that warms up."""
 LENGTHS, TOKENS = (512, 1024, 2048, 4096, 8192), 8192

@@ -17,16 +17,14 @@ from typing import Any
 import jax
 import numpy as np
 from comparison.data import Prompt, write_files
-from comparison.experiment import Bench, Trainer, compared, configured, file_of, stage_of
+from comparison.experiment import Bench, Trainer, compared, preference_stage
 from comparison.settings import Settings
 
 from benchmarks.data_pipeline import synthetic_texts
 from benchmarks.measure import Times, interleaved, say
-from benchmarks.subject import A, C
+from benchmarks.models import NARROW
 from benchmarks.work import Options, Result, Row, Table, Work
-from jaxpo.config import Preference
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
-from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.recipe.kinds import networks_of
@@ -44,15 +42,7 @@ BUDGET, ROUNDS = 330.0, 3
 """Seconds after which no further method is begun (most of them go into compiling), and rounds of each at most."""
 SETTINGS = Settings(rows=8, row_length=256, max_length=120, response_tokens=40, prompt_tokens=20, budget_tokens=8192)
 SMALL_SETTINGS = replace(SETTINGS, rows=4, row_length=128)
-MODEL = LFM2Config(
-    vocab_size=2048,
-    hidden_size=128,
-    intermediate_size=384,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    layer_types=(C, A),
-    initializer_range=0.05,
-)
+MODEL = replace(NARROW, initializer_range=0.05)
 SMALL = replace(
     MODEL, vocab_size=512, hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1
 )
@@ -166,17 +156,7 @@ def notes(found: dict[str, Measured], used_by_dpo: float) -> tuple[str, ...]:
 
 def contestant(bench: Bench, name: str, *, online: bool = False) -> Contestant:
     """A method's compiled step, its first state, and its first batch on the device."""
-    method, s = configured(name), bench.settings
-    recordable = method.NEEDS.kind("reference") == "logps"
-    stage = stage_of(
-        bench,
-        Preference,
-        file_of(bench, name),
-        tokens=s.budget_tokens,
-        rate=s.learning_rate,
-        loss=method,
-        precompute_ref_log_probs=recordable and not online,
-    )
+    stage = preference_stage(bench, name, online=online)
     trainer = Trainer(bench, stage)
     start = {"model": jax.tree.map(lambda x: x.copy(), bench.sft)}
     assembly, loader, frozen = trainer.assembly, trainer._loader(0), {}

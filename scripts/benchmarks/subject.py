@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.ceilings import Shape
+from benchmarks.models import CONFIG, TINY, C
 from benchmarks.work import Options
 from jaxpo.convert.hf import export_hf
 from jaxpo.models.family import family
@@ -19,24 +20,6 @@ from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params, leaves
 
 Tree = Any
-C, A = "conv", "full_attention"
-CONFIG = LFM2Config(
-    vocab_size=8192,
-    hidden_size=512,
-    intermediate_size=1536,
-    num_attention_heads=8,
-    num_key_value_heads=4,
-    layer_types=(C, C, A, C, C, A, C, A),
-)
-TINY = LFM2Config(
-    vocab_size=128,
-    hidden_size=32,
-    intermediate_size=64,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-    layer_types=(C, A),
-)
 BATCH, LENGTH = 8, 512
 HEADS, TAPS = ("embed_tokens/weight", "lm_head/weight"), "conv/conv/weight"
 TINY_BATCH, TINY_LENGTH = 2, 16

@@ -242,18 +242,27 @@ def configured(name: str) -> Method:
     return METHODS[name](**SETTINGS.get(name, {}))
 
 
-def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train a method for the given seeds; yields what was measured of each."""
+def preference_stage(bench: Bench, name: str, *, online: bool = False) -> Preference:
+    """The stage of a method, on its file.
+
+    Args:
+      online: run the reference in every step, also where its log-probs can be recorded.
+    """
     method, s = configured(name), bench.settings
-    stage = stage_of(
+    return stage_of(
         bench,
         Preference,
         file_of(bench, name),
         tokens=s.budget_tokens,
         rate=s.learning_rate,
         loss=method,
-        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps",
+        precompute_ref_log_probs=method.NEEDS.kind("reference") == "logps" and not online,
     )
+
+
+def run_method(bench: Bench, name: str, seeds: tuple[int, ...], say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Train a method for the given seeds; yields what was measured of each."""
+    stage = preference_stage(bench, name)
     trainer = Trainer(bench, stage)
     for seed in seeds:
         began = time.perf_counter()

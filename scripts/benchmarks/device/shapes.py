@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.models import TINY
 from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import PRESETS
@@ -17,15 +18,6 @@ from jaxpo.train.flops import training_flops_per_token
 
 DOCUMENTS = (512, 1024, 256, 1536, 768)
 """Lengths of packed documents, again and again; together 4,096."""
-TINY = LFM2Config(
-    vocab_size=128,
-    hidden_size=32,
-    intermediate_size=64,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-    layer_types=("conv", "full_attention"),
-)
 STEPS, WARM = 6, 2
 
 

@@ -72,7 +72,8 @@ class Data:
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
-      block_rows: rows within which an example's segments stay; None = the smallest that fits and fills >= 95%.
+      block_rows: rows within which an example's segments stay, whole on one device; None = chosen from the data and
+        rows_per_step alone, small where that costs little.
       media_rows: rows of patches beside a block's rows of tokens, of examples with images; None = as many as keep the
         rows of tokens full.
       media_length: patches per such row, a multiple of 4; None = those of the largest image.

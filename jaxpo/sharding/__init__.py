@@ -2,7 +2,7 @@
 
 from jaxpo.config.axes import AXES, BATCH_AXES, RULES, Rules
 from jaxpo.sharding.mesh import make_mesh
-from jaxpo.sharding.place import put_batch, settle, to_host
+from jaxpo.sharding.place import own_share, put_batch, settle, to_host
 from jaxpo.sharding.rules import (
     axis_size,
     batch_sharding,
@@ -27,6 +27,7 @@ __all__ = [
     "current_rules",
     "fitting_spec",
     "make_mesh",
+    "own_share",
     "put_batch",
     "replicated",
     "settle",

@@ -9,10 +9,32 @@ import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxpo.sharding.rules import batch_sharding
+from jaxpo.config.axes import BATCH_AXES
+from jaxpo.errors import ConfigError
+from jaxpo.sharding.rules import axis_size, batch_sharding
 
 Tree = Any
 T = TypeVar("T")
+
+
+def own_share(mesh: Mesh) -> tuple[int, int]:
+    """`(i, n)`: of a step's rows this process passes `put_batch` the i-th of n equal parts.
+
+    Processes that differ along other axes only pass the same rows.
+
+    Raises:
+      ConfigError: the rows of this process's devices are no such part.
+    """
+    shards = axis_size(mesh, BATCH_AXES)
+    places = batch_sharding(mesh).addressable_devices_indices_map((shards,))
+    own = sorted({place[0].indices(shards)[0] for place in places.values() if place is not None})
+    first, size = own[0], len(own)
+    if shards % size or first % size or own != list(range(first, first + size)):
+        raise ConfigError(
+            f"mesh: a process has the shards {own} of the {shards} that a batch is cut into, not one part of several "
+            "equal ones; give axes within a process the sizes of its devices."
+        )
+    return first // size, shards // size
 
 
 def put_batch(batch: Tree, mesh: Mesh) -> Tree:

@@ -12,8 +12,9 @@ from jaxpo.config.serialise import from_jsonable
 from jaxpo.convert.model_io import MODEL, has_model
 from jaxpo.errors import RunError
 from jaxpo.stages.adapter import ADAPTER_FOLDER
+from jaxpo.stages.loaders import make_loaders
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.training import EMA, LAST, make_loaders
+from jaxpo.stages.training import EMA, LAST
 from jaxpo.stages.working import report_of
 from jaxpo.train.optimizer import first_difference
 

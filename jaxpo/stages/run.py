@@ -24,6 +24,7 @@ from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
+from jaxpo.stages.loaders import check_blocks, check_rows
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.offload import check_host_memory
 from jaxpo.stages.results import INITIAL
@@ -81,6 +82,7 @@ def go_on(
             return
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
         check_placement(run, mesh.shape)
+        check_rows(run, mesh)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
         check_implementations(run.compute)
@@ -93,6 +95,8 @@ def go_on(
         for name, data in inputs.stages.items():
             check_data(home, name, data)
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
+        with stop.during("the plan of the batches"):
+            check_blocks(setting)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
             go_back(setting, changes.budgets, resume)

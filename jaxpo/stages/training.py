@@ -15,7 +15,6 @@ from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
-from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
@@ -26,13 +25,11 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
-from jaxpo.sharding import BATCH_AXES
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
-from jaxpo.stages.distilling import Part
+from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
-from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
 from jaxpo.train.clock import Ceiling
@@ -44,7 +41,6 @@ from jaxpo.train.state import State
 
 Tree = Any
 EMA, LAST = "ema", "last"
-BLOCKS, PLAN = "blocks", "row_plan"
 PROFILE = "profile"
 
 
@@ -214,55 +210,6 @@ def keep_snapshot(folder: Path, params: Tree, config: TextConfig, about: Mapping
     """Save the model of one step for good, unless an earlier start did: a step taken again gives the same model."""
     if not has_model(folder):
         save_model(folder, params, config, about)
-
-
-def make_loaders(setting: Setting, stage: Stage, data: StageData, store: CheckpointStore) -> dict[Part, Loader]:
-    """Of the training files, and of the held-out ones in their order; in the blocks that the stage began with.
-
-    How many rows a block has may follow from the devices and microbatches, so it is chosen when a stage begins, and
-    stays as it is on any others.
-    """
-    devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
-    latest = store.latest()
-    stored = {} if latest is None else store.meta(latest)
-
-    def make(dataset: Dataset, part: Part, *, shuffle: bool) -> Loader:
-        known = stored.get(BLOCKS, {}).get(part)
-        return Loader(
-            dataset,
-            stage.data,
-            seed=seed_of(setting.run, stage),
-            rows_per_step=stage.rows_per_step,
-            shuffle=shuffle,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            divisor=devices * stage.gradient_accumulation_steps,
-            caps=None if known is None else Caps(**known),
-        )
-
-    loaders: dict[Part, Loader] = {"train": make(data.train, "train", shuffle=stage.data.shuffle)}
-    if latest is not None:
-        _same_order(loaders["train"], stored, store)
-    return loaders if data.held_out is None else loaders | {"eval": make(data.held_out, "eval", shuffle=False)}
-
-
-def _same_order(loader: Loader, stored: Mapping[str, Any], store: CheckpointStore) -> None:
-    """The batches to come continue those that the checkpoint has seen.
-
-    Raises:
-      CheckpointError: they are cut otherwise; by an earlier version the blocks were chosen for the devices at hand.
-    """
-    kept = stored.get("data", {})
-    if PLAN in stored:
-        same = stored[PLAN] == loader.plan.hash
-    else:
-        same = "plan" not in kept or kept["plan"] == loader.named(kept.get("train", ""))
-    if not same:
-        devices = store.environment().get("devices")
-        raise CheckpointError(
-            f"{store.directory}: its rows were packed into other blocks than now ({loader.block_rows} rows). Resume on "
-            f"as many devices as it was saved on ({devices}), with the same mesh and gradient_accumulation_steps."
-        )
 
 
 def _shapes(tree: Tree) -> Any:

@@ -281,11 +281,15 @@ def test_per_token_columns_come_back_in_place(dataset, tmp_path):
 def test_steps_that_cannot_be_cut(dataset):
     data = dataset("preference")
     with pytest.raises(
-        ConfigError, match=r"rows_per_step=6 is not a multiple of 4 \(microbatches x devices, processes\)"
+        ConfigError, match=r"rows_per_step=6 is . blocks of . rows?, which 4 cannot share evenly: .*one of 1, "
     ):
         make_loader(data, 6, divisor=4)
     settings = Data(max_length=128, row_length=128, block_rows=4)
-    with pytest.raises(ConfigError, match=r"gets 2 row\(s\).*blocks of 4 rows"):
+    with pytest.raises(ConfigError, match=r"rows_per_step=6 is not whole blocks of 4 rows; use 4 or 8"):
+        make_loader(data, 6, data=settings)
+    with pytest.raises(
+        ConfigError, match=r"is 2 blocks of 4 rows, which 4 .* of 1, 2\. Or make rows_per_step a multiple of 16"
+    ):
         make_loader(data, 8, divisor=4, data=settings)
     loader = make_loader(data, 8, data=settings)
     with pytest.raises(RunError, match=r"rows_seen=2 is not a multiple of the block size 4"):

@@ -95,7 +95,7 @@ def test_every_patch_is_placed_once_and_marks_find_it(rows, seed, single, limite
     dataset = in_memory(examples, 1)
     widest = max(sum(-(-r * c // 16) for r, c in grids) for *_, grids in rows)
     own = {"media_rows": widest, "media_length": 16} if limited else {}
-    caps, fill = choose_caps(dataset.lengths, ROW, block_rows=None, single=single, rows_per_shard=None, **own)
+    caps, fill = choose_caps(dataset.lengths, ROW, block_rows=None, single=single, rows_per_step=64, **own)
     if limited:
         assert (caps.media_rows, caps.media_length) == (widest, 16)
     assert caps.media_rows >= 1
@@ -111,7 +111,7 @@ def test_a_plan_is_known_by_its_media_and_without_any_by_what_it_always_was():
     lengths = in_memory([example(i, 1, [1, 1], [(2, 2)], counting()) for i in range(2)], 1).lengths
 
     def plan(x):
-        caps = choose_caps(x, 32, block_rows=None, single=False, rows_per_shard=None)[0]
+        caps = choose_caps(x, 32, block_rows=None, single=False, rows_per_step=64)[0]
         return Plan(x, caps, seed=0, shuffle=True)
 
     other = dataclasses.replace(lengths, media=dataclasses.replace(lengths.media, values=lengths.media.values * 2))
@@ -125,7 +125,7 @@ def test_a_plan_is_known_by_its_media_and_without_any_by_what_it_always_was():
 def test_cached_plans_keep_the_places_of_media(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxpo.data.packing.plan.CACHE_FROM", 10)
     lengths = in_memory([example(i, 2, [3, 4], [GRIDS[i % 5]], counting()) for i in range(20)], 1).lengths
-    caps = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_shard=None)[0]
+    caps = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_step=64)[0]
     built, read = (Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(0) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, dataclasses.asdict(built), dataclasses.asdict(read))
     assert (built.media.start > 0).any()

@@ -21,9 +21,9 @@ datasets = st.integers(1, 5).flatmap(
 )
 
 
-def plan_of(lists, *, seed=0, shuffle=True, block_rows=None, single=False, order=None, rows_per_shard=None):
+def plan_of(lists, *, seed=0, shuffle=True, block_rows=None, single=False, order=None, rows_per_step=960):
     lengths = Lengths.from_lists(lists)
-    caps, _ = choose_caps(lengths, ROW, block_rows=block_rows, single=single, rows_per_shard=rows_per_shard)
+    caps, _ = choose_caps(lengths, ROW, block_rows=block_rows, single=single, rows_per_step=rows_per_step)
     return Plan(lengths, caps, seed=seed, shuffle=shuffle, order=order)
 
 
@@ -120,7 +120,7 @@ def test_locate_counts_blocks_through_epochs():
 def test_fill(k, least):
     lists = np.clip(np.random.default_rng(0).lognormal(1.8, 0.8, (3000, k)), 2, ROW).astype(int).tolist()
     lengths = Lengths.from_lists(lists)
-    caps, fill = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_shard=None)
+    caps, fill = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_step=64)
     packed = pack(lengths, random_order(5, 0, 3000), caps, seed=5)
     assert fill >= 0.95
     assert packed.fill(lengths, caps) >= least
@@ -130,7 +130,7 @@ def test_fill(k, least):
 def test_block_is_the_smallest_that_serves():
     assert plan_of([[ROW, ROW, ROW]] * 10).caps.block_rows == 3
     assert plan_of([[ROW // 2, ROW // 2]] * 100).caps.block_rows == 1
-    assert plan_of([[20, 20]] * 100, rows_per_shard=8).caps.block_rows in (2, 4, 8)
+    assert plan_of([[20, 20]] * 100, rows_per_step=8).caps.block_rows in (2, 4, 8)
     assert plan_of([[20, 20]] * 100, block_rows=3).caps.block_rows == 3
     assert plan_of([[9], [17], [3]]).caps.max_segment == 32
     assert plan_of([[9], [3]]).caps.max_segment == 16
@@ -140,9 +140,10 @@ def test_impossible_blocks_are_explained():
     with pytest.raises(ConfigError, match=r"data.block_rows=2, but the widest example needs 3 rows: raise it"):
         plan_of([[ROW] * 3], block_rows=2)
     with pytest.raises(
-        ConfigError, match=r"each microbatch of each device gets 2 row\(s\).*blocks of 3 rows: make rows_per"
+        ConfigError,
+        match=r"rows_per_step=2, but the widest example needs 3 rows: make it at least 3, or lower data.max",
     ):
-        plan_of([[ROW] * 3], rows_per_shard=2)
+        plan_of([[ROW] * 3], rows_per_step=2)
     with pytest.raises(ConfigError, match=r"a segment of 40 tokens is longer than data.row_length=32"):
         plan_of([[40]])
 
@@ -152,7 +153,7 @@ def test_large_plans_are_cached(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "CACHE_FROM", 100)
     lengths = Lengths.from_lists(many(300))
-    caps, _ = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_shard=None)
+    caps, _ = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_step=64)
     first = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path)
     built = first.epoch(1)
     assert [p.name for p in tmp_path.iterdir()] == [f"plan-{first.hash[:16]}-1.npz"]
@@ -166,7 +167,7 @@ def test_a_hundred_thousand_examples_take_seconds():
     sizes = np.clip(np.random.default_rng(0).lognormal(5, 0.8, (100_000, 2)), 8, 1024).astype(np.int32)
     lengths = Lengths(np.arange(100_001) * 2, sizes.ravel())
     begin = time.process_time()
-    caps, _ = choose_caps(lengths, 1024, block_rows=None, single=False, rows_per_shard=None)
+    caps, _ = choose_caps(lengths, 1024, block_rows=None, single=False, rows_per_step=64)
     packed = Plan(lengths, caps, seed=0, shuffle=True).epoch(0)
     assert time.process_time() - begin < 20
     assert packed.fill(lengths, caps) > 0.97

@@ -167,8 +167,9 @@ def test_rows_that_do_not_divide_are_named(joined):
     with pytest.raises(ConfigError) as info:
         joined(divisor=2)
     assert info.value.problems == [
-        "joined source 2 (Loader): its 4 rows per step do not divide into blocks of 4 rows for each of 2 microbatches "
-        "x devices; use 8."
+        "joined source 2 (Loader): rows_per_step=4 is 1 block of 4 rows, which 2 cannot share evenly: "
+        "gradient_accumulation_steps times data-parallel devices must be one of 1. Or make rows_per_step a multiple of "
+        "8, or data.block_rows smaller if no example needs as many rows."
     ]
     loader = joined(("items",)).parts[0][0]
     with pytest.raises(ConfigError, match=r"joined source 1 \(Loader\): it makes 4 rows per step, not 6; build it"):

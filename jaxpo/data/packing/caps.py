@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +16,10 @@ SAMPLE = 4096
 GOAL = 0.95
 SPARED = 0.005
 """Share of fill that fewer slots, or fewer rows of patches, may cost."""
+ALIKE = 0.02
+"""Share of fill that smaller blocks may cost: a step then has more of them for devices and microbatches to share."""
+SHARERS = 8
+"""A step has blocks enough for 2, 4 and 8 devices alike, as far as its rows and the widest example allow it."""
 
 
 def _alone(sizes: np.ndarray, row_length: int, rows: int, slots: int) -> tuple[np.ndarray | None, int]:
@@ -58,16 +63,19 @@ def choose_caps(
     *,
     block_rows: int | None,
     single: bool,
-    rows_per_shard: int | None,
+    rows_per_step: int,
     media_rows: int | None = None,
     media_length: int | None = None,
 ) -> tuple[Caps, float]:
-    """Block shape from the length index alone, and the share of positions it fills on a sample.
+    """Block shape from the length index and a step's rows alone, and the share of positions it fills on a sample.
+
+    What computes a step has no say: the same rows are packed into the same batches on any number of devices.
 
     Args:
-      block_rows: given, or None = the smallest that holds every example and fills >= 95%, else the fullest.
+      block_rows: given, or None = the smallest whose fill is within 2% of the best, of those up to the first that fills
+        95%.
       single: one segment per row.
-      rows_per_shard: blocks must divide it.
+      rows_per_step: blocks divide it.
       media_rows, media_length: given, or None = as many as keep the rows of tokens full, and the longest medium.
 
     Raises:
@@ -76,37 +84,54 @@ def choose_caps(
     sample = _sample(lengths)
     text = replace(lengths, media=None)
     alone, most = rows_alone(text, row_length, 1 if single else UNLIMITED)
-    candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_shard)
+    candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_step)
     longest = int(lengths.values.max(initial=1))
     segment = min(-(-longest // 16) * 16, row_length)
-    best: tuple[Caps, float] | None = None
+    tried: list[tuple[Caps, float]] = []
     for rows in candidates:
         caps = Caps(row_length, rows, 1 if single else UNLIMITED, UNLIMITED, segment)
         if not single:
             caps = replace(caps, slots=_slots(text, sample, caps, most))
         packed = pack(text, sample, caps)
         fill = packed.fill(text, caps)
-        caps = replace(caps, examples=int((packed.blocks >= 0).sum(1).max(initial=1)))
-        if best is None or fill > best[1] + 1e-9:
-            best = caps, fill
+        tried.append((replace(caps, examples=int((packed.blocks >= 0).sum(1).max(initial=1))), fill))
         if fill >= GOAL or single:
             break
-    assert best is not None
+    enough = max(fill for _, fill in tried) - ALIKE
+    best = next(found for found in tried if found[1] >= enough)
     return best if lengths.media is None else _with_media(lengths, sample, best[0], media_rows, media_length)
 
 
-def keep_caps(lengths: Lengths, caps: Caps, rows_per_shard: int) -> tuple[Caps, float]:
-    """A block shape that a stage began with, and the share of positions it fills on a sample.
+def fill_of(lengths: Lengths, caps: Caps) -> float:
+    """The share of positions that a block shape fills on a sample."""
+    return pack(lengths, _sample(lengths), caps).fill(lengths, caps)
 
-    Raises:
-      ConfigError: a shard does not get whole blocks any more.
+
+def shared_problems(rows_per_step: int, block_rows: int, sharers: int, *, begun: bool = False) -> list[str]:
+    """Why microbatches, devices and processes cannot each get whole blocks of a step, if so; names what can.
+
+    Args:
+      sharers: microbatches times data-parallel devices, a multiple of the processes.
+      begun: the blocks are those that a stage began with.
     """
-    if rows_per_shard % caps.block_rows:
-        raise ConfigError(
-            f"the stage began with blocks of {caps.block_rows} rows, and each microbatch of each device would get "
-            f"{rows_per_shard}: take fewer devices or microbatches, so that each gets whole blocks."
-        )
-    return caps, pack(lengths, _sample(lengths), caps).fill(lengths, caps)
+    blocks, rest = divmod(rows_per_step, block_rows)
+    those = f"{block_rows} row" + "s" * (block_rows > 1)
+    if rest or not blocks:
+        near = sorted({max(blocks, 1) * block_rows, (blocks + 1) * block_rows})
+        return [f"rows_per_step={rows_per_step} is not whole blocks of {those}; use {' or '.join(map(str, near))}."]
+    if blocks % sharers == 0:
+        return []
+    can = ", ".join(str(n) for n in range(1, blocks + 1) if blocks % n == 0)
+    smaller = ", or data.block_rows smaller if no example needs as many rows" if block_rows > 1 else ""
+    remedy = (
+        "The stage began with these blocks, which stay."
+        if begun
+        else f"Or make rows_per_step a multiple of {block_rows * sharers}{smaller}."
+    )
+    return [
+        f"rows_per_step={rows_per_step} is {blocks} block{'s' * (blocks > 1)} of {those}, which {sharers} cannot share "
+        f"evenly: gradient_accumulation_steps times data-parallel devices must be one of {can}. {remedy}"
+    ]
 
 
 def _sample(lengths: Lengths) -> np.ndarray:
@@ -114,26 +139,23 @@ def _sample(lengths: Lengths) -> np.ndarray:
     return np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
 
 
-def _candidates(least: int, block_rows: int | None, rows_per_shard: int | None) -> list[int]:
+def _candidates(least: int, block_rows: int | None, rows_per_step: int) -> list[int]:
+    """Rows of a block that are tried, in this order: divisors of a step's rows, as fair to 8 devices as any."""
     if block_rows is not None:
         if block_rows < least:
             raise ConfigError(f"data.block_rows={block_rows}, but the widest example needs {least} rows: raise it.")
-        sizes = [block_rows]
-    else:
-        # Powers of two divide what a device gets for most device counts, so the choice rarely depends on them.
-        sizes = [least] + [2**i for i in range(11) if least < 2**i <= max(4 * least, 8)]
-    if rows_per_shard is None:
-        return sizes
-    fitting = [size for size in sizes if rows_per_shard % size == 0]
-    if not fitting and block_rows is None:
-        fitting = [size for size in range(least, rows_per_shard + 1) if rows_per_shard % size == 0]
-    if not fitting:
-        wanted = block_rows or least
+        return [block_rows]
+    if rows_per_step < least:
         raise ConfigError(
-            f"each microbatch of each device gets {rows_per_shard} row(s), but examples are kept in blocks of {wanted} "
-            f"rows: make rows_per_step a multiple of {wanted} for every device and microbatch, or lower max_length."
+            f"rows_per_step={rows_per_step}, but the widest example needs {least} rows: make it at least {least}, or "
+            "lower data.max_length."
         )
-    return fitting
+    whole = [size for size in range(least, rows_per_step + 1) if rows_per_step % size == 0]
+    fair = {size: math.gcd(rows_per_step // size, SHARERS) for size in whole}
+    first = max(whole, key=lambda size: (fair[size], -size))
+    # Doubling leaves what a step can be divided by besides: 24 rows serve 3 devices as well.
+    doubled = [first * 2**i for i in range(11) if first * 2**i <= max(4 * least, 8)]
+    return [first, *(size for size in doubled if size > first and fair.get(size) == fair[first])]
 
 
 def _slots(lengths: Lengths, sample: np.ndarray, caps: Caps, least: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from jaxpo.config import Stage
 from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.caps import shared_problems
 from jaxpo.data.packing.common_block import CommonBlock
 from jaxpo.data.source import Feed, Source
 from jaxpo.errors import ConfigError, RunError
@@ -46,17 +47,14 @@ class Joined:
         names = [f"joined source {i} ({type(source).__name__})" for i, (source, _) in enumerate(self.parts, start=1)]
         batches = [source.empty() for source, _ in self.parts]
         self._block = CommonBlock(names, batches)
-        unit = self._block.block_rows * math.lcm(divisor, process_count)
+        sharers = math.lcm(divisor, process_count)
         problems = []
         for name, batch, (_, rows) in zip(names, batches, self.parts, strict=True):
             made = batch.rows * process_count
             if made != rows:
                 problems.append(f"{name}: it makes {made} rows per step, not {rows}; build it for {rows} rows.")
-            elif rows % unit:
-                problems.append(
-                    f"{name}: its {rows} rows per step do not divide into blocks of {self._block.block_rows} rows for "
-                    f"each of {unit // self._block.block_rows} microbatches x devices; use {-(-rows // unit) * unit}."
-                )
+            else:
+                problems += [f"{name}: {problem}" for problem in shared_problems(rows, self._block.block_rows, sharers)]
         if problems:
             raise ConfigError(problems)
         described = [(source.hash, rows) for source, rows in self.parts]

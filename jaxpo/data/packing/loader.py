@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -14,7 +15,7 @@ from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps, Packed, pack
-from jaxpo.data.packing.caps import choose_caps, keep_caps
+from jaxpo.data.packing.caps import choose_caps, fill_of, shared_problems
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
@@ -36,9 +37,9 @@ class Loader:
       shuffle: a new order each epoch.
       columns: readers of what `Batch.per_token` holds beside the dataset's own columns.
       process_index, process_count: this process gets its contiguous share of every step's blocks.
-      divisor: microbatches times data-parallel devices; a step's blocks must divide by it.
+      divisor: microbatches times data-parallel devices; a step's blocks must divide by it, and are chosen without it.
       order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
-      caps: those that a run began with, whatever the devices are now; None = chosen.
+      caps: those that a stage began with; None = chosen from the data, their settings and `rows_per_step`.
 
     Attributes:
       caps: static shape of every batch.
@@ -47,7 +48,7 @@ class Loader:
       hash: of dataset, plan and block shape; equal hashes give equal batches.
 
     Raises:
-      ConfigError: rows_per_step cannot be cut into whole blocks for every device.
+      ConfigError: a step's blocks cannot be shared evenly; names what can share them.
       DataError: an example's media exceed the capacity that `data` gives a block.
     """
 
@@ -66,16 +67,15 @@ class Loader:
         order: np.ndarray | None = None,
         caps: Caps | None = None,
     ):
-        divisor = int(np.lcm(divisor, process_count))
-        if rows_per_step < 1 or rows_per_step % divisor:
-            raise ConfigError(
-                f"rows_per_step={rows_per_step} is not a multiple of {divisor} (microbatches x devices, processes)."
-            )
         self.dataset, self.data = dataset, data
         self.rows_per_step, self.process_index, self.process_count = rows_per_step, process_index, process_count
         self.columns = tuple(columns)
         check_capacity(dataset, data)
-        self.caps, self.fill = self._shape(caps, rows_per_step // divisor)
+        self.caps, self.fill = self._shape(caps)
+        sharers = math.lcm(divisor, process_count)
+        problems = shared_problems(rows_per_step, self.caps.block_rows, sharers, begun=caps is not None)
+        if problems:
+            raise ConfigError(problems)
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
         order = dataset.order if order is None else order
@@ -83,17 +83,17 @@ class Loader:
         self.block_rows = self.caps.block_rows
         self.hash = self.named(dataset.hash)
 
-    def _shape(self, caps: Caps | None, rows_per_shard: int) -> tuple[Caps, float]:
+    def _shape(self, caps: Caps | None) -> tuple[Caps, float]:
         """The shape of blocks, those that are given or chosen, and how full they are."""
         lengths, data = self.dataset.lengths, self.data
         if caps is not None:
-            return keep_caps(lengths, caps, rows_per_shard)
+            return caps, fill_of(lengths, caps)
         return choose_caps(
             lengths,
             data.row_length,
             block_rows=data.block_rows,
             single=data.packing == "none",
-            rows_per_shard=rows_per_shard,
+            rows_per_step=self.rows_per_step,
             media_rows=data.media_rows,
             media_length=data.media_length,
         )

@@ -37,7 +37,7 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
     stored = {} if latest is None else store.meta(latest)
     blocks = {part: Caps(**caps) for part, caps in stored.get(BLOCKS, {}).items()}
     if latest is not None and not blocks:
-        blocks = _blocks_of_plan(stage, data.train, seed_of(setting.run, stage), stored.get("data", {}))
+        blocks = blocks_of_plan(stage, data.train, seed_of(setting.run, stage), stored.get("data", {}))
     loaders: dict[Part, Loader] = {"train": _loader(setting, stage, data.train, "train", blocks)}
     if latest is not None:
         _same_order(loaders["train"], stored, store)
@@ -103,7 +103,7 @@ def check_blocks(setting: Setting) -> None:
         raise ConfigError(problems)
 
 
-def _blocks_of_plan(stage: Stage, dataset: Dataset, seed: int, kept: Mapping[str, Any]) -> dict[str, Caps]:
+def blocks_of_plan(stage: Stage, dataset: Dataset, seed: int, kept: Mapping[str, Any]) -> dict[str, Caps]:
     """The training blocks behind a checkpoint of 0.1.0, which chose them for its devices and kept their hash alone."""
     sizes = [n for n in range(1, stage.rows_per_step + 1) if stage.rows_per_step % n == 0]
     for rows in sizes if stage.data.block_rows is None else ():

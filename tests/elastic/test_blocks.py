@@ -25,7 +25,7 @@ def blocks_of(lengths, rows_per_step, **changes):
     return caps.block_rows, fill
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(lists=datasets, rows_per_step=st.integers(1, 64), single=st.booleans())
 def test_any_power_of_two_of_devices_that_blocks_can_serve_is_served(lists, rows_per_step, single):
     """Whatever fills best: what no size of block can do, none has to."""

@@ -12,6 +12,7 @@ from elastic import follow
 from elastic.test_devices import recipe
 from stages.process import ROOT, on_devices, places
 
+from jaxpo.config import Mesh
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.train.metrics import read_metrics
 
@@ -48,22 +49,42 @@ def together():
         process.wait()
 
 
-@pytest.mark.parametrize("counts", [(1, 2), pytest.param((1, 2, 4, 1), marks=pytest.mark.slow)])
-def test_more_processes_and_fewer_go_on(counts, together, tmp_path, monkeypatch):
-    """Pairs with log-probs of a reference that the first process recorded."""
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Pairs with log-probs of a reference that the first process records; one process has trained on them alone."""
     whole = recipe(tmp_path)
-    run = dataclasses.replace(whole, stages=whole.stages[-1:])
+    found = dataclasses.replace(whole, stages=whole.stages[-1:])
+    on_devices(monkeypatch, 1)
+    assert follow.follow(dataclasses.replace(found, name="alone"), tmp_path / "alone" / "0") == 0
+    return found
+
+
+def assert_as_alone(folder):
+    one, many = (follow.given(folder / name, "preference") for name in ("alone", "many"))
+    assert many == one
+    follow.assert_none_is_lost(many, 60)
+    logs = [list(read_metrics(folder / "runs" / name / "metrics.jsonl")) for name in ("tiny", "alone")]
+    follow.assert_alike(*logs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(1, 2), pytest.param((1, 2, 4, 1), marks=pytest.mark.slow)])
+def test_more_processes_and_fewer_go_on(run, counts, together, tmp_path):
     config = tmp_path / "recipe.json"
     config.write_text(json.dumps(to_jsonable(run)))
-    on_devices(monkeypatch, 1)
-    assert follow.follow(dataclasses.replace(run, name="alone"), tmp_path / "alone" / "0") == 0
-
     for i, count in enumerate(counts):
         step = i + 1 if i + 1 < len(counts) else 0
         codes, out = together(config, tmp_path / "many" / str(i), ("preference", step), count)
         assert codes == [143 if step else 0] * count, out
-    one, many = (follow.given(tmp_path / name, "preference") for name in ("alone", "many"))
-    assert many == one
-    follow.assert_none_is_lost(many, 60)
-    logs = [list(read_metrics(tmp_path / "runs" / name / "metrics.jsonl")) for name in (run.name, "alone")]
-    follow.assert_alike(*logs, rtol=1e-4)
+    assert_as_alone(tmp_path)
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_model_pass_the_same_rows(run, together, tmp_path):
+    """Cut along `tensor` across processes, a batch is whole on each: both read all of it."""
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps(to_jsonable(dataclasses.replace(run, mesh=Mesh(fsdp=1, tensor=2)))))
+    codes, out = together(config, tmp_path / "many" / "0", ("preference", 0), 2)
+    assert codes == [0, 0], out
+    # Each has noted every example.
+    (tmp_path / "many" / "0" / "1.jsonl").unlink()
+    assert_as_alone(tmp_path)

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
@@ -26,7 +25,7 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
-from jaxpo.sharding import BATCH_AXES
+from jaxpo.sharding import BATCH_AXES, row_share
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
@@ -223,6 +222,7 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
     stays as it is on any others.
     """
     devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
+    share, shares = row_share(setting.mesh)
     latest = store.latest()
     stored = {} if latest is None else store.meta(latest)
 
@@ -234,8 +234,8 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
             seed=seed_of(setting.run, stage),
             rows_per_step=stage.rows_per_step,
             shuffle=shuffle,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
             divisor=devices * stage.gradient_accumulation_steps,
             caps=None if known is None else Caps(**known),
         )

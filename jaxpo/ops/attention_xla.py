@@ -128,7 +128,11 @@ def _prefixes(
             return attend(q, k, v, rule.seen(q_segments, key_ids, q_index, k_index))
 
         keys = k[:, :, :seen], v[:, :, :seen], key_ids[:, :seen], k_index[:seen]
-        stacked = _split(q[:, :, :, here], 3, chunk), _split(segments[:, here], 1, chunk), _split(q_index[here], 0, chunk)
+        stacked = (
+            _split(q[:, :, :, here], 3, chunk),
+            _split(segments[:, here], 1, chunk),
+            _split(q_index[here], 0, chunk),
+        )
         out = lax.map(lambda args, block=block, keys=keys: block(args, *keys), stacked)
         outs.append(jnp.moveaxis(out, 0, 3).reshape(rows, groups, members, (high - low) * chunk, width))
     return jnp.concatenate(outs, axis=3)

@@ -98,4 +98,3 @@ def sequence_devices() -> int:
     """Devices over which the enclosing mesh spreads the positions of a row."""
     active = current_rules()
     return 1 if active is None else axis_size(active[0], active[1]["sequence"])
-

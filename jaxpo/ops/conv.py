@@ -159,8 +159,8 @@ def _with_neighbours(
     before, after, length = max(0, *back), max(0, *(-distance for distance in back)), y.shape[1]
     if length < len(back):
         raise ConfigError(
-            f"mesh.sequence: {devices} devices get {length} positions of a row each, fewer than the {len(back)} taps of "
-            "the convolution; use fewer devices, or longer rows (data.row_length)."
+            f"mesh.sequence: {devices} devices get {length} positions of a row each, fewer than the {len(back)} taps "
+            "of the convolution; use fewer devices, or longer rows (data.row_length)."
         )
     wide = before + after
     if before:

@@ -110,7 +110,12 @@ def _scan(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per
 
 
 def _sharded_scan(
-    term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree, chunk: int, spread: PartitionSpec
+    term: Term,
+    weights: tuple[Array, ...],
+    hidden: tuple[Array, ...],
+    per_token: Tree,
+    chunk: int,
+    spread: PartitionSpec,
 ) -> Tree:
     """Every device scans its own rows and positions: weights are gathered once before, their gradient is reduced once
     after.

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jax
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage

@@ -59,7 +59,7 @@ REFUSED = {
     "cudnn has no key ids": ({"implementation": "cudnn", "key_ids": True}, "some positions are no keys; take"),
     "cudnn looks back only": ({"implementation": "cudnn", "causal": False, "window": 4}, "its window looks back only"),
     "cudnn wants eights": ({"implementation": "cudnn", "head_dim": 20}, "heads of 20 are not a multiple of 8"),
-    "cudnn wants whole rows": ({"implementation": "cudnn", "sequence": 2}, "on 2 devices; take .* set mesh.sequence to 1"),
+    "cudnn wants whole rows": ({"implementation": "cudnn", "sequence": 2}, "on 2 devices; take .* mesh.sequence to 1"),
     "splash is for TPU": ({"implementation": "splash"}, "available: pallas, xla, cudnn. It runs on tpu. Leave"),
     "no such name": ({"implementation": "flash"}, "'flash' is not available here; available: pallas, .* cudnn. Leave"),
 }  # fmt: skip

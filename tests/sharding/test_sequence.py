@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from contracts.batches import VOCAB, Example, layout, segment
 
-from jaxpo.config import Routing
+from jaxpo.config import LoRA, Routing
 from jaxpo.models.family import family
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
+from jaxpo.models.lowrank import adapter_table, scale_of
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.objectives.methods import METHODS
+from jaxpo.objectives.wrappers.lora import with_lora
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.sharding import make_mesh, put_batch, use_mesh
 from jaxpo.train.step import added_gradients, coupled_gradients
@@ -68,23 +70,24 @@ def batch_of(examples):
     return jax.device_get(dataclasses.replace(batch, max_segment=LENGTH))
 
 
-def gradients(objective, config, batch, sizes, frozen=()):
-    """Loss, metrics and gradients of one step on a mesh of these sizes."""
-    table = param_table(config)
+def gradients(objective, tables, batch, sizes, frozen=None):
+    """Loss, metrics and gradients of one step on a mesh of these sizes; all parameters are random."""
     mesh = make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
-    networks = {name: {"model": init_params(table, jax.random.key(seed))} for seed, name in enumerate(("own", *frozen))}
+    run = coupled_gradients if objective.coupled else added_gradients
+
+    def networks(tables, seed):
+        params = {name: init_params(table, jax.random.key(seed)) for name, table in tables.items()}
+        params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+        return jax.device_put(params, {name: param_shardings(table, mesh) for name, table in tables.items()})
+
+    @jax.jit
+    def step(params, networks, batch):
+        counts = objective.counts(batch)
+        out, grads = run(objective, params, networks, batch, {}, counts, jax.random.key(0), 1)
+        return out.loss, {name: m.value() for name, m in out.metrics.items()}, grads
+
     with use_mesh(mesh):
-        networks = jax.device_put(networks, {name: {"model": param_shardings(table, mesh)} for name in networks})
-        own = networks.pop("own")
-        run = coupled_gradients if objective.coupled else added_gradients
-
-        @jax.jit
-        def step(params, networks, batch):
-            counts = objective.counts(batch)
-            out, grads = run(objective, params, networks, batch, {}, counts, jax.random.key(0), 1)
-            return out.loss, {name: m.value() for name, m in out.metrics.items()}, grads
-
-        return jax.device_get(step(own, {n: v["model"] for n, v in networks.items()}, put_batch(batch, mesh)))
+        return jax.device_get(step(networks(tables, 0), networks(frozen or {}, 1), put_batch(batch, mesh)))
 
 
 def assert_same(found, expected):
@@ -102,32 +105,46 @@ def next_token_of(config, **how):
 
 @functools.cache
 def expected_of(config):
-    return gradients(next_token_of(config), config, batch_of(texts(np.random.default_rng(0))), {"fsdp": 1})
+    batch = batch_of(texts(np.random.default_rng(0)))
+    return gradients(next_token_of(config), {"model": param_table(config)}, batch, {"fsdp": 1})
 
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize("config", [DENSE, MOE, LFM3], ids=["dense", "experts", "windows"])
 def test_next_token_is_that_of_one_device(config, sizes):
     batch = batch_of(texts(np.random.default_rng(0)))
-    assert_same(gradients(next_token_of(config), config, batch, sizes), expected_of(config))
+    found = gradients(next_token_of(config), {"model": param_table(config)}, batch, sizes)
+    assert_same(found, expected_of(config))
 
 
 @pytest.mark.parametrize("how", [{"head_chunk": 5}, {"remat": "full", "scan": True}, {"remat": "mixer"}], ids=str)
 def test_chunks_loops_and_recomputation(how):
     config = dataclasses.replace(LFM3, layer_types=LFM3.layer_types * 2) if "scan" in how else LFM3
     batch = batch_of(texts(np.random.default_rng(0)))
-    found = gradients(next_token_of(config, **how), config, batch, {"sequence": 4, "fsdp": 2})
+    sizes = {"sequence": 4, "fsdp": 2}
+    found = gradients(next_token_of(config, **how), {"model": param_table(config)}, batch, sizes)
     assert_same(found, expected_of(config))
+
+
+def pair_gradients(sizes):
+    objective, tables = METHODS["dpo"]().build(Scorer(LFM3)), {"model": param_table(LFM3)}
+    batch = batch_of(pairs(np.random.default_rng(1)))
+    return gradients(objective, tables, batch, sizes, {"reference": param_table(LFM3)})
 
 
 @pytest.fixture(scope="module")
 def one_device_pairs():
-    objective = METHODS["dpo"]().build(Scorer(LFM3))
-    return gradients(objective, LFM3, batch_of(pairs(np.random.default_rng(1))), {"fsdp": 1}, ("reference",))
+    return pair_gradients({"fsdp": 1})
 
 
 @pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
 def test_pairs_are_those_of_one_device(one_device_pairs, sizes):
-    objective = METHODS["dpo"]().build(Scorer(LFM3))
-    batch = batch_of(pairs(np.random.default_rng(1)))
-    assert_same(gradients(objective, LFM3, batch, sizes, ("reference",)), one_device_pairs)
+    assert_same(pair_gradients(sizes), one_device_pairs)
+
+
+def test_adapters_are_those_of_one_device():
+    lora, batch = LoRA(rank=2, alpha=8.0), batch_of(texts(np.random.default_rng(0)))
+    objective, table = with_lora(next_token(Scorer(DENSE)), scale=scale_of(lora)), param_table(DENSE)
+    run = functools.partial(gradients, objective, {"adapter": adapter_table(table, lora)}, batch)
+    found, expected = (run(sizes, {"base": table}) for sizes in (MESHES[2], {"fsdp": 1}))
+    assert_same(found, expected)

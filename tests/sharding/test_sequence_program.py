@@ -36,7 +36,7 @@ COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all
 def compiled(devices, compute):
     mesh = make_mesh({"sequence": devices}, jax.devices()[:devices])
     with use_mesh(mesh):
-        step = abstract_step(STAGE, CONFIG, compute, mesh, {}, text_batch(STAGE))
+        step = abstract_step(STAGE, CONFIG, compute, mesh, {}, text_batch(STAGE, slots=1))
         program = step.lower().compile()
     return program, estimates(make_scorer(CONFIG, compute), load_of(STAGE, step.assembly, {}, mesh), mesh)
 
@@ -69,3 +69,14 @@ def test_memory_of_a_device_is_a_share_of_the_row_and_the_keys_of_the_whole(four
     print(here, there, found["full"].temporary, whole["full"].temporary)
     assert 1 / 1.5 < here / found["full"].temporary < 1.5
     assert here < there / 2
+
+
+def test_states_at_the_ends_of_segments_are_added_up_not_gathered():
+    """Of reward models: what the devices exchange is `[R, M, D]`, forward; backward nothing."""
+    mesh = make_mesh({"sequence": 4}, jax.devices()[:4])
+    where = batch_sharding(mesh, positions=True)
+    states = jax.ShapeDtypeStruct((2, 256, 64), jnp.float32, sharding=where)
+    with use_mesh(mesh):
+        squares = jax.value_and_grad(lambda x, ends: jnp.sum(jnp.square(read_at(x, ends))))
+        program = jax.jit(squares, out_shardings=(None, where)).lower(states, np.zeros((2, 4), np.int32)).compile()
+    assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxpo.config.axes import BATCH_AXES, SEQUENCE
 from jaxpo.errors import ConfigError
@@ -81,8 +81,8 @@ def whole_rows(x: jax.Array) -> jax.Array:
     """`[R, ...]` with its rows where they are, and all other axes whole on each device that holds a row."""
     if x.sharding.shard_shape(x.shape)[1:] == x.shape[1:]:
         return x
-    mesh = x.sharding.mesh
-    return jax.jit(lambda x: x, out_shardings=batch_sharding(mesh))(x)
+    assert isinstance(x.sharding, NamedSharding), "computed under a mesh"
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0])))(x)
 
 
 def to_host(tree: Tree) -> Tree:

@@ -109,15 +109,24 @@ def expected_of(config):
     return gradients(next_token_of(config), {"model": param_table(config)}, batch, {"fsdp": 1})
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize("config", [DENSE, MOE, LFM3], ids=["dense", "experts", "windows"])
+def cases():
+    """Every model on every mesh, of which each stands once in the quick ones."""
+    for i, (name, config) in enumerate({"dense": DENSE, "windows": LFM3, "experts": MOE}.items()):
+        for j, sizes in enumerate(MESHES):
+            yield pytest.param(config, sizes, id=f"{name} {sizes}", marks=[] if i == j else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("config", "sizes"), cases())
 def test_next_token_is_that_of_one_device(config, sizes):
     batch = batch_of(texts(np.random.default_rng(0)))
     found = gradients(next_token_of(config), {"model": param_table(config)}, batch, sizes)
     assert_same(found, expected_of(config))
 
 
-@pytest.mark.parametrize("how", [{"head_chunk": 5}, {"remat": "full", "scan": True}, {"remat": "mixer"}], ids=str)
+HOW = [{"head_chunk": 5}, {"remat": "full", "scan": True}, pytest.param({"remat": "mixer"}, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("how", HOW, ids=str)
 def test_chunks_loops_and_recomputation(how):
     config = dataclasses.replace(LFM3, layer_types=LFM3.layer_types * 2) if "scan" in how else LFM3
     batch = batch_of(texts(np.random.default_rng(0)))
@@ -137,7 +146,7 @@ def one_device_pairs():
     return pair_gradients({"fsdp": 1})
 
 
-@pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
+@pytest.mark.parametrize("sizes", [pytest.param(MESHES[1], marks=pytest.mark.slow), MESHES[2]], ids=str)
 def test_pairs_are_those_of_one_device(one_device_pairs, sizes):
     assert_same(pair_gradients(sizes), one_device_pairs)
 

@@ -9,6 +9,8 @@ Rules = Mapping[str, str | tuple[str, ...] | None]
 AXES = ("replica", "fsdp", "expert", "sequence", "tensor")
 BATCH_AXES = ("replica", "fsdp", "expert")
 """Mesh axes over which rows of a batch are spread."""
+SEQUENCE = "sequence"
+"""Mesh axis over which the positions of a row are spread."""
 
 RULES: Rules = {
     # parameters
@@ -24,7 +26,7 @@ RULES: Rules = {
     "expert_mlp": "tensor",
     # activations
     "batch": BATCH_AXES,
-    "sequence": "sequence",
+    "sequence": SEQUENCE,
     "embed_act": None,
     "mlp_act": "tensor",
     "heads_act": "tensor",

@@ -22,6 +22,9 @@ class StepBatch(Protocol):
       rows: rows, of which `State.rows_seen` counts those consumed.
       blocks: blocks.
       present: `[N]` True where there is an example; a microbatch without any is not computed.
+
+    A class attribute `POSITIONAL` may name the fields whose arrays are `[R, S, ...]`, S positions: a mesh with the axis
+    `sequence` spreads these. Without it all arrays are spread by rows alone.
     """
 
     @property

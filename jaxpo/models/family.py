@@ -118,10 +118,13 @@ class Kept:
     Attributes:
       layers: what all of them keep for the backward pass.
       working: what the layer at work has beside that.
+      keys: keys and values of a layer whose queries see the whole segment: where the positions of a row are spread over
+        devices, each holds those of the whole row while it computes the layer.
     """
 
     layers: float
     working: float
+    keys: float = 0.0
 
 
 @dataclass(frozen=True)

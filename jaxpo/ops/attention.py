@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxpo.ops import attention_refusals as refusals
 from jaxpo.ops.attention_choice import Asked, capability
-from jaxpo.ops.attention_mesh import on_mesh
+from jaxpo.ops.attention_mesh import on_mesh, over_positions
 from jaxpo.ops.attention_xla import attend, xla_attention
 from jaxpo.ops.backends import Backend, Choice, choose, names_on, sequence_devices
+from jaxpo.ops.halo import position_axis
 
 
 # Kernels are imported when they are taken: half a second that only an accelerator is worth.
@@ -180,6 +181,7 @@ def attention(
       ValueError: a window below 1.
     """
     _check_window(window)
+    _, devices = position_axis(*q.shape[:2])
     choice = chosen(
         implementation,
         dtype=q.dtype,
@@ -187,14 +189,21 @@ def attention(
         causal=causal,
         window=window,
         key_ids=key_ids is not None,
+        sequence=devices,
     )
     backend = _of(BACKENDS, choice)
 
-    def attend_rows(q: Array, k: Array, v: Array, segment_ids: Array, key_ids: Array | None) -> Array:
-        options = {"causal": causal, "max_segment": max_segment, "window": window}
-        return backend.compute(q, k, v, segment_ids, key_ids=key_ids, **options)
+    def attend_rows(
+        q: Array, k: Array, v: Array, segment_ids: Array, key_ids: Array | None, most: int | None, **at: int
+    ) -> Array:
+        return backend.compute(
+            q, k, v, segment_ids, key_ids=key_ids, causal=causal, max_segment=most, window=window, **at
+        )
 
-    return _on_devices(backend, attend_rows)(q, k, v, segment_ids, key_ids)
+    if devices == 1:
+        return _on_devices(backend, functools.partial(attend_rows, most=max_segment))(q, k, v, segment_ids, key_ids)
+    keys = segment_ids if key_ids is None else key_ids
+    return over_positions(attend_rows, q, k, v, segment_ids, keys, causal=causal, most=max_segment, window=window)
 
 
 def _of(backends: tuple[Backend[Asked], ...], choice: Choice) -> Backend[Asked]:

@@ -42,6 +42,7 @@ def pallas_attention(
     v: Float[Array, "R S G h"],
     segment_ids: Int[Array, "R S"],
     *,
+    before: int = 0,
     key_ids: Int[Array, "R S"] | None = None,
     causal: bool = True,
     max_segment: int | None = None,
@@ -55,6 +56,7 @@ def pallas_attention(
     repeated for the heads that share them. float32 products are not rounded to TensorFloat-32.
 
     Args:
+      before: see `jaxpo.ops.attention_xla.xla_attention`.
       blocks: sizes; None = fitted to the type and the width of a head.
       interpret: run the kernels as plain JAX, on any platform: slow, for tests.
     """
@@ -62,12 +64,14 @@ def pallas_attention(
     length, width = q.shape[1], q.shape[3]
     blocks = _fitting(blocks or _default(q.dtype, width), length)
     largest = max(blocks.queries, blocks.keys, blocks.back_queries, blocks.back_keys)
-    side, more = -length % largest, max(_LEAST, pl.next_power_of_2(width)) - width
-    q, k, v = (jnp.pad(x.astype(q.dtype), ((0, 0), (0, side), (0, 0), (0, more))) for x in (q, k, v))
+    side, end, more = -length % largest, -k.shape[1] % largest, max(_LEAST, pl.next_power_of_2(width)) - width
+    q, k, v = (
+        jnp.pad(x.astype(q.dtype), ((0, 0), (0, n), (0, 0), (0, more))) for x, n in ((q, side), (k, end), (v, end))
+    )
     key_ids = segment_ids if key_ids is None else key_ids
-    ids = (asking(segment_ids), -1), (key_ids.astype(jnp.int32), 0)
-    q_ids, k_ids = (jnp.pad(x, ((0, 0), (0, side)), constant_values=fill) for x, fill in ids)
-    out = _attend(q, k, v, q_ids, k_ids, Rule(causal, window, width), blocks, interpret)
+    ids = (asking(segment_ids), side, -1), (key_ids.astype(jnp.int32), end, 0)
+    q_ids, k_ids = (jnp.pad(x, ((0, 0), (0, n)), constant_values=fill) for x, n, fill in ids)
+    out = _attend(q, k, v, q_ids, k_ids, Rule(causal, window, width, before), blocks, interpret)
     return out[:, :length, :, :width]
 
 
@@ -116,6 +120,10 @@ def _statistic(size: int) -> pl.BlockSpec:
 _SCALAR = pl.BlockSpec((None, None), lambda i, h, r: (r, i))
 
 
+def _reachable(q_ids: Array, k_ids: Array, blocks: tuple[int, int], rule: Rule) -> Array:
+    return reachable(q_ids, k_ids, blocks, causal=rule.causal, window=rule.window, before=rule.before)
+
+
 def _knobs(blocks: Blocks) -> triton.CompilerParams:
     return triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages)
 
@@ -125,12 +133,12 @@ def _forward(
 ) -> tuple[Array, Array]:
     rows, length, heads, width = q.shape
     m, n = blocks.queries, blocks.keys
-    reach = span(reachable(q_ids, k_ids, (m, n), causal=rule.causal, window=rule.window))
-    keys = _whole(length, width, heads // k.shape[2])
+    reach = span(_reachable(q_ids, k_ids, (m, n), rule))
+    keys = _whole(k.shape[1], width, heads // k.shape[2])
     return pl.pallas_call(
         functools.partial(kernels.forward, rule=rule, keys=n),
         grid=(length // m, heads, rows),
-        in_specs=[_SCALAR, _SCALAR, _part(m), _row(length), _block(m, width), keys, keys],
+        in_specs=[_SCALAR, _SCALAR, _part(m), _row(k.shape[1]), _block(m, width), keys, keys],
         out_specs=[_block(m, width), _statistic(m)],
         out_shape=[
             jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -154,7 +162,7 @@ def _attend_backward(
 ) -> tuple[Array | None, ...]:
     q, k, v, q_ids, k_ids, out, lse = saved
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1).transpose(0, 2, 1)
-    meet = reachable(q_ids, k_ids, (blocks.back_queries, blocks.back_keys), causal=rule.causal, window=rule.window)
+    meet = _reachable(q_ids, k_ids, (blocks.back_queries, blocks.back_keys), rule)
     arrays = q_ids, k_ids, q, k, v, d_out, lse, delta
     dq = _queries_back(span(meet), arrays, rule, blocks, interpret)
     dk, dv = _keys_back(span(meet.swapaxes(1, 2)), arrays, rule, blocks, interpret)
@@ -167,11 +175,11 @@ def _queries_back(
     q, k = arrays[2:4]
     rows, length, heads, width = q.shape
     m = blocks.back_queries
-    keys, own, statistic = _whole(length, width, heads // k.shape[2]), _block(m, width), _statistic(m)
+    keys, own, statistic = _whole(k.shape[1], width, heads // k.shape[2]), _block(m, width), _statistic(m)
     return pl.pallas_call(
         functools.partial(kernels.backward_queries, rule=rule, keys=blocks.back_keys),
         grid=(length // m, heads, rows),
-        in_specs=[_SCALAR, _SCALAR, _part(m), _row(length), own, keys, keys, own, statistic, statistic],
+        in_specs=[_SCALAR, _SCALAR, _part(m), _row(k.shape[1]), own, keys, keys, own, statistic, statistic],
         out_specs=own,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         compiler_params=_knobs(blocks),
@@ -192,7 +200,7 @@ def _keys_back(
     own = _block(n, width)
     return pl.pallas_call(
         functools.partial(kernels.backward_keys, rule=rule, queries=blocks.back_queries),
-        grid=(length // n, groups, rows),
+        grid=(k.shape[1] // n, groups, rows),
         in_specs=[_SCALAR, _SCALAR, _row(length), _part(n), queries, own, own, queries, statistic, statistic],
         out_specs=[own, own],
         out_shape=[jax.ShapeDtypeStruct(k.shape, k.dtype)] * 2,

@@ -21,11 +21,14 @@ LOG2_E = math.log2(math.e)
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What is static about a call: which distances are seen, and the width of a head before padding."""
+    """What is static about a call: which distances are seen, the width of a head before padding, and the position of
+    the first query among the keys.
+    """
 
     causal: bool
     window: int | None
     width: int
+    before: int = 0
 
     @property
     def scale(self) -> float:
@@ -35,6 +38,7 @@ class Rule:
     def seen(self, q_ids: Int[Array, "m"], k_ids: Int[Array, "n"], q_first: Any, k_first: Any) -> Bool[Array, "m n"]:
         """Which keys of a block the queries of another see, by their ids and by their distance."""
         seen = q_ids[:, None] == k_ids[None, :]
+        q_first += self.before
         distance = (q_first + jnp.arange(q_ids.shape[0]))[:, None] - (k_first + jnp.arange(k_ids.shape[0]))[None, :]
         if self.causal:
             seen &= distance >= 0

@@ -15,11 +15,12 @@ def asking(segment_ids: Int[Array, "R S"]) -> Int[Array, "R S"]:
 
 def reachable(
     q_ids: Int[Array, "R S"],
-    k_ids: Int[Array, "R S"],
+    k_ids: Int[Array, "R W"],
     blocks: tuple[int, int],
     *,
     causal: bool,
     window: int | None,
+    before: int = 0,
 ) -> Bool[Array, "R m n"]:
     """Whether some query of block i may see some key of block j; never False where one does.
 
@@ -27,12 +28,14 @@ def reachable(
 
     Args:
       q_ids: `[R, S]` of `asking`.
-      k_ids: `[R, S]`, 0 = never a key.
-      blocks: positions per block of queries and of keys, divisors of S.
+      k_ids: `[R, W]`, 0 = never a key.
+      blocks: positions per block of queries and of keys, divisors of S and of W.
+      before: position of the first query among the keys.
     """
     (q_low, q_high), (k_low, k_high) = (_range(ids, n) for ids, n in zip((q_ids, k_ids), blocks, strict=True))
     meet = (q_low[:, :, None] <= k_high[:, None, :]) & (k_low[:, None, :] <= q_high[:, :, None])
-    q_first, k_first = (jnp.arange(0, q_ids.shape[1], n) for n in blocks)
+    q_first, k_first = (jnp.arange(0, ids.shape[1], n) for ids, n in zip((q_ids, k_ids), blocks, strict=True))
+    q_first += before
     q_last, k_last = q_first + blocks[0] - 1, k_first + blocks[1] - 1
     if causal:
         meet &= k_first <= q_last[:, None]

@@ -8,7 +8,6 @@ import importlib.util
 import jax.numpy as jnp
 
 from jaxpo.ops.attention_choice import Asked
-from jaxpo.ops.backends import needs_whole_rows
 
 _AMPERE, _HOPPER = (8, 0), (9, 0)
 _WIDEST = 256
@@ -21,8 +20,9 @@ def none(asked: Asked) -> str | None:
 
 
 def splash(asked: Asked) -> str | None:
-    """JAX's kernels for TPU."""
-    return needs_whole_rows(asked.sequence)
+    """JAX's kernels for TPU do everything."""
+    del asked
+    return None
 
 
 def pallas(asked: Asked) -> str | None:
@@ -33,7 +33,7 @@ def pallas(asked: Asked) -> str | None:
         return f'heads of {asked.width} do not fit a multiprocessor; take "xla" for more than {_WIDEST}'
     if asked.capability is not None and asked.capability < _AMPERE:
         return 'Triton needs a GPU of compute capability 8.0 (Ampere) or newer; take "xla"'
-    return needs_whole_rows(asked.sequence)
+    return None
 
 
 def pallas_cached(asked: Asked) -> str | None:
@@ -56,7 +56,12 @@ def cudnn(asked: Asked) -> str | None:
         return 'cuDNN takes segments whole, and here some positions are no keys; take "pallas" or "xla"'
     if asked.window is not None and not asked.causal:
         return 'its window looks back only, and here later positions are seen too; take "pallas" or "xla"'
-    return needs_whole_rows(asked.sequence)
+    if asked.sequence > 1:
+        return (
+            f'it wants as many keys as queries, and here positions lie on {asked.sequence} devices; take "pallas" or '
+            '"xla", or set mesh.sequence to 1'
+        )
+    return None
 
 
 @functools.cache

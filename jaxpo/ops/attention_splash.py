@@ -20,6 +20,7 @@ def splash_attention(
     v: Float[Array, "R S G h"],
     segment_ids: Int[Array, "R S"],
     *,
+    before: int = 0,
     key_ids: Int[Array, "R S"] | None = None,
     causal: bool = True,
     max_segment: int | None = None,
@@ -34,21 +35,25 @@ def splash_attention(
     that sees none gives it everything, so that its output and its gradient are exactly 0.
 
     Args:
+      before: see `jaxpo.ops.attention_xla.xla_attention`.
       block: most positions of queries and of keys per block, a multiple of 128; a matter of speed only.
       interpret: run the kernels as plain JAX, on any platform: slow, for tests.
     """
-    length, heads = q.shape[1:3]
+    (length, heads), keys = q.shape[1:3], k.shape[1]
     block = min(block, _LANES * -(-length // _LANES))
-    side = -length % block
-    mask = _mask(length + side, causal, _reach(length + side, max_segment, window))
+    side, end = -length % block, -keys % block
+    reach = min(keys + end, max_segment or keys + end, window or keys + end)
+    mask = _mask((length + side, keys + end), causal, reach, before)
     kernel = _kernel(heads, mask, block, interpret)
     # The scale is rounded once, with the queries: exact where it is a power of two (h = 64).
     q = (q.astype(jnp.float32) * q.shape[3] ** -0.5).astype(q.dtype)
-    q, k, v = (jnp.pad(x, ((0, 0), (0, side), (0, 0), (0, 0))).transpose(0, 2, 1, 3) for x in (q, k, v))
+    q, k, v = (
+        jnp.pad(x, ((0, 0), (0, n), (0, 0), (0, 0))).transpose(0, 2, 1, 3) for x, n in ((q, side), (k, end), (v, end))
+    )
     key_ids = segment_ids if key_ids is None else key_ids
     ids = splash.SegmentIds(
         jnp.pad(asking(segment_ids), ((0, 0), (0, side)), constant_values=-1),
-        jnp.pad(key_ids.astype(jnp.int32), ((0, 0), (0, side))),
+        jnp.pad(key_ids.astype(jnp.int32), ((0, 0), (0, end))),
     )
     sinks = jnp.full((heads,), _NOTHING, jnp.float32)
 
@@ -61,17 +66,16 @@ def splash_attention(
     return out.transpose(0, 2, 1, 3)[:, :length]
 
 
-def _reach(length: int, max_segment: int | None, window: int | None) -> int:
-    """Positions, its own among them, that a query can see to either side."""
-    return min(length, max_segment or length, window or length)
+def _mask(shape: tuple[int, int], causal: bool, reach: int, before: int) -> masks.Mask:
+    """What order and reach leave of all pairs of queries and keys; computed in the kernel, block by block.
 
-
-def _mask(length: int, causal: bool, reach: int) -> masks.Mask:
-    """What order and reach leave of all pairs; computed in the kernel, block by block."""
-    shape = (length, length)
-    if reach < length:
-        return masks.LocalMask(shape, (reach - 1, 0 if causal else reach - 1), 0)
-    return masks.CausalMask(shape) if causal else masks.FullMask(shape)
+    Args:
+      reach: positions, its own among them, that a query can see to either side.
+      before: position of the first query among the keys.
+    """
+    if reach < shape[1]:
+        return masks.LocalMask(shape, (reach - 1, 0 if causal else reach - 1), before)
+    return masks.CausalMask(shape, before) if causal else masks.FullMask(shape)
 
 
 def _kernel(heads: int, mask: masks.Mask, block: int, interpret: bool) -> splash.SplashAttentionKernel:

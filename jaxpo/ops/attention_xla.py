@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 _BANDS = 4
 _HIDDEN = -1e30
+_SCORES = 1 << 22
 
 
 def xla_attention(
@@ -19,6 +20,7 @@ def xla_attention(
     v: Float[Array, "R S G h"],
     segment_ids: Int[Array, "R S"],
     *,
+    before: int = 0,
     key_ids: Int[Array, "R S"] | None = None,
     causal: bool = True,
     max_segment: int | None = None,
@@ -30,26 +32,35 @@ def xla_attention(
     With a short reach (segment or window) each chunk meets the same number of key chunks, stacked beforehand as the
     inputs of a scan: their cotangents leave the scan as stacked outputs, so the backward is linear in S as well. With a
     reach of nearly S, a few groups of chunks meet one prefix each, which skips most of the hidden upper triangle.
+
+    Args:
+      before: keys before that of the first query: there may be more keys than queries, and then `key_ids` are given.
     """
     rows, length, heads, width = q.shape
-    groups = k.shape[2]
-    reach = min(length, max_segment or length, window or length)
-    chunk = min(chunk or _chunk_size(length, reach), length)
-    pad = -length % chunk
-    q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
-    segment_ids = jnp.pad(segment_ids, ((0, 0), (0, pad)))
-    key_ids = segment_ids if key_ids is None else jnp.pad(key_ids, ((0, 0), (0, pad)))
-    q = q.reshape(rows, length + pad, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
+    groups, keys = k.shape[2], k.shape[1]
+    reach = min(keys, max_segment or keys, window or keys)
+    chunk = min(chunk or _chunk_size(length, keys, reach), length)
+    key_ids = segment_ids if key_ids is None else key_ids
+    back = -(-(reach - 1) // chunk)
+    ahead = 0 if causal else back
+    # In front so many keys that each chunk of queries has its own among whole chunks of keys.
+    front = -before % chunk
+    side, end = -length % chunk, -(keys + front) % chunk
+    q, k, v = (_pad(x, *sides) for x, sides in ((q, (0, side)), (k, (front, end)), (v, (front, end))))
+    segment_ids, key_ids = _pad(segment_ids, 0, side), _pad(key_ids, front, end)
+    q = q.reshape(rows, length + side, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    chunks, before = (length + pad) // chunk, -(-(reach - 1) // chunk)
-    spread = before if causal else 2 * before
-    rule = _Rule(causal, window)
-    if spread + 1 >= chunks or 4 * (spread + 1) > 3 * chunks:
-        out = _prefixes(q, k, v, segment_ids, key_ids, chunk, rule)
+    chunks, first, rule = k.shape[2] // chunk, (before + front) // chunk, _Rule(causal, window)
+    if back + ahead + 1 >= chunks or 4 * (back + ahead + 1) > 3 * chunks:
+        out = _prefixes(q, k, v, segment_ids, key_ids, chunk, first, rule)
     else:
-        out = _windowed(q, k, v, segment_ids, key_ids, chunk, before, rule)
-    out = out.transpose(0, 3, 1, 2, 4).reshape(rows, length + pad, heads, width)
+        out = _windowed(q, k, v, segment_ids, key_ids, chunk, first, (back, ahead), rule)
+    out = out.transpose(0, 3, 1, 2, 4).reshape(rows, length + side, heads, width)
     return out[:, :length]
+
+
+def _pad(x: Array, front: int, end: int) -> Array:
+    return jnp.pad(x, ((0, 0), (front, end), *((0, 0),) * (x.ndim - 2)))
 
 
 def attend(
@@ -81,38 +92,47 @@ class _Rule:
         return same & (q_segments != 0)[:, :, None] & allowed
 
 
-def _chunk_size(length: int, reach: int) -> int:
+def _chunk_size(length: int, keys: int, reach: int) -> int:
     """Queries per chunk: half the reach in a window (which then has 1.5 times the keys needed), within bounds.
 
     Small chunks keep the scores in a CPU's cache (S 1024: 64 was twice as fast as 256); accelerators want larger
-    products.
+    products, as long as the scores of a head stay below `_SCORES`.
     """
     if length <= 128:
         return length
-    largest = 64 if jax.default_backend() == "cpu" else 512
+    largest = min(64 if jax.default_backend() == "cpu" else 512, _SCORES // min(keys, 2 * reach))
     half = 1 << max(reach // 2 - 1, 1).bit_length()
     return max(16, min(largest, half, -(-length // (2 * _BANDS))))
 
 
-def _prefixes(q: Array, k: Array, v: Array, segments: Array, key_ids: Array, chunk: int, rule: _Rule) -> Array:
+def _prefixes(
+    q: Array, k: Array, v: Array, segments: Array, key_ids: Array, chunk: int, first: int, rule: _Rule
+) -> Array:
     """Causal attention by groups of query chunks, each group against the prefix that its last chunk can see.
 
     A loop inside each group, rather than one straight line, keeps one chunk's scores alive at a time: XLA's CPU backend
     merges recomputation with the forward pass wherever both stand in straight-line code.
+
+    Args:
+      first: chunks of keys before that of the first query.
     """
     rows, groups, members, length, width = q.shape
-    index = jnp.arange(length)
+    q_index, k_index = first * chunk + jnp.arange(length), jnp.arange(k.shape[2])
     outs = []
     for low, high in _bands(length // chunk):
-        here, seen = slice(low * chunk, high * chunk), high * chunk if rule.causal else length
+        here, seen = slice(low * chunk, high * chunk), (first + high) * chunk if rule.causal else k.shape[2]
 
         @jax.checkpoint
         def block(args: tuple[Array, ...], k: Array, v: Array, key_ids: Array, k_index: Array) -> Array:
             q, q_segments, q_index = args
             return attend(q, k, v, rule.seen(q_segments, key_ids, q_index, k_index))
 
-        keys = k[:, :, :seen], v[:, :, :seen], key_ids[:, :seen], index[:seen]
-        stacked = _split(q[:, :, :, here], 3, chunk), _split(segments[:, here], 1, chunk), _split(index[here], 0, chunk)
+        keys = k[:, :, :seen], v[:, :, :seen], key_ids[:, :seen], k_index[:seen]
+        stacked = (
+            _split(q[:, :, :, here], 3, chunk),
+            _split(segments[:, here], 1, chunk),
+            _split(q_index[here], 0, chunk),
+        )
         out = lax.map(lambda args, block=block, keys=keys: block(args, *keys), stacked)
         outs.append(jnp.moveaxis(out, 0, 3).reshape(rows, groups, members, (high - low) * chunk, width))
     return jnp.concatenate(outs, axis=3)
@@ -131,16 +151,28 @@ def _split(x: Array, axis: int, chunk: int) -> Array:
 
 
 def _windowed(
-    q: Array, k: Array, v: Array, segments: Array, key_ids: Array, chunk: int, before: int, rule: _Rule
+    q: Array,
+    k: Array,
+    v: Array,
+    segments: Array,
+    key_ids: Array,
+    chunk: int,
+    first: int,
+    spread: tuple[int, int],
+    rule: _Rule,
 ) -> Array:
+    """Each chunk of queries against its own chunk of keys and so many before and after it (`spread`)."""
     rows, groups, members, length, width = q.shape
-    chunks, after = length // chunk, 0 if rule.causal else before
-    index = jnp.arange(length)
+    chunks, (back, ahead) = length // chunk, spread
+    q_index, k_index = first * chunk + jnp.arange(length), jnp.arange(k.shape[2])
+    missing = max(0, back - first), max(0, first + chunks + ahead - k.shape[2] // chunk)
+    begin = first - back + missing[0]
 
     def windows(x: Array, axis: int) -> Array:
         parts = _split(x, axis, chunk)
-        parts = jnp.pad(parts, ((before, after), *((0, 0),) * (parts.ndim - 1)))
-        return jnp.concatenate([parts[w : w + chunks] for w in range(before + 1 + after)], axis=axis + 1)
+        parts = jnp.pad(parts, (missing, *((0, 0),) * (parts.ndim - 1)))
+        places = range(begin, begin + back + 1 + ahead)
+        return jnp.concatenate([parts[w : w + chunks] for w in places], axis=axis + 1)
 
     @jax.checkpoint
     def block(args: tuple[Array, ...]) -> Array:
@@ -153,8 +185,8 @@ def _windowed(
         windows(v, 2),
         _split(segments, 1, chunk),
         windows(key_ids, 1),
-        _split(index, 0, chunk),
-        windows(index, 0),
+        _split(q_index, 0, chunk),
+        windows(k_index, 0),
     )
     out = lax.map(block, stacked)
     return jnp.moveaxis(out, 0, 3).reshape(rows, groups, members, length, width)

@@ -98,13 +98,3 @@ def sequence_devices() -> int:
     """Devices over which the enclosing mesh spreads the positions of a row."""
     active = current_rules()
     return 1 if active is None else axis_size(active[0], active[1]["sequence"])
-
-
-def needs_whole_rows(sequence: int) -> str | None:
-    """The refusal of a kernel where the positions of a row are spread over so many devices."""
-    if sequence == 1:
-        return None
-    return (
-        f"the positions of a row are spread over {sequence} devices, and the kernel needs them on one; set "
-        'mesh.sequence to 1, or take "xla"'
-    )

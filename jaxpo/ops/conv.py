@@ -14,9 +14,11 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxpo.ops.backends import Backend, Choice, choose, names_on, sequence_devices
+from jaxpo.errors import ConfigError
+from jaxpo.ops.backends import Backend, Choice, choose, names_on
 from jaxpo.ops.conv_refusals import Asked, none, pallas
 from jaxpo.ops.conv_xla import distances, xla_short_conv
+from jaxpo.ops.halo import Axis, from_left, from_right, position_axis
 from jaxpo.sharding import axis_size, current_rules, fitting_spec
 
 
@@ -52,7 +54,6 @@ def chosen(
     dtype: DTypeLike = "bfloat16",
     channels: int = 1024,
     taps: int = 3,
-    sequence: int | None = None,
 ) -> Choice:
     """The backend that `gated_short_conv` takes, and why.
 
@@ -62,18 +63,11 @@ def chosen(
       dtype: of the gates.
       channels: D of the whole model; the enclosing mesh divides them.
       taps: k.
-      sequence: devices over which positions are spread; None = those of the enclosing mesh.
 
     Raises:
       BackendError: the named one is not on this platform, or cannot do it; the message names the remedy.
     """
-    asked = Asked(
-        platform or jax.default_backend(),
-        dtype,
-        channels // _channel_devices(channels),
-        taps,
-        sequence_devices() if sequence is None else sequence,
-    )
+    asked = Asked(platform or jax.default_backend(), dtype, channels // _channel_devices(channels), taps)
     return choose("gated_short_conv", BACKENDS, implementation, asked)
 
 
@@ -107,35 +101,79 @@ def gated_short_conv(
     def convolve(gates: Array, kernel: Array, segment_ids: Array) -> Array:
         return backend.compute(gates, kernel, segment_ids, causal)
 
-    return (convolve if backend.divisible else on_mesh(convolve))(gates, kernel, segment_ids)
+    _, devices = position_axis(*gates.shape[:2])
+    if devices == 1 and backend.divisible:
+        return convolve(gates, kernel, segment_ids)
+    return on_mesh(convolve, tuple(distances(taps, causal)))(gates, kernel, segment_ids)
 
 
-def on_mesh(convolve: Callable[[Array, Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
-    """`convolve` on each device's own rows and channels, because the compiler cannot divide a kernel.
+Convolve = Callable[[Array, Array, Array], Array]
 
-    Rows are divided as the rule "batch" says, channels as "conv_act"; a dimension that is not divided is computed whole
-    on every device.
+
+def on_mesh(convolve: Convolve, back: tuple[int, ...]) -> Convolve:
+    """`convolve` on each device's own rows, positions and channels, because the compiler cannot divide a kernel.
+
+    Rows are divided as the rule "batch" says, positions as "sequence", channels as "conv_act"; a dimension that is not
+    divided is computed whole on every device.
+
+    Args:
+      back: how far back each tap looks; negative: ahead.
     """
 
     def divided(gates: Array, kernel: Array, segment_ids: Array) -> Array:
         active = current_rules()
         if active is None or active[0].size == 1:
             return convolve(gates, kernel, segment_ids)
-        rows, channels = fitting_spec((gates.shape[0], gates.shape[3]), ("batch", "conv_act"))
+        size = (*gates.shape[:2], gates.shape[3])
+        rows, columns, channels = fitting_spec(size, ("batch", "sequence", "conv_act"))
+        devices = axis_size(active[0], columns)
+
+        def local(gates: Array, kernel: Array, segment_ids: Array) -> Array:
+            y = convolve(gates, kernel, segment_ids)
+            return y if devices == 1 else _with_neighbours(y, gates, kernel, segment_ids, back, columns, devices)
+
         return jax.shard_map(
-            convolve,
+            local,
             mesh=active[0],
             in_specs=(
-                PartitionSpec(rows, None, None, channels),
+                PartitionSpec(rows, columns, None, channels),
                 PartitionSpec(None, channels),
-                PartitionSpec(rows, None),
+                PartitionSpec(rows, columns),
             ),
-            out_specs=PartitionSpec(rows, None, channels),
+            out_specs=PartitionSpec(rows, columns, channels),
             # A kernel does not say over which axes its results vary.
             check_vma=False,
         )(gates, kernel, segment_ids)
 
     return divided
+
+
+def _with_neighbours(
+    y: Array, gates: Array, kernel: Array, ids: Array, back: tuple[int, ...], axis: Axis, devices: int
+) -> Array:
+    """`y`, computed from a device's own positions, with the few at its ends whose taps reach those of its neighbours.
+
+    Raises:
+      ConfigError: a device has fewer positions than taps.
+    """
+    before, after, length = max(0, *back), max(0, *(-distance for distance in back)), y.shape[1]
+    if length < len(back):
+        raise ConfigError(
+            f"mesh.sequence: {devices} devices get {length} positions of a row each, fewer than the {len(back)} taps "
+            "of the convolution; use fewer devices, or longer rows (data.row_length)."
+        )
+    wide = before + after
+    if before:
+        first = (jnp.concatenate([*from_left(x, before, axis, devices), x[:, :wide]], axis=1) for x in (gates, ids))
+        y = y.at[:, :before].set(_convolved(*first, kernel, after == 0)[:, before : 2 * before])
+    if after:
+        last = (jnp.concatenate([x[:, -wide:], *from_right(x, after, axis, devices)], axis=1) for x in (gates, ids))
+        y = y.at[:, -after:].set(_convolved(*last, kernel, False)[:, before:wide])
+    return y
+
+
+def _convolved(gates: Array, segment_ids: Array, kernel: Array, causal: bool) -> Array:
+    return xla_short_conv(gates, kernel, segment_ids, causal)
 
 
 def _channel_devices(channels: int) -> int:

@@ -7,8 +7,6 @@ import dataclasses
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxpo.ops.backends import needs_whole_rows
-
 LANES = 128
 BESIDE = 8
 # Positions of a program, most first, and what its blocks may take of the 16 MiB that it has, each twice: one is
@@ -27,14 +25,12 @@ class Asked:
       dtype: of the gates.
       width: channels of one device.
       taps: k.
-      sequence: devices over which the positions of a row are spread.
     """
 
     platform: str
     dtype: DTypeLike
     width: int
     taps: int
-    sequence: int = 1
 
 
 def positions(width: int, itemsize: int) -> int:
@@ -60,4 +56,4 @@ def pallas(asked: Asked) -> str | None:
         return f'{asked.width} channels in {dtype.name} do not fit the memory of a program; take "xla"'
     if asked.taps > BESIDE + 1:
         return f'{asked.taps} taps are more than {BESIDE + 1}; take "xla"'
-    return needs_whole_rows(asked.sequence)
+    return None

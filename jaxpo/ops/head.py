@@ -7,17 +7,16 @@ A batch's logits `[R, S, V]` are the largest array of a training step by far (8 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxpo.ops.linear import over_positions
-from jaxpo.sharding import BATCH_AXES, constrain, current_mesh
+from jaxpo.sharding import axis_size, constrain, current_rules, fitting_spec
 
 Tree = Any
 Term = Callable[..., Tree]
@@ -29,7 +28,12 @@ CHUNK_BUDGET_BYTES = 1 << 27
 
 
 def choose_chunk(rows: int, length: int, vocab: int, streams: int = 1, devices: int = 1) -> int:
-    """Positions per chunk: all when the logits fit `DENSE_BUDGET_BYTES`, else what fits `CHUNK_BUDGET_BYTES`."""
+    """Positions per chunk: all when the logits fit `DENSE_BUDGET_BYTES`, else what fits `CHUNK_BUDGET_BYTES`.
+
+    Args:
+      length: of a row, as far as it lies on one device.
+      devices: over which rows are spread.
+    """
     per_position = 4 * streams * vocab * max(rows // devices, 1)
     if per_position * length <= DENSE_BUDGET_BYTES:
         return length
@@ -55,21 +59,26 @@ def map_vocab(
       chunk: positions per chunk; None chooses, `>= S` is dense without recomputation.
     """
     rows, length, _ = streams[0][1].shape
-    mesh = current_mesh()
-    spread = 1 if mesh is None else _batch_devices(mesh)
+    spread, devices, parts = _spread(rows, length)
+    length //= parts
     if chunk is None:
-        chunk = choose_chunk(rows, length, streams[0][0].shape[0], len(streams), spread)
+        chunk = choose_chunk(rows, length, streams[0][0].shape[0], len(streams), devices)
     weights = tuple(w for w, _ in streams)
     hidden = tuple(h for _, h in streams)
     if chunk >= length:
         return term(*(_logits(w, h) for w, h in zip(weights, hidden, strict=True)), per_token)
-    if mesh is None or spread == 1 or rows % spread:
+    if devices * parts == 1:
         return _scan(term, weights, hidden, per_token, chunk)
-    return _sharded_scan(term, weights, hidden, per_token, chunk, mesh)
+    return _sharded_scan(term, weights, hidden, per_token, chunk, spread)
 
 
-def _batch_devices(mesh: Mesh) -> int:
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+def _spread(rows: int, length: int) -> tuple[PartitionSpec, int, int]:
+    """How rows and positions lie on the enclosing mesh, and over how many devices each."""
+    active = current_rules()
+    if active is None:
+        return PartitionSpec(None, None), 1, 1
+    spec = fitting_spec((rows, length), ("batch", "sequence"))
+    return spec, axis_size(active[0], spec[0]), axis_size(active[0], spec[1])
 
 
 def _logits(weight: Array, hidden: Array) -> Array:
@@ -101,25 +110,30 @@ def _scan(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per
 
 
 def _sharded_scan(
-    term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree, chunk: int, mesh: Mesh
+    term: Term,
+    weights: tuple[Array, ...],
+    hidden: tuple[Array, ...],
+    per_token: Tree,
+    chunk: int,
+    spread: PartitionSpec,
 ) -> Tree:
-    """Every batch shard scans its own rows: weights are gathered once before, their gradient is reduced once after.
+    """Every device scans its own rows and positions: weights are gathered once before, their gradient is reduced once
+    after.
 
     Left to the partitioner, the loop would all-reduce a V x D gradient per chunk: a partial sum cannot be carried
     through a loop. Marking the weights as varying *outside* the scan puts the one reduction into the transpose of that
     mark.
     """
     gathered = tuple(constrain(w, "vocab", None) for w in weights)
-    rows = PartitionSpec(BATCH_AXES)
+    axes = tuple(name for part in spread for name in ((part,) if isinstance(part, str) else part or ()))
 
     def local(weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree) -> Tree:
-        varying = jax.tree.map(lambda w: jax.lax.pcast(w, BATCH_AXES, to="varying"), weights)
+        varying = jax.tree.map(lambda w: jax.lax.pcast(w, axes, to="varying"), weights)
         return _scan(term, varying, hidden, per_token, chunk)
 
     return jax.shard_map(
         local,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), rows, rows),
-        out_specs=rows,
-        axis_names=set(BATCH_AXES),
+        in_specs=(PartitionSpec(), spread, spread),
+        out_specs=spread,
+        axis_names=set(axes),
     )(gathered, hidden, per_token)

@@ -1,8 +1,8 @@
 """Meshes, logical-axis rules, and the one call that models use to say where an activation lives."""
 
-from jaxpo.config.axes import AXES, BATCH_AXES, RULES, Rules
+from jaxpo.config.axes import AXES, BATCH_AXES, RULES, SEQUENCE, Rules
 from jaxpo.sharding.mesh import make_mesh
-from jaxpo.sharding.place import own_share, put_batch, settle, to_host
+from jaxpo.sharding.place import batch_shardings, put_batch, row_share, settle, to_host, whole_rows
 from jaxpo.sharding.rules import (
     axis_size,
     batch_sharding,
@@ -19,19 +19,22 @@ __all__ = [
     "AXES",
     "BATCH_AXES",
     "RULES",
+    "SEQUENCE",
     "Rules",
     "axis_size",
     "batch_sharding",
+    "batch_shardings",
     "constrain",
     "current_mesh",
     "current_rules",
     "fitting_spec",
     "make_mesh",
-    "own_share",
     "put_batch",
     "replicated",
+    "row_share",
     "settle",
     "spec_for",
     "to_host",
     "use_mesh",
+    "whole_rows",
 ]

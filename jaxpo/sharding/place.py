@@ -1,4 +1,4 @@
-"""Moving a host's share of a batch onto the devices."""
+"""Moving a host's share of a batch onto the devices, and results back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import functools
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxpo.config.axes import BATCH_AXES
+from jaxpo.config.axes import BATCH_AXES, SEQUENCE
 from jaxpo.errors import ConfigError
 from jaxpo.sharding.rules import axis_size, batch_sharding
 
@@ -17,33 +18,71 @@ Tree = Any
 T = TypeVar("T")
 
 
-def own_share(mesh: Mesh) -> tuple[int, int]:
-    """`(i, n)`: of a step's rows this process passes `put_batch` the i-th of n equal parts.
+def batch_shardings(batch: Tree, mesh: Mesh) -> Tree:
+    """Where each array of a batch lives: rows over the batch axes, positions over `sequence`.
 
-    Processes that differ along other axes only pass the same rows.
+    Which fields have positions the batch says: `POSITIONAL` (see `jaxpo.data.source.StepBatch`).
 
     Raises:
-      ConfigError: the rows of this process's devices are no such part.
+      ConfigError: the devices do not divide the positions.
     """
-    shards = axis_size(mesh, BATCH_AXES)
-    places = batch_sharding(mesh).addressable_devices_indices_map((shards,))
-    own = sorted({place[0].indices(shards)[0] for place in places.values() if place is not None})
-    first, size = own[0], len(own)
-    if shards % size or first % size or own != list(range(first, first + size)):
-        raise ConfigError(
-            f"mesh: a process has the shards {own} of the {shards} that a batch is cut into, not one part of several "
-            "equal ones; give axes within a process the sizes of its devices."
-        )
-    return first // size, shards // size
+    of_rows, of_positions = batch_sharding(mesh), batch_sharding(mesh, positions=True)
+    named = getattr(batch, "POSITIONAL", ())
+
+    def place(path: tuple[Any, ...], x: Any) -> NamedSharding:
+        if getattr(path[0], "name", None) not in named:
+            return of_rows
+        if x.shape[1] % mesh.shape[SEQUENCE]:
+            raise ConfigError(
+                f"mesh.sequence: rows of {x.shape[1]} positions cannot be spread over {mesh.shape[SEQUENCE]} devices; "
+                "make data.row_length a multiple of it, or set mesh.sequence to 1."
+            )
+        return of_positions
+
+    return jax.tree_util.tree_map_with_path(place, batch)
 
 
 def put_batch(batch: Tree, mesh: Mesh) -> Tree:
-    """Host arrays with a leading row or example axis -> global arrays spread over the batch axes.
+    """Host arrays with a leading row or example axis -> global arrays, placed as `batch_shardings` says.
 
-    Each process passes the rows that are its own; together they are the global batch.
+    Each process passes its `row_share`, whole rows; together they are the global batch. Where several processes hold
+    parts of the same rows, each takes its positions out of them.
     """
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    _, shares = row_share(mesh)
+    return jax.tree.map(
+        lambda x, sharding: jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * shares, *x.shape[1:])),
+        batch,
+        batch_shardings(batch, mesh),
+    )
+
+
+def row_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of a batch's rows this process holds, and how many shares there are.
+
+    As many as processes, unless positions or products of the same rows are spread over several of them.
+
+    Raises:
+      ConfigError: the devices of a process hold other rows than those of another, but some rows in common.
+    """
+    processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    groups = processes.reshape(axis_size(mesh, BATCH_AXES), -1)
+    held = {int(p): tuple(np.flatnonzero((groups == p).any(axis=1)).tolist()) for p in np.unique(groups)}
+    shares = sorted(set(held.values()))
+    each = len(groups) // len(shares)
+    if shares != [tuple(range(first, first + each)) for first in range(0, len(groups), each)]:
+        raise ConfigError(
+            "mesh: the devices of a process must hold consecutive rows that no other process holds in part; let the "
+            f"product of {', '.join(BATCH_AXES)} be a multiple of the processes, or the processes one of it."
+        )
+    return shares.index(held[jax.process_index()]), len(shares)
+
+
+def whole_rows(x: jax.Array) -> jax.Array:
+    """`[R, ...]` with its rows where they are, and all other axes whole on each device that holds a row."""
+    if x.sharding.shard_shape(x.shape)[1:] == x.shape[1:]:
+        return x
+    assert isinstance(x.sharding, NamedSharding), "computed under a mesh"
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0])))(x)
 
 
 def to_host(tree: Tree) -> Tree:

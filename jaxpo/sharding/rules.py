@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxpo.config.axes import BATCH_AXES, RULES, Rules
+from jaxpo.config.axes import BATCH_AXES, RULES, SEQUENCE, Rules
 from jaxpo.errors import ConfigError
 
 _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", default=None)
@@ -79,9 +79,9 @@ def fitting_spec(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> Partit
     return PartitionSpec(*(a if n % axis_size(mesh, a) == 0 else None for a, n in zip(spec, shape, strict=True)))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis (rows or examples) spread over the batch axes."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+def batch_sharding(mesh: Mesh, *, positions: bool = False) -> NamedSharding:
+    """Leading axis (rows or examples) spread over the batch axes, the second over `sequence` if it is of positions."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, SEQUENCE) if positions else PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

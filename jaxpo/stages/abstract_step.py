@@ -14,7 +14,7 @@ from jaxpo.config import Compute, Stage
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.source import StepBatch
 from jaxpo.models.family import TextConfig
-from jaxpo.sharding import batch_sharding
+from jaxpo.sharding import batch_shardings
 from jaxpo.stages.assemble import Assembly, make_scorer
 from jaxpo.stages.remat import assemble_fitted
 from jaxpo.train.state import State
@@ -77,8 +77,8 @@ def abstract_step(
     """
     scorer, frozen = make_scorer(config, compute), frozen or {}
     assembly, scorer, _ = assemble_fitted(stage, _Length(), scorer, mesh, rules, compute, frozen=frozen)
-    everywhere = batch_sharding(mesh)
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), batch)
+    where = batch_shardings(batch, mesh)
+    placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), batch, where)
     return AbstractStep(assembly.step, assembly.abstract, frozen, placed, assembly, scorer.remat)
 
 

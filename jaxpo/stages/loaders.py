@@ -18,7 +18,7 @@ from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.recipe.lineage import seed_of, trained
-from jaxpo.sharding import BATCH_AXES, own_share
+from jaxpo.sharding import BATCH_AXES, row_share
 from jaxpo.stages.distilling import Part
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
@@ -47,7 +47,7 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
 
 
 def _loader(setting: Setting, stage: Stage, dataset: Dataset, part: Part, blocks: Mapping[str, Caps]) -> Loader:
-    index, count = own_share(setting.mesh)
+    index, count = row_share(setting.mesh)
     try:
         return Loader(
             dataset,

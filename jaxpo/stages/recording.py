@@ -16,7 +16,7 @@ from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.rows.needs import recorded_column
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import per_token
-from jaxpo.sharding import put_batch
+from jaxpo.sharding import put_batch, whole_rows
 from jaxpo.sharding.turns import first_process_first, on_any_process
 from jaxpo.stages.frozen import FrozenNetwork
 
@@ -96,6 +96,6 @@ def _key(network: FrozenNetwork, kind: str, loader: Loader) -> str:
 
 
 def local_rows(x: jax.Array) -> np.ndarray:
-    """The rows of a row-sharded array that this process holds, in order."""
-    shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    """The rows of an array that this process holds, whole and in order."""
+    shards = {shard.index[0].start or 0: shard.data for shard in whole_rows(x).addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

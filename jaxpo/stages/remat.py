@@ -43,9 +43,10 @@ def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
     """Policy -> memory of the step; on CPU a policy saves nothing of layers one by one (see `saves`)."""
     itemsize = np.dtype(jax.numpy.dtype(scorer.dtype)).itemsize
     found = {}
+    spread = {axis: mesh.shape[axis] for axis in ("tensor", "sequence")}
     for name in CANDIDATES:
         so = dataclasses.replace(scorer, remat=name)
-        how = {"itemsize": itemsize, "looped": in_program(so) < layers_of(so), "tensor": mesh.shape["tensor"]}
+        how = {"itemsize": itemsize, "looped": in_program(so) < layers_of(so), **spread}
         found[name] = estimate(scorer.config, load, name if saves(so) else "none", **how)
     return found
 

@@ -67,14 +67,15 @@ class Estimate:
 
 
 def estimate(
-    config: Config, load: Load, remat: str, *, itemsize: int, looped: bool = False, tensor: int = 1
+    config: Config, load: Load, remat: str, *, itemsize: int, looped: bool = False, tensor: int = 1, sequence: int = 1
 ) -> Estimate:
     """The memory of one step.
 
         gradients   = trained * (1, or 2 where several microbatches add theirs up)
         copies      = itemsize * weights, where they differ from the parameters: another type, or stacks for loops,
                       which have gradients of their own
-        activations = itemsize * tokens * (values kept of all layers + those at work), of the family's `kept`
+        activations = itemsize * tokens * (values kept of all layers + those at work), of the family's `kept`; where
+                      positions lie on several devices also four times the keys and values of the whole row
         head        = three times the logits at hand, float32
 
     It knows nothing of what a compiler joins or lays out twice, nor of attention's scores. Temporary memory of the
@@ -84,6 +85,7 @@ def estimate(
       itemsize: bytes of a value in the compute type.
       looped: layers run in loops.
       tensor: devices that share a layer's products.
+      sequence: devices over which the positions of a row are spread; `load.tokens` are those of one.
 
     Raises:
       ConfigError: the family does not say what it keeps.
@@ -95,13 +97,15 @@ def estimate(
             "choose a policy by name."
         )
     values = kept(config, remat, tensor)
+    # Gathered, laid out for the loop over queries, and the gradients of both.
+    gathered = 0.0 if sequence == 1 else 4 * sequence * values.keys
     logits = 4.0 * load.tokens * getattr(config, "vocab_size", 0) / tensor
     return Estimate(
         state=load.state,
         frozen=load.frozen,
         gradients=load.trained * (1 if load.microbatches == 1 else 2),
         copies=itemsize * load.weights * (2 if looped else 1 if itemsize < 4 else 0),
-        activations=itemsize * load.tokens * (values.layers + values.working),
+        activations=itemsize * load.tokens * (values.layers + values.working + gathered),
         head=_LOGITS * (logits if logits <= DENSE_BUDGET_BYTES else CHUNK_BUDGET_BYTES),
     )
 

@@ -11,7 +11,7 @@ from stages.process import on_devices
 from jaxpo.data.packing.caps import choose_caps, rows_alone, shared_problems
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
-from jaxpo.sharding import make_mesh, own_share
+from jaxpo.sharding import make_mesh, row_share
 from jaxpo.stages import run as running
 
 ROW = 32
@@ -61,7 +61,7 @@ def test_the_counts_that_are_named_are_those_that_can(rows, block, sharers):
 
 
 def test_one_process_passes_all_rows():
-    assert own_share(make_mesh({"fsdp": 4, "tensor": 2})) == (0, 1)
+    assert row_share(make_mesh({"fsdp": 4, "tensor": 2})) == (0, 1)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from jaxpo.ops.attention_mesh import on_mesh
 from jaxpo.ops.attention_pallas import Blocks, pallas_attention
 from jaxpo.ops.attention_reach import asking, reachable, span
 from jaxpo.ops.attention_splash import splash_attention
+from jaxpo.ops.attention_xla import xla_attention
 from jaxpo.sharding import make_mesh, use_mesh
 
 # Segment lengths of a row, 0 = one column of padding; what is left is padding.
@@ -123,6 +124,29 @@ def test_values_and_gradients_equal_dense(backend, rule):
     assert not dq[blind].any()
     assert not dk[key_ids == 0].any()
     assert not dv[key_ids == 0].any()
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("rule", QUICK.values(), ids=QUICK)
+@pytest.mark.parametrize("backend", [*BACKENDS, "xla"])
+def test_queries_of_some_positions_among_the_keys_of_more(backend, rule):
+    """As on one of several devices that share a row: those of positions 30 to 54 against the keys of 0 to 77."""
+    own = slice(30, 54)
+    attend = (BACKENDS | {"xla": xla_attention})[backend]
+    segments, key_ids = ids()
+    q, k, v, g = inputs(rule, len(segments))
+    asks = np.where((np.arange(SIZE) >= own.start) & (np.arange(SIZE) < own.stop), segments, 0)
+    expected = dense_attention(q, k, v, g, asks, key_ids, causal=rule.causal, window=rule.window)
+
+    @jax.jit
+    def run(q, k, v, g):
+        options = {"key_ids": jnp.asarray(key_ids), "causal": rule.causal, "window": rule.window, "before": own.start}
+        out, pull = jax.vjp(lambda *x: attend(*x, jnp.asarray(segments[:, own]), **options), q, k, v)
+        return out, *pull(g)
+
+    got = run(*(jnp.asarray(x, jnp.float32) for x in (q[:, own], k, v, g[:, own])))
+    for ours, theirs in zip(got, (expected[0][:, own], expected[1][:, own], *expected[2:]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
 def test_blocks_that_are_not_visited_hold_nothing_to_see():

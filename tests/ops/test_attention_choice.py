@@ -33,8 +33,8 @@ CHOSEN = {
     "gpu, wide heads": ({"platform": "gpu", "head_dim": 512}, "xla", "not pallas: heads of 512 do not fit"),
     "gpu, positions spread": (
         {"platform": "gpu", "sequence": 2},
-        "xla",
-        "not pallas: the positions of a row are",
+        "pallas",
+        "the best on gpu: fused",
     ),
     "gpu, named": (
         {"platform": "gpu", "implementation": "cudnn"},
@@ -42,7 +42,7 @@ CHOSEN = {
         "asked for: cuDNN over packed rows; unv",
     ),
     "tpu": ({"platform": "tpu"}, "splash", "the best on tpu"),
-    "tpu, positions spread": ({"platform": "tpu", "sequence": 4}, "xla", "over 4 devices"),
+    "tpu, positions spread": ({"platform": "tpu", "sequence": 4}, "splash", "the best on tpu"),
 }
 
 
@@ -59,7 +59,7 @@ REFUSED = {
     "cudnn has no key ids": ({"implementation": "cudnn", "key_ids": True}, "some positions are no keys; take"),
     "cudnn looks back only": ({"implementation": "cudnn", "causal": False, "window": 4}, "its window looks back only"),
     "cudnn wants eights": ({"implementation": "cudnn", "head_dim": 20}, "heads of 20 are not a multiple of 8"),
-    "pallas wants whole rows": ({"implementation": "pallas", "sequence": 2}, "over 2 devices.* set mesh.sequence to 1"),
+    "cudnn wants whole rows": ({"implementation": "cudnn", "sequence": 2}, "on 2 devices; take .* mesh.sequence to 1"),
     "splash is for TPU": ({"implementation": "splash"}, "available: pallas, xla, cudnn. It runs on tpu. Leave"),
     "no such name": ({"implementation": "flash"}, "'flash' is not available here; available: pallas, .* cudnn. Leave"),
 }  # fmt: skip
@@ -95,11 +95,12 @@ def test_a_jax_without_triton_falls_to_xla_and_says_so(monkeypatch):
 
 
 def test_a_mesh_that_spreads_positions_is_seen_by_the_call():
-    """The default on a CPU does it; a kernel would be refused."""
+    """The default on a CPU does it; cuDNN would be refused."""
     q, ids = jax.ShapeDtypeStruct((2, 8, 2, 8), jnp.float32), jax.ShapeDtypeStruct((2, 8), jnp.int32)
     with use_mesh(make_mesh({"fsdp": 2, "sequence": 4})):
         assert jax.eval_shape(attention, q, q, q, ids).shape == q.shape
-        assert "over 4 devices" in chosen(platform="gpu").why
+        with pytest.raises(BackendError, match="on 4 devices"):
+            chosen("cudnn", platform="gpu")
 
 
 def test_segments_are_lengths_and_first_positions_to_cudnn():

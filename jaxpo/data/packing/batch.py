@@ -9,7 +9,7 @@ microbatch or a device take any whole blocks without renumbering.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,8 @@ class Batch:
       block_rows, slots, max_segment: static; rows per block, M, and T, a bound on the length of every segment.
       media: kind -> its packed grid; empty, or one kind.
     """
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("tokens", "segment_ids", "positions", "masks", "per_token")
 
     tokens: Int[Array, "R S"]
     segment_ids: Int[Array, "R S"]

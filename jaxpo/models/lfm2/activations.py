@@ -34,7 +34,12 @@ def kept_values(config: LFM2Config, remat: str, tensor: int = 1) -> Kept:
         "offload_dots": lambda w, z, o, f: d,
     }
     working = max(of["none"](*layer) for layer in layers)
-    return Kept(sum(of[remat](*layer) for layer in layers), working if remat == "none" else 2 * working)
+    keys = 2 * config.num_key_value_heads * config.head_dim / tensor
+    return Kept(
+        sum(of[remat](*layer) for layer in layers),
+        working if remat == "none" else 2 * working,
+        keys if "full_attention" in config.layer_types else 0.0,
+    )
 
 
 def _layer(config: LFM2Config, index: int) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.data.packing.batch import Batch, rows_of, take, unpack
+from jaxpo.data.packing.batch import Batch, rows_of, take
 from jaxpo.data.rows.needs import REFERENCE, Needs, recorded_column
 from jaxpo.objectives.encode import Scorer, TokenStats, per_token
 
@@ -195,8 +195,13 @@ def further(scorer: Scorer, frozen: Tree, batch: Batch, want: Wanted) -> dict[st
 
 
 def segment_sums(x: Float[Array, "R S"], mask: Bool[Array, "R S"], batch: Batch) -> Float[Array, "R M"]:
-    """Sum over each segment's tokens under the mask."""
-    return jnp.sum(unpack(jnp.where(mask, x, 0.0).astype(jnp.float32), batch), axis=-1)
+    """Sum over each segment's tokens under the mask.
+
+    A comparison of every position with every slot, which is fused into the sum: where positions are spread over
+    devices, these add up `[R, M]`, and no position leaves its device.
+    """
+    own = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
+    return jnp.sum(jnp.where(own & mask[:, None, :], x.astype(jnp.float32)[:, None, :], 0.0), axis=-1)
 
 
 def lengths(batch: Batch, role: str) -> Float[Array, "N ..."]:

@@ -12,6 +12,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.expert_axes import devices_of, share_problems, spread
 from jaxpo.models.family import Experts, family, is_config
 from jaxpo.recipe.checks.model import ability_problems
+from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.lineage import declared_model, resolved, trained
 
 
@@ -26,13 +27,13 @@ def check_origin(run: Run) -> None:
 
 
 def check_placement(run: Run, sizes: Mapping[str, int]) -> None:
-    """The devices can share the experts of every model of a run; ConfigError lists those of which they cannot.
+    """The devices can share the experts of every model of a run, and its rows; ConfigError lists what they cannot.
 
     Args:
       sizes: devices of each mesh axis.
     """
     models: dict[str, Any] = {**declared_models(run), "model_from": config_of_origin(run)}
-    problems = list(placement_problems(run, models, sizes))
+    problems = [*placement_problems(run, models, sizes), *position_problems(run, sizes)]
     if problems:
         raise ConfigError(problems)
 

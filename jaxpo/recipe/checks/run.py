@@ -19,6 +19,7 @@ from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.model import ability_problems
+from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
 from jaxpo.recipe.checks.stage import stage_problems
 from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
@@ -187,6 +188,7 @@ def mesh_problems(run: Run) -> Iterator[str]:
     if known_targets:
         # The size of an axis that takes all remaining devices (-1) is known once there are devices.
         yield from placement_problems(run, declared_models(run), sizes)
+    yield from position_problems(run, sizes)
 
 
 def compute_problems(run: Run) -> Iterator[str]:

@@ -23,6 +23,7 @@ from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
 from jaxpo.errors import CheckpointError, writing
+from jaxpo.sharding.turns import works_alone
 
 Tree = Any
 FORMAT = 1
@@ -169,6 +170,9 @@ class CheckpointStore:
     def _context(self) -> ocp.Context:
         context = ocp.Context()
         context.checkpointables.registry = self._registry
+        if works_alone():  # Orbax would wait for the other processes
+            own = jax.process_index()
+            context.multiprocessing_options = ocp.options.MultiprocessingOptions(own, {own}, f"alone{own}")
         return context
 
     def _existing(self, step: int | None) -> int:

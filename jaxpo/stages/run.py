@@ -31,7 +31,7 @@ from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
-from jaxpo.stages.working import check_alone, report_of, work
+from jaxpo.stages.working import work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile_range import ProfileRange
@@ -56,7 +56,6 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, prof
     check(run)
     check_patterns(run)
     check_origin(run)
-    check_alone(run)
     check_host_memory(run)
     console = Console(primary=jax.process_index() == 0)
     try:
@@ -162,16 +161,14 @@ MAKERS = {"train": make_trained, "merge": make_merged}
 
 def run_work(setting: Setting, stage: Work) -> None:
     """Let a work stage write its files, unless it has."""
-    report = report_of(setting.home.stage(stage.name))
-    if report is not None:
+    with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
+        report, seconds = work(setting, stage)
+    if seconds is None:
         setting.console.say(f"stage {stage.name} has finished already")
     else:
-        began = time.perf_counter()
-        with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
-            report = work(setting, stage)
         for name, value in report.items():
             setting.console.say(f"{stage.name}: {name} {value}")
-        setting.results.took(stage.name, time.perf_counter() - began)
+        setting.results.took(stage.name, seconds)
     # Of a finished stage too: a kill may have come between its report and the run's summary.
     setting.results.worked(stage.name, report)
     stopper(setting.stop, stage.name)()

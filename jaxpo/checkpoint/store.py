@@ -172,7 +172,9 @@ class CheckpointStore:
         context.checkpointables.registry = self._registry
         if works_alone():  # Orbax would wait for the other processes
             own = jax.process_index()
-            context.multiprocessing_options = ocp.options.MultiprocessingOptions(own, {own}, f"alone{own}")
+            context.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone{own}"
+            )
         return context
 
     def _existing(self, step: int | None) -> int:

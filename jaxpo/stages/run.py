@@ -20,6 +20,7 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
+from jaxpo.stages.agreeing import same_data, started_alike
 from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
@@ -73,6 +74,7 @@ def go_on(
     """Begin a run or go on with it, to its end."""
     with ExitStack() as held:
         home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        started_alike(run, home)
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")
@@ -89,6 +91,7 @@ def go_on(
         )
         with stop.during("reading and tokenising the data"):
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
+        same_data(inputs)
         for name, data in inputs.stages.items():
             check_data(home, name, data)
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
@@ -124,7 +127,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
         with setting.stop.during(f"what is measured after stage {stage.name}"):
             setting.results.after_stage(stage.name, params, before if same else None, scorer)
     with setting.stop.during("the export, its verification and the report"):
-        setting.home.finish(setting.results.conclude(params, config))
+        setting.results.conclude(params, config)
     setting.console.say(setting.home.finished_message())
 
 

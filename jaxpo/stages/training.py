@@ -27,6 +27,7 @@ from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
 from jaxpo.recipe.kinds import Materials, kind_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.sharding import BATCH_AXES
+from jaxpo.sharding.share import batch_share
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
@@ -223,6 +224,7 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
     stays as it is on any others.
     """
     devices = math.prod(setting.mesh.shape[axis] for axis in BATCH_AXES)
+    share, shares = batch_share(setting.mesh)
     latest = store.latest()
     stored = {} if latest is None else store.meta(latest)
 
@@ -234,8 +236,8 @@ def make_loaders(setting: Setting, stage: Stage, data: StageData, store: Checkpo
             seed=seed_of(setting.run, stage),
             rows_per_step=stage.rows_per_step,
             shuffle=shuffle,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
             divisor=devices * stage.gradient_accumulation_steps,
             caps=None if known is None else Caps(**known),
         )

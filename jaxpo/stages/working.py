@@ -30,7 +30,7 @@ def report_of(folder: Path) -> dict[str, Any] | None:
 
 
 def work(setting: Setting, stage: Work) -> tuple[dict[str, Any], float | None]:
-    """Run a work stage, or go on with it, and keep its report; also the seconds that it took, None = it had ended before.
+    """The report of a work stage, which it runs or goes on with, and the seconds of that; None = it had ended before.
 
     It asks judges, draws answers and writes files one after another: of several processes the first does it, on its own
     devices, and the others wait.

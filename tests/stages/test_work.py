@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
-import jax
 import pytest
 
 from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
@@ -12,7 +11,7 @@ from jaxpo.errors import DataError, RunError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run import run_work
 from jaxpo.stages.run_inputs import make_inputs, resolve_files, waits
-from jaxpo.stages.working import REPORT, check_alone, report_of, work
+from jaxpo.stages.working import REPORT, report_of, work
 from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted
 
@@ -83,14 +82,6 @@ def test_mistakes_are_named(stages, message):
     problems = list(find_problems(recipe(*stages)))
     assert len(problems) == 1
     assert problems[0].startswith(message)
-
-
-def test_several_processes_are_refused_before_anything_is_made(monkeypatch):
-    check_alone(recipe(PRETRAIN, Copy()))
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    check_alone(recipe(PRETRAIN))
-    with pytest.raises(RunError, match=r"stage copy makes files, .* and this run has 4; .*JAX_NUM_PROCESSES=1"):
-        check_alone(recipe(PRETRAIN, Copy()))
 
 
 @pytest.fixture

@@ -168,13 +168,14 @@ class CheckpointStore:
         return state, document["meta"]
 
     def _context(self) -> ocp.Context:
-        context = ocp.Context()
-        context.checkpointables.registry = self._registry
+        options = ocp.options.MultiprocessingOptions()
         if works_alone():  # Orbax would wait for the other processes
             own = jax.process_index()
-            context.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            options = ocp.options.MultiprocessingOptions(
                 primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone{own}"
             )
+        context = ocp.Context(multiprocessing_options=options)
+        context.checkpointables.registry = self._registry
         return context
 
     def _existing(self, step: int | None) -> int:

@@ -1,5 +1,6 @@
 """Work stages: what they promise, read and use is checked before anything runs; what they report is kept."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -99,7 +100,7 @@ def setting(tmp_path):
         home=SimpleNamespace(path=tmp_path, stage=stage, primary=True),
         inputs=SimpleNamespace(tokenizer=None, config=None, resolve=lambda f: resolve_files(f, tmp_path)),
         console=SimpleNamespace(say=print),
-        stop=SimpleNamespace(requested=lambda step: None),
+        stop=SimpleNamespace(requested=lambda step: None, during=nullcontext, later=nullcontext),
         scorer=None,
         mesh=None,
         rules={},

@@ -1,4 +1,4 @@
-"""Asynchronous checkpoints of a training state. The only module that imports Orbax.
+"""Asynchronous checkpoints of a training state. The only module that imports Orbax, with `orbax_alone`.
 
 One directory per step. Orbax writes to a temporary name and renames when everything is on disk, so a directory with a
 final name is complete; deletion renames first for the same reason. A state is stored as a flat table of named arrays
@@ -21,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxpo.checkpoint import leaves
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
+from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
 from jaxpo.errors import CheckpointError, writing
 from jaxpo.sharding.turns import works_alone
@@ -155,7 +156,7 @@ class CheckpointStore:
         try:
             context = self._context()
             context.pytree.loading.partial_load = bool(prefix)
-            with context, quiet():
+            with context, counted_apart(), quiet():
                 target = {"state": leaves.to_abstract_arrays(named)}
                 arrays = ocp.load_checkpointables(self.path(step), target)["state"]
         except Exception as error:
@@ -168,13 +169,7 @@ class CheckpointStore:
         return state, document["meta"]
 
     def _context(self) -> ocp.Context:
-        options = ocp.options.MultiprocessingOptions()
-        if works_alone():  # Orbax would wait for the other processes
-            own = jax.process_index()
-            options = ocp.options.MultiprocessingOptions(
-                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone{own}"
-            )
-        context = ocp.Context(multiprocessing_options=options)
+        context = ocp.Context(multiprocessing_options=alone() if works_alone() else None)
         context.checkpointables.registry = self._registry
         return context
 

@@ -76,9 +76,9 @@ class Line:
         self._ended.set()
         self._tell({"left": self.index, "code": code, "why": why})
 
-    def news(self, seconds: float = NEWS) -> tuple[str, int] | None:
+    def news(self) -> tuple[str, int] | None:
         """What is known of a process that is gone, and the exit status that this one ends with; waits for it."""
-        self._heard.wait(seconds)
+        self._heard.wait(NEWS)
         return self._news
 
     def close(self, message: str, code: int) -> None:

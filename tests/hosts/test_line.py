@@ -40,7 +40,7 @@ def test_a_broken_line_ends_everybody_with_the_name(lines, capfd):
     line(2, {0: pairs[2][1]})
     pairs[1][1].close()  # as the kernel does for a process that is killed
     wait(lambda: ended == {0: LOST, 2: LOST})
-    assert zero.news(0)[0].startswith("process 1 is gone without a word")
+    assert zero.news()[0].startswith("process 1 is gone without a word")
     err = capfd.readouterr().err
     said = "jaxpo: process 1 is gone without a word: it was killed, or its host went down"
     assert all(f"{said}; process {survivor} ends with it. The same command goes on" in err for survivor in (0, 2))

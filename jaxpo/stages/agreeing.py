@@ -18,25 +18,22 @@ from jaxpo.stages.run_inputs import RunInputs
 from jaxpo.train.rundir import RunDir
 
 
-def started_alike(run: Run, home: RunDir) -> None:
-    """Versions, devices and configuration are those of process 0, and the run directory is the same folder.
-
-    Raises:
-      RunError: names what differs, and on which process.
-    """
-    device = jax.local_devices()[0]
+def started_alike(run: Run) -> None:
+    """Versions, devices and configuration are those of process 0; RunError names what differs, and where."""
     facts = {
         "jaxpo": __version__,
         "jax": version("jax"),
         "jaxlib": version("jaxlib"),
-        "device": device.device_kind,
+        "device": jax.local_devices()[0].device_kind,
         "devices here": jax.local_device_count(),
-        "run directory": str(home.path),
-        # Who holds it: process 0 has written its name there.
-        "lock of the run directory": home.holder(),
     }
-    agree(facts, "they must be started alike, on hosts that share the run directory")
+    agree(facts, "give every host the same installation and devices")
     agree(dict(_flat(to_jsonable(run))), "start all with the same command and the same configuration")
+
+
+def same_directory(home: RunDir) -> None:
+    """The run directory is the folder that process 0 holds: the lock in it has its name. RunError where it is not."""
+    agree({f"lock in {home.path}": home.holder()}, "put the run directory where all hosts share it")
 
 
 def same_data(inputs: RunInputs) -> None:
@@ -52,7 +49,7 @@ def agree(mine: Mapping[str, Any], remedy: str) -> None:
     wrong = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
     if wrong:
         shown = "; ".join(f"{name}: {own.get(name)!r}, not {theirs.get(name)!r}" for name in wrong[:5])
-        raise RunError(f"process {jax.process_index()} is not as process 0: {shown}. {remedy.capitalize()}.")
+        raise RunError(f"process {jax.process_index()} is not as process 0: {shown}. {remedy[0].upper()}{remedy[1:]}.")
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
-from jaxpo.stages.agreeing import same_data, started_alike
+from jaxpo.stages.agreeing import same_data, same_directory, started_alike
 from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
@@ -72,9 +72,10 @@ def go_on(
     run: Run, resume: str | int, restart: bool, console: Console, stop: Stop, profile: ProfileRange | None = None
 ) -> None:
     """Begin a run or go on with it, to its end."""
+    started_alike(run)
     with ExitStack() as held:
         home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
-        started_alike(run, home)
+        same_directory(home)
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")

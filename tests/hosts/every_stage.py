@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stages.recipe as recipes
+from safetensors.numpy import load_file
 
 from jaxpo.config import Distill, Merge, Preference
 from jaxpo.config.serialise import to_jsonable
@@ -71,12 +74,54 @@ def records(run: Path) -> list[dict]:
     return [{k: v for k, v in r.items() if k not in TIMING} for r in read_metrics(run / "metrics.jsonl")]
 
 
-def assert_alike(one: list[dict], other: list[dict], rtol: float = 2e-4) -> None:
-    """The same lines; counts and names equal, values to float32 rounding."""
-    assert [(r["stage"], r["step"], sorted(r)) for r in one] == [(r["stage"], r["step"], sorted(r)) for r in other]
-    for a, b in zip(one, other, strict=True):
-        for name, value in a.items():
-            if isinstance(value, float):
-                np.testing.assert_allclose(b[name], value, rtol=rtol, atol=2e-5, err_msg=f"{a['stage']} {name}")
-            else:
-                assert b[name] == value, name
+def files(run: Path) -> list[str]:
+    """Names of a run's files.
+
+    Those of a checkpoint follow from the processes: its folder alone. Parameters that differ in their last bits give
+    other names to what was recorded of them.
+    """
+    named = {re.sub(r"/(0\d{7})/.*", r"/\1", str(p.relative_to(run))) for p in run.rglob("*") if p.is_file()}
+    return sorted(re.sub(r"[0-9a-f]{16}/|samples-[0-9a-f]{8}", "*", name) for name in named)
+
+
+def recorded(run: Path) -> list[np.ndarray]:
+    """Reference log-probs of all stages."""
+    found = sorted(run.glob("stages/*/reference/*/values.f32"), key=lambda p: (p.parts[-4], p.stat().st_size))
+    return [np.fromfile(file, "<f4") for file in found]
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """Two runs of the recipe: the same files, lines and counts; values to float32 rounding."""
+    assert files(one) == files(other)
+    lines = records(one), records(other)
+    assert {r["stage"] for r in lines[0]} == {stage for stage in STAGES if stage not in ("on_policy", "merge")}
+    for a, b in zip(*lines, strict=True):
+        assert_close(a, b, a["stage"])
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    for section in ("probes", "work", "export"):
+        assert_close(summaries[0][section], summaries[1][section], section)
+    for name in ("samples.json", "data.json", "stages/on_policy/pairs.jsonl", "stages/on_policy/heldout_pairs.jsonl"):
+        assert (one / name).read_text() == (other / name).read_text(), name
+    assert len(recorded(one)) == 3
+    for a, b in zip(recorded(one), recorded(other), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-3)
+    weights = [load_file(run / "export" / "model.safetensors") for run in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+def assert_close(one: Any, other: Any, where: str) -> None:
+    """JSON of two runs: equal, but numbers to rounding."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name, value in one.items():
+            assert_close(value, other[name], f"{where} {name}")
+    elif isinstance(one, float):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=2e-4, err_msg=where)
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for a, b in zip(one, other, strict=True):
+            assert_close(a, b, where)
+    else:
+        assert one == other, where

@@ -14,23 +14,33 @@ DEVICES = 4
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
+    """A stage of each kind."""
+    return every_stage.write(tmp_path_factory.mktemp("one_of_each"), every_stage.ONE_OF_EACH)
+
+
+@pytest.fixture(scope="module")
+def long_config(tmp_path_factory):
     return every_stage.write(tmp_path_factory.mktemp("every_stage"))
 
 
 @pytest.fixture(scope="module")
-def alone(config):
+def long_alone(long_config):
     """The run of one process."""
+    return run_alone(long_config)
+
+
+def run_alone(config):
     code, out = finish(start(config, "--run", "one", devices=DEVICES))
     assert code == 0, out
     return config.parent / "runs" / "one"
 
 
 @pytest.fixture
-def together(config):
+def together():
     """Starts the processes of a run, all of which are gone afterwards."""
     running = []
 
-    def begin(count, *words):
+    def begin(config, count, *words):
         some = [start(config, *words, devices=DEVICES // count, environ=place) for place in places(count)]
         running.extend(some)
         return some
@@ -42,8 +52,9 @@ def together(config):
 
 
 @pytest.mark.scale
-def test_two_processes_do_every_stage(config, alone, together):
-    ended = [finish(process) for process in together(2, "--run", "two")]
+def test_two_processes_do_a_stage_of_each_kind(config, together):
+    alone = run_alone(config)
+    ended = [finish(process) for process in together(config, 2, "--run", "two")]
     assert [code for code, _ in ended] == [0, 0], ended
     assert "export verified" in ended[0][1]
     assert "pretrain" not in ended[1][1]
@@ -51,22 +62,22 @@ def test_two_processes_do_every_stage(config, alone, together):
 
 
 @pytest.mark.scale
-@pytest.mark.slow  # as the test of two
-def test_four_processes_of_which_two_compute_on_the_same_rows_do_every_stage(config, alone, together):
+@pytest.mark.slow  # as the test of two, and longer
+def test_four_processes_of_which_two_compute_on_the_same_rows_do_every_stage(long_config, long_alone, together):
     """The tensor axis lies across processes: they bring the same rows."""
-    ended = [finish(p) for p in together(4, "--run", "four", "--mesh.fsdp", "2", "--mesh.tensor", "2")]
+    ended = [finish(p) for p in together(long_config, 4, "--run", "four", "--mesh.fsdp", "2", "--mesh.tensor", "2")]
     assert [code for code, _ in ended] == [0] * 4, ended
-    every_stage.assert_alike(alone, config.parent / "runs" / "four")
+    every_stage.assert_alike(long_alone, long_config.parent / "runs" / "four")
 
 
 @pytest.mark.scale
 @pytest.mark.slow  # three starts of two processes
 @pytest.mark.parametrize("who", [0, 1])
-def test_a_process_that_is_killed_is_named_and_the_same_command_ends_equal(config, alone, together, who):
+def test_a_process_that_is_killed_is_named_and_the_same_command_ends_equal(long_config, long_alone, together, who):
     """Killed once in training, then resumed to the end."""
     name = f"killed{who}"
-    log = config.parent / "runs" / name / "metrics.jsonl"
-    running = together(2, "--run", name)
+    log = long_config.parent / "runs" / name / "metrics.jsonl"
+    running = together(long_config, 2, "--run", name)
     while not (log.exists() and any(r["stage"] == "sft" for r in read_metrics(log))):
         assert all(p.poll() is None for p in running)
         time.sleep(0.05)
@@ -77,15 +88,15 @@ def test_a_process_that_is_killed_is_named_and_the_same_command_ends_equal(confi
     assert code == 75, out
     assert f"jaxpo: process {who} is gone without a word" in out
     kill(running[who])
-    ended = [finish(process) for process in together(2, "--run", name)]
+    ended = [finish(process) for process in together(long_config, 2, "--run", name)]
     assert [code for code, _ in ended] == [0, 0], ended
-    every_stage.assert_alike(alone, config.parent / "runs" / name)
+    every_stage.assert_alike(long_alone, long_config.parent / "runs" / name)
 
 
 @pytest.mark.scale
-def test_a_host_with_another_configuration_is_named_before_any_work(config, together):
+def test_a_host_with_another_configuration_is_named_before_any_work(config):
     running = [
-        start(config, "--run", "unlike", "--sft.max-steps", steps, devices=1, environ=place)
+        start(config, "--run", "unlike", "--preference.max-steps", steps, devices=1, environ=place)
         for steps, place in zip(("2", "3"), places(2), strict=True)
     ]
     (code, out), (code_1, out_1) = [finish(process) for process in running]

@@ -10,7 +10,7 @@ import pytest
 from stages.process import ROOT, finish, kill, places
 
 PEER = Path(__file__).with_name("peer.py")
-SILENCE = 6
+SILENCE = 10
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ ONE_OF_EACH = ("pretrain", "preference", "on_policy", "distill", "merge")
 
 
 def write(folder: Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """The recipe and its data: pretrain, SFT, DPO, pairs of the model's own, DPO on them, distillation, a merge; or some
-    of these stages."""
+    """The recipe, or some of it, and its data: pretrain, SFT, DPO, the model's own pairs, DPO on them, and so on."""
     recipes.write_data(folder)
     (folder / "judge.py").write_text("def score(prompt, answer, row):\n    return len(answer)\n")
     whole = recipes.recipe(folder)

@@ -1,10 +1,10 @@
-"""One process of several that meet in collectives until something happens to one: `peer.py WHAT WHO [store]`."""
+"""One process of several that meet in collectives until something happens to one: `peer.py WHAT WHO [turn]`."""
 
 import os
 import signal
 import sys
+import time
 
-from jaxpo.errors import DataError
 from jaxpo.sharding.liveness import together
 from jaxpo.sharding.multihost import start_processes
 
@@ -22,19 +22,18 @@ def happen():
         os.kill(os.getpid(), signal.SIGKILL)
     if WHAT == "freeze":
         os.kill(os.getpid(), signal.SIGSTOP)
-    if WHAT == "mistake":
-        raise DataError("row 3 cannot be used")
     if WHAT == "fault":
         raise ZeroDivisionError("planned")
 
 
 def work():
     multihost_utils.sync_global_devices("before")
+    turn = len(sys.argv) > 3
+    if turn and jax.process_index() > 0:
+        first_process_first(lambda: None)
     if jax.process_index() == WHO:
+        time.sleep(2 * turn)  # until the others wait
         happen()
-    if len(sys.argv) > 3 and jax.process_index() == 0:
-        signal.pause()  # a long turn, for which the others wait in the store
-    first_process_first(lambda: None)
     multihost_utils.sync_global_devices("after")
     return 0
 

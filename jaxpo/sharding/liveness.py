@@ -195,9 +195,10 @@ def stop(line: Line, error: BaseException) -> None:
     """
     interrupted = isinstance(error, KeyboardInterrupt)
     found = None if interrupted else line.news()
-    if found is not None and found[1] == LOST:
+    ours = isinstance(error, JaxpoError | OSError | KeyboardInterrupt)
+    if found is not None and (found[1] == LOST or not ours):
         line.close(*found)
-    if isinstance(error, JaxpoError | OSError | KeyboardInterrupt):
+    if ours:
         line.leave(INTERRUPTED if interrupted else MISTAKE, _named(error))
         return
     traceback.print_exception(error)

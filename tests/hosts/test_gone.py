@@ -54,5 +54,5 @@ def test_the_others_end_and_name_it(together, count, what, who, status, said):
         assert f"jaxpo: {said}" in out
         assert ("The same command goes on from the last checkpoint" in out) == (status == 75)
     assert ended[-1] - ended[0] < 30
-    kill(running[who])
+    finish(running[who]) if kind == "fault" else kill(running[who])
     assert running[who].returncode == {"kill": -9, "freeze": -9, "fault": 1}[kind]

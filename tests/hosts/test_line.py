@@ -79,6 +79,18 @@ def test_a_mistake_of_one_is_the_others_exit_status(lines, capfd):
     assert capfd.readouterr().err.count("process 1 stopped: DataError: row 3 cannot be used") == 2
 
 
+def test_a_collective_that_fails_because_another_stopped_names_the_other(lines, capfd):
+    line, pairs, ended = lines
+    zero, one = line(0, {1: pairs[1][0]}), line(1, {0: pairs[1][1]})
+    one.leave(1, "ZeroDivisionError: planned")
+    liveness.stop(zero, OSError("cannot write"))  # a message for the user is shown as well
+    assert not ended
+    with pytest.raises(SystemExit):  # in place of the end of this process
+        zero._exit = lambda code: (_ for _ in ()).throw(SystemExit(code))
+        liveness.stop(zero, ValueError("Gloo AllGather failed: connection closed by peer"))
+    assert "process 1 stopped: ZeroDivisionError: planned; process 0 ends with it" in capfd.readouterr().err
+
+
 def test_an_error_that_a_lost_process_caused_names_that_process(lines, capfd):
     """What a collective says of it is not shown."""
     line, pairs, ended = lines

@@ -1,4 +1,4 @@
-"""Asynchronous checkpoints of a training state. The only module that imports Orbax.
+"""Asynchronous checkpoints of a training state. The only module that imports Orbax, with `orbax_alone`.
 
 One directory per step. Orbax writes to a temporary name and renames when everything is on disk, so a directory with a
 final name is complete; deletion renames first for the same reason. A state is stored as a flat table of named arrays
@@ -21,8 +21,10 @@ from orbax.checkpoint import v1 as ocp
 from jaxpo.checkpoint import leaves
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
+from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
 from jaxpo.errors import CheckpointError, writing
+from jaxpo.sharding.turns import works_alone
 
 Tree = Any
 FORMAT = 1
@@ -154,7 +156,7 @@ class CheckpointStore:
         try:
             context = self._context()
             context.pytree.loading.partial_load = bool(prefix)
-            with context, quiet():
+            with context, counted_apart(), quiet():
                 target = {"state": leaves.to_abstract_arrays(named)}
                 arrays = ocp.load_checkpointables(self.path(step), target)["state"]
         except Exception as error:
@@ -167,7 +169,7 @@ class CheckpointStore:
         return state, document["meta"]
 
     def _context(self) -> ocp.Context:
-        context = ocp.Context()
+        context = ocp.Context(multiprocessing_options=alone() if works_alone() else None)
         context.checkpointables.registry = self._registry
         return context
 

@@ -13,7 +13,7 @@ from jaxpo.cli.terminal import drop, open_streams
 from jaxpo.errors import JaxpoError, did_you_mean, file_problem
 from jaxpo.train.watchman import AGAIN, Watchman
 
-OK, USER_ERROR, INTERRUPTED = 0, 2, 130
+OK, USER_ERROR, INTERRUPTED, PREEMPTED = 0, 2, 130, 143
 
 COMMANDS = {
     "run": ("jaxpo.cli.run", "train: execute a recipe or a configuration of your own, or resume it"),
@@ -36,21 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; that of the command line where none is given.
 
     Returns:
-      0 done; 2 a mistake the user can correct; 130 interrupted; 143 preempted after saving.
+      0 done; 2 a mistake the user can correct; 75 another process of the run is gone; 130 interrupted; 143 preempted
+      after saving.
     """
     if argv is not None:
         return run(argv)
     code = run(sys.argv[1:])
-    if code >= INTERRUPTED:
+    if code != OK:
         leave(code)
     return code
 
 
 def leave(code: int) -> None:
-    """End a process that was stopped without taking the interpreter down: it crashes while JAX still computes."""
+    """End a process that was stopped without taking the interpreter down: it crashes while JAX still computes.
+
+    One process of several ends so after any error, for at its exit JAX would wait for the others; those that were
+    stopped at the same step end together.
+    """
     jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        return  # its processes end together
+    several = jax is not None and jax.distributed.is_initialized()
+    if code == PREEMPTED if several else code < INTERRUPTED:
+        return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

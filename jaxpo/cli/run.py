@@ -21,7 +21,8 @@ job that a script starts ignores SIGINT, as the shell asks of it: stop it with `
 
 Several processes are one run where SLURM, Open MPI, an indexed Kubernetes job or GKE start them, or where each has
 JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. They share the run directory,
-and wait JAXPO_START_TIMEOUT seconds (300) for one another. JAX_NUM_PROCESSES=1: this process alone.
+and wait JAXPO_START_TIMEOUT seconds (300) for one another. JAX_NUM_PROCESSES=1: this process alone. When one is gone
+the others end and name it (exit status 75; a host that is silent counts as gone after JAXPO_PEER_TIMEOUT, 30 seconds).
 
   --resume WHEN          auto (the default), never, or a step of the current stage
   --restart              move the old run directory aside and start anew
@@ -55,10 +56,11 @@ def run(argv: Sequence[str]) -> int:
     from jaxpo.sharding.multihost import start_processes
 
     # What follows may use JAX as soon as it is imported.
-    start_processes()
+    line = start_processes()
+    from jaxpo.sharding.liveness import together
     from jaxpo.stages.run import execute
 
-    return execute(recipe, resume=resume, restart="restart" in request.flags, profile=profile)
+    return together(line, lambda: execute(recipe, resume=resume, restart="restart" in request.flags, profile=profile))
 
 
 def parse_resume(text: str) -> str | int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.data_options import add_options, data_of
@@ -14,7 +16,8 @@ from jaxpo.errors import ConfigError
 DESCRIPTION = """\
 Run a teacher over a data set once and keep its K likeliest tokens, for a distillation stage that reads the same files
 with the same --max-length, --truncation and --train-on (`--distill.records OUT`). The same command goes on where it was
-interrupted. Several machines share the work: give each --shard 0/n .. n-1/n, and put their OUT folders together."""
+interrupted. Several machines share the work: give each --shard 0/n .. n-1/n, and put their OUT folders together;
+or they compute it as one, as the processes of `jaxpo run` do."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +26,15 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("data teach: give the teacher, at least one data file, and the folder to write.")
     *files, out = args.files
     shard = parse_shard(args.shard)
+    from jaxpo.sharding.liveness import together
+    from jaxpo.sharding.multihost import start_processes
 
+    line = start_processes()
+    return together(line, lambda: record(args, files, Path(out), shard))
+
+
+def record(args: argparse.Namespace, files: Sequence[str], out: Path, shard: tuple[int, int]) -> int:
+    """Write the records; several processes compute them together, and the first writes and speaks."""
     import jax
 
     from jaxpo.data.packing.loader import Loader
@@ -31,10 +42,12 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.prepare import prepare
     from jaxpo.recipe.platform import dtype_of
-    from jaxpo.sharding import make_mesh, use_mesh
+    from jaxpo.sharding import make_mesh, row_share, use_mesh
+    from jaxpo.sharding.turns import first_process_first
     from jaxpo.stages.frozen import load_frozen, tokenizer_of
     from jaxpo.stages.teach import check_k, teach
 
+    say = print if jax.process_index() == 0 else lambda *_: None
     settings = data_of(args, files, args.row_length)
     dtype = dtype_of(Compute(dtype=args.dtype), jax.default_backend())
     devices = len(jax.devices())
@@ -42,14 +55,15 @@ def main(argv: Sequence[str]) -> int:
     with use_mesh(mesh, {}):
         given = Tokenizer.load(args.tokenizer) if args.tokenizer else None
         tokenizer = tokenizer_of(args.teacher, given)
-        teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=dtype, say=print)
+        teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=dtype, say=say)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
-        needs, cache = Needs(roles=("completion",)), Path(out) / "data"
-        dataset = prepare(files, data=settings, tokenizer=tokenizer, purpose="sft", needs=needs, cache_dir=cache)
-        rows = args.rows or -(-8 // devices) * devices
-        loader = Loader(dataset, settings, seed=0, rows_per_step=rows, shuffle=False, divisor=devices)
-        report = teach(teacher, loader, Path(out), args.top_k, mesh, print, shard=shard, part_tokens=args.part_tokens)
-    print(
+        how: Any = {"data": settings, "tokenizer": tokenizer, "purpose": "sft", "needs": Needs(roles=("completion",))}
+        dataset = first_process_first(lambda: prepare(files, **how, cache_dir=out / "data", log=say))
+        rows, (index, count) = args.rows or -(-8 // devices) * devices, row_share(mesh)
+        shape: Any = {"rows_per_step": rows, "divisor": devices, "process_index": index, "process_count": count}
+        loader = Loader(dataset, settings, seed=0, shuffle=False, **shape)
+        report = teach(teacher, loader, out, args.top_k, mesh, say, shard=shard, part_tokens=args.part_tokens)
+    say(
         f"{out}: {report['tokens']:,} tokens x {report['bytes_per_token']} bytes = {report['bytes']:,} bytes "
         f"({report['file_bytes']:,} in files) in {report['seconds']:.1f} s, "
         f"{report['tokens_per_second']:,.0f} tokens/s; all {report['parts_done']} parts of this shard are complete, "

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import jax
 
 from jaxpo.errors import RunError
+from jaxpo.sharding.liveness import Line, patient_abort
 from jaxpo.sharding.roll_call import answer_roll, call_roll, split_address
 
 ADDRESS, COUNT, INDEX = EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-BIND, TIMEOUT = "JAX_COORDINATOR_BIND_ADDRESS", "JAXPO_START_TIMEOUT"
+BIND, TIMEOUT, PEERS = "JAX_COORDINATOR_BIND_ADDRESS", "JAXPO_START_TIMEOUT", "JAXPO_PEER_TIMEOUT"
+START_SECONDS, PEER_SECONDS = 300, 30
 # What a process of each cluster that JAX can read has in its environment, and which variable tells
 # how many there are, or lists them; of Kubernetes its service knows.
 CLUSTERS = {
@@ -40,28 +42,44 @@ class Place:
     devices: tuple[int, ...] | None = None
 
 
-def start_processes(environ: Mapping[str, str] = os.environ) -> None:
+def start_processes(environ: Mapping[str, str] = os.environ) -> Line | None:
     """Join the other processes of this run when the environment says that there are any; before JAX is used.
 
     Nothing happens where there is one process, or where the caller has started `jax.distributed`. All must have come
-    within `JAXPO_START_TIMEOUT` seconds (300).
+    within `JAXPO_START_TIMEOUT` seconds (300); one that is gone later ends the others, for silence only after
+    `JAXPO_PEER_TIMEOUT` seconds (30).
+
+    Returns:
+      The line on which the processes hear of one another; None where there is one process.
 
     Raises:
       RunError: settings that contradict each other; processes that did not come, by number.
     """
     if jax.distributed.is_initialized():
-        return
-    seconds = _number(environ, TIMEOUT, least=1) if environ.get(TIMEOUT) else 300
+        return None
+    seconds = _number(environ, TIMEOUT, least=1) if environ.get(TIMEOUT) else START_SECONDS
+    silence = _number(environ, PEERS, least=5) if environ.get(PEERS) else PEER_SECONDS
     place = find_place(environ, seconds)
     if place is None:
-        return
+        return None
     deadline = time.monotonic() + seconds
     # JAX itself would end a process that waits in vain by SIGABRT, without a word on who is missing.
     if place.index == 0:
-        call_roll(place.address, place.count, deadline, environ.get(BIND))
+        connections = call_roll(place.address, place.count, deadline, environ.get(BIND))
     else:
-        answer_roll(place.address, place.index, place.count, deadline)
-    jax.distributed.initialize(place.address, place.count, place.index, place.devices)
+        connections = {0: answer_roll(place.address, place.index, place.count, deadline)}
+    line = Line(place.index, connections, silence)
+    patient_abort()
+    jax.distributed.initialize(
+        place.address,
+        place.count,
+        place.index,
+        place.devices,
+        # Should the line fail, JAX's own heartbeat ends the processes later.
+        heartbeat_timeout_seconds=2 * silence,
+        shutdown_timeout_seconds=2 * silence,
+    )
+    return line
 
 
 def find_place(environ: Mapping[str, str], seconds: int = 300) -> Place | None:

@@ -15,8 +15,11 @@ RETRY, HANDSHAKE = 0.2, 5.0
 """Seconds between two attempts to reach process 0, and for which a caller may keep it waiting."""
 
 
-def call_roll(address: str, count: int, deadline: float, bind: str | None = None) -> None:
+def call_roll(address: str, count: int, deadline: float, bind: str | None = None) -> dict[int, socket.socket]:
     """As process 0: wait for the numbers 1 to count - 1, then let all go on at once.
+
+    Returns:
+      Number -> the line to that process, which stays open.
 
     Args:
       address: "host:port" that the others reach; JAX's own service takes the same port afterwards.
@@ -27,35 +30,46 @@ def call_roll(address: str, count: int, deadline: float, bind: str | None = None
       RunError: the port is taken; some did not come, or came with another number of processes. All that came say so.
     """
     here: dict[int, socket.socket] = {}
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_listen(address, bind))
+    with contextlib.ExitStack() as stack, _listen(address, bind) as server:
         try:
             while len(here) < count - 1:
                 _take(server, here, count, deadline, stack)
                 if time.monotonic() >= deadline and len(here) < count - 1:
                     raise RunError(_missing(here, count, address))
-            _tell(here.values(), COME)
         except RunError as error:
             _tell(here.values(), str(error))
             raise
+        _tell(here.values(), COME)
+        stack.pop_all()
+    return here
 
 
-def answer_roll(address: str, index: int, count: int, deadline: float) -> None:
-    """As any other process: give one's number to process 0, and wait for its word.
+def answer_roll(address: str, index: int, count: int, deadline: float) -> socket.socket:
+    """As any other process: give one's number to process 0, and wait for its word; returns the line to it.
 
     Raises:
       RunError: process 0 is not reached; or what it says is wrong.
     """
-    with _reach(address, index, count, deadline) as connection:
-        # Process 0 may have started later, and knows who is missing: its word is worth a moment more.
-        connection.settimeout(max(deadline - time.monotonic(), 0) + HANDSHAKE)
-        try:
-            connection.sendall(f"{GREETING} {index} {count}\n".encode())
-            said = connection.makefile(encoding="utf-8").read().strip()
-        except OSError:
-            said = ""
+    connection = _reach(address, index, count, deadline)
+    # Process 0 may have started later, and knows who is missing: its word is worth a moment more.
+    connection.settimeout(max(deadline - time.monotonic(), 0) + HANDSHAKE)
+    try:
+        connection.sendall(f"{GREETING} {index} {count}\n".encode())
+        said = _line(connection)
+    except OSError:
+        said = ""
     if said != COME:
+        connection.close()
         raise RunError(said or f"process 0 at {address} ended, or did not answer in time; see what it says.")
+    return connection
+
+
+def _line(connection: socket.socket) -> str:
+    """What is said up to the end of a line, and not a byte more: the rest is another reader's."""
+    said = b""
+    while (byte := connection.recv(1)) not in (b"", b"\n"):
+        said += byte
+    return said.decode(errors="replace").strip()
 
 
 def _take(
@@ -100,7 +114,6 @@ def _tell(connections: Iterable[socket.socket], word: str) -> None:
         # One that left in the meantime is told nothing.
         with contextlib.suppress(OSError):
             connection.sendall(f"{word}\n".encode())
-            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _missing(here: Mapping[int, socket.socket], count: int, address: str) -> str:

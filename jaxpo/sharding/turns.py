@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from jaxpo.errors import RunError
 from jaxpo.sharding.mesh import make_mesh
@@ -18,10 +21,12 @@ from jaxpo.sharding.rules import use_mesh
 
 Tree = Any
 T = TypeVar("T")
-DONE, LONGEST = "done", 7 * 24 * 3600 * 1000
-"""What process 0 leaves when its turn went well, and how many milliseconds the others wait for it: a dead one is
-noticed by JAX's heartbeat, and tokenising may take long."""
+LONGEST = 7 * 24 * 3600 * 1000
+"""How many milliseconds the others wait for process 0's turn: a dead one ends them, and tokenising may take long."""
+NOTICE = "RECEIVED_PREEMPTION_NOTICE"
+"""Where JAX's preemption service leaves word of a SIGTERM that one of the processes got."""
 _turns = itertools.count()
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def first_process_first(do: Callable[[], T]) -> T:
@@ -34,29 +39,104 @@ def first_process_first(do: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return do()
-    # The store of the coordination service, which JAX keeps to itself: a collective would need the devices, and give
-    # up on a long turn.
+    if jax.process_index() > 0:
+        _result()
+        with _without_the_others():
+            return do()
+    return _turn(do, lambda _: None)
+
+
+def by_first_process(do: Callable[[], T]) -> T:
+    """What `do()` returns on process 0, which alone does it: a value that JSON can hold.
+
+    Every process calls it, in the same order; the others have nothing else to do meanwhile.
+
+    Raises:
+      RunError: on the others, when process 0 failed.
+    """
+    if jax.process_count() == 1:
+        return do()
+    if jax.process_index() > 0:
+        found: T = _result()
+        return found
+    return _turn(do, lambda result: result)
+
+
+def works_alone() -> bool:
+    """Whether this is one of several processes and does something that the others take no part in."""
+    return _alone.get()
+
+
+@contextmanager
+def _without_the_others() -> Iterator[None]:
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def _turn(do: Callable[[], T], said: Callable[[T], Any]) -> T:
+    """Process 0's part of a turn, of which the others hear."""
+    store, key = _store(), f"jaxpo/turn/{next(_turns)}"
+    try:
+        with _without_the_others():
+            result = do()
+        word = json.dumps({"result": said(result)})
+    except BaseException as error:
+        store.key_value_set(key, json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        raise
+    store.key_value_set(key, word)
+    return result
+
+
+def _result() -> Any:
+    """What comes of process 0's turn; RunError when it failed."""
+    word = json.loads(_store().blocking_key_value_get(f"jaxpo/turn/{next(_turns)}", LONGEST))
+    if "error" in word:
+        raise RunError(f"process 0 stopped: {word['error']}")
+    return word["result"]
+
+
+def _store() -> Any:
+    """The store of the coordination service, which JAX keeps to itself: a collective would need the devices, and give
+    up on a long turn."""
     from jax._src.distributed import global_state
 
-    store, key = global_state.client, f"jaxpo/turn/{next(_turns)}"
-    assert store is not None
-    if jax.process_index() > 0:
-        word = store.blocking_key_value_get(key, LONGEST)
-        if word != DONE:
-            raise RunError(f"process 0 stopped: {word}")
-        return do()
+    assert global_state.client is not None
+    return global_state.client
+
+
+def preemption_noticed() -> bool:
+    """Whether one of several processes got SIGTERM; for the one that works while the others wait for it."""
+    if jax.process_count() == 1:
+        return False
     try:
-        result = do()
-    except BaseException as error:
-        store.key_value_set(key, f"{type(error).__name__}: {error}")
+        return bool(_store().key_value_try_get(NOTICE))
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" in str(error):
+            return False
         raise
-    store.key_value_set(key, DONE)
-    return result
 
 
 def on_any_process(flags: np.ndarray) -> np.ndarray:
     """Which of some flags are set on at least one process; all have come here when it returns."""
     return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)
+
+
+def least_of_all(value: float) -> float:
+    """The smallest of the values that the processes have, on all of them."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.float64(value)).min())
+
+
+@contextmanager
+def own_devices() -> Iterator[Mesh]:
+    """A mesh of this process's devices, for work that it does without the others."""
+    mesh = make_mesh({"fsdp": jax.local_device_count()}, jax.local_devices())
+    with use_mesh(mesh):
+        yield mesh
 
 
 @contextmanager

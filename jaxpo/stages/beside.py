@@ -23,7 +23,6 @@ from jaxpo.stages.distilling import Part, given_fingerprint, given_records, open
 from jaxpo.stages.frozen import FrozenNetwork, Say, check_vocabulary, load_frozen
 from jaxpo.stages.recording import record_per_token
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.teach import check_alone
 
 Tree = Any
 WHOLE = ("values", "network")
@@ -56,12 +55,9 @@ def check_beside(setting: Setting, stage: Any, say: Say = lambda _: None) -> Non
     Raises:
       ConfigError, DataError: another vocabulary, or records of something else.
       CheckpointError: a folder without a model.
-      RunError: several processes cannot compute records.
     """
     for network in networks_of(stage):
         recorded = network.recorded and network.kind == "top_k"
-        if recorded and to_record(stage, network.name):
-            check_alone()
         if network.source not in (None, START, *(s.name for s in setting.run.stages)):
             _check_folder(setting, stage, network, Path(str(network.source)), say)
         if recorded and stage.name in setting.inputs.stages:

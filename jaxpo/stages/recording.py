@@ -16,8 +16,8 @@ from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.rows.needs import recorded_column
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import per_token
-from jaxpo.sharding import put_batch, whole_rows
-from jaxpo.sharding.turns import first_process_first, on_any_process
+from jaxpo.sharding import put_batch, to_host, whole_rows
+from jaxpo.sharding.turns import by_first_process, first_process_first
 from jaxpo.stages.frozen import FrozenNetwork
 
 Tree = Any
@@ -50,29 +50,36 @@ def record_per_token(
     """
     what = f"{name} {WORDS[kind]}"
     key = _key(network, kind, loader)
-    column = first_process_first(
-        lambda: RaggedColumn.create(directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
-    )
-    batches = loader.one_pass()
+    where = (directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
+    column = first_process_first(lambda: RaggedColumn.create(*where))
+    batches, whole = loader.one_pass(), loader.of_all_processes().one_pass()
     compute = jax.jit(per_token(network.scorer, kind))
 
-    def read(batch: Batch) -> np.ndarray:
-        return local_rows(compute(network.params, put_batch(batch, mesh)))
+    def read(batch: Batch) -> jax.Array:
+        return compute(network.params, put_batch(batch, mesh))
 
-    missing = set(column.missing().tolist())
-    # A process sees its own rows of a batch, and all of them compute it.
-    lacking = [bool(missing & set(batches[i].example_id.tolist())) for i in range(len(batches))]
-    todo = np.flatnonzero(on_any_process(np.asarray(lacking))).tolist()
+    def lacking() -> list[int]:
+        missing = set(column.missing().tolist())
+        return [i for i in range(len(whole)) if any(place.example in missing for place in whole.places(i))]
+
+    todo = by_first_process(lacking)
     if todo:
         say(f"{what}: {len(todo)} of {len(batches)} batches to compute")
     for n, i in enumerate(todo, start=1):
-        batches.scatter(i, read(batches[i]), column)
-        if n % FLUSH_EVERY == 0:
+        values = to_host(read(batches[i]))
+        # One process writes: pages of one file that two hosts write would undo each other's work.
+        if jax.process_index() == 0:
+            whole.scatter(i, values, column)
+            if n % FLUSH_EVERY == 0:
+                column.flush()
+
+    def written() -> RaggedColumn:
+        if jax.process_index() == 0:
             column.flush()
-    column.flush()
-    # Training reads rows that another process wrote.
-    on_any_process(np.zeros(1, bool))
-    worst = _check(loader.reading(column).one_pass()[0], read, column, what)
+        return RaggedColumn.open(*where)
+
+    column = first_process_first(written)
+    worst = _check(loader.reading(column).one_pass()[0], lambda batch: local_rows(read(batch)), column, what)
     say(f"{what}: max |stored - recomputed| = {worst:.2e}")
     return column
 

@@ -16,6 +16,7 @@ from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import BATCH_AXES, axis_size
 from jaxpo.sharding.host_memory import has_host_memory
+from jaxpo.sharding.turns import least_of_all
 from jaxpo.stages.assemble import Assembly, assemble
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
@@ -121,7 +122,8 @@ def fitted(
     Raises:
       ConfigError: no policy fits.
     """
-    available = device_memory() if compute.memory_gib is None else compute.memory_gib * 2**30
+    # Every process must compile the same step: what fits the device that has least.
+    available = least_of_all(device_memory()) if compute.memory_gib is None else compute.memory_gib * 2**30
     found = {name: e for name, e in estimates(scorer, load, mesh).items() if name != "offload" or has_host_memory()}
     choice = choose(found, available, before)
     now = found[choice]

@@ -23,7 +23,7 @@ from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import generate_text
-from jaxpo.sharding.turns import on_this_process
+from jaxpo.sharding.turns import by_first_process, on_this_process
 from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json, write_json
@@ -95,21 +95,24 @@ class Results:
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
         self._add(SUMMARY, "seconds", {stage: so_far + seconds})
 
-    def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, str]:
-        """Export and verify the last model, write the report; returns what lies where."""
+    def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> None:
+        """Export and verify the last model, write the report, and mark the run as finished.
+
+        One process writes; what lies with the others comes to it first, and they wait: it is not alone when it fails.
+        """
+        with on_this_process(params if self.run.export else {}) as whole:
+            by_first_process(lambda: self._concluded(whole, config))
+
+    def _concluded(self, params: Mapping[str, Tree], config: TextConfig) -> None:
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.inputs.corpus})
         if self.run.export:
-            # One process writes; what lies with the others comes to it first.
-            with on_this_process(params) as whole:
-                if self.home.primary:
-                    self._add(SUMMARY, None, {"export": self._export(whole, config)})
+            self._add(SUMMARY, None, {"export": self._export(params, config)})
             results[EXPORT] = EXPORT
         for line in probe_table(self._read(SUMMARY).get("probes", {})):
             self.console.say(line)
-        if self.home.primary:
-            write_report(self.home.path)
-        return results
+        write_report(self.home.path)
+        self.home.finish(results)
 
     def _export(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, Any]:
         """Write the last model, a reward model with its head, and say how well the files agree with it."""

@@ -20,6 +20,7 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import first_process_first
+from jaxpo.stages.agreeing import same_data, same_directory, started_alike
 from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
@@ -32,7 +33,7 @@ from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
-from jaxpo.stages.working import check_alone, report_of, work
+from jaxpo.stages.working import work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile_range import ProfileRange
@@ -57,7 +58,6 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, prof
     check(run)
     check_patterns(run)
     check_origin(run)
-    check_alone(run)
     check_host_memory(run)
     console = Console(primary=jax.process_index() == 0)
     try:
@@ -73,8 +73,10 @@ def go_on(
     run: Run, resume: str | int, restart: bool, console: Console, stop: Stop, profile: ProfileRange | None = None
 ) -> None:
     """Begin a run or go on with it, to its end."""
+    started_alike(run)
     with ExitStack() as held:
         home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
+        same_directory(home)
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")
@@ -92,6 +94,7 @@ def go_on(
         )
         with stop.during("reading and tokenising the data"):
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
+        same_data(inputs)
         for name, data in inputs.stages.items():
             check_data(home, name, data)
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
@@ -129,7 +132,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
         with setting.stop.during(f"what is measured after stage {stage.name}"):
             setting.results.after_stage(stage.name, params, before if same else None, scorer)
     with setting.stop.during("the export, its verification and the report"):
-        setting.home.finish(setting.results.conclude(params, config))
+        setting.results.conclude(params, config)
     setting.console.say(setting.home.finished_message())
 
 
@@ -166,16 +169,14 @@ MAKERS = {"train": make_trained, "merge": make_merged}
 
 def run_work(setting: Setting, stage: Work) -> None:
     """Let a work stage write its files, unless it has."""
-    report = report_of(setting.home.stage(stage.name))
-    if report is not None:
+    with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
+        report, seconds = work(setting, stage)
+    if seconds is None:
         setting.console.say(f"stage {stage.name} has finished already")
     else:
-        began = time.perf_counter()
-        with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
-            report = work(setting, stage)
         for name, value in report.items():
             setting.console.say(f"{stage.name}: {name} {value}")
-        setting.results.took(stage.name, time.perf_counter() - began)
+        setting.results.took(stage.name, seconds)
     # Of a finished stage too: a kill may have come between its report and the run's summary.
     setting.results.worked(stage.name, report)
     stopper(setting.stop, stage.name)()

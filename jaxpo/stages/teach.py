@@ -28,11 +28,12 @@ from jaxpo.data.packing.teacher_records import (
     write_part,
 )
 from jaxpo.data.tokens.dataset import Dataset
-from jaxpo.errors import ConfigError, RunError
+from jaxpo.errors import ConfigError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
-from jaxpo.sharding import BATCH_AXES, put_batch
+from jaxpo.sharding import BATCH_AXES, put_batch, to_host
+from jaxpo.sharding.turns import by_first_process, first_process_first, on_any_process
 from jaxpo.stages.frozen import FrozenNetwork, Say
 
 Tree = Any
@@ -59,12 +60,6 @@ def check_k(k: int, vocab_size: int, where: str = "top_k") -> None:
         raise ConfigError(f"{where}: {k} must be at least 1.")
     if k > vocab_size:
         raise ConfigError(f"{where}: {k} exceeds the vocabulary of {vocab_size} tokens; use at most {vocab_size}.")
-
-
-def check_alone() -> None:
-    """RunError when several processes run together: nobody gathers the records of the other processes' rows."""
-    if jax.process_count() > 1:
-        raise RunError("teacher records are not computed by several processes together: `jaxpo data teach --shard i/n`")
 
 
 def batch_rows(loader: Loader, mesh: jax.sharding.Mesh, part_tokens: int = PART_TOKENS, most: int | None = None) -> int:
@@ -97,6 +92,8 @@ def teach(
 ) -> dict[str, Any]:
     """Write the records of a loader's dataset that are not there yet; returns counts and speed.
 
+    Several processes compute every batch together; the first gathers the records and writes them.
+
     Args:
       loader: gives dataset, row length and blocks; its order does not matter.
       folder: of the records; the same call goes on with it.
@@ -114,16 +111,16 @@ def teach(
       ConfigError: K exceeds the vocabulary, or a shard that does not exist.
       DataError: the folder holds records of another teacher, dataset or setting.
     """
-    check_alone()
     check_k(k, teacher.scorer.config.vocab_size)
     index, count = shard
     if not 0 <= index < count:
         raise ConfigError(f"--shard: there is no shard {index} of {count}; they count from 0.")
     meta = records_meta(teacher, loader.dataset, k, part_tokens)
-    start_records(folder, meta)
+    first_process_first(lambda: start_records(folder, meta))
     parts = parts_of(loader.dataset, part_tokens)
     own = range(index, len(parts), count)
-    todo = [i for i in own if not part_file(folder, i).is_file()]
+    missing = on_any_process(np.asarray([not part_file(folder, i).is_file() for i in own], bool))
+    todo = [i for i, lacks in zip(own, missing.tolist(), strict=True) if lacks]
     if todo:
         say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
     rows = batch_rows(loader, mesh, part_tokens, most_rows)
@@ -131,7 +128,9 @@ def teach(
     tokens, size = 0, 0
     for n, i in enumerate(todo, start=1):
         entries = _part(teacher, loader, parts[i], rows, k, mesh, check)
-        new, written = sum(len(taught.log_odds) for taught in entries), write_part(folder, i, meta, entries)
+        new = sum(len(taught.log_odds) for taught in entries)
+        # The others wait: what is there for one of them must be there for all.
+        written = by_first_process(functools.partial(write_part, folder, i, meta, entries))
         now = time.perf_counter()
         done(figures(meta, len(parts), new, written, now - before))
         before, tokens, size = now, tokens + new, size + written
@@ -164,22 +163,22 @@ def _part(
     check: Callable[[], None],
 ) -> list[Taught]:
     """Records of consecutive examples, in order. One batch is computed while the one before it is read back."""
-    batches = loader.one_pass(rows, examples)
+    batches, places = loader.one_pass(rows, examples), loader.of_all_processes().one_pass(rows, examples).places
     found: dict[int, Taught] = {}
     waiting: list[tuple[int, TopKRecord]] = []
     for i, batch in enumerate(batches):
         check()
         waiting.append((i, run_teacher(teacher.scorer, k, teacher.params, put_batch(batch, mesh))))
         if len(waiting) > 1:
-            found |= _gather(loader, batches.places(waiting[0][0]), waiting.pop(0)[1])
+            found |= _gather(loader, places(waiting[0][0]), waiting.pop(0)[1])
     for i, record in waiting:
-        found |= _gather(loader, batches.places(i), record)
+        found |= _gather(loader, places(i), record)
     return [found[e] for e in examples]
 
 
 def _gather(loader: Loader, places: list[Place], record: TopKRecord) -> dict[int, Taught]:
     """Every example's records out of a batch's: token t's lie where the logits do that predict it, at t - 1."""
-    columns = [np.asarray(x) for x in record]
+    columns = to_host(tuple(record))
     found = {}
     for place, example in zip(places, loader.dataset.store.read([p.example for p in places]), strict=True):
         rows = place.block * loader.block_rows + place.row

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 
-from jaxpo.config import Run, Work
+from jaxpo.config import Work
 from jaxpo.construct.context import WorkContext
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
 from jaxpo.recipe.lineage import seed_of
+from jaxpo.sharding.turns import by_first_process, own_devices, works_alone
 from jaxpo.stages.setting import Setting
 from jaxpo.train.files import read_json, write_json
-from jaxpo.train.signals import stopper
+from jaxpo.train.signals import Preempted, stopper
 
 REPORT = "work.json"
-
-
-def check_alone(run: Run) -> None:
-    """Work stages write their files one after another: of several processes each would write the same ones.
-
-    Raises:
-      RunError: the run has a work stage and several processes.
-    """
-    found = [stage.name for stage in run.stages if not stage.LEAVES_MODEL]
-    if found and (processes := jax.process_count()) > 1:
-        raise RunError(
-            f"stage {', '.join(found)} makes files, which is the work of one process, and this run has {processes}; "
-            "run the stages up to it in one process (JAX_NUM_PROCESSES=1), then those after it in a run of their own"
-        )
+DONE, SECONDS, STOPPED = "report", "seconds", "stopped"
 
 
 def report_of(folder: Path) -> dict[str, Any] | None:
@@ -39,24 +29,42 @@ def report_of(folder: Path) -> dict[str, Any] | None:
     return report
 
 
-def work(setting: Setting, stage: Work) -> dict[str, Any]:
-    """Run a work stage, or go on with it, and keep its report.
+def work(setting: Setting, stage: Work) -> tuple[dict[str, Any], float | None]:
+    """The report of a work stage, which it runs or goes on with, and the seconds of that; None = it had ended before.
+
+    It asks judges, draws answers and writes files one after another: of several processes the first does it, on its own
+    devices, and the others wait.
 
     Raises:
       RunError: it ended without a file that it promised.
       Preempted: a signal asked for a stop; the next start goes on from what the stage has written.
     """
+    found = by_first_process(lambda: _by_this_process(setting, stage))
+    if STOPPED in found:
+        raise Preempted(*found[STOPPED])
+    return found[DONE], found.get(SECONDS)
+
+
+def _by_this_process(setting: Setting, stage: Work) -> dict[str, Any]:
+    """Its report; or why it stopped and by which signal, for the other processes stop with this one."""
     folder = setting.home.stage(stage.name)
-    report = stage.run(_context(setting, stage, folder))
+    report = report_of(folder)
+    if report is not None:
+        return {DONE: report}
+    began = time.perf_counter()
+    try:
+        with own_devices() if works_alone() else contextlib.nullcontext(setting.mesh) as mesh:
+            report = stage.run(_context(setting, stage, folder, mesh))
+    except Preempted as preempted:
+        return {STOPPED: [str(preempted), preempted.exit_code - 128]}
     missing = [name for name in stage.outputs() if not (folder / name).is_file()]
     if missing:
         raise RunError(f"stage {stage.name}: {type(stage).__name__} ended without writing {', '.join(missing)}")
-    if setting.home.primary:
-        write_json(folder / REPORT, report)
-    return report
+    write_json(folder / REPORT, report)
+    return {DONE: report, SECONDS: time.perf_counter() - began}
 
 
-def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
+def _context(setting: Setting, stage: Work, folder: Path, mesh: Mesh) -> WorkContext:
     return WorkContext(
         folder=folder,
         run_dir=setting.home.path,
@@ -66,7 +74,7 @@ def _context(setting: Setting, stage: Work, folder: Path) -> WorkContext:
         scorer=setting.scorer,
         say=setting.console.say,
         check=stopper(setting.stop, stage.name),
-        load=lambda path: load_model(path, setting.mesh, setting.rules),
+        load=lambda path: load_model(path, mesh, setting.rules),
         resolve=setting.inputs.resolve,
         stages=tuple(setting.with_models(stage)),
     )

@@ -65,6 +65,11 @@ class RunDir:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def holder(self) -> str:
+        """Who holds the directory, as its lock says; empty where nobody does."""
+        file = self.path / _LOCK
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+
     @property
     def metrics(self) -> Path:
         """The metrics file."""
@@ -177,4 +182,5 @@ def _lock(directory: Path) -> int:
         os.close(descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    os.fsync(descriptor)  # the run's processes on other hosts read it
     return descriptor

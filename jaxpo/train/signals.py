@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from jaxpo.sharding.turns import preemption_noticed, works_alone
 from jaxpo.train import watchman
 from jaxpo.train.watchman import AGAIN, Watchman
 
@@ -50,6 +51,7 @@ class Stop:
     def __init__(self, say: Callable[[str], None] = print) -> None:
         self.signum: int | None = None
         self._noted = 0.0
+        self._asked = 0
         self.activity = "what has begun"
         self._later = False
         self._previous: dict[int, Any] = {}
@@ -73,10 +75,21 @@ class Stop:
         self._held.close()
 
     def requested(self, step: int) -> int | None:
-        """The signal to stop for after `step`, or None; the same answer on every process."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+        """The signal to stop for after `step`, or None; the same answer on every process.
+
+        Where one process works and the others wait for it, it asks alone and gets its own answer.
+        """
+        if jax.process_count() > 1 and (preemption_noticed() if works_alone() else self._all_stop()):
             self.signum = signal.SIGTERM
         return self.signum
+
+    def _all_stop(self) -> bool:
+        """Whether the processes stop here; they ask equally often, and JAX agrees on the number of a question to come.
+
+        Steps would not do: they begin anew with every stage, and what is agreed may lie beyond the end of this one.
+        """
+        self._asked += 1
+        return bool(multihost_utils.reached_preemption_sync_point(self._asked))
 
     @contextlib.contextmanager
     def during(self, activity: str) -> Iterator[None]:

@@ -90,7 +90,7 @@ def context_of_run(model, dtype):
         rules=None,
         with_models=lambda stage: ["sft"],
     )
-    return working._context(setting, OnPolicyPairs(), model.path.parent)
+    return working._context(setting, OnPolicyPairs(), model.path.parent, setting.mesh)
 
 
 def test_a_run_s_networks_score_and_sample_in_its_compute_dtype(model):

@@ -19,6 +19,7 @@ from jaxpo.config import Pretrain
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import JaxpoError, file_problem
 from jaxpo.objectives.base import Max, Mean, Min
+from jaxpo.sharding.liveness import together
 from jaxpo.sharding.multihost import start_processes
 from jaxpo.train.console import Console
 from jaxpo.train.loop import fit
@@ -235,5 +236,5 @@ def main(directory, total, delay, hold):
 
 if __name__ == "__main__":
     folder, total, delay, hold = sys.argv[1:]
-    start_processes()
-    sys.exit(main(Path(folder), int(total), float(delay), int(hold)))
+    line = start_processes()
+    sys.exit(together(line, lambda: main(Path(folder), int(total), float(delay), int(hold))))

@@ -108,6 +108,12 @@ class Loader:
         found.columns = (*self.columns, *columns)
         return found
 
+    def of_all_processes(self) -> Loader:
+        """The same loader, whose batches hold the rows of every process."""
+        found = copy.copy(self)
+        found.process_index, found.process_count = 0, 1
+        return found
+
     def batch(self, rows_seen: int) -> Batch:
         """The step that begins after `rows_seen` rows over all processes: this process's rows, as numpy arrays."""
         first = self._block_of(rows_seen)

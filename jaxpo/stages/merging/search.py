@@ -19,6 +19,7 @@ from jaxpo.merge.grid import Candidate, candidates
 from jaxpo.merge.plan import Plan, plan_models
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import Param, map_table
+from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.merging.files import homes, leaf_names, merge_many_to_params
 from jaxpo.stages.merging.memory import REPORT, SELECT, Memory, Row, identity, question_of_yardstick
 
@@ -146,7 +147,7 @@ def search(task: Task, bench: Bench) -> Outcome:
     Raises:
       RunError: the folder holds the answers to another question, which is named.
     """
-    memory = Memory(bench.folder, task.question(), bench.primary)
+    memory = first_process_first(lambda: Memory(bench.folder, task.question(), bench.primary))
     for name in task.opened:
         _measure(task, bench, memory, name, "input", (SELECT, REPORT), functools.partial(task.load, name))
     _measure_all(task, bench, memory, task.candidates, SELECT)

@@ -14,10 +14,12 @@ from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
+from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
@@ -69,7 +71,7 @@ class RunInputs:
             self.say(f"data of stage {stage.name}")
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
-                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
+                difficulties = read_difficulties(self.resolve(stage.data.files), curriculum)
             data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
@@ -125,7 +127,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
 def files_of(stage: Any) -> tuple[str, ...]:
     """The data files that a stage reads, as the configuration names them."""
     if stage.TRAINS:
-        return (*stage.data.train, *stage.data.eval)
+        return (*stage.data.files, *stage.data.eval)
     return tuple(stage.inputs()) if kind_of(stage).runs == "work" else ()
 
 
@@ -178,7 +180,9 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             part=part,
         )
 
-    train = load(stage.data.train, stage.data, "train")
+    train = load(stage.data.files, stage.data, "train")
+    if stage.data.mix:
+        train = dataclasses.replace(train, shares=_shares(stage, train, directory))
     check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
@@ -189,6 +193,23 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         held_out = load(stage.data.eval, lenient, "eval", train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
+
+
+def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:
+    """The sources of a stage's mixture.
+
+    Raises:
+      DataError: a file that two of them name, a source without any example.
+    """
+    sources, owner = [], dict[Path, str]()
+    for name, mixed in stage.data.mix:
+        files = list_files(resolve_files(mixed.files, directory), say=unsaid)
+        for file in files:
+            if (other := owner.setdefault(file.resolve(), name)) != name:
+                remedy = "Name every file in one source."
+                raise DataError(f"is in two sources of data.mix, {other!r} and {name!r}.", file=file, remedy=remedy)
+        sources.append((name, mixed, files))
+    return shares_of(train.store, sources)
 
 
 def check_values(dataset: Dataset, method: Any) -> None:

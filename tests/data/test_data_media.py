@@ -103,7 +103,7 @@ def test_every_patch_is_placed_once_and_marks_find_it(rows, seed, single, limite
     assert 0 < fill <= 1
     plan = Plan(dataset.lengths, caps, seed=seed, shuffle=True)
     for epoch in range(2):
-        check_epoch(dataset, caps, plan.epoch(epoch), examples)
+        check_epoch(dataset, caps, plan.part(epoch).packed, examples)
 
 
 def test_a_plan_is_known_by_its_media_and_without_any_by_what_it_always_was():
@@ -126,7 +126,7 @@ def test_cached_plans_keep_the_places_of_media(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxpo.data.packing.plan.CACHE_FROM", 10)
     lengths = in_memory([example(i, 2, [3, 4], [GRIDS[i % 5]], counting()) for i in range(20)], 1).lengths
     caps = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_shard=None)[0]
-    built, read = (Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(0) for _ in range(2))
+    built, read = (Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).part(0).packed for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, dataclasses.asdict(built), dataclasses.asdict(read))
     assert (built.media.start > 0).any()
 

@@ -48,6 +48,25 @@ class Lengths:
         """Lengths of one example's segments."""
         return self.values[self.offsets[example] : self.offsets[example + 1]]
 
+    def totals(self) -> np.ndarray:
+        """int64 `[E]`: of every example, all its segments together."""
+        ends = np.concatenate([[0], np.cumsum(self.values, dtype=np.int64)])
+        return np.diff(ends[self.offsets])
+
+    def part(self, start: int, stop: int) -> Lengths:
+        """Those of consecutive examples alone."""
+        offsets = np.asarray(self.offsets[start : stop + 1])
+        media = None if self.media is None else self.media.part(start, stop)
+        return Lengths(offsets - offsets[0], self.values[offsets[0] : offsets[-1]], media)
+
+    def take(self, examples: np.ndarray) -> Lengths:
+        """Those of some examples alone, in this order."""
+        first, counts = self.offsets[examples], self.offsets[examples + 1] - self.offsets[examples]
+        offsets = _offsets(counts)
+        at = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)
+        media = None if self.media is None else self.media.take(examples)
+        return Lengths(offsets, np.asarray(self.values[at]), media)
+
     @classmethod
     def from_lists(cls, lengths: Iterable[Sequence[int]]) -> Lengths:
         """From one list of segment lengths per example."""
@@ -152,6 +171,7 @@ class StoreWriter:
         self._writer = array_record_module.ArrayRecordWriter(str(directory / RECORDS), "group_size:1")
         self._counts, self._lengths = array("i"), array("i")
         self._media_counts, self._media_lengths = array("i"), array("i")
+        self._of_files: list[int] = []
         self._seen = SeenLayouts()
 
     def append(self, example: Example) -> None:
@@ -160,6 +180,8 @@ class StoreWriter:
         check_media(example, file)
         self._seen.see(example, file)
         self._writer.write(_pack(example))
+        self._of_files += [0] * (example.file + 1 - len(self._of_files))
+        self._of_files[example.file] += 1
         self._counts.append(len(example.segments))
         self._lengths.extend(len(segment.tokens) for segment in example.segments)
         self._media_counts.append(len(example.media))
@@ -175,6 +197,7 @@ class StoreWriter:
         np.savez(self.directory / INDEX, **index)
         size = (self.directory / RECORDS).stat().st_size
         meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
+        meta["examples_of_files"] = self._of_files
         meta |= {"per_token": to_json(self._seen.per_token), "media": to_json(self._seen.media)}
         (self.directory / META).write_text(json.dumps(meta, indent=1))
         for name in (RECORDS, INDEX, META):

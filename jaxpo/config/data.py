@@ -87,6 +87,9 @@ class Data:
       reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
         "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
       on_empty: rows without any text to learn are an "error", or "skip" counts and leaves them out.
+      on_bad_row: rows that cannot be parsed or used are an "error", or "skip" counts them, lists them by file and row,
+        and leaves them out; empty ones too, unless on_empty says so already.
+      max_bad_rows: more of them are an error all the same.
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
@@ -110,6 +113,8 @@ class Data:
     special_tokens: tuple[str, ...] = ()
     reasoning: Literal["keep", "strip"] = "keep"
     on_empty: Literal["error", "skip"] = "error"
+    on_bad_row: Literal["error", "skip"] = "error"
+    max_bad_rows: int = 100
     shuffle: bool = True
     block_rows: int | None = None
     media_rows: int | None = None

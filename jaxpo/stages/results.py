@@ -64,6 +64,8 @@ class Results:
         counts = data.train.counts
         dropped = {k.removeprefix("dropped_"): n for k, n in counts.items() if k.startswith("dropped_")}
         record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
+        if bad := data.train.store.meta.get("bad_rows"):
+            record["bad_rows"] = [row | {"file": data.train.files[row["file"]]} for row in bad]
         sources = {"sources": as_counts(data.train.shares)} if data.train.shares else {}
         self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens} | sources})
 

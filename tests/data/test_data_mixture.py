@@ -1,4 +1,4 @@
-"""Sources by weight, and epochs in parts: pure functions of a position, nothing lost or repeated, shares of the tokens."""
+"""Sources by weight, and epochs in parts: pure functions of a position, nothing lost or repeated, shares of tokens."""
 
 import dataclasses
 import itertools
@@ -87,7 +87,9 @@ def test_large_orders_are_permutations_of_which_any_stretch_is_known(n, seed):
 def test_large_orders_are_as_good_as_random():
     """Where a number goes, and where its neighbour goes, is uniform: chi-squared over 64 x 64 cells; keys matter."""
     n = 1 << 17
-    images = [orders.permuted(np.arange(n), n, orders._keys(seed, epoch, 0)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    images = [
+        orders.permuted(np.arange(n), n, orders._keys(seed, epoch, 0)) for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
     for found in images:
         cells = np.bincount(found[:-1] * 64 // n * 64 + found[1:] * 64 // n, minlength=4096)
         assert abs(((cells - n / 4096) ** 2 / (n / 4096)).sum() - 4095) < 6 * np.sqrt(2 * 4095)

@@ -146,7 +146,7 @@ class Loader:
         return self.plan.epoch_of(self._block_of(rows_seen))
 
     def figures_of(self, rows_seen: int) -> dict[str, float]:
-        """`epoch/SOURCE` and `num_tokens/SOURCE` of every source of a mixture, after `rows_seen` rows; {} without one."""
+        """`epoch/SOURCE` and `num_tokens/SOURCE` of a mixture's sources after `rows_seen` rows; {} without one."""
         if not self.dataset.shares:
             return {}
         examples, tokens = self.plan.given(self._block_of(rows_seen))

@@ -1,8 +1,8 @@
 """Several sources in one order of training, each with its share of the tokens: by position, without any state.
 
 A source of n examples and T tokens that shall give the share w of all tokens gives examples at the rate w n / T. Its
-example j is due at the time (j + 1/2) / rate; the mixture is all examples in the order of these times, ties in the order
-of the sources. A source that ends begins anew, in another order: its epochs are its own.
+example j is due at the time (j + 1/2) / rate; the mixture is all examples in the order of these times, ties in that of
+the sources. A source that ends begins anew, in another order: its epochs are its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""In which order the examples of an epoch are trained: any stretch of it without the rest, so that memory is bounded."""
+"""In which order the examples of an epoch are trained: any stretch without the rest, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Given:
 
 
 def shuffled(seed: int, epoch: int, n: int, start: int, stop: int, stream: int = 0) -> np.ndarray:
-    """Places `start` to `stop` of a permutation of 0..n-1; up to `PART` numbers are sorted, of more each is computed."""
+    """Places `start` to `stop` of a permutation of 0..n-1; up to `PART` are sorted, of more each is computed."""
     if n <= PART:
         return random_order(seed, epoch, n, stream)[start:stop]
     return permuted(np.arange(start, stop), n, _keys(seed, epoch, stream))

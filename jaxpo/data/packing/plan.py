@@ -58,8 +58,8 @@ def _within(lengths: Lengths, order: np.ndarray) -> tuple[Lengths, np.ndarray, n
 class Plan:
     """The packed epochs of one dataset; random access, safe from several threads.
 
-    An epoch of more than `PART` examples is packed in parts, one when it is needed: memory is bounded by these, whatever
-    the number of examples. Parts are numbered through all epochs.
+    An epoch of more than `PART` examples is packed in parts, one when it is needed: they bound the memory, whatever the
+    number of examples. Parts are numbered through all epochs.
 
     Args:
       lengths: of all examples.

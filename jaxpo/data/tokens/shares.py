@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,4 +75,4 @@ def _spans(store: ExampleStore, start: int, stop: int) -> list[tuple[int, int]]:
     """Stretches of the length index that few numbers at a time lie in."""
     edges = [*range(start, stop, PIECE), stop]
     at = [int(store.lengths.offsets[edge]) for edge in edges]
-    return list(zip(at, at[1:], strict=False))
+    return list(itertools.pairwise(at))

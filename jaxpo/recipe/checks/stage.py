@@ -91,10 +91,9 @@ def mix_problems(data: Data, name: str) -> Iterator[str]:
         if not mixed.files:
             yield f"{where}.{source}.files: no files; give {flag((name, 'data', 'mix', source, 'files'))} FILES."
         if not 0 < mixed.weight < math.inf:
-            yield f"{where}.{source}.weight: {mixed.weight:g} must be above 0; leave the source out if it gives nothing."
+            yield f"{where}.{source}.weight: {mixed.weight:g} must be above 0; or leave the source out."
         if mixed.max_epochs is not None and not mixed.max_epochs > 0:
             yield f"{where}.{source}.max_epochs: {mixed.max_epochs:g} must be above 0, or None for no limit."
-
 
 
 def budget_problems(stage: Stage) -> Iterator[str]:

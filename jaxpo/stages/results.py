@@ -64,10 +64,12 @@ class Results:
         counts = data.train.counts
         dropped = {k.removeprefix("dropped_"): n for k, n in counts.items() if k.startswith("dropped_")}
         record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
+        further: dict[str, Any] = {"tokens": data.train.tokens}
+        if data.train.shares:
+            further["sources"] = as_counts(data.train.shares)
         if bad := data.train.store.meta.get("bad_rows"):
-            record["bad_rows"] = [row | {"file": data.train.files[row["file"]]} for row in bad]
-        sources = {"sources": as_counts(data.train.shares)} if data.train.shares else {}
-        self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens} | sources})
+            further["bad_rows"] = [row | {"file": data.train.files[row["file"]]} for row in bad]
+        self._add(COUNTS, None, {stage: record | further})
 
     def worked(self, stage: str, report: Mapping[str, Any]) -> None:
         """Store what a work stage reported."""

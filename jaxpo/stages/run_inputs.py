@@ -19,6 +19,7 @@ from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
+from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
@@ -65,14 +66,14 @@ class RunInputs:
     seed: int = 0
     own_configs: dict[str, TextConfig] = field(default_factory=dict)
 
-    def of(self, stage: Stage) -> StageData:
+    def of(self, stage: Stage, team: Team = ALONE) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
         if stage.name not in self.stages:
             self.say(f"data of stage {stage.name}")
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
                 difficulties = read_difficulties(self.resolve(stage.data.files), curriculum)
-            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
+            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say, team)
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
@@ -80,10 +81,10 @@ class RunInputs:
             self.stages[stage.name] = data
         return self.stages[stage.name]
 
-    def ready(self, stage: Any) -> None:
+    def ready(self, stage: Any, team: Team = ALONE) -> None:
         """Make a stage's data, and see that it can use every row; DataError names the first that it cannot."""
         if stage.TRAINS:
-            self.of(stage)
+            self.of(stage, team)
         elif kind_of(stage).runs == "work":
             stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
 
@@ -96,13 +97,25 @@ class RunInputs:
         return resolve_files(files, self.directory)
 
 
-def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
+def make_inputs(run: Run, directory: Path, say: Say, team: Team = ALONE) -> RunInputs:
     """Build the corpus, load or train the tokenizer, tokenise every stage's files.
+
+    Args:
+      team: all processes of the run, which share the tokenising.
 
     Raises:
       CheckpointError: files of `model_from` that are incomplete, or of another model than they say.
       DataError, ConfigError: the first file, row and field that cannot be used.
     """
+    inputs = team.first(lambda: _without_data(run, directory, say))
+    for stage in run.stages:
+        if not waits(stage):
+            inputs.ready(stage, team)
+    return inputs
+
+
+def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
+    """Corpus and tokenizer; the data are tokenised afterwards."""
     if run.model_from is not None:
         check_files(run.model_from)
     report: dict[str, Any] = {}
@@ -117,11 +130,7 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
         check_vocabulary(tokenizer, each.vocab_size)
-    inputs = RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
-    for stage in run.stages:
-        if not waits(stage):
-            inputs.ready(stage)
-    return inputs
+    return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
 
 
 def files_of(stage: Any) -> tuple[str, ...]:
@@ -159,7 +168,9 @@ def _resolved(name: str, directory: Path) -> Path:
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
 
 
-def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:
+def _stage_data(
+    stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say, team: Team
+) -> StageData:
     context = limits(config).context
     if stage.data.max_length > context:
         raise ConfigError(
@@ -178,6 +189,7 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             log=say,
             annotators=annotators,
             part=part,
+            team=team,
         )
 
     train = load(stage.data.files, stage.data, "train")

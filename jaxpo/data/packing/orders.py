@@ -24,8 +24,10 @@ class Order(Protocol):
       repeats: whether every epoch has the same order.
     """
 
-    examples: int
-    repeats: bool
+    @property
+    def examples(self) -> int: ...
+    @property
+    def repeats(self) -> bool: ...
 
     def take(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """int64 `[stop - start]`: the examples at these places of an epoch, which depend on the arguments alone."""

@@ -25,7 +25,7 @@ def write_index(file: Path, columns: Mapping[str, Column]) -> None:
         for name, (dtype, entries, pieces) in columns.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (entries,)}
-                np.lib.format.write_array_header_1_0(stream, about)  # type: ignore[arg-type]
+                np.lib.format.write_array_header_1_0(stream, about)
                 for piece in pieces:
                     stream.write(np.ascontiguousarray(piece, dtype).tobytes())
 

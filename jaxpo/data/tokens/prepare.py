@@ -41,7 +41,7 @@ from jaxpo.data.tokens.notes import note, notes_of, watched
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
 from jaxpo.data.tokens.shapes import Shapes, merged
-from jaxpo.data.tokens.shards import Shard, Team, open_or_write
+from jaxpo.data.tokens.shards import ALONE, Shard, Team, open_or_write
 from jaxpo.data.tokens.shards import cut as cut_files
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter
 from jaxpo.errors import DataError
@@ -62,7 +62,7 @@ def prepare(
     log: Callable[[str], None] = print,
     annotators: Sequence[str] | None = None,
     part: Part = "train",
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> Dataset:
     """Tokenise files once and reuse the result.
 

@@ -36,8 +36,10 @@ class Team(Protocol):
       index, count: of this process, and of all.
     """
 
-    index: int
-    count: int
+    @property
+    def index(self) -> int: ...
+    @property
+    def count(self) -> int: ...
 
     def first(self, do: Callable[[], T]) -> T:
         """`do()` by the first process, then by the others."""
@@ -60,6 +62,9 @@ class Alone:
 
     def every(self, do: Callable[[], None]) -> None:
         do()
+
+
+ALONE = Alone()
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def open_or_write(
     files: Sequence[Path] = (),
     *,
     merge: Callable[[Sequence[dict[str, Any]]], dict[str, Any]] = lambda metas: dict(metas[0]),
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> ExampleStore:
     """The store at `directory` when it matches `key`, else a new one; the reason for a rebuild is logged.
 
@@ -107,7 +112,6 @@ def open_or_write(
       files: named by `Example.file`, for messages.
       merge: metadata of the whole, from that of all shards.
     """
-    team = team or Alone()
     if not team.first(lambda: _usable(directory, key, log)):
         places = [directory.parent / PARTS / shard.key[:16] for shard in shards]
         if len(shards) > 1 and (there := sum(place.exists() for place in places)):

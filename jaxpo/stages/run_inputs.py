@@ -15,6 +15,7 @@ from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.listing import list_files, unsaid
+from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
@@ -70,6 +71,7 @@ class RunInputs:
         """A stage's data; tokenised now when a work stage had to write it first."""
         if stage.name not in self.stages:
             self.say(f"data of stage {stage.name}")
+            team.first(lambda: fetch(files_of(stage), self.directory / "data", self.say))
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
                 difficulties = read_difficulties(self.resolve(stage.data.files), curriculum)
@@ -86,6 +88,7 @@ class RunInputs:
         if stage.TRAINS:
             self.of(stage, team)
         elif kind_of(stage).runs == "work":
+            team.first(lambda: fetch(stage.inputs(), self.directory / "data", self.say))
             stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
 
     def config_of(self, stage: str) -> TextConfig:
@@ -124,6 +127,7 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
         say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
         for line in report.get("lines", ()):
             say(line)
+    fetch(run.tokenizer.train_on, directory / "data", say)
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
@@ -158,11 +162,13 @@ def as_config(model: Any) -> TextConfig:
 
 
 def resolve_files(files: Sequence[str], directory: Path) -> tuple[str, ...]:
-    """Replace "corpus:FILE" and "stage:NAME/FILE" by where the run's corpus and its work stages write them."""
+    """Where "corpus:FILE" and "stage:NAME/FILE" are written by the run, and the copies of remote files are kept."""
     return tuple(str(_resolved(name, directory)) for name in files)
 
 
 def _resolved(name: str, directory: Path) -> Path:
+    if is_remote(name):
+        return place_of(name, directory / "data")
     if name.startswith(CORPUS):
         return directory / "corpus" / name.removeprefix(CORPUS)
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)

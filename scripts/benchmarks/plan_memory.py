@@ -1,9 +1,9 @@
-"""Memory that a plan takes, beside the length index, which is mapped: python scripts/benchmarks/plan_memory.py EXAMPLES...
+"""Memory that a plan takes beside the length index: python scripts/benchmarks/plan_memory.py PART EXAMPLES...
 
 Simulated lengths of so many examples are written as a tokenised data set keeps them; then a stage's steps are taken:
-block shape, plan, hash, the batches at its begin and late in its epoch. One process for each number. Prints per line the
-examples, GB of the index, and the peaks of anonymous memory above what the imports take (MB): mapped pages are the
-system's to drop.
+block shape, plan, hash, the first and the last part of an epoch, of PART examples each (0 = as in training). A process
+for each number; prints per line the examples, GB of the index, which is mapped, and the peak of anonymous memory above
+what the imports take; mapped pages are the system's to drop.
 """
 
 from __future__ import annotations
@@ -45,12 +45,16 @@ class Peak:
         self._thread.join()
 
 
-def measured(examples: int) -> str:
+def measured(part: int, examples: int) -> str:
+    from jaxpo.data.packing import caps as shapes
+    from jaxpo.data.packing import orders, plan
     from jaxpo.data.packing.caps import choose_caps
     from jaxpo.data.packing.plan import Plan
     from jaxpo.data.tokens.index import offsets_of, read_index, write_index
     from jaxpo.data.tokens.store import Lengths
 
+    if part:
+        orders.PART = plan.PART = shapes.PART = part
     draw = np.random.default_rng(0)
     sizes = [min(PIECE, examples - start) for start in range(0, examples, PIECE)]
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +69,9 @@ def measured(examples: int) -> str:
             index = read_index(file)
             lengths = Lengths(index["offsets"], index["values"])
             caps, _ = choose_caps(lengths, 2048, block_rows=1, single=False, rows_per_shard=1)
-            plan = Plan(lengths, caps, seed=0, shuffle=True)
-            plan.part(0)
-            plan.part(plan.parts_per_epoch - 1)
+            whole = Plan(lengths, caps, seed=0, shuffle=True)
+            whole.part(0)
+            whole.part(whole.parts_per_epoch - 1)
         size = file.stat().st_size / 1e9
     seconds = perf_counter() - began
     return f"{examples:>13,}  index {size:7.3f} GB  peak {peak.most - peak.base:8.1f} MB  {seconds:6.1f} s"
@@ -75,7 +79,7 @@ def measured(examples: int) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
-        print(measured(int(sys.argv[2])), flush=True)
+        print(measured(*map(int, sys.argv[2:])), flush=True)
     else:
-        for number in sys.argv[1:]:
-            subprocess.run([sys.executable, __file__, "--one", str(int(float(number)))], check=True)
+        for number in sys.argv[2:]:
+            subprocess.run([sys.executable, __file__, "--one", sys.argv[1], str(int(float(number)))], check=True)

@@ -4,7 +4,7 @@ Field names are TRL's where the concept is TRL's. Importing this module imports 
 a typo answer at once.
 """
 
-from jaxpo.config.data import Curriculum, Data, Fim, Tokenizer
+from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Tokenizer
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
@@ -26,6 +26,7 @@ __all__ = [
     "LoRA",
     "Merge",
     "Mesh",
+    "Mixed",
     "Muon",
     "Optimizer",
     "OptimizerBase",

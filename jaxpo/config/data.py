@@ -46,6 +46,22 @@ class Curriculum:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """One source of a mixture: its files, and how much of what is trained on is theirs.
+
+    Attributes:
+      files: as `Data.train`; all sources have rows of one type.
+      weight: share of the tokens, relative to the other sources' weights.
+      max_epochs: times that the source may be passed through; a stage whose budget asks for more is refused. None =
+        it is repeated as often as that takes.
+    """
+
+    files: tuple[DataFile, ...] = ()
+    weight: float = 1.0
+    max_epochs: float | None = None
+
+
+@dataclass(frozen=True)
 class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
@@ -53,6 +69,8 @@ class Data:
       train: JSONL, JSON, CSV, Parquet, Arrow and text files, compressed or not, or folders of them, of which the
         training split is read; "corpus:FILE" is one of the run's corpus, "stage:NAME/FILE"
         one that an earlier work stage writes.
+      mix: several sources by name instead, each with its share of the tokens: `--stage.data.mix.NAME.files FILES`,
+        `--stage.data.mix.NAME.weight 0.3`. An epoch has as many tokens as all of them together.
       eval: held-out files of the same type, or folders, of which the validation split is read, else the test split;
         empty = no evaluation.
       max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
@@ -69,6 +87,9 @@ class Data:
       reasoning: what assistants think aloud (`reasoning_content`, `thinking`, <think>...</think> before the content):
         "keep" renders it as the template does, "strip" leaves it out; rows with it are counted.
       on_empty: rows without any text to learn are an "error", or "skip" counts and leaves them out.
+      on_bad_row: rows that cannot be parsed or used are an "error", or "skip" counts them, lists them by file and row,
+        and leaves them out; empty ones too, unless on_empty says so already.
+      max_bad_rows: more of them are an error all the same.
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
@@ -84,6 +105,7 @@ class Data:
 
     train: tuple[DataFile, ...] = ()
     eval: tuple[DataFile, ...] = ()
+    mix: tuple[tuple[str, Mixed], ...] = ()
     max_length: int = 1024
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"
@@ -92,6 +114,8 @@ class Data:
     special_tokens: tuple[str, ...] = ()
     reasoning: Literal["keep", "strip"] = "keep"
     on_empty: Literal["error", "skip"] = "error"
+    on_bad_row: Literal["error", "skip"] = "error"
+    max_bad_rows: int = 100
     shuffle: bool = True
     block_rows: int | None = None
     media_rows: int | None = None
@@ -99,6 +123,11 @@ class Data:
     packing: Literal["best_fit", "none"] = "best_fit"
     fim: Fim | None = None
     curriculum: Curriculum | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The training files, those of all sources in their order."""
+        return (*self.train, *(file for _, source in self.mix for file in source.files))
 
 
 @dataclass(frozen=True)

@@ -66,5 +66,5 @@ def relocated(value: Any, change: Callable[[str], str], *, compared: bool = True
 
 
 def is_path(text: str, stages: Collection[str]) -> bool:
-    """Whether the text of such a field is a path, and not a word of the recipe or a file of the run's own."""
-    return text not in WORDS and text not in stages and not text.startswith(OWN)
+    """Whether the text of such a field is a path, no word of the recipe, no file of the run's own or elsewhere."""
+    return text not in WORDS and text not in stages and not text.startswith(OWN) and "://" not in text

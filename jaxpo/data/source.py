@@ -77,6 +77,10 @@ class Source(Protocol):
         """Epochs done after `rows_seen` rows over all processes, with the fraction of the current one."""
         ...
 
+    def figures_of(self, rows_seen: int) -> dict[str, float]:
+        """What is logged of the data that these rows held, such as each source's epochs in a mixture; may be empty."""
+        ...
+
     def open(self, rows_seen: int, steps: int) -> Feed:
         """The next `steps` batches after `rows_seen` rows."""
         ...

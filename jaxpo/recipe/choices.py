@@ -62,16 +62,30 @@ def add_named(run: Run, groups: list[Group], problems: list[str]) -> tuple[Run, 
     rest: list[Group] = []
     for path, name, values in groups:
         words = path.split(".")
-        stage = next((s for s in run.stages if key(s.name) == words[0]), None)
-        cls = named_config(type(stage), words[1]) if stage is not None and len(words) > 1 else None
-        if cls is not None and len(words) < 4:
-            fields = ", ".join(f"--{words[0]}.{words[1]}.NAME.{f.name}" for f in dataclasses.fields(cls))
+        found = _named_part(next((s for s in run.stages if key(s.name) == words[0]), None), words[1:])
+        if found is None:
+            rest.append((path, name, values))
+            continue
+        owner, cls, at = found[0], found[1], found[2] + 2
+        if len(words) < at + 2:
+            fields = ", ".join(f"--{'.'.join(words[:at])}.NAME.{f.name}" for f in dataclasses.fields(cls))
             problems.append(f"--{name}: takes no value; its entries have names and fields: {fields}.")
             continue
         rest.append((path, name, values))
-        if cls is not None and words[2] not in map(key, entries(stage, words[1]) or ()):
-            run = put(run, (words[0], words[1]), (*getattr(stage, words[1]), (words[2], cls())))
+        if words[at] not in map(key, entries(owner, words[at - 1]) or ()):
+            run = put(run, tuple(words[:at]), (*getattr(owner, words[at - 1]), (words[at], cls())))
     return run, rest
+
+
+def _named_part(value: Any, words: Sequence[str]) -> tuple[Any, Any, int] | None:
+    """The field of named entries on a path: what it is a field of, the class of its entries, its place on the path."""
+    for i, word in enumerate(words):
+        if not is_config(value) or not hasattr(value, word):
+            return None
+        if (cls := named_config(type(value), word)) is not None:
+            return value, cls, i
+        value = getattr(value, word)
+    return None
 
 
 def choose_values(

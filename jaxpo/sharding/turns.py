@@ -119,6 +119,51 @@ def preemption_noticed() -> bool:
         raise
 
 
+class Processes:
+    """All processes of this run, as those that tokenise together (`data.tokens.shards.Team`)."""
+
+    @property
+    def index(self) -> int:
+        return jax.process_index()
+
+    @property
+    def count(self) -> int:
+        return jax.process_count()
+
+    def first(self, do: Callable[[], T]) -> T:
+        """See `first_process_first`."""
+        return first_process_first(do)
+
+    def every(self, do: Callable[[], None]) -> None:
+        """See `every_process`."""
+        every_process(do)
+
+
+def every_process(do: Callable[[], None]) -> None:
+    """`do()` by all processes at once; none goes on before all are done. Every process calls it, in the same order.
+
+    Raises:
+      RunError: on the others, when one failed; names it and what it said.
+    """
+    if jax.process_count() == 1:
+        do()
+        return
+    from jax._src.distributed import global_state
+
+    store, key = global_state.client, f"jaxpo/all/{next(_turns)}"
+    assert store is not None
+    try:
+        do()
+    except BaseException as error:
+        store.key_value_set(f"{key}/{jax.process_index()}", f"{type(error).__name__}: {error}")
+        raise
+    store.key_value_set(f"{key}/{jax.process_index()}", DONE)
+    words = {i: store.blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(jax.process_count())}
+    failed = [f"process {i} stopped: {word}" for i, word in words.items() if word != DONE]
+    if failed:
+        raise RunError("; ".join(failed))
+
+
 def on_any_process(flags: np.ndarray) -> np.ndarray:
     """Which of some flags are set on at least one process; all have come here when it returns."""
     return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)

@@ -56,6 +56,9 @@ class _Length:
     def epoch_of(self, rows_seen: int) -> float:
         raise NotImplementedError("a step from shapes has no data")
 
+    def figures_of(self, rows_seen: int) -> dict[str, float]:
+        raise NotImplementedError("a step from shapes has no data")
+
     def open(self, rows_seen: int, steps: int) -> Any:
         raise NotImplementedError("a step from shapes has no data")
 

@@ -14,6 +14,7 @@ from jaxpo.config import Run
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.reward_hf import export_reward
+from jaxpo.data.tokens.shares import as_counts
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
@@ -63,7 +64,12 @@ class Results:
         counts = data.train.counts
         dropped = {k.removeprefix("dropped_"): n for k, n in counts.items() if k.startswith("dropped_")}
         record = {k: n for k, n in counts.items() if not k.startswith("dropped_")} | {"dropped": dropped}
-        self._add(COUNTS, None, {stage: record | {"tokens": data.train.tokens}})
+        further: dict[str, Any] = {"tokens": data.train.tokens}
+        if data.train.shares:
+            further["sources"] = as_counts(data.train.shares)
+        if bad := data.train.store.meta.get("bad_rows"):
+            further["bad_rows"] = [row | {"file": data.train.files[row["file"]]} for row in bad]
+        self._add(COUNTS, None, {stage: record | further})
 
     def worked(self, stage: str, report: Mapping[str, Any]) -> None:
         """Store what a work stage reported."""

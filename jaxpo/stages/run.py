@@ -19,7 +19,7 @@ from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
-from jaxpo.sharding.turns import first_process_first
+from jaxpo.sharding.turns import Processes, first_process_first
 from jaxpo.stages.agreeing import same_data, same_directory, started_alike
 from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
@@ -93,7 +93,7 @@ def go_on(
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
         )
         with stop.during("reading and tokenising the data"):
-            inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
+            inputs = make_inputs(run, home.path, console.say, Processes())
         same_data(inputs)
         for name, data in inputs.stages.items():
             check_data(home, name, data)

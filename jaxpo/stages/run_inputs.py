@@ -14,10 +14,14 @@ from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.files.listing import list_files, unsaid
+from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
 from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
+from jaxpo.data.tokens.shards import ALONE, Team
+from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
@@ -63,14 +67,15 @@ class RunInputs:
     seed: int = 0
     own_configs: dict[str, TextConfig] = field(default_factory=dict)
 
-    def of(self, stage: Stage) -> StageData:
+    def of(self, stage: Stage, team: Team = ALONE) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
         if stage.name not in self.stages:
             self.say(f"data of stage {stage.name}")
+            team.first(lambda: fetch(files_of(stage), self.directory / "data", self.say))
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
-                difficulties = read_difficulties(self.resolve(stage.data.train), curriculum)
-            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say)
+                difficulties = read_difficulties(self.resolve(stage.data.files), curriculum)
+            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say, team)
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
@@ -78,11 +83,12 @@ class RunInputs:
             self.stages[stage.name] = data
         return self.stages[stage.name]
 
-    def ready(self, stage: Any) -> None:
+    def ready(self, stage: Any, team: Team = ALONE) -> None:
         """Make a stage's data, and see that it can use every row; DataError names the first that it cannot."""
         if stage.TRAINS:
-            self.of(stage)
+            self.of(stage, team)
         elif kind_of(stage).runs == "work":
+            team.first(lambda: fetch(stage.inputs(), self.directory / "data", self.say))
             stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
 
     def config_of(self, stage: str) -> TextConfig:
@@ -94,13 +100,25 @@ class RunInputs:
         return resolve_files(files, self.directory)
 
 
-def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
+def make_inputs(run: Run, directory: Path, say: Say, team: Team = ALONE) -> RunInputs:
     """Build the corpus, load or train the tokenizer, tokenise every stage's files.
+
+    Args:
+      team: all processes of the run, which share the tokenising.
 
     Raises:
       CheckpointError: files of `model_from` that are incomplete, or of another model than they say.
       DataError, ConfigError: the first file, row and field that cannot be used.
     """
+    inputs = team.first(lambda: _without_data(run, directory, say))
+    for stage in run.stages:
+        if not waits(stage):
+            inputs.ready(stage, team)
+    return inputs
+
+
+def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
+    """Corpus and tokenizer; the data are tokenised afterwards."""
     if run.model_from is not None:
         check_files(run.model_from)
     report: dict[str, Any] = {}
@@ -109,23 +127,20 @@ def make_inputs(run: Run, directory: Path, say: Say) -> RunInputs:
         say(f"corpus: {', '.join(f'{k} {v}' for k, v in report.items() if isinstance(v, str))}")
         for line in report.get("lines", ()):
             say(line)
+    fetch(run.tokenizer.train_on, directory / "data", say)
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
         check_vocabulary(tokenizer, each.vocab_size)
-    inputs = RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
-    for stage in run.stages:
-        if not waits(stage):
-            inputs.ready(stage)
-    return inputs
+    return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
 
 
 def files_of(stage: Any) -> tuple[str, ...]:
     """The data files that a stage reads, as the configuration names them."""
     if stage.TRAINS:
-        return (*stage.data.train, *stage.data.eval)
+        return (*stage.data.files, *stage.data.eval)
     return tuple(stage.inputs()) if kind_of(stage).runs == "work" else ()
 
 
@@ -147,17 +162,21 @@ def as_config(model: Any) -> TextConfig:
 
 
 def resolve_files(files: Sequence[str], directory: Path) -> tuple[str, ...]:
-    """Replace "corpus:FILE" and "stage:NAME/FILE" by where the run's corpus and its work stages write them."""
+    """Where "corpus:FILE" and "stage:NAME/FILE" are written by the run, and the copies of remote files are kept."""
     return tuple(str(_resolved(name, directory)) for name in files)
 
 
 def _resolved(name: str, directory: Path) -> Path:
+    if is_remote(name):
+        return place_of(name, directory / "data")
     if name.startswith(CORPUS):
         return directory / "corpus" / name.removeprefix(CORPUS)
     return directory / "stages" / name.removeprefix(STAGE) if name.startswith(STAGE) else Path(name)
 
 
-def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say) -> StageData:
+def _stage_data(
+    stage: Stage, tokenizer: Tokenizer, config: TextConfig, directory: Path, say: Say, team: Team
+) -> StageData:
     context = limits(config).context
     if stage.data.max_length > context:
         raise ConfigError(
@@ -176,9 +195,12 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
             log=say,
             annotators=annotators,
             part=part,
+            team=team,
         )
 
-    train = load(stage.data.train, stage.data, "train")
+    train = load(stage.data.files, stage.data, "train")
+    if stage.data.mix:
+        train = dataclasses.replace(train, shares=_shares(stage, train, directory))
     check_values(train, method)
     say(str(Preview(train, 1)))
     held_out = None
@@ -189,6 +211,23 @@ def _stage_data(stage: Stage, tokenizer: Tokenizer, config: TextConfig, director
         held_out = load(stage.data.eval, lenient, "eval", train.annotators)
         check_metric(held_out, stage)
     return StageData(train, held_out)
+
+
+def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:
+    """The sources of a stage's mixture.
+
+    Raises:
+      DataError: a file that two of them name, a source without any example.
+    """
+    sources, owner = [], dict[Path, str]()
+    for name, mixed in stage.data.mix:
+        files = list_files(resolve_files(mixed.files, directory), say=unsaid)
+        for file in files:
+            if (other := owner.setdefault(file.resolve(), name)) != name:
+                remedy = "Name every file in one source."
+                raise DataError(f"is in two sources of data.mix, {other!r} and {name!r}.", file=file, remedy=remedy)
+        sources.append((name, mixed, files))
+    return shares_of(train.store, sources)
 
 
 def check_values(dataset: Dataset, method: Any) -> None:

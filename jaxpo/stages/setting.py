@@ -112,5 +112,5 @@ class Setting:
         if not stage.TRAINS:
             parts = self.merged(stage)
             return "; ".join(self.trained_on(s) for s in parts) + f" (merge of {', '.join(s.name for s in parts)})"
-        files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.train)
+        files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.files)
         return f"{files} ({len(self.inputs.of(stage).train):,} examples)"

@@ -78,7 +78,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
     )
-    for line in [*said, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    mixed = loaders["train"].mixture_lines(assembly.total_steps * stage.rows_per_step)
+    for line in [*said, *mixed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
@@ -227,5 +228,7 @@ def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[st
 
 def mean_context(dataset: Dataset) -> float:
     """Mean number of positions that a token attends to: half of its segment's length."""
-    lengths = dataset.lengths.values.astype(float)
-    return float((lengths**2).sum() / (2 * lengths.sum()))
+    squares, values = 0.0, dataset.lengths.values
+    for start in range(0, len(values), 1 << 22):
+        squares += float((values[start : start + (1 << 22)].astype(float) ** 2).sum())
+    return squares / (2 * dataset.tokens)

@@ -136,6 +136,7 @@ class Bookkeeping:
             extra["recompiles"] = self.recompiles
         record = self._head(pending.step, pending.rows_after) | self.progress.window.values()
         record |= self.clock.rates(self.ceiling, jax.device_count()) | memory_peak() | extra
+        record |= self.source.figures_of(pending.rows_after)
         self.log.write(record)
         self.console.record(record)
         self.progress.window, self.clock, self.compile_time = Window(), self._new_clock(), None

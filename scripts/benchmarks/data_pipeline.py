@@ -224,9 +224,9 @@ def with_jaxpo(file: str, tokenizer: str, cache: str, length: str, batch: str, t
 def kept_bytes(loader: Any) -> int:
     """Bytes of the arrays that have an entry per row or segment for as long as training goes on."""
     lengths, plan = loader.dataset.lengths, loader.plan
-    packed = plan.epoch(0)
-    laid = packed.segments
-    arrays = (lengths.offsets, lengths.values, plan.order, packed.blocks, laid.row, laid.slot, laid.start)
+    part = plan.part(0)
+    laid = part.packed.segments
+    arrays = (lengths.offsets, lengths.values, part.examples, part.packed.blocks, laid.row, laid.slot, laid.start)
     return sum(array.nbytes for array in arrays)
 
 

@@ -310,7 +310,7 @@ def test_real_problems(shared_data, prepared, write):
     ]
     data = prepared(write(*chat), max_length=768)
     loader = Loader(data, Data(max_length=768, row_length=1024), seed=0, rows_per_step=8)
-    assert loader.plan.epoch(0).fill(data.lengths, loader.caps) > 0.93
+    assert loader.plan.part(0).packed.fill(data.lengths, loader.caps) > 0.93
     held = 0
     for batch in loader.one_pass():
         held += check_batch(batch, data)

@@ -51,11 +51,11 @@ made = st.lists(
 ).filter(lambda rows: any(grids for *_, grids in rows))
 
 
-def check_epoch(dataset, caps, packed, examples):
+def check_epoch(dataset, caps, part, examples):
     """Independent re-count of all batches of an epoch, through what a batch says alone."""
     seen, held = [], 0
-    for b in range(len(packed.blocks)):
-        batch = assemble(dataset, caps, [(packed, b)])
+    for b in range(len(part.packed.blocks)):
+        batch = assemble(dataset, caps, [(part, b)])
         media, marks = batch.media["image"], batch.per_token[MEDIA]
         assert media.values.shape == (caps.media_rows, caps.media_length, 1)
         assert (media.values[media.segment_ids == 0] == 0).all()
@@ -103,7 +103,7 @@ def test_every_patch_is_placed_once_and_marks_find_it(rows, seed, single, limite
     assert 0 < fill <= 1
     plan = Plan(dataset.lengths, caps, seed=seed, shuffle=True)
     for epoch in range(2):
-        check_epoch(dataset, caps, plan.epoch(epoch), examples)
+        check_epoch(dataset, caps, plan.part(epoch), examples)
 
 
 def test_a_plan_is_known_by_its_media_and_without_any_by_what_it_always_was():
@@ -126,7 +126,7 @@ def test_cached_plans_keep_the_places_of_media(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxpo.data.packing.plan.CACHE_FROM", 10)
     lengths = in_memory([example(i, 2, [3, 4], [GRIDS[i % 5]], counting()) for i in range(20)], 1).lengths
     caps = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_step=64)[0]
-    built, read = (Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(0) for _ in range(2))
+    built, read = (Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).part(0).packed for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, dataclasses.asdict(built), dataclasses.asdict(read))
     assert (built.media.start > 0).any()
 

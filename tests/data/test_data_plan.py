@@ -27,10 +27,12 @@ def plan_of(lists, *, seed=0, shuffle=True, block_rows=None, single=False, order
     return Plan(lengths, caps, seed=seed, shuffle=shuffle, order=order)
 
 
-def check(plan, packed, expected):
+def check(plan, part, expected):
     """Independent re-count of an epoch: an occupancy grid per block."""
-    caps, lengths = plan.caps, plan.lengths
-    assert sorted(packed.blocks[packed.blocks >= 0].tolist()) == sorted(expected)
+    caps, lengths, packed = plan.caps, part.lengths, part.packed
+    assert sorted(part.examples[packed.blocks[packed.blocks >= 0]].tolist()) == sorted(expected)
+    for local, example in enumerate(part.examples):
+        assert lengths.of(local).tolist() == plan.lengths.of(example).tolist()
     assert packed.blocks.shape[1] == caps.examples
     for held in packed.blocks:
         grid = np.zeros((caps.block_rows, ROW), int)
@@ -58,7 +60,7 @@ def check(plan, packed, expected):
 def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
     plan = plan_of(lists, seed=seed, single=single, shuffle=shuffle)
     for epoch in range(2):
-        check(plan, plan.epoch(epoch), range(len(lists)))
+        check(plan, plan.part(epoch), range(len(lists)))
     if single:
         assert plan.caps.slots == 1
 
@@ -68,8 +70,8 @@ def test_every_epoch_places_everything_once(lists, seed, single, shuffle):
 def test_given_order(lists, data):
     order = np.asarray(data.draw(st.permutations(range(len(lists)))))[: max(1, len(lists) // 2)]
     plan = plan_of(lists, order=order)
-    check(plan, plan.epoch(3), order.tolist())
-    assert np.array_equal(plan.epoch(0).blocks, plan.epoch(1).blocks)
+    check(plan, plan.part(3), order.tolist())
+    assert np.array_equal(plan.part(0).packed.blocks, plan.part(1).packed.blocks)
 
 
 def of(packed, name):
@@ -82,26 +84,26 @@ def many(n=600, k=2, seed=0):
 
 def test_plans_are_pure_functions():
     a, b = plan_of(many()), plan_of(many())
-    b.epoch(4)
+    b.part(4)
     for epoch in (0, 1):
         for name in ("blocks", "row", "slot", "start"):
-            assert np.array_equal(of(a.epoch(epoch), name), of(b.epoch(epoch), name))
+            assert np.array_equal(of(a.part(epoch).packed, name), of(b.part(epoch).packed, name))
     assert a.hash == b.hash
-    assert not np.array_equal(a.epoch(0).blocks[:9], a.epoch(1).blocks[:9]), "epochs differ"
+    assert not np.array_equal(a.part(0).packed.blocks[:9], a.part(1).packed.blocks[:9]), "epochs differ"
     other = plan_of(many(), seed=1)
-    assert not np.array_equal(a.epoch(0).blocks[:9], other.epoch(0).blocks[:9])
+    assert not np.array_equal(a.part(0).packed.blocks[:9], other.part(0).packed.blocks[:9])
     assert len({a.hash, other.hash, plan_of(many(), shuffle=False).hash, plan_of(many(seed=1)).hash}) == 4
 
 
 def test_golden_order():
     """Pinned: resuming after an upgrade of numpy or of this code must not silently reorder the data."""
     assert random_order(0, 0, 8).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
-    assert plan_of(many(300)).epoch(0).blocks[0][:3].tolist() == [70, 265, 212]
+    assert plan_of(many(300)).part(0).packed.blocks[0][:3].tolist() == [70, 265, 212]
 
 
 def test_order_is_kept_up_to_a_window():
     """A curriculum stays one: a block's examples come from neighbouring windows."""
-    packed = plan_of(many(2000, 1), shuffle=False).epoch(0)
+    packed = plan_of(many(2000, 1), shuffle=False).part(0).packed
     firsts = [held[held >= 0].min() for held in packed.blocks]
     spread = [held[held >= 0].max() - held[held >= 0].min() for held in packed.blocks]
     assert max(spread) < 4 * 256
@@ -155,10 +157,10 @@ def test_large_plans_are_cached(tmp_path, monkeypatch):
     lengths = Lengths.from_lists(many(300))
     caps, _ = choose_caps(lengths, ROW, block_rows=None, single=False, rows_per_step=64)
     first = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path)
-    built = first.epoch(1)
+    built = first.part(1).packed
     assert [p.name for p in tmp_path.iterdir()] == [f"plan-{first.hash[:16]}-1.npz"]
     monkeypatch.setattr(module, "pack", None)
-    read = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).epoch(1)
+    read = Plan(lengths, caps, seed=0, shuffle=True, cache_dir=tmp_path).part(1).packed
     for name in ("blocks", "row", "slot", "start"):
         assert np.array_equal(of(read, name), of(built, name))
 
@@ -168,6 +170,6 @@ def test_a_hundred_thousand_examples_take_seconds():
     lengths = Lengths(np.arange(100_001) * 2, sizes.ravel())
     begin = time.process_time()
     caps, _ = choose_caps(lengths, 1024, block_rows=None, single=False, rows_per_step=64)
-    packed = Plan(lengths, caps, seed=0, shuffle=True).epoch(0)
+    packed = Plan(lengths, caps, seed=0, shuffle=True).part(0).packed
     assert time.process_time() - begin < 20
     assert packed.fill(lengths, caps) > 0.97

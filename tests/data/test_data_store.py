@@ -14,7 +14,8 @@ from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.tokens import store as module
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.media import MEDIA, Patches
-from jaxpo.data.tokens.store import Lengths, open_or_write
+from jaxpo.data.tokens.shards import Shard, open_or_write
+from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import DataError
 
 
@@ -133,7 +134,7 @@ def test_failed_write_leaves_nothing(tmp_path):
         raise DataError("row 7 is bad")
 
     with pytest.raises(DataError, match="row 7 is bad"):
-        open_or_write(tmp_path / "store", "key", fail, print)
+        open_or_write(tmp_path / "store", "key", [Shard("key", fail)], print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,7 +170,7 @@ def stored(tmp_path, *examples):
             writer.append(example)
         return {}
 
-    return open_or_write(tmp_path / "store", "key", write, print, [tmp_path / "rows.jsonl"])
+    return open_or_write(tmp_path / "store", "key", [Shard("key", write)], print, [tmp_path / "rows.jsonl"])
 
 
 def assert_same(a, b):

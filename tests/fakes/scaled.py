@@ -61,6 +61,9 @@ class Again:
     def epoch_of(self, rows_seen: int) -> float:
         return self.rows.epoch_of(rows_seen)
 
+    def figures_of(self, rows_seen: int) -> dict[str, float]:
+        return {}
+
     def open(self, rows_seen: int, steps: int) -> AgainFeed:
         return AgainFeed(self.rows.open(rows_seen, steps))
 

@@ -157,6 +157,9 @@ class Source:
     def epoch_of(self, rows_seen):
         return rows_seen / 80
 
+    def figures_of(self, rows_seen):
+        return {}
+
 
 class Feed:
     """What `Source.at` makes of each step's position and state."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxpo.data.packing.best_fit import UNLIMITED, Caps, Packed, Rows, pack, random_order
+from jaxpo.data.packing.best_fit import UNLIMITED, Caps, Packed, Rows, pack
+from jaxpo.data.packing.orders import PART, shuffled
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
 
@@ -50,6 +51,13 @@ def rows_alone(lengths: Lengths, row_length: int, slots: int = UNLIMITED) -> tup
     return rows, most
 
 
+def _most_alone(lengths: Lengths, row_length: int, slots: int) -> tuple[int, int]:
+    """The most rows that an example needs on its own, and the most segments that a row then holds."""
+    starts = range(0, max(len(lengths), 1), PART)
+    found = [rows_alone(lengths.part(a, min(a + PART, len(lengths))), row_length, slots) for a in starts]
+    return max(int(rows.max(initial=1)) for rows, _ in found), max(most for _, most in found)
+
+
 def _of_one_count(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Examples with one number of segments, that number first; few at a time, so that arrays over them are small."""
     for k in np.unique(counts[counts > 0]):
@@ -83,17 +91,18 @@ def choose_caps(
     """
     sample = _sample(lengths)
     text = replace(lengths, media=None)
-    alone, most = rows_alone(text, row_length, 1 if single else UNLIMITED)
-    candidates = _candidates(int(alone.max(initial=1)), block_rows, rows_per_step)
+    alone, most = _most_alone(text, row_length, 1 if single else UNLIMITED)
+    candidates = _candidates(alone, block_rows, rows_per_step)
     longest = int(lengths.values.max(initial=1))
     segment = min(-(-longest // 16) * 16, row_length)
     tried: list[tuple[Caps, float]] = []
+    few, order = text.take(sample), np.arange(len(sample))
     for rows in candidates:
         caps = Caps(row_length, rows, 1 if single else UNLIMITED, UNLIMITED, segment)
         if not single:
-            caps = replace(caps, slots=_slots(text, sample, caps, most))
-        packed = pack(text, sample, caps)
-        fill = packed.fill(text, caps)
+            caps = replace(caps, slots=_slots(few, order, caps, most))
+        packed = pack(few, order, caps)
+        fill = packed.fill(few, caps)
         tried.append((replace(caps, examples=int((packed.blocks >= 0).sum(1).max(initial=1))), fill))
         if fill >= GOAL or single:
             break
@@ -104,7 +113,8 @@ def choose_caps(
 
 def fill_of(lengths: Lengths, caps: Caps) -> float:
     """The share of positions that a block shape fills on a sample."""
-    return pack(lengths, _sample(lengths), caps).fill(lengths, caps)
+    few = lengths.take(_sample(lengths))
+    return pack(few, np.arange(len(few)), caps).fill(few, caps)
 
 
 def shared_problems(rows_per_step: int, block_rows: int, sharers: int, *, begun: bool = False) -> list[str]:
@@ -136,7 +146,7 @@ def shared_problems(rows_per_step: int, block_rows: int, sharers: int, *, begun:
 
 def _sample(lengths: Lengths) -> np.ndarray:
     """Numbers of some examples, the same ones each time."""
-    return np.sort(random_order(0, 0, len(lengths))[:SAMPLE])
+    return np.sort(shuffled(0, 0, len(lengths), 0, min(SAMPLE, len(lengths))))
 
 
 def _candidates(least: int, block_rows: int | None, rows_per_step: int) -> list[int]:

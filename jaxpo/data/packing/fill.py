@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.packing.batch import KEY, Batch
-from jaxpo.data.packing.best_fit import Caps, Laid, Packed
+from jaxpo.data.packing.best_fit import Caps, Laid
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.media import empty_media, lay_media
+from jaxpo.data.packing.plan import Part
 from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import MEDIA
 
-Blocks = Sequence[tuple[Packed, int]]
+Blocks = Sequence[tuple[Part, int]]
 ABSENT = {MEDIA: -1, KEY: 1}
 """What stands in a per-token column where a segment does not have it: no vector, a key like any other; 0 else."""
 
@@ -40,16 +41,17 @@ class Place:
     media: Laid
 
 
-def places(dataset: Dataset, caps: Caps, blocks: Blocks) -> Iterator[Place]:
+def places(caps: Caps, blocks: Blocks) -> Iterator[Place]:
     """All examples of the blocks; blocks beyond the end of the plan are empty."""
-    lengths = dataset.lengths
-    for i, (packed, b) in enumerate(blocks):
+    for i, (part, b) in enumerate(blocks):
+        packed, lengths = part.packed, part.lengths
         if b >= len(packed.blocks):
             continue
-        for j, example in enumerate(packed.blocks[b].tolist()):
-            if example >= 0:
-                laid = packed.segments.of(lengths, example)
-                media = Laid.nowhere(0) if lengths.media is None else packed.media.of(lengths.media, example)
+        for j, local in enumerate(packed.blocks[b].tolist()):
+            if local >= 0:
+                laid = packed.segments.of(lengths, local)
+                media = Laid.nowhere(0) if lengths.media is None else packed.media.of(lengths.media, local)
+                example = int(part.examples[local])
                 yield Place(i * caps.examples + j, example, i, laid.row, laid.slot, laid.start, media)
 
 
@@ -70,7 +72,7 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, beside: Sequence[Colu
     example_id = np.full(n, -1, np.int32)
     media = empty_media(dataset, caps, len(blocks))
 
-    found = list(places(dataset, caps, blocks))
+    found = list(places(caps, blocks))
     numbers = [p.example for p in found]
     examples = dataset.store.read(numbers)
     further = (columns.of_examples(numbers, examples) for columns in beside)
@@ -114,7 +116,7 @@ def _empty(shape: tuple[int, int], *layouts: Layout) -> dict[str, np.ndarray]:
 
 def scatter(dataset: Dataset, caps: Caps, blocks: Blocks, values: np.ndarray, column: RaggedColumn) -> None:
     """The inverse of reading a column: `[R, S]` values to their examples' segments."""
-    for place in places(dataset, caps, blocks):
+    for place in places(caps, blocks):
         for s, length in enumerate(dataset.lengths.of(place.example)):
             row = values[place.block * caps.block_rows + place.row[s]]
             column.write(place.example, s, row[place.start[s] : place.start[s] + length])

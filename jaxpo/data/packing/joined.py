@@ -74,6 +74,14 @@ class Joined:
         source, rows = self.parts[0]
         return source.epoch_of(self._steps_before(rows_seen) * rows)
 
+    def figures_of(self, rows_seen: int) -> dict[str, float]:
+        """Of all parts; of two with one name the first."""
+        before = self._steps_before(rows_seen)
+        found: dict[str, float] = {}
+        for source, rows in self.parts:
+            found = source.figures_of(before * rows) | found
+        return found
+
     def open(self, rows_seen: int, steps: int) -> Feed:
         """The next `steps` batches after `rows_seen` rows of all parts together."""
         before = self._steps_before(rows_seen)

@@ -14,12 +14,13 @@ import numpy as np
 from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.best_fit import Caps, Packed, pack
+from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.caps import choose_caps, fill_of, shared_problems
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
-from jaxpo.data.packing.plan import Plan
+from jaxpo.data.packing.mixture import Mixture
+from jaxpo.data.packing.plan import Part, Plan
 from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.source import steps_of
 from jaxpo.data.tokens.dataset import Dataset
@@ -79,7 +80,16 @@ class Loader:
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
         order = dataset.order if order is None else order
-        self.plan = Plan(dataset.lengths, self.caps, seed=seed, shuffle=shuffle, order=order, cache_dir=directory)
+        mixture = Mixture(dataset.shares, seed, shuffle) if dataset.shares else None
+        self.plan = Plan(
+            dataset.lengths,
+            self.caps,
+            seed=seed,
+            shuffle=shuffle,
+            order=order,
+            mixture=mixture,
+            cache_dir=directory,
+        )
         self.block_rows = self.caps.block_rows
         self.hash = self.named(dataset.hash)
 
@@ -118,11 +128,11 @@ class Loader:
         """The step that begins after `rows_seen` rows over all processes: this process's rows, as numpy arrays."""
         first = self._block_of(rows_seen)
         blocks = [self.plan.locate(first + i) for i in self._share(self.rows_per_step // self.block_rows)]
-        return self._assemble([(self.plan.epoch(epoch), place) for epoch, place in blocks])
+        return self._assemble([(self.plan.part(number), place) for number, place in blocks])
 
     def empty(self) -> Batch:
         """A step without any example, in the shapes, dtypes and fills of every other."""
-        nothing = pack(self.dataset.lengths, np.zeros(0, np.int64), self.caps)
+        nothing = Part.of(self.dataset.lengths, np.zeros(0, np.int64), self.caps)
         return self._assemble([(nothing, i) for i in self._share(self.rows_per_step // self.block_rows)])
 
     def total_steps(self, stage: Stage) -> int:
@@ -139,8 +149,47 @@ class Loader:
 
     def epoch_of(self, rows_seen: int) -> float:
         """Epochs done after `rows_seen` rows, with the fraction of the current one."""
-        epoch, place = self.plan.locate(self._block_of(rows_seen))
-        return epoch + place / self.plan.blocks_in(epoch)
+        return self.plan.epoch_of(self._block_of(rows_seen))
+
+    def figures_of(self, rows_seen: int) -> dict[str, float]:
+        """`epoch/SOURCE` and `num_tokens/SOURCE` of a mixture's sources after `rows_seen` rows; {} without one."""
+        if not self.dataset.shares:
+            return {}
+        examples, tokens = self.plan.given(self._block_of(rows_seen))
+        given = zip(self.dataset.shares, examples.tolist(), tokens.tolist(), strict=True)
+        return {
+            name: value
+            for share, n, of_source in given
+            for name, value in (
+                (f"epoch/{share.name}", n / share.examples),
+                (f"num_tokens/{share.name}", of_source),
+            )
+        }
+
+    def mixture_lines(self, rows: int) -> list[str]:
+        """What a mixture gives in so many rows, as full as a sample's are: a line for each source; [] without one.
+
+        Raises:
+          ConfigError: a source would be passed through more often than its `max_epochs` allows.
+        """
+        shares, mixture = self.dataset.shares, self.plan.mixture
+        if mixture is None:
+            return []
+        tokens = [portion * self.fill * rows * self.caps.row_length for portion in mixture.portions]
+        passes = [given / share.tokens for given, share in zip(tokens, shares, strict=True)]
+        problems = [
+            f"data.mix.{share.name}: the stage would pass through it {epochs:.2f} times, and max_epochs is "
+            f"{share.max_epochs:g}. Shorten the stage, lower the source's weight, or raise the limit."
+            for share, epochs in zip(shares, passes, strict=True)
+            if share.max_epochs is not None and round(epochs, 2) > share.max_epochs
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return [
+            f"mix {share.name}: {portion:.2%} of the tokens; {share.examples:,} examples with {share.tokens:,} tokens, "
+            f"{epochs:.2f} times in this stage"
+            for share, portion, epochs in zip(shares, mixture.portions, passes, strict=True)
+        ]
 
     def one_pass(self, rows_per_step: int | None = None, examples: range | None = None) -> OnePass:
         """Every example exactly once, in file order, for evaluation and for precomputing per-token values.
@@ -153,12 +202,9 @@ class Loader:
         if rows % (self.block_rows * self.process_count):
             raise ConfigError(f"rows per batch ({rows}) must be a multiple of {self.block_rows * self.process_count}.")
         if examples is None:
-            return OnePass(self, rows // self.block_rows, self._in_order.epoch(0))
-        return OnePass(
-            self,
-            rows // self.block_rows,
-            pack(self.dataset.lengths, np.arange(examples.start, examples.stop), self.caps),
-        )
+            return OnePass(self, rows // self.block_rows, self._in_order)
+        lengths, numbers = self.dataset.lengths, np.arange(examples.start, examples.stop)
+        return OnePass(self, rows // self.block_rows, Plan(lengths, self.caps, seed=0, shuffle=False, order=numbers))
 
     @functools.cached_property
     def _in_order(self) -> Plan:
@@ -178,18 +224,22 @@ class Loader:
         own = blocks // self.process_count
         return range(self.process_index * own, (self.process_index + 1) * own)
 
-    def _assemble(self, blocks: Sequence[tuple[Packed, int]]) -> Batch:
+    def _assemble(self, blocks: Sequence[tuple[Part, int]]) -> Batch:
         return assemble(self.dataset, self.caps, blocks, self.columns)
 
 
 class OnePass(Sequence[Batch]):
     """Batches that cover every example exactly once; the last is padded with empty blocks. Random access by number."""
 
-    def __init__(self, loader: Loader, blocks_per_step: int, packed: Packed):
-        self._loader, self._blocks_per_step, self._packed = loader, blocks_per_step, packed
+    def __init__(self, loader: Loader, blocks_per_step: int, plan: Plan):
+        self._loader, self._blocks_per_step, self._plan = loader, blocks_per_step, plan
+
+    @functools.cached_property
+    def _blocks_in_all(self) -> int:
+        return self._plan.blocks_in(0)
 
     def __len__(self) -> int:
-        return -(-len(self._packed.blocks) // self._blocks_per_step)
+        return -(-self._blocks_in_all // self._blocks_per_step)
 
     @overload
     def __getitem__(self, i: int) -> Batch: ...
@@ -212,7 +262,11 @@ class OnePass(Sequence[Batch]):
 
     def places(self, i: int) -> list[Place]:
         """Where the examples of batch i lie in this process's rows."""
-        return list(places(self._loader.dataset, self._loader.caps, self._blocks(i)))
+        return list(places(self._loader.caps, self._blocks(i)))
 
-    def _blocks(self, i: int) -> list[tuple[Packed, int]]:
-        return [(self._packed, i * self._blocks_per_step + j) for j in self._loader._share(self._blocks_per_step)]
+    def _blocks(self, i: int) -> list[tuple[Part, int]]:
+        """This process's share of a batch; blocks beyond the last are empty."""
+        numbers = (i * self._blocks_per_step + j for j in self._loader._share(self._blocks_per_step))
+        empty = self._plan.part(0), self._blocks_in_all
+        located = (self._plan.locate(b) if b < self._blocks_in_all else None for b in numbers)
+        return [empty if at is None else (self._plan.part(at[0]), at[1]) for at in located]

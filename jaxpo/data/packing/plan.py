@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-import itertools
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import astuple, fields
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack, random_order
+from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack
+from jaxpo.data.packing.mixture import Mixture
+from jaxpo.data.packing.orders import PART, Given, InFile, Order, Shuffled
 from jaxpo.data.tokens.store import Lengths
 
 VERSION = 1
 CACHE_FROM = 20_000
-KEPT_EPOCHS = 3
+KEPT_PARTS = 3
+PIECE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Part:
+    """At most `PART` examples of an epoch, packed; with all of an epoch, or a stretch of it.
+
+    Attributes:
+      packed: where they lie, under the numbers that they have in this part.
+      lengths: of them, by these numbers.
+      examples: int64 `[n]`, their numbers in the dataset; ascending, one that a mixture repeats more than once.
+    """
+
+    packed: Packed
+    lengths: Lengths
+    examples: np.ndarray
+
+    @classmethod
+    def of(cls, lengths: Lengths, order: np.ndarray, caps: Caps, *, seed: int | None = None, number: int = 0) -> Part:
+        """Pack examples of a dataset in this order."""
+        own, local, examples = _within(lengths, order)
+        return cls(pack(own, local, caps, seed=seed, epoch=number), own, examples)
+
+
+def _within(lengths: Lengths, order: np.ndarray) -> tuple[Lengths, np.ndarray, np.ndarray]:
+    """The lengths of some examples alone, the order by the numbers that they have there, and their own numbers."""
+    ascending = np.argsort(order, kind="stable")
+    examples, local = order[ascending], np.empty(len(order), np.int64)
+    local[ascending] = np.arange(len(order))
+    whole = len(examples) == len(lengths) and np.array_equal(examples, np.arange(len(examples)))
+    return (lengths if whole else lengths.take(examples)), local, examples
 
 
 class Plan:
     """The packed epochs of one dataset; random access, safe from several threads.
+
+    An epoch of more than `PART` examples is packed in parts, one when it is needed: they bound the memory, whatever the
+    number of examples. Parts are numbered through all epochs.
 
     Args:
       lengths: of all examples.
@@ -29,7 +67,8 @@ class Plan:
       seed: of the shuffle.
       shuffle: a new order each epoch; False keeps the order of the file (or `order`) in every epoch.
       order: example numbers to train in this order instead (a curriculum); implies no shuffle.
-      cache_dir: where epochs of large datasets are kept.
+      mixture: of sources by weight; has an order of its own.
+      cache_dir: where epochs of large datasets are kept, and how many blocks their parts have.
     """
 
     def __init__(
@@ -40,27 +79,35 @@ class Plan:
         seed: int,
         shuffle: bool,
         order: np.ndarray | None = None,
+        mixture: Mixture | None = None,
         cache_dir: Path | None = None,
     ):
-        self.lengths, self.caps, self.seed = lengths, caps, seed
+        self.lengths, self.caps, self.seed, self.mixture = lengths, caps, seed, mixture
         self.shuffle = shuffle and order is None
-        self.order = np.arange(len(lengths)) if order is None else np.asarray(order, np.int64)
+        self.order: Order
+        if mixture is not None:
+            self.order = mixture
+        elif order is not None:
+            self.order = Given(order)
+        else:
+            self.order = Shuffled(len(lengths), seed) if shuffle else InFile(len(lengths))
+        self.parts_per_epoch = max(1, -(-self.order.examples // PART))
         self.hash = self._hash()
-        self._cache_dir = cache_dir if len(self.order) >= CACHE_FROM else None
-        self._epochs: OrderedDict[int, Packed] = OrderedDict()
-        self._ends: list[int] = []
+        self._cache_dir = cache_dir if self.order.examples >= CACHE_FROM else None
+        self._parts: OrderedDict[int, Part] = OrderedDict()
+        self._ends, self._tokens = self._load_ends()
         self._lock = threading.RLock()
 
-    def epoch(self, epoch: int) -> Packed:
-        """The packing of one epoch."""
-        epoch = epoch if self.shuffle else 0
+    def part(self, number: int) -> Part:
+        """One part: the packing of a whole epoch, unless that has several."""
+        number = number % self.parts_per_epoch if self.order.repeats else number
         with self._lock:
-            if epoch not in self._epochs:
-                self._epochs[epoch] = self._load(epoch) or self._build(epoch)
-            self._epochs.move_to_end(epoch)
-            while len(self._epochs) > KEPT_EPOCHS:
-                self._epochs.popitem(last=False)
-            return self._epochs[epoch]
+            if number not in self._parts:
+                self._parts[number] = self._load(number) or self._build(number)
+            self._parts.move_to_end(number)
+            while len(self._parts) > KEPT_PARTS:
+                self._parts.popitem(last=False)
+            return self._parts[number]
 
     def blocks_in(self, epoch: int) -> int:
         """Number of blocks of one epoch; it varies a little with the order."""
@@ -68,60 +115,134 @@ class Plan:
 
     def first_block(self, epoch: int) -> int:
         """Number of blocks in all epochs before this one."""
-        with self._lock:
-            while len(self._ends) < epoch:
-                before = self._ends[-1] if self._ends else 0
-                self._ends.append(before + len(self.epoch(len(self._ends)).blocks))
-            return self._ends[epoch - 1] if epoch else 0
+        return self._before(epoch * self.parts_per_epoch)
 
     def locate(self, block: int) -> tuple[int, int]:
-        """Epoch and place in it of block `block` of the endless sequence."""
-        for epoch in itertools.count():
-            if block < self.first_block(epoch + 1):
-                return epoch, block - self.first_block(epoch)
-        raise AssertionError("unreachable")
+        """Part and place in it of block `block` of the endless sequence."""
+        with self._lock:
+            while not self._ends or self._ends[-1] <= block:
+                self._before(len(self._ends) + 1)
+            number = bisect.bisect_right(self._ends, block)
+            return number, block - self._before(number)
 
-    def _build(self, epoch: int) -> Packed:
-        if self.shuffle:
-            order = self.order[random_order(self.seed, epoch, len(self.order))]
-            packed = pack(self.lengths, order, self.caps, seed=self.seed, epoch=epoch)
-        else:
-            packed = pack(self.lengths, self.order, self.caps)
-        if self._cache_dir is not None:
-            self._save(epoch, packed)
-        return packed
+    def epoch_of(self, block: int) -> float:
+        """Epochs before a block, with the fraction of the current one; parts count by their examples."""
+        number, place = self.locate(block)
+        epoch, of_epoch = divmod(number, self.parts_per_epoch)
+        start, stop = self._span(of_epoch)
+        share = place / (self._ends[number] - self._before(number))
+        return epoch + (start + share * (stop - start)) / max(self.order.examples, 1)
 
-    def _file(self, epoch: int) -> Path:
+    def given(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Examples and tokens `[sources]` that each source of the mixture has given before a block."""
+        number, place = self.locate(block)
+        before = self._tokens[number - 1] if number else np.zeros_like(self._tokens[0])
+        assert self.mixture is not None
+        epoch, of_epoch = divmod(number, self.parts_per_epoch)
+        examples = self.mixture.counts(epoch * self.order.examples + self._span(of_epoch)[0])
+        here, tokens = self._of_sources(self.part(number), place)
+        return np.asarray(examples) + here, before + tokens
+
+    def _of_sources(self, part: Part, blocks: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Examples and tokens of each source in the first blocks of a part; none of them without a mixture."""
+        if self.mixture is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        held = part.packed.blocks[:blocks]
+        held = held[held >= 0]
+        source, n = self.mixture.source_of(part.examples[held]), len(self.mixture.shares)
+        tokens = np.bincount(source, part.lengths.totals()[held], n)
+        return np.bincount(source, minlength=n), tokens.astype(np.int64)
+
+    def _before(self, number: int) -> int:
+        """Number of blocks in all parts before this one."""
+        with self._lock:
+            known = len(self._ends)
+            while len(self._ends) < number:
+                part = self.part(len(self._ends))
+                tokens = self._of_sources(part)[1]
+                self._tokens.append(tokens + self._tokens[-1] if self._ends else tokens)
+                self._ends.append((self._ends[-1] if self._ends else 0) + len(part.packed.blocks))
+            if len(self._ends) > known and self.parts_per_epoch > 1:
+                self._save_ends()
+            return self._ends[number - 1] if number else 0
+
+    def _span(self, of_epoch: int) -> tuple[int, int]:
+        """Places in the order of an epoch at which its part begins and ends."""
+        return of_epoch * PART, min((of_epoch + 1) * PART, self.order.examples)
+
+    def _order(self, number: int) -> np.ndarray:
+        epoch, of_epoch = divmod(number, self.parts_per_epoch)
+        return self.order.take(epoch, *self._span(of_epoch))
+
+    def _build(self, number: int) -> Part:
+        seed = self.seed if self.shuffle else None
+        part = Part.of(self.lengths, self._order(number), self.caps, seed=seed, number=number)
+        if self._cache_dir is not None and self.parts_per_epoch == 1:
+            self._save(number, part.packed)
+        return part
+
+    def _file(self, name: object) -> Path:
         assert self._cache_dir is not None
-        return self._cache_dir / f"plan-{self.hash[:16]}-{epoch}.npz"
+        return self._cache_dir / f"plan-{self.hash[:16]}-{name}.npz"
 
-    def _save(self, epoch: int, packed: Packed) -> None:
-        file = self._file(epoch)
-        temporary = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-        with temporary.open("wb") as stream:
-            arrays = _named("", packed.segments) | _named("media_", packed.media)
-            np.savez(stream, blocks=packed.blocks, **arrays)  # type: ignore[arg-type]
-        temporary.replace(file)
+    def _save(self, number: int, packed: Packed) -> None:
+        arrays = _named("", packed.segments) | _named("media_", packed.media)
+        _write(self._file(number), blocks=packed.blocks, **arrays)
 
-    def _load(self, epoch: int) -> Packed | None:
-        if self._cache_dir is None or not self._file(epoch).exists():
+    def _load(self, number: int) -> Part | None:
+        if self._cache_dir is None or not self._file(number).exists():
             return None
-        with np.load(self._file(epoch)) as stored:
+        own, _, examples = _within(self.lengths, self._order(number))
+        with np.load(self._file(number)) as stored:
             segments, media = (
                 Laid(*(stored.get(prefix + f.name, np.zeros(0, np.int32)) for f in fields(Laid)))
                 for prefix in ("", "media_")
             )
-            return Packed(stored["blocks"], segments, media)
+            return Part(Packed(stored["blocks"], segments, media), own, examples)
+
+    def _save_ends(self) -> None:
+        if self._cache_dir is not None:
+            _write(self._file("ends"), ends=np.asarray(self._ends, np.int64), tokens=np.asarray(self._tokens, np.int64))
+
+    def _load_ends(self) -> tuple[list[int], list[np.ndarray]]:
+        """Of every part so far: blocks up to its end, and tokens of each source."""
+        if self._cache_dir is None or not self._file("ends").exists():
+            return [], []
+        with np.load(self._file("ends")) as stored:
+            return stored["ends"].tolist(), list(stored["tokens"])
 
     def _hash(self) -> str:
         media = self.lengths.media
         # Without media, the numbers that plans were always named by.
         caps = astuple(self.caps) if media is not None else astuple(self.caps)[:-2]
-        digest = hashlib.sha256(repr((VERSION, caps, self.seed, self.shuffle)).encode())
+        parts = () if self.parts_per_epoch == 1 else (PART,)
+        digest = hashlib.sha256(repr((VERSION, caps, self.seed, self.shuffle, *parts)).encode())
         of_media = () if media is None else (media.offsets, media.values)
-        for array in (self.lengths.offsets, self.lengths.values, self.order, *of_media):
-            digest.update(np.ascontiguousarray(array).data)
+        for array in (self.lengths.offsets, self.lengths.values):
+            _digest(digest, array)
+        for piece in self.order.pieces():
+            digest.update(piece)
+        for array in of_media:
+            _digest(digest, array)
         return digest.hexdigest()
+
+
+def _digest(digest: Any, array: np.ndarray) -> None:
+    """Take an array in, a piece in memory at a time."""
+    for piece in _pieces(array):
+        digest.update(np.ascontiguousarray(piece).data)
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    yield from (array[start : start + PIECE] for start in range(0, len(array), PIECE))
+
+
+def _write(file: Path, **arrays: np.ndarray) -> None:
+    """Whole or not at all, whoever else writes the same."""
+    temporary = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    temporary.replace(file)
 
 
 def _named(prefix: str, laid: Laid) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.rows.bad_rows import Bad, refuse
 from jaxpo.data.rows.files.compression import DAMAGE, compression_of
 from jaxpo.data.rows.files.listing import Say, list_files, to_stderr
 from jaxpo.data.rows.files.readers import format_of, reader_of
@@ -37,19 +38,22 @@ class Row:
         return EmptyRow(message, file=self.file, row=self.number, field=field, remedy=remedy)
 
 
-def read_rows(files: Iterable[str | Path], *, part: Part = "train", say: Say = to_stderr) -> Iterator[Row]:
+def read_rows(
+    files: Iterable[str | Path], *, part: Part = "train", say: Say = to_stderr, bad: Bad = refuse
+) -> Iterator[Row]:
     """All rows of files and folders, in order; columns whose value is null are left out.
 
     Args:
       part: which split of a folder is meant.
       say: receives what of a folder is not read.
+      bad: receives the error of a row that cannot be parsed; the row is left out when it returns.
 
     Raises:
       DataError: missing or empty file, unknown suffix, pickle, broken line; names file and line.
     """
     for file in list_files(files, part=part, say=say):
         empty = True
-        for row in _rows_of(file):
+        for row in _rows_of(file, bad):
             empty = False
             yield row
         if empty:
@@ -93,19 +97,24 @@ def _file_hash(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _rows_of(file: Path) -> Iterator[Row]:
+def _rows_of(file: Path, bad: Bad) -> Iterator[Row]:
     try:
         for number, data in reader_of(file)(file):
-            yield _row(file, number, data)
+            # Readers that can go on after a row that is broken give its error for it.
+            found = data if isinstance(data, DataError) else _row(file, number, data)
+            if isinstance(found, DataError):
+                bad(found)
+            else:
+                yield found
     except DAMAGE as error:
         said = getattr(error, "strerror", None) or error
         remedy = "Copy the file again, and see that it may be read."
         raise DataError(f"cannot be read: {said}.", file=file, remedy=remedy) from error
 
 
-def _row(file: Path, number: int, data: Any) -> Row:
+def _row(file: Path, number: int, data: Any) -> Row | DataError:
     if not isinstance(data, dict):
-        raise DataError(
+        return DataError(
             f"expected a JSON object with columns, found {type(data).__name__}.",
             file=file,
             row=number,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.layout import Layout
+from jaxpo.data.tokens.shares import Share
 from jaxpo.data.tokens.store import ExampleStore, Lengths
 
 
@@ -42,6 +43,7 @@ class Dataset:
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
       order: example numbers in a fixed order of training (a curriculum); None = as the loader is told.
+      shares: the sources of a mixture, in the order of their examples; () = trained as one.
     """
 
     store: ExampleStore
@@ -56,6 +58,7 @@ class Dataset:
     per_token: Layout = field(default_factory=dict)
     media: Layout = field(default_factory=dict)
     order: np.ndarray | None = field(default=None, compare=False)
+    shares: tuple[Share, ...] = ()
 
     def __len__(self) -> int:
         return len(self.store)
@@ -68,7 +71,7 @@ class Dataset:
     @property
     def tokens(self) -> int:
         """Tokens of all segments."""
-        return int(self.lengths.values.sum())
+        return int(self.lengths.values.sum(dtype=np.int64))
 
 
 def describe_counts(counts: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxpo.data.chat.chat import encode_many
 from jaxpo.data.chat.rendered import Edges
 from jaxpo.data.chat.template_choice import template_of
+from jaxpo.data.rows.bad_rows import Bad, refuse
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.tokenised import Tokens
@@ -90,7 +91,12 @@ class Encoded:
 
 
 def build_examples(
-    records: Sequence[Record], tokenizer: Tokenizer, cut: Cut, counts: Counter[str], files: Sequence[Any] = ()
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    cut: Cut,
+    counts: Counter[str],
+    files: Sequence[Any] = (),
+    bad: Bad = refuse,
 ) -> Iterator[Example]:
     """Encode a chunk of records with one call of the tokenizer.
 
@@ -101,27 +107,47 @@ def build_examples(
         split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
         fim_too_long (left as they are), and what `Rendering` notes.
       files: gives `Example.file`.
+      bad: receives the error of a row that cannot be used; the row is left out when it returns.
 
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
     rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
-    records = [rendering.as_read(record) for record in records]
-    rendered = [rendering.sides(record) for record in records]
-    whole = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
-    flat = iter(whole if cut.fim is None else _with_fim(records, whole, tokenizer, cut, counts))
+    whole: list[Record] = []
+    rendered = []
+    for record in records:
+        try:
+            as_read = rendering.as_read(record)
+            rendered.append(rendering.sides(as_read))
+            whole.append(as_read)
+        except DataError as error:
+            bad(error)
+    encoded = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
+    flat = iter(encoded if cut.fim is None else _with_fim(whole, encoded, tokenizer, cut, counts))
     numbers = {file: i for i, file in enumerate(files)}
-    for record, sides in zip(records, rendered, strict=True):
-        encoded = [
-            _taken(record, side.tokens, tokenizer, counts)
-            if side.tokens
-            else (_with_border(record, side, *next(flat), cut.train_on, tokenizer) if spans else None)
-            for side, spans in zip(record.sides, sides, strict=True)
-        ]
-        for segments in _segments(record, encoded, cut, counts):
+    for record, sides in zip(whole, rendered, strict=True):
+        given = [next(flat) if spans else None for spans in sides]
+        try:
+            found = list(_segments(record, _encoded(record, given, tokenizer, cut, counts), cut, counts))
+        except DataError as error:
+            bad(error)
+            continue
+        for segments in found:
             counts["kept"] += 1
             roles, kept = _roles(record, segments)
             yield Example(kept, roles, dict(record.columns), numbers.get(record.row.file, 0), record.row.number)
+
+
+def _encoded(
+    record: Record, given: Sequence[Encoding | None], tokenizer: Tokenizer, cut: Cut, counts: Counter[str]
+) -> list[Encoded | None]:
+    """A record's sides in tokens: its own, or those of its texts; None for a side without any."""
+    return [
+        _taken(record, side.tokens, tokenizer, counts)
+        if side.tokens
+        else (None if text is None else _with_border(record, side, *text, cut.train_on, tokenizer))
+        for side, text in zip(record.sides, given, strict=True)
+    ]
 
 
 def _with_fim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (makes numpy know bfloat16 by name)
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.media import MEDIA, PER_VECTOR, vectors_of
+from jaxpo.errors import DataError
 
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Name -> dtype and trailing shape: what follows the axis of tokens or patches."""
@@ -54,6 +56,19 @@ def to_json(layout: Layout) -> dict[str, Any]:
 def from_json(stored: dict[str, Any]) -> Layout:
     """Inverse of `to_json`."""
     return {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in stored.items()}
+
+
+def merged_layouts(parts: Sequence[dict[str, Any]], what: str) -> dict[str, Any]:
+    """The layouts of all shards, as JSON; DataError where two of them do not agree."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for name, own in part.items():
+            if found.setdefault(name, own) != own:
+                problem = f"{what}: {own[0]} {own[1]} in some files and {found[name][0]} {found[name][1]} in others."
+                raise DataError(problem, field=name, remedy="Every row must have the same type and shape.")
+    if what == "media" and len(found) > 1:
+        raise DataError(f"kinds {' and '.join(found)} in one data set.", field=MEDIA, remedy="Split it.")
+    return found
 
 
 def check_media(example: Example, file: object = None) -> None:

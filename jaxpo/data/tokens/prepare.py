@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.chat.template_choice import template_of
+from jaxpo.data.rows.bad_rows import BadRows, check_number, refuse, unsaid
 from jaxpo.data.rows.columns import DTYPES, FILLS
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, forms_of, list_files, read_rows
@@ -24,6 +25,7 @@ from jaxpo.data.rows.records import first_row, records_of
 from jaxpo.data.rows.requirements import (
     SINGLE,
     Purpose,
+    Reading,
     absent_everywhere,
     check_needs,
     ignored_reference,
@@ -35,14 +37,16 @@ from jaxpo.data.tokenizer.lfm2_template import RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import build_examples
-from jaxpo.data.tokens.notes import counted, note, notes_of, watched
+from jaxpo.data.tokens.notes import note, notes_of, watched
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
-from jaxpo.data.tokens.shapes import Shapes
-from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter, open_or_write
+from jaxpo.data.tokens.shapes import Shapes, merged
+from jaxpo.data.tokens.shards import ALONE, Shard, Team, open_or_write
+from jaxpo.data.tokens.shards import cut as cut_files
+from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter
 from jaxpo.errors import DataError
 
-CHUNK = 512
+CHUNK, SHOWN = 512, 3
 READING = 2
 """How rows are read; kept beside tokens, so that a run that began under another reading goes on and says so."""
 
@@ -58,6 +62,7 @@ def prepare(
     log: Callable[[str], None] = print,
     annotators: Sequence[str] | None = None,
     part: Part = "train",
+    team: Team = ALONE,
 ) -> Dataset:
     """Tokenise files once and reuse the result.
 
@@ -70,6 +75,7 @@ def prepare(
       log: receives one line per event.
       annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
       part: which split of a folder is meant.
+      team: the processes that tokenise together; all of them call this.
 
     Raises:
       DataError: any row that cannot be used; names file, row, field and remedy.
@@ -81,7 +87,7 @@ def prepare(
     paths = list_files(named, part=part, say=log)
     for warning in named_held_out(named) if part == "train" else ():
         log(warning)
-    first = first_row(paths)
+    first = first_row(paths, unsaid if data.on_bad_row == "skip" else refuse)
     reading = check_needs(first, purpose, needs)
     kind = reading.kind
     check_train_on(data, kind, first)
@@ -93,23 +99,41 @@ def prepare(
     settings = settings_of(data, reading, needs, annotators)
     settings |= {"forms": forms} if (forms := forms_of(paths)) else {}
     template = RENDERED_AS if kind in ("text", "tokens") else template_of(tokenizer).identity
-    key = _key(content_hash(paths), tokenizer.hash, template, str(FORMAT), settings)
+    about = (tokenizer.hash, template, str(FORMAT), settings)
+    key = _key(content_hash(paths), *about)
+    one_for_all = "kl" in needs.roles or (annotators is None and "annotator" in needs.columns)
+    groups = [range(len(paths))] if one_for_all else cut_files(paths)
 
-    apart = takes_pairs_apart(first, kind)
+    def shard_of(n: int) -> Shard:
+        own = groups[n]
+        named = content_hash(paths[own.start : own.stop]), own.start, sorted(first.data), template, kind
+        which = f"{len(paths)} file(s)" if len(groups) == 1 else f"shard {n + 1} of {len(groups)}"
 
-    def write(writer: StoreWriter) -> dict[str, Any]:
-        log(f"tokenising {len(paths)} file(s) of type {kind!r}")
-        counts: Counter[str] = Counter(read=0, kept=0)
-        rows = watched(read_rows(paths), counts)
-        records = (_only_needed(record, needs) for record in records_of(rows, reading, apart, data.on_empty, counts))
-        wanted = with_mismatched(records) if "kl" in needs.roles else records
-        found = _write(writer, wanted, tokenizer, cut, paths, annotators, counts)
-        return {"settings": settings, "reading": READING, **found}
+        def write(writer: StoreWriter) -> dict[str, Any]:
+            log(f"tokenising {which} of type {kind!r}")
+            rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
+            return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, annotators)}
 
-    store = open_or_write(Path(cache_dir) / key[:16], key, write, log, paths)
+        return Shard(key if len(groups) == 1 else _key(*named, *about), write)
+
+    store = open_or_write(
+        Path(cache_dir) / key[:16],
+        key,
+        [shard_of(n) for n in range(len(groups))],
+        log,
+        paths,
+        merge=lambda metas: merged(metas, data.max_bad_rows),
+        team=team,
+    )
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
+    bad = dataset.store.meta.get("bad_rows", [])
+    check_number(len(bad), data.max_bad_rows)
+    for row in bad[:SHOWN]:
+        log(f"warning: left out: {paths[row['file']]}, row {row['row']}: {row['problem']}")
+    if len(bad) > SHOWN:
+        log(f"warning: {len(bad) - SHOWN} more rows are left out; data_counts.json lists all")
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
@@ -147,18 +171,33 @@ def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callabl
         log(f"warning: {problem}")
 
 
+class _Rows:
+    """The checked rows of some of the files, and what is counted of them.
+
+    Attributes:
+      files: all of the data set.
+      bad: those that cannot be used.
+    """
+
+    def __init__(self, files: Sequence[Path], own: range, data: Data, needs: Needs, reading: Reading, apart: bool):
+        self.files, self.counts = files, Counter[str](read=0, kept=0)
+        self.bad = BadRows(data, self.counts, files)
+        rows = watched(read_rows(files[own.start : own.stop], bad=self._unparsed), self.counts)
+        checked = records_of(rows, reading, apart, data.on_empty, self.counts, self.bad)
+        records = (_only_needed(record, needs) for record in checked)
+        self.records = with_mismatched(records) if "kl" in needs.roles else records
+
+    def _unparsed(self, error: DataError) -> None:
+        self.counts["read"] += 1
+        self.bad(error)
+
+
 def _write(
-    writer: StoreWriter,
-    records: Iterator[Record],
-    tokenizer: Tokenizer,
-    cut: Cut,
-    files: Sequence[Path],
-    annotators: Sequence[str] | None,
-    counts: Counter[str],
+    writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, annotators: Sequence[str] | None
 ) -> dict[str, Any]:
     ids = {name: i for i, name in enumerate(annotators or ())}
-    shapes = Shapes()
-    while chunk := list(itertools.islice(records, CHUNK)):
+    shapes, counts = Shapes(), rows.counts
+    while chunk := list(itertools.islice(rows.records, CHUNK)):
         counts["read"] += len(chunk)
         if annotators:
             known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
@@ -166,12 +205,13 @@ def _write(
             chunk = known
         for record in chunk:
             note(record, counts)
-        for example in build_examples(chunk, tokenizer, cut, counts, files):
+        for example in build_examples(chunk, tokenizer, cut, counts, rows.files, rows.bad):
             if "annotator" in example.columns:
                 example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
-            shapes.see(example, files)
+            shapes.see(example, rows.files)
             writer.append(example)
-    return {"counts": counted(counts), "annotators": list(ids), **shapes.as_meta()}
+    bad = {"bad_rows": rows.bad.listed} if rows.bad.listed else {}
+    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta(), **bad}
 
 
 def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:

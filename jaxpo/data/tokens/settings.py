@@ -46,6 +46,8 @@ def check_settings(data: Data) -> None:
         problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
     if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
         problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
+    if data.max_bad_rows < 0:
+        problems.append(f"data.max_bad_rows={data.max_bad_rows} must be at least 0.")
     if problems:
         raise ConfigError(problems)
 
@@ -89,4 +91,5 @@ def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence
     settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
     settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
+    settings |= {} if data.on_bad_row == "error" else {"on_bad_row": data.on_bad_row}
     return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})

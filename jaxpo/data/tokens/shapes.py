@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.rows.bad_rows import check_number
 from jaxpo.data.tokens.examples import Example
+from jaxpo.data.tokens.notes import counted
+from jaxpo.errors import DataError
 
 
 class Shapes:
@@ -56,3 +60,37 @@ class Shapes:
             self.columns["rewards"] = [len(self.rewards), 2]
         found = {"seen": sorted(self.seen), "classes": sorted(self.classes)}
         return {"roles": self.roles, "columns": self.columns, "rewards": list(self.rewards), **found}
+
+
+def merged(metas: Sequence[dict[str, Any]], most_bad: int) -> dict[str, Any]:
+    """What a store keeps of all its shards together.
+
+    Raises:
+      DataError: shards with rewards of other names; more rows that cannot be used than are allowed.
+    """
+    counts, roles, columns = Counter[str](), dict[str, int](), dict[str, list[int]]()
+    for meta in metas:
+        counts.update(meta["counts"])
+        for role, listed in meta["roles"].items():
+            roles[role] = max(roles.get(role, 0), listed)
+        for name, width in meta["columns"].items():
+            columns[name] = max(columns.get(name, []), width)
+    named = {tuple(meta["rewards"]) for meta in metas if meta["rewards"]}
+    if len(named) > 1:
+        remedy = "Every row must have the same names."
+        listed_names = " and ".join(str(list(names)) for names in sorted(named))
+        raise DataError(f"rewards are named {listed_names}.", field="rewards", remedy=remedy)
+    bad = [row for meta in metas for row in meta.get("bad_rows", ())]
+    check_number(len(bad), most_bad)
+    found: dict[str, Any] = {"seen": set(), "classes": set()}
+    for name, values in found.items():
+        found[name] = sorted(values.union(*(meta[name] for meta in metas)))
+    return {
+        **{name: metas[0][name] for name in ("settings", "reading", "annotators")},
+        "counts": counted(counts),
+        "roles": roles,
+        "columns": columns,
+        "rewards": list(next(iter(named), ())),
+        **found,
+        **({"bad_rows": bad} if bad else {}),
+    }

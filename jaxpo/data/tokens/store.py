@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,12 +16,14 @@ import numpy as np
 from array_record.python import array_record_module
 
 from jaxpo.data.tokens.examples import Example, Segment
+from jaxpo.data.tokens.index import read_index
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
 from jaxpo.data.tokens.media import Patches
-from jaxpo.errors import DataError, writing
+from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
 FORMAT, SPAN = 2, 4096
+READING = "readahead_buffer_size:0"
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -48,6 +48,30 @@ class Lengths:
         """Lengths of one example's segments."""
         return self.values[self.offsets[example] : self.offsets[example + 1]]
 
+    def totals(self) -> np.ndarray:
+        """int64 `[E]`: of every example, all its segments together."""
+        ends = np.concatenate([[0], np.cumsum(self.values, dtype=np.int64)])
+        return np.diff(ends[self.offsets])
+
+    def part(self, start: int, stop: int) -> Lengths:
+        """Those of consecutive examples alone."""
+        offsets = np.asarray(self.offsets[start : stop + 1])
+        media = None if self.media is None else self.media.part(start, stop)
+        return Lengths(offsets - offsets[0], self.values[offsets[0] : offsets[-1]], media)
+
+    def take(self, examples: np.ndarray) -> Lengths:
+        """Those of some examples alone, in this order."""
+        first, counts = self.offsets[examples], self.offsets[examples + 1] - self.offsets[examples]
+        offsets = _offsets(counts)
+        at = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)
+        media = None if self.media is None else self.media.take(examples)
+        return Lengths(offsets, np.asarray(self.values[at]), media)
+
+    @classmethod
+    def nothing(cls, examples: int) -> Lengths:
+        """Examples without any."""
+        return cls(np.zeros(examples + 1, np.int64), np.zeros(0, np.int32))
+
     @classmethod
     def from_lists(cls, lengths: Iterable[Sequence[int]]) -> Lengths:
         """From one list of segment lengths per example."""
@@ -67,69 +91,45 @@ class ExampleStore:
     def __init__(self, directory: Path):
         self.directory = directory
         self.meta: dict[str, Any] = json.loads((directory / META).read_text())
-        with np.load(directory / INDEX) as index:
-            media = Lengths(index["media_offsets"], index["media_values"]) if "media_values" in index else None
-            self.lengths = Lengths(index["offsets"], index["values"], media)
+        index = read_index(directory / INDEX)
+        media = Lengths(index["media_offsets"], index["media_values"]) if "media_values" in index else None
+        self.lengths = Lengths(index["offsets"], index["values"], media)
         self.per_token: Layout = from_json(self.meta.get("per_token", {}))
         self.media: Layout = from_json(self.meta.get("media", {}))
-        self._reader = array_record_module.ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
+        # A store that was written whole has one file of records, of as many shards as were written as many.
+        parts = self.meta.get("records") or [{"file": RECORDS, "examples": self.meta["examples"]}]
+        self._files = [directory / part["file"] for part in parts]
+        self._starts = np.cumsum([0, *(part["examples"] for part in parts)])
+        self._readers = [array_record_module.ArrayRecordReader(str(file), READING) for file in self._files]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def read(self, examples: Sequence[int]) -> list[Example]:
         """The examples with these numbers; DataError when the file was damaged after it was opened."""
-        if not len(examples):
-            return []
-        try:
-            records = self._reader.read([int(e) for e in examples])
-        except (RuntimeError, ValueError) as error:
-            file = self.directory / RECORDS
-            raise DataError(f"cannot be read: {error}.", file=file, remedy="Delete its folder.") from error
-        return [_unpack(record) for record in records]
+        numbers = np.asarray(examples, np.int64)
+        part = np.searchsorted(self._starts, numbers, side="right") - 1
+        found: dict[int, Example] = {}
+        for p in np.unique(part).tolist():
+            at = np.flatnonzero(part == p)
+            try:
+                records = self._readers[p].read((numbers[at] - self._starts[p]).tolist())
+            except (RuntimeError, ValueError) as error:
+                file = self._files[p]
+                raise DataError(f"cannot be read: {error}.", file=file, remedy="Delete its folder.") from error
+            found |= zip(at.tolist(), map(_unpack, records), strict=True)
+        return [found[i] for i in range(len(numbers))]
 
     def problem(self, key: str) -> str | None:
         """Why this store cannot serve `key`; None when it can."""
         if self.meta.get("format") != FORMAT or self.meta.get("key") != key:
             return "it was made from other data or settings"
-        if (self.directory / RECORDS).stat().st_size != self.meta["bytes"]:
-            return f"{RECORDS} has another size than when it was written"
-        if not self._reader.num_records() == len(self.lengths) == self.meta["examples"]:
-            return f"{RECORDS} holds {self._reader.num_records()} of {self.meta['examples']} examples"
+        if sum(file.stat().st_size for file in self._files) != self.meta["bytes"]:
+            return f"{', '.join(file.name for file in self._files[:3])}: another size than when it was written"
+        held = [reader.num_records() for reader in self._readers]
+        if held != np.diff(self._starts).tolist() or not sum(held) == len(self.lengths) == self.meta["examples"]:
+            return f"its files hold {sum(held)} of {self.meta['examples']} examples"
         return None
-
-
-def open_or_write(
-    directory: Path,
-    key: str,
-    write: Callable[[StoreWriter], dict[str, Any]],
-    log: Callable[[str], None],
-    files: Sequence[Path] = (),
-) -> ExampleStore:
-    """The store at `directory` when it matches `key`, else a new one; the reason for a rebuild is logged.
-
-    Args:
-      directory: final place; appears only when complete (written beside it, then renamed).
-      key: identifies everything the contents depend on.
-      write: fills the writer and returns metadata.
-      files: named by `Example.file`, for messages.
-    """
-    if directory.exists():
-        reason = _check(directory, key)
-        if reason is None:
-            return ExampleStore(directory)
-        log(f"data cache {directory.name} is damaged ({reason}): building it again")
-        shutil.rmtree(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        with writing(directory.parent):
-            writer = StoreWriter(temporary, files)
-            writer.finish({**write(writer), "key": key, "format": FORMAT})
-            _publish(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return ExampleStore(directory)
 
 
 def same_examples(old: Path, store: ExampleStore) -> bool:
@@ -152,6 +152,7 @@ class StoreWriter:
         self._writer = array_record_module.ArrayRecordWriter(str(directory / RECORDS), "group_size:1")
         self._counts, self._lengths = array("i"), array("i")
         self._media_counts, self._media_lengths = array("i"), array("i")
+        self._of_files: list[int] = []
         self._seen = SeenLayouts()
 
     def append(self, example: Example) -> None:
@@ -160,6 +161,8 @@ class StoreWriter:
         check_media(example, file)
         self._seen.see(example, file)
         self._writer.write(_pack(example))
+        self._of_files += [0] * (example.file + 1 - len(self._of_files))
+        self._of_files[example.file] += 1
         self._counts.append(len(example.segments))
         self._lengths.extend(len(segment.tokens) for segment in example.segments)
         self._media_counts.append(len(example.media))
@@ -175,6 +178,7 @@ class StoreWriter:
         np.savez(self.directory / INDEX, **index)
         size = (self.directory / RECORDS).stat().st_size
         meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
+        meta["examples_of_files"] = self._of_files
         meta |= {"per_token": to_json(self._seen.per_token), "media": to_json(self._seen.media)}
         (self.directory / META).write_text(json.dumps(meta, indent=1))
         for name in (RECORDS, INDEX, META):
@@ -182,20 +186,12 @@ class StoreWriter:
                 os.fsync(file.fileno())
 
 
-def _check(directory: Path, key: str) -> str | None:
+def check(directory: Path, key: str) -> str | None:
+    """Why the store at a directory cannot serve `key`; None when it can."""
     try:
         return ExampleStore(directory).problem(key)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _publish(temporary: Path, directory: Path) -> None:
-    """Rename into place; when another process was faster, its equal result stays."""
-    try:
-        temporary.rename(directory)
-    except OSError:
-        if not directory.exists():
-            raise
 
 
 def _offsets(counts: Sequence[int]) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxpo.config import Run
 from jaxpo.data.rows.files.listing import list_files, unsaid
-from jaxpo.errors import DataError, did_you_mean
+from jaxpo.data.rows.files.remote import filesystem, is_remote, place_of
+from jaxpo.errors import ConfigError, DataError, did_you_mean
 
 
 def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[Any] = ()) -> Iterator[str]:
@@ -19,6 +20,12 @@ def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[
                 yield f"{field}: {name!r} names a file of the run's corpus, but the run has no corpus."
         elif name.startswith("stage:"):
             yield from written_problems(field, name, earlier)
+        elif is_remote(name):
+            try:
+                place_of(name, Path())
+                filesystem(name)
+            except ConfigError as error:
+                yield f"{field}: {error}"
         elif not Path(name).exists():
             parent = Path(name).parent
             siblings = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Run, Stage
+from jaxpo.config import Data, Run, Stage
 from jaxpo.config.fields import BUDGETS, flag
 from jaxpo.errors import did_you_mean
 from jaxpo.objectives.methods.base import Method
@@ -44,10 +46,13 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:
     """Files and lengths."""
     data, name = stage.data, stage.name
-    if not data.train:
+    if not data.files:
         yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
+    yield from mix_problems(data, name)
     earlier = run.stages[: run.stages.index(stage)]
     yield from file_problems(run, f"{name}.data.train", data.train, earlier)
+    for source, mixed in data.mix:
+        yield from file_problems(run, f"{name}.data.mix.{source}.files", mixed.files, earlier)
     yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
     if data.max_length < 2:
         yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
@@ -68,6 +73,27 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
             yield f"{where}.mix: {curriculum.mix:g} must lie in [0, 1]; it is the share of rows spread over all phases."
         if not curriculum.column:
             yield f"{where}.column: names no column of the training rows."
+
+
+def mix_problems(data: Data, name: str) -> Iterator[str]:
+    """Names, weights and limits of a mixture's sources."""
+    where = f"{name}.data.mix"
+    if data.mix and data.train:
+        yield f"{where}: the files of data.train belong to none of its sources; name them in one, or leave mix out."
+    if data.mix and data.curriculum is not None:
+        yield f"{where}: a curriculum has an order of its own; leave one of the two out."
+    names = [source for source, _ in data.mix]
+    for source in {n for n in names if names.count(n) > 1}:
+        yield f"{where}: two sources are called {source!r}."
+    for source, mixed in data.mix:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", source):
+            yield f"{where}: {source!r} is no name of a source; use letters, digits, _ and -."
+        if not mixed.files:
+            yield f"{where}.{source}.files: no files; give {flag((name, 'data', 'mix', source, 'files'))} FILES."
+        if not 0 < mixed.weight < math.inf:
+            yield f"{where}.{source}.weight: {mixed.weight:g} must be above 0; or leave the source out."
+        if mixed.max_epochs is not None and not mixed.max_epochs > 0:
+            yield f"{where}.{source}.max_epochs: {mixed.max_epochs:g} must be above 0, or None for no limit."
 
 
 def budget_problems(stage: Stage) -> Iterator[str]:

@@ -38,6 +38,8 @@ def list_files(names: Iterable[str | Path], *, part: Part = "train", say: Say = 
     found: list[Path] = []
     for name in names:
         path = Path(name)
+        if "://" in str(name):
+            raise DataError("lies elsewhere.", file=name, remedy="Stages read remote files; here, copy it first.")
         if path.is_dir():
             found += _of_folder(path, part, say)
         elif path.is_file():

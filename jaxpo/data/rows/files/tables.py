@@ -28,8 +28,8 @@ _WORDS = {"true": True, "false": False}
 _LONGEST_CELL = (1 << 31) - 1
 
 
-def read(file: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of every record, the header not counted, and its cells by column."""
+def read(file: Path, delimiter: str = ",") -> Iterator[tuple[int, Any]]:
+    """The number of every record, the header not counted, and its cells by column, or what is wrong with them."""
     csv.field_size_limit(_LONGEST_CELL)
     number = 0
     with characters(file, newline="") as text:
@@ -40,7 +40,7 @@ def read(file: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Any]
                 if not cells:
                     continue
                 number += 1
-                yield number, _values(file, number, header, cells)
+                yield number, _values_or_error(file, number, header, cells)
         except csv.Error as error:
             remedy = 'Cells with quotes, separators or line breaks stand in "...", with quotes doubled.'
             raise DataError(f"not a valid table: {error}.", file=file, row=number + 1, remedy=remedy) from error
@@ -62,6 +62,13 @@ def _header(file: Path, names: list[str]) -> list[str]:
             what = "stands twice in the header" if name else "has no name"
             raise DataError(f"column {name!r} {what}.", file=file, field=name, remedy="Give every column its own name.")
     return names
+
+
+def _values_or_error(file: Path, number: int, header: list[str], cells: list[str]) -> Any:
+    try:
+        return _values(file, number, header, cells)
+    except DataError as error:
+        return error
 
 
 def _values(file: Path, number: int, header: list[str], cells: list[str]) -> dict[str, Any]:

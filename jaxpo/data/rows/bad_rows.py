@@ -1,0 +1,58 @@
+"""Rows that cannot be used: an error, or left out, counted and listed, up to a limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config import Data
+from jaxpo.errors import DataError
+
+Bad = Callable[[DataError], None]
+"""Receives the error of a row that cannot be used; raises it, or returns and the row is left out."""
+DROPPED = "dropped_bad_rows"
+
+
+def refuse(error: DataError) -> None:
+    """Rows that cannot be used stop what reads them."""
+    raise error
+
+
+def unsaid(error: DataError) -> None:
+    """For rows that are counted when they are read another time."""
+
+
+class BadRows:
+    """What `data.on_bad_row` and `data.max_bad_rows` say of bad rows.
+
+    Attributes:
+      listed: of every row that is left out its file (a number among `files`), row, field and problem.
+    """
+
+    def __init__(self, data: Data, counts: Counter[str], files: Sequence[Path]):
+        self._skip, self._most, self._counts = data.on_bad_row == "skip", data.max_bad_rows, counts
+        self._numbers = {str(file): i for i, file in enumerate(files)}
+        self.listed: list[dict[str, Any]] = []
+
+    def __call__(self, error: DataError) -> None:
+        """Count the row and list it.
+
+        Raises:
+          DataError: rows are not to be skipped, this is no row's error, or there are too many of them.
+        """
+        if not self._skip or error.row is None:
+            raise error
+        self._counts[DROPPED] += 1
+        file = self._numbers.get(str(error.file), -1)
+        self.listed.append({"file": file, "row": error.row, "field": error.field, "problem": error.message})
+        check_number(len(self.listed), self._most, error)
+
+
+def check_number(bad: int, most: int, last: DataError | None = None) -> None:
+    """DataError for more bad rows than `data.max_bad_rows` allows."""
+    if bad > most:
+        remedy = "Mend the files, or raise the limit."
+        known = f" The last: {last}" if last is not None else ""
+        raise DataError(f"{bad} rows cannot be used, and data.max_bad_rows is {most}.{known}", remedy=remedy)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.durable import publish
 from jaxpo.errors import RunError, writing
 
 
@@ -15,11 +16,9 @@ def write_atomic(path: Path, text: str) -> None:
     """Write to a temporary name, flush to disk, rename. OSError naming the file when that fails (disk full)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path, temporary), temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with writing(path, temporary):
+            temporary.write_text(text, encoding="utf-8")
+            publish(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

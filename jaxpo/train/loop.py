@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxpo.checkpoint.environment import differences, environment
+from jaxpo.checkpoint.fallback import restore_newest
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.source import Source, StepBatch
@@ -168,19 +169,29 @@ def _begin(
     console: Console,
 ) -> tuple[State, int, int, Progress]:
     """`(state, steps taken, rows seen, progress)` from the newest checkpoint, or from nothing."""
-    latest = store.latest()
-    log.truncate(stage.name, latest or 0, ended=latest == total_steps)
-    if latest is None:
+    found = restore_newest(store, abstract, _contradiction, console.say)
+    latest = 0 if found is None else found[0]
+    store.discard_after(latest)
+    log.truncate(stage.name, latest, ended=found is not None and latest == total_steps)
+    if found is None:
         console.start_stage(stage.name, 0, total_steps)
         state = init()
         return state, int(state.step), int(state.rows_seen), Progress()
-    state, stored = store.restore(latest, abstract)
+    _, state, stored = found
     progress = Progress.from_json(stored["progress"])
     store.protect(progress.best.get("step"))
     changed = differences(store.environment(latest), environment())
     note = f"; not bit for bit, because it was saved elsewhere: {', '.join(changed)}" if changed else ""
     console.start_stage(stage.name, latest, total_steps, note)
     return state, latest, stored["rows_seen"], progress
+
+
+def _contradiction(step: int, state: State, stored: Mapping[str, Any]) -> str | None:
+    """What a checkpoint says of itself beside its state, where the two do not agree."""
+    for name, told in (("step", step), ("rows_seen", stored.get("rows_seen"))):
+        if int(getattr(state, name)) != told:
+            return f"its description says {name} {told}, its state {int(getattr(state, name))}"
+    return None
 
 
 def _left(stage: Stage, n: int, signum: int) -> Preempted:

@@ -29,6 +29,8 @@ from jaxpo.data.durable import seal, sync
 from jaxpo.errors import CheckpointError, DamagedError, writing
 
 Tree = Any
+CHECKPOINTS = "checkpoints"
+"""Folder of a stage's checkpoints, in that of the stage."""
 _DAMAGED, _DELETING = ".damaged", ".deleting"
 _LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{UNSYNCED}", f"*{_DELETING}")
 
@@ -52,6 +54,7 @@ class CheckpointStore:
         self.keep = keep
         self.limit: int | None = None
         self._pending: tuple[int, Commit] | None = None
+        self._documents: dict[int, dict[str, Any]] = {}
         self._protected: set[int] = set()
         self._registry = ocp.handlers.local_registry()
         self._registry.add(_JsonFile, checkpointable_name="meta")
@@ -193,9 +196,17 @@ class CheckpointStore:
             raise CheckpointError(f"no checkpoint of step {step} in {self.directory}; it has {_listed(steps)}")
         return step
 
+    def leaves(self, step: int | None = None) -> leaves.Signature:
+        """Names, shapes and dtypes of a checkpoint's arrays; reads none."""
+        found: leaves.Signature = self._document(self._existing(step))["leaves"]
+        return found
+
     def _document(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of itself; its files are checked once."""
         try:
-            return read_document(self.path(step), step)
+            if step not in self._documents:
+                self._documents[step] = read_document(self.path(step), step)
+            return self._documents[step]
         except DamagedError as error:
             raise self.damaged(step, error.what) from error
 
@@ -217,6 +228,7 @@ class CheckpointStore:
     def set_aside(self, step: int) -> Path:
         """Take a damaged checkpoint out of the count, under a name that is returned; nothing of it is lost."""
         path = self.path(step)
+        self._documents.pop(step, None)
         if jax.process_index() == 0:
             names = (path.with_name(path.name + _DAMAGED + end) for end in ("", *(f".{n}" for n in range(1, 1000))))
             path.rename(moved := next(name for name in names if not name.exists()))
@@ -270,6 +282,7 @@ class CheckpointStore:
 
     def _remove(self, step: int) -> None:
         doomed = self.path(step).with_name(self.path(step).name + _DELETING)
+        self._documents.pop(step, None)
         self.path(step).rename(doomed)
         shutil.rmtree(doomed)
 

@@ -53,6 +53,8 @@ def record_per_token(
     column = first_process_first(
         lambda: RaggedColumn.create(directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
     )
+    for line in column.notes:
+        say(f"{what}: {line}")
     batches = loader.one_pass()
     compute = jax.jit(per_token(network.scorer, kind))
 

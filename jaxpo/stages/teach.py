@@ -21,7 +21,7 @@ from jaxpo.data.packing.teacher_records import (
     RecordsMeta,
     Taught,
     id_dtype,
-    part_file,
+    missing_parts,
     parts_of,
     recorded,
     start_records,
@@ -123,7 +123,7 @@ def teach(
     start_records(folder, meta)
     parts = parts_of(loader.dataset, part_tokens)
     own = range(index, len(parts), count)
-    todo = [i for i in own if not part_file(folder, i).is_file()]
+    todo = missing_parts(folder, own, say)
     if todo:
         say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
     rows = batch_rows(loader, mesh, part_tokens, most_rows)

@@ -6,12 +6,15 @@ import hashlib
 import itertools
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from dataclasses import astuple, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
+from jaxpo.data.durable import publish
 from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack, random_order
 from jaxpo.data.tokens.store import Lengths
 
@@ -97,15 +100,22 @@ class Plan:
 
     def _save(self, epoch: int, packed: Packed) -> None:
         file = self._file(epoch)
-        temporary = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
+        temporary = file.with_name(f".{file.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
         with temporary.open("wb") as stream:
             arrays = _named("", packed.segments) | _named("media_", packed.media)
             np.savez(stream, blocks=packed.blocks, **arrays)  # type: ignore[arg-type]
-        temporary.replace(file)
+        publish(temporary, file)
 
     def _load(self, epoch: int) -> Packed | None:
+        """A kept epoch, whose zip checksums are compared; None where there is none, or it is not what was written."""
         if self._cache_dir is None or not self._file(epoch).exists():
             return None
+        try:
+            return self._read(epoch)
+        except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error):
+            return None  # it is packed again, from the same lengths
+
+    def _read(self, epoch: int) -> Packed:
         with np.load(self._file(epoch)) as stored:
             segments, media = (
                 Laid(*(stored.get(prefix + f.name, np.zeros(0, np.int32)) for f in fields(Laid)))

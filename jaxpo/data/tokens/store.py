@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from array import array
@@ -12,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from zipfile import BadZipFile
 
 import msgpack
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.data.durable import crc32_of, intact, publish, seal
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
 from jaxpo.data.tokens.media import Patches
@@ -85,15 +86,23 @@ class ExampleStore:
             records = self._reader.read([int(e) for e in examples])
         except (RuntimeError, ValueError) as error:
             file = self.directory / RECORDS
-            raise DataError(f"cannot be read: {error}.", file=file, remedy="Delete its folder.") from error
+            remedy = (
+                "It was whole when the run began: see to the disk, and start it again, which builds the file again."
+            )
+            raise DataError(f"cannot be read: {error}.", file=file, remedy=remedy) from error
         return [_unpack(record) for record in records]
 
     def problem(self, key: str) -> str | None:
         """Why this store cannot serve `key`; None when it can."""
+        if not intact(self.meta):
+            return f"{META} is not as it was written"
         if self.meta.get("format") != FORMAT or self.meta.get("key") != key:
             return "it was made from other data or settings"
         if (self.directory / RECORDS).stat().st_size != self.meta["bytes"]:
             return f"{RECORDS} has another size than when it was written"
+        for name, digest in self.meta.get("crc32", {}).items():  # of an earlier version there is none: believed
+            if crc32_of(self.directory / name) != digest:
+                return f"{name} is not as it was written"
         if not self._reader.num_records() == len(self.lengths) == self.meta["examples"]:
             return f"{RECORDS} holds {self._reader.num_records()} of {self.meta['examples']} examples"
         return None
@@ -119,7 +128,7 @@ def open_or_write(
         if reason is None:
             return ExampleStore(directory)
         log(f"data cache {directory.name} is damaged ({reason}): building it again")
-        shutil.rmtree(directory)
+        shutil.rmtree(directory) if directory.is_dir() else directory.unlink()
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -140,7 +149,7 @@ def same_examples(old: Path, store: ExampleStore) -> bool:
             return False
         spans = (range(start, min(start + SPAN, len(store))) for start in range(0, len(store), SPAN))
         return all(list(map(_pack, before.read(span))) == list(map(_pack, store.read(span))) for span in spans)
-    except (OSError, ValueError, KeyError, TypeError, DataError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile, DataError):
         return False  # what cannot be read is not the same
 
 
@@ -166,7 +175,7 @@ class StoreWriter:
         self._media_lengths.extend(map(len, example.media))
 
     def finish(self, meta: dict[str, Any]) -> None:
-        """Write index and metadata, and flush everything to disk."""
+        """Write index and metadata, with what tells whether they are intact."""
         self._writer.close()
         index: dict[str, Any] = {"offsets": _offsets(self._counts), "values": np.asarray(self._lengths, np.int32)}
         if self._media_lengths:
@@ -176,23 +185,23 @@ class StoreWriter:
         size = (self.directory / RECORDS).stat().st_size
         meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
         meta |= {"per_token": to_json(self._seen.per_token), "media": to_json(self._seen.media)}
-        (self.directory / META).write_text(json.dumps(meta, indent=1))
-        for name in (RECORDS, INDEX, META):
-            with (self.directory / name).open("rb") as file:
-                os.fsync(file.fileno())
+        meta["crc32"] = {name: crc32_of(self.directory / name) for name in (RECORDS, INDEX)}
+        (self.directory / META).write_text(json.dumps(seal(meta), indent=1))
 
 
 def _check(directory: Path, key: str) -> str | None:
     try:
         return ExampleStore(directory).problem(key)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except PermissionError:
+        raise  # that says nothing about the content
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile) as error:
         return f"{type(error).__name__}: {error}"
 
 
 def _publish(temporary: Path, directory: Path) -> None:
-    """Rename into place; when another process was faster, its equal result stays."""
+    """Sync and rename into place; when another process was faster, its equal result stays."""
     try:
-        temporary.rename(directory)
+        publish(temporary, directory)
     except OSError:
         if not directory.exists():
             raise

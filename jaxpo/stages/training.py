@@ -127,6 +127,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
         profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
+        hang_timeout=setting.run.hang_timeout,
+        hang_exit=setting.run.hang_exit,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:

@@ -20,6 +20,7 @@ from jaxpo.sharding import settle
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Pending, due
 from jaxpo.train.clock import UNKNOWN, Ceiling
 from jaxpo.train.console import Console
+from jaxpo.train.hang import HangWatch
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile import Profile
 from jaxpo.train.progress import Progress
@@ -52,6 +53,8 @@ def fit(
     ceiling: Ceiling = UNKNOWN,
     snapshot: Callable[[int, State], None] | None = None,
     profile: Profile | None = None,
+    hang_timeout: float = 0.0,
+    hang_exit: bool = False,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -67,6 +70,7 @@ def fit(
       ceiling: adds `tflops` and `mfu` to the metrics.
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
       profile: of some steps.
+      hang_timeout, hang_exit: see `Run`.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -92,6 +96,9 @@ def fit(
         raise _left(stage, first, stop.signum)
     profile = profile or Profile(None, on_nonfinite_dir, console.say)
     profile.start(first + 1, total_steps)
+    doing = lambda: f"stage {stage.name}, {stop.activity}"  # noqa: E731
+    hang = HangWatch(hang_timeout, on_nonfinite_dir, doing, ends=hang_exit)
+    evaluate = None if evaluate is None else hang.unwatched(evaluate)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
@@ -101,6 +108,7 @@ def fit(
     with (
         stop.during(f"stage {stage.name}"),
         stop.later(),
+        hang,
         _saved(store, console),
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         watch,
@@ -108,6 +116,8 @@ def fit(
     ):
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
+            if n > first + 1:
+                hang.beat()
             profile.before(n, state, run.clock)
             with run.clock.during("data"):
                 batch = feed.next(state)

@@ -89,8 +89,6 @@ def go_on(
         log = held.enter_context(
             MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
         )
-        if log.dropped > 1:
-            console.warn(f"{log.path}: {log.dropped} lines at its end are no records of steps and were cut off")
         with stop.during("reading and tokenising the data"):
             inputs = first_process_first(lambda: make_inputs(run, home.path, console.say))
         for name, data in inputs.stages.items():

@@ -43,7 +43,10 @@ def read_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise RunError(f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on.") from error
+        raise RunError(
+            f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on; --restart keeps all of it "
+            "aside and starts over."
+        ) from error
 
 
 def read_derived(path: Path) -> tuple[dict[str, Any], Path | None]:

@@ -58,12 +58,7 @@ class MetricsLog:
       report_to: "tensorboard", "wandb"; ConfigError naming the extra when one is not installed.
       run_name, config: for Weights & Biases.
       primary: False on all processes but one: nothing is written.
-
-    Attributes:
-      dropped: lines at the end of an existing file that were no records; a killed process leaves half a one.
     """
-
-    dropped = 0
 
     def __init__(
         self,
@@ -81,7 +76,7 @@ class MetricsLog:
         if not primary:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.dropped = self._drop_broken_end()
+        self._drop_half_line()
         self._open()
         for name in report_to:
             maker = _TensorBoard if name == "tensorboard" else _WeightsAndBiases
@@ -138,31 +133,19 @@ class MetricsLog:
 
     def _record(self, line: bytes, n: int) -> Record:
         """What a line holds; RunError where it is none of ours."""
-        found = _record_of(line)
-        if found is not None:
-            return found
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict) and {"stage", "step"} <= found.keys():
+                return found
         raise RunError(f"{self.path}: line {n} is no record of a step: remove that line, and the run goes on.")
 
-    def _drop_broken_end(self) -> int:
-        """Cut off what follows the last record: half a line, or what a power cut left. Returns the number of lines."""
+    def _drop_half_line(self) -> None:
         if not self.path.exists():
-            return 0
+            return
         data = self.path.read_bytes()
-        lines = data.splitlines(keepends=True)
-        kept = len(lines)
-        while kept and not (lines[kept - 1].endswith(b"\n") and _record_of(lines[kept - 1])):
-            kept -= 1
-        if kept < len(lines):
-            write_atomic(self.path, b"".join(lines[:kept]).decode("utf-8"))
-        return len(lines) - kept
-
-
-def _record_of(line: bytes) -> Record | None:
-    with contextlib.suppress(ValueError):
-        found = json.loads(line)
-        if isinstance(found, dict) and {"stage", "step"} <= found.keys():
-            return found
-    return None
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            write_atomic(self.path, whole.decode("utf-8"))
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:

@@ -253,7 +253,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     assert main(command(folder, calm)) == 0
     out = capsys.readouterr().out
     assert "x 20 bytes" in out
-    names = sorted(p.name for p in calm.glob("part-*"))
+    names = sorted(p.name for p in calm.glob("*.array_record"))
     assert len(names) > 4
     # The killed one: SIGKILL in the middle of a part, after two are complete.
     killed = tmp_path / "killed"
@@ -269,7 +269,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     )
     done = subprocess.run([sys.executable, "-c", script, *command(folder, killed)], cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    before = {p.name: p.stat().st_mtime_ns for p in killed.glob("part-*")}
+    before = {p.name: p.stat().st_mtime_ns for p in killed.glob("*.array_record")}
     assert sorted(before) == names[:2]
     assert main(command(folder, killed)) == 0
     assert f"{len(names) - 2} of {len(names)} parts to compute" in capsys.readouterr().out

@@ -64,6 +64,18 @@ class CheckpointError(JaxpoError):
     """A checkpoint or weight file that is missing, incomplete, foreign, or does not fit the model."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint whose files are not those that were written. Files that cannot be read at all are not meant.
+
+    Attributes:
+      what: what is wrong with which file; the message goes on with the remedy.
+    """
+
+    def __init__(self, what: str, remedy: str = ""):
+        super().__init__(f"{what}. {remedy}".strip())
+        self.what = what
+
+
 class BackendError(JaxpoError):
     """A named implementation that this platform or installation does not offer."""
 

@@ -1,8 +1,8 @@
 """Asynchronous checkpoints of a training state. The only module that imports Orbax, with `orbax_alone`.
 
-One directory per step. Orbax writes to a temporary name and renames when everything is on disk, so a directory with a
-final name is complete; deletion renames first for the same reason. A state is stored as a flat table of named arrays
-beside its own description (shapes and dtypes), so that a mismatch is reported leaf by leaf before anything is read.
+One directory per step. It gets its name when everything is on disk (`commit`), so a directory with a final name is
+complete; deletion renames first for the same reason. A state is stored as a flat table of named arrays beside its own
+description (shapes and dtypes), so that a mismatch is reported leaf by leaf before anything is read.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxpo.checkpoint import leaves
+from jaxpo.checkpoint.commit import UNSYNCED, Commit
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
+from jaxpo.checkpoint.integrity import FORMAT, META, is_machine, read_document, short, unreadable, unreadable_json
 from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
-from jaxpo.errors import CheckpointError, writing
+from jaxpo.data.durable import seal, sync
+from jaxpo.errors import CheckpointError, DamagedError, writing
 from jaxpo.sharding.turns import works_alone
 
 Tree = Any
-FORMAT = 1
-_TEMPORARY = ".orbax-checkpoint-tmp"
-_DELETING = ".deleting"
-_META = "meta.json"
-
-
-class _Pending(Protocol):
-    def result(self, timeout: float | None = None) -> Any: ...
+CHECKPOINTS = "checkpoints"
+"""Folder of a stage's checkpoints, in that of the stage."""
+_DAMAGED, _DELETING = ".damaged", ".deleting"
+_LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{UNSYNCED}", f"*{_DELETING}")
 
 
 class CheckpointStore:
@@ -44,6 +44,9 @@ class CheckpointStore:
       directory: made by the first `save`, which also removes what a killed process left half-written or half-deleted.
         Reading changes nothing, so that others can read the checkpoints of a run in progress.
       keep: newest checkpoints to keep; protected steps are kept besides. None = all.
+
+    Attributes:
+      limit: the step that is gone back to (`back_to`); those after it do not count. None = all count.
     """
 
     def __init__(self, directory: Path | str, keep: int | None = 2):
@@ -51,7 +54,9 @@ class CheckpointStore:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self.directory = Path(directory).absolute()
         self.keep = keep
-        self._pending: tuple[int, _Pending] | None = None
+        self.limit: int | None = None
+        self._pending: tuple[int, Commit] | None = None
+        self._documents: dict[int, dict[str, Any]] = {}
         self._protected: set[int] = set()
         self._registry = ocp.handlers.local_registry()
         self._registry.add(_JsonFile, checkpointable_name="meta")
@@ -65,7 +70,8 @@ class CheckpointStore:
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         found = self.directory.iterdir() if self.directory.is_dir() else ()
-        return sorted(int(p.name) for p in found if p.name.isdigit() and p.is_dir())
+        steps = sorted(int(p.name) for p in found if p.name.isdigit() and p.is_dir())
+        return [step for step in steps if self.limit is None or step <= self.limit]
 
     def latest(self) -> int | None:
         """Newest complete step, or None."""
@@ -98,10 +104,12 @@ class CheckpointStore:
             "environment": environment(),
             "meta": dict(meta),
         }
-        items = {"state": leaves.to_arrays(named), "meta": json.loads(json.dumps(document))}
+        items = {"state": leaves.to_arrays(named), "meta": seal(json.loads(json.dumps(document)))}
+        path = self.path(step)
         try:
             with self._context():
-                self._pending = (step, ocp.save_checkpointables_async(self.path(step), items))
+                response = ocp.save_checkpointables_async(path.with_name(path.name + UNSYNCED), items)
+            self._pending = (step, Commit(response, path))
         except Exception as error:
             raise self._save_error(step, error) from error
 
@@ -153,6 +161,8 @@ class CheckpointStore:
         leaves.require_shardings(named, "restore")
         stored = {name: entry for name, entry in document["leaves"].items() if name.startswith(prefix)}
         leaves.check_signature(stored, leaves.signature(named), f"checkpoint {self.path(step)}")
+        arrays: dict[str, Any] = {}
+        problem: CheckpointError | None = None
         try:
             context = self._context()
             context.pytree.loading.partial_load = bool(prefix)
@@ -160,17 +170,22 @@ class CheckpointStore:
                 target = {"state": leaves.to_abstract_arrays(named)}
                 arrays = ocp.load_checkpointables(self.path(step), target)["state"]
         except Exception as error:
-            raise self._damaged(step, _unreadable_json(self.path(step)) + _short(error)) from error
+            problem = self._unread(step, error)
+            problem.__cause__ = error
+        if problem := _agreed(problem, self.path(step)):
+            raise problem
         found = leaf_fingerprints(arrays)
-        wrong = [name for name in stored if found[name] != document["fingerprints"][name]]
+        wrong = [name for name in stored if found[name] != document["fingerprints"].get(name)]
         if wrong:
-            raise self._damaged(step, f"the stored values of {', '.join(wrong[:5])} are not those that were saved")
+            raise self.damaged(step, f"the stored values of {', '.join(wrong[:5])} are not those that were saved")
         state = leaves.from_arrays({name.removeprefix(prefix): x for name, x in arrays.items()}, abstract)
         return state, document["meta"]
 
     def _context(self) -> ocp.Context:
         context = ocp.Context(multiprocessing_options=alone() if works_alone() else None)
         context.checkpointables.registry = self._registry
+        # Made beside the training, a folder that cannot be made would leave Orbax's threads waiting for minutes.
+        context.async_options.create_directories_asynchronously = False
         return context
 
     def _existing(self, step: int | None) -> int:
@@ -183,45 +198,68 @@ class CheckpointStore:
             raise CheckpointError(f"no checkpoint of step {step} in {self.directory}; it has {_listed(steps)}")
         return step
 
+    def leaves(self, step: int | None = None) -> leaves.Signature:
+        """Names, shapes and dtypes of a checkpoint's arrays; reads none."""
+        found: leaves.Signature = self._document(self._existing(step))["leaves"]
+        return found
+
     def _document(self, step: int) -> dict[str, Any]:
-        file = self.path(step) / "meta" / _META
+        """What a checkpoint says of itself; its files are checked once."""
         try:
-            document = json.loads(file.read_text())
-            if document["format"] != FORMAT:
-                raise CheckpointError(f"{file}: format {document['format']}, this version of jaxpo reads {FORMAT}")
-            return {name: document[name] for name in ("step", "leaves", "fingerprints", "environment", "meta")}
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{file} is missing: {self.path(step)} is not a jaxpo checkpoint or is incomplete. {self._remedy(step)}"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file} cannot be read ({_short(error)}). {self._remedy(step)}") from error
+            if step not in self._documents:
+                self._documents[step] = read_document(self.path(step), step)
+            return self._documents[step]
+        except DamagedError as error:
+            raise self.damaged(step, error.what) from error
 
-    def _damaged(self, step: int, what: str) -> CheckpointError:
-        return CheckpointError(f"checkpoint {self.path(step)} is damaged: {what}. {self._remedy(step)}")
+    def _unread(self, step: int, error: Exception) -> CheckpointError:
+        """What it means that the arrays could not be read."""
+        if is_machine(error):
+            return unreadable(self.path(step), error)
+        return self.damaged(step, unreadable_json(self.path(step)) + short(error))
 
-    def _remedy(self, step: int) -> str:
+    def damaged(self, step: int, what: str) -> DamagedError:
+        """The error for a checkpoint that is not what was saved."""
         older = [s for s in self.steps() if s < step]
-        back = f"continue from step {older[-1]}" if older else "start this stage again"
-        return f"Restore the file from a copy, or delete {self.path(step)} to {back}."
+        back = f"goes on from step {older[-1]}" if older else "makes it again"
+        return DamagedError(
+            f"checkpoint {self.path(step)} is damaged: {what}",
+            f"Restore the file from a copy, or start its run again, which keeps it aside and {back}.",
+        )
+
+    def set_aside(self, step: int) -> Path:
+        """Take a damaged checkpoint out of the count, under a name that is returned; nothing of it is lost."""
+        path = self.path(step)
+        self._documents.pop(step, None)
+        if jax.process_index() == 0:
+            names = (path.with_name(path.name + _DAMAGED + end) for end in ("", *(f".{n}" for n in range(1, 1000))))
+            path.rename(moved := next(name for name in names if not name.exists()))
+            sync(self.directory)
+            return moved
+        return path.with_name(path.name + _DAMAGED)
 
     def _save_error(self, step: int, error: Exception) -> CheckpointError:
+        self._clean = False
         steps = [s for s in self.steps() if s != step]
         kept = f"The checkpoint of step {steps[-1]} is intact" if steps else "There is no earlier checkpoint"
         return CheckpointError(
-            f"saving step {step} to {self.path(step)} failed: {_short(error)}. {kept}. "
+            f"saving step {step} to {self.path(step)} failed: {short(error)}. {kept}. "
             "Free space or choose another directory, then run the same command again."
         )
+
+    def back_to(self, step: int) -> None:
+        """The run goes on from an earlier checkpoint; those after it do not count, and go when it has been read."""
+        self.limit = step
 
     def discard_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: the run goes on from an earlier one."""
         self.wait()
+        self.limit = None
         if jax.process_index() == 0:
             for later in [s for s in self.steps() if s > step]:
                 self._remove(later)
-        if jax.process_count() > 1:
-            # Until process 0 is done the others would still see a later checkpoint.
-            multihost_utils.sync_global_devices("discard_after")
+        # Until process 0 is done the others would still see a later checkpoint.
+        together("discard_after")
 
     def _clean_up(self) -> None:
         """Remove leftovers once, and see that a folder can be made: Orbax's threads would wait minutes for one."""
@@ -229,8 +267,8 @@ class CheckpointStore:
             return
         if not self._clean:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in [*self.directory.glob(f"*{_TEMPORARY}*"), *self.directory.glob(f"*{_DELETING}")]:
-                shutil.rmtree(leftover)
+            for leftover in [found for pattern in _LEFTOVERS for found in self.directory.glob(pattern)]:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             self._clean = True
         probe = self.directory / f".{os.getpid()}{_DELETING}"
         with writing(self.directory, probe):
@@ -246,6 +284,7 @@ class CheckpointStore:
 
     def _remove(self, step: int) -> None:
         doomed = self.path(step).with_name(self.path(step).name + _DELETING)
+        self._documents.pop(step, None)
         self.path(step).rename(doomed)
         shutil.rmtree(doomed)
 
@@ -254,30 +293,28 @@ class _JsonFile(ocp.handlers.JsonHandler):
     """Orbax's JSON item under a file name of ours, which `CheckpointStore.meta` reads without Orbax."""
 
     def __init__(self) -> None:
-        super().__init__(filename=_META)
+        super().__init__(filename=META.name)
 
 
 def _listed(steps: list[int]) -> str:
     return ", ".join(map(str, steps[-10:]))
 
 
-def _short(error: BaseException) -> str:
-    """The innermost exception that says something, without the driver specification that TensorStore appends."""
-    text = ""
-    link: BaseException | None = error
-    while link is not None:
-        words = " ".join(str(link).split("[tensorstore_spec")[0].split())
-        text = words if len(words) > 8 else text
-        link = link.__cause__ or link.__context__
-    text = (text or type(error).__name__).rstrip(". ")
-    return text if len(text) <= 400 else f"{text[:400]} ..."
+def together(what: str) -> None:
+    """All processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
-def _unreadable_json(directory: Path) -> str:
-    """The first of Orbax's JSON files in a checkpoint that cannot be parsed: its own message does not name it."""
-    for file in sorted([*directory.glob("state/_METADATA"), *directory.glob("state/array_metadatas/*")]):
-        try:
-            json.loads(file.read_text())
-        except (OSError, ValueError):
-            return f"{file} cannot be read: "
-    return ""
+def _agreed(problem: CheckpointError | None, path: Path) -> CheckpointError | None:
+    """The same outcome on every process: damage that one of them met is damage to all."""
+    if jax.process_count() == 1:
+        return problem
+    grade = 0 if problem is None else 1 if isinstance(problem, DamagedError) else 2
+    worst = int(np.max(multihost_utils.process_allgather(np.asarray(grade))))
+    if problem is not None and grade == worst:
+        return problem
+    if worst == 0:
+        return None
+    kind = DamagedError if worst == 1 else CheckpointError
+    return kind(f"checkpoint {path} could not be read by another process, which says why")

@@ -82,6 +82,10 @@ class Run:
       prompts: user turns answered at the end of each stage, shown in the report.
       probes: frozen dataclasses with `measure(context) -> {name: number or Measurement}`, run on the initial model and
         after every stage; results go to `summary.json` and the report.
+      hang_timeout: seconds after which a step that has not ended counts as hung: the stacks of all threads go to
+        `stages/STAGE/hung_steps.txt` and to the terminal. A stage's first step, which is compiled, and evaluation are
+        not watched; 0 = nothing is.
+      hang_exit: end the process then, with exit code 75, for a scheduler to start it again.
     """
 
     name: str = "run"
@@ -98,3 +102,5 @@ class Run:
     prompts: tuple[str, ...] = ()
     probes: tuple[Any, ...] = ()
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    hang_timeout: float = 1800.0
+    hang_exit: bool = False

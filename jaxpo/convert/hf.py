@@ -17,6 +17,7 @@ from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import write_generation
 from jaxpo.convert.shards import READABLE, Source, Stored, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
+from jaxpo.data.durable import publish
 from jaxpo.errors import CheckpointError, writing
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, Table, leaves, map_table
@@ -217,11 +218,11 @@ def _tied_head(stored: Mapping[str, Stored]) -> set[str]:
 
 
 def _swap_in(partial: Path, target: Path) -> None:
-    """Rename the finished folder into place; an older one is set aside first and removed last."""
+    """Sync the finished folder and rename it into place; an older one is set aside first and removed last."""
     old = target.parent / f".{target.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
-    partial.rename(target)
+    publish(partial, target)
     if old.is_dir():
         shutil.rmtree(old)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore, together
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
 from jaxpo.convert.folder import config_of, is_export, open_folder
@@ -20,7 +20,7 @@ from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError, no_folder
 from jaxpo.models.family import FAMILIES, TextConfig, param_table
-from jaxpo.models.spec import abstract_params, param_shardings
+from jaxpo.models.spec import abstract_params, leaves, param_shardings
 from jaxpo.sharding import make_mesh, replicated
 from jaxpo.train.files import read_json
 
@@ -62,10 +62,81 @@ def has_model(directory: Path) -> bool:
     return (directory / MODEL).is_dir() and CheckpointStore(directory / MODEL, keep=None).latest() is not None
 
 
+def discard_model(directory: Path) -> Path:
+    """Take a damaged model out of a stage directory, on every process; where it is kept."""
+    store = CheckpointStore(directory / MODEL, keep=None)
+    together("a damaged model is found")
+    moved = store.set_aside(0)
+    together("and set aside")
+    return moved
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Parameters that a run keeps: the model that a stage left, or those of one of its checkpoints.
+
+    Attributes:
+      part: what their leaves' names begin with.
+      heads: name -> shapes of what lies beside the model.
+      stage: the directory of the stage.
+    """
+
+    store: CheckpointStore
+    step: int | None
+    part: str
+    config: TextConfig
+    heads: Mapping[str, Any]
+    about: Mapping[str, Any]
+    stage: Path
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path means one checkpoint of a stage, `RUN/stages/STAGE/checkpoints/00000030`."""
+    return path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir()
+
+
+def kept(path: Path) -> Kept:
+    """What a run directory, a stage or a checkpoint holds, without its weights."""
+    stage = stage_folder(path)
+    if not is_checkpoint(path):
+        store = CheckpointStore(stage / MODEL, keep=None)
+        meta = store.meta()
+        return Kept(store, None, "", _config_of(meta), meta["heads"], meta["about"], stage)
+    store, step = CheckpointStore(path.parent, keep=None), int(path.name)
+    meta, names = store.meta(step), store.leaves(step)
+    if "weights" not in meta:
+        raise CheckpointError(f"{path}: an earlier version wrote it, which did not say what model it holds.")
+    part, config = f"{meta['weights']}/", from_jsonable(meta["model"], known_types=FAMILIES)
+    wanted = (f"{part}model/{name}" for name, _ in leaves(param_table(config)))
+    if lacking := [name for name in wanted if name not in names]:
+        raise CheckpointError(
+            f"{path} holds only what its stage trains, an adapter or a part of the model ({lacking[0]} is not in it): "
+            "give the folder of a stage that has finished."
+        )
+    beside = {name.removeprefix(part): entry["shape"] for name, entry in names.items() if name.startswith(part)}
+    heads = nested({name: shape for name, shape in beside.items() if not name.startswith("model/")})
+    about = {"stage": f"{stage.name}, step {step}", "trained_on": meta.get("trained_on", "")}
+    return Kept(store, step, part, config, heads, about, stage)
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = name.split("/")
+        inner = out
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return out
+
+
 def stage_folder(path: Path) -> Path:
-    """The stage directory that a path means: itself, or the last finished stage of a run directory."""
+    """The stage directory that a path means: itself, that of a checkpoint, or a run's last finished stage."""
     if not path.is_dir():
         raise CheckpointError(f"{no_folder(path)}; give a run directory, a stage directory or an HF export")
+    if is_checkpoint(path):
+        return path.parents[1]
     return path if (path / MODEL).is_dir() else _last_stage(path)
 
 
@@ -74,7 +145,7 @@ def read_config(path: Path | str) -> TextConfig:
     path = Path(path)
     if is_export(path):
         return config_of(path)
-    return _config_of(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta())
+    return kept(path).config
 
 
 def check_files(path: Path | str) -> None:
@@ -101,11 +172,11 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
     path = Path(path)
     if is_export(path):
         return ("value",) if is_reward(path) else ()
-    return tuple(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["heads"])
+    return tuple(kept(path).heads)
 
 
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
-    """Read a model from a run directory (its last finished stage), a stage, an HF export, or an adapter on its base.
+    """Read a model: of a run (its last finished stage), a stage, a checkpoint, an HF export, an adapter on its base.
 
     Raises:
       CheckpointError: the folder holds no model; names what was looked for.
@@ -114,15 +185,18 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
     mesh = mesh or make_mesh({}, jax.devices()[:1])
     if is_export(path):
         return _load_export(path, mesh, rules)
-    stage = stage_folder(path)
-    store = CheckpointStore(stage / MODEL, keep=None)
-    meta = store.meta()
-    config = _config_of(meta)
-    model = param_table(config)
-    heads = _abstract_heads(meta["heads"], mesh)
-    abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}
-    params, _ = store.restore(None, abstract)
-    return Model(params, config, near_tokenizer(stage), meta["about"], stage, near_generation(stage))
+    found = kept(path)
+    table = param_table(found.config)
+    model = abstract_params(table, shardings=param_shardings(table, mesh, rules))
+    params = _read(found, {"model": model, **_abstract_heads(found.heads, mesh)})
+    tokenizer, generation = near_tokenizer(found.stage), near_generation(found.stage)
+    return Model(params, found.config, tokenizer, found.about, found.stage, generation)
+
+
+def _read(found: Kept, abstract: Tree) -> Tree:
+    if not found.part:
+        return found.store.restore(found.step, abstract)[0]
+    return found.store.restore_part(found.step, found.part.removesuffix("/"), abstract)[0]
 
 
 def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:

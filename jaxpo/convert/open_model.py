@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.convert.folder import is_export, open_folder
 from jaxpo.convert.fused_experts import Latest
 from jaxpo.convert.hf import check_tensors, disk_shape
-from jaxpo.convert.model_io import MODEL, near_generation, near_tokenizer, read_config, stage_folder
+from jaxpo.convert.model_io import MODEL, Kept, kept, near_generation, near_tokenizer, read_config
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -65,17 +64,17 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
             names = [name for param in table.values() for name in param.tensors]
             yield OpenModel(path, config, tokenizer, {name: found.tensors[name] for name in names}, generation)
         return
-    store = CheckpointStore(stage_folder(path) / MODEL, keep=None)
-    if "value" in store.meta()["heads"]:
+    own_model = kept(path)
+    if "value" in own_model.heads:
         raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
     latest = Latest()
-    own = {hf: tensor for name, param in table.items() for hf, tensor in _stored(store, name, param, latest)}
-    yield OpenModel(path, config, tokenizer, own, generation)
+    tensors = {hf: tensor for name, param in table.items() for hf, tensor in _stored(own_model, name, param, latest)}
+    yield OpenModel(path, config, tokenizer, tensors, generation)
 
 
-def _stored(store: CheckpointStore, name: str, param: Param, latest: Latest) -> Iterator[tuple[str, Stored]]:
+def _stored(found: Kept, name: str, param: Param, latest: Latest) -> Iterator[tuple[str, Stored]]:
     """The tensors that a parameter is on disk, each turned to its layout there."""
-    read, to_disk = _reader(store, name, param), param.layout.to_disk
+    read, to_disk = _reader(found, name, param), param.layout.to_disk
     if isinstance(param.hf, str):
         yield param.hf, Stored(disk_shape(param), "F32", lambda: to_disk(read()))
         return
@@ -91,7 +90,7 @@ def _entry(whole: Callable[[], np.ndarray], i: int, to_disk: Callable[[np.ndarra
     return to_disk(whole()[i])
 
 
-def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.ndarray]:
+def _reader(model: Kept, name: str, param: Param) -> Callable[[], np.ndarray]:
     """Reads one leaf of a stage's model, onto every device of the mesh in use."""
     parent, _, last = name.rpartition("/")
 
@@ -100,7 +99,7 @@ def _reader(store: CheckpointStore, name: str, param: Param) -> Callable[[], np.
         # All processes read together, and programs on fewer devices than the mesh has would be refused.
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mesh is None else replicated(mesh)
         abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=place)}
-        found, _ = store.restore_part(None, f"{MODEL}/{parent}", abstract)
+        found, _ = model.store.restore_part(model.step, f"{model.part}{MODEL}/{parent}", abstract)
         return np.asarray(found[last])
 
     return read

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.durable import publish
 from jaxpo.data.rows.formats import file_hash
 from jaxpo.errors import writing
 
@@ -50,9 +50,7 @@ def write(
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with writing(path, temporary), temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path, temporary):
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        publish(temporary, path)

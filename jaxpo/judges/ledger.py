@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxpo.data.rows.json_lines import whole_lines
 from jaxpo.errors import DataError
+
+CHECKSUM = "crc32"
 
 
 def digest(*values: Any) -> str:
@@ -35,23 +39,39 @@ class Ledger:
         """All complete records; the piece of a line that a killed process left is cut off.
 
         Raises:
-          DataError: a complete line that is no JSON object; names file and line.
+          DataError: a complete line that is not as it was written; names file and line.
         """
         return [self._parse(number, line) for number, line in enumerate(whole_lines(self.path), start=1)][1:]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write records in one piece; they outlive this process from then on."""
+        """Write records in one piece, each with its checksum; from then on they outlive the process and a power cut."""
         new = not self.path.exists() or not self.path.stat().st_size
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [*([{"settings": self.settings}] if new else []), *records]
         with self.path.open("ab") as file:
-            file.write("".join(json.dumps(x, ensure_ascii=False, allow_nan=False) + "\n" for x in lines).encode())
+            file.write(
+                "".join(json.dumps(_checked(x), ensure_ascii=False, allow_nan=False) + "\n" for x in lines).encode()
+            )
+            file.flush()
+            os.fsync(file.fileno())
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict):
-            raise DataError("is no JSON object.", file=self.path, row=number, remedy="Remove the line and run again.")
-        return record
+        if not isinstance(record, dict) or (CHECKSUM in record and record != _checked(record)):
+            raise DataError(
+                "is not as it was written.",
+                file=self.path,
+                row=number,
+                remedy="Remove the line and run again: what it held is asked for again.",
+            )
+        return {name: value for name, value in record.items() if name != CHECKSUM}
+
+
+def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the checksum of its JSON; records of earlier versions have none, and are believed."""
+    content = {name: value for name, value in record.items() if name != CHECKSUM}
+    text = json.dumps(content, ensure_ascii=False)
+    return {**content, CHECKSUM: f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"}

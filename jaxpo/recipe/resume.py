@@ -26,6 +26,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
         "prompts": NOTHING,
         "export": NOTHING,
         "mesh": ROUNDING,
+        **dict.fromkeys(("hang_timeout", "hang_exit"), NOTHING),
     },
     Stage: {
         "logging_steps": NOTHING,

@@ -14,7 +14,7 @@ from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import LoRA
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.model_io import Model, load_model, stage_folder
+from jaxpo.convert.model_io import Model, is_checkpoint, load_model, stage_folder
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of
@@ -72,6 +72,10 @@ def load_adapter(path: Path | str) -> LoadedAdapter:
       CheckpointError: the stage trained no adapter, trained a head beside it, or its base has changed since.
     """
     folder = stage_folder(Path(path))
+    if is_checkpoint(Path(path)):
+        raise CheckpointError(
+            f"{path} is a checkpoint; an adapter is read from its stage, {folder}, when it has ended."
+        )
     store = CheckpointStore(folder / ADAPTER_FOLDER, keep=None)
     if store.latest() is None:
         found = sorted(str(p.parent) for p in folder.parent.glob(f"*/{ADAPTER_FOLDER}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,8 @@ def _version_note(home: RunDir) -> str:
 
 
 def _version_of(meta: Path) -> str | None:
-    environment = (read_json(meta) or {}).get("environment", {})
-    found: str | None = environment.get("jaxpo")
-    return found
+    """None of a checkpoint that says nothing, or is damaged: this only words a message."""
+    with contextlib.suppress(RunError, AttributeError):
+        found: str | None = (read_json(meta) or {}).get("environment", {}).get("jaxpo")
+        return found
+    return None

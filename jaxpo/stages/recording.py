@@ -52,6 +52,8 @@ def record_per_token(
     key = _key(network, kind, loader)
     where = (directory / key[:16], loader.dataset.lengths, key, recorded_column(name, kind))
     column = first_process_first(lambda: RaggedColumn.create(*where))
+    for line in column.notes:
+        say(f"{what}: {line}")
     batches, whole = loader.one_pass(), loader.of_all_processes().one_pass()
     compute = jax.jit(per_token(network.scorer, kind))
 

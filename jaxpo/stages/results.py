@@ -27,7 +27,7 @@ from jaxpo.sampling.text import generate_text
 from jaxpo.sharding.turns import by_first_process, on_this_process
 from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
-from jaxpo.train.files import read_json, write_json
+from jaxpo.train.files import read_derived, write_json
 from jaxpo.train.rundir import RunDir
 
 __all__ = ["INITIAL", "Results"]
@@ -164,7 +164,10 @@ class Results:
             self.console.say(f"{stage}: {name} {_shown(found)}")
 
     def _read(self, name: str) -> dict[str, Any]:
-        return read_json(self.home.path / name) or {}
+        document, moved = read_derived(self.home.path / name)
+        if moved is not None:
+            self.console.warn(f"{self.home.path / name} is not valid JSON: it is kept as {moved.name} and begun again")
+        return document
 
     def _add(self, name: str, section: str | None, values: Mapping[str, Any]) -> None:
         if not self.home.primary:

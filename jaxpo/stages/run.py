@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import RecipePart, Run, Work
 from jaxpo.config.serialise import to_jsonable
-from jaxpo.convert.model_io import has_model, load_model, save_model
-from jaxpo.errors import writing
+from jaxpo.convert.model_io import discard_model, has_model, load_model, save_model
+from jaxpo.errors import DamagedError, writing
 from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
@@ -139,13 +140,29 @@ def run_all(setting: Setting, resume: str | int) -> None:
 def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | int) -> Tree:
     """Parameters that a stage leaves: trained, merged, or read when it has finished already."""
     folder = setting.home.stage(stage.name)
-    if has_model(folder):
+    if has_model(folder) and (found := finished_model(setting, stage, folder)) is not None:
         setting.console.say(f"stage {stage.name} has finished already")
-        return setting.load(folder)
+        return found
     params = MAKERS[kind_of(stage).runs](setting, stage, params, resume)
     about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
     save_model(folder, params, setting.config(stage), about)
     return params
+
+
+def finished_model(setting: Setting, stage: RecipePart, folder: Path) -> Tree | None:
+    """The model of a stage that has finished. None: it is damaged, and follows again from what the stage keeps.
+
+    Raises:
+      DamagedError: it is damaged, and the checkpoint is gone from which it could be made.
+    """
+    try:
+        return setting.load(folder)
+    except DamagedError as error:
+        if stage.TRAINS and CheckpointStore(folder / CHECKPOINTS).latest() is None:
+            raise
+        moved = discard_model(folder)
+        setting.console.warn(f"{error.what}. It is kept as {moved.name}, and made again from what the stage keeps")
+        return None
 
 
 def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:

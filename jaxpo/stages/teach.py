@@ -21,7 +21,7 @@ from jaxpo.data.packing.teacher_records import (
     RecordsMeta,
     Taught,
     id_dtype,
-    part_file,
+    missing_parts,
     parts_of,
     recorded,
     start_records,
@@ -33,7 +33,7 @@ from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, put_batch, to_host
-from jaxpo.sharding.turns import by_first_process, first_process_first, on_any_process
+from jaxpo.sharding.turns import by_first_process, first_process_first
 from jaxpo.stages.frozen import FrozenNetwork, Say
 
 Tree = Any
@@ -119,8 +119,8 @@ def teach(
     first_process_first(lambda: start_records(folder, meta))
     parts = parts_of(loader.dataset, part_tokens)
     own = range(index, len(parts), count)
-    missing = on_any_process(np.asarray([not part_file(folder, i).is_file() for i in own], bool))
-    todo = [i for i, lacks in zip(own, missing.tolist(), strict=True) if lacks]
+    # The first looks: it keeps damaged parts aside, and what is missing for it is missing for all.
+    todo = by_first_process(lambda: missing_parts(folder, own, say))
     if todo:
         say(f"teacher records: {len(todo)} of {len(own)} parts to compute")
     rows = batch_rows(loader, mesh, part_tokens, most_rows)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxpo.checkpoint.fallback import set_damaged_aside
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
@@ -56,7 +57,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
     seed = seed_of(setting.run, stage)
-    store = _open_store(stage, folder, resume)
+    store = _open_store(stage, folder, resume, setting.console.say)
     loaders = make_loaders(setting, stage, data, store)
     with setting.stop.during(f"recording or loading the networks beside stage {stage.name}"):
         beside = open_beside(setting, stage, base, loaders)
@@ -110,6 +111,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
             "data": {"plan": source.hash, **data.fingerprint()},
             PLAN: loaders["train"].plan.hash,
             REMAT: scorer.remat,
+            "model": to_jsonable(config),
+            "weights": "ema" if stage.use_ema else "params",
+            "trained_on": setting.trained_on(stage),
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
             **beside.about,
         },
@@ -120,6 +124,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
         profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
+        hang_timeout=setting.run.hang_timeout,
+        hang_exit=setting.run.hang_exit,
     )
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:
@@ -139,14 +145,16 @@ def _evaluation(
     return make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
 
 
-def _open_store(stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
-    """The stage's checkpoints; those after the step to go back to are removed, so that none is taken for newer."""
+def _open_store(stage: Stage, folder: Path, resume: str | int, say: Callable[[str], None]) -> CheckpointStore:
+    """The stage's checkpoints, damaged ones set aside; those after the step to go back to do not count."""
     store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
+    if resume == "auto":
+        set_damaged_aside(store, say)
     if isinstance(resume, int):
         if resume not in store.steps():
             has = f"has checkpoints of steps {store.steps() or 'none'}"
             raise CheckpointError(f"--resume {resume}: {store.directory} {has}")
-        store.discard_after(resume)
+        store.back_to(resume)
     return store
 
 

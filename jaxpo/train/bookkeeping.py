@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError, NonFiniteError
@@ -190,9 +190,19 @@ class Bookkeeping:
         dump_batch(path, pending.batch, {**info, "metrics": {k: str(v) for k, v in shown.items()}})
         raise NonFiniteError(
             f"{where}. The update was not applied; the batch is in {path} (jaxpo.train.dump.load_dump reads it). "
-            "Usual causes: a learning rate that is too high, or bfloat16 where float32 is needed; "
-            "lower optimizer.learning_rate or optimizer.max_grad_norm."
+            "Usual causes: a learning rate that is too high, bfloat16 where float32 is needed, or a row that is wrong. "
+            f"{way_on(self.stage.name, self.dump_dir)}"
         )
+
+
+def way_on(stage: str, folder: Path) -> str:
+    """How a stage goes on that cannot go on as it is: from its last checkpoint, in a run of its own."""
+    store = CheckpointStore(folder / CHECKPOINTS)
+    latest = store.latest()
+    start = "" if latest is None else f" --{stage}.init_from {store.path(latest)}"
+    where = "over" if latest is None else f"on from the weights of step {latest}"
+    mended = "a lower optimizer.learning_rate or optimizer.max_grad_norm, or with mended rows"
+    return f"Go {where} with {mended}: --run NEW{start}"
 
 
 def memory_peak() -> dict[str, float]:

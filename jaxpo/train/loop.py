@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxpo.checkpoint.environment import differences, environment
+from jaxpo.checkpoint.fallback import restore_newest
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.source import Source, StepBatch
@@ -19,6 +20,7 @@ from jaxpo.sharding import settle
 from jaxpo.train.bookkeeping import Bookkeeping, Evaluate, Pending, due
 from jaxpo.train.clock import UNKNOWN, Ceiling
 from jaxpo.train.console import Console
+from jaxpo.train.hang import HangWatch
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile import Profile
 from jaxpo.train.progress import Progress
@@ -51,6 +53,8 @@ def fit(
     ceiling: Ceiling = UNKNOWN,
     snapshot: Callable[[int, State], None] | None = None,
     profile: Profile | None = None,
+    hang_timeout: float = 0.0,
+    hang_exit: bool = False,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -66,6 +70,7 @@ def fit(
       ceiling: adds `tflops` and `mfu` to the metrics.
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
       profile: of some steps.
+      hang_timeout, hang_exit: see `Run`.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -91,6 +96,9 @@ def fit(
         raise _left(stage, first, stop.signum)
     profile = profile or Profile(None, on_nonfinite_dir, console.say)
     profile.start(first + 1, total_steps)
+    doing = lambda: f"stage {stage.name}, {stop.activity}"  # noqa: E731
+    hang = HangWatch(hang_timeout, on_nonfinite_dir, doing, ends=hang_exit)
+    evaluate = None if evaluate is None else hang.unwatched(evaluate)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:
         run.evaluate(first, rows, evaluate, state)
@@ -100,6 +108,7 @@ def fit(
     with (
         stop.during(f"stage {stage.name}"),
         stop.later(),
+        hang,
         _saved(store, console),
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         watch,
@@ -107,6 +116,8 @@ def fit(
     ):
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
+            if n > first + 1:
+                hang.beat()
             profile.before(n, state, run.clock)
             with run.clock.during("data"):
                 batch = feed.next(state)
@@ -168,19 +179,29 @@ def _begin(
     console: Console,
 ) -> tuple[State, int, int, Progress]:
     """`(state, steps taken, rows seen, progress)` from the newest checkpoint, or from nothing."""
-    latest = store.latest()
-    log.truncate(stage.name, latest or 0, ended=latest == total_steps)
-    if latest is None:
+    found = restore_newest(store, abstract, _contradiction, console.say)
+    latest = 0 if found is None else found[0]
+    store.discard_after(latest)
+    log.truncate(stage.name, latest, ended=found is not None and latest == total_steps)
+    if found is None:
         console.start_stage(stage.name, 0, total_steps)
         state = init()
         return state, int(state.step), int(state.rows_seen), Progress()
-    state, stored = store.restore(latest, abstract)
+    _, state, stored = found
     progress = Progress.from_json(stored["progress"])
     store.protect(progress.best.get("step"))
     changed = differences(store.environment(latest), environment())
     note = f"; not bit for bit, because it was saved elsewhere: {', '.join(changed)}" if changed else ""
     console.start_stage(stage.name, latest, total_steps, note)
     return state, latest, stored["rows_seen"], progress
+
+
+def _contradiction(step: int, state: State, stored: Mapping[str, Any]) -> str | None:
+    """What a checkpoint says of itself beside its state, where the two do not agree."""
+    for name, told in (("step", step), ("rows_seen", stored.get("rows_seen"))):
+        if int(getattr(state, name)) != told:
+            return f"its description says {name} {told}, its state {int(getattr(state, name))}"
+    return None
 
 
 def _left(stage: Stage, n: int, signum: int) -> Preempted:

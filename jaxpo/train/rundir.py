@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from jaxpo.errors import RunError
-from jaxpo.train.files import read_json, write_json
+from jaxpo.train.files import read_derived, read_json, remove_leftovers, write_json
 
 _LOCK, _CONFIG, _DATA, _BEGINNING, _FINISHED = "lock", "config.json", "data.json", "run.json", "finished.json"
 _NEW_LINE = "\n  "
@@ -50,6 +50,7 @@ class RunDir:
             self.path.rename(self.moved_to)
             os.close(self._lock)
             self._lock = _lock(self.path)
+        remove_leftovers(self.path)
         return self
 
     def __exit__(
@@ -133,7 +134,7 @@ class RunDir:
             return
         (self.path / _FINISHED).unlink(missing_ok=True)
         for name, section in (("summary.json", "probes"), ("samples.json", None)):
-            document = read_json(self.path / name) or {}
+            document = read_derived(self.path / name)[0]
             if (document.get(section, {}) if section else document).pop(stage, None) is not None:
                 write_json(self.path / name, document)
         for part in parts:
@@ -167,6 +168,8 @@ def _lock(directory: Path) -> int:
     file = directory / _LOCK
     while True:
         directory.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise RunError(f"{file} is a folder where a run keeps its lock, a file. Move it away and start again.")
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

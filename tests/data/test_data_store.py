@@ -119,13 +119,13 @@ def test_damaged_cache_is_rebuilt_and_says_so(prepared, files, tmp_path, damage)
 
 
 def test_damage_inside_a_record_is_found_when_read(prepared, files, tmp_path):
-    prepared(files / "text.jsonl", "language")
+    """It was whole when it was opened."""
+    damaged = prepared(files / "text.jsonl", "language")
     records = cache(tmp_path) / "examples.array_record"
     content = bytearray(records.read_bytes())
     content[150] ^= 0xFF  # in the first record
     records.write_bytes(bytes(content))
-    damaged = prepared(files / "text.jsonl", "language")
-    with pytest.raises(DataError, match=r"examples.array_record: cannot be read: .*Delete its folder"):
+    with pytest.raises(DataError, match=r"examples.array_record: cannot be read: .*start it again"):
         damaged.store.read(range(4))
 
 
@@ -291,8 +291,91 @@ def test_ragged_column_of_another_run_is_refused(tmp_path):
     for lengths, key in ((LENGTHS, "other"), (Lengths.from_lists([[3, 2], [4], [1, 6]]), "key")):
         with pytest.raises(DataError, match=r"c: these per-token values belong to another model.*Delete the folder"):
             RaggedColumn.create(tmp_path / "c", lengths, key)
-    with pytest.raises(DataError, match=r"belong to another"):
+    with pytest.raises(DataError, match=r"absent/meta.json: is missing"):
         RaggedColumn.open(tmp_path / "absent", LENGTHS, "key")
     (tmp_path / "c" / "values.f32").write_bytes(b"1234")
-    with pytest.raises(DataError, match=r"values.f32: 4 bytes instead of 60: the file is truncated"):
+    with pytest.raises(DataError, match=r"values.f32: 4 bytes instead of 60: the file is not as it was written"):
         RaggedColumn.open(tmp_path / "c", LENGTHS, "key")
+
+
+@pytest.fixture
+def filled(tmp_path):
+    column = RaggedColumn.create(tmp_path / "c", LENGTHS, "key")
+    fill(column, [0, 1, 2])
+    column.flush()
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize("file", ["values.f32", "crc32.u4", "done.u8"])
+def test_every_flipped_bit_of_a_ragged_column_is_missing_again(filled, file):
+    """Values, checksums and flags: the damaged segment alone is computed again, and nothing else is touched."""
+    whole = (filled / file).read_bytes()
+    for bit in range(0, 8 * len(whole), 5):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        (filled / file).write_bytes(bytes(changed))
+        if file != "done.u8":
+            with pytest.raises(
+                DataError, match=r"values.f32: the values of 1 segments are not those that were written"
+            ):
+                RaggedColumn.open(filled, LENGTHS, "key")
+        column = RaggedColumn.create(filled, LENGTHS, "key")
+        if bit % 8 == 0 or file != "done.u8":  # another true flag is a flag
+            assert len(column.missing()) == 1
+        fill(column, column.missing())
+        column.flush()
+        assert RaggedColumn.open(filled, LENGTHS, "key").get(2, 1).tolist() == [120, 121, 122, 123, 124]
+        assert len(RaggedColumn.create(filled, LENGTHS, "key").notes) == 0
+
+
+@pytest.mark.parametrize("how", ["empty", "garbled", "altered", "short values", "no checksums"])
+def test_a_ragged_column_that_cannot_be_trusted_is_begun_again(filled, how):
+    meta = filled / "meta.json"
+    changes = {
+        "empty": lambda: meta.write_text(""),
+        "garbled": lambda: meta.write_text("[1, 2"),
+        "altered": lambda: meta.write_text(meta.read_text().replace("crc32", "crc33")),
+        "short values": lambda: (filled / "values.f32").write_bytes(b"1234"),
+        "no checksums": lambda: (filled / "crc32.u4").unlink(),
+    }
+    changes[how]()
+    with pytest.raises(DataError, match="computes the values again"):
+        RaggedColumn.open(filled, LENGTHS, "key")
+    column = RaggedColumn.create(filled, LENGTHS, "key")
+    assert "All of its values are computed again" in column.notes[0]
+    assert column.missing().tolist() == [0, 1, 2]
+
+
+def test_a_ragged_column_of_an_earlier_version_is_believed_and_checked_from_then_on(filled):
+    meta = json.loads((filled / "meta.json").read_text())
+    (filled / "meta.json").write_text(json.dumps({name: meta[name] for name in ("key", "lengths")}))
+    (filled / "crc32.u4").unlink()
+    assert RaggedColumn.open(filled, LENGTHS, "key").complete()
+    column = RaggedColumn.create(filled, LENGTHS, "key")
+    assert column.complete()
+    assert "earlier version, without checksums: its values are believed" in column.notes[0]
+    values = bytearray((filled / "values.f32").read_bytes())
+    values[-1] ^= 1
+    (filled / "values.f32").write_bytes(bytes(values))
+    assert RaggedColumn.create(filled, LENGTHS, "key").missing().tolist() == [2]
+
+
+@pytest.mark.parametrize("file", ["examples.array_record", "lengths.npz", "meta.json"])
+@pytest.mark.parametrize("how", ["a bit", "half", "empty"])
+def test_damage_to_tokenised_data_is_noticed_when_it_is_opened_and_built_again(tmp_path, file, how):
+    open_or_write(tmp_path / "store", "key", [Shard("key", write_two)], pytest.fail)
+    damaged, said = tmp_path / "store" / file, []
+    whole = bytearray(damaged.read_bytes())
+    whole[len(whole) // 3] ^= 16
+    damaged.write_bytes({"a bit": bytes(whole), "half": bytes(whole[: len(whole) // 2]), "empty": b""}[how])
+    store = open_or_write(tmp_path / "store", "key", [Shard("key", write_two)], said.append)
+    assert [len(e.segments[0].tokens) for e in store.read([0, 1])] == [3, 5]
+    assert said[0].startswith("data cache store is damaged (")
+    assert said[0].endswith("): building it again")
+    open_or_write(tmp_path / "store", "key", [Shard("key", write_two)], pytest.fail)
+
+
+def write_two(writer):
+    for n in (3, 5):
+        writer.append(Example((segment(n),), {"completion": 0}, {}, 0, n))
+    return {}

@@ -253,7 +253,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     assert main(command(folder, calm)) == 0
     out = capsys.readouterr().out
     assert "x 20 bytes" in out
-    names = sorted(p.name for p in calm.glob("part-*"))
+    names = sorted(p.name for p in calm.glob("*.array_record"))
     assert len(names) > 4
     # The killed one: SIGKILL in the middle of a part, after two are complete.
     killed = tmp_path / "killed"
@@ -269,7 +269,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(folder, tmp_path,
     )
     done = subprocess.run([sys.executable, "-c", script, *command(folder, killed)], cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    before = {p.name: p.stat().st_mtime_ns for p in killed.glob("part-*")}
+    before = {p.name: p.stat().st_mtime_ns for p in killed.glob("*.array_record")}
     assert sorted(before) == names[:2]
     assert main(command(folder, killed)) == 0
     assert f"{len(names) - 2} of {len(names)} parts to compute" in capsys.readouterr().out
@@ -314,15 +314,32 @@ def test_a_damaged_part_is_named(folder, teacher, tokenizer, mesh, tmp_path):
     other = next(i for i, size in enumerate(sizes) if size != sizes[1])
     same = next((i for i, size in enumerate(sizes) if size == sizes[1] and i != 1), None)
     whole = part_file(tmp_path, 1).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for damaged in (bytes(flipped), whole[:100], part_file(tmp_path, other).read_bytes()):
+        part_file(tmp_path, 1).write_bytes(damaged)
+        with pytest.raises(DataError, match=r"part-00001\.array_record: is not as it was written.*computes the part"):
+            TeacherRecords(tmp_path, dataset)
+    said = []
+    teach(teacher, loader_of(dataset), tmp_path, 4, mesh, said.append, part_tokens=200)
+    assert "part-00001.array_record.damaged, and computed again" in said[0]
+    assert part_file(tmp_path, 1).read_bytes() == whole
+    # Parts of an earlier version have no checksum: what else can be known of them is compared.
+    for told in tmp_path.glob("*.crc32"):
+        told.unlink()
+    TeacherRecords(tmp_path, dataset)
     if same is not None:  # as many examples, of other lengths
         part_file(tmp_path, 1).write_bytes(part_file(tmp_path, same).read_bytes())
         with pytest.raises(DataError, match="a part is not where it belongs"):
             list(loader_of(dataset, TeacherRecords(tmp_path, dataset)).one_pass())
     part_file(tmp_path, 1).write_bytes(part_file(tmp_path, other).read_bytes())
-    with pytest.raises(DataError, match=r"part-00001\.array_record: holds \d+ of \d+ examples\. Delete the file"):
+    with pytest.raises(DataError, match=r"part-00001\.array_record: holds \d+ of \d+ examples\. Restore it"):
         TeacherRecords(tmp_path, dataset)
     part_file(tmp_path, 1).write_bytes(whole[:100])
     with pytest.raises(DataError, match=r"part-00001\.array_record: (cannot be read|holds)"):
+        TeacherRecords(tmp_path, dataset)
+    (tmp_path / "meta.json").write_text((tmp_path / "meta.json").read_text().replace('"k": 4', '"k": 5'))
+    with pytest.raises(DataError, match=r"meta\.json: is not as it was written"):
         TeacherRecords(tmp_path, dataset)
 
 

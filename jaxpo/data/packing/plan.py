@@ -6,14 +6,17 @@ import bisect
 import hashlib
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from jaxpo.data.durable import publish
 from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack
 from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.packing.orders import PART, Given, InFile, Order, Shuffled
@@ -23,6 +26,7 @@ VERSION = 1
 CACHE_FROM = 20_000
 KEPT_PARTS = 3
 PIECE = 1 << 22
+UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,15 @@ class Plan:
         _write(self._file(number), blocks=packed.blocks, **arrays)
 
     def _load(self, number: int) -> Part | None:
+        """A kept part, whose zip checksums are compared; None where there is none, or it is not what was written."""
         if self._cache_dir is None or not self._file(number).exists():
             return None
+        try:
+            return self._read(number)
+        except UNREADABLE:
+            return None  # it is packed again, from the same lengths
+
+    def _read(self, number: int) -> Part:
         own, _, examples = _within(self.lengths, self._order(number))
         with np.load(self._file(number)) as stored:
             segments, media = (
@@ -208,8 +219,11 @@ class Plan:
         """Of every part so far: blocks up to its end, and tokens of each source."""
         if self._cache_dir is None or not self._file("ends").exists():
             return [], []
-        with np.load(self._file("ends")) as stored:
-            return stored["ends"].tolist(), list(stored["tokens"])
+        try:
+            with np.load(self._file("ends")) as stored:
+                return stored["ends"].tolist(), list(stored["tokens"])
+        except UNREADABLE:
+            return [], []  # they are counted again
 
     def _hash(self) -> str:
         media = self.lengths.media
@@ -239,10 +253,10 @@ def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
 
 def _write(file: Path, **arrays: np.ndarray) -> None:
     """Whole or not at all, whoever else writes the same."""
-    temporary = file.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = file.with_name(f".{file.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
     with temporary.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
-    temporary.replace(file)
+    publish(temporary, file)
 
 
 def _named(prefix: str, laid: Laid) -> dict[str, np.ndarray]:

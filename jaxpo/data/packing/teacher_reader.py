@@ -21,6 +21,7 @@ from jaxpo.data.packing.teacher_records import (
     decode,
     difference,
     names_of,
+    part_damage,
     part_file,
     parts_of,
     read_meta,
@@ -33,6 +34,7 @@ from jaxpo.data.tokens.layout import Layout
 from jaxpo.errors import DataError
 
 OPEN_FILES = 64
+REMEDY = "Restore it from a copy, or run `jaxpo data teach`, or its run, again, which computes the part again."
 
 
 class TeacherRecords:
@@ -61,6 +63,7 @@ class TeacherRecords:
                 remedy="Run the same `jaxpo data teach` again, for every shard: it goes on where it stopped.",
             )
         for i in range(len(self._parts)):
+            self._check(i)
             self._open(i)
         self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -75,8 +78,12 @@ class TeacherRecords:
                 self._readers.popitem(last=False)
             return self._readers[part]
 
+    def _check(self, part: int) -> None:
+        if damage := part_damage(self.folder, part):
+            raise DataError(damage, file=part_file(self.folder, part), remedy=REMEDY)
+
     def _open(self, part: int) -> Any:
-        file, remedy = part_file(self.folder, part), "Delete the file and run `jaxpo data teach` again."
+        file, remedy = part_file(self.folder, part), REMEDY
         try:
             reader = array_record_module.ArrayRecordReader(str(file), "readahead_buffer_size:0")
             found = reader.num_records()
@@ -132,9 +139,7 @@ class TeacherRecords:
             yield
         except (RuntimeError, ValueError) as error:
             file = self.folder if part is None else part_file(self.folder, part)
-            raise DataError(
-                f"cannot be read: {error}.", file=file, remedy="Delete the file and make it again."
-            ) from error
+            raise DataError(f"cannot be read: {error}.", file=file, remedy=REMEDY) from error
 
 
 def check_meta(folder: Path, meta: RecordsMeta, dataset: Dataset, **wanted: Any) -> None:

@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import ml_dtypes
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.data.durable import DIGEST, crc32_of, intact, publish, seal, sync
 from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
@@ -38,6 +39,7 @@ def names_of(network: str) -> tuple[str, str, str]:
 
 IDS, LOGPS, LOG_ODDS = names_of(TEACHER)
 META, FORMAT = "meta.json", 1
+_AGAIN = "Restore it from a copy, or move the folder away and make the records again."
 PART_TOKENS = 1 << 18
 NARROW = 1 << 16
 
@@ -128,9 +130,12 @@ def read_meta(folder: Path) -> RecordsMeta:
     if not (folder / META).is_file():
         raise DataError("holds no teacher records.", file=folder, remedy="Write them with `jaxpo data teach`.")
     try:
-        return RecordsMeta(**json.loads((folder / META).read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise DataError(f"cannot be read: {error}.", file=folder / META, remedy="Delete the folder.") from error
+        stored = json.loads((folder / META).read_text())
+        if not intact(stored):
+            raise DataError("is not as it was written.", file=folder / META, remedy=_AGAIN)
+        return RecordsMeta(**{name: value for name, value in stored.items() if name != DIGEST})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"cannot be read: {error}.", file=folder / META, remedy=_AGAIN) from error
 
 
 def recorded(example: Example) -> list[np.ndarray]:
@@ -152,6 +157,33 @@ def part_file(folder: Path, part: int) -> Path:
     return folder / f"part-{part:05d}.array_record"
 
 
+def sum_file(folder: Path, part: int) -> Path:
+    """Where a part's checksum and size lie; parts of an earlier version have none, and are believed."""
+    return part_file(folder, part).with_suffix(".crc32")
+
+
+def part_damage(folder: Path, part: int) -> str | None:
+    """Why a part is not what was written; None when it is. It is read once."""
+    file, told = part_file(folder, part), sum_file(folder, part)
+    if not told.is_file():
+        return None
+    found = f"{crc32_of(file)} {file.stat().st_size}"
+    return None if told.read_text(errors="replace").strip() == found else "is not as it was written."
+
+
+def missing_parts(folder: Path, parts: Iterable[int], say: Callable[[str], None]) -> list[int]:
+    """Those of some parts that are to be computed: the absent ones and the damaged ones, which are kept aside."""
+    found = []
+    for part in parts:
+        file = part_file(folder, part)
+        if file.is_file() and (damage := part_damage(folder, part)):
+            file.replace(file.with_name(f"{file.name}.damaged"))
+            say(f"warning: {file} {damage} It is kept as {file.name}.damaged, and computed again")
+        if not file.is_file():
+            found.append(part)
+    return found
+
+
 def start_records(folder: Path, meta: RecordsMeta) -> None:
     """Make the folder, or make sure that what lies there are the same records.
 
@@ -163,23 +195,23 @@ def start_records(folder: Path, meta: RecordsMeta) -> None:
             raise DataError(reason, file=folder, remedy="Choose another folder, or delete this one.")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{META}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(meta), indent=1))
-    temporary.replace(folder / META)
+    temporary = folder / f".{META}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(seal(asdict(meta)), indent=1))
+    publish(temporary, folder / META)
 
 
 def write_part(folder: Path, part: int, meta: RecordsMeta, entries: Sequence[Taught]) -> int:
     """Write the records of a part's examples, on disk before the file gets its name; returns its size in bytes."""
-    temporary = folder / f".part-{part:05d}.{os.getpid()}"
+    temporary = folder / f".part-{part:05d}.{os.getpid()}.tmp"
     try:
         with writing(part_file(folder, part), temporary):
             writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for taught in entries:
                 writer.write(encode(taught, meta))
             writer.close()
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(part_file(folder, part))
+            sum_file(folder, part).write_text(f"{crc32_of(temporary)} {temporary.stat().st_size}\n")
+            sync(sum_file(folder, part))
+            publish(temporary, part_file(folder, part))
     finally:
         temporary.unlink(missing_ok=True)
     return part_file(folder, part).stat().st_size

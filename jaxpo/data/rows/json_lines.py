@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jaxpo.data.durable import publish
 from jaxpo.errors import ConfigError, DataError, writing
 
 
@@ -18,7 +19,7 @@ def pending(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with writing(path, temporary), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-        temporary.replace(path)
+        publish(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

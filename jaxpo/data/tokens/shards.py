@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from jaxpo.data.durable import crc32_of, publish, seal
 from jaxpo.data.tokens.index import PIECE, Column, offsets_of, pieces_of, write_index
 from jaxpo.data.tokens.layout import merged_layouts
 from jaxpo.data.tokens.store import FORMAT, INDEX, META, RECORDS, ExampleStore, Lengths, StoreWriter, check
@@ -128,7 +129,7 @@ def _usable(directory: Path, key: str, log: Callable[[str], None]) -> bool:
     reason = check(directory, key)
     if reason is not None:
         log(f"data cache {directory.name} is damaged ({reason}): building it again")
-        shutil.rmtree(directory)
+        shutil.rmtree(directory) if directory.is_dir() else directory.unlink()
     return reason is None
 
 
@@ -178,12 +179,11 @@ def _joined(
             {"file": name, "examples": m["examples"], "bytes": m["bytes"]} for name, m in zip(names, metas, strict=True)
         ]
         meta |= {"records": parts} if len(places) > 1 else {}
-        (temporary / META).write_text(json.dumps(meta, indent=1))
+        meta["crc32"] = {name: m["crc32"][RECORDS] for name, m in zip(names, metas, strict=True)}
+        meta["crc32"][INDEX] = crc32_of(temporary / INDEX)
+        (temporary / META).write_text(json.dumps(seal(meta), indent=1))
         for name, place in zip(names, places, strict=True):
             _link(place / RECORDS, temporary / name)
-        for name in (INDEX, META):
-            with (temporary / name).open("rb") as file:
-                os.fsync(file.fileno())
         _publish(temporary, directory)
     shutil.rmtree(directory.parent / PARTS, ignore_errors=True)
 
@@ -219,9 +219,9 @@ def _of_parts(prefix: str, lengths: Sequence[Lengths]) -> dict[str, Column]:
 
 
 def _publish(temporary: Path, directory: Path) -> None:
-    """Rename into place; when another process was faster, its equal result stays."""
+    """Sync and rename into place; when another process was faster, its equal result stays."""
     try:
-        temporary.rename(directory)
+        publish(temporary, directory)
     except OSError:
         if not directory.exists():
             raise

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from zipfile import BadZipFile
 
 import msgpack
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.data.durable import crc32_of, intact, seal
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.index import read_index
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
@@ -115,17 +116,22 @@ class ExampleStore:
             try:
                 records = self._readers[p].read((numbers[at] - self._starts[p]).tolist())
             except (RuntimeError, ValueError) as error:
-                file = self._files[p]
-                raise DataError(f"cannot be read: {error}.", file=file, remedy="Delete its folder.") from error
+                remedy = "It was whole when the run began: see to the disk, and start it again, which builds it again."
+                raise DataError(f"cannot be read: {error}.", file=self._files[p], remedy=remedy) from error
             found |= zip(at.tolist(), map(_unpack, records), strict=True)
         return [found[i] for i in range(len(numbers))]
 
     def problem(self, key: str) -> str | None:
         """Why this store cannot serve `key`; None when it can."""
+        if not intact(self.meta):
+            return f"{META} is not as it was written"
         if self.meta.get("format") != FORMAT or self.meta.get("key") != key:
             return "it was made from other data or settings"
         if sum(file.stat().st_size for file in self._files) != self.meta["bytes"]:
             return f"{', '.join(file.name for file in self._files[:3])}: another size than when it was written"
+        for name, digest in self.meta.get("crc32", {}).items():  # of an earlier version there is none: believed
+            if crc32_of(self.directory / name) != digest:
+                return f"{name} is not as it was written"
         held = [reader.num_records() for reader in self._readers]
         if held != np.diff(self._starts).tolist() or not sum(held) == len(self.lengths) == self.meta["examples"]:
             return f"its files hold {sum(held)} of {self.meta['examples']} examples"
@@ -140,7 +146,7 @@ def same_examples(old: Path, store: ExampleStore) -> bool:
             return False
         spans = (range(start, min(start + SPAN, len(store))) for start in range(0, len(store), SPAN))
         return all(list(map(_pack, before.read(span))) == list(map(_pack, store.read(span))) for span in spans)
-    except (OSError, ValueError, KeyError, TypeError, DataError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile, DataError):
         return False  # what cannot be read is not the same
 
 
@@ -169,7 +175,7 @@ class StoreWriter:
         self._media_lengths.extend(map(len, example.media))
 
     def finish(self, meta: dict[str, Any]) -> None:
-        """Write index and metadata, and flush everything to disk."""
+        """Write index and metadata, with what tells whether they are intact."""
         self._writer.close()
         index: dict[str, Any] = {"offsets": _offsets(self._counts), "values": np.asarray(self._lengths, np.int32)}
         if self._media_lengths:
@@ -180,17 +186,17 @@ class StoreWriter:
         meta = {**meta, "examples": len(self._counts), "tokens": sum(self._lengths), "bytes": size}
         meta["examples_of_files"] = self._of_files
         meta |= {"per_token": to_json(self._seen.per_token), "media": to_json(self._seen.media)}
-        (self.directory / META).write_text(json.dumps(meta, indent=1))
-        for name in (RECORDS, INDEX, META):
-            with (self.directory / name).open("rb") as file:
-                os.fsync(file.fileno())
+        meta["crc32"] = {name: crc32_of(self.directory / name) for name in (RECORDS, INDEX)}
+        (self.directory / META).write_text(json.dumps(seal(meta), indent=1))
 
 
 def check(directory: Path, key: str) -> str | None:
     """Why the store at a directory cannot serve `key`; None when it can."""
     try:
         return ExampleStore(directory).problem(key)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except PermissionError:
+        raise  # that says nothing about the content
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile) as error:
         return f"{type(error).__name__}: {error}"
 
 

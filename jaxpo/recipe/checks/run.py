@@ -109,6 +109,10 @@ def obeys(value: Any, hint: Any) -> bool:
 
 def run_problems(run: Run) -> Iterator[str]:
     """Name, seed, corpus, tokenizer, probes and trackers."""
+    if not (run.hang_timeout >= 0 and math.isfinite(run.hang_timeout)):
+        yield f"hang_timeout: {run.hang_timeout} must be a number of seconds, or 0 to watch nothing."
+    if run.hang_exit and run.hang_timeout == 0:
+        yield "hang_exit: hang_timeout 0 watches nothing, so that no process would end; give it the seconds."
     if not re.fullmatch(r"[\w][\w.+-]*", run.name):
         yield f"name: {run.name!r} must be one folder name; the folder above it is --output-dir."
     seeds = {"seed": run.seed} | {f"{stage.name}.seed": seed_of(run, stage) for stage in run.stages}

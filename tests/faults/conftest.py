@@ -1,0 +1,13 @@
+"""Runs of these tests take one of the simulated devices, in this process."""
+
+from collections.abc import Iterator
+
+import pytest
+from stages.process import on_devices
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        on_devices(patch, 1)
+        yield

@@ -25,6 +25,9 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
         "report_to": NOTHING,
         "prompts": NOTHING,
         "export": NOTHING,
+        "prometheus": NOTHING,
+        "alerts": NOTHING,
+        "on_alert": NOTHING,
         "mesh": ROUNDING,
     },
     Stage: {

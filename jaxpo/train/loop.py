@@ -25,6 +25,7 @@ from jaxpo.train.progress import Progress
 from jaxpo.train.signals import Preempted, Stop
 from jaxpo.train.state import State
 from jaxpo.train.watch import CompileWatch
+from jaxpo.train.watching import Watching
 
 Tree = Any
 Step = Callable[[State, Tree, StepBatch], tuple[State, dict[str, Any]]]
@@ -51,6 +52,7 @@ def fit(
     ceiling: Ceiling = UNKNOWN,
     snapshot: Callable[[int, State], None] | None = None,
     profile: Profile | None = None,
+    watching: Watching | None = None,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -66,6 +68,7 @@ def fit(
       ceiling: adds `tflops` and `mfu` to the metrics.
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
       profile: of some steps.
+      watching: counts where the time goes over all starts, and raises alerts.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -86,6 +89,7 @@ def fit(
         ceiling,
         watch,
         snapshot,
+        watching or Watching(),
     )
     if stop.signum is not None:
         raise _left(stage, first, stop.signum)
@@ -104,9 +108,11 @@ def fit(
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         watch,
         profile,
+        run.watching.ledger.during("other", stage.name),
     ):
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
+            run.watching.ledger.next_step(stage.name, n)
             profile.before(n, state, run.clock)
             with run.clock.during("data"):
                 batch = feed.next(state)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 PARTS = ("data", "step", "eval", "save")
 REST = "other"
@@ -45,7 +46,7 @@ class Clock:
         self,
         compiling: Callable[[], float],
         now: Callable[[], float] = time.perf_counter,
-        within: Callable[[str], AbstractContextManager[None]] = nullcontext,
+        within: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self._compiling, self._now, self._within = compiling, now, within
         self._start, self._compiled = now(), compiling()

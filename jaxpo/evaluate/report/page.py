@@ -53,6 +53,14 @@ div.card + div.card { margin-top: 12px; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 16px; }
 summary { cursor: pointer; font-weight: 600; } details > .scroll { margin-top: 8px; }
 details td { padding-top: 3px; padding-bottom: 3px; }
+.bar { display: grid; grid-template-columns: 120px 1fr 56px; gap: 12px; align-items: center; margin: 5px 0; }
+.bar span { font-size: 13px; overflow-wrap: anywhere; } .bar b { text-align: right; font-size: 14px; }
+.bar div { display: flex; height: 24px; border-radius: 5px; overflow: hidden; background: var(--grid); }
+.bar i { font-style: normal; font-size: 12px; line-height: 24px; padding-left: 6px; color: var(--card); min-width: 0;
+  white-space: nowrap; overflow: hidden; box-sizing: border-box; background: var(--muted); }
+.bar i.p0 { background: var(--series-2); } .bar i.p1 { background: var(--series-4); }
+.bar i.p2 { background: var(--series-3); } .bar i.p3 { background: var(--series-1); }
+.bar i.p4 { background: var(--series-0); } .bar i.p5 { background: var(--series-5); }
 @media print { body { background: none; } figure, .card, .tile { break-inside: avoid; } }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 520px) { .charts { grid-template-columns: 1fr; } .charts .wide { grid-column: auto; } }
@@ -111,8 +119,16 @@ def measured(probe: Any) -> str:
     """A table cell: value, and below it interval and n."""
     if probe is None:
         return '<span class="muted">–</span>'
+    value, *small = map(escape, measured_lines(probe))
+    return value + "".join(f"<small>{line}</small>" for line in small)
+
+
+def measured_lines(probe: Any) -> list[str]:
+    """A probe's value, and a line of interval and n where they are known."""
+    if probe is None:
+        return ["–"]
     if not isinstance(probe, dict):
-        return number(probe) if isinstance(probe, (int, float)) else escape(str(probe))
+        return [number(probe) if isinstance(probe, (int, float)) else str(probe)]
     value = probe.get("value")
     shown = number(value) if isinstance(value, (int, float)) else "n/a"
     small = []
@@ -120,7 +136,19 @@ def measured(probe: Any) -> str:
         small.append(f"{number(probe['low'])} … {number(probe['high'])}")
     if isinstance(probe.get("n"), (int, float)):
         small.append(f"n = {number(probe['n'])}")
-    return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
+    return [shown, " · ".join(small)] if small else [shown]
+
+
+def bar(name: str, shares: Sequence[tuple[str, float]], value: str) -> str:
+    """A line of coloured shares of 1, with its name before and a value behind; a share's label shows on pointing at
+    it, and as text where it is wide."""
+    pieces = "".join(
+        f'<i class="p{i}" style="flex:{share:.4f}" title="{escape(label)} {share:.1%}">'
+        f"{escape(label) if share > 0.14 else ''}</i>"
+        for i, (label, share) in enumerate(shares)
+        if share > 0
+    )
+    return f'<div class="bar"><span>{escape(name)}</span><div>{pieces}</div><b>{escape(value)}</b></div>'
 
 
 def duration(total: float) -> str:

@@ -11,9 +11,7 @@ from jaxpo.cli.args import Parser
 def main(argv: Sequence[str]) -> int:
     parser = Parser("report", "Write a self-contained HTML report; several runs are compared.")
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, finished or not")
-    parser.add_argument(
-        "--text", action="store_true", help="print the tables of a comparison instead of writing a file"
-    )
+    parser.add_argument("--text", action="store_true", help="print the tables of a comparison, write no file")
     parser.add_argument("--out", type=Path, help="file of a comparison (default comparison.html)")
     args = parser.parse(argv)
     if args.out is not None and len(args.runs) == 1:

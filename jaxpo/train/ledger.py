@@ -8,30 +8,21 @@ nothing is counted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 
 from jaxpo.errors import RunError
 from jaxpo.train.files import read_json, write_json
+from jaxpo.train.goodput import DOWN, NO_STAGE, PARTS, Json, reached, summary
 from jaxpo.train.signals import Preempted
 from jaxpo.train.watch import CompileWatch
 
-PARTS = ("step", "again", "compile", "data", "eval", "save", "startup", "work", "other")
-"""What a start does: steps that count, steps that an earlier start had taken already, and so on. "work" makes data or
-models without a training step: work stages, teacher records, merges."""
-DOWN = "down"
-"""Between two starts."""
 EVERY = 5.0
 """Seconds between two writes at log lines: of a start that is killed, so much may count as downtime."""
-NO_STAGE = ""
-STARTS = "starts.json"
-
-Json = dict[str, Any]
 
 
 class Ledger:
@@ -187,38 +178,3 @@ def read_starts(path: Path, say: Callable[[str], None]) -> list[Json]:
         path.replace(aside)
         say(f"warning: {path} is damaged and now {aside.name}: the times of earlier starts are not counted")
         return []
-
-
-def reached(starts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Stage -> the furthest step that a start is known to have taken."""
-    found: dict[str, int] = {}
-    for start in starts:
-        for stage, of in start["stages"].items():
-            found[stage] = max(of["reached"], found.get(stage, 0))
-    return found
-
-
-def summary(starts: list[Json]) -> Json:
-    """Seconds of a run over its starts, by part, and by part for each stage; and the share of steps that count.
-
-        goodput = step / (all parts + down)      of a stage: step / (all parts of the stage)
-
-    Returns:
-      {"starts", "seconds", "goodput", "parts": {part: seconds, "down": seconds}, "stages": {stage: {"seconds",
-      "goodput", "parts"}}}
-    """
-    stages: dict[str, dict[str, float]] = {}
-    for start in starts:
-        for stage, of in start["stages"].items():
-            sums = stages.setdefault(stage, {})
-            for part, seconds in of["seconds"].items():
-                sums[part] = sums.get(part, 0.0) + seconds
-    down = sum(start[DOWN] for start in starts)
-    parts = {p: sum(s.get(p, 0.0) for s in stages.values()) for p in PARTS} | {DOWN: down}
-    shares = {name: _shared(sums) for name, sums in stages.items() if name != NO_STAGE}
-    return {"starts": len(starts), **_shared(parts), "stages": shares}
-
-
-def _shared(parts: Mapping[str, float]) -> Json:
-    total = sum(parts.values())
-    return {"seconds": total, "goodput": parts.get("step", 0.0) / total if total else 0.0, "parts": dict(parts)}

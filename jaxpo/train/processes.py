@@ -9,19 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-from statistics import median
 from typing import Any
 
 import jax
 
+from jaxpo.train.goodput import Json, behind
 from jaxpo.train.ledger import Ledger
 from jaxpo.train.peaks import memory_peaks
 
-Json = dict[str, Any]
 KEY = "jaxpo/times"
-OWN = ("data", "save", "other")
-"""Parts in which a process does not wait for another: the time of a slow one shows here, that of the others in the
-step."""
 LONGEST = 10_000
 """Milliseconds that the first process waits at the end of a stage for what the others say."""
 _lines = itertools.count()
@@ -77,21 +73,6 @@ class Exchange:
         self._lag = {"slowest_process": slowest, "slowest_process_lag": lags[slowest]}
         self._before = found
         self._ledger.processes(self._stage, found)
-
-
-def behind(before: list[Json], now: list[Json]) -> list[float]:
-    """Seconds per step that each process spends by itself, above the median of the others.
-
-    own_i = sum over OWN of (seconds now - seconds before) / steps        lag_i = own_i - median(own_j, j != i)
-    """
-    own = [own_time(n) - own_time(b) for b, n in zip(before, now, strict=True)]
-    steps = max(now[0]["steps"] - before[0]["steps"], 1)
-    return [(x - median(own[:i] + own[i + 1 :])) / steps for i, x in enumerate(own)]
-
-
-def own_time(said: Json) -> float:
-    """Seconds in which a process did not wait for another."""
-    return float(sum(said["seconds"].get(part, 0.0) for part in OWN))
 
 
 def _store() -> Any:

@@ -106,4 +106,7 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-TRACKERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+TRACKERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}

@@ -10,7 +10,8 @@ from pathlib import Path
 from jaxpo.config import Run
 from jaxpo.train.alarms import Alarms
 from jaxpo.train.console import Console
-from jaxpo.train.ledger import STARTS, Ledger
+from jaxpo.train.goodput import STARTS
+from jaxpo.train.ledger import Ledger
 from jaxpo.train.rundir import RunDir
 
 

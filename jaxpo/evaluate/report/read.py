@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxpo.errors import RunError
 from jaxpo.train.alarms import ALERTS
-from jaxpo.train.ledger import STARTS, summary
+from jaxpo.train.goodput import STARTS, summary
 
 Record = dict[str, Any]
 

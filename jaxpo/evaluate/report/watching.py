@@ -9,8 +9,7 @@ from typing import Any
 
 from jaxpo.evaluate.report.page import bar, duration, number, section, table
 from jaxpo.evaluate.report.read import RunData
-from jaxpo.train.ledger import DOWN, PARTS
-from jaxpo.train.processes import behind
+from jaxpo.train.goodput import DOWN, PARTS, behind
 
 LABELS = {
     "step": "steps that count",

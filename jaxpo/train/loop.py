@@ -117,9 +117,9 @@ def fit(
             with run.clock.during("data"):
                 batch = feed.next(state)
                 on_device = put(batch)
-                counts = settle(tally(on_device))
-            compilations = watch.compilations
             with run.clock.during("step"):
+                counts = settle(tally(on_device))
+                compilations = watch.compilations
                 state, metrics = settle(step(state, frozen, on_device))
             profile.after(n, state, run.clock)
             run.note_compilation(n, first, compilations)

@@ -86,10 +86,12 @@ class ThroughputDrop:
     Attributes:
       window: logged values that the median is taken of.
       lines: that are all below it.
+      seconds: that these took together at least: of a few quick steps some are always slow.
     """
 
     share: float = 0.7
     lines: int = 3
+    seconds: float = 60.0
     window: int = 50
     least: int = 10
 
@@ -98,8 +100,9 @@ class ThroughputDrop:
         before, now = speeds[: -self.lines][-self.window :], speeds[-self.lines :]
         if not is_number(record.get("tokens_per_second")) or len(before) < self.least:
             return None
-        usual = median(before)
-        if max(now) >= self.share * usual:
+        usual, slow = median(before), [*history, record][-self.lines - 1 :]
+        took = (slow[-1]["step"] - slow[0]["step"]) * median(values(slow, "step_time") or [0.0])
+        if max(now) >= self.share * usual or took < self.seconds:
             return None
         return f"{now[-1]:.4g} tokens per second, where {usual:.4g} are usual: the last {self.lines} lines are all slow"
 

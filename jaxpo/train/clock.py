@@ -99,7 +99,7 @@ class Clock:
         speed = self.tokens / busy
         out = {
             "step_time": busy / self.steps,
-            "step_time_max": self.longest,
+            "step_time_max": max(self.longest, busy / self.steps),
             "data_time": self.spent["data"] / self.steps,
             "tokens_per_second": speed,
             "trained_tokens_per_second": self.trained / busy,

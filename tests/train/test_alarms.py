@@ -74,7 +74,9 @@ def test_a_stall_is_long_in_seconds_and_beside_other_steps():
 
 def test_throughput_has_dropped_when_several_lines_are_slow():
     speeds = [100.0] * 12 + [50.0, 100.0] + [60.0] * 4
-    assert asked(ThroughputDrop(), lines(speeds, "tokens_per_second")) == [17, 18]
+    records = [r | {"step_time": 20.0} for r in lines(speeds, "tokens_per_second")]
+    assert asked(ThroughputDrop(), records) == [17, 18]
+    assert asked(ThroughputDrop(), [r | {"step_time": 19.0} for r in records]) == []
 
 
 def test_a_process_that_is_late_and_a_full_disk():

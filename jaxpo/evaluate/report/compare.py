@@ -136,9 +136,12 @@ def probes(runs: list[RunData]) -> Table:
 
 
 def differences(runs: list[RunData]) -> Table:
-    """The configuration values in which the runs differ."""
+    """The configuration values in which the runs differ; of a stage that some do not have, its kind alone."""
     flats = [dict(flat(run.config)) for run in runs]
     keys = [k for k in dict.fromkeys(k for f in flats for k in f) if len({f.get(k) for f in flats}) > 1]
+    names = {str(stage.get("name")) for run in runs for stage in run.stages}
+    absent = {name for name in names if not all(name in f for f in flats)}
+    keys = [k for k in keys if k.partition(".")[0] not in absent or k in absent]
     rows = [[k, *(f.get(k, NONE) for f in flats)] for k in keys]
     return Table("Configuration", "differs", rows, empty="All runs have the same configuration.")
 

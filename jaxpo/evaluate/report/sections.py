@@ -231,7 +231,16 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted paths and values of a JSON document, stages under their names; a chosen type is the value of its path."""
     if isinstance(value, dict):
         kind = str(value.get("__type__", ""))
-        if prefix and kind and (not kind.startswith("jaxpo.config:") or "init_from" in value or "models" in value):
+        if (
+            prefix
+            and kind
+            and (
+                not kind.startswith("jaxpo.config:")
+                or "init_from" in value
+                or "models" in value
+                or prefix.startswith("alerts.")
+            )
+        ):
             yield prefix, kind.rpartition(":")[2]
         for key, item in value.items():
             if key != "__type__":

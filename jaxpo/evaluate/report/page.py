@@ -56,11 +56,16 @@ details td { padding-top: 3px; padding-bottom: 3px; }
 .bar { display: grid; grid-template-columns: 120px 1fr 56px; gap: 12px; align-items: center; margin: 5px 0; }
 .bar span { font-size: 13px; overflow-wrap: anywhere; } .bar b { text-align: right; font-size: 14px; }
 .bar div { display: flex; height: 24px; border-radius: 5px; overflow: hidden; background: var(--grid); }
-.bar i { font-style: normal; font-size: 12px; line-height: 24px; padding-left: 6px; color: var(--card); min-width: 0;
-  white-space: nowrap; overflow: hidden; box-sizing: border-box; background: var(--muted); }
-.bar i.p0 { background: var(--series-2); } .bar i.p1 { background: var(--series-4); }
-.bar i.p2 { background: var(--series-3); } .bar i.p3 { background: var(--series-1); }
-.bar i.p4 { background: var(--series-0); } .bar i.p5 { background: var(--series-5); }
+.legend span { font-size: 13px; color: var(--muted); margin-right: 16px; white-space: nowrap; }
+.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
+.bar i, .legend i { background: var(--muted); } i.startup { opacity: 0.75; } i.work { opacity: 0.55; }
+i.other { opacity: 0.35; } i.down { opacity: 1; }
+.bar i.step, .legend i.step { background: var(--series-2); }
+.bar i.again, .legend i.again { background: var(--series-4); }
+.bar i.compile, .legend i.compile { background: var(--series-3); }
+.bar i.data, .legend i.data { background: var(--series-1); }
+.bar i.eval, .legend i.eval { background: var(--series-0); }
+.bar i.save, .legend i.save { background: var(--series-5); }
 @media print { body { background: none; } figure, .card, .tile { break-inside: avoid; } }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 520px) { .charts { grid-template-columns: 1fr; } .charts .wide { grid-column: auto; } }
@@ -139,16 +144,24 @@ def measured_lines(probe: Any) -> list[str]:
     return [shown, " · ".join(small)] if small else [shown]
 
 
-def bar(name: str, shares: Sequence[tuple[str, float]], value: str) -> str:
-    """A line of coloured shares of 1, with its name before and a value behind; a share's label shows on pointing at
-    it, and as text where it is wide."""
+def bar(name: str, shares: Sequence[tuple[str, str, float]], value: str) -> str:
+    """A line of coloured shares of 1, with its name before and a value behind.
+
+    Args:
+      shares: kind, which has a colour in the style; label, which shows on pointing at it; share.
+    """
     pieces = "".join(
-        f'<i class="p{i}" style="flex:{share:.4f}" title="{escape(label)} {share:.1%}">'
-        f"{escape(label) if share > 0.14 else ''}</i>"
-        for i, (label, share) in enumerate(shares)
+        f'<i class="{kind}" style="width:{share:.3%}" title="{escape(label)} {share:.1%}"></i>'
+        for kind, label, share in shares
         if share > 0
     )
     return f'<div class="bar"><span>{escape(name)}</span><div>{pieces}</div><b>{escape(value)}</b></div>'
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """The colours of bars: kind and label of each."""
+    pieces = "".join(f'<span><i class="{kind}"></i>{escape(label)}</span>' for kind, label in entries)
+    return f'<p class="legend">{pieces}</p>'
 
 
 def duration(total: float) -> str:

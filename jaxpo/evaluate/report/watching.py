@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from jaxpo.evaluate.report.page import bar, duration, number, section, table
+from jaxpo.evaluate.report.page import bar, duration, legend, number, section, table
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.train.goodput import DOWN, PARTS, behind
 
 LABELS = {
     "step": "steps that count",
-    "again": "steps taken again",
-    "compile": "compilation",
+    "again": "steps again",
+    "compile": "compiling",
     "data": "data",
     "eval": "evaluation",
     "save": "saving",
     "startup": "start-up",
-    "work": "making data and models",
+    "work": "work stages",
     "other": "other",
     DOWN: "between starts",
 }
@@ -29,6 +29,8 @@ ENDED = {
     "stopped": "stopped by a signal",
     "failed": "failed",
 }
+LEAST = 5e-4
+"""Share of the run below which a part is not shown."""
 SHOWN = 100
 """Alerts and processes that are listed."""
 
@@ -38,10 +40,10 @@ def times(run: RunData) -> str:
     found = run.times
     if not found:
         return ""
-    parts = [p for p in (*PARTS, DOWN) if found["parts"].get(p)]
+    parts = [p for p in (*PARTS, DOWN) if found["parts"].get(p, 0.0) >= LEAST * found["seconds"] > 0]
     named = [("run", found), *((stage, of) for stage, of in found["stages"].items())]
     bars = "".join(
-        bar(name, [(LABELS[p], of["parts"].get(p, 0.0) / of["seconds"]) for p in parts], f"{of['goodput']:.1%}")
+        bar(name, [(p, LABELS[p], of["parts"].get(p, 0.0) / of["seconds"]) for p in parts], f"{of['goodput']:.1%}")
         for name, of in named
         if of["seconds"]
     )
@@ -59,7 +61,7 @@ def times(run: RunData) -> str:
         f"Goodput is the share of steps that count in the wall time of {found['starts']} "
         f"start{'s' if found['starts'] != 1 else ''}; the run's own row holds what belongs to no stage, too."
     )
-    body = f'<div class="card">{bars}</div><div class="card">{table(head, rows)}</div>'
+    body = f'<div class="card">{bars}{legend((p, LABELS[p]) for p in parts)}</div><div class="card">{table(head, rows)}</div>'
     return section("Where the time went", body, note)
 
 

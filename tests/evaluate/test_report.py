@@ -271,7 +271,7 @@ def test_where_the_time_went_the_starts_the_slow_process_and_the_alerts(tmp_path
         "1 2027-01-15 08:00:00 0.0 s 4 min 30 s pretrain 700 killed, or still runs",
         "2 2027-01-15 08:00:00 2 min 00 s 2 min 10 s pretrain 900 finished",
         "The newest 100 of 120; all are in alerts.jsonl.",
-        "1 (late) 0.2000 0.3000 0.2100 – 2.000 0 (node) -0.2000 0.5000 0.0100 – 2.000",
+        "1 (late) 0.2000 0.3000 0.2100 – 2.000 0 (node) -0.2000 0.5000 0.01000 – 2.000",
     ):
         assert expected in text, expected
     widths = [float(w) for w in re.findall(r'style="width:([\d.]+)%"', source)]

@@ -61,7 +61,8 @@ def times(run: RunData) -> str:
         f"Goodput is the share of steps that count in the wall time of {found['starts']} "
         f"start{'s' if found['starts'] != 1 else ''}; the run's own row holds what belongs to no stage, too."
     )
-    body = f'<div class="card">{bars}{legend((p, LABELS[p]) for p in parts)}</div><div class="card">{table(head, rows)}</div>'
+    colours = legend((p, LABELS[p]) for p in parts)
+    body = f'<div class="card">{bars}{colours}</div><div class="card">{table(head, rows)}</div>'
     return section("Where the time went", body, note)
 
 

@@ -51,7 +51,7 @@ class Alarms:
 
     Args:
       folder: of the run; `alerts.jsonl` in it is only ever added to, as what was told stays told.
-      rules: see `jaxpo.config.alerts`.
+      rules: see `jaxpo.config.alerts`; one that fails is a warning, and is not asked again.
       receivers: with `send(alert)`, called one after another on a thread of their own; what they raise is a warning.
     """
 
@@ -63,7 +63,7 @@ class Alarms:
         receivers: Sequence[Any] = (),
         say: Callable[[str], None] = print,
     ):
-        self._folder, self._run, self._rules, self._receivers, self._say = folder, run, rules, receivers, say
+        self._folder, self._run, self._rules, self._receivers, self._say = folder, run, list(rules), receivers, say
         self._history: deque[Record] = deque(maxlen=KEPT)
         self._true: set[tuple[int, bool]] = set()
         self._queue: queue.Queue[Alert | None] = queue.Queue()
@@ -96,9 +96,16 @@ class Alarms:
         self._say_failed()
         history = tuple(self._history)
         for i, rule in enumerate(self._rules):
+            if rule is None:
+                continue
             # A line of an evaluation does not end what a rule saw in the lines of training.
             key = (i, "eval_runtime" in record)
-            message = rule.check(record, history)
+            try:
+                message = rule.check(record, history)
+            except Exception as error:  # a user's own rule must not end the run
+                self._rules[i], name = None, type(rule).__name__
+                self._say(f"warning: {name} is not asked for alerts any more: {type(error).__name__}: {error}")
+                continue
             if message is None:
                 self._true.discard(key)
             elif key not in self._true:

@@ -140,6 +140,23 @@ def test_alerts_of_earlier_starts_stay(tmp_path):
     assert len((tmp_path / ALERTS).read_text().splitlines()) == 2
 
 
+@dataclass(frozen=True)
+class Broken:
+    def check(self, record, history):
+        return record["absent"]
+
+
+def test_a_rule_that_fails_is_left_out_with_a_word_and_the_others_go_on(tmp_path):
+    said = []
+    with Alarms(tmp_path, "r", (Broken(), Above(1.0)), (), said.append) as alarms:
+        for step in (1, 2):
+            alarms.see({"stage": "s", "step": step, "x": step})
+    assert said == [
+        "warning: Broken is not asked for alerts any more: KeyError: 'absent'",
+        "alert: s step 2: Above: 2 after 1",
+    ]
+
+
 ALERT = Alert("2026-01-01T00:00:00+00:00", "r", "/runs/r", "sft", 7, "LossSpike", "it's high; $(rm x)")
 
 

@@ -4,12 +4,13 @@ Field names are TRL's where the concept is TRL's. Importing this module imports 
 a typo answer at once.
 """
 
+from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
 from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Tokenizer
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
-from jaxpo.config.run import Compute, Mesh, Run
+from jaxpo.config.run import Compute, Mesh, Prometheus, Run
 from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Reward, Routing, Stage
 from jaxpo.config.work import Work
 
@@ -21,23 +22,30 @@ __all__ = [
     "Compute",
     "Curriculum",
     "Data",
+    "DiskLow",
     "Distill",
     "Fim",
     "LoRA",
+    "LossSpike",
     "Merge",
     "Mesh",
     "Mixed",
     "Muon",
+    "NonFinite",
     "Optimizer",
     "OptimizerBase",
     "Preference",
     "Pretrain",
+    "Prometheus",
     "RecipePart",
     "Reward",
     "Routing",
     "Run",
     "Search",
     "Stage",
+    "Stall",
+    "Straggler",
+    "ThroughputDrop",
     "Tokenizer",
     "Work",
 ]

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from jaxpo.config import Run
 
 BUDGETS = ("max_steps", "max_tokens", "num_train_epochs")
+OBJECTS = ("probes", "alerts", "on_alert")
+"""Fields of a run that hold dataclasses of any type, which the command line does not change."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def leaves(value: Any, prefix: tuple[str, ...] = (), default: Any = dataclasses.
     """All leaf fields of a configuration in declaration order; a run's stages come last, under their names."""
     hints = hints_of(type(value))  # type: ignore[arg-type]
     for f in dataclasses.fields(value):
-        if not f.init or (isinstance(value, Run) and f.name in ("stages", "probes")):
+        if not f.init or (isinstance(value, Run) and f.name in ("stages", *OBJECTS)):
             continue
         current = getattr(value, f.name)
         fallback = default_of(f)
@@ -101,8 +103,10 @@ def leaves(value: Any, prefix: tuple[str, ...] = (), default: Any = dataclasses.
             settable = not (len(prefix) == 1 and f.name == "name")
             yield Leaf(path, effective_hint(hints[f.name], current), current, fallback, settable)
     if isinstance(value, Run):
-        if value.probes:
-            yield Leaf((*prefix, "probes"), Any, value.probes, (), settable=False)
+        defaults = {f.name: default_of(f) for f in dataclasses.fields(value)}
+        for name in OBJECTS:
+            if found := getattr(value, name):
+                yield Leaf((*prefix, name), Any, found, defaults[name], settable=False)
         for stage in value.stages:
             yield from leaves(stage, (key(stage.name),))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jaxpo.config.alerts import DEFAULT
 from jaxpo.config.data import Tokenizer
 from jaxpo.config.places import ModelFolder
 
@@ -70,6 +71,21 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Prometheus:
+    """Where the newest metrics are offered in Prometheus' text format, by the first process alone.
+
+    Attributes:
+      folder: of node exporter's textfile collector; `jaxpo_RUN.prom` is written there. None = no file.
+      port: answers GET /metrics while the run works. None = no port.
+      address: that the port is bound to; "0.0.0.0" = reachable from other hosts.
+    """
+
+    folder: str | None = None
+    port: int | None = None
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
 class Run:
     """A recipe: a model, a tokenizer, and a tuple of stages, each starting from the one before.
 
@@ -86,6 +102,8 @@ class Run:
         `stages/STAGE/hung_steps.txt` and to the terminal. A stage's first step, which is compiled, and evaluation are
         not watched; 0 = nothing is.
       hang_exit: end the process then, with exit code 75, for a scheduler to start it again.
+      alerts: frozen dataclasses with `check(record, history) -> text or None`, asked at every line of metrics.jsonl.
+      on_alert: frozen dataclasses with `send(alert)`, called on a thread of their own.
     """
 
     name: str = "run"
@@ -104,3 +122,6 @@ class Run:
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     hang_timeout: float = 1800.0
     hang_exit: bool = False
+    prometheus: Prometheus = field(default_factory=Prometheus)
+    alerts: tuple[Any, ...] = DEFAULT
+    on_alert: tuple[Any, ...] = ()

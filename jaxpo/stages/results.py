@@ -34,7 +34,7 @@ __all__ = ["INITIAL", "Results"]
 
 Tree = Any
 SUMMARY, SAMPLES, COUNTS, EXPORT = "summary.json", "samples.json", "data_counts.json", "export"
-TAUGHT = "teacher_records"
+TAUGHT, GOODPUT = "teacher_records", "goodput"
 SAMPLE_TOKENS = 96
 
 
@@ -100,6 +100,10 @@ class Results:
         """Add to the wall time that a stage has taken in this and earlier starts."""
         so_far = self._read(SUMMARY).get("seconds", {}).get(stage, 0.0)
         self._add(SUMMARY, "seconds", {stage: so_far + seconds})
+
+    def went(self, times: Mapping[str, Any]) -> None:
+        """Store where the wall time of all starts went, see `ledger.summary`."""
+        self._add(SUMMARY, None, {GOODPUT: times})
 
     def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> None:
         """Export and verify the last model, write the report, and mark the run as finished.

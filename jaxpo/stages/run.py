@@ -39,6 +39,7 @@ from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.signals import Preempted, Stop, stopper
+from jaxpo.train.watching import watching
 
 Tree = Any
 
@@ -83,6 +84,7 @@ def go_on(
                 console.say("the run had finished before: what has changed has no effect any more")
             console.say(home.finished_message())
             return
+        watch = held.enter_context(watching(run, home, console))
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
         check_placement(run, mesh.shape)
         check_rows(run, mesh)
@@ -91,14 +93,21 @@ def go_on(
         check_implementations(run.compute)
         held.enter_context(console)
         log = held.enter_context(
-            MetricsLog(home.metrics, run.report_to, run_name=run.name, config=config, primary=home.primary)
+            MetricsLog(
+                home.metrics,
+                run.report_to,
+                run_name=run.name,
+                config=config,
+                prometheus=run.prometheus,
+                primary=home.primary,
+            )
         )
         with stop.during("reading and tokenising the data"):
             inputs = make_inputs(run, home.path, console.say, Processes())
         same_data(inputs)
         for name, data in inputs.stages.items():
             check_data(home, name, data)
-        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile, watch)
         with stop.during("the plan of the batches"):
             check_blocks(setting)
         if changes.budgets:
@@ -116,7 +125,8 @@ def run_all(setting: Setting, resume: str | int) -> None:
             check_beside(setting, stage, setting.console.say)
     with setting.stop.during("loading the model"):
         params, config = initial(setting), setting.inputs.config
-    with setting.stop.during("what is measured of the initial model"):
+    ledger = setting.watching.ledger
+    with setting.stop.during("what is measured of the initial model"), ledger.during("eval"):
         setting.results.after_stage(INITIAL, params, None, setting.scorer)
     for stage in setting.run.stages:
         if not stage.LEAVES_MODEL:
@@ -125,14 +135,17 @@ def run_all(setting: Setting, resume: str | int) -> None:
         began, unfinished = time.perf_counter(), not has_model(setting.home.stage(stage.name))
         same = config == setting.config(stage)
         config, scorer = setting.config(stage), setting.scorer_of(stage)
-        before, params = params, run_stage(setting, stage, params, resume)
+        with ledger.during("startup", stage.name):
+            before, params = params, run_stage(setting, stage, params, resume)
         if unfinished:
             setting.results.took(stage.name, time.perf_counter() - began)
             if stage.TRAINS:
                 resume = "auto"
-        with setting.stop.during(f"what is measured after stage {stage.name}"):
+        with setting.stop.during(f"what is measured after stage {stage.name}"), ledger.during("eval", stage.name):
             setting.results.after_stage(stage.name, params, before if same else None, scorer)
-    with setting.stop.during("the export, its verification and the report"):
+        note_times(setting)
+    with setting.stop.during("the export, its verification and the report"), ledger.during("save"):
+        note_times(setting)
         setting.results.conclude(params, config)
     setting.console.say(setting.home.finished_message())
 
@@ -145,7 +158,8 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
         return found
     params = MAKERS[kind_of(stage).runs](setting, stage, params, resume)
     about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
-    save_model(folder, params, setting.config(stage), about)
+    with setting.watching.ledger.during("save"):
+        save_model(folder, params, setting.config(stage), about)
     return params
 
 
@@ -165,6 +179,12 @@ def finished_model(setting: Setting, stage: RecipePart, folder: Path) -> Tree | 
         return None
 
 
+def note_times(setting: Setting) -> None:
+    """Keep where the time of this start has gone so far, for the summary and the report."""
+    setting.watching.ledger.keep(now=True)
+    setting.results.went(setting.watching.ledger.summary())
+
+
 def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters after training, from those that the stage before it left."""
     with setting.stop.during(f"reading and tokenising the data of stage {stage.name}"):
@@ -176,7 +196,7 @@ def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) 
 
 def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
     """Parameters merged from those of earlier stages."""
-    with setting.stop.during(f"the merge of stage {stage.name}"):
+    with setting.stop.during(f"the merge of stage {stage.name}"), setting.watching.ledger.during("work"):
         return merge(setting, stage)
 
 
@@ -186,7 +206,8 @@ MAKERS = {"train": make_trained, "merge": make_merged}
 
 def run_work(setting: Setting, stage: Work) -> None:
     """Let a work stage write its files, unless it has."""
-    with setting.stop.during(f"a piece of the work of stage {stage.name}"), setting.stop.later():
+    doing = setting.stop.during(f"a piece of the work of stage {stage.name}")
+    with doing, setting.stop.later(), setting.watching.ledger.during("work", stage.name):
         report, seconds = work(setting, stage)
     if seconds is None:
         setting.console.say(f"stage {stage.name} has finished already")

@@ -27,6 +27,7 @@ from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Stop
+from jaxpo.train.watching import Watching
 
 Tree = Any
 
@@ -44,6 +45,7 @@ class Setting:
     log: MetricsLog
     stop: Stop
     profile: ProfileRange | None = None
+    watching: Watching = field(default_factory=Watching)
     scorer: Scorer = field(init=False)
     results: Results = field(init=False)
 

@@ -59,7 +59,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     seed = seed_of(setting.run, stage)
     store = _open_store(stage, folder, resume, setting.console.say)
     loaders = make_loaders(setting, stage, data, store)
-    with setting.stop.during(f"recording or loading the networks beside stage {stage.name}"):
+    recording = setting.stop.during(f"recording or loading the networks beside stage {stage.name}")
+    with recording, setting.watching.ledger.during("work"):
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
     first = _first(base, own_tables(stage, config), seed)
@@ -123,6 +124,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         on_nonfinite_dir=folder,
         ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
         snapshot=snapshot,
+        watching=setting.watching,
         profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
         hang_timeout=setting.run.hang_timeout,
         hang_exit=setting.run.hang_exit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from jaxpo.train.clock import Ceiling, Clock
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
 from jaxpo.train.metrics import SUMMARY, MetricsLog
+from jaxpo.train.peaks import disk_free, memory_peaks
+from jaxpo.train.processes import Exchange
 from jaxpo.train.progress import Progress, Window
 from jaxpo.train.state import State
 from jaxpo.train.watch import CompileWatch
+from jaxpo.train.watching import Watching
 
 Evaluate = Callable[[State], Mapping[str, float]]
 
@@ -53,15 +56,19 @@ class Bookkeeping:
     ceiling: Ceiling
     watch: CompileWatch
     snapshot: Callable[[int, State], None] | None = None
+    watching: Watching = field(default_factory=Watching)
 
     def __post_init__(self) -> None:
         self.clock = self._new_clock()
+        self.exchange = Exchange(self.stage.name, self.watching.ledger)
+        self.watching.alarms.begin(self.log.records(self.stage.name))
+        self.steps = 0
         self.began = time.perf_counter()
         self.compile_time: float | None = None
         self.recompiles = 0
 
     def _new_clock(self) -> Clock:
-        return Clock(lambda: self.watch.seconds)
+        return Clock(lambda: self.watch.seconds, within=self.watching.ledger.during)
 
     def note_compilation(self, n: int, first: int, before: int) -> None:
         """Tell the first compilation from one that should not have happened."""
@@ -84,11 +91,9 @@ class Bookkeeping:
             self.progress.total.add({"loss": metrics["loss"]})
         self.progress.num_tokens += int(counts["tokens"])
         self.progress.samples += int(counts["samples"])
-        clock = self.clock
-        clock.steps += 1
-        clock.tokens += int(counts["tokens"])
-        clock.trained += int(counts["trained"])
-        clock.samples += int(counts["samples"])
+        self.clock.step_ended(int(counts["tokens"]), int(counts["trained"]), int(counts["samples"]))
+        self.steps += 1
+        self.watching.ledger.took(self.stage.name, pending.step)
         if pending.step % self.stage.logging_steps == 0 or pending.step == self.total_steps:
             self._log_line(pending)
 
@@ -118,6 +123,7 @@ class Bookkeeping:
         if last or stopping or best or due(n, self.stage.save_steps):
             with self.clock.during("save"):
                 self._save(n, rows, state, store, meta, best)
+                self.watching.ledger.keep(now=True)
 
     def _save(
         self, n: int, rows: int, state: State, store: CheckpointStore, meta: Mapping[str, Any], best: bool
@@ -135,11 +141,20 @@ class Bookkeeping:
         if self.recompiles:
             extra["recompiles"] = self.recompiles
         record = self._head(pending.step, pending.rows_after) | self.progress.window.values()
-        record |= self.clock.rates(self.ceiling, jax.device_count()) | memory_peak() | extra
+        ledger, last = self.watching.ledger, pending.step == self.total_steps
+        record |= self.clock.rates(self.ceiling, jax.device_count()) | {"goodput": ledger.goodput()}
+        record |= memory_peaks() | self.exchange.tell(self.steps, last=last) | extra
         record |= self.source.figures_of(pending.rows_after)
+        if self.log.primary:
+            record |= disk_free(self.log.path.parent)
+        self._write(record)
+        ledger.keep()
+        self.progress.window, self.clock, self.compile_time = Window(), self._new_clock(), None
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         self.log.write(record)
         self.console.record(record)
-        self.progress.window, self.clock, self.compile_time = Window(), self._new_clock(), None
+        self.watching.alarms.see(record)
 
     def evaluate(self, n: int, rows: int, evaluate: Evaluate, state: State) -> bool:
         """Evaluate and log; True when the result is the best so far."""
@@ -147,9 +162,7 @@ class Bookkeeping:
         with self.clock.during("eval"):
             found = {k: float(v) for k, v in evaluate(state).items()}
         named = {k if k.startswith("eval_") else f"eval_{k}": v for k, v in found.items()}
-        record = self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began}
-        self.log.write(record)
-        self.console.record(record)
+        self._write(self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began})
         wanted = self.stage.metric_for_best_model
         if wanted is None:
             return False
@@ -184,6 +197,7 @@ class Bookkeeping:
         if not self.stop_on_nonfinite:
             self.console.warn(f"{where}; the update was skipped")
             return
+        self.watching.alarms.see(self._head(pending.step, pending.rows_after) | shown)
         name = f"{self.stage.name}-step{pending.step:08d}-process{jax.process_index()}.npz"
         path = self.dump_dir / name
         info = {"stage": self.stage.name, "step": pending.step, "rows_seen": pending.rows_before}
@@ -203,12 +217,6 @@ def way_on(stage: str, folder: Path) -> str:
     where = "over" if latest is None else f"on from the weights of step {latest}"
     mended = "a lower optimizer.learning_rate or optimizer.max_grad_norm, or with mended rows"
     return f"Go {where} with {mended}: --run NEW{start}"
-
-
-def memory_peak() -> dict[str, float]:
-    """`memory_peak_gib` of the first device here; empty where the platform does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    return {"memory_peak_gib": stats["peak_bytes_in_use"] / 2**30} if stats and "peak_bytes_in_use" in stats else {}
 
 
 def due(n: int, every: int) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 PARTS = ("data", "step", "eval", "save")
 REST = "other"
@@ -35,20 +36,31 @@ class Clock:
     Args:
       compiling: seconds of compilation so far; they count towards no part.
       now: the time in seconds.
+      within: entered for each part, for whoever counts over more than one window.
+
+    Attributes:
+      longest: seconds of the longest step, its compilation and what follows it left out.
     """
 
-    def __init__(self, compiling: Callable[[], float], now: Callable[[], float] = time.perf_counter) -> None:
-        self._compiling, self._now = compiling, now
+    def __init__(
+        self,
+        compiling: Callable[[], float],
+        now: Callable[[], float] = time.perf_counter,
+        within: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self._compiling, self._now, self._within = compiling, now, within
         self._start, self._compiled = now(), compiling()
         self.spent = dict.fromkeys(PARTS, 0.0)
         self.steps = self.tokens = self.trained = self.samples = 0
+        self._before = self.longest = 0.0
 
     @contextmanager
     def during(self, part: str) -> Iterator[None]:
         """What happens inside counts towards `part`, but for compilation."""
         began, compiled = self._now(), self._compiling()
         try:
-            yield
+            with self._within(part):
+                yield
         finally:
             self.spent[part] += self._now() - began - (self._compiling() - compiled)
 
@@ -61,6 +73,19 @@ class Clock:
         finally:
             self._start += self._now() - began - (self._compiling() - compiled)
 
+    def step_ended(self, tokens: int, trained: int, samples: int) -> None:
+        """One more step, with what it worked on."""
+        self.steps, self.tokens = self.steps + 1, self.tokens + tokens
+        self.trained, self.samples = self.trained + trained, self.samples + samples
+        busy = self._busy(self._wall())
+        self.longest, self._before = max(self.longest, busy - self._before), busy
+
+    def _wall(self) -> float:
+        return max(self._now() - self._start - (self._compiling() - self._compiled), 1e-9)
+
+    def _busy(self, wall: float) -> float:
+        return max(wall - self.spent["eval"] - self.spent["save"], 1e-9)
+
     def rates(self, ceiling: Ceiling, devices: int) -> dict[str, float]:
         """Speed without compilation, evaluation and saving; and the share of each part in the time without compilation.
 
@@ -69,11 +94,12 @@ class Clock:
         Args:
           devices: of the whole run, over all processes, as are the counts.
         """
-        wall = max(self._now() - self._start - (self._compiling() - self._compiled), 1e-9)
-        busy = max(wall - self.spent["eval"] - self.spent["save"], 1e-9)
+        wall = self._wall()
+        busy = self._busy(wall)
         speed = self.tokens / busy
         out = {
             "step_time": busy / self.steps,
+            "step_time_max": max(self.longest, busy / self.steps),
             "data_time": self.spent["data"] / self.steps,
             "tokens_per_second": speed,
             "trained_tokens_per_second": self.trained / busy,

@@ -27,6 +27,7 @@ from jaxpo.train.progress import Progress
 from jaxpo.train.signals import Preempted, Stop
 from jaxpo.train.state import State
 from jaxpo.train.watch import CompileWatch
+from jaxpo.train.watching import Watching
 
 Tree = Any
 Step = Callable[[State, Tree, StepBatch], tuple[State, dict[str, Any]]]
@@ -55,6 +56,7 @@ def fit(
     profile: Profile | None = None,
     hang_timeout: float = 0.0,
     hang_exit: bool = False,
+    watching: Watching | None = None,
 ) -> State:
     """Train from the newest checkpoint (or `init()`) to `total_steps`; running it again after any death continues.
 
@@ -71,6 +73,7 @@ def fit(
       snapshot: `(step, state)`, called every `stage.snapshot_steps` steps; after a resume again for the steps since.
       profile: of some steps.
       hang_timeout, hang_exit: see `Run`.
+      watching: counts where the time goes over all starts, and raises alerts.
 
     Raises:
       Preempted: after saving, when `stop` noted a signal.
@@ -91,6 +94,7 @@ def fit(
         ceiling,
         watch,
         snapshot,
+        watching or Watching(),
     )
     if stop.signum is not None:
         raise _left(stage, first, stop.signum)
@@ -113,18 +117,20 @@ def fit(
         contextlib.closing(source.open(rows, total_steps - first)) as feed,
         watch,
         profile,
+        run.watching.ledger.during("other", stage.name),
     ):
         for n in range(first + 1, total_steps + 1):
             stop.activity = f"step {n}" if n > first + 1 else "the compilation of the training step"
             if n > first + 1:
                 hang.beat()
+            run.watching.ledger.next_step(stage.name, n)
             profile.before(n, state, run.clock)
             with run.clock.during("data"):
                 batch = feed.next(state)
                 on_device = put(batch)
-                counts = settle(tally(on_device))
-            compilations = watch.compilations
             with run.clock.during("step"):
+                counts = settle(tally(on_device))
+                compilations = watch.compilations
                 state, metrics = settle(step(state, frozen, on_device))
             profile.after(n, state, run.clock)
             run.note_compilation(n, first, compilations)

@@ -1,22 +1,21 @@
-"""metrics.jsonl, one line per logged step, and the optional TensorBoard and Weights & Biases writers."""
+"""metrics.jsonl, one line per logged step, which is handed on to the trackers and to Prometheus."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import math
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from jaxpo.errors import ConfigError, RunError, writing
+from jaxpo.config import Prometheus
+from jaxpo.errors import RunError, writing
 from jaxpo.train.clock import NAMES as SHARES
 from jaxpo.train.files import write_atomic
+from jaxpo.train.prometheus import Exporter
+from jaxpo.train.trackers import TRACKERS, Tracker, require_trackers
 
 Record = Mapping[str, Any]
 TIMING = (
@@ -29,7 +28,13 @@ TIMING = (
     "tflops",
     "mfu",
     *SHARES,
+    "step_time_max",
+    "goodput",
+    "slowest_process",
+    "slowest_process_lag",
     "memory_peak_gib",
+    "host_memory_peak_gib",
+    "disk_free_gib",
     "compile_time",
     "recompiles",
     "train_runtime",
@@ -42,14 +47,6 @@ SUMMARY = "train_runtime"
 """Stands in the line that sums up a stage, its last."""
 
 
-class Tracker(Protocol):
-    """A writer besides metrics.jsonl."""
-
-    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
-    def truncate(self, stage: str, step: int) -> None: ...
-    def close(self) -> None: ...
-
-
 class MetricsLog:
     """Appends records to a JSON-lines file and passes them on to trackers.
 
@@ -57,6 +54,7 @@ class MetricsLog:
       path: `metrics.jsonl`; kept when it exists.
       report_to: "tensorboard", "wandb"; ConfigError naming the extra when one is not installed.
       run_name, config: for Weights & Biases.
+      prometheus: where the newest values are offered, if anywhere.
       primary: False on all processes but one: nothing is written.
     """
 
@@ -67,6 +65,7 @@ class MetricsLog:
         *,
         run_name: str = "run",
         config: Mapping[str, Any] | None = None,
+        prometheus: Prometheus | None = None,
         primary: bool = True,
     ):
         self.path = Path(path)
@@ -79,8 +78,9 @@ class MetricsLog:
         self._drop_half_line()
         self._open()
         for name in report_to:
-            maker = _TensorBoard if name == "tensorboard" else _WeightsAndBiases
-            self._trackers.append(maker(self.path.parent, run_name, dict(config or {})))
+            self._trackers.append(TRACKERS[name](self.path.parent, run_name, dict(config or {})))
+        if prometheus is not None and (prometheus.folder or prometheus.port is not None):
+            self._trackers.append(Exporter(prometheus, run_name))
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -113,11 +113,17 @@ class MetricsLog:
             return
         self._file.close()
         lines = self.path.read_bytes().splitlines()
-        kept = [line for n, line in enumerate(lines, 1) if not _beyond(self._record(line, n), stage, step, ended)]
+        records = [self._record(line, n) for n, line in enumerate(lines, 1)]
+        kept = [line for line, r in zip(lines, records, strict=True) if not _beyond(r, stage, step, ended)]
+        reached = max((r["step"] for r in records if r["stage"] == stage), default=step)
         write_atomic(self.path, "".join(f"{line.decode()}\n" for line in kept))
         self._open()
         for tracker in self._trackers:
-            tracker.truncate(stage, step)
+            tracker.truncate(stage, step, reached)
+
+    def records(self, stage: str) -> list[dict[str, Any]]:
+        """The lines of a stage so far; of a process that writes none, none."""
+        return [r for r in read_metrics(self.path) if r["stage"] == stage] if self.primary else []
 
     def close(self) -> None:
         """Close the file and the trackers."""
@@ -154,18 +160,6 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def require_trackers(report_to: Sequence[str]) -> None:
-    """ConfigError for every tracker that is unknown or not installed."""
-    problems = []
-    for name in report_to:
-        if name not in ("tensorboard", "wandb"):
-            problems.append(f"report_to: {name!r} is unknown; there are 'tensorboard' and 'wandb'")
-        elif importlib.util.find_spec(name) is None:
-            problems.append(f"report_to: {name} is not installed; install it with `pip install 'jaxpo[trackers]'`")
-    if problems:
-        raise ConfigError(problems)
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -173,60 +167,3 @@ def _finite(value: Any) -> Any:
 def _beyond(record: Record, stage: str, step: int, ended: bool) -> bool:
     sums_up = SUMMARY in record and not ended
     return bool(record["stage"] == stage and (record["step"] > step or sums_up))
-
-
-class _TensorBoard:
-    """One event directory per stage, so that a restart can void the steps of one stage alone."""
-
-    def __init__(self, directory: Path, run_name: str, config: Mapping[str, Any]):
-        self._directory = directory / "tensorboard"
-        self._writers: dict[str, Any] = {}
-
-    def _writer(self, stage: str) -> Any:
-        if stage not in self._writers:
-            module = importlib.import_module("tensorboard.summary.writer.event_file_writer")
-            self._writers[stage] = module.EventFileWriter(str(self._directory / stage))
-        return self._writers[stage]
-
-    def _event(self, stage: str, step: int, **fields: Any) -> None:
-        event = importlib.import_module("tensorboard.compat.proto.event_pb2").Event
-        self._writer(stage).add_event(event(wall_time=time.time(), step=step, **fields))
-
-    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        summary = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
-        scalars = [summary.Value(tag=k, simple_value=v) for k, v in values.items()]
-        self._event(stage, step, summary=summary(value=scalars))
-
-    def truncate(self, stage: str, step: int) -> None:
-        log = importlib.import_module("tensorboard.compat.proto.event_pb2").SessionLog
-        self._event(stage, step + 1, session_log=log(status=log.START))
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-
-class _WeightsAndBiases:
-    """One W&B run; each stage has its own step axis `STAGE/step`. What W&B received already stays there on a resume."""
-
-    def __init__(self, directory: Path, run_name: str, config: Mapping[str, Any]):
-        wandb = importlib.import_module("wandb")
-        stored = directory / "wandb_id.txt"
-        name = stored.read_text(encoding="utf-8").strip() if stored.exists() else uuid.uuid4().hex[:12]
-        write_atomic(stored, f"{name}\n")
-        self._run = wandb.init(
-            project="jaxpo", name=run_name, id=name, resume="allow", dir=str(directory), config=dict(config)
-        )
-        self._stages: set[str] = set()
-
-    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        if stage not in self._stages:
-            self._stages.add(stage)
-            self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-        self._run.log({f"{stage}/{k}": v for k, v in values.items()} | {f"{stage}/step": step})
-
-    def truncate(self, stage: str, step: int) -> None:
-        self._run.log({f"{stage}/resumed_at": step})
-
-    def close(self) -> None:
-        self._run.finish()

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from report_runs import NASTY, make_run
 
 from jaxpo.errors import RunError
-from jaxpo.evaluate.report import charts, write_comparison, write_report
+from jaxpo.evaluate.report import charts, comparison_text, write_comparison, write_report
 from jaxpo.evaluate.report.page import duration, number
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -238,3 +238,66 @@ def test_probes_may_be_plain_numbers(tmp_path: Path) -> None:
     _, structure, text = parse(write_report(run))
     assert "accuracy 0.5000 name <i>" in text
     assert "i" not in structure.tags
+
+
+def note_times(run: Path, *, alerts: int = 2) -> None:
+    """Two starts of a run, the second in two processes of which one is late; and alerts."""
+    process = {"host": "node", "steps": 100, "seconds": {"step": 50.0, "data": 1.0}, "host_memory_peak_gib": 2.0}
+    late = {**process, "host": "late", "seconds": {"step": 30.0, "data": 21.0}}
+    first = {"": {"seconds": {"startup": 40.0}, "reached": 0, "processes": []}}
+    first["pretrain"] = {"seconds": {"step": 200.0, "compile": 20.0, "data": 10.0}, "reached": 700, "processes": []}
+    second = {"": {"seconds": {"startup": 30.0}, "reached": 0, "processes": []}}
+    second["pretrain"] = {"seconds": {"step": 60.0, "again": 40.0}, "reached": 900, "processes": [process, late]}
+    common = {"began": 1.8e9, "seen": 1.8e9, "boot": "b", "uptime": 1.0, "process_count": 2}
+    starts = [
+        {**common, "down": 0.0, "ended": "running", "stages": first},
+        {**common, "down": 120.0, "ended": "finished", "stages": second},
+    ]
+    (run / "starts.json").write_text(json.dumps({"starts": starts}))
+    told = {"time": "2026-01-02", "run": "r", "directory": "/r", "stage": "sft", "rule": "LossSpike", "message": NASTY}
+    (run / "alerts.jsonl").write_text("".join(json.dumps(told | {"step": i}) + "\n" for i in range(alerts)))
+
+
+def test_where_the_time_went_the_starts_the_slow_process_and_the_alerts(tmp_path: Path) -> None:
+    """260 s of steps that count in 520 s; the process that is 0.2 s per step behind comes first."""
+    run = make_run(tmp_path / "run", stages=1)
+    note_times(run, alerts=120)
+    source, structure, text = parse(write_report(run))
+    for expected in (
+        "Goodput 50.0% wall time in steps that count",
+        "wall time of 2 starts",
+        "run 50.0% 8 min 40 s 4 min 20 s 40 s 20 s 10 s 1 min 10 s 2 min 00 s",
+        "pretrain 78.8% 5 min 30 s 4 min 20 s 40 s 20 s 10 s – –",
+        "1 2027-01-15 08:00:00 0.0 s 4 min 30 s pretrain 700 killed, or still runs",
+        "2 2027-01-15 08:00:00 2 min 00 s 2 min 10 s pretrain 900 finished",
+        "The newest 100 of 120; all are in alerts.jsonl.",
+        "1 (late) 0.2000 0.3000 0.2100 – 2.000 0 (node) -0.2000 0.5000 0.01000 – 2.000",
+    ):
+        assert expected in text, expected
+    widths = [float(w) for w in re.findall(r'style="width:([\d.]+)%"', source)]
+    assert sum(widths) == pytest.approx(200, abs=0.02)
+    assert "script" not in structure.tags
+    (run / "alerts.jsonl").write_text("{}\n7\n")
+    assert refused(run).startswith(f"{run / 'alerts.jsonl'}, line 2: is not a JSON object")
+
+
+def test_comparison_as_text_of_runs_of_other_lengths_and_stages(tmp_path: Path) -> None:
+    """The tables of the page, one line per row; a stage that one run does not have is one line of the configuration."""
+    long, short = make_run(tmp_path / "long"), make_run(tmp_path / "short", stages=1, finished=False)
+    note_times(long)
+    config = json.loads((short / "config.json").read_text())
+    config["stages"] = config["stages"][:1]
+    (short / "config.json").write_text(json.dumps(config))
+    lines = [" ".join(line.split()) for line in comparison_text([long, short]).splitlines()]
+    for expected in (
+        *("Overview long short", "status finished unfinished", "goodput 50.0% –", "starts 2 –", "alerts 2 0"),
+        *("pretrain: steps 900 900", "sft: steps 240 –", "sft: seconds per step 0.2900 –"),
+        *("sft: examples 9,017 –", "sft: bits per byte 2.010 1.980 … 2.040 · n = 412 –", "sft SFT –"),
+    ):
+        assert expected in lines, expected
+    assert not [line for line in lines if line.startswith("sft.")]
+    _, _, text = parse(write_comparison([long, short], tmp_path / "cmp.html"))
+    cells = "".join(c for c in text if not c.isspace())
+    for line in lines[1:]:
+        if line and line.split()[0] not in ("Speed", "Data", "Results", "Configuration"):
+            assert "".join(line.split()) in cells, line

@@ -6,10 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from jaxpo.config import SFT, Compute, Data, Mesh, Optimizer, OptimizerBase, Preference, Pretrain, Run, Stage, Tokenizer
+from jaxpo.config import (
+    SFT,
+    Compute,
+    Data,
+    Mesh,
+    Optimizer,
+    OptimizerBase,
+    Preference,
+    Pretrain,
+    Prometheus,
+    Run,
+    Stage,
+    Tokenizer,
+)
 from jaxpo.config.serialise import read_again, to_jsonable
 from jaxpo.recipe.located import absolute, identity, located
 from jaxpo.recipe.resume import MAY_CHANGE, Changes, compare
+from jaxpo.train.notify import RunCommand
 from jaxpo.train.rundir import RunDir
 
 STAGE = SFT(data=Data(train=("/d/x.jsonl",)), max_steps=8)
@@ -35,6 +49,9 @@ OTHER = {
     (Run, "report_to"): ("tensorboard",),
     (Run, "prompts"): ("Hello?",),
     (Run, "export"): False,
+    (Run, "prometheus"): Prometheus(port=9400),
+    (Run, "alerts"): (),
+    (Run, "on_alert"): (RunCommand(),),
     (Run, "mesh"): Mesh(fsdp=1, replica=-1),
     (Stage, "logging_steps"): 7,
     (Stage, "eval_steps"): 7,

@@ -28,6 +28,15 @@ def write_report(run_dir: Path | str) -> Path:
     return path
 
 
+def comparison_text(run_dirs: Sequence[Path | str]) -> str:
+    """The tables of a comparison, for a terminal.
+
+    Raises:
+      RunError: as `write_report`.
+    """
+    return compare.as_text(compare.distinct_names([read_run(Path(d)) for d in run_dirs]))
+
+
 def write_comparison(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
     """Write one report in which the curves of several runs are overlaid and their results stand side by side.
 

@@ -23,6 +23,8 @@ PLACEHOLDERS = {
 }
 TEXT, MUTED, GRID = list(PLACEHOLDERS)[:3]
 COLOURS = list(PLACEHOLDERS)[3:]
+DASHES = ("-", "--", ":")
+"""Of the first lines, of those that have their colours again, and so on."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def plot(axes: Any, line: Line) -> None:
         values,
         color=colour,
         linewidth=1.6,
+        linestyle=DASHES[line.colour // SERIES % len(DASHES)],
         marker="o" if small else None,
         markersize=3.5,
         label=line.label,

@@ -54,6 +54,14 @@ CHARTS = (
         (("time/data", "data"), ("time/eval", "evaluation"), ("time/save", "saving"), ("time/other", "other")),
         compared=False,
     ),
+    Chart(
+        "Memory, highest so far",
+        Scale("GiB", from_zero=True),
+        (("memory_peak_gib", "device"), ("host_memory_peak_gib", "host")),
+        compared=False,
+    ),
+    Chart("Slowest process", Scale("seconds per step behind", from_zero=True), (("slowest_process_lag", "training"),)),
+    Chart("Goodput so far", Scale("share of wall time", from_zero=True, top=1.02), (("goodput", "training"),)),
     Chart("Learning rate", Scale("learning rate", from_zero=True), (("learning_rate", "training"),)),
     Chart("Gradient norm", Scale("L2 norm before clipping", log=True), (("grad_norm", "training"),)),
 )

@@ -53,6 +53,19 @@ div.card + div.card { margin-top: 12px; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 16px; }
 summary { cursor: pointer; font-weight: 600; } details > .scroll { margin-top: 8px; }
 details td { padding-top: 3px; padding-bottom: 3px; }
+.bar { display: grid; grid-template-columns: 120px 1fr 56px; gap: 12px; align-items: center; margin: 5px 0; }
+.bar span { font-size: 13px; overflow-wrap: anywhere; } .bar b { text-align: right; font-size: 14px; }
+.bar div { display: flex; height: 24px; border-radius: 5px; overflow: hidden; background: var(--grid); }
+.legend span { font-size: 13px; color: var(--muted); margin-right: 16px; white-space: nowrap; }
+.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
+.bar i, .legend i { background: var(--muted); } i.startup { opacity: 0.75; } i.work { opacity: 0.55; }
+i.other { opacity: 0.35; } i.down { opacity: 1; }
+.bar i.step, .legend i.step { background: var(--series-2); }
+.bar i.again, .legend i.again { background: var(--series-4); }
+.bar i.compile, .legend i.compile { background: var(--series-3); }
+.bar i.data, .legend i.data { background: var(--series-1); }
+.bar i.eval, .legend i.eval { background: var(--series-0); }
+.bar i.save, .legend i.save { background: var(--series-5); }
 @media print { body { background: none; } figure, .card, .tile { break-inside: avoid; } }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 520px) { .charts { grid-template-columns: 1fr; } .charts .wide { grid-column: auto; } }
@@ -111,8 +124,16 @@ def measured(probe: Any) -> str:
     """A table cell: value, and below it interval and n."""
     if probe is None:
         return '<span class="muted">–</span>'
+    value, *small = map(escape, measured_lines(probe))
+    return value + "".join(f"<small>{line}</small>" for line in small)
+
+
+def measured_lines(probe: Any) -> list[str]:
+    """A probe's value, and a line of interval and n where they are known."""
+    if probe is None:
+        return ["–"]
     if not isinstance(probe, dict):
-        return number(probe) if isinstance(probe, (int, float)) else escape(str(probe))
+        return [number(probe) if isinstance(probe, (int, float)) else str(probe)]
     value = probe.get("value")
     shown = number(value) if isinstance(value, (int, float)) else "n/a"
     small = []
@@ -120,7 +141,27 @@ def measured(probe: Any) -> str:
         small.append(f"{number(probe['low'])} … {number(probe['high'])}")
     if isinstance(probe.get("n"), (int, float)):
         small.append(f"n = {number(probe['n'])}")
-    return shown + (f"<small>{' · '.join(small)}</small>" if small else "")
+    return [shown, " · ".join(small)] if small else [shown]
+
+
+def bar(name: str, shares: Sequence[tuple[str, str, float]], value: str) -> str:
+    """A line of coloured shares of 1, with its name before and a value behind.
+
+    Args:
+      shares: kind, which has a colour in the style; label, which shows on pointing at it; share.
+    """
+    pieces = "".join(
+        f'<i class="{kind}" style="width:{share:.3%}" title="{escape(label)} {share:.1%}"></i>'
+        for kind, label, share in shares
+        if share > 0
+    )
+    return f'<div class="bar"><span>{escape(name)}</span><div>{pieces}</div><b>{escape(value)}</b></div>'
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """The colours of bars: kind and label of each."""
+    pieces = "".join(f'<span><i class="{kind}"></i>{escape(label)}</span>' for kind, label in entries)
+    return f'<p class="legend">{pieces}</p>'
 
 
 def duration(total: float) -> str:

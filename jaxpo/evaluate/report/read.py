@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.errors import RunError
+from jaxpo.train.alarms import ALERTS
+from jaxpo.train.goodput import STARTS, summary
 
 Record = dict[str, Any]
 
@@ -19,6 +21,8 @@ class RunData:
     Attributes:
       metrics: stage -> its records in order, in the order in which the stages first appear.
       profiles: stage -> steps and costliest operations of the profile that was recorded of it.
+      starts: what each start of the run did with its time, see `jaxpo.train.ledger`.
+      alerts: oldest first.
       finished: every stage has ended.
     """
 
@@ -30,7 +34,14 @@ class RunData:
     samples: dict[str, list[Record]] = field(default_factory=dict)
     counts: dict[str, Record] = field(default_factory=dict)
     profiles: dict[str, Record] = field(default_factory=dict)
+    starts: list[Record] = field(default_factory=list)
+    alerts: list[Record] = field(default_factory=list)
     finished: bool = False
+
+    @property
+    def times(self) -> Record:
+        """`ledger.summary` of the starts; empty where none was counted."""
+        return summary(self.starts) if self.starts else {}
 
     @property
     def stages(self) -> list[dict[str, Any]]:
@@ -66,6 +77,8 @@ def read_run(path: Path) -> RunData:
         samples=read_object(path / "samples.json"),
         counts=read_object(path / "data_counts.json"),
         profiles=read_profiles(path),
+        starts=read_object(path / STARTS).get("starts", []),
+        alerts=read_lines(path / ALERTS),
         finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
 
@@ -87,6 +100,18 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path}: should hold a JSON object, holds a {type(value).__name__}.")
     return value
+
+
+def read_lines(path: Path) -> list[Record]:
+    """Objects of a JSON-lines file, without a last line that is being written."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = []
+    for n, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{path}, line {n}: is not a JSON object ({error}).") from error
+    return found
 
 
 def read_metrics(path: Path) -> dict[str, list[Record]]:

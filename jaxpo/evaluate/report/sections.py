@@ -11,14 +11,19 @@ from jaxpo.evaluate.report.curves import stage_charts
 from jaxpo.evaluate.report.merges import merges
 from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
+from jaxpo.evaluate.report.watching import alerts, processes, starts, times
 
 
 def render(run: RunData) -> str:
     """The body of the page."""
     parts = [
         header(run),
+        alerts(run),
         results(run),
         *stage_sections(run),
+        times(run),
+        starts(run),
+        *processes(run),
         *profiles(run),
         *work(run),
         teacher_records(run),
@@ -67,6 +72,8 @@ def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
     tokens = sum(series(r, "num_tokens")[1][-1] for r in run.metrics.values() if series(r, "num_tokens")[1])
     if tokens:
         yield "Tokens trained", number(tokens), "all stages"
+    if run.times:
+        yield "Goodput", f"{run.times['goodput']:.1%}", "wall time in steps that count"
     for stage, records in run.metrics.items():
         for name, label in HEADLINES:
             _, values = series(records, name)
@@ -124,6 +131,9 @@ def stage_note(records: list[Record]) -> str:
     _, utilisation = series(records, "mfu")
     if utilisation:
         parts.append(f"median MFU {sorted(utilisation)[len(utilisation) // 2]:.1%}")
+    for name, where in (("memory_peak_gib", "device"), ("host_memory_peak_gib", "host")):
+        if peaks := series(records, name)[1]:
+            parts.append(f"{where} memory peak {number(max(peaks))} GiB")
     skipped = sum(series(records, "skipped")[1])
     if skipped:
         parts.append(f"{number(skipped)} updates skipped (non-finite)")
@@ -250,7 +260,16 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted paths and values of a JSON document, stages under their names; a chosen type is the value of its path."""
     if isinstance(value, dict):
         kind = str(value.get("__type__", ""))
-        if prefix and kind and (not kind.startswith("jaxpo.config:") or "init_from" in value or "models" in value):
+        if (
+            prefix
+            and kind
+            and (
+                not kind.startswith("jaxpo.config:")
+                or "init_from" in value
+                or "models" in value
+                or prefix.startswith("alerts.")
+            )
+        ):
             yield prefix, kind.rpartition(":")[2]
         for key, item in value.items():
             if key != "__type__":
@@ -262,6 +281,10 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     else:
         items = value if isinstance(value, list) else [value]
         yield prefix, " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in items)
+
+
+ELSEWHERE = ("probes", "seconds", "work", "merges", "teacher_records", "goodput")
+"""Parts of the summary that have sections of their own."""
 
 
 def configuration(run: RunData) -> str:
@@ -276,6 +299,6 @@ def configuration(run: RunData) -> str:
 
 def environment(run: RunData) -> str:
     """Platform, corpus and whatever else the summary says besides the probes."""
-    rest = {k: v for k, v in run.summary.items() if k not in ("probes", "seconds", "work", "merges", "teacher_records")}
+    rest = {k: v for k, v in run.summary.items() if k not in ELSEWHERE}
     rows = [[escape(k), escape(v)] for k, v in flat(rest)]
     return section("Environment", f'<div class="card">{table(["", ""], rows, numeric_from=2)}</div>') if rows else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
 import types
 import typing
@@ -124,10 +125,24 @@ def run_problems(run: Run) -> Iterator[str]:
     for i, probe in enumerate(run.probes):
         if not callable(getattr(probe, "measure", None)):
             yield f"probes[{i}]: {type(probe).__name__} has no measure(context)."
+    yield from watching_problems(run)
     yield from tokenizer_problems(run)
     for tracker in run.report_to:
         if importlib.util.find_spec(TRACKERS[tracker]) is None:
             yield f"report_to: {tracker} is not installed; pip install 'jaxpo[trackers]', or leave it out."
+
+
+def watching_problems(run: Run) -> Iterator[str]:
+    """Alerts that check nothing, receivers that take none, and places where no metrics can be offered."""
+    for name, method in (("alerts", "check(record, history)"), ("on_alert", "send(alert)")):
+        for i, found in enumerate(getattr(run, name)):
+            if not callable(getattr(found, method.partition("(")[0], None)):
+                yield f"{name}[{i}]: {type(found).__name__} has no {method}."
+    folder, port = run.prometheus.folder, run.prometheus.port
+    if folder is not None and not (Path(folder).is_absolute() and os.access(folder, os.W_OK) and Path(folder).is_dir()):
+        yield f"prometheus.folder: {folder} must be the absolute path of a folder that exists and can be written to."
+    if port is not None and not 1 <= port < 2**16:
+        yield f"prometheus.port: {port} must lie in 1 .. {2**16 - 1}."
 
 
 def tokenizer_problems(run: Run) -> Iterator[str]:

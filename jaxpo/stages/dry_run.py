@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Run
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, family
 from jaxpo.recipe.platform import UNROLLED_UP_TO, dtype_of
 from jaxpo.sharding import use_mesh
 from jaxpo.sharding.collectives import Collective, Total, collectives, totals
@@ -142,19 +142,20 @@ def plan(run: Run, stage: Any, mesh: Mesh, *, memory: float | None = None, compi
         parameters=sum(int(np.prod(x.shape)) for x in jax.tree.leaves(step.state.params)),
         held=held(step),
         work=work_of(traced.jaxpr),
-        estimate=_estimate(run, config, load, step.remat, mesh),
+        estimate=on_accelerator(run, config, load, step.remat, mesh),
         compiled=compiled,
     )
 
 
 def stage_step(run: Run, stage: Any, config: TextConfig, mesh: Mesh, memory: float | None) -> tuple[AbstractStep, Load]:
     """The step from shapes, with the policy of recomputation that it would have on accelerators, and its load."""
-    rules, remat = dict(run.mesh.rules), run.compute.remat
+    remat = run.compute.remat
     compute = as_on_accelerator(run.compute, config, "none" if remat == "auto" else remat)
     step = _step(run, stage, config, mesh, compute)
     load = load_of(stage, step.assembly, step.frozen, mesh)
     if remat == "auto":
-        found = {name: _estimate(run, config, load, name, mesh) for name in CANDIDATES if name != "offload"}
+        found = {name: on_accelerator(run, config, load, name, mesh) for name in CANDIDATES if name != "offload"}
+        memory = memory if run.compute.memory_gib is None else run.compute.memory_gib * 2**30
         if memory is None:
             raise ConfigError(
                 "compute.remat auto: chooses by the memory of a device; give --chip NAME, --compute.memory-gib, or a "
@@ -162,7 +163,6 @@ def stage_step(run: Run, stage: Any, config: TextConfig, mesh: Mesh, memory: flo
             )
         chosen = choose({name: e for name, e in found.items() if e is not None}, memory)
         step = _step(run, stage, config, mesh, as_on_accelerator(run.compute, config, chosen))
-    del rules
     return step, load
 
 
@@ -208,10 +208,8 @@ def _in_host(x: Any) -> bool:
     return getattr(x.sharding, "memory_kind", None) == HOST
 
 
-def _estimate(run: Run, config: TextConfig, load: Load, remat: str, mesh: Mesh) -> Estimate | None:
-    """As on an accelerator, where recomputation saves memory whether layers run in loops or not."""
-    from jaxpo.models.family import family
-
+def on_accelerator(run: Run, config: TextConfig, load: Load, remat: str, mesh: Mesh) -> Estimate | None:
+    """The memory of a step, estimated as of an accelerator: there recomputation saves it without loops too."""
     if family(config).kept is None:
         return None
     compute = as_on_accelerator(run.compute, config, remat)

@@ -55,11 +55,11 @@ def main(argv: Sequence[str]) -> int:
     run = located(renamed(resolve_request(request), request.config).run)
     check(run, files=False)
     flags = request.flags
-    if "topology" not in flags:
-        devices = device_count(run, flags.get("devices"))
-        if simulated(os.environ) < devices:
-            command = [sys.executable, "-m", "jaxpo", "dry-run", *argv]
-            return subprocess.run(command, env=os.environ | environment(os.environ, devices), check=False).returncode
+    # Beside a topology too: libtpu would look for TPUs, and wait for them, if JAX were left to choose.
+    devices = 1 if "topology" in flags else device_count(run, flags.get("devices"))
+    if simulated(os.environ) < devices:
+        command = [sys.executable, "-m", "jaxpo", "dry-run", *argv]
+        return subprocess.run(command, env=os.environ | environment(os.environ, devices), check=False).returncode
     return show(run, flags)
 
 
@@ -145,7 +145,8 @@ def topology_devices(name: str) -> list[Any]:
 
     if find_spec("libtpu") is None:
         raise ConfigError("--topology: needs libtpu: pip install 'jaxpo[tpu]'; without it devices are simulated on CPU.")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else it asks the network which TPU it stands beside
+    # Else it asks the network which TPU it stands beside, and complains that there is none.
+    os.environ.update({"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"} | os.environ)
     from jax.experimental import topologies
 
     try:

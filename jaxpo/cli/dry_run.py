@@ -34,7 +34,7 @@ are read: rows are as long as the configuration says, and segments of a usual le
 
   --devices N            of the mesh, where the configuration leaves an axis open (-1); else as many as its axes make
   --stage NAME           this stage alone; several: NAME,NAME
-  --chip NAME            does it fit, and which is the smallest mesh that does: h100, h200, b200, a100, v5e, v5p, v6e, ...
+  --chip NAME            does it fit, and which is the smallest mesh that does: h100, h200, a100, v5e, v5p, v6e, ...
   --topology NAME        compile for TPUs by their topology, such as v5e:4x4; needs libtpu (jaxpo[tpu]), and no TPU
   --lower                do not compile: no temporary memory as a compiler sees it, and no collectives
   --json FILE            write all of it as JSON too; - is the standard output, instead of the tables
@@ -144,7 +144,9 @@ def topology_devices(name: str) -> list[Any]:
     from importlib.util import find_spec
 
     if find_spec("libtpu") is None:
-        raise ConfigError("--topology: needs libtpu: pip install 'jaxpo[tpu]'; without it devices are simulated on CPU.")
+        raise ConfigError(
+            "--topology: needs libtpu: pip install 'jaxpo[tpu]'; without it devices are simulated on CPU."
+        )
     # Else it asks the network which TPU it stands beside, and complains that there is none.
     os.environ.update({"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"} | os.environ)
     from jax.experimental import topologies
@@ -176,5 +178,3 @@ def write(found: list[dict[str, Any]], path: str) -> None:
         return
     with writing(Path(path)):
         Path(path).write_text(f"{text}\n")
-
-

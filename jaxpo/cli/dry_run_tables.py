@@ -137,4 +137,3 @@ def as_json(plan: Plan, chip: NamedChip, fit: Fit | None) -> dict[str, Any]:
         smallest = None if fit is None else dataclasses.asdict(fit)
         found["chip"] = {"name": name, "memory": memory, **verdicts(plan, memory), "smallest_mesh": smallest}
     return found
-

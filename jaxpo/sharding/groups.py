@@ -10,7 +10,9 @@ import numpy as np
 # `{{0,1},{2,3}}`, `[2,4]<=[4,2]T(1,0)` and `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}`.
 _LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?)\))? \{([^}]*)\}")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?)\))? \{([^}]*)\}"
+)
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
@@ -61,7 +63,9 @@ def _numbers(sizes: str, order: str | None) -> np.ndarray:
 def _mesh_groups(axes: str, numbers: np.ndarray, along: str) -> np.ndarray:
     """Groups along some axes of a mesh that XLA made up; `'a':(2)4` is the middle one of an axis cut in three."""
     sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes)}
-    wanted = {name: (int(p or 1), int(n or sizes[name])) for name, p, n in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along)}
+    wanted = {
+        name: (int(p or 1), int(n or sizes[name])) for name, p, n in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along)
+    }
     shape, moved = [], []
     for name, size in sizes.items():
         before, inside = wanted.get(name, (size, 1))

@@ -1,4 +1,4 @@
-"""Shapes of a stage's batches from its configuration alone: which arrays its method reads, in blocks of a likely size."""
+"""Shapes of a stage's batches from its configuration alone: the arrays that its method reads, in blocks of likely size."""
 
 from __future__ import annotations
 
@@ -105,7 +105,11 @@ def _recorded(network: Companion, stage: Any, config: TextConfig, rows: tuple[in
     k = method_of(stage).top_k  # type: ignore[attr-defined]
     ids, logps, odds = names_of(network.name)
     wide = (*rows, k)
-    return {ids: _array(wide, id_dtype(config.vocab_size)), logps: _array(wide, jnp.bfloat16), odds: _array(rows, np.float32)}
+    return {
+        ids: _array(wide, id_dtype(config.vocab_size)),
+        logps: _array(wide, jnp.bfloat16),
+        odds: _array(rows, np.float32),
+    }
 
 
 def _array(shape: tuple[int, ...], dtype: Any) -> Any:

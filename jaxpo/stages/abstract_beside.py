@@ -69,7 +69,9 @@ def abstract_beside(run: Run, stage: Any, scorer: Scorer, mesh: Mesh, rules: Map
         if not own or stage.lora is None or wanted.kind in WHOLE:
             model, heads = param_table(theirs), _heads(run, stage, wanted, theirs)
             whole = wanted.kind in WHOLE
-            found.frozen[wanted.name] = {n: shapes(t) for n, t in ({"model": model} | heads).items()} if whole else shapes(model)
+            found.frozen[wanted.name] = (
+                {n: shapes(t) for n, t in ({"model": model} | heads).items()} if whole else shapes(model)
+            )
     if stage.train != EVERYTHING:
         _, fixed = split_table(own_tables(stage, config), stage.train)
         found.frozen[FIXED] = {name: shapes(table) for name, table in fixed.items()}

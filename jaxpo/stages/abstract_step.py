@@ -83,7 +83,9 @@ def abstract_step(
       scorers: see `stages.assemble.assemble`.
     """
     scorer, frozen = make_scorer(config, compute), frozen or {}
-    assembly, scorer, _ = assemble_fitted(stage, _Length(), scorer, mesh, rules, compute, frozen=frozen, scorers=scorers)
+    assembly, scorer, _ = assemble_fitted(
+        stage, _Length(), scorer, mesh, rules, compute, frozen=frozen, scorers=scorers
+    )
     everywhere = batch_sharding(mesh)
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), batch)
     return AbstractStep(assembly.step, assembly.abstract, frozen, placed, assembly, scorer.remat)

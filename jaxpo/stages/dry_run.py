@@ -110,7 +110,11 @@ class Plan:
     @property
     def temporary(self) -> float | None:
         """Bytes of the larger of the two estimates; None where there is none."""
-        found = [float(e) for e in (self.compiled and self.compiled.temporary, self.estimate and self.estimate.temporary) if e]
+        found = [
+            float(e)
+            for e in (self.compiled and self.compiled.temporary, self.estimate and self.estimate.temporary)
+            if e
+        ]
         return max(found, default=None)
 
 

@@ -89,7 +89,13 @@ CHIPS: dict[str, Chip] = {
 _OTHER_NAMES = {"TPU v5e": "TPU v5 lite", "TPU v5p": "TPU v5", "TPU v6e": "TPU v6 lite", "TPU7": "TPU7x"}
 
 SHORT = {
-    **{"v100": "Tesla V100-SXM2-32GB", "t4": "Tesla T4", "a10g": "NVIDIA A10G", "l4": "NVIDIA L4", "l40s": "NVIDIA L40S"},
+    **{
+        "v100": "Tesla V100-SXM2-32GB",
+        "t4": "Tesla T4",
+        "a10g": "NVIDIA A10G",
+        "l4": "NVIDIA L4",
+        "l40s": "NVIDIA L40S",
+    },
     **{"a100": "NVIDIA A100-SXM4-80GB", "a100-40gb": "NVIDIA A100-SXM4-40GB", "h100": "NVIDIA H100 80GB HBM3"},
     **{"h200": "NVIDIA H200", "b200": "NVIDIA B200", "gb200": "NVIDIA GB200"},
     **{"rtx4090": "NVIDIA GeForce RTX 4090", "rtx5090": "NVIDIA GeForce RTX 5090"},

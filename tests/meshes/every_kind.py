@@ -31,9 +31,7 @@ DENSE = LFM2Config(
     layer_types=("conv", "full_attention"),
     initializer_range=0.2,
 )
-EXPERTS = dataclasses.replace(
-    DENSE, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24, num_dense_layers=1
-)
+EXPERTS = dataclasses.replace(DENSE, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24, num_dense_layers=1)
 MESHES: dict[str, dict[str, int]] = {
     "fsdp 8": {"fsdp": 8},
     "fsdp 4 x tensor 2": {"fsdp": 4, "tensor": 2},
@@ -108,7 +106,9 @@ def outcome(name: str, mesh_name: str, experts: bool) -> Outcome:
             for shard in x.addressable_shards
             if shard.device == mesh.devices.flat[0]
         )
-        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), filled(batch, model.vocab_size), step.batch)
+        placed = jax.tree.map(
+            lambda x, like: jax.device_put(x, like.sharding), filled(batch, model.vocab_size), step.batch
+        )
         state, metrics = program(state, frozen, placed)
     return Outcome(
         {name: float(m.value()) for name, m in metrics.items()},
@@ -159,10 +159,16 @@ def filled(shapes: Any, vocabulary: int) -> Any:
         for role, width in widths.items():
             roles[role][n] = np.arange(first, first + width) if roles[role].ndim > 1 else first
             first += width
-    draw = {np.dtype(np.bool_): lambda s: rng.random(s) < 0.5, np.dtype(np.int32): lambda s: rng.integers(0, 3, s)}
+    draw = {
+        "b": lambda shape: rng.random(shape) < 0.5,
+        "i": lambda shape: rng.integers(0, 3, shape),
+        "u": lambda shape: np.broadcast_to(np.arange(shape[-1]), shape),  # a teacher's likeliest tokens
+    }
 
     def values(x: Any) -> np.ndarray:
-        return np.asarray(draw.get(np.dtype(x.dtype), lambda s: -1.0 - rng.random(s))(x.shape)).astype(x.dtype)
+        # Of log-probabilities few enough to leave the other tokens something.
+        make = draw.get(np.dtype(x.dtype).kind, lambda shape: -2.5 - rng.random(shape))
+        return np.asarray(make(x.shape)).astype(x.dtype)
 
     return dataclasses.replace(
         shapes,

@@ -90,7 +90,9 @@ def test_loops_count_as_often_as_they_run_and_tuples_hold_all_their_arrays():
     ("%g = f8e4m3fn[4] all-to-all(%x), replica_groups=[2,4]<=[8], dimensions={0}", "all-to-all", 4),
 ])  # fmt: skip
 def test_bytes_are_those_that_a_group_holds_together(line, kind, size):
-    (found,) = collectives(f"ENTRY %main (a: f32[4]) -> f32[4] {{\n  {line}\n  %d = f32[16] all-gather-done(%g)\n}}\n", MESH)
+    (found,) = collectives(
+        f"ENTRY %main (a: f32[4]) -> f32[4] {{\n  {line}\n  %d = f32[16] all-gather-done(%g)\n}}\n", MESH
+    )
     assert (found.kind, found.bytes) == (kind, size)
 
 

@@ -16,6 +16,7 @@ from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.errors import ConfigError, writing
+from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.located import located
 from jaxpo.train.chips import named_chip
@@ -99,7 +100,10 @@ def show(run: Run, flags: Mapping[str, str]) -> int:
     from jaxpo.cli.dry_run_tables import as_json, print_plan
     from jaxpo.stages.dry_run import plan
     from jaxpo.stages.fitting_mesh import smallest_mesh
+    from jaxpo.stages.trained import check_patterns
 
+    check_patterns(run)
+    check_origin(run)
     chip = named_chip(flags["chip"]) if "chip" in flags else None
     memory = None if chip is None else chip[1].memory
     mesh = mesh_of(run, flags)
@@ -122,7 +126,6 @@ def mesh_of(run: Run, flags: Mapping[str, str]) -> Mesh:
     """Of simulated devices, or of those of a topology."""
     import jax
 
-    from jaxpo.recipe.checks.routing import check_placement
     from jaxpo.sharding import make_mesh
 
     sizes = {axis: getattr(run.mesh, axis) for axis in AXES}

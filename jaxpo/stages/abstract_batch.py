@@ -1,4 +1,4 @@
-"""Shapes of a stage's batches from its configuration alone: the arrays that its method reads, in blocks of likely size."""
+"""Shapes of a stage's batches from its configuration: the arrays that its method reads, in blocks of a likely size."""
 
 from __future__ import annotations
 

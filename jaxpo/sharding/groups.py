@@ -49,7 +49,7 @@ def _groups(line: str, devices: int) -> np.ndarray:
         return _mesh_groups(axes, _numbers(sizes or str(devices), order), along)
     if found := _LISTED.search(line):
         rows = [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])]
-        return np.asarray(rows or [range(devices)], np.int64)
+        return np.asarray(rows or [list(range(devices))], np.int64)
     raise ValueError(f"groups of devices in a form that is not known: {line.strip()[:300]}")
 
 

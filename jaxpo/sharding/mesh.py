@@ -41,7 +41,7 @@ def require_auto(mesh: Mesh) -> None:
     """The compiler decides where a value lies between the places that are named: ConfigError for other types of axes.
 
     Under Explicit axes JAX raises wherever it would have to guess: first at the lookup of the embedding, whose columns
-    lie on the axes that spread the rows, then at `with_sharding_constraint` itself, which `constrain` is made of.
+    lie on the axes that spread the rows; `with_sharding_constraint`, which `constrain` is made of, moves nothing there.
     """
     other = [axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is not AxisType.Auto]
     if other:

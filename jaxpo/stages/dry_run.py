@@ -107,16 +107,6 @@ class Plan:
         """Of the mesh."""
         return int(np.prod(list(self.mesh.values())))
 
-    @property
-    def temporary(self) -> float | None:
-        """Bytes of the larger of the two estimates; None where there is none."""
-        found = [
-            float(e)
-            for e in (self.compiled and self.compiled.temporary, self.estimate and self.estimate.temporary)
-            if e
-        ]
-        return max(found, default=None)
-
 
 def plan(run: Run, stage: Any, mesh: Mesh, *, memory: float | None = None, compile_it: bool = True) -> Plan:
     """Lower, and compile, the step of a trained stage for a mesh; allocates none of its arrays.

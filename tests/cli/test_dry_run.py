@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_parameter_table(config, tmp_path, capsys):
         values += share
     for plan in (pretrain, preference):
         assert plan["per_device"]["parameters"] == 4 * values
-        assert plan["per_device"]["optimizer"] == 2 * 4 * values + 4
+        assert plan["per_device"]["optimizer"] == 2 * 4 * values + 2 * 4  # two moments, two counters
         assert plan["chip"]["formula"]["fits"]
         assert plan["chip"]["smallest_mesh"]["devices"] == 1
         assert plan["temporary"]["compiler"] is None

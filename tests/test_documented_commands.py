@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxpo.cli import dry_run
 from jaxpo.cli.main import COMMANDS, main
 from jaxpo.cli.recipe import read_request, resolve_request
 from jaxpo.recipe.checks.run import check
@@ -22,6 +23,7 @@ FROM_TRL = (ROOT / "docs" / "from_trl.md").read_text(encoding="utf-8")
 OWN_FLAGS = {
     "run": {"resume": True, "restart": False, "profile": True},
     "explain": {"json": False, "changed": False, "platform": True},
+    "dry-run": dry_run.OWN,
 }
 
 
@@ -70,7 +72,7 @@ def help_of(words: list[str]) -> str:
 def test_a_command_of_the_documents_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert words[0] in COMMANDS
     monkeypatch.chdir(tmp_path)
-    if words[0] in ("run", "explain"):
+    if words[0] in OWN_FLAGS:
         stand_ins(words, tmp_path)
         request = read_request(words[1:], OWN_FLAGS[words[0]], "")
         assert request is not None

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("jaxpo.cli.run", "train: execute a recipe or a configuration of your own, or resume it"),
     "recipes": ("jaxpo.cli.recipes", "what `jaxpo run NAME` can run: list them, copy one"),
     "explain": ("jaxpo.cli.explain", "every value of a configuration and where it came from"),
+    "dry-run": ("jaxpo.cli.dry_run", "what a run would take of a mesh's devices: compiled, never run"),
     "data": ("jaxpo.cli.data", "inspect or tokenise data files"),
     "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),
     "import": ("jaxpo.cli.import_", "Hugging Face safetensors -> jaxpo, checked"),

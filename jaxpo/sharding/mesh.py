@@ -30,8 +30,22 @@ def resolve_sizes(sizes: Mapping[str, int], device_count: int) -> dict[str, int]
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Build a mesh with all five axes over `devices` (default: all), Auto axis types.
 
-    Auto is named because `jax.make_mesh` defaults to Explicit, under which optax and several jax.numpy functions raise.
+    Auto is named because `jax.make_mesh` defaults to Explicit, which `require_auto` refuses.
     """
     devices = list(jax.devices() if devices is None else devices)
     resolved = resolve_sizes(sizes, len(devices))
     return jax.make_mesh(tuple(resolved.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def require_auto(mesh: Mesh) -> None:
+    """The compiler decides where a value lies between the places that are named: ConfigError for other types of axes.
+
+    Under Explicit axes JAX raises wherever it would have to guess: first at the lookup of the embedding, whose columns
+    lie on the axes that spread the rows; `with_sharding_constraint`, which `constrain` is made of, moves nothing there.
+    """
+    other = [axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is not AxisType.Auto]
+    if other:
+        raise ConfigError(
+            f"mesh axes {', '.join(other)} are not of the type Auto, under which JAX decides where a value lies; build "
+            "the mesh with jaxpo.sharding.make_mesh, or give jax.make_mesh axis_types=(AxisType.Auto,) * 5."
+        )

@@ -12,16 +12,18 @@ from jaxtyping import Array
 
 from jaxpo.config.axes import BATCH_AXES, RULES, SEQUENCE, Rules
 from jaxpo.errors import ConfigError
+from jaxpo.sharding.mesh import require_auto
 
 _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", default=None)
 
 
 @contextmanager
 def use_mesh(mesh: Mesh | None, rules: Rules | None = None) -> Iterator[None]:
-    """Trace and run under `mesh`; without one, `constrain` is the identity."""
+    """Trace and run under `mesh`; without one, `constrain` is the identity. ConfigError unless its axes are Auto."""
     if mesh is None:
         yield
         return
+    require_auto(mesh)
     token = _active.set((mesh, {**RULES, **(rules or {})}))
     try:
         with jax.set_mesh(mesh):

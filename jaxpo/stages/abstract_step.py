@@ -14,6 +14,7 @@ from jaxpo.config import Compute, Stage
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.source import StepBatch
 from jaxpo.models.family import TextConfig
+from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import batch_shardings
 from jaxpo.stages.assemble import Assembly, make_scorer
 from jaxpo.stages.remat import assemble_fitted
@@ -40,9 +41,13 @@ class AbstractStep:
     assembly: Assembly
     remat: str
 
+    def trace(self) -> Any:
+        """The step as a program of JAX, which can be lowered; nothing has been allocated."""
+        return self.step.trace(self.state, self.frozen, self.batch)
+
     def lower(self) -> Any:
         """The step before the compiler; nothing has been allocated."""
-        return self.step.lower(self.state, self.frozen, self.batch)
+        return self.trace().lower()
 
 
 class _Length:
@@ -71,15 +76,19 @@ def abstract_step(
     rules: Mapping[str, Any],
     batch: StepBatch,
     frozen: Tree | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> AbstractStep:
-    """What `jaxpo run` compiles for a stage, from shapes alone. Call it, and lower, under `use_mesh(mesh, rules)`.
+    """What `jaxpo run` compiles for a stage, from shapes alone. Trace and lower it under `use_mesh(mesh, rules)`.
 
     Args:
-      batch: shapes of a step's rows over all devices, such as `text_batch` gives.
+      batch: shapes of a step's rows over all devices, such as `text_batch` and `stage_batch` give.
       frozen: name -> shapes, with shardings, of the networks that run beside the trained one.
+      scorers: see `stages.assemble.assemble`.
     """
     scorer, frozen = make_scorer(config, compute), frozen or {}
-    assembly, scorer, _ = assemble_fitted(stage, _Length(), scorer, mesh, rules, compute, frozen=frozen)
+    assembly, scorer, _ = assemble_fitted(
+        stage, _Length(), scorer, mesh, rules, compute, frozen=frozen, scorers=scorers
+    )
     where = batch_shardings(batch, mesh)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), batch, where)
     return AbstractStep(assembly.step, assembly.abstract, frozen, placed, assembly, scorer.remat)

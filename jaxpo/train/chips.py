@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxpo.errors import ConfigError, did_you_mean
+
 GB, TERA = 1e9, 1e12
 
 
@@ -85,6 +87,30 @@ CHIPS: dict[str, Chip] = {
 """By `jax.Device.device_kind`, in full: another size or a part of a chip (MIG) is another device."""
 
 _OTHER_NAMES = {"TPU v5e": "TPU v5 lite", "TPU v5p": "TPU v5", "TPU v6e": "TPU v6 lite", "TPU7": "TPU7x"}
+
+SHORT = {
+    **{
+        "v100": "Tesla V100-SXM2-32GB",
+        "t4": "Tesla T4",
+        "a10g": "NVIDIA A10G",
+        "l4": "NVIDIA L4",
+        "l40s": "NVIDIA L40S",
+    },
+    **{"a100": "NVIDIA A100-SXM4-80GB", "a100-40gb": "NVIDIA A100-SXM4-40GB", "h100": "NVIDIA H100 80GB HBM3"},
+    **{"h200": "NVIDIA H200", "b200": "NVIDIA B200", "gb200": "NVIDIA GB200"},
+    **{"rtx4090": "NVIDIA GeForce RTX 4090", "rtx5090": "NVIDIA GeForce RTX 5090"},
+    **{"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite", "tpu7x": "TPU7x"},
+}
+"""What one calls a chip, of the size that is sold most."""
+
+
+def named_chip(name: str) -> tuple[str, Chip]:
+    """The chip that a user means by a short name or by JAX's; ConfigError lists the short ones."""
+    kind = SHORT.get(name.lower(), name)
+    chip = find_chip(kind)
+    if chip is None:
+        raise ConfigError(f"there is no chip {name!r}.{did_you_mean(name.lower(), SHORT)} Known: {', '.join(SHORT)}.")
+    return kind, chip
 
 
 def find_chip(device_kind: str) -> Chip | None:

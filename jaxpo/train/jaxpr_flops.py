@@ -43,7 +43,12 @@ def count_flops(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work
     A scan's body counts as often as it runs, of the branches of a condition the most expensive, of a mapped shard what
     all devices do, of a Pallas kernel its body once per grid point. Entrywise operations and reductions count nothing.
     """
-    return _program(jax.make_jaxpr(function)(*args, **kwargs).jaxpr)
+    return work_of(jax.make_jaxpr(function)(*args, **kwargs))
+
+
+def work_of(program: ClosedJaxpr) -> Work:
+    """Of a program that has been traced before, as `count_flops` counts it."""
+    return _program(program.jaxpr)
 
 
 def _program(jaxpr: Jaxpr) -> Work:

@@ -22,21 +22,25 @@ from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
-from jaxpo.recipe.checks.stage import stage_problems
+from jaxpo.recipe.checks.stage import data_problems, stage_problems
 from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
 from jaxpo.recipe.lineage import seed_of, trained
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def check(run: Run) -> None:
-    """Raise one ConfigError with every problem of a run; return if there is none."""
-    problems = list(find_problems(run))
+def check(run: Run, *, files: bool = True) -> None:
+    """Raise one ConfigError with every problem of a run; return if there is none.
+
+    Args:
+      files: data files and tokenizers are asked for too; what only compiles a run needs none.
+    """
+    problems = list(find_problems(run, files=files))
     if problems:
         raise ConfigError(problems)
 
 
-def find_problems(run: Run) -> Iterator[str]:
+def find_problems(run: Run, *, files: bool = True) -> Iterator[str]:
     """All problems, each naming the field and the remedy. Values of wrong type hide the checks that need them."""
     shape = list(shape_problems(run))
     if shape:
@@ -47,11 +51,13 @@ def find_problems(run: Run) -> Iterator[str]:
     if wrong_types:
         return
     yield from run_problems(run)
+    yield from tokenizer_problems(run) if files else ()
     yield from model_problems(run)
     yield from mesh_problems(run)
     yield from compute_problems(run)
     for i, stage in enumerate(run.stages):
         if stage.TRAINS:
+            yield from data_problems(run, stage) if files else ()
             yield from stage_problems(run, i, stage)
         for problems in kind_of(stage).checks:
             yield from problems(run, i, stage)
@@ -109,7 +115,7 @@ def obeys(value: Any, hint: Any) -> bool:
 
 
 def run_problems(run: Run) -> Iterator[str]:
-    """Name, seed, corpus, tokenizer, probes and trackers."""
+    """Name, seed, corpus, probes, alerts and trackers."""
     if not (run.hang_timeout >= 0 and math.isfinite(run.hang_timeout)):
         yield f"hang_timeout: {run.hang_timeout} must be a number of seconds, or 0 to watch nothing."
     if run.hang_exit and run.hang_timeout == 0:
@@ -126,7 +132,6 @@ def run_problems(run: Run) -> Iterator[str]:
         if not callable(getattr(probe, "measure", None)):
             yield f"probes[{i}]: {type(probe).__name__} has no measure(context)."
     yield from watching_problems(run)
-    yield from tokenizer_problems(run)
     for tracker in run.report_to:
         if importlib.util.find_spec(TRACKERS[tracker]) is None:
             yield f"report_to: {tracker} is not installed; pip install 'jaxpo[trackers]', or leave it out."

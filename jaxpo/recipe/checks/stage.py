@@ -25,7 +25,7 @@ from jaxpo.recipe.lineage import PREVIOUS, RANDOM, with_models
 def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     """What is wrong with a trained stage of whatever kind."""
     kind = kind_of(stage)
-    yield from data_problems(run, stage)
+    yield from length_problems(stage)
     yield from budget_problems(stage)
     yield from optimizer_problems(stage)
     yield from average_problems(stage)
@@ -44,7 +44,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
 
 
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:
-    """Files and lengths."""
+    """Files."""
     data, name = stage.data, stage.name
     if not data.files:
         yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
@@ -54,6 +54,11 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
     for source, mixed in data.mix:
         yield from file_problems(run, f"{name}.data.mix.{source}.files", mixed.files, earlier)
     yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
+
+
+def length_problems(stage: Stage) -> Iterator[str]:
+    """Lengths of segments and rows, blocks, and the order of the rows."""
+    data, name = stage.data, stage.name
     if data.max_length < 2:
         yield f"{name}.data.max_length: {data.max_length} leaves nothing to predict; it must be at least 2."
     if data.max_length > data.row_length:

@@ -1,0 +1,116 @@
+"""Shapes of a stage's batches from its configuration: the arrays that its method reads, in blocks of a likely size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxpo.config import Stage
+from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.best_fit import Caps
+from jaxpo.data.packing.teacher_records import id_dtype, names_of
+from jaxpo.data.rows.columns import DTYPES
+from jaxpo.data.rows.needs import recorded_column
+from jaxpo.data.rows.segments import COLUMN_OF
+from jaxpo.errors import ConfigError
+from jaxpo.models.family import TextConfig
+from jaxpo.recipe.beside import Companion
+from jaxpo.recipe.kinds import method_of, networks_of
+from jaxpo.sharding import BATCH_AXES, axis_size
+
+LISTED = 4
+"""Responses of a list, items of a text and rewards of a pair, which only the rows know."""
+MEAN_SEGMENT = 128
+"""Tokens of a segment where only the rows know their lengths; it decides how many a block holds."""
+_LISTS = ("candidate",)
+_WIDTHS: Mapping[str, tuple[int, ...]] = {
+    **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "rewards": (LISTED, 2)},
+}
+
+
+def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
+    """Shapes of a step's batch over all devices: the arrays that the stage's method reads.
+
+    Raises:
+      ConfigError: the devices cannot share the rows of a step.
+    """
+    caps, needs = likely_caps(stage, mesh), method_of(stage).NEEDS
+    blocks = stage.rows_per_step // caps.block_rows
+    rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
+    roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}
+    columns = dict.fromkeys([*needs.columns, *(COLUMN_OF[role] for role in roles if role in COLUMN_OF)])
+    per_token = {name: _array(rows, np.int32) for name in needs.per_token}
+    for network in networks_of(stage):
+        if network.recorded:
+            per_token |= _recorded(network, stage, config, rows)
+    return Batch(
+        tokens=_array(rows, np.int32),
+        segment_ids=_array(rows, np.int32),
+        positions=_array(rows, np.int32),
+        masks={name: _array(rows, np.bool_) for name in ("completion", "prompt")},
+        per_token=per_token,
+        per_segment={},
+        per_example={n: _array((examples, *_WIDTHS.get(n, ())), DTYPES.get(n, np.float32)) for n in columns},
+        roles={role: _array((examples, *width), np.int32) for role, width in roles.items()},
+        example_id=_array((examples,), np.int32),
+        block_rows=caps.block_rows,
+        slots=caps.slots,
+        max_segment=caps.max_segment,
+    )
+
+
+def likely_caps(stage: Stage, mesh: Mesh) -> Caps:
+    """The shape of blocks in which the longest example fits, and segments of a usual length fill the rows.
+
+    Raises:
+      ConfigError: the devices cannot share the rows of a step.
+    """
+    data, needs = stage.data, method_of(stage).NEEDS
+    each = rows_per_shard(stage, mesh)
+    segments = sum(LISTED if role in _LISTS else 1 for role in needs.roles)
+    single = data.packing == "none"
+    least = segments if single else math.ceil(segments / (data.row_length // data.max_length))
+    fitting = [size for size in range(least, each + 1) if each % size == 0]
+    block_rows = data.block_rows or (fitting[0] if fitting else each)
+    slots = 1 if single else max(1, data.row_length // min(MEAN_SEGMENT, data.max_length))
+    examples = max(1, block_rows * slots // segments)
+    return Caps(data.row_length, block_rows, slots, examples, data.max_length)
+
+
+def rows_per_shard(stage: Stage, mesh: Mesh) -> int:
+    """Rows of a microbatch on each device.
+
+    Raises:
+      ConfigError: they are no whole number.
+    """
+    parts = axis_size(mesh, BATCH_AXES) * stage.gradient_accumulation_steps
+    if stage.rows_per_step % parts:
+        raise ConfigError(
+            f"{stage.name}.rows_per_step: {stage.rows_per_step} is not a multiple of {parts} (microbatches x devices)."
+        )
+    return stage.rows_per_step // parts
+
+
+def _recorded(network: Companion, stage: Any, config: TextConfig, rows: tuple[int, int]) -> dict[str, Any]:
+    """The columns that hold what was recorded of a network."""
+    name = recorded_column(network.name, network.kind)
+    if network.kind != "top_k":
+        return {name: _array(rows, np.float32)}
+    k = method_of(stage).top_k  # type: ignore[attr-defined]
+    ids, logps, odds = names_of(network.name)
+    wide = (*rows, k)
+    return {
+        ids: _array(wide, id_dtype(config.vocab_size)),
+        logps: _array(wide, jnp.bfloat16),
+        odds: _array(rows, np.float32),
+    }
+
+
+def _array(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)

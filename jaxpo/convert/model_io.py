@@ -18,8 +18,9 @@ from jaxpo.convert.generation import read_generation
 from jaxpo.convert.hf import check_tensors, import_hf
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.errors import CheckpointError, no_folder
-from jaxpo.models.family import FAMILIES, TextConfig, param_table
+from jaxpo.errors import CheckpointError, ConfigError, no_folder
+from jaxpo.models.document import shown
+from jaxpo.models.family import FAMILIES, TextConfig, family, param_table
 from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh, replicated
 from jaxpo.train.files import read_json
@@ -74,7 +75,7 @@ def read_config(path: Path | str) -> TextConfig:
     path = Path(path)
     if is_export(path):
         return config_of(path)
-    return _config_of(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta())
+    return _config_of(*_meta_of(stage_folder(path)))
 
 
 def check_files(path: Path | str) -> None:
@@ -92,8 +93,23 @@ def check_files(path: Path | str) -> None:
         check_tensors(tensors, param_table(found.config), path)
 
 
-def _config_of(meta: Mapping[str, Any]) -> Any:
-    return from_jsonable(meta["config"], known_types=FAMILIES)
+def _meta_of(stage: Path) -> tuple[Path, Mapping[str, Any]]:
+    """What a stage's model says of itself, and the folder that says it; CheckpointError when that is no model's."""
+    folder = stage / MODEL
+    meta = CheckpointStore(folder, keep=None).meta()
+    kinds = (("config", Mapping), ("heads", Mapping), ("about", Mapping))
+    if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), kind) for name, kind in kinds):
+        raise CheckpointError(f"{folder}: its meta.json describes no model; copy the checkpoint again.")
+    return folder, meta
+
+
+def _config_of(folder: Path, meta: Mapping[str, Any]) -> Any:
+    try:
+        config = from_jsonable(meta["config"], known_types=FAMILIES)
+        family(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: its meta.json holds a configuration that cannot be read: {error}") from error
+    return config
 
 
 def read_heads(path: Path | str) -> tuple[str, ...]:
@@ -101,7 +117,7 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
     path = Path(path)
     if is_export(path):
         return ("value",) if is_reward(path) else ()
-    return tuple(CheckpointStore(stage_folder(path) / MODEL, keep=None).meta()["heads"])
+    return tuple(_meta_of(stage_folder(path))[1]["heads"])
 
 
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
@@ -116,19 +132,23 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
         return _load_export(path, mesh, rules)
     stage = stage_folder(path)
     store = CheckpointStore(stage / MODEL, keep=None)
-    meta = store.meta()
-    config = _config_of(meta)
+    folder, meta = _meta_of(stage)
+    config = _config_of(folder, meta)
     model = param_table(config)
-    heads = _abstract_heads(meta["heads"], mesh)
+    heads = _abstract_heads(meta["heads"], mesh, folder)
     abstract = {"model": abstract_params(model, shardings=param_shardings(model, mesh, rules)), **heads}
     params, _ = store.restore(None, abstract)
     return Model(params, config, near_tokenizer(stage), meta["about"], stage, near_generation(stage))
 
 
-def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh, folder: Path) -> Any:
     """What lies beside the model, on every device: a head's table follows its method's settings, which are not here."""
     if isinstance(shapes, Mapping):
-        return {name: _abstract_heads(below, mesh) for name, below in shapes.items()}
+        return {name: _abstract_heads(below, mesh, folder) for name, below in shapes.items()}
+    if not isinstance(shapes, list) or not all(type(size) is int and 0 < size < 2**31 for size in shapes):
+        raise CheckpointError(
+            f"{folder}: its meta.json gives a head no shape ({shown(shapes)}); copy the checkpoint again."
+        )
     return jax.ShapeDtypeStruct(tuple(shapes), jnp.float32, sharding=replicated(mesh))
 
 
@@ -153,15 +173,23 @@ def import_record(path: Path) -> dict[str, str]:
 def _last_stage(run: Path) -> Path:
     """The last stage of a run that has finished, in the order of its configuration."""
     config = read_json(run / "config.json")
-    if not config or "stages" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("stages"), list):
         raise CheckpointError(
             f"{run} is not a run directory, a stage directory, an HF export or a PEFT adapter: "
             f"there is neither {MODEL}/ nor config.json nor adapter_config.json"
         )
-    for stage in reversed(config["stages"]):
-        if has_model(run / "stages" / stage["name"]):
-            return run / "stages" / stage["name"]
+    for name in reversed(_stage_names(run, config["stages"])):
+        if has_model(run / "stages" / name):
+            return run / "stages" / name
     raise CheckpointError(f"{run}: no stage has finished yet; run the same command again to go on")
+
+
+def _stage_names(run: Path, stages: Any) -> list[str]:
+    """The names of a stored configuration's stages; each is one of a folder inside the run's."""
+    names = [stage.get("name") if isinstance(stage, Mapping) else None for stage in stages] if stages else []
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"{run / 'config.json'}: names no stages; restore the file.")
+    return names
 
 
 def near_tokenizer(path: Path) -> Tokenizer | None:

@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.data.npz import read_arrays
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
 from jaxpo.data.tokens.media import Patches
@@ -67,9 +68,9 @@ class ExampleStore:
     def __init__(self, directory: Path):
         self.directory = directory
         self.meta: dict[str, Any] = json.loads((directory / META).read_text())
-        with np.load(directory / INDEX) as index:
-            media = Lengths(index["media_offsets"], index["media_values"]) if "media_values" in index else None
-            self.lengths = Lengths(index["offsets"], index["values"], media)
+        index = read_arrays(directory / INDEX)
+        media = Lengths(index["media_offsets"], index["media_values"]) if "media_values" in index else None
+        self.lengths = Lengths(index["offsets"], index["values"], media)
         self.per_token: Layout = from_json(self.meta.get("per_token", {}))
         self.media: Layout = from_json(self.meta.get("media", {}))
         self._reader = array_record_module.ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")

@@ -22,6 +22,7 @@ from jaxpo.checkpoint import leaves
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
+from jaxpo.config.json_text import parse
 from jaxpo.errors import CheckpointError, writing
 
 Tree = Any
@@ -184,7 +185,7 @@ class CheckpointStore:
     def _document(self, step: int) -> dict[str, Any]:
         file = self.path(step) / "meta" / _META
         try:
-            document = json.loads(file.read_text())
+            document = parse(file.read_text())
             if document["format"] != FORMAT:
                 raise CheckpointError(f"{file}: format {document['format']}, this version of jaxpo reads {FORMAT}")
             return {name: document[name] for name in ("step", "leaves", "fingerprints", "environment", "meta")}

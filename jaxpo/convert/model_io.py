@@ -95,10 +95,11 @@ def check_files(path: Path | str) -> None:
 
 def _meta_of(stage: Path) -> tuple[Path, Mapping[str, Any]]:
     """What a stage's model says of itself, and the folder that says it; CheckpointError when that is no model's."""
-    folder = stage / MODEL
-    meta = CheckpointStore(folder, keep=None).meta()
-    kinds = (("config", Mapping), ("heads", Mapping), ("about", Mapping))
-    if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), kind) for name, kind in kinds):
+    store = CheckpointStore(stage / MODEL, keep=None)
+    meta = store.meta()
+    folder = store.path(store.latest() or 0)
+    parts = ("config", "heads", "about")
+    if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), Mapping) for name in parts):
         raise CheckpointError(f"{folder}: its meta.json describes no model; copy the checkpoint again.")
     return folder, meta
 
@@ -146,9 +147,7 @@ def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh, folder: Path) -> Any:
     if isinstance(shapes, Mapping):
         return {name: _abstract_heads(below, mesh, folder) for name, below in shapes.items()}
     if not isinstance(shapes, list) or not all(type(size) is int and 0 < size < 2**31 for size in shapes):
-        raise CheckpointError(
-            f"{folder}: its meta.json gives a head no shape ({shown(shapes)}); copy the checkpoint again."
-        )
+        raise CheckpointError(f"{folder}: its meta.json gives a head the shape {shown(shapes)}; copy it again.")
     return jax.ShapeDtypeStruct(tuple(shapes), jnp.float32, sharding=replicated(mesh))
 
 
@@ -186,8 +185,8 @@ def _last_stage(run: Path) -> Path:
 
 def _stage_names(run: Path, stages: Any) -> list[str]:
     """The names of a stored configuration's stages; each is one of a folder inside the run's."""
-    names = [stage.get("name") if isinstance(stage, Mapping) else None for stage in stages] if stages else []
-    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+    names = [str(stage.get("name", "")) if isinstance(stage, Mapping) else "" for stage in stages]
+    if not all(name and Path(name).name == name for name in names):
         raise CheckpointError(f"{run / 'config.json'}: names no stages; restore the file.")
     return names
 

@@ -87,13 +87,22 @@ slices:
 - sources: [{model: b, layer_range: [1, 3], parameters: {scale: 0.5}}]
 """
 JINJA = """\
-{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}{% for message in messages %}{% if message['role'] != 'assistant' and not false %}
+{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}
+{%- for message in messages %}{% if message['role'] != 'assistant' and not false %}
 {{- '<|im_start|>' ~ message.role ~ '\\n' ~ message.content | trim ~ '<|im_end|>' }}{% else %}
 {%- generation %}{{ message['content'] * 2 }}{{ message | tojson(indent=2) }}{% endgeneration %}{% endif %}
 {%- endfor %}{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}
 {%- if add_generation_prompt %}{{ '%s' % 'x' + 'y'.replace('y', 'z') }}{% endif %}
 """
-RECIPE = 'from jaxpo.config import Run\nfrom jaxpo.recipes import pretrain\n\nWORDS = ("a", 1)\n\n\ndef config():\n    return Run(name="x")\n'
+RECIPE = """\
+from jaxpo.config import Run
+
+WORDS = ("a", 1)
+
+
+def config():
+    return Run(name="x")
+"""
 
 
 @dataclass(frozen=True)

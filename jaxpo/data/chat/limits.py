@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 
 NUMBER, INDENT = 1_000_000, 100
-PER_ITEM = 5
+PER_ITEM = 20
 """Characters that something in a list counts for, whatever it is."""
 REFUSED_FILTERS = frozenset({"pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"})
 REFUSED_METHODS = frozenset({"expandtabs", "maketrans", "translate", "encode", "decode", "to_bytes", "hex", "fromhex"})

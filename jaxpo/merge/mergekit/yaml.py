@@ -119,8 +119,8 @@ def _load(path: Path) -> Any:
         if not level:
             return tree
     raise ConfigError(
-        f"{path}: holds more than {VALUES:,} values, nests them more than {DEEPEST} levels deep, or holds a number that "
-        "is not finite or beyond 64 bits; no merge needs that."
+        f"{path}: holds more than {VALUES:,} values, nests them more than {DEEPEST} levels deep, or holds a number "
+        "that is not finite or beyond 64 bits; no merge needs that."
     )
 
 

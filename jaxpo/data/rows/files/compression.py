@@ -61,12 +61,13 @@ class _Bounded(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[io.BufferedReader]:
+def opened(file: Path) -> Iterator[io.BufferedReader[Any]]:
     """The decompressed bytes from the start on; DataError for a compressed file whose name does not say so."""
     compression = compression_of(file)
     with contextlib.ExitStack() as stack:
         if compression:
-            stream = io.BufferedReader(_Bounded(file, stack.enter_context(OPENERS[compression](file))))
+            inside = stack.enter_context(OPENERS[compression](file))
+            stream: io.BufferedReader[Any] = io.BufferedReader(_Bounded(file, inside))
         else:
             stream = stack.enter_context(file.open("rb"))
         head = stream.peek(len(_POINTER))

@@ -68,3 +68,8 @@ def relocated(value: Any, change: Callable[[str], str], *, compared: bool = True
 def is_path(text: str, stages: Collection[str]) -> bool:
     """Whether the text of such a field is a path, and not a word of the recipe or a file of the run's own."""
     return text not in WORDS and text not in stages and not text.startswith(OWN)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text names something in a folder, and leads nowhere else."""
+    return text not in ("", ".", "..") and Path(text).name == text

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config.places import is_name
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
 from jaxpo.convert.folder import config_of, is_export, open_folder
@@ -186,7 +187,7 @@ def _last_stage(run: Path) -> Path:
 def _stage_names(run: Path, stages: Any) -> list[str]:
     """The names of a stored configuration's stages; each is one of a folder inside the run's."""
     names = [str(stage.get("name", "")) if isinstance(stage, Mapping) else "" for stage in stages]
-    if not all(name and Path(name).name == name for name in names):
+    if not all(map(is_name, names)):
         raise CheckpointError(f"{run / 'config.json'}: names no stages; restore the file.")
     return names
 

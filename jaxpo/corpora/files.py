@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config.json_text import parse
+from jaxpo.config.places import is_name
 from jaxpo.data.rows.formats import file_hash
 from jaxpo.errors import writing
 
@@ -26,8 +27,7 @@ def reusable(directory: Path, inputs: str) -> dict[str, Any] | None:
     try:
         report = parse((directory / MANIFEST).read_text(encoding="utf-8"))
         intact = report["inputs"] == inputs and all(
-            Path(name).name == name and file_hash(directory / name) == digest
-            for name, digest in report["files"].items()
+            is_name(name) and file_hash(directory / name) == digest for name, digest in report["files"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # An absent, foreign or half-written manifest means the same: build again.

@@ -106,7 +106,8 @@ def test_no_code_is_made_of_data():
         before, last = called(node)
         where = f"{file}:{node.lineno}: {before}.{last}"
         # `re.compile`, a program's `.compile()` and a module's `.eval()` make no code of a text.
-        assert last not in CALLS or (before and last in ("compile", "eval")), where
+        harmless = (before and last in ("compile", "eval")) or (before, last) == ("platform", "system")
+        assert last not in CALLS or harmless, where
         assert last not in LOADERS or file in BY_NAME, where
         assert (before, last) not in (("yaml", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load")), where
         assert (before, last) != ("torch", "load"), where

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.durable import DIGEST, crc32_of, intact, seal
 from jaxpo.errors import CheckpointError, DamagedError
 
@@ -34,7 +35,7 @@ def write_files(directory: Path) -> None:
 def check_files(directory: Path) -> None:
     """DamagedError naming the first file that is absent or not as it was written."""
     try:
-        described = json.loads((directory / FILES).read_text())
+        described = parse((directory / FILES).read_text())
         if not intact(described):
             raise DamagedError(f"{directory / FILES} is not as it was written")
         for name, known in described["files"].items():
@@ -50,7 +51,7 @@ def check_files(directory: Path) -> None:
         raise DamagedError(f"{error.filename} is missing") from error
     except OSError as error:
         raise unreadable(directory, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{directory / FILES} cannot be read: {short(error)}") from error
 
 
@@ -63,7 +64,7 @@ def read_document(directory: Path, step: int) -> dict[str, Any]:
     """
     file = directory / META
     try:
-        document = json.loads(file.read_text())
+        document = parse(file.read_text())
         if not intact(document):
             raise DamagedError(f"{file} is not as it was written")
         if document["format"] != FORMAT:
@@ -77,7 +78,7 @@ def read_document(directory: Path, step: int) -> dict[str, Any]:
         raise DamagedError(f"{file} is missing: this is no jaxpo checkpoint, or an incomplete one") from error
     except OSError as error:
         raise unreadable(directory, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{file} cannot be read ({short(error)})") from error
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 
@@ -68,3 +69,8 @@ def relocated(value: Any, change: Callable[[str], str], *, compared: bool = True
 def is_path(text: str, stages: Collection[str]) -> bool:
     """Whether the text of such a field is a path, no word of the recipe, no file of the run's own or elsewhere."""
     return text not in WORDS and text not in stages and not text.startswith(OWN) and "://" not in text
+
+
+def is_name(text: str) -> bool:
+    """Whether a text names something in a folder, and leads nowhere else."""
+    return text not in ("", ".", "..") and Path(text).name == text

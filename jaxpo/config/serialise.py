@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxpo.config.fields import default_of
 from jaxpo.config.file import FILE_MODULE, load_module
+from jaxpo.config.json_text import parse
 from jaxpo.config.moved import present_name
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -62,6 +63,8 @@ def from_jsonable(
     if not isinstance(value, dict):
         return value
     if LIST in value:
+        if not isinstance(value[LIST], list):
+            raise ConfigError(f"{where}.{LIST}: must hold a list, not {type(value[LIST]).__name__}.")
         return [from_jsonable(v, where=f"{where}.{i}", **again) for i, v in enumerate(value[LIST])]
     items = {k: from_jsonable(v, where=f"{where}.{k}", **again) for k, v in value.items() if k != TYPE}
     if TYPE not in value:
@@ -115,7 +118,9 @@ def find_type(name: str, *, where: str, trust_files: bool, known_types: Containe
     """The dataclass of a stored type name; only jaxpo's own modules are imported unless files are trusted."""
     present = present_name(str(name))
     module_name, _, attribute = present.rpartition(":")
-    if module_name.split(".")[0] != "jaxpo" and present not in known_types and not trust_files:
+    # The name of a file may begin like that of our modules.
+    own = module_name.split(".")[0] == "jaxpo" and not module_name.endswith(".py")
+    if not (own or present in known_types or trust_files):
         raise ConfigError(
             f"{where}: the type {name!r} is not jaxpo's own, and loading it would execute foreign code. "
             "If you trust it, run it with `jaxpo run`."
@@ -125,12 +130,14 @@ def find_type(name: str, *, where: str, trust_files: bool, known_types: Containe
     else:
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:  # "" and ".x" are no names of modules
             raise ConfigError(f"{where}: the module of the type {name!r} cannot be imported: {error}.") from error
     found: Any = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    # Through what a module of ours imports, a name could lead to anybody's class.
+    foreign = own and not str(getattr(found, "__module__", "")).startswith("jaxpo.")
+    if foreign or not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ConfigError(f"{where}: {name!r} is not a dataclass of this version of jaxpo.")
     return found
 
@@ -147,12 +154,15 @@ def load(path: Path, *, trust_files: bool = False) -> Any:
       ConfigError: not readable, not JSON (with the line), or not a jaxpo configuration.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise ConfigError(f"{path}{line}: is not valid JSON ({error}).") from error
     if not isinstance(value, dict) or TYPE not in value:
         raise ConfigError(f"{path}: is not a saved jaxpo configuration (it has no {TYPE!r}).")
-    return from_jsonable(value, trust_files=trust_files)
+    try:
+        return from_jsonable(value, trust_files=trust_files)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from error

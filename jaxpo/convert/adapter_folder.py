@@ -32,6 +32,8 @@ _WITHOUT_EFFECT = (
 )
 # These leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA take something out of it first.
 _HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+# A regular expression could take for ever: these few characters of them cannot, and are all that adapters use.
+_LONGEST_KEY, _CHOICES, _REPEATS = 500, re.compile(r"[|?*+{]"), re.compile(r"[*+{]")
 _PAIR = re.compile(rf"{re.escape(PEFT_PREFIX)}(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -202,11 +204,21 @@ def _key(patterns: Document, module: str) -> str:
     """The first key that ends the module's name, as a regular expression; none of them: a name that no key has."""
     for key, value in patterns.values.items():
         try:
-            if re.match(rf"(.*\.)?({key})$", module):
+            if _is_simple(key) and re.match(rf"(.*\.)?({key})$", module):
                 return key
-        except re.error:
+        except (re.error, RecursionError, OverflowError):
             patterns.wrong(key, value, "under a regular expression", None)
+            continue
+        if not _is_simple(key):
+            patterns.wrong(shown(key), value, "under a name, or a simple regular expression", None)
     return ""
+
+
+def _is_simple(key: str) -> bool:
+    """Whether matching a regular expression ends soon whatever the name: few choices, and no group is repeated."""
+    unrepeated = re.search(r"\)[*+{]", key) is None and "(?" not in key.replace("(?:", "")
+    few = len(_CHOICES.findall(key)) <= 8 and len(_REPEATS.findall(key)) <= 2
+    return len(key) <= _LONGEST_KEY and few and unrepeated
 
 
 def describe(folder: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.document import shown
 from jaxpo.models.family import Config, Export, families, family
@@ -81,8 +82,8 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; a Hugging Face checkpoint folder holds one.")
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        document = parse(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise CheckpointError(f"{file}: not valid JSON ({error}); copy or download it again.") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore, together
+from jaxpo.config.places import is_name
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
 from jaxpo.convert.folder import config_of, is_export, open_folder
@@ -18,8 +19,9 @@ from jaxpo.convert.generation import read_generation
 from jaxpo.convert.hf import check_tensors, import_hf
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.errors import CheckpointError, no_folder
-from jaxpo.models.family import FAMILIES, TextConfig, param_table
+from jaxpo.errors import CheckpointError, ConfigError, no_folder
+from jaxpo.models.document import shown
+from jaxpo.models.family import FAMILIES, TextConfig, family, param_table
 from jaxpo.models.spec import abstract_params, leaves, param_shardings
 from jaxpo.sharding import make_mesh, replicated
 from jaxpo.train.files import read_json
@@ -89,6 +91,11 @@ class Kept:
     about: Mapping[str, Any]
     stage: Path
 
+    @property
+    def folder(self) -> Path:
+        """The checkpoint that holds them."""
+        return self.store.path(self.store.latest() or 0 if self.step is None else self.step)
+
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path means one checkpoint of a stage, `RUN/stages/STAGE/checkpoints/00000030`."""
@@ -100,13 +107,13 @@ def kept(path: Path) -> Kept:
     stage = stage_folder(path)
     if not is_checkpoint(path):
         store = CheckpointStore(stage / MODEL, keep=None)
-        meta = store.meta()
-        return Kept(store, None, "", _config_of(meta), meta["heads"], meta["about"], stage)
+        folder, meta = _meta_of(store)
+        return Kept(store, None, "", _config_of(folder, meta["config"]), meta["heads"], meta["about"], stage)
     store, step = CheckpointStore(path.parent, keep=None), int(path.name)
     meta, names = store.meta(step), store.leaves(step)
     if "weights" not in meta:
         raise CheckpointError(f"{path}: an earlier version wrote it, which did not say what model it holds.")
-    part, config = f"{meta['weights']}/", from_jsonable(meta["model"], known_types=FAMILIES)
+    part, config = f"{meta['weights']}/", _config_of(path, meta["model"])
     wanted = (f"{part}model/{name}" for name, _ in leaves(param_table(config)))
     if lacking := [name for name in wanted if name not in names]:
         raise CheckpointError(
@@ -163,8 +170,23 @@ def check_files(path: Path | str) -> None:
         check_tensors(tensors, param_table(found.config), path)
 
 
-def _config_of(meta: Mapping[str, Any]) -> Any:
-    return from_jsonable(meta["config"], known_types=FAMILIES)
+def _meta_of(store: CheckpointStore) -> tuple[Path, Mapping[str, Any]]:
+    """What a stage's model says of itself, and the folder that says it; CheckpointError when that is no model's."""
+    meta = store.meta()
+    folder = store.path(store.latest() or 0)
+    parts = ("config", "heads", "about")
+    if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), Mapping) for name in parts):
+        raise CheckpointError(f"{folder}: its meta.json describes no model; copy the checkpoint again.")
+    return folder, meta
+
+
+def _config_of(folder: Path, stored: Any) -> Any:
+    try:
+        config = from_jsonable(stored, known_types=FAMILIES)
+        family(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: its meta.json holds a configuration that cannot be read: {error}") from error
+    return config
 
 
 def read_heads(path: Path | str) -> tuple[str, ...]:
@@ -188,7 +210,7 @@ def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: A
     found = kept(path)
     table = param_table(found.config)
     model = abstract_params(table, shardings=param_shardings(table, mesh, rules))
-    params = _read(found, {"model": model, **_abstract_heads(found.heads, mesh)})
+    params = _read(found, {"model": model, **_abstract_heads(found.heads, mesh, found.folder)})
     tokenizer, generation = near_tokenizer(found.stage), near_generation(found.stage)
     return Model(params, found.config, tokenizer, found.about, found.stage, generation)
 
@@ -199,10 +221,12 @@ def _read(found: Kept, abstract: Tree) -> Tree:
     return found.store.restore_part(found.step, found.part.removesuffix("/"), abstract)[0]
 
 
-def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh, folder: Path) -> Any:
     """What lies beside the model, on every device: a head's table follows its method's settings, which are not here."""
     if isinstance(shapes, Mapping):
-        return {name: _abstract_heads(below, mesh) for name, below in shapes.items()}
+        return {name: _abstract_heads(below, mesh, folder) for name, below in shapes.items()}
+    if not isinstance(shapes, list) or not all(type(size) is int and 0 < size < 2**31 for size in shapes):
+        raise CheckpointError(f"{folder}: its meta.json gives a head the shape {shown(shapes)}; copy it again.")
     return jax.ShapeDtypeStruct(tuple(shapes), jnp.float32, sharding=replicated(mesh))
 
 
@@ -227,15 +251,23 @@ def import_record(path: Path) -> dict[str, str]:
 def _last_stage(run: Path) -> Path:
     """The last stage of a run that has finished, in the order of its configuration."""
     config = read_json(run / "config.json")
-    if not config or "stages" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("stages"), list):
         raise CheckpointError(
             f"{run} is not a run directory, a stage directory, an HF export or a PEFT adapter: "
             f"there is neither {MODEL}/ nor config.json nor adapter_config.json"
         )
-    for stage in reversed(config["stages"]):
-        if has_model(run / "stages" / stage["name"]):
-            return run / "stages" / stage["name"]
+    for name in reversed(_stage_names(run, config["stages"])):
+        if has_model(run / "stages" / name):
+            return run / "stages" / name
     raise CheckpointError(f"{run}: no stage has finished yet; run the same command again to go on")
+
+
+def _stage_names(run: Path, stages: Any) -> list[str]:
+    """The names of a stored configuration's stages; each is one of a folder inside the run's."""
+    names = [str(stage.get("name", "")) if isinstance(stage, Mapping) else "" for stage in stages]
+    if not all(map(is_name, names)):
+        raise CheckpointError(f"{run / 'config.json'}: names no stages; restore the file.")
+    return names
 
 
 def near_tokenizer(path: Path) -> Tokenizer | None:

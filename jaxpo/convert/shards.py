@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxpo.config.places import is_name
 from jaxpo.convert.config_json import read_json
 from jaxpo.errors import CheckpointError, ConfigError
 
@@ -247,7 +248,7 @@ def _indexed(folder: Path) -> list[Path]:
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{folder / INDEX}: has no weight_map; copy or download it again.")
-    odd = [t for t, name in weight_map.items() if not isinstance(name, str) or not name or Path(name).name != name]
+    odd = [t for t, name in weight_map.items() if not isinstance(name, str) or not is_name(name)]
     if odd:
         raise CheckpointError(
             f"{folder / INDEX}: weight_map gives {odd[0]} no name of a file in the folder; copy or download it again."

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
+from jaxpo.config.places import is_name
 from jaxpo.data.durable import publish
 from jaxpo.data.rows.formats import file_hash
 from jaxpo.errors import writing
@@ -23,9 +25,9 @@ def corpus_hash(hashes: Mapping[str, str]) -> str:
 def reusable(directory: Path, inputs: str) -> dict[str, Any] | None:
     """The stored report if it was made from the same inputs and every file still has its hash."""
     try:
-        report = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        report = parse((directory / MANIFEST).read_text(encoding="utf-8"))
         intact = report["inputs"] == inputs and all(
-            file_hash(directory / name) == digest for name, digest in report["files"].items()
+            is_name(name) and file_hash(directory / name) == digest for name, digest in report["files"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # An absent, foreign or half-written manifest means the same: build again.

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.config.json_text import parse
+from jaxpo.data.npz import read_arrays
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.json_lines import pending
 from jaxpo.errors import DataError
@@ -83,11 +85,13 @@ class SuccessMatrix:
     def load(cls, path: Path) -> SuccessMatrix:
         """Read what `save` wrote; DataError when it is something else, or holds an item twice."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                models, items = (tuple(stored[name].tolist()) for name in ("models", "items"))
-                check_names(items, path)
-                about = dict(zip(items, json.loads(str(stored["about"])), strict=True))
-                return cls(models, items, stored["correct"], about)
+            stored = read_arrays(path)
+            models, items = (tuple(map(str, stored[name].ravel())) for name in ("models", "items"))
+            check_names(items, path)
+            about = parse(str(stored["about"]))
+            if not isinstance(about, list) or not all(isinstance(each, dict) for each in about):
+                raise ValueError("what is said of the items is no list of objects")
+            return cls(models, items, stored["correct"], dict(zip(items, about, strict=True)))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"not a success matrix: {error}.", file=path, remedy="Name a matrix.npz of a success-matrix stage."

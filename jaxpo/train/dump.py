@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxpo.config.json_text import parse
 from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.data.npz import read_arrays
 from jaxpo.data.source import StepBatch
 
 
@@ -41,8 +43,7 @@ def load_dump(path: Path | str, *, trust_files: bool = False) -> tuple[Any, dict
     Args:
       trust_files: also load batches whose type is not jaxpo's own, which imports its module.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    info = json.loads(str(arrays.pop("info")))
+    arrays = read_arrays(Path(path))
+    info = parse(str(arrays.pop("info")))
     named = from_jsonable(info.pop("batch"), trust_files=trust_files, where=str(path))
     return jax.tree.map(arrays.__getitem__, named), info

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.durable import publish
 from jaxpo.errors import RunError, writing
 
@@ -39,13 +40,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parsed content, or None when the file is absent. RunError when it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise RunError(
-            f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on; --restart keeps all of it "
-            "aside and starts over."
+            f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on; --restart keeps all of "
+            "it aside and starts over."
         ) from error
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.errors import DataError
 
 CALL_START, CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
@@ -68,7 +69,7 @@ def _call(call: Any) -> str:
 
 def _read(arguments: str) -> Any:
     try:
-        found = json.loads(arguments)
+        found = parse(arguments)
     except ValueError:
         return arguments
     return found if isinstance(found, Mapping) else arguments

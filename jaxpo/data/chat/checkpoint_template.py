@@ -6,12 +6,12 @@ is what a conversation up to it has more than the prompt before it, which is che
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.chat.calls import in_content, name_and_arguments, reasoning_of
 from jaxpo.data.chat.chat import OF_ASSISTANTS, Message, Span, TrainOn, content_of, text_of, trained_messages
 from jaxpo.data.chat.guard import Guard
@@ -196,7 +196,7 @@ def _openai(call: Any) -> dict[str, Any]:
 
 def _parsed(tool: Any) -> Any:
     try:
-        return json.loads(tool) if isinstance(tool, str) else tool
+        return parse(tool) if isinstance(tool, str) else tool
     except ValueError:
         return tool
 

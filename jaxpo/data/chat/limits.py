@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import string
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jinja2.exceptions import SecurityError
 
 NUMBER, INDENT = 1_000_000, 100
-REFUSED_FILTERS = frozenset({"random", "urlize", "wordwrap", "xmlattr"})
-REFUSED_METHODS = frozenset({"expandtabs", "maketrans", "translate"})
-"""No chat template has a use for them, and each makes much of little or something else each time."""
+PER_ITEM = 20
+"""Characters that something in a list counts for, whatever it is."""
+REFUSED_FILTERS = frozenset({"pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"})
+REFUSED_METHODS = frozenset({"expandtabs", "maketrans", "translate", "encode", "decode", "to_bytes", "hex", "fromhex"})
+"""No chat template has a use for them, and each makes much of little, takes the square of a text's length in time, or
+gives something else each time."""
 _WIDE = re.compile(r"\d{6,}")
+_DIGITS = re.compile(r"\d+")
 _SIZED = (str, list, tuple)
 
 
@@ -34,6 +39,23 @@ def size_of_call(name: str, args: tuple[Any, ...]) -> int:
     return _SIZES[name](args) if name in _SIZES else 0
 
 
+def check_size(value: Any, largest: int) -> None:
+    """SecurityError when a value, written out with everything inside it, would have more than `largest` characters.
+
+    Lists may hold one another many times over: written, compared or copied such a value would be without end.
+    """
+    left, waiting = largest, [value]
+    while waiting:
+        item = waiting.pop()
+        left -= len(item) if isinstance(item, str) else PER_ITEM
+        if left < PER_ITEM * (len(item) if isinstance(item, Mapping | list | tuple) else 0):
+            raise SecurityError("it makes a text without end, in lists of lists")
+        if isinstance(item, Mapping):
+            waiting += (*item.keys(), *item.values())
+        elif isinstance(item, list | tuple):
+            waiting += item
+
+
 def size_of_operation(operator: str, left: Any, right: Any) -> int:
     """The same of `+`, `*`, `**` and `%`."""
     return _OPERATIONS[operator](left, right)
@@ -41,9 +63,26 @@ def size_of_operation(operator: str, left: Any, right: Any) -> int:
 
 def _formatted(args: tuple[Any, ...]) -> int:
     text = next((value for value in args if isinstance(value, str)), "")
-    if _WIDE.search(text) or "%*" in text:
+    specs = _specs(text)
+    if _WIDE.search(text) or ("%" in text and "*" in text) or any("{" in spec for spec in specs):
         raise SecurityError("it formats a text to a huge width")
-    return len(text) + (text.count("{") + text.count("%")) * sum(_length(value) for value in args)
+    numbers = text if "%" in text else " ".join(specs)  # each may be a width
+    widths = sum(map(int, _DIGITS.findall(numbers)))
+    return len(text) + widths + (text.count("{") + text.count("%")) * sum(_length(value) for value in args)
+
+
+def _specs(text: str) -> list[str]:
+    """What stands behind the colons of `{:...}`."""
+    try:
+        return [spec for _, _, spec, _ in string.Formatter().parse(text) if spec]
+    except ValueError:
+        return []  # it is no such text, or cannot be formatted
+
+
+def _added_up(args: tuple[Any, ...]) -> int:
+    if any(isinstance(value, list | tuple | Mapping) for value in args[2:]):
+        raise SecurityError("it adds up something else than numbers")
+    return 0
 
 
 def _joined(args: tuple[Any, ...]) -> int:
@@ -77,6 +116,7 @@ _SIZES: dict[str, Callable[[tuple[Any, ...]], int]] = {
     "replace": _replaced,
     "indent": _indented,
     "tojson": _dumped,
+    "sum": _added_up,
 }
 
 

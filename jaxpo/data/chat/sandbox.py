@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, nodes, pass_context
 from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
@@ -24,9 +24,9 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jaxpo.data.chat.limits import REFUSED_FILTERS, materialised, size_of_call, size_of_operation
+from jaxpo.data.chat.limits import REFUSED_FILTERS, check_size, materialised, size_of_call, size_of_operation
 
-MAX_SOURCE = 1_000_000
+MAX_SOURCE = 200_000
 SECONDS, STEPS, CHARACTERS, TOGETHER = 3.0, 200_000, 1_000_000, 100
 """What one conversation may take: time, steps, the longest text, and all texts together as multiples of that; all grow
 with what the template is given."""
@@ -44,6 +44,7 @@ class _Budget:
     characters: int
     together: int
     deadline: float
+    largest: int
 
     def step(self) -> None:
         self.steps -= 1
@@ -55,6 +56,10 @@ class _Budget:
         if count > self.characters or self.together < 0:
             raise SecurityError("it makes a text without end")
 
+    def hold(self, value: Any) -> Any:
+        check_size(value, self.largest)
+        return value
+
     def write(self, count: int) -> None:
         self.make(count)
         self.characters -= count
@@ -62,7 +67,7 @@ class _Budget:
 
 def _budget(given: int) -> _Budget:
     longest, more = CHARACTERS + 16 * given, given / CHARACTERS
-    return _Budget(STEPS + 4 * given, longest, TOGETHER * longest, time.monotonic() + SECONDS * (1 + more))
+    return _Budget(STEPS + 4 * given, longest, TOGETHER * longest, time.monotonic() + SECONDS * (1 + more), longest)
 
 
 _BUDGET: ContextVar[_Budget] = ContextVar("budget")
@@ -82,6 +87,23 @@ class _Ticking(CodeGenerator):
             self.visit(part, frame)
             self.write(", ")
         self.write("))")
+
+    def visit_List(self, node: nodes.List, frame: Any) -> None:
+        self._held(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Any) -> None:
+        self._held(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Any) -> None:
+        if node.ctx == "load":
+            self._held(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def _held(self, visit: Callable[[Any, Any], None], node: Any, frame: Any) -> None:
+        self.write("environment.held(")
+        visit(node, frame)
+        self.write(")")
 
 
 class _Generation(Extension):
@@ -106,7 +128,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self, now: datetime):
         # Nothing is computed while compiling, where no budget counts.
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols], cache_size=0
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            extensions=[_Generation, loopcontrols],
+            cache_size=0,
+            finalize=_written,
         )
         self.filters = {name: _counted(name, of) for name, of in self.filters.items() if name not in REFUSED_FILTERS}
         self.filters["tojson"] = _counted("tojson", _tojson)
@@ -116,9 +143,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def tick(self) -> None:
         _BUDGET.get().step()
 
+    def held(self, value: Any) -> Any:
+        """A list, a tuple or a dictionary that was written down."""
+        return _BUDGET.get().hold(value)
+
     def joined(self, parts: Iterable[Any]) -> str:
         """`a ~ b`."""
-        return self.concat([str(part) for part in parts])
+        return self.concat([str(self.held(part)) for part in parts])
 
     def concat(self, parts: Iterable[str]) -> str:
         """What a macro, a block or `a ~ b` gives."""
@@ -131,12 +162,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         _BUDGET.get().make(size_of_operation(operator, left, right))
-        return super().call_binop(context, operator, left, right)
+        return _checked(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         method = getattr(obj, "__wrapped__", obj)
         name, owner = getattr(method, "__name__", ""), getattr(method, "__self__", None)
-        args = materialised(args)
+        args = _BUDGET.get().hold(materialised(args))
         _BUDGET.get().step()
         _BUDGET.get().make(size_of_call(name, (owner, *args, *kwargs.values())))
         return _checked(super().call(context, obj, *args, **kwargs))
@@ -154,9 +185,17 @@ def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _checked(value: Any) -> Any:
+    if isinstance(value, Iterator):
+        value = list(value)  # what is made later would be seen by nobody
     if isinstance(value, str | list | tuple):
         _BUDGET.get().make(len(value))
-    return value
+    return _BUDGET.get().hold(value)
+
+
+@pass_context
+def _written(context: Any, value: Any) -> Any:
+    """A value before it becomes text; with the context, so that nothing is computed while compiling."""
+    return _BUDGET.get().hold(value)
 
 
 def _tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False):

@@ -6,17 +6,16 @@ import bisect
 import hashlib
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from jaxpo.data.durable import publish
+from jaxpo.data.npz import read_arrays
 from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack
 from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.packing.orders import PART, Given, InFile, Order, Shuffled
@@ -26,7 +25,7 @@ VERSION = 1
 CACHE_FROM = 20_000
 KEPT_PARTS = 3
 PIECE = 1 << 22
-UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -204,12 +203,12 @@ class Plan:
 
     def _read(self, number: int) -> Part:
         own, _, examples = _within(self.lengths, self._order(number))
-        with np.load(self._file(number)) as stored:
-            segments, media = (
-                Laid(*(stored.get(prefix + f.name, np.zeros(0, np.int32)) for f in fields(Laid)))
-                for prefix in ("", "media_")
-            )
-            return Part(Packed(stored["blocks"], segments, media), own, examples)
+        stored = read_arrays(self._file(number))
+        segments, media = (
+            Laid(*(stored.get(prefix + f.name, np.zeros(0, np.int32)) for f in fields(Laid)))
+            for prefix in ("", "media_")
+        )
+        return Part(Packed(stored["blocks"], segments, media), own, examples)
 
     def _save_ends(self) -> None:
         if self._cache_dir is not None:
@@ -220,8 +219,8 @@ class Plan:
         if self._cache_dir is None or not self._file("ends").exists():
             return [], []
         try:
-            with np.load(self._file("ends")) as stored:
-                return stored["ends"].tolist(), list(stored["tokens"])
+            stored = read_arrays(self._file("ends"))
+            return stored["ends"].tolist(), list(stored["tokens"])
         except UNREADABLE:
             return [], []  # they are counted again
 

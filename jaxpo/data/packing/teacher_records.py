@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ import ml_dtypes
 import numpy as np
 from array_record.python import array_record_module
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.durable import DIGEST, crc32_of, intact, publish, seal, sync
 from jaxpo.data.rows.needs import TEACHER
 from jaxpo.data.tokens.dataset import Dataset
@@ -130,10 +131,16 @@ def read_meta(folder: Path) -> RecordsMeta:
     if not (folder / META).is_file():
         raise DataError("holds no teacher records.", file=folder, remedy="Write them with `jaxpo data teach`.")
     try:
-        stored = json.loads((folder / META).read_text())
+        stored = parse((folder / META).read_text(encoding="utf-8"))
         if not intact(stored):
             raise DataError("is not as it was written.", file=folder / META, remedy=_AGAIN)
-        return RecordsMeta(**{name: value for name, value in stored.items() if name != DIGEST})
+        meta = RecordsMeta(**{name: value for name, value in stored.items() if name != DIGEST})
+        for field in fields(meta):
+            value = getattr(meta, field.name)
+            # `from __future__ import annotations`: types are their names.
+            if type(value).__name__ != field.type or (isinstance(value, int) and not 0 < value < 2**31):
+                raise ValueError(f"{field.name} is {str(value)[:60]!r}")
+        return meta
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"cannot be read: {error}.", file=folder / META, remedy=_AGAIN) from error
 

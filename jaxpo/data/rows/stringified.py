@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.rows.files.readers import format_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
@@ -43,8 +43,8 @@ def with_parsed_messages(row: Row, data: dict[str, Any]) -> dict[str, Any]:
 def _parsed(row: Row, name: str, value: str) -> list[Any]:
     in_table = format_of(row.file) in _TABLES
     try:
-        parsed = json.loads(value) if in_table or name == "messages" else None
-    except (ValueError, RecursionError):
+        parsed = parse(value) if in_table or name == "messages" else None
+    except ValueError:
         parsed = None
     if not isinstance(parsed, list):
         raise _written(row, name)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.rows.arrow_nulls import is_aligned, without_nulls
 from jaxpo.data.rows.contents import Place
 from jaxpo.data.rows.formats import Row
@@ -84,6 +85,6 @@ def _call(place: Place, call: Any) -> dict[str, Any]:
 def _parsed(text: Any) -> Any:
     """The value of a JSON string; None where it is none."""
     try:
-        return json.loads(text)
-    except (TypeError, ValueError, RecursionError):
+        return parse(text)
+    except (TypeError, ValueError):
         return None

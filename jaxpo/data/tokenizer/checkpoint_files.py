@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.errors import DataError
 
@@ -124,8 +125,8 @@ def _read(file: Path) -> str:
 
 def _document(file: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse(text)
+    except ValueError as error:
         raise DataError(f"not JSON: {error}.", file=file, remedy="Copy it again from the checkpoint.") from error
     if not isinstance(found, dict):
         raise DataError(

@@ -18,7 +18,7 @@ from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, CheckpointFiles, read_checkpoint_files
 from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
 from jaxpo.data.tokenizer.long_text import encode_texts, places_of
-from jaxpo.data.tokenizer.vocabulary import added_to_one, read_vocabulary
+from jaxpo.data.tokenizer.vocabulary import added_to_one, explained, read_vocabulary
 from jaxpo.errors import ConfigError, DataError
 
 SPLIT_PATTERN = (
@@ -66,7 +66,7 @@ class Tokenizer:
         notes: tuple[str, ...] = (),
     ):
         inner.encode_special_tokens = True
-        self._inner = inner
+        self._inner, self._source = inner, source
         self.files = files or CheckpointFiles()
         self.notes = (*notes, self.files.note) if self.files.note else notes
         vocabulary = inner.get_vocab(with_added_tokens=True)
@@ -136,14 +136,18 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""
-        return self._inner.encode(text, add_special_tokens=False).ids
+        with explained(self._source, "the tokenizer fails on a text"):
+            return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of many texts of any length, on several threads; int32."""
-        return encode_texts(self._inner, texts, self._places)
+        with explained(self._source, "the tokenizer fails on a text"):
+            return encode_texts(self._inner, texts, self._places)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        return self._inner.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        numbers = [int(i) for i in ids]
+        with explained(self._source, "the tokenizer cannot decode"):
+            return self._inner.decode(numbers, skip_special_tokens=skip_special_tokens)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """One string per id for display; bytes that are no character on their own show as U+FFFD."""

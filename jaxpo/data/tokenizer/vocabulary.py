@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import tokenizers
 
+from jaxpo.config.json_text import parse
 from jaxpo.errors import DataError
 
 MAX_ID, MAX_BYTES = 1 << 22, 1 << 28
 """No tokenizer comes near; memory follows the largest id, not the number of tokens."""
+GROWTH = 100
+"""Characters that a tokenizer may make of one before it splits a text."""
 _AGAIN = "Export or copy it again."
 
 
@@ -28,15 +32,25 @@ def read_vocabulary(file: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
         raise DataError(f"not a tokenizer.json: it has {size:,} bytes.", file=file, remedy=_AGAIN)
     try:
         text = file.read_bytes().decode("utf-8")
-        document = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse(text)
+    except (OSError, ValueError) as error:
         raise DataError(f"not a tokenizer.json: {error}.", file=file, remedy=_AGAIN) from error
     _check_ids(document, file)
-    try:
+    _check_growth(document, file)
+    with explained(file, "not a tokenizer.json"):
         inner = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the binding raises bare Exception
-        raise DataError(f"not a tokenizer.json: {error}.", file=file, remedy=_AGAIN) from error
     return inner, tuple(f"{file}: {line}" for line in _switch_off(inner))
+
+
+@contextlib.contextmanager
+def explained(file: object, what: str) -> Iterator[None]:
+    """DataError for what the library raises: bare exceptions, and panics, which are no `Exception` in Python."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{what}: {error}.", file=file, remedy=_AGAIN) from error
 
 
 def added_to_one(one: tokenizers.Tokenizer, other: tokenizers.Tokenizer) -> tuple[str, ...] | None:
@@ -64,6 +78,24 @@ def _check_ids(document: Any, file: Path) -> None:
                 file=file,
                 remedy=_AGAIN,
             )
+
+
+def _check_growth(document: Any, file: Path) -> None:
+    """DataError where normalisers write long texts in place of short ones."""
+    growth, waiting = 1, [document.get("normalizer")]
+    while waiting:
+        step = waiting.pop()
+        if isinstance(step, list):
+            waiting += step
+        elif isinstance(step, dict):
+            waiting.append(step.get("normalizers"))
+            growth *= max([1, *(len(step[key]) for key in ("content", "prepend") if isinstance(step.get(key), str))])
+    if growth > GROWTH:
+        raise DataError(
+            f"its normaliser makes up to {growth:,} characters of one, which cannot be meant.",
+            file=file,
+            remedy="Remove the steps `Replace` or `Prepend` of `normalizer`.",
+        )
 
 
 def _ids(document: Any, file: Path) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.data.npz import read_arrays
+
 MAPPED_FROM = 1 << 26
 """Bytes; smaller files are read into memory."""
 PIECE = 1 << 22
@@ -37,8 +39,7 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
       OSError, ValueError, zipfile.BadZipFile: a damaged file.
     """
     if file.stat().st_size < MAPPED_FROM:
-        with np.load(file) as index:
-            return dict(index)
+        return read_arrays(file)
     with zipfile.ZipFile(file) as archive:
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"{damaged} is damaged")

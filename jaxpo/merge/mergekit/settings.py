@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,9 +131,11 @@ def converted(value: Any, kind: type) -> Any:
         if isinstance(value, bool):
             raise ValueError
         number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
         if kind is int and not number.is_integer():
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"expected {'a whole number' if kind is int else 'a number'}, got {value!r}") from None
     return kind(number)
 
@@ -146,7 +149,8 @@ def setting_problems(setting: Any, kind: type) -> Iterator[str]:
     elif isinstance(setting, list) and any(isinstance(s, Mapping) for s in setting):
         for condition in setting:
             keys = set(condition) if isinstance(condition, Mapping) else set()
-            if not keys <= {"filter", "value"} or "value" not in keys:
+            named = isinstance(condition, Mapping) and isinstance(condition.get("filter"), str | None)
+            if not named or not keys <= {"filter", "value"} or "value" not in keys:
                 yield f"expected entries of a filter and a value, got {condition!r}"
             else:
                 yield from setting_problems(condition["value"], kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ import yaml
 from jaxpo.errors import ConfigError, did_you_mean
 from jaxpo.merge.mergekit.settings import PARAMETERS, setting_problems
 
+LARGEST, VALUES, DEEPEST = 1 << 20, 1 << 16, 20
+"""Bytes of a file; values in it, with those behind anchors as often as they are named; and levels of nesting."""
 TOP = ("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype")
 MODEL = ("model", "parameters")
 SLICE = ("sources", "base_model", "parameters")
@@ -71,12 +75,7 @@ def read_document(path: Path) -> Document:
     Raises:
       ConfigError: not readable, not YAML (with the line), or every key, method and value that is not implemented.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}).") from error
+    tree = _load(path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping with merge_method and models, got {type(tree).__name__}.")
     problems = list(find_problems(tree))
@@ -97,6 +96,38 @@ def read_document(path: Path) -> Document:
     )
 
 
+def _load(path: Path) -> Any:
+    """The values of a file; ConfigError for what is no YAML, or more than a merge could need."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"{path}: has more than {LARGEST:,} bytes, which no merge needs.")
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no date, endless numbers
+        said = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not valid YAML ({said}).") from error
+    level, count = [tree], 0
+    for _ in range(DEEPEST):
+        count += len(level)
+        if count > VALUES or any(isinstance(value, int | float) and not _is_usual(value) for value in level):
+            break
+        parts = (
+            itertools.chain(v, v.values()) if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
+        )
+        level = list(itertools.islice(itertools.chain.from_iterable(parts), VALUES + 1))
+        if not level:
+            return tree
+    raise ConfigError(
+        f"{path}: holds more than {VALUES:,} values, nests them more than {DEEPEST} levels deep, or holds a number "
+        "that is not finite or beyond 64 bits; no merge needs that."
+    )
+
+
+def _is_usual(number: int | float) -> bool:
+    return math.isfinite(number) if isinstance(number, float) else -(2**63) <= number < 2**63
+
+
 def _slice(part: Mapping[str, Any], base: str | None) -> Slice:
     sources = tuple(Source(s["model"], tuple(s["layer_range"]), s.get("parameters") or {}) for s in part["sources"])
     return Slice(sources, part.get("base_model") or base, part.get("parameters") or {})
@@ -106,7 +137,7 @@ def find_problems(tree: Mapping[str, Any]) -> Iterator[str]:
     """Everything that cannot be used, each with where it stands."""
     yield from unknown_keys(tree, TOP, "")
     method = tree.get("merge_method")
-    if method not in PARAMETERS:
+    if not isinstance(method, str) or method not in PARAMETERS:
         what = "is missing" if method is None else f"{method!r} is not implemented"
         yield f"merge_method: {what}.{hint(method, PARAMETERS)}"
         return
@@ -114,6 +145,7 @@ def find_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         if tree.get(key) is not None and tree[key] not in DTYPES:
             yield f"{key}: {tree[key]!r} cannot be written. Known: {', '.join(DTYPES)}."
     yield from parameter_problems(tree, method, "")
+    yield from base_problems(tree, "")
     if ("models" in tree) == ("slices" in tree):
         yield "models: give exactly one of models and slices."
         return
@@ -136,12 +168,19 @@ def model_problems(entry: Any, method: str, where: str, keys: tuple[str, ...] = 
     yield from parameter_problems(entry, method, f"{where}.", shared=False)
 
 
+def base_problems(entry: Mapping[str, Any], where: str) -> Iterator[str]:
+    """A base model that is not named by a text."""
+    if not isinstance(entry.get("base_model"), str | None):
+        yield f"{where}base_model: expected the folder of a model, got {entry['base_model']!r}."
+
+
 def slice_problems(entry: Any, method: str, where: str) -> Iterator[str]:
     """One slice: sources with layer ranges of equal length."""
     if not isinstance(entry, dict) or not isinstance(entry.get("sources"), list) or not entry["sources"]:
         yield f"{where}.sources: expected a list of at least one source."
         return
     yield from unknown_keys(entry, SLICE, f"{where}.")
+    yield from base_problems(entry, f"{where}.")
     yield from parameter_problems(entry, method, f"{where}.")
     lengths = set()
     for i, source in enumerate(entry["sources"]):

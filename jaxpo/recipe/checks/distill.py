@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Distill, Run
 from jaxpo.config.fields import flag
+from jaxpo.config.json_text import parse
 from jaxpo.data.rows.needs import TEACHER
 from jaxpo.recipe.beside import companion
 from jaxpo.recipe.lineage import declared_model
@@ -54,8 +54,10 @@ def _source_problems(stage: Distill) -> Iterator[str]:
 def _records_problems(where: str, folder: Path, k: Any, vocab: Any) -> Iterator[str]:
     """What the folder says of itself; whether it is this data's is checked when the data are there."""
     try:
-        meta = json.loads((folder / META).read_text())
-    except (OSError, json.JSONDecodeError):
+        meta = parse((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        meta = None
+    if not isinstance(meta, dict):
         yield f"{where}: {folder} holds no teacher records; write them with `jaxpo data teach`."
         return
     if isinstance(k, int) and meta.get("k") != k:

@@ -68,6 +68,8 @@ def shape_problems(run: Run) -> Iterator[str]:
     if not isinstance(run.stages, tuple) or not run.stages:
         yield f"stages: a run needs a tuple of at least one stage ({kind_names()})."
         return
+    if not isinstance(run.probes, tuple):
+        yield f"probes: is a {type(run.probes).__name__}, not a tuple of probes."
     seen: dict[str, int] = {}
     for i, stage in enumerate(run.stages):
         if find_kind(stage) is None:

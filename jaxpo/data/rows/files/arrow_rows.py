@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import decimal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def rows_of(file: Path, batches: Iterable[Any]) -> Iterator[tuple[int, dict[str,
     for batch in batches:
         names = batch.schema.names
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(names).most_common(1)[0][0]
             raise DataError(
                 "the column stands twice in the file.", file=file, field=twice, remedy="Rename one of them."
             )

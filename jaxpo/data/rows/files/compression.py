@@ -18,6 +18,8 @@ from jaxpo.errors import DataError
 
 # What the libraries raise for a file that is cut off or damaged.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+UNPACKED, RATIO = 1 << 28, 500
+"""Bytes that any file may unpack to; beyond that, as multiples of its size, what no data does."""
 _POINTER = b"version https://git-lfs"
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
 
@@ -37,13 +39,35 @@ def compression_of(file: Path) -> str:
     return suffix if suffix in OPENERS else ""
 
 
+class _Bounded(io.RawIOBase):
+    """What a file unpacks to, until it is absurdly more than the file: nothing that follows has an end."""
+
+    def __init__(self, file: Path, inside: Any):
+        self._file, self._inside = file, inside
+        self._left = max(UNPACKED, RATIO * file.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._inside.read(len(buffer))
+        self._left -= len(block)
+        if self._left < 0:
+            raise DataError(
+                f"unpacks to more than {RATIO} times its size.", file=self._file, remedy="Unpack it, and look at it."
+            )
+        buffer[: len(block)] = block
+        return len(block)
+
+
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[io.BufferedReader]:
+def opened(file: Path) -> Iterator[io.BufferedReader[Any]]:
     """The decompressed bytes from the start on; DataError for a compressed file whose name does not say so."""
     compression = compression_of(file)
     with contextlib.ExitStack() as stack:
         if compression:
-            stream = io.BufferedReader(stack.enter_context(OPENERS[compression](file)))
+            inside = stack.enter_context(OPENERS[compression](file))
+            stream: io.BufferedReader[Any] = io.BufferedReader(_Bounded(file, inside))
         else:
             stream = stack.enter_context(file.open("rb"))
         head = stream.peek(len(_POINTER))

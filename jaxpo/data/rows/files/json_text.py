@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import DEEPEST, too_deep
 from jaxpo.data.rows.files.encoding import undecodable
 from jaxpo.errors import DataError
 
-DEEPEST = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ONE_PER_LINE = "Each line must be one complete JSON object."
 
@@ -22,8 +23,7 @@ class _Twice(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
+        raise _Twice(Counter(name for name, _ in pairs).most_common(1)[0][0])
     return found
 
 
@@ -73,7 +73,7 @@ def checked(value: Any, text: str, file: Path, number: int) -> Any:
         )
         where = "" if place == field else f"{place}: "
         raise DataError(f"{where}{error}", file=file, row=number, field=field or None, remedy=remedy)
-    if max(text.count("["), text.count("{")) > DEEPEST and _too_deep(value):
+    if max(text.count("["), text.count("{")) > DEEPEST and too_deep(value):
         raise _nested(file, number)
     return value
 
@@ -98,16 +98,3 @@ def _place(value: Any) -> tuple[str, str, str] | None:
         elif isinstance(item, list):
             waiting += reversed([(field, f"{place}[{i}]", part) for i, part in enumerate(item)])
     return None
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [part for item in level if isinstance(item, dict | list) for part in _parts(item)]
-        if not level:
-            return False
-    return True
-
-
-def _parts(item: dict[str, Any] | list[Any]) -> Any:
-    return item.values() if isinstance(item, dict) else item

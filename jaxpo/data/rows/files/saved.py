@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config.json_text import parse
 from jaxpo.errors import DataError
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -41,7 +41,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise DataError(f"not valid JSON: {error}.", file=file, remedy=_REMEDY) from error
     return found if isinstance(found, dict) else {}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxpo.data.rows.files.encoding import characters, undecodable
+from jaxpo.data.rows.files.json_text import DECODER, checked
 from jaxpo.errors import DataError
 
 NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "level")
@@ -55,12 +55,14 @@ def _header(file: Path, names: list[str]) -> list[str]:
         raise DataError(
             f"the columns are separated by {mark!r}.", file=file, remedy="Write it with commas, or as .tsv."
         )
+    seen: set[str] = set()
     for name in names:
         if (foreign := undecodable(name)) is not None:
             raise DataError(f"the header is {foreign}", file=file)
-        if names.count(name) > 1 or not name:
+        if name in seen or not name:
             what = "stands twice in the header" if name else "has no name"
             raise DataError(f"column {name!r} {what}.", file=file, field=name, remedy="Give every column its own name.")
+        seen.add(name)
     return names
 
 
@@ -96,7 +98,7 @@ def _parsed(file: Path, number: int, name: str, cell: str) -> Any:
     if cell.lower() in _WORDS:
         return _WORDS[cell.lower()]
     try:
-        return json.loads(cell)
+        value = DECODER.decode(cell)
     except (ValueError, RecursionError) as error:
         wanted = "a number" if name in NUMBERS else "JSON"
         raise DataError(
@@ -106,3 +108,4 @@ def _parsed(file: Path, number: int, name: str, cell: str) -> Any:
             field=name,
             remedy="Save the rows as JSONL, which has lists and numbers.",
         ) from error
+    return checked(value, cell, file, number)

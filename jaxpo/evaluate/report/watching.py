@@ -75,7 +75,13 @@ def starts(run: RunData) -> str:
         began = datetime.fromtimestamp(start["began"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         lasted = sum(sum(of["seconds"].values()) for of in start["stages"].values())
         steps = ", ".join(f"{s} {of['reached']:,}" for s, of in start["stages"].items() if of["reached"])
-        cells = [began, duration(start[DOWN]), duration(lasted), steps or "–", ENDED[start["ended"]]]
+        cells = [
+            began,
+            duration(start[DOWN]),
+            duration(lasted),
+            steps or "–",
+            ENDED.get(start["ended"], start["ended"]),
+        ]
         rows.append([str(n), *map(escape, cells)])
     head = ["start", "began (UTC)", "down before", "lasted", "came to step", "end"]
     return section("Starts", f'<div class="card">{table(head, rows)}</div>')

@@ -80,9 +80,9 @@ def starts(run: RunData) -> str:
             duration(start[DOWN]),
             duration(lasted),
             steps or "–",
-            ENDED.get(start["ended"], start["ended"]),
+            str(ENDED.get(start["ended"], start["ended"])),
         ]
-        rows.append([str(n), *map(escape, cells)])
+        rows.append([str(n), *(escape(c) for c in cells)])
     head = ["start", "began (UTC)", "down before", "lasted", "came to step", "end"]
     return section("Starts", f'<div class="card">{table(head, rows)}</div>')
 

@@ -19,6 +19,27 @@ OWN = ("data", "save", "other")
 step."""
 
 
+CLOCKS = {"began": float, "seen": float, "boot": str, "uptime": float, DOWN: float, "ended": str}
+"""Of each start: wall clock at its first and last sign, the boot and its clock then, seconds since the start before."""
+
+
+def starts_of(stored: Any) -> list[Json]:
+    """The starts in the content of `starts.json`.
+
+    Raises:
+      ValueError: it holds something else.
+    """
+    try:
+        starts: list[Json] = [dict(start) for start in stored["starts"]]
+        odd = [k for start in starts for k, kind in CLOCKS.items() if not isinstance(start[k], kind)]
+        sums = summary(starts), reached(starts)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"holds no starts of a run: {type(error).__name__}: {error}") from error
+    if odd or not all(isinstance(step, int) for step in sums[1].values()):
+        raise ValueError(f"holds no starts of a run: {', '.join(odd) or 'reached'}")
+    return starts
+
+
 def reached(starts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Stage -> the furthest step that a start is known to have taken."""
     found: dict[str, int] = {}

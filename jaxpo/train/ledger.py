@@ -17,7 +17,7 @@ import jax
 
 from jaxpo.errors import RunError
 from jaxpo.train.files import read_json, write_json
-from jaxpo.train.goodput import DOWN, NO_STAGE, PARTS, Json, reached, summary
+from jaxpo.train.goodput import DOWN, NO_STAGE, PARTS, Json, reached, starts_of, summary
 from jaxpo.train.signals import Preempted
 from jaxpo.train.watch import CompileWatch
 
@@ -170,10 +170,8 @@ def read_starts(path: Path, say: Callable[[str], None]) -> list[Json]:
     """Earlier starts; a file that cannot be read is set aside with a word, for the run itself does not need it."""
     try:
         found = read_json(path)
-        starts: list[Json] = [] if found is None else found["starts"]
-        summary(starts)
-        return starts
-    except (RunError, TypeError, KeyError, AttributeError, ValueError):
+        return [] if found is None else starts_of(found)
+    except (RunError, ValueError):
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
         say(f"warning: {path} is damaged and now {aside.name}: the times of earlier starts are not counted")

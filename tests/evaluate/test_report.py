@@ -279,6 +279,8 @@ def test_where_the_time_went_the_starts_the_slow_process_and_the_alerts(tmp_path
     assert "script" not in structure.tags
     (run / "alerts.jsonl").write_text("{}\n7\n")
     assert refused(run).startswith(f"{run / 'alerts.jsonl'}, line 2: is not a JSON object")
+    (run / "starts.json").write_text('{"starts": [{}]}')
+    assert refused(run).startswith(f"{run / 'starts.json'}: holds no starts of a run: KeyError")
 
 
 def test_comparison_as_text_of_runs_of_other_lengths_and_stages(tmp_path: Path) -> None:

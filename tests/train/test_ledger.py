@@ -119,7 +119,9 @@ def test_starts_that_took_no_step_and_those_that_cannot_be_read_are_forgotten(ma
     with machine.start(tmp_path):
         machine.now += 5.0
     assert machine.start(tmp_path, fresh=True).summary()["starts"] == 1
-    for text in ("{", "[]", '{"starts": [{}]}', '{"starts": 3}'):
+    clocks = '"began": 1.0, "seen": 1.0, "boot": "b", "uptime": 1.0, "ended": "failed"'
+    odd = ['{"down": 0.0, "stages": {}}', f'{{{clocks}, "down": "x", "stages": {{}}}}', f'{{{clocks}, "down": 0.0}}']
+    for text in ("{", "[]", '{"starts": 3}', *(f'{{"starts": [{start}]}}' for start in odd)):
         (tmp_path / STARTS).write_text(text)
         machine.said.clear()
         assert machine.start(tmp_path).summary()["starts"] == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxpo.errors import RunError
 from jaxpo.train.alarms import ALERTS
-from jaxpo.train.goodput import STARTS, summary
+from jaxpo.train.goodput import STARTS, starts_of, summary
 
 Record = dict[str, Any]
 
@@ -77,7 +77,7 @@ def read_run(path: Path) -> RunData:
         samples=read_object(path / "samples.json"),
         counts=read_object(path / "data_counts.json"),
         profiles=read_profiles(path),
-        starts=read_object(path / STARTS).get("starts", []),
+        starts=read_starts(path / STARTS),
         alerts=read_lines(path / ALERTS),
         finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
@@ -100,6 +100,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path}: should hold a JSON object, holds a {type(value).__name__}.")
     return value
+
+
+def read_starts(path: Path) -> list[Record]:
+    """The starts of a run; none where they were not counted."""
+    try:
+        return starts_of(read_object(path)) if path.is_file() else []
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from error
 
 
 def read_lines(path: Path) -> list[Record]:

@@ -75,8 +75,14 @@ def starts(run: RunData) -> str:
         began = datetime.fromtimestamp(start["began"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         lasted = sum(sum(of["seconds"].values()) for of in start["stages"].values())
         steps = ", ".join(f"{s} {of['reached']:,}" for s, of in start["stages"].items() if of["reached"])
-        cells = [began, duration(start[DOWN]), duration(lasted), steps or "–", ENDED[start["ended"]]]
-        rows.append([str(n), *map(escape, cells)])
+        cells = [
+            began,
+            duration(start[DOWN]),
+            duration(lasted),
+            steps or "–",
+            str(ENDED.get(start["ended"], start["ended"])),
+        ]
+        rows.append([str(n), *(escape(c) for c in cells)])
     head = ["start", "began (UTC)", "down before", "lasted", "came to step", "end"]
     return section("Starts", f'<div class="card">{table(head, rows)}</div>')
 

@@ -37,7 +37,7 @@ def first_process_first(do: Callable[[], T]) -> T:
     Raises:
       RunError: on the others, when process 0 failed.
     """
-    if jax.process_count() == 1:
+    if not _with_others():
         return do()
     if jax.process_index() > 0:
         _result()
@@ -54,12 +54,17 @@ def by_first_process(do: Callable[[], T]) -> T:
     Raises:
       RunError: on the others, when process 0 failed.
     """
-    if jax.process_count() == 1:
+    if not _with_others():
         return do()
     if jax.process_index() > 0:
         found: T = _result()
         return found
     return _turn(do, lambda result: result)
+
+
+def _with_others() -> bool:
+    """Whether the other processes take part in what this one does now."""
+    return jax.process_count() > 1 and not works_alone()
 
 
 def works_alone() -> bool:
@@ -166,12 +171,12 @@ def every_process(do: Callable[[], None]) -> None:
 
 def on_any_process(flags: np.ndarray) -> np.ndarray:
     """Which of some flags are set on at least one process; all have come here when it returns."""
-    return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)
+    return flags if not _with_others() else multihost_utils.process_allgather(flags).any(axis=0)
 
 
 def least_of_all(value: float) -> float:
     """The smallest of the values that the processes have, on all of them."""
-    if jax.process_count() == 1:
+    if not _with_others():
         return value
     return float(multihost_utils.process_allgather(np.float64(value)).min())
 

@@ -27,6 +27,10 @@ def lines(monkeypatch):
             end.close()
 
 
+def exit_by_error(code):
+    raise SystemExit(code)
+
+
 def wait(until):
     deadline = time.monotonic() + 20
     while not until() and time.monotonic() < deadline:
@@ -85,8 +89,8 @@ def test_a_collective_that_fails_because_another_stopped_names_the_other(lines, 
     one.leave(1, "ZeroDivisionError: planned")
     liveness.stop(zero, OSError("cannot write"))  # a message for the user is shown as well
     assert not ended
-    with pytest.raises(SystemExit):  # in place of the end of this process
-        zero._exit = lambda code: (_ for _ in ()).throw(SystemExit(code))
+    zero._exit = exit_by_error  # in place of the end of this process
+    with pytest.raises(SystemExit):
         liveness.stop(zero, ValueError("Gloo AllGather failed: connection closed by peer"))
     assert "process 1 stopped: ZeroDivisionError: planned; process 0 ends with it" in capfd.readouterr().err
 

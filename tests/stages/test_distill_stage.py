@@ -17,12 +17,11 @@ from jaxpo.config import Distill, Merge, Pretrain
 from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.packing.teacher_records import read_meta
-from jaxpo.errors import ConfigError, RunError
+from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import check, find_problems
 from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.overrides import resolve_run
-from jaxpo.stages.beside import check_beside
 from jaxpo.stages.results import Results
 from jaxpo.stages.run import execute
 from jaxpo.train.metrics import TIMING, read_metrics
@@ -226,20 +225,6 @@ def test_mistakes_are_named_before_any_work(folder, changes, message):
     with pytest.raises(ConfigError) as error:
         check(with_distill(recipe(folder), **changes))
     assert message in str(error.value)
-
-
-def test_several_processes_are_told_before_the_first_stage_that_they_cannot_record(folder, monkeypatch):
-    run = recipe(folder)
-    setting = SimpleNamespace(
-        run=run, config=lambda stage: recipes.MODEL, inputs=SimpleNamespace(stages={}, tokenizer=None)
-    )
-    check_beside(setting, run.stages[-1])
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(RunError, match="not computed by several processes together: `jaxpo data teach --shard i/n`"):
-        check_beside(setting, run.stages[-1])
-    check_beside(setting, dataclasses.replace(run.stages[-1], precompute_teacher=False))
-    given = {"records": "there", "eval_records": "there"}
-    check_beside(setting, dataclasses.replace(run.stages[-1], **given))
 
 
 def test_a_stage_of_another_shape_is_refused_unless_it_starts_afresh(folder):

@@ -164,16 +164,16 @@ def _with_neighbours(
         )
     wide = before + after
     if before:
-        first = (jnp.concatenate([*from_left(x, before, axis, devices), x[:, :wide]], axis=1) for x in (gates, ids))
-        y = y.at[:, :before].set(_convolved(*first, kernel, after == 0)[:, before : 2 * before])
+        near, near_ids = (
+            jnp.concatenate([*from_left(x, before, axis, devices), x[:, :wide]], axis=1) for x in (gates, ids)
+        )
+        y = y.at[:, :before].set(xla_short_conv(near, kernel, near_ids, after == 0)[:, before : 2 * before])
     if after:
-        last = (jnp.concatenate([x[:, -wide:], *from_right(x, after, axis, devices)], axis=1) for x in (gates, ids))
-        y = y.at[:, -after:].set(_convolved(*last, kernel, False)[:, before:wide])
+        near, near_ids = (
+            jnp.concatenate([x[:, -wide:], *from_right(x, after, axis, devices)], axis=1) for x in (gates, ids)
+        )
+        y = y.at[:, -after:].set(xla_short_conv(near, kernel, near_ids, False)[:, before:wide])
     return y
-
-
-def _convolved(gates: Array, segment_ids: Array, kernel: Array, causal: bool) -> Array:
-    return xla_short_conv(gates, kernel, segment_ids, causal)
 
 
 def _channel_devices(channels: int) -> int:

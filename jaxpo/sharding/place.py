@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -62,13 +63,13 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
     As many as processes, unless positions or products of the same rows are spread over several of them.
 
     Raises:
-      ConfigError: the devices of a process hold other rows than those of another, but some rows in common.
+      ConfigError: two processes have some of their rows in common and others not, or rows that are not consecutive.
     """
     processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
     groups = processes.reshape(axis_size(mesh, BATCH_AXES), -1)
     held = {int(p): tuple(np.flatnonzero((groups == p).any(axis=1)).tolist()) for p in np.unique(groups)}
     shares = sorted(set(held.values()))
-    each = len(groups) // len(shares)
+    each = max(1, len(groups) // len(shares))
     if shares != [tuple(range(first, first + each)) for first in range(0, len(groups), each)]:
         raise ConfigError(
             "mesh: the devices of a process must hold consecutive rows that no other process holds in part; let the "
@@ -82,7 +83,13 @@ def whole_rows(x: jax.Array) -> jax.Array:
     if x.sharding.shard_shape(x.shape)[1:] == x.shape[1:]:
         return x
     assert isinstance(x.sharding, NamedSharding), "computed under a mesh"
-    return jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0])))(x)
+    gathered: jax.Array = _to(NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0])))(x)
+    return gathered
+
+
+@functools.cache
+def _to(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda x: x, out_shardings=sharding)
 
 
 def to_host(tree: Tree) -> Tree:

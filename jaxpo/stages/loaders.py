@@ -22,6 +22,7 @@ from jaxpo.sharding import BATCH_AXES, row_share
 from jaxpo.stages.distilling import Part
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
+from jaxpo.train.rundir import RunDir
 
 BLOCKS, PLAN = "blocks", "row_plan"
 
@@ -73,11 +74,16 @@ def _sharers(stage: Stage, mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES) * stage.gradient_accumulation_steps
 
 
-def check_rows(run: Run, mesh: Mesh) -> None:
-    """Every stage's rows can be shared, as far as that shows before its data are read; ConfigError lists the others."""
+def check_rows(run: Run, mesh: Mesh, home: RunDir) -> None:
+    """The rows of every stage still to be trained can be shared, as far as that shows before its data are read.
+
+    Raises:
+      ConfigError: lists the stages of which they cannot.
+    """
     problems = [
         f"{stage.name}: {problem}"
         for stage in trained(run)
+        if not has_model(home.stage(stage.name))
         for problem in shared_problems(stage.rows_per_step, stage.data.block_rows or 1, _sharers(stage, mesh))
     ]
     if problems:

@@ -87,7 +87,7 @@ def go_on(
         watch = held.enter_context(watching(run, home, console))
         mesh = make_mesh({axis: getattr(run.mesh, axis) for axis in AXES})
         check_placement(run, mesh.shape)
-        check_rows(run, mesh)
+        check_rows(run, mesh, home)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
         check_implementations(run.compute)

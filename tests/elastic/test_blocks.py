@@ -12,7 +12,10 @@ from jaxpo.data.packing.caps import choose_caps, rows_alone, shared_problems
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
 from jaxpo.sharding import make_mesh, row_share
+from jaxpo.stages import loaders
 from jaxpo.stages import run as running
+from jaxpo.stages.loaders import check_rows
+from jaxpo.train.rundir import RunDir
 
 ROW = 32
 datasets = st.lists(st.lists(st.integers(1, ROW), min_size=1, max_size=3), min_size=1, max_size=40)
@@ -95,3 +98,15 @@ def test_rows_that_no_block_could_share_stop_it_before_data_are_read(recipe, mon
     monkeypatch.setattr(running, "make_inputs", lambda *_: pytest.fail("reads"))
     with pytest.raises(ConfigError, match=r"^preference: rows_per_step=6 is 6 blocks of 1 row, which 4 cannot"):
         running.execute(with_last(recipe, rows_per_step=6, gradient_accumulation_steps=2))
+
+
+def test_a_stage_that_has_finished_asks_nothing_of_the_devices(recipe, tmp_path, monkeypatch):
+    """Its four rows are no matter to eight devices, which the others' eight rows serve."""
+    first, *others = recipe.stages[:3]
+    stages = (first, *(dataclasses.replace(stage, rows_per_step=8) for stage in others))
+    run, mesh = dataclasses.replace(recipe, stages=stages), make_mesh({"fsdp": 8})
+    with RunDir(tmp_path / "run") as home:
+        with pytest.raises(ConfigError, match=r"^pretrain: rows_per_step=4 .* which 16 cannot share"):
+            check_rows(run, mesh, home)
+        monkeypatch.setattr(loaders, "has_model", lambda folder: folder == home.stage("pretrain"))
+        check_rows(run, mesh, home)

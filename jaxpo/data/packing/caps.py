@@ -53,9 +53,11 @@ def rows_alone(lengths: Lengths, row_length: int, slots: int = UNLIMITED) -> tup
 
 def _most_alone(lengths: Lengths, row_length: int, slots: int) -> tuple[int, int]:
     """The most rows that an example needs on its own, and the most segments that a row then holds."""
-    starts = range(0, max(len(lengths), 1), PART)
-    found = [rows_alone(lengths.part(a, min(a + PART, len(lengths))), row_length, slots) for a in starts]
-    return max(int(rows.max(initial=1)) for rows, _ in found), max(most for _, most in found)
+    least, most = 1, 1
+    for start in range(0, len(lengths), PART):
+        rows, used = rows_alone(lengths.part(start, min(start + PART, len(lengths))), row_length, slots)
+        least, most = max(least, int(rows.max(initial=1))), max(most, used)
+    return least, most
 
 
 def _of_one_count(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

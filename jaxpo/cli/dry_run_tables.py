@@ -104,11 +104,11 @@ def chip_lines(plan: Plan, chip: NamedChip, fit: Fit | None) -> Iterator[str]:
 
 def verdicts(plan: Plan, memory: float) -> dict[str, dict[str, Any]]:
     """Whose temporary memory -> bytes in all, and whether they fit."""
-    temporary = {
-        "formula": plan.estimate and plan.estimate.temporary,
-        "compiler": plan.compiled and plan.compiled.temporary,
-    }
-    totals = {by: plan.held.total + value for by, value in temporary.items() if value is not None}
+    totals: dict[str, float] = {}
+    if plan.estimate is not None:
+        totals["formula"] = plan.held.total + plan.estimate.temporary
+    if plan.compiled is not None:
+        totals["compiler"] = plan.held.total + plan.compiled.temporary
     return {by: {"bytes": total, "fits": total <= USABLE * memory} for by, total in totals.items()}
 
 

@@ -119,7 +119,8 @@ def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], Tot
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
     """Name -> lines; that of the entry is ""."""
-    name, lines = None, []
+    name: str | None = None
+    lines: list[str] = []
     for line in text.splitlines():
         if line[:1] not in (" ", "\t", "}", "") and not line.startswith("HloModule"):
             header = _HEADER.match(line)

@@ -176,7 +176,7 @@ def as_on_accelerator(compute: Compute, config: TextConfig, remat: str) -> Compu
     if scan is None:
         scan = remat != "none" or config.num_hidden_layers > UNROLLED_UP_TO
     fixed: dict[str, Any] = {"dtype": dtype_of(compute, "tpu"), "remat": remat, "scan": scan, "memory_gib": None}
-    return dataclasses.replace(compute, **fixed, **dict.fromkeys(LEFT_OUT))
+    return dataclasses.replace(compute, **fixed | dict.fromkeys(LEFT_OUT))
 
 
 def held(step: AbstractStep) -> Held:

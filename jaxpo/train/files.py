@@ -44,13 +44,13 @@ def read_json(path: Path) -> Any:
         return None
     except ValueError as error:
         raise RunError(
-            f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on; --restart keeps all of it "
-            "aside and starts over."
+            f"{path} is not valid JSON ({error}). Restore it from a copy, and the run goes on; --restart keeps all of "
+            "it aside and starts over."
         ) from error
 
 
 def read_derived(path: Path) -> tuple[dict[str, Any], Path | None]:
-    """A document of results, of which a run does not depend; `{}` where there is none.
+    """A document of results, on which a run does not depend; `{}` where there is none.
 
     Returns:
       The document, and where one lies now that was no JSON: it is kept aside, and what it held is missing.

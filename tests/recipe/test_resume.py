@@ -36,6 +36,8 @@ OTHER = {
     (Run, "prompts"): ("Hello?",),
     (Run, "export"): False,
     (Run, "mesh"): Mesh(fsdp=1, replica=-1),
+    (Run, "hang_timeout"): 7.0,
+    (Run, "hang_exit"): True,
     (Stage, "logging_steps"): 7,
     (Stage, "eval_steps"): 7,
     (Stage, "save_steps"): 7,

@@ -198,7 +198,7 @@ class CheckpointStore:
             raise CheckpointError(f"no checkpoint of step {step} in {self.directory}; it has {_listed(steps)}")
         return step
 
-    def leaves(self, step: int | None = None) -> leaves.Signature:
+    def signature(self, step: int | None = None) -> leaves.Signature:
         """Names, shapes and dtypes of a checkpoint's arrays; reads none."""
         found: leaves.Signature = self._document(self._existing(step))["leaves"]
         return found

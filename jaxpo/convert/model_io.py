@@ -110,7 +110,7 @@ def kept(path: Path) -> Kept:
         folder, meta = _meta_of(store)
         return Kept(store, None, "", _config_of(folder, meta["config"]), meta["heads"], meta["about"], stage)
     store, step = CheckpointStore(path.parent, keep=None), int(path.name)
-    meta, names = store.meta(step), store.leaves(step)
+    meta, names = store.meta(step), store.signature(step)
     if "weights" not in meta:
         raise CheckpointError(f"{path}: an earlier version wrote it, which did not say what model it holds.")
     part, config = f"{meta['weights']}/", _config_of(path, meta["model"])

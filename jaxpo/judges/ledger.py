@@ -41,7 +41,13 @@ class Ledger:
         Raises:
           DataError: a complete line that is not as it was written; names file and line.
         """
-        return [self._parse(number, line) for number, line in enumerate(whole_lines(self.path), start=1)][1:]
+        records = [self._parse(number, line) for number, line in enumerate(whole_lines(self.path), start=1)]
+        # One begun by an earlier version has lines without checksums, which are believed.
+        sums = bool(records) and CHECKSUM in records[0]
+        for number, record in enumerate(records, start=1):
+            if (sums or CHECKSUM in record) and record != _checked(record):
+                raise self._damaged(number)
+        return [{name: value for name, value in record.items() if name != CHECKSUM} for record in records[1:]]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write records in one piece, each with its checksum; from then on they outlive the process and a power cut."""
@@ -60,18 +66,17 @@ class Ledger:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or (CHECKSUM in record and record != _checked(record)):
-            raise DataError(
-                "is not as it was written.",
-                file=self.path,
-                row=number,
-                remedy="Remove the line and run again: what it held is asked for again.",
-            )
-        return {name: value for name, value in record.items() if name != CHECKSUM}
+        if not isinstance(record, dict):
+            raise self._damaged(number)
+        return record
+
+    def _damaged(self, number: int) -> DataError:
+        remedy = "Remove the line and run again: what it held is asked for again."
+        return DataError("is not as it was written.", file=self.path, row=number, remedy=remedy)
 
 
 def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with the checksum of its JSON; records of earlier versions have none, and are believed."""
+    """A record with the checksum of its JSON."""
     content = {name: value for name, value in record.items() if name != CHECKSUM}
     text = json.dumps(content, ensure_ascii=False)
     return {**content, CHECKSUM: f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"}

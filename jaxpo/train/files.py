@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_derived(path: Path) -> tuple[dict[str, Any], Path | None]:
-    """A document of results, of which a run does not depend; `{}` where there is none.
+    """A document of results, on which a run does not depend; `{}` where there is none.
 
     Returns:
       The document, and where one lies now that was no JSON: it is kept aside, and what it held is missing.

@@ -282,7 +282,7 @@ def test_a_ledger_with_a_broken_line_is_named(tmp_path):
     assert Ledger(tmp_path, "scores", {"a": 2}).read() == []
     with ledger.path.open("a") as file:
         file.write("nonsense\n")
-    with pytest.raises(DataError, match=r"scores-\w+\.jsonl, row 3: is no JSON object. Remove the line"):
+    with pytest.raises(DataError, match=r"scores-\w+\.jsonl, row 3: is not as it was written. Remove the line"):
         ledger.read()
 
 

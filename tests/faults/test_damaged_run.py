@@ -143,10 +143,11 @@ def test_a_checkpoint_is_a_model_to_start_from(folder, whole, capfd):
         "--preference.max-steps",
         "2",
     ]
-    command += ["--sft.init-from", str(checkpoints / "00000002"), "--sft.optimizer.learning-rate", "0"]
+    command += ["--sft.init-from", str(checkpoints / "00000002"), "--sft.optimizer.learning-rate", "1e-12"]
     assert main(command) == 0
     branch = load_model(whole.parent / "branch" / "stages" / "sft")
-    assert fingerprint(branch.params) == fingerprint(earlier.params)
+    near = lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-9)  # noqa: E731
+    jax.tree.map(near, branch.params, earlier.params)
     with pytest.raises(CheckpointError, match="is a checkpoint; an adapter is read from its stage"):
         load_adapter(checkpoints / "00000002")
 

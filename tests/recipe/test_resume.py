@@ -53,6 +53,8 @@ OTHER = {
     (Run, "alerts"): (),
     (Run, "on_alert"): (RunCommand(),),
     (Run, "mesh"): Mesh(fsdp=1, replica=-1),
+    (Run, "hang_timeout"): 7.0,
+    (Run, "hang_exit"): True,
     (Stage, "logging_steps"): 7,
     (Stage, "eval_steps"): 7,
     (Stage, "save_steps"): 7,

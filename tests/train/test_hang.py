@@ -4,7 +4,9 @@ import threading
 import time
 
 import pytest
+from train import toy_training as toy
 
+from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.train.hang import EXIT_CODE, HangWatch
 
 LIMIT = 0.08
@@ -69,3 +71,18 @@ def test_a_full_disk_does_not_hide_the_hang(tmp_path, capfd):
     error = capfd.readouterr().err
     assert "hung_steps.txt could not be written: No such file or directory" in error
     assert "in stuck_in_a_step" in error
+
+
+def test_training_that_waits_for_data_is_told_by_step_and_goes_on(tmp_path, capfd):
+    """Of the loop itself: the fourth batch comes late, the others and the evaluations do not count."""
+
+    class Late(toy.Source):
+        def at(self, rows_seen, state):
+            stuck_in_a_step(4 if rows_seen == 3 * toy.ROWS else 0)
+            return super().at(rows_seen, state)
+
+    toy.train(tmp_path, 5, source=Late(), evaluate=lambda state: stuck_in_a_step(2) or {"loss": 0.0}, hang_timeout=1.5)
+    text = (tmp_path / "stages" / "toy" / "hung_steps.txt").read_text()
+    assert "stage toy, step 4 has taken more than 1.5 s" in text
+    assert "in stuck_in_a_step" in text
+    assert CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints").latest() == 5

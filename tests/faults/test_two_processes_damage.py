@@ -53,6 +53,8 @@ def test_two_processes_go_back_to_the_same_step(tmp_path, capsys):
     assert said.count("resuming at step 3 of stage toy") == 1
     assert CheckpointStore(store.directory).latest() == STEPS
     with np.load(tmp_path / "run" / "final.npz") as final:
-        np.testing.assert_allclose(final["0"], np.asarray(jax.tree.leaves(whole.params)[0]), rtol=1e-4, atol=1e-6)
+        for i, x in enumerate(jax.tree.leaves(whole.params)):
+            if x.dtype == np.float32:
+                np.testing.assert_allclose(final[str(i)], x, rtol=1e-4, atol=1e-6)
     tokens = [[r["num_tokens"] for r in read_metrics(tmp_path / d / "metrics.jsonl")] for d in ("run", "whole")]
     assert tokens[0] == tokens[1]

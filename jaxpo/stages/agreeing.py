@@ -13,7 +13,7 @@ from jaxpo import __version__
 from jaxpo.config import Run
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.errors import RunError
-from jaxpo.sharding.turns import by_first_process
+from jaxpo.sharding.turns import by_first_process, tell_first_process
 from jaxpo.stages.run_inputs import RunInputs
 from jaxpo.train.rundir import RunDir
 
@@ -43,13 +43,16 @@ def same_data(inputs: RunInputs) -> None:
 
 
 def agree(mine: Mapping[str, Any], remedy: str) -> None:
-    """RunError where a value is not what process 0 has."""
+    """RunError, on process 0 too, where a value is not what process 0 has."""
     theirs = by_first_process(lambda: dict(mine))
-    own = json.loads(json.dumps(dict(mine)))
+    own, said = json.loads(json.dumps(dict(mine))), ""
     wrong = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
     if wrong:
         shown = "; ".join(f"{name}: {own.get(name)!r}, not {theirs.get(name)!r}" for name in wrong[:5])
-        raise RunError(f"process {jax.process_index()} is not as process 0: {shown}. {remedy[0].upper()}{remedy[1:]}.")
+        said = f"process {jax.process_index()} is not as process 0: {shown}. {remedy[0].upper()}{remedy[1:]}."
+    for complaint in (*tell_first_process(said), said):
+        if complaint:
+            raise RunError(complaint)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -101,6 +101,6 @@ def test_a_host_with_another_configuration_is_named_before_any_work(config):
     ]
     (code, out), (code_1, out_1) = [finish(process) for process in running]
     assert (code, code_1) == (2, 2), out + out_1
-    assert "process 1 is not as process 0: stages.1.max_steps: 3, not 2. Start all with the same command" in out_1
-    assert "process 1 stopped: RunError: process 1 is not as process 0" in out
+    for said in (out, out_1):
+        assert "process 1 is not as process 0: stages.1.max_steps: 3, not 2. Start all with the same command" in said
     assert not (config.parent / "runs" / "unlike").exists()

@@ -11,6 +11,7 @@ from jaxpo.config import (
     Compute,
     Data,
     Mesh,
+    Mixed,
     Optimizer,
     OptimizerBase,
     Preference,
@@ -38,6 +39,10 @@ def with_stage(**fields):
     return dataclasses.replace(RUN, stages=(RUN.stages[0], dataclasses.replace(STAGE, **fields)))
 
 
+def with_source(**fields):
+    return with_stage(data=Data(mix=(("web", Mixed(files=("/d/x.jsonl",), **fields)),)))
+
+
 def test_nothing_has_changed():
     found = compare(stored(RUN), RUN)
     assert found == Changes()
@@ -62,6 +67,8 @@ OTHER = {
     (Stage, "metric_for_best_model"): "loss",
     (Stage, "gradient_accumulation_steps"): 2,
     (OptimizerBase, "offload"): True,
+    (Data, "max_bad_rows"): 7,
+    (Mixed, "max_epochs"): 4.0,
     (Compute, "remat"): "full",
     (Compute, "memory_gib"): 8.0,
     (Compute, "scan"): True,
@@ -83,10 +90,12 @@ def test_what_changes_nothing_that_is_computed_may_change_and_is_said(cls, name)
     changed = {
         Run: lambda: dataclasses.replace(RUN, **{name: value}),
         Stage: lambda: with_stage(**{name: value}),
+        Data: lambda: with_stage(data=dataclasses.replace(STAGE.data, **{name: value})),
+        Mixed: lambda: with_source(**{name: value}),
         OptimizerBase: lambda: with_stage(optimizer=Optimizer(**{name: value})),
         Compute: lambda: dataclasses.replace(RUN, compute=Compute(**{name: value})),
     }[cls]()
-    found = compare(stored(RUN), changed)
+    found = compare(stored(with_source() if cls is Mixed else RUN), changed)
     assert not found.refused
     if name not in ("name", "output_dir"):
         assert found.said

@@ -19,6 +19,7 @@ from jaxpo.errors import DataError
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.overrides import load_run, resolve_run
 from jaxpo.recipe.uses import uses
+from jaxpo.data.tokens.shards import ALONE
 from jaxpo.stages.run_inputs import _stage_data, as_config
 
 FILES = Path(__file__).parents[1] / "data" / "files"
@@ -44,7 +45,7 @@ def accepts(words: str, model: Path, cache: Path) -> None:
     resolved = resolve_run(load_run(given[2]), given[3:]).run
     check(resolved)
     (stage,) = resolved.stages
-    _stage_data(stage, Tokenizer.load(model), as_config(resolved.model), cache, lambda line: None)
+    _stage_data(stage, Tokenizer.load(model), as_config(resolved.model), cache, lambda line: None, ALONE)
 
 
 def tried(fit: Fit, path: Path, method: str) -> str:

@@ -107,7 +107,7 @@ class CheckpointStore:
         items = {"state": leaves.to_arrays(named), "meta": seal(json.loads(json.dumps(document)))}
         path = self.path(step)
         try:
-            with self._context():
+            with self._context(works_alone()):
                 response = ocp.save_checkpointables_async(path.with_name(path.name + UNSYNCED), items)
             self._pending = (step, Commit(response, path))
         except Exception as error:
@@ -173,7 +173,7 @@ class CheckpointStore:
         """This process's shards of a checkpoint's arrays, of `some` or all of them."""
         try:
             # One that fails would not come to a barrier at which Orbax lets the others wait.
-            context = self._context(each_by_itself=True)
+            context = self._context(apart=True)
             context.pytree.loading.partial_load = some
             with context, counted_apart(), quiet():
                 found: dict[str, Any] = ocp.load_checkpointables(
@@ -183,9 +183,9 @@ class CheckpointStore:
         except Exception as error:
             raise self._unread(step, error) from error
 
-    def _context(self, each_by_itself: bool = False) -> ocp.Context:
-        apart = each_by_itself and jax.process_count() > 1
-        context = ocp.Context(multiprocessing_options=alone() if apart or works_alone() else None)
+    def _context(self, apart: bool) -> ocp.Context:
+        several = jax.process_count() > 1
+        context = ocp.Context(multiprocessing_options=alone() if several and apart else None)
         context.checkpointables.registry = self._registry
         # Made beside the training, a folder that cannot be made would leave Orbax's threads waiting for minutes.
         context.async_options.create_directories_asynchronously = False

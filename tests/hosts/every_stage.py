@@ -95,12 +95,13 @@ def records(run: Path) -> list[dict]:
 
 
 def files(run: Path) -> list[str]:
-    """Names of a run's files.
+    """Names of a run's files, less that of alerts, which are of the machine.
 
     Those of a checkpoint follow from the processes: its folder alone. Parameters that differ in their last bits give
     other names to what was recorded of them.
     """
     named = {re.sub(r"/(0\d{7})/.*", r"/\1", str(p.relative_to(run))) for p in run.rglob("*") if p.is_file()}
+    named -= {"alerts.jsonl"}
     return sorted(re.sub(r"[0-9a-f]{16}/|samples-[0-9a-f]{8}", "*", name) for name in named)
 
 

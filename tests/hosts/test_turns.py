@@ -91,7 +91,7 @@ def test_what_one_cannot_read_has_failed_on_all_and_is_told(become):
 def test_all_wait_for_what_each_does(become):
     store = become(1)
     store["jaxpo/all/0/0"] = json.dumps("DataError: row 3")
-    with pytest.raises(RunError, match="^process 0 stopped: DataError: row 3$"):
+    with pytest.raises(RunError, match=r"^process 0 stopped: DataError: row 3$"):
         turns.every_process(lambda: None)
     store["jaxpo/all/1/0"] = json.dumps(None)
     turns.every_process(lambda: None)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxpo.checkpoint import leaves
@@ -28,7 +27,7 @@ from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
 from jaxpo.data.durable import seal, sync
 from jaxpo.errors import CheckpointError, DamagedError, writing
-from jaxpo.sharding.turns import works_alone
+from jaxpo.sharding.turns import words_of_all, works_alone
 
 Tree = Any
 CHECKPOINTS = "checkpoints"
@@ -304,6 +303,5 @@ def _listed(steps: list[int]) -> str:
 
 
 def together(what: str) -> None:
-    """All processes have come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+    """All processes have come here, however far apart: a collective of the devices would give up after a while."""
+    words_of_all(what)

@@ -73,6 +73,15 @@ def tell_first_process(word: str) -> list[str]:
     return [_store().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
 
 
+def words_of_all(word: Any) -> list[Any]:
+    """What each process says, a value that JSON can hold, in their order; every process calls it."""
+    if not _with_others():
+        return [word]
+    store, key = _store(), f"jaxpo/words/{next(_turns)}"
+    store.key_value_set(f"{key}/{jax.process_index()}", json.dumps(word))
+    return [json.loads(store.blocking_key_value_get(f"{key}/{i}", LONGEST)) for i in range(jax.process_count())]
+
+
 def _with_others() -> bool:
     """Whether the other processes take part in what this one does now."""
     return jax.process_count() > 1 and not works_alone()
@@ -161,21 +170,19 @@ def every_process(do: Callable[[], None]) -> None:
     Raises:
       RunError: on the others, when one failed; names it and what it said.
     """
-    if jax.process_count() == 1:
+    if not _with_others():
         do()
         return
-    from jax._src.distributed import global_state
-
-    store, key = global_state.client, f"jaxpo/all/{next(_turns)}"
-    assert store is not None
+    store, key = _store(), f"jaxpo/all/{next(_turns)}"
+    own = f"{key}/{jax.process_index()}"
     try:
         do()
     except BaseException as error:
-        store.key_value_set(f"{key}/{jax.process_index()}", f"{type(error).__name__}: {error}")
+        store.key_value_set(own, json.dumps(f"{type(error).__name__}: {error}"))
         raise
-    store.key_value_set(f"{key}/{jax.process_index()}", DONE)
-    words = {i: store.blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(jax.process_count())}
-    failed = [f"process {i} stopped: {word}" for i, word in words.items() if word != DONE]
+    store.key_value_set(own, json.dumps(None))
+    words = [json.loads(store.blocking_key_value_get(f"{key}/{i}", LONGEST)) for i in range(jax.process_count())]
+    failed = [f"process {i} stopped: {word}" for i, word in enumerate(words) if word is not None]
     if failed:
         raise RunError("; ".join(failed))
 

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxpo.errors import RunError
+from jaxpo.sharding.coordination import service
 from jaxpo.sharding.mesh import make_mesh
 from jaxpo.sharding.place import to_host
 from jaxpo.sharding.rules import use_mesh
@@ -23,6 +24,7 @@ Tree = Any
 T = TypeVar("T")
 LONGEST = 7 * 24 * 3600 * 1000
 """How many milliseconds the others wait for process 0's turn: a dead one ends them, and tokenising may take long."""
+DONE = "done"
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 """Where JAX's preemption service leaves word of a SIGTERM that one of the processes got."""
 _turns = itertools.count()
@@ -68,9 +70,9 @@ def tell_first_process(word: str) -> list[str]:
         return []
     key, own = f"jaxpo/told/{next(_turns)}", jax.process_index()
     if own > 0:
-        _store().key_value_set(f"{key}/{own}", word)
+        service().key_value_set(f"{key}/{own}", word)
         return []
-    return [_store().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
+    return [service().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
 
 
 def _with_others() -> bool:
@@ -94,7 +96,7 @@ def _without_the_others() -> Iterator[None]:
 
 def _turn(do: Callable[[], T], said: Callable[[T], Any]) -> T:
     """Process 0's part of a turn, of which the others hear."""
-    store, key = _store(), f"jaxpo/turn/{next(_turns)}"
+    store, key = service(), f"jaxpo/turn/{next(_turns)}"
     try:
         with _without_the_others():
             result = do()
@@ -108,19 +110,10 @@ def _turn(do: Callable[[], T], said: Callable[[T], Any]) -> T:
 
 def _result() -> Any:
     """What comes of process 0's turn; RunError when it failed."""
-    word = json.loads(_store().blocking_key_value_get(f"jaxpo/turn/{next(_turns)}", LONGEST))
+    word = json.loads(service().blocking_key_value_get(f"jaxpo/turn/{next(_turns)}", LONGEST))
     if "error" in word:
         raise RunError(f"process 0 stopped: {word['error']}")
     return word["result"]
-
-
-def _store() -> Any:
-    """The store of the coordination service, which JAX keeps to itself: a collective would need the devices, and give
-    up on a long turn."""
-    from jax._src.distributed import global_state
-
-    assert global_state.client is not None
-    return global_state.client
 
 
 def preemption_noticed() -> bool:
@@ -128,7 +121,7 @@ def preemption_noticed() -> bool:
     if jax.process_count() == 1:
         return False
     try:
-        return bool(_store().key_value_try_get(NOTICE))
+        return bool(service().key_value_try_get(NOTICE))
     except jax.errors.JaxRuntimeError as error:
         if "NOT_FOUND" in str(error):
             return False
@@ -161,13 +154,10 @@ def every_process(do: Callable[[], None]) -> None:
     Raises:
       RunError: on the others, when one failed; names it and what it said.
     """
-    if jax.process_count() == 1:
+    if not _with_others():
         do()
         return
-    from jax._src.distributed import global_state
-
-    store, key = global_state.client, f"jaxpo/all/{next(_turns)}"
-    assert store is not None
+    store, key = service(), f"jaxpo/all/{next(_turns)}"
     try:
         do()
     except BaseException as error:
@@ -178,11 +168,6 @@ def every_process(do: Callable[[], None]) -> None:
     failed = [f"process {i} stopped: {word}" for i, word in words.items() if word != DONE]
     if failed:
         raise RunError("; ".join(failed))
-
-
-def on_any_process(flags: np.ndarray) -> np.ndarray:
-    """Which of some flags are set on at least one process; all have come here when it returns."""
-    return flags if not _with_others() else multihost_utils.process_allgather(flags).any(axis=0)
 
 
 def least_of_all(value: float) -> float:

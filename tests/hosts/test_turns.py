@@ -32,7 +32,7 @@ class Store(dict):
 def become(monkeypatch):
     """Makes this process one of two; process 0 has its turn first."""
     store = Store()
-    monkeypatch.setattr(turns, "_store", lambda: store)
+    monkeypatch.setattr(turns, "service", lambda: store)
 
     def one(index):
         monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -69,6 +69,25 @@ def test_what_stops_process_0_stops_the_others_by_name(become):
     become(1)
     with pytest.raises(RunError, match="process 0 stopped: KeyError: 'column'"):
         turns.by_first_process(fail)
+
+
+def test_all_work_at_once_and_what_stops_one_stops_the_others_by_name(become):
+    done = []
+
+    def fail():
+        raise KeyError("column")
+
+    become(1)["jaxpo/all/0/0"] = turns.DONE
+    turns.every_process(lambda: done.append(1))
+    become(0)
+    turns.every_process(lambda: done.append(0))
+    assert done == [1, 0]
+    become(1)
+    with pytest.raises(KeyError):
+        turns.every_process(fail)
+    become(0)
+    with pytest.raises(RunError, match="process 1 stopped: KeyError: 'column'"):
+        turns.every_process(lambda: done.append(0))
 
 
 def test_a_process_that_was_started_otherwise_says_in_what(become):

@@ -10,8 +10,6 @@ import jax
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
-from jaxpo.sharding.turns import works_alone
-
 
 def alone() -> ocp.options.MultiprocessingOptions:
     """Orbax waits for no other process."""
@@ -23,13 +21,10 @@ def alone() -> ocp.options.MultiprocessingOptions:
 
 @contextlib.contextmanager
 def counted_apart() -> Iterator[None]:
-    """What a process does alone is not counted among the operations that Orbax numbers alike on all processes.
+    """What a process does by itself is not counted among the operations that Orbax numbers alike on all processes.
 
     Their number is part of every barrier's name: counted on one process only, it would wait for ever in the next one.
     """
-    if not works_alone():
-        yield
-        return
     generator = OperationIdGenerator
     kept = generator._operation_id_counter, generator._operation_id
     generator._operation_id_counter = itertools.count(1 << 40)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxpo.checkpoint import leaves
+from jaxpo.checkpoint.agreed import on_all
 from jaxpo.checkpoint.commit import UNSYNCED, Commit
 from jaxpo.checkpoint.environment import environment
 from jaxpo.checkpoint.fingerprint import leaf_fingerprints
@@ -107,7 +107,7 @@ class CheckpointStore:
         items = {"state": leaves.to_arrays(named), "meta": seal(json.loads(json.dumps(document)))}
         path = self.path(step)
         try:
-            with self._context():
+            with self._context(works_alone()):
                 response = ocp.save_checkpointables_async(path.with_name(path.name + UNSYNCED), items)
             self._pending = (step, Commit(response, path))
         except Exception as error:
@@ -156,24 +156,12 @@ class CheckpointStore:
     def _read(self, step: int | None, abstract: Tree, prefix: str) -> tuple[Tree, dict[str, Any]]:
         self.wait()
         step = self._existing(step)
-        document = self._document(step)
+        document = on_all(lambda: self._document(step))
         named = {prefix + name: leaf for name, leaf in leaves.named_leaves(abstract).items()}
         leaves.require_shardings(named, "restore")
         stored = {name: entry for name, entry in document["leaves"].items() if name.startswith(prefix)}
         leaves.check_signature(stored, leaves.signature(named), f"checkpoint {self.path(step)}")
-        arrays: dict[str, Any] = {}
-        problem: CheckpointError | None = None
-        try:
-            context = self._context()
-            context.pytree.loading.partial_load = bool(prefix)
-            with context, counted_apart(), quiet():
-                target = {"state": leaves.to_abstract_arrays(named)}
-                arrays = ocp.load_checkpointables(self.path(step), target)["state"]
-        except Exception as error:
-            problem = self._unread(step, error)
-            problem.__cause__ = error
-        if problem := _agreed(problem, self.path(step)):
-            raise problem
+        arrays = on_all(lambda: self._arrays(step, named, bool(prefix)))
         found = leaf_fingerprints(arrays)
         wrong = [name for name in stored if found[name] != document["fingerprints"].get(name)]
         if wrong:
@@ -181,8 +169,23 @@ class CheckpointStore:
         state = leaves.from_arrays({name.removeprefix(prefix): x for name, x in arrays.items()}, abstract)
         return state, document["meta"]
 
-    def _context(self) -> ocp.Context:
-        context = ocp.Context(multiprocessing_options=alone() if works_alone() else None)
+    def _arrays(self, step: int, named: Mapping[str, Any], some: bool) -> dict[str, Any]:
+        """This process's shards of a checkpoint's arrays, of `some` or all of them."""
+        try:
+            # One that fails would not come to a barrier at which Orbax lets the others wait.
+            context = self._context(apart=True)
+            context.pytree.loading.partial_load = some
+            with context, counted_apart(), quiet():
+                found: dict[str, Any] = ocp.load_checkpointables(
+                    self.path(step), {"state": leaves.to_abstract_arrays(named)}
+                )["state"]
+                return found
+        except Exception as error:
+            raise self._unread(step, error) from error
+
+    def _context(self, apart: bool) -> ocp.Context:
+        several = jax.process_count() > 1
+        context = ocp.Context(multiprocessing_options=alone() if several and apart else None)
         context.checkpointables.registry = self._registry
         # Made beside the training, a folder that cannot be made would leave Orbax's threads waiting for minutes.
         context.async_options.create_directories_asynchronously = False
@@ -304,17 +307,3 @@ def together(what: str) -> None:
     """All processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
-
-
-def _agreed(problem: CheckpointError | None, path: Path) -> CheckpointError | None:
-    """The same outcome on every process: damage that one of them met is damage to all."""
-    if jax.process_count() == 1:
-        return problem
-    grade = 0 if problem is None else 1 if isinstance(problem, DamagedError) else 2
-    worst = int(np.max(multihost_utils.process_allgather(np.asarray(grade))))
-    if problem is not None and grade == worst:
-        return problem
-    if worst == 0:
-        return None
-    kind = DamagedError if worst == 1 else CheckpointError
-    return kind(f"checkpoint {path} could not be read by another process, which says why")

@@ -24,7 +24,6 @@ Tree = Any
 T = TypeVar("T")
 LONGEST = 7 * 24 * 3600 * 1000
 """How many milliseconds the others wait for process 0's turn: a dead one ends them, and tokenising may take long."""
-DONE = "done"
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 """Where JAX's preemption service leaves word of a SIGTERM that one of the processes got."""
 _turns = itertools.count()
@@ -73,6 +72,25 @@ def tell_first_process(word: str) -> list[str]:
         service().key_value_set(f"{key}/{own}", word)
         return []
     return [service().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
+
+
+def words_of_all(word: Any) -> list[Any]:
+    """What each process says, a value that JSON can hold, in their order; every process calls it."""
+    if not _with_others():
+        return [word]
+    key = f"jaxpo/words/{next(_turns)}"
+    _say(key, word)
+    return _said(key)
+
+
+def _say(key: str, word: Any) -> None:
+    service().key_value_set(f"{key}/{jax.process_index()}", json.dumps(word))
+
+
+def _said(key: str) -> list[Any]:
+    """By every process, which is waited for."""
+    words = (service().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(jax.process_count()))
+    return [json.loads(word) for word in words]
 
 
 def _with_others() -> bool:
@@ -157,15 +175,14 @@ def every_process(do: Callable[[], None]) -> None:
     if not _with_others():
         do()
         return
-    store, key = service(), f"jaxpo/all/{next(_turns)}"
+    key = f"jaxpo/all/{next(_turns)}"
     try:
         do()
     except BaseException as error:
-        store.key_value_set(f"{key}/{jax.process_index()}", f"{type(error).__name__}: {error}")
+        _say(key, f"{type(error).__name__}: {error}")
         raise
-    store.key_value_set(f"{key}/{jax.process_index()}", DONE)
-    words = {i: store.blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(jax.process_count())}
-    failed = [f"process {i} stopped: {word}" for i, word in words.items() if word != DONE]
+    _say(key, None)
+    failed = [f"process {i} stopped: {word}" for i, word in enumerate(_said(key)) if word is not None]
     if failed:
         raise RunError("; ".join(failed))
 

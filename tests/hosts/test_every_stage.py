@@ -1,12 +1,13 @@
-"""`jaxpo run` as several processes: every kind of stage gives what one process gives on as many devices."""
+"""`jaxpo run` as several processes: stages of all kinds give what one process gives on as many devices."""
 
 import signal
 import time
 
 import pytest
 from hosts import every_stage
-from stages.process import finish, kill, places, start
+from stages.process import finish, kill, on_devices, places, start
 
+from jaxpo.cli.main import main
 from jaxpo.train.metrics import read_metrics
 
 DEVICES = 4
@@ -14,8 +15,7 @@ DEVICES = 4
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """A stage of each kind."""
-    return every_stage.write(tmp_path_factory.mktemp("one_of_each"), every_stage.ONE_OF_EACH)
+    return every_stage.write(tmp_path_factory.mktemp("short"), every_stage.SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,9 @@ def long_alone(long_config):
 
 
 def run_alone(config):
-    code, out = finish(start(config, "--run", "one", devices=DEVICES))
-    assert code == 0, out
+    with pytest.MonkeyPatch.context() as patch:
+        on_devices(patch, DEVICES)
+        assert main(["run", str(config), "--run", "one"]) == 0
     return config.parent / "runs" / "one"
 
 
@@ -52,7 +53,7 @@ def together():
 
 
 @pytest.mark.scale
-def test_two_processes_do_a_stage_of_each_kind(config, together):
+def test_two_processes_do_as_one_does(config, together):
     alone = run_alone(config)
     ended = [finish(process) for process in together(config, 2, "--run", "two")]
     assert [code for code, _ in ended] == [0, 0], ended
@@ -68,6 +69,7 @@ def test_four_processes_of_which_two_compute_on_the_same_rows_do_every_stage(lon
     ended = [finish(p) for p in together(long_config, 4, "--run", "four", "--mesh.fsdp", "2", "--mesh.tensor", "2")]
     assert [code for code, _ in ended] == [0] * 4, ended
     every_stage.assert_alike(long_alone, long_config.parent / "runs" / "four")
+    assert every_stage.recorded(long_alone)
 
 
 @pytest.mark.scale
@@ -94,13 +96,14 @@ def test_a_process_that_is_killed_is_named_and_the_same_command_ends_equal(long_
 
 
 @pytest.mark.scale
+@pytest.mark.slow  # two starts; test_turns compares without
 def test_a_host_with_another_configuration_is_named_before_any_work(config):
     running = [
-        start(config, "--run", "unlike", "--preference.max-steps", steps, devices=1, environ=place)
+        start(config, "--run", "unlike", "--distill.max-steps", steps, devices=1, environ=place)
         for steps, place in zip(("2", "3"), places(2), strict=True)
     ]
     (code, out), (code_1, out_1) = [finish(process) for process in running]
     assert (code, code_1) == (2, 2), out + out_1
     for said in (out, out_1):
-        assert "process 1 is not as process 0: stages.1.max_steps: 3, not 2. Start all with the same command" in said
+        assert "process 1 is not as process 0: stages.2.max_steps: 3, not 2. Start all with the same command" in said
     assert not (config.parent / "runs" / "unlike").exists()

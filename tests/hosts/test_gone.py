@@ -36,11 +36,14 @@ def together():
 @pytest.mark.parametrize(
     ("count", "what", "who", "status", "said"),
     [
-        (3, ("kill",), 1, 75, "process 1 is gone without a word: it was killed, or its host went down"),
+        pytest.param(
+            *(3, ("kill",), 1, 75, "process 1 is gone without a word: it was killed, or its host went down"),
+            marks=pytest.mark.slow,
+        ),
         # The process with JAX's own service, while the others wait for its turn to end.
         (2, ("kill", "turn"), 0, 75, "process 0 is gone without a word: it was killed, or its host went down"),
         (2, ("freeze",), 1, 75, f"process 1 has been silent for {SILENCE} s: it hangs, or its host is gone"),
-        (3, ("fault",), 2, 1, "process 2 stopped: ZeroDivisionError: planned"),
+        pytest.param(*(3, ("fault",), 2, 1, "process 2 stopped: ZeroDivisionError: planned"), marks=pytest.mark.slow),
     ],
 )
 def test_the_others_end_and_name_it(together, count, what, who, status, said):

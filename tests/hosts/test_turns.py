@@ -1,6 +1,7 @@
 """What processes agree on: turns of process 0, comparison at the start, memory, and where a signal stops them."""
 
 import itertools
+import json
 import signal
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from jaxpo.errors import RunError
+from jaxpo.checkpoint.agreed import on_all
+from jaxpo.errors import CheckpointError, DamagedError, RunError
 from jaxpo.sharding import make_mesh, row_share, turns
 from jaxpo.stages.agreeing import agree
 from jaxpo.train.signals import Stop
@@ -71,23 +73,29 @@ def test_what_stops_process_0_stops_the_others_by_name(become):
         turns.by_first_process(fail)
 
 
-def test_all_work_at_once_and_what_stops_one_stops_the_others_by_name(become):
-    done = []
+def test_what_one_cannot_read_has_failed_on_all_and_is_told(become):
+    store = become(0)
+    store["jaxpo/words/0/1"] = json.dumps(["file.json is cut", ""])
+    with pytest.raises(DamagedError, match=r"^process 1: file\.json is cut"):
+        on_all(lambda: "read")
+    store["jaxpo/words/1/1"] = json.dumps(["", "no permission"])
+    with pytest.raises(CheckpointError, match=r"^process 1: no permission$") as found:
+        on_all(lambda: (_ for _ in ()).throw(DamagedError("mine is cut")))  # what is no damage stops them all
+    assert type(found.value) is CheckpointError
+    store["jaxpo/words/2/1"] = json.dumps(["", ""])
+    assert on_all(lambda: "read") == "read"
+    # In a turn of its own a process asks nobody.
+    assert turns.by_first_process(lambda: on_all(lambda: "read")) == "read"
 
-    def fail():
-        raise KeyError("column")
 
-    become(1)["jaxpo/all/0/0"] = turns.DONE
-    turns.every_process(lambda: done.append(1))
-    become(0)
-    turns.every_process(lambda: done.append(0))
-    assert done == [1, 0]
-    become(1)
-    with pytest.raises(KeyError):
-        turns.every_process(fail)
-    become(0)
-    with pytest.raises(RunError, match="process 1 stopped: KeyError: 'column'"):
-        turns.every_process(lambda: done.append(0))
+def test_all_wait_for_what_each_does(become):
+    store = become(1)
+    store["jaxpo/all/0/0"] = json.dumps("DataError: row 3")
+    with pytest.raises(RunError, match=r"^process 0 stopped: DataError: row 3$"):
+        turns.every_process(lambda: None)
+    store["jaxpo/all/1/0"] = json.dumps(None)
+    turns.every_process(lambda: None)
+    assert json.loads(store["jaxpo/all/1/1"]) is None
 
 
 def test_a_process_that_was_started_otherwise_says_in_what(become):

@@ -30,6 +30,7 @@ from jaxpo.train.state import State
 
 ROWS, LENGTH, WIDTH = 8, 6, 16
 OPTIMIZER = optax.adamw(1e-2)
+STAGE = Pretrain(name="toy", rows_per_step=ROWS, save_steps=3, eval_steps=4, logging_steps=2, save_total_limit=2)
 
 
 def mesh(devices):
@@ -183,9 +184,7 @@ def evaluate(state):
 
 def train(directory, total, devices=1, stage=None, **changes):
     """`fit` on the toy with a store and a log in `directory`."""
-    stage = stage or Pretrain(
-        name="toy", rows_per_step=ROWS, save_steps=3, eval_steps=4, logging_steps=2, save_total_limit=2
-    )
+    stage = stage or STAGE
     directory = Path(directory)
     m = mesh(devices)
     put = lambda batch: jax.device_put(batch, NamedSharding(m, PartitionSpec()))  # noqa: E731

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from stages.process import places
+from stages.process import ROOT, places
 
-ROOT = Path(__file__).resolve().parents[2]
+from jaxpo.config import Data
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.data.tokens import shards
+from jaxpo.data.tokens.prepare import prepare
+
 WORK = """
 import sys
 from pathlib import Path
@@ -50,7 +53,7 @@ def outputs(folder, cache, environments):
     options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "cwd": ROOT}
     running = [subprocess.Popen(words, env=environ | place, **options) for place in environments]
     try:
-        return [process.communicate(timeout=240)[0] for process in running]
+        return [process.communicate(timeout=600)[0] for process in running]
     finally:
         for process in running:
             process.kill()
@@ -61,13 +64,19 @@ def said(output, word):
 
 
 @pytest.mark.scale
-def test_two_processes_share_the_shards(folder):
-    (one,) = outputs(folder, "one", [{}])
+def test_two_processes_share_the_shards(folder, monkeypatch):
+    monkeypatch.setattr(shards, "LEAST", 1)
+    loaded, data = Tokenizer.load(folder), Data(max_length=16, row_length=16)
+    one = prepare([folder / "texts"], data=data, tokenizer=loaded, purpose="language", cache_dir=folder / "one")
     two = outputs(folder, "two", places(2))
-    assert len(said(one, "HASH")) == 1, one
-    assert [said(output, "HASH") for output in two] == [said(one, "HASH")] * 2, two
-    shards = [sorted(line.split()[2] for line in said(output, "tokenising shard")) for output in two]
-    assert shards == [["1", "3"], ["2", "4"]]
+    assert [said(output, "HASH") for output in two] == [[f"HASH {one.hash} {len(one)} {one.tokens}"]] * 2, two
+    told = [sorted(line.split()[2] for line in said(output, "tokenising shard")) for output in two]
+    assert told == [["1", "3"], ["2", "4"]]
+
+
+@pytest.mark.scale
+@pytest.mark.slow  # tests/hosts/test_turns.py has the words without processes
+def test_what_one_cannot_tokenise_ends_both(folder):
     with (folder / "texts/1.jsonl").open("a") as file:
         file.write("{\n")
     first, second = outputs(folder, "bad", places(2))

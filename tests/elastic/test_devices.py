@@ -16,13 +16,15 @@ from jaxpo.train.metrics import read_metrics
 
 pytestmark = pytest.mark.scale
 # Devices, microbatches, and the step after which the run is stopped, always in the midst of an epoch.
-HOPS = (
+LONG = (
     (8, 1, ("sft", 2)),
     (4, 2, ("sft", 4)),
     (2, 1, ("preference", 2)),
     (1, 4, ("preference", 4)),
     (8, 1, None),
 )
+# Programs for eight devices take several times as long to compile.
+SHORT = ((4, 2, ("sft", 3)), (2, 1, ("preference", 2)), (1, 4, ("preference", 4)), (4, 1, None))
 
 
 def recipe(folder):
@@ -50,12 +52,13 @@ def with_microbatches(run, count, **compute):
     return dataclasses.replace(run, stages=stages, compute=dataclasses.replace(run.compute, **compute))
 
 
-def test_eight_four_two_one_and_back(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("hops", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["four", "eight"])
+def test_fewer_and_fewer_devices_and_back(hops, tmp_path, monkeypatch, capsys):
     run = recipe(tmp_path)
     on_devices(monkeypatch, 1)
     alone = dataclasses.replace(run, name="alone")
     assert follow(alone, tmp_path / "alone" / "0") == 0
-    for i, (devices, microbatches, stop_at) in enumerate(HOPS):
+    for i, (devices, microbatches, stop_at) in enumerate(hops):
         on_devices(monkeypatch, devices)
         # What saves memory on fewer devices may change, too.
         changed = with_microbatches(run, microbatches, **({"remat": "full", "head_chunk": 32} if devices == 1 else {}))

@@ -72,8 +72,11 @@ def test_more_processes_and_fewer_go_on(run, counts, together, tmp_path):
     config = tmp_path / "recipe.json"
     config.write_text(json.dumps(to_jsonable(run)))
     for i, count in enumerate(counts):
-        step = i + 1 if i + 1 < len(counts) else 0
-        codes, out = together(config, tmp_path / "many" / str(i), ("preference", step), count)
+        step, notes = i + 1 if i + 1 < len(counts) else 0, tmp_path / "many" / str(i)
+        if i == 0:
+            assert follow.follow(run, notes, ("preference", step)) == 143
+            continue
+        codes, out = together(config, notes, ("preference", step), count)
         assert codes == [143 if step else 0] * count, out
     assert_as_alone(tmp_path)
 

@@ -51,7 +51,7 @@ def test_two_processes_go_back_to_the_same_step(tmp_path):
     (newest / "half").write_text("")
     running = [start(tmp_path / "run", place) for place in places(2)]
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in running]
+        outputs = [process.communicate(timeout=600)[0] for process in running]
     finally:
         for process in running:
             process.kill()

@@ -22,7 +22,7 @@ from jaxpo.train.metrics import TIMING, read_metrics
 
 STAGES = ("pretrain", "sft", "preference", "on_policy", "again", "distill", "merge")
 SHORT = ("pretrain", "on_policy", "distill", "merge")
-"""Without pairs, with which tests/elastic goes from one process to two."""
+"""Without pairs, with which tests/elastic goes from one process to two, and without what is measured beside."""
 
 
 def write(folder: Path, stages: tuple[str, ...] = STAGES) -> Path:
@@ -66,8 +66,8 @@ def write(folder: Path, stages: tuple[str, ...] = STAGES) -> Path:
     )
     last = Merge(models=("preference" if "preference" in stages else "pretrain", "distill"))
     chosen = tuple(s for s in (pretrain, sft, preference, pairs, again, distill, last) if s.name in stages)
-    probes = probes if "preference" in stages else probes[:1]
-    run = dataclasses.replace(whole, model=model, stages=chosen, probes=probes, prompts=("the cat",))
+    measured = {"probes": probes, "prompts": ("the cat",)} if stages == STAGES else {"probes": (), "prompts": ()}
+    run = dataclasses.replace(whole, model=model, stages=chosen, **measured)
     file = folder / "every_stage.json"
     file.write_text(json.dumps(to_jsonable(run)))
     return file
@@ -95,12 +95,13 @@ def records(run: Path) -> list[dict]:
 
 
 def files(run: Path) -> list[str]:
-    """Names of a run's files.
+    """Names of a run's files, less that of alerts, which are of the machine.
 
     Those of a checkpoint follow from the processes: its folder alone. Parameters that differ in their last bits give
     other names to what was recorded of them.
     """
     named = {re.sub(r"/(0\d{7})/.*", r"/\1", str(p.relative_to(run))) for p in run.rglob("*") if p.is_file()}
+    named -= {"alerts.jsonl"}
     return sorted(re.sub(r"[0-9a-f]{16}/|samples-[0-9a-f]{8}", "*", name) for name in named)
 
 
@@ -120,7 +121,9 @@ def assert_alike(one: Path, other: Path) -> None:
     summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
     for section in ("probes", "work", "export"):
         assert_close(summaries[0][section], summaries[1][section], section)
-    for name in ("samples.json", "data.json", "stages/on_policy/pairs.jsonl", "stages/on_policy/heldout_pairs.jsonl"):
+    assert (one / "stages/on_policy/pairs.jsonl").stat().st_size > 0
+    named = ("samples.json", "data.json", "stages/on_policy/pairs.jsonl", "stages/on_policy/heldout_pairs.jsonl")
+    for name in filter(lambda name: (one / name).exists(), named):
         texts = [(run / name).read_text().replace(str(run), "RUN") for run in (one, other)]
         assert texts[0] == texts[1], name
     for a, b in zip(recorded(one), recorded(other), strict=True):

@@ -1,4 +1,4 @@
-"""Errors that a user can act on. The command line prints their text without a traceback and exits with 2."""
+"""Errors that a user can act on, and exit statuses. The command line prints an error's text and exits with 2."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+OK, FAULT, USER_ERROR, INTERRUPTED, PREEMPTED = 0, 1, 2, 130, 143
+"""Exit statuses of the command line; the last two are 128 + the number of SIGINT and of SIGTERM."""
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, which goes on where it was."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What only a write can meet."""
 

@@ -11,6 +11,7 @@ import jax
 
 from jaxpo.checkpoint.integrity import write_files
 from jaxpo.data.durable import publish
+from jaxpo.sharding.coordination import service
 
 UNSYNCED = ".unsynced"
 """Ends the name that Orbax writes to: what it has renamed may still be in memory alone."""
@@ -58,9 +59,6 @@ class Commit(threading.Thread):
 
 
 def _meet(key: str) -> None:
-    """All processes have come here; by the coordination service, for the devices belong to the training."""
+    """All processes have come here, and none has used its devices, which belong to the training."""
     if jax.process_count() > 1:
-        from jax._src.distributed import global_state
-
-        assert global_state.client is not None
-        global_state.client.wait_at_barrier(key, LONGEST)
+        service().wait_at_barrier(key, LONGEST)

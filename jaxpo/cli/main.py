@@ -10,10 +10,8 @@ from collections.abc import Sequence
 
 from jaxpo import __version__
 from jaxpo.cli.terminal import drop, open_streams
-from jaxpo.errors import JaxpoError, did_you_mean, file_problem
+from jaxpo.errors import INTERRUPTED, OK, PREEMPTED, USER_ERROR, JaxpoError, did_you_mean, file_problem
 from jaxpo.train.watchman import AGAIN, Watchman
-
-OK, USER_ERROR, INTERRUPTED, PREEMPTED = 0, 2, 130, 143
 
 COMMANDS = {
     "run": ("jaxpo.cli.run", "train: execute a recipe or a configuration of your own, or resume it"),

@@ -49,11 +49,11 @@ def shown(compute: Compute, platform: str, layers: int | None) -> dict[str, Any]
         name: getattr(compute, name) or BEST[name].get(platform) for name in BEST
     }
     if compute.scan is None:
-        fields["scan"] = _loops(compute.remat, platform, layers)
+        fields["scan"] = loops(compute.remat, platform, layers)
     return fields
 
 
-def _loops(remat: str, platform: str, layers: int | None) -> bool | None:
+def loops(remat: str, platform: str, layers: int | None) -> bool | None:
     """As `jaxpo.models.lfm2.layers.in_loops`; None where that is not known before the run."""
     if platform == "cpu":
         return None if remat == "auto" else remat != "none"

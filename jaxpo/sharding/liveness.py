@@ -22,12 +22,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxpo.errors import JaxpoError
+from jaxpo.errors import FAULT, INTERRUPTED, OK, PREEMPTED, TRY_AGAIN, USER_ERROR, JaxpoError
 
-FAULT, MISTAKE, INTERRUPTED, LOST = 1, 2, 130, 75
-"""Exit statuses as the command line has them, and that of a process that ends because another one is gone: EX_TEMPFAIL,
-the same command goes on."""
-AGREED = (0, 128 + signal.SIGTERM)
+AGREED = (OK, PREEMPTED)
 """Those with which processes leave by agreement: done, or stopped at the same step."""
 GRACE = 5.0
 """Seconds for a process to end by itself when another says that it stopped: the same mistake may have stopped both."""
@@ -83,7 +80,7 @@ class Line:
 
     def close(self, message: str, code: int) -> None:
         """End this process, and say why."""
-        again = ". The same command goes on from the last checkpoint" if code == LOST else ""
+        again = ". The same command goes on from the last checkpoint" if code == TRY_AGAIN else ""
         with self._closing:
             with contextlib.suppress(OSError, ValueError):
                 print(f"jaxpo: {message}; process {self.index} ends with it{again}", file=sys.stderr, flush=True)
@@ -128,13 +125,13 @@ class Line:
         peer.missed += 1
         if peer.missed <= BEATS:
             return False
-        self._end(f"process {index} has been silent for {self._seconds:g} s: it hangs, or its host is gone", LOST)
+        self._end(f"process {index} has been silent for {self._seconds:g} s: it hangs, or its host is gone", TRY_AGAIN)
         return True
 
     def _hear(self, index: int, said: Mapping[str, Any] | None) -> bool:
         """Whether more may come on this line."""
         if said is None:
-            self._end(f"process {index} is gone without a word: it was killed, or its host went down", LOST)
+            self._end(f"process {index} is gone without a word: it was killed, or its host went down", TRY_AGAIN)
         elif "gone" in said:
             self._end(said["gone"], said["code"])
         elif "left" in said and said["code"] not in AGREED:
@@ -149,7 +146,7 @@ class Line:
         if self.index == 0:
             self._tell({"gone": message, "code": code})
         # One that is gone without a word leaves nothing to wait for.
-        if not self._ended.wait(GRACE if code != LOST else 0):
+        if not self._ended.wait(GRACE if code != TRY_AGAIN else 0):
             self.close(*self._news)
 
     def _tell(self, what: Mapping[str, Any]) -> None:
@@ -196,10 +193,10 @@ def stop(line: Line, error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     found = None if interrupted else line.news()
     ours = isinstance(error, JaxpoError | OSError | KeyboardInterrupt)
-    if found is not None and (found[1] == LOST or not ours):
+    if found is not None and (found[1] == TRY_AGAIN or not ours):
         line.close(*found)
     if ours:
-        line.leave(INTERRUPTED if interrupted else MISTAKE, _named(error))
+        line.leave(INTERRUPTED if interrupted else USER_ERROR, _named(error))
         return
     traceback.print_exception(error)
     line.leave(FAULT, _named(error))

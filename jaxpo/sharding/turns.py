@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxpo.errors import RunError
+from jaxpo.sharding.coordination import service
 from jaxpo.sharding.mesh import make_mesh
 from jaxpo.sharding.place import to_host
 from jaxpo.sharding.rules import use_mesh
@@ -68,18 +69,28 @@ def tell_first_process(word: str) -> list[str]:
         return []
     key, own = f"jaxpo/told/{next(_turns)}", jax.process_index()
     if own > 0:
-        _store().key_value_set(f"{key}/{own}", word)
+        service().key_value_set(f"{key}/{own}", word)
         return []
-    return [_store().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
+    return [service().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(1, jax.process_count())]
 
 
 def words_of_all(word: Any) -> list[Any]:
     """What each process says, a value that JSON can hold, in their order; every process calls it."""
     if not _with_others():
         return [word]
-    store, key = _store(), f"jaxpo/words/{next(_turns)}"
-    store.key_value_set(f"{key}/{jax.process_index()}", json.dumps(word))
-    return [json.loads(store.blocking_key_value_get(f"{key}/{i}", LONGEST)) for i in range(jax.process_count())]
+    key = f"jaxpo/words/{next(_turns)}"
+    _say(key, word)
+    return _said(key)
+
+
+def _say(key: str, word: Any) -> None:
+    service().key_value_set(f"{key}/{jax.process_index()}", json.dumps(word))
+
+
+def _said(key: str) -> list[Any]:
+    """By every process, which is waited for."""
+    words = (service().blocking_key_value_get(f"{key}/{i}", LONGEST) for i in range(jax.process_count()))
+    return [json.loads(word) for word in words]
 
 
 def _with_others() -> bool:
@@ -103,7 +114,7 @@ def _without_the_others() -> Iterator[None]:
 
 def _turn(do: Callable[[], T], said: Callable[[T], Any]) -> T:
     """Process 0's part of a turn, of which the others hear."""
-    store, key = _store(), f"jaxpo/turn/{next(_turns)}"
+    store, key = service(), f"jaxpo/turn/{next(_turns)}"
     try:
         with _without_the_others():
             result = do()
@@ -117,19 +128,10 @@ def _turn(do: Callable[[], T], said: Callable[[T], Any]) -> T:
 
 def _result() -> Any:
     """What comes of process 0's turn; RunError when it failed."""
-    word = json.loads(_store().blocking_key_value_get(f"jaxpo/turn/{next(_turns)}", LONGEST))
+    word = json.loads(service().blocking_key_value_get(f"jaxpo/turn/{next(_turns)}", LONGEST))
     if "error" in word:
         raise RunError(f"process 0 stopped: {word['error']}")
     return word["result"]
-
-
-def _store() -> Any:
-    """The store of the coordination service, which JAX keeps to itself: a collective would need the devices, and give
-    up on a long turn."""
-    from jax._src.distributed import global_state
-
-    assert global_state.client is not None
-    return global_state.client
 
 
 def preemption_noticed() -> bool:
@@ -137,7 +139,7 @@ def preemption_noticed() -> bool:
     if jax.process_count() == 1:
         return False
     try:
-        return bool(_store().key_value_try_get(NOTICE))
+        return bool(service().key_value_try_get(NOTICE))
     except jax.errors.JaxRuntimeError as error:
         if "NOT_FOUND" in str(error):
             return False
@@ -173,23 +175,16 @@ def every_process(do: Callable[[], None]) -> None:
     if not _with_others():
         do()
         return
-    store, key = _store(), f"jaxpo/all/{next(_turns)}"
-    own = f"{key}/{jax.process_index()}"
+    key = f"jaxpo/all/{next(_turns)}"
     try:
         do()
     except BaseException as error:
-        store.key_value_set(own, json.dumps(f"{type(error).__name__}: {error}"))
+        _say(key, f"{type(error).__name__}: {error}")
         raise
-    store.key_value_set(own, json.dumps(None))
-    words = [json.loads(store.blocking_key_value_get(f"{key}/{i}", LONGEST)) for i in range(jax.process_count())]
-    failed = [f"process {i} stopped: {word}" for i, word in enumerate(words) if word is not None]
+    _say(key, None)
+    failed = [f"process {i} stopped: {word}" for i, word in enumerate(_said(key)) if word is not None]
     if failed:
         raise RunError("; ".join(failed))
-
-
-def on_any_process(flags: np.ndarray) -> np.ndarray:
-    """Which of some flags are set on at least one process; all have come here when it returns."""
-    return flags if not _with_others() else multihost_utils.process_allgather(flags).any(axis=0)
 
 
 def least_of_all(value: float) -> float:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxpo.config import Compute, Run
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig, family
-from jaxpo.recipe.platform import UNROLLED_UP_TO, dtype_of
+from jaxpo.recipe.platform import dtype_of, loops
 from jaxpo.sharding import use_mesh
 from jaxpo.sharding.collectives import Collective, Total, collectives, totals
 from jaxpo.sharding.host_memory import HOST
@@ -174,7 +174,7 @@ def as_on_accelerator(compute: Compute, config: TextConfig, remat: str) -> Compu
     """
     scan = compute.scan
     if scan is None:
-        scan = remat != "none" or config.num_hidden_layers > UNROLLED_UP_TO
+        scan = remat != "none" or loops(remat, "tpu", config.num_hidden_layers)
     fixed: dict[str, Any] = {"dtype": dtype_of(compute, "tpu"), "remat": remat, "scan": scan, "memory_gib": None}
     return dataclasses.replace(compute, **fixed | dict.fromkeys(LEFT_OUT))
 
@@ -208,8 +208,10 @@ def on_accelerator(run: Run, config: TextConfig, load: Load, remat: str, mesh: M
         return None
     compute = as_on_accelerator(run.compute, config, remat)
     itemsize = np.dtype(jax.numpy.dtype(str(compute.dtype))).itemsize
-    looped = bool(config.num_hidden_layers > UNROLLED_UP_TO if run.compute.scan is None else run.compute.scan)
-    return estimate(config, load, remat, itemsize=itemsize, looped=looped, tensor=mesh.shape["tensor"])
+    scan = run.compute.scan
+    looped = bool(loops(remat, "tpu", config.num_hidden_layers) if scan is None else scan)
+    spread = {axis: mesh.shape[axis] for axis in ("tensor", "sequence")}
+    return estimate(config, load, remat, itemsize=itemsize, looped=looped, **spread)
 
 
 def _compiled(program: Any, mesh: Mesh) -> Compiled:

@@ -17,8 +17,6 @@ DOWN = "down"
 OWN = ("data", "save", "other")
 """Parts in which a process does not wait for another: the time of a slow one shows here, that of the others in the
 step."""
-
-
 CLOCKS = {"began": float, "seen": float, "boot": str, "uptime": float, DOWN: float, "ended": str}
 """Of each start: wall clock at its first and last sign, the boot and its clock then, seconds since the start before."""
 

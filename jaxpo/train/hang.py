@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import jax
 
+from jaxpo.errors import TRY_AGAIN
+
 T = TypeVar("T")
-EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: the same command again may succeed."""
 LOOKS = 8
 """How often within the limit the watch looks."""
 
@@ -33,7 +33,7 @@ class HangWatch:
       seconds: the longest that a step may take; 0 = none is watched.
       folder: its `hung_steps.txt` gets the stacks, after those of earlier hangs; of several processes each has its own.
       doing: says what is under way, `Stop.activity`.
-      ends: end the process then, with `EXIT_CODE`, so that whoever started it starts it again.
+      ends: end the process then, with `TRY_AGAIN`, so that whoever started it starts it again.
     """
 
     def __init__(
@@ -111,5 +111,5 @@ class HangWatch:
         print(f"\nwarning: {what}; {where}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         if self.ends:
-            print(f"jaxpo: the process ends with {EXIT_CODE}; the same command goes on", file=sys.stderr, flush=True)
-            self._leave(EXIT_CODE)
+            print(f"jaxpo: the process ends with {TRY_AGAIN}; the same command goes on", file=sys.stderr, flush=True)
+            self._leave(TRY_AGAIN)

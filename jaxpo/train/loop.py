@@ -100,8 +100,7 @@ def fit(
         raise _left(stage, first, stop.signum)
     profile = profile or Profile(None, on_nonfinite_dir, console.say)
     profile.start(first + 1, total_steps)
-    doing = lambda: f"stage {stage.name}, {stop.activity}"  # noqa: E731
-    hang = HangWatch(hang_timeout, on_nonfinite_dir, doing, ends=hang_exit)
+    hang = HangWatch(hang_timeout, on_nonfinite_dir, lambda: f"stage {stage.name}, {stop.activity}", ends=hang_exit)
     evaluate = None if evaluate is None else hang.unwatched(evaluate)
     boundaries = (stage.eval_steps, stage.save_steps, stage.snapshot_steps)
     if progress.eval_due and evaluate is not None:

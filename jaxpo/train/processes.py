@@ -1,7 +1,7 @@
 """What each process of a run spends its time on, and which one holds the others up.
 
-The processes tell each other through the store of JAX's coordination service: a collective over the devices would wait
-for the step that has just been dispatched. Nothing is told per step, and a process that is alone tells nothing.
+The processes tell each other through the coordination service. Nothing is told per step, and a process that is alone
+tells nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from jaxpo.sharding.coordination import service
 from jaxpo.train.goodput import Json, behind
 from jaxpo.train.ledger import Ledger
 from jaxpo.train.peaks import memory_peaks
@@ -48,7 +49,7 @@ class Exchange:
         earlier, self._line = self._line, next(_lines)
         seconds = {part: round(s, 6) for part, s in self._ledger.spent(self._stage).items()}
         said = {"host": socket.gethostname(), "steps": steps, "seconds": seconds, **memory_peaks()}
-        store = _store()
+        store = service()
         store.key_value_set(f"{KEY}/{self._line}/{jax.process_index()}", json.dumps(said))
         line = self._line if last else earlier
         if jax.process_index() == 0 and line is not None:
@@ -73,11 +74,3 @@ class Exchange:
         self._lag = {"slowest_process": slowest, "slowest_process_lag": lags[slowest]}
         self._before = found
         self._ledger.processes(self._stage, found)
-
-
-def _store() -> Any:
-    # Of the coordination service, which JAX keeps to itself.
-    from jax._src.distributed import global_state
-
-    assert global_state.client is not None
-    return global_state.client

@@ -3,15 +3,20 @@
 import json
 
 import pytest
+from jax.sharding import AbstractMesh
 
 from jaxpo.cli import dry_run
 from jaxpo.cli.dry_run import FLAG, device_count, environment, simulated
 from jaxpo.cli.main import main
 from jaxpo.config import Mesh, Run
+from jaxpo.config.axes import AXES
 from jaxpo.errors import ConfigError
+from jaxpo.models.family import family, preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import leaves
+from jaxpo.stages.dry_run import on_accelerator
 from jaxpo.train.chips import SHORT, find_chip, named_chip
+from jaxpo.train.memory import Load
 
 TINY = """
 from jaxpo.config import Data, Merge, Preference, Pretrain, Run, Tokenizer
@@ -112,3 +117,13 @@ def test_chips_by_short_name():
     assert named_chip("NVIDIA H200 NVL")[1].memory == 141e9
     with pytest.raises(ConfigError, match="Known: v100"):
         named_chip("abacus")
+
+
+def test_where_a_row_lies_on_several_devices_each_has_the_keys_of_all_of_it():
+    config, load = preset("nano"), Load(state=0, frozen=0, trained=0, weights=0, tokens=64)
+    found = []
+    for devices in (1, 4):
+        mesh = AbstractMesh(tuple({"sequence": devices}.get(axis, 1) for axis in AXES), AXES)
+        found.append(on_accelerator(Run(stages=()), config, load, "full", mesh).activations)
+    # Keys, values, and the gradients of both, of 4 x 64 positions in bfloat16.
+    assert found[1] - found[0] == 2 * 4 * (4 * 64) * family(config).kept(config, "full", 1).keys

@@ -1,12 +1,9 @@
 """Real processes tokenise one data set together: each its shards, and what one of them meets ends them all."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-from stages.process import ROOT, places
+from stages.process import finish_all, places, start_program
 
 from jaxpo.config import Data
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -48,15 +45,8 @@ def folder(tmp_path, tokenizer):
 
 
 def outputs(folder, cache, environments):
-    words = [sys.executable, "-c", WORK, str(folder), str(folder / cache)]
-    environ = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "cwd": ROOT}
-    running = [subprocess.Popen(words, env=environ | place, **options) for place in environments]
-    try:
-        return [process.communicate(timeout=600)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
+    words = ("-c", WORK, folder, folder / cache)
+    return finish_all([start_program(*words, environ=place) for place in environments])[1]
 
 
 def said(output, word):

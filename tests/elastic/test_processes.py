@@ -2,15 +2,11 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from elastic import follow
 from elastic.test_devices import recipe
-from stages.process import ROOT, on_devices, places
+from stages.process import finish_all, on_devices, places, start_program
 
 from jaxpo.config import Mesh
 from jaxpo.config.serialise import to_jsonable
@@ -19,34 +15,13 @@ from jaxpo.train.metrics import read_metrics
 pytestmark = pytest.mark.scale
 
 
-def start(config: Path, notes: Path, stop_at: tuple[str, int], environ: dict[str, str]) -> subprocess.Popen[str]:
-    """One process, with one device, of the run."""
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-    command = [sys.executable, follow.__file__, str(config), str(notes), stop_at[0], str(stop_at[1])]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | environ,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+def together(config, notes, stop_at, count):
+    """Exit statuses and outputs of processes of the run, with one device each."""
+    environments = places(count) if count > 1 else [{}]
+    codes, outputs = finish_all(
+        [start_program(follow.__file__, config, notes, *stop_at, environ=environ) for environ in environments]
     )
-
-
-@pytest.fixture
-def together():
-    """Starts processes and gives their exit statuses and outputs; none outlives the test."""
-    begun = []
-
-    def run(config, notes, stop_at, count):
-        environments = places(count) if count > 1 else [{}]
-        begun.extend(started := [start(config, notes, stop_at, environ) for environ in environments])
-        outputs = [process.communicate(timeout=600)[0] for process in started]
-        return [process.returncode for process in started], "".join(outputs)
-
-    yield run
-    for process in begun:
-        process.kill()
-        process.wait()
+    return codes, "".join(outputs)
 
 
 @pytest.fixture
@@ -68,7 +43,7 @@ def assert_as_alone(folder):
 
 
 @pytest.mark.parametrize("counts", [(1, 2), pytest.param((1, 2, 4, 1), marks=pytest.mark.slow)])
-def test_more_processes_and_fewer_go_on(run, counts, together, tmp_path):
+def test_more_processes_and_fewer_go_on(run, counts, tmp_path):
     config = tmp_path / "recipe.json"
     config.write_text(json.dumps(to_jsonable(run)))
     for i, count in enumerate(counts):
@@ -82,7 +57,7 @@ def test_more_processes_and_fewer_go_on(run, counts, together, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_share_a_model_pass_the_same_rows(run, together, tmp_path):
+def test_processes_that_share_a_model_pass_the_same_rows(run, tmp_path):
     """Cut along `tensor` across processes, a batch is whole on each: both read all of it."""
     config = tmp_path / "recipe.json"
     config.write_text(json.dumps(to_jsonable(dataclasses.replace(run, mesh=Mesh(fsdp=1, tensor=2)))))

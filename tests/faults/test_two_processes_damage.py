@@ -2,15 +2,12 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from stages.process import ROOT, places
+from stages.process import finish_all, places, start_program
 from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
@@ -21,17 +18,6 @@ STEPS = 14
 KEEP = dataclasses.replace(toy.STAGE, save_total_limit=4)
 
 pytestmark = pytest.mark.scale
-
-
-def start(directory, place):
-    environment = {
-        **os.environ,
-        **place,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
-    }
-    command = [sys.executable, str(PROGRAM), str(directory), str(STEPS)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def test_two_processes_go_back_to_the_same_step(tmp_path):
@@ -49,12 +35,8 @@ def test_two_processes_go_back_to_the_same_step(tmp_path):
     newest = store.path(13)
     newest.mkdir()
     (newest / "half").write_text("")
-    running = [start(tmp_path / "run", place) for place in places(2)]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
+    running = [start_program(PROGRAM, tmp_path / "run", STEPS, devices=2, environ=place) for place in places(2)]
+    _, outputs = finish_all(running)
     said = "".join(outputs)
     for words in (
         "It is kept as 00000013.damaged",

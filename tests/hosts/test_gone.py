@@ -1,13 +1,10 @@
 """Real processes of which one is lost: the others end in time, name it, and say by their exit status what happened."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from stages.process import ROOT, finish, kill, places
+from stages.process import finish, kill, places, start_program
 
 PEER = Path(__file__).with_name("peer.py")
 SILENCE = 10
@@ -20,10 +17,7 @@ def together():
 
     def begin(count, *words):
         for place in places(count, JAXPO_PEER_TIMEOUT=str(SILENCE)):
-            environ = os.environ | place | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-            pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            command = [sys.executable, str(PEER), *map(str, words)]
-            running.append(subprocess.Popen(command, env=environ, start_new_session=True, **pipes))
+            running.append(start_program(PEER, *words, environ=place))
         return running
 
     yield begin

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from jaxpo.errors import DataError
+from jaxpo.errors import TRY_AGAIN, DataError
 from jaxpo.sharding import liveness
-from jaxpo.sharding.liveness import LOST, Line, together
+from jaxpo.sharding.liveness import Line, together
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_broken_line_ends_everybody_with_the_name(lines, capfd):
     zero = line(0, {i: pair[0] for i, pair in pairs.items()})
     line(2, {0: pairs[2][1]})
     pairs[1][1].close()  # as the kernel does for a process that is killed
-    wait(lambda: ended == {0: LOST, 2: LOST})
+    wait(lambda: ended == {0: TRY_AGAIN, 2: TRY_AGAIN})
     assert zero.news()[0].startswith("process 1 is gone without a word")
     err = capfd.readouterr().err
     said = "jaxpo: process 1 is gone without a word: it was killed, or its host went down"
@@ -55,7 +55,7 @@ def test_silence_is_noticed_and_beats_are_signs_of_life(lines):
     line(0, {i: pair[0] for i, pair in pairs.items()}, seconds=0.5)
     line(2, {0: pairs[2][1]}, seconds=0.5)  # of process 1 nobody reads or writes the socket
     began = time.monotonic()
-    wait(lambda: ended == {0: LOST, 2: LOST})
+    wait(lambda: ended == {0: TRY_AGAIN, 2: TRY_AGAIN})
     assert time.monotonic() - began > 0.4
 
 
@@ -102,7 +102,7 @@ def test_an_error_that_a_lost_process_caused_names_that_process(lines, capfd):
     pairs[1][0].close()
     with pytest.raises(DataError):  # only since the end of this process is a pretence
         together(one, lambda: (_ for _ in ()).throw(DataError("saving failed: connection reset by peer")))
-    assert ended == {1: LOST}
+    assert ended == {1: TRY_AGAIN}
     assert "process 0 is gone" in capfd.readouterr().err
 
 

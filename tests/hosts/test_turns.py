@@ -34,7 +34,7 @@ class Store(dict):
 def become(monkeypatch):
     """Makes this process one of two; process 0 has its turn first."""
     store = Store()
-    monkeypatch.setattr(turns, "_store", lambda: store)
+    monkeypatch.setattr(turns, "service", lambda: store)
 
     def one(index):
         monkeypatch.setattr(jax, "process_count", lambda: 2)

@@ -1,17 +1,13 @@
 """A batch over several processes, where rows, or positions of the same rows, lie with different ones."""
 
 import dataclasses
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from contracts.batches import make_examples, packed
+from stages.process import finish_all, places, start_program
 
 from jaxpo.config import Data, Pretrain, Run
 from jaxpo.config.run import Mesh
@@ -105,32 +101,7 @@ def test_rows_that_the_devices_do_not_divide_are_named():
 
 @pytest.mark.scale
 def test_two_processes_hold_the_batch_of_one():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = s.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    common = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests"))),
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env={**common, "JAX_PROCESS_ID": str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    try:
-        said = [p.communicate(timeout=300)[0] for p in both]
-    finally:
-        for p in both:
-            p.kill()
-    assert [p.returncode for p in both] == [0, 0], "\n".join(said)
+    running = [start_program("-c", PROGRAM, devices=2, environ=place) for place in places(2)]
+    codes, said = finish_all(running)
+    assert codes == [0, 0], "\n".join(said)
     assert all("all is where it belongs" in text for text in said)

@@ -5,11 +5,14 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxpo.config import Compute, Data, Pretrain
+from jaxpo.data.packing.batch import read_at
 from jaxpo.models.family import preset
-from jaxpo.sharding import make_mesh, use_mesh
+from jaxpo.sharding import batch_sharding, make_mesh, use_mesh
 from jaxpo.stages.abstract_step import abstract_step, text_batch
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.remat import estimates, load_of

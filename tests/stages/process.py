@@ -1,4 +1,4 @@
-"""`jaxpo run` in a process of its own, as a user starts it."""
+"""`jaxpo run` in a process of its own, as a user starts it, and other programs; several of them as one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -24,11 +24,17 @@ def start(
     config: Path, *arguments: str, devices: int = 1, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start a run on simulated devices; its output is read by `finish`."""
+    return start_program("-m", "jaxpo", "run", config, *arguments, devices=devices, environ=environ)
+
+
+def start_program(*words: object, devices: int = 1, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start Python with these words on simulated devices; it can import what the tests can."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
+    found = {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxpo", "run", str(config), *arguments],
+        [sys.executable, *map(str, words)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags} | (environ or {}),
+        env=os.environ | found | (environ or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,6 +55,17 @@ def finish(running: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status and output."""
     out, _ = running.communicate()
     return running.returncode, out
+
+
+def finish_all(running: Sequence[subprocess.Popen[str]], seconds: float = 600) -> tuple[list[int], list[str]]:
+    """Exit statuses and outputs of processes that wait for one another; none is left, whatever happens."""
+    try:
+        outputs = [process.communicate(timeout=seconds)[0] for process in running]
+    finally:
+        for process in running:
+            if process.poll() is None:
+                kill(process)
+    return [process.returncode for process in running], outputs
 
 
 def kill(running: subprocess.Popen[str]) -> None:

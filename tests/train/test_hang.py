@@ -7,7 +7,8 @@ import pytest
 from train import toy_training as toy
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.train.hang import EXIT_CODE, HangWatch
+from jaxpo.errors import TRY_AGAIN
+from jaxpo.train.hang import HangWatch
 
 LIMIT = 0.08
 
@@ -50,7 +51,7 @@ def test_neither_the_compilation_nor_what_is_paused_nor_quick_steps_are_told(tmp
 
 def test_the_process_ends_with_its_own_code_where_that_is_asked_for(tmp_path, capfd):
     left = threading.Event()
-    with watch(tmp_path, ends=True, leave=lambda code: left.set() if code == EXIT_CODE else None) as hang:
+    with watch(tmp_path, ends=True, leave=lambda code: left.set() if code == TRY_AGAIN else None) as hang:
         hang.beat()
         assert left.wait(20)
     assert "the process ends with 75; the same command goes on" in capfd.readouterr().err

@@ -1,13 +1,10 @@
 """`fit` under watch: time and steps over several starts, alerts, and the times of two real processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from stages.process import places
+from stages.process import finish_all, places, start_program
 from train import toy_training as toy
 
 from jaxpo.config import NonFinite
@@ -73,23 +70,11 @@ def test_a_step_that_is_not_finite_is_an_alert_before_the_run_ends(tmp_path):
 @pytest.mark.scale
 def test_of_two_processes_the_one_whose_data_are_late_is_named(tmp_path):
     """Process 1 waits 0.25 s for each batch, process 0 does not: in metrics.jsonl, an alert, and the report."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{PROGRAM.parents[2]}{os.pathsep}{PROGRAM.parents[1]}",
-        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
-    }
-    both = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(tmp_path), "8", delay],
-            env=environment | place,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for place, delay in zip(places(2), ("0", "0.25"), strict=True)
-    ]
-    outputs = [p.communicate()[0] for p in both]
-    assert [p.returncode for p in both] == [0, 0], outputs
+    delays = zip(places(2), (0, 0.25), strict=True)
+    codes, outputs = finish_all(
+        [start_program(PROGRAM, tmp_path, 8, delay, devices=2, environ=place) for place, delay in delays]
+    )
+    assert codes == [0, 0], outputs
     records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "slowest_process" in r]
     assert [r["step"] for r in records] == [4, 6, 8]
     assert {r["slowest_process"] for r in records} == {1}

@@ -134,13 +134,21 @@ def test_another_configuration_is_no_damage(copy):
     assert store.steps() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), MemoryError(), OSError(5, "I/O error")])
+FAILURES = (
+    *(PermissionError(13, "Permission denied"), MemoryError(), OSError(5, "I/O error")),
+    *(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), OSError(107, "not connected")),
+)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 def test_what_this_machine_cannot_read_is_no_damage(copy, monkeypatch, failure):
     def fail(*args):
         raise ValueError("could not read") from failure
 
     if isinstance(failure, OSError) and failure.errno == 5:
         failure = ValueError("DATA_LOSS: Input/output error [os_error_code='5']")
+    if isinstance(failure, OSError) and failure.errno == 107:
+        failure = ValueError("INTERNAL: Transport endpoint is not connected [os_error_code='107']")
     monkeypatch.setattr(store_module.ocp, "load_checkpointables", fail)
     store = CheckpointStore(copy, keep=None)
     with pytest.raises(CheckpointError, match="Nothing says that it is damaged") as error:

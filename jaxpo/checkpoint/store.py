@@ -307,8 +307,8 @@ def together(what: str) -> None:
 
 
 def _agreed(problem: CheckpointError | None, path: Path) -> CheckpointError | None:
-    """The same outcome on every process: damage that one of them met is damage to all."""
-    if jax.process_count() == 1:
+    """The same outcome on every process that reads: damage that one of them met is damage to all."""
+    if jax.process_count() == 1 or works_alone():
         return problem
     grade = 0 if problem is None else 1 if isinstance(problem, DamagedError) else 2
     worst = int(np.max(multihost_utils.process_allgather(np.asarray(grade))))

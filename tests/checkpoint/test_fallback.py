@@ -157,6 +157,16 @@ def test_what_this_machine_cannot_read_is_no_damage(copy, monkeypatch, failure):
     assert store.steps() == [1, 2, 3]
 
 
+def test_a_process_that_reads_alone_asks_no_other(copy, monkeypatch):
+    """A work stage loads a model on one process while the others wait for it: they would never answer."""
+    problem = DamagedError("a file is missing")
+    monkeypatch.setattr(store_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(store_module, "works_alone", lambda: True)
+    monkeypatch.setattr(store_module.multihost_utils, "process_allgather", lambda x: pytest.fail("asked the others"))
+    assert store_module._agreed(problem, copy) is problem
+    assert store_module._agreed(None, copy) is None
+
+
 def test_a_description_that_contradicts_its_state_is_damage(copy):
     """Of an earlier version, which wrote no digests: a folder that was renamed together with what it says."""
     shutil.move(copy / "00000003", copy / "00000009")

@@ -156,7 +156,7 @@ class CheckpointStore:
     def _read(self, step: int | None, abstract: Tree, prefix: str) -> tuple[Tree, dict[str, Any]]:
         self.wait()
         step = self._existing(step)
-        document = self._document(step)
+        document = self._agreed_document(step)
         named = {prefix + name: leaf for name, leaf in leaves.named_leaves(abstract).items()}
         leaves.require_shardings(named, "restore")
         stored = {name: entry for name, entry in document["leaves"].items() if name.startswith(prefix)}
@@ -211,6 +211,18 @@ class CheckpointStore:
             return self._documents[step]
         except DamagedError as error:
             raise self.damaged(step, error.what) from error
+
+    def _agreed_document(self, step: int) -> dict[str, Any]:
+        """`_document`, or an error on every process that reads: none goes on to read arrays with those that do not."""
+        document: dict[str, Any] = {}
+        problem: CheckpointError | None = None
+        try:
+            document = self._document(step)
+        except CheckpointError as error:
+            problem = error
+        if problem := _agreed(problem, self.path(step)):
+            raise problem
+        return document
 
     def _unread(self, step: int, error: Exception) -> CheckpointError:
         """What it means that the arrays could not be read."""

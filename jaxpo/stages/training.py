@@ -81,7 +81,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         before=None if latest is None else store.meta(latest).get(REMAT),
     )
     mixed = loaders["train"].mixture_lines(assembly.total_steps * stage.rows_per_step)
-    for line in [*said, *mixed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    for line in [*said, loaders["train"].packing_line(), *mixed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)

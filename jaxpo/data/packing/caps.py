@@ -122,7 +122,7 @@ def fill_of(lengths: Lengths, caps: Caps) -> float:
 
 
 def fuller(lengths: Lengths, caps: Caps, rows_per_step: int, fill: float) -> tuple[int, float] | None:
-    """Larger blocks, of those that divide a step, that fill over 2% more than `fill`: rows and share; None = none does."""
+    """Larger blocks of a step that fill over 2% more than `fill` does: their rows and share; None where none do."""
     tried = []
     for rows in range(caps.block_rows + 1, min(rows_per_step, 8 * caps.block_rows) + 1):
         if rows_per_step % rows == 0:

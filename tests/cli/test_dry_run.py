@@ -112,3 +112,10 @@ def test_chips_by_short_name():
     assert named_chip("NVIDIA H200 NVL")[1].memory == 141e9
     with pytest.raises(ConfigError, match="Known: v100"):
         named_chip("abacus")
+
+
+@pytest.mark.parametrize("path", ["nowhere/plan.json", "."])
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_compiled(path, config, capsys, monkeypatch):
+    monkeypatch.setattr(dry_run.subprocess, "run", lambda *_, **__: pytest.fail("something was started"))
+    assert main(["dry-run", config, "--devices", "2", "--json", path]) == 2
+    assert f"--json: cannot write {path}" in capsys.readouterr().err

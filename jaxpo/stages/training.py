@@ -80,8 +80,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
     )
-    mixed = loaders["train"].mixture_lines(assembly.total_steps * stage.rows_per_step)
-    for line in [*said, *mixed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    rows = assembly.total_steps * stage.rows_per_step
+    packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
+    for line in [*said, *packed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)

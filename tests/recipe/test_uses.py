@@ -14,12 +14,12 @@ from jaxpo.config import Data
 from jaxpo.data.rows.trainable import Fit
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import Report, inspect
+from jaxpo.data.tokens.shards import ALONE
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import DataError
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.overrides import load_run, resolve_run
 from jaxpo.recipe.uses import uses
-from jaxpo.data.tokens.shards import ALONE
 from jaxpo.stages.run_inputs import _stage_data, as_config
 
 FILES = Path(__file__).parents[1] / "data" / "files"

@@ -43,10 +43,9 @@ class Mirror:
     """
 
     def __init__(self, url: str | None = None, home: RunDir | None = None, say: Callable[[str], None] = print):
-        self.home, self._say = home, say
-        self.active = url is not None and home is not None and home.primary
-        if self.active:
-            assert url is not None and home is not None
+        self._say, self.active = say, False
+        if url is not None and home is not None and home.primary:
+            self.home, self.active = home, True
             self.url = f"{url.rstrip('/')}/{home.path.name}"
             self._fs = filesystem(url)
             self._root = self._fs._strip_protocol(self.url)
@@ -71,7 +70,6 @@ class Mirror:
             self._next = self._pool.submit(self._push)
 
     def _push(self) -> None:
-        assert self.home is not None
         if not self.home.begun:
             return
         try:
@@ -128,7 +126,6 @@ class Mirror:
         """
         if not self.active:
             return
-        assert self.home is not None
         with self._told("read"):
             there = self._state_there()
             if there is None:
@@ -172,8 +169,9 @@ class Mirror:
             here, far = _latest(folder), max((step for f, step in complete if f == name), default=-1)
             if here > far >= 0:
                 raise RunError(
-                    f"{folder} has step {here}, and {self.url}, which was written from another directory since, only "
-                    f"{far}. Move {self._path} away to go on from the copy, or name another --mirror to go on from here."
+                    f"{folder} has step {here}, and {self.url}, which was written from another directory since, has "
+                    f"only {far}. Move {self._path} away to go on from the copy, or name another --mirror to go on "
+                    "from here."
                 )
 
     def _fetch_step(self, folder: str, step: int, names: set[str]) -> bool:

@@ -73,10 +73,10 @@ class Mirror:
         if not self.home.begun:
             return
         try:
-            with self._told("written"):
+            with self._told("written", f"All of it is kept in {self._path}, and copied after the next checkpoint"):
                 self._copy()
         except (JaxpoError, OSError) as error:
-            self._say(f"warning: {error} All of it is kept in {self._path}, and copied after the next checkpoint.")
+            self._say(f"warning: {error}")
 
     def _copy(self) -> None:
         """Copy what has changed, then remove what is gone here."""
@@ -126,7 +126,7 @@ class Mirror:
         """
         if not self.active:
             return
-        with self._told("read"):
+        with self._told("read", "Start again, or without `mirror`; a start must know whether the copy is newer"):
             there = self._state_there()
             if there is None:
                 return
@@ -237,7 +237,7 @@ class Mirror:
         self._fs.pipe_file(f"{self._root}/{STATE}", json.dumps({"id": own["id"], "updates": updates}).encode())
 
     @contextlib.contextmanager
-    def _told(self, done: str) -> Iterator[None]:
+    def _told(self, done: str, remedy: str) -> Iterator[None]:
         """RunError with what a library said, whatever errors it has."""
         try:
             yield
@@ -247,9 +247,8 @@ class Mirror:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             said = f"{type(error).__name__}: {error}".rstrip(".")
-            raise RunError(
-                f"the mirror {self.url} cannot be {done}: {said}. Check the path, the credentials and the network."
-            ) from error
+            check = "Check the path, the credentials and the network."
+            raise RunError(f"the mirror {self.url} cannot be {done}: {said}. {check} {remedy}.") from error
 
 
 def _files(home: Path) -> dict[str, list[int]]:

@@ -44,7 +44,7 @@ class Failing:
 
 @pytest.fixture(scope="module")
 def server(one_device):
-    """The file system of the bucket `b`, and the server's count of its calls; only the libraries try again."""
+    """The file system of the bucket `bucket`, and the server's count of its calls; only the libraries try again."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (the extra s3)")
     app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto and flask are not installed")
     serving = pytest.importorskip("werkzeug.serving", reason="werkzeug is not installed")
@@ -62,7 +62,7 @@ def server(one_device):
         }
         patch.setitem(fsspec.config.conf, "s3", options)
         fs = fsspec.filesystem("s3")
-        fs.mkdir("b")
+        fs.mkdir("bucket")
         yield fs, failing
     running.shutdown()
 
@@ -72,11 +72,11 @@ def recipe(server, tmp_path_factory):
     """Six steps on rows at s3://, from whose server half of the answers are errors from here on."""
     folder = tmp_path_factory.mktemp("s3")
     recipes.write_data(folder)
-    run = recipes.recipe(folder, prompts=(), export=False, mirror="s3://b/runs")
+    run = recipes.recipe(folder, prompts=(), export=False, mirror="s3://bucket/runs")
     sft = run.stages[1]
-    rows = dataclasses.replace(sft.data, train=("s3://b/rows/sft_train.jsonl",), curriculum=None)
+    rows = dataclasses.replace(sft.data, train=("s3://bucket/rows/sft_train.jsonl",), curriculum=None)
     sft = dataclasses.replace(sft, data=rows, max_steps=STEPS, save_steps=2, snapshot_steps=0, eval_steps=0)
-    server[0].put_file(str(folder / "sft_train.jsonl"), "b/rows/sft_train.jsonl")
+    server[0].put_file(str(folder / "sft_train.jsonl"), "bucket/rows/sft_train.jsonl")
     (folder / "recipe.json").write_text(json.dumps(to_jsonable(dataclasses.replace(run, stages=(sft,)))))
     server[1].share = 0.5
     return folder / "recipe.json"
@@ -90,7 +90,7 @@ def test_a_lost_run_goes_on_from_its_copy(server, recipe, tmp_path, capfd):
     fs, failing = server
     assert main(["run", str(recipe), "--output-dir", str(tmp_path / "one")]) == 0
     said = capfd.readouterr().out
-    assert "copying s3://b/rows/sft_train.jsonl" in said
+    assert "copying s3://bucket/rows/sft_train.jsonl" in said
     assert "warning: the mirror" not in said
     whole = tmp_path / "one" / "tiny"
     assert 0.3 < failing.failed / failing.calls < 0.7
@@ -98,14 +98,14 @@ def test_a_lost_run_goes_on_from_its_copy(server, recipe, tmp_path, capfd):
     # The machine is lost while the last checkpoint is being copied.
     failing.share = 0.0
     fs.invalidate_cache()
-    assert {n.split("/")[5] for n in fs.find("b/runs/tiny/stages/sft/checkpoints")} == {"00000004", "00000006"}
-    fs.rm("b/runs/tiny/finished.json")
-    fs.rm("b/runs/tiny/stages/sft/model", recursive=True)
-    fs.rm("b/runs/tiny/stages/sft/checkpoints/00000006/files.json")
+    assert {n.split("/")[5] for n in fs.find("bucket/runs/tiny/stages/sft/checkpoints")} == {"00000004", "00000006"}
+    fs.rm("bucket/runs/tiny/finished.json")
+    fs.rm("bucket/runs/tiny/stages/sft/model", recursive=True)
+    fs.rm("bucket/runs/tiny/stages/sft/checkpoints/00000006/files.json")
     failing.share = 0.5
     assert main(["run", str(recipe), "--output-dir", str(tmp_path / "two")]) == 0
     again, said = tmp_path / "two" / "tiny", capfd.readouterr().out
-    assert "fetched from s3://b/runs/tiny: stages/sft/checkpoints/00000004, and the files beside them" in said
+    assert "fetched from s3://bucket/runs/tiny: stages/sft/checkpoints/00000004, and the files beside them" in said
     assert "resuming at step 4 of stage sft" in said
     assert log(again) == log(whole)
     assert fingerprint(load_model(again / "stages" / "sft").params) == fingerprint(
@@ -131,9 +131,9 @@ def test_a_mirror_that_fails_for_good_costs_no_step(server, recipe, tmp_path, ca
             assert main(arguments) == 0
     finally:
         fs.retries, failing.share = kept, 0.5
-    assert "warning: the mirror s3://b/runs/late cannot be written" in capfd.readouterr().out
-    assert not fs.exists("b/runs/late/finished.json")
+    assert "warning: the mirror s3://bucket/runs/late cannot be written" in capfd.readouterr().out
+    assert not fs.exists("bucket/runs/late/finished.json")
     assert main(arguments) == 0
     fs.invalidate_cache()
-    assert fs.exists("b/runs/late/finished.json")
+    assert fs.exists("bucket/runs/late/finished.json")
     assert "warning" not in capfd.readouterr().out

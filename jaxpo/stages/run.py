@@ -100,7 +100,7 @@ def go_on(
             check_data(home, name, data)
         setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile)
         with stop.during("the plan of the batches"):
-            check_blocks(setting)
+            check_blocks(setting, resume)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
             go_back(setting, changes.budgets, resume)

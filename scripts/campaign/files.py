@@ -105,16 +105,14 @@ class DamagedShard:
 def rows_replaced(scene: Scene, trials: int) -> Tally:
     """The file of rows is another one: refused with its name; with the old file the run goes on."""
     tally = Tally()
-    file = scene.folder / "pairs.jsonl"
-    kept = file.read_bytes()
+    kept = (scene.folder / "pairs.jsonl").read_bytes()
     for n in range(trials):
-        run = scene.away(f"rows-{n}")
-        try:
-            file.write_bytes(b"".join(kept.splitlines(keepends=True)[::-1]))
-            wrong = refused(scene.finish(run.name), 2, "pairs.jsonl")
-        finally:
-            file.write_bytes(kept)
-        problems, lost = scene.again(run)
+        run, file = scene.away(f"rows-{n}"), scene.folder / f"rows-{n}.jsonl"
+        words = (f"--{LAST}.data.train", str(file))
+        file.write_bytes(b"".join(kept.splitlines(keepends=True)[::-1]))
+        wrong = refused(scene.finish(run.name, *words), 2, file.name)
+        file.write_bytes(kept)
+        problems, lost = scene.again(run, words=words)
         tally.add([*wrong, *problems], lost)
     return tally
 

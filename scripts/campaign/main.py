@@ -12,14 +12,15 @@ from campaign.child import ROOT
 from campaign.scene import Fault, Scene, Tally
 
 FAULTS: tuple[Fault, ...] = (*processes.FAULTS, *disks.FAULTS, *files.FAULTS, *stores.FAULTS)
-DOCUMENT = ROOT / "docs" / "reliability.md"
+DOCUMENT, KEPT = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.json"
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The words of the command line."""
     parser = argparse.ArgumentParser(prog="scripts/faults", description="Disturb runs, and compare how they end.")
-    parser.add_argument("--full", action="store_true", help="all faults, and the table of docs/reliability.md")
-    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name holds this; writes no table")
+    parser.add_argument("--full", action="store_true", help="all faults, as often as the table says")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="faults whose name holds one of these")
+    parser.add_argument("--write", action="store_true", help="keep what was found in docs/reliability.md")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="random instants of --full (default: 50)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the instants (default: 0)")
     parser.add_argument("--folder", type=Path, help="where the runs stay; a temporary one otherwise")
@@ -45,12 +46,15 @@ def campaign(scene: Scene, options: argparse.Namespace) -> list[table.Row]:
     """All faults that are asked for, each as often as its form says."""
     rows = []
     for fault in FAULTS:
-        trials = fault.trials[options.full or bool(options.only)]
+        trials = fault.trials[options.full or options.only != [""]]
         trials = min(trials, options.kills) if trials > 10 else trials
-        if not trials or options.only not in fault.name:
+        if not trials or not any(text in fault.name for text in options.only):
             continue
         row = played(scene, fault, trials)
         rows.append(row)
+        if options.write:
+            table.keep(KEPT, row)
+            table.write(DOCUMENT, table.markdown(table.kept_rows(KEPT, [f.name for f in FAULTS]), options.seed))
         t = row.tally
         result = (
             f"not tried: {row.untried}" if row.untried else f"{t.survived} of {t.tried} survived, {t.lost} steps lost"
@@ -67,7 +71,4 @@ def main(argv: Sequence[str]) -> int:
         print("the undisturbed run", flush=True)
         scene.prepare()
         rows = campaign(scene, options)
-    if options.full and not options.only:
-        table.write(DOCUMENT, table.markdown(rows, options.seed))
-        print(f"the table is in {DOCUMENT}")
     return int(any(row.tally.survived < row.tally.tried for row in rows))

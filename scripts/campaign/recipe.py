@@ -1,4 +1,4 @@
-"""The run that is disturbed: two stages of a few steps with everything that a run keeps, small en."""
+"""The run that is disturbed: two short stages with everything that a run keeps, small enough to start often."""
 
 from __future__ import annotations
 

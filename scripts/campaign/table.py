@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -56,6 +58,19 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def keep(file: Path, row: Row) -> None:
+    """Put a fault's tally beside those of the others."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept[row.name] = dataclasses.asdict(row)
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def kept_rows(file: Path, names: Sequence[str]) -> list[Row]:
+    """Those that were kept, in the order of the names."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    return [Row(**{**kept[name], "tally": Tally(**kept[name]["tally"])}) for name in names if name in kept]
 
 
 def write(document: Path, text: str) -> None:

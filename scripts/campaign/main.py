@@ -21,12 +21,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="all faults, as often as the table says")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="faults whose name holds one of these")
     parser.add_argument("--write", action="store_true", help="keep what was found in docs/reliability.md")
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="random instants of --full (default: 50)")
+    parser.add_argument("--most", type=int, default=50, metavar="N", help="trials of each fault (default: 50)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the instants (default: 0)")
     parser.add_argument("--folder", type=Path, help="where the runs stay; a temporary one otherwise")
     options = parser.parse_args(argv)
-    if options.kills < 1:
-        parser.error("--kills must be at least 1")
+    if options.most < 1:
+        parser.error("--most must be at least 1")
     return options
 
 
@@ -47,7 +47,7 @@ def campaign(scene: Scene, options: argparse.Namespace) -> list[table.Row]:
     rows = []
     for fault in FAULTS:
         trials = fault.trials[options.full or options.only != [""]]
-        trials = min(trials, options.kills) if trials > 10 else trials
+        trials = min(trials, options.most)
         if not trials or not any(text in fault.name for text in options.only):
             continue
         row = played(scene, fault, trials)

@@ -121,7 +121,7 @@ HELD = "ends with the file and the reason; with room the same command goes on"
 
 FAULTS = (
     Fault("a full disk (a small file system)", HELD, full, (0, 4), no_mounts),
-    Fault("a file too large (a limit, as of a quota)", HELD, too_large, (1, 1)),
+    Fault("a file too large (a limit, as of a quota)", HELD, too_large, (0, 2)),
     Fault(
         "a read-only file system",
         "ends with the file and the reason; writable again, it goes on",

@@ -69,6 +69,6 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="jaxpo-faults-") as temporary:
         scene = Scene((options.folder or Path(temporary)).absolute(), options.seed)
         print("the undisturbed run", flush=True)
-        scene.prepare()
+        scene.prepare(twice=options.full)
         rows = campaign(scene, options)
     return int(any(row.tally.survived < row.tally.tried for row in rows))

@@ -171,12 +171,12 @@ def _together(scene: Scene, run: Path) -> list[Child]:
 
 
 FAULTS = (
-    Fault("SIGKILL at a random instant", "each start goes on from the newest checkpoint", killed, (3, 50)),
+    Fault("SIGKILL at a random instant", "each start goes on from the newest checkpoint", killed, (2, 50)),
     Fault(
         "SIGKILL inside an asynchronous save",
         "the half-written checkpoint does not count, and is removed",
         killed_in_a_save,
-        (1, 6),
+        (0, 6),
     ),
     Fault("SIGTERM at a random step", "ends with 143; the step under way is saved", terminated, (1, 4)),
     Fault("two runs on one directory", "the second is refused and names the first, which goes on", two_in_one, (0, 1)),

@@ -76,19 +76,29 @@ class Scene:
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
         self.whole, self.expected, self.seconds = Path(), Outcome((), {}, ""), 0.0
 
-    def prepare(self) -> None:
-        """The undisturbed run, twice; RuntimeError where the two are not equal. Their programs serve all others."""
+    def prepare(self, *, twice: bool) -> None:
+        """The undisturbed run, whose programs serve all others; RuntimeError where it fails, or a second one differs.
+
+        What it took gives the instants: half of it without a second one, for its programs are compiled.
+        """
         self.whole, taken = self.run("undisturbed"), self.folder / "seconds.json"
         if not taken.is_file():
-            ended = self.finish("undisturbed")
-            if ended.code != 0:
-                raise RuntimeError(f"the undisturbed run ended with {ended.code}:\n{ended.text}")
             began = time.monotonic()
-            ended = self.finish("once-more")
-            if ended.code != 0 or differences(outcome(self.run("once-more")), outcome(self.whole)):
-                raise RuntimeError(f"two undisturbed runs do not end alike:\n{ended.text}")
-            taken.write_text(json.dumps(time.monotonic() - began))
+            self._undisturbed(self.whole)
+            seconds = (time.monotonic() - began) / 2
+            if twice:
+                began, again = time.monotonic(), self.run("once-more")
+                self._undisturbed(again)
+                seconds = time.monotonic() - began
+                if found := differences(outcome(again), outcome(self.whole)):
+                    raise RuntimeError(f"two undisturbed runs do not end alike: {found}")
+            taken.write_text(json.dumps(seconds))
         self.expected, self.seconds = outcome(self.whole), json.loads(taken.read_text())
+
+    def _undisturbed(self, run: Path) -> None:
+        ended = self.finish(run.name)
+        if ended.code != 0:
+            raise RuntimeError(f"an undisturbed run ended with {ended.code}:\n{ended.text}")
 
     def run(self, name: str) -> Path:
         """Directory of a run."""

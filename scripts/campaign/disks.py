@@ -7,6 +7,7 @@ import functools
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,17 +41,17 @@ def full(scene: Scene, trials: int) -> Tally:
     tally = Tally()
     needed = sum(p.stat().st_size for p in scene.whole.rglob("*") if p.is_file())
     for n in range(trials):
-        run = scene.run(f"full-{n}")
-        with mounted(run):
-            free = shutil.disk_usage(run).free
+        with mounted(scene.folder / f"disk-{n}") as disk:
+            run, words = disk / f"full-{n}", ("--output-dir", str(disk))
+            free = shutil.disk_usage(disk).free
             left = int(needed * (0.1 + 0.6 * (n + scene.rng.random()) / trials))
-            ballast = run / "ballast"
+            ballast = disk / "ballast"
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, free - left)
-            ended = scene.finish(run.name)
+            ended = scene.finish(run.name, *words)
             wrong = refused(ended, 2, "No space left on device")
             ballast.unlink()
-            problems, lost = scene.again(run)
+            problems, lost = scene.again(run, words=words)
         tally.add([*wrong, *problems], lost)
     return tally
 
@@ -77,15 +78,15 @@ def read_only(scene: Scene, trials: int) -> Tally:
     """The file system of a killed run is read-only when it is started again, as after an error of its disk."""
     tally = Tally()
     for n in range(trials):
-        run = scene.run(f"read-only-{n}")
-        with mounted(run):
-            child = scene.start(run.name)
+        with mounted(scene.folder / f"frozen-{n}") as disk:
+            run, words = disk / f"read-only-{n}", ("--output-dir", str(disk))
+            child = scene.start(run.name, *words)
             child.until(lambda run=run: logged(run) >= 3)
-            child.send(9)
-            _remount(run, "ro")
-            wrong = refused(scene.finish(run.name), 2, "Read-only file system")
-            _remount(run, "rw")
-            problems, lost = scene.again(run)
+            child.send(signal.SIGKILL)
+            _remount(disk, "ro")
+            wrong = refused(scene.finish(run.name, *words), 2, "Read-only file system")
+            _remount(disk, "rw")
+            problems, lost = scene.again(run, words=words)
         tally.add([*wrong, *problems], lost)
     return tally
 

@@ -76,7 +76,7 @@ def test_a_campaign_that_fails_says_so_and_the_table_keeps_what_was_found(tmp_pa
     assert "| a third | all | 3 | 3 | 2 |" in text
     assert "- a fault: RuntimeError: planned" in text
     document = tmp_path / "page.md"
-    document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    document.write_text(f"before\n{table.BEGIN}\nof last year\n{table.END}\nafter\n")
     table.write(document, text)
-    assert "old" not in document.read_text()
+    assert "of last year" not in document.read_text()
     assert document.read_text().endswith("after\n")

@@ -128,6 +128,7 @@ class Scene:
     def away(self, name: str) -> Path:
         """A copy of the undisturbed run that was killed when the last checkpoint of its last stage was written."""
         copy = self.run(name)
+        shutil.rmtree(copy, ignore_errors=True)  # of an earlier campaign in this folder
         shutil.copytree(self.whole, copy)
         (copy / "finished.json").unlink()
         shutil.rmtree(copy / "stages" / recipe.STAGES[-1] / "model")

@@ -103,13 +103,15 @@ def check_blocks(setting: Setting, resume: str | int) -> None:
     problems = []
     for stage in trained(setting.run):
         folder = setting.home.stage(stage.name)
-        if stage.name not in setting.inputs.stages or has_model(folder):
+        if has_model(folder):
             continue
         store = CheckpointStore(folder / CHECKPOINTS)
         if resume == "auto":
             set_damaged_aside(store, setting.console.say)
         elif resume in store.steps():
             store.back_to(int(resume))
+        if stage.name not in setting.inputs.stages:
+            continue
         try:
             make_loaders(setting, stage, setting.inputs.of(stage), store)
         except ConfigError as error:

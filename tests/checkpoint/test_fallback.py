@@ -158,24 +158,10 @@ def test_what_this_machine_cannot_read_is_no_damage(copy, monkeypatch, failure):
 
 
 def test_damage_that_another_process_sees_is_damage_before_arrays_are_read(copy, monkeypatch):
-    def worst(grade):
-        return np.asarray([grade, 1])
-
-    monkeypatch.setattr(store_module.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(store_module.multihost_utils, "process_allgather", worst)
+    monkeypatch.setattr("jaxpo.checkpoint.agreed.words_of_all", lambda word: [word, ["meta.json is missing", ""]])
     monkeypatch.setattr(store_module.ocp, "load_checkpointables", lambda *_: pytest.fail("read alone"))
-    with pytest.raises(DamagedError, match="could not be read by another process"):
+    with pytest.raises(DamagedError, match="process 1: meta.json is missing"):
         CheckpointStore(copy).restore(3, ABSTRACT)
-
-
-def test_a_process_that_reads_alone_asks_no_other(copy, monkeypatch):
-    """A work stage loads a model on one process while the others wait for it: they would never answer."""
-    problem = DamagedError("a file is missing")
-    monkeypatch.setattr(store_module.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(store_module, "works_alone", lambda: True)
-    monkeypatch.setattr(store_module.multihost_utils, "process_allgather", lambda x: pytest.fail("asked the others"))
-    assert store_module._agreed(problem, copy) is problem
-    assert store_module._agreed(None, copy) is None
 
 
 def test_a_description_that_contradicts_its_state_is_damage(copy):

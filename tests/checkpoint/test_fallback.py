@@ -160,7 +160,7 @@ def test_what_this_machine_cannot_read_is_no_damage(copy, monkeypatch, failure):
 def test_damage_that_another_process_sees_is_damage_before_arrays_are_read(copy, monkeypatch):
     monkeypatch.setattr("jaxpo.checkpoint.agreed.words_of_all", lambda word: [word, ["meta.json is missing", ""]])
     monkeypatch.setattr(store_module.ocp, "load_checkpointables", lambda *_: pytest.fail("read alone"))
-    with pytest.raises(DamagedError, match="process 1: meta.json is missing"):
+    with pytest.raises(DamagedError, match=r"process 1: meta\.json is missing"):
         CheckpointStore(copy).restore(3, ABSTRACT)
 
 

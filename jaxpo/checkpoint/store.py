@@ -228,7 +228,8 @@ class CheckpointStore:
         back = f"goes on from step {older[-1]}" if older else "makes it again"
         return DamagedError(
             f"checkpoint {self.path(step)} is damaged: {what}",
-            f"Restore the file from a copy, or start its run again, which keeps it aside and {back}.",
+            f"Restore the file from a copy, or start its run again, which keeps it aside and {back} "
+            "(of a finished run remove finished.json first).",
         )
 
     def set_aside(self, step: int) -> Path:

@@ -186,3 +186,11 @@ def test_a_budget_beyond_a_limit_is_refused(mixed_loader):
     assert lines[0].startswith("mix few: 70.00% of the tokens; 2 examples with ")
     with pytest.raises(ConfigError, match=r"data\.mix\.few: the stage would pass through it .* max_epochs is 40\."):
         loader.mixture_lines(40_000)
+
+
+def test_how_full_the_rows_are_is_said_and_what_may_still_change(mixed_loader):
+    loader = mixed_loader()
+    said, _, remedy = loader.packing_line().partition("; ")
+    assert said.endswith(f"about {loader.fill:.0%} of positions filled")
+    assert bool(remedy) == (loader.fill < 0.85)
+    assert ";" not in mixed_loader(caps=loader.caps).packing_line(), "blocks that a stage began with stay"

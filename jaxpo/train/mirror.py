@@ -205,7 +205,11 @@ class Mirror:
         n = 1
         while self._fs.exists(f"{self._root}.{n}"):
             n += 1
-        self._fs.mv(self._root, f"{self._root}.{n}", recursive=True)
+        names = [*sorted(self._names()), STATE]
+        for name in names:
+            self._fs.cp_file(f"{self._root}/{name}", f"{self._root}.{n}/{name}")
+        for name in names:
+            self._fs.rm_file(f"{self._root}/{name}")
         self._say(f"the copy of the earlier run was moved to {self.url}.{n}")
 
     def _names(self) -> set[str]:

@@ -45,7 +45,7 @@ class Failing:
 @pytest.fixture(scope="module")
 def server(one_device):
     """The file system of the bucket `bucket`, and the server's count of its calls; only the libraries try again."""
-    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (the extra s3)")
+    pytest.importorskip("s3fs", reason="s3fs is not installed (the extra s3)")
     app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto and flask are not installed")
     serving = pytest.importorskip("werkzeug.serving", reason="werkzeug is not installed")
     failing = Failing(app.DomainDispatcherApplication(app.create_backend_app), share=0.0)
@@ -54,11 +54,11 @@ def server(one_device):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y"), ("AWS_REGION", "us-east-1")):
             patch.setenv(name, value)
-        # One call in 4096 fails for good: by s3fs, whose first waits are shorter than botocore's.
-        patch.setattr(s3fs.S3FileSystem, "retries", 12)
+        # As often as botocore is told to, without its waits: one call in 16384 fails for good.
+        patch.setattr("botocore.retryhandler.delay_exponential", lambda **_: 0.01)
         options = {
             "endpoint_url": f"http://127.0.0.1:{running.port}",
-            "config_kwargs": {"retries": {"max_attempts": 0, "mode": "standard"}},
+            "config_kwargs": {"retries": {"max_attempts": 13, "mode": "legacy"}},
         }
         patch.setitem(fsspec.config.conf, "s3", options)
         fs = fsspec.filesystem("s3")
@@ -118,19 +118,16 @@ def test_a_mirror_that_fails_for_good_costs_no_step(server, recipe, tmp_path, ca
     fs, failing = server
     failing.share = 0.0
     arguments = ["run", str(recipe), "--output-dir", str(tmp_path), "--run", "late"]
-    fs.retries, kept = 1, fs.retries
     real = type(fs).put_file
-    try:
-        with pytest.MonkeyPatch.context() as patch:
 
-            def put_file(*given, **more):
-                failing.share = 1.0
-                return real(*given, **more)
+    def put_file(*given, **more):
+        failing.share = 1.0
+        return real(*given, **more)
 
-            patch.setattr(type(fs), "put_file", put_file)
-            assert main(arguments) == 0
-    finally:
-        fs.retries, failing.share = kept, 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(fs), "put_file", put_file)
+        assert main(arguments) == 0
+    failing.share = 0.5
     assert "warning: the mirror s3://bucket/runs/late cannot be written" in capfd.readouterr().out
     assert not fs.exists("bucket/runs/late/finished.json")
     assert main(arguments) == 0

@@ -58,6 +58,7 @@ OTHER = {
     (Run, "alerts"): (),
     (Run, "on_alert"): (RunCommand(),),
     (Run, "mesh"): Mesh(fsdp=1, replica=-1),
+    (Run, "mirror"): "memory://bucket",
     (Run, "hang_timeout"): 7.0,
     (Run, "hang_exit"): True,
     (Stage, "logging_steps"): 7,

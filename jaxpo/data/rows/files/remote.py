@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jaxpo.data.durable import publish
 from jaxpo.data.rows.files.listing import NOTES
 from jaxpo.data.rows.files.readers import is_data
 from jaxpo.errors import FULL, ConfigError, DataError, writing
@@ -113,7 +114,7 @@ def _copy(fs: Any, source: str, target: Path, say: Callable[[str], None]) -> Non
                     file=fs.unstrip_protocol(source),
                     remedy="Start again.",
                 )
-            temporary.replace(target)
+            publish(temporary, target)
             note.write_text(json.dumps(state))
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -32,11 +33,12 @@ class Commit(threading.Thread):
     Args:
       response: of the save to `path` with the ending `UNSYNCED`.
       path: of the checkpoint.
+      then: called on process 0 when it has its name.
     """
 
-    def __init__(self, response: Response, path: Path):
+    def __init__(self, response: Response, path: Path, then: Callable[[], None]):
         super().__init__(name=f"commit of {path.name}")
-        self._response, self._path, self._number = response, path, next(_commits)
+        self._response, self._path, self._then, self._number = response, path, then, next(_commits)
         self._error: BaseException | None = None
         self.start()
 
@@ -47,6 +49,7 @@ class Commit(threading.Thread):
                 written = self._path.with_name(self._path.name + UNSYNCED)
                 write_files(written)
                 publish(written, self._path)
+                self._then()
             _meet(f"jaxpo/commit/{self._number}")
         except BaseException as error:
             self._error = error

@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxpo.config.json_text import parse
 from jaxpo.data.durable import DIGEST, crc32_of, intact, seal
 from jaxpo.errors import CheckpointError, DamagedError
@@ -22,8 +24,14 @@ META, FILES = Path("meta", "meta.json"), Path("files.json")
 PARTS = ("step", "leaves", "fingerprints", "environment", "meta")
 SMALL = 1 << 20
 """Bytes up to which a file's content is compared and not its size alone."""
-_MACHINE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ENODEV)
-_WORDS = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", *map(os.strerror, _MACHINE))
+_MACHINE = (
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ENODEV),
+    *(errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN),
+)
+_WORDS = (
+    *("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
+    *map(os.strerror, _MACHINE),
+)
 
 
 def write_files(directory: Path) -> None:
@@ -94,7 +102,9 @@ def is_machine(error: BaseException) -> bool:
     """Whether a read failed for a reason that says nothing about the files."""
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, MemoryError | PermissionError) or any(word in str(link) for word in _WORDS):
+        # A device that has no room, or fails, is none of the files': TensorStore raises other errors.
+        ours = isinstance(link, MemoryError | PermissionError | jax.errors.JaxRuntimeError)
+        if ours or any(word in str(link) for word in _WORDS):
             return True
         link = link.__cause__ or link.__context__
     return False

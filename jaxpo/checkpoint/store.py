@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxpo.checkpoint import leaves
@@ -28,7 +27,7 @@ from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
 from jaxpo.data.durable import seal, sync
 from jaxpo.errors import CheckpointError, DamagedError, writing
-from jaxpo.sharding.turns import works_alone
+from jaxpo.sharding.turns import words_of_all, works_alone
 
 Tree = Any
 CHECKPOINTS = "checkpoints"
@@ -44,16 +43,18 @@ class CheckpointStore:
       directory: made by the first `save`, which also removes what a killed process left half-written or half-deleted.
         Reading changes nothing, so that others can read the checkpoints of a run in progress.
       keep: newest checkpoints to keep; protected steps are kept besides. None = all.
+      committed: called on process 0 for every checkpoint that is complete, on the thread that saved it.
 
     Attributes:
       limit: the step that is gone back to (`back_to`); those after it do not count. None = all count.
     """
 
-    def __init__(self, directory: Path | str, keep: int | None = 2):
+    def __init__(self, directory: Path | str, keep: int | None = 2, committed: Callable[[], None] = lambda: None):
         if keep is not None and keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self.directory = Path(directory).absolute()
         self.keep = keep
+        self._committed = committed
         self.limit: int | None = None
         self._pending: tuple[int, Commit] | None = None
         self._documents: dict[int, dict[str, Any]] = {}
@@ -109,7 +110,7 @@ class CheckpointStore:
         try:
             with self._context(works_alone()):
                 response = ocp.save_checkpointables_async(path.with_name(path.name + UNSYNCED), items)
-            self._pending = (step, Commit(response, path))
+            self._pending = (step, Commit(response, path, self._committed))
         except Exception as error:
             raise self._save_error(step, error) from error
 
@@ -304,6 +305,5 @@ def _listed(steps: list[int]) -> str:
 
 
 def together(what: str) -> None:
-    """All processes have come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+    """All processes have come here, however far apart: a collective of the devices would give up after a while."""
+    words_of_all(what)

@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     run = located(renamed(resolve_request(request), request.config).run)
     check(run, files=False)
     flags = request.flags
+    check_json(flags.get("json", "-"))
     # Beside a topology too: libtpu would look for TPUs, and wait for them, if JAX were left to choose.
     devices = 1 if "topology" in flags else device_count(run, flags.get("devices"))
     if simulated(os.environ) < devices:
@@ -171,6 +172,13 @@ def chosen_stages(run: Run, names: str | None) -> list[Any]:
         there = ", ".join(stage.name for stage in run.stages)
         raise ConfigError(f"--stage: there is no stage {unknown[0]!r}; there are: {there}.")
     return [stage for stage in run.stages if stage.name in wanted]
+
+
+def check_json(path: str) -> None:
+    """The file of `--json` can be written, asked before minutes of compiling; else ConfigError."""
+    there = Path(path).parent
+    if path != "-" and (Path(path).is_dir() or not os.access(there, os.W_OK)):
+        raise ConfigError(f"--json: cannot write {path}: name a file in a folder that exists and can be written to.")
 
 
 def write(found: list[dict[str, Any]], path: str) -> None:

@@ -94,6 +94,8 @@ class Run:
       model_from: Hugging Face safetensors folder or jaxpo checkpoint with initial weights; None = random.
       corpus: a frozen dataclass with `build(directory)` that makes the run's own data files; `Data` and `Tokenizer`
         name them as "corpus:FILE". None = the files exist already.
+      mirror: `s3://` or `gs://` folder that the run's directory is copied to, as its name, after every checkpoint; a
+        start whose directory lacks what lies there fetches it. None = none.
       export: write an HF checkpoint of the last stage's model to `export/` and verify it.
       prompts: user turns answered at the end of each stage, shown in the report.
       probes: frozen dataclasses with `measure(context) -> {name: number or Measurement}`, run on the initial model and
@@ -108,6 +110,7 @@ class Run:
 
     name: str = "run"
     output_dir: str = "runs"
+    mirror: str | None = None
     seed: int = 0
     model: Any = "nano"
     model_from: ModelFolder | None = None

@@ -22,6 +22,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
     Run: {
         "name": "",
         "output_dir": "",
+        "mirror": NOTHING,
         "report_to": NOTHING,
         "prompts": NOTHING,
         "export": NOTHING,

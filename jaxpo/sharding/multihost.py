@@ -77,7 +77,8 @@ def start_processes(environ: Mapping[str, str] = os.environ) -> Line | None:
         place.devices,
         # Should the line fail, JAX's own heartbeat ends the processes later.
         heartbeat_timeout_seconds=2 * silence,
-        shutdown_timeout_seconds=2 * silence,
+        # At the end the others wait for process 0, which may still hand alerts on or close a tracker.
+        shutdown_timeout_seconds=max(START_SECONDS, 2 * silence),
     )
     return line
 

@@ -161,6 +161,10 @@ class Processes:
         """See `first_process_first`."""
         return first_process_first(do)
 
+    def by_first(self, do: Callable[[], T]) -> T:
+        """See `by_first_process`."""
+        return by_first_process(do)
+
     def every(self, do: Callable[[], None]) -> None:
         """See `every_process`."""
         every_process(do)

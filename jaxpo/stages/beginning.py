@@ -23,6 +23,7 @@ from jaxpo.recipe.resume import Changes, compare
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.train.console import Console
 from jaxpo.train.files import read_json
+from jaxpo.train.mirror import Mirror
 from jaxpo.train.rundir import RunDir
 
 
@@ -38,6 +39,7 @@ def begin(run: Run, resume: str | int, restart: bool, console: Console) -> Itera
     with home:
         if home.moved_to:
             console.say(f"the earlier run was moved to {home.moved_to}")
+        Mirror(run.mirror, home, console.say).fetch(restart)
         home.forget_start()
         if resume == "never" and home.begun:
             raise RunError(f"{home.path} holds a run already; --restart moves it aside, --run NEW starts another")

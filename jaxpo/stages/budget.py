@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from jaxpo.checkpoint.fallback import set_damaged_aside
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config.fields import BUDGETS, key
 from jaxpo.config.serialise import from_jsonable
@@ -53,6 +54,8 @@ def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str
     line = f"{stage.name}: {_budget(before)} -> {_budget(stage)}"
     folder = setting.home.stage(stage.name)
     store = CheckpointStore(folder / "checkpoints")
+    if resume == "auto":
+        set_damaged_aside(store, setting.console.say)
     steps = store.steps()
     if not steps and has_model(folder):
         raise RunError(f"{line}: {store.directory} holds no checkpoint to go on from. {_otherwise(setting, stage)}")

@@ -9,7 +9,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.checkpoint.fallback import set_damaged_aside
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import has_model
 from jaxpo.data.packing.best_fit import Caps
@@ -90,8 +91,11 @@ def check_rows(run: Run, mesh: Mesh, home: RunDir) -> None:
         raise ConfigError(problems)
 
 
-def check_blocks(setting: Setting) -> None:
+def check_blocks(setting: Setting, resume: str | int) -> None:
     """Every stage still to be trained whose data are there gets its batches; before any is, so that none stops late.
+
+    Args:
+      resume: the step to go back to in the stage under way, or "auto": damaged checkpoints are set aside first.
 
     Raises:
       ConfigError: lists the stages of which the devices and microbatches cannot share the blocks.
@@ -101,8 +105,13 @@ def check_blocks(setting: Setting) -> None:
         folder = setting.home.stage(stage.name)
         if stage.name not in setting.inputs.stages or has_model(folder):
             continue
+        store = CheckpointStore(folder / CHECKPOINTS)
+        if resume == "auto":
+            set_damaged_aside(store, setting.console.say)
+        elif resume in store.steps():
+            store.back_to(int(resume))
         try:
-            make_loaders(setting, stage, setting.inputs.of(stage), CheckpointStore(folder / "checkpoints"))
+            make_loaders(setting, stage, setting.inputs.of(stage), store)
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -168,7 +168,7 @@ class Results:
             self.console.say(f"{stage}: {name} {_shown(found)}")
 
     def _read(self, name: str) -> dict[str, Any]:
-        document, moved = read_derived(self.home.path / name)
+        document, moved = read_derived(self.home.path / name, primary=self.home.primary)
         if moved is not None:
             self.console.warn(f"{self.home.path / name} is not valid JSON: it is kept as {moved.name} and begun again")
         return document

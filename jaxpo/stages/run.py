@@ -37,6 +37,7 @@ from jaxpo.stages.training import train
 from jaxpo.stages.working import work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.mirror import Mirror
 from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.signals import Preempted, Stop, stopper
 from jaxpo.train.watching import watching
@@ -79,6 +80,7 @@ def go_on(
     with ExitStack() as held:
         home, run, changes = first_process_first(lambda: held.enter_context(begin(run, resume, restart, console)))
         same_directory(home)
+        mirror = held.enter_context(Mirror(run.mirror, home, console.say))
         if home.finished() is not None and not changes.budgets:
             if changes.said:
                 console.say("the run had finished before: what has changed has no effect any more")
@@ -107,9 +109,9 @@ def go_on(
         same_data(inputs)
         for name, data in inputs.stages.items():
             check_data(home, name, data)
-        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile, watch)
+        setting = Setting(run, home, inputs, mesh, rules, console, log, stop, profile, watch, mirror)
         with stop.during("the plan of the batches"):
-            check_blocks(setting)
+            check_blocks(setting, resume)
         if changes.budgets:
             first_process_first(lambda: change_budgets(setting, changes.budgets, home.stored_config(), resume))
             go_back(setting, changes.budgets, resume)
@@ -160,6 +162,7 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
     about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
     with setting.watching.ledger.during("save"):
         save_model(folder, params, setting.config(stage), about)
+    setting.mirror.push()
     return params
 
 

@@ -24,6 +24,7 @@ from jaxpo.stages.run_inputs import CORPUS, RunInputs
 from jaxpo.train.chips import peak_flops
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
+from jaxpo.train.mirror import Mirror
 from jaxpo.train.profile_range import ProfileRange
 from jaxpo.train.rundir import RunDir
 from jaxpo.train.signals import Stop
@@ -46,6 +47,7 @@ class Setting:
     stop: Stop
     profile: ProfileRange | None = None
     watching: Watching = field(default_factory=Watching)
+    mirror: Mirror = field(default_factory=Mirror)
     scorer: Scorer = field(init=False)
     results: Results = field(init=False)
 

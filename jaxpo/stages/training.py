@@ -58,7 +58,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     origin = setting.origin(stage)
     base = _base(setting, stage, previous, origin)
     seed = seed_of(setting.run, stage)
-    store = _open_store(stage, folder, resume, setting.console.say)
+    store = _open_store(setting, stage, folder, resume)
     loaders = make_loaders(setting, stage, data, store)
     recording = setting.stop.during(f"recording or loading the networks beside stage {stage.name}")
     with recording, setting.watching.ledger.during("work"):
@@ -81,8 +81,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
     )
-    mixed = loaders["train"].mixture_lines(assembly.total_steps * stage.rows_per_step)
-    for line in [*said, *mixed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    rows = assembly.total_steps * stage.rows_per_step
+    packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
+    for line in [*said, *packed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
@@ -148,11 +149,11 @@ def _evaluation(
     return make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
 
 
-def _open_store(stage: Stage, folder: Path, resume: str | int, say: Callable[[str], None]) -> CheckpointStore:
+def _open_store(setting: Setting, stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
     """The stage's checkpoints, damaged ones set aside; those after the step to go back to do not count."""
-    store = CheckpointStore(folder / "checkpoints", keep=stage.save_total_limit)
+    store = CheckpointStore(folder / "checkpoints", stage.save_total_limit, setting.mirror.push)
     if resume == "auto":
-        set_damaged_aside(store, say)
+        set_damaged_aside(store, setting.console.say)
     if isinstance(resume, int):
         if resume not in store.steps():
             has = f"has checkpoints of steps {store.steps() or 'none'}"

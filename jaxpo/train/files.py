@@ -50,8 +50,11 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def read_derived(path: Path) -> tuple[dict[str, Any], Path | None]:
+def read_derived(path: Path, *, primary: bool = True) -> tuple[dict[str, Any], Path | None]:
     """A document of results, on which a run does not depend; `{}` where there is none.
+
+    Args:
+      primary: False on all processes but one, which alone moves anything: it may have written a new one meanwhile.
 
     Returns:
       The document, and where one lies now that was no JSON: it is kept aside, and what it held is missing.
@@ -62,6 +65,8 @@ def read_derived(path: Path) -> tuple[dict[str, Any], Path | None]:
             return found or {}, None
     except RunError:
         pass  # the same as JSON of another form
+    if not primary:
+        return {}, None
     moved = path.with_name(f"{path.name}.damaged")
     path.replace(moved)
     return {}, moved

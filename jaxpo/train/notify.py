@@ -1,6 +1,7 @@
 """Receivers of alerts: a command, an address. Neither is in the configuration: it names a variable of the environment.
 
-So a run directory from elsewhere starts nothing and calls nobody, and a secret address is in no `config.json`.
+So a run directory from elsewhere starts nothing and calls nobody, and a secret address is in no `config.json`. The
+variables are those for alerts alone: what others hold, `SHELL` for one, was never meant to get them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from jaxpo.errors import ConfigError
 from jaxpo.train.alarms import Alert
+
+PREFIX = "JAXPO_ALERT_"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class RunCommand:
 
     variable: str = "JAXPO_ALERT_COMMAND"
     seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check(self.variable)
 
     def send(self, alert: Alert) -> None:
         command = os.environ.get(self.variable)
@@ -52,6 +59,9 @@ class Post:
     variable: str = "JAXPO_ALERT_URL"
     seconds: float = 10.0
 
+    def __post_init__(self) -> None:
+        _check(self.variable)
+
     def send(self, alert: Alert) -> None:
         url = os.environ.get(self.variable)
         if not url:
@@ -64,3 +74,8 @@ class Post:
         )
         with urllib.request.urlopen(request, timeout=self.seconds):
             pass
+
+
+def _check(variable: str) -> None:
+    if not variable.startswith(PREFIX):
+        raise ConfigError(f"on_alert: the variable {variable!r} must have a name that begins with {PREFIX}.")

@@ -134,19 +134,48 @@ def test_another_configuration_is_no_damage(copy):
     assert store.steps() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), MemoryError(), OSError(5, "I/O error")])
+FAILURES = (
+    *(PermissionError(13, "Permission denied"), MemoryError(), OSError(5, "I/O error")),
+    *(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), OSError(107, "not connected")),
+)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 def test_what_this_machine_cannot_read_is_no_damage(copy, monkeypatch, failure):
     def fail(*args):
         raise ValueError("could not read") from failure
 
     if isinstance(failure, OSError) and failure.errno == 5:
         failure = ValueError("DATA_LOSS: Input/output error [os_error_code='5']")
+    if isinstance(failure, OSError) and failure.errno == 107:
+        failure = ValueError("INTERNAL: Transport endpoint is not connected [os_error_code='107']")
     monkeypatch.setattr(store_module.ocp, "load_checkpointables", fail)
     store = CheckpointStore(copy, keep=None)
     with pytest.raises(CheckpointError, match="Nothing says that it is damaged") as error:
         restore_newest(store, ABSTRACT, consistent, print)
     assert not isinstance(error.value, DamagedError)
     assert store.steps() == [1, 2, 3]
+
+
+def test_damage_that_another_process_sees_is_damage_before_arrays_are_read(copy, monkeypatch):
+    def worst(grade):
+        return np.asarray([grade, 1])
+
+    monkeypatch.setattr(store_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(store_module.multihost_utils, "process_allgather", worst)
+    monkeypatch.setattr(store_module.ocp, "load_checkpointables", lambda *_: pytest.fail("read alone"))
+    with pytest.raises(DamagedError, match="could not be read by another process"):
+        CheckpointStore(copy).restore(3, ABSTRACT)
+
+
+def test_a_process_that_reads_alone_asks_no_other(copy, monkeypatch):
+    """A work stage loads a model on one process while the others wait for it: they would never answer."""
+    problem = DamagedError("a file is missing")
+    monkeypatch.setattr(store_module.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(store_module, "works_alone", lambda: True)
+    monkeypatch.setattr(store_module.multihost_utils, "process_allgather", lambda x: pytest.fail("asked the others"))
+    assert store_module._agreed(problem, copy) is problem
+    assert store_module._agreed(None, copy) is None
 
 
 def test_a_description_that_contradicts_its_state_is_damage(copy):

@@ -127,3 +127,10 @@ def test_where_a_row_lies_on_several_devices_each_has_the_keys_of_all_of_it():
         found.append(on_accelerator(Run(stages=()), config, load, "full", mesh).activations)
     # Keys, values, and the gradients of both, of 4 x 64 positions in bfloat16.
     assert found[1] - found[0] == 2 * 4 * (4 * 64) * family(config).kept(config, "full", 1).keys
+
+
+@pytest.mark.parametrize("path", ["nowhere/plan.json", "."])
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_compiled(path, config, capsys, monkeypatch):
+    monkeypatch.setattr(dry_run.subprocess, "run", lambda *_, **__: pytest.fail("something was started"))
+    assert main(["dry-run", config, "--devices", "2", "--json", path]) == 2
+    assert f"--json: cannot write {path}" in capsys.readouterr().err

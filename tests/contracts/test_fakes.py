@@ -12,7 +12,7 @@ from fakes import linear_rnn, scaled
 
 from jaxpo.config import Pretrain, Run, Tokenizer
 from jaxpo.convert.model_io import load_model
-from jaxpo.errors import ConfigError
+from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import FAMILIES
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.recipe.checks.run import check
@@ -70,7 +70,7 @@ def test_a_fake_kind_trains_a_fake_family_and_both_can_be_removed(enrolled, run,
     monkeypatch.undo()
     with pytest.raises(ConfigError, match=r"stages\[1\]: is a Scaled, not one of Pretrain, SFT, .*, or a work stage"):
         check(run)
-    with pytest.raises(ConfigError, match=r"LinearRNNConfig' is not jaxpo's own"):
+    with pytest.raises(CheckpointError, match=r"LinearRNNConfig' is not jaxpo's own"):
         load_model(folder)
 
 

@@ -46,6 +46,14 @@ def test_a_file_is_copied_once_and_again_when_it_changed(memory, tmp_path):
     assert len(fetched(tmp_path, url)) == 1
 
 
+def test_addresses_that_differ_in_their_query_are_different_files(tmp_path):
+    """Else the second copy would take the place of the first, and be trained on twice."""
+    one, two, bare = (remote.place_of(f"https://h/d/rows.jsonl{q}", tmp_path) for q in ("?part=1", "?part=2", ""))
+    assert len({one, two, bare}) == 3
+    assert bare == tmp_path / "remote/https/h/d/rows.jsonl"
+    assert {place.name for place in (one, two)} == {"rows.jsonl"}
+
+
 def test_a_folder_is_its_data_files(memory, tmp_path):
     url = "memory://bucket/set"
     assert len(fetched(tmp_path, url)) == 2

@@ -1,8 +1,10 @@
 """A data set in shards is the same however many work on it and however often they are stopped; bad rows are listed."""
 
+import errno
 import json
 import threading
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,12 +33,20 @@ class Threads:
     def __init__(self, index, count, barrier):
         self.index, self.count, self.barrier = index, count, barrier
 
+    found: ClassVar[list] = []
+
     def first(self, do):
         found = [do()] if self.index == 0 else []
         self.barrier.wait()
         result = found[0] if found else do()
         self.barrier.wait()
         return result
+
+    def by_first(self, do):
+        if self.index == 0:
+            self.found.append(do())
+        self.barrier.wait()
+        return self.found[-1]
 
     def every(self, do):
         do()
@@ -91,6 +101,39 @@ def test_any_number_of_workers_leaves_the_same(folder, prepare, tmp_path, monkey
     assert whole.store.meta["examples_of_files"] == alone.store.meta["examples_of_files"]
     order = np.random.default_rng(0).permutation(len(whole))
     assert [e.row for e in alone.store.read(order)] == [e.row for e in whole.store.read(order)]
+
+
+def test_one_looks_for_all_whether_a_store_is_whole(folder, prepare, monkeypatch):
+    """A process that cannot read it neither deletes it under the others nor waits for them to write it again."""
+    before, barrier, found, lines = prepare(folder, "cache"), threading.Barrier(2, timeout=20), {}, []
+    whole = shards.check
+    monkeypatch.setattr(
+        shards, "check", lambda *args: "cannot" if threading.current_thread().name == "1" else whole(*args)
+    )
+
+    def work(i):
+        found[i] = prepare(folder, "cache", log=lines.append, team=Threads(i, 2, barrier))
+
+    threads = [threading.Thread(target=work, args=(i,), name=str(i)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [contents(found[i]) for i in range(2)] == [contents(before)] * 2
+    assert not any("damaged" in line or "tokenising" in line for line in lines)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_now_is_not_deleted(folder, prepare, monkeypatch, number):
+    before = prepare(folder, "cache")
+
+    def fail(*args):
+        raise OSError(number, "not now")
+
+    monkeypatch.setattr("jaxpo.data.tokens.store.crc32_of", fail)
+    with pytest.raises(OSError, match="not now"):
+        prepare(folder, "cache")
+    assert (before.store.directory / "meta.json").is_file()
 
 
 def test_finished_shards_outlive_a_kill_and_a_mended_file(folder, prepare, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from stages.process import on_devices
 
-from jaxpo.data.packing.caps import choose_caps, rows_alone, shared_problems
+from jaxpo.data.packing.caps import choose_caps, fill_of, fuller, rows_alone, shared_problems
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
 from jaxpo.sharding import make_mesh, row_share
@@ -49,6 +49,20 @@ def test_small_blocks_are_taken_where_they_fill_about_as_well():
     uneven = Lengths.from_lists([[10, 10]] * 200)  # 20 of 32 in a row of its own; three pairs fill two rows
     assert blocks_of(uneven, 64) == (2, pytest.approx(60 / 64, abs=0.01))
     assert blocks_of(uneven, 8) == (1, pytest.approx(20 / 32)), "eight rows are to serve eight devices"
+
+
+def test_the_larger_block_that_is_named_fills_what_is_said():
+    uneven = Lengths.from_lists([[10, 10]] * 200)
+    caps, fill = choose_caps(uneven, ROW, block_rows=None, single=False, rows_per_step=8)
+    rows, more = fuller(uneven, caps, 8, fill)
+    larger, _ = choose_caps(uneven, ROW, block_rows=rows, single=False, rows_per_step=8)
+    assert (rows, more) == (2, pytest.approx(60 / 64, abs=0.01))
+    assert more == fill_of(uneven, larger)
+    assert fuller(uneven, larger, 8, more) is None, "nothing that is larger still gains"
+    wide = Lengths.from_lists([[20]] * 200)
+    caps, fill = choose_caps(wide, ROW, block_rows=None, single=False, rows_per_step=8)
+    assert fill == pytest.approx(20 / 32)
+    assert fuller(wide, caps, 8, fill) is None, "two of these lie in no row, however many there are"
 
 
 @given(rows=st.integers(1, 96), block=st.integers(1, 12), sharers=st.integers(1, 12))

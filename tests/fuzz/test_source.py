@@ -28,14 +28,21 @@ NETWORK = {
     *("requests", "httpx", "aiohttp", "urllib3", "websockets", "grpc", "huggingface_hub", "datasets", "boto3"),
 }
 IMPORTED = {
+    "cli/dry_run.py": {"subprocess"},  # itself again, with more devices
     "data/npz.py": {"zipfile"},  # reads arrays out of one; nothing is unpacked to disk
+    "data/tokens/index.py": {"zipfile"},  # writes one, and maps arrays that lie in it as they are
+    "data/tokens/store.py": {"zipfile"},  # the error of a damaged one
     "convert/verify.py": {"torch", "transformers"},  # compares an export that was just written with them
     "convert/reward_hf.py": {"torch", "transformers"},  # the same; what it runs is the six lines that were just written
     "judges/http.py": {"http", "urllib"},  # a judge whose address the configuration names
     "judges/endpoint.py": {"urllib"},  # takes such an address apart
     "train/watchman.py": {"socket"},  # a pair of sockets inside the process, for signals
     "train/rundir.py": {"socket"},  # the name of this machine
+    "sharding/liveness.py": {"socket", "ctypes"},  # the same lines, kept open; the C library's handler of SIGABRT
     "sharding/roll_call.py": {"socket"},  # several hosts, at the address that is given
+    "train/notify.py": {"urllib", "subprocess"},  # receivers of alerts, which the configuration and environment name
+    "train/processes.py": {"socket"},  # the name of this machine
+    "train/prometheus.py": {"http"},  # a port that the configuration opens
 }
 # Modules that are imported by a name that is computed.
 BY_NAME = {
@@ -47,7 +54,7 @@ BY_NAME = {
     "judges/function.py": "a judge's function, which the configuration names",
     "models/family.py": "the table of families",
     "objectives/methods/__init__.py": "the modules of its own folder",
-    "train/metrics.py": "trackers, which are optional",
+    "train/trackers.py": "trackers, which are optional",
 }
 LOADERS = {"import_module", "__import__", "exec_module", "spec_from_file_location", "find_module"}
 CALLS = {

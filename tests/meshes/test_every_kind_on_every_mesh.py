@@ -13,12 +13,13 @@ pytestmark = pytest.mark.scale
 
 # Programs that others contain: the same networks, with less beside them.
 CONTAINED = ("SFT", "Preference")
-# All kinds on this one; those that differ most on all.
-COMMON, EVERYWHERE = "fsdp 4 x tensor 2", ("Pretrain", "Preference, adapters")
+# All kinds on this one; one on all; what has most beside it where positions or experts are spread as well.
+COMMON = "fsdp 4 x tensor 2"
+QUICK = {"Pretrain": tuple(MESHES), "Preference, adapters": ("sequence 2 x fsdp 4", "expert 4 x fsdp 2")}
 
 
 def is_slow(stage, mesh):
-    return stage in CONTAINED or (mesh != COMMON and stage not in EVERYWHERE)
+    return stage in CONTAINED or mesh not in (COMMON, *QUICK.get(stage, ()))
 
 
 CASES = [

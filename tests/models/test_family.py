@@ -17,7 +17,7 @@ from jaxpo.config import Pretrain
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.model_io import load_model, read_config, save_model
 from jaxpo.data.packing.batch import KEY, Media
-from jaxpo.errors import ConfigError
+from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import FAMILIES, Experts, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs
 from jaxpo.models.spec import abstract_params, init_params, param_count
@@ -181,7 +181,7 @@ def test_a_further_family_lies_on_disk(enrolled, tmp_path, monkeypatch):
     assert loaded.config == RNN
     jax.tree.map(np.testing.assert_array_equal, loaded.params["model"], weights)
     monkeypatch.delitem(FAMILIES, ENTRY[0])
-    with pytest.raises(ConfigError, match="not jaxpo's own, and loading it would execute foreign code"):
+    with pytest.raises(CheckpointError, match="not jaxpo's own, and loading it would execute foreign code"):
         read_config(tmp_path)
 
 

@@ -14,6 +14,7 @@ from jaxpo.config import Data
 from jaxpo.data.rows.trainable import Fit
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.inspect import Report, inspect
+from jaxpo.data.tokens.shards import ALONE
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import DataError
 from jaxpo.recipe.checks.run import check
@@ -44,7 +45,7 @@ def accepts(words: str, model: Path, cache: Path) -> None:
     resolved = resolve_run(load_run(given[2]), given[3:]).run
     check(resolved)
     (stage,) = resolved.stages
-    _stage_data(stage, Tokenizer.load(model), as_config(resolved.model), cache, lambda line: None)
+    _stage_data(stage, Tokenizer.load(model), as_config(resolved.model), cache, lambda line: None, ALONE)
 
 
 def tried(fit: Fit, path: Path, method: str) -> str:

@@ -61,13 +61,14 @@ def run_test_script(monkeypatch, argv, code=0):
 @pytest.mark.parametrize(
     ("argv", "extras", "marker", "rest"),
     [
-        ([], ("dev",), "not parity and not slow", []),
+        ([], ("dev",), "not parity and not slow and not scale", []),
         (["--full"], ("dev",), "not parity", []),
+        (["--scale"], ("dev",), "scale and not slow", []),
         (["--parity", "-x"], ("dev", "parity"), "parity", ["-x"]),
         (
             ["tests/ops", "-k", "conv", "--python", "p3"],
             ("dev",),
-            "not parity and not slow",
+            "not parity and not slow and not scale",
             ["tests/ops", "-k", "conv"],
         ),
     ],

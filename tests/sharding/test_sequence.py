@@ -123,7 +123,11 @@ def test_next_token_is_that_of_one_device(config, sizes):
     assert_same(found, expected_of(config))
 
 
-HOW = [{"head_chunk": 5}, {"remat": "full", "scan": True}, pytest.param({"remat": "mixer"}, marks=pytest.mark.slow)]
+# All at once, and what of them a failure comes from.
+HOW = [
+    {"head_chunk": 5, "remat": "full", "scan": True},
+    *(pytest.param(how, marks=pytest.mark.slow) for how in ({"head_chunk": 5}, {"remat": "mixer"})),
+]
 
 
 @pytest.mark.parametrize("how", HOW, ids=str)
@@ -146,7 +150,9 @@ def one_device_pairs():
     return pair_gradients({"fsdp": 1})
 
 
-@pytest.mark.parametrize("sizes", [pytest.param(MESHES[1], marks=pytest.mark.slow), MESHES[2]], ids=str)
+# A mesh of both is among those of `tests/meshes`, with adapters.
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
 def test_pairs_are_those_of_one_device(one_device_pairs, sizes):
     assert_same(pair_gradients(sizes), one_device_pairs)
 

@@ -48,8 +48,6 @@ def places(count: int, **further: str) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
-    # Compiling is most of what they do: process 0 does it for the others.
-    common |= {"JAX_SHARE_BINARY_BETWEEN_HOSTS": "1"}
     return [common | {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i), **further} for i in range(count)]
 
 

@@ -15,6 +15,7 @@ from jaxpo.stages.run_inputs import make_inputs, resolve_files, waits
 from jaxpo.stages.working import REPORT, report_of, work
 from jaxpo.train.files import read_json
 from jaxpo.train.signals import Preempted
+from jaxpo.train.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def setting(tmp_path):
         mesh=None,
         rules={},
         with_models=lambda before: ["pretrain"],
+        watching=Watching(),
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jaxpo.config import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
 from jaxpo.config.alerts import DEFAULT
+from jaxpo.errors import ConfigError
 from jaxpo.train.alarms import ALERTS, Alarms, Alert
 from jaxpo.train.notify import Post, RunCommand
 
@@ -192,3 +193,11 @@ def test_an_address_gets_the_alert_and_only_when_the_environment_says_so(monkeyp
     monkeypatch.setenv("JAXPO_ALERT_URL", "file:///etc/passwd")
     with pytest.raises(ValueError, match="JAXPO_ALERT_URL must hold an http or https address"):
         Post().send(ALERT)
+
+
+@pytest.mark.parametrize("receiver", [RunCommand, Post])
+def test_a_variable_that_is_not_for_alerts_is_refused(receiver):
+    """A shell in `SHELL` would run what a foreign run directory has a rule say."""
+    assert receiver("JAXPO_ALERT_TEAM").variable == "JAXPO_ALERT_TEAM"
+    with pytest.raises(ConfigError, match="must have a name that begins with JAXPO_ALERT_"):
+        receiver("SHELL")

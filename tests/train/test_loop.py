@@ -1,9 +1,11 @@
 """`fit`: resume, log lines, boundaries, non-finite steps, and that it never waits for the step just dispatched."""
 
 import json
+import types
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from train import toy_training as toy
@@ -14,6 +16,7 @@ from jaxpo.errors import ConfigError, DataError, NonFiniteError
 from jaxpo.train.clock import NAMES as SHARES
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.dump import load_dump
+from jaxpo.train.loop import _contradiction
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop
 
@@ -350,3 +353,13 @@ def test_an_error_of_the_feed_or_of_the_step_closes_the_feed(tmp_path):
     with pytest.raises(RuntimeError, match="no memory"):
         toy.train(tmp_path, 6, source=source, step=broken)
     assert [feed.closed for feed in source.opened] == [1]
+
+
+def test_a_state_that_has_counted_beyond_int32_fits_its_description():
+    """The device's counter of rows begins anew at 2^31; a checkpoint is not damaged for that."""
+    told = 2**31 + 24
+    state = types.SimpleNamespace(step=jnp.int32(7), rows_seen=jnp.int32(2**31 - 8) + jnp.int32(32))
+    assert int(state.rows_seen) < 0
+    assert _contradiction(7, state, {"rows_seen": told}) is None
+    assert "rows_seen" in _contradiction(7, state, {"rows_seen": told - 8})
+    assert "rows_seen" in _contradiction(7, state, {})

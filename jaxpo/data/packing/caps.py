@@ -21,6 +21,8 @@ ALIKE = 0.02
 """Share of fill that smaller blocks may cost: a step then has more of them for devices and microbatches to share."""
 SHARERS = 8
 """A step has blocks enough for 2, 4 and 8 devices alike, as far as its rows and the widest example allow it."""
+LOW = 0.85
+"""A smaller share of fill is worth a word about how to raise it."""
 
 
 def _alone(sizes: np.ndarray, row_length: int, rows: int, slots: int) -> tuple[np.ndarray | None, int]:
@@ -117,6 +119,18 @@ def fill_of(lengths: Lengths, caps: Caps) -> float:
     """The share of positions that a block shape fills on a sample."""
     few = lengths.take(_sample(lengths))
     return pack(few, np.arange(len(few)), caps).fill(few, caps)
+
+
+def fuller(lengths: Lengths, caps: Caps, rows_per_step: int, fill: float) -> tuple[int, float] | None:
+    """Larger blocks of a step that fill over 2% more than `fill` does: their rows and share; None where none do."""
+    tried = []
+    for rows in range(caps.block_rows + 1, min(rows_per_step, 8 * caps.block_rows) + 1):
+        if rows_per_step % rows == 0:
+            _, share = choose_caps(lengths, caps.row_length, block_rows=rows, single=False, rows_per_step=rows_per_step)
+            tried.append((rows, share))
+    enough = max((share for _, share in tried), default=0) - ALIKE
+    best = next((found for found in tried if found[1] >= enough), (caps.block_rows, fill))
+    return best if best[1] > fill + ALIKE else None
 
 
 def shared_problems(rows_per_step: int, block_rows: int, sharers: int, *, begun: bool = False) -> list[str]:

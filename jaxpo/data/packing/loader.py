@@ -15,7 +15,7 @@ from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps
-from jaxpo.data.packing.caps import choose_caps, fill_of, shared_problems
+from jaxpo.data.packing.caps import LOW, choose_caps, fill_of, fuller, shared_problems
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
@@ -73,6 +73,7 @@ class Loader:
         self.columns = tuple(columns)
         check_capacity(dataset, data)
         self.caps, self.fill = self._shape(caps)
+        self._begun = caps is not None
         sharers = math.lcm(divisor, process_count)
         problems = shared_problems(rows_per_step, self.caps.block_rows, sharers, begun=caps is not None)
         if problems:
@@ -165,6 +166,18 @@ class Loader:
                 (f"num_tokens/{share.name}", of_source),
             )
         }
+
+    def packing_line(self) -> str:
+        """How full the rows are, and, where much of them is padding, what would fill them better."""
+        rows, length = self.block_rows, self.caps.row_length
+        line = f"packing: blocks of {rows} row{'s' * (rows > 1)} of {length}, about {self.fill:.0%} of positions filled"
+        if self.fill >= LOW or self._begun or self.data.packing == "none" or self.dataset.lengths.media is not None:
+            return line
+        better = fuller(self.dataset.lengths, self.caps, self.rows_per_step, self.fill)
+        if better is None:
+            return f"{line}; rows of another data.row_length may hold more"
+        devices = self.rows_per_step // better[0]
+        return f"{line}; data.block_rows {better[0]} would fill {better[1]:.0%}, for at most {devices} devices to share"
 
     def mixture_lines(self, rows: int) -> list[str]:
         """What a mixture gives in so many rows, as full as a sample's are: a line for each source; [] without one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import os
 import threading
@@ -94,7 +95,6 @@ class Plan:
         else:
             self.order = Shuffled(len(lengths), seed) if shuffle else InFile(len(lengths))
         self.parts_per_epoch = max(1, -(-self.order.examples // PART))
-        self.hash = self._hash()
         self._cache_dir = cache_dir if self.order.examples >= CACHE_FROM else None
         self._parts: OrderedDict[int, Part] = OrderedDict()
         self._ends, self._tokens = self._load_ends()
@@ -223,7 +223,9 @@ class Plan:
         except UNREADABLE:
             return [], []  # they are counted again
 
-    def _hash(self) -> str:
+    @functools.cached_property
+    def hash(self) -> str:
+        """Of all that the epochs depend on; it reads every length, which a plan of a few examples need not."""
         media = self.lengths.media
         # Without media, the numbers that plans were always named by.
         caps = astuple(self.caps) if media is not None else astuple(self.caps)[:-2]

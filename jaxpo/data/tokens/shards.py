@@ -46,6 +46,10 @@ class Team(Protocol):
         """`do()` by the first process, then by the others."""
         ...
 
+    def by_first(self, do: Callable[[], T]) -> T:
+        """What `do()` returns on the first process, which alone does it: a value that JSON can hold."""
+        ...
+
     def every(self, do: Callable[[], None]) -> None:
         """`do()` by all; when it returns all are done. An error of one is one of all."""
         ...
@@ -59,6 +63,9 @@ class Alone:
     count: int = 1
 
     def first(self, do: Callable[[], T]) -> T:
+        return do()
+
+    def by_first(self, do: Callable[[], T]) -> T:
         return do()
 
     def every(self, do: Callable[[], None]) -> None:
@@ -113,13 +120,14 @@ def open_or_write(
       files: named by `Example.file`, for messages.
       merge: metadata of the whole, from that of all shards.
     """
-    if not team.first(lambda: _usable(directory, key, log)):
+    # One looks for all: they must agree, and what one of them cannot read is no reason to delete it under the others.
+    if not team.by_first(lambda: _usable(directory, key, log)):
         places = [directory.parent / PARTS / shard.key[:16] for shard in shards]
         if len(shards) > 1 and (there := sum(place.exists() for place in places)):
             log(f"{there} of {len(shards)} shards are tokenised already")
         mine = range(team.index, len(shards), team.count)
         team.every(lambda: _write_missing([(shards[i], places[i]) for i in mine], files))
-        team.first(lambda: _joined(directory, key, places, merge))
+        team.by_first(lambda: _joined(directory, key, places, merge))
     return ExampleStore(directory)
 
 

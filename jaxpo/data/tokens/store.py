@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
 FORMAT, SPAN = 2, 4096
 READING = "readahead_buffer_size:0"
 NONE: Mapping[str, Any] = MappingProxyType({})
+_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,11 @@ def check(directory: Path, key: str) -> str | None:
     """Why the store at a directory cannot serve `key`; None when it can."""
     try:
         return ExampleStore(directory).problem(key)
-    except PermissionError:
-        raise  # that says nothing about the content
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile) as error:
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno in _MACHINE:
+            raise  # that says nothing about the content
+        return f"{type(error).__name__}: {error}"
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile) as error:
         return f"{type(error).__name__}: {error}"
 
 

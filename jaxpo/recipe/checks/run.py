@@ -16,6 +16,7 @@ from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.config.fields import describe, flag, hints_of, key, leaves
 from jaxpo.config.run import ATTENTION, CONV, EXPERTS
+from jaxpo.data.rows.files.remote import filesystem, is_remote, place_of
 from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
@@ -134,6 +135,7 @@ def run_problems(run: Run) -> Iterator[str]:
         if not callable(getattr(probe, "measure", None)):
             yield f"probes[{i}]: {type(probe).__name__} has no measure(context)."
     yield from watching_problems(run)
+    yield from mirror_problems(run)
     for tracker in run.report_to:
         if importlib.util.find_spec(TRACKERS[tracker]) is None:
             yield f"report_to: {tracker} is not installed; pip install 'jaxpo[trackers]', or leave it out."
@@ -150,6 +152,20 @@ def watching_problems(run: Run) -> Iterator[str]:
         yield f"prometheus.folder: {folder} must be the absolute path of a folder that exists and can be written to."
     if port is not None and not 1 <= port < 2**16:
         yield f"prometheus.port: {port} must lie in 1 .. {2**16 - 1}."
+
+
+def mirror_problems(run: Run) -> Iterator[str]:
+    """A mirror that nothing can be written to, or whose library is not installed."""
+    if run.mirror is None:
+        return
+    if not is_remote(run.mirror) or run.mirror.startswith("http"):
+        yield f"mirror: {run.mirror!r} must be a folder at s3:// or gs://; a path here is --output-dir."
+        return
+    try:
+        place_of(run.mirror, Path())
+        filesystem(run.mirror)
+    except ConfigError as error:
+        yield f"mirror: {error}"
 
 
 def tokenizer_problems(run: Run) -> Iterator[str]:

@@ -6,6 +6,7 @@ A path with a scheme is what asks for the network. Failures are retried as the l
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -34,10 +35,13 @@ def place_of(url: str, directory: Path) -> Path:
       ConfigError: a path that leads out of its own folder.
     """
     scheme, _, path = url.partition(SCHEME)
-    parts = PurePosixPath(path.partition("?")[0]).parts
+    path, _, query = path.partition("?")
+    parts = PurePosixPath(path).parts
     if ".." in parts or not parts:
         raise ConfigError(f"{url}: is no path of a file or folder; write it out, without `..`.")
-    return directory / FOLDER / scheme / Path(*(part for part in parts if part != "/"))
+    # Addresses that differ in their query alone are different files.
+    apart = (hashlib.sha256(query.encode()).hexdigest()[:16],) if query else ()
+    return directory / FOLDER / scheme / Path(*apart, *(part for part in parts if part != "/"))
 
 
 def filesystem(url: str) -> Any:

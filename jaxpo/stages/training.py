@@ -17,6 +17,7 @@ from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.tokens.index import pieces_of
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
@@ -239,7 +240,5 @@ def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[st
 
 def mean_context(dataset: Dataset) -> float:
     """Mean number of positions that a token attends to: half of its segment's length."""
-    squares, values = 0.0, dataset.lengths.values
-    for start in range(0, len(values), 1 << 22):
-        squares += float((values[start : start + (1 << 22)].astype(float) ** 2).sum())
+    squares = sum(float((piece.astype(float) ** 2).sum()) for piece in pieces_of(dataset.lengths.values))
     return squares / (2 * dataset.tokens)

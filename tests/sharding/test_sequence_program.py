@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jaxpo.config import Compute, Data, Pretrain
 from jaxpo.data.packing.batch import read_at
 from jaxpo.models.family import preset
 from jaxpo.sharding import batch_sharding, make_mesh, use_mesh
+from jaxpo.sharding.collectives import collectives
 from jaxpo.stages.abstract_step import abstract_step, text_batch
 from jaxpo.stages.assemble import make_scorer
 from jaxpo.stages.remat import estimates, load_of
@@ -34,8 +34,6 @@ CONFIG = dataclasses.replace(
 )
 COMPUTE = Compute(remat="full", head_chunk=256)
 CHUNK = 64  # queries that are attended at once on a CPU
-GATHERED = re.compile(r"= \(?((?:\w+\[[\d,]*\][^ ]*,? ?)+)\)? all-gather(?:-start)?\(")
-COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
 def compiled(devices, compute):
@@ -48,8 +46,8 @@ def compiled(devices, compute):
 
 def values_gathered(text):
     """Values of every array that an all-gather makes."""
-    shapes = (shape for arrays in GATHERED.findall(text) for shape in re.findall(r"\[([\d,]*)\]", arrays))
-    return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
+    found = (one for one in collectives(text, {"sequence": 4}) if one.kind == "all-gather")
+    return [math.prod(sizes) for one in found for _, sizes in one.shapes]
 
 
 @pytest.fixture(scope="module")
@@ -83,4 +81,4 @@ def test_states_at_the_ends_of_segments_are_added_up_not_gathered():
     with use_mesh(mesh):
         squares = jax.value_and_grad(lambda x, ends: jnp.sum(jnp.square(read_at(x, ends))))
         program = jax.jit(squares, out_shardings=(None, where)).lower(states, np.zeros((2, 4), np.int32)).compile()
-    assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"]
+    assert [one.kind for one in collectives(program.as_text(), mesh.shape)] == ["all-reduce"]

@@ -8,7 +8,6 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from jaxpo.data.npz import read_arrays
 from jaxpo.data.packing.best_fit import Caps, Laid, Packed, pack
 from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.packing.orders import PART, Given, InFile, Order, Shuffled
+from jaxpo.data.tokens.index import pieces_of
 from jaxpo.data.tokens.store import Lengths
 
 VERSION = 1
 CACHE_FROM = 20_000
 KEPT_PARTS = 3
-PIECE = 1 << 22
 UNREADABLE = (OSError, ValueError, LookupError)
 
 
@@ -244,12 +243,8 @@ class Plan:
 
 def _digest(digest: Any, array: np.ndarray) -> None:
     """Take an array in, a piece in memory at a time."""
-    for piece in _pieces(array):
+    for piece in pieces_of(array):
         digest.update(np.ascontiguousarray(piece).data)
-
-
-def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    yield from (array[start : start + PIECE] for start in range(0, len(array), PIECE))
 
 
 def _write(file: Path, **arrays: np.ndarray) -> None:

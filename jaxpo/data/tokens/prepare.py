@@ -128,12 +128,7 @@ def prepare(
     dataset = _dataset(store, tokenizer, key, kind, paths)
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
-    bad = dataset.store.meta.get("bad_rows", [])
-    check_number(len(bad), data.max_bad_rows)
-    for row in bad[:SHOWN]:
-        log(f"warning: left out: {paths[row['file']]}, row {row['row']}: {row['problem']}")
-    if len(bad) > SHOWN:
-        log(f"warning: {len(bad) - SHOWN} more rows are left out; data_counts.json lists all")
+    _check_bad_rows(dataset, data.max_bad_rows, log)
     _check_whole(dataset, needs, held_out=annotators is not None, log=log)
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
@@ -149,6 +144,16 @@ def _say_what_was_read(dataset: Dataset, log: Callable[[str], None]) -> None:
         log(line)
     counts = describe_counts(dataset.counts)
     log(f"{len(dataset)} examples of type {dataset.type!r}, {dataset.tokens} tokens ({counts})")
+
+
+def _check_bad_rows(dataset: Dataset, most: int, log: Callable[[str], None]) -> None:
+    """Say which rows are left out; DataError for more than `most`, where an earlier run allowed more."""
+    bad = dataset.store.meta.get("bad_rows", [])
+    check_number(len(bad), most)
+    for row in bad[:SHOWN]:
+        log(f"warning: left out: {dataset.files[row['file']]}, row {row['row']}: {row['problem']}")
+    if len(bad) > SHOWN:
+        log(f"warning: {len(bad) - SHOWN} more rows are left out; data_counts.json lists all")
 
 
 def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callable[[str], None]) -> None:

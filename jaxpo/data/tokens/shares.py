@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxpo.config import Mixed
-from jaxpo.data.tokens.store import ExampleStore
+from jaxpo.data.tokens.index import PIECE
+from jaxpo.data.tokens.store import SPAN, ExampleStore
 from jaxpo.errors import DataError
-
-SPAN, PIECE = 4096, 1 << 22
 
 
 @dataclass(frozen=True)

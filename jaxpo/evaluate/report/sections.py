@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.evaluate.report.curves import stage_charts
+from jaxpo.evaluate.report.data import data_counts
 from jaxpo.evaluate.report.merges import merges
 from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
@@ -211,65 +212,11 @@ def samples(run: RunData) -> str:
 NOTHING = '<span class="muted">(ended at once)</span>'
 
 
-def data_counts(run: RunData) -> str:
-    """Examples read, kept, truncated and dropped, by reason."""
-    if not run.counts:
-        return ""
-    kinds = list(dict.fromkeys(("read", "kept", *(k for c in run.counts.values() for k in c if k not in LISTED))))
-    reasons = list(dict.fromkeys(r for c in run.counts.values() for r in (c.get("dropped") or {})))
-    head = ["stage", *kinds, *(f"dropped: {r}" for r in reasons)]
-    rows = []
-    for stage, count in run.counts.items():
-        dropped = count.get("dropped") or {}
-        values = [count.get(k, 0) for k in kinds] + [dropped.get(r, 0) for r in reasons]
-        rows.append([escape(stage), *(number(v) for v in values)])
-    head = [h.replace("_", " ") for h in head]
-    cards = f'<div class="card">{table(head, rows)}</div>{data_sources(run)}{bad_rows(run)}'
-    return section("Data", cards, "Examples of each stage's training files.")
-
-
-LISTED = ("dropped", "sources", "bad_rows")
-"""Counts that are tables of their own."""
-
-
-def data_sources(run: RunData) -> str:
-    """Of every mixture the sources: what they hold, their share of the tokens, how far the stage went through them."""
-    head = ["stage", "source", "examples", "tokens", "share of the tokens", "tokens trained on", "epochs"]
-    rows = []
-    for stage, count in run.counts.items():
-        lines = run.metrics.get(stage, [])
-        for name, source in (count.get("sources") or {}).items():
-            seen = {k: [x[f"{k}/{name}"] for x in lines if f"{k}/{name}" in x] for k in ("num_tokens", "epoch")}
-            own = [source["examples"], source["tokens"], source["share"]]
-            ended = [values[-1] if values else 0 for values in seen.values()]
-            rows.append([escape(stage), escape(name), *(number(v) for v in (*own, *ended))])
-    return f'<div class="card">{table(head, rows)}</div>' if rows else ""
-
-
-def bad_rows(run: RunData) -> str:
-    """Rows that were left out because they cannot be used."""
-    rows = [
-        [escape(stage), escape(str(row["file"])), str(row["row"]), escape(str(row["problem"]))]
-        for stage, count in run.counts.items()
-        for row in count.get("bad_rows") or ()
-    ]
-    return f'<div class="card">{table(["stage", "file", "row", "left out because"], rows)}</div>' if rows else ""
-
-
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted paths and values of a JSON document, stages under their names; a chosen type is the value of its path."""
     if isinstance(value, dict):
         kind = str(value.get("__type__", ""))
-        if (
-            prefix
-            and kind
-            and (
-                not kind.startswith("jaxpo.config:")
-                or "init_from" in value
-                or "models" in value
-                or prefix.startswith("alerts.")
-            )
-        ):
+        if prefix and kind and chosen(kind, value, prefix):
             yield prefix, kind.rpartition(":")[2]
         for key, item in value.items():
             if key != "__type__":
@@ -281,6 +228,12 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     else:
         items = value if isinstance(value, list) else [value]
         yield prefix, " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in items)
+
+
+def chosen(kind: str, value: dict[str, Any], prefix: str) -> bool:
+    """Whether another type could stand at a path; of most of `jaxpo.config` only one can."""
+    several = "init_from" in value or "models" in value or prefix.startswith("alerts.")
+    return several or not kind.startswith("jaxpo.config:")
 
 
 ELSEWHERE = ("probes", "seconds", "work", "merges", "teacher_records", "goodput")

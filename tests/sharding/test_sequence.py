@@ -116,7 +116,7 @@ def cases():
             yield pytest.param(config, sizes, id=f"{name} {sizes}", marks=[] if i == j else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("config", "sizes"), cases())
+@pytest.mark.parametrize(("config", "sizes"), list(cases()))
 def test_next_token_is_that_of_one_device(config, sizes):
     batch = batch_of(texts(np.random.default_rng(0)))
     found = gradients(next_token_of(config), {"model": param_table(config)}, batch, sizes)

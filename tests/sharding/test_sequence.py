@@ -150,7 +150,7 @@ def one_device_pairs():
     return pair_gradients({"fsdp": 1})
 
 
-# A mesh of both is among those of `tests/meshes`, with adapters.
+# With adapters, pairs are spread over sequence 2 x fsdp 4 in `tests/meshes`, among the quick ones.
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
 def test_pairs_are_those_of_one_device(one_device_pairs, sizes):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpo.config import Data
+from jaxpo.config import Data, Pretrain
 from jaxpo.data.packing import orders, plan
 from jaxpo.data.packing.caps import choose_caps
 from jaxpo.data.packing.loader import Loader
@@ -17,6 +17,7 @@ from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.tokens.shares import Share
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
+from jaxpo.stages.loaders import _too_often
 
 SOURCE = st.tuples(st.integers(1, 40), st.integers(1, 30), st.floats(0.01, 10))
 
@@ -186,3 +187,10 @@ def test_a_budget_beyond_a_limit_is_refused(mixed_loader):
     assert lines[0].startswith("mix few: 70.00% of the tokens; 2 examples with ")
     with pytest.raises(ConfigError, match=r"data\.mix\.few: the stage would pass through it .* max_epochs is 40\."):
         loader.mixture_lines(40_000)
+
+
+def test_a_limit_is_looked_at_for_every_stage_before_any_is_trained(mixed_loader):
+    stage = Pretrain(name="second", data=Data(), rows_per_step=4, max_steps=10_000)
+    (problem,) = _too_often(mixed_loader(), stage)
+    assert problem.startswith("second: data.mix.few: the stage would pass through it ")
+    assert _too_often(mixed_loader(), dataclasses.replace(stage, max_steps=1)) == []

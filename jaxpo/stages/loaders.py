@@ -98,7 +98,8 @@ def check_blocks(setting: Setting, resume: str | int) -> None:
       resume: the step to go back to in the stage under way, or "auto": damaged checkpoints are set aside first.
 
     Raises:
-      ConfigError: lists the stages of which the devices and microbatches cannot share the blocks.
+      ConfigError: lists the stages of which the devices and microbatches cannot share the blocks, and the sources of
+        mixtures that would be passed through more often than they may.
     """
     problems = []
     for stage in trained(setting.run):
@@ -113,11 +114,23 @@ def check_blocks(setting: Setting, resume: str | int) -> None:
         if stage.name not in setting.inputs.stages:
             continue
         try:
-            make_loaders(setting, stage, setting.inputs.of(stage), store)
+            loader = make_loaders(setting, stage, setting.inputs.of(stage), store)["train"]
+            problems += _too_often(loader, stage)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
+
+
+def _too_often(loader: Loader, stage: Stage) -> list[str]:
+    """Sources of a stage's mixture that would be passed through more often than their `max_epochs` allows."""
+    if loader.plan.mixture is None:
+        return []
+    try:
+        loader.mixture_lines(loader.total_steps(stage) * stage.rows_per_step)
+    except ConfigError as error:
+        return [f"{stage.name}: {problem}" for problem in error.problems]
+    return []
 
 
 def blocks_of_plan(stage: Stage, dataset: Dataset, seed: int, kept: Mapping[str, Any]) -> dict[str, Caps]:

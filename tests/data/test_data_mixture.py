@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpo.config import Data
+from jaxpo.config import Data, Pretrain
 from jaxpo.data.packing import orders, plan
 from jaxpo.data.packing.caps import choose_caps
 from jaxpo.data.packing.loader import Loader
@@ -17,6 +17,7 @@ from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.tokens.shares import Share
 from jaxpo.data.tokens.store import Lengths
 from jaxpo.errors import ConfigError
+from jaxpo.stages.loaders import _too_often
 
 SOURCE = st.tuples(st.integers(1, 40), st.integers(1, 30), st.floats(0.01, 10))
 
@@ -194,3 +195,10 @@ def test_how_full_the_rows_are_is_said_and_what_may_still_change(mixed_loader):
     assert said.endswith(f"about {loader.fill:.0%} of positions filled")
     assert bool(remedy) == (loader.fill < 0.85)
     assert ";" not in mixed_loader(caps=loader.caps).packing_line(), "blocks that a stage began with stay"
+
+
+def test_a_limit_is_looked_at_for_every_stage_before_any_is_trained(mixed_loader):
+    stage = Pretrain(name="second", data=Data(), rows_per_step=4, max_steps=10_000)
+    (problem,) = _too_often(mixed_loader(), stage)
+    assert problem.startswith("second: data.mix.few: the stage would pass through it ")
+    assert _too_often(mixed_loader(), dataclasses.replace(stage, max_steps=1)) == []

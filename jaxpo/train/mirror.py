@@ -213,10 +213,10 @@ class Mirror:
         self._say(f"the copy of the earlier run was moved to {self.url}.{n}")
 
     def _names(self) -> set[str]:
-        """Files of the copy, below its folder."""
+        """Files of the copy, below its folder; of an empty one s3fs may list the folder itself."""
         self._fs.invalidate_cache()
         found = (PurePosixPath(name) for name in self._fs.find(self._root))
-        return {name.relative_to(self._root).as_posix() for name in found} - {STATE}
+        return {name.relative_to(self._root).as_posix() for name in found} - {STATE, "."}
 
     def _state_there(self) -> dict[str, Any] | None:
         """`mirror.json` of the copy; None where there is none."""

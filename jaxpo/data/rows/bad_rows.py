@@ -40,12 +40,12 @@ class BadRows:
         """Count the row and list it.
 
         Raises:
-          DataError: rows are not to be skipped, this is no row's error, or there are too many of them.
+          DataError: rows are not to be skipped, this is no row's error of these files, or there are too many of them.
         """
-        if not self._skip or error.row is None:
+        file = self._numbers.get(str(error.file))
+        if not self._skip or error.row is None or file is None:
             raise error
         self._counts[DROPPED] += 1
-        file = self._numbers.get(str(error.file), -1)
         self.listed.append({"file": file, "row": error.row, "field": error.field, "problem": error.message})
         check_number(len(self.listed), self._most, error)
 

@@ -27,13 +27,12 @@ def killed(scene: Scene, trials: int) -> Tally:
         run = scene.run(f"killed-{number}")
         number += 1
         kills, lost, wrong = _kill_repeatedly(scene, run, min(CHAIN, trials - tally.tried))
-        if not (run / "finished.json").is_file():
-            found, after = scene.again(run)
-            steps, problems = max(lost, after), [*wrong, *found]
+        if (run / "finished.json").is_file():
+            found, after = scene.same(run), 0
         else:
-            problems = [*wrong, *scene.same(run)]
+            found, after = scene.again(run)
         for _ in range(kills):
-            tally.add(problems, steps)
+            tally.add([*wrong, *found], max(lost, after))
     return tally
 
 

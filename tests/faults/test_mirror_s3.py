@@ -14,6 +14,7 @@ from jaxpo.cli.main import main
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import load_model
 from jaxpo.train.metrics import TIMING, read_metrics
+from jaxpo.train.mirror import Mirror
 
 pytestmark = [pytest.mark.scale, pytest.mark.usefixtures("one_device")]
 STEPS = 6
@@ -98,7 +99,7 @@ def test_a_lost_run_goes_on_from_its_copy(server, recipe, tmp_path, capfd):
     # The machine is lost while the last checkpoint is being copied.
     failing.share = 0.0
     fs.invalidate_cache()
-    assert {n.split("/")[5] for n in fs.find("bucket/runs/tiny/stages/sft/checkpoints")} == {"00000004", "00000006"}
+    assert {n.split("/")[6] for n in fs.find("bucket/runs/tiny/stages/sft/checkpoints")} == {"00000004", "00000006"}
     fs.rm("bucket/runs/tiny/finished.json")
     fs.rm("bucket/runs/tiny/stages/sft/model", recursive=True)
     fs.rm("bucket/runs/tiny/stages/sft/checkpoints/00000006/files.json")
@@ -118,14 +119,14 @@ def test_a_mirror_that_fails_for_good_costs_no_step(server, recipe, tmp_path, ca
     fs, failing = server
     failing.share = 0.0
     arguments = ["run", str(recipe), "--output-dir", str(tmp_path), "--run", "late"]
-    real = type(fs).put_file
+    real = Mirror._put
 
-    def put_file(*given, **more):
+    def put(mirror, name):
         failing.share = 1.0
-        return real(*given, **more)
+        return real(mirror, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(fs), "put_file", put_file)
+        patch.setattr(Mirror, "_put", put)
         assert main(arguments) == 0
     failing.share = 0.5
     assert "warning: the mirror s3://bucket/runs/late cannot be written" in capfd.readouterr().out

@@ -49,7 +49,7 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     Each process passes its `row_share`, whole rows; together they are the global batch. Where several processes hold
     parts of the same rows, each takes its positions out of them.
     """
-    _, shares = row_share(mesh)
+    shares = _shares(mesh)
     return jax.tree.map(
         lambda x, sharding: jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * shares, *x.shape[1:])),
         batch,
@@ -76,6 +76,12 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
             f"product of {', '.join(BATCH_AXES)} be a multiple of the processes, or the processes one of it."
         )
     return shares.index(held[jax.process_index()]), len(shares)
+
+
+@functools.cache
+def _shares(mesh: Mesh) -> int:
+    """How many there are; asked at every step, of a mesh that may have thousands of devices."""
+    return row_share(mesh)[1]
 
 
 def whole_rows(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxpo.checkpoint.fallback import set_damaged_aside
-from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config.fields import BUDGETS, key
 from jaxpo.config.serialise import from_jsonable
 from jaxpo.convert.model_io import MODEL, has_model
@@ -46,14 +46,14 @@ def go_back(setting: Setting, names: Collection[str], resume: str | int) -> None
     """
     if isinstance(resume, int):
         for name in names:
-            CheckpointStore(setting.home.stage(name) / "checkpoints").discard_after(resume)
+            CheckpointStore(setting.home.stage(name) / CHECKPOINTS).discard_after(resume)
 
 
 def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str:
     """What is said of one change; RunError where it cannot be."""
     line = f"{stage.name}: {_budget(before)} -> {_budget(stage)}"
     folder = setting.home.stage(stage.name)
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(folder / CHECKPOINTS)
     if resume == "auto":
         set_damaged_aside(store, setting.console.say)
     steps = store.steps()
@@ -87,7 +87,7 @@ def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str
 
 def _has_begun(setting: Setting, stage: Any) -> bool:
     folder = setting.home.stage(stage.name)
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(folder / CHECKPOINTS)
     return has_model(folder) or report_of(folder) is not None or bool(store.steps())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.recipe.lineage import seed_of, trained
-from jaxpo.sharding import BATCH_AXES, row_share
+from jaxpo.sharding import BATCH_AXES, axis_size, row_share
 from jaxpo.stages.distilling import Part
 from jaxpo.stages.run_inputs import StageData
 from jaxpo.stages.setting import Setting
@@ -72,7 +71,7 @@ def _where(stage: Stage, part: Part) -> str:
 
 def _sharers(stage: Stage, mesh: Mesh) -> int:
     """Microbatches times data-parallel devices."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES) * stage.gradient_accumulation_steps
+    return axis_size(mesh, BATCH_AXES) * stage.gradient_accumulation_steps
 
 
 def check_rows(run: Run, mesh: Mesh, home: RunDir) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, topk_record
 from jaxpo.objectives.encode import Scorer
 from jaxpo.ops.head import map_vocab
-from jaxpo.sharding import BATCH_AXES, put_batch, to_host
+from jaxpo.sharding import BATCH_AXES, axis_size, put_batch, to_host
 from jaxpo.sharding.turns import by_first_process, first_process_first
 from jaxpo.stages.frozen import FrozenNetwork, Say
 
@@ -71,7 +70,7 @@ def batch_rows(loader: Loader, mesh: jax.sharding.Mesh, part_tokens: int = PART_
     Args:
       most: rows that fit the devices' memory, unless one block per device is more; None = those of a training step.
     """
-    unit = loader.block_rows * math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    unit = loader.block_rows * axis_size(mesh, BATCH_AXES)
     wanted = min(part_tokens, loader.dataset.tokens) // (BATCHES_PER_PART * loader.data.row_length * unit)
     return unit * max(1, min(wanted, (most or loader.rows_per_step) // unit))
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxpo.checkpoint.fallback import set_damaged_aside
-from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
@@ -151,7 +151,7 @@ def _evaluation(
 
 def _open_store(setting: Setting, stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
     """The stage's checkpoints, damaged ones set aside; those after the step to go back to do not count."""
-    store = CheckpointStore(folder / "checkpoints", stage.save_total_limit, setting.mirror.push)
+    store = CheckpointStore(folder / CHECKPOINTS, stage.save_total_limit, setting.mirror.push)
     if resume == "auto":
         set_damaged_aside(store, setting.console.say)
     if isinstance(resume, int):

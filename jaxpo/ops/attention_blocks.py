@@ -44,8 +44,11 @@ def blocks_cached(
     groups = k.shape[2]
     asked = q.astype(jnp.float32) * width**-0.5
     if steps == 1:
-        asked, k, v = _as_one_group(asked, k, v)
-    found = _run(asked, k, v, positions, slots, (window, min(keys, k.shape[1]), min(queries, steps)))
+        asked = _as_one_group(asked, groups)
+    # Key heads side by side, as they lie in memory: XLA copies a whole cache that has an axis of one head.
+    k, v = (x.reshape(*x.shape[:2], groups * width) for x in (k, v))
+    static = (1 if steps == 1 else groups, window, min(keys, k.shape[1]), min(queries, steps))
+    found = _run(asked, k, v, positions, slots, static)
     if steps == 1:
         # Of every query head, the part of the row that is its key head's.
         parts = found.reshape(batch, steps, groups, heads // groups, groups, width)
@@ -53,30 +56,30 @@ def blocks_cached(
     return found.reshape(batch, steps, heads, width).astype(q.dtype)
 
 
-def _as_one_group(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
-    """Heads side by side as one wide head, queries zero outside their own key head's part.
+def _as_one_group(q: Float[Array, "B 1 H h"], groups: int) -> Float[Array, "B 1 H Gh"]:
+    """Every head as wide as all key heads side by side, and zero outside its own one's part.
 
     One query against a block of keys is so small a product that bringing the heads to the front costs more than
     multiplying by zeros: one product of all heads reads the cache as it lies, and twice as fast.
     """
-    batch, slots, groups, width = k.shape
+    batch, _, heads, width = q.shape
     own = jnp.eye(groups, dtype=q.dtype)[:, None, :, None]
-    wide = q.reshape(batch, groups, -1, 1, width) * own
-    return (
-        wide.reshape(batch, 1, -1, groups * width),
-        k.reshape(batch, slots, 1, groups * width),
-        v.reshape(batch, slots, 1, groups * width),
-    )
+    return (q.reshape(batch, groups, -1, 1, width) * own).reshape(batch, 1, heads, groups * width)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(5,))
 def _run(
-    q: Float[Array, "B s H h"], k: Array, v: Array, positions: Array, slots: Array | None, static: tuple[Any, ...]
+    q: Float[Array, "B s H h"],
+    k: Float[Array, "B T Gh"],
+    v: Float[Array, "B T Gh"],
+    positions: Int[Array, "B s"],
+    slots: Int[Array, "B T"] | None,
+    static: tuple[Any, ...],
 ) -> Float[Array, "B s H h"]:
     """All rows in parts of `queries` queries, one part after another."""
-    window, keys, queries = static
+    groups, window, keys, queries = static
     batch, steps, heads, width = q.shape
-    groups, more = k.shape[2], -steps % queries
+    more = -steps % queries
     q = jnp.pad(q, ((0, 0), (0, more), (0, 0), (0, 0)))
     # What is padded stands before everything and sees nothing.
     at = jnp.pad(positions, ((0, 0), (0, more)), constant_values=-1).reshape(-1, queries)
@@ -102,8 +105,8 @@ def _part(
     q: Float[Array, "G M c h"],
     at: Int[Array, "c"],
     row: Int[Array, ""],
-    k: Float[Array, "B T G h"],
-    v: Float[Array, "B T G h"],
+    k: Float[Array, "B T Gh"],
+    v: Float[Array, "B T Gh"],
     slots: Int[Array, "B T"] | None,
     window: int | None,
     keys: int,
@@ -113,8 +116,8 @@ def _part(
     flat = q.reshape(groups, members * count, width)
 
     def block(store: Array, first: Array) -> Array:
-        taken = lax.dynamic_slice(store, (row, first, 0, 0), (1, keys, *store.shape[2:]))[0]
-        return taken.transpose(1, 0, 2).astype(jnp.float32)
+        taken = lax.dynamic_slice(store, (row, first, 0), (1, keys, store.shape[2]))
+        return taken.reshape(keys, groups, width).transpose(1, 0, 2).astype(jnp.float32)
 
     def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         top, total, out = carry

@@ -169,7 +169,10 @@ class TokenMatcher:
 
 def _json_grammar(schema: str) -> str:
     options = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": WHITESPACE}
-    return str(_library().LLMatcher.grammar_from_json_schema(schema, overrides=options))
+    try:
+        return str(_library().LLMatcher.grammar_from_json_schema(schema, overrides=options))
+    except ValueError as error:
+        raise ConfigError(f"the JSON schema cannot be used: {_reason(str(error))}.") from error
 
 
 def _escaped(character: str) -> str:

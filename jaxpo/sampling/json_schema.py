@@ -7,17 +7,23 @@ from typing import Any
 
 from jaxpo.errors import ConfigError
 
-DEEPEST = 100
+DEEPEST = 40
+"""llguidance reads no JSON of more than 128 levels, and a schema in a schema may take three."""
 HELD = frozenset(
-    "$ref type const enum anyOf oneOf allOf "
-    "properties patternProperties additionalProperties required minProperties maxProperties "
-    "items prefixItems additionalItems minItems maxItems "
-    "minLength maxLength pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()
+    (
+        *("$ref", "type", "const", "enum", "anyOf", "oneOf", "allOf"),
+        *("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties"),
+        *("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
+        *("minLength", "maxLength", "pattern", "format"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    )
 )
 """What llguidance compiles, or refuses by itself where it cannot."""
 SAID = frozenset(
-    "$schema $id id $anchor $comment $defs definitions title description default examples deprecated readOnly writeOnly "
-    "discriminator".split()
+    (
+        *("$schema", "$id", "id", "$anchor", "$comment", "$defs", "definitions", "title", "description"),
+        *("default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"),
+    )
 )
 """What says something about values and forbids none."""
 _REMEDIES = {"nullable": ' Write "type": ["...", "null"] instead.'}
@@ -49,7 +55,7 @@ def _schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
         path, part = waiting.pop()
         if not isinstance(part, Mapping):
             continue  # true and false
-        if path.count("/") > 2 * DEEPEST:
+        if path.count("/") > 3 * DEEPEST:
             raise ConfigError(
                 f"the JSON schema is nested deeper than {DEEPEST} schemas; write the inner ones as $defs."
             )

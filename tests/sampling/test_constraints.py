@@ -1,4 +1,4 @@
-"""Answers of a given form without a model: a walk over allowed tokens, however it goes, ends in something of the form."""
+"""Answers of a given form without a model: whatever is drawn of the allowed tokens is something of the form."""
 
 import json
 import re
@@ -215,6 +215,7 @@ def test_a_tokenizer_is_read_once(bpe, monkeypatch):
         (JsonSchema({"type": "integer", "minimum": 5, "maximum": 3}), "minimum (5) is greater than maximum (3)"),
         (JsonSchema({"type": "string", "pattern": "(?=a)b"}), "look-around, including look-ahead"),
         (JsonSchema({"const": float("nan")}), "the JSON schema is no JSON"),
+        (JsonSchema({"const": json.loads("[" * 300 + "]" * 300)}), "recursion limit exceeded"),
         (JsonSchema([]), "the JSON schema must be an object, not list"),
         (Regex("a("), "the regular expression cannot be used"),
         (Regex(r"(a)\1"), "backreferences are not supported"),
@@ -231,12 +232,12 @@ def test_what_is_no_form_is_refused_with_the_reason(bpe, form, message):
 
 def test_a_schema_of_absurd_depth_is_refused(bpe):
     schema = {"type": "null"}
-    for _ in range(99):
+    for _ in range(39):
         schema = {"prefixItems": [schema], "type": "array", "minItems": 1}
     JsonSchema(schema).begin(bpe, bpe.vocab_size)
     for _ in range(100_000):
         schema = {"items": schema}
-    with pytest.raises(ConfigError, match="nested deeper than 100"):
+    with pytest.raises(ConfigError, match="nested deeper than 40"):
         JsonSchema(schema).begin(bpe, bpe.vocab_size)
 
 

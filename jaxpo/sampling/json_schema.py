@@ -50,20 +50,19 @@ def unread_keywords(schema: Mapping[str, Any]) -> list[str]:
 
 def _schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every schema inside one, with its path."""
-    waiting: list[tuple[str, Any]] = [("#", schema)]
+    waiting: list[tuple[str, int, Any]] = [("#", 1, schema)]
     while waiting:
-        path, part = waiting.pop()
+        path, depth, part = waiting.pop()
         if not isinstance(part, Mapping):
             continue  # true and false
-        if path.count("/") > 3 * DEEPEST:
-            raise ConfigError(
-                f"the JSON schema is nested deeper than {DEEPEST} schemas; write the inner ones as $defs."
-            )
+        if depth > DEEPEST:
+            raise ConfigError(f"the JSON schema is nested deeper than {DEEPEST} schemas; give inner ones as $defs.")
         yield path, part
+        inside: list[tuple[str, Any]] = [(name, part.get(name)) for name in _SINGLE]
         for name in _NAMED:
             if isinstance(inner := part.get(name), Mapping):
-                waiting += [(f"{path}/{name}/{key}", value) for key, value in inner.items()]
+                inside += [(f"{name}/{key}", value) for key, value in inner.items()]
         for name in _LISTED:
             if isinstance(inner := part.get(name), list | tuple):
-                waiting += [(f"{path}/{name}/{i}", value) for i, value in enumerate(inner)]
-        waiting += [(f"{path}/{name}", part.get(name)) for name in _SINGLE]
+                inside += [(f"{name}/{i}", value) for i, value in enumerate(inner)]
+        waiting += [(f"{path}/{name}", depth + 1, value) for name, value in inside]

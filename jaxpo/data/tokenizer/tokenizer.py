@@ -158,7 +158,7 @@ class Tokenizer:
         return [self._bytes_of(int(i), special=True) for i in ids]
 
     def spelling(self) -> list[bytes]:
-        """The bytes that each of the `vocab_size` ids adds to a text; none for added tokens and for ids that are none."""
+        """The bytes that each of the `vocab_size` ids adds to a text; none for added tokens and unused ids."""
         known = (self._inner.id_to_token(i) is not None for i in range(self.vocab_size))
         return [self._bytes_of(i, special=False) if there else b"" for i, there in enumerate(known)]
 

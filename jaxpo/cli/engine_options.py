@@ -8,9 +8,6 @@ from typing import Any
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError
 
-STEP = 64
-"""The window is rounded up to a multiple of it, so that prompts of like lengths share one compiled program."""
-
 
 def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
     """Slots, window and precision."""
@@ -32,16 +29,18 @@ def window_of(model: Any, args: argparse.Namespace) -> int:
     return int(args.context or most)
 
 
-def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int) -> Any:
+def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int, **options: Any) -> Any:
     """An engine as large as what is asked of it.
 
     Args:
       needed: tokens of the longest prompt and answer together.
       answers: how many are asked for in all.
+      options: further ones of `Engine`.
     """
     import jax.numpy as jnp
 
     from jaxpo.sampling.engine import Engine
+    from jaxpo.sampling.fitted import SMALLEST, rounded_up
 
     window = window_of(model, args)
     return Engine(
@@ -49,7 +48,8 @@ def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int
         model.config,
         tokenizer=model.tokenizer,
         slots=max(1, min(args.slots, answers)),
-        context=min(window, -(-needed // STEP) * STEP),
+        context=min(window, rounded_up(needed, SMALLEST)),
         dtype=jnp.dtype(args.dtype),
         quantize=args.quantize,
+        **options,
     )

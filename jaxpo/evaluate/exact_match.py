@@ -97,11 +97,10 @@ class ExactMatch:
         answers = [right_answer(record) for record in records]
         texts = greedy_answers(
             context.params,
-            context.scorer.config,
+            context.scorer,
             context.tokenizer,
             [prompt_of(record) for record in records],
             max_new_tokens=self.max_new_tokens,
-            dtype=context.scorer.dtype,
         )
         right = [grade(text, answer) for text, answer in zip(texts, answers, strict=True)]
         levels = [record.row.data.get("level") for record in records]
@@ -113,32 +112,22 @@ class ExactMatch:
         return results
 
 
-def greedy_answers(
-    params: Any, config: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int, dtype: str = "float32"
-) -> list[str]:
+def greedy_answers(params: Any, scorer: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int) -> list[str]:
     """The most likely continuation of every prompt, token by token.
 
     Args:
       params: the model's own tree.
+      scorer: how the model is run.
       prompts: texts, or lists of messages.
-      dtype: that the model computes in.
     """
-    import jax.numpy as jnp
-
+    from jaxpo.sampling.fitted import as_scored, fitted
+    from jaxpo.sampling.request import Request
     from jaxpo.sampling.sampler import GREEDY
-    from jaxpo.sampling.text import generate_text
+    from jaxpo.sampling.text import requests_for
 
-    found = generate_text(
-        params,
-        config,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        sampler=GREEDY,
-        max_rows=ROWS,
-        dtype=jnp.dtype(dtype),
-    )
-    return [answer.text for answer in found]
+    requests = requests_for(tokenizer, prompts, Request((), sampler=GREEDY, max_new_tokens=max_new_tokens))
+    engine = fitted(params, scorer.config, requests, tokenizer=tokenizer, slots=ROWS, **as_scored(scorer))
+    return [answer.text or "" for answer in engine.generate(requests)]
 
 
 def _text(completion: Any) -> str:

@@ -19,8 +19,11 @@ _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", defaul
 
 @contextmanager
 def use_mesh(mesh: Mesh | None, rules: Rules | None = None) -> Iterator[None]:
-    """Trace and run under `mesh`; without one, `constrain` is the identity. ConfigError unless its axes are Auto."""
-    if mesh is None:
+    """Trace and run under `mesh`; without one, `constrain` is the identity. ConfigError unless its axes are Auto.
+
+    Inside a block of the same mesh its rules stay, unless others are given.
+    """
+    if mesh is None or (rules is None and mesh == current_mesh()):
         yield
         return
     require_auto(mesh)

@@ -28,6 +28,7 @@ class Table:
         self.slots, self.fail_at, self.error_rows = slots, fail_at, error_rows
         self.waiting, self.submitted, self.steps = [], [], 0
 
+    @property
     def load(self):
         return SimpleNamespace(slots=self.slots)
 

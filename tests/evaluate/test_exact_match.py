@@ -19,8 +19,10 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.text import requests_for
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def rows_of(context):
 def test_the_probe_counts_right_answers_in_all_and_per_level(context, monkeypatch):
     """Answers are given: right on levels 1 and 2, wrong on 3, without an answer on the rest."""
 
-    def answered(params, config, tokenizer, prompts, *, max_new_tokens, dtype):
+    def answered(params, scorer, tokenizer, prompts, *, max_new_tokens):
         by_prompt = {row["prompt"][0]["content"]: row for row in rows_of(context)}
         found = [by_prompt[p[-1]["content"]] for p in prompts]
         tails = {1: "#### {}", 2: "so {}.", 3: "#### {}1"}
@@ -120,9 +122,11 @@ def test_the_probe_reads_what_a_model_writes(context):
 
 def test_greedy_answers_are_the_most_likely_ones(context):
     prompts = [row["prompt"] for row in rows_of(context)[:3]]
-    arguments = (context.params, context.scorer.config, context.tokenizer, prompts)
-    cold = generate_text(*arguments, max_new_tokens=4, sampler=Sampler(temperature=1e-4))
-    assert greedy_answers(*arguments, max_new_tokens=4) == [answer.text for answer in cold]
+    template = Request((), max_new_tokens=4, sampler=Sampler(temperature=1e-4))
+    requests = requests_for(context.tokenizer, prompts, template)
+    cold = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer).generate(requests)
+    found = greedy_answers(context.params, context.scorer, context.tokenizer, prompts, max_new_tokens=4)
+    assert found == [answer.text for answer in cold]
 
 
 def test_a_row_without_an_answer_is_named(context):

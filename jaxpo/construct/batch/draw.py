@@ -49,7 +49,7 @@ def draw(
     waiting = list(reversed(asked))
     running: dict[int, tuple[Asked, dict[int, Answer]]] = {}
     found: dict[int, list[Answer]] = {}
-    most = AHEAD * engine.load().slots
+    most = AHEAD * engine.load.slots
     while waiting or running:
         while waiting and len(running) < most:
             one = waiting.pop()

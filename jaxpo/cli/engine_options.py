@@ -40,7 +40,7 @@ def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int
     import jax.numpy as jnp
 
     from jaxpo.sampling.engine import Engine
-    from jaxpo.sampling.fitted import SMALLEST, rounded_up
+    from jaxpo.sampling.fitted import window as fitting_window
 
     window = window_of(model, args)
     return Engine(
@@ -48,7 +48,7 @@ def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int
         model.config,
         tokenizer=model.tokenizer,
         slots=max(1, min(args.slots, answers)),
-        context=min(window, rounded_up(needed, SMALLEST)),
+        context=min(window, fitting_window(needed)),
         dtype=jnp.dtype(args.dtype),
         quantize=args.quantize,
         **options,

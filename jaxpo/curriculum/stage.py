@@ -126,10 +126,11 @@ class MeasureDifficulty(Work):
                     part = items[start : start + CHUNK]
                     texts = greedy_answers(
                         loaded.params["model"],
-                        context.scorer,
+                        loaded.config,
                         context.tokenizer,
                         [prompt_of(record) for record in part],
                         max_new_tokens=self.max_new_tokens,
+                        dtype=context.scorer.dtype,
                     )
                     for record, text, answer in zip(part, texts, answers[start : start + CHUNK], strict=True):
                         done.append({"id": item_name(record), "text": text, "correct": grade(text, answer)})

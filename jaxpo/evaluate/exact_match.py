@@ -97,10 +97,11 @@ class ExactMatch:
         answers = [right_answer(record) for record in records]
         texts = greedy_answers(
             context.params,
-            context.scorer,
+            context.scorer.config,
             context.tokenizer,
             [prompt_of(record) for record in records],
             max_new_tokens=self.max_new_tokens,
+            dtype=context.scorer.dtype,
         )
         right = [grade(text, answer) for text, answer in zip(texts, answers, strict=True)]
         levels = [record.row.data.get("level") for record in records]
@@ -112,21 +113,25 @@ class ExactMatch:
         return results
 
 
-def greedy_answers(params: Any, scorer: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int) -> list[str]:
+def greedy_answers(
+    params: Any, config: Any, tokenizer: Any, prompts: list[Any], *, max_new_tokens: int, dtype: str = "float32"
+) -> list[str]:
     """The most likely continuation of every prompt, token by token.
 
     Args:
       params: the model's own tree.
-      scorer: how the model is run.
       prompts: texts, or lists of messages.
+      dtype: that the model computes in.
     """
-    from jaxpo.sampling.fitted import as_scored, fitted
+    import jax.numpy as jnp
+
+    from jaxpo.sampling.fitted import fitted
     from jaxpo.sampling.request import Request
     from jaxpo.sampling.sampler import GREEDY
     from jaxpo.sampling.text import requests_for
 
     requests = requests_for(tokenizer, prompts, Request((), sampler=GREEDY, max_new_tokens=max_new_tokens))
-    engine = fitted(params, scorer.config, requests, tokenizer=tokenizer, slots=ROWS, **as_scored(scorer))
+    engine = fitted(params, config, requests, tokenizer=tokenizer, slots=ROWS, dtype=jnp.dtype(dtype))
     return [answer.text or "" for answer in engine.generate(requests)]
 
 

@@ -16,7 +16,7 @@ SMALLEST = 64
 
 
 def fitted(params: Tree, config: TextConfig, requests: Sequence[Request], *, slots: int = 64, **options: Any) -> Engine:
-    """An engine for these requests, on the mesh that the parameters are used under.
+    """An engine for these requests, on the mesh of the enclosing `use_mesh` and by its rules.
 
     Args:
       slots: continuations in flight at once; fewer where fewer are asked for.
@@ -26,22 +26,23 @@ def fitted(params: Tree, config: TextConfig, requests: Sequence[Request], *, slo
     answers = sum(request.n for request in requests)
     mesh = current_mesh()
     share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
-    few = rounded_up(min(slots, max(answers, 1)), 1)
+    few = 1
+    while few < min(slots, answers):
+        few *= 4
     return Engine(
         params,
         config,
-        slots=max(-(-min(few, slots) // share) * share, share),
-        context=min(rounded_up(needed, SMALLEST), limits(config).context),
-        mesh=mesh,
+        slots=-(-min(few, slots) // share) * share,
+        context=min(window(needed), limits(config).context),
         **options,
     )
 
 
-def rounded_up(size: int, smallest: int) -> int:
-    """The next of `smallest * (1, 1.5, 2, 3, 4, 6, ...)`: few sizes, few compiled programs, a third wasted at most."""
-    whole = smallest
-    while whole < size:
-        if whole + whole // 2 >= size:
+def window(needed: int) -> int:
+    """The next of 64, 96, 128, 192, 256, ...: few sizes, few compiled programs, a third wasted at most."""
+    whole = SMALLEST
+    while whole < needed:
+        if whole + whole // 2 >= needed:
             return whole + whole // 2
         whole *= 2
     return whole
@@ -56,5 +57,6 @@ def as_scored(scorer: Any) -> dict[str, Any]:
 
     from jaxpo.ops.attention import CACHED_BACKENDS
 
-    attention = scorer.attention if scorer.attention in CACHED_BACKENDS else None
+    known = {backend.name for backend in CACHED_BACKENDS}
+    attention = scorer.attention if scorer.attention in known else None
     return {"dtype": jnp.dtype(scorer.dtype), "attention": attention, "experts": scorer.experts}

@@ -19,11 +19,8 @@ _active: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxpo_mesh", defaul
 
 @contextmanager
 def use_mesh(mesh: Mesh | None, rules: Rules | None = None) -> Iterator[None]:
-    """Trace and run under `mesh`; without one, `constrain` is the identity. ConfigError unless its axes are Auto.
-
-    Inside a block of the same mesh its rules stay, unless others are given.
-    """
-    if mesh is None or (rules is None and mesh == current_mesh()):
+    """Trace and run under `mesh`; without one, `constrain` is the identity. ConfigError unless its axes are Auto."""
+    if mesh is None:
         yield
         return
     require_auto(mesh)

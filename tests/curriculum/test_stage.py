@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     by_prompt = {row["prompt"][0]["content"]: row for row in rows}
     asked = []
 
-    def answered(params, scorer, tokenizer, prompts, *, max_new_tokens):
+    def answered(params, config, tokenizer, prompts, *, max_new_tokens, dtype):
         asked.append((params, len(prompts), max_new_tokens))
         found = [by_prompt[p[-1]["content"]] for p in prompts]
         return [f"#### {row['answer'] if row['level'] <= params / 2 else 'none'}" for row in found]

@@ -86,7 +86,7 @@ def rows_of(context):
 def test_the_probe_counts_right_answers_in_all_and_per_level(context, monkeypatch):
     """Answers are given: right on levels 1 and 2, wrong on 3, without an answer on the rest."""
 
-    def answered(params, scorer, tokenizer, prompts, *, max_new_tokens):
+    def answered(params, config, tokenizer, prompts, *, max_new_tokens, dtype):
         by_prompt = {row["prompt"][0]["content"]: row for row in rows_of(context)}
         found = [by_prompt[p[-1]["content"]] for p in prompts]
         tails = {1: "#### {}", 2: "so {}.", 3: "#### {}1"}
@@ -122,11 +122,11 @@ def test_the_probe_reads_what_a_model_writes(context):
 
 def test_greedy_answers_are_the_most_likely_ones(context):
     prompts = [row["prompt"] for row in rows_of(context)[:3]]
+    arguments = (context.params, context.scorer.config, context.tokenizer, prompts)
     template = Request((), max_new_tokens=4, sampler=Sampler(temperature=1e-4))
     requests = requests_for(context.tokenizer, prompts, template)
     cold = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer).generate(requests)
-    found = greedy_answers(context.params, context.scorer, context.tokenizer, prompts, max_new_tokens=4)
-    assert found == [answer.text for answer in cold]
+    assert greedy_answers(*arguments, max_new_tokens=4) == [answer.text for answer in cold]
 
 
 def test_a_row_without_an_answer_is_named(context):

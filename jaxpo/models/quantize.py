@@ -47,8 +47,8 @@ def quantized(params: Tree, config: TextConfig, mode: str = "int8") -> Tree:
     mesh = current_mesh()
     if family(config).experts(config) is not None and mesh is not None and mesh.size > 1:
         raise ConfigError(
-            f"quantize is {mode!r}, and experts of 8-bit integers are not divided among devices; leave out quantize, or "
-            "the mesh"
+            f"quantize is {mode!r}, and experts of 8-bit integers are not divided among devices; leave out quantize, "
+            "or the mesh"
         )
     table = family(config).table(config)
     named = zip(leaves(table), jax.tree.leaves(params, is_leaf=_stands), strict=True)

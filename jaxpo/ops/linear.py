@@ -73,7 +73,7 @@ class LowRank(Standing):
           TypeError: the base is no array.
         """
         if isinstance(self.base, Standing):
-            raise TypeError(f"an adapter over a {type(self.base).__name__} has no dense weight; merge it into the model")
+            raise TypeError(f"an adapter over a {type(self.base).__name__} has no dense weight; merge it before that")
         update = jnp.tensordot(self.a, self.b, axes=1, precision=lax.Precision.HIGHEST)
         return (self.base + self.scale * update).astype(self.base.dtype)
 

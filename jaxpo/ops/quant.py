@@ -36,8 +36,8 @@ class Quant(Standing):
     Attributes:
       values: `[*o, i]` int8 in -127..127.
       scales: `[*o]` float32.
-      axis: of the weight it stands for, the one that products contract: 0 of `[i, *o]`, -1 of an output matrix `[V, D]`;
-        static.
+      axis: of the weight it stands for, the one that products contract: 0 of `[i, *o]`, -1 of an output matrix
+        `[V, D]`; static.
     """
 
     values: Int8[Array, "*o i"]
@@ -57,7 +57,7 @@ class Quant(Standing):
     def linear(self, x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
         """`x W` with the rows of `x` rounded to int8 by scales of their own; needs `axis` 0."""
         if self.axis != 0:
-            raise ValueError(f"a quantised weight that is contracted over axis {self.axis} has no product over its first")
+            raise ValueError(f"a quantised weight contracted over its axis {self.axis} has no product over its first")
         return self._product(x, x.dtype)
 
     def einsum(self, spec: str, x: Array, out_dtype: Any) -> Array:
@@ -66,7 +66,7 @@ class Quant(Standing):
         of_x, of_w = operands.split(",")
         outputs = of_w.replace(of_w[self.axis], "")
         if of_x[-1] != of_w[self.axis] or out != of_x[:-1] + outputs or set(outputs) & set(of_x):
-            raise ValueError(f"einsum {spec!r}: a quantised weight is contracted over its axis {self.axis} and no other")
+            raise ValueError(f"einsum {spec!r}: a quantised weight is contracted over axis {self.axis} and no other")
         return self._product(x, x.dtype if out_dtype is None else out_dtype)
 
     def rows(self, index: Int[Array, "..."], dtype: Any) -> Float[Array, "... *o"]:
@@ -88,7 +88,7 @@ class Quant(Standing):
 
 
 def quantise(w: Float[Array, "..."], axis: int = 0) -> Quant:
-    """`values = round(w / scale)`, `scale = max |w| / 127` over the contracted axis; a channel of zeros has the scale 0.
+    """`values = round(w / scale)`, `scale = max |w| / 127` over the contracted axis; a channel of zeros has scale 0.
 
     Args:
       axis: which products contract: 0 of `[i, *o]`, 1 of a stack `[E, i, o]`, -1 of an output matrix `[V, D]`.

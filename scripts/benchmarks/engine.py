@@ -18,7 +18,7 @@ from benchmarks.measure import alone, say
 from benchmarks.models import TINY
 from benchmarks.subject import about, forward_products, matrices, params_of, tokens_of
 from benchmarks.work import Options, Result, Row, Table, Work
-from jaxpo.convert.hf import export_hf, import_hf
+from jaxpo.convert.hf import export_hf
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.quantize import quantization_kl, quantized
@@ -229,7 +229,7 @@ def _notes(config: LFM2Config, shares: Mapping[str, float], kl: float) -> tuple[
 WORK = Work(
     "W12",
     "the engine",
-    "batch 1: 1.2 times transformers in float32, 1.8 times in int8; batches of 8 and 32: 85% of the ceiling; prefill: at "
-    "least transformers",
+    "batch 1: 1.2 times transformers in float32, 1.8 times in int8; batches of 8 and 32: 85% of the ceiling; prefill: "
+    "at least transformers",
     measure,
 )

@@ -127,9 +127,7 @@ def _combine_back(saved: tuple[Array, Array, Groups], dy: Array) -> tuple[Array,
 combine.defvjp(lambda y, weight, groups: (combine(y, weight, groups), (y, weight, groups)), _combine_back)
 
 
-def _blocks(x: Array, w: Array | Quant, groups: Groups) -> Array:
-    if isinstance(w, Quant):
-        return _over_groups(x, w.shape[2], groups.sizes, groups.block, w.group)
+def _blocks(x: Array, w: Array, groups: Groups) -> Array:
     return _block_product(x, w, groups.sizes, groups.block)
 
 
@@ -307,15 +305,15 @@ def grouped_matmul(
       BackendError: the named backend is not available here, or cannot do this.
     """
     if isinstance(w, Quant):
-        implementation = _of_quantised(implementation)
+        return _quantised(x, w, groups, implementation)
     name, _ = chosen(implementation, widths=w.shape[1:], block=groups.block)
     return _BACKENDS[name](x, w, groups)
 
 
-def _of_quantised(implementation: str | None) -> str:
+def _quantised(x: Array, w: Quant, groups: Groups, implementation: str | None) -> Array:
     if implementation not in (None, "blocks"):
         raise BackendError(
             f"grouped_matmul: {implementation!r} does not multiply quantised experts. Leave the implementation unset "
             '(None) or take "blocks".'
         )
-    return "blocks"
+    return _over_groups(x, w.shape[2], groups.sizes, groups.block, w.group)

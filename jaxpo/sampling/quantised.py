@@ -11,16 +11,17 @@ from jaxpo.models.family import TextConfig, limits
 from jaxpo.models.quantize import quantization_kl, quantized
 
 Tree = Any
-PASSAGE = """A lighthouse keeper writes down the weather every evening. On the third of March the wind came from the \
-north-west, and the sea was too rough for the boat that brings bread, oil and letters. "We have flour for nine days," he \
-noted, "and the lamp burns two litres a night." If 31 litres are left, how many nights is that? He divided 31 by 2, got \
-15.5, and wrote: fifteen nights, and half of the sixteenth.
+PASSAGE = """A lighthouse keeper writes down the weather every evening. On the third of March the wind came \
+from the north-west, and the sea was too rough for the boat that brings bread, oil and letters. \
+"We have flour for nine days," he noted, "and the lamp burns two litres a night." If 31 litres are \
+left, how many nights is that? He divided 31 by 2, got 15.5, and wrote: fifteen nights, and half \
+of the sixteenth.
 
-Nobody asked him to keep these notes. They were found eighty years later in a tin box under the stairs, together with \
-three buttons, a pencil and a map of the coast on which somebody had drawn currents in blue ink. The museum in the \
-harbour town shows them behind glass; on Sundays a volunteer reads a page aloud, and children ask whether the keeper was \
-lonely. He does not say. He says that the fog lifted at six, that the gulls had come back, and that the paint on the \
-gallery should be renewed before the summer.
+Nobody asked him to keep these notes. They were found eighty years later in a tin box under the stairs, \
+together with three buttons, a pencil and a map of the coast on which somebody had drawn currents in blue ink. \
+The museum in the harbour town shows them behind glass; on Sundays a volunteer reads a page aloud, and \
+children ask whether the keeper was lonely. He does not say. He says that the fog lifted at six, that the \
+gulls had come back, and that the paint on the gallery should be renewed before the summer.
 
 To count the entries that mention fog one could write:
 

@@ -1,4 +1,4 @@
-"""Attention over a cache by blocks of keys against float64 numpy, query by query; and what a row's result depends on."""
+"""Attention over a cache by blocks against float64 numpy, query by query; and what a row's result depends on."""
 
 import functools
 from dataclasses import dataclass

@@ -162,8 +162,9 @@ def _sample_sorted(
     """Draws among the `CANDIDATES` largest logits, and among all for the rows that keep more."""
     vocabulary = z.shape[1]
     mass = block_sum(keep_by_id(z, largest, temperature, jnp.zeros_like(temperature)))
-    # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow.
-    values, ids = jax.lax.optimization_barrier(tuple(jax.lax.top_k(z, min(CANDIDATES, vocabulary))))
+    # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow; one barrier for both would abort
+    # its partitioner.
+    values, ids = map(jax.lax.optimization_barrier, jax.lax.top_k(z, min(CANDIDATES, vocabulary)))
     weights, complete = keep_in_order(values, settings, temperature, mass, vocabulary)
     places, total = pick(weights, words)
     drawn = jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0], _log_share(weights, places, total)

@@ -27,16 +27,20 @@ from jaxpo.train.prometheus import CONTENT_TYPE
 
 def make_app(desk: Desk, log: Callable[[str], None]) -> ASGIApp:
     """Everything that is served."""
-    served = desk.served
+
+    def tokenize(body: Mapping[str, Any]) -> dict[str, Any]:
+        return tokenized(desk.served, read_tokenize(body))
+
+    def detokenize(body: Mapping[str, Any]) -> dict[str, Any]:
+        return detokenized(desk.served, read_detokenize(body))
+
     routes = [
         Route("/v1/completions", Answering(desk, read_completion, CompletionReply), methods=["POST"]),
         Route("/v1/chat/completions", Answering(desk, read_chat, ChatReply), methods=["POST"]),
         Route("/v1/models", _models(desk)),
         Route("/v1/models/{name:path}", _model(desk)),
-        Route("/tokenize", _answered(desk, lambda body: tokenized(served, read_tokenize(body))), methods=["POST"]),
-        Route(
-            "/detokenize", _answered(desk, lambda body: detokenized(served, read_detokenize(body))), methods=["POST"]
-        ),
+        Route("/tokenize", _answered(desk, tokenize), methods=["POST"]),
+        Route("/detokenize", _answered(desk, detokenize), methods=["POST"]),
         Route("/tokenizer_info", _tokenizer_info(desk)),
         Route("/health", _health(desk)),
         Route("/metrics", _metrics(desk)),

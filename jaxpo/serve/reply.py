@@ -22,11 +22,20 @@ class Reply(Protocol):
       prefix: of its id.
     """
 
-    kind: str
-    chunk_kind: str
-    prefix: str
-    settings: Settings
-    requests: Sequence[Request]
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def chunk_kind(self) -> str: ...
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def requests(self) -> Sequence[Request]: ...
 
     def opening(self) -> Iterator[dict[str, Any]]:
         """Choices of the first chunks of a stream."""

@@ -26,7 +26,7 @@ def with_specials(tokenizer: Tokenizer, text: str) -> list[int]:
     return [i for part in parts if part for i in ([known[part]] if part in known else tokenizer.encode(part))]
 
 
-def detokenized(served: Served, ids: list[int]) -> dict[str, str]:
+def detokenized(served: Served, ids: list[int]) -> dict[str, Any]:
     """`{prompt}`: the text, special tokens by their names."""
     beyond = next((i for i in ids if i >= served.tokenizer.vocab_size), None)
     if beyond is not None:

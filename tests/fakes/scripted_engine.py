@@ -43,7 +43,8 @@ class ScriptedEngine:
             SimpleNamespace(number=number, request=request, sample=s, tokens=[], reason=None) for s in range(request.n)
         ]
         for row in rows:
-            row.script, row.error = list(self.script(request, row.sample)), None
+            row.script, row.tokens = list(self.script(request, row.sample)), []
+            row.reason = row.error = None
         self.rows[number] = rows
         self.waiting.extend(rows)
         return number

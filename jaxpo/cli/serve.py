@@ -52,6 +52,7 @@ def add_engine(parser: Parser) -> None:
     """How answers are computed."""
     parser.add_argument("--slots", type=int, default=16, help="answers that run at once (default 16)")
     parser.add_argument("--context", type=int, help="tokens of a prompt and its answer (default the model's)")
+    parser.add_argument("--rounds", type=int, default=4, help="tokens between two pieces of a stream (default 4)")
     parser.add_argument("--cache", choices=("dense", "pages"), default="dense", help="see docs/generation.md")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default float32)")
     parser.add_argument("--quantize", choices=("int8",), help="weights as 8-bit integers in decoding")
@@ -80,6 +81,7 @@ def check(args: argparse.Namespace, key: str | None) -> None:
             ("port", "in 0..65535", 0 <= args.port <= 65535),
             ("slots", "at least 1", args.slots >= 1),
             ("context", "at least 2", args.context is None or args.context >= 2),
+            ("rounds", "at least 1", args.rounds >= 1),
             ("queue", "at least 0", args.queue >= 0),
             ("time_limit", "positive", 0 < args.time_limit < float("inf")),
             ("body_limit", "at least 1", args.body_limit >= 1),
@@ -101,18 +103,23 @@ def serve(model: Any, sampler: Sampler, key: str | None, args: argparse.Namespac
     """Make the engine and answer until the end; the exit status."""
     import jax.numpy as jnp
 
+    from jaxpo.models.family import limits
     from jaxpo.sampling.engine import Engine
     from jaxpo.serve.desk import Desk, Limits
     from jaxpo.serve.engine_thread import EngineThread
     from jaxpo.serve.served import Served
     from jaxpo.serve.server import LOOPBACK_NAMES, Server, address_of
 
+    longest = limits(model.config).context
+    if args.context is not None and args.context > longest:
+        raise ConfigError(f"--context is {args.context}; the model has {longest} positions.")
     engine = Engine(
         model.params["model"],
         model.config,
         tokenizer=model.tokenizer,
         slots=args.slots,
         context=args.context,
+        rounds=args.rounds,
         dtype=jnp.dtype(args.dtype),
         cache=args.cache,
         quantize=args.quantize,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.sampling.request import Generation
 from jaxpo.sampling.text import encode_prompt
 from jaxpo.serve.growing import Growing, Piece
@@ -13,6 +12,7 @@ from jaxpo.serve.logprobs import Scored, completion_logprobs
 from jaxpo.serve.protocol import CompletionBody
 from jaxpo.serve.reply import FINISH, scored
 from jaxpo.serve.served import Served, seed_of
+from jaxpo.serve.tokens import text_and_offsets
 
 MAX_TOKENS = 16
 """Of an answer where the request does not say; OpenAI's own."""
@@ -85,12 +85,3 @@ class CompletionReply:
             )
             parts = [prompt, *parts]
         return completion_logprobs(self._tokenizer, parts)
-
-
-def text_and_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
-    """The text of ids without special tokens, and where in it each begins."""
-    decoder, text, offsets = tokenizer.stream(), "", []
-    for token in ids:
-        offsets.append(len(text))
-        text += decoder.feed(token)
-    return text + decoder.finish(), offsets

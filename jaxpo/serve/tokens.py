@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -45,3 +46,12 @@ def described(served: Served) -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
         "model_max_length": served.context,
     }
+
+
+def text_and_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
+    """The text of ids without special tokens, and where in it each begins."""
+    decoder, text, offsets = tokenizer.stream(), "", []
+    for token in ids:
+        offsets.append(len(text))
+        text += decoder.feed(token)
+    return text + decoder.finish(), offsets

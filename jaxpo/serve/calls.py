@@ -1,17 +1,24 @@
-"""Calls that LFM2 writes, `[f(city="Oslo", n=1), g()]`, read back; the inverse of `jaxpo.data.chat.calls.call_list`."""
+"""Calls that LFM2 writes, `[f(city="Oslo", n=1), g()]`, read back; the inverse of `jaxpo.data.chat.calls.call_list`.
+
+Not by Python's own parser, to which `from` is no name of an argument and `get-weather` none of a function.
+"""
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-WORDS = {"true": True, "false": False, "null": None}
-"""JSON's, which stand inside lists and objects."""
-LONGEST = 100_000
-_UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+WORDS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
+"""Python's in calls, and JSON's inside lists and objects."""
+LONGEST, DEEPEST = 100_000, 100
+_NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"' r"|'(?:[^'\\]|\\.)*'", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 
 
 @dataclass(frozen=True)
@@ -29,77 +36,115 @@ class Call:
 def read_calls(text: str) -> tuple[Call, ...] | None:
     """The calls of what stands between the marks of a tool call; None where it is no list of calls by name.
 
-    Nothing is evaluated: names, strings, numbers, lists and objects are read off the syntax tree.
+    Arguments by position are none: which is which would have to be guessed from the tool's description.
     """
     if len(text) > LONGEST:
         return None
+    reader = _Reader(text)
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        nodes = tree.elts if isinstance(tree, ast.List) else [tree]
-        return tuple(map(_call, nodes)) or None
-    except _UNREADABLE:
+        found = reader.several("]", reader.call) if reader.skip("[") else [reader.call()]
+        reader.end()
+    except ValueError:
         return None
+    return tuple(found) or None
 
 
-def _call(node: ast.expr) -> Call:
-    # Arguments by position would have to be guessed from the tool's description.
-    if not isinstance(node, ast.Call) or node.args or any(word.arg is None for word in node.keywords):
-        raise ValueError("no call by name")
-    arguments = {str(word.arg): _value(word.value) for word in node.keywords}
-    return Call(_name(node.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+class _Reader:
+    """Goes through a text from left to right; ValueError where it does not fit."""
+
+    def __init__(self, text: str):
+        self._text, self._at, self._depth = text, 0, 0
+
+    def call(self) -> Call:
+        name = self._match(_NAME)
+        self._expect("(")
+        pairs = self.several(")", lambda: self._pair("=", lambda: self._match(_NAME)))
+        return Call(name, json.dumps(_distinct(pairs), ensure_ascii=False, allow_nan=False))
+
+    def several(self, close: str, item: Callable[[], Any]) -> list[Any]:
+        """Items up to `close`, with commas between them."""
+        found: list[Any] = []
+        while not self.skip(close):
+            if found:
+                self._expect(",")
+                if self.skip(close):
+                    break
+            found.append(item())
+        return found
+
+    def skip(self, mark: str) -> bool:
+        """Whether this comes next; it is passed by."""
+        self._blank()
+        found = self._text.startswith(mark, self._at)
+        self._at += len(mark) * found
+        return found
+
+    def end(self) -> None:
+        self._blank()
+        if self._at < len(self._text):
+            raise ValueError("more behind it")
+
+    def _value(self) -> Any:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ValueError("nested too deeply")
+        found = self._nested()
+        self._depth -= 1
+        return found
+
+    def _nested(self) -> Any:
+        if self.skip("["):
+            return self.several("]", self._value)
+        if self.skip("{"):
+            return _distinct(self.several("}", lambda: self._pair(":", self._string)))
+        self._blank()
+        if self._text[self._at : self._at + 1] in ('"', "'"):
+            return self._string()
+        if _NUMBER.match(self._text, self._at):
+            return json.loads(self._match(_NUMBER))
+        word = self._match(_NAME)
+        if word not in WORDS:
+            raise ValueError(f"{word} is no value")
+        return WORDS[word]
+
+    def _pair(self, between: str, key: Callable[[], str]) -> tuple[str, Any]:
+        name = key()
+        self._expect(between)
+        return name, self._value()
+
+    def _string(self) -> str:
+        text = _ESCAPE.sub(_unescaped, self._match(_STRING)[1:-1])
+        # JSON writes what lies beyond U+FFFF as two halves; a half alone is a UnicodeDecodeError, and so a ValueError.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+    def _match(self, pattern: re.Pattern[str]) -> str:
+        self._blank()
+        found = pattern.match(self._text, self._at)
+        if found is None:
+            raise ValueError(f"no {pattern.pattern}")
+        self._at = found.end()
+        return found[0]
+
+    def _expect(self, mark: str) -> None:
+        if not self.skip(mark):
+            raise ValueError(f"no {mark}")
+
+    def _blank(self) -> None:
+        while self._text[self._at : self._at + 1].isspace():
+            self._at += 1
 
 
-def _name(node: ast.expr) -> str:
-    """`f`, or `a.b.f` as some tools are called."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_name(node.value)}.{node.attr}"
-    raise ValueError("no name")
+def _unescaped(found: re.Match[str]) -> str:
+    code = found[1] or found[2]
+    if code:
+        return chr(int(code, 16))
+    if found[3] not in _ESCAPED:
+        raise ValueError(f"{found[0]} is no character")
+    return _ESCAPED[found[3]]
 
 
-def _value(node: ast.expr) -> Any:
-    read = _READERS.get(type(node))
-    if read is None:
-        raise ValueError(f"{type(node).__name__} is no value")
-    return read(node)
-
-
-def _constant(node: Any) -> Any:
-    value = node.value
-    if isinstance(value, str):
-        # JSON writes what lies beyond U+FFFF as two halves, which Python reads as two characters.
-        return value.encode("utf-16", "surrogatepass").decode("utf-16")
-    if value is not None and not isinstance(value, bool | int | float):
-        raise ValueError(f"{type(value).__name__} is no JSON")
-    return value
-
-
-def _word(node: Any) -> Any:
-    if node.id not in WORDS:
-        raise ValueError(f"{node.id} is no value")
-    return WORDS[node.id]
-
-
-def _signed(node: Any) -> Any:
-    value = _value(node.operand)
-    if not isinstance(node.op, ast.USub) or type(value) not in (int, float):
-        raise ValueError("no number")
-    return -value
-
-
-def _object(node: Any) -> dict[str, Any]:
-    keys = [key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
-    if len(keys) < len(node.keys):
-        raise ValueError("a key is no string")
-    return dict(zip(keys, map(_value, node.values), strict=True))
-
-
-_READERS: Mapping[type[ast.expr], Callable[[Any], Any]] = {
-    ast.Constant: _constant,
-    ast.Name: _word,
-    ast.UnaryOp: _signed,
-    ast.List: lambda node: list(map(_value, node.elts)),
-    ast.Tuple: lambda node: list(map(_value, node.elts)),
-    ast.Dict: _object,
-}
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found

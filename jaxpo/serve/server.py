@@ -108,15 +108,17 @@ class Server:
 
     def stop(self) -> None:
         """From any thread: as SIGTERM does."""
-        self._begun.wait()
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._stop)
+        self._tell(self._stop)
 
     def engine_died(self) -> None:
         """From the engine's thread."""
+        self._tell(self._wake.set)
+
+    def _tell(self, what: Callable[[], None]) -> None:
         self._begun.wait()
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._wake.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended already
+            self._loop.call_soon_threadsafe(what)
 
     async def _run(self) -> int:
         self._loop = asyncio.get_running_loop()

@@ -136,7 +136,6 @@ CHAT = [
     ],
 )
 def test_a_bad_field_is_named(read, body, param):
-    pytest.importorskip("jaxpo.sampling.constraints")
     with pytest.raises(ApiError) as caught:
         read(body, Sampler()) if read is not read_tokenize else read(body)
     assert caught.value.status == 400

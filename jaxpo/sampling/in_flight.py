@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxpo.config.axes import BATCH_AXES
 from jaxpo.errors import ConfigError
-from jaxpo.sampling import programs, row_settings
+from jaxpo.sampling import programs, row_settings, shapes
 from jaxpo.sampling.pages import Pages
 from jaxpo.sampling.programs import Compute, Written
 from jaxpo.sampling.rows import Row
-from jaxpo.sampling.shapes import best_read, read_shapes, write_sizes
-from jaxpo.sharding import axis_size, settle, to_host, use_mesh
+from jaxpo.sampling.weights import Where
+from jaxpo.sharding import settle, to_host
 
 Tree = Any
 
@@ -40,23 +39,24 @@ class InFlight:
         together: int,
         prefix_pages: int | None,
         paged: bool,
+        one_shape: bool,
         vocabulary: int,
-        mesh: Mesh | None,
+        where: Where,
     ) -> None:
-        share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
+        share = where.share
         _check_sizes(slots, rounds, together, compute.page, share)
         config, page = compute.config, compute.page
         each = context // page
         count = max(slots * each if prefix_pages is None else prefix_pages, each + 1)
-        self.params, self.compute, self.count, self.context, self._mesh = params, compute, slots, context, mesh
+        self.params, self.compute, self.count, self.context, self._where = params, compute, slots, context, where
         self.rows: dict[int, Row] = {}
         self.pages = Pages(count, page, each, paged)
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
         self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
-        self._reads = read_shapes(slots, page, together, share)
-        self._writes = write_sizes(slots, share)
+        self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
+        self._writes = (slots,) if one_shape else shapes.write_sizes(slots, share)
         self._vocabulary, self._settings = vocabulary, row_settings.empty(slots, config.vocab_size)
-        with use_mesh(mesh):
+        with where.entered():
             self._state, self._store = programs.begin(compute, slots, context, count, paged)
 
     @property
@@ -103,7 +103,7 @@ class InFlight:
             self._is_read(row)
 
     def _run_state(self, program: Any, *arguments: Any) -> None:
-        with use_mesh(self._mesh):
+        with self._where.entered():
             self._state = settle(program(self._state, self._store, *arguments, compute=self.compute))
 
     def read(self) -> None:
@@ -116,7 +116,7 @@ class InFlight:
     def _read_some(self, unread: Sequence[Row]) -> None:
         scored = _scored(unread[0])
         some = [row for row in unread if _scored(row) == scored]
-        lanes, chunk = best_read(self._reads, [row.unread for row in some])
+        lanes, chunk = shapes.best_read(self._reads, [row.unread for row in some])
         some = some[:lanes]
         slots = np.full(lanes, self.count, np.int32)
         keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
@@ -125,13 +125,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
-        with use_mesh(self._mesh):
-            self._state, self._store, scores = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, keep, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
+        scores = self._run_read(slots, keep, ends, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             if found is not None:
@@ -140,6 +134,13 @@ class InFlight:
             self.read_tokens += n
             if not row.unread:
                 self._is_read(row)
+
+    def _run_read(self, slots: Any, keep: Any, ends: Any, chunk: int, scored: bool) -> Any:
+        how: dict[str, Any] = {"compute": self.compute, "chunk": chunk, "scored": scored}
+        with self._where.entered():
+            done = programs.read(self.params, self._state, self._store, slots, keep, ends, **how)
+            self._state, self._store, scores = settle(done)
+        return scores
 
     def _is_read(self, row: Row) -> None:
         row.asked.read = True
@@ -171,13 +172,10 @@ class InFlight:
             slots[: len(ready)] = [row.slot for row in ready]
             alive[: len(ready)] = True
             settings = jax.tree.map(lambda x: x[np.minimum(slots, self.count - 1)], self._settings)
-        with use_mesh(self._mesh):
-            self._state, written = settle(
-                programs.write(
-                    self.params, self._state, settings, slots, alive, np.int32(most),
-                    compute=self.compute, rounds=self._rounds,
-                )
-            )  # fmt: skip
+        how: dict[str, Any] = {"compute": self.compute, "rounds": self._rounds}
+        with self._where.entered():
+            done = programs.write(self.params, self._state, settings, slots, alive, np.int32(most), **how)
+            self._state, written = settle(done)
         found: Written = to_host(written)
         return found
 
@@ -227,28 +225,22 @@ class InFlight:
         """Run every program in every shape on rows that are not there."""
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
-        nowhere = np.full(self.context // self.compute.page, self.pages.count, np.int32)
-        none = np.int32(self.pages.count)
+        none, n = self.pages.count, self.context // self.compute.page
         self._run_state(
-            programs.place, np.int32(self.count), np.zeros(self.context, np.int32), np.int32(0),
-            nowhere, none, np.int32(0), np.full(2, none, np.int32),
-        )  # fmt: skip
-        for lanes, chunk in self._reads:
-            for scored in (False, True):
-                self._warm_read(lanes, chunk, scored)
+            programs.place,
+            np.int32(self.count),
+            np.zeros(self.context, np.int32),
+            np.int32(0),
+            np.full(n, none, np.int32),
+            np.int32(none),
+            np.int32(0),
+            np.full(2, none, np.int32),
+        )
+        for (lanes, chunk), scored in itertools.product(self._reads, (False, True)):
+            slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
+            self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
         for size in self._writes:
             self._write([], size, 0)
-
-    def _warm_read(self, lanes: int, chunk: int, scored: bool) -> None:
-        nowhere = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
-        slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, self.pages.count, np.int32)
-        with use_mesh(self._mesh):
-            self._state, self._store, _ = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, nowhere, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
 
 
 def _scored(row: Row) -> bool:

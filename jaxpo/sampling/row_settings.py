@@ -134,7 +134,7 @@ def fill(
     Raises:
       ConfigError: lists what `problems` finds.
     """
-    widths = Widths(settings.stop_ids.shape[1], settings.bias_ids.shape[1], settings.forced.shape[1])
+    widths = _widths(settings)
     if found := problems(request, widths, vocabulary, stop_ids, vocab_limit):
         raise ConfigError(found)
     sampler, start = request.sampler, len(request.prompt)
@@ -164,10 +164,8 @@ def fill(
 
 def clear(settings: RowSettings, row: int) -> RowSettings:
     """The settings without that row."""
-    nothing = empty(1, settings.mask.shape[1] * WORD)
-    names = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
-    names += ("limit", "top_logps", "bias_ids", "forced")
-    return _with_row(settings, row, {name: getattr(nothing, name)[0].flat[0] for name in names})
+    nothing = empty(1, settings.mask.shape[1] * WORD, _widths(settings))
+    return _with_row(settings, row, {name: value[0] for name, value in vars(nothing).items()})
 
 
 def with_masks(settings: RowSettings, rows: Sequence[int], words: np.ndarray) -> RowSettings:
@@ -195,16 +193,16 @@ def problems(
     found = []
     for name, (ids, width) in named.items():
         if width is not None and len(ids) > width:
-            found.append(f"request.{name} holds {len(ids)} ids; there is room for {width}")
+            found.append(f"{name} holds {len(ids)} ids; there is room for {width}")
         if wrong := [i for i in ids if not 0 <= i < vocabulary]:
-            found.append(f"request.{name} holds the id {wrong[0]}; the model's vocabulary is 0..{vocabulary - 1}")
+            found.append(f"{name} holds the id {wrong[0]}; the model's vocabulary is 0..{vocabulary - 1}")
     for token, value in request.logit_bias.items():
         if not (math.isfinite(value) and abs(value) <= _MOST_BIAS):
-            found.append(f"request.logit_bias[{token}] is {value!r}; it must lie in [-{_MOST_BIAS:g}, {_MOST_BIAS:g}]")
+            found.append(f"logit_bias[{token}] is {value!r}; it must lie in [-{_MOST_BIAS:g}, {_MOST_BIAS:g}]")
     if not 0 <= request.top_logps <= TOP_LOGPS:
-        found.append(f"request.top_logps is {request.top_logps}; it must lie in 0..{TOP_LOGPS}")
+        found.append(f"top_logps is {request.top_logps}; it must lie in 0..{TOP_LOGPS}")
     if not found and not allowed_words(request, vocabulary, vocab_limit).any():
-        found.append("request.allowed_ids and banned_ids leave no id to draw; allow one more")
+        found.append("allowed_ids and banned_ids leave no id to draw; allow one more")
     return found
 
 
@@ -248,6 +246,10 @@ def row_key(seed: int, number: int, sample: int) -> UInt32[np.ndarray, "2"]:
     low = (1 << WORD) - 1
     key = np.array([seed >> WORD & low, seed & low], np.uint32)
     return np.asarray(_fold()(key, np.uint32(number & low), np.uint32(sample & low)))
+
+
+def _widths(settings: RowSettings) -> Widths:
+    return Widths(settings.stop_ids.shape[1], settings.bias_ids.shape[1], settings.forced.shape[1])
 
 
 def _padded(values: Sequence[float], width: int, filler: int) -> list[float]:

@@ -1,77 +1,20 @@
 """The real engine behind the official client: what is sent is what the engine and the training forward compute."""
 
-import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import openai
 import pytest
-from serve.running import running, wait_for
+from serve.running import wait_for
 
-from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.forward import forward, unembedding
-from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import init_params
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import encode_prompt
 from jaxpo.serve.tokens import text_and_offsets
 
-CONFIG = LFM2Config(
-    vocab_size=400,
-    hidden_size=16,
-    intermediate_size=32,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=4,
-    layer_types=("conv", "full_attention", "conv"),
-    max_position_embeddings=128,
-    initializer_range=0.4,
-)
 ASK = [{"role": "user", "content": "the fox"}]
-
-
-@pytest.fixture(scope="module")
-def speaker(tokenizer):
-    """A random model with more rows than the tokenizer has ids."""
-    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size + 6)
-    return init_params(param_table(config), jax.random.key(0)), config
-
-
-@pytest.fixture(scope="module")
-def logp(speaker):
-    """`[S, V]` log-probs of the training forward, float64 from float32 logits."""
-    params, config = speaker
-
-    @jax.jit
-    def logits(row, length):
-        segments = (jnp.arange(row.shape[0]) < length).astype(jnp.int32)[None]
-        hidden, _ = forward(params, row[None], segments, jnp.arange(row.shape[0])[None], config=config)
-        return (hidden @ unembedding(params).T)[0]
-
-    def of(tokens):
-        row = np.zeros(128, np.int32)
-        row[: len(tokens)] = tokens
-        found = np.asarray(logits(row, len(tokens)), np.float64)[: len(tokens)]
-        return (
-            found
-            - np.log(np.exp(found - found.max(-1, keepdims=True)).sum(-1, keepdims=True))
-            - found.max(-1, keepdims=True)
-        )
-
-    return of
-
-
-@pytest.fixture(scope="module")
-def served(speaker, tokenizer):
-    params, config = speaker
-    engine = Engine(params, config, tokenizer=tokenizer, slots=4, rounds=4, page=16)
-    with running(engine, tokenizer, vocabulary=config.vocab_size, context=engine.context) as found:
-        yield found
 
 
 def test_the_answer_is_the_engines(served, speaker, tokenizer):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.engine_options import add_engine_options, engine_of, window_of
 from jaxpo.cli.sampling_options import add_model, add_sampler, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.sampling.sampler import Sampler
@@ -50,12 +51,9 @@ def add_place(parser: Parser) -> None:
 
 def add_engine(parser: Parser) -> None:
     """How answers are computed."""
-    parser.add_argument("--slots", type=int, default=16, help="answers that run at once (default 16)")
-    parser.add_argument("--context", type=int, help="tokens of a prompt and its answer (default the model's)")
+    add_engine_options(parser, slots=16)
     parser.add_argument("--rounds", type=int, default=4, help="tokens between two pieces of a stream (default 4)")
-    parser.add_argument("--cache", choices=("dense", "pages"), default="dense", help="see docs/generation.md")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default float32)")
-    parser.add_argument("--quantize", choices=("int8",), help="weights as 8-bit integers in decoding")
+    parser.add_argument("--cache", choices=("dense", "pages"), default="dense", help="default dense")
     parser.add_argument("--no-warm-up", action="store_true", help="compile when requests come, not before")
 
 
@@ -80,7 +78,6 @@ def check(args: argparse.Namespace, key: str | None) -> None:
         for name, words, fits in (
             ("port", "in 0..65535", 0 <= args.port <= 65535),
             ("slots", "at least 1", args.slots >= 1),
-            ("context", "at least 2", args.context is None or args.context >= 2),
             ("rounds", "at least 1", args.rounds >= 1),
             ("queue", "at least 0", args.queue >= 0),
             ("time_limit", "positive", 0 < args.time_limit < float("inf")),
@@ -101,29 +98,13 @@ def check(args: argparse.Namespace, key: str | None) -> None:
 
 def serve(model: Any, sampler: Sampler, key: str | None, args: argparse.Namespace, bound: Any) -> int:
     """Make the engine and answer until the end; the exit status."""
-    import jax.numpy as jnp
-
-    from jaxpo.models.family import limits
-    from jaxpo.sampling.engine import Engine
     from jaxpo.serve.desk import Desk, Limits
     from jaxpo.serve.engine_thread import EngineThread
     from jaxpo.serve.served import Served
     from jaxpo.serve.server import LOOPBACK_NAMES, Server, address_of
 
-    longest = limits(model.config).context
-    if args.context is not None and args.context > longest:
-        raise ConfigError(f"--context is {args.context}; the model has {longest} positions.")
-    engine = Engine(
-        model.params["model"],
-        model.config,
-        tokenizer=model.tokenizer,
-        slots=args.slots,
-        context=args.context,
-        rounds=args.rounds,
-        dtype=jnp.dtype(args.dtype),
-        cache=args.cache,
-        quantize=args.quantize,
-    )
+    window = window_of(model, args)
+    engine = engine_of(model, args, needed=window, answers=args.slots, rounds=args.rounds, cache=args.cache)
     if not args.no_warm_up:
         say("compiling")
         engine.warm_up()

@@ -1,16 +1,22 @@
 """How a server ends: by a signal, with what runs brought to its end; by the death of its engine."""
 
 import asyncio
+import os
+import queue
+import shutil
+import signal
 import threading
 import time
 
 import httpx2
 import openai
 import pytest
+from cli.conftest import make_model
 from fakes.scripted_engine import ScriptedEngine
 from serve.running import running, wait_for
 
 from jaxpo.cli.main import main
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.serve.server import bind, is_loopback
 
@@ -147,3 +153,52 @@ def test_without_the_extra_it_says_how_to_install_it(capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else object())
     assert main(["serve", "no/such/model"]) == 2
     assert "uvicorn not installed: pip install 'jaxpo[serve]'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model") / "nano", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_a_signal_and_ends_with_0(folder, number, default_signals, monkeypatch, capsys):
+    said, found = queue.Queue(), []
+    monkeypatch.setattr("jaxpo.cli.serve.say", said.put)
+
+    def ask():
+        try:
+            url = said.get(timeout=60).split()[-1]
+            client = openai.OpenAI(base_url=url, api_key="s3cret", max_retries=0)
+            asked = {"model": "fox", "messages": [{"role": "user", "content": "path file"}], "max_tokens": 5}
+            found.append(client.chat.completions.create(**asked).usage.completion_tokens)
+        finally:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    options = ["--port", "0", "--api-key", "s3cret", "--name", "fox", "--slots", "2", "--no-warm-up", "--context", "64"]
+    assert main(["serve", str(folder), *options]) == 0
+    thread.join()
+    assert 1 <= found[0] <= 5
+    assert "POST /v1/chat/completions 200" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_line_and_status_2(folder, capsys):
+    with bind("127.0.0.1", 0) as taken:
+        assert main(["serve", str(folder), "--port", str(taken.getsockname()[1])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Address already in use" in line
+
+
+def test_a_model_without_rows_for_its_tokenizer_is_refused(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "small")
+    train_tokenizer(["a b c d e f g h i j k l m n o p"] * 8 + [str(n) for n in range(1000)], 360).save(
+        tmp_path / "small" / "tokenizer"
+    )
+    assert main(["serve", str(tmp_path / "small"), "--port", "0"]) == 2
+    assert "ids but the model's vocab_size is 352" in capsys.readouterr().err
+
+
+def test_a_window_that_the_model_does_not_have_is_refused(folder, capsys):
+    assert main(["serve", str(folder), "--port", "0", "--context", "1000"]) == 2
+    assert "--context is 1000" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
+from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -67,12 +68,14 @@ class Ask:
 
     Attributes:
       segments: token sequences; the log-prob of every token given the earlier ones comes back. `asking.pair` makes one
-        of a prompt and its continuation, `asking.document` of a text.
+        of a prompt and its continuation, `asking.document` those of a text.
       questions: what is to be answered.
+      where: "FILE, row N", for messages about an ask that the model has no room for.
     """
 
     segments: tuple[Segment, ...] = ()
     questions: tuple[Question, ...] = ()
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,24 @@ class Reply:
     """What came back, in the order of the ask.
 
     Attributes:
+      ask: what was asked.
       logps: per segment float32 `[n]`, nats, 0 at the first token.
       answers: per question its n continuations; `text` is always set.
     """
 
+    ask: Ask = Ask()
     logps: tuple[np.ndarray, ...] = ()
     answers: tuple[tuple[Generation, ...], ...] = ()
+
+    @property
+    def likelihoods(self) -> tuple[float, ...]:
+        """Per segment sum log p over its supervised tokens, nats."""
+        return tuple(log_likelihood(x, s) for x, s in zip(self.logps, self.ask.segments, strict=True))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Per segment the number of tokens that `likelihoods` sums."""
+        return tuple(map(predicted, self.ask.segments))
 
     @property
     def texts(self) -> tuple[str, ...]:

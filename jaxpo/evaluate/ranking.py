@@ -68,7 +68,12 @@ def without_prompts(records: Sequence[Record]) -> list[Record]:
 
 def accuracy(better: np.ndarray, worse: np.ndarray) -> Measurement:
     """Share of pairs with better > worse; a tie counts one half."""
-    return share(float((better > worse).sum() + 0.5 * (better == worse).sum()), len(better))
+    return share(float(preferred(better, worse).sum()), len(better))
+
+
+def preferred(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """1 where better > worse, 1/2 at a tie, else 0."""
+    return (better > worse) + 0.5 * (better == worse)
 
 
 def ranking_accuracy(scores: PairScores) -> Measurement:

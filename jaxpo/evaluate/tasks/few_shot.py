@@ -7,11 +7,6 @@ from collections.abc import Iterable
 SEPARATOR = "\n\n"
 
 
-def after_shots(shots: Iterable[tuple[str, str]], question: str) -> str:
-    """`QUESTION ANSWER`, an empty line, ..., `QUESTION`: the answer follows a blank, as lm-eval puts it.
-
-    Args:
-      shots: pairs of a question, as it is put to the model, and its answer.
-      question: the one that is to be answered.
-    """
-    return SEPARATOR.join([*(f"{asked} {answer}" for asked, answer in shots), question])
+def after_shots(solved: Iterable[str], question: str) -> str:
+    """Solved examples, then the question, an empty line between: as lm-eval puts them."""
+    return SEPARATOR.join([*solved, question])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -67,7 +68,7 @@ class MultipleChoice(Task[Choice]):
             yield f"{self.NAME}.shots: {self.shots} with shots_file {self.shots_file}; give both, or neither."
 
     def examples(self) -> list[Choice]:
-        self._solved()
+        _ = self._solved
         return spaced(self._read(self.source or ""), self.limit)
 
     def ask(self, example: Choice, reader: Reader) -> Ask:
@@ -97,12 +98,12 @@ class MultipleChoice(Task[Choice]):
         }
 
     def _prompt(self, example: Choice) -> Prompt:
-        text = after_shots(self._solved(), self.wording.replace("{question}", example.question))
+        text = after_shots(self._solved, self._asked(example))
         return [{"role": "user", "content": text}] if self.chat else text
 
     @property
     def format(self) -> str:
-        return repr((self.wording, self.delimiter, self._solved(), self.chat))
+        return repr((self.wording, self.delimiter, self._solved, self.chat))
 
     @property
     def in_template(self) -> bool:
@@ -111,14 +112,18 @@ class MultipleChoice(Task[Choice]):
     def _sizes(self, example: Choice) -> np.ndarray:
         return np.asarray([len(choice.encode()) for choice in example.choices])
 
-    def _solved(self) -> list[tuple[str, str]]:
-        """The solved examples as questions and answers."""
+    @functools.cached_property
+    def _solved(self) -> list[str]:
+        """The solved examples as texts."""
         if self.shots_file is None:
             return []
         found = self._read(self.shots_file)
         if len(found) < self.shots:
             raise ConfigError(f"{self.NAME}.shots: {self.shots}, but {self.shots_file} holds {len(found)} rows.")
-        return [(self.wording.replace("{question}", x.question), x.choices[x.right]) for x in found[: self.shots]]
+        return [self._asked(x) + self.delimiter + x.choices[x.right] for x in found[: self.shots]]
+
+    def _asked(self, example: Choice) -> str:
+        return self.wording.replace("{question}", example.question)
 
     def _read(self, source: str) -> list[Choice]:
         return [_choice(row) for row in task_rows(self.NAME, source, COLUMNS, self.NEEDS)]

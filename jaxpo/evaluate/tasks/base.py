@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
+from jaxpo.evaluate.intervals import Measurement, ratio, share
 from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation
@@ -148,11 +148,11 @@ class Score:
     higher: bool = True
     exp: bool = False
 
-    def measure(self, values: Sequence[float], weights: Sequence[float]) -> Measurement:
+    def measure(self, values: np.ndarray, weights: np.ndarray) -> Measurement:
         """The result over examples, with n and interval."""
         if self.binary:
-            return share(float(np.sum(values)), len(values))
-        found = ratio(values, weights) if any(w != 1 for w in weights) else mean(values)
+            return share(float(values.sum()), len(values))
+        found = ratio(values, weights)
         if not self.exp:
             return found
         ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
@@ -220,19 +220,40 @@ class Task(ABC, Generic[E]):
         """Whether prompts are put into the chat template, whose text then enters their hash."""
         return False
 
-    def measure(self, scored: Sequence[Scored]) -> dict[str, Measurement]:
-        """Score, and score of every group -> the result over the examples that have it."""
-        results = {}
-        for group in ("", *dict.fromkeys(group for one in scored for group in one.groups)):
-            members = [one for one in scored if not group or group in one.groups]
-            for name, how in self.scores().items():
-                having = [one for one in members if name in one.values]
-                if having:
-                    values = [one.values[name] for one in having]
-                    weights = [one.weights.get(name, 1.0) for one in having]
-                    results[f"{name}_{group}" if group else name] = how.measure(values, weights)
-        return results
-
     def settings(self) -> dict[str, Any]:
         """Fields and values, for the results' record."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a task.
+
+    Attributes:
+      name: of the result: `SCORE`, or `SCORE_GROUP`.
+      score: key of `Scored.values`.
+      how: how that is read.
+      members: the examples that have it.
+    """
+
+    name: str
+    score: str
+    how: Score
+    members: tuple[int, ...]
+
+    def values(self, scored: Sequence[Scored]) -> np.ndarray:
+        """Of its examples, `[n]`."""
+        return np.asarray([scored[i].values[self.score] for i in self.members], np.float64)
+
+    def weights(self, scored: Sequence[Scored]) -> np.ndarray:
+        """Of its examples, `[n]`."""
+        return np.asarray([scored[i].weights.get(self.score, 1.0) for i in self.members], np.float64)
+
+
+def cells(scored: Sequence[Scored], scores: Mapping[str, Score]) -> Iterator[Cell]:
+    """Every result of a task, those of all examples first, then group by group."""
+    for group in ("", *dict.fromkeys(group for one in scored for group in one.groups)):
+        for name, how in scores.items():
+            having = [i for i, x in enumerate(scored) if name in x.values and (not group or group in x.groups)]
+            if having:
+                yield Cell(f"{name}_{group}" if group else name, name, how, tuple(having))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jaxpo.errors import DataError
 from jaxpo.evaluate.results import TaskResult, prompt_hash
@@ -17,12 +17,79 @@ Say = Callable[[str, int, int], None]
 """Told what is done, and how many of how many."""
 
 
+class Ready(Protocol):
+    """A task that has been put to a model's tokenizer and found to fit."""
+
+    def run(self, subject: Subject, say: Say) -> list[TaskResult]:
+        """Ask the model and score what it says."""
+        ...
+
+
+class Read(Protocol):
+    """A task with its data."""
+
+    def ask(self, reader: Reader) -> Ready:
+        """What goes to a model; DataError where it has no room for it."""
+        ...
+
+
+class Job(Protocol):
+    """A task as it was asked for."""
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with its settings."""
+        ...
+
+    def read(self) -> Read:
+        """Its data, checked; DataError names file, row, field and remedy."""
+        ...
+
+
 @dataclass(frozen=True)
-class Asked:
-    """A task with its examples, and what of them goes to a model with this reader.
+class TaskJob:
+    """A task of `jaxpo.evaluate.tasks`.
 
     Attributes:
       label: `NAME[:SOURCE]`.
+    """
+
+    label: str
+    task: Task[Any]
+
+    def problems(self) -> Iterator[str]:
+        return self.task.problems()
+
+    def read(self) -> Examples:
+        return Examples(self.label, self.task, self.task.examples())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A task and its examples."""
+
+    label: str
+    task: Task[Any]
+    examples: Sequence[Any]
+
+    def ask(self, reader: Reader) -> Asked:
+        """Every ask of the task, each with room in the model.
+
+        Raises:
+          DataError: a sequence, or a prompt with its answer, that is longer than the model's context.
+        """
+        from jaxpo.sampling.text import encode_prompt
+
+        asks = [self.task.ask(example, reader) for example in self.examples]
+        prompts = [list(encode_prompt(reader.tokenizer, q.prompt)) for ask in asks for q in ask.questions]
+        _check_room(self.label, asks, prompts, reader.context)
+        return Asked(self.label, self.task, self.examples, asks, prompts)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a task's examples goes to a model.
+
+    Attributes:
       prompts: of every question of every ask, in tokens.
     """
 
@@ -32,46 +99,27 @@ class Asked:
     asks: Sequence[Ask]
     prompts: Sequence[Sequence[int]]
 
+    def run(self, subject: Subject, say: Say) -> list[TaskResult]:
+        start = time.perf_counter()
+        replies = self._replies(subject, say)
+        scored = [self.task.score(example, reply) for example, reply in zip(self.examples, replies, strict=True)]
+        seconds = time.perf_counter() - start
+        identity = prompt_identity(self.task, subject.reader)
+        return [TaskResult(self.label, self.task.settings(), identity, scored, self.task.scores(), seconds)]
 
-def ask_all(label: str, task: Task[Any], examples: Sequence[Any], reader: Reader) -> Asked:
-    """Every ask of a task, each with room in the model.
-
-    Raises:
-      DataError: a sequence, or a prompt with its answer, that is longer than the model's context.
-    """
-    from jaxpo.sampling.text import encode_prompt
-
-    asks = [task.ask(example, reader) for example in examples]
-    prompts = [list(encode_prompt(reader.tokenizer, q.prompt)) for ask in asks for q in ask.questions]
-    _check_room(label, asks, prompts, reader.context)
-    return Asked(label, task, examples, asks, prompts)
-
-
-def run_task(asked: Asked, subject: Subject, say: Say = lambda *_: None) -> TaskResult:
-    """Ask the model and score what it says."""
-    start = time.perf_counter()
-    asks, task = asked.asks, asked.task
-    logps = subject.logps(
-        [segment.tokens for ask in asks for segment in ask.segments],
-        lambda done, total: say(f"{asked.label}: sequences", done, total),
-    )
-    questions = [question for ask in asks for question in ask.questions]
-    answers = subject.answers(
-        [
+    def _replies(self, subject: Subject, say: Say) -> Iterator[Reply]:
+        sequences = [segment.tokens for ask in self.asks for segment in ask.segments]
+        logps = iter(subject.logps(sequences, lambda done, total: say(f"{self.label}: sequences", done, total)))
+        questions = [question for ask in self.asks for question in ask.questions]
+        requests = [
             _request(question, prompt, number, subject.stop_ids)
-            for number, (question, prompt) in enumerate(zip(questions, asked.prompts, strict=True))
-        ],
-        lambda done, total: say(f"{asked.label}: answers", done, total),
-    )
-    scored, at, to = [], 0, 0
-    for example, ask in zip(asked.examples, asks, strict=True):
-        near, far = at + len(ask.segments), to + len(ask.questions)
-        reply = Reply(ask, tuple(logps[at:near]), tuple(map(tuple, answers[to:far])))
-        scored.append(task.score(example, reply))
-        at, to = near, far
-    seconds = time.perf_counter() - start
-    identity = prompt_identity(task, subject.reader)
-    return TaskResult(asked.label, task.settings(), identity, scored, task.scores(), seconds)
+            for number, (question, prompt) in enumerate(zip(questions, self.prompts, strict=True))
+        ]
+        answers = iter(subject.answers(requests, lambda done, total: say(f"{self.label}: answers", done, total)))
+        for ask in self.asks:
+            yield Reply(
+                ask, tuple(next(logps) for _ in ask.segments), tuple(tuple(next(answers)) for _ in ask.questions)
+            )
 
 
 def prompt_identity(task: Task[Any], reader: Reader) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxpo.errors import JaxpoError
+from jaxpo.errors import CheckpointError, JaxpoError
 from jaxpo.evaluate.score import Kind, Progress, token_scores
 from jaxpo.evaluate.tasks.base import Reader
 from jaxpo.objectives.encode import Scorer
@@ -91,14 +92,30 @@ class Subject:
         )
 
 
-def subject_of(model: Any, *, dtype: str = "float32") -> Subject:
-    """The subject of a loaded model (`jaxpo.convert.model_io.Model`) with a tokenizer."""
-    from jaxpo.convert.generation import end_ids
+def reader_of(path: Path) -> Reader:
+    """What tasks may know of the model in a folder; no weights are read.
+
+    Raises:
+      CheckpointError: no model, or one without a tokenizer.
+      ConfigError: the tokenizer has ids that the model has not.
+    """
+    from jaxpo.convert.model_io import near_tokenizer, read_config
     from jaxpo.data.tokenizer.tokenizer import check_vocabulary
     from jaxpo.models.family import limits
 
-    check_vocabulary(model.tokenizer, model.config.vocab_size)
-    turn = model.tokenizer.eos_id
+    config, tokenizer = read_config(path), near_tokenizer(path)
+    if tokenizer is None:
+        raise CheckpointError(f"{path}: holds no tokenizer, so it cannot be evaluated; put tokenizer.json beside it.")
+    check_vocabulary(tokenizer, config.vocab_size)
+    return Reader(tokenizer, limits(config).context)
+
+
+def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject:
+    """The model in a folder, its weights read."""
+    from jaxpo.convert.generation import end_ids
+    from jaxpo.convert.model_io import load_model
+
+    model = load_model(path)
+    turn = reader.tokenizer.eos_id
     stop_ids = tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
-    reader = Reader(model.tokenizer, limits(model.config).context)
     return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids)

@@ -1,4 +1,4 @@
-"""`jaxpo eval MODEL --tasks NAME[:FILE] ...`: what a model can do, each number with n, an interval and its prompts' hash."""
+"""`jaxpo eval MODEL --tasks NAME[:FILE] ...`: what a model can do, with n, intervals and hashes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ EVERY = 2.0
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("eval", DESCRIPTION)
-    parser.add_argument("model", nargs="?", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
+    parser.add_argument(
+        "model", nargs="?", type=Path, help="run directory, stage directory, HF export, or PEFT adapter"
+    )
     parser.add_argument("--tasks", nargs="+", metavar="NAME[:FILE]", help="what to measure; --list names the tasks")
     parser.add_argument("--list", action="store_true", help="list the tasks, their files and their settings")
     parser.add_argument("--against", type=Path, metavar="MODEL", help="another model, compared example by example")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,5 +82,3 @@ def mcnemar(better: int, worse: int) -> float:
 def _read(how: Score, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     found = values.sum(-1) / np.maximum(weights.sum(-1), 1e-300)
     return np.exp(found) if how.exp else found
-
-

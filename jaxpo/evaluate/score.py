@@ -48,8 +48,8 @@ def token_scores(
     """The scores of segments of any length, in batches of about `POSITIONS`: rows of 256, 512, ... as they need.
 
     Args:
-      kind: "logps", `[len(segment)]` as `token_logps`; or "greedy", `[len(segment), 2]`: these, and 1 where the token is
-        the most probable one.
+      kind: "logps", `[len(segment)]` as `token_logps`; or "greedy", `[len(segment), 2]`: these, and 1 where the token
+        is the most probable one.
       progress: told how many segments of how many are done.
     """
     run = functools.partial(_KINDS[kind], scorer, params)

@@ -121,7 +121,7 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     against = str(args.against) if args.against else None
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for outcome in outcomes for row in outcome.examples()]
     files = {
-        RESULTS: document(outcomes, about(args.model, args.dtype), about(args.against, args.dtype)),
+        RESULTS: document(outcomes, *(about(path, args.dtype) for path in (args.model, args.against) if path)),
         EXAMPLES: "".join(lines),
         REPORT: evaluation_page(outcomes, str(args.model), against, count=args.worst),
     }
@@ -133,10 +133,8 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     print(f"{folder}: {', '.join(files)}")
 
 
-def about(path: Path | None, dtype: str) -> dict[str, Any] | None:
+def about(path: Path, dtype: str) -> dict[str, Any]:
     """What results.json says of a model."""
-    if path is None:
-        return None
     from jaxpo.evaluate.subject import reader_of
 
     return {"path": str(path), "dtype": dtype, "tokenizer_hash": reader_of(path).tokenizer.hash}

@@ -143,7 +143,7 @@ def catalogue() -> Iterator[str]:
     from jaxpo.evaluate.tasks.registry import TASKS, task_class
 
     for name in (*TASKS, Harness.NAME):
-        cls = Harness if name == Harness.NAME else task_class(name)
+        cls: Any = Harness if name == Harness.NAME else task_class(name)
         yield f"{name}{_usage(cls)}  {cls.ABOUT}"
         if cls.NEEDS:
             yield f"    file: {cls.NEEDS}"

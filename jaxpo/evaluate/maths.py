@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.errors import ConfigError
-from jaxpo.evaluate.exact_match import MARK
+from jaxpo.evaluate.final_answer import MARK
 
 # What says "this is the answer": GSM8K's mark, the sentence of chain-of-thought prompts.
 _MARKED = re.compile(

@@ -128,7 +128,7 @@ def _put(text: str, classes: dict[str, type[Any]], settings: dict[str, dict[str,
             yield from error.problems
 
 
-def parsed(cls: type[Any], name: str, text: str) -> Any:
+def parsed(cls: Any, name: str, text: str) -> Any:
     """A setting's value as its annotation reads it; the parts of several are separated by commas."""
     hint = hints_of(cls)[name]
     kinds = (hint, *get_args(hint))

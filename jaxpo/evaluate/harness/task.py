@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 from jaxpo.evaluate.tasks.base import Reader
@@ -77,10 +80,21 @@ class Harness:
                 f"--tasks {self.NAME}:{name}: lm-eval has no such task.{did_you_mean(name, found.all_tasks)}"
             )
         try:
-            found.load([name])
+            self.load()
         except OSError as error:
             raise absent(name, found.task_index[name].cfg or {}, error) from error
         return Loaded(self)
+
+    def load(self) -> Any:
+        """The task's data and its settings, as lm-eval wants them; seeded, for some tasks shuffle."""
+        random.seed(self.seed)
+        np.random.seed(self.seed)  # noqa: NPY002  what the task files draw from
+        loaded = manager(self.source or "", self.include).load([self.source])
+        for task in loaded["tasks"].values():
+            shots = task.get_config("num_fewshot") if self.shots is None else self.shots
+            task.set_config(key="num_fewshot", value=shots or 0)
+            task.set_fewshot_seed(seed=self.seed)
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -95,23 +109,21 @@ class Loaded:
 
     def run(self, subject: Subject, say: Say) -> list[TaskResult]:
         """lm-eval's evaluation of the model, task by task."""
-        import lm_eval
+        from lm_eval.evaluator import evaluate
 
         from jaxpo.evaluate.harness.adapter import JaxpoLM
         from jaxpo.evaluate.harness.results import task_results
 
         task, start = self.task, time.perf_counter()
         label = f"{task.NAME}:{task.source}"
-        found = lm_eval.simple_evaluate(
-            model=JaxpoLM(subject, functools.partial(say, label), task.seed),
-            tasks=[task.source],
-            task_manager=manager(task.source or "", task.include),
-            num_fewshot=task.shots,
+        # Not `simple_evaluate`, which asks git and, where it is installed, torch.
+        found = evaluate(
+            JaxpoLM(subject, functools.partial(say, label), task.seed),
+            self.task.load(),
             limit=task.limit,
             apply_chat_template=task.chat,
             fewshot_as_multiturn=task.chat,
             bootstrap_iters=0,
-            fewshot_random_seed=task.seed,
             log_samples=True,
         )
         template = subject.reader.tokenizer.template if task.chat else ""

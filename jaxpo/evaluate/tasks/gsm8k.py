@@ -63,7 +63,7 @@ class GSM8K(Generative[Row]):
     @property
     def stop(self) -> tuple[str, ...]:
         # A text goes on with the next question.
-        return () if self.chat else (self._asked("").strip().split("\n")[0] or "\n\n",)
+        return () if self.chat else (self._asked("").split("\n")[0].strip() or "\n\n",)
 
     @property
     def format(self) -> str:

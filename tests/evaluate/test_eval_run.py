@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import functools
+
+import jax
 import numpy as np
 import pytest
 
@@ -16,15 +18,25 @@ from jaxpo.evaluate.tasks.text import Perplexity
 from jaxpo.models.family import family, output_matrix
 from jaxpo.models.language import Inputs
 
+LENGTH = 512
+
 
 def log_softmax(subject, tokens):
-    """`[n, V]` of one sequence alone, the head in float64."""
-    ids = jnp.asarray(tokens, jnp.int32)[None]
-    inputs = Inputs(ids, jnp.ones_like(ids), jnp.arange(len(tokens))[None], None, (), None, 1, len(tokens))
-    hidden, _ = family(subject.scorer.config).forward(subject.params, inputs, config=subject.scorer.config)
-    logits = np.asarray(hidden[0], np.float64) @ np.asarray(output_matrix(subject.params, subject.scorer.config)).T
+    """`[n, V]` of one sequence alone in its row, the head in float64."""
+    place = np.arange(LENGTH)
+    ids = np.pad(np.asarray(tokens, np.int32), (0, LENGTH - len(tokens)))[None]
+    hidden = forward(subject.scorer.config, subject.params, Inputs(ids, (place < len(tokens))[None] * 1, place[None]))
+    logits = (
+        np.asarray(hidden[0, : len(tokens)], np.float64)
+        @ np.asarray(output_matrix(subject.params, subject.scorer.config)).T
+    )
     top = logits.max(-1, keepdims=True)
     return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(config, params, inputs):
+    return family(config).forward(params, inputs, config=config)[0]
 
 
 def quiet(what, done, total):

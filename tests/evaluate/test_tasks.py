@@ -255,7 +255,7 @@ def test_the_worst_come_first():
 @pytest.mark.parametrize(
     ("task", "rows", "message"),
     [
-        (MultipleChoice, [{"question": "a", "choice": ["b"], "answer": 0}], "1, field 'choices': column.*missing.*choice"),
+        (MultipleChoice, [{"question": "a", "choice": ["b"], "answer": 0}], "field 'choices': column.*missing.*choice"),
         (MultipleChoice, [{"question": "a", "choices": ["b"], "answer": 0}], "field 'choices': must be a list of at"),
         (MultipleChoice, [{"question": "a", "choices": ["b", "c"], "answer": 2}], "row 1, field 'answer': is 2"),
         (MultipleChoice, [{"question": "a", "choices": ["b", "c"], "answer": "b"}], "field 'answer': is 'b'"),

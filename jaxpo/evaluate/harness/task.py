@@ -49,9 +49,19 @@ class Harness:
     seed: int = 1234
 
     @classmethod
+    def installed(cls) -> bool:
+        """Whether lm-eval is there."""
+        return importlib.util.find_spec("lm_eval") is not None
+
+    @classmethod
     def knows(cls, name: str, include: str | None) -> bool:
-        """Whether lm-eval, where it is installed, has something of this name."""
-        return importlib.util.find_spec("lm_eval") is not None and name in manager(name, include).all_tasks
+        """Whether lm-eval has something of this name."""
+        return name in manager(name, include).all_tasks
+
+    @classmethod
+    def includes(cls, name: str, include: str | None) -> bool:
+        """Whether one's own folder has."""
+        return include is not None and Path(include).is_dir() and name in own(include).all_tasks
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the settings."""
@@ -71,7 +81,7 @@ class Harness:
           ConfigError: lm-eval is not installed or has no such task.
           DataError: the data is not on this machine; says what would be fetched and where to put it.
         """
-        if importlib.util.find_spec("lm_eval") is None:
+        if not self.installed():
             raise ConfigError(f"--tasks {self.NAME}: lm-eval is not installed: pip install 'jaxpo[eval]'.")
         name = self.source or ""
         found = manager(name, self.include)
@@ -136,22 +146,26 @@ def manager(name: str, include: str | None) -> Any:
 
     The data is looked for on this machine alone, unless HF_HUB_OFFLINE=0 is set.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lm_eval.tasks import TaskManager
+    return own(include) if Harness.includes(name, include) and include else _all(include)
 
-    if include is not None:
-        own = TaskManager(include_path=include, include_defaults=False)
-        if name in own.all_tasks:
-            return own
-    return _all(include)
+
+@functools.lru_cache(maxsize=2)
+def own(include: str) -> Any:
+    """The index of one's own folder."""
+    return _index(include_path=include, include_defaults=False)
 
 
 @functools.lru_cache(maxsize=2)
 def _all(include: str | None) -> Any:
     # Half a minute: fourteen thousand task files.
+    return _index(include_path=include)
+
+
+def _index(**options: Any) -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=include)
+    return TaskManager(**options)
 
 
 def absent(name: str, config: Mapping[str, Any], error: OSError) -> DataError:

@@ -52,8 +52,7 @@ def jobs_of(args: Any) -> list[Job]:
             found.append((word, name, source if colon else None, kind_of(name, args.include)))
         except ConfigError as error:
             problems += error.problems
-    doubled = sorted({word for word in args.tasks if args.tasks.count(word) > 1})
-    problems += [f"--tasks: {word} is given twice." for word in doubled]
+    problems += twice(found)
     if problems:
         raise ConfigError(problems)
     classes = {cls.NAME: cls for *_, cls in found}
@@ -64,6 +63,16 @@ def jobs_of(args: Any) -> list[Job]:
     if problems:
         raise ConfigError(problems)
     return [_job(word, name, source, cls, settings[cls.NAME]) for word, name, source, cls in found]
+
+
+def twice(found: Sequence[tuple[str, str, str | None, type[Any]]]) -> Iterator[str]:
+    """Words that ask for what another has asked for."""
+    seen = set()
+    for word, name, source, cls in found:
+        asked = (cls, source if name == cls.NAME else word)
+        if asked in seen:
+            yield f"--tasks: {word} is given twice."
+        seen.add(asked)
 
 
 def kind_of(name: str, include: str | None) -> type[Any]:

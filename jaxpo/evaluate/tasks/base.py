@@ -19,7 +19,7 @@ import numpy as np
 from jaxpo.evaluate.intervals import Measurement, ratio, share
 from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
-from jaxpo.sampling.request import Generation
+from jaxpo.sampling.request import Generation, said
 from jaxpo.sampling.sampler import GREEDY, Sampler
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Reply:
     def texts(self) -> tuple[str, ...]:
         """The answers of the only question."""
         (answers,) = self.answers
-        return tuple(answer.text or "" for answer in answers)
+        return tuple(map(said, answers))
 
 
 @dataclass(frozen=True)

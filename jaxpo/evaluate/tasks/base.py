@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
+from jaxpo.evaluate.intervals import Measurement, ratio, share
+from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -67,12 +68,14 @@ class Ask:
 
     Attributes:
       segments: token sequences; the log-prob of every token given the earlier ones comes back. `asking.pair` makes one
-        of a prompt and its continuation, `asking.document` of a text.
+        of a prompt and its continuation, `asking.document` those of a text.
       questions: what is to be answered.
+      where: "FILE, row N", for messages about an ask that the model has no room for.
     """
 
     segments: tuple[Segment, ...] = ()
     questions: tuple[Question, ...] = ()
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,24 @@ class Reply:
     """What came back, in the order of the ask.
 
     Attributes:
+      ask: what was asked.
       logps: per segment float32 `[n]`, nats, 0 at the first token.
       answers: per question its n continuations; `text` is always set.
     """
 
+    ask: Ask = Ask()
     logps: tuple[np.ndarray, ...] = ()
     answers: tuple[tuple[Generation, ...], ...] = ()
+
+    @property
+    def likelihoods(self) -> tuple[float, ...]:
+        """Per segment sum log p over its supervised tokens, nats."""
+        return tuple(log_likelihood(x, s) for x, s in zip(self.logps, self.ask.segments, strict=True))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Per segment the number of tokens that `likelihoods` sums."""
+        return tuple(map(predicted, self.ask.segments))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -133,11 +148,11 @@ class Score:
     higher: bool = True
     exp: bool = False
 
-    def measure(self, values: Sequence[float], weights: Sequence[float]) -> Measurement:
+    def measure(self, values: np.ndarray, weights: np.ndarray) -> Measurement:
         """The result over examples, with n and interval."""
         if self.binary:
-            return share(float(np.sum(values)), len(values))
-        found = ratio(values, weights) if any(w != 1 for w in weights) else mean(values)
+            return share(float(values.sum()), len(values))
+        found = ratio(values, weights)
         if not self.exp:
             return found
         ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
@@ -205,19 +220,40 @@ class Task(ABC, Generic[E]):
         """Whether prompts are put into the chat template, whose text then enters their hash."""
         return False
 
-    def measure(self, scored: Sequence[Scored]) -> dict[str, Measurement]:
-        """Score, and score of every group -> the result over the examples that have it."""
-        results = {}
-        for group in ("", *dict.fromkeys(group for one in scored for group in one.groups)):
-            members = [one for one in scored if not group or group in one.groups]
-            for name, how in self.scores().items():
-                having = [one for one in members if name in one.values]
-                if having:
-                    values = [one.values[name] for one in having]
-                    weights = [one.weights.get(name, 1.0) for one in having]
-                    results[f"{name}_{group}" if group else name] = how.measure(values, weights)
-        return results
-
     def settings(self) -> dict[str, Any]:
         """Fields and values, for the results' record."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a task.
+
+    Attributes:
+      name: of the result: `SCORE`, or `SCORE_GROUP`.
+      score: key of `Scored.values`.
+      how: how that is read.
+      members: the examples that have it.
+    """
+
+    name: str
+    score: str
+    how: Score
+    members: tuple[int, ...]
+
+    def values(self, scored: Sequence[Scored]) -> np.ndarray:
+        """Of its examples, `[n]`."""
+        return np.asarray([scored[i].values[self.score] for i in self.members], np.float64)
+
+    def weights(self, scored: Sequence[Scored]) -> np.ndarray:
+        """Of its examples, `[n]`."""
+        return np.asarray([scored[i].weights.get(self.score, 1.0) for i in self.members], np.float64)
+
+
+def cells(scored: Sequence[Scored], scores: Mapping[str, Score]) -> Iterator[Cell]:
+    """Every result of a task, those of all examples first, then group by group."""
+    for group in ("", *dict.fromkeys(group for one in scored for group in one.groups)):
+        for name, how in scores.items():
+            having = [i for i, x in enumerate(scored) if name in x.values and (not group or group in x.groups)]
+            if having:
+                yield Cell(f"{name}_{group}" if group else name, name, how, tuple(having))

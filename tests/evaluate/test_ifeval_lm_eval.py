@@ -4,14 +4,18 @@ lm-eval fetches NLTK's punkt for two of them; sentences are compared with a stan
 words with NLTK's tokenizer of words, which needs no data for a text taken as one line.
 """
 
+import json
 import random
 import re
 
 import pytest
 
+from fakes.replies import reply
 from jaxpo.evaluate.ifeval.kinds import KINDS
 from jaxpo.evaluate.ifeval.languages import SEED
 from jaxpo.evaluate.ifeval.score import Instruction, follow
+from jaxpo.evaluate.tasks.base import cells
+from jaxpo.evaluate.tasks.ifeval import IFEval
 
 CASES = 300
 WORDS = "the cat sees a red DOG and WAR peace War's warm keyword 12 l'été über 你好 naïve".split()
@@ -148,7 +152,7 @@ def test_the_same_verdict_as_lm_eval(id, theirs):
     r = random.Random(id)
     seen = []
     # Telling languages takes milliseconds.
-    for _ in range(CASES // 3 if "english" in id or "language" in id else CASES):
+    for _ in range(CASES // 5 if "english" in id or "language" in id else CASES):
         answer, arguments = make(r), arguments_of(r)
         expected = their_verdict(theirs[id](id), answer, dict(arguments))
         assert ours(id, arguments).followed(answer) == expected, (answer, arguments)
@@ -215,3 +219,29 @@ def test_a_mark_that_is_to_be_counted_is_a_letter_at_random_to_lm_eval(theirs):
         checker.build_description(**arguments)
         drawn.add(checker.get_instruction_args()["letter"])
     assert "#" not in drawn and len(drawn) > 5
+
+
+def test_the_numbers_are_lm_evals(tmp_path, theirs):
+    """Both levels and readings on prompts with one to three instructions, aggregated by lm-eval's own functions."""
+    from lm_eval.tasks.ifeval import utils
+
+    r = random.Random(0)
+    pool = [("punctuation:no_comma", {}), ("detectable_format:title", {}), ("startend:quotation", {}),
+            ("length_constraints:number_words", {"relation": "less than", "num_words": 4})]  # fmt: skip
+    rows = [
+        {"key": i, "prompt": f"p{i}", "instruction_id_list": [id for id, _ in chosen], "kwargs": [k for _, k in chosen]}
+        for i, chosen in enumerate(r.sample(pool, r.randint(1, 3)) for _ in range(40))
+    ]
+    answers = ["".join(r.choice(["<<a>>", '"', "b, ", "\n", "*", "c d "]) for _ in range(r.randint(0, 5))) for _ in rows]
+    path = tmp_path / "input_data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = IFEval(source=str(path))
+    scored = [task.score(x, reply(answer)) for x, answer in zip(task.examples(), answers, strict=True)]
+    found = {c.name: c.how.measure(c.values(scored), c.weights(scored)).value for c in cells(scored, task.scores())}
+    results = [utils.process_results(row, [answer]) for row, answer in zip(rows, answers, strict=True)]
+    for level in ("strict", "loose"):
+        prompts = [one[f"prompt_level_{level}_acc"] for one in results]
+        assert found[f"prompt_level_{level}_acc"] == pytest.approx(sum(prompts) / len(prompts))
+        expected = utils.agg_inst_level_acc([one[f"inst_level_{level}_acc"] for one in results])
+        assert found[f"inst_level_{level}_acc"] == pytest.approx(expected)
+    assert found["inst_level_loose_acc"] > found["inst_level_strict_acc"] > 0

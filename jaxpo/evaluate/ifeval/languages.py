@@ -32,9 +32,9 @@ def is_language(text: str, code: str) -> bool:
     Raises:
       ConfigError: langdetect is not installed.
     """
+    detector = _detector().create()
     from langdetect import LangDetectException
 
-    detector = _detector().create()
     detector.append(text)
     try:
         found = detector.detect()

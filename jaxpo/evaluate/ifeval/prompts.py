@@ -10,7 +10,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError, did_you_mean
 from jaxpo.evaluate.ifeval.kinds import KINDS
 from jaxpo.evaluate.ifeval.score import Instruction
-from jaxpo.evaluate.tasks.files import task_rows, text_of
+from jaxpo.evaluate.tasks.files import place, task_rows, text_in
 
 COLUMNS = {
     "prompt": "what is asked",
@@ -19,7 +19,7 @@ COLUMNS = {
 }
 NEEDS = (
     "the prompts as published, JSONL with the columns key, prompt, instruction_id_list and kwargs "
-    "(input_data.jsonl of google-research/instruction_following_eval, or google/IFEval on the Hub)."
+    "(input_data.jsonl of google-research/instruction_following_eval, or google/IFEval on the Hub)"
 )
 
 Bind = Callable[[Row, str, str, Mapping[str, Any]], Instruction]
@@ -28,10 +28,15 @@ Bind = Callable[[Row, str, str, Mapping[str, Any]], Instruction]
 
 @dataclass(frozen=True)
 class Instructed:
-    """A prompt and its instructions."""
+    """A prompt and its instructions.
+
+    Attributes:
+      where: file and row, for messages.
+    """
 
     prompt: str
     instructions: tuple[Instruction, ...]
+    where: str = ""
 
 
 def bind(row: Row, where: str, id: str, given: Mapping[str, Any]) -> Instruction:
@@ -73,6 +78,11 @@ def read_prompts(task: str, source: str, needs: str = NEEDS, bind: Bind = bind) 
     return [_prompt(row, bind) for row in task_rows(task, source, COLUMNS, needs)]
 
 
+def one_of_each(prompts: Sequence[Instructed]) -> list[Instruction]:
+    """An instruction of every kind that occurs."""
+    return list({one.id: one for prompt in prompts for one in prompt.instructions}.values())
+
+
 def _prompt(row: Row, bind: Bind) -> Instructed:
     ids = _list(row, "instruction_id_list")
     kwargs = _list(row, "kwargs")
@@ -80,7 +90,7 @@ def _prompt(row: Row, bind: Bind) -> Instructed:
         raise row.error(f"has {len(kwargs)} entries for {len(ids)} instructions.", field="kwargs")
     if not ids:
         raise row.error("names no instruction.", field="instruction_id_list")
-    return Instructed(text_of(row, "prompt"), tuple(_instructions(row, ids, kwargs, bind)))
+    return Instructed(text_in(row, "prompt"), tuple(_instructions(row, ids, kwargs, bind)), place(row))
 
 
 def _instructions(row: Row, ids: Sequence[Any], kwargs: Sequence[Any], bind: Bind) -> Iterator[Instruction]:

@@ -28,6 +28,10 @@ class Instruction:
         """Whether an answer follows; a blank one follows nothing."""
         return bool(answer.strip()) and self.check(answer, **self.arguments)
 
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.id}({given})" if given else self.id
+
 
 @dataclass(frozen=True)
 class Followed:

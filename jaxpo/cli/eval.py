@@ -1,4 +1,4 @@
-"""`jaxpo eval MODEL --tasks NAME[:FILE] ...`: what a model can do, each number with n, an interval and its prompts' hash."""
+"""`jaxpo eval MODEL --tasks NAME[:FILE] ...`: what a model can do, with n, intervals and hashes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ EVERY = 2.0
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("eval", DESCRIPTION)
-    parser.add_argument("model", nargs="?", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
+    parser.add_argument(
+        "model", nargs="?", type=Path, help="run directory, stage directory, HF export, or PEFT adapter"
+    )
     parser.add_argument("--tasks", nargs="+", metavar="NAME[:FILE]", help="what to measure; --list names the tasks")
     parser.add_argument("--list", action="store_true", help="list the tasks, their files and their settings")
     parser.add_argument("--against", type=Path, metavar="MODEL", help="another model, compared example by example")
@@ -119,7 +121,7 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     against = str(args.against) if args.against else None
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for outcome in outcomes for row in outcome.examples()]
     files = {
-        RESULTS: document(outcomes, about(args.model, args.dtype), about(args.against, args.dtype)),
+        RESULTS: document(outcomes, *(about(path, args.dtype) for path in (args.model, args.against) if path)),
         EXAMPLES: "".join(lines),
         REPORT: evaluation_page(outcomes, str(args.model), against, count=args.worst),
     }
@@ -131,10 +133,8 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     print(f"{folder}: {', '.join(files)}")
 
 
-def about(path: Path | None, dtype: str) -> dict[str, Any] | None:
+def about(path: Path, dtype: str) -> dict[str, Any]:
     """What results.json says of a model."""
-    if path is None:
-        return None
     from jaxpo.evaluate.subject import reader_of
 
     return {"path": str(path), "dtype": dtype, "tokenizer_hash": reader_of(path).tokenizer.hash}

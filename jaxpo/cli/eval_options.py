@@ -59,7 +59,7 @@ def jobs_of(args: Any) -> list[Job]:
         raise ConfigError(problems)
     classes = {cls.NAME: cls for *_, cls in found}
     settings = {name: shared(cls, args) for name, cls in classes.items()}
-    problems += [p for p in unused(args, classes.values())]
+    problems += unused(args, classes.values())
     for text in args.set:
         problems += _put(text, classes, settings)
     if problems:
@@ -72,13 +72,16 @@ def kind_of(name: str, include: str | None) -> type[Any]:
     from jaxpo.evaluate.harness.task import Harness
     from jaxpo.evaluate.tasks.registry import TASKS, task_class
 
+    hint = did_you_mean(name, [*TASKS, Harness.NAME])
     if name in TASKS:
         return task_class(name)
+    if hint and name != Harness.NAME:
+        # Before lm-eval is asked, which takes half a minute to know its names.
+        raise ConfigError(f"--tasks: there is no task {name!r}.{hint} A task of lm-eval is {Harness.NAME}:{name}.")
     if name == Harness.NAME or Harness.knows(name, include):
         return Harness
-    hint = did_you_mean(name, [*TASKS, Harness.NAME])
     looked = "" if importlib.util.find_spec("lm_eval") else " lm-eval, which has others, is not installed."
-    raise ConfigError(f"--tasks: there is no task {name!r}.{hint}{looked} `jaxpo eval --list` lists them.")
+    raise ConfigError(f"--tasks: there is no task {name!r}.{looked} `jaxpo eval --list` lists them.")
 
 
 def _job(word: str, name: str, source: str | None, cls: type[Any], settings: dict[str, Any]) -> Job:
@@ -140,7 +143,7 @@ def catalogue() -> Iterator[str]:
     from jaxpo.evaluate.tasks.registry import TASKS, task_class
 
     for name in (*TASKS, Harness.NAME):
-        cls = Harness if name == Harness.NAME else task_class(name)
+        cls: Any = Harness if name == Harness.NAME else task_class(name)
         yield f"{name}{_usage(cls)}  {cls.ABOUT}"
         if cls.NEEDS:
             yield f"    file: {cls.NEEDS}"

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.errors import ConfigError
-from jaxpo.evaluate.exact_match import MARK
+from jaxpo.evaluate.final_answer import MARK
 
 # What says "this is the answer": GSM8K's mark, the sentence of chain-of-thought prompts.
-_MARKED = re.compile(rf"{MARK}\s*(?P<mark>[^\n]+)|the (?:final )?answer is:?\s*(?P<said>[^\n]+?)(?:\.?\s*$|\.\s)", re.I | re.M)
+_MARKED = re.compile(
+    rf"{MARK}\s*(?P<mark>[^\n]+)|the (?:final )?answer is:?\s*(?P<said>[^\n]+?)(?:\.?\s*$|\.\s)", re.I | re.M
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,8 @@ class Verifier:
 
 def marked(text: str) -> str | None:
     """What follows the last mark of an answer on its line; None without one."""
-    found = None
-    for found in _MARKED.finditer(text):
-        pass
-    return None if found is None else (found["mark"] or found["said"]).strip()
+    found = list(_MARKED.finditer(text))
+    return (found[-1]["mark"] or found[-1]["said"]).strip() if found else None
 
 
 def verifier(task: str) -> Verifier:

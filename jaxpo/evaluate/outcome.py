@@ -52,7 +52,7 @@ class Outcome:
             yield row
 
 
-def document(outcomes: Sequence[Outcome], model: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
+def document(outcomes: Sequence[Outcome], model: Mapping[str, Any], against: Mapping[str, Any] | None = None) -> str:
     """results.json: what was evaluated, and task by task what was found."""
     found = {"format": FORMAT, "jaxpo": __version__, "model": dict(model)}
     found |= {} if against is None else {"against": dict(against)}
@@ -85,7 +85,8 @@ def _rows(outcome: Outcome) -> Iterator[list[str]]:
 
 def difference_cells(found: Difference) -> list[str]:
     """`+0.0312 [+0.0100, +0.0521]`, `14/6`, `0.115`."""
-    spread = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    ends = "" if found.low is None or found.high is None else f" [{found.low:+.4f}, {found.high:+.4f}]"
+    spread = f"{found.value:+.4f}{ends}"
     return [spread, f"{found.better}/{found.worse}", "" if found.p is None else f"{found.p:.3g}"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,15 +20,15 @@ class Difference:
     Attributes:
       value: ours - theirs.
       n: examples, the same on both sides.
-      low, high: 95% interval by the paired bootstrap.
+      low, high: 95% interval by the paired bootstrap; None of a single example.
       better, worse: examples on which we do better, and worse; the others tie.
       p: McNemar's exact test of a score of zeros and ones; None of other scores.
     """
 
     value: float
     n: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     better: int
     worse: int
     p: float | None = None
@@ -62,12 +61,12 @@ def difference(cell: Cell, ours: TaskResult, theirs: TaskResult, seed: int = 0) 
     generator = np.random.Generator(np.random.Philox(seed))
     picked = generator.integers(n, size=(RESAMPLES, n))
     resampled = _read(cell.how, a[picked], v[picked]) - _read(cell.how, b[picked], w[picked])
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = [float(x) for x in np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])] if n > 1 else [None, None]
     gain = (a / np.maximum(v, 1e-300) - b / np.maximum(w, 1e-300)) * (1 if cell.how.higher else -1)
     better, worse = int((gain > 0).sum()), int((gain < 0).sum())
     value = float(_read(cell.how, a, v) - _read(cell.how, b, w))
     p = mcnemar(better, worse) if cell.how.binary else None
-    return Difference(value, n, float(low), float(high), better, worse, p)
+    return Difference(value, n, ends[0], ends[1], better, worse, p)
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -83,5 +82,3 @@ def mcnemar(better: int, worse: int) -> float:
 def _read(how: Score, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     found = values.sum(-1) / np.maximum(weights.sum(-1), 1e-300)
     return np.exp(found) if how.exp else found
-
-

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxpo.evaluate.intervals import Measurement
-from jaxpo.evaluate.tasks.base import Score, Scored, cells
+from jaxpo.evaluate.tasks.base import Score, Scored, measure
 
 FORMAT = 1
 """Of results.json."""
@@ -40,11 +40,7 @@ class TaskResult:
     @property
     def results(self) -> dict[str, Measurement]:
         """Name -> value with n and interval."""
-        found = {
-            cell.name: cell.how.measure(cell.values(self.scored), cell.weights(self.scored))
-            for cell in cells(self.scored, self.scores)
-        }
-        return {**found, **self.further}
+        return {**measure(self.scored, self.scores), **self.further}
 
     def record(self) -> dict[str, Any]:
         """For results.json."""

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sharding import to_host
+from jaxpo.sharding import BATCH_AXES, axis_size, current_rules, to_host
 
 Tree = Any
 Kind = Literal["logps", "greedy"]
@@ -48,21 +49,28 @@ def token_scores(
     """The scores of segments of any length, in batches of about `POSITIONS`: rows of 256, 512, ... as they need.
 
     Args:
-      kind: "logps", `[len(segment)]` as `token_logps`; or "greedy", `[len(segment), 2]`: these, and 1 where the token is
-        the most probable one.
+      kind: "logps", `[len(segment)]` as `token_logps`; or "greedy", `[len(segment), 2]`: these, and 1 where the token
+        is the most probable one.
       progress: told how many segments of how many are done.
     """
     run = functools.partial(_KINDS[kind], scorer, params)
+    _, share = spread()
     by_length: dict[int, list[int]] = {}
     for i, segment in enumerate(segments):
         by_length.setdefault(max(ROW_LENGTH, 1 << (len(segment) - 1).bit_length()), []).append(i)
     found: dict[int, np.ndarray] = {}
     for row_length, members in sorted(by_length.items()):
-        rows = max(1, POSITIONS // row_length)
+        rows = -(-max(1, POSITIONS // row_length) // share) * share
         for place, row in each_segment(run, [segments[i] for i in members], rows, row_length):
             found[members[place.segment]] = row[place.span]
             progress(len(found), len(segments))
     return [found[i] for i in range(len(segments))]
+
+
+def spread() -> tuple[Mesh | None, int]:
+    """The enclosing mesh, if any, and over how many devices it spreads the rows of a batch."""
+    active = current_rules()
+    return (None, 1) if active is None else (active[0], axis_size(active[0], BATCH_AXES))
 
 
 class Placed(NamedTuple):

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxpo.errors import CheckpointError, JaxpoError
-from jaxpo.evaluate.score import Kind, Progress, token_scores
+from jaxpo.evaluate.score import Kind, Progress, spread, token_scores
 from jaxpo.evaluate.tasks.base import Reader
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation, Request
+from jaxpo.sampling.sampler import GREEDY
 
 if TYPE_CHECKING:
     from jaxpo.sampling.engine import Engine
@@ -73,6 +75,22 @@ class Subject:
                 progress(done, total)
         return [sorted(answers, key=lambda one: one.sample) for answers in found]
 
+    def greedy(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generation]:
+        """The most likely continuation of every prompt, token by token."""
+        from jaxpo.sampling.text import encode_prompt
+
+        requests = [
+            Request(
+                prompt=encode_prompt(self.reader.tokenizer, prompt),
+                sampler=GREEDY,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self.stop_ids,
+                number=number,
+            )
+            for number, prompt in enumerate(prompts)
+        ]
+        return [answers[0] for answers in self.answers(requests)]
+
     def _engine(self, requests: Sequence[Request]) -> Engine:
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         context = min(-(-longest // ROUND_UP) * ROUND_UP, self.reader.context)
@@ -82,13 +100,18 @@ class Subject:
 
         from jaxpo.sampling.engine import Engine
 
+        mesh, share = spread()
+
         return Engine(
             self.params,
             self.scorer.config,
             tokenizer=self.reader.tokenizer,
-            slots=slots,
+            slots=-(-slots // share) * share,
             context=context,
             dtype=jnp.dtype(self.scorer.dtype),
+            attention=self.scorer.attention,
+            experts=self.scorer.experts,
+            mesh=mesh,
         )
 
 

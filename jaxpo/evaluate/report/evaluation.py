@@ -37,7 +37,9 @@ def _task(outcome: Outcome, model: str, against: str | None, count: int) -> str:
     note = f"{len(ours.scored)} examples; prompts {ours.prompt_hash}; settings {_settings(ours.settings)}"
     told = "".join(f"<p class=note><b>{escape(n)}</b>: {escape(text)}</p>" for n, text in about.items())
     shown = "".join(_example(outcome, i, model, against) for i in worst(ours.scored, ours.scores, count))
-    return section(ours.label, _results(outcome, against) + told, note) + section(f"{ours.label}: worst examples", shown)
+    return section(ours.label, _results(outcome, against) + told, note) + section(
+        f"{ours.label}: worst examples", shown
+    )
 
 
 def _results(outcome: Outcome, against: str | None) -> str:

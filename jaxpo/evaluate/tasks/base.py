@@ -8,6 +8,7 @@ prompts that are to be answered, or both; the runner batches the asks of all exa
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -153,6 +154,9 @@ class Score:
         if self.binary:
             return share(float(values.sum()), len(values))
         found = ratio(values, weights)
+        if found.n == 1:
+            # One unit says nothing of how units differ.
+            found = Measurement(found.value, 1)
         if not self.exp:
             return found
         ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
@@ -250,10 +254,20 @@ class Cell:
         return np.asarray([scored[i].weights.get(self.score, 1.0) for i in self.members], np.float64)
 
 
+def measure(scored: Sequence[Scored], scores: Mapping[str, Score]) -> dict[str, Measurement]:
+    """Every result of a task with n and interval."""
+    return {cell.name: cell.how.measure(cell.values(scored), cell.weights(scored)) for cell in cells(scored, scores)}
+
+
 def cells(scored: Sequence[Scored], scores: Mapping[str, Score]) -> Iterator[Cell]:
     """Every result of a task, those of all examples first, then group by group."""
-    for group in ("", *dict.fromkeys(group for one in scored for group in one.groups)):
+    for group in ("", *sorted({group for one in scored for group in one.groups}, key=_natural)):
         for name, how in scores.items():
             having = [i for i, x in enumerate(scored) if name in x.values and (not group or group in x.groups)]
             if having:
                 yield Cell(f"{name}_{group}" if group else name, name, how, tuple(having))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `length_512` before `length_4096`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

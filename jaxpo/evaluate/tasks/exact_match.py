@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxpo.data.rows.rows import Record
-from jaxpo.evaluate.exact_match import MARK, grade, right_answer
+from jaxpo.evaluate.final_answer import MARK, grade, right_answer
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.tasks.base import Reply, Score, Scored
 from jaxpo.evaluate.tasks.files import present, spaced
@@ -41,11 +41,15 @@ class ExactMatch(Generative[Record]):
         return self.graded_scores("exact_match", "final number right")
 
     def score(self, example: Record, reply: Reply) -> Scored:
+        return self.graded_texts(example, reply.texts)
+
+    def graded_texts(self, example: Record, texts: Sequence[str]) -> Scored:
+        """What the answers of one example got."""
         right, level = right_answer(example), example.row.data.get("level")
         return Scored(
-            self.graded("exact_match", [grade(text, right) for text in reply.texts]),
+            self.graded("exact_match", [grade(text, right) for text in texts]),
             groups=() if level is None else (f"level_{level}",),
             prompt=shown(example.sides[0].prompt),
-            answer=reply.texts[0],
+            answer=texts[0],
             expected=right,
         )

@@ -41,10 +41,10 @@ class Generative(Task[E]):
         if self.samples < 1:
             yield f"{self.NAME}.samples: {self.samples} must be at least 1."
         if self.samples > 1 and self.temperature == 0:
-            yield f"{self.NAME}.samples: {self.samples} greedy answers are all the same; set a temperature (--temperature)."
+            yield f"{self.NAME}.samples: {self.samples} greedy answers are all the same; set --temperature."
         for k in self.k:
             if not 1 <= k <= self.samples:
-                yield f"{self.NAME}.k: pass@{k} needs at least {max(k, 1)} samples and k >= 1; samples is {self.samples}."
+                yield f"{self.NAME}.k: pass@{k} needs 1 <= k <= samples, which is {self.samples}."
 
     @abstractmethod
     def prompt(self, example: E) -> Prompt:
@@ -67,5 +67,7 @@ class Generative(Task[E]):
 
     def graded_scores(self, name: str, about: str) -> Mapping[str, Score]:
         """What `graded` gives, as `scores` declares it."""
-        found = {f"{name}_pass@{k}": Score(f"{about}, of {k} tries at least one", binary=self.samples == 1) for k in self.k}
+        found = {
+            f"{name}_pass@{k}": Score(f"{about}, of {k} tries at least one", binary=self.samples == 1) for k in self.k
+        }
         return {name: Score(about, binary=self.samples == 1), **found}

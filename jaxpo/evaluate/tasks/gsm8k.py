@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
-from jaxpo.evaluate.exact_match import MARK
+from jaxpo.evaluate.final_answer import MARK
 from jaxpo.evaluate.maths import verifier
 from jaxpo.evaluate.tasks.base import Reply, Score, Scored
 from jaxpo.evaluate.tasks.few_shot import after_shots

@@ -5,8 +5,8 @@ import sys
 import types
 
 import pytest
-
 from fakes.replies import reply
+
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.tasks.ifbench import IFBench
 
@@ -32,7 +32,7 @@ class Tagged(Emoji):
         raise LookupError("Resource averaged_perceptron_tagger_eng not found.")
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(monkeypatch):
     names = ("if_verifiable", "if_verifiable.ifbench", "if_verifiable.ifbench.instructions_registry")
     for name in names:
@@ -54,7 +54,8 @@ def test_its_checkers_decide(package, tmp_path):
     (example,) = task.examples()
     assert task.score(example, reply("🙂🙂")).values["prompt_level_strict_acc"] == 1
     values = task.score(example, reply("🙂*🙂")).values
-    assert values["inst_level_strict_acc"] == 1 and values["strict_format:emoji"] == 1
+    assert values["inst_level_strict_acc"] == 1
+    assert values["strict_format:emoji"] == 1
     assert task.score(example, reply("🙂")).values["prompt_level_loose_acc"] == 0
 
 

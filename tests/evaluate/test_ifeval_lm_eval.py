@@ -9,8 +9,8 @@ import random
 import re
 
 import pytest
-
 from fakes.replies import reply
+
 from jaxpo.evaluate.ifeval.kinds import KINDS
 from jaxpo.evaluate.ifeval.languages import SEED
 from jaxpo.evaluate.ifeval.score import Instruction, follow
@@ -18,7 +18,25 @@ from jaxpo.evaluate.tasks.base import cells
 from jaxpo.evaluate.tasks.ifeval import IFEval
 
 CASES = 300
-WORDS = "the cat sees a red DOG and WAR peace War's warm keyword 12 l'été über 你好 naïve".split()
+WORDS = [
+    "the",
+    "cat",
+    "sees",
+    "a",
+    "red",
+    "DOG",
+    "and",
+    "WAR",
+    "peace",
+    "War's",
+    "warm",
+    "keyword",
+    "12",
+    "l'été",
+    "über",
+    "你好",
+    "naïve",
+]
 SENTENCES = {
     "en": "The children walked home through the quiet streets and talked about their day. ",
     "fr": "Les enfants rentrent chez eux par les rues calmes et parlent de leur journée. ",
@@ -39,7 +57,9 @@ def theirs():
         from lm_eval.tasks.ifeval import instructions, instructions_registry, instructions_util
 
         patch.setattr(instructions.langdetect.DetectorFactory, "seed", SEED)
-        patch.setattr(instructions_util, "count_sentences", lambda text: text.count(". ") + text.rstrip("\n").endswith("."))
+        patch.setattr(
+            instructions_util, "count_sentences", lambda text: text.count(". ") + text.rstrip("\n").endswith(".")
+        )
         tokenize = nltk.word_tokenize
         patch.setattr(nltk, "word_tokenize", lambda text: tokenize(text, preserve_line=True))
         yield instructions_registry.INSTRUCTION_DICT
@@ -70,69 +90,102 @@ def english(change):
 MADE = {
     "keywords:existence": (words, lambda r: {"keywords": r.sample(["war", "peace", "CAT", "über", "red dog"], 2)}),
     "keywords:frequency": (
-        words, lambda r: {"keyword": r.choice(["war", "the", " cat "]), "frequency": r.randint(1, 3), "relation": r.choice(COUNTS)},
+        words,
+        lambda r: {
+            "keyword": r.choice(["war", "the", " cat "]),
+            "frequency": r.randint(1, 3),
+            "relation": r.choice(COUNTS),
+        },
     ),
     "keywords:forbidden_words": (words, lambda r: {"forbidden_words": r.sample(["war", "cat", "été", "na", "red"], 2)}),
     "keywords:letter_frequency": (
-        words, lambda r: {"letter": r.choice("eaTw"), "let_frequency": r.randint(1, 9), "let_relation": r.choice(COUNTS)},
+        words,
+        lambda r: {"letter": r.choice("eaTw"), "let_frequency": r.randint(1, 9), "let_relation": r.choice(COUNTS)},
     ),
     "language:response_language": (languages, lambda r: {"language": r.choice(list(SENTENCES))}),
     "length_constraints:number_sentences": (
-        lambda r: "".join(r.choice(["The cat sat down. ", "A dog barked. ", "It rained a lot. "]) for _ in range(r.randint(1, 6))),
+        lambda r: "".join(
+            r.choice(["The cat sat down. ", "A dog barked. ", "It rained a lot. "]) for _ in range(r.randint(1, 6))
+        ),
         lambda r: {"num_sentences": r.randint(1, 6), "relation": r.choice(COUNTS)},
     ),
     "length_constraints:number_paragraphs": (
-        lambda r: joined(r, ["***", "a", "b c", "\n", "*", "** *"]), lambda r: {"num_paragraphs": r.randint(1, 3)},
+        lambda r: joined(r, ["***", "a", "b c", "\n", "*", "** *"]),
+        lambda r: {"num_paragraphs": r.randint(1, 3)},
     ),
     "length_constraints:number_words": (
         lambda r: joined(r, ["well-known", "don't", "你好", "3.14", "a", "*b*"]),
         lambda r: {"num_words": r.randint(1, 9), "relation": r.choice(COUNTS)},
     ),
     "length_constraints:nth_paragraph_first_word": (
-        lambda r: joined(r, ["Word one", "'word'", '"Word, x', "**word**", "other", "\n\n", "word's", "", " word"], 3, 4, ("\n\n", "\n\n", "\n")),
-        lambda r: {"num_paragraphs": 3, "nth_paragraph": r.randint(1, 3), "first_word": r.choice(["word", "Word", "other"])},
+        lambda r: joined(
+            r,
+            ["Word one", "'word'", '"Word, x', "**word**", "other", "\n\n", "word's", "", " word"],
+            3,
+            4,
+            ("\n\n", "\n\n", "\n"),
+        ),
+        lambda r: {
+            "num_paragraphs": 3,
+            "nth_paragraph": r.randint(1, 3),
+            "first_word": r.choice(["word", "Word", "other"]),
+        },
     ),
     "detectable_content:number_placeholders": (
-        lambda r: joined(r, ["[a]", "[", "]", "[]", "(b)", "[a\nb]", "[[c]]"]), lambda r: {"num_placeholders": r.randint(1, 4)},
+        lambda r: joined(r, ["[a]", "[", "]", "[]", "(b)", "[a\nb]", "[[c]]"]),
+        lambda r: {"num_placeholders": r.randint(1, 4)},
     ),
     "detectable_content:postscript": (
         lambda r: joined(r, ["P.S. x", "p. s.", "P.P.S", "P. P. S. y", "PS", "P.", "s.", "words"]),
         lambda r: {"postscript_marker": r.choice(["P.S.", "P.P.S"])},
     ),
     "detectable_format:number_bullet_lists": (
-        lambda r: joined(r, ["* a", "- b", "** c", "*d*", "  * e", "---", "text - x", "+ f"], 0, 6, ("\n", "\n\n", " ")),
+        lambda r: joined(
+            r, ["* a", "- b", "** c", "*d*", "  * e", "---", "text - x", "+ f"], 0, 6, ("\n", "\n\n", " ")
+        ),
         lambda r: {"num_bullets": r.randint(1, 4)},
     ),
     "detectable_format:constrained_response": (
-        lambda r: joined(r, ["My answer is yes.", "My answer is no", ".", "my answer is maybe.", "**"]), lambda r: {},
+        lambda r: joined(r, ["My answer is yes.", "My answer is no", ".", "my answer is maybe.", "**"]),
+        lambda r: {},
     ),
     "detectable_format:number_highlighted_sections": (
-        lambda r: joined(r, ["*a*", "**b**", "***c***", "* d", "*", "**", "e"]), lambda r: {"num_highlights": r.randint(1, 5)},
+        lambda r: joined(r, ["*a*", "**b**", "***c***", "* d", "*", "**", "e"]),
+        lambda r: {"num_highlights": r.randint(1, 5)},
     ),
     "detectable_format:multiple_sections": (
         lambda r: joined(r, ["Section 1", "Section2", "SECTION 3", "Section", " 4", "x", "**Section 12**"]),
         lambda r: {"section_spliter": r.choice(["Section", "SECTION "]), "num_sections": r.randint(1, 4)},
     ),
     "detectable_format:json_format": (
-        lambda r: joined(r, ["```", "json", "{}", '{"a": [1, "é"]}', "[", "]", "Json", "3"], 1, 4, ("", "", "\n")), lambda r: {},
+        lambda r: joined(r, ["```", "json", "{}", '{"a": [1, "é"]}', "[", "]", "Json", "3"], 1, 4, ("", "", "\n")),
+        lambda r: {},
     ),
-    "detectable_format:title": (lambda r: joined(r, ["<<", "<<", ">>", ">>", "a", " ", "<a>"], 2, 7, ("", "", "", "\n")), lambda r: {}),
+    "detectable_format:title": (
+        lambda r: joined(r, ["<<", "<<", ">>", ">>", "a", " ", "<a>"], 2, 7, ("", "", "", "\n")),
+        lambda r: {},
+    ),
     "combination:two_responses": (lambda r: joined(r, ["******", "a", "b", "*", "\n"], 0, 5, ("", " ")), lambda r: {}),
     "combination:repeat_prompt": (
-        lambda r: joined(r, ["Sing a song", "SING A SONG", "sing", " ", "ok"]), lambda r: {"prompt_to_repeat": r.choice(["Sing a song", " sing "])},
+        lambda r: joined(r, ["Sing a song", "SING A SONG", "sing", " ", "ok"]),
+        lambda r: {"prompt_to_repeat": r.choice(["Sing a song", " sing "])},
     ),
     "startend:end_checker": (
-        lambda r: joined(r, ["The end.", '"', "THE END.", "x", "*"], 0, 4, ("", " ")), lambda r: {"end_phrase": r.choice(["The end.", "end. "])},
+        lambda r: joined(r, ["The end.", '"', "THE END.", "x", "*"], 0, 4, ("", " ")),
+        lambda r: {"end_phrase": r.choice(["The end.", "end. "])},
     ),
     "startend:quotation": (lambda r: joined(r, ['"', "a", "“", " "], 0, 5, ("", "\n")), lambda r: {}),
     "change_case:capital_word_frequency": (
-        lambda r: " ".join(r.choice("STOP Go USA-wide A U.S. 12 COVID-19 NASA's (YES) **NO** ÉTÉ".split()) for _ in range(r.randint(0, 8))),
+        lambda r: " ".join(
+            r.choice(["STOP", "Go", "USA-wide", "A", "U.S.", "12", "COVID-19", "NASA's", "(YES)", "**NO**", "ÉTÉ"])
+            for _ in range(r.randint(0, 8))
+        ),
         lambda r: {"capital_frequency": r.randint(1, 5), "capital_relation": r.choice(COUNTS)},
     ),
     "change_case:english_capital": (english(str.upper), lambda r: {}),
     "change_case:english_lowercase": (english(str.lower), lambda r: {}),
     "punctuation:no_comma": (lambda r: joined(r, ["a", ",", "、", ";", "1.000"]), lambda r: {}),
-}  # fmt: skip
+}
 
 
 def their_verdict(checker, answer, arguments):
@@ -194,9 +247,21 @@ DIFFERENCES = [
     ("language:response_language", {"language": "fr"}, "123 456", False, True),
     ("language:response_language", {"language": "zh-cn"}, "今天天气很好。", True, None),
     ("detectable_format:json_format", {}, "[" * 100_000, False, None),
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "at least"}, "DON'T", False, True),
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "at least"}, "AND/OR", True, False),
-]  # fmt: skip
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        "DON'T",
+        False,
+        True,
+    ),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        "AND/OR",
+        True,
+        False,
+    ),
+]
 
 
 @pytest.mark.parametrize(("id", "arguments", "answer", "mine", "other"), DIFFERENCES)
@@ -211,14 +276,16 @@ def test_the_differences_that_are_meant(id, arguments, answer, mine, other, thei
 
 def test_a_mark_that_is_to_be_counted_is_a_letter_at_random_to_lm_eval(theirs):
     id, arguments = "keywords:letter_frequency", {"letter": "#", "let_frequency": 2, "let_relation": "at least"}
-    assert ours(id, arguments).followed("#a #b") and not ours(id, arguments).followed("hh")
+    assert ours(id, arguments).followed("#a #b")
+    assert not ours(id, arguments).followed("hh")
     drawn = set()
     for seed in range(20):
         random.seed(seed)
         checker = theirs[id](id)
         checker.build_description(**arguments)
         drawn.add(checker.get_instruction_args()["letter"])
-    assert "#" not in drawn and len(drawn) > 5
+    assert "#" not in drawn
+    assert len(drawn) > 5
 
 
 def test_the_numbers_are_lm_evals(tmp_path, theirs):
@@ -232,7 +299,9 @@ def test_the_numbers_are_lm_evals(tmp_path, theirs):
         {"key": i, "prompt": f"p{i}", "instruction_id_list": [id for id, _ in chosen], "kwargs": [k for _, k in chosen]}
         for i, chosen in enumerate(r.sample(pool, r.randint(1, 3)) for _ in range(40))
     ]
-    answers = ["".join(r.choice(["<<a>>", '"', "b, ", "\n", "*", "c d "]) for _ in range(r.randint(0, 5))) for _ in rows]
+    answers = [
+        "".join(r.choice(["<<a>>", '"', "b, ", "\n", "*", "c d "]) for _ in range(r.randint(0, 5))) for _ in rows
+    ]
     path = tmp_path / "input_data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = IFEval(source=str(path))

@@ -4,8 +4,8 @@ import json
 import sys
 
 import pytest
-
 from fakes.replies import reply
+
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.ifeval import languages
 from jaxpo.evaluate.ifeval.kinds import KINDS
@@ -42,7 +42,8 @@ def test_a_file_in_the_published_form(tmp_path):
 
 def test_every_kind_can_be_read(tmp_path):
     values = {
-        "number": 1, "position": 1, "text": "word", "texts": ["a", "b"], "relation": "less than", "character": "#", "language": "fr",
+        "number": 1, "position": 1, "text": "word", "texts": ["a", "b"],
+     "relation": "less than", "character": "#", "language": "fr",
     }  # fmt: skip
     kwargs = [{name: values[read.__name__] for name, read in kind.arguments.items()} for kind in KINDS.values()]
     row = {"prompt": "All.", "instruction_id_list": list(KINDS), "kwargs": kwargs}
@@ -52,7 +53,8 @@ def test_every_kind_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"instruction_id_list": ["punctuation:no_commas"]}, "row 1, field 'kwargs\\[0\\]'.*Did you mean punctuation:no_comma"),
+    ({"instruction_id_list": ["punctuation:no_commas"]},
+     "row 1, field 'kwargs\\[0\\]'.*Did you mean punctuation:no_comma"),
     ({"instruction_id_list": ["count:numbers"]}, "unknown instruction 'count:numbers'"),
     ({"kwargs": []}, "field 'kwargs': has 0 entries for 1 instructions"),
     ({"kwargs": [{"num_words": 3}]}, "'num_words' is no argument of punctuation:no_comma, which takes no arguments"),
@@ -67,7 +69,8 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, change, words):
     path = written(tmp_path, {**NO_COMMA, **change})
     with pytest.raises(DataError, match=words) as error:
         IFEval(source=str(path)).examples()
-    assert error.value.file == path and error.value.row == 1
+    assert error.value.file == path
+    assert error.value.row == 1
 
 
 @pytest.mark.parametrize(("id", "kwargs", "words"), [
@@ -76,11 +79,13 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, change, words):
     ("length_constraints:number_words", {"num_words": -1, "relation": "at least"}, "0 or more"),
     ("length_constraints:number_words", {"num_words": 2.5, "relation": "at least"}, "whole number"),
     ("length_constraints:number_words", {"num_words": True, "relation": "at least"}, "whole number"),
-    ("length_constraints:number_words", {"num_words": 3, "relation": "around"}, "must be one of 'less than', 'at least'"),
+    ("length_constraints:number_words", {"num_words": 3, "relation": "around"},
+     "must be one of 'less than', 'at least'"),
     ("keywords:existence", {"keywords": "a"}, "must be a list of texts"),
     ("keywords:existence", {"keywords": ["a", ""]}, "must be a text that is not blank"),
     ("keywords:existence", {"keywords": []}, "must be a list of texts"),
-    ("keywords:letter_frequency", {"letter": "ab", "let_frequency": 1, "let_relation": "at least"}, "must be one character"),
+    ("keywords:letter_frequency", {"letter": "ab", "let_frequency": 1, "let_relation": "at least"},
+     "must be one character"),
     ("language:response_language", {"language": "xx"}, "must be one of af, ar"),
     ("length_constraints:nth_paragraph_first_word",
      {"num_paragraphs": 2, "nth_paragraph": 3, "first_word": "a"}, "paragraph 3 of 2 cannot be"),
@@ -91,7 +96,8 @@ def test_arguments_that_cannot_be_are_named(tmp_path, id, kwargs, words):
     path = written(tmp_path, NO_COMMA, {"prompt": "p", "instruction_id_list": [id], "kwargs": [kwargs]})
     with pytest.raises(DataError, match=words) as error:
         read_prompts("ifeval", str(path))
-    assert error.value.row == 2 and error.value.field.startswith("kwargs[0]")
+    assert error.value.row == 2
+    assert error.value.field.startswith("kwargs[0]")
 
 
 def test_an_absent_file_is_told_with_what_it_should_be(tmp_path):
@@ -140,12 +146,15 @@ def test_prompt_level_and_instruction_level(tmp_path):
         task.score(examples[0], reply("Sure, hi\nno comma")),
         task.score(examples[1], reply("<<title>> words")),
     ]
-    results = {cell.name: cell.how.measure(cell.values(scored), cell.weights(scored)) for cell in cells(scored, task.scores())}
+    results = {
+        cell.name: cell.how.measure(cell.values(scored), cell.weights(scored)) for cell in cells(scored, task.scores())
+    }
     values = {name: found.value for name, found in results.items()}
     assert values == {
         "prompt_level_strict_acc": 0, "inst_level_strict_acc": pytest.approx(1 / 3),
         "prompt_level_loose_acc": 0.5, "inst_level_loose_acc": pytest.approx(2 / 3),
-        "strict_punctuation:no_comma": 0, "strict_detectable_format:title": 1, "strict_length_constraints:number_words": 0,
+        "strict_punctuation:no_comma": 0, "strict_detectable_format:title": 1,
+        "strict_length_constraints:number_words": 0,
     }  # fmt: skip
     assert results["prompt_level_strict_acc"].n == 2
     assert "number_words(num_words=3, relation='at least'): not followed" in scored[1].expected
@@ -155,7 +164,8 @@ def test_prompt_level_and_instruction_level(tmp_path):
 def test_several_samples(tmp_path):
     task = IFEval(source=str(written(tmp_path, TWO)), samples=2, temperature=1.0, k=(2,))
     values = task.score(task.examples()[0], reply("<<a>> b c", "nothing")).values
-    assert values["prompt_level_strict_acc"] == 0.5 and values["prompt_level_strict_acc_pass@2"] == 1
+    assert values["prompt_level_strict_acc"] == 0.5
+    assert values["prompt_level_strict_acc_pass@2"] == 1
     assert values["inst_level_strict_acc"] == 1.0
     assert set(values) <= set(task.scores())
 
@@ -174,6 +184,8 @@ def test_prompts_and_their_template(tmp_path):
     path = str(written(tmp_path, NO_COMMA))
     chat, text = IFEval(source=path), IFEval(source=path, chat=False)
     (example,) = chat.examples()
-    assert chat.prompt(example) == [{"role": "user", "content": "Go on."}] and chat.in_template
-    assert text.prompt(example) == "Go on." and not text.in_template
+    assert chat.prompt(example) == [{"role": "user", "content": "Go on."}]
+    assert chat.in_template
+    assert text.prompt(example) == "Go on."
+    assert not text.in_template
     assert task_class("ifeval") is IFEval

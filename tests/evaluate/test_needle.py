@@ -5,10 +5,10 @@ import random
 import re
 
 import pytest
+from fakes.replies import reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.replies import reply
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.grid import Grid
@@ -50,7 +50,8 @@ def test_the_needle_lies_where_it_should_and_once(reader):
     for example in task.examples():
         prompt = asked(task, example, reader).prompt
         text = prompt.split("\n\n")[1]
-        assert text.count(example.sentence) == 1 and prompt.count(example.value) == 1
+        assert text.count(example.sentence) == 1
+        assert prompt.count(example.value) == 1
         before, after = text.split(example.sentence)
         found = len(before.split()) / (len(before.split()) + len(after.split()))
         assert abs(found - example.depth) <= 0.02
@@ -73,9 +74,11 @@ def test_a_text_of_ones_own_keeps_its_lines(tmp_path, reader):
     path.write_text("Chapter 1\n\n  " + filler(3000, 3).replace(". Her ", ".\n\nHer "))
     task = Needle(source=str(path), lengths=(1024,), depths=(0.5,), tries=2)
     first, second = (asked(task, example, reader).prompt for example in task.examples())
-    assert "Chapter 1\n\n  " in first and ".\n\nHer " in first
+    assert "Chapter 1\n\n  " in first
+    assert ".\n\nHer " in first
     numbers = [example.value for example in task.examples()]
-    assert first != second and first.count(numbers[0]) == 1
+    assert first != second
+    assert first.count(numbers[0]) == 1
 
 
 def test_a_text_that_is_too_short_and_lengths_that_are_too_long_are_refused(tmp_path, reader):
@@ -85,7 +88,7 @@ def test_a_text_that_is_too_short_and_lengths_that_are_too_long_are_refused(tmp_
     with pytest.raises(DataError, match=r"short.txt: has \d+ tokens with its question and answer, too few for 4096"):
         task.ask(task.examples()[0], reader)
     task = Needle(lengths=(1024, 8192, 16384))
-    with pytest.raises(ConfigError, match=r"8192, 16384 tokens, but the model has 4096 positions: --set needle.lengths=1024"):
+    with pytest.raises(ConfigError, match=r"8192, 16384 tokens, but the model has 4096 pos.*needle.lengths=1024"):
         task.ask(task.examples()[0], reader)
     task = Needle(lengths=(64,))
     with pytest.raises(ConfigError, match="64 tokens hold no text beside the question"):
@@ -95,7 +98,8 @@ def test_a_text_that_is_too_short_and_lengths_that_are_too_long_are_refused(tmp_
 def test_files_that_are_no_text(tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    for name, words in [("empty.txt", "is empty"), ("bytes.txt", "no text in UTF-8"), ("none.txt", "no such file"), ("", "UTF-8")]:
+    told = {"empty.txt": "is empty", "bytes.txt": "no text in UTF-8", "none.txt": "no such file", "": "UTF-8"}
+    for name, words in told.items():
         with pytest.raises(DataError, match=words):
             Needle(source=str(tmp_path / name)).examples()
 
@@ -114,7 +118,8 @@ def test_settings_that_are_wrong_are_named(settings, words):
 
 @pytest.mark.parametrize(("answer", "found"), [
     (" {value}.", True), ("It is {commas}, I think.", True), ("{value} or 1234", True), ("**{value}**", True),
-    ("", False), ("I do not know.", False), ("{value}0", False), ("1{value}", False), ("12 {value}", False), ("{half}", False),
+    ("", False), ("I do not know.", False), ("{value}0", False), ("1{value}", False), ("12 {value}", False), ("{half}",
+     False),
 ])  # fmt: skip
 def test_the_first_number_of_the_answer_must_be_the_needles(answer, found):
     task = Needle(lengths=(512,), depths=(0.5,), tries=1)
@@ -127,7 +132,7 @@ def test_results_by_cell_and_the_grid():
     task = Needle(lengths=(512, 1024), depths=(0.0, 0.5), tries=2)
     examples = task.examples()
     # Found everywhere but in the middle of the longer text, there once.
-    missed = [e for e in examples if e.length == 1024 and e.depth == 0.5][0]
+    missed = next(e for e in examples if e.length == 1024 and e.depth == 0.5)
     scored = [task.score(e, reply("none" if e is missed else e.value)) for e in examples]
     results = {c.name: c.how.measure(c.values(scored), c.weights(scored)) for c in cells(scored, task.scores())}
     assert (results["retrieved"].value, results["retrieved"].n) == (7 / 8, 8)
@@ -152,7 +157,10 @@ def test_cells_that_were_left_out_are_empty():
 
 def test_the_heat_map_is_drawn_in_the_pages_colours_and_fuller_where_more_was_found():
     svg = heat_map(Grid("t", "depth", ("0%", "100%"), "length", ("1k", "2k"), ((1.0, 0.5), (0.0, None))), "g")
-    assert svg.startswith("<svg") and "var(--series-0)" in svg and "var(--text)" in svg and "#0405" not in svg
+    assert svg.startswith("<svg")
+    assert "var(--series-0)" in svg
+    assert "var(--text)" in svg
+    assert "#0405" not in svg
     assert [label for label in ("1.00", "0.50", "0.00", "100%", "2k") if f">{label}</text>" not in svg] == []
     strengths = [float(x) for x in re.findall(r"fill: var\(--series-0\); opacity: ([\d.]+)", svg)]
     assert strengths == [0.75, pytest.approx(0.405), 0.06]  # nothing where nothing was measured
@@ -186,7 +194,9 @@ def test_the_filler_is_a_function_of_its_seed_and_long_enough():
     assert len(filler(500, 1).split()) >= 500
 
 
-@pytest.mark.parametrize(("depth", "expected"), [(0, "N. A b. C d. E"), (1, "A b. C d. E N."), (0.5, "A b. N. C d. E"), (0.4, "A b. N. C d. E")])
+@pytest.mark.parametrize(("depth", "expected"), [
+    (0, "N. A b. C d. E"), (1, "A b. C d. E N."), (0.5, "A b. N. C d. E"), (0.4, "A b. N. C d. E"),
+])  # fmt: skip
 def test_where_a_needle_goes(depth, expected):
     assert Haystack("A b. C d. E f.").hide("N.", depth, 5) == expected
 

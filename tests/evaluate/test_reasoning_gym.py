@@ -3,13 +3,14 @@
 import sys
 
 import pytest
-
 from fakes.replies import reply
+
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.tasks.reasoning_gym import ReasoningGym
 from jaxpo.evaluate.tasks.registry import task_class
 
 NAMES = ("chain_sum", "leg_counting", "prime_factorization", "basic_arithmetic", "letter_counting", "spell_backward")
+NOTHING = {"score": 0, "solved": 0, "answered": 0}
 
 
 def task(source="chain_sum", **settings):
@@ -23,7 +24,7 @@ def test_the_generators_own_answer_solves_its_puzzle_and_junk_does_not(name):
         right = one.score(puzzle, reply(f"Let me see. <answer> {puzzle.entry['answer']} </answer>")).values
         assert right == {"score": 1.0, "solved": 1.0, "answered": 1.0}
         assert one.score(puzzle, reply("<answer>no such thing</answer>")).values["solved"] == 0
-        assert one.score(puzzle, reply(str(puzzle.entry["answer"]))).values == {"score": 0.0, "solved": 0.0, "answered": 0.0}
+        assert one.score(puzzle, reply(str(puzzle.entry["answer"]))).values == NOTHING
 
 
 def test_the_score_is_the_packages_own():
@@ -47,7 +48,7 @@ def test_an_answer_that_makes_the_scorer_fail_is_worth_nothing_and_not_counted_a
     (puzzle, *_) = one.examples()
     with pytest.raises(ValueError, match="invalid literal"):
         one._generator.score_answer("two times three", puzzle.entry)
-    assert one.score(puzzle, reply("<answer>two times three</answer>")).values == {"score": 0, "solved": 0, "answered": 0}
+    assert one.score(puzzle, reply("<answer>two times three</answer>")).values == NOTHING
 
 
 def test_puzzles_are_a_function_of_name_seed_and_number():
@@ -58,7 +59,8 @@ def test_puzzles_are_a_function_of_name_seed_and_number():
 
 
 def test_settings_of_the_generator_reach_it():
-    assert all(p.entry["metadata"]["num_terms"] == 5 for p in task(config='{"min_terms": 5, "max_terms": 5}').examples())
+    puzzles = task(config='{"min_terms": 5, "max_terms": 5}').examples()
+    assert all(puzzle.entry["metadata"]["num_terms"] == 5 for puzzle in puzzles)
 
 
 def test_samples_and_pass_at_k():
@@ -72,7 +74,8 @@ def test_samples_and_pass_at_k():
 def test_the_prompt_asks_for_the_tags():
     (puzzle, *_) = task().examples()
     system, user = task().prompt(puzzle)
-    assert "<answer>" in system["content"] and user["content"] == puzzle.question
+    assert "<answer>" in system["content"]
+    assert user["content"] == puzzle.question
     assert task(chat=False).prompt(puzzle).endswith(puzzle.question + "\n")
     assert task().format != task(wording="direct").format
 

@@ -78,9 +78,7 @@ def language(value: Any) -> str:
 
 KINDS: Mapping[str, Kind] = {
     "keywords:existence": Kind(content.has_keywords, {"keywords": texts}),
-    "keywords:frequency": Kind(
-        content.keyword_frequency, {"keyword": text, "frequency": number, "relation": relation}
-    ),
+    "keywords:frequency": Kind(content.keyword_frequency, {"keyword": text, "frequency": number, "relation": relation}),
     "keywords:forbidden_words": Kind(content.no_forbidden_words, {"forbidden_words": texts}),
     "keywords:letter_frequency": Kind(
         content.letter_frequency, {"letter": character, "let_frequency": number, "let_relation": relation}
@@ -99,9 +97,7 @@ KINDS: Mapping[str, Kind] = {
     "detectable_content:postscript": Kind(content.has_postscript, {"postscript_marker": text}),
     "detectable_format:number_bullet_lists": Kind(form.number_bullet_lists, {"num_bullets": number}),
     "detectable_format:constrained_response": Kind(form.constrained_response),
-    "detectable_format:number_highlighted_sections": Kind(
-        form.number_highlighted_sections, {"num_highlights": number}
-    ),
+    "detectable_format:number_highlighted_sections": Kind(form.number_highlighted_sections, {"num_highlights": number}),
     "detectable_format:multiple_sections": Kind(
         form.multiple_sections, {"section_spliter": text, "num_sections": number}
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.errors import DataError, did_you_mean
+from jaxpo.errors import did_you_mean
 from jaxpo.evaluate.ifeval.kinds import KINDS
 from jaxpo.evaluate.ifeval.score import Instruction
 from jaxpo.evaluate.tasks.files import place, task_rows, text_in

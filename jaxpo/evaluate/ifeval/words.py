@@ -20,25 +20,28 @@ _NEXT = re.compile(r"[\s\"'“‘«(\[*_`#>-]*(\S*)")
 _MARKS = " \t#>*-_"
 _NUMERAL = re.compile(r"(?:\d{1,3}|[ivxlIVXL]{1,4}|[a-zA-Z])")
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Before a name: the full stop after these ends nothing.
-_TITLES = frozenset(
+_TITLES = _set(
     "mr mrs ms messrs mme mlle dr prof st gen col lt sgt capt cpt cmdr adm maj rep sen gov rev hon pres supt insp "
-    "vs e.g i.e cf viz approx".split()
+    "vs e.g i.e cf viz approx"
 )
 # Before a number.
-_NUMBERED = frozenset(
-    "no nos fig figs vol vols p pp ch sec eq art jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
+_NUMBERED = _set("no nos fig figs vol vols p pp ch sec eq art jan feb mar apr jun jul aug sep sept oct nov dec")
 # These end a sentence when a capital follows.
-_CLOSING = frozenset("etc a.m p.m al".split())
+_CLOSING = _set("etc a.m p.m al")
 # These, initials (J. Smith) and acronyms with full stops (U.S.) when a word follows that opens sentences.
-_OPEN = frozenset("inc ltd co corp llc jr sr bros dept est ave blvd rd ph.d".split())
+_OPEN = _set("inc ltd co corp llc jr sr bros dept est ave blvd rd ph.d")
 _ACRONYM = re.compile(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]")
-_OPENERS = frozenset(
+_OPENERS = _set(
     "a all also although an and another any as at because both but by each even every finally first for from he "
     "her here his how however i if in instead it its let many meanwhile more most my next no now of on once one or "
     "other our overall she since so some such that the their then there therefore these they this those though thus "
-    "to today two we what when where whether which while who why with yes yet you your".split()
+    "to today two we what when where whether which while who why with yes yet you your"
 )
 
 

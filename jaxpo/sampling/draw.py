@@ -183,9 +183,7 @@ def _sample_sorted(
         return whole[0][0], whole[1][0]
 
     again = wanted & ~complete
-    return jax.lax.cond(
-        jnp.any(again), lambda: jax.lax.map(row, (again, ids, logps, args)), lambda: (ids, logps)
-    )
+    return jax.lax.cond(jnp.any(again), lambda: jax.lax.map(row, (again, ids, logps, args)), lambda: (ids, logps))
 
 
 def _words(key: UInt32[Array, "2"], number: Int[Array, ""]) -> UInt32[Array, "2"]:

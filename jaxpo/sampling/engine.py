@@ -72,7 +72,9 @@ class Engine:
       cache: "dense" (a stretch of `context` positions per slot) or "pages" (rows take the pages they need, and share).
       attention, experts: names of implementations; None = the best here.
       quantize: "int8" = matrices as 8-bit integers, see `jaxpo.models.quantize`; None = as they are.
-      mesh: devices that share the work; None = one.
+      one_shape: compute all in one shape, so that no bit of a result depends on what else runs; else few rows take less
+        time than many, and rounding is that of the products of their number.
+      mesh: devices that share the work; default those of the enclosing `use_mesh`, else one.
 
     Raises:
       ConfigError: settings that do not fit together, a model that cannot generate, a tokenizer larger than it.
@@ -95,6 +97,7 @@ class Engine:
         attention: str | None = None,
         experts: str | None = None,
         quantize: str | None = None,
+        one_shape: bool = False,
         mesh: Mesh | None = None,
     ) -> None:
         if tokenizer is not None:
@@ -103,8 +106,8 @@ class Engine:
         context = min(context or longest, longest)
         self.config, self.tokenizer, self.context, self.version = config, tokenizer, context, 0
         compute = Compute(config, jnp.dtype(dtype), attention, experts, page)
-        self._quantize, self._mesh, self._compute = quantize, mesh, compute
-        prepared = weights.prepared(params, config, compute.dtype, quantize, mesh)
+        self._quantize, self._where, self._compute = quantize, weights.Where.of(mesh), compute
+        prepared = weights.prepared(params, config, compute.dtype, quantize, self._where)
         vocabulary = config.vocab_size if tokenizer is None else tokenizer.vocab_size
         self._flight = InFlight(
             prepared,
@@ -115,8 +118,9 @@ class Engine:
             together=together,
             prefix_pages=prefix_pages,
             paged=_paged(cache),
+            one_shape=one_shape,
             vocabulary=vocabulary,
-            mesh=mesh,
+            where=self._where,
         )
         self._waiting: deque[Row] = deque()
         self._asked: dict[int, Asked] = {}
@@ -256,7 +260,7 @@ class Engine:
           ConfigError: the weights are of another form or not finite; the old ones stay.
         """
         prepared = weights.swapped(
-            self._flight.params, params, self.config, self._compute.dtype, self._quantize, self._mesh
+            self._flight.params, params, self.config, self._compute.dtype, self._quantize, self._where
         )
         self._waiting.extendleft(reversed(self._flight.swap(prepared)))
         self.version += 1

@@ -7,16 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxpo.config.axes import BATCH_AXES
 from jaxpo.errors import ConfigError
-from jaxpo.sampling import programs, row_settings
+from jaxpo.sampling import programs, row_settings, shapes
 from jaxpo.sampling.pages import Pages
 from jaxpo.sampling.programs import Compute, Written
 from jaxpo.sampling.rows import Row
-from jaxpo.sampling.shapes import best_read, read_shapes, write_sizes
-from jaxpo.sharding import axis_size, settle, to_host, use_mesh
+from jaxpo.sampling.weights import Where
+from jaxpo.sharding import settle, to_host
 
 Tree = Any
 
@@ -40,23 +38,24 @@ class InFlight:
         together: int,
         prefix_pages: int | None,
         paged: bool,
+        one_shape: bool,
         vocabulary: int,
-        mesh: Mesh | None,
+        where: Where,
     ) -> None:
-        share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
+        share = where.share
         _check_sizes(slots, rounds, together, compute.page, share)
         config, page = compute.config, compute.page
         each = context // page
         count = max(slots * each if prefix_pages is None else prefix_pages, each + 1)
-        self.params, self.compute, self.count, self.context, self._mesh = params, compute, slots, context, mesh
+        self.params, self.compute, self.count, self.context, self._where = params, compute, slots, context, where
         self.rows: dict[int, Row] = {}
         self.pages = Pages(count, page, each, paged)
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
         self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
-        self._reads = read_shapes(slots, page, together, share)
-        self._writes = write_sizes(slots, share)
+        self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
+        self._writes = (slots,) if one_shape else shapes.write_sizes(slots, share)
         self._vocabulary, self._settings = vocabulary, row_settings.empty(slots, config.vocab_size)
-        with use_mesh(mesh):
+        with where.entered():
             self._state, self._store = programs.begin(compute, slots, context, count, paged)
 
     @property
@@ -103,7 +102,7 @@ class InFlight:
             self._is_read(row)
 
     def _run_state(self, program: Any, *arguments: Any) -> None:
-        with use_mesh(self._mesh):
+        with self._where.entered():
             self._state = settle(program(self._state, self._store, *arguments, compute=self.compute))
 
     def read(self) -> None:
@@ -116,7 +115,7 @@ class InFlight:
     def _read_some(self, unread: Sequence[Row]) -> None:
         scored = _scored(unread[0])
         some = [row for row in unread if _scored(row) == scored]
-        lanes, chunk = best_read(self._reads, [row.unread for row in some])
+        lanes, chunk = shapes.best_read(self._reads, [row.unread for row in some])
         some = some[:lanes]
         slots = np.full(lanes, self.count, np.int32)
         keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
@@ -125,7 +124,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
-        with use_mesh(self._mesh):
+        with self._where.entered():
             self._state, self._store, scores = settle(
                 programs.read(
                     self.params, self._state, self._store, slots, keep, ends,
@@ -171,7 +170,7 @@ class InFlight:
             slots[: len(ready)] = [row.slot for row in ready]
             alive[: len(ready)] = True
             settings = jax.tree.map(lambda x: x[np.minimum(slots, self.count - 1)], self._settings)
-        with use_mesh(self._mesh):
+        with self._where.entered():
             self._state, written = settle(
                 programs.write(
                     self.params, self._state, settings, slots, alive, np.int32(most),
@@ -242,7 +241,7 @@ class InFlight:
     def _warm_read(self, lanes: int, chunk: int, scored: bool) -> None:
         nowhere = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
         slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, self.pages.count, np.int32)
-        with use_mesh(self._mesh):
+        with self._where.entered():
             self._state, self._store, _ = settle(
                 programs.read(
                     self.params, self._state, self._store, slots, nowhere, ends,

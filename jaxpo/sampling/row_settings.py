@@ -134,7 +134,7 @@ def fill(
     Raises:
       ConfigError: lists what `problems` finds.
     """
-    widths = Widths(settings.stop_ids.shape[1], settings.bias_ids.shape[1], settings.forced.shape[1])
+    widths = _widths(settings)
     if found := problems(request, widths, vocabulary, stop_ids, vocab_limit):
         raise ConfigError(found)
     sampler, start = request.sampler, len(request.prompt)
@@ -164,10 +164,8 @@ def fill(
 
 def clear(settings: RowSettings, row: int) -> RowSettings:
     """The settings without that row."""
-    nothing = empty(1, settings.mask.shape[1] * WORD)
-    names = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
-    names += ("limit", "top_logps", "bias_ids", "forced")
-    return _with_row(settings, row, {name: getattr(nothing, name)[0].flat[0] for name in names})
+    nothing = empty(1, settings.mask.shape[1] * WORD, _widths(settings))
+    return _with_row(settings, row, {name: value[0] for name, value in vars(nothing).items()})
 
 
 def with_masks(settings: RowSettings, rows: Sequence[int], words: np.ndarray) -> RowSettings:
@@ -248,6 +246,10 @@ def row_key(seed: int, number: int, sample: int) -> UInt32[np.ndarray, "2"]:
     low = (1 << WORD) - 1
     key = np.array([seed >> WORD & low, seed & low], np.uint32)
     return np.asarray(_fold()(key, np.uint32(number & low), np.uint32(sample & low)))
+
+
+def _widths(settings: RowSettings) -> Widths:
+    return Widths(settings.stop_ids.shape[1], settings.bias_ids.shape[1], settings.forced.shape[1])
 
 
 def _padded(values: Sequence[float], width: int, filler: int) -> list[float]:

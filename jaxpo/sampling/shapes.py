@@ -23,6 +23,12 @@ def read_shapes(slots: int, page: int, together: int, rows: int) -> tuple[tuple[
     return tuple(sorted(found))
 
 
+def one_shape(slots: int, page: int, together: int, rows: int) -> tuple[tuple[int, int], ...]:
+    """The one in which all prompts are read where nothing may depend on the shape: a few rows at a time."""
+    many = min(-(-4 // rows) * rows, slots)
+    return ((many, max(page, together // many // page * page)),)
+
+
 def best_read(shapes: Sequence[tuple[int, int]], unread: Sequence[int]) -> tuple[int, int]:
     """The shape that reads the most of the first rows' tokens for what it costs."""
 

@@ -13,7 +13,10 @@ from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.haystack import SLACK, Haystack, filler, most_words
+from jaxpo.evaluate.outcome import Outcome, table
+from jaxpo.evaluate.report.evaluation import evaluation_page
 from jaxpo.evaluate.report.heat_map import heat_map
+from jaxpo.evaluate.runner import TaskJob
 from jaxpo.evaluate.tasks.base import Reader, cells
 from jaxpo.evaluate.tasks.needle import Needle
 from jaxpo.evaluate.tasks.registry import task_class
@@ -207,3 +210,36 @@ def test_a_text_without_sentences_is_cut_at_words():
 
 def test_it_is_found_by_name():
     assert task_class("needle") is Needle
+
+
+class Rememberer:
+    """A model that repeats what it read in the last tokens of its prompt: deeper needles in long texts are lost."""
+
+    def __init__(self, reader, window):
+        self.reader, self.window, self.stop_ids = reader, window, ()
+
+    def logps(self, sequences, progress):
+        assert not sequences
+        return []
+
+    def answers(self, requests, progress):
+        for request in requests:
+            seen = self.reader.tokenizer.decode(list(request.prompt)[-self.window :])
+            (answers,) = reply((re.findall(r"is: (\d{7})", seen) or ["?"])[0]).answers
+            yield list(answers)
+
+
+def test_through_the_runner_to_the_table_and_the_page(reader):
+    task = Needle(lengths=(512, 2048), depths=(0.0, 1.0), tries=1)
+    (result,) = TaskJob("needle", task).read().ask(reader).run(Rememberer(reader, 1000), lambda *a: None)
+    assert result.grid.values == ((1.0, 0.0), (1.0, 1.0))
+    outcome = Outcome.of(result)
+    assert outcome.record()["results"]["retrieved_2048_depth_0"]["value"] == 0
+    told = table([outcome])
+    assert told[-2:] == ["            0%  1.00   0.00", "          100%  1.00   1.00"]
+    page = evaluation_page([outcome], "MODEL", None)
+    assert page.count("<svg") == 1
+    assert "needles retrieved, by depth and length" in page
+    compared = evaluation_page([Outcome.of(result, result)], "MODEL", "OTHER")
+    assert compared.count("<svg") == 2
+    assert len(set(re.findall(r'id="(grid-[^"]*?)-figure_1"', compared))) == 2

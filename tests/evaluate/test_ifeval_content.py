@@ -124,3 +124,10 @@ def test_the_language_of_a_doubtful_answer_is_told_once_and_for_all():
     first = [KINDS[LANGUAGE].check(text, language="en") for text in doubtful]
     for _ in range(5):
         assert [KINDS[LANGUAGE].check(text, language="en") for text in doubtful] == first
+
+
+def test_the_detector_takes_capitals_for_english():
+    """A reading that is kept: its profiles were made of ordinary text."""
+    assert KINDS[LANGUAGE].check(FRENCH, language="fr")
+    assert not KINDS[LANGUAGE].check(FRENCH.upper(), language="fr")
+    assert KINDS[UPPER].check(FRENCH.upper())

@@ -99,7 +99,8 @@ class ReasoningGym(Generative[Puzzle]):
             },
             prompt=example.question,
             answer=reply.texts[0],
-            expected=str(example.entry.get("answer")),
+            # Puzzles with many answers come with none.
+            expected=str(example.entry.get("answer") or ""),
         )
 
     def _grade(self, text: str, example: Puzzle) -> float | None:

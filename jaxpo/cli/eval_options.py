@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -75,12 +74,14 @@ def kind_of(name: str, include: str | None) -> type[Any]:
     hint = did_you_mean(name, [*TASKS, Harness.NAME])
     if name in TASKS:
         return task_class(name)
-    if hint and name != Harness.NAME:
+    if name == Harness.NAME or (Harness.installed() and Harness.includes(name, include)):
+        return Harness
+    if hint:
         # Before lm-eval is asked, which takes half a minute to know its names.
         raise ConfigError(f"--tasks: there is no task {name!r}.{hint} A task of lm-eval is {Harness.NAME}:{name}.")
-    if name == Harness.NAME or Harness.knows(name, include):
+    if Harness.installed() and Harness.knows(name, include):
         return Harness
-    looked = "" if importlib.util.find_spec("lm_eval") else " lm-eval, which has others, is not installed."
+    looked = "" if Harness.installed() else " lm-eval, which has others, is not installed."
     raise ConfigError(f"--tasks: there is no task {name!r}.{looked} `jaxpo eval --list` lists them.")
 
 
@@ -128,7 +129,7 @@ def _put(text: str, classes: dict[str, type[Any]], settings: dict[str, dict[str,
             yield from error.problems
 
 
-def parsed(cls: type[Any], name: str, text: str) -> Any:
+def parsed(cls: Any, name: str, text: str) -> Any:
     """A setting's value as its annotation reads it; the parts of several are separated by commas."""
     hint = hints_of(cls)[name]
     kinds = (hint, *get_args(hint))

@@ -9,12 +9,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sharding import BATCH_AXES, axis_size, current_rules, to_host
+from jaxpo.sharding import BATCH_AXES, axis_size, current_mesh, to_host
 
 Tree = Any
 Kind = Literal["logps", "greedy"]
@@ -54,7 +53,8 @@ def token_scores(
       progress: told how many segments of how many are done.
     """
     run = functools.partial(_KINDS[kind], scorer, params)
-    _, share = spread()
+    mesh = current_mesh()
+    share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
     by_length: dict[int, list[int]] = {}
     for i, segment in enumerate(segments):
         by_length.setdefault(max(ROW_LENGTH, 1 << (len(segment) - 1).bit_length()), []).append(i)
@@ -65,12 +65,6 @@ def token_scores(
             found[members[place.segment]] = row[place.span]
             progress(len(found), len(segments))
     return [found[i] for i in range(len(segments))]
-
-
-def spread() -> tuple[Mesh | None, int]:
-    """The enclosing mesh, if any, and over how many devices it spreads the rows of a batch."""
-    active = current_rules()
-    return (None, 1) if active is None else (active[0], axis_size(active[0], BATCH_AXES))
 
 
 class Placed(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxpo.errors import CheckpointError, JaxpoError
-from jaxpo.evaluate.score import Kind, Progress, spread, token_scores
+from jaxpo.evaluate.score import Kind, Progress, token_scores
 from jaxpo.evaluate.tasks.base import Reader
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.prompts import Prompt
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Tree = Any
 SLOTS, POSITIONS = 64, 64 * 2048
 """Answers in flight at once, and the positions that their caches may have together."""
-ROUND_UP = 64
-"""The engine's context is a multiple of this."""
 
 
 def silent(done: int, total: int) -> None:
@@ -77,42 +75,19 @@ class Subject:
 
     def greedy(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generation]:
         """The most likely continuation of every prompt, token by token."""
-        from jaxpo.sampling.text import encode_prompt
+        from jaxpo.sampling.text import requests_for
 
-        requests = [
-            Request(
-                prompt=encode_prompt(self.reader.tokenizer, prompt),
-                sampler=GREEDY,
-                max_new_tokens=max_new_tokens,
-                stop_ids=self.stop_ids,
-                number=number,
-            )
-            for number, prompt in enumerate(prompts)
-        ]
+        template = Request((), sampler=GREEDY, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids)
+        requests = requests_for(self.reader.tokenizer, prompts, template)
         return [answers[0] for answers in self.answers(requests)]
 
     def _engine(self, requests: Sequence[Request]) -> Engine:
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-        context = min(-(-longest // ROUND_UP) * ROUND_UP, self.reader.context)
-        slots = max(1, min(SLOTS, POSITIONS // context, sum(request.n for request in requests)))
+        from jaxpo.sampling.fitted import as_scored, fitted, window
 
-        import jax.numpy as jnp
-
-        from jaxpo.sampling.engine import Engine
-
-        mesh, share = spread()
-
-        return Engine(
-            self.params,
-            self.scorer.config,
-            tokenizer=self.reader.tokenizer,
-            slots=-(-slots // share) * share,
-            context=context,
-            dtype=jnp.dtype(self.scorer.dtype),
-            attention=self.scorer.attention,
-            experts=self.scorer.experts,
-            mesh=mesh,
-        )
+        needed = window(max(len(request.prompt) + request.max_new_tokens for request in requests))
+        slots = max(1, min(SLOTS, POSITIONS // needed))
+        options = {"tokenizer": self.reader.tokenizer, "slots": slots, **as_scored(self.scorer)}
+        return fitted(self.params, self.scorer.config, requests, **options)
 
 
 def reader_of(path: Path) -> Reader:

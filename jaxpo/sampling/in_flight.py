@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,13 +125,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
-        with self._where.entered():
-            self._state, self._store, scores = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, keep, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
+        scores = self._run_read(slots, keep, ends, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             if found is not None:
@@ -139,6 +134,13 @@ class InFlight:
             self.read_tokens += n
             if not row.unread:
                 self._is_read(row)
+
+    def _run_read(self, slots: Any, keep: Any, ends: Any, chunk: int, scored: bool) -> Any:
+        how: dict[str, Any] = {"compute": self.compute, "chunk": chunk, "scored": scored}
+        with self._where.entered():
+            done = programs.read(self.params, self._state, self._store, slots, keep, ends, **how)
+            self._state, self._store, scores = settle(done)
+        return scores
 
     def _is_read(self, row: Row) -> None:
         row.asked.read = True
@@ -170,13 +172,10 @@ class InFlight:
             slots[: len(ready)] = [row.slot for row in ready]
             alive[: len(ready)] = True
             settings = jax.tree.map(lambda x: x[np.minimum(slots, self.count - 1)], self._settings)
+        how: dict[str, Any] = {"compute": self.compute, "rounds": self._rounds}
         with self._where.entered():
-            self._state, written = settle(
-                programs.write(
-                    self.params, self._state, settings, slots, alive, np.int32(most),
-                    compute=self.compute, rounds=self._rounds,
-                )
-            )  # fmt: skip
+            done = programs.write(self.params, self._state, settings, slots, alive, np.int32(most), **how)
+            self._state, written = settle(done)
         found: Written = to_host(written)
         return found
 
@@ -226,28 +225,22 @@ class InFlight:
         """Run every program in every shape on rows that are not there."""
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
-        nowhere = np.full(self.context // self.compute.page, self.pages.count, np.int32)
-        none = np.int32(self.pages.count)
+        none, n = self.pages.count, self.context // self.compute.page
         self._run_state(
-            programs.place, np.int32(self.count), np.zeros(self.context, np.int32), np.int32(0),
-            nowhere, none, np.int32(0), np.full(2, none, np.int32),
-        )  # fmt: skip
-        for lanes, chunk in self._reads:
-            for scored in (False, True):
-                self._warm_read(lanes, chunk, scored)
+            programs.place,
+            np.int32(self.count),
+            np.zeros(self.context, np.int32),
+            np.int32(0),
+            np.full(n, none, np.int32),
+            np.int32(none),
+            np.int32(0),
+            np.full(2, none, np.int32),
+        )
+        for (lanes, chunk), scored in itertools.product(self._reads, (False, True)):
+            slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
+            self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
         for size in self._writes:
             self._write([], size, 0)
-
-    def _warm_read(self, lanes: int, chunk: int, scored: bool) -> None:
-        nowhere = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
-        slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, self.pages.count, np.int32)
-        with self._where.entered():
-            self._state, self._store, _ = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, nowhere, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
 
 
 def _scored(row: Row) -> bool:

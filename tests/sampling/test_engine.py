@@ -94,9 +94,11 @@ def test_log_probs_equal_teacher_forcing(model, prompts, together):
         np.testing.assert_allclose(found.logps, teacher_forced(model, prompts[found.request], found.tokens), atol=1e-4)
 
 
-def test_log_probs_equal_teacher_forcing_with_experts_and_windows(lfm3, requests):
-    for found in engine(lfm3).generate(requests[:6]):
-        want = teacher_forced(lfm3, list(requests[found.request].prompt), found.tokens)
+@pytest.mark.parametrize("name", ["lfm3", "moe"])
+def test_log_probs_equal_teacher_forcing_with_windows_and_with_experts(request, requests, name):
+    other = request.getfixturevalue(name)
+    for found in engine(other).generate(requests[:6]):
+        want = teacher_forced(other, list(requests[found.request].prompt), found.tokens)
         np.testing.assert_allclose(found.logps, want, atol=1e-4)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 from jaxpo.evaluate.tasks.base import Reader
@@ -46,9 +49,19 @@ class Harness:
     seed: int = 1234
 
     @classmethod
+    def installed(cls) -> bool:
+        """Whether lm-eval is there."""
+        return importlib.util.find_spec("lm_eval") is not None
+
+    @classmethod
     def knows(cls, name: str, include: str | None) -> bool:
-        """Whether lm-eval, where it is installed, has something of this name."""
-        return importlib.util.find_spec("lm_eval") is not None and name in manager(name, include).all_tasks
+        """Whether lm-eval has something of this name."""
+        return name in manager(name, include).all_tasks
+
+    @classmethod
+    def includes(cls, name: str, include: str | None) -> bool:
+        """Whether one's own folder has."""
+        return include is not None and Path(include).is_dir() and name in own(include).all_tasks
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the settings."""
@@ -68,7 +81,7 @@ class Harness:
           ConfigError: lm-eval is not installed or has no such task.
           DataError: the data is not on this machine; says what would be fetched and where to put it.
         """
-        if importlib.util.find_spec("lm_eval") is None:
+        if not self.installed():
             raise ConfigError(f"--tasks {self.NAME}: lm-eval is not installed: pip install 'jaxpo[eval]'.")
         name = self.source or ""
         found = manager(name, self.include)
@@ -77,10 +90,21 @@ class Harness:
                 f"--tasks {self.NAME}:{name}: lm-eval has no such task.{did_you_mean(name, found.all_tasks)}"
             )
         try:
-            found.load([name])
+            self.load()
         except OSError as error:
             raise absent(name, found.task_index[name].cfg or {}, error) from error
         return Loaded(self)
+
+    def load(self) -> Any:
+        """The task's data and its settings, as lm-eval wants them; seeded, for some tasks shuffle."""
+        random.seed(self.seed)
+        np.random.seed(self.seed)  # noqa: NPY002  what the task files draw from
+        loaded = manager(self.source or "", self.include).load([self.source])
+        for task in loaded["tasks"].values():
+            shots = task.get_config("num_fewshot") if self.shots is None else self.shots
+            task.set_config(key="num_fewshot", value=shots or 0)
+            task.set_fewshot_seed(seed=self.seed)
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -95,23 +119,21 @@ class Loaded:
 
     def run(self, subject: Subject, say: Say) -> list[TaskResult]:
         """lm-eval's evaluation of the model, task by task."""
-        import lm_eval
+        from lm_eval.evaluator import evaluate
 
         from jaxpo.evaluate.harness.adapter import JaxpoLM
         from jaxpo.evaluate.harness.results import task_results
 
         task, start = self.task, time.perf_counter()
         label = f"{task.NAME}:{task.source}"
-        found = lm_eval.simple_evaluate(
-            model=JaxpoLM(subject, functools.partial(say, label), task.seed),
-            tasks=[task.source],
-            task_manager=manager(task.source or "", task.include),
-            num_fewshot=task.shots,
+        # Not `simple_evaluate`, which asks git and, where it is installed, torch.
+        found = evaluate(
+            JaxpoLM(subject, functools.partial(say, label), task.seed),
+            self.task.load(),
             limit=task.limit,
             apply_chat_template=task.chat,
             fewshot_as_multiturn=task.chat,
             bootstrap_iters=0,
-            fewshot_random_seed=task.seed,
             log_samples=True,
         )
         template = subject.reader.tokenizer.template if task.chat else ""
@@ -124,22 +146,26 @@ def manager(name: str, include: str | None) -> Any:
 
     The data is looked for on this machine alone, unless HF_HUB_OFFLINE=0 is set.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lm_eval.tasks import TaskManager
+    return own(include) if Harness.includes(name, include) and include else _all(include)
 
-    if include is not None:
-        own = TaskManager(include_path=include, include_defaults=False)
-        if name in own.all_tasks:
-            return own
-    return _all(include)
+
+@functools.lru_cache(maxsize=2)
+def own(include: str) -> Any:
+    """The index of one's own folder."""
+    return _index(include_path=include, include_defaults=False)
 
 
 @functools.lru_cache(maxsize=2)
 def _all(include: str | None) -> Any:
     # Half a minute: fourteen thousand task files.
+    return _index(include_path=include)
+
+
+def _index(**options: Any) -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=include)
+    return TaskManager(**options)
 
 
 def absent(name: str, config: Mapping[str, Any], error: OSError) -> DataError:

@@ -10,7 +10,7 @@ from jaxpo.data.rows.rows import Record
 from jaxpo.evaluate.final_answer import MARK, grade, right_answer
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.tasks.base import Reply, Score, Scored
-from jaxpo.evaluate.tasks.files import present, spaced
+from jaxpo.evaluate.tasks.files import place, present, spaced
 from jaxpo.evaluate.tasks.generative import Generative
 from jaxpo.evaluate.tasks.ranking import shown
 from jaxpo.sampling.prompts import Prompt, prompt_of
@@ -32,6 +32,9 @@ class ExactMatch(Generative[Record]):
 
     def prompt(self, example: Record) -> Prompt:
         return prompt_of(example)
+
+    def where(self, example: Record) -> str:
+        return place(example.row)
 
     @property
     def in_template(self) -> bool:

@@ -55,10 +55,14 @@ class Generative(Task[E]):
         """Strings that end an answer."""
         return ()
 
+    def where(self, example: E) -> str:
+        """Where an example stands, as `Ask.where`; nothing where it was made."""
+        return ""
+
     def ask(self, example: E, reader: Reader) -> Ask:
         sampler = Sampler(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
         question = Question(self.prompt(example), self.max_new_tokens, self.stop, sampler, self.samples, self.seed)
-        return Ask(questions=(question,))
+        return Ask(questions=(question,), where=self.where(example))
 
     def graded(self, name: str, right: Sequence[bool]) -> dict[str, float]:
         """The values of one example: the share of its answers that are right, and pass@k of them."""

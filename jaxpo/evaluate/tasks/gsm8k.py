@@ -15,7 +15,7 @@ from jaxpo.evaluate.final_answer import MARK
 from jaxpo.evaluate.maths import verifier
 from jaxpo.evaluate.tasks.base import Reply, Score, Scored
 from jaxpo.evaluate.tasks.few_shot import after_shots
-from jaxpo.evaluate.tasks.files import spaced, task_rows, text_in
+from jaxpo.evaluate.tasks.files import place, spaced, task_rows, text_in
 from jaxpo.evaluate.tasks.generative import Generative
 from jaxpo.sampling.prompts import Prompt
 
@@ -60,10 +60,13 @@ class GSM8K(Generative[Row]):
         text = after_shots(self._solved, self._asked(example.data["question"]))
         return [{"role": "user", "content": text}] if self.chat else text
 
+    def where(self, example: Row) -> str:
+        return place(example)
+
     @property
     def stop(self) -> tuple[str, ...]:
         # A text goes on with the next question.
-        return () if self.chat else (self._asked("").strip().split("\n")[0] or "\n\n",)
+        return () if self.chat else (self._asked("").split("\n")[0].strip() or "\n\n",)
 
     @property
     def format(self) -> str:

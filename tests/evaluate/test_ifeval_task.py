@@ -189,3 +189,11 @@ def test_prompts_and_their_template(tmp_path):
     assert text.prompt(example) == "Go on."
     assert not text.in_template
     assert task_class("ifeval") is IFEval
+
+
+@pytest.mark.parametrize(("text", "followed"), [
+    ("<think>commas, many</think>none", 1), ("a</think>b, c</think>none", 1), ("none</think>a, b", 0), ("none", 0),
+])  # fmt: skip
+def test_what_a_model_thinks_first_can_be_left_out(tmp_path, text, followed):
+    task = IFEval(source=str(written(tmp_path, NO_COMMA)), after="</think>")
+    assert task.score(task.examples()[0], reply(text)).values["prompt_level_strict_acc"] == followed

@@ -24,6 +24,8 @@ class IFEval(Generative[Instructed]):
 
     Attributes:
       chat: whether the prompt is what a user says; otherwise it is a text to go on from.
+      after: of an answer only what follows the last of these counts (`</think>` of models that reason first), and
+        nothing of one without; None = all of it.
       kinds: also the strict share of every kind of instruction.
     """
 
@@ -33,6 +35,7 @@ class IFEval(Generative[Instructed]):
 
     max_new_tokens: int = 1280
     chat: bool = True
+    after: str | None = None
     kinds: bool = True
 
     def examples(self) -> list[Instructed]:
@@ -72,7 +75,7 @@ class IFEval(Generative[Instructed]):
         return {**found, **each} if self.kinds else found
 
     def score(self, example: Instructed, reply: Reply) -> Scored:
-        tries = [follow(text, example.instructions) for text in reply.texts]
+        tries = [follow(self._counts(text), example.instructions) for text in reply.texts]
         strict, loose = _shares(tries, "strict"), _shares(tries, "loose")
         values = {
             **self.graded(PROMPT_STRICT, [all(one.strict) for one in tries]),
@@ -94,6 +97,9 @@ class IFEval(Generative[Instructed]):
             expected="; ".join(map(_told, example.instructions, tries[0].strict, tries[0].loose)),
             worst=1 - sum(loose) / len(loose),
         )
+
+    def _counts(self, text: str) -> str:
+        return text if not self.after else text.rpartition(self.after)[2] if self.after in text else ""
 
 
 def _shares(tries: Sequence[Followed], reading: str) -> list[float]:

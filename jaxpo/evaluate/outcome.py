@@ -68,7 +68,15 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     cells = [head, *([*row, *[""] * (len(head) - len(row))] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [*lines, *(line for outcome in outcomes for line in _grids(outcome))]
+
+
+def _grids(outcome: Outcome) -> Iterator[str]:
+    for result, whose in ((outcome.ours, ""), (outcome.theirs, " (against)")):
+        if result is not None and result.grid is not None:
+            title, *lines = result.grid.lines()
+            yield from ("", f"{result.label}{whose}: {title}", *lines)
 
 
 def _rows(outcome: Outcome) -> Iterator[list[str]]:

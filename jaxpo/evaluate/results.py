@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.tasks.base import Score, Scored, measure
 
@@ -26,6 +27,7 @@ class TaskResult:
       scored: its examples, in order.
       scores: how their values are read.
       seconds: that asking and scoring took.
+      grid: results over two axes, where the task has such.
       further: results that are no function of `scored` (lm-eval's aggregations).
     """
 
@@ -36,6 +38,7 @@ class TaskResult:
     scores: Mapping[str, Score]
     seconds: float
     further: Mapping[str, Measurement] = field(default_factory=dict)
+    grid: Grid | None = None
 
     @property
     def results(self) -> dict[str, Measurement]:

@@ -105,7 +105,8 @@ class Asked:
         scored = [self.task.score(example, reply) for example, reply in zip(self.examples, replies, strict=True)]
         seconds = time.perf_counter() - start
         identity = prompt_identity(self.task, subject.reader)
-        return [TaskResult(self.label, self.task.settings(), identity, scored, self.task.scores(), seconds)]
+        grid = self.task.grid(scored)
+        return [TaskResult(self.label, self.task.settings(), identity, scored, self.task.scores(), seconds, grid=grid)]
 
     def _replies(self, subject: Subject, say: Say) -> Iterator[Reply]:
         sequences = [segment.tokens for ask in self.asks for segment in ask.segments]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from jaxpo.evaluate.outcome import Outcome, difference_cells
+from jaxpo.evaluate.report.heat_map import heat_map
 from jaxpo.evaluate.report.page import measured, page, section, table, tile
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.results import worst
@@ -51,9 +53,21 @@ def _task(outcome: Outcome, model: str, against: str | None, count: int) -> str:
     note = f"{len(ours.scored)} examples; prompts {ours.prompt_hash}; settings {_settings(ours.settings)}"
     told = "".join(f"<p class=note><b>{escape(n)}</b>: {escape(text)}</p>" for n, text in about.items())
     shown = "".join(_example(outcome, i, model, against) for i in worst(ours.scored, ours.scores, count))
-    return section(ours.label, _results(outcome, against) + told, note) + section(
+    maps = _heat_maps(outcome, model, against)
+    return section(ours.label, maps + _results(outcome, against) + told, note) + section(
         f"{ours.label}: worst examples", shown
     )
+
+
+def _heat_maps(outcome: Outcome, model: str, against: str | None) -> str:
+    """The task's grids, one per model."""
+    drawn = []
+    for result, whose in ((outcome.ours, model), (outcome.theirs, against)):
+        if result is not None and result.grid is not None:
+            name = re.sub(r"\W+", "-", f"grid-{result.label}-{whose}")
+            caption = f"<p class=note>{escape(str(whose))}: {escape(result.grid.title)}</p>"
+            drawn.append(f'<div class="card">{caption}{heat_map(result.grid, name)}</div>')
+    return "".join(drawn)
 
 
 def _results(outcome: Outcome, against: str | None) -> str:

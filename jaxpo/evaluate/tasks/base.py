@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.intervals import Measurement, ratio, share
 from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
@@ -213,6 +214,10 @@ class Task(ABC, Generic[E]):
     @abstractmethod
     def scores(self) -> Mapping[str, Score]:
         """Every score that `score` may give, the most important first."""
+
+    def grid(self, scored: Sequence[Scored]) -> Grid | None:
+        """Results over two axes, shown as a table and as a heat map; None where there are no such axes."""
+        return None
 
     @property
     def format(self) -> str:

@@ -15,6 +15,10 @@ TASKS = {
     "ranking": "jaxpo.evaluate.tasks.ranking:Ranking",
     "exact_match": "jaxpo.evaluate.tasks.exact_match:ExactMatch",
     "gsm8k": "jaxpo.evaluate.tasks.gsm8k:GSM8K",
+    "ifeval": "jaxpo.evaluate.tasks.ifeval:IFEval",
+    "ifbench": "jaxpo.evaluate.tasks.ifbench:IFBench",
+    "needle": "jaxpo.evaluate.tasks.needle:Needle",
+    "reasoning_gym": "jaxpo.evaluate.tasks.reasoning_gym:ReasoningGym",
 }
 """Name -> `module:class`."""
 

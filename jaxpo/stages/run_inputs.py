@@ -184,7 +184,7 @@ def _stage_data(
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, names: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -193,7 +193,7 @@ def _stage_data(
             needs=method.NEEDS,
             cache_dir=directory / "data",
             log=say,
-            annotators=annotators,
+            names=names,
             part=part,
             team=team,
         )
@@ -208,7 +208,7 @@ def _stage_data(
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
-        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 

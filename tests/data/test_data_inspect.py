@@ -160,7 +160,10 @@ OF_THEIR_OWN = {
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
-    **{"list": LISTS, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
+    "rated": {"rating", *SFT},
+    "rated_prompts": {"rating"},
+    "steps": {"process_reward"},
+    **{"list": {*LISTS, "plackett_luce"}, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),
     **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
 }

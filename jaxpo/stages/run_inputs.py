@@ -40,6 +40,11 @@ class StageData:
     train: Dataset
     held_out: Dataset | None
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups that rows belong to: those of the training rows, then the held-out rows' own."""
+        return (self.held_out or self.train).names.get("group", ()) or self.train.names.get("group", ())
+
     def fingerprint(self) -> dict[str, Any]:
         """What the run directory remembers, to notice changed files."""
         return {"train": self.train.hash, "eval": self.held_out.hash if self.held_out else None}
@@ -236,6 +241,10 @@ def check_values(dataset: Dataset, method: Any) -> None:
     Raises:
       DataError: names the file, and the first row that cannot be used even alone.
     """
+    _check_ties(dataset, method)
+    named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
+    if named:
+        raise DataError(" ".join(named), file=dataset.files[0])
     columns = _columns(dataset, method.NEEDS.columns)
     problems = method.check_columns(columns)
     if not problems:
@@ -245,6 +254,23 @@ def check_values(dataset: Dataset, method: Any) -> None:
     (example,) = dataset.store.read(range(worst, worst + 1))
     field = next(iter(columns)) if len(columns) == 1 else None
     raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
+
+
+def _check_ties(dataset: Dataset, method: Any) -> None:
+    """DataError for the first tied pair, where the method takes every pair for a decided one."""
+    if "tie" not in dataset.columns or "tie" in method.NEEDS.columns:
+        return
+    tied = np.flatnonzero(_columns(dataset, ("tie",))["tie"])
+    if not len(tied):
+        return
+    (example,) = dataset.store.read(tied[:1].tolist())
+    raise DataError(
+        f"the pair is tied, as {len(tied)} are, and {method.INFO.name} takes every pair for a decided one.",
+        file=dataset.files[example.file],
+        row=example.row,
+        field="tie",
+        remedy="Remove tied rows, or train a reward model that has ties (rao_kupper, davidson).",
+    )
 
 
 def check_metric(held_out: Dataset, stage: Stage) -> None:

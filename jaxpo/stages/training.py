@@ -80,6 +80,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         frozen=beside.frozen,
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
+        groups=data.groups,
     )
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]

@@ -14,6 +14,9 @@ from jaxpo.objectives.methods.features import FeatureMethod
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
+    "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},
+    "plackett_luce": {"top_k": 2},
+    "rating": {"aspects": ("a", "b")},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)
@@ -31,7 +34,7 @@ def kind_of(method: Method) -> str:
         return "two_prompts"
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
         if role in needs.roles:
-            return kind
+            return "steps" if "labels" in needs.columns else kind
     return "many_roles" if len(needs.roles) + len(needs.optional_roles) > 2 else "pair"
 
 

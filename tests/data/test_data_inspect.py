@@ -160,8 +160,8 @@ OF_THEIR_OWN = {
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
-    "rated": {"rating", *SFT},
-    "rated_prompts": {"rating"},
+    "rated": SFT,
+    "rated_prompts": NONE,
     "steps": {"process_reward"},
     **{"list": {*LISTS, "plackett_luce"}, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),

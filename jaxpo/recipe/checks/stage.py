@@ -146,7 +146,8 @@ def evaluation_problems(stage: Stage, kind: Kind) -> Iterator[str]:
         yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
     if metric is not None:
         method = getattr(getattr(stage, "loss", None), "METRICS", ())
-        known = (*kind.metrics, *method, *kind.more_metrics(stage))
+        unmeasured = getattr(getattr(stage, "loss", None), "UNMEASURED", ())
+        known = (*(m for m in kind.metrics if m not in unmeasured), *method, *kind.more_metrics(stage))
         if metric.removeprefix("eval_") not in known:
             near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
             yield (

@@ -9,6 +9,7 @@ from contracts.harness import SCORER
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.features import FeatureMethod
+from jaxpo.objectives.methods.rewards import RewardMethod
 
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -44,6 +45,9 @@ def shape_of_need(name: str) -> Hashable:
     needs = method.NEEDS
     if needs.kind("teacher") != "none":
         return f"teacher {needs.kind('teacher')}"
+    if isinstance(method, RewardMethod):
+        asked = (needs.roles, needs.optional_roles, needs.per_token, needs.extra, getattr(method, "lm_coefficient", 0))
+        return f"reward model {asked}"
     if not isinstance(method, FeatureMethod):
         return name
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (

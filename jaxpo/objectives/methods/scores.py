@@ -46,12 +46,13 @@ class ScoreMethod(RewardMethod):
         return found
 
     def read_states(self, scorer: Scorer, params: Any, hidden: Array, batch: Batch) -> dict[str, Array]:
-        from jaxpo.errors import ConfigError
-        from jaxpo.models.family import limits
+        if self.yes_no is not None:
+            from jaxpo.errors import ConfigError
+            from jaxpo.models.family import limits
 
-        size = limits(scorer.config).vocabulary
-        if self.yes_no is not None and max(self.yes_no) >= size:
-            raise ConfigError(f"{self.INFO.name}: yes_no is {self.yes_no!r}, but the model has {size} tokens.")
+            size = limits(scorer.config).vocabulary
+            if max(self.yes_no) >= size:
+                raise ConfigError(f"{self.INFO.name}: yes_no is {self.yes_no!r}, but the model has {size} tokens.")
         return super().read_states(scorer, params, hidden, batch)
 
     def read(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxpo.data.rows.texts import Text
+    from jaxpo.judges.asking import Item
+    from jaxpo.judges.base import Judge
     from jaxpo.judges.network import Network
 
 
@@ -86,6 +88,22 @@ class Tools:
     def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
         """Scores of a reward-stage model, float64 `[n]`."""
         return self.network("reward").rewards(prompts, completions)
+
+    def judged(self, judge: Judge, items: Sequence[Item]) -> dict[str, float]:
+        """The score of every item that all members of a judge gave one, by `Item.key(None)`.
+
+        Raises:
+          ConfigError, DataError: a judge that cannot work.
+          RunError: a judge that fails all the time.
+        """
+        from jaxpo.judges.scoring import Desk, checked, judged
+
+        desk = Desk(self.network, self.folder, say=self.say, check=self.check)
+        checked(judge, items, desk.networks)
+        found = judged(judge, items, desk, "score")
+        for why, n in desk.failures.most_common(3):
+            self.say(f"{n} answers without a score: {why}")
+        return found
 
     def generate(
         self,

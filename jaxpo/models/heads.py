@@ -45,9 +45,7 @@ def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     return linear_head(params, hidden)[..., 0]
 
 
-def log_odds(
-    output: Float[Array, "V D"], hidden: Float[Array, "... D"], yes: int, no: int
-) -> Float[Array, "..."]:
+def log_odds(output: Float[Array, "V D"], hidden: Float[Array, "... D"], yes: int, no: int) -> Float[Array, "..."]:
     """`log p(yes) - log p(no)` of the next token, in float32: a reward that needs no head of its own."""
     return hidden.astype(jnp.float32) @ (output[yes].astype(jnp.float32) - output[no].astype(jnp.float32))
 

@@ -183,7 +183,9 @@ class Scorer:
 
     def with_output(self, params: Tree) -> dict[str, Any]:
         """The parameters, with the output matrix as "output" where the family has one."""
-        return {**params, "output": self.unembedding(params["model"])} if family(self.config).unembedding else {**params}
+        return (
+            {**params, "output": self.unembedding(params["model"])} if family(self.config).unembedding else {**params}
+        )
 
     def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
         """The hidden states of `run` alone, for networks that are not trained."""

@@ -41,7 +41,7 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
       ConfigError: the devices cannot share the rows of a step.
     """
     caps, method = likely_caps(stage, mesh), method_of(stage)
-    needs, widths = method.NEEDS, _WIDTHS | method.widths()
+    needs, widths = method.NEEDS, {**_WIDTHS, **method.widths()}
     blocks = stage.rows_per_step // caps.block_rows
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
     roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}

@@ -89,8 +89,8 @@ PAIRWISE = {
     "tpo_triple hinge": pair("tpo_triple", *N, first=3, at={"margin": (-3.0, -7.0, -2.0, *N)}, kinks=["margin"],
                              variant="hinge", beta=0.25),
     "bradley_terry": pair("bradley_terry", first=3, label_smoothing=0.1, center_rewards_coefficient=0.01),
-    "bradley_terry soft": pair("bradley_terry", first=2, loss=lambda w, l: losses.bradley_terry(
-        w, l, weight=jnp.full(w.shape, 0.5), probability=jnp.full(w.shape, 0.3), temperature=2.0)),
+    "bradley_terry soft": pair("bradley_terry", first=2, loss=lambda w, v: losses.bradley_terry(
+        w, v, weight=jnp.full(w.shape, 0.5), probability=jnp.full(w.shape, 0.3), temperature=2.0)),
     "centring": pair("centring", first=2),
     "rao_kupper": pair("rao_kupper", False, first=2),
     "rao_kupper tie": pair("rao_kupper", True, first=2, threshold=1.01),

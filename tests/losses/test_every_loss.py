@@ -137,7 +137,8 @@ CASES = {
 # Settings that name a variant; every other string must be refused, not taken for one of them.
 NAMED = [
     ("fdpo", "divergence"), ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"), ("rationales", "form"),
+    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"),
+    ("rationales", "form"),
     ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
 ]  # fmt: skip
 

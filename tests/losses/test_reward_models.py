@@ -24,7 +24,9 @@ def test_bradley_terry_with_weights_and_soft_labels():
     def reference(rw, rl, m):
         d = (np.asarray(rw, np.float64) - rl - m) / 2
         q = 0.9 * p.astype(np.float64) + 0.1 * (1 - p.astype(np.float64))
-        return weight.astype(np.float64) * (q * sp(-d) + (1 - q) * sp(d)) + 0.02 * (np.asarray(rw, np.float64) + rl) ** 2
+        return (
+            weight.astype(np.float64) * (q * sp(-d) + (1 - q) * sp(d)) + 0.02 * (np.asarray(rw, np.float64) + rl) ** 2
+        )
 
     def loss(*a):
         settings = {"temperature": 2.0, "label_smoothing": 0.1, "center_rewards_coefficient": 0.02}
@@ -136,9 +138,7 @@ def test_ratings_as_squared_error_and_as_cross_entropy():
         return np.where(MASK, y * sp(-s) + (1 - y) * sp(s), 0).sum(axis=1)
 
     check_against(lambda s: losses.rating(s, spoiled, MASK), mse, (scores,), (0,))
-    check_against(
-        lambda s: losses.rating(s, spoiled, MASK, form="bce", low=-5.0, high=10.0), bce, (scores,), (0,)
-    )
+    check_against(lambda s: losses.rating(s, spoiled, MASK, form="bce", low=-5.0, high=10.0), bce, (scores,), (0,))
     ends = np.where(ratings > 1, 4.0, 0.0).astype(np.float32)
     whole = losses.rating(scores, ends, MASK, form="bce", low=0.0, high=4.0)
     one = [losses.outcome_reward(scores[:, c], ends[:, c] / 4, where=MASK[:, c]) for c in range(4)]

@@ -73,11 +73,11 @@ def test_bradley_terry_with_everything() -> None:
     loss, metrics = measured("bradley_terry", "pair", **settings)
     terms, nll, tokens = [], 0.0, 0
     output = np.asarray(unembedding(parameters("outcome_reward")["model"]), np.float64)
-    for example, (w, l), segments in zip(examples("pair"), last_scores("pair", head("bradley_terry", **settings)),
+    for example, (w, v), segments in zip(examples("pair"), last_scores("pair", head("bradley_terry", **settings)),
                                          states("pair"), strict=True):  # fmt: skip
         p = float(example.columns["votes"][0] / np.sum(example.columns["votes"]))
-        q, d = 0.9 * p + 0.1 * (1 - p), (w - l) / 2
-        terms.append(q * sp(-d) + (1 - q) * sp(d) + 0.02 * (w + l) ** 2)
+        q, d = 0.9 * p + 0.1 * (1 - p), (w - v) / 2
+        terms.append(q * sp(-d) + (1 - q) * sp(d) + 0.02 * (w + v) ** 2)
         ids, prompt = example.segments[0]
         for t in range(prompt, len(ids)):
             logits = segments[0][t - 1] @ output.T
@@ -91,9 +91,10 @@ def test_a_margin_shifts_weighs_or_does_nothing() -> None:
     pairs = last_scores("pair", head("bradley_terry"))
     margins = [example.columns["margin"] for example in examples("pair")]
     found = {how: measured("bradley_terry", "pair", margin=how)[0] for how in ("shift", "ignore", "weight")}
-    assert found["shift"] == pytest.approx(np.mean([sp(l - w + m) for (w, l), m in zip(pairs, margins, strict=True)]), rel=1e-5)  # fmt: skip
-    assert found["ignore"] == pytest.approx(np.mean([sp(l - w) for w, l in pairs]), rel=1e-5)
-    assert found["weight"] == pytest.approx(np.mean([m * sp(l - w) for (w, l), m in zip(pairs, margins, strict=True)]), rel=1e-5)  # fmt: skip
+    both = list(zip(pairs, margins, strict=True))
+    assert found["shift"] == pytest.approx(np.mean([sp(v - w + m) for (w, v), m in both]), rel=1e-5)
+    assert found["ignore"] == pytest.approx(np.mean([sp(v - w) for w, v in pairs]), rel=1e-5)
+    assert found["weight"] == pytest.approx(np.mean([m * sp(v - w) for (w, v), m in both]), rel=1e-5)
     weighs = METHODS["bradley_terry"](margin="weight")
     assert weighs.NEEDS.columns == ("margin",)
     (problem,) = weighs.check_columns({"margin": np.float32([1.0, -0.5])})
@@ -107,17 +108,17 @@ def test_ties_are_trained_and_not_measured(name: str) -> None:
     pairs, tied = last_scores("pair", head(name)), [e.columns["tie"] for e in examples("pair")]
     assert 0 < sum(tied) < len(tied)
     terms = []
-    for (w, l), tie in zip(pairs, tied, strict=True):
-        d = w - l
+    for (w, v), tie in zip(pairs, tied, strict=True):
+        d = w - v
         if name == "rao_kupper":
             win, lose = sp(np.log(1.5) - d), sp(np.log(1.5) + d)
             term = win + lose - np.log(1.5**2 - 1) if tie else win
         else:
-            whole = np.logaddexp.reduce([w, l, np.log(0.5) + (w + l) / 2])
-            term = whole - (np.log(0.5) + (w + l) / 2 if tie else w)
-        terms.append(term + 0.1 * (w + l) ** 2)
+            whole = np.logaddexp.reduce([w, v, np.log(0.5) + (w + v) / 2])
+            term = whole - (np.log(0.5) + (w + v) / 2 if tie else w)
+        terms.append(term + 0.1 * (w + v) ** 2)
     assert loss == pytest.approx(np.mean(terms), rel=1e-5)
-    decided = [w > l for (w, l), tie in zip(pairs, tied, strict=True) if not tie]
+    decided = [w > v for (w, v), tie in zip(pairs, tied, strict=True) if not tie]
     assert metrics["accuracy"] == pytest.approx(np.mean(decided))
     columns = {"tie": np.array([True, False, True])}
     forbidding = METHODS[name](**({"threshold": 1.0} if name == "rao_kupper" else {"nu": 0.0}))
@@ -128,7 +129,9 @@ def test_ties_are_trained_and_not_measured(name: str) -> None:
 def test_plackett_luce_of_the_first_places() -> None:
     loss, metrics = measured("plackett_luce", "list", top_k=2, temperature=0.5)
     terms, right, margins = [], [], []
-    for example, scores in zip(examples("list"), last_scores("list", head("plackett_luce", top_k=2, temperature=0.5)), strict=True):
+    for example, scores in zip(
+        examples("list"), last_scores("list", head("plackett_luce", top_k=2, temperature=0.5)), strict=True
+    ):
         labels = np.asarray(example.columns["scores"])[: len(scores)]
         order = np.argsort(-labels)
         s = np.asarray(scores)[order] / 0.5
@@ -147,7 +150,9 @@ def test_outcomes() -> None:
     scores = [s[0] for s in last_scores("completion", head("outcome_reward"))]
     labels = [e.columns["label"] for e in examples("completion")]
     assert loss == pytest.approx(np.mean([sp(-r if y else r) for r, y in zip(scores, labels, strict=True)]), rel=1e-5)
-    assert metrics["accuracy"] == pytest.approx(np.mean([(r > 0) == bool(y) for r, y in zip(scores, labels, strict=True)]))
+    assert metrics["accuracy"] == pytest.approx(
+        np.mean([(r > 0) == bool(y) for r, y in zip(scores, labels, strict=True)])
+    )
     good, bad = ([r for r, y in zip(scores, labels, strict=True) if bool(y) == which] for which in (True, False))
     assert metrics["margin"] == pytest.approx(np.mean(good) - np.mean(bad), rel=1e-4)
 
@@ -195,7 +200,9 @@ def test_ratings_that_do_not_fit() -> None:
     method = METHODS["rating"](aspects=("a", "b"), low=0.0, high=5.0)
     good = np.float32([[1.0, np.nan], [5.0, 0.0]])
     assert method.check_columns({"ratings": good}) == []
-    assert "ratings lie between 1 and 6, but low is 0.0 and high is 5.0" in method.check_columns({"ratings": good + 1})[0]
+    assert (
+        "ratings lie between 1 and 6, but low is 0.0 and high is 5.0" in method.check_columns({"ratings": good + 1})[0]
+    )
     assert "holds 1 rating(s), but aspects has 2 entries" in method.check_columns({"ratings": good[:, :1]})[0]
     assert "the rows rate x, y, but aspects is a, b" in method.check_names({"ratings": ("x", "y")})[0]
     wrong = METHODS["rating"](aspects=("b", "a"), form="bce", weights=(1.0,), low=3.0)
@@ -210,7 +217,7 @@ def test_yes_and_no_need_no_head() -> None:
     assert "value" not in parameters("bradley_terry", yes_no=(YES, NO), margin="ignore")
     output = np.asarray(unembedding(parameters("outcome_reward")["model"]), np.float64)
     pairs = last_scores("pair", output[YES] - output[NO])
-    assert loss == pytest.approx(np.mean([sp(l - w) for w, l in pairs]), rel=1e-5)
+    assert loss == pytest.approx(np.mean([sp(v - w) for w, v in pairs]), rel=1e-5)
     method = METHODS["bradley_terry"](yes_no=(YES, CONFIG.vocab_size))
     with pytest.raises(ConfigError, match=r"yes_no is \(5, 48\), but the model has 48 tokens"):
         jax.eval_shape(method.build(SCORER).encode, parameters("outcome_reward"), {}, packed(examples("pair")), None)

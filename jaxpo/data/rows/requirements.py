@@ -36,7 +36,18 @@ MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",), "s
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion", "tokens")
 PAIRED = ("preference", "triple")
-LEARNT = ("text", "messages", "input_ids", "completion", "chosen", "rejected", "responses", "steps", "items", "completions")
+LEARNT = (
+    "text",
+    "messages",
+    "input_ids",
+    "completion",
+    "chosen",
+    "rejected",
+    "responses",
+    "steps",
+    "items",
+    "completions",
+)
 """Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
     *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),
@@ -185,7 +196,13 @@ def takes_pairs_apart(row: Row, kind: str) -> bool:
 
 
 def take_apart(row: Row) -> tuple[Row, Row]:
-    """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing)."""
+    """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing).
+
+    Raises:
+      DataError: the pair is tied, so that neither is.
+    """
+    if row.data.get("tie"):
+        raise row.error("the pair is tied: neither response is the bad one.", field="tie", remedy="Remove tied rows.")
     record = read_record(row, "preference")
     rest = {k: v for k, v in record.row.data.items() if k not in ("prompt", "chosen", "rejected", "gold", "label")}
     good, bad = (

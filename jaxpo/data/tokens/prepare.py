@@ -114,7 +114,7 @@ def prepare(
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
-            known = None if names is None else _Known(names, {"annotator"} | ({"user"} & set(needs.columns)))
+            known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns))))
             return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, known)}
 
         return Shard(key if len(groups) == 1 else _key(*named, *about), write)
@@ -207,12 +207,14 @@ class _Known:
     names: Mapping[str, Sequence[str]]
     closed: Collection[str]
 
-    def only(self, column: str, records: list[Record]) -> list[Record]:
-        """Those whose name is known, where it has to be."""
-        known = set(self.names.get(column, ()))
-        if column not in self.closed or not known:
-            return records
-        return [record for record in records if record.columns.get(column) in {None, *known}]
+    def only(self, records: list[Record], counts: Counter[str]) -> list[Record]:
+        """Those whose names are known, where they have to be; the others are counted."""
+        for column in self.closed:
+            if known := self.names.get(column):
+                kept = [record for record in records if record.columns.get(column) in {None, *known}]
+                counts[f"dropped_unknown_{column}"] += len(records) - len(kept)
+                records = kept
+        return records
 
 
 def _write(writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, known: _Known | None) -> dict[str, Any]:
@@ -220,11 +222,7 @@ def _write(writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, kno
     shapes, counts = Shapes(), rows.counts
     while chunk := list(itertools.islice(rows.records, CHUNK)):
         counts["read"] += len(chunk)
-        for column in NAMES if known else ():
-            kept = known.only(column, chunk)
-            if len(kept) < len(chunk):
-                counts[f"dropped_unknown_{column}"] += len(chunk) - len(kept)
-            chunk = kept
+        chunk = chunk if known is None else known.only(chunk, counts)
         for record in chunk:
             note(record, counts)
         for example in build_examples(chunk, tokenizer, cut, counts, rows.files, rows.bad):
@@ -256,7 +254,9 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         type=kind,
         roles=meta["roles"],
         columns=columns,
-        names={name: tuple(found) for name, found in ({"annotator": meta["annotators"]} | meta.get("names", {})).items()},
+        names={
+            name: tuple(found) for name, found in ({"annotator": meta["annotators"]} | meta.get("names", {})).items()
+        },
         counts=meta["counts"],
         files=tuple(str(p) for p in paths),
         hash=key,

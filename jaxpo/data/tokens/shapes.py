@@ -13,8 +13,9 @@ from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.notes import counted
 from jaxpo.errors import DataError
 
+
 class Shapes:
-    """Collects the widest list, the roles and classes that occur, and checks that every row has rewards of the same names."""
+    """Collects the widest list, the roles and classes that occur, and checks that rewards have the same names."""
 
     def __init__(self) -> None:
         self.roles: dict[str, int] = {}

@@ -79,12 +79,12 @@ class BradleyTerry(PairScoreMethod):
         """`[N]`, 0 where there is no pair; and the likelihood."""
         from jaxpo.losses import bradley_terry
 
-        margin, votes = x.columns.get("margin"), x.columns.get("votes")
+        margin = x.columns.get("margin")
         loss = bradley_terry(
             *x.pair(),
             margin if self.margin == "shift" else None,
             weight=margin if self.margin == "weight" else None,
-            probability=vote_share(votes, x.present) if self.soft_labels else None,
+            probability=vote_share(x.columns["votes"], x.present) if self.soft_labels else None,
             temperature=self.temperature,
             label_smoothing=self.label_smoothing,
             center_rewards_coefficient=self.center_rewards_coefficient or 0.0,

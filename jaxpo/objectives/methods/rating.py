@@ -68,7 +68,10 @@ class Rating(RewardMethod):
         given = names.get("ratings", self.aspects)
         if given == self.aspects:
             return []
-        return [f"rating: the rows rate {', '.join(given)}, but aspects is {', '.join(self.aspects)}; give their names there, in alphabetical order."]
+        return [
+            f"rating: the rows rate {', '.join(given)}, but aspects is {', '.join(self.aspects)}; give their names "
+            "there, in alphabetical order."
+        ]
 
     def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
         """As many ratings as aspects, and none beyond the scale."""

@@ -76,9 +76,7 @@ class RewardMethod(ArrayMethod):
         """`read` of a packed batch."""
         from jaxpo.data.packing.batch import prompt_ends, segment_ends
 
-        return self.read(
-            scorer.with_output(params), hidden, segment_ends(batch), prompt_ends(batch), batch.per_token
-        )
+        return self.read(scorer.with_output(params), hidden, segment_ends(batch), prompt_ends(batch), batch.per_token)
 
     def also_read(self, scorer: Scorer, params: Any, hidden: Array, batch: Batch) -> dict[str, Array]:
         """What training alone reads of the states, which no dropout has touched after the last layer."""
@@ -97,7 +95,9 @@ class RewardMethod(ArrayMethod):
         """TRL's metrics of a reward trainer, of both sides of pairs, or of the first role."""
         from jaxpo.objectives.families.rewards import pair_metrics, reward_metrics
 
-        rewards = {role: self.reward(features.roles[role]) for role in (SIDES if self.on_pairs else self.NEEDS.roles[:1])}
+        rewards = {
+            role: self.reward(features.roles[role]) for role in (SIDES if self.on_pairs else self.NEEDS.roles[:1])
+        }
         more = pair_metrics(features, *rewards.values()) if self.on_pairs else {}
         return more | reward_metrics(features, rewards)
 

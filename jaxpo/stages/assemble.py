@@ -21,6 +21,7 @@ from jaxpo.models.paths import EVERYTHING, split_table
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.groups import BY_GROUP
 from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
@@ -203,6 +204,7 @@ def make_evaluation(
             term, metrics = settle(evaluate(params, state.carry, frozen, put(batch), counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
         values = to_host((loss, total))
-        return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}
+        measured = {name: m for name, m in values[1].items() if not (name.startswith(BY_GROUP) and m.count == 0)}
+        return {"loss": float(values[0])} | {name: float(m.value()) for name, m in measured.items()}
 
     return run

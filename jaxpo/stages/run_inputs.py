@@ -13,6 +13,7 @@ import numpy as np
 from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
+from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
@@ -84,6 +85,9 @@ class RunInputs:
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+            if stage.data.spread_groups:
+                order = spread_order(data.train, self.seed if stage.seed is None else stage.seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             self.stages[stage.name] = data
         return self.stages[stage.name]

@@ -46,7 +46,6 @@ def network(name: str, **rates: float) -> Network:
     tables = {"model": param_table(CONFIG), **method.extra_tables(CONFIG)}
     params = {group: init_params(table, jax.random.key(1)) for group, table in tables.items()}
     for group in params.keys() - {"model"}:
-        keys = iter(jax.random.split(jax.random.key(2), 9))
-        params[group] = jax.tree.map(lambda x: 0.5 * jax.random.normal(next(keys), x.shape), params[group])
+        params[group] = jax.tree.map(lambda x: 0.5 * jax.random.normal(jax.random.key(x.size), x.shape), params[group])
     about = {"stage": name, "trained_on": "nothing", REWARD: Reader(method, **rates).as_json()}
     return Network(params, CONFIG, tokenizer(), about, max_length=96)

@@ -28,7 +28,7 @@ def states(ids: np.ndarray) -> np.ndarray:
     from jaxpo.models.lfm2.table import param_table
 
     sources = {s.name: s for s in tensors_of(network("value").params["model"], param_table(CONFIG))}
-    return reference_hidden(lambda name: sources[name].read(), CONFIG, ids)
+    return reference_hidden(lambda name: sources[name].load(), CONFIG, ids)
 
 
 def by_hand(name: str, segment: np.ndarray, ends: np.ndarray) -> float:
@@ -120,6 +120,6 @@ def test_heads_that_are_not_those_described_are_refused(tmp_path: Path) -> None:
     (folder / READING).write_text(text.replace('"ratings.bias"', '"ratings.offset"'))
     with pytest.raises(CheckpointError, match=r"heads.safetensors: ratings.bias is \[2\], and reward.json says absent"):
         load_model(folder)
-    (folder / READING).write_text("[]")
+    (folder / READING).write_text("{}")
     with pytest.raises(CheckpointError, match=r"reward.json does not describe a reward model"):
         load_model(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,23 @@ def main(argv: Sequence[str]) -> int:
     check_output(Path(out))
     from jaxpo.cli.construct import tools_for
     from jaxpo.data.rows.formats import read_rows
-    from jaxpo.judges.scoring import Desk, checked, judged
+    from jaxpo.judges.scoring import check_judge, plainly, score_all
 
     judge, rows = judges.judges(), list(read_rows(files))
     asked = [answers_of(row, args.column) for row in rows]
     tools = tools_for(args, Path(out))
-    desk = Desk(tools.network, tools.folder, args.tries, progress=bar_or_lines)
     items = [item for found in asked for item in found.items]
-    checked(judge, items, desk.networks)
-    scores = judged(judge, items, desk, "score")
+    check_judge(judge, items, tools.network)
+    scores = score_all(judge, items, tools.network, tools.folder, plainly(tries=args.tries, progress=bar_or_lines))
+    failures = Counter(scores.failures.values())
     with pending(Path(out)) as file:
         written = 0
-        for written, row in enumerate(scored(rows, asked, scores), start=1):
+        for written, row in enumerate(scored(rows, asked, scores.values), start=1):
             file.write(as_json(row, written) + "\n")
         if not written:
-            why = "; ".join(desk.failures) or "there are none"
+            why = "; ".join(failures) or "there are none"
             raise DataError(f"no row is left of {len(rows)}: {why}.", file=Path(files[0]))
-    for why, n in desk.failures.most_common(3):
+    for why, n in failures.most_common(3):
         print(f"{n} answers without a score: {why}")
     print(f"{out}: {written} rows from {len(rows)}, {len(rows) - written} left out because the judge failed")
     return 0
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 def parsed(argv: Sequence[str]) -> tuple[Any, Any]:
     """The arguments, and the judges that they name."""
     from jaxpo.construct.base import NETWORKS
-    from jaxpo.judges.options import JudgeOptions
+    from jaxpo.judges.named import JudgeOptions
 
     parser = Parser("data score", f"{DESCRIPTION}\n\n{JudgeOptions.__doc__}")
     parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")

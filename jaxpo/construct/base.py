@@ -96,14 +96,13 @@ class Tools:
           ConfigError, DataError: a judge that cannot work.
           RunError: a judge that fails all the time.
         """
-        from jaxpo.judges.scoring import Desk, checked, judged
+        from jaxpo.judges.scoring import check_judge, plainly, score_all
 
-        desk = Desk(self.network, self.folder, say=self.say, check=self.check)
-        checked(judge, items, desk.networks)
-        found = judged(judge, items, desk, "score")
-        for why, n in desk.failures.most_common(3):
+        check_judge(judge, items, self.network)
+        found = score_all(judge, items, self.network, self.folder, plainly(say=self.say, check=self.check))
+        for why, n in Counter(found.failures.values()).most_common(3):
             self.say(f"{n} answers without a score: {why}")
-        return found
+        return found.values
 
     def generate(
         self,

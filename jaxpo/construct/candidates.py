@@ -13,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical
 from jaxpo.data.rows.texts import Text, text_of_column, text_or_messages
 from jaxpo.judges.asking import Item
-from jaxpo.judges.options import JudgeOptions
+from jaxpo.judges.named import JudgeOptions
 
 READS = "prompt, responses, scores (without scores: --reward or another --judge; without responses: --model as well)"
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
-from jaxpo.judges.options import JudgeOptions
+from jaxpo.judges.named import JudgeOptions
 
 
 def win_probabilities(scores: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:

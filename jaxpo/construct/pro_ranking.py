@@ -12,7 +12,7 @@ from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import Text
-from jaxpo.judges.options import JudgeOptions
+from jaxpo.judges.named import JudgeOptions
 
 
 def best_first(scores: np.ndarray, *, drop_ties: bool) -> list[int]:

@@ -125,20 +125,14 @@ def greedy_answers(
     """
     import jax.numpy as jnp
 
+    from jaxpo.sampling.fitted import fitted
+    from jaxpo.sampling.request import Request
     from jaxpo.sampling.sampler import GREEDY
-    from jaxpo.sampling.text import generate_text
+    from jaxpo.sampling.text import requests_for
 
-    found = generate_text(
-        params,
-        config,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        sampler=GREEDY,
-        max_rows=ROWS,
-        dtype=jnp.dtype(dtype),
-    )
-    return [answer.text for answer in found]
+    requests = requests_for(tokenizer, prompts, Request((), sampler=GREEDY, max_new_tokens=max_new_tokens))
+    engine = fitted(params, config, requests, tokenizer=tokenizer, slots=ROWS, dtype=jnp.dtype(dtype))
+    return [answer.text or "" for answer in engine.generate(requests)]
 
 
 def _text(completion: Any) -> str:

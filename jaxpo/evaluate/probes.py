@@ -158,19 +158,18 @@ class EndsByItself:
     max_new_tokens: int = 96
 
     def measure(self, context: ProbeContext) -> Measured:
+        from jaxpo.sampling.fitted import as_scored, fitted
         from jaxpo.sampling.prompts import prompt_of
+        from jaxpo.sampling.request import Request
         from jaxpo.sampling.sampler import GREEDY
-        from jaxpo.sampling.text import generate_text
+        from jaxpo.sampling.text import requests_for
 
         records = spaced(read_records(context.files(self.files), "prompt_completion"), self.prompts)
-        answers = generate_text(
-            context.params,
-            context.scorer.config,
-            context.tokenizer,
-            [prompt_of(record) for record in records],
-            max_new_tokens=self.max_new_tokens,
-            sampler=GREEDY,
-        )
+        template = Request((), sampler=GREEDY, max_new_tokens=self.max_new_tokens)
+        requests = requests_for(context.tokenizer, [prompt_of(record) for record in records], template)
+        computed = as_scored(context.scorer)
+        engine = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer, **computed)
+        answers = engine.generate(requests)
         ended = [answer.reason != "length" for answer in answers]
         return {
             "ends_by_itself": share(sum(ended), len(ended)),

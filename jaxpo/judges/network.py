@@ -30,8 +30,11 @@ from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rewards import reading
 from jaxpo.objectives.methods.rewards import RewardMethod
+from jaxpo.sampling.engine import Engine
+from jaxpo.sampling.fitted import as_scored, fitted
+from jaxpo.sampling.request import Generation, Request
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
+from jaxpo.sampling.text import encode_prompt, requests_for
 
 Tree = Any
 ROWS = 16
@@ -44,11 +47,14 @@ class Network(Model):
     Attributes:
       max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
       dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
+      attention, experts: names of implementations; None = the best here.
     """
 
     tokenizer: Tokenizer
     max_length: int = 1024
     dtype: str = "float32"
+    attention: str | None = None
+    experts: str | None = None
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> Network:
@@ -58,7 +64,7 @@ class Network(Model):
     @property
     def scorer(self) -> Scorer:
         """How it is run."""
-        return Scorer(self.config, self.dtype)
+        return Scorer(self.config, self.dtype, attention=self.attention, experts=self.experts)
 
     def segments(self, prompts: Sequence[Text], completions: Sequence[Text]) -> list[Segment]:
         """Token segments as a preference stage would make them."""
@@ -140,18 +146,11 @@ class Network(Model):
         self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
     ) -> list[list[str]]:
         """`n` samples per prompt."""
-        answers = generate_text(
-            self.params["model"],
-            self.config,
-            self.tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampler=Sampler(temperature=temperature, top_k=top_k),
-            n=n,
-            seed=seed,
-            dtype=jnp.dtype(self.dtype),
-        )
-        return [[answers[i * n + k].text for k in range(n)] for i in range(len(prompts))]
+        sampler = Sampler(temperature=temperature, top_k=top_k)
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        requests = requests_for(self.tokenizer, prompts, template)
+        answers = self._engine(requests).generate(requests)
+        return [[answers[i * n + k].text or "" for k in range(n)] for i in range(len(prompts))]
 
     def draw(
         self,
@@ -163,21 +162,23 @@ class Network(Model):
         max_new_tokens: int,
         seed: int,
         max_rows: int = 64,
-    ) -> Iterator[list[TextGeneration]]:
-        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed."""
-        return generate_text_as_done(
-            self.params["model"],
-            self.config,
-            self.tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampler=sampler,
-            n=n,
-            seed=seed,
-            prompt_numbers=numbers,
-            dtype=jnp.dtype(self.dtype),
-            max_rows=max_rows,
-        )
+    ) -> Iterator[list[Generation]]:
+        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed.
+
+        `Generation.request` is the place among the prompts.
+        """
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        requests = requests_for(self.tokenizer, prompts, template, numbers)
+        engine = self._engine(requests, slots=max_rows)
+        for request in requests:
+            engine.submit(request)
+        while engine.busy:
+            if done := engine.step():
+                yield done
+
+    def _engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+        computed = as_scored(self.scorer)
+        return fitted(self.params["model"], self.config, requests, tokenizer=self.tokenizer, slots=slots, **computed)
 
     def prompt_lengths(self, prompts: Sequence[Text]) -> np.ndarray:
         """Tokens of each prompt with the opened answer, int64 `[n]`."""

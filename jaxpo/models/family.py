@@ -132,14 +132,20 @@ class Decoder:
     """How a model continues sequences, one per row.
 
     Attributes:
-      cache: `(config, batch, length, dtype) -> cache` for sequences of at most so many tokens, every leaf with the row
-        axis first.
-      step: `(params, tokens [B, s], cache, *, config, valid [B, s], dtype) -> (hidden [B, s, D], cache)`: any cutting
-        of a sequence into steps gives what `Family.forward` gives for the whole; a row continues where `valid` says so.
+      cache: `(config, batch, length, dtype, pages) -> cache` for sequences of at most so many tokens: `layers`, every
+        leaf with the row axis first, and `length` [B]; with `pages = (N, size)` also `table` [B, length / size], and
+        what there is for every position lies in N pages.
+      step: `(params, tokens [B, s], cache, *, config, valid [B, s], dtype, attention, experts, page) ->
+        (hidden [B, s, D], cache)`: any cutting of a sequence into steps gives what `Family.forward` gives for the
+        whole; a row continues where `valid` says so. With `page` the cache's `borders` hold, in the form of `layers`,
+        what is remembered after every so many columns, `[B, s / page, ...]`.
+      per_position: names of the leaves that hold something for every position, the position axis second; the others
+        hold what is remembered at the end.
     """
 
-    cache: Callable[[Any, int, int, Any], Tree]
-    step: Callable[..., tuple[Array, Tree]]
+    cache: Callable[..., Any]
+    step: Callable[..., tuple[Array, Any]]
+    per_position: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Request:
 
     prompt: Sequence[int]
     n: int = 1
-    sampler: Sampler = Sampler()
+    sampler: Sampler = field(default_factory=Sampler)
     max_new_tokens: int = 256
     min_new_tokens: int = 0
     stop: tuple[str, ...] = ()

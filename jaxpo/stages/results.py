@@ -24,8 +24,10 @@ from jaxpo.evaluate.table import probe_table
 from jaxpo.models.family import TextConfig
 from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.fitted import as_scored, fitted
+from jaxpo.sampling.request import Request
+from jaxpo.sampling.sampler import GREEDY
+from jaxpo.sampling.text import requests_for
 from jaxpo.sharding.turns import by_first_process, on_this_process
 from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
@@ -59,7 +61,7 @@ class Results:
             self._add(SUMMARY, "probes", {name: measured})
             self._say_measured(name, measured)
         if self.run.prompts and name != INITIAL and name not in self._read(SAMPLES):
-            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer.config)})
+            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer)})
 
     def data_counts(self, stage: str, data: StageData) -> None:
         """Store how many rows were read, kept, truncated and dropped."""
@@ -157,17 +159,13 @@ class Results:
             before=before,
         )
 
-    def _samples(self, model: Tree, config: TextConfig) -> list[dict[str, str]]:
+    def _samples(self, model: Tree, scorer: Scorer) -> list[dict[str, str]]:
         chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
-        answers = generate_text(
-            model,
-            config,
-            self.inputs.tokenizer,
-            chats,
-            max_new_tokens=SAMPLE_TOKENS,
-            sampler=Sampler(temperature=0.0),
-        )
-        return [{"prompt": p, "response": a.text} for p, a in zip(self.run.prompts, answers, strict=True)]
+        tokenizer = self.inputs.tokenizer
+        requests = requests_for(tokenizer, chats, Request((), sampler=GREEDY, max_new_tokens=SAMPLE_TOKENS))
+        engine = fitted(model, scorer.config, requests, tokenizer=tokenizer, **as_scored(scorer))
+        answers = engine.generate(requests)
+        return [{"prompt": p, "response": a.text or ""} for p, a in zip(self.run.prompts, answers, strict=True)]
 
     def _say_measured(self, stage: str, measured: Mapping[str, Any]) -> None:
         for name, found in measured.items():

@@ -19,8 +19,10 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.text import requests_for
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,9 @@ def test_the_probe_reads_what_a_model_writes(context):
 def test_greedy_answers_are_the_most_likely_ones(context):
     prompts = [row["prompt"] for row in rows_of(context)[:3]]
     arguments = (context.params, context.scorer.config, context.tokenizer, prompts)
-    cold = generate_text(*arguments, max_new_tokens=4, sampler=Sampler(temperature=1e-4))
+    template = Request((), max_new_tokens=4, sampler=Sampler(temperature=1e-4))
+    requests = requests_for(context.tokenizer, prompts, template)
+    cold = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer).generate(requests)
     assert greedy_answers(*arguments, max_new_tokens=4) == [answer.text for answer in cold]
 
 

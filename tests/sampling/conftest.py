@@ -34,6 +34,7 @@ LFM3 = dataclasses.replace(
     attention_gate=True,
     tie_word_embeddings=False,
 )
+MOE = dataclasses.replace(CONFIG, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, num_dense_layers=1)
 
 
 def randomised(config, seed=0):
@@ -77,6 +78,11 @@ def model():
 @pytest.fixture(scope="session")
 def lfm3():
     return build(LFM3)
+
+
+@pytest.fixture(scope="session")
+def moe():
+    return build(MOE)
 
 
 @pytest.fixture(params=["model", "lfm3"])

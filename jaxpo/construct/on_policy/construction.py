@@ -12,12 +12,12 @@ from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges import Endpoint
-from jaxpo.judges.options import JudgeOptions, is_address
+from jaxpo.judges.named import JudgeOptions, is_address
 from jaxpo.judges.refine import ChatRefiner, FunctionRefiner, Refiner
 
 
 @dataclass(frozen=True)
-class OnPolicy(JudgeOptions, PairOptions, Construction):
+class OnPolicy(PairOptions, JudgeOptions, Construction):
     """Samples of --model and the given answers of each prompt, judged: the best against the worst.
 
     Samples, scores and revisions are appended to OUT.parts/ as they come: the same command goes on where it was

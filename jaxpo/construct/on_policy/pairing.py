@@ -16,13 +16,12 @@ from typing import Any
 from jaxpo.construct.on_policy.best_worst import Candidate, best_and_worst, without_repeats
 from jaxpo.construct.on_policy.revision import refined
 from jaxpo.construct.on_policy.samples import Sample, draw_samples
-from jaxpo.construct.on_policy.workshop import Pair, Workshop, item_of
+from jaxpo.construct.on_policy.workshop import Pair, Workshop, item_of, judged
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.base import Judge
 from jaxpo.judges.questions import Question, read_questions
 from jaxpo.judges.refine import Refiner
-from jaxpo.judges.scoring import judged
 
 
 def make_pairs(rows: Sequence[Row], judge: Judge, refiner: Refiner | None, shop: Workshop) -> Iterator[dict[str, Any]]:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxpo.construct.on_policy.best_worst import Candidate
-from jaxpo.construct.on_policy.workshop import Pair, Workshop, item_of
+from jaxpo.construct.on_policy.workshop import Pair, Workshop, item_of, judged
 from jaxpo.judges.asking import Item
 from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.refine import Refiner
-from jaxpo.judges.scoring import judged
 
 
 def refined(pairs: Sequence[Pair], judge: Judge, refiner: Refiner, shop: Workshop) -> list[Pair]:

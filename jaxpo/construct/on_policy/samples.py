@@ -69,10 +69,10 @@ def draw_samples(
         max_rows=max_rows,
     )
     for finished in passes if missing else ():
-        records = [_record(missing[one.prompt], one, names) for one in finished]
+        records = [_record(missing[one.request], one, names) for one in finished]
         ledger.append(records)
         for one in finished:
-            found[missing[one.prompt].number, one.sample] = Sample(one.text, one.reason != "length")
+            found[missing[one.request].number, one.sample] = Sample(one.text, one.reason != "length")
         drawn += len(finished)
         progress.show(drawn)
         check()

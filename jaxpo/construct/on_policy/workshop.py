@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from jaxpo.construct.on_policy.best_worst import Candidate, Ties
 from jaxpo.judges.asking import Item, Patience, Replies, ask_all
-from jaxpo.judges.base import Networks
+from jaxpo.judges.base import Judge, Networks
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.questions import Question
+from jaxpo.judges.scoring import score_all
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -116,3 +117,8 @@ class Pair:
 def item_of(question: Question, answer: str) -> Item:
     """An answer to a question, as judges are asked about it."""
     return Item(question.prompt, answer, question.row)
+
+
+def judged(judge: Judge, items: Sequence[Item], shop: Workshop, what: str) -> dict[str, float]:
+    """Item key (all columns) -> score, where every member of the judge gave one."""
+    return score_all(judge, items, shop.networks, shop.folder, shop.ask, what).values

@@ -80,11 +80,11 @@ def looped(config: LFM2Config, scan: bool | None, remat: str) -> int:
     return layers_in_program(config, scan, remat)
 
 
-def cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:
+def cache(config: LFM2Config, batch: int, length: int, dtype: Any, pages: tuple[int, int] | None = None) -> Any:
     """See `jaxpo.models.lfm2.forward.init_cache`."""
     from jaxpo.models.lfm2.forward import init_cache
 
-    return init_cache(config, batch, length, dtype)
+    return init_cache(config, batch, length, dtype, pages)
 
 
 def step(params: Tree, tokens: Array, cache: Tree, **options: Any) -> tuple[Array, Tree]:
@@ -102,7 +102,7 @@ FAMILY = Family(
     flops=flops,
     experts=experts,
     unembedding=unembedding,
-    decoder=Decoder(cache, step),
+    decoder=Decoder(cache, step, per_position=("k", "v")),
     kept=kept_values,
     looped=looped,
     export=Export(

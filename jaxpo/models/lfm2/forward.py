@@ -116,18 +116,43 @@ class Cache:
 
     Attributes:
       layers: per layer `{"k", "v"}` `[B, T, G, h]`, `{"recent_k", "recent_v"}` `[B, window-1, G, h]` or
-        `{"columns"}` `[B, k-1, D]`.
+        `{"columns"}` `[B, k-1, D]`; in pages "k" and "v" are `[N, page, G, h]`.
       length: `[B]` tokens seen so far by each row.
+      table: `[B, T / page]`, the pages of each row in order, N where it has none; None = not in pages.
+      borders: per layer what is remembered at the borders of pages, `[B, s / page, ...]` of the s columns of the last
+        step; None unless it was asked for.
     """
 
     layers: Tree
     length: Int[Array, "B"]
+    table: Int[Array, "B n"] | None = None
+    borders: Tree = None
 
 
-def init_cache(config: LFM2Config, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
-    """An empty cache for `batch` sequences of at most `length` tokens each."""
+def init_cache(
+    config: LFM2Config, batch: int, length: int, dtype: Any = jnp.float32, pages: tuple[int, int] | None = None
+) -> Cache:
+    """An empty cache for `batch` sequences of at most `length` tokens each.
+
+    Args:
+      pages: (N, size): keys and values lie in N pages of so many positions, which rows share out among them as `table`
+        says; None: each row has a stretch of its own.
+    """
     layers = {str(i): MIXERS[kind].cache(config, batch, length, dtype) for i, kind in enumerate(config.layer_types)}
-    return Cache(layers, jnp.zeros((batch,), jnp.int32))
+    seen = jnp.zeros((batch,), jnp.int32)
+    if pages is None:
+        return Cache(layers, seen)
+    count, size = pages
+    stores = {str(i): MIXERS[kind].cache(config, count, size, dtype) for i, kind in enumerate(config.layer_types)}
+    layers = {
+        i: {name: stores[i][name] if name in PER_POSITION else x for name, x in entry.items()}
+        for i, entry in layers.items()
+    }
+    return Cache(layers, seen, jnp.full((batch, -(-length // size)), count, jnp.int32))
+
+
+PER_POSITION = ("k", "v")
+"""Entries of a layer that hold something for every position; the others hold what is remembered at the end."""
 
 
 def step(
@@ -138,6 +163,9 @@ def step(
     config: LFM2Config,
     valid: Bool[Array, "B s"] | None = None,
     dtype: Any = jnp.float32,
+    attention: str | None = None,
+    experts: str | None = None,
+    page: int | None = None,
 ) -> tuple[Float[Array, "B s D"], Cache]:
     """Continue every row by its next tokens: prefill (s > 1, also in several chunks) and decode (s = 1) alike.
 
@@ -150,6 +178,9 @@ def step(
       cache: from `init_cache` or the step before.
       valid: `[B, s]`, in each row some True followed by False only; None = all True.
       dtype: compute type.
+      attention: implementation of `cached_attention`; None = the best here.
+      experts: implementation name of the grouped product; None = the best here.
+      page: also give `Cache.borders`, what is remembered after every so many of the s columns.
 
     Returns:
       Hidden states after `embedding_norm`, `[B, s, D]` (meaningless where not valid; NaN where a row has outgrown the
@@ -157,20 +188,26 @@ def step(
     """
     count = jnp.full(tokens.shape[:1], tokens.shape[1]) if valid is None else jnp.sum(valid, axis=1)
     positions = cache.length[:, None] + jnp.arange(tokens.shape[1])
-    where, ropes = Step(positions, count.astype(jnp.int32), None), rotations(config, positions)
+    where = Step(positions, count.astype(jnp.int32), None, None, attention, experts, cache.table, page)
+    ropes = rotations(config, positions)
     x = embed(params, tokens, dtype)
-    layers = {}
+    layers, borders = {}, {}
     for i, kind in enumerate(config.layer_types):
         name = str(i)
         here = dataclasses.replace(where, rope=ropes.get(kind), window=config.window(kind))
         p, entry = params["layers"][name], cache.layers[name]
-        x, layers[name], _, _ = layer(p, x, here, config=config, kind=kind, cache=entry)
+        x, entry, _, _ = layer(p, x, here, config=config, kind=kind, cache=entry)
+        borders[name] = entry.pop("borders", {})
+        layers[name] = entry
     hidden = rms_norm(x, params["embedding_norm"]["weight"], config.norm_eps)
     length = cache.length + where.count
-    hidden = jnp.where(_outgrown(layers, length)[:, None, None], jnp.nan, hidden)
-    return hidden, Cache(layers, length)
+    hidden = jnp.where((length > _capacity(layers, cache.table))[:, None, None], jnp.nan, hidden)
+    return hidden, Cache(layers, length, cache.table, None if page is None else borders)
 
 
-def _outgrown(layers: Tree, length: Int[Array, "B"]) -> Bool[Array, "B"]:
-    capacity = [entry["k"].shape[1] for entry in layers.values() if "k" in entry]
-    return length > (min(capacity) if capacity else jnp.iinfo(jnp.int32).max)
+def _capacity(layers: Tree, table: Int[Array, "B n"] | None) -> int:
+    """Positions that a row has room for."""
+    rooms = [
+        entry["k"].shape[1] * (1 if table is None else table.shape[1]) for entry in layers.values() if "k" in entry
+    ]
+    return min(rooms, default=int(jnp.iinfo(jnp.int32).max))

@@ -89,7 +89,8 @@ def attention_mixer(
         )
     elif where.window is None:
         cache = {"k": _write(cache["k"], k, where), "v": _write(cache["v"], v, where)}
-        o = cached_attention(q, cache["k"], cache["v"], where.positions)
+        keys, values = _rows(cache["k"], where), _rows(cache["v"], where)
+        o = cached_attention(q, keys, values, where.positions, implementation=where.attention)
     else:
         o, cache = _slide(q, k, v, cache, where)
     o = keep(constrain(o, "batch", "sequence", "heads_act", None))
@@ -101,12 +102,25 @@ def attention_mixer(
     return linear(o.reshape(*x.shape[:2], -1), params["out_proj"]["weight"]), cache
 
 
-def _write(store: Float[Array, "B T G h"], new: Float[Array, "B s G h"], where: Step) -> Float[Array, "B T G h"]:
-    """Put the real columns at their positions; the others fall outside and are dropped."""
-    real = jnp.arange(new.shape[1]) < where.count[:, None]
-    slot = jnp.where(real, where.positions, store.shape[1])
-    row = jnp.arange(new.shape[0])[:, None]
+def _write(store: Array, new: Float[Array, "B s G h"], where: Step) -> Array:
+    """Put the real columns at their positions in `[B, T, G, h]` or pages `[N, page, G, h]`; the others are dropped."""
+    if where.table is None:
+        row, slot = jnp.arange(new.shape[0])[:, None], where.positions
+    else:
+        page = store.shape[1]
+        # A position behind the last page has none; the fill is one that does not exist either.
+        row = jnp.take_along_axis(where.table, where.positions // page, axis=1, mode="fill", fill_value=store.shape[0])
+        slot = where.positions % page
+    slot = jnp.where(where.real, slot, store.shape[1])
     return store.at[row, slot].set(new.astype(store.dtype), mode="drop")
+
+
+def _rows(store: Array, where: Step) -> Float[Array, "B T G h"]:
+    """The stretch of each row, put together from its pages where there are some."""
+    if where.table is None:
+        return store
+    gathered = jnp.take(store, where.table, axis=0, mode="clip")
+    return gathered.reshape(gathered.shape[0], -1, *gathered.shape[3:])
 
 
 def _slide(
@@ -120,8 +134,10 @@ def _slide(
         name: jnp.concatenate([cache[name], new.astype(cache[name].dtype)], axis=1)
         for name, new in (("recent_k", k), ("recent_v", v))
     }
-    o = cached_attention(q, joined["recent_k"], joined["recent_v"], where.positions, slots=slots, window=where.window)
-    return o, {name: jnp.take_along_axis(x, keep[..., None, None], axis=1) for name, x in joined.items()}
+    how = {"slots": slots, "window": where.window, "implementation": where.attention}
+    o = cached_attention(q, joined["recent_k"], joined["recent_v"], where.positions, **how)
+    kept = {name: jnp.take_along_axis(x, keep[..., None, None], axis=1) for name, x in joined.items()}
+    return o, kept | where.borders(**joined)
 
 
 def attention_cache(config: LFM2Config, batch: int, length: int, dtype: Any) -> Tree:

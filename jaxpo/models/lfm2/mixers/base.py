@@ -59,19 +59,36 @@ class Step:
       count: `[B]`, how many of the columns are real (the first ones).
       rope: rotation angles of every position; None where the layer has no attention.
       window: sliding window in positions; None = everything cached.
+      attention: see `jaxpo.ops.attention.cached_attention`.
       experts: see `Packed`.
+      table: `[B, n]`, the pages in which each row's keys lie, in order; None: the cache has a stretch for each row.
+      page: what the row remembers is also kept as it was at every so many of the columns; None = at the end alone.
     """
 
     positions: Int[Array, "B s"]
     count: Int[Array, "B"]
     rope: Rope | None
     window: int | None = None
+    attention: str | None = None
     experts: str | None = None
+    table: Int[Array, "B n"] | None = None
+    page: int | None = None
 
     @property
     def real(self) -> Bool[Array, "B s"]:
         """Where there are tokens."""
         return jnp.arange(self.positions.shape[1]) < self.count[:, None]
+
+    def borders(self, **joined: Array) -> Tree:
+        """`{"borders": ...}`: each `[B, past + s, ...]`, of which a row remembers the last `past` columns, as it is
+        remembered after every `page` of the s columns, `[B, s / page, past, ...]`; nothing without pages.
+        """
+        if self.page is None:
+            return {}
+        ends = range(self.page, self.positions.shape[1] + 1, self.page)
+        past = {name: x.shape[1] - self.positions.shape[1] for name, x in joined.items()}
+        at = {name: [x[:, end : end + past[name]] for end in ends] for name, x in joined.items()}
+        return {"borders": {name: jnp.stack(columns, axis=1) for name, columns in at.items()}}
 
 
 @dataclass(frozen=True)

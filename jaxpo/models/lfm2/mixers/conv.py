@@ -64,8 +64,10 @@ def conv_mixer(
     if isinstance(where, Packed):
         out = gated_short_conv(gates, kernel, where.segment_ids, where.causal, implementation=where.conv)
     else:
-        z, columns = short_conv_step(b * value, kernel, cache["columns"], where.count)
-        out, cache = c * z, {"columns": columns.astype(cache["columns"].dtype)}
+        u, past = b * value, cache["columns"]
+        z, columns = short_conv_step(u, kernel, past, where.count)
+        joined = jnp.concatenate([past, u.astype(past.dtype)], axis=1)
+        out, cache = c * z, {"columns": columns.astype(past.dtype), **where.borders(columns=joined)}
     out = constrain(out, "batch", "sequence", "conv_act")
     see("out", out)
     return linear(out, params["out_proj"]["weight"]), cache

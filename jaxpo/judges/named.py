@@ -1,4 +1,4 @@
-"""Judges named by one word each, as commands and constructions take them."""
+"""Judges as a command line names them: by one word each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUDGES = (
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Who gives answers their scores.
+    """Which judge is meant.
 
     Attributes:
       judge: reward, verifier, module:function, file.py:function or http://...; several make a jury, the mean of all.
@@ -39,13 +39,7 @@ class JudgeOptions:
     answer: str = "answer"
 
     def judges(self) -> Judge:
-        """The judge that the options describe.
-
-        Raises:
-          ConfigError: a word that is none, or no word at all.
-        """
-        if not self.judge:
-            raise ConfigError(f"--judge names nobody. {JUDGES}")
+        """The judge that the options describe; ConfigError for a word that is none's name."""
         members = tuple(self._judge(word) for word in self.judge)
         return members[0] if len(members) == 1 else Jury(members)
 

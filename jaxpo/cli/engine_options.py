@@ -1,0 +1,55 @@
+"""Options that every command with an engine shares, and the engine that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError
+
+
+def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
+    """Slots, window and precision."""
+    parser.add_argument("--slots", type=int, default=slots, help=f"answers in flight at once (default {slots})")
+    parser.add_argument("--context", type=int, help="tokens of prompt and answer together (default the model's window)")
+    parser.add_argument("--quantize", choices=("int8",), help="int8 weights and activations in decoding")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
+
+
+def window_of(model: Any, args: argparse.Namespace) -> int:
+    """`--context`, or the model's own; ConfigError for one out of range."""
+    from jaxpo.models.family import limits
+
+    most = limits(model.config).context
+    if args.context is not None and not 1 < args.context <= most:
+        raise ConfigError(f"--context is {args.context}; it must lie in 2..{most}, the model's window.")
+    if args.slots < 1:
+        raise ConfigError(f"--slots is {args.slots}; it must be at least 1.")
+    return int(args.context or most)
+
+
+def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int, **options: Any) -> Any:
+    """An engine as large as what is asked of it.
+
+    Args:
+      needed: tokens of the longest prompt and answer together.
+      answers: how many are asked for in all.
+      options: further ones of `Engine`.
+    """
+    import jax.numpy as jnp
+
+    from jaxpo.sampling.engine import Engine
+    from jaxpo.sampling.fitted import window as fitting_window
+
+    window = window_of(model, args)
+    return Engine(
+        model.params["model"],
+        model.config,
+        tokenizer=model.tokenizer,
+        slots=max(1, min(args.slots, answers)),
+        context=min(window, fitting_window(needed)),
+        dtype=jnp.dtype(args.dtype),
+        quantize=args.quantize,
+        **options,
+    )

@@ -1,0 +1,69 @@
+"""What a request must be before it may join a batch: everything wrong with it is said at once, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.errors import ConfigError
+from jaxpo.models.family import TextConfig
+from jaxpo.sampling import row_settings
+from jaxpo.sampling.request import Request
+
+
+def check(
+    request: Request, config: TextConfig, context: int, tokenizer: Tokenizer | None, stop_ids: Sequence[int]
+) -> None:
+    """ConfigError that lists every field of a request that the engine cannot serve.
+
+    Args:
+      context: positions of a slot.
+      stop_ids: those that hold for the request.
+    """
+    vocab_limit = None if tokenizer is None else tokenizer.vocab_size
+    problems = [
+        *_numbers(request),
+        *_prompt(request, config, context),
+        *row_settings.problems(request, row_settings.Widths(), config.vocab_size, stop_ids, vocab_limit),
+        *_text(request, tokenizer),
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _numbers(request: Request) -> Iterator[str]:
+    least = 0 if request.prompt_logps else 1
+    for name, value, low in (("n", request.n, 1), ("max_new_tokens", request.max_new_tokens, least)):
+        if value < low:
+            yield f"{name} is {value}; it must be at least {low}"
+    if not 0 <= request.min_new_tokens <= max(request.max_new_tokens, 0):
+        yield f"min_new_tokens is {request.min_new_tokens}; it must lie in 0..max_new_tokens ({request.max_new_tokens})"
+    if len(request.forced_ids) > request.max_new_tokens:
+        yield f"forced_ids are {len(request.forced_ids)} tokens, more than max_new_tokens ({request.max_new_tokens})"
+
+
+def _prompt(request: Request, config: TextConfig, context: int) -> Iterator[str]:
+    length, new = len(request.prompt), request.max_new_tokens
+    if not length:
+        yield f"the prompt is empty; start it with the BOS id ({config.bos_token_id})"
+    elif length >= context + (new == 0):
+        yield f"the prompt has {length} tokens and the context is {context}; shorten it"
+    elif length + new > context:
+        yield (
+            f"the prompt has {length} tokens; with max_new_tokens={new} that exceeds the context of {context}; shorten "
+            f"it or set max_new_tokens to at most {context - length}"
+        )
+    wrong = next((i for i in request.prompt if not 0 <= i < config.vocab_size), None)
+    if wrong is not None:
+        yield (
+            f"the prompt holds the id {wrong}, outside the model's vocabulary of {config.vocab_size}; "
+            "check the tokenizer"
+        )
+
+
+def _text(request: Request, tokenizer: Tokenizer | None) -> Iterator[str]:
+    if isinstance(request.stop, str) or not all(request.stop):
+        yield f"stop is {request.stop!r}; give a list of non-empty strings"
+    for name, value in (("stop", request.stop), ("constraint", request.constraint)):
+        if value and tokenizer is None:
+            yield f"{name} needs a tokenizer; give the engine one"

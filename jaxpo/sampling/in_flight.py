@@ -1,0 +1,266 @@
+"""The rows that have a slot, and what lies on the device for them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpo.errors import ConfigError
+from jaxpo.sampling import programs, row_settings, shapes
+from jaxpo.sampling.pages import Pages
+from jaxpo.sampling.programs import Compute, Written
+from jaxpo.sampling.rows import Row
+from jaxpo.sampling.weights import Where
+from jaxpo.sharding import settle, to_host
+
+Tree = Any
+
+
+class InFlight:
+    """See `jaxpo.sampling.engine.Engine`, whose arguments these are.
+
+    Attributes:
+      rows: by slot.
+      read_tokens, shared_tokens, written_tokens: counted since the start.
+    """
+
+    def __init__(
+        self,
+        params: Tree,
+        compute: Compute,
+        *,
+        slots: int,
+        context: int,
+        rounds: int,
+        together: int,
+        prefix_pages: int | None,
+        paged: bool,
+        one_shape: bool,
+        vocabulary: int,
+        where: Where,
+    ) -> None:
+        share = where.share
+        _check_sizes(slots, rounds, together, compute.page, share)
+        config, page = compute.config, compute.page
+        each = context // page
+        count = max(slots * each if prefix_pages is None else prefix_pages, each + 1)
+        self.params, self.compute, self.count, self.context, self._where = params, compute, slots, context, where
+        self.rows: dict[int, Row] = {}
+        self.pages = Pages(count, page, each, paged)
+        self.read_tokens = self.shared_tokens = self.written_tokens = 0
+        self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
+        self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
+        self._writes = (slots,) if one_shape else shapes.write_sizes(slots, share)
+        self._vocabulary, self._settings = vocabulary, row_settings.empty(slots, config.vocab_size)
+        with where.entered():
+            self._state, self._store = programs.begin(compute, slots, context, count, paged)
+
+    @property
+    def prefixes(self) -> Any:
+        """The prompts that the store knows."""
+        return self.pages.prefixes
+
+    def admit(self, row: Row) -> bool:
+        """Give a slot to a row, unless there is none or it lacks pages."""
+        if not self._free or not self.pages.admit(row):
+            return False
+        row.slot = self._free.pop()
+        self.rows[row.slot] = row
+        request = row.request
+        self._settings = row_settings.fill(
+            self._settings,
+            row.slot,
+            request,
+            key=row_settings.row_key(request.seed, request.number, row.sample),
+            vocabulary=self.compute.config.vocab_size,
+            stop_ids=row.asked.stop_ids,
+            vocab_limit=self._vocabulary,
+        )
+        self._place(row)
+        return True
+
+    def _place(self, row: Row) -> None:
+        """Bring a row's tokens, and what the store has of them, into its slot."""
+        found = self.pages.begin(row)
+        self.shared_tokens += row.known
+        tokens = np.zeros(self.context, np.int32)
+        tokens[: len(row.tokens)] = row.tokens
+        self._run_state(
+            programs.place,
+            np.int32(row.slot),
+            tokens,
+            np.int32(len(row.tokens)),
+            found.pages,
+            np.int32(found.last),
+            np.int32(row.known),
+            np.asarray(found.copied, np.int32),
+        )
+        if not row.unread:
+            self._is_read(row)
+
+    def _run_state(self, program: Any, *arguments: Any) -> None:
+        with self._where.entered():
+            self._state = settle(program(self._state, self._store, *arguments, compute=self.compute))
+
+    def read(self) -> None:
+        """Read a part of the prompts, and more while most rows have not read theirs."""
+        while unread := [row for row in self.rows.values() if row.reason is None and row.unread]:
+            self._read_some(unread)
+            if 2 * len(unread) <= len(self.rows):
+                return
+
+    def _read_some(self, unread: Sequence[Row]) -> None:
+        scored = _scored(unread[0])
+        some = [row for row in unread if _scored(row) == scored]
+        lanes, chunk = shapes.best_read(self._reads, [row.unread for row in some])
+        some = some[:lanes]
+        slots = np.full(lanes, self.count, np.int32)
+        keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
+        ends = np.full(lanes, self.pages.count, np.int32)
+        counts = [min(row.unread, chunk) for row in some]
+        for i, (row, n) in enumerate(zip(some, counts, strict=True)):
+            slots[i] = row.slot
+            self.pages.keep(row, n, keep[i], ends[i : i + 1])
+        scores = self._run_read(slots, keep, ends, chunk, scored)
+        found = to_host(scores) if scored else None
+        for i, (row, n) in enumerate(zip(some, counts, strict=True)):
+            if found is not None:
+                row.asked.scores.append(tuple(x[i, :n] for x in found))
+            row.known += n
+            self.read_tokens += n
+            if not row.unread:
+                self._is_read(row)
+
+    def _run_read(self, slots: Any, keep: Any, ends: Any, chunk: int, scored: bool) -> Any:
+        how: dict[str, Any] = {"compute": self.compute, "chunk": chunk, "scored": scored}
+        with self._where.entered():
+            done = programs.read(self.params, self._state, self._store, slots, keep, ends, **how)
+            self._state, self._store, scores = settle(done)
+        return scores
+
+    def _is_read(self, row: Row) -> None:
+        row.asked.read = True
+        if len(row.tokens) >= row.limit and row.reason is None:
+            row.reason = "length"
+
+    def write(self, version: int) -> None:
+        """Some tokens for every row that is ready."""
+        ready = [row for _, row in sorted(self.rows.items()) if row.reason is None and not row.unread]
+        ready = self._constrained(ready)
+        if not ready:
+            return
+        most = 1 if any(row.matcher for row in ready) else self._rounds
+        size = next(size for size in self._writes if size >= len(ready))
+        written = self._write(ready, size, most)
+        for i, row in enumerate(ready):
+            place = row.slot if size == self.count else i
+            before = len(row.tokens)
+            row.take(written, place, version)
+            self.written_tokens += len(row.tokens) - before
+
+    def _write(self, ready: Sequence[Row], size: int, most: int) -> Written:
+        alive = np.zeros(size, bool)
+        if size == self.count:
+            slots, settings = None, self._settings
+            alive[[row.slot for row in ready]] = True
+        else:
+            slots = np.full(size, self.count, np.int32)
+            slots[: len(ready)] = [row.slot for row in ready]
+            alive[: len(ready)] = True
+            settings = jax.tree.map(lambda x: x[np.minimum(slots, self.count - 1)], self._settings)
+        how: dict[str, Any] = {"compute": self.compute, "rounds": self._rounds}
+        with self._where.entered():
+            done = programs.write(self.params, self._state, settings, slots, alive, np.int32(most), **how)
+            self._state, written = settle(done)
+        found: Written = to_host(written)
+        return found
+
+    def _constrained(self, rows: list[Row]) -> list[Row]:
+        """Set what rows with a constraint may draw next; those whose form allows nothing more end."""
+        bound = [row for row in rows if row.matcher is not None]
+        if not bound:
+            return rows
+        words = np.zeros((len(bound), self._settings.mask.shape[1]), np.uint32)
+        for row, allowed in zip(bound, words, strict=True):
+            assert row.matcher is not None
+            if not row.matcher.allowed(allowed):
+                row.reason = "stop_id"
+            allowed &= row_settings.allowed_words(row.request, self.compute.config.vocab_size, self._vocabulary)
+        self._settings = row_settings.with_masks(self._settings, [row.slot for row in bound], words)
+        return [row for row in rows if row.reason is None]
+
+    def release(self) -> list[Row]:
+        """Rows that have ended, taken out of their slots."""
+        done = [row for row in self.rows.values() if row.reason is not None]
+        for row in done:
+            self._leave(row)
+        return done
+
+    def swap(self, params: Tree) -> list[Row]:
+        """Other weights: nothing that the store and the cache hold is valid any more.
+
+        Returns:
+          the rows that were in flight; they have no slot now, and go on from the tokens that they have.
+        """
+        self.params = params
+        rows = list(self.rows.values())
+        for row in rows:
+            if not row.asked.read:
+                row.asked.scores.clear()
+            self._leave(row)
+        self.pages.prefixes.forget()
+        return rows
+
+    def _leave(self, row: Row) -> None:
+        del self.rows[row.slot]
+        self._free.append(row.slot)
+        self.pages.release(row)
+        row.slot = -1
+
+    def warm_up(self) -> None:
+        """Run every program in every shape on rows that are not there."""
+        if self.rows:
+            raise ConfigError("the engine is busy; warm it up before requests are submitted")
+        none, n = self.pages.count, self.context // self.compute.page
+        self._run_state(
+            programs.place,
+            np.int32(self.count),
+            np.zeros(self.context, np.int32),
+            np.int32(0),
+            np.full(n, none, np.int32),
+            np.int32(none),
+            np.int32(0),
+            np.full(2, none, np.int32),
+        )
+        for (lanes, chunk), scored in itertools.product(self._reads, (False, True)):
+            slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
+            self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
+        for size in self._writes:
+            self._write([], size, 0)
+
+
+def _scored(row: Row) -> bool:
+    return row.request.prompt_logps and not row.asked.read
+
+
+def _check_sizes(slots: int, rounds: int, together: int, page: int, share: int) -> None:
+    problems = [
+        f"{name} is {value}; it must be at least {least}"
+        for name, value, least in (
+            ("slots", slots, 1),
+            ("rounds", rounds, 1),
+            ("page", page, 1),
+            ("together", together, page),
+        )
+        if value < least
+    ]
+    if slots % share:
+        problems.append(
+            f"slots is {slots}; the mesh shares rows among {share} devices, so make it a multiple of {share}"
+        )
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,155 @@
+"""Requests on the host: one `Asked` for each, one `Row` for each of its continuations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxpo.sampling.prefixes import Node
+from jaxpo.sampling.programs import Written
+from jaxpo.sampling.request import Generation, Matcher, Reason, Request, TopLogps
+from jaxpo.sampling.spoken import Spoken
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request on its way.
+
+    Attributes:
+      number: what `submit` gave.
+      stop_ids: of the request, or the default.
+      read: its prompt has been read once, so that the store knows it if it had room.
+      scores: log p of the prompt's tokens and the most probable ids, a piece for each chunk; None unless asked for.
+    """
+
+    number: int
+    request: Request
+    stop_ids: tuple[int, ...]
+    rows: list[Row] = field(default_factory=list)
+    read: bool = False
+    scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def prompt_logps(self) -> np.ndarray | None:
+        """`[S]`, the first NaN."""
+        if not self.request.prompt_logps:
+            return None
+        return np.concatenate([np.full(1, np.nan, np.float32), *(logps for logps, _, _ in self.scores)])
+
+    @property
+    def prompt_top(self) -> TopLogps | None:
+        """Of every position of the prompt, the first -1 and NaN."""
+        k = self.request.top_logps
+        if not (self.request.prompt_logps and k):
+            return None
+        ids = [np.full((1, k), -1, np.int32), *(ids[:, :k] for _, ids, _ in self.scores)]
+        logps = [np.full((1, k), np.nan, np.float32), *(best[:, :k] for _, _, best in self.scores)]
+        return TopLogps(np.concatenate(ids), np.concatenate(logps))
+
+
+@dataclass(eq=False)
+class Row:
+    """One continuation.
+
+    Attributes:
+      tokens: prompt and answer.
+      slot: where it is; -1 while it waits and after its end.
+      known: tokens in the cache; it is ready to write when that is all but the newest.
+      node: the page of the store after which its next page comes; None = nothing more of it is kept.
+      held, own, passed: with pages, those that the store knows, those that this row alone uses and will yet fill, in
+        order, and those that it filled with what the store knew already.
+      spoken: its text, with a tokenizer.
+      matcher: of its constraint.
+      reason, error: see `Generation`.
+    """
+
+    asked: Asked
+    sample: int
+    tokens: list[int]
+    slot: int = -1
+    known: int = 0
+    node: Node | None = None
+    held: list[Node] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)
+    passed: list[int] = field(default_factory=list)
+    spoken: Spoken | None = None
+    matcher: Matcher | None = None
+    reason: Reason | None = None
+    error: str | None = None
+    _pieces: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def request(self) -> Request:
+        return self.asked.request
+
+    @property
+    def start(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.prompt)
+
+    @property
+    def limit(self) -> int:
+        """Tokens at which it ends."""
+        return self.start + self.request.max_new_tokens
+
+    @property
+    def unread(self) -> int:
+        """Tokens that are not in the cache, the newest left out."""
+        return len(self.tokens) - 1 - self.known
+
+    def take(self, written: Written, index: int, version: int) -> None:
+        """What it wrote in one call; sets `reason` if it ended there."""
+        tokens = written.tokens[index, : int(written.count[index])].tolist()
+        used, self.reason = self._ended(tokens)
+        cut, k = slice(0, used), self.request.top_logps
+        self.tokens += tokens[:used]
+        self.known += used
+        self._pieces.append(
+            (
+                written.logps[index, cut].copy(),
+                written.sampling_logps[index, cut].copy(),
+                np.full(used, version, np.int32),
+                written.top_ids[index, cut, :k].copy(),
+                written.top_logps[index, cut, :k].copy(),
+            )
+        )
+        if self.reason is None and written.failed[index]:
+            self.fail("the model's logits are not finite, or nothing is left to draw")
+
+    def _ended(self, tokens: list[int]) -> tuple[int, Reason | None]:
+        """How many of new tokens belong to the answer, and what ended it."""
+        for used, token in enumerate(tokens, start=1):
+            if token in self.asked.stop_ids:
+                return used, "stop_id"
+            if self.matcher is not None:
+                self.matcher.take(token)
+            if self.spoken is not None and self.spoken.feed(token):
+                return used, "stop_string"
+        return len(tokens), "length" if len(self.tokens) + len(tokens) >= self.limit else None
+
+    def fail(self, error: str) -> None:
+        """It ends with an error."""
+        self.reason, self.error = "error", error
+
+    def generation(self) -> Generation:
+        """The continuation as far as it is."""
+        empty = np.zeros((0, self.request.top_logps))
+        pieces = [np.concatenate(part) for part in zip(*self._pieces, strict=True)]
+        logps, drawn, versions, ids, best = pieces or [np.zeros(0), np.zeros(0), np.zeros(0), empty, empty]
+        ended = self.reason is not None
+        return Generation(
+            request=self.asked.number,
+            sample=self.sample,
+            tokens=self.tokens[self.start :],
+            logps=logps.astype(np.float32),
+            sampling_logps=drawn.astype(np.float32),
+            versions=versions.astype(np.int32),
+            reason=self.reason,
+            text=None if self.spoken is None else self.spoken.whole() if ended else self.spoken.safe(),
+            prompt_logps=self.asked.prompt_logps if self.asked.read else None,
+            prompt_top=self.asked.prompt_top if self.asked.read else None,
+            top=TopLogps(ids.astype(np.int32), best.astype(np.float32)) if self.request.top_logps else None,
+            error=self.error,
+        )

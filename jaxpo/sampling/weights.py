@@ -1,0 +1,108 @@
+"""The weights as the engine holds them: in the compute type, perhaps quantised, on its devices; and their exchange."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxpo.config.axes import BATCH_AXES, Rules
+from jaxpo.errors import ConfigError
+from jaxpo.models.family import TextConfig, family
+from jaxpo.models.spec import leaves, map_table, param_shardings
+from jaxpo.sharding import axis_size, current_rules, to_host, use_mesh
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Where:
+    """The devices of an engine.
+
+    Attributes:
+      mesh: None = one device.
+      rules: logical axes to mesh axes, where they are not the usual ones.
+    """
+
+    mesh: Mesh | None
+    rules: Rules | None
+
+    @classmethod
+    def of(cls, mesh: Mesh | None) -> Where:
+        """A mesh with the usual rules; without one the enclosing `use_mesh`, with its own."""
+        return cls(mesh, None) if mesh is not None else cls(*(current_rules() or (None, None)))
+
+    @property
+    def share(self) -> int:
+        """Devices that rows are shared among."""
+        return 1 if self.mesh is None else axis_size(self.mesh, BATCH_AXES)
+
+    def entered(self) -> AbstractContextManager[None]:
+        """The context in which programs run."""
+        return use_mesh(self.mesh, self.rules)
+
+
+def prepared(params: Tree, config: TextConfig, dtype: Any, quantize: str | None, where: Where) -> Tree:
+    """Parameters ready for use: cast once instead of at every step, quantised if asked, shared among the devices.
+
+    What a layer reads in float32, such as norms and routers, stays as it is.
+    """
+    table = family(config).table(config)
+    if where.mesh is not None:
+        params = jax.device_put(params, param_shardings(table, where.mesh, where.rules))
+    with where.entered():
+        cast = map_table(
+            lambda p, w: jax.tree.map(lambda part: part.astype(dtype), w) if _cast(p) else w, table, params
+        )
+        if quantize is None:
+            return cast
+        from jaxpo.models.quantize import quantized
+
+        return quantized(cast, config, quantize)
+
+
+def _cast(param: Any) -> bool:
+    """Matrices, the embedding among them."""
+    return param.muon is not None or "vocab" in param.axes
+
+
+def swapped(now: Tree, params: Tree, config: TextConfig, dtype: Any, quantize: str | None, where: Where) -> Tree:
+    """Other weights in the place of `now`, which are not touched.
+
+    Raises:
+      ConfigError: they are of another form, or some are not finite.
+    """
+    table = family(config).table(config)
+    expected = {path: p.shape for path, p in leaves(table)}
+    try:
+        found = {path: w.shape for (path, _), w in zip(leaves(table), _leaves(table, params), strict=True)}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the new weights are of another form than the model's ({error}); the old ones stay"
+        ) from error
+    wrong = [f"{path} is {found[path]}, not {shape}" for path, shape in expected.items() if found[path] != shape]
+    if wrong:
+        raise ConfigError([f"the new weights do not fit, and the old ones stay: {what}" for what in wrong])
+    new = prepared(params, config, dtype, quantize, where)
+    if jax.tree.map(lambda x: (x.shape, x.dtype), now) != jax.tree.map(lambda x: (x.shape, x.dtype), new):
+        raise ConfigError("the new weights are of other types than those in use; the old ones stay")
+    with where.entered():
+        bad = [path for path, fine in zip(expected, to_host(_finite(_leaves(table, params))), strict=True) if not fine]
+    if bad:
+        raise ConfigError(f"the new weights are not finite in {', '.join(bad[:3])}; the old ones stay")
+    return new
+
+
+def _leaves(table: Any, params: Tree) -> list[Any]:
+    found: list[Any] = []
+    map_table(lambda p, w: found.append(w), table, params)
+    return found
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return [jnp.all(jnp.isfinite(w)) for w in params]

@@ -126,13 +126,13 @@ def greedy_answers(
     import jax.numpy as jnp
 
     from jaxpo.sampling.fitted import fitted
-    from jaxpo.sampling.request import Request
+    from jaxpo.sampling.request import Request, said
     from jaxpo.sampling.sampler import GREEDY
     from jaxpo.sampling.text import requests_for
 
     requests = requests_for(tokenizer, prompts, Request((), sampler=GREEDY, max_new_tokens=max_new_tokens))
     engine = fitted(params, config, requests, tokenizer=tokenizer, slots=ROWS, dtype=jnp.dtype(dtype))
-    return [answer.text or "" for answer in engine.generate(requests)]
+    return [said(answer) for answer in engine.generate(requests)]
 
 
 def _text(completion: Any) -> str:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.convert.model_io import save_model
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.convert.reader import Reader
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
+from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.methods import METHODS
 from jaxpo.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +159,28 @@ def test_reward_models_train_on_their_examples(model: Path, tmp_path: Path, name
 
 
 TWO_ASPECTS = ["--stage.loss.aspects", "brief", "helpful"]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_reward_model_that_says_how_it_is_read(model: Path, tmp_path: Path, capsys) -> None:
+    """As a stage, as a checkpoint of it, exported by the run, and by the command."""
+    options = [*TWO_ASPECTS, "--stage.pooled-dropout", "0.1", "--export", "True", "--stage.save-steps", "1"]
+    train(model, tmp_path, "reward", "rated.jsonl", "--stage.loss", "rating", *options)
+    assert "reward model exported with 2 tensors of heads, and verified" in capsys.readouterr().out
+    run = tmp_path / "run"
+    assert main(["export", str(run), str(tmp_path / "again")]) == 0
+    assert "its heads are in heads.safetensors, read by rating as reward.json says" in capsys.readouterr().out
+    expected = Reader(METHODS["rating"](aspects=("brief", "helpful")), pooled_dropout=0.1)
+    checkpoint = run / "stages" / "reward" / "checkpoints" / "00000001"
+    texts = (["p"] * 2, ["a short answer", "another"])
+    scores = []
+    for folder in (run, checkpoint, run / "export", tmp_path / "again"):
+        found = load_model(folder)
+        assert found.reader == expected
+        scores.append(Network.of(found, max_length=64).rewards(*texts))
+        np.testing.assert_allclose(scores[-1], scores[0], rtol=1e-6)
+
+
 REFUSED: dict[str, tuple[list[str], str]] = {
     "groups": (["reward", "--stage.loss", "bradley_terry"], "row 2, field 'tie': the pair is tied, as 1 are, and brad"),
     "apart": (

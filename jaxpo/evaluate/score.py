@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -76,9 +76,19 @@ class Placed(NamedTuple):
 
 
 def each_segment(
-    run: Callable[[Batch], jax.Array], segments: Sequence[np.ndarray], rows: int, row_length: int
+    run: Callable[[Batch], jax.Array],
+    segments: Sequence[np.ndarray],
+    rows: int,
+    row_length: int,
+    *,
+    beside: Sequence[Mapping[str, np.ndarray]] = (),
+    alone: bool = False,
 ) -> Iterator[tuple[Placed, np.ndarray]]:
     """Every segment's place, and the row of `run(batch)` that it lies in, `[S, ...]` or `[M, ...]`.
+
+    Args:
+      beside: of every segment, per-token columns; "completion" is the mask of its answer.
+      alone: a row for each, so that what a row's key draws belongs to the segment.
 
     Raises:
       DataError: a segment longer than a row.
@@ -86,10 +96,10 @@ def each_segment(
     longest = max((len(s) for s in segments), default=0)
     if longest > row_length:
         raise DataError(f"a sequence of {longest} tokens does not fit rows of {row_length}.")
-    filled = fill_rows([len(s) for s in segments], row_length, row_length // SHORTEST)
+    filled = fill_rows([len(s) for s in segments], row_length, 1 if alone else row_length // SHORTEST)
     for first in range(0, len(filled), rows):
         chosen = filled[first : first + rows]
-        values = to_host(run(packed_batch(segments, chosen, rows, row_length)))
+        values = to_host(run(packed_batch(segments, chosen, rows, row_length, beside)))
         for row, members in zip(values, chosen, strict=False):
             at = 0
             for slot, i in enumerate(members):
@@ -128,26 +138,40 @@ def fill_rows(lengths: Sequence[int], row_length: int, slots: int) -> list[list[
     return rows
 
 
-def packed_batch(segments: Sequence[np.ndarray], chosen: list[list[int]], rows: int, row_length: int) -> Batch:
-    tokens, ids, positions = (np.zeros((rows, row_length), np.int32) for _ in range(3))
+def packed_batch(
+    segments: Sequence[np.ndarray],
+    chosen: list[list[int]],
+    rows: int,
+    row_length: int,
+    beside: Sequence[Mapping[str, np.ndarray]] = (),
+) -> Batch:
+    """Rows of segments, each of which is an example with the role "answer"; their numbers are the examples' ids."""
+    slots, shape = row_length // SHORTEST, (rows, row_length)
+    tokens, ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
+    columns = {name: np.zeros(shape, values.dtype) for name, values in (beside[0] if beside else {}).items()}
+    answer, numbers = (np.full((rows, slots), -1, np.int32) for _ in range(2))
     for r, members in enumerate(chosen):
         at = 0
         for slot, i in enumerate(members, start=1):
             here = slice(at, at + len(segments[i]))
             tokens[r, here], ids[r, here] = segments[i], slot
             positions[r, here] = np.arange(len(segments[i]))
+            answer[r, slot - 1], numbers[r, slot - 1] = slot - 1, i
+            for name, column in columns.items():
+                column[r, here] = beside[i][name]
             at += len(segments[i])
+    masks = {"completion": columns.pop("completion")} if "completion" in columns else {}
     return Batch(
         tokens=jnp.asarray(tokens),
         segment_ids=jnp.asarray(ids),
         positions=jnp.asarray(positions),
-        masks={},
-        per_token={},
+        masks={name: jnp.asarray(mask) for name, mask in masks.items()},
+        per_token={name: jnp.asarray(column) for name, column in columns.items()},
         per_segment={},
         per_example={},
-        roles={},
-        example_id=jnp.zeros((rows,), jnp.int32),
+        roles={"answer": jnp.asarray(answer.reshape(-1))},
+        example_id=jnp.asarray(numbers.reshape(-1)),
         block_rows=1,
-        slots=row_length // SHORTEST,
+        slots=slots,
         max_segment=row_length,
     )

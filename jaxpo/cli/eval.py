@@ -27,7 +27,7 @@ Evaluate a model, or two on the same examples, on tasks whose data is in local f
   jaxpo eval --list
 
 Writes results.json, examples.jsonl and report.html into a folder, and prints the results."""
-RESULTS, EXAMPLES, REPORT = "results.json", "examples.jsonl", "report.html"
+RESULTS, EXAMPLES = "results.json", "examples.jsonl"
 EVERY = 2.0
 """Seconds between two lines of progress."""
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tasks", nargs="+", metavar="NAME[:FILE]", help="what to measure; --list names the tasks")
     parser.add_argument("--list", action="store_true", help="list the tasks, their files and their settings")
     parser.add_argument("--against", type=Path, metavar="MODEL", help="another model, compared example by example")
-    parser.add_argument("--out", type=Path, help="folder to write; default eval/NAME of the model")
+    parser.add_argument("--out", type=Path, help="folder to write; default RUN/eval of a run, else eval/NAME")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     parser.add_argument("--worst", type=int, default=8, help="examples that the report shows per task (default 8)")
     add_task_options(parser)
@@ -71,12 +71,17 @@ def checked(args: Any) -> Path:
         problems.append(f"--worst {args.worst}: must be at least 0.")
     if args.against is not None and args.against == args.model:
         problems.append(f"--against {args.against}: is the model itself; name another.")
-    folder = args.out or Path("eval", args.model.resolve().name if args.model else "")
+    folder = args.out or (default_folder(args.model) if args.model else Path())
     if args.model is not None and (folder / RESULTS).exists():
         problems.append(f"--out {folder}: holds {RESULTS} of an earlier evaluation; name another folder or remove it.")
     if problems:
         raise ConfigError(problems)
     return folder
+
+
+def default_folder(model: Path) -> Path:
+    """Where a run's report looks for evaluations; of a model that is no run, a folder here."""
+    return model / "eval" if (model / "stages").is_dir() else Path("eval", model.resolve().name)
 
 
 def evaluate(paths: Sequence[Path], read: Sequence[Read], dtype: str) -> list[list[TaskResult]]:
@@ -113,7 +118,7 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     import json
 
     from jaxpo.evaluate.outcome import Outcome, document, table
-    from jaxpo.evaluate.report.evaluation import evaluation_page
+    from jaxpo.evaluate.report.evaluation import PAGE, evaluation_page
 
     ours, *others = results
     pairs = zip(ours, others[0], strict=True) if others else ((one, None) for one in ours)
@@ -123,7 +128,7 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     files = {
         RESULTS: document(outcomes, *(about(path, args.dtype) for path in (args.model, args.against) if path)),
         EXAMPLES: "".join(lines),
-        REPORT: evaluation_page(outcomes, str(args.model), against, count=args.worst),
+        PAGE: evaluation_page(outcomes, str(args.model), against, count=args.worst),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

@@ -52,8 +52,7 @@ def jobs_of(args: Any) -> list[Job]:
             found.append((word, name, source if colon else None, kind_of(name, args.include)))
         except ConfigError as error:
             problems += error.problems
-    doubled = sorted({word for word in args.tasks if args.tasks.count(word) > 1})
-    problems += [f"--tasks: {word} is given twice." for word in doubled]
+    problems += twice(found)
     if problems:
         raise ConfigError(problems)
     classes = {cls.NAME: cls for *_, cls in found}
@@ -64,6 +63,16 @@ def jobs_of(args: Any) -> list[Job]:
     if problems:
         raise ConfigError(problems)
     return [_job(word, name, source, cls, settings[cls.NAME]) for word, name, source, cls in found]
+
+
+def twice(found: Sequence[tuple[str, str, str | None, type[Any]]]) -> Iterator[str]:
+    """Words that ask for what another has asked for."""
+    seen = set()
+    for word, name, source, cls in found:
+        asked = (cls, source if name == cls.NAME else word)
+        if asked in seen:
+            yield f"--tasks: {word} is given twice."
+        seen.add(asked)
 
 
 def kind_of(name: str, include: str | None) -> type[Any]:
@@ -147,14 +156,14 @@ def catalogue() -> Iterator[str]:
         cls: Any = Harness if name == Harness.NAME else task_class(name)
         yield f"{name}{_usage(cls)}  {cls.ABOUT}"
         if cls.NEEDS:
-            yield f"    file: {cls.NEEDS}"
+            yield f"    {cls.SOURCE}: {cls.NEEDS}"
         fields = {field.name: field for field in dataclasses.fields(cls)}
         told = [f"{n}={fields[n].default!r} ({describe(hints_of(cls)[n])})" for n in _settings(cls)]
         yield f"    settings: {', '.join(told)}"
 
 
 def _usage(cls: type[Any]) -> str:
-    return "" if not cls.NEEDS else "[:FILE]" if cls.OPTIONAL else ":FILE"
+    return "" if not cls.NEEDS else f"[:{cls.SOURCE}]" if cls.OPTIONAL else f":{cls.SOURCE}"
 
 
 def _settings(cls: type[Any]) -> Sequence[str]:

@@ -68,7 +68,8 @@ def greedy_answers(
     from jaxpo.evaluate.tasks.base import Reader
     from jaxpo.models.family import limits
     from jaxpo.objectives.encode import Scorer
+    from jaxpo.sampling.request import said
 
     reader = Reader(tokenizer, limits(config).context)
     subject = Subject(params, Scorer(config, dtype=dtype), reader, (tokenizer.eos_id,))
-    return [answer.text or "" for answer in subject.greedy(prompts, max_new_tokens)]
+    return [said(answer) for answer in subject.greedy(prompts, max_new_tokens)]

@@ -29,7 +29,7 @@ from jaxpo.models.heads import value
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
-from jaxpo.sampling.request import Generation, Request
+from jaxpo.sampling.request import Generation, Request, said
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import encode_prompt, requests_for
 
@@ -104,7 +104,7 @@ class Network(Model):
         template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
         requests = requests_for(self.tokenizer, prompts, template)
         answers = self._engine(requests).generate(requests)
-        return [[answers[i * n + k].text or "" for k in range(n)] for i in range(len(prompts))]
+        return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
 
     def draw(
         self,

@@ -15,7 +15,9 @@ from jaxpo.judges.ledger import Ledger
 class AskMember(Protocol):
     """How a member of a judge is asked: `ask_all` with the caller's patience, console and counts."""
 
-    def __call__(self, items: dict[str, Item], ask: Ask, ledger: Ledger, what: str, batch: int) -> Replies: ...
+    def __call__(self, items: dict[str, Item], ask: Ask, ledger: Ledger, what: str, batch: int, /) -> Replies:
+        """The replies of this and earlier runs."""
+        ...
 
 
 @dataclass

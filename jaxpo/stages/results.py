@@ -23,7 +23,7 @@ from jaxpo.models.family import TextConfig
 from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.fitted import as_scored, fitted
-from jaxpo.sampling.request import Request
+from jaxpo.sampling.request import Request, said
 from jaxpo.sampling.sampler import GREEDY
 from jaxpo.sampling.text import requests_for
 from jaxpo.sharding.turns import by_first_process, on_this_process
@@ -159,7 +159,7 @@ class Results:
         requests = requests_for(tokenizer, chats, Request((), sampler=GREEDY, max_new_tokens=SAMPLE_TOKENS))
         engine = fitted(model, scorer.config, requests, tokenizer=tokenizer, **as_scored(scorer))
         answers = engine.generate(requests)
-        return [{"prompt": p, "response": a.text or ""} for p, a in zip(self.run.prompts, answers, strict=True)]
+        return [{"prompt": p, "response": said(a)} for p, a in zip(self.run.prompts, answers, strict=True)]
 
     def _say_measured(self, stage: str, measured: Mapping[str, Any]) -> None:
         for name, found in measured.items():

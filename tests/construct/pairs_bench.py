@@ -30,7 +30,8 @@ class FakeNetwork:
 
     def _one(self, prompts, numbers, i, sample, seed):
         text = self.answer(prompts[i], numbers[i], sample, seed)
-        return SimpleNamespace(prompt=i, sample=sample, text=text, reason="length" if text.endswith("~") else "stop_id")
+        reason = "length" if text.endswith("~") else "stop_id"
+        return SimpleNamespace(request=i, sample=sample, text=text, reason=reason)
 
     def prompt_lengths(self, prompts):
         return np.asarray([len(str(p)) for p in prompts])

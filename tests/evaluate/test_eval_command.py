@@ -141,3 +141,19 @@ def test_a_model_without_a_tokenizer_is_named(model_folders, files, tmp_path, ca
     shutil.rmtree(bare / "tokenizer")
     assert main(["eval", str(bare), "--tasks", f"ranking:{files}/pairs.jsonl", "--out", str(tmp_path / "out")]) == 2
     assert "holds no tokenizer, so it cannot be evaluated" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_has_what_was_evaluated_of_it(evaluated, tmp_path):
+    import shutil
+
+    from jaxpo.cli.eval import default_folder
+
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    assert default_folder(run) == run / "eval"
+    (run / "config.json").write_text("{}")
+    shutil.copytree(evaluated[0], run / "eval")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Evaluation eval" in page
+    assert "choices.jsonl: acc_bytes" in page

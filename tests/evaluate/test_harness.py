@@ -197,5 +197,7 @@ def test_a_number_that_no_single_example_gives_is_kept_without_an_interval():
         "configs": {"task": {}},
         "higher_is_better": {"task": {"f1": True}},
     }
-    (result,) = task_results(found, {}, "", 0.0)
+    (result,) = task_results(found, {"source": "task"}, "", 0.0)
+    assert result.label == "lm_eval:task"
+    assert task_results(found, {"source": "group"}, "", 0.0)[0].label == "lm_eval:group/task"
     assert (result.results["f1"].value, result.results["f1"].n, result.results["f1"].low) == (0.123, 3, None)

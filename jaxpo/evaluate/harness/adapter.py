@@ -26,7 +26,7 @@ from jaxpo.evaluate.perplexity import nats
 from jaxpo.evaluate.score import Progress
 from jaxpo.evaluate.subject import Subject, reader_of, silent, subject_of
 from jaxpo.evaluate.tasks.asking import pair
-from jaxpo.sampling.request import Request
+from jaxpo.sampling.request import Request, said
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import encode_prompt
 
@@ -122,7 +122,7 @@ class JaxpoLM(LM):
             )
             for number, (prompt, how) in enumerate(zip(prompts, settings, strict=True))
         ]
-        return [answers[0].text or "" for answers in self.subject.answers(asked, self._progress)]
+        return [said(answers[0]) for answers in self.subject.answers(asked, self._progress)]
 
     def _check_room(self, lengths: Sequence[int]) -> None:
         context = self.subject.reader.context

@@ -44,7 +44,10 @@ def task_results(
         scored, scores, further = _read(numbers, samples, higher)
         wording = json.dumps({key: str(config.get(key)) for key in _WORDING})
         identity = prompt_hash(name, wording, template)
-        results.append(TaskResult(f"lm_eval:{name}", settings, identity, scored, scores, seconds, further))
+        # A group's tasks are named after it: another group, or the command itself, may have one of them too.
+        source = str(settings["source"])
+        label = f"lm_eval:{source}" if name == source else f"lm_eval:{source}/{name}"
+        results.append(TaskResult(label, settings, identity, scored, scores, seconds, further))
     return results
 
 

@@ -1,18 +1,20 @@
-"""The page of `jaxpo eval`: results of every task, and the examples that went worst."""
+"""The page of `jaxpo eval`, results of every task and the examples that went worst; and its part of a run's page."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from jaxpo.evaluate.outcome import Outcome, difference_cells
 from jaxpo.evaluate.report.heat_map import heat_map
 from jaxpo.evaluate.report.page import measured, page, section, table, tile
+from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.results import worst
 
 WORST = 8
+PAGE = "report.html"
 LONGEST = 2000
 """Characters of a text that are shown."""
 
@@ -31,6 +33,18 @@ def evaluation_page(outcomes: Sequence[Outcome], model: str, against: str | None
     head = f'<h1>{escape(title)}</h1>\n<div class="tiles">{"".join(tiles)}</div>\n'
     body = "".join(_task(outcome, model, against, count) for outcome in outcomes)
     return page(title, head + body)
+
+
+def evaluations(run: RunData) -> Iterator[str]:
+    """What `jaxpo eval` found of a run's model: one section per folder beside it."""
+    for folder, found in run.evaluations.items():
+        rows = [
+            [escape(f"{label}: {name}"), measured(result), escape(str(task.get("prompt_hash", "")))]
+            for label, task in (found.get("tasks") or {}).items()
+            for name, result in (task.get("results") or {}).items()
+        ]
+        body = f'<div class="card">{table(["", "value", "prompts"], rows)}</div>' if rows else ""
+        yield section(f"Evaluation {folder}", body, f"{folder}/{PAGE} shows the examples that went worst.")
 
 
 def _task(outcome: Outcome, model: str, against: str | None, count: int) -> str:

@@ -20,7 +20,7 @@ from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.intervals import Measurement, ratio, share
 from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.sampling.prompts import Prompt
-from jaxpo.sampling.request import Generation
+from jaxpo.sampling.request import Generation, said
 from jaxpo.sampling.sampler import GREEDY, Sampler
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Reply:
     def texts(self) -> tuple[str, ...]:
         """The answers of the only question."""
         (answers,) = self.answers
-        return tuple(answer.text or "" for answer in answers)
+        return tuple(map(said, answers))
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ class Task(ABC, Generic[E]):
       NAME: on the command line and in results.
       ABOUT: one line for `jaxpo eval --list`.
       NEEDS: what SOURCE of `NAME:SOURCE` is, for messages; "" when there is none to give.
+      SOURCE: a word for it.
       OPTIONAL: whether the source may be left out.
       source: what followed the name; None when nothing did.
       limit: use at most so many examples, evenly spaced.
@@ -180,6 +181,7 @@ class Task(ABC, Generic[E]):
     NAME: ClassVar[str] = ""
     ABOUT: ClassVar[str] = ""
     NEEDS: ClassVar[str] = ""
+    SOURCE: ClassVar[str] = "FILE"
     OPTIONAL: ClassVar[bool] = False
 
     source: str | None = None
@@ -188,7 +190,7 @@ class Task(ABC, Generic[E]):
     def problems(self) -> Iterator[str]:
         """What is wrong with the settings, each sentence naming the field; a subclass yields its own after these."""
         if self.NEEDS and not self.OPTIONAL and self.source is None:
-            yield f"--tasks {self.NAME}: needs {self.NEEDS}; write {self.NAME}:FILE."
+            yield f"--tasks {self.NAME}: needs {self.NEEDS}; write {self.NAME}:{self.SOURCE}."
         if not self.NEEDS and self.source is not None:
             yield f"--tasks {self.NAME}:{self.source}: {self.NAME} takes no file; write {self.NAME}."
         if self.limit is not None and self.limit < 1:

@@ -156,14 +156,14 @@ def catalogue() -> Iterator[str]:
         cls: Any = Harness if name == Harness.NAME else task_class(name)
         yield f"{name}{_usage(cls)}  {cls.ABOUT}"
         if cls.NEEDS:
-            yield f"    file: {cls.NEEDS}"
+            yield f"    {cls.SOURCE}: {cls.NEEDS}"
         fields = {field.name: field for field in dataclasses.fields(cls)}
         told = [f"{n}={fields[n].default!r} ({describe(hints_of(cls)[n])})" for n in _settings(cls)]
         yield f"    settings: {', '.join(told)}"
 
 
 def _usage(cls: type[Any]) -> str:
-    return "" if not cls.NEEDS else "[:FILE]" if cls.OPTIONAL else ":FILE"
+    return "" if not cls.NEEDS else f"[:{cls.SOURCE}]" if cls.OPTIONAL else f":{cls.SOURCE}"
 
 
 def _settings(cls: type[Any]) -> Sequence[str]:

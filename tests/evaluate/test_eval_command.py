@@ -97,7 +97,7 @@ def test_the_list_names_every_task_with_its_file(capsys):
     printed = capsys.readouterr().out
     for name in TASKS:
         assert f"\n{name}" in f"\n{printed}"
-    assert "file: rows with `question`, `choices`" in printed
+    assert "FILE: rows with `question`, `choices`" in printed
     assert "lm_eval:FILE" in printed
 
 

@@ -38,7 +38,8 @@ class Harness:
 
     NAME: ClassVar[str] = "lm_eval"
     ABOUT: ClassVar[str] = "a task of lm-evaluation-harness, with its own metrics"
-    NEEDS: ClassVar[str] = "the task's name instead of a file; its data must be on this machine"
+    NEEDS: ClassVar[str] = "the task's name; its data must be on this machine"
+    SOURCE: ClassVar[str] = "TASK"
     OPTIONAL: ClassVar[bool] = False
 
     source: str | None = None

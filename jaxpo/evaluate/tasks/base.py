@@ -172,6 +172,7 @@ class Task(ABC, Generic[E]):
       NAME: on the command line and in results.
       ABOUT: one line for `jaxpo eval --list`.
       NEEDS: what SOURCE of `NAME:SOURCE` is, for messages; "" when there is none to give.
+      SOURCE: a word for it.
       OPTIONAL: whether the source may be left out.
       source: what followed the name; None when nothing did.
       limit: use at most so many examples, evenly spaced.
@@ -180,6 +181,7 @@ class Task(ABC, Generic[E]):
     NAME: ClassVar[str] = ""
     ABOUT: ClassVar[str] = ""
     NEEDS: ClassVar[str] = ""
+    SOURCE: ClassVar[str] = "FILE"
     OPTIONAL: ClassVar[bool] = False
 
     source: str | None = None
@@ -188,7 +190,7 @@ class Task(ABC, Generic[E]):
     def problems(self) -> Iterator[str]:
         """What is wrong with the settings, each sentence naming the field; a subclass yields its own after these."""
         if self.NEEDS and not self.OPTIONAL and self.source is None:
-            yield f"--tasks {self.NAME}: needs {self.NEEDS}; write {self.NAME}:FILE."
+            yield f"--tasks {self.NAME}: needs {self.NEEDS}; write {self.NAME}:{self.SOURCE}."
         if not self.NEEDS and self.source is not None:
             yield f"--tasks {self.NAME}:{self.source}: {self.NAME} takes no file; write {self.NAME}."
         if self.limit is not None and self.limit < 1:

@@ -42,7 +42,8 @@ class ReasoningGym(Generative[Puzzle]):
 
     NAME: ClassVar[str] = "reasoning_gym"
     ABOUT: ClassVar[str] = "generated puzzles, scored by reasoning-gym; needs pip install 'jaxpo[reasoning]'"
-    NEEDS: ClassVar[str] = "the name of a generator, as in reasoning_gym:chain_sum, in place of a file"
+    NEEDS: ClassVar[str] = "the name of a generator, such as chain_sum"
+    SOURCE: ClassVar[str] = "GENERATOR"
 
     size: int = 100
     puzzle_seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -110,7 +111,7 @@ class Answering(Generic[Body]):
         try:
             for chunk in envelope.opening():
                 await send_event(send, chunk)
-            await self._grow(asked, envelope, send)
+            await self._grow(asked, envelope, note, send)
             for chunk in envelope.closing():
                 await send_event(send, chunk)
             note.reason = _reason(envelope)
@@ -121,13 +122,10 @@ class Answering(Generic[Body]):
             await send_event(send, error.body())
             await send_part(send, b"", more=False)
 
-    async def _grow(self, asked: Asked, envelope: Envelope, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        began: float | None = loop.time()
+    async def _grow(self, asked: Asked, envelope: Envelope, note: Note, send: Send) -> None:
         async for updates in asked.updates():
-            if began is not None:
-                self._desk.metrics.first.add(loop.time() - began)
-                began = None
+            if not envelope.generated:
+                self._desk.metrics.first.add(time.monotonic() - note.began)
             envelope.count(updates)
             for chunk in envelope.chunks(updates):
                 await send_event(send, chunk)

@@ -50,10 +50,11 @@ def template_of(args: Any) -> Any:
     """Every prompt's request but for the prompt; ConfigError for options out of range."""
     from jaxpo.sampling.request import Request
 
-    n = args.best_of or args.n or 1
+    name, n = ("n", args.n) if args.best_of is None else ("best-of", args.best_of)
+    n = 1 if n is None else n
     problems = [
         f"--{name} is {value}; it must be at least 1."
-        for name, value in (("n", n), ("max-new-tokens", args.max_new_tokens))
+        for name, value in ((name, n), ("max-new-tokens", args.max_new_tokens))
         if value < 1
     ]
     if not all(args.stop):

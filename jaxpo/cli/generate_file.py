@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.engine_options import engine_of, window_of
+from jaxpo.cli.engine_options import dtype_of, engine_of, window_of
 from jaxpo.cli.sampling_options import load_with_tokenizer, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.judges.named import JUDGES, JudgeOptions
@@ -69,7 +69,8 @@ def answer_file(args: argparse.Namespace, template: Any) -> int:
         template.constraint.begin(model.tokenizer, model.config.vocab_size)  # or it is none, before anything is drawn
     answering = Answering(
         tokenizer=model.tokenizer,
-        engine=lambda needed: engine_of(model, args, needed=needed, answers=args.slots),
+        # In one shape, so that what was drawn before an interruption changes nothing of what comes after it.
+        engine=lambda needed: engine_of(model, args, needed=needed, answers=args.slots, one_shape=True),
         context=window_of(model, args),
         identity=identity_of(model, args),
         networks=networks_of(args),
@@ -94,9 +95,9 @@ def judge_of(args: argparse.Namespace) -> Any:
         raise ConfigError(f"--best-of needs --judge. {JUDGES}")
     if ("reward" in given["judge"]) != ("reward" in given):
         raise ConfigError("--judge reward and --reward RUN need one another.")
-    options = {name: value for name, value in given.items() if name != "reward"}
-    tuples = {name: tuple(options[name]) for name in ("judge", "judge_scale") if name in options}
-    judge = JudgeOptions(**{**options, **tuples}).judges()
+    options: dict[str, Any] = {name: value for name, value in given.items() if name != "reward"}
+    options |= {name: tuple(options[name]) for name in ("judge", "judge_scale") if name in options}
+    judge = JudgeOptions(**options).judges()
     if problems := judge.problems():
         raise ConfigError(problems)
     return judge
@@ -117,7 +118,7 @@ def identity_of(model: Any, args: argparse.Namespace) -> dict[str, Any]:
         },
         "context": args.context,
         "quantize": args.quantize,
-        "dtype": args.dtype,
+        "dtype": dtype_of(args),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxpo.sampling.request import TOP_LOGPS
 from jaxpo.sampling.row_settings import RowSettings
 from jaxpo.sampling.whole import keep_whole
 
-CANDIDATES = 1024
+CANDIDATES = 256
 """So many of the largest logits are sorted; a row that keeps more looks at all."""
 
 
@@ -162,29 +163,44 @@ def _sample_sorted(
     """Draws among the `CANDIDATES` largest logits, and among all for the rows that keep more."""
     vocabulary = z.shape[1]
     mass = block_sum(keep_by_id(z, largest, temperature, jnp.zeros_like(temperature)))
-    # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow.
-    values, ids = jax.lax.optimization_barrier(tuple(jax.lax.top_k(z, min(CANDIDATES, vocabulary))))
+    # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow. One barrier for both results
+    # would abort its partitioner.
+    values, ids = map(jax.lax.optimization_barrier, jax.lax.top_k(z, min(CANDIDATES, vocabulary)))
     weights, complete = keep_in_order(values, settings, temperature, mass, vocabulary)
     places, total = pick(weights, words)
     drawn = jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0], _log_share(weights, places, total)
     if vocabulary <= CANDIDATES:
         return drawn
 
-    def row(xs: tuple[Any, ...]) -> tuple[Array, Array]:
-        again, drawn, rest = xs
-        return jax.lax.cond(again, lambda: _sample_whole(*rest), lambda: drawn)
-
     again = wanted & ~complete
     rows = (again, drawn, (z, largest, settings, temperature, words))
-    return jax.lax.cond(jnp.any(again), lambda: jax.lax.map(row, rows), lambda: drawn)
+    # A processor goes through the few rows that need it; for an accelerator all at once are less work than one by one.
+    whole = partial(jax.lax.platform_dependent, cpu=partial(jax.lax.map, _again), default=_all_again)
+    return jax.lax.cond(jnp.any(again), lambda: whole(rows), lambda: drawn)
 
 
-def _sample_whole(*row: Any) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """One row's draw among all that it keeps; rows that need it are few, and the others do not pay for them."""
-    z, largest, settings, temperature, words = jax.tree.map(lambda x: x[None], row)
+def _again(row: Any) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """One row's draw among all that it keeps, or what was drawn."""
+    again, drawn, rest = row
+    one = jax.tree.map(lambda x: x[None], rest)
+    return jax.lax.cond(again, lambda: jax.tree.map(lambda x: x[0], _sample_whole(*one)), lambda: drawn)
+
+
+def _all_again(rows: Any) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+    again, drawn, rest = rows
+    return jax.tree.map(partial(jnp.where, again), _sample_whole(*rest), drawn)
+
+
+def _sample_whole(
+    z: Float[Array, "B V"],
+    largest: Float[Array, "B"],
+    settings: RowSettings,
+    temperature: Float[Array, "B"],
+    words: UInt32[Array, "B 2"],
+) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
     weights = keep_whole(z, largest, settings, temperature)
     ids, total = pick(weights, words)
-    return ids[0], _log_share(weights, ids, total)[0]
+    return ids, _log_share(weights, ids, total)
 
 
 def _words(key: UInt32[Array, "2"], number: Int[Array, ""]) -> UInt32[Array, "2"]:

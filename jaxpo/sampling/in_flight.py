@@ -187,8 +187,11 @@ class InFlight:
         words = np.zeros((len(bound), self._settings.mask.shape[1]), np.uint32)
         for row, allowed in zip(bound, words, strict=True):
             assert row.matcher is not None
-            if not row.matcher.allowed(allowed):
-                row.reason = "stop_id"
+            try:
+                if not row.matcher.allowed(allowed):
+                    row.reason = "stop_id"
+            except ConfigError as error:
+                row.fail(str(error))
             allowed &= row_settings.allowed_words(row.request, self.compute.config.vocab_size, self._vocabulary)
         self._settings = row_settings.with_masks(self._settings, [row.slot for row in bound], words)
         return [row for row in rows if row.reason is None]

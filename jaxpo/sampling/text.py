@@ -11,10 +11,10 @@ from jaxpo.data.chat.rendered import prompt_spans
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.turns import Malformed
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.errors import ConfigError, RunError
+from jaxpo.errors import ConfigError
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.prompts import Prompt, as_conversation
-from jaxpo.sampling.request import Request
+from jaxpo.sampling.request import Request, said
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
@@ -60,17 +60,15 @@ def stream(engine: Engine, request: Request) -> Iterator[str]:
     Raises:
       RunError: the answer ended in an error.
     """
-    number, said = engine.submit(replace(request, n=1)), ""
+    number, shown = engine.submit(replace(request, n=1)), ""
     ended = False
     try:
         while not ended:
             done = [found for found in engine.step() if found.request == number]
             (found,) = done or engine.so_far(number)
             ended = bool(done)
-            if found.error is not None:
-                raise RunError(f"the answer ended in an error: {found.error}.")
-            if new := (found.text or "")[len(said) :]:
-                said += new
+            if new := said(found)[len(shown) :]:
+                shown += new
                 yield new
     finally:
         if not ended:

@@ -38,7 +38,7 @@ class Asked:
     @property
     def as_text(self) -> Text:
         """The prompt as judges read it."""
-        return self.prompt if isinstance(self.prompt, str) else list(as_conversation(self.prompt).messages)
+        return self.prompt if isinstance(self.prompt, str) else [dict(m) for m in as_conversation(self.prompt).messages]
 
 
 @dataclass(frozen=True)

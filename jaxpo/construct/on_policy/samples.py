@@ -12,6 +12,7 @@ from jaxpo.judges.asking import Progress
 from jaxpo.judges.ledger import Ledger, digest
 from jaxpo.judges.questions import Question
 from jaxpo.models.family import limits
+from jaxpo.sampling.request import said
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -72,7 +73,7 @@ def draw_samples(
         records = [_record(missing[one.request], one, names) for one in finished]
         ledger.append(records)
         for one in finished:
-            found[missing[one.request].number, one.sample] = Sample(one.text, one.reason != "length")
+            found[missing[one.request].number, one.sample] = Sample(said(one), one.reason != "length")
         drawn += len(finished)
         progress.show(drawn)
         check()
@@ -85,6 +86,6 @@ def _record(question: Question, one: Any, names: dict[int, str]) -> dict[str, An
         "question": question.number,
         "sample": one.sample,
         "prompt": names[question.number],
-        "text": one.text,
+        "text": said(one),
         "finished": one.reason != "length",
     }

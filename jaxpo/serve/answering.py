@@ -63,8 +63,7 @@ class Answering(Generic[Body]):
         need(sum(request.n for request in reply.requests))
         self._desk.check_open()
         asked = Asked(reply.requests, reply.settings.stream, deadline, late(self._desk.limits.seconds))
-        served = self._desk.served
-        envelope = Envelope(reply, note.identity, served.name, served.created)
+        envelope = Envelope(reply, note.identity, self._desk.served.name, int(time.time()))
         note.prompt = envelope.prompt_tokens
         self._desk.thread.ask(asked)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -62,8 +63,7 @@ class Answering(Generic[Body]):
         need(sum(request.n for request in reply.requests))
         self._desk.check_open()
         asked = Asked(reply.requests, reply.settings.stream, deadline, late(self._desk.limits.seconds))
-        served = self._desk.served
-        envelope = Envelope(reply, note.identity, served.name, served.created)
+        envelope = Envelope(reply, note.identity, self._desk.served.name, int(time.time()))
         note.prompt = envelope.prompt_tokens
         self._desk.thread.ask(asked)
         try:
@@ -110,7 +110,7 @@ class Answering(Generic[Body]):
         try:
             for chunk in envelope.opening():
                 await send_event(send, chunk)
-            await self._grow(asked, envelope, send)
+            await self._grow(asked, envelope, note, send)
             for chunk in envelope.closing():
                 await send_event(send, chunk)
             note.reason = _reason(envelope)
@@ -121,13 +121,10 @@ class Answering(Generic[Body]):
             await send_event(send, error.body())
             await send_part(send, b"", more=False)
 
-    async def _grow(self, asked: Asked, envelope: Envelope, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        began: float | None = loop.time()
+    async def _grow(self, asked: Asked, envelope: Envelope, note: Note, send: Send) -> None:
         async for updates in asked.updates():
-            if began is not None:
-                self._desk.metrics.first.add(loop.time() - began)
-                began = None
+            if not envelope.generated:
+                self._desk.metrics.first.add(time.monotonic() - note.began)
             envelope.count(updates)
             for chunk in envelope.chunks(updates):
                 await send_event(send, chunk)

@@ -60,7 +60,7 @@ def ending() -> ApiError:
 
 def failed(message: str) -> ApiError:
     """500: the engine could not answer."""
-    return ApiError(500, message, code="engine_error")
+    return ApiError(500, message, code="engine_error", headers=NOT_AGAIN)
 
 
 def late(seconds: float) -> ApiError:

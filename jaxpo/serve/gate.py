@@ -30,10 +30,12 @@ class Note:
 
     Attributes:
       identity: the client's X-Request-Id, or one that was made.
+      began: when it came, of `time.monotonic`.
       reason: why its answers ended.
     """
 
     identity: str
+    began: float
     prompt: int = 0
     generated: int = 0
     reason: str = ""
@@ -49,11 +51,11 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), GONE
+        status = GONE
         headers = Headers(scope=scope)
         given = headers.get("x-request-id")
         valid = given is not None and _ID.fullmatch(given) is not None
-        note = Note(given if given is not None and valid else uuid.uuid4().hex)
+        note = Note(given if given is not None and valid else uuid.uuid4().hex, time.monotonic())
         scope["note"] = note
 
         async def sending(message: Message) -> None:
@@ -72,7 +74,7 @@ class Gate:
             status, note.reason = GONE, "gone"
             self._desk.metrics.gone += 1
         finally:
-            self._write(scope, note, status, time.monotonic() - began)
+            self._write(scope, note, status, time.monotonic() - note.began)
 
     def _check(self, scope: Scope, headers: Headers, *, id_fits: bool) -> None:
         if not id_fits:

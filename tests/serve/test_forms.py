@@ -9,7 +9,11 @@ import pytest
 ASK = [{"role": "user", "content": "the fox"}]
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"enum": ["fox", "dog"]}, "lazy": {"type": "boolean"}, "age": {"type": "integer"}},
+    "properties": {
+        "name": {"enum": ["fox", "dog"]},
+        "lazy": {"type": "boolean"},
+        "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
     "required": ["name", "lazy"],
     "additionalProperties": False,
 }

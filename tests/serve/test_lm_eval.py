@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 
+# Importing lm-eval takes longer than all of the tests.
+pytestmark = pytest.mark.slow
+
 TASK = """
 task: capitals
 dataset_path: json

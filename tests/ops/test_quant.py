@@ -13,6 +13,7 @@ from jaxpo.ops.linear import LowRank, einsum, linear, rows
 from jaxpo.ops.quant import LONGEST, Quant, quantise
 
 RNG = np.random.default_rng(0)
+PRODUCT = jax.jit(lambda x, w: linear(x, quantise(w)))
 
 
 def draw(*shape):
@@ -43,9 +44,14 @@ def test_a_product_is_that_of_the_rounded_values(count, outputs):
     assert 1e-4 < np.abs(y - np.tensordot(x, w, axes=1)).max() < 0.1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 4), st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**16), st.sampled_from([1e-20, 1, 1e20])
+    # A program per shape.
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 37]),
+    st.sampled_from([1, 4]),
+    st.integers(0, 2**16),
+    st.sampled_from([1e-20, 1, 1e20]),
 )
 def test_any_shape_and_size_of_values(count, inner, outer, seed, size):
     rng = np.random.default_rng(seed)
@@ -54,7 +60,7 @@ def test_any_shape_and_size_of_values(count, inner, outer, seed, size):
     # A row and a column of zeros stay so, whatever else there is.
     x[rng.integers(count)] = 0
     w[:, rng.integers(outer)] = 0
-    y = linear(jnp.asarray(x), quantise(jnp.asarray(w)))
+    y = PRODUCT(jnp.asarray(x), jnp.asarray(w))
     np.testing.assert_allclose(y, expected(x, w), rtol=1e-5, atol=1e-6 * size)
     assert not y[~x.any(1)].any()
     assert not y[:, ~w.any(0)].any()

@@ -17,16 +17,19 @@ import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import Model
-from jaxpo.data.packing.batch import Batch, last_of
+from jaxpo.convert.reader import why_no_reward
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
+from jaxpo.errors import ConfigError
 from jaxpo.evaluate.score import each_segment, token_logps
-from jaxpo.models.heads import value
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.rewards import reading
+from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
 from jaxpo.sampling.request import Generation, Request, said
@@ -91,10 +94,53 @@ class Network(Model):
         tokens = [np.asarray(encode_prompt(self.tokenizer, p)[-self.max_length :], np.int32) for p in prompts]
         return self._per_segment(_means, tokens)
 
-    def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
-        """Value head at each text's last token, float64 `[n]`."""
-        tokens = [s.tokens for s in self.segments(prompts, completions)]
-        return self._per_segment(_rewards, tokens)[:, 0].astype(np.float64)
+    def rewards(
+        self, prompts: Sequence[Text], completions: Sequence[Text], *, masks: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """The reward of each answer, as the model's method reads it, float64 `[n]`.
+
+        Args:
+          masks: T; under T draws of the dropout that it was trained with instead, `[n, T]`: what two of them differ by
+            tells how sure the model is.
+          seed: of the draws, which belong to the answer's number and the mask's, whatever else is scored with it.
+
+        Raises:
+          ConfigError: it is no reward model; or was trained without dropout, so that all masks would be alike.
+        """
+        reader = self.reader
+        if reader is None:
+            raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
+        segments = self.answers(prompts, completions, reader.method)
+        if masks is None:
+            return self._rewards(segments, reader.method, self.scorer, None)
+        rates = {name: getattr(reader, name) for name in ("embedding_dropout", "pooled_dropout")}
+        if not any(rates.values()):
+            raise ConfigError(
+                "the reward model was trained without dropout, so all masks would be alike; train it with "
+                "--stage.pooled-dropout 0.1."
+            )
+        scorer, key = dataclasses.replace(self.scorer, **rates), jax.random.key(seed)
+        drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
+        return np.stack(drawn, axis=1)
+
+    def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
+        """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
+        if "step_end" not in method.NEEDS.per_token:
+            return self.segments(prompts, completions)
+        separator = method.separator  # type: ignore[attr-defined]
+        rows = [
+            Row(Path("(construction)"), i, in_steps(p, c, separator)) for i, (p, c) in _numbered(prompts, completions)
+        ]
+        records = [read_record(row, "steps", marks=("step_end",)) for row in rows]
+        return [e.segments[0] for e in build_examples(records, self.tokenizer, Cut(self.max_length), Counter())]
+
+    def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
+        run = functools.partial(_rewards, scorer, method, self.params, key)
+        beside = [{"completion": _scored(s), **s.per_token} for s in segments]
+        tokens, alone = [s.tokens for s in segments], key is not None
+        rows = each_segment(run, tokens, ROWS, self.max_length, beside=beside, alone=alone)
+        found = {place.segment: row[place.slot] for place, row in rows}
+        return np.asarray([found[i] for i in range(len(tokens))], np.float64)
 
     def generate(
         self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
@@ -166,7 +212,24 @@ def _means(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
     return jnp.einsum("rms,rsd->rmd", inside, hidden) / count
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _rewards(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
-    last = last_of(scorer.hidden(params["model"], batch), batch)
-    return value(params["value"], last)[..., None]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _rewards(scorer: Scorer, method: RewardMethod, params: Tree, key: Any, batch: Batch) -> jax.Array:
+    """`[R, M]`."""
+    hidden, _ = scorer.run(params["model"], batch, key)
+    found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
+    rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
+    return rewards.reshape(batch.rows, batch.slots)
+
+
+def _scored(segment: Segment) -> np.ndarray:
+    """The mask of a segment's answer in a batch: its first token has no predecessor."""
+    mask = segment.supervised.copy()
+    mask[:1] = False
+    return mask
+
+
+def in_steps(prompt: Text, answer: Text, separator: str) -> dict[str, Any]:
+    """A row of type "steps" whose steps nobody has judged yet."""
+    text = answer if isinstance(answer, str) else answer[-1]["content"]
+    steps = [step for step in text.split(separator) if step.strip()]
+    return {"prompt": prompt, "completions": steps, "labels": [None] * len(steps), "separator": separator}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from jaxpo.judges.asking import Ask, Item, Replies
+from jaxpo.judges.asking import Ask, Item, Patience, Replies, ask_all
 from jaxpo.judges.base import Judge, Networks
-from jaxpo.judges.ledger import Ledger
+from jaxpo.judges.ledger import Ledger, Unkept
 
 
 class AskMember(Protocol):
@@ -29,9 +29,12 @@ class Scores:
 
 
 def score_all(
-    judge: Judge, items: Sequence[Item], networks: Networks, folder: Path, ask: AskMember, what: str = "score"
+    judge: Judge, items: Sequence[Item], networks: Networks, folder: Path | None, ask: AskMember, what: str = "score"
 ) -> Scores:
     """Ask every member about every item that it has no score for yet; score = sum over members of weight * score.
+
+    Args:
+      folder: of the ledgers; None = scores are not kept.
 
     Raises:
       RunError: a member that fails all the time.
@@ -40,7 +43,8 @@ def score_all(
     found = Scores(dict.fromkeys(unique, 0.0))
     for number, (member, weight) in enumerate(zip(judge.members(), judge.weights(), strict=True)):
         by_key = {item.key(member.columns()): item for item in items}
-        ledger = Ledger(folder, f"scores-{member.NAME}", member.identity(networks))
+        identity = member.identity(networks)
+        ledger = Unkept() if folder is None else Ledger(folder, f"scores-{member.NAME}", identity)
         name = what if len(judge.members()) == 1 else f"{what} {number + 1} {member.NAME}"
         replies = ask(by_key, member.open(networks), ledger, name, member.BATCH)
         for key, item in unique.items():
@@ -51,3 +55,27 @@ def score_all(
                 found.values[key] += weight * replies.values[own]
     found.values = {key: score for key, score in found.values.items() if key not in found.failures}
     return found
+
+
+def plainly(
+    *,
+    tries: int = 3,
+    say: Callable[[str], None] = print,
+    check: Callable[[], None] = lambda: None,
+    progress: Callable[..., Any] | None = None,
+) -> AskMember:
+    """The plain way to ask; see `ask_all`."""
+
+    how: dict[str, Any] = {"patience": Patience(tries), "say": say, "check": check, "progress": progress}
+
+    def ask(items: dict[str, Item], ask: Ask, ledger: Ledger, what: str, batch: int) -> Replies:
+        return ask_all(items, ask, ledger, what=what, batch=batch, **how)
+
+    return ask
+
+
+def check_judge(judge: Judge, items: Iterable[Item], networks: Networks) -> None:
+    """Refuse a judge that cannot work, or a network that is missing, before anything is asked."""
+    judge.check([item.row for item in items])
+    for member in judge.members():
+        member.open(networks)

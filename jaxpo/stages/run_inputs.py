@@ -13,6 +13,7 @@ import numpy as np
 from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
+from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
@@ -39,6 +40,11 @@ class StageData:
 
     train: Dataset
     held_out: Dataset | None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups that rows belong to: those of the training rows, then the held-out rows' own."""
+        return (self.held_out or self.train).names.get("group", ()) or self.train.names.get("group", ())
 
     def fingerprint(self) -> dict[str, Any]:
         """What the run directory remembers, to notice changed files."""
@@ -79,6 +85,9 @@ class RunInputs:
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+            if stage.data.spread_groups:
+                order = spread_order(data.train, self.seed if stage.seed is None else stage.seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             self.stages[stage.name] = data
         return self.stages[stage.name]
@@ -184,7 +193,7 @@ def _stage_data(
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, names: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -193,7 +202,7 @@ def _stage_data(
             needs=method.NEEDS,
             cache_dir=directory / "data",
             log=say,
-            annotators=annotators,
+            names=names,
             part=part,
             team=team,
         )
@@ -208,7 +217,7 @@ def _stage_data(
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
-        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 
@@ -236,6 +245,10 @@ def check_values(dataset: Dataset, method: Any) -> None:
     Raises:
       DataError: names the file, and the first row that cannot be used even alone.
     """
+    _check_ties(dataset, method)
+    named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
+    if named:
+        raise DataError(" ".join(named), file=dataset.files[0])
     columns = _columns(dataset, method.NEEDS.columns)
     problems = method.check_columns(columns)
     if not problems:
@@ -245,6 +258,23 @@ def check_values(dataset: Dataset, method: Any) -> None:
     (example,) = dataset.store.read(range(worst, worst + 1))
     field = next(iter(columns)) if len(columns) == 1 else None
     raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
+
+
+def _check_ties(dataset: Dataset, method: Any) -> None:
+    """DataError for the first tied pair, where the method takes every pair for a decided one."""
+    if "tie" not in dataset.columns or "tie" in method.NEEDS.columns:
+        return
+    tied = np.flatnonzero(_columns(dataset, ("tie",))["tie"])
+    if not len(tied):
+        return
+    (example,) = dataset.store.read(tied[:1].tolist())
+    raise DataError(
+        f"the pair is tied, as {len(tied)} are, and {method.INFO.name} takes every pair for a decided one.",
+        file=dataset.files[example.file],
+        row=example.row,
+        field="tie",
+        remedy="Remove tied rows, or train a reward model that has ties (rao_kupper, davidson).",
+    )
 
 
 def check_metric(held_out: Dataset, stage: Stage) -> None:

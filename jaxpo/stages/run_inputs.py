@@ -25,6 +25,7 @@ from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
+from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import column_of_metric
@@ -246,6 +247,7 @@ def check_values(dataset: Dataset, method: Any) -> None:
       DataError: names the file, and the first row that cannot be used even alone.
     """
     _check_ties(dataset, method)
+    _check_classes(dataset, method)
     named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
     if named:
         raise DataError(" ".join(named), file=dataset.files[0])
@@ -275,6 +277,23 @@ def _check_ties(dataset: Dataset, method: Any) -> None:
         field="tie",
         remedy="Remove tied rows, or train a reward model that has ties (rao_kupper, davidson).",
     )
+
+
+def _check_classes(dataset: Dataset, method: Any) -> None:
+    """DataError for a group of labelled answers that are all alike: of it there is no accuracy to speak of."""
+    if "group" not in dataset.columns or "label" not in method.NEEDS.columns or not isinstance(method, RewardMethod):
+        return
+    found = _columns(dataset, ("group", "label"))
+    for number, name in enumerate(dataset.names["group"]):
+        labels = found["label"][found["group"] == number]
+        if len(labels) and labels.all() == labels.any():
+            raise DataError(
+                f"every answer of the group {name!r} has label {str(bool(labels[0])).lower()}, so that no accuracy can be "
+                "measured in it.",
+                file=dataset.files[0],
+                field="group",
+                remedy="Add answers of the other label, join the group with another, or leave the column out.",
+            )
 
 
 def check_metric(held_out: Dataset, stage: Stage) -> None:

@@ -288,8 +288,8 @@ def _check_classes(dataset: Dataset, method: Any) -> None:
         labels = found["label"][found["group"] == number]
         if len(labels) and labels.all() == labels.any():
             raise DataError(
-                f"every answer of the group {name!r} has label {str(bool(labels[0])).lower()}, so that no accuracy can be "
-                "measured in it.",
+                f"every answer of the group {name!r} has label {str(bool(labels[0])).lower()}, so that no accuracy can "
+                "be measured in it.",
                 file=dataset.files[0],
                 field="group",
                 remedy="Add answers of the other label, join the group with another, or leave the column out.",

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxpo.config import Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
-from jaxpo.data.rows.columns import REMEDIES
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
 from jaxpo.data.rows.files.splits import Part
@@ -27,7 +24,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
-from jaxpo.recipe.measured import column_of_metric
+from jaxpo.stages.column_values import check_metric, check_values
 from jaxpo.stages.run_generation_config import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import Say, run_tokenizer
 
@@ -237,70 +234,6 @@ def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:
                 raise DataError(f"is in two sources of data.mix, {other!r} and {name!r}.", file=file, remedy=remedy)
         sources.append((name, mixed, files))
     return shares_of(train.store, sources)
-
-
-def check_values(dataset: Dataset, method: Any) -> None:
-    """What the method asks of the values of its columns, as far as all rows together show it.
-
-    Raises:
-      DataError: names the file, and the first row that cannot be used even alone.
-    """
-    _check_ties(dataset, method)
-    named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
-    if named:
-        raise DataError(" ".join(named), file=dataset.files[0])
-    columns = _columns(dataset, method.NEEDS.columns)
-    problems = method.check_columns(columns)
-    if not problems:
-        return
-    alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
-    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
-    (example,) = dataset.store.read(range(worst, worst + 1))
-    field = next(iter(columns)) if len(columns) == 1 else None
-    raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
-
-
-def _check_ties(dataset: Dataset, method: Any) -> None:
-    """DataError for the first tied pair, where the method takes every pair for a decided one."""
-    if "tie" not in dataset.columns or "tie" in method.NEEDS.columns:
-        return
-    tied = np.flatnonzero(_columns(dataset, ("tie",))["tie"])
-    if not len(tied):
-        return
-    (example,) = dataset.store.read(tied[:1].tolist())
-    raise DataError(
-        f"the pair is tied, as {len(tied)} are, and {method.INFO.name} takes every pair for a decided one.",
-        file=dataset.files[example.file],
-        row=example.row,
-        field="tie",
-        remedy="Remove tied rows, or train a reward model that has ties (rao_kupper, davidson).",
-    )
-
-
-def check_metric(held_out: Dataset, stage: Stage) -> None:
-    """The best checkpoint's metric must be measurable on the held-out rows; else DataError names the column."""
-    column = column_of_metric(stage)
-    if column is not None and column not in held_out.columns:
-        raise DataError(
-            f"{stage.name}.metric_for_best_model: {stage.metric_for_best_model} is measured on rows with a column "
-            f"{column!r}, which the held-out rows lack.",
-            file=held_out.files[0],
-            field=column,
-            remedy=f"{REMEDIES[column]} Or choose another metric.",
-        )
-
-
-def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
-    known = {name: dataset.columns[name] for name in names if name in dataset.columns}
-    end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}
-    found = {name: np.full((len(dataset), *c.shape), end[name], c.dtype) for name, c in known.items()}
-    for start in range(0, len(dataset) if found else 0, 4096):
-        for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
-            for name, values in found.items():
-                value = np.asarray(example.columns[name])
-                values[(n, slice(len(value))) if value.ndim else n] = value
-    return found
 
 
 def _lenient(stage: Stage) -> Any:

@@ -133,7 +133,7 @@ def test_plackett_luce_of_the_first_places() -> None:
         examples("list"), last_scores("list", head("plackett_luce", top_k=2, temperature=0.5)), strict=True
     ):
         labels = np.asarray(example.columns["scores"])[: len(scores)]
-        order = np.argsort(-labels)
+        order = np.argsort(-labels, kind="stable")
         s = np.asarray(scores)[order] / 0.5
         terms.append(sum(np.logaddexp.reduce(s[k:]) - s[k] for k in range(2)))
         for i in range(len(s)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -203,6 +204,15 @@ def test_rows_that_a_reward_model_cannot_be_trained_on(model: Path, tmp_path: Pa
     with pytest.raises(AssertionError, match="assert 2 == 0"):
         train(model, tmp_path, stage, f"{FILE_OF[name]}.jsonl", *options)
     assert problem in capsys.readouterr().err
+
+
+def test_a_group_of_answers_that_are_all_alike(model: Path, tmp_path: Path, capsys) -> None:
+    row = {"prompt": "p", "completion": "a good answer", "label": True, "group": "facts"}
+    rows = [row, {**row, "label": False}, {**row, "group": "lists"}]
+    (tmp_path / "alike.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(AssertionError, match="assert 2 == 0"):
+        train(model, tmp_path, "reward", str(tmp_path / "alike.jsonl"), "--stage.loss", "outcome_reward")
+    assert "field 'group': every answer of the group 'lists' has label true" in capsys.readouterr().err
 
 
 @pytest.mark.slow

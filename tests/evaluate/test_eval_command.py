@@ -98,7 +98,7 @@ def test_the_list_names_every_task_with_its_file(capsys):
     for name in TASKS:
         assert f"\n{name}" in f"\n{printed}"
     assert "FILE: rows with `question`, `choices`" in printed
-    assert "lm_eval:FILE" in printed
+    assert "lm_eval:TASK" in printed
 
 
 @pytest.mark.parametrize(

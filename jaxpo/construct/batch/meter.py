@@ -46,7 +46,7 @@ class Meter:
 
     def compiled(self) -> None:
         """The first step is done: from here on time counts."""
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
 
     def add(self, rows: int, tokens: int) -> None:
         """Answers that have ended."""

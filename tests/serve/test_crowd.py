@@ -56,7 +56,7 @@ async def crowd(server, count):
     return [reply for reply in found if reply is not None]
 
 
-@pytest.fixture(params=["scripted", "real"])
+@pytest.fixture(params=["scripted", pytest.param("real", marks=pytest.mark.slow)])
 def crowded(request, tokenizer, speaker):
     """An engine whose answers never end by themselves."""
     if request.param == "scripted":

@@ -37,7 +37,8 @@ def test_a_file_of_answers(run: Command, model: Path, prompts: Path, tmp_path: P
     out = tmp_path / "out.jsonl"
     words = ("generate", model, "--file", prompts, "--out", out, *COMMON, "--logps")
     code, said, err = run(*words)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert all(line.startswith("answers: ") for line in err.splitlines())  # progress, on a slow machine
     assert re.fullmatch(rf"{re.escape(str(out))}: 8 rows \(.*8 answers drawn, [\d,]+ tokens/s\)\n", said)
     rows = rows_of(out)
     assert [(row["prompt"], row["id"]) for row in rows] == [(x["prompt"], x["id"]) for x in rows_of(prompts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from jaxpo.cli.args import Parser
@@ -13,8 +14,21 @@ def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
     """Slots, window and precision."""
     parser.add_argument("--slots", type=int, default=slots, help=f"answers in flight at once (default {slots})")
     parser.add_argument("--context", type=int, help="tokens of prompt and answer together (default the model's window)")
-    parser.add_argument("--quantize", choices=("int8",), help="int8 weights and activations in decoding")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
+    parser.add_argument(
+        "--quantize", choices=("int8",), help="weights and activations of products as integers; says what that costs"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of products (default float32 on CPU, bfloat16 elsewhere)"
+    )
+
+
+def dtype_of(args: argparse.Namespace) -> str:
+    """The type of products, whatever type the checkpoint is kept in."""
+    import jax
+
+    from jaxpo.config.precision import compute_dtype
+
+    return compute_dtype(args.dtype, jax.default_backend())
 
 
 def window_of(model: Any, args: argparse.Namespace) -> int:
@@ -30,7 +44,7 @@ def window_of(model: Any, args: argparse.Namespace) -> int:
 
 
 def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int, **options: Any) -> Any:
-    """An engine as large as what is asked of it.
+    """An engine as large as what is asked of it; says on stderr how far a quantised model is from its own.
 
     Args:
       needed: tokens of the longest prompt and answer together.
@@ -42,14 +56,19 @@ def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int
     from jaxpo.sampling.engine import Engine
     from jaxpo.sampling.fitted import window as fitting_window
 
-    window = window_of(model, args)
+    window, dtype = window_of(model, args), jnp.dtype(dtype_of(args))
+    if args.quantize is not None:
+        from jaxpo.sampling.quantised import divergence
+
+        line = divergence(model.params["model"], model.config, model.tokenizer, args.quantize, dtype)
+        print(line, file=sys.stderr, flush=True)
     return Engine(
         model.params["model"],
         model.config,
         tokenizer=model.tokenizer,
         slots=max(1, min(args.slots, answers)),
         context=min(window, fitting_window(needed)),
-        dtype=jnp.dtype(args.dtype),
+        dtype=dtype,
         quantize=args.quantize,
         **options,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.engine_options import engine_of, window_of
+from jaxpo.cli.engine_options import dtype_of, engine_of, window_of
 from jaxpo.cli.sampling_options import load_with_tokenizer, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.judges.named import JUDGES, JudgeOptions
@@ -118,7 +118,7 @@ def identity_of(model: Any, args: argparse.Namespace) -> dict[str, Any]:
         },
         "context": args.context,
         "quantize": args.quantize,
-        "dtype": args.dtype,
+        "dtype": dtype_of(args),
     }
 
 

@@ -28,6 +28,7 @@ from jaxpo.evaluate.ranking import (
     shorter_wins,
     without_prompts,
 )
+from jaxpo.evaluate.tasks.files import spaced
 
 if TYPE_CHECKING:
     from jaxpo.evaluate.context import ProbeContext
@@ -42,13 +43,6 @@ class Probe(Protocol):
     def measure(self, context: ProbeContext) -> Measured:
         """Name -> value with n and interval; names are unique within a run."""
         ...
-
-
-def spaced(records: list[Any], limit: int | None) -> list[Any]:
-    """All records, or `limit` of them evenly spaced."""
-    if limit is None or len(records) <= limit:
-        return records
-    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 @dataclass(frozen=True)
@@ -158,18 +152,10 @@ class EndsByItself:
     max_new_tokens: int = 96
 
     def measure(self, context: ProbeContext) -> Measured:
-        from jaxpo.sampling.fitted import as_scored, fitted
         from jaxpo.sampling.prompts import prompt_of
-        from jaxpo.sampling.request import Request
-        from jaxpo.sampling.sampler import GREEDY
-        from jaxpo.sampling.text import requests_for
 
         records = spaced(read_records(context.files(self.files), "prompt_completion"), self.prompts)
-        template = Request((), sampler=GREEDY, max_new_tokens=self.max_new_tokens)
-        requests = requests_for(context.tokenizer, [prompt_of(record) for record in records], template)
-        computed = as_scored(context.scorer)
-        engine = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer, **computed)
-        answers = engine.generate(requests)
+        answers = context.subject.greedy([prompt_of(record) for record in records], self.max_new_tokens)
         ended = [answer.reason != "length" for answer in answers]
         return {
             "ends_by_itself": share(sum(ended), len(ended)),

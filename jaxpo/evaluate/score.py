@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,13 @@ import numpy as np
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import DataError
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sharding import to_host
+from jaxpo.sharding import BATCH_AXES, axis_size, current_mesh, to_host
 
 Tree = Any
+Kind = Literal["logps", "greedy"]
+Progress = Callable[[int, int], None]
+POSITIONS, ROW_LENGTH = 4096, 256
+"""Of a batch, and of its shortest rows."""
 SHORTEST = 8
 """A row of S positions has room for S / 8 segments; shorter segments than 8 tokens may leave space unused."""
 
@@ -35,6 +39,31 @@ def token_logps(
     """
     run = functools.partial(_logps, scorer, params)
     found = {place.segment: row[place.span] for place, row in each_segment(run, segments, rows, row_length)}
+    return [found[i] for i in range(len(segments))]
+
+
+def token_scores(
+    scorer: Scorer, params: Tree, segments: Sequence[np.ndarray], kind: Kind, progress: Progress = lambda *_: None
+) -> list[np.ndarray]:
+    """The scores of segments of any length, in batches of about `POSITIONS`: rows of 256, 512, ... as they need.
+
+    Args:
+      kind: "logps", `[len(segment)]` as `token_logps`; or "greedy", `[len(segment), 2]`: these, and 1 where the token
+        is the most probable one.
+      progress: told how many segments of how many are done.
+    """
+    run = functools.partial(_KINDS[kind], scorer, params)
+    mesh = current_mesh()
+    share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
+    by_length: dict[int, list[int]] = {}
+    for i, segment in enumerate(segments):
+        by_length.setdefault(max(ROW_LENGTH, 1 << (len(segment) - 1).bit_length()), []).append(i)
+    found: dict[int, np.ndarray] = {}
+    for row_length, members in sorted(by_length.items()):
+        rows = -(-max(1, POSITIONS // row_length) // share) * share
+        for place, row in each_segment(run, [segments[i] for i in members], rows, row_length):
+            found[members[place.segment]] = row[place.span]
+            progress(len(found), len(segments))
     return [found[i] for i in range(len(segments))]
 
 
@@ -81,6 +110,15 @@ def each_segment(
 @functools.partial(jax.jit, static_argnums=0)
 def _logps(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
     return scorer.logps(params, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logps_and_greedy(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
+    stats = scorer.token_stats(params, batch)
+    return jnp.stack([stats.logps, stats.correct], -1)
+
+
+_KINDS = {"logps": _logps, "greedy": _logps_and_greedy}
 
 
 def fill_rows(lengths: Sequence[int], row_length: int, slots: int) -> list[list[int]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import row_settings
 from jaxpo.sampling.request import Matcher, Request
+
+if TYPE_CHECKING:
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 
 def check(

@@ -54,6 +54,7 @@ class InFlight:
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
         self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
         self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
+        self._scored = shapes.scored_shapes(self._reads)
         self._writes = (slots,) if one_shape else shapes.write_sizes(slots, share)
         self._vocabulary, self._settings = vocabulary, row_settings.empty(slots, config.vocab_size)
         with where.entered():
@@ -116,7 +117,7 @@ class InFlight:
     def _read_some(self, unread: Sequence[Row]) -> None:
         scored = _scored(unread[0])
         some = [row for row in unread if _scored(row) == scored]
-        lanes, chunk = shapes.best_read(self._reads, [row.unread for row in some])
+        lanes, chunk = shapes.best_read(self._scored if scored else self._reads, [row.unread for row in some])
         some = some[:lanes]
         slots = np.full(lanes, self.count, np.int32)
         keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
@@ -239,7 +240,8 @@ class InFlight:
             np.int32(0),
             np.full(2, none, np.int32),
         )
-        for (lanes, chunk), scored in itertools.product(self._reads, (False, True)):
+        plain, scores = ((shape, False) for shape in self._reads), ((shape, True) for shape in self._scored)
+        for (lanes, chunk), scored in itertools.chain(plain, scores):
             slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
             self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
         for size in self._writes:

@@ -14,7 +14,8 @@ from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate import exact_match
 from jaxpo.evaluate.context import ProbeContext
-from jaxpo.evaluate.exact_match import ExactMatch, final_answer, grade, greedy_answers
+from jaxpo.evaluate.exact_match import ExactMatch, greedy_answers
+from jaxpo.evaluate.final_answer import final_answer, grade
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params

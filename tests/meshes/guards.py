@@ -23,8 +23,8 @@ def problems(
       parameters: bytes of all networks that run in a step.
       largest: values of the largest parameter; the logits of a step's rows are more.
       activations: bytes of the hidden state of a step's rows, which may be moved: the embedding's gradient needs all.
-      records: bytes of the ids that a teacher's records name. Looking up their logits XLA gathers the ids, their log-probs
-        and, forward and backward, a place of three numbers for each.
+      records: bytes of the ids that a teacher's records name. To look up their logits XLA gathers the ids, their
+        log-probs and, forward and backward, a place of three numbers for each.
     """
     found = list(found)
     for one in found:

@@ -49,7 +49,7 @@ def draw(
     waiting = list(reversed(asked))
     running: dict[int, tuple[Asked, dict[int, Answer]]] = {}
     found: dict[int, list[Answer]] = {}
-    most = AHEAD * engine.load.slots
+    most, first = AHEAD * engine.load.slots, True
     while waiting or running:
         while waiting and len(running) < most:
             one = waiting.pop()
@@ -57,7 +57,11 @@ def draw(
             running[number] = one, {}
         done: list[int] = []
         tokens = 0
-        for generation in engine.step():
+        ended = engine.step()
+        if first:
+            meter.compiled()
+            first = False
+        for generation in ended:
             one, answers = running[generation.request]
             answers[generation.sample] = _kept(generation, logps)
             tokens += len(generation.tokens)

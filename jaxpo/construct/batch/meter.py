@@ -41,8 +41,12 @@ class Meter:
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens of answers that have ended, since the meter was made."""
+        """New tokens of answers that have ended, by the time since the first step."""
         return self.tokens / max(time.monotonic() - self._began, 1e-9)
+
+    def compiled(self) -> None:
+        """The first step is done: from here on time counts."""
+        self._began = self._said = time.monotonic()
 
     def add(self, rows: int, tokens: int) -> None:
         """Answers that have ended."""

@@ -191,6 +191,16 @@ def test_a_rated_prompt_is_all_that_is_supervised(prepared, files, write):
     assert not answers.store.read(range(1))[0].segments[0].supervised.all()
 
 
+@pytest.mark.parametrize(("first", "later", "problem"), [
+    ({"completion": "c"}, {}, r"row 2, field 'completion': column 'completion' is missing or null; the file's other"),
+    ({}, {"completion": "c"}, r"row 2, field 'completion': there is a completion, which the first row lacks"),
+])  # fmt: skip
+def test_rated_answers_and_rated_prompts_do_not_mix(prepared, write, first, later, problem):
+    rows = [{"prompt": "p", "ratings": {"a": 1}, **more} for more in (first, later)]
+    with pytest.raises(DataError, match=problem):
+        prepared(write(*rows), "preference", roles=("completion",), columns=("ratings",))
+
+
 def test_answers_with_ratings_are_plain_answers_to_fine_tuning(prepared, files):
     data = prepared(files / "rated.jsonl", "sft", roles=("completion",))
     assert (data.type, data.columns) == ("prompt_completion", {})

@@ -89,6 +89,9 @@ class Reading:
                     remedy="Fill it in every row, or leave it out of all.",
                 )
         first = detect(self.first)
+        if first == "rated" and "completion" in row.data and "completion" not in canonical(self.first).data:
+            remedy = "Rate answers in one file, and prompts by themselves in another."
+            raise row.error("there is a completion, which the first row lacks.", field="completion", remedy=remedy)
         # A row that lacks columns is refused when it is read.
         kinds = {first, detect(row)} if row.data.keys() >= set(TYPES[first]) else {first}
         if len(kinds) > 1 and not kinds <= set(PAIRED):
@@ -104,7 +107,10 @@ class Reading:
         if self.first is None or not row.data.keys() < self.first.data.keys():
             return
         there = canonical(row).data
-        for name in TYPES[detect(self.first)]:
+        kind = detect(self.first)
+        # The answer of rated rows: without one a row rates its prompt.
+        beside = ("completion",) if kind == "rated" and "completion" in canonical(self.first).data else ()
+        for name in (*TYPES[kind], *beside):
             if name in LEARNT and name not in there:
                 raise row.empty(f"column {name!r} is missing or null; the file's other rows have it.", field=name)
 

@@ -137,7 +137,7 @@ def test_env_names_versions_devices_and_extras(run: Command) -> None:
     assert "--compute.peak-tflops" in facts["peak of each"]
     assert facts["compute.dtype"] == "float32 (cpu)"
     assert facts["attention"].startswith("xla: ")
-    assert facts["cached attention"].startswith("xla: ")
+    assert facts["cached attention"].startswith("blocks: ")
     assert facts["convolution"].startswith("xla: ")
     assert facts["experts"].startswith("blocks: ")
     assert facts["experts"].endswith("; also: ragged_dot")

@@ -15,7 +15,7 @@ from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.recipe.kinds import KINDS, kind_of, method_of
 from jaxpo.recipe.lineage import trained
-from jaxpo.recipe.measured import ROUTING
+from jaxpo.recipe.measured import ROUTING, WORST
 from jaxpo.stages import run as running
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -58,7 +58,10 @@ def test_every_kind_measures_what_it_promises(recipe):
     for stage in trained(run):
         (measured,) = (r for r in records if r["stage"] == stage.name and "eval_loss" in r)
         kind = kind_of(stage)
-        promised = {*kind.metrics, *getattr(method_of(stage), "METRICS", ()), *kind.more_metrics(stage)} - {*ROUTING}
+        promised = {*kind.metrics, *getattr(method_of(stage), "METRICS", ()), *kind.more_metrics(stage)} - {
+            *ROUTING,
+            WORST,
+        }
         assert {f"eval_{name}" for name in promised} <= set(measured)
         assert all(np.isfinite(v) for v in measured.values() if isinstance(v, float))
 

@@ -43,6 +43,9 @@ IMPORTED = {
     "train/notify.py": {"urllib", "subprocess"},  # receivers of alerts, which the configuration and environment name
     "train/processes.py": {"socket"},  # the name of this machine
     "train/prometheus.py": {"http"},  # a port that the configuration opens
+    # `jaxpo serve`: the loop of its handlers, and the socket that its options name
+    **{f"serve/{name}.py": {"asyncio"} for name in ("answering", "app", "asked", "http")},
+    "serve/server.py": {"asyncio", "socket"},
 }
 # Modules that are imported by a name that is computed.
 BY_NAME = {
@@ -51,6 +54,7 @@ BY_NAME = {
     "convert/reward_hf.py": "the class that an export brings along, which was just written",
     "config/serialise.py": "types of a stored configuration: jaxpo's own, or of a run that the user runs",
     "construct/base.py": "the modules of its own folder",
+    "evaluate/tasks/registry.py": "the table of tasks",
     "judges/function.py": "a judge's function, which the configuration names",
     "models/family.py": "the table of families",
     "objectives/methods/__init__.py": "the modules of its own folder",

@@ -51,12 +51,12 @@ def unreadable(file: Path, what: str, error: Exception) -> DataError:
 def _listed(file: Path, before: int, start: int, part: Any) -> list[dict[str, Any]]:
     """The rows of a part of a batch; DataError names the value that Python cannot hold."""
     try:
-        return part.to_pylist(maps_as_pydicts="strict")
+        return _in_microseconds(part).to_pylist(maps_as_pydicts="strict")
     except DAMAGE as whole:
         for name, column in zip(part.schema.names, part.columns, strict=True):
             for i, value in enumerate(column):
                 try:
-                    value.as_py(maps_as_pydicts="strict")
+                    _exact(value).as_py(maps_as_pydicts="strict")
                 except DAMAGE as error:
                     raise DataError(
                         f"the value cannot be read: {error}.",
@@ -66,6 +66,18 @@ def _listed(file: Path, before: int, start: int, part: Any) -> list[dict[str, An
                         remedy="Convert the column to text or numbers, or leave it out.",
                     ) from error
         raise DataError(f"cannot be read: {whole}.", file=file, row=before + start + 1) from whole
+
+
+def _in_microseconds(part: Any) -> Any:
+    """Durations of nanoseconds as Python's, which has no nanoseconds; with pandas they would come as pandas' own."""
+    for i, field in enumerate(part.schema):
+        part = part.set_column(i, field.name, _exact(part.column(i)))
+    return part
+
+
+def _exact(values: Any) -> Any:
+    """Of durations of nanoseconds those in microseconds; ArrowInvalid where one is no whole number of them."""
+    return values.cast(pa.duration("us")) if values.type == pa.duration("ns") else values
 
 
 def _with_text_times(batch: Any) -> Any:

@@ -16,11 +16,11 @@ from jaxpo.data.rows.files.encoding import characters, undecodable
 from jaxpo.data.rows.files.json_text import DECODER, checked
 from jaxpo.errors import DataError
 
-NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "level")
+NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "level", "tie")
 STRUCTURED = (
     *("messages", "conversations", "conversation", "history", "tools", "responses", "scores", "steps", "items"),
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),
-    *("rejected_keywords", "completions"),
+    *("rejected_keywords", "completions", "ratings"),
     *("input_ids", "labels", "attention_mask", "assistant_masks", "assistant_mask", "completion_mask"),
     *("completion_masks", "loss_mask", "loss_masks"),
 )

@@ -64,12 +64,16 @@ def clipped_surrogate(
     epsilon_high: float | None = None,
     delta: float | None = None,
 ) -> Float[Array, "..."]:
-    """`-min(min(w, delta) A, clip(w, 1 - epsilon, 1 + epsilon_high) A)`, unmasked; kinks at the clips.
+    """`-min(min(w, delta) A, clip(w, 1 - epsilon, 1 + epsilon_high) A)`, unmasked.
+
+    Kinks at the clips: `1 + epsilon_high` of A > 0, `1 - epsilon` and delta of A < 0. The slope there is that of the
+    unclipped side, as in torch; on the other sides, where the two products tie without a kink, it is the slope.
 
     For delta > 1 + epsilon_high this two-sided clip (arXiv:2505.07291) is PPO's dual clip (arXiv:1912.09729) at
     c = delta: both leave A > 0 alone and hold the loss of A < 0 at `-delta A`.
     """
-    high = epsilon if epsilon_high is None else epsilon_high
-    bounded = ratio if delta is None else at_most(ratio, delta)
-    inside = jnp.clip(ratio, 1.0 - epsilon, 1.0 + high)
-    return -jnp.minimum(bounded * advantages, inside * advantages)
+    low, high = 1.0 - epsilon, 1.0 + (epsilon if epsilon_high is None else epsilon_high)
+    most = jnp.inf if delta is None else delta
+    rising = at_most(ratio, jnp.minimum(most, high))
+    falling = -at_most(-at_most(ratio, jnp.maximum(most, high)), -low)
+    return -jnp.where(advantages >= 0, rising, falling) * advantages

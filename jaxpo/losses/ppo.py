@@ -88,5 +88,6 @@ def ppo_value(
     error = (v - aim) ** 2
     if cliprange_value is not None:
         near = jnp.clip(v, before - cliprange_value, before + cliprange_value)
-        error = jnp.maximum(error, (near - aim) ** 2)
+        clipped = (near - aim) ** 2
+        error = jnp.where(clipped > error, clipped, error)
     return 0.5 * error

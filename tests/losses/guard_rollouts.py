@@ -75,7 +75,7 @@ ROLLOUTS = {
     "kl_k1": row("kl_k1", KL, free=2),
     "kl_k2": row("kl_k2", KL, free=2),
     "kl_k3": row("kl_k3", KL, free=2, kinks=["bound", "under"]),
-    "kl_k3 capped": row("kl_k3", KL, free=2, kinks=["capped", "under"], cap=math.exp(2.0) - 3.0),
+    "kl_k3 capped": row("kl_k3", KL, free=2, kinks=["capped"], cap=math.exp(2.0) - 3.0),
     "online_dpo": row("online_dpo", JUDGED, free=4),
     "online_dpo ipo": row("online_dpo", JUDGED, free=4, loss_type="ipo"),
     "xpo": row("xpo", JUDGED, free=4, alpha=0.1),

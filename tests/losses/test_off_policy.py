@@ -7,8 +7,13 @@ import pytest
 from losses.rollout_arrays import LENGTH, MASK, NEW, OLD, RNG, A, N, T, ratio, single, spoiled
 
 from jaxpo import losses
+from jaxpo.losses.importance import log_ratios
 
+weights = jax.jit(losses.off_policy_weights, static_argnames=("level", "mode", "low", "high"))
+geometric_mask = jax.jit(losses.geometric_mask)
+off_policy_mask = jax.jit(losses.off_policy_mask)
 SAMPLER = OLD + 0.4 * RNG.standard_normal((N, T))
+SAMPLER[1] = 2 * OLD[1] - SAMPLER[1]  # so that answers lie on either side of 1
 ENTROPY = RNG.gamma(2.0, 1.0, (N, T))
 
 
@@ -28,20 +33,20 @@ def test_weights(level, mode, band):
     expected = np.where(MASK, np.clip(w, *bounds) if mode == "truncate" else w * inside, 0.0)
     assert np.any(~inside & MASK)
     arrays = single(spoiled(OLD), spoiled(SAMPLER, by=np.inf))
-    got = losses.off_policy_weights(*arrays, MASK, level=level, mode=mode, low=low, high=high)
+    got = weights(*arrays, MASK, level=level, mode=mode, low=low, high=high)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, expected, rtol=2e-5)
 
 
 def test_the_same_sampler_needs_no_correction():
-    for function in (losses.off_policy_weights, losses.geometric_mask):
+    for function in (weights, geometric_mask):
         np.testing.assert_array_equal(function(*single(OLD, OLD), MASK), MASK)
 
 
 def test_the_geometric_mask_is_one_of_answers_whose_mean_is_near():
     mean = np.exp(log_ratio().sum(1) / LENGTH)
     low, high = np.sort(mean)[1] - 1e-3, np.sort(mean)[3] + 1e-3
-    got = losses.geometric_mask(*single(spoiled(OLD), spoiled(SAMPLER)), MASK, low=low, high=high)
+    got = geometric_mask(*single(spoiled(OLD), spoiled(SAMPLER)), MASK, low=low, high=high)
     kept = (mean >= low) & (mean <= high)
     assert 0 < kept.sum() < N
     np.testing.assert_array_equal(got, MASK & kept[:, None])
@@ -50,14 +55,14 @@ def test_the_geometric_mask_is_one_of_answers_whose_mean_is_near():
 def test_a_long_answer_is_not_thrown_out_for_its_length():
     """The product leaves the band as the answer grows, the geometric mean does not."""
     long, drift = np.ones((1, 200), bool), np.full((1, 200), 0.009)
-    assert np.all(losses.geometric_mask(drift, 0 * drift, long) == 1)
-    assert np.all(losses.off_policy_weights(drift, 0 * drift, long, high=3.0) == 0)
+    assert np.all(geometric_mask(drift, 0 * drift, long) == 1)
+    assert np.all(weights(drift, 0 * drift, long) == 0)
 
 
 def test_answers_that_the_policy_has_left_are_masked_where_the_advantage_is_negative():
     lost = -np.where(MASK, NEW - OLD, 0.0).sum(1) / LENGTH
     threshold = np.sort(lost)[2]
-    got = losses.off_policy_mask(*single(spoiled(NEW), spoiled(OLD), spoiled(A)), MASK, threshold=threshold + 1e-4)
+    got = off_policy_mask(*single(spoiled(NEW), spoiled(OLD), spoiled(A)), MASK, threshold=threshold + 1e-4)
     expected = MASK & ((A >= 0) | (lost <= threshold + 1e-4)[:, None])
     assert expected.sum() < MASK.sum()
     np.testing.assert_array_equal(got, expected)
@@ -68,17 +73,16 @@ def test_far_apart_is_finite(size):
     for sign in (1, -1):
         for level in ("token", "sequence"):
             for mode in ("truncate", "mask"):
-                got = losses.off_policy_weights(*single(OLD + sign * size, OLD), MASK, level=level, mode=mode)
+                got = weights(*single(OLD + sign * size, OLD), MASK, level=level, mode=mode)
                 assert np.all(np.isfinite(got))
 
 
 def test_weights_take_no_gradient():
     def total(old, drawn, a):
-        weights = losses.off_policy_weights(old, drawn, MASK, mode="truncate", high=9.0)
         kept = losses.geometric_mask(old, drawn, MASK) + losses.off_policy_mask(old, drawn, a, MASK, threshold=0.1)
-        return jnp.sum(weights + kept)
+        return jnp.sum(losses.off_policy_weights(old, drawn, MASK, mode="truncate", high=9.0) + kept)
 
-    for grad in jax.grad(total, argnums=(0, 1, 2))(*single(OLD, SAMPLER, A)):
+    for grad in jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*single(OLD, SAMPLER, A)):
         np.testing.assert_array_equal(grad, 0.0)
 
 
@@ -122,8 +126,6 @@ def test_no_token_keeps_none_and_a_share_above_one_is_refused():
 
 
 def test_ratios_of_the_oracle_and_the_house():
-    from jaxpo.losses.importance import log_ratios
-
     for level in ("token", "sequence"):
         got = log_ratios(*single(spoiled(NEW), spoiled(OLD)), MASK, level=level)
         np.testing.assert_allclose(np.exp(got)[MASK], ratio(NEW, OLD, level)[MASK], rtol=2e-5)

@@ -186,8 +186,15 @@ def test_old_log_probs_and_advantages_take_no_gradient():
             np.testing.assert_array_equal(grad, 0.0)
 
 
-def mean_of_answers(terms):
-    return float(np.mean(terms.sum(-1)[: N - 1]))
+def test_rloo_is_dr_grpo_times_k_over_k_minus_one():
+    """Rewards less the mean of the others, against rewards less the group's mean summed over tokens."""
+    reward = RNG.standard_normal(N)
+    others = np.array([reward[n] - np.mean(np.delete(reward, n)) for n in range(N)])
+    centred = np.repeat((reward - reward.mean())[:, None], T, axis=1)
+    np.testing.assert_allclose([others.sum(), centred.sum()], 0.0, atol=1e-12)
+    _, alone = program(of("rloo"))(OLD, OLD, others, MASK)
+    _, group = program(of("ppo"))(OLD, OLD, centred, MASK)
+    np.testing.assert_allclose(alone, N / (N - 1) * group, rtol=1e-5, atol=1e-7)
 
 
 def test_answers_of_one_token_are_the_same_to_all():

@@ -126,6 +126,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
+        self.pages.kept()
         scores = self._run_read(slots, keep, ends, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):

@@ -242,6 +242,24 @@ def test_a_row_whose_logits_are_not_finite_ends_alone(lfm3, prompts):
         equal(found[i], healthy[i])
 
 
+@pytest.mark.parametrize(("cache", "attention"), [("dense", "blocks"), ("pages", "blocks"), ("pages", "xla")])
+def test_what_is_not_finite_stays_behind_in_no_slot_and_no_page(lfm3, cache, attention):
+    """Who comes after it where it was is not touched by it."""
+    bad = 59
+    embedding = lfm3.params["embed_tokens"]["weight"].at[bad].set(jnp.nan)
+    broken = {**lfm3.params, "embed_tokens": {"weight": embedding}}
+    small = {**SMALL, "slots": 1, "context": 24, "together": 8, "prefix_pages": 1}
+    one = Engine(broken, lfm3.config, cache=cache, attention=attention, **small)
+    common = {"stop_ids": (), "banned_ids": (bad,)}
+    for first in range(4):
+        (failed,) = one.generate([Request([first] + [bad] * 20, max_new_tokens=2, **common)])
+        short = Request([1, 2, first], max_new_tokens=10, **common)
+        (long,) = one.generate([dataclasses.replace(short, prompt=[1, 2, first] * 5, max_new_tokens=1)])
+        (found,) = one.generate([short])
+        assert [g.reason for g in (failed, found, long)] == ["error", "length", "length"]
+        np.testing.assert_allclose(found.logps, teacher_forced(lfm3, [1, 2, first], found.tokens), atol=1e-4)
+
+
 def test_nothing_is_compiled_after_warm_up(model):
     """500 mixed requests."""
     warm = engine(model, one_shape=False)

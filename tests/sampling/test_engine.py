@@ -260,6 +260,14 @@ def test_what_is_not_finite_stays_behind_in_no_slot_and_no_page(lfm3, cache, att
         np.testing.assert_allclose(found.logps, teacher_forced(lfm3, [1, 2, first], found.tokens), atol=1e-4)
 
 
+def test_prompts_are_scored_by_any_page(model, prompts):
+    """Pages whose columns are no multiple of those that are scored together."""
+    request = Request(prompts[5], max_new_tokens=0, prompt_logps=True)
+    (found,) = engine(model, page=12, together=36).generate([request])
+    want = log_softmax(model.logits(prompts[5]).astype(np.float64), axis=-1)[np.arange(59), prompts[5][1:]]
+    np.testing.assert_allclose(found.prompt_logps[1:], want, atol=1e-4)
+
+
 def test_nothing_is_compiled_after_warm_up(model):
     """500 mixed requests."""
     warm = engine(model, one_shape=False)

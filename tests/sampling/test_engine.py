@@ -268,6 +268,20 @@ def test_prompts_are_scored_by_any_page(model, prompts):
     np.testing.assert_allclose(found.prompt_logps[1:], want, atol=1e-4)
 
 
+def test_who_stops_listening_leaves_the_engine_free(model, requests, together):
+    few = engine(model)
+    for _ in few.run(requests):
+        break
+    for a, b in zip(few.generate(requests[:2]), together, strict=False):
+        equal(a, b)
+    assert few.load.running == few.load.waiting == 0
+    number = few.submit(requests[0])
+    with pytest.raises(ConfigError, match="busy"):
+        few.generate(requests[:1])
+    few.cancel(number)
+    assert len(few.generate(requests[:1])) == 2
+
+
 def test_nothing_is_compiled_after_warm_up(model):
     """500 mixed requests."""
     warm = engine(model, one_shape=False)

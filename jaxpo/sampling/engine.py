@@ -117,7 +117,7 @@ class Engine:
             prepared,
             compute,
             slots=slots,
-            context=-(-context // page) * page,
+            context=context,
             rounds=rounds,
             together=together,
             prefix_pages=prefix_pages,

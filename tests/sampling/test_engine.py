@@ -426,6 +426,8 @@ def test_bad_requests_are_refused_before_any_work(model, fields, message):
         ({"slots": 0}, "slots is 0"),
         ({"cache": "rows"}, 'cache is \'rows\'; it must be "dense" or "pages"'),
         ({"together": 4}, "together is 4; it must be at least 8"),
+        ({"page": 0}, "page is 0; it must be at least 1"),
+        ({"context": -5}, "context is -5; it must be at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(model, options, message):

@@ -111,10 +111,13 @@ def load(
       copied: (from, to): with pages one of them, which the row will write in, is copied; N = none.
     """
 
+    # What the row has not written yet is zero, not what another left there: it is weighted with 0, and 0 NaN is NaN.
     def position(i: str, name: str, x: Array) -> Array:
         if cache.table is not None:
+            own = jnp.where(jnp.arange(pages.shape[0]) < length // x.shape[1], x.shape[0], pages)
+            x = x.at[own].set(0, mode="drop")
             return x.at[copied[1]].set(x[jnp.minimum(copied[0], x.shape[0] - 1)], mode="drop")
-        held = jnp.take(store.layers[i][name], pages, axis=0, mode="clip")
+        held = jnp.take(store.layers[i][name], pages, axis=0, mode="fill", fill_value=0)
         return x.at[slot].set(held.reshape(-1, *held.shape[2:])[: x.shape[1]], mode="drop")
 
     def state(i: str, name: str, x: Array) -> Array:

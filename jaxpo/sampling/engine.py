@@ -117,7 +117,7 @@ class Engine:
             prepared,
             compute,
             slots=slots,
-            context=-(-context // page) * page,
+            context=context,
             rounds=rounds,
             together=together,
             prefix_pages=prefix_pages,
@@ -230,15 +230,23 @@ class Engine:
     def run(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Submit all and give their continuations as they end; `Generation.request` counts from 0 in their order.
 
+        Whoever stops listening ends what still runs.
+
         Raises:
           ConfigError: before anything is generated, lists what is wrong with each, or that the engine is busy.
         """
+        if self._asked.keys() <= self._cancelled:
+            self.step()  # what was cancelled since the last step ends
         if self.busy:
             raise ConfigError("the engine is busy with other requests; submit these to it and step it")
         numbers = self._submit_all(list(requests))
-        while self.busy:
-            for found in self.step():
-                yield dataclasses.replace(found, request=numbers[found.request])
+        try:
+            while self.busy:
+                for found in self.step():
+                    yield dataclasses.replace(found, request=numbers[found.request])
+        finally:
+            for number in numbers:
+                self.cancel(number)
 
     def _submit_all(self, requests: Sequence[Request]) -> dict[int, int]:
         problems = []

@@ -44,9 +44,10 @@ class InFlight:
         where: Where,
     ) -> None:
         share = where.share
-        _check_sizes(slots, rounds, together, compute.page, share)
+        _check_sizes(slots, rounds, together, compute.page, context, share)
         config, page = compute.config, compute.page
-        each = context // page
+        each = -(-context // page)
+        context = each * page
         count = max(slots * each if prefix_pages is None else prefix_pages, each + 1)
         self.params, self.compute, self.count, self.context, self._where = params, compute, slots, context, where
         self.rows: dict[int, Row] = {}
@@ -126,6 +127,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
+        self.pages.kept()
         scores = self._run_read(slots, keep, ends, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
@@ -252,7 +254,7 @@ def _scored(row: Row) -> bool:
     return row.request.prompt_logps and not row.asked.read
 
 
-def _check_sizes(slots: int, rounds: int, together: int, page: int, share: int) -> None:
+def _check_sizes(slots: int, rounds: int, together: int, page: int, context: int, share: int) -> None:
     problems = [
         f"{name} is {value}; it must be at least {least}"
         for name, value, least in (
@@ -260,6 +262,7 @@ def _check_sizes(slots: int, rounds: int, together: int, page: int, share: int) 
             ("rounds", rounds, 1),
             ("page", page, 1),
             ("together", together, page),
+            ("context", context, 1),
         )
         if value < least
     ]

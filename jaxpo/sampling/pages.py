@@ -39,6 +39,7 @@ class Pages:
         self.count, self.page, self.each, self.paged = count, page, each, paged
         self.prefixes = Prefixes(count, page)
         self._hits: dict[Row, Hit] = {}
+        self._new: list[Node] = []
 
     def admit(self, row: Row) -> bool:
         """Find what is known of a row's tokens, and with pages take those it will need; False if there are too few."""
@@ -73,7 +74,10 @@ class Pages:
         return Found(pages, last, (last, row.own[0]) if part else (self.count, self.count))
 
     def keep(self, row: Row, count: int, whole: np.ndarray, end: np.ndarray) -> None:
-        """Decide where the next `count` tokens that a row reads are kept, in `whole` and `end`; see `cache.save`."""
+        """Decide where the next `count` tokens that a row reads are kept, in `whole` and `end`; see `cache.save`.
+
+        No page is given twice until `kept`: one call writes all of them, in no order.
+        """
         until = row.known + count
         for j in range(count // self.page):
             at = row.known + j * self.page
@@ -85,8 +89,19 @@ class Pages:
             free = self.prefixes.take(1)
             if free is not None:
                 end[0] = free[0]
-                self.prefixes.add(row.node, rest, free[0])
+                self._add(row.node, rest, free[0])
         self._move(row, None)
+
+    def kept(self) -> None:
+        """The rows of one call have their places."""
+        self.prefixes.let_go(self._new)
+        self._new = []
+
+    def _add(self, parent: Node, key: tuple[int, ...], page: int) -> Node:
+        node = self.prefixes.add(parent, key, page)
+        self.prefixes.hold([node])
+        self._new.append(node)
+        return node
 
     def _keep_page(self, row: Row, key: tuple[int, ...]) -> int:
         """Where a whole page is kept; N if it is known already, or there is no room."""
@@ -100,7 +115,7 @@ class Pages:
         if free is None:
             self._move(row, None)
             return self.count
-        node = self.prefixes.add(row.node, key, free[0])
+        node = self._add(row.node, key, free[0])
         if self.paged:
             self.prefixes.hold([node])
             row.held.append(node)

@@ -8,6 +8,7 @@ on from a store, or whose weights were changed midway all start alike.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -172,7 +173,7 @@ def _scores(
     compute: Compute, params: Tree, hidden: Float[Array, "P C D"], tokens: Int[Array, "P C"]
 ) -> tuple[Array, Array, Array]:
     """Log p of each token after the hidden state before it, and the most probable tokens there, a few at a time."""
-    together = min(SCORED_TOGETHER, hidden.shape[1])
+    together = math.gcd(SCORED_TOGETHER, hidden.shape[1])
 
     def some(part: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         x, chosen = part

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.errors import ConfigError
 from jaxpo.sampling.prefixes import Node
 from jaxpo.sampling.programs import Written
 from jaxpo.sampling.request import Generation, Matcher, Reason, Request, TopLogps
@@ -123,11 +124,21 @@ class Row:
         for used, token in enumerate(tokens, start=1):
             if token in self.asked.stop_ids:
                 return used, "stop_id"
-            if self.matcher is not None:
-                self.matcher.take(token)
+            if self.matcher is not None and not self._follows(token):
+                return used, "error"
             if self.spoken is not None and self.spoken.feed(token):
                 return used, "stop_string"
         return len(tokens), "length" if len(self.tokens) + len(tokens) >= self.limit else None
+
+    def _follows(self, token: int) -> bool:
+        """Whether the constraint goes on with a token; one that cannot ends its own row, and no other."""
+        assert self.matcher is not None
+        try:
+            self.matcher.take(token)
+        except (ConfigError, ValueError) as error:
+            self.error = str(error)
+            return False
+        return True
 
     def fail(self, error: str) -> None:
         """It ends with an error."""

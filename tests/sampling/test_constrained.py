@@ -131,3 +131,31 @@ def test_a_form_that_cannot_be_followed_ends_its_row_alone(engine):
     )
     assert (lost.reason, lost.error, len(lost.tokens)) == ("error", "too tangled", 1)
     assert (fine.reason, len(fine.tokens)) == ("length", 9)
+
+
+class GivesUp:
+    """A constraint that takes two tokens and no third, though it allows all."""
+
+    def __init__(self):
+        self.left = 2
+
+    def begin(self, tokenizer, vocabulary):
+        return GivesUp()
+
+    def allowed(self, out):
+        out[:] = 0xFFFFFFFF
+        return True
+
+    def take(self, token):
+        if not self.left:
+            raise ValueError("too deep")
+        self.left -= 1
+
+
+def test_a_constraint_that_cannot_go_on_ends_its_own_row_alone(engine):
+    plain = Request([1], sampler=GREEDY, max_new_tokens=6, stop_ids=())
+    broken = dataclasses.replace(plain, constraint=GivesUp())
+    (alone,) = engine.generate([plain])
+    before, ended, after = engine.generate([plain, broken, plain])
+    assert (ended.reason, ended.error, len(ended.tokens)) == ("error", "too deep", 3)
+    assert before.tokens == after.tokens == alone.tokens

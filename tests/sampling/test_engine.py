@@ -242,6 +242,46 @@ def test_a_row_whose_logits_are_not_finite_ends_alone(lfm3, prompts):
         equal(found[i], healthy[i])
 
 
+@pytest.mark.parametrize(("cache", "attention"), [("dense", "blocks"), ("pages", "blocks"), ("pages", "xla")])
+def test_what_is_not_finite_stays_behind_in_no_slot_and_no_page(lfm3, cache, attention):
+    """Who comes after it where it was is not touched by it."""
+    bad = 59
+    embedding = lfm3.params["embed_tokens"]["weight"].at[bad].set(jnp.nan)
+    broken = {**lfm3.params, "embed_tokens": {"weight": embedding}}
+    small = {**SMALL, "slots": 1, "context": 24, "together": 8, "prefix_pages": 1}
+    one = Engine(broken, lfm3.config, cache=cache, attention=attention, **small)
+    common = {"stop_ids": (), "banned_ids": (bad,)}
+    for first in range(4):
+        (failed,) = one.generate([Request([first] + [bad] * 20, max_new_tokens=2, **common)])
+        short = Request([1, 2, first], max_new_tokens=10, **common)
+        (long,) = one.generate([dataclasses.replace(short, prompt=[1, 2, first] * 5, max_new_tokens=1)])
+        (found,) = one.generate([short])
+        assert [g.reason for g in (failed, found, long)] == ["error", "length", "length"]
+        np.testing.assert_allclose(found.logps, teacher_forced(lfm3, [1, 2, first], found.tokens), atol=1e-4)
+
+
+def test_prompts_are_scored_by_any_page(model, prompts):
+    """Pages whose columns are no multiple of those that are scored together."""
+    request = Request(prompts[5], max_new_tokens=0, prompt_logps=True)
+    (found,) = engine(model, page=12, together=36).generate([request])
+    want = log_softmax(model.logits(prompts[5]).astype(np.float64), axis=-1)[np.arange(59), prompts[5][1:]]
+    np.testing.assert_allclose(found.prompt_logps[1:], want, atol=1e-4)
+
+
+def test_who_stops_listening_leaves_the_engine_free(model, requests, together):
+    few = engine(model)
+    for _ in few.run(requests):
+        break
+    for a, b in zip(few.generate(requests[:2]), together, strict=False):
+        equal(a, b)
+    assert few.load.running == few.load.waiting == 0
+    number = few.submit(requests[0])
+    with pytest.raises(ConfigError, match="busy"):
+        few.generate(requests[:1])
+    few.cancel(number)
+    assert len(few.generate(requests[:1])) == 2
+
+
 def test_nothing_is_compiled_after_warm_up(model):
     """500 mixed requests."""
     warm = engine(model, one_shape=False)
@@ -386,6 +426,8 @@ def test_bad_requests_are_refused_before_any_work(model, fields, message):
         ({"slots": 0}, "slots is 0"),
         ({"cache": "rows"}, 'cache is \'rows\'; it must be "dense" or "pages"'),
         ({"together": 4}, "together is 4; it must be at least 8"),
+        ({"page": 0}, "page is 0; it must be at least 1"),
+        ({"context": -5}, "context is -5; it must be at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(model, options, message):

@@ -119,7 +119,8 @@ def _rows(store: Array, where: Step) -> Float[Array, "B T G h"]:
     """The stretch of each row, put together from its pages where there are some."""
     if where.table is None:
         return store
-    gathered = jnp.take(store, where.table, axis=0, mode="clip")
+    # Where there is no page, zeros: another row's NaN would be NaN here, too, though nothing sees it.
+    gathered = jnp.take(store, where.table, axis=0, mode="fill", fill_value=0)
     return gathered.reshape(gathered.shape[0], -1, *gathered.shape[3:])
 
 

@@ -38,36 +38,49 @@ def overview(known: dict[str, Any]) -> str:
 def construct(kind: Any, argv: Sequence[str]) -> int:
     """Read, construct, write; the output appears only when it is complete."""
     parser = Parser(f"data construct {kind.NAME}", f"{kind.__doc__}\nreads {kind.READS}\nwrites {kind.WRITES}")
-    parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
-    from jaxpo.construct.base import NETWORKS
-
-    for name, what in NETWORKS.items():
-        parser.add_argument(f"--{name}", type=Path, help=what)
+    add_files_and_networks(parser)
     leaves = options_of(kind)
     for leaf in leaves:
         add_option(parser, leaf)
     args = parser.parse(argv)
-    if len(args.files) < 2:
-        raise ConfigError(f"data construct {kind.NAME}: give at least one data file and the file to write.")
-    *files, out = args.files
-    check_output(Path(out))
+    files, out = files_and_output(args, f"data construct {kind.NAME}")
     construction = kind(**given(leaves, args))
+    from jaxpo.construct.base import NETWORKS
+
     named = [name for name in NETWORKS if getattr(args, name) is not None]
     if problems := construction.problems() + construction.missing_networks(named):
         raise ConfigError(problems)
     from jaxpo.data.rows.formats import read_rows
 
     rows = list(read_rows(files))
-    tools = tools_for(args, Path(out))
-    with pending(Path(out)) as file:
+    tools = tools_for(args, out)
+    with pending(out) as file:
         written = write(file, construction.run(rows, tools))
         counts = "".join(f", {name} {n}" for name, n in sorted(tools.counts.items()))
         if not written:
             raise DataError(f"no row is left of {len(rows)}{counts}.", file=Path(files[0]))
     print(f"{out}: {written} rows from {len(rows)}{counts}")
     return 0
+
+
+def add_files_and_networks(parser: Parser) -> None:
+    """What every command has that makes rows of rows."""
+    from jaxpo.construct.base import NETWORKS
+
+    parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
+    for name, what in NETWORKS.items():
+        parser.add_argument(f"--{name}", type=Path, help=what)
+
+
+def files_and_output(args: Any, command: str) -> tuple[list[str], Path]:
+    """The data files and the file to write, which may be written."""
+    if len(args.files) < 2:
+        raise ConfigError(f"{command}: give at least one data file and the file to write.")
+    *files, out = args.files
+    check_output(Path(out))
+    return files, Path(out)
 
 
 def options_of(kind: Any) -> list[Any]:

@@ -74,8 +74,7 @@ def stop_ids(model: Any) -> tuple[int, ...]:
     """What ends an answer: the turn's end, and every end that the model's generation_config.json names."""
     from jaxpo.convert.generation import end_ids
 
-    turn = model.tokenizer.eos_id
-    return tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
+    return end_ids(model.generation, model.tokenizer.eos_id)
 
 
 def no_text(where: str) -> DataError:

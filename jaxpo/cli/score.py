@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.cli.construct import add_option, given, options_of
-from jaxpo.data.rows.json_lines import as_json, check_output, pending
+from jaxpo.cli.construct import add_files_and_networks, add_option, files_and_output, given, options_of, tools_for
+from jaxpo.data.rows.json_lines import as_json, pending
 from jaxpo.errors import ConfigError, DataError
 
 DESCRIPTION = """\
@@ -23,22 +23,18 @@ ONE, SEVERAL = "score", "scores"
 
 def main(argv: Sequence[str]) -> int:
     args, judges = parsed(argv)
-    if len(args.files) < 2:
-        raise ConfigError("data score: give at least one data file and the file to write.")
-    *files, out = args.files
-    check_output(Path(out))
-    from jaxpo.cli.construct import tools_for
+    files, out = files_and_output(args, "data score")
     from jaxpo.data.rows.formats import read_rows
     from jaxpo.judges.scoring import check_judge, plainly, score_all
 
     judge, rows = judges.judges(), list(read_rows(files))
     asked = [answers_of(row, args.column) for row in rows]
-    tools = tools_for(args, Path(out))
+    tools = tools_for(args, out)
     items = [item for found in asked for item in found.items]
     check_judge(judge, items, tools.network)
     scores = score_all(judge, items, tools.network, tools.folder, plainly(tries=args.tries, progress=bar_or_lines))
     failures = Counter(scores.failures.values())
-    with pending(Path(out)) as file:
+    with pending(out) as file:
         written = 0
         for written, row in enumerate(scored(rows, asked, scores.values), start=1):
             file.write(as_json(row, written) + "\n")
@@ -53,17 +49,12 @@ def main(argv: Sequence[str]) -> int:
 
 def parsed(argv: Sequence[str]) -> tuple[Any, Any]:
     """The arguments, and the judges that they name."""
-    from jaxpo.construct.base import NETWORKS
     from jaxpo.judges.named import JudgeOptions
 
     parser = Parser("data score", f"{DESCRIPTION}\n\n{JudgeOptions.__doc__}")
-    parser.add_argument("files", nargs="+", help="data files, then the JSONL file to write")
+    add_files_and_networks(parser)
     parser.add_argument("--column", help=f"to write; default {ONE} of one answer, {SEVERAL} of several")
-    parser.add_argument("--max-length", type=int, default=1024, help="tokens of a text that a network reads")
     parser.add_argument("--tries", type=int, default=3, help="times that a failing judge is asked about an answer")
-    parser.add_argument("--seed", type=int, default=0, help="of judges that draw")
-    for name, what in NETWORKS.items():
-        parser.add_argument(f"--{name}", type=Path, help=what)
     leaves = options_of(JudgeOptions)
     for leaf in leaves:
         add_option(parser, leaf)

@@ -61,6 +61,6 @@ def keep_generation(folder: Path, own: Mapping[str, Any] | None) -> None:
         write_json(folder / GENERATION, dict(own))
 
 
-def end_ids(own: Mapping[str, Any] | None, default: int) -> tuple[int, ...]:
-    """The ids that end a text."""
-    return Document(own or {}).end_ids("eos_token_id", default)
+def end_ids(own: Mapping[str, Any] | None, turn: int) -> tuple[int, ...]:
+    """The ids that end an answer: the turn's end, and every end that the checkpoint names."""
+    return tuple(dict.fromkeys((turn, *Document(own or {}).end_ids("eos_token_id", turn))))

@@ -114,6 +114,5 @@ def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject
     from jaxpo.convert.model_io import load_model
 
     model = load_model(path)
-    turn = reader.tokenizer.eos_id
-    stop_ids = tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
+    stop_ids = end_ids(model.generation, reader.tokenizer.eos_id)
     return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids)

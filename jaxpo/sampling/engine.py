@@ -160,6 +160,9 @@ class Engine:
           ConfigError: lists everything wrong with it; nothing is queued.
         """
         self._check(request)
+        return self._queue(request)
+
+    def _queue(self, request: Request) -> int:
         asked = Asked(self._submitted, request, self._stop_ids(request))
         rows = [Row(asked, sample, list(map(int, request.prompt))) for sample in range(request.n)]
         for row in rows:
@@ -257,7 +260,7 @@ class Engine:
                 problems += [f"request {i}: {problem}" for problem in error.problems]
         if problems:
             raise ConfigError(problems)
-        return {self.submit(request): i for i, request in enumerate(requests)}
+        return {self._queue(request): i for i, request in enumerate(requests)}
 
     def generate(self, requests: Iterable[Request]) -> list[Generation]:
         """`run` in order: request by request, sample by sample."""

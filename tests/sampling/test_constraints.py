@@ -15,7 +15,7 @@ from jaxpo.sampling.constraints import Choice, JsonObject, JsonSchema, Regex
 
 pytest.importorskip("llguidance")
 
-SAMPLES, LIMIT = 1000, 4000
+SAMPLES, LIMIT = 300, 4000
 BEYOND = 50
 """Rows of the model's vocabulary that the tokenizer has no id for."""
 PERSON = {
@@ -117,7 +117,7 @@ def test_every_walk_is_valid_json_of_the_schema(request, name):
     # Everything that is optional or a choice occurs: valid because it had to be, not because little was possible.
     assert {frozenset(x) >= {"tags", "size"} for x in people} == {True, False}
     assert {x["mood"] for x in people} == {"good", None}
-    assert len(set(texts)) > 900
+    assert len(set(texts)) > 0.9 * SAMPLES
 
 
 def test_a_schema_may_hold_itself(bpe):
@@ -128,9 +128,9 @@ def test_a_schema_may_hold_itself(bpe):
 
 @pytest.mark.parametrize("name", ["bpe", "byte"])
 def test_any_object(request, name):
-    texts = walks(JsonObject(), request.getfixturevalue(name), 100)
+    texts = walks(JsonObject(), request.getfixturevalue(name), 60)
     done = [text for text in texts if text is not None]
-    assert len(done) > 95  # a uniform walk is in no hurry to close a text
+    assert len(done) > 57  # a uniform walk is in no hurry to close a text
     assert all(isinstance(json.loads(text), dict) for text in done)
 
 
@@ -139,7 +139,7 @@ def test_any_object(request, name):
 )
 def test_every_walk_is_matched_as_a_whole(bpe, byte, pattern):
     for tokenizer in (bpe, byte):
-        texts = walks(Regex(pattern), tokenizer, 500)
+        texts = walks(Regex(pattern), tokenizer, 150)
         assert all(re.fullmatch(pattern, text) for text in texts)
 
 

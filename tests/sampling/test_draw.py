@@ -21,6 +21,13 @@ GREEDY = {"temperature": 0.0}
 FILTERED = {"temperature": 0.7, "top_k": 6, "top_p": 0.9, "min_p": 0.02}
 WIDE = 600
 """Ids: more than the candidates, and no multiple of a block."""
+ROWS = 6
+"""Most tests draw so many rows of `WIDE` ids, so that one compiled program serves them."""
+
+
+def six(requests):
+    """With greedy rows behind them."""
+    return [*requests, *[asks(**GREEDY)] * (ROWS - len(requests))]
 
 
 def from_start(requests):
@@ -150,60 +157,65 @@ def test_a_row_gets_the_same_bits_anywhere_and_beside_anyone(options, places, se
 
 
 def test_no_setting_is_part_of_the_program():
-    program, rng = jax.jit(lambda *args: draw(*args)), np.random.default_rng(0)
-    logits = rng.normal(size=(6, 50)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(ROWS, WIDE)).astype(np.float32)
+    draw_rows(logits, six([]))
+    before = drawn._cache_size()
     for seed in range(40):
         requests = [
             asks(
-                prompt=rng.integers(0, 50, rng.integers(1, 8)),
+                prompt=rng.integers(0, WIDE, rng.integers(1, 8)),
                 temperature=float(rng.choice([0.0, 0.7, 1.0])),
                 top_k=int(rng.choice([0, 5])),
                 top_p=float(rng.choice([1.0, 0.9])),
                 repetition_penalty=float(rng.choice([1.0, 1.1])),
-                logit_bias=dict.fromkeys(rng.integers(0, 50, rng.integers(0, 8)).tolist(), 1.0),
-                banned_ids=tuple(rng.integers(0, 50, rng.integers(0, 4))),
-                forced_ids=tuple(rng.integers(0, 50, rng.integers(0, 3))),
+                logit_bias=dict.fromkeys(rng.integers(0, WIDE, rng.integers(0, 8)).tolist(), 1.0),
+                banned_ids=tuple(rng.integers(0, WIDE, rng.integers(0, 4))),
+                forced_ids=tuple(rng.integers(0, WIDE, rng.integers(0, 3))),
             )
-            for _ in range(6)
+            for _ in range(ROWS)
         ]
-        draw_rows(logits, requests, seed=seed, program=program)
-    assert program._cache_size() == 1
+        draw_rows(logits, requests, seed=seed)
+    assert drawn._cache_size() == before
 
 
 def test_greedy_takes_the_first_of_the_largest_after_the_penalties():
-    logits = np.full((3, WIDE), -1.0, np.float32)
+    logits = np.full((ROWS, WIDE), -1.0, np.float32)
     logits[0, [300, 500]] = 2.0
     logits[1, [200, 550]] = 2.0, 1.9
     logits[2, WIDE - 1] = 5.0
     rows = [asks(**GREEDY), asks(prompt=(200,), repetition_penalty=1.5, top_k=1, **GREEDY), asks(**GREEDY)]
-    got = draw_rows(logits, rows)
-    assert got.tokens.tolist() == [300, 550, WIDE - 1]
-    assert got.sampling_logps.tolist() == [0.0, 0.0, 0.0]
-    want = jax.nn.log_softmax(logits)[np.arange(3), got.tokens]
+    got = draw_rows(logits, six(rows))
+    assert got.tokens.tolist() == [300, 550, WIDE - 1, 0, 0, 0]
+    assert not got.sampling_logps.any()
+    want = jax.nn.log_softmax(logits)[np.arange(ROWS), got.tokens]
     np.testing.assert_allclose(got.logps, want, rtol=1e-6)
 
 
 def test_a_token_is_drawn_from_the_key_of_its_place_in_the_answer():
     """The key folded with t: the same row one token on draws with other bits, whatever the prompt's length."""
-    logits = np.zeros((1, 64), np.float32)
-    tokens = np.zeros((1, 8), np.int32)
-    held = settings_of([asks(prompt=(1, 2))], 64)
-    at = [int(drawn(logits, held, tokens, np.asarray([n], np.int32)).tokens[0]) for n in (2, 3, 4)]
+    logits = np.zeros((ROWS, WIDE), np.float32)
+    tokens = np.zeros((ROWS, 8), np.int32)
+    held = settings_of([asks(prompt=(1, 2))] * ROWS, WIDE)
     longer = held.replace(start=held.start + 1)
-    assert at == [int(drawn(logits, longer, tokens, np.asarray([n + 1], np.int32)).tokens[0]) for n in (2, 3, 4)]
-    assert len(set(at)) > 1
+
+    def at(settings, n):
+        return drawn(logits, settings, tokens, np.full(ROWS, n, np.int32)).tokens.tolist()
+
+    assert [at(held, n) for n in (2, 3, 4)] == [at(longer, n + 1) for n in (2, 3, 4)]
+    assert len({at(held, n)[0] for n in (2, 3, 4)}) > 1
 
 
 def test_forced_tokens_are_taken_with_the_model_s_own_log_probs():
-    logits = np.random.default_rng(1).normal(size=(3, 20)).astype(np.float32)
-    rows = [asks(forced_ids=(4, 5), banned_ids=(4,)), asks(forced_ids=(9,), **GREEDY), asks(**GREEDY)]
-    held = settings_of(rows, 20)
+    logits = np.random.default_rng(1).normal(size=(ROWS, WIDE)).astype(np.float32)
+    rows = six([asks(forced_ids=(4, 5), banned_ids=(4,)), asks(forced_ids=(9,), **GREEDY)])
+    held = settings_of(rows, WIDE)
     tokens, length = from_start(rows)
     first = drawn(logits, held, tokens, length)
     assert first.tokens[:2].tolist() == [4, 9]
-    np.testing.assert_array_equal(first.sampling_logps, [0.0, 0.0, 0.0])
-    np.testing.assert_allclose(first.logps, jax.nn.log_softmax(logits)[np.arange(3), first.tokens], atol=1e-6)
-    assert drawn(logits, held, tokens, length + 1).tokens.tolist() == [5, logits[1].argmax(), logits[2].argmax()]
+    assert not np.asarray(first.sampling_logps).any()
+    np.testing.assert_allclose(first.logps, jax.nn.log_softmax(logits)[np.arange(ROWS), first.tokens], atol=2e-6)
+    assert drawn(logits, held, tokens, length + 1).tokens.tolist() == [5, *logits[1:].argmax(axis=1)]
 
 
 def test_ids_that_are_removed_are_never_drawn_and_count_in_the_model_s_log_probs():
@@ -235,22 +247,24 @@ def test_a_row_without_numbers_fails_and_the_others_are_what_they_were(options, 
 
 @pytest.mark.parametrize("options", [GREEDY, {}, {"top_p": 0.9}], ids=str)
 def test_a_row_that_nothing_is_left_to_fails(options):
-    held = settings_of([asks(**options)] * 2, 40)
+    held = settings_of([asks(**options)] * ROWS, WIDE)
     mask = held.mask.copy()
     mask[0] = 0
-    got = drawn(np.zeros((2, 40), np.float32), held.replace(mask=mask), *from_start([asks()] * 2))
-    assert got.failed.tolist() == [True, False]
+    logits = np.zeros((ROWS, WIDE), np.float32)
+    got = drawn(logits, held.replace(mask=mask), *from_start([asks()] * ROWS))
+    assert got.failed.tolist() == [True, *[False] * (ROWS - 1)]
     assert np.isnan(got.logps[0])
-    forced = settings_of([asks(forced_ids=(3,))] * 2, 40).replace(mask=mask)
-    got = drawn(np.zeros((2, 40), np.float32), forced, *from_start([asks()] * 2))
-    assert got.failed.tolist() == [False, False]
-    assert got.tokens.tolist() == [3, 3]
+    forced = settings_of([asks(forced_ids=(3,))] * ROWS, WIDE).replace(mask=mask)
+    got = drawn(logits, forced, *from_start([asks()] * ROWS))
+    assert not np.asarray(got.failed).any()
+    assert got.tokens.tolist() == [3] * ROWS
 
 
 def test_rows_that_do_not_run_do_not_fail():
-    logits = np.full((2, 40), np.nan, np.float32)
-    held = settings_of([asks(max_new_tokens=2)] * 2, 40)
-    assert drawn(logits, held, np.zeros((2, 8), np.int32), np.asarray([2, 3])).failed.tolist() == [True, False]
+    logits = np.full((ROWS, WIDE), np.nan, np.float32)
+    held = settings_of([asks(max_new_tokens=2)] * ROWS, WIDE)
+    length = np.asarray([2, 3] * 3, np.int32)
+    assert drawn(logits, held, np.zeros((ROWS, 8), np.int32), length).failed.tolist() == [True, False] * 3
 
 
 def test_rows_that_keep_more_than_the_candidates_draw_from_the_same_distribution(monkeypatch):
@@ -330,7 +344,7 @@ def test_top_logps_are_the_model_s_own():
 
 
 def test_logits_of_bfloat16_are_computed_in_float32():
-    logits = jnp.asarray(np.random.default_rng(8).normal(size=(4, 60)), jnp.bfloat16)
-    rows = [asks(), asks(top_p=0.9), asks(**GREEDY), asks(**FILTERED)]
+    logits = jnp.asarray(np.random.default_rng(8).normal(size=(ROWS, WIDE)), jnp.bfloat16)
+    rows = six([asks(), asks(top_p=0.9), asks(**FILTERED)])
     for a, b in zip(draw_rows(logits, rows), draw_rows(logits.astype(jnp.float32), rows), strict=True):
         np.testing.assert_array_equal(a, b)

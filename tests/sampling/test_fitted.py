@@ -22,7 +22,8 @@ NEW = 12
 @pytest.fixture(scope="module")
 def prompts():
     rng = np.random.default_rng(0)
-    return [rng.integers(1, 61, n).tolist() for n in (1, 2, 3, 9, 70)]
+    # The long one makes the windows of most tests one size, and their programs the same.
+    return [rng.integers(1, 61, n).tolist() for n in (1, 70, 2, 3, 9)]
 
 
 def run(model, prompts, slots=4, **fields):
@@ -77,8 +78,8 @@ def test_sizes_change_nothing(model, prompts):
 
 
 def test_samples_and_seeds_and_numbers_differ(model, prompts):
-    first, second = run(model, prompts[:1], n=2)
-    others = (run(model, prompts[:1], **fields)[0] for fields in ({"seed": 1}, {"number": 1}))
+    first, second = run(model, prompts[1:2], n=2)
+    others = (run(model, prompts[1:2], **fields)[0] for fields in ({"seed": 1}, {"number": 1}))
     assert len({tuple(g.tokens) for g in (first, second, *others)}) == 4
 
 
@@ -87,10 +88,10 @@ def test_one_token_and_no_more(model, prompts):
 
 
 def test_a_slot_is_given_on_as_soon_as_its_row_is_done(model, prompts):
-    """Nine prompts that stop at once in four slots: their budget of 40 tokens is not waited for."""
-    first = run(model, prompts[:1], sampler=GREEDY, max_new_tokens=40)[0].tokens
+    """Nine prompts that stop at once in four slots: their budget of 26 tokens is not waited for."""
+    first = run(model, prompts[1:2], sampler=GREEDY, max_new_tokens=26)[0].tokens
     stop = (first[4],)
-    requests = [Request(prompts[0], sampler=GREEDY, max_new_tokens=40, stop_ids=stop, number=i) for i in range(9)]
+    requests = [Request(prompts[1], sampler=GREEDY, max_new_tokens=26, stop_ids=stop, number=i) for i in range(9)]
     engine = fitted(model.params, model.config, requests, slots=4)
     for request in requests:
         engine.submit(request)

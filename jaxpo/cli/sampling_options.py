@@ -52,7 +52,9 @@ _SETTINGS = (
     ("top_k", int, "keep the k most probable tokens; 0 = off"),
     ("top_p", float, "keep the smallest set of this probability; 1 = off"),
     ("min_p", float, "relative to the most probable; 0 = off"),
-    ("repetition_penalty", float, "1 = off"),
+    ("repetition_penalty", float, "of tokens of prompt and answer; 1 = off"),
+    ("frequency_penalty", float, "per time that the answer holds a token; 0 = off"),
+    ("presence_penalty", float, "of every token that the answer holds; 0 = off"),
 )
 
 

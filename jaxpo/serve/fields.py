@@ -85,7 +85,7 @@ class Fields:
         if value is None:
             return default
         if not kind.fits(value):
-            raise wrong(self.path(name), f"`{self.path(name)}` is {shown(value)}; it must be {kind.words}.")
+            raise wrong(self.path(name), f"`{self.path(name)}` is {told(value)}; it must be {kind.words}.")
         return value
 
     def need(self, name: str, kind: Kind) -> Any:
@@ -116,8 +116,13 @@ class Fields:
             raise wrong(self.path(name), f"`{shown(self.path(name))}` is no field of this request.{hint}", "unknown")
 
 
+def told(value: Any) -> str:
+    """A value in an error: a string is quoted, so that "2" does not look like the number."""
+    return shown(repr(value))
+
+
 def shown(value: Any) -> str:
-    """A value in an error, cut where it is long."""
+    """A name in an error, cut where it is long."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -125,7 +130,7 @@ def shown(value: Any) -> str:
 def _range(low: float, high: float, least: str) -> str:
     if math.isinf(low):
         return "that is finite"
-    return f"{least} {low:g}" if math.isinf(high) else f"{least} {low:g} and at most {high:g}"
+    return f"{least} {low}" if math.isinf(high) else f"{least} {low} and at most {high}"
 
 
 def _count(low: int, high: float) -> str:

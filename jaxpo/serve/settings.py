@@ -9,7 +9,7 @@ from typing import Any
 from jaxpo.sampling.request import TOP_LOGPS, Constraint
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.serve.errors import wrong
-from jaxpo.serve.fields import FLAG, OBJECT, SOME_TEXT, TEXT, Fields, either, listed, number, one_of, shown, whole
+from jaxpo.serve.fields import FLAG, OBJECT, SOME_TEXT, TEXT, Fields, either, listed, number, one_of, shown, told, whole
 
 MOST_STOPS, MOST_SAMPLES = 16, 128
 LONGEST = 2**31 - 1
@@ -129,7 +129,7 @@ def _bias(fields: Fields) -> dict[int, float]:
         if not key.isascii() or not key.isdigit():
             raise wrong("logit_bias", f"`logit_bias` has the key {shown(key)!r}; its keys are token ids.")
         if not value.fits(bias):
-            raise wrong("logit_bias", f"`logit_bias` of {key} is {shown(bias)}; it must be {value.words}.")
+            raise wrong("logit_bias", f"`logit_bias` of {key} is {told(bias)}; it must be {value.words}.")
         found[int(key)] = float(bias)
     return found
 

@@ -16,7 +16,7 @@ from jaxpo.cli import chat
 from jaxpo.convert.model_io import load_model
 from jaxpo.sampling.fitted import fitted
 from jaxpo.sampling.request import Request
-from jaxpo.sampling.sampler import GREEDY
+from jaxpo.sampling.sampler import GREEDY, Sampler
 from jaxpo.sampling.text import encode_prompt
 
 Command = Callable[..., tuple[int, str, str]]
@@ -26,10 +26,10 @@ def leaves(path: Path) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(load_model(path).params["model"])]
 
 
-def greedy(path: Path, prompt: object, length: int) -> str:
+def greedy(path: Path, prompt: object, length: int, sampler: Sampler = GREEDY) -> str:
     loaded = load_model(path)
     assert loaded.tokenizer is not None
-    request = Request(encode_prompt(loaded.tokenizer, prompt), max_new_tokens=length, sampler=GREEDY)  # type: ignore
+    request = Request(encode_prompt(loaded.tokenizer, prompt), max_new_tokens=length, sampler=sampler)  # type: ignore
     (found,) = fitted(loaded.params["model"], loaded.config, [request], tokenizer=loaded.tokenizer).generate([request])
     return str(found.text)
 
@@ -40,6 +40,15 @@ def test_generate_answers_with_the_chat_template(run: Command, model: Path) -> N
     assert out == greedy(model, [{"role": "user", "content": "read the file"}], 6) + "\n"
     raw = run("generate", model, "read the file", "--max-new-tokens", "6", "--raw")[1]
     assert raw == greedy(model, "read the file", 6) + "\n"
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+def test_penalties_reach_the_answer(run: Command, model: Path, name: str) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    code, out, _ = run("generate", model, "read the file", "--raw", "--max-new-tokens", "24", flag, "2")
+    assert code == 0
+    assert out == greedy(model, "read the file", 24, Sampler(temperature=0.0, **{name: 2.0})) + "\n"
+    assert out != greedy(model, "read the file", 24) + "\n"
 
 
 def test_generate_json_and_files(run: Command, model: Path, tmp_path: Path) -> None:
@@ -75,6 +84,10 @@ def test_a_rows_tools_and_system_message_are_asked_with(run: Command, model: Pat
         (["MODEL"], "generate: give a prompt, or --file FILE."),
         (["MODEL", "x", "--raw", "--system", "s"], "generate: --system needs the chat template; leave out --raw."),
         (["MODEL", "x", "--top-p", "2"], "sampler.top_p is 2.0; it must be in (0, 1] (1 = off)"),
+        (
+            ["MODEL", "x", "--frequency-penalty", "3"],
+            "sampler.frequency_penalty is 3.0; it must be in [-2, 2] (0 = off)",
+        ),
         (["MODEL", "--file", "gone.txt"], "--file: there is no file gone.txt."),
         (["gone", "x"], "there is no folder gone; give a run directory, a stage directory or an HF export"),
     ],

@@ -153,6 +153,20 @@ def test_what_is_no_object_is_refused(body):
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"max_tokens": "7"}, "`max_tokens` is '7'; it must be a whole number of at least 1 and at most 2147483647."),
+        ({"seed": 2**63}, f"at least {-(2**63)} and at most {2**63 - 1}."),
+        ({"logit_bias": {"5": "1"}}, "`logit_bias` of 5 is '1'; it must be a number of at least -100 and at most 100."),
+    ],
+)
+def test_strings_are_quoted_and_bounds_are_exact(field, said):
+    with pytest.raises(ApiError) as caught:
+        read_completion(TEXT | field, Sampler())
+    assert caught.value.message.endswith(said)
+
+
 def test_a_misspelt_field_is_hinted_at():
     with pytest.raises(ApiError, match="Did you mean temperature"):
         read_completion(TEXT | {"temperatur": 1}, Sampler())

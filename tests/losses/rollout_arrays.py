@@ -14,13 +14,13 @@ MASK = np.array([
     [0, 1, 0, 0, 0, 0],
     [0, 0, 0, 0, 0, 0],
 ], bool)  # fmt: skip
-RNG = np.random.default_rng(17)
-OLD = -RNG.gamma(2.0, 1.0, (N, T))
-NEW = OLD + 0.35 * RNG.standard_normal((N, T))
-REF = OLD + 0.5 * RNG.standard_normal((N, T))
+_RNG = np.random.default_rng(17)
+OLD = -_RNG.gamma(2.0, 1.0, (N, T))
+NEW = OLD + 0.35 * _RNG.standard_normal((N, T))
+REF = OLD + 0.5 * _RNG.standard_normal((N, T))
 PER_ANSWER = np.array([1.3, -0.8, -1.7, 0.6, 2.0])
 SAME = np.broadcast_to(PER_ANSWER[:, None], (N, T)).copy()
-A = RNG.standard_normal((N, T))
+A = _RNG.standard_normal((N, T))
 LENGTH = np.maximum(MASK.sum(1), 1)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from losses.rollout_arrays import MASK, NEW, OLD, PER_ANSWER, REF, RNG, N, T, spoiled
+from losses.rollout_arrays import MASK, NEW, OLD, PER_ANSWER, REF, N, T, spoiled
 
 from jaxpo import losses
 
-REWARDS, VALUES = RNG.standard_normal((N, T)), RNG.standard_normal((N, T))
+REWARDS, VALUES = np.random.default_rng(1).standard_normal((2, N, T))
 GROUPS = np.array([7, 7, 3, 3, 9])
 
 

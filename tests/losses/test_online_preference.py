@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from losses.loss_checks import EXTREME, check_extreme, quad, sp
-from losses.rollout_arrays import MASK, NEW, REF, RNG, N, T, program, slopes, spoiled
+from losses.rollout_arrays import MASK, NEW, REF, N, T, program, slopes, spoiled
 
 from jaxpo import losses
 
@@ -131,7 +131,7 @@ def test_nash_mds_gradient_in_expectation_of_one_token_answers():
 
 
 def test_the_jsd_at_one_half_is_symmetric_and_at_most_log_2():
-    s, t = (3 * RNG.standard_normal((N * T, 9)) for _ in range(2))
+    s, t = 3 * np.random.default_rng(3).standard_normal((2, N * T, 9))
     there = losses.generalized_jsd(jnp.float32(s), jnp.float32(t))
     np.testing.assert_allclose(there, losses.generalized_jsd(jnp.float32(t), jnp.float32(s)), rtol=1e-4, atol=1e-6)
     assert np.all((there >= 0) & (there <= np.log(2) + 1e-6))

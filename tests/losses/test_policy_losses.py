@@ -12,7 +12,6 @@ from losses.rollout_arrays import (
     NEW,
     OLD,
     PER_ANSWER,
-    RNG,
     SAME,
     A,
     N,
@@ -188,7 +187,7 @@ def test_old_log_probs_and_advantages_take_no_gradient():
 
 def test_rloo_is_dr_grpo_times_k_over_k_minus_one():
     """Rewards less the mean of the others, against rewards less the group's mean summed over tokens."""
-    reward = RNG.standard_normal(N)
+    reward = np.random.default_rng(5).standard_normal(N)
     others = np.array([reward[n] - np.mean(np.delete(reward, n)) for n in range(N)])
     centred = np.repeat((reward - reward.mean())[:, None], T, axis=1)
     np.testing.assert_allclose([others.sum(), centred.sum()], 0.0, atol=1e-12)
@@ -199,7 +198,7 @@ def test_rloo_is_dr_grpo_times_k_over_k_minus_one():
 
 def test_answers_of_one_token_are_the_same_to_all():
     """RLOO, GSPO-token, PPO's terms and LUSPO's, where an answer is a token."""
-    one = np.arange(T) == RNG.integers(0, T, N)[:, None]
+    one = np.arange(T) == np.random.default_rng(4).integers(0, T, N)[:, None]
     clips = {"epsilon": 0.1, "epsilon_high": 0.15}
     found = {
         name: program(of(name, **clips))(spoiled(NEW, one), spoiled(OLD, one), SAME, one)
@@ -262,7 +261,7 @@ def test_an_unknown_level_is_refused(name):
 
 
 def test_vespo_takes_the_samplers_weights_into_its_own():
-    given = np.where(MASK, RNG.uniform(0.5, 2.0, (N, T)), 1.0)
+    given = np.where(MASK, np.random.default_rng(6).uniform(0.5, 2.0, (N, T)), 1.0)
     inside = program(lambda new, old, a, given: losses.vespo(new, old, a, MASK, sampler_weights=given))
     terms, _ = inside(NEW, OLD, A, np.where(MASK, given, np.nan))
     expected = weighted(phi(A, given.prod(1)))(NEW, OLD, A)
@@ -299,7 +298,7 @@ def value_reference(v, old, aim, c=0.2):
 
 
 def test_the_critics_error():
-    v, old, aim = (RNG.standard_normal((N, T)) * size for size in (0.5, 0.5, 1.0))
+    v, old, aim = np.random.default_rng(7).standard_normal((3, N, T)) * np.array([0.5, 0.5, 1.0])[:, None, None]
     terms, grad = program(losses.ppo_value)(spoiled(v), spoiled(old, by=np.inf), spoiled(aim), MASK)
     np.testing.assert_allclose(terms, value_reference(v, old, aim), rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(grad, slopes(lambda x: value_reference(x, old, aim), v), rtol=2e-4, atol=1e-5)

@@ -207,6 +207,16 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
     return tuple(kept(path).heads)
 
 
+def read_reader(path: Path | str) -> Reader | None:
+    """How the rewards of what `load_model` reads are read, without its weights; None where it is no reward model."""
+    path = Path(path)
+    if not is_export(path):
+        found = kept(path)
+        return reader_of(found.heads, found.about, path)
+    about = {REWARD: reading_of(path)} if is_heads(path) else {}
+    return reader_of(dict.fromkeys(read_heads(path)), about, path)
+
+
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
     """Read a model: of a run (its last finished stage), a stage, a checkpoint, an HF export, an adapter on its base.
 

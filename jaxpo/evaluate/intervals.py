@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike
 Z = 1.959963984540054
 RESAMPLES = 2000
 LEVEL = 0.95
+BLOCK = 50
+"""Resamples at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,41 @@ def ratio(totals: ArrayLike, weights: ArrayLike, seed: int = 0) -> Measurement:
 def mean(values: ArrayLike, seed: int = 0) -> Measurement:
     """Mean of independent values with a bootstrap interval."""
     return ratio(values, np.ones(np.size(values)), seed)
+
+
+def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = 0) -> list[Measurement]:
+    """Any statistics of weighted units, with percentile intervals over resamples of whole units.
+
+    Args:
+      statistic: how often each unit was drawn, `[B, n]` -> the statistics of every resample, `[B, S]`; one that a
+        resample does not define is NaN, and left out of the quantiles.
+      n: units.
+    """
+    found = statistic(np.ones((1, n)))[0]
+    generator = np.random.Generator(np.random.Philox(seed))
+    drawn = []
+    for first in range(0, RESAMPLES, BLOCK):
+        picked = generator.integers(n, size=(min(BLOCK, RESAMPLES - first), n))
+        rows = np.arange(len(picked))[:, None] * n
+        counts = np.bincount((picked + rows).ravel(), minlength=picked.size).reshape(picked.shape)
+        drawn.append(statistic(counts.astype(np.float64)))
+    ends = np.nanquantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    if n == 1:
+        return [Measurement(float(value), 1) for value in found]
+    return [Measurement(float(v), n, float(a), float(b)) for v, a, b in zip(found, *ends, strict=True)]
+
+
+def combined(parts: Sequence[Measurement], weights: Sequence[float]) -> Measurement:
+    """The weighted mean of independent results; its interval from theirs (Zou and Donner 2008, eq. 8 and 9).
+
+        low = sum w v - sqrt(sum w^2 (v - low_i)^2),   high = sum w v + sqrt(sum w^2 (high_i - v)^2),   sum w = 1
+
+    A part without an interval has no sampling error. n counts the cases of all parts.
+    """
+    w = np.asarray(weights, np.float64) / np.sum(weights)
+    values = np.asarray([part.value for part in parts])
+    below = [part.value - (part.value if part.low is None else part.low) for part in parts]
+    above = [(part.value if part.high is None else part.high) - part.value for part in parts]
+    value = float(w @ values)
+    low, high = value - float(np.linalg.norm(w * below)), value + float(np.linalg.norm(w * above))
+    return Measurement(value, sum(part.n for part in parts), low, high)

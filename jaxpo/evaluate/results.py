@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.intervals import Measurement
+from jaxpo.evaluate.picture import Picture
 from jaxpo.evaluate.tasks.base import Score, Scored, measure
 
 FORMAT = 1
@@ -28,7 +29,8 @@ class TaskResult:
       scores: how their values are read.
       seconds: that asking and scoring took.
       grid: results over two axes, where the task has such.
-      further: results that are no function of `scored` (lm-eval's aggregations).
+      pictures: what the report draws of its examples.
+      further: results that are no ratio over `scored` (lm-eval's aggregations, fits).
     """
 
     label: str
@@ -39,6 +41,7 @@ class TaskResult:
     seconds: float
     further: Mapping[str, Measurement] = field(default_factory=dict)
     grid: Grid | None = None
+    pictures: Sequence[Picture] = ()
 
     @property
     def results(self) -> dict[str, Measurement]:

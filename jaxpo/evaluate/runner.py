@@ -105,12 +105,25 @@ class Asked:
         scored = [self.task.score(example, reply) for example, reply in zip(self.examples, replies, strict=True)]
         seconds = time.perf_counter() - start
         identity = prompt_identity(self.task, subject.reader)
-        grid = self.task.grid(scored)
-        return [TaskResult(self.label, self.task.settings(), identity, scored, self.task.scores(), seconds, grid=grid)]
+        return [
+            TaskResult(
+                self.label,
+                self.task.settings(),
+                identity,
+                scored,
+                self.task.scores(),
+                seconds,
+                further=self.task.further(scored),
+                grid=self.task.grid(scored),
+                pictures=self.task.pictures(scored),
+            )
+        ]
 
     def _replies(self, subject: Subject, say: Say) -> Iterator[Reply]:
         sequences = [segment.tokens for ask in self.asks for segment in ask.segments]
         logps = iter(subject.logps(sequences, lambda done, total: say(f"{self.label}: sequences", done, total)))
+        rewarded = [segment for ask in self.asks for segment in ask.rewarded]
+        rewards = iter(subject.rewards(rewarded, lambda done, total: say(f"{self.label}: rewards", done, total)))
         questions = [question for ask in self.asks for question in ask.questions]
         requests = [
             _request(question, prompt, number, subject.stop_ids)
@@ -119,7 +132,10 @@ class Asked:
         answers = iter(subject.answers(requests, lambda done, total: say(f"{self.label}: answers", done, total)))
         for ask in self.asks:
             yield Reply(
-                ask, tuple(next(logps) for _ in ask.segments), tuple(tuple(next(answers)) for _ in ask.questions)
+                ask,
+                tuple(next(logps) for _ in ask.segments),
+                tuple(tuple(next(answers)) for _ in ask.questions),
+                tuple(float(next(rewards)) for _ in ask.rewarded),
             )
 
 
@@ -145,7 +161,7 @@ def _check_room(label: str, asks: Sequence[Ask], prompts: Sequence[Sequence[int]
     lengths = iter(map(len, prompts))
     for number, ask in enumerate(asks, start=1):
         where = ask.where or f"example {number}"
-        for segment in ask.segments:
+        for segment in (*ask.segments, *ask.rewarded):
             if len(segment.tokens) > context:
                 raise DataError(
                     f"{len(segment.tokens)} tokens, but the model has {context} positions.",

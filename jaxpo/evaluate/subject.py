@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxpo.errors import CheckpointError, JaxpoError
+from jaxpo.evaluate.rewards.score import rewards_of
 from jaxpo.evaluate.score import Kind, Progress, token_scores
 from jaxpo.evaluate.tasks.base import Reader
 from jaxpo.objectives.encode import Scorer
@@ -18,6 +19,7 @@ from jaxpo.sampling.request import Generation, Request
 from jaxpo.sampling.sampler import GREEDY
 
 if TYPE_CHECKING:
+    from jaxpo.data.tokens.examples import Segment
     from jaxpo.sampling.engine import Engine
 
 Tree = Any
@@ -37,12 +39,14 @@ class Subject:
       params: the model's own tree.
       reader: its tokenizer and context, which tasks see.
       stop_ids: what ends an answer.
+      heads: what was trained beside the model, by name.
     """
 
     params: Tree
     scorer: Scorer
     reader: Reader
     stop_ids: tuple[int, ...]
+    heads: Mapping[str, Tree] = field(default_factory=dict)
 
     def logps(self, segments: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
         """log p of every token given the earlier ones of its segment, float32 `[len(segment)]`, 0 at the first."""
@@ -51,6 +55,15 @@ class Subject:
     def scores(self, segments: Sequence[np.ndarray], kind: Kind, progress: Progress = silent) -> list[np.ndarray]:
         """As `token_scores`."""
         return token_scores(self.scorer, self.params, segments, kind, progress)
+
+    def rewards(self, segments: Sequence[Segment], progress: Progress = silent) -> np.ndarray:
+        """The reward of each answer, as `Reader.reward` reads it, float64 `[n]`."""
+        if not segments:
+            return np.zeros(0)
+        assert self.reader.reward is not None, "a task asks only reward models for rewards"
+        return rewards_of(
+            self.scorer, self.reader.reward.method, {"model": self.params, **self.heads}, segments, progress
+        )
 
     def answers(self, requests: Sequence[Request], progress: Progress = silent) -> list[list[Generation]]:
         """Per request its continuations.
@@ -97,7 +110,7 @@ def reader_of(path: Path) -> Reader:
       CheckpointError: no model, or one without a tokenizer.
       ConfigError: the tokenizer has ids that the model has not.
     """
-    from jaxpo.convert.model_io import near_tokenizer, read_config
+    from jaxpo.convert.model_io import near_tokenizer, read_config, read_reader
     from jaxpo.data.tokenizer.tokenizer import check_vocabulary
     from jaxpo.models.family import limits
 
@@ -105,7 +118,7 @@ def reader_of(path: Path) -> Reader:
     if tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so it cannot be evaluated; put tokenizer.json beside it.")
     check_vocabulary(tokenizer, config.vocab_size)
-    return Reader(tokenizer, limits(config).context)
+    return Reader(tokenizer, limits(config).context, read_reader(path))
 
 
 def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject:
@@ -115,4 +128,5 @@ def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject
 
     model = load_model(path)
     stop_ids = end_ids(model.generation, reader.tokenizer.eos_id)
-    return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids)
+    heads = {name: tree for name, tree in model.params.items() if name != "model"}
+    return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids, heads)

@@ -26,9 +26,9 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import ConfigError
+from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.families.rewards import reading
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
@@ -125,22 +125,13 @@ class Network(Model):
 
     def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
-        if "step_end" not in method.NEEDS.per_token:
-            return self.segments(prompts, completions)
-        separator = method.separator  # type: ignore[attr-defined]
-        rows = [
-            Row(Path("(construction)"), i, in_steps(p, c, separator)) for i, (p, c) in _numbered(prompts, completions)
-        ]
-        records = [read_record(row, "steps", marks=("step_end",)) for row in rows]
-        return [e.segments[0] for e in build_examples(records, self.tokenizer, Cut(self.max_length), Counter())]
+        places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
+        cut = Cut(self.max_length)
+        return answer_segments(places, prompts, completions, method, self.tokenizer, cut, Counter())
 
     def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
-        run = functools.partial(_rewards, scorer, method, self.params, key)
-        beside = [{"completion": _scored(s), **s.per_token} for s in segments]
-        tokens, alone = [s.tokens for s in segments], key is not None
-        rows = each_segment(run, tokens, ROWS, self.max_length, beside=beside, alone=alone)
-        found = {place.segment: row[place.slot] for place, row in rows}
-        return np.asarray([found[i] for i in range(len(tokens))], np.float64)
+        how = {"rows": ROWS, "row_length": self.max_length, "key": key}
+        return rewards_in_rows(scorer, method, self.params, segments, **how)
 
     def generate(
         self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
@@ -210,26 +201,3 @@ def _means(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
     inside = (batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]).astype(jnp.float32)
     count = jnp.maximum(jnp.sum(inside, axis=-1, keepdims=True), 1.0)
     return jnp.einsum("rms,rsd->rmd", inside, hidden) / count
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _rewards(scorer: Scorer, method: RewardMethod, params: Tree, key: Any, batch: Batch) -> jax.Array:
-    """`[R, M]`."""
-    hidden, _ = scorer.run(params["model"], batch, key)
-    found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
-    rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
-    return rewards.reshape(batch.rows, batch.slots)
-
-
-def _scored(segment: Segment) -> np.ndarray:
-    """The mask of a segment's answer in a batch: its first token has no predecessor."""
-    mask = segment.supervised.copy()
-    mask[:1] = False
-    return mask
-
-
-def in_steps(prompt: Text, answer: Text, separator: str) -> dict[str, Any]:
-    """A row of type "steps" whose steps nobody has judged yet."""
-    text = answer if isinstance(answer, str) else answer[-1]["content"]
-    steps = [step for step in text.split(separator) if step.strip()]
-    return {"prompt": prompt, "completions": steps, "labels": [None] * len(steps), "separator": separator}

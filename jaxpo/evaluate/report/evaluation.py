@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxpo.evaluate.outcome import Outcome, difference_cells
 from jaxpo.evaluate.report.heat_map import heat_map
-from jaxpo.evaluate.report.page import measured, page, section, table, tile
+from jaxpo.evaluate.report.page import figure, measured, page, section, table, tile
+from jaxpo.evaluate.report.pictures import picture_svg
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.results import worst
 
@@ -53,8 +54,8 @@ def _task(outcome: Outcome, model: str, against: str | None, count: int) -> str:
     note = f"{len(ours.scored)} examples; prompts {ours.prompt_hash}; settings {_settings(ours.settings)}"
     told = "".join(f"<p class=note><b>{escape(n)}</b>: {escape(text)}</p>" for n, text in about.items())
     shown = "".join(_example(outcome, i, model, against) for i in worst(ours.scored, ours.scores, count))
-    maps = _heat_maps(outcome, model, against)
-    return section(ours.label, maps + _results(outcome, against) + told, note) + section(
+    drawn = _heat_maps(outcome, model, against) + _pictures(outcome, model, against)
+    return section(ours.label, drawn + _results(outcome, against) + told, note) + section(
         f"{ours.label}: worst examples", shown
     )
 
@@ -68,6 +69,16 @@ def _heat_maps(outcome: Outcome, model: str, against: str | None) -> str:
             caption = f"<p class=note>{escape(str(whose))}: {escape(result.grid.title)}</p>"
             drawn.append(f'<div class="card">{caption}{heat_map(result.grid, name)}</div>')
     return "".join(drawn)
+
+
+def _pictures(outcome: Outcome, model: str, against: str | None) -> str:
+    """The task's charts, one set per model."""
+    drawn = []
+    for result, whose in ((outcome.ours, model), (outcome.theirs, against)):
+        for i, picture in enumerate(() if result is None else result.pictures):
+            name = re.sub(r"\W+", "-", f"picture-{i}-{outcome.ours.label}-{whose}")
+            drawn.append(figure(f"{picture.title}: {whose}" if against else picture.title, picture_svg(picture, name)))
+    return f'<div class="charts">\n{"".join(drawn)}\n</div>' if drawn else ""
 
 
 def _results(outcome: Outcome, against: str | None) -> str:

@@ -24,8 +24,10 @@ from jaxpo.sampling.request import Generation, said
 from jaxpo.sampling.sampler import GREEDY, Sampler
 
 if TYPE_CHECKING:
+    from jaxpo.convert.reader import Reader as RewardReader
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.examples import Segment
+    from jaxpo.evaluate.picture import Picture
 
 E = TypeVar("E")
 
@@ -37,10 +39,12 @@ class Reader:
     Attributes:
       tokenizer: of the model.
       context: positions that the model has; an ask beyond it is refused before anything is computed.
+      reward: how its rewards are read; None where it is no reward model.
     """
 
     tokenizer: Tokenizer
     context: int
+    reward: RewardReader | None = None
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,13 @@ class Ask:
       segments: token sequences; the log-prob of every token given the earlier ones comes back. `asking.pair` makes one
         of a prompt and its continuation, `asking.document` those of a text.
       questions: what is to be answered.
+      rewarded: prompts with answers whose reward is wanted, as the method that trained the model reads them.
       where: "FILE, row N", for messages about an ask that the model has no room for.
     """
 
     segments: tuple[Segment, ...] = ()
     questions: tuple[Question, ...] = ()
+    rewarded: tuple[Segment, ...] = ()
     where: str = ""
 
 
@@ -88,11 +94,13 @@ class Reply:
       ask: what was asked.
       logps: per segment float32 `[n]`, nats, 0 at the first token.
       answers: per question its n continuations; `text` is always set.
+      rewards: float64, of `Ask.rewarded`.
     """
 
     ask: Ask = Ask()
     logps: tuple[np.ndarray, ...] = ()
     answers: tuple[tuple[Generation, ...], ...] = ()
+    rewards: tuple[float, ...] = ()
 
     @property
     def likelihoods(self) -> tuple[float, ...]:
@@ -220,6 +228,14 @@ class Task(ABC, Generic[E]):
     def grid(self, scored: Sequence[Scored]) -> Grid | None:
         """Results over two axes, shown as a table and as a heat map; None where there are no such axes."""
         return None
+
+    def further(self, scored: Sequence[Any]) -> Mapping[str, Measurement]:
+        """Results that are no ratio over single examples, with n and interval."""
+        return {}
+
+    def pictures(self, scored: Sequence[Any]) -> Sequence[Picture]:
+        """What the report draws of the examples."""
+        return ()
 
     @property
     def format(self) -> str:

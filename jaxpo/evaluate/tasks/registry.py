@@ -13,6 +13,7 @@ TASKS = {
     "bits_per_byte": "jaxpo.evaluate.tasks.text:BitsPerByte",
     "multiple_choice": "jaxpo.evaluate.tasks.multiple_choice:MultipleChoice",
     "ranking": "jaxpo.evaluate.tasks.ranking:Ranking",
+    "reward": "jaxpo.evaluate.tasks.reward:Reward",
     "exact_match": "jaxpo.evaluate.tasks.exact_match:ExactMatch",
     "gsm8k": "jaxpo.evaluate.tasks.gsm8k:GSM8K",
     "ifeval": "jaxpo.evaluate.tasks.ifeval:IFEval",

@@ -73,7 +73,7 @@ def geometric_mask(
     Returns:
       `[N, T]` float32, 0 outside the mask; it takes answers out and weighs none.
 
-    Reference: Liu et al. 2025, "When speed kills stability"; bounds as in SkyRL and prime-rl.
+    Reference: Liu et al. 2025, "When speed kills stability"; bounds as in SkyRL.
     """
     gap = constant(mask, old_logps) - constant(mask, sampling_logps)
     mean = per_token(masked_sum(gap, mask), lengths(mask))

@@ -17,6 +17,7 @@ from jaxpo.losses.dpop import dpop
 from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
+from jaxpo.losses.grpo import grpo
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
@@ -125,6 +126,7 @@ __all__ = [
     "fdpo",
     "forward_kl",
     "generalized_jsd",
+    "grpo",
     "hinge",
     "hinge_per_token",
     "idealised_log_ratio",

@@ -13,6 +13,7 @@ from jaxpo.objectives.methods.features import FeatureMethod
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
+    "grpo": {"beta": 0.04, "epsilon": 0.05},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
@@ -29,6 +30,8 @@ def kind_of(method: Method) -> str:
     needs = method.NEEDS
     if method.INFO.name in TWO_PROMPTS:
         return "two_prompts"
+    if "advantages" in needs.per_token:
+        return "rollout"
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
         if role in needs.roles:
             return kind

@@ -13,7 +13,7 @@ from jaxpo.data.rows.rows import PAIRS, TYPES, Record, canonical, detect, read_r
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
 from jaxpo.errors import DataError
 
-Purpose = Literal["language", "sft", "preference"]
+Purpose = Literal["language", "sft", "preference", "prompts"]
 
 # Segment roles each dataset type offers, and the column a missing role would come from.
 ROLES = {
@@ -111,6 +111,8 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
     """
     given, row = row, canonical(row)
     kind = detect(row)
+    if purpose == "prompts":
+        return _prompts(given, row, kind)
     _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
         columns = tuple(name for name in needs.columns if name != "label")
@@ -141,6 +143,17 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         _marks(needs),
         given,
     )
+
+
+def _prompts(given: Row, row: Row, kind: str) -> Reading:
+    """Of whatever type, the rows' prompts alone."""
+    if "prompt" not in row.data:
+        raise row.error(
+            f"rows of type {kind!r} give no prompt to be answered.",
+            field="prompt",
+            remedy="Give a column `prompt`, a string or messages; of conversations, all turns before the answer.",
+        )
+    return Reading("prompt", first=given)
 
 
 def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:

@@ -21,12 +21,14 @@ class Options:
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
       diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
       scorers: name -> how a network with its own architecture is run; the others are run as the trained one.
+      max_completion_length: tokens that an answer may have, of stages whose model writes them; 0 = unknown.
     """
 
     recorded: frozenset[str] = frozenset()
     use_weighting: bool = False
     diagnostics: tuple[str, ...] = ()
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    max_completion_length: int = 0
 
 
 def why_not_recorded(network: str, kind: str) -> str:

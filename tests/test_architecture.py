@@ -32,6 +32,7 @@ ROOMS = {
     "recipe": "a file and flags -> a checked run",
     "recipes": "the ones that come with jaxpo",
     "stages": "running it",
+    "serve": "answers over HTTP",
     "selftest": "what an installed jaxpo checks of itself",
     "cli": "the command line",
 }

@@ -24,7 +24,7 @@ DIRECTORY, LEAST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPIL
 MOST_BYTES = 4 << 30
 LEAST_SECONDS = "0.1"
 """What compiles faster is not kept: reading it back saves next to nothing, and it is most of all programs by number."""
-COMMANDS = ("run", "data", "import", "export", "merge", "generate", "chat", "selftest")
+COMMANDS = ("run", "data", "import", "export", "merge", "generate", "chat", "serve", "selftest")
 CPUINFO = Path("/proc/cpuinfo")
 HOSTS = "*-" + "[0-9a-f]" * 12
 """The folders that `host` names, as a pattern."""

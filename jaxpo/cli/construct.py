@@ -117,12 +117,12 @@ def tools_for(args: Any, out: Path) -> Any:
     networks = {}
     if named:
         from jaxpo.cli.sampling_options import load_with_tokenizer
+        from jaxpo.convert.reader import why_no_reward
         from jaxpo.judges.network import Network
-        from jaxpo.models.heads import lacks_value
 
         for name, path in named.items():
             model = load_with_tokenizer(path)
-            if name == "reward" and (lacking := lacks_value(model.params)):
+            if name == "reward" and (lacking := why_no_reward(model.params, model.about)):
                 raise ConfigError(f"--reward {path}: {lacking}; give the model of a reward stage.")
             longest = min(args.max_length, limits(model.config).context)
             networks[name] = Network.of(model, max_length=longest)

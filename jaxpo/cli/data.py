@@ -1,4 +1,4 @@
-"""`jaxpo data TASK`: inspect, tokenise, construct, record a teacher, remove repetitions and benchmarks."""
+"""`jaxpo data TASK`: inspect, tokenise, construct, score, record a teacher, remove repetitions and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ USAGE = """\
 usage: jaxpo data inspect FILES... [options]    what they can train and how; type, columns, lengths, rendered rows
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
+       jaxpo data score FILES... OUT.jsonl [options]    the rows with a column of a reward model's or judge's scores
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
        jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
        jaxpo data dedup FILES... OUT.jsonl [options]           without rows that nearly repeat earlier ones
@@ -27,13 +28,14 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import clean, construct, difficulty, teach
+    from jaxpo.cli import clean, construct, difficulty, score, teach
 
     tasks = {
         "inspect": inspect_files,
         "tokenise": tokenise,
         "tokenize": tokenise,
         "construct": construct.main,
+        "score": score.main,
         "teach": teach.main,
         "difficulty": difficulty.main,
         "dedup": clean.dedup,

@@ -50,9 +50,12 @@ def main(argv: Sequence[str]) -> int:
     from jaxpo.models.heads import further_heads
 
     model = load_model(args.model)
+    reader = model.reader
+    if reader is not None and not reader.is_scalar:
+        return write_heads(model, reader, args)
     if heads := further_heads(model.params):
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
-    if "value" in model.params:
+    if reader is not None:
         return write_reward(model.params, model.config, model.tokenizer, args)
     write(model, args)
     return 0
@@ -66,6 +69,17 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
     reached = f"max reward error {report['max_reward_error']:.2e}" if report else "not verified"
     print(f"{args.out}: reward model exported; {reached}")
     print(f"load it with AutoModelForSequenceClassification.from_pretrained({str(args.out)!r}, trust_remote_code=True)")
+    return 0
+
+
+def write_heads(model: Any, reader: Any, args: Any) -> int:
+    """Export a reward model with heads of its own beside the model, and say which files they are."""
+    from jaxpo.convert.heads_hf import HEADS, READING, export_heads
+
+    own = {"tokenizer": model.tokenizer, "generation": model.generation}
+    report = export_heads(model.params, model.config, args.out, reader, **own, **options_of(args))
+    print(f"{args.out}: reward model exported{reached(report)}")
+    print(f"its heads are in {HEADS}, read by {reader.method.INFO.name} as {READING} says; see docs/reward_models.md")
     return 0
 
 

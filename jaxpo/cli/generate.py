@@ -1,4 +1,4 @@
-"""`jaxpo generate MODEL PROMPT ...`: answers to prompts, or continuations of texts."""
+"""`jaxpo generate MODEL PROMPT ...`: answers to prompts, or continuations of texts; with --out to a file of them."""
 
 from __future__ import annotations
 
@@ -9,71 +9,91 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.constraint_options import add_constraint_options, constraint_of
+from jaxpo.cli.engine_options import add_engine_options, engine_of
+from jaxpo.cli.generate_file import add_file_options, answer_file, only_with_out
 from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
+ABOUT = """Answer prompts (greedily unless a temperature is given).
+
+  jaxpo generate MODEL PROMPT ...                       answers on the terminal
+  jaxpo generate MODEL --file FILE                      the same for a file's prompts
+  jaxpo generate MODEL --file FILE --out OUT.jsonl      a file of answers; stopped, the same command goes on
+"""
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("generate", "Answer prompts (greedily unless a temperature is given).")
+    parser = Parser("generate", ABOUT)
     add_options(parser, temperature=0.0)
     parser.add_argument("prompts", nargs="*", help="what a user says; with --raw a text to continue")
     parser.add_argument("--file", type=Path, help="more prompts, one per line; JSONL rows need a `prompt`")
-    parser.add_argument("--n", type=int, default=1, help="answers per prompt")
+    parser.add_argument("--n", type=int, help="answers per prompt (default 1)")
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     parser.add_argument("--system", help="system message")
     parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
+    add_constraint_options(parser)
+    add_engine_options(parser)
+    add_file_options(parser)
     args = parser.parse(argv)
-    prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
-    prompts += read_prompts(args.file) if args.file else []
-    if not prompts:
-        raise ConfigError("generate: give a prompt, or --file FILE.")
     if args.raw and args.system:
         raise ConfigError("generate: --system needs the chat template; leave out --raw.")
-    sampler = sampler_of(args)
+    template = template_of(args)
+    if args.out is not None:
+        return answer_file(args, template)
+    only_with_out(args)
+    return answer_prompts(args, template)
 
-    from jaxpo.sampling.text import generate_text
+
+def template_of(args: Any) -> Any:
+    """Every prompt's request but for the prompt; ConfigError for options out of range."""
+    from jaxpo.sampling.request import Request
+
+    name, n = ("n", args.n) if args.best_of is None else ("best-of", args.best_of)
+    n = 1 if n is None else n
+    problems = [
+        f"--{name} is {value}; it must be at least 1."
+        for name, value in ((name, n), ("max-new-tokens", args.max_new_tokens))
+        if value < 1
+    ]
+    if not all(args.stop):
+        problems.append("--stop is an empty string; give a text that ends an answer.")
+    if problems:
+        raise ConfigError(problems)
+    return Request(
+        prompt=(),
+        n=n,
+        sampler=sampler_of(args),
+        max_new_tokens=args.max_new_tokens,
+        stop=tuple(args.stop),
+        seed=args.seed,
+        constraint=constraint_of(args),
+    )
+
+
+def answer_prompts(args: Any, template: Any) -> int:
+    """Print an answer to every prompt."""
+    prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
+    if args.file:
+        from jaxpo.construct.batch.prompts import prompt_in, rows_of
+
+        prompts += [prompt_in(row) for row in rows_of(args.file)]
+    if not prompts:
+        raise ConfigError("generate: give a prompt, or --file FILE.")
+    from jaxpo.sampling.prompts import with_system
+    from jaxpo.sampling.text import encode_prompt
 
     model = load_with_tokenizer(args.model)
-    answers = generate_text(
-        model.params["model"],
-        model.config,
-        model.tokenizer,
-        [p if args.raw else conversation(p, args.system) for p in prompts],
-        max_new_tokens=args.max_new_tokens,
-        sampler=sampler,
-        n=args.n,
-        stop=args.stop,
-        stop_ids=stop_ids(model),
-        seed=args.seed,
-    )
-    for answer in answers:
-        show(prompts[answer.prompt], answer, args, alone=len(answers) == 1)
+    asked = [p if args.raw else with_system(p, args.system) for p in prompts]
+    ids = [encode_prompt(model.tokenizer, prompt) for prompt in asked]
+    template = replace(template, stop_ids=stop_ids(model))
+    needed = max(map(len, ids)) + template.max_new_tokens
+    engine = engine_of(model, args, needed=needed, answers=len(ids) * template.n)
+    answers = engine.generate([replace(template, prompt=prompt, number=i) for i, prompt in enumerate(ids)])
+    for i, answer in enumerate(answers):
+        show(prompts[i // template.n], answer, args, alone=len(answers) == 1)
     return 0
-
-
-def conversation(prompt: Any, system: str | None) -> Any:
-    """A user turn, or a row's conversation as it is, after an optional system message."""
-    from jaxpo.sampling.prompts import as_conversation
-
-    given = as_conversation(prompt)
-    first = [{"role": "system", "content": system}] if system else []
-    return replace(given, messages=[*first, *given.messages])
-
-
-def read_prompts(path: Path) -> list[Any]:
-    """Lines of a text file, or the `prompt` of every JSONL or Parquet row with its `tools` and `system`."""
-    if not path.is_file():
-        raise ConfigError(f"--file: there is no file {path}.")
-    if path.suffix in (".txt", ""):
-        from jaxpo.data.rows.files.text import text_of
-
-        return [line for line in text_of(path).splitlines() if line.strip()]
-    from jaxpo.data.rows.formats import read_rows
-    from jaxpo.data.rows.rows import read_record
-    from jaxpo.sampling.prompts import prompt_of
-
-    return [prompt_of(read_record(row, "prompt")) for row in read_rows([path])]
 
 
 def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
@@ -86,5 +106,5 @@ def show(prompt: Any, answer: Any, args: Any, *, alone: bool) -> None:
     elif alone:
         print(answer.text)
     else:
-        number = f" [{answer.sample + 1}]" if args.n > 1 else ""
+        number = f" [{answer.sample + 1}]" if (args.n or 1) > 1 else ""
         print(f"> {prompt}{number}\n{answer.text}\n")

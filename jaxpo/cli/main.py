@@ -25,6 +25,8 @@ COMMANDS = {
     "merge": ("jaxpo.cli.merge", "one model from several: fifteen methods, mergekit's YAML, or a search"),
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),
+    "serve": ("jaxpo.cli.serve", "a model behind OpenAI's HTTP interface"),
+    "eval": ("jaxpo.cli.eval", "measure a model on tasks, alone or against another"),
     "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),
     "selftest": ("jaxpo.cli.selftest", "does this installation work on this machine?"),
     "env": ("jaxpo.cli.env", "versions, devices and memory, for bug reports"),

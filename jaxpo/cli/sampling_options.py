@@ -23,13 +23,27 @@ def add_options(parser: Parser, *, own: bool = False, **defaults: float) -> None
     """
     fallback = Sampler(**defaults)  # type: ignore[arg-type]
     before = "that of the model, else " if own else ""
-    parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
+    add_model(parser)
     parser.add_argument("--max-new-tokens", type=int, default=256, help="per answer (default 256)")
+    add_sampler(parser, fallback, before)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def add_model(parser: Parser) -> None:
+    """The model that is used."""
+    parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
+
+
+def add_sampler(parser: Parser, fallback: Sampler, before: str = "") -> None:
+    """The sampler's settings.
+
+    Args:
+      before: what else goes before `fallback`, for the help.
+    """
     for name, kind, meaning in _SETTINGS:
         default = getattr(fallback, name)
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=kind, help=f"{meaning} (default {before}{default:g})")
-    parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(fallback=fallback)
 
 

@@ -93,6 +93,8 @@ class Data:
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
+      spread_groups: spread the groups of the column `group` evenly over an epoch, so that every step holds them in
+        their shares; the order is the same in every epoch.
       block_rows: rows within which an example's segments stay, whole on one device; None = chosen from the data and
         rows_per_step alone, small where that costs little.
       media_rows: rows of patches beside a block's rows of tokens, of examples with images; None = as many as keep the
@@ -123,6 +125,7 @@ class Data:
     packing: Literal["best_fit", "none"] = "best_fit"
     fim: Fim | None = None
     curriculum: Curriculum | None = None
+    spread_groups: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ class Preference(Stage):
 
 @dataclass(frozen=True)
 class Reward(Stage):
-    """Reward model on pairs with a value head at each response's last token.
+    """Reward model: of pairs with a value head at each response's last token, or as its loss says.
 
     Attributes:
       loss: None = Bradley-Terry with the two settings below, where a column `margin` is used if there; or a method of
@@ -199,9 +199,13 @@ class Reward(Stage):
       label_smoothing: probability that a label is flipped; only where `loss` is None.
       center_rewards_coefficient: weight of the squared sum of the two rewards (TRL); None = off; only where `loss` is
         None.
+      embedding_dropout: rate of dropout on the embedding's output, while training.
+      pooled_dropout: likewise on the final states that the heads read.
     """
 
     name: str = "reward"
     loss: Any = None
     label_smoothing: float = 0.0
     center_rewards_coefficient: float | None = None
+    embedding_dropout: float = 0.0
+    pooled_dropout: float = 0.0

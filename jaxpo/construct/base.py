@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxpo.data.rows.texts import Text
+    from jaxpo.judges.asking import Item
+    from jaxpo.judges.base import Judge
     from jaxpo.judges.network import Network
 
 
@@ -86,6 +88,21 @@ class Tools:
     def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
         """Scores of a reward-stage model, float64 `[n]`."""
         return self.network("reward").rewards(prompts, completions)
+
+    def judged(self, judge: Judge, items: Sequence[Item]) -> dict[str, float]:
+        """The score of every item that all members of a judge gave one, by `Item.key(None)`.
+
+        Raises:
+          ConfigError, DataError: a judge that cannot work.
+          RunError: a judge that fails all the time.
+        """
+        from jaxpo.judges.scoring import check_judge, plainly, score_all
+
+        check_judge(judge, items, self.network)
+        found = score_all(judge, items, self.network, self.folder, plainly(say=self.say, check=self.check))
+        for why, n in Counter(found.failures.values()).most_common(3):
+            self.say(f"{n} answers without a score: {why}")
+        return found.values
 
     def generate(
         self,

@@ -12,8 +12,10 @@ from jaxpo.construct.base import Tools
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical
 from jaxpo.data.rows.texts import Text, text_of_column, text_or_messages
+from jaxpo.judges.asking import Item
+from jaxpo.judges.named import JudgeOptions
 
-READS = "prompt, responses, scores (without scores: --reward; without responses: --model as well)"
+READS = "prompt, responses, scores (without scores: --reward or another --judge; without responses: --model as well)"
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Candidates:
     scores: np.ndarray
 
 
-def scored_candidates(rows: Sequence[Row], tools: Tools, sampling: Sampling) -> Iterator[Candidates]:
-    """Every row's candidates, in order; empty responses are left out and counted.
+def scored_candidates(
+    rows: Sequence[Row], tools: Tools, sampling: Sampling, judges: JudgeOptions
+) -> Iterator[Candidates]:
+    """Every row's candidates, in order; empty responses, and those that a judge failed on, are left out and counted.
 
     Raises:
       DataError: responses and scores that do not belong together; names file, row and field.
@@ -46,11 +50,15 @@ def scored_candidates(rows: Sequence[Row], tools: Tools, sampling: Sampling) -> 
     rows = [canonical(row) for row in rows]
     prompts = [text_of_column(row, "prompt") for row in rows]
     responses = _responses(rows, prompts, tools, sampling)
-    scores = _scores(rows, prompts, responses, tools)
+    scores = _scores(rows, prompts, responses, tools, judges)
     for row, prompt, texts, values in zip(rows, prompts, responses, scores, strict=True):
         kept = [k for k, text in enumerate(texts) if text]
         if len(kept) < len(texts):
             tools.count("dropped_empty_responses", len(texts) - len(kept))
+        judged = [k for k in kept if not np.isnan(values[k])]
+        if len(judged) < len(kept):
+            tools.count("dropped_judge_failed", len(kept) - len(judged))
+        kept = judged
         yield Candidates(row, prompt, [texts[k] for k in kept], values[kept])
 
 
@@ -80,7 +88,10 @@ def _given(row: Row) -> list[Text]:
     return [text_or_messages(row, "responses", text, empty_ok=True) for text in value]
 
 
-def _scores(rows: list[Row], prompts: list[Text], responses: list[list[Text]], tools: Tools) -> list[np.ndarray]:
+def _scores(
+    rows: list[Row], prompts: list[Text], responses: list[list[Text]], tools: Tools, judges: JudgeOptions
+) -> list[np.ndarray]:
+    """Those that rows give, else the judges'; NaN where these failed."""
     found = [
         _given_scores(row, len(texts)) if "scores" in row.data else np.zeros(len(texts))
         for row, texts in zip(rows, responses, strict=True)
@@ -89,10 +100,22 @@ def _scores(rows: list[Row], prompts: list[Text], responses: list[list[Text]], t
         (i, k) for i, row in enumerate(rows) if "scores" not in row.data for k, text in enumerate(responses[i]) if text
     ]
     if where:
-        values = tools.rewards([prompts[i] for i, _ in where], [responses[i][k] for i, k in where])
-        for (i, k), value in zip(where, values, strict=True):
-            found[i][k] = value
+        asked = [Item(prompts[i], answer_text(rows[i], responses[i][k]), rows[i]) for i, k in where]
+        values = tools.judged(judges.judges(), asked)
+        for (i, k), item in zip(where, asked, strict=True):
+            found[i][k] = values.get(item.key(None), np.nan)
     return found
+
+
+def answer_text(row: Row, text: Text) -> str:
+    """A response as judges read it: one turn of text."""
+    if isinstance(text, str):
+        return text
+    if len(text) != 1:
+        raise row.error(
+            f"a response has {len(text)} turns; judges read one.", field="responses", remedy="Give its last turn alone."
+        )
+    return str(text[0]["content"])
 
 
 def _given_scores(row: Row, count: int) -> np.ndarray:

@@ -56,9 +56,10 @@ class WorkContext:
         return self.load(self.stage_folder(name)).params["model"]
 
     def network(self, name: str) -> Network:
-        """An earlier stage's model with its heads, ready to score and to generate in the run's compute dtype."""
+        """An earlier stage's model with its heads, ready to score and to generate as the run computes."""
         loaded = self.load(self.stage_folder(name))
-        return Network.of(loaded, tokenizer=self.tokenizer, dtype=self.scorer.dtype)
+        how = {name: getattr(self.scorer, name) for name in ("dtype", "attention", "experts")}
+        return Network.of(loaded, tokenizer=self.tokenizer, **how)
 
     def snapshots(self, name: str) -> list[Path]:
         """Folders of the models that a stage kept on its way, earliest first."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
+from jaxpo.judges.named import JudgeOptions
 
 
 def win_probabilities(scores: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
@@ -30,13 +31,15 @@ def win_labels(wins: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LiPO(Construction):
+class LiPO(JudgeOptions, Construction):
     """Lists whose scores are labels in [0, 1]: each response's mean probability of winning against its list.
 
     Attributes:
       labels: "rewards" compares scores as Bradley-Terry rewards do; "ranks" uses their order alone (human rankings).
       reward_temperature: of the Bradley-Terry comparison.
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer: who scores where rows have no scores, as of
+        on_policy.
     """
 
     labels: Literal["rewards", "ranks"] = "rewards"
@@ -57,7 +60,7 @@ class LiPO(Construction):
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
-        for given in scored_candidates(rows, tools, sampling):
+        for given in scored_candidates(rows, tools, sampling, self):
             if len(given.responses) < 2:
                 tools.count("dropped_fewer_than_2_responses")
                 continue

@@ -12,6 +12,7 @@ from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.candidates import READS, Sampling, listed, scored_candidates
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import Text
+from jaxpo.judges.named import JudgeOptions
 
 
 def best_first(scores: np.ndarray, *, drop_ties: bool) -> list[int]:
@@ -37,7 +38,7 @@ def keep_end(prompt: Text, characters: int) -> Text:
 
 
 @dataclass(frozen=True)
-class PRO(Construction):
+class PRO(JudgeOptions, Construction):
     """Rankings of n responses, best first, from scored ones.
 
     Attributes:
@@ -45,6 +46,8 @@ class PRO(Construction):
       ties: "drop" keeps one response of each score, since equal ones rank nothing; "keep" keeps all.
       keep_prompt: characters kept of a prompt's end; 0 keeps all. (Tokens are cut by data.truncation=prompt_left.)
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer: who scores where rows have no scores, as of
+        on_policy.
     """
 
     n: int = 3
@@ -67,7 +70,7 @@ class PRO(Construction):
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
-        for given in scored_candidates(rows, tools, sampling):
+        for given in scored_candidates(rows, tools, sampling, self):
             order = best_first(given.scores, drop_ties=self.ties == "drop")
             if len(order) < len(given.scores):
                 tools.count("dropped_tied_responses", len(given.scores) - len(order))

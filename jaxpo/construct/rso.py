@@ -11,6 +11,7 @@ import numpy as np
 from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.construct.candidates import READS, Candidates, Sampling, scored_candidates
 from jaxpo.data.rows.formats import Row
+from jaxpo.judges.named import JudgeOptions
 
 Pairs = list[tuple[int, int]]
 
@@ -72,7 +73,7 @@ PAIRINGS = {"first_round": first_round_pairs, "tournament": tournament_pairs}
 
 
 @dataclass(frozen=True)
-class RSO(Construction):
+class RSO(JudgeOptions, Construction):
     """Pairs drawn from an estimate of the optimal policy instead of from the SFT policy.
 
     Attributes:
@@ -81,6 +82,8 @@ class RSO(Construction):
       pairing: first_round makes n / 2 disjoint pairs, tournament the n - 1 of a knock-out.
       logit: the scores are win probabilities against one baseline response; their logit is the reward.
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer: who scores where rows have no scores, as of
+        on_policy.
     """
 
     n: int = 8
@@ -102,7 +105,7 @@ class RSO(Construction):
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         sampling = Sampling(self.candidates, self.temperature, self.top_k, self.max_new_tokens)
-        for number, given in enumerate(scored_candidates(rows, tools, sampling)):
+        for number, given in enumerate(scored_candidates(rows, tools, sampling, self)):
             rng = np.random.default_rng((tools.seed, number))
             for a, b in self.pairs(given, rng):
                 if given.scores[a] == given.scores[b]:

@@ -106,10 +106,10 @@ class Construct(Work):
         return report
 
     def _network(self, context: WorkContext, which: str, stage: str) -> Network:
-        from jaxpo.models.heads import lacks_value
+        from jaxpo.convert.reader import why_no_reward
 
         found = context.network(stage)
-        if which == "reward" and (lacking := lacks_value(found.params)):
+        if which == "reward" and (lacking := why_no_reward(found.params, found.about)):
             raise ConfigError(f"{self.name}.networks: {stage!r} {lacking}; name a reward stage for 'reward'.")
         return replace(found, max_length=min(self.max_length, limits(found.config).context))
 

@@ -16,7 +16,9 @@ from jaxpo.config.serialise import from_jsonable, to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
 from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
+from jaxpo.convert.heads_hf import is_heads, read_heads_of, reading_of
 from jaxpo.convert.hf import check_tensors, import_hf
+from jaxpo.convert.reader import REWARD, Reader, reader_of
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError, ConfigError, no_folder
@@ -48,6 +50,11 @@ class Model:
     about: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     generation: Mapping[str, Any] | None = None
+
+    @property
+    def reader(self) -> Reader | None:
+        """How its rewards are read; None where it is no reward model."""
+        return reader_of(self.params, self.about, self.path or "the model")
 
 
 def save_model(directory: Path, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
@@ -123,6 +130,7 @@ def kept(path: Path) -> Kept:
     beside = {name.removeprefix(part): entry["shape"] for name, entry in names.items() if name.startswith(part)}
     heads = nested({name: shape for name, shape in beside.items() if not name.startswith("model/")})
     about = {"stage": f"{stage.name}, step {step}", "trained_on": meta.get("trained_on", "")}
+    about |= {REWARD: meta[REWARD]} if REWARD in meta else {}
     return Kept(store, step, part, config, heads, about, stage)
 
 
@@ -193,6 +201,8 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
     """Names of the heads beside the model of what `load_model` reads, without their weights."""
     path = Path(path)
     if is_export(path):
+        if is_heads(path):
+            return tuple(dict.fromkeys(name.split(".")[0] for name in reading_of(path)["heads"]))
         return ("value",) if is_reward(path) else ()
     return tuple(kept(path).heads)
 
@@ -233,11 +243,15 @@ def _abstract_heads(shapes: Any, mesh: jax.sharding.Mesh, folder: Path) -> Any:
 def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
     config = read_config(path)
     shardings = param_shardings(param_table(config), mesh, rules)
+    about: dict[str, Any] = dict(import_record(path))
     if is_reward(path):
         params, config = import_reward(path, shardings=shardings)
     else:
         params = {"model": import_hf(path, shardings=shardings)[0]}
-    return Model(params, config, near_tokenizer(path), import_record(path), path, near_generation(path))
+    if is_heads(path):
+        params |= read_heads_of(path, replicated(mesh))
+        about[REWARD] = reading_of(path)
+    return Model(params, config, near_tokenizer(path), about, path, near_generation(path))
 
 
 def import_record(path: Path) -> dict[str, str]:

@@ -18,8 +18,10 @@ import numpy as np
 
 from jaxpo.convert.folder import is_export, open_folder
 from jaxpo.convert.fused_experts import Latest
+from jaxpo.convert.heads_hf import is_heads
 from jaxpo.convert.hf import check_tensors, disk_shape
 from jaxpo.convert.model_io import MODEL, Kept, kept, near_generation, near_tokenizer, read_config
+from jaxpo.convert.reader import REWARD
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -57,7 +59,7 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
     table = dict(leaves(param_table(config)))
     tokenizer, generation = near_tokenizer(path), near_generation(path)
     if is_export(path):
-        if is_reward(path):
+        if is_reward(path) or is_heads(path):
             raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
         with open_folder(path) as found:
             check_tensors(found.tensors, param_table(config), path)
@@ -65,7 +67,7 @@ def open_model(path: Path | str) -> Iterator[OpenModel]:
             yield OpenModel(path, config, tokenizer, {name: found.tensors[name] for name in names}, generation)
         return
     own_model = kept(path)
-    if "value" in own_model.heads:
+    if "value" in own_model.heads or REWARD in own_model.about:
         raise CheckpointError(f"{path}: is a reward model; its head cannot be merged.")
     latest = Latest()
     tensors = {hf: tensor for name, param in table.items() for hf, tensor in _stored(own_model, name, param, latest)}

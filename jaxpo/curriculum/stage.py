@@ -20,9 +20,10 @@ from jaxpo.curriculum.matrix import SuccessMatrix
 from jaxpo.data.rows.json_lines import whole_lines, write_jsonl
 from jaxpo.data.rows.rows import Record
 from jaxpo.errors import ConfigError, RunError
-from jaxpo.evaluate.exact_match import grade, greedy_answers, right_answer
+from jaxpo.evaluate.exact_match import greedy_answers
+from jaxpo.evaluate.final_answer import grade, right_answer
 from jaxpo.evaluate.perplexity import read_records
-from jaxpo.evaluate.probes import spaced
+from jaxpo.evaluate.tasks.files import spaced
 from jaxpo.sampling.prompts import prompt_of
 
 MATRIX, GRADED, TRAIN, PREDICTOR = "matrix.npz", "graded.jsonl", "train.jsonl", "predictor.json"

@@ -11,6 +11,9 @@ import numpy as np
 
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.evaluate.score import token_logps
+from jaxpo.evaluate.subject import Subject
+from jaxpo.evaluate.tasks.base import Reader
+from jaxpo.models.family import limits
 from jaxpo.objectives.encode import Scorer
 
 Tree = Any
@@ -47,6 +50,12 @@ class ProbeContext:
             Path(self.corpus_dir or "", name.removeprefix("corpus:")) if name.startswith("corpus:") else Path(name)
             for name in names
         ]
+
+    @property
+    def subject(self) -> Subject:
+        """The model as tasks see it."""
+        reader = Reader(self.tokenizer, limits(self.scorer.config).context)
+        return Subject(self.params, self.scorer, reader, (self.tokenizer.eos_id,))
 
     def logps(self, segments: Sequence[np.ndarray], params: Tree = None) -> list[np.ndarray]:
         """Per-token log-probs of the model, or of another one of the same shape.

@@ -1,77 +1,21 @@
-"""Is the final answer right: GSM8K's convention, as a verifier and as a probe. Imports no jax: configurations hold it.
-
-Reference: Cobbe et al. 2021 (arXiv 2110.14168), section 2: the final answer follows `####`.
-"""
+"""The probe of final answers, and greedy answers. Imports no jax: configurations hold it."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.config.places import OtherFile
-from jaxpo.data.rows.rows import Record
-from jaxpo.errors import DataError
-from jaxpo.evaluate.intervals import share
+from jaxpo.evaluate.final_answer import right_answer
 from jaxpo.evaluate.perplexity import read_records
-from jaxpo.evaluate.probes import Measured, spaced
+from jaxpo.evaluate.probes import Measured
+from jaxpo.evaluate.tasks.base import measure
+from jaxpo.evaluate.tasks.exact_match import ExactMatch as Graded
+from jaxpo.evaluate.tasks.files import spaced
 from jaxpo.sampling.prompts import prompt_of
 
 if TYPE_CHECKING:
     from jaxpo.evaluate.context import ProbeContext
-
-MARK = "####"
-# Answers in flight at once.
-ROWS = 128
-# Thousands may be grouped by commas; a full stop that ends a sentence is not part of a number.
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-
-
-def final_answer(text: str) -> Fraction | None:
-    """The first number after the last `####`; without that mark the last number of the text; None without a number."""
-    _, mark, after = text.rpartition(MARK)
-    numbers = _NUMBER.findall(after)
-    if not numbers:
-        return None
-    return Fraction((numbers[0] if mark else numbers[-1]).replace(",", ""))
-
-
-def grade(text: str, answer: str | int | float) -> bool:
-    """Whether a text gives the right final answer: 1 if final_answer(text) = answer, as numbers, else 0.
-
-    Args:
-      text: what a model wrote.
-      answer: the number, or a text that holds it in the same convention (a GSM8K solution).
-
-    Raises:
-      ValueError: the right answer holds no number.
-    """
-    right = final_answer(str(answer))
-    if right is None:
-        raise ValueError(f"the right answer {answer!r} holds no number")
-    return final_answer(text) == right
-
-
-def right_answer(record: Record) -> str:
-    """Column `answer` of a row, or else its completion, which must hold a number.
-
-    Raises:
-      DataError: neither does.
-    """
-    if "answer" in record.row.data:
-        field, answer = "answer", str(record.row.data["answer"])
-    else:
-        field, answer = "completion", _text(record.sides[0].completion)
-    if final_answer(answer) is None:
-        raise DataError(
-            f"{answer[:60]!r} holds no number to compare with.",
-            file=record.row.file,
-            row=record.row.number,
-            field=field,
-            remedy=f"Give a column `answer`, or completions that end in `{MARK} NUMBER`.",
-        )
-    return answer
 
 
 @dataclass(frozen=True)
@@ -94,7 +38,8 @@ class ExactMatch:
 
     def measure(self, context: ProbeContext) -> Measured:
         records = spaced(read_records(context.files(self.files), "prompt_completion"), self.prompts)
-        answers = [right_answer(record) for record in records]
+        for record in records:
+            right_answer(record)
         texts = greedy_answers(
             context.params,
             context.scorer.config,
@@ -103,14 +48,10 @@ class ExactMatch:
             max_new_tokens=self.max_new_tokens,
             dtype=context.scorer.dtype,
         )
-        right = [grade(text, answer) for text, answer in zip(texts, answers, strict=True)]
-        levels = [record.row.data.get("level") for record in records]
-        results = {self.name: share(sum(right), len(right))}
-        if self.by_level:
-            for level in sorted({x for x in levels if x is not None}):
-                of = [hit for hit, x in zip(right, levels, strict=True) if x == level]
-                results[f"{self.name}_level_{level}"] = share(sum(of), len(of))
-        return results
+        task = Graded()
+        scored = [task.graded_texts(record, [text]) for record, text in zip(records, texts, strict=True)]
+        found = measure(scored if self.by_level else [replace(one, groups=()) for one in scored], task.scores())
+        return {name.replace(task.NAME, self.name, 1): result for name, result in found.items()}
 
 
 def greedy_answers(
@@ -123,23 +64,12 @@ def greedy_answers(
       prompts: texts, or lists of messages.
       dtype: that the model computes in.
     """
-    import jax.numpy as jnp
+    from jaxpo.evaluate.subject import Subject
+    from jaxpo.evaluate.tasks.base import Reader
+    from jaxpo.models.family import limits
+    from jaxpo.objectives.encode import Scorer
+    from jaxpo.sampling.request import said
 
-    from jaxpo.sampling.sampler import GREEDY
-    from jaxpo.sampling.text import generate_text
-
-    found = generate_text(
-        params,
-        config,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        sampler=GREEDY,
-        max_rows=ROWS,
-        dtype=jnp.dtype(dtype),
-    )
-    return [answer.text for answer in found]
-
-
-def _text(completion: Any) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+    reader = Reader(tokenizer, limits(config).context)
+    subject = Subject(params, Scorer(config, dtype=dtype), reader, (tokenizer.eos_id,))
+    return [said(answer) for answer in subject.greedy(prompts, max_new_tokens)]

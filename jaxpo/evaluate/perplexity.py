@@ -20,6 +20,7 @@ from jaxpo.data.tokens.examples import Example, build_examples, split_text
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import Measurement, ratio
+from jaxpo.evaluate.likelihood import log_likelihood, predicted
 
 Logps = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Token sequences -> per-token log-probs; `ProbeContext.logps` is one."""
@@ -44,13 +45,25 @@ def bits_per_byte(logps: Logps, tokenizer: Tokenizer, texts: Sequence[str], max_
     `max_length` tokens that overlap by one, so every token, and so every byte, is predicted exactly once, and what a
     piece does not contain is not known there. n and the bootstrap count documents.
     """
-    pieces, owner = [], []
-    for i, (whole, _) in enumerate(encode_many(tokenizer, [document(text) for text in texts])):
-        for piece in split_text(whole, max_length):
-            pieces.append(piece)
-            owner.append(i)
-    costs = [-float(x.sum(dtype=np.float64)) / math.log(2) for x in logps(pieces)]
-    return ratio(np.bincount(owner, costs, len(texts)), [len(text.encode()) for text in texts])
+    pieces = document_pieces(tokenizer, texts, max_length)
+    scored = iter(logps([piece for whole in pieces for piece in whole]))
+    costs = [bits([next(scored) for _ in whole]) for whole in pieces]
+    return ratio(costs, [len(text.encode()) for text in texts])
+
+
+def document_pieces(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[np.ndarray]]:
+    """Per document its pieces in tokens; every token but the first of a document is predicted in one of them."""
+    return [split_text(whole, max_length) for whole, _ in encode_many(tokenizer, [document(text) for text in texts])]
+
+
+def bits(logps: Sequence[np.ndarray]) -> float:
+    """-sum log2 p over the tokens of a document's pieces."""
+    return nats(logps) / math.log(2)
+
+
+def nats(logps: Sequence[np.ndarray]) -> float:
+    """-sum log p over the tokens of a document's pieces, in float64."""
+    return -sum(float(x.sum(dtype=np.float64)) for x in logps)
 
 
 def read_records(files: Sequence[Path], kind: str) -> list[Record]:
@@ -73,9 +86,8 @@ def answer_loss(logps: Logps, examples: Sequence[Example]) -> Measurement:
     """-sum log p(supervised tokens) / their number, in nats; n and the bootstrap count answers."""
     segments = [segment for example in examples for segment in example.segments]
     scored = logps([segment.tokens for segment in segments])
-    totals = [-float(x[s.supervised].sum(dtype=np.float64)) for x, s in zip(scored, segments, strict=True)]
-    # The first token of a segment has no predecessor and is not predicted.
-    return ratio(totals, [int(s.supervised[1:].sum()) for s in segments])
+    totals = [-log_likelihood(x, segment) for x, segment in zip(scored, segments, strict=True)]
+    return ratio(totals, [predicted(segment) for segment in segments])
 
 
 def shuffle_prompts(records: Sequence[Record]) -> list[Record]:

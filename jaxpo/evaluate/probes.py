@@ -28,6 +28,7 @@ from jaxpo.evaluate.ranking import (
     shorter_wins,
     without_prompts,
 )
+from jaxpo.evaluate.tasks.files import spaced
 
 if TYPE_CHECKING:
     from jaxpo.evaluate.context import ProbeContext
@@ -42,13 +43,6 @@ class Probe(Protocol):
     def measure(self, context: ProbeContext) -> Measured:
         """Name -> value with n and interval; names are unique within a run."""
         ...
-
-
-def spaced(records: list[Any], limit: int | None) -> list[Any]:
-    """All records, or `limit` of them evenly spaced."""
-    if limit is None or len(records) <= limit:
-        return records
-    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 @dataclass(frozen=True)
@@ -159,18 +153,9 @@ class EndsByItself:
 
     def measure(self, context: ProbeContext) -> Measured:
         from jaxpo.sampling.prompts import prompt_of
-        from jaxpo.sampling.sampler import GREEDY
-        from jaxpo.sampling.text import generate_text
 
         records = spaced(read_records(context.files(self.files), "prompt_completion"), self.prompts)
-        answers = generate_text(
-            context.params,
-            context.scorer.config,
-            context.tokenizer,
-            [prompt_of(record) for record in records],
-            max_new_tokens=self.max_new_tokens,
-            sampler=GREEDY,
-        )
+        answers = context.subject.greedy([prompt_of(record) for record in records], self.max_new_tokens)
         ended = [answer.reason != "length" for answer in answers]
         return {
             "ends_by_itself": share(sum(ended), len(ended)),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxpo.data.rows.rows import Record
-from jaxpo.data.tokens.examples import Example
+from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.evaluate.intervals import Measurement, share
+from jaxpo.evaluate.likelihood import log_likelihood, predicted
 from jaxpo.evaluate.perplexity import Logps
 
 
@@ -40,17 +41,21 @@ class PairScores:
 
 def score_pairs(logps: Logps, examples: Sequence[Example]) -> PairScores:
     """Score both sides of preference examples (roles "chosen" and "rejected")."""
-    segments = [
-        example.segments[int(example.roles[role])]  # type: ignore[arg-type]
-        for role in ("chosen", "rejected")
-        for example in examples
-    ]
-    scored = logps([s.tokens for s in segments])
-    # The first token of a segment has no predecessor: its log-prob is 0 and it does not count.
-    sums = [float(x[s.supervised].sum(dtype=np.float64)) for x, s in zip(scored, segments, strict=True)]
-    tokens = [int(s.supervised[1:].sum()) for s in segments]
-    n = len(examples)
-    return PairScores(*(np.asarray(x) for x in (sums[:n], sums[n:], tokens[:n], tokens[n:])))
+    sides = [side for example in examples for side in pair_of(example)]
+    return pair_scores(sides, logps([side.tokens for side in sides]))
+
+
+def pair_of(example: Example) -> tuple[Segment, Segment]:
+    """The chosen answer after its prompt, and the rejected one."""
+    chosen, rejected = (example.segments[int(example.roles[role])] for role in ("chosen", "rejected"))  # type: ignore[arg-type]
+    return chosen, rejected
+
+
+def pair_scores(sides: Sequence[Segment], logps: Sequence[np.ndarray]) -> PairScores:
+    """The scores of pairs whose sides and log-probs stand in turn: chosen, rejected, chosen, rejected, ..."""
+    sums = np.asarray([log_likelihood(x, side) for x, side in zip(logps, sides, strict=True)])
+    tokens = np.asarray([predicted(side) for side in sides])
+    return PairScores(sums[::2], sums[1::2], tokens[::2], tokens[1::2])
 
 
 def without_prompts(records: Sequence[Record]) -> list[Record]:
@@ -63,7 +68,12 @@ def without_prompts(records: Sequence[Record]) -> list[Record]:
 
 def accuracy(better: np.ndarray, worse: np.ndarray) -> Measurement:
     """Share of pairs with better > worse; a tie counts one half."""
-    return share(float((better > worse).sum() + 0.5 * (better == worse).sum()), len(better))
+    return share(float(preferred(better, worse).sum()), len(better))
+
+
+def preferred(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """1 where better > worse, 1/2 at a tie, else 0."""
+    return (better > worse) + 0.5 * (better == worse)
 
 
 def ranking_accuracy(scores: PairScores) -> Measurement:

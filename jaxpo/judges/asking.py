@@ -76,6 +76,7 @@ def ask_all(
     patience: Patience | None = None,
     say: Callable[[str], None] = print,
     check: Callable[[], None] = lambda: None,
+    progress: Callable[..., Any] | None = None,
 ) -> Replies:
     """Ask for every item that has no value in the ledger yet, and append every reply as it comes.
 
@@ -84,6 +85,7 @@ def ask_all(
       ask: a batch of items -> a reply each.
       what: the name of a reply ("score"), and of whoever gives it, in messages.
       check: called between batches; may raise to stop: nothing appended is lost.
+      progress: shows how far it is; None = `Progress`, lines of text.
 
     Raises:
       RunError: `patience.in_a_row` failures one after another, with the last reason.
@@ -95,7 +97,7 @@ def ask_all(
         _note(found, record["key"], record)
         failed_before[record["key"]] += "failed" in record
     done = sum(key in found.values for key in items)
-    progress = Progress(what, done, len(items), say)
+    shown = (progress or Progress)(what, done, len(items), say)
     suspicion = _Suspicion(patience, failed_before)
     for number in range(patience.tries):
         # Those that failed in earlier runs come last: the others show whether whoever is asked answers at all.
@@ -117,7 +119,7 @@ def ask_all(
                     f"{what}: {suspicion.row} failures in a row, the last: {records[-1]['failed']}. What was found "
                     f"so far is in {ledger.path}; mend it and run the same command again to go on."
                 )
-            progress.show(done)
+            shown.show(done)
     found.failures = {key: why for key, why in found.failures.items() if key not in found.values}
     return found
 

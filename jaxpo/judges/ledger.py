@@ -75,6 +75,19 @@ class Ledger:
         return DataError("is not as it was written.", file=self.path, row=number, remedy=remedy)
 
 
+class Unkept(Ledger):
+    """Records that nobody asks for again."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), "unkept", {})
+
+    def read(self) -> list[dict[str, Any]]:
+        return []
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        return
+
+
 def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with the checksum of its JSON."""
     content = {name: value for name, value in record.items() if name != CHECKSUM}

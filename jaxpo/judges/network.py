@@ -17,18 +17,24 @@ import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import Model
-from jaxpo.data.packing.batch import Batch, last_of
+from jaxpo.convert.reader import why_no_reward
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
+from jaxpo.errors import ConfigError
 from jaxpo.evaluate.score import each_segment, token_logps
-from jaxpo.models.heads import value
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.rewards import reading
+from jaxpo.objectives.methods.rewards import RewardMethod
+from jaxpo.sampling.engine import Engine
+from jaxpo.sampling.fitted import as_scored, fitted
+from jaxpo.sampling.request import Generation, Request, said
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import TextGeneration, encode_prompt, generate_text, generate_text_as_done
+from jaxpo.sampling.text import encode_prompt, requests_for
 
 Tree = Any
 ROWS = 16
@@ -41,11 +47,14 @@ class Network(Model):
     Attributes:
       max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
       dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
+      attention, experts: names of implementations; None = the best here.
     """
 
     tokenizer: Tokenizer
     max_length: int = 1024
     dtype: str = "float32"
+    attention: str | None = None
+    experts: str | None = None
 
     @classmethod
     def of(cls, model: Model, **settings: Any) -> Network:
@@ -55,7 +64,7 @@ class Network(Model):
     @property
     def scorer(self) -> Scorer:
         """How it is run."""
-        return Scorer(self.config, self.dtype)
+        return Scorer(self.config, self.dtype, attention=self.attention, experts=self.experts)
 
     def segments(self, prompts: Sequence[Text], completions: Sequence[Text]) -> list[Segment]:
         """Token segments as a preference stage would make them."""
@@ -85,27 +94,63 @@ class Network(Model):
         tokens = [np.asarray(encode_prompt(self.tokenizer, p)[-self.max_length :], np.int32) for p in prompts]
         return self._per_segment(_means, tokens)
 
-    def rewards(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
-        """Value head at each text's last token, float64 `[n]`."""
-        tokens = [s.tokens for s in self.segments(prompts, completions)]
-        return self._per_segment(_rewards, tokens)[:, 0].astype(np.float64)
+    def rewards(
+        self, prompts: Sequence[Text], completions: Sequence[Text], *, masks: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """The reward of each answer, as the model's method reads it, float64 `[n]`.
+
+        Args:
+          masks: T; under T draws of the dropout that it was trained with instead, `[n, T]`: what two of them differ by
+            tells how sure the model is.
+          seed: of the draws, which belong to the answer's number and the mask's, whatever else is scored with it.
+
+        Raises:
+          ConfigError: it is no reward model; or was trained without dropout, so that all masks would be alike.
+        """
+        reader = self.reader
+        if reader is None:
+            raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
+        segments = self.answers(prompts, completions, reader.method)
+        if masks is None:
+            return self._rewards(segments, reader.method, self.scorer, None)
+        rates = {name: getattr(reader, name) for name in ("embedding_dropout", "pooled_dropout")}
+        if not any(rates.values()):
+            raise ConfigError(
+                "the reward model was trained without dropout, so all masks would be alike; train it with "
+                "--stage.pooled-dropout 0.1."
+            )
+        scorer, key = dataclasses.replace(self.scorer, **rates), jax.random.key(seed)
+        drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
+        return np.stack(drawn, axis=1)
+
+    def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
+        """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
+        if "step_end" not in method.NEEDS.per_token:
+            return self.segments(prompts, completions)
+        separator = method.separator  # type: ignore[attr-defined]
+        rows = [
+            Row(Path("(construction)"), i, in_steps(p, c, separator)) for i, (p, c) in _numbered(prompts, completions)
+        ]
+        records = [read_record(row, "steps", marks=("step_end",)) for row in rows]
+        return [e.segments[0] for e in build_examples(records, self.tokenizer, Cut(self.max_length), Counter())]
+
+    def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
+        run = functools.partial(_rewards, scorer, method, self.params, key)
+        beside = [{"completion": _scored(s), **s.per_token} for s in segments]
+        tokens, alone = [s.tokens for s in segments], key is not None
+        rows = each_segment(run, tokens, ROWS, self.max_length, beside=beside, alone=alone)
+        found = {place.segment: row[place.slot] for place, row in rows}
+        return np.asarray([found[i] for i in range(len(tokens))], np.float64)
 
     def generate(
         self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
     ) -> list[list[str]]:
         """`n` samples per prompt."""
-        answers = generate_text(
-            self.params["model"],
-            self.config,
-            self.tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampler=Sampler(temperature=temperature, top_k=top_k),
-            n=n,
-            seed=seed,
-            dtype=jnp.dtype(self.dtype),
-        )
-        return [[answers[i * n + k].text for k in range(n)] for i in range(len(prompts))]
+        sampler = Sampler(temperature=temperature, top_k=top_k)
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        requests = requests_for(self.tokenizer, prompts, template)
+        answers = self._engine(requests).generate(requests)
+        return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
 
     def draw(
         self,
@@ -117,21 +162,23 @@ class Network(Model):
         max_new_tokens: int,
         seed: int,
         max_rows: int = 64,
-    ) -> Iterator[list[TextGeneration]]:
-        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed."""
-        return generate_text_as_done(
-            self.params["model"],
-            self.config,
-            self.tokenizer,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampler=sampler,
-            n=n,
-            seed=seed,
-            prompt_numbers=numbers,
-            dtype=jnp.dtype(self.dtype),
-            max_rows=max_rows,
-        )
+    ) -> Iterator[list[Generation]]:
+        """`n` samples per prompt as they are finished; a function of the prompt's number, the sample's and the seed.
+
+        `Generation.request` is the place among the prompts.
+        """
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        requests = requests_for(self.tokenizer, prompts, template, numbers)
+        engine = self._engine(requests, slots=max_rows)
+        for request in requests:
+            engine.submit(request)
+        while engine.busy:
+            if done := engine.step():
+                yield done
+
+    def _engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+        computed = as_scored(self.scorer)
+        return fitted(self.params["model"], self.config, requests, tokenizer=self.tokenizer, slots=slots, **computed)
 
     def prompt_lengths(self, prompts: Sequence[Text]) -> np.ndarray:
         """Tokens of each prompt with the opened answer, int64 `[n]`."""
@@ -165,7 +212,24 @@ def _means(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
     return jnp.einsum("rms,rsd->rmd", inside, hidden) / count
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _rewards(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
-    last = last_of(scorer.hidden(params["model"], batch), batch)
-    return value(params["value"], last)[..., None]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _rewards(scorer: Scorer, method: RewardMethod, params: Tree, key: Any, batch: Batch) -> jax.Array:
+    """`[R, M]`."""
+    hidden, _ = scorer.run(params["model"], batch, key)
+    found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
+    rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
+    return rewards.reshape(batch.rows, batch.slots)
+
+
+def _scored(segment: Segment) -> np.ndarray:
+    """The mask of a segment's answer in a batch: its first token has no predecessor."""
+    mask = segment.supervised.copy()
+    mask[:1] = False
+    return mask
+
+
+def in_steps(prompt: Text, answer: Text, separator: str) -> dict[str, Any]:
+    """A row of type "steps" whose steps nobody has judged yet."""
+    text = answer if isinstance(answer, str) else answer[-1]["content"]
+    steps = [step for step in text.split(separator) if step.strip()]
+    return {"prompt": prompt, "completions": steps, "labels": [None] * len(steps), "separator": separator}

@@ -12,7 +12,7 @@ from jaxpo.data.rows.sides import Side
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.rows.tools import tools_of
 
-KINDS = ("prompt_completion", "messages", "preference", "prompt")
+KINDS = ("prompt_completion", "rated", "unpaired", "messages", "preference", "prompt")
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ def read_questions(rows: Sequence[Row]) -> list[Question]:
     Raises:
       DataError: a row of another type, an answer of several turns, `tools`; names file, row, field and remedy.
     """
-    return [_read(row, number) for number, row in enumerate(rows)]
+    return [read_question(row, number) for number, row in enumerate(rows)]
 
 
-def _read(row: Row, number: int) -> Question:
+def read_question(row: Row, number: int = 0) -> Question:
+    """One row's prompt and answers; DataError as of `read_questions`."""
     kind = detect(row)
     if kind not in KINDS:
         raise row.error(
@@ -56,7 +57,7 @@ def _read(row: Row, number: int) -> Question:
     if kind == "messages":
         return Question(canonical(row), number, *_split(row, sides[0]))
     assert sides[0].prompt is not None
-    given = {side.role: _answer(row, side) for side in sides if side.role != "prompt"}
+    given = {side.role: _answer(row, side) for side in sides if side.role != "prompt" and not side.whole}
     return Question(canonical(row), number, sides[0].prompt, given)
 
 

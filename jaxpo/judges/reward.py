@@ -13,7 +13,7 @@ from jaxpo.judges.base import Judge, Networks, score_reply
 
 @dataclass(frozen=True)
 class RewardJudge(Judge):
-    """The value head of a reward stage's model at the end of the answer.
+    """A reward stage's model, read as its method reads it.
 
     Attributes:
       model: name of the network: a stage of the recipe, or "reward" for the command's `--reward`.
@@ -31,10 +31,10 @@ class RewardJudge(Judge):
         return {"judge": self.NAME, "model": networks(self.model).fingerprint()}
 
     def open(self, networks: Networks) -> Ask:
-        from jaxpo.models.heads import lacks_value
+        from jaxpo.convert.reader import why_no_reward
 
         network = networks(self.model)
-        if lacking := lacks_value(network.params):
+        if lacking := why_no_reward(network.params, network.about):
             raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
 
         def ask(items: Sequence[Item]) -> list[Reply]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.evaluate.exact_match import MARK, final_answer, grade
+from jaxpo.evaluate.final_answer import MARK, final_answer, grade
 from jaxpo.judges.asking import Ask, Reply
 from jaxpo.judges.base import Judge, Networks
 

@@ -6,7 +6,9 @@ from jaxpo.losses.apo import apo_down, apo_zero
 from jaxpo.losses.bco import bco, bco_shift, bco_stats, init_bco_state, update_bco_shift
 from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
+from jaxpo.losses.centring import centring
 from jaxpo.losses.cpo import cpo
+from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
 from jaxpo.losses.discopop import discopop
 from jaxpo.losses.distillation import bucket_topk_kl, forward_kl, generalized_jsd, reverse_kl, truncated_topk_kl
@@ -50,6 +52,7 @@ from jaxpo.losses.modpo import modpo, modpo_reward
 from jaxpo.losses.nca_pair import nca_pair
 from jaxpo.losses.orpo import orpo
 from jaxpo.losses.pro_ranking import pro_ranking
+from jaxpo.losses.process_reward import outcome_reward, process_reward, solution_score
 from jaxpo.losses.ranking import (
     label_pairs,
     lambda_rank,
@@ -72,6 +75,8 @@ from jaxpo.losses.ranking_accuracy import (
     ranking_accuracy_list,
     ranking_accuracy_norm,
 )
+from jaxpo.losses.rao_kupper import rao_kupper
+from jaxpo.losses.rating import rating
 from jaxpo.losses.rationales import rationales
 from jaxpo.losses.rdpo_length import rdpo_length
 from jaxpo.losses.rdpo_robust import rdpo_robust, unbiased_under_flips
@@ -107,7 +112,9 @@ __all__ = [
     "bco_stats",
     "bradley_terry",
     "bucket_topk_kl",
+    "centring",
     "cpo",
+    "davidson",
     "decoupled_topk_kd",
     "degree_logits",
     "degree_loss",
@@ -172,15 +179,19 @@ __all__ = [
     "nca_pair",
     "ndcg",
     "orpo",
+    "outcome_reward",
     "pair_hinge",
     "pair_logistic",
     "point_mse",
     "point_sigmoid",
     "pro_ranking",
+    "process_reward",
     "q_rewards",
     "ranking_accuracy",
     "ranking_accuracy_list",
     "ranking_accuracy_norm",
+    "rao_kupper",
+    "rating",
     "rationales",
     "rdpo_length",
     "rdpo_robust",
@@ -194,6 +205,7 @@ __all__ = [
     "simpo",
     "slic",
     "soft_value",
+    "solution_score",
     "sparsepo",
     "spo_degree",
     "sppo_hard",

@@ -91,26 +91,37 @@ def pair_hinge(
     return jnp.sum(jnp.where(pair, jax.nn.relu(1.0 - _differences(s)), 0.0), axis=(1, 2))
 
 
-def list_mle(scores: Float[Array, "B K"], labels: Float[Array, "B K"], where: Bool[Array, "B K"]) -> Float[Array, "B"]:
+def list_mle(
+    scores: Float[Array, "B K"],
+    labels: Float[Array, "B K"],
+    where: Bool[Array, "B K"],
+    *,
+    top_k: int | None = None,
+) -> Float[Array, "B"]:
     """Negative log-likelihood of the labels' order under Plackett-Luce.
 
-        L = sum_k [ logsumexp_{j >= k} s_(j) - s_(k) ],    (1), (2), ... by descending label
+        L = sum_{k <= top} [ logsumexp_{j >= k} s_(j) - s_(k) ],    (1), (2), ... by descending label
 
     Args:
       scores: `[B, K]` s.
       labels: `[B, K]` psi; only their order counts. Equal ones keep their input order: Plackett-Luce has no ties.
       where: `[B, K]` False where the list has no such response.
+      top_k: only which responses are the best k, and in which order, is learnt; those after them are an unordered rest.
+        None = the whole order.
 
     Returns:
       `[B]` float32, summed over each list's stages.
 
-    Limits: K = 2 is the Bradley-Terry loss. Equal scores give sum_k log(K - k).
+    Limits: K = 2 is the Bradley-Terry loss, of any K the K (K - 1) / 2 pairs are another one (`pair_logistic`). Equal
+    scores give sum_k log(K - k). top_k = 1 is the cross-entropy of the best response.
 
-    Reference: Liu et al. 2024, arXiv:2402.01878v3, one of Eq. 5 to 11 (there DPO_PL); Rax's `listmle_loss`.
+    Reference: Plackett 1975, "The analysis of permutations"; Luce 1959; Liu et al. 2024, arXiv:2402.01878v3, one of
+    Eq. 5 to 11 (there DPO_PL); Rax's `listmle_loss`; top_k: Xia et al. 2009, "Top-k consistency of learning to rank".
     """
     s, psi = clean(where, scores, labels)
     place = ranks(psi, where)
-    later = (place[:, None, :] > place[:, :, None]) & where[:, None, :] & where[:, :, None]
+    stage = where if top_k is None else where & (place <= top_k)
+    later = (place[:, None, :] > place[:, :, None]) & where[:, None, :] & stage[:, :, None]
     return jnp.sum(one_against(s, s[:, None, :], later), axis=1)
 
 

@@ -25,6 +25,16 @@ def linear_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "...
     return linear(hidden.astype(jnp.float32), params["weight"])
 
 
+def biased_table(config: TextConfig, outputs: int, *, std: float = 0.0) -> Table:
+    """As `linear_table`, with a bias for each output: of numbers on a scale that somebody has chosen."""
+    return {**linear_table(config, outputs, std=std), "bias": Param((outputs,), (None,), zeros, decay=False)}
+
+
+def biased_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "... K"]:
+    """`W^T h + b` in float32."""
+    return linear_head(params, hidden) + params["bias"]
+
+
 def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
     """A scalar per position, stored under `params["value"]`, which is always one: judges and exports read it."""
     return linear_table(config, 1, std=std)
@@ -33,6 +43,11 @@ def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
 def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     """`v = w^T h` in float32."""
     return linear_head(params, hidden)[..., 0]
+
+
+def log_odds(output: Float[Array, "V D"], hidden: Float[Array, "... D"], yes: int, no: int) -> Float[Array, "..."]:
+    """`log p(yes) - log p(no)` of the next token, in float32: a reward that needs no head of its own."""
+    return hidden.astype(jnp.float32) @ (output[yes].astype(jnp.float32) - output[no].astype(jnp.float32))
 
 
 def lacks_value(params: Mapping[str, Any]) -> str:

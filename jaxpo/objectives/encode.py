@@ -22,9 +22,12 @@ from jaxpo.losses import vocab
 from jaxpo.models.family import TextConfig, family, output_matrix
 from jaxpo.models.heads import value
 from jaxpo.models.language import Inputs, Tap
+from jaxpo.ops.dropout import dropout
 from jaxpo.ops.head import map_vocab
 
 Tree = Any
+POOLED = 1
+"""Folded into a step's key, for draws other than the embedding's."""
 
 
 @struct.dataclass
@@ -129,6 +132,7 @@ class Scorer:
       remat, attention: passed to the backbone.
       head_chunk: positions per vocabulary-head chunk; None chooses.
       embedding_dropout: rate on the embedding's output, wherever a call passes `rng`.
+      pooled_dropout: rate on the final states that the heads of a reward model read, likewise.
       experts: implementation name of the grouped product of a mixture of experts.
       conv: implementation name of the short convolution.
       scan: whether repeated groups of layers run in loops; None = the family chooses.
@@ -145,6 +149,7 @@ class Scorer:
     experts: str | None = None
     conv: str | None = None
     scan: bool | None = None
+    pooled_dropout: float = 0.0
     temperature: float = 1.0
     vocab: int | None = None
 
@@ -173,6 +178,18 @@ class Scorer:
             scan=self.scan,
         )
         return hidden, aux if tap is not None else {name: x for name, x in aux.items() if name != "taps"}
+
+    def pooled(self, hidden: Float[Array, "R S D"], batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
+        """Final states as heads read them; another draw than the embedding's where `rng` is that of `run`."""
+        if rng is None or not self.pooled_dropout:
+            return hidden
+        return dropout(hidden, row_keys(jax.random.fold_in(rng, POOLED), batch), self.pooled_dropout)
+
+    def with_output(self, params: Tree) -> dict[str, Any]:
+        """The parameters, with the output matrix as "output" where the family has one."""
+        return (
+            {**params, "output": self.unembedding(params["model"])} if family(self.config).unembedding else {**params}
+        )
 
     def hidden(self, params: Tree, batch: Batch, rng: Array | None = None) -> Float[Array, "R S D"]:
         """The hidden states of `run` alone, for networks that are not trained."""
@@ -210,9 +227,10 @@ class Scorer:
         stats = map_vocab(term, ((self.unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), stats)
 
-    def logps(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
+    def logps(self, params: Tree, batch: Batch, hidden: Float[Array, "R S D"] | None = None) -> Float[Array, "R S"]:
         """Log-prob of every token, alone: cheaper than `token_stats` where only these are wanted."""
-        streams = ((self.unembedding(params), self._tempered(self.hidden(params, batch))),)
+        hidden = self.hidden(params, batch) if hidden is None else hidden
+        streams = ((self.unembedding(params), self._tempered(hidden)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
     def values(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:

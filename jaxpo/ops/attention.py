@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxpo.ops import attention_refusals as refusals
+from jaxpo.ops.attention_blocks import blocks_cached
 from jaxpo.ops.attention_choice import Asked, capability
 from jaxpo.ops.attention_mesh import on_mesh, over_positions
 from jaxpo.ops.attention_xla import attend, xla_attention
@@ -271,6 +272,7 @@ def _xla_cached(
 
 
 CACHED_BACKENDS = (
+    Backend("blocks", ("cpu",), blocks_cached, refusals.none, "the blocks of keys that each row has reached"),
     Backend(
         "xla", ("cpu", "gpu", "tpu"), _xla_cached, refusals.none, "one block of scores in plain XLA", divisible=True
     ),

@@ -18,6 +18,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxpo.errors import BackendError
+from jaxpo.ops.linear import Weight, linear
+from jaxpo.ops.quant import Quant
 
 # The share of a group's mean size that a block is, the smallest and the largest block: a program of NVIDIA's has one
 # block of rows, and half a block of each group is padding.
@@ -157,19 +159,28 @@ def _tile(body: Callable[..., Any], first: Array, count: int, i: Array, carry: A
     return body(first + i * count, count, carry)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _block_product(x: Float[Array, "P i"], w: Float[Array, "E i o"], sizes: Int[Array, "E"], block: int) -> Array:
+def _over_groups(
+    x: Float[Array, "P i"], width: int, sizes: Int[Array, "E"], block: int, matrix: Callable[[Array], Weight]
+) -> Float[Array, "P o"]:
+    """Every block times its group's `matrix(group)` `[i, o]`, which is taken once for all blocks of the group."""
+
     def of_group(group: Array, first: Array, end: Array, out: Array) -> Array:
-        # Taken out of the stack (and cast) once for all blocks of the group: on CPU the copy costs as much as the
-        # product of 30 rows.
-        own = w[group].astype(x.dtype)
+        own = matrix(group)
 
         def step(at: Array, count: int, out: Array) -> Array:
-            return lax.dynamic_update_slice_in_dim(out, lax.dynamic_slice_in_dim(x, at, count) @ own, at, 0)
+            product = linear(lax.dynamic_slice_in_dim(x, at, count), own)
+            return lax.dynamic_update_slice_in_dim(out, product, at, 0)
 
         return _for_blocks(first, end, x.shape[0], block, step, out)
 
-    return _for_groups(sizes, of_group, jnp.zeros((x.shape[0], w.shape[2]), x.dtype))
+    return _for_groups(sizes, of_group, jnp.zeros((x.shape[0], width), x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _block_product(x: Float[Array, "P i"], w: Float[Array, "E i o"], sizes: Int[Array, "E"], block: int) -> Array:
+    # Taken out of the stack (and cast) once for all blocks of the group: on CPU the copy costs as much as the product
+    # of 30 rows.
+    return _over_groups(x, w.shape[2], sizes, block, lambda group: w[group].astype(x.dtype))
 
 
 def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, None]:
@@ -279,13 +290,13 @@ def _refusal(name: str, widths: tuple[int, ...], block: int) -> str | None:
 
 
 def grouped_matmul(
-    x: Float[Array, "P i"], w: Float[Array, "E i o"], groups: Groups, *, implementation: str | None = None
+    x: Float[Array, "P i"], w: Float[Array, "E i o"] | Quant, groups: Groups, *, implementation: str | None = None
 ) -> Float[Array, "P o"]:
     """`y[p] = x[p] W[group of slot p]`, in the type of `x`; 0 in the slots behind the last group.
 
     Args:
       x: `[P, in]` rows laid out by `dispatch`.
-      w: `[E, in, out]`, cast to the type of `x` at use.
+      w: `[E, in, out]`, cast to the type of `x` at use; or quantised, which "blocks" alone multiplies.
       groups: the layout.
       implementation: "blocks" (a loop over the blocks in use, one dense product each), "ragged_dot" (XLA's), "megablox"
         (TPU), "triton" (NVIDIA), or None; see `chosen`.
@@ -293,5 +304,16 @@ def grouped_matmul(
     Raises:
       BackendError: the named backend is not available here, or cannot do this.
     """
+    if isinstance(w, Quant):
+        return _quantised(x, w, groups, implementation)
     name, _ = chosen(implementation, widths=w.shape[1:], block=groups.block)
     return _BACKENDS[name](x, w, groups)
+
+
+def _quantised(x: Array, w: Quant, groups: Groups, implementation: str | None) -> Array:
+    if implementation not in (None, "blocks"):
+        raise BackendError(
+            f"grouped_matmul: {implementation!r} does not multiply quantised experts. Leave the implementation unset "
+            '(None) or take "blocks".'
+        )
+    return _over_groups(x, w.shape[2], groups.sizes, groups.block, w.group)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxpo.ops.linear import over_positions
+from jaxpo.ops.linear import Weight, einsum, over_positions
 from jaxpo.sharding import axis_size, constrain, current_rules, fitting_spec
 
 Tree = Any
@@ -81,9 +81,8 @@ def _spread(rows: int, length: int) -> tuple[PartitionSpec, int, int]:
     return spec, axis_size(active[0], spec[0]), axis_size(active[0], spec[1])
 
 
-def _logits(weight: Array, hidden: Array) -> Array:
-    cast = weight.astype(hidden.dtype)
-    return over_positions(lambda h: jnp.einsum("...d,vd->...v", h, cast, preferred_element_type=jnp.float32), hidden)
+def _logits(weight: Weight, hidden: Array) -> Array:
+    return over_positions(lambda h: einsum("...d,vd->...v", h, weight, out_dtype=jnp.float32), hidden)
 
 
 def _scan(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree, chunk: int) -> Tree:

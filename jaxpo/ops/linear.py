@@ -1,14 +1,16 @@
-"""The only two ways in which a model uses a weight.
+"""The only three ways in which a model uses a matrix: two products and the look-up of rows.
 
 Weights are cast to the activations' type at the moment of use, so parameters and their gradients stay float32 while the
 products run in the compute type. Accelerators accumulate bfloat16 products in float32 whatever the output type.
 
-A weight is an array, or a registered leaf that stands for one: `LowRank`.
+A weight is an array, or a registered leaf that stands for one and knows its own products (`Standing`): `LowRank` here,
+`jaxpo.ops.quant.Quant`.
 """
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +18,45 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxpo.sharding import current_mesh
 
 
+class Standing(ABC):
+    """A leaf of a parameter tree that stands for a weight; the functions below hand their work to its methods."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight it stands for."""
+
+    @abstractmethod
+    def linear(self, x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
+        """See `linear`."""
+
+    @abstractmethod
+    def einsum(self, spec: str, x: Array, out_dtype: Any) -> Array:
+        """See `einsum`."""
+
+    @abstractmethod
+    def rows(self, index: Int[Array, "..."], dtype: Any) -> Float[Array, "... *o"]:
+        """See `rows`."""
+
+
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("base", "a", "b"), meta_fields=("scale",))
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(Standing):
     """The weight `base + scale * a b` without ever forming `a b` (Hu et al. 2021, arXiv 2106.09685, eq. 3).
 
     Attributes:
-      base: `[i, *o]`.
+      base: `[i, *o]`, an array or a leaf that stands for one.
       a: `[i, r]`.
       b: `[r, *o]`.
       scale: of the update; static.
     """
 
-    base: Float[Array, "i *o"]
+    base: Weight
     a: Float[Array, "i r"]
     b: Float[Array, "r *o"]
     scale: float
@@ -44,12 +67,32 @@ class LowRank:
         return self.base.shape
 
     def merged(self) -> Float[Array, "i *o"]:
-        """The dense weight, in the base's type, from products at full precision: what a finished stage hands on."""
+        """The dense weight, in the base's type, from products at full precision: what a finished stage hands on.
+
+        Raises:
+          TypeError: the base is no array.
+        """
+        if isinstance(self.base, Standing):
+            raise TypeError(f"an adapter over a {type(self.base).__name__} has no dense weight; merge it before that")
         update = jnp.tensordot(self.a, self.b, axes=1, precision=lax.Precision.HIGHEST)
         return (self.base + self.scale * update).astype(self.base.dtype)
 
+    def linear(self, x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
+        """`x base + scale * (x a) b`."""
+        return linear(x, self.base) + self.scale * linear(linear(x, self.a), self.b)
 
-Weight = Array | LowRank
+    def einsum(self, spec: str, x: Array, out_dtype: Any) -> Array:
+        """Over the first axis alone."""
+        inner, outer = _low_rank_specs(spec)
+        update = einsum(outer, einsum(inner, x, self.a), self.b, out_dtype=out_dtype)
+        return einsum(spec, x, self.base, out_dtype=out_dtype) + self.scale * update
+
+    def rows(self, index: Int[Array, "..."], dtype: Any) -> Float[Array, "... *o"]:
+        """`base[t] + scale * a[t] b`."""
+        return rows(self.base, index, dtype) + self.scale * linear(rows(self.a, index, dtype), self.b)
+
+
+Weight = Array | Standing
 
 
 def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
@@ -57,14 +100,13 @@ def linear(x: Float[Array, "... i"], w: Weight) -> Float[Array, "... *o"]:
 
     Args:
       x: activations `[..., in]`.
-      w: weight `[in, *out]`; `*out` may be several axes (`[D, 3, D]` gives `[..., 3, D]`). A `LowRank` weight gives
-        `x base + scale * (x a) b`.
+      w: weight `[in, *out]`; `*out` may be several axes (`[D, 3, D]` gives `[..., 3, D]`).
 
     Returns:
       `[..., *out]` in `x.dtype`.
     """
-    if isinstance(w, LowRank):
-        return linear(x, w.base) + w.scale * linear(linear(x, w.a), w.b)
+    if isinstance(w, Standing):
+        return w.linear(x)
     weight, mesh = w.astype(x.dtype), current_mesh()
     if jax.default_backend() == "cpu" and (mesh is None or mesh.size == 1):
         # XLA for CPU makes the gradient of a weight of several output axes from a transposed copy of the cotangents;
@@ -94,13 +136,18 @@ def einsum(spec: str, x: Array, w: Weight, *, out_dtype: Any = None) -> Array:
     """`jnp.einsum(spec, x, w)` with the weight cast to `x.dtype`; accumulates into and returns `out_dtype` if given.
 
     Raises:
-      ValueError: a `LowRank` weight of which another axis than the first is contracted or shared with `x`.
+      ValueError: a weight that is no array, of which other axes are contracted or shared with `x` than it can.
     """
-    if isinstance(w, LowRank):
-        inner, outer = _low_rank_specs(spec)
-        update = einsum(outer, einsum(inner, x, w.a), w.b, out_dtype=out_dtype)
-        return einsum(spec, x, w.base, out_dtype=out_dtype) + w.scale * update
+    if isinstance(w, Standing):
+        return w.einsum(spec, x, out_dtype)
     return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=out_dtype)
+
+
+def rows(w: Weight, index: Int[Array, "..."], dtype: Any) -> Float[Array, "... *o"]:
+    """`w[index]` over the first axis, in `dtype`: a look-up of tokens. Indices outside are clipped into it."""
+    if isinstance(w, Standing):
+        return w.rows(index, dtype)
+    return jnp.take(w, index, axis=0, mode="clip").astype(dtype)
 
 
 def _low_rank_specs(spec: str) -> tuple[str, str]:

@@ -166,6 +166,7 @@ KINDS: dict[type[RecipePart], Kind] = {
         default=lambda stage: BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient),
         metrics=REWARD,
         checks=(reward_problems,),
+        scoring=lambda stage: {name: getattr(stage, name) for name in ("embedding_dropout", "pooled_dropout")},
     ),
     Online: Kind(
         "train",

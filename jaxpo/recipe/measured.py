@@ -14,13 +14,16 @@ ROUTING = (
     "router_z_loss",
     *(f"moe/{m}" for m in ("max_load_violation", "mean_load_violation", "load_entropy", "dead_experts")),
 )
+WORST = "rewards/worst_group_accuracy"
+"""Of rows with a column `group`."""
 LANGUAGE = ("loss", "entropy", "mean_token_accuracy", *ROUTING)
 PREFERENCE = (
     *LANGUAGE,
     *(f"rewards/{m}" for m in ("chosen", "rejected", "margins", "accuracies")),
     *(f"logps/{m}" for m in ("chosen", "rejected")),
+    WORST,
 )
-REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", *ROUTING)
+REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", WORST, *ROUTING)
 
 
 ONLINE = ("reward", "completions/mean_length", "completions/clipped_ratio")
@@ -45,5 +48,7 @@ def column_of_metric(stage: Any) -> str | None:
     A diagnostic leaves such a metric out, and without the check the first evaluation would end the run.
     """
     wanted = (stage.metric_for_best_model or "").removeprefix("eval_")
+    if wanted == WORST:
+        return "group"
     columns = (DIAGNOSTICS[n].with_column.items() for n in getattr(stage, "diagnostics", ()) if n in DIAGNOSTICS)
     return next((column for items in columns for column, names in items if wanted in names), None)

@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from glob import glob
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 from jaxpo.config import Compute, Run
+from jaxpo.config.precision import Dtype, compute_dtype
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 """As `jax.default_backend` names them."""
@@ -29,9 +30,9 @@ _PLUGINS = {
 }
 
 
-def dtype_of(compute: Compute, platform: str) -> Literal["float32", "bfloat16"]:
-    """The type of products: where none is given float32 on CPU, where bfloat16 is slow, and bfloat16 elsewhere."""
-    return compute.dtype or ("float32" if platform == "cpu" else "bfloat16")
+def dtype_of(compute: Compute, platform: str) -> Dtype:
+    """The type of a run's products, see `jaxpo.config.precision.compute_dtype`."""
+    return compute_dtype(compute.dtype, platform)
 
 
 def resolved(compute: Compute, platform: str) -> Compute:

@@ -1,1 +1,1 @@
-"""Generation: `sampler.Sampler` (settings, no jax), `generate.generate` (ids), `text.generate_text`, `stream_text`."""
+"""Generation: `request.Request` (what is asked, no jax), `engine.Engine`, `text.encode_prompt`, `constraints`."""

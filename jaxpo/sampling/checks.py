@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from jaxpo.data.tokenizer.tokenizer import Tokenizer
+import numpy as np
+
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.sampling import row_settings
-from jaxpo.sampling.request import Request
+from jaxpo.sampling.request import Matcher, Request
+
+if TYPE_CHECKING:
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 
 def check(
@@ -26,6 +31,7 @@ def check(
         *_prompt(request, config, context),
         *row_settings.problems(request, row_settings.Widths(), config.vocab_size, stop_ids, vocab_limit),
         *_text(request, tokenizer),
+        *_form(request, config, tokenizer),
     ]
     if problems:
         raise ConfigError(problems)
@@ -67,3 +73,25 @@ def _text(request: Request, tokenizer: Tokenizer | None) -> Iterator[str]:
     for name, value in (("stop", request.stop), ("constraint", request.constraint)):
         if value and tokenizer is None:
             yield f"{name} needs a tokenizer; give the engine one"
+
+
+def _form(request: Request, config: TextConfig, tokenizer: Tokenizer | None) -> Iterator[str]:
+    """What is wrong with a constraint, and with forced ids that do not have its form."""
+    if request.constraint is None or tokenizer is None:
+        return
+    try:
+        matcher = request.constraint.begin(tokenizer, config.vocab_size)
+        for i, token in enumerate(request.forced_ids):
+            if not may_follow(matcher, token, config.vocab_size):
+                yield f"forced_ids[{i}] is {token}, which the constraint does not allow there"
+                return
+            matcher.take(token)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def may_follow(matcher: Matcher, token: int, vocabulary: int) -> bool:
+    """Whether a constraint lets a token come next."""
+    mask = np.zeros(-(-vocabulary // row_settings.WORD), np.uint32)
+    matcher.allowed(mask)
+    return 0 <= token < vocabulary and bool(mask[token // row_settings.WORD] >> (token % row_settings.WORD) & 1)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from jaxpo.sampling.pick import BLOCK, pick
+from jaxpo.sampling.pick import BLOCK, block_sum, in_blocks, pick
 from jaxpo.sampling.processors import keep_by_id, keep_in_order, process
 from jaxpo.sampling.request import TOP_LOGPS
 from jaxpo.sampling.row_settings import RowSettings
+from jaxpo.sampling.whole import keep_whole
 
-CANDIDATES = 1024
-"""So many of the largest logits are sorted; a row that keeps more is sorted whole."""
+CANDIDATES = 256
+"""So many of the largest logits are sorted; a row that keeps more looks at all."""
 
 
 class Drawn(NamedTuple):
@@ -108,12 +110,12 @@ def log_normaliser(logits: Float[Array, "B V"]) -> Float[Array, "B"]:
     """`log sum exp z` over the whole vocabulary, summed by blocks; NaN or inf where a logit is NaN or inf."""
     largest = jnp.max(logits, axis=1)
     weights = jnp.exp(logits - largest[:, None])
-    return largest + jnp.log(_block_sum(weights))
+    return largest + jnp.log(block_sum(weights))
 
 
 def first_largest(logits: Float[Array, "B V"]) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
     """The largest logit of every row and the smallest id that has it: argmax, in reductions that are vectorised."""
-    blocks = _blocks(logits, -jnp.inf)
+    blocks = in_blocks(logits, -jnp.inf)
     highest = jnp.max(blocks, axis=2)
     block = jnp.argmax(highest, axis=1)
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
@@ -160,30 +162,45 @@ def _sample_sorted(
 ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
     """Draws among the `CANDIDATES` largest logits, and among all for the rows that keep more."""
     vocabulary = z.shape[1]
-    mass = _block_sum(keep_by_id(z, largest, temperature, jnp.zeros_like(temperature)))
-
-    def among(width: int, args: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        z, settings, temperature, mass, words = args
-        # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow.
-        values, ids = jax.lax.optimization_barrier(tuple(jax.lax.top_k(z, width)))
-        weights, complete = keep_in_order(values, settings, temperature, mass, vocabulary)
-        places, total = pick(weights, words)
-        drawn = jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0]
-        return drawn, _log_share(weights, places, total), complete
-
-    args = (z, settings, temperature, mass, words)
-    ids, logps, complete = among(min(CANDIDATES, vocabulary), args)
+    mass = block_sum(keep_by_id(z, largest, temperature, jnp.zeros_like(temperature)))
+    # XLA turns a slice of what top_k gives into a sort of everything, 30 times as slow. One barrier for both results
+    # would abort its partitioner.
+    values, ids = map(jax.lax.optimization_barrier, jax.lax.top_k(z, min(CANDIDATES, vocabulary)))
+    weights, complete = keep_in_order(values, settings, temperature, mass, vocabulary)
+    places, total = pick(weights, words)
+    drawn = jnp.take_along_axis(ids, places[:, None], axis=1)[:, 0], _log_share(weights, places, total)
     if vocabulary <= CANDIDATES:
-        return ids, logps
-
-    def row(xs: tuple[Array, ...]) -> tuple[Array, Array]:
-        again, id_, logp, one = xs
-        one = jax.tree.map(lambda x: x[None], one)
-        whole = jax.lax.cond(again, lambda: among(vocabulary, one)[:2], lambda: (id_[None], logp[None]))
-        return whole[0][0], whole[1][0]
+        return drawn
 
     again = wanted & ~complete
-    return jax.lax.cond(jnp.any(again), lambda: jax.lax.map(row, (again, ids, logps, args)), lambda: (ids, logps))
+    rows = (again, drawn, (z, largest, settings, temperature, words))
+    # A processor goes through the few rows that need it; for an accelerator all at once are less work than one by one.
+    whole = partial(jax.lax.platform_dependent, cpu=partial(jax.lax.map, _again), default=_all_again)
+    return jax.lax.cond(jnp.any(again), lambda: whole(rows), lambda: drawn)
+
+
+def _again(row: Any) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """One row's draw among all that it keeps, or what was drawn."""
+    again, drawn, rest = row
+    one = jax.tree.map(lambda x: x[None], rest)
+    return jax.lax.cond(again, lambda: jax.tree.map(lambda x: x[0], _sample_whole(*one)), lambda: drawn)
+
+
+def _all_again(rows: Any) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+    again, drawn, rest = rows
+    return jax.tree.map(partial(jnp.where, again), _sample_whole(*rest), drawn)
+
+
+def _sample_whole(
+    z: Float[Array, "B V"],
+    largest: Float[Array, "B"],
+    settings: RowSettings,
+    temperature: Float[Array, "B"],
+    words: UInt32[Array, "B 2"],
+) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+    weights = keep_whole(z, largest, settings, temperature)
+    ids, total = pick(weights, words)
+    return ids, _log_share(weights, ids, total)
 
 
 def _words(key: UInt32[Array, "2"], number: Int[Array, ""]) -> UInt32[Array, "2"]:
@@ -200,11 +217,3 @@ def _forced(forced: Int[Array, "B F"], number: Int[Array, "B"]) -> Int[Array, "B
 
 def _log_share(weights: Float[Array, "B n"], places: Int[Array, "B"], total: Float[Array, "B"]) -> Float[Array, "B"]:
     return jnp.log(jnp.take_along_axis(weights, places[:, None], axis=1)[:, 0]) - jnp.log(total)
-
-
-def _blocks(x: Float[Array, "B V"], filler: float) -> Float[Array, "B n BLOCK"]:
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK)), constant_values=filler).reshape(x.shape[0], -1, BLOCK)
-
-
-def _block_sum(x: Float[Array, "B V"]) -> Float[Array, "B"]:
-    return jnp.sum(jnp.sum(_blocks(x, 0.0), axis=2), axis=1)

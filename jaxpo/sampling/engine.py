@@ -6,12 +6,11 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig, limits
 from jaxpo.sampling import weights
@@ -21,6 +20,9 @@ from jaxpo.sampling.programs import Compute
 from jaxpo.sampling.request import Generation, Request
 from jaxpo.sampling.rows import Asked, Row
 from jaxpo.sampling.spoken import Spoken
+
+if TYPE_CHECKING:
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 Tree = Any
 
@@ -101,6 +103,8 @@ class Engine:
         mesh: Mesh | None = None,
     ) -> None:
         if tokenizer is not None:
+            from jaxpo.data.tokenizer.tokenizer import check_vocabulary
+
             check_vocabulary(tokenizer, config.vocab_size)
         longest = limits(config).context
         context = min(context or longest, longest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class InFlight:
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
         self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
         self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
+        self._scored = shapes.scored_shapes(self._reads)
         self._writes = (slots,) if one_shape else shapes.write_sizes(slots, share)
         self._vocabulary, self._settings = vocabulary, row_settings.empty(slots, config.vocab_size)
         with where.entered():
@@ -115,7 +117,7 @@ class InFlight:
     def _read_some(self, unread: Sequence[Row]) -> None:
         scored = _scored(unread[0])
         some = [row for row in unread if _scored(row) == scored]
-        lanes, chunk = shapes.best_read(self._reads, [row.unread for row in some])
+        lanes, chunk = shapes.best_read(self._scored if scored else self._reads, [row.unread for row in some])
         some = some[:lanes]
         slots = np.full(lanes, self.count, np.int32)
         keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
@@ -124,13 +126,7 @@ class InFlight:
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
-        with self._where.entered():
-            self._state, self._store, scores = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, keep, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
+        scores = self._run_read(slots, keep, ends, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             if found is not None:
@@ -139,6 +135,13 @@ class InFlight:
             self.read_tokens += n
             if not row.unread:
                 self._is_read(row)
+
+    def _run_read(self, slots: Any, keep: Any, ends: Any, chunk: int, scored: bool) -> Any:
+        how: dict[str, Any] = {"compute": self.compute, "chunk": chunk, "scored": scored}
+        with self._where.entered():
+            done = programs.read(self.params, self._state, self._store, slots, keep, ends, **how)
+            self._state, self._store, scores = settle(done)
+        return scores
 
     def _is_read(self, row: Row) -> None:
         row.asked.read = True
@@ -170,13 +173,10 @@ class InFlight:
             slots[: len(ready)] = [row.slot for row in ready]
             alive[: len(ready)] = True
             settings = jax.tree.map(lambda x: x[np.minimum(slots, self.count - 1)], self._settings)
+        how: dict[str, Any] = {"compute": self.compute, "rounds": self._rounds}
         with self._where.entered():
-            self._state, written = settle(
-                programs.write(
-                    self.params, self._state, settings, slots, alive, np.int32(most),
-                    compute=self.compute, rounds=self._rounds,
-                )
-            )  # fmt: skip
+            done = programs.write(self.params, self._state, settings, slots, alive, np.int32(most), **how)
+            self._state, written = settle(done)
         found: Written = to_host(written)
         return found
 
@@ -188,8 +188,11 @@ class InFlight:
         words = np.zeros((len(bound), self._settings.mask.shape[1]), np.uint32)
         for row, allowed in zip(bound, words, strict=True):
             assert row.matcher is not None
-            if not row.matcher.allowed(allowed):
-                row.reason = "stop_id"
+            try:
+                if not row.matcher.allowed(allowed):
+                    row.reason = "stop_id"
+            except ConfigError as error:
+                row.fail(str(error))
             allowed &= row_settings.allowed_words(row.request, self.compute.config.vocab_size, self._vocabulary)
         self._settings = row_settings.with_masks(self._settings, [row.slot for row in bound], words)
         return [row for row in rows if row.reason is None]
@@ -226,28 +229,23 @@ class InFlight:
         """Run every program in every shape on rows that are not there."""
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
-        nowhere = np.full(self.context // self.compute.page, self.pages.count, np.int32)
-        none = np.int32(self.pages.count)
+        none, n = self.pages.count, self.context // self.compute.page
         self._run_state(
-            programs.place, np.int32(self.count), np.zeros(self.context, np.int32), np.int32(0),
-            nowhere, none, np.int32(0), np.full(2, none, np.int32),
-        )  # fmt: skip
-        for lanes, chunk in self._reads:
-            for scored in (False, True):
-                self._warm_read(lanes, chunk, scored)
+            programs.place,
+            np.int32(self.count),
+            np.zeros(self.context, np.int32),
+            np.int32(0),
+            np.full(n, none, np.int32),
+            np.int32(none),
+            np.int32(0),
+            np.full(2, none, np.int32),
+        )
+        plain, scores = ((shape, False) for shape in self._reads), ((shape, True) for shape in self._scored)
+        for (lanes, chunk), scored in itertools.chain(plain, scores):
+            slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
+            self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
         for size in self._writes:
             self._write([], size, 0)
-
-    def _warm_read(self, lanes: int, chunk: int, scored: bool) -> None:
-        nowhere = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
-        slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, self.pages.count, np.int32)
-        with self._where.entered():
-            self._state, self._store, _ = settle(
-                programs.read(
-                    self.params, self._state, self._store, slots, nowhere, ends,
-                    compute=self.compute, chunk=chunk, scored=scored,
-                )
-            )  # fmt: skip
 
 
 def _scored(row: Row) -> bool:

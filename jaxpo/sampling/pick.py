@@ -21,13 +21,24 @@ def pick(weights: Float[Array, "B N"], words: UInt32[Array, "B 2"]) -> tuple[Int
     Args:
       weights: `[B, N]`, not negative; a row of zeros gives its last place.
     """
-    rows, width = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -width % BLOCK))).reshape(rows, -1, BLOCK)
+    width = weights.shape[1]
+    blocks = in_blocks(weights)
     sums = jnp.sum(blocks, axis=2)
     block = _choose(sums, words[:, 0])
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     place = block * BLOCK + _choose(inside, words[:, 1])
     return jnp.minimum(place, width - 1), jnp.sum(sums, axis=1)
+
+
+def in_blocks(x: Float[Array, "B N"], filler: float = 0.0) -> Float[Array, "B n {BLOCK}"]:
+    """Rows cut into blocks, the last one filled up."""
+    padded = jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK)), constant_values=filler)
+    return padded.reshape(x.shape[0], -1, BLOCK)
+
+
+def block_sum(x: Float[Array, "B N"]) -> Float[Array, "B"]:
+    """Sum of a row, by blocks: its rounding error does not grow with the row's length as that of one long sum does."""
+    return jnp.sum(jnp.sum(in_blocks(x), axis=2), axis=1)
 
 
 def _choose(weights: Float[Array, "B n"], word: UInt32[Array, "B"]) -> Int[Array, "B"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxpo.data.chat.chat import Message
@@ -30,6 +30,13 @@ def as_conversation(prompt: Prompt) -> Conversation:
     if isinstance(prompt, Conversation):
         return prompt
     return Conversation([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+
+
+def with_system(prompt: Prompt, system: str | None) -> Conversation:
+    """A prompt as a conversation that a system message begins, where one is given."""
+    given = as_conversation(prompt)
+    first = [{"role": "system", "content": system}] if system else []
+    return replace(given, messages=[*first, *given.messages])
 
 
 def prompt_of(record: Record) -> Prompt:

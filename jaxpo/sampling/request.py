@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from jaxpo.errors import RunError
 from jaxpo.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -133,3 +134,10 @@ class Generation:
     prompt_top: TopLogps | None = None
     top: TopLogps | None = None
     error: str | None = None
+
+
+def said(found: Generation) -> str:
+    """An answer's text; RunError for one that ended in an error, which is no answer."""
+    if found.reason == "error":
+        raise RunError(f"an answer ended in an error: {found.error}.")
+    return found.text or ""

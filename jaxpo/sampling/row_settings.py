@@ -193,16 +193,16 @@ def problems(
     found = []
     for name, (ids, width) in named.items():
         if width is not None and len(ids) > width:
-            found.append(f"request.{name} holds {len(ids)} ids; there is room for {width}")
+            found.append(f"{name} holds {len(ids)} ids; there is room for {width}")
         if wrong := [i for i in ids if not 0 <= i < vocabulary]:
-            found.append(f"request.{name} holds the id {wrong[0]}; the model's vocabulary is 0..{vocabulary - 1}")
+            found.append(f"{name} holds the id {wrong[0]}; the model's vocabulary is 0..{vocabulary - 1}")
     for token, value in request.logit_bias.items():
         if not (math.isfinite(value) and abs(value) <= _MOST_BIAS):
-            found.append(f"request.logit_bias[{token}] is {value!r}; it must lie in [-{_MOST_BIAS:g}, {_MOST_BIAS:g}]")
+            found.append(f"logit_bias[{token}] is {value!r}; it must lie in [-{_MOST_BIAS:g}, {_MOST_BIAS:g}]")
     if not 0 <= request.top_logps <= TOP_LOGPS:
-        found.append(f"request.top_logps is {request.top_logps}; it must lie in 0..{TOP_LOGPS}")
+        found.append(f"top_logps is {request.top_logps}; it must lie in 0..{TOP_LOGPS}")
     if not found and not allowed_words(request, vocabulary, vocab_limit).any():
-        found.append("request.allowed_ids and banned_ids leave no id to draw; allow one more")
+        found.append("allowed_ids and banned_ids leave no id to draw; allow one more")
     return found
 
 

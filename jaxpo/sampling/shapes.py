@@ -15,12 +15,17 @@ def read_shapes(slots: int, page: int, together: int, rows: int) -> tuple[tuple[
       page: the columns are a multiple of it.
       rows: the rows are a multiple of it (devices that share them).
     """
-    found = {(rows, page)}
-    for many in (1, 4, 16):
-        many = min(-(-many // rows) * rows, slots)
-        columns = max(page, together // many // page * page)
-        found.add((many, columns))
-    return tuple(sorted(found))
+
+    def shape(many: int, part: int) -> tuple[int, int]:
+        return min(-(-many // rows) * rows, slots), max(page, together // part // page * page)
+
+    alone = ((1, together), (1, 4), (1, 2), (1, 1))
+    return tuple(sorted({shape(many, part) for many, part in (*alone, (4, 4), (16, 16))}))
+
+
+def scored_shapes(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Those in which prompts are read whose tokens' log-probs are wanted: fewer, as each is one program more."""
+    return shapes[0], shapes[len(shapes) // 2]
 
 
 def one_shape(slots: int, page: int, together: int, rows: int) -> tuple[tuple[int, int], ...]:

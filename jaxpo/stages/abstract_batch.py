@@ -32,7 +32,7 @@ _LISTS = ("candidate",)
 REAL = ("advantages", "sampling_logps")
 """Per-token columns of real numbers; the others are marks."""
 _WIDTHS: Mapping[str, tuple[int, ...]] = {
-    **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "rewards": (LISTED, 2)},
+    **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "rewards": (LISTED, 2), "labels": (LISTED,)},
 }
 
 
@@ -42,7 +42,8 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     Raises:
       ConfigError: the devices cannot share the rows of a step.
     """
-    caps, needs = likely_caps(stage, mesh), method_of(stage).NEEDS
+    caps, method = likely_caps(stage, mesh), method_of(stage)
+    needs, widths = method.NEEDS, {**_WIDTHS, **method.widths()}
     blocks = stage.rows_per_step // caps.block_rows
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
     roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}
@@ -58,7 +59,7 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         masks={name: _array(rows, np.bool_) for name in ("completion", "prompt")},
         per_token=per_token,
         per_segment={},
-        per_example={n: _array((examples, *_WIDTHS.get(n, ())), DTYPES.get(n, np.float32)) for n in columns},
+        per_example={n: _array((examples, *widths.get(n, ())), DTYPES.get(n, np.float32)) for n in columns},
         roles={role: _array((examples, *width), np.int32) for role, width in roles.items()},
         example_id=_array((examples,), np.int32),
         block_rows=caps.block_rows,

@@ -21,6 +21,7 @@ from jaxpo.models.paths import EVERYTHING, split_table
 from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.groups import BY_GROUP
 from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
@@ -73,15 +74,18 @@ def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
     )
 
 
-def make_objective(stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Objective:
+def make_objective(
+    stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None, groups: tuple[str, ...] = ()
+) -> Objective:
     """What the stage minimises, of the parameters that it trains and with the networks that it keeps beside them.
 
     Args:
       scorers: how those are run that the stage does not start from.
+      groups: names of the groups that its rows belong to.
     """
     kind, networks = kind_of(stage), networks_of(stage)
     recorded = frozenset(network.name for network in networks if network.recorded)
-    options = dataclasses.replace(kind.options(stage), recorded=recorded, scorers=scorers or {})
+    options = dataclasses.replace(kind.options(stage), recorded=recorded, groups=groups, scorers=scorers or {})
     plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
     objective = _compared(_balanced(plain, stage, scorer.config), stage)
     return objective if stage.train == EVERYTHING else with_fixed(objective)
@@ -142,13 +146,15 @@ def assemble(
     mesh: Mesh,
     rules: Mapping[str, Any],
     scorers: Mapping[str, Scorer] | None = None,
+    groups: tuple[str, ...] = (),
 ) -> Assembly:
     """Build everything a stage needs besides its data and its first parameters; compiles nothing yet.
 
     Args:
       scorers: of the networks beside the trained one, see `make_objective`.
+      groups: see there.
     """
-    objective = make_objective(stage, scorer, scorers)
+    objective = make_objective(stage, scorer, scorers, groups)
     tables = own_tables(stage, scorer.config)
     trained, _ = split_table(tables, stage.train)
     total_steps = source.total_steps(stage)
@@ -198,6 +204,7 @@ def make_evaluation(
             term, metrics = settle(evaluate(params, state.carry, frozen, put(batch), counts))
             loss, total = loss + term, metrics if total is None else merge_metrics(total, metrics)
         values = to_host((loss, total))
-        return {"loss": float(values[0])} | {name: float(m.value()) for name, m in values[1].items()}
+        measured = {name: m for name, m in values[1].items() if not (name.startswith(BY_GROUP) and m.count == 0)}
+        return {"loss": float(values[0])} | {name: float(m.value()) for name, m in measured.items()}
 
     return run

@@ -92,23 +92,24 @@ def assemble_fitted(
     frozen: Tree,
     scorers: Mapping[str, Scorer] | None = None,
     before: str | None = None,
+    groups: tuple[str, ...] = (),
 ) -> tuple[Assembly, Scorer, list[str]]:
     """A stage ready to run, the scorer that it runs by, and what is said of it: under "auto" with the policy that fits.
 
     Args:
       frozen: the networks beside the trained one, or their shapes.
-      scorers: see `stages.assemble.assemble`.
+      scorers, groups: see `stages.assemble.assemble`.
       before: see `fitted`.
 
     Raises:
       ConfigError: no policy fits.
     """
-    assembly = assemble(stage, source, scorer, mesh, rules, scorers)
+    assembly = assemble(stage, source, scorer, mesh, rules, scorers, groups)
     if compute.remat != "auto":
         return assembly, scorer, []
     # What the step must hold is known from its state; then it is made anew.
     scorer, said = fitted(scorer, compute, load_of(stage, assembly, frozen, mesh), mesh, before)
-    return assemble(stage, source, scorer, mesh, rules, scorers), scorer, said
+    return assemble(stage, source, scorer, mesh, rules, scorers, groups), scorer, said
 
 
 def fitted(

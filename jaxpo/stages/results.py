@@ -12,7 +12,9 @@ import jax
 from jaxpo import __version__
 from jaxpo.config import Run
 from jaxpo.convert.generation import read_generation
+from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.hf import export_hf
+from jaxpo.convert.reader import reader_of
 from jaxpo.convert.reward_hf import export_reward
 from jaxpo.data.tokens.shares import as_counts
 from jaxpo.evaluate.context import ProbeContext
@@ -22,8 +24,10 @@ from jaxpo.evaluate.table import probe_table
 from jaxpo.models.family import TextConfig
 from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
-from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.fitted import as_scored, fitted
+from jaxpo.sampling.request import Request, said
+from jaxpo.sampling.sampler import GREEDY
+from jaxpo.sampling.text import requests_for
 from jaxpo.sharding.turns import by_first_process, on_this_process
 from jaxpo.stages.run_inputs import RunInputs, StageData
 from jaxpo.train.console import Console
@@ -57,7 +61,7 @@ class Results:
             self._add(SUMMARY, "probes", {name: measured})
             self._say_measured(name, measured)
         if self.run.prompts and name != INITIAL and name not in self._read(SAMPLES):
-            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer.config)})
+            self._add(SAMPLES, None, {name: self._samples(params["model"], scorer)})
 
     def data_counts(self, stage: str, data: StageData) -> None:
         """Store how many rows were read, kept, truncated and dropped."""
@@ -105,36 +109,40 @@ class Results:
         """Store where the wall time of all starts went, see `ledger.summary`."""
         self._add(SUMMARY, None, {GOODPUT: times})
 
-    def conclude(self, params: Mapping[str, Tree], config: TextConfig) -> None:
+    def conclude(self, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
         """Export and verify the last model, write the report, and mark the run as finished.
 
         One process writes; what lies with the others comes to it first, and they wait: it is not alone when it fails.
         """
         with on_this_process(params if self.run.export else {}) as whole:
-            by_first_process(lambda: self._concluded(whole, config))
+            by_first_process(lambda: self._concluded(whole, config, about))
 
-    def _concluded(self, params: Mapping[str, Tree], config: TextConfig) -> None:
+    def _concluded(self, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
         results = {"metrics": "metrics.jsonl", "summary": SUMMARY, "report": "report.html"}
         self._add(SUMMARY, None, {"platform": platform_facts(), "corpus": self.inputs.corpus})
         if self.run.export:
-            self._add(SUMMARY, None, {"export": self._export(params, config)})
+            self._add(SUMMARY, None, {"export": self._export(params, config, about)})
             results[EXPORT] = EXPORT
         for line in probe_table(self._read(SUMMARY).get("probes", {})):
             self.console.say(line)
         write_report(self.home.path)
         self.home.finish(results)
 
-    def _export(self, params: Mapping[str, Tree], config: TextConfig) -> dict[str, Any]:
-        """Write the last model, a reward model with its head, and say how well the files agree with it."""
+    def _export(self, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the last model, a reward model with its heads, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
         options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True}
+        reader, own = reader_of(params, about), read_generation(self.home.path)
+        if reader is not None and not reader.is_scalar:
+            report = export_heads(params, config, folder, reader, generation=own, **options)
+            self.console.say(f"reward model exported with {report['heads']} tensors of heads, and verified")
+            return report
         if heads := further_heads(params):
             self.console.say(f"export: the files do not hold {heads}, which transformers cannot run; the stage does")
-        if "value" in params:
+        if reader is not None:
             report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
         else:
-            own = read_generation(self.home.path)
             report = export_hf(params["model"], config, folder, generation=own, **options)
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
@@ -151,17 +159,13 @@ class Results:
             before=before,
         )
 
-    def _samples(self, model: Tree, config: TextConfig) -> list[dict[str, str]]:
+    def _samples(self, model: Tree, scorer: Scorer) -> list[dict[str, str]]:
         chats = [[{"role": "user", "content": prompt}] for prompt in self.run.prompts]
-        answers = generate_text(
-            model,
-            config,
-            self.inputs.tokenizer,
-            chats,
-            max_new_tokens=SAMPLE_TOKENS,
-            sampler=Sampler(temperature=0.0),
-        )
-        return [{"prompt": p, "response": a.text} for p, a in zip(self.run.prompts, answers, strict=True)]
+        tokenizer = self.inputs.tokenizer
+        requests = requests_for(tokenizer, chats, Request((), sampler=GREEDY, max_new_tokens=SAMPLE_TOKENS))
+        engine = fitted(model, scorer.config, requests, tokenizer=tokenizer, **as_scored(scorer))
+        answers = engine.generate(requests)
+        return [{"prompt": p, "response": said(a)} for p, a in zip(self.run.prompts, answers, strict=True)]
 
     def _say_measured(self, stage: str, measured: Mapping[str, Any]) -> None:
         for name, found in measured.items():

@@ -148,7 +148,8 @@ def run_all(setting: Setting, resume: str | int) -> None:
         note_times(setting)
     with setting.stop.during("the export, its verification and the report"), ledger.during("save"):
         note_times(setting)
-        setting.results.conclude(params, config)
+        last = next((s for s in reversed(setting.run.stages) if s.LEAVES_MODEL), None)
+        setting.results.conclude(params, config, setting.about(last) if last is not None else {})
     setting.console.say(setting.home.finished_message())
 
 
@@ -159,7 +160,7 @@ def run_stage(setting: Setting, stage: RecipePart, params: Tree, resume: str | i
         setting.console.say(f"stage {stage.name} has finished already")
         return found
     params = MAKERS[kind_of(stage).runs](setting, stage, params, resume)
-    about = {"stage": stage.name, "trained_on": setting.trained_on(stage)}
+    about = setting.about(stage)
     with setting.watching.ledger.during("save"):
         save_model(folder, params, setting.config(stage), about)
     setting.mirror.push()

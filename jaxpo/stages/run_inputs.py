@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
-from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
 from jaxpo.data.rows.files.splits import Part
@@ -26,7 +24,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
-from jaxpo.recipe.measured import column_of_metric
+from jaxpo.stages.column_values import check_metric, check_values
 from jaxpo.stages.run_generation_config import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import Say, run_tokenizer
 
@@ -39,6 +37,11 @@ class StageData:
 
     train: Dataset
     held_out: Dataset | None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups that rows belong to: those of the training rows, then the held-out rows' own."""
+        return (self.held_out or self.train).names.get("group", ()) or self.train.names.get("group", ())
 
     def fingerprint(self) -> dict[str, Any]:
         """What the run directory remembers, to notice changed files."""
@@ -79,6 +82,9 @@ class RunInputs:
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+            if stage.data.spread_groups:
+                order = spread_order(data.train, self.seed if stage.seed is None else stage.seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             self.stages[stage.name] = data
         return self.stages[stage.name]
@@ -184,7 +190,7 @@ def _stage_data(
         )
     kind, method = kind_of(stage), method_of(stage)
 
-    def load(files: tuple[str, ...], settings: Any, part: Part, annotators: Any = None) -> Dataset:
+    def load(files: tuple[str, ...], settings: Any, part: Part, names: Any = None) -> Dataset:
         return prepare(
             resolve_files(files, directory),
             data=settings,
@@ -193,7 +199,7 @@ def _stage_data(
             needs=kind.asks(method),
             cache_dir=directory / "data",
             log=say,
-            annotators=annotators,
+            names=names,
             part=part,
             team=team,
         )
@@ -209,7 +215,7 @@ def _stage_data(
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
         lenient = dataclasses.replace(cut, truncation=_lenient(cut), fim=None)
-        held_out = load(stage.data.eval, lenient, "eval", train.annotators)
+        held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
     return StageData(train, held_out)
 
@@ -229,49 +235,6 @@ def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:
                 raise DataError(f"is in two sources of data.mix, {other!r} and {name!r}.", file=file, remedy=remedy)
         sources.append((name, mixed, files))
     return shares_of(train.store, sources)
-
-
-def check_values(dataset: Dataset, method: Any) -> None:
-    """What the method asks of the values of its columns, as far as all rows together show it.
-
-    Raises:
-      DataError: names the file, and the first row that cannot be used even alone.
-    """
-    columns = _columns(dataset, method.NEEDS.columns)
-    problems = method.check_columns(columns)
-    if not problems:
-        return
-    alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
-    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
-    (example,) = dataset.store.read(range(worst, worst + 1))
-    field = next(iter(columns)) if len(columns) == 1 else None
-    raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
-
-
-def check_metric(held_out: Dataset, stage: Stage) -> None:
-    """The best checkpoint's metric must be measurable on the held-out rows; else DataError names the column."""
-    column = column_of_metric(stage)
-    if column is not None and column not in held_out.columns:
-        raise DataError(
-            f"{stage.name}.metric_for_best_model: {stage.metric_for_best_model} is measured on rows with a column "
-            f"{column!r}, which the held-out rows lack.",
-            file=held_out.files[0],
-            field=column,
-            remedy=f"{REMEDIES[column]} Or choose another metric.",
-        )
-
-
-def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
-    known = {name: dataset.columns[name] for name in names if name in dataset.columns}
-    end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}
-    found = {name: np.full((len(dataset), *c.shape), end[name], c.dtype) for name, c in known.items()}
-    for start in range(0, len(dataset) if found else 0, 4096):
-        for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
-            for name, values in found.items():
-                value = np.asarray(example.columns[name])
-                values[(n, slice(len(value))) if value.ndim else n] = value
-    return found
 
 
 def _lenient(data: Data) -> Any:

@@ -12,10 +12,13 @@ from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import RecipePart, Run, Stage
 from jaxpo.convert.model_io import has_model, load_model
+from jaxpo.convert.reader import REWARD, Reader
 from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.rewards import RewardMethod
+from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
 from jaxpo.sharding.turns import first_process_first
 from jaxpo.stages.assemble import make_scorer
@@ -120,6 +123,13 @@ class Setting:
         named = self.home.path / "stages" / name
         return named if has_model(named) else Path(name)
 
+    def about(self, stage: Any) -> dict[str, Any]:
+        """What a stage's model says of itself."""
+        about: dict[str, Any] = {"stage": stage.name, "trained_on": self.trained_on(stage)}
+        if (reader := reader_of_stage(stage)) is not None:
+            about[REWARD] = reader.as_json()
+        return about
+
     def trained_on(self, stage: Any) -> str:
         """Files and number of examples behind a stage's model."""
         if not stage.TRAINS:
@@ -127,3 +137,11 @@ class Setting:
             return "; ".join(self.trained_on(s) for s in parts) + f" (merge of {', '.join(s.name for s in parts)})"
         files = ", ".join(Path(f.removeprefix(CORPUS)).name for f in stage.data.files)
         return f"{files} ({len(self.inputs.of(stage).train):,} examples)"
+
+
+def reader_of_stage(stage: Any) -> Reader | None:
+    """How the rewards of a stage's model are read; None where it trains no reward model."""
+    method = method_of(stage) if stage.TRAINS else None
+    if not isinstance(method, RewardMethod):
+        return None
+    return Reader(method, **kind_of(stage).scoring(stage))

@@ -99,6 +99,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         frozen=beside.frozen,
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
+        groups=data.groups,
     )
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
@@ -109,7 +110,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     setting.results.data_counts(stage.name, data)
 
     def snapshot(n: int, state: State) -> None:
-        about = {"stage": stage.name, "step": n, "trained_on": setting.trained_on(stage)}
+        about = setting.about(stage) | {"step": n}
         now = state.ema if stage.use_ema else state.params
         keep_snapshot(folder / SNAPSHOTS / str(n), whole(now), config, about)
 
@@ -133,7 +134,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
             REMAT: scorer.remat,
             "model": to_jsonable(config),
             "weights": "ema" if stage.use_ema else "params",
-            "trained_on": setting.trained_on(stage),
+            **{name: said for name, said in setting.about(stage).items() if name != "stage"},
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
             **beside.about,
         },
@@ -229,7 +230,7 @@ def _keep_other(setting: Setting, stage: Stage, params: Tree) -> None:
     """Keep what the stage does not hand on of the last parameters and their average, as a model of its own."""
     folder = setting.home.stage(stage.name) / (LAST if stage.use_ema else EMA)
     if not has_model(folder):
-        about = {"stage": f"{stage.name}/{folder.name}", "trained_on": setting.trained_on(stage)}
+        about = setting.about(stage) | {"stage": f"{stage.name}/{folder.name}"}
         save_model(folder, params, setting.config(stage), about)
 
 

@@ -15,6 +15,7 @@ from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.data.source import Source, StepBatch
 from jaxpo.errors import ConfigError, NonFiniteError
+from jaxpo.objectives.families.groups import BY_GROUP
 from jaxpo.train.clock import Ceiling, Clock
 from jaxpo.train.console import Console
 from jaxpo.train.dump import dump_batch
@@ -163,6 +164,8 @@ class Bookkeeping:
             found = {k: float(v) for k, v in evaluate(state).items()}
         named = {k if k.startswith("eval_") else f"eval_{k}": v for k, v in found.items()}
         self._write(self._head(n, rows) | named | {"eval_runtime": time.perf_counter() - began})
+        if (line := worst_group(found)) is not None:
+            self.console.say(line)
         wanted = self.stage.metric_for_best_model
         if wanted is None:
             return False
@@ -221,3 +224,12 @@ def way_on(stage: str, folder: Path) -> str:
 
 def due(n: int, every: int) -> bool:
     return every > 0 and n % every == 0
+
+
+def worst_group(found: Mapping[str, float]) -> str | None:
+    """A line that names the group with the smallest accuracy; None where rows have no groups."""
+    groups = {name.removeprefix(BY_GROUP): value for name, value in found.items() if name.startswith(BY_GROUP)}
+    if not groups:
+        return None
+    name = min(groups, key=lambda group: groups[group])
+    return f"worst of {len(groups)} groups: {name}, accuracy {groups[name]:.3f}"

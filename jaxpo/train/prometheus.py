@@ -60,18 +60,19 @@ def exposition(run: str, stages: Mapping[str, Mapping[str, float]], *, running: 
     for stage, values in stages.items():
         for name, value in values.items():
             families.setdefault(PREFIX + re.sub(r"[^a-zA-Z0-9_]", "_", name), []).append((stage, name, value))
-    lines = [f"# TYPE {PREFIX}running gauge", f"{PREFIX}running{_labels(run=run)} {int(running)}"]
+    lines = [f"# TYPE {PREFIX}running gauge", f"{PREFIX}running{labels(run=run)} {int(running)}"]
     for family, samples in families.items():
         several = len({name for _, name, _ in samples}) > 1
         lines.append(f"# TYPE {family} gauge")
         for stage, name, value in samples:
-            labels = _labels(run=run, stage=stage) if not several else _labels(run=run, stage=stage, name=name)
-            lines.append(f"{family}{labels} {value!r}")
+            which = labels(run=run, stage=stage) if not several else labels(run=run, stage=stage, name=name)
+            lines.append(f"{family}{which} {value!r}")
     return "\n".join(lines) + "\n"
 
 
-def _labels(**labels: str) -> str:
-    escaped = {k: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for k, v in labels.items()}
+def labels(**values: str) -> str:
+    """`{name="value",...}`, escaped."""
+    escaped = {k: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for k, v in values.items()}
     return "{" + ",".join(f'{k}="{v}"' for k, v in escaped.items()) + "}"
 
 

@@ -19,7 +19,7 @@ def products(shapes: Sequence[Shape], dtype: str = "float32", library: str = "ja
 
     Args:
       shapes: one that stands there several times is measured once and counts as often.
-      library: "jax" or "torch".
+      library: "jax", "torch", or "int8" for XLA's products of 8-bit integers, whatever `dtype` says.
     """
     total = sum(2.0 * m * k * n for m, k, n in shapes)
     return total / sum(times * _typical(PRODUCT[library](shape, dtype)) for shape, times in Counter(shapes).items())
@@ -84,4 +84,16 @@ def _torch(shape: Shape, dtype: str) -> Callable[[], Any]:
     return lambda: a @ b
 
 
-PRODUCT = {"jax": _jax, "torch": _torch}
+def _int8(shape: Shape, dtype: str) -> Callable[[], Any]:
+    """Both factors with the contracted axis last, where XLA for CPU is fast; at least two rows."""
+    import jax
+    import jax.numpy as jnp
+
+    m, k, n = shape
+    a, b = jnp.ones((max(m, 2), k), jnp.int8), jnp.ones((n, k), jnp.int8)
+    last = (((1,), (1,)), ((), ()))
+    product = jax.jit(lambda a, b: jax.lax.dot_general(a, b, last, preferred_element_type=jnp.int32))
+    return lambda: jax.block_until_ready(product(a, b))
+
+
+PRODUCT = {"jax": _jax, "torch": _torch, "int8": _int8}

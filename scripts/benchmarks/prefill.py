@@ -20,7 +20,8 @@ from benchmarks.subject import (
 )
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.sampling.generate import generate
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY
 from jaxpo.train.flops import training_flops_per_token
 
@@ -31,12 +32,11 @@ SAME = 0.9
 
 
 def ours(params: Any, config: LFM2Config, prompts: np.ndarray, new: int) -> Run:
-    """New tokens of `jaxpo.sampling.generate`, greedy, never stopped."""
-    rows = prompts.tolist()
+    """New tokens of an engine made each time, for one that was used before knows the prompts; greedy, never stopped."""
+    requests = [Request(row, max_new_tokens=new, sampler=GREEDY, stop_ids=()) for row in prompts.tolist()]
 
     def run() -> list[list[int]]:
-        found = generate(params, config, rows, max_new_tokens=new, sampler=GREEDY, stop_ids=(), max_rows=len(rows))
-        return [g.tokens for g in found]
+        return [g.tokens for g in fitted(params, config, requests, slots=len(requests)).generate(requests)]
 
     return run
 

@@ -14,8 +14,10 @@ import pytest
 
 from jaxpo.cli import chat
 from jaxpo.convert.model_io import load_model
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.text import encode_prompt
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -26,8 +28,10 @@ def leaves(path: Path) -> list[np.ndarray]:
 
 def greedy(path: Path, prompt: object, length: int) -> str:
     loaded = load_model(path)
-    parts = (loaded.params["model"], loaded.config, loaded.tokenizer)
-    return generate_text(*parts, [prompt], max_new_tokens=length, sampler=GREEDY)[0].text  # type: ignore[arg-type]
+    assert loaded.tokenizer is not None
+    request = Request(encode_prompt(loaded.tokenizer, prompt), max_new_tokens=length, sampler=GREEDY)  # type: ignore
+    (found,) = fitted(loaded.params["model"], loaded.config, [request], tokenizer=loaded.tokenizer).generate([request])
+    return str(found.text)
 
 
 def test_generate_answers_with_the_chat_template(run: Command, model: Path) -> None:
@@ -115,12 +119,12 @@ def test_chat_ends_with_its_input(run: Command, model: Path, monkeypatch: pytest
 def test_chat_drops_the_oldest_turns_when_the_context_is_full(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_model(model)
     turns = [{"role": r, "content": "read write " * 4} for r in ("user", "assistant", "user", "assistant", "user")]
-    kept = chat.fitting(loaded, [], turns, reply=60)
+    kept = chat.fitting(loaded, [], turns, reply=60, window=128)
     assert 0 < len(kept) < 5
     assert kept == turns[-len(kept) :]
     assert kept[0]["role"] == "user"
     assert capsys.readouterr().out == "(the context of 128 tokens is full: the oldest turns were dropped)\n"
-    assert chat.fitting(loaded, [], turns[:1], reply=60) == turns[:1]
+    assert chat.fitting(loaded, [], turns[:1], reply=60, window=128) == turns[:1]
 
 
 def test_export_and_import_return_the_same_bits(run: Command, model: Path, tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ class Echo:
         self.asked.append({"prompts": list(prompts), "n": n, "temperature": temperature, "top_k": top_k, "seed": seed})
         return [[self.answer(p, k) for k in range(n)] for p in prompts]
 
+    params, about = {"value": 0}, {}
+
+    def fingerprint(self):
+        return "echo"
+
     def rewards(self, prompts, completions):
         return np.asarray([float(self.reward(c)) for c in completions])
 

@@ -18,6 +18,7 @@ class FakeNetwork:
     def __init__(self, answer=lambda prompt, number, sample, seed: f"{prompt}-{sample}", reward=len, rows_per_pass=2):
         self.config, self.params = replace(preset("nano"), max_position_embeddings=400), {"value": {}}
         self.answer, self.reward, self.rows_per_pass, self.drawn = answer, reward, rows_per_pass, []
+        self.about = {}
 
     def fingerprint(self):
         return "fake"
@@ -30,7 +31,8 @@ class FakeNetwork:
 
     def _one(self, prompts, numbers, i, sample, seed):
         text = self.answer(prompts[i], numbers[i], sample, seed)
-        return SimpleNamespace(prompt=i, sample=sample, text=text, reason="length" if text.endswith("~") else "stop_id")
+        reason = "length" if text.endswith("~") else "stop_id"
+        return SimpleNamespace(request=i, sample=sample, text=text, reason=reason)
 
     def prompt_lengths(self, prompts):
         return np.asarray([len(str(p)) for p in prompts])

@@ -21,8 +21,10 @@ from jaxpo.judges import FunctionJudge, RewardJudge
 from jaxpo.judges.network import Network
 from jaxpo.judges.refine import FunctionRefiner
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.text import requests_for
 from jaxpo.sharding import make_mesh
 from jaxpo.stages import working
 from jaxpo.stages.assemble import make_scorer
@@ -104,11 +106,12 @@ def test_a_run_s_networks_score_and_sample_in_its_compute_dtype(model):
     np.testing.assert_allclose(scores["bfloat16"], scores["float32"], rtol=0.02)
     assert np.all(scores["bfloat16"] != scores["float32"])
     options = {"sampler": Sampler(), "max_new_tokens": 6, "seed": 1}
-    expected = generate_text(model.params["model"], model.config, model.tokenizer, prompts, n=2, **options)
+    requests = requests_for(model.tokenizer, prompts, Request((), n=2, **options))
+    expected = fitted(model.params["model"], model.config, requests, tokenizer=model.tokenizer).generate(requests)
 
     def drawn(network):
         found = [one for some in network.draw(prompts, 2, numbers=range(3), **options) for one in some]
-        return sorted(found, key=lambda one: (one.prompt, one.sample))
+        return sorted(found, key=lambda one: (one.request, one.sample))
 
     for one, other in zip(drawn(networks["float32"]), expected, strict=True):
         assert one.tokens == other.tokens

@@ -65,7 +65,7 @@ def text(rng: np.random.Generator, i: int) -> Example:
 def completion(rng: np.random.Generator, i: int) -> Example:
     prompt = some_prompt(rng)
     segments = [segment(rng, prompt, some_length(rng)) for _ in range(2)]
-    columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2)}
+    columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2), "ratings": ratings(rng, i)}
     return Example(segments, {"completion": 0, "kl": 1}, columns)
 
 
@@ -76,6 +76,20 @@ def rollout(rng: np.random.Generator, i: int) -> Example:
         "finished": float(i % 4 > 0), "failed": float(i % 7 == 0), "answer_length": float(len(one[0]) - one[1]),
     }  # fmt: skip
     return Example([one], {"completion": 0}, columns, floats=("advantages", "sampling_logps", "old_logps"))
+
+
+def ratings(rng: np.random.Generator, i: int) -> np.ndarray:
+    """Two of a response, of which one may be missing."""
+    found = np.round(rng.normal(2.0, 1.0, 2), 2).astype(np.float32)
+    found[i % 2] = np.nan if i % 5 == 0 else found[i % 2]
+    return found
+
+
+def steps(rng: np.random.Generator, i: int) -> Example:
+    """An answer of up to three steps, one of which nobody may have judged."""
+    labels = np.asarray([1.0, float(i % 2), -1.0 if i % 4 == 0 else 0.5], np.float32)
+    one = segment(rng, some_prompt(rng), some_length(rng) + 1)
+    return Example([one], {"completion": 0}, {"labels": labels}, {"step_end": 3})
 
 
 def listed(rng: np.random.Generator, i: int) -> Example:
@@ -101,6 +115,8 @@ def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
         "margin": float(np.round(rng.normal(), 2)),
         "votes": np.asarray([1 + i % 4, 1.0], np.float32),
         "rewards": np.round(rng.normal(size=(2, 2)), 2).astype(np.float32),
+        "tie": i % 4 == 1,
+        "group": i % 2,
     }
 
 
@@ -130,6 +146,7 @@ KINDS = {
     "text": text,
     "completion": completion,
     "rollout": rollout,
+    "steps": steps,
     "list": listed,
     "items": items,
     "pair": pair,
@@ -140,6 +157,9 @@ KINDS = {
 
 def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
     """Steps and items follow one another and cover the response; phrases and keywords lie here and there."""
+    if name == "step_end":
+        steps = mark_tokens("step", response, most)
+        return np.where(steps != np.append(steps[1:], 0), steps, 0)
     if name in ("step", "item"):
         return 1 + np.arange(len(response)) * min(most, len(response)) // len(response)
     return response % (most + 1)
@@ -162,7 +182,8 @@ def layout(
     completion, prompts = np.zeros(tokens.shape, bool), np.zeros(tokens.shape, bool)
     roles = {k: np.full((n, *np.shape(v)), -1, np.int32) for k, v in examples[0].roles.items()}
     columns = {k: np.zeros((n, *np.shape(v)), np.asarray(v).dtype) for k, v in examples[0].columns.items()}
-    columns = {k: v.astype(np.int32 if v.dtype.kind == "i" else np.float32) for k, v in columns.items()}
+    kept = {"i": np.int32, "b": np.bool_}
+    columns = {k: v.astype(kept.get(v.dtype.kind, np.float32)) for k, v in columns.items()}
     marks = {name: np.zeros(tokens.shape, np.int32) for name in examples[0].marks}
     marks |= {name: np.zeros(tokens.shape, np.float32) for name in examples[0].floats}
     example_id = np.full(n, -1, np.int32)

@@ -9,12 +9,16 @@ from contracts.harness import SCORER
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.features import FeatureMethod
+from jaxpo.objectives.methods.rewards import RewardMethod
 
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
     "grpo": {"beta": 0.04, "epsilon": 0.05},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
+    "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},
+    "plackett_luce": {"top_k": 2},
+    "rating": {"aspects": ("a", "b")},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)
@@ -34,7 +38,7 @@ def kind_of(method: Method) -> str:
         return "rollout"
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
         if role in needs.roles:
-            return kind
+            return "steps" if "labels" in needs.columns else kind
     return "many_roles" if len(needs.roles) + len(needs.optional_roles) > 2 else "pair"
 
 
@@ -44,6 +48,9 @@ def shape_of_need(name: str) -> Hashable:
     needs = method.NEEDS
     if needs.kind("teacher") != "none":
         return f"teacher {needs.kind('teacher')}"
+    if isinstance(method, RewardMethod):
+        asked = (needs.roles, needs.optional_roles, needs.per_token, needs.extra, getattr(method, "lm_coefficient", 0))
+        return f"reward model {asked}"
     if not isinstance(method, FeatureMethod):
         return name
     own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (

@@ -45,7 +45,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
     """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset; the first are fields of `Needs`."""
 
-    def make(path: Path, purpose: str = "sft", *, log=lambda line: None, annotators=None, **data: Any) -> Dataset:
+    def make(path: Path, purpose: str = "sft", *, log=lambda line: None, names=None, **data: Any) -> Dataset:
         asked = ("roles", "columns", "per_token", "optional_roles", "networks")
         needs = Needs(**{name: data.pop(name) for name in asked if name in data})
         length = data.get("max_length", 64)
@@ -58,7 +58,7 @@ def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
             needs=needs,
             cache_dir=tmp_path / "cache",
             log=log,
-            annotators=annotators,
+            names=names,
         )
 
     return make

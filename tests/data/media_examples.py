@@ -57,7 +57,7 @@ def in_memory(examples: list[Example], channels: int) -> Dataset:
         type="preference",
         roles=dict.fromkeys(examples[0].roles, 0),
         columns={},
-        annotators=(),
+        names={},
         counts={},
         files=("rows.jsonl",),
         hash="in memory",

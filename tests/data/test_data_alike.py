@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxpo.data.rows.columns import _CHECKS, OPTIONAL, extra_columns
+from jaxpo.data.rows.columns import _CHECKS, NAMES, OPTIONAL, extra_columns
 from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.tokens.inspect import inspect
 from jaxpo.errors import DataError
@@ -25,6 +25,7 @@ BASE = {
     "tree": {"prompt": "p", "steps": [["a"], ["b"]], "scores": [1, 0]},
 }
 VALUES = {"margin": 0.5, "annotator": "ann", "rewards": {"r": [1, 0]}, "votes": [2, 1], "weight": 0.5}
+VALUES |= {"user": "u", "group": 3, "tie": False}
 OPTIONAL_ONES = [(kind, name) for kind, row in BASE.items() for name in OPTIONAL[kind] if name not in row]
 
 
@@ -92,8 +93,10 @@ FORMS = {
     "votes": lambda x: [x, 1.0],
     "scores": lambda x: [0.5, x],
     "relevance": lambda x: [1, x],
+    "ratings": lambda x: {"a": 1, "b": x},
+    "labels": lambda x: [True, x],
 }
-NUMBERS = [name for name in _CHECKS if name not in ("annotator", "label", "inter_sign")]
+NUMBERS = [name for name in _CHECKS if name not in (*NAMES, "label", "tie", "inter_sign")]
 
 
 @pytest.mark.parametrize("name", NUMBERS)

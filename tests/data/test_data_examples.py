@@ -126,7 +126,7 @@ def test_annotators_have_the_same_ids_in_held_out_data(prepared, files, write, t
     from jaxpo.data.tokens.prepare import prepare
 
     data = prepared(files / "annotators.jsonl", "preference", roles=("chosen", "rejected"), columns=("annotator",))
-    assert data.annotators == ("ann", "bob", "cy")
+    assert data.names["annotator"] == ("ann", "bob", "cy")
     pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
     held_out = write({**pair, "annotator": "cy"}, {**pair, "annotator": "eve"}, {**pair, "annotator": "ann"})
     other = prepare(
@@ -137,10 +137,80 @@ def test_annotators_have_the_same_ids_in_held_out_data(prepared, files, write, t
         needs=Needs(columns=("annotator",)),
         cache_dir=tmp_path,
         log=lambda line: None,
-        annotators=data.annotators,
+        names=data.names,
     )
     assert [e.columns["annotator"] for e in other.store.read(range(len(other)))] == [2, 0]
     assert other.counts["dropped_unknown_annotator"] == 1
+
+
+def test_users_and_groups_have_the_same_ids_in_held_out_data(prepared, files, write):
+    """A new group is measured; a new user is left out where the method reads users, and kept where it does not."""
+    ask = {"roles": ("chosen", "rejected")}
+    data = prepared(files / "groups.jsonl", "preference", **ask)
+    assert data.names == {"annotator": (), "user": ("ann", "bob", "cy"), "group": ("facts", "lists")}
+    read = data.store.read(range(len(data)))
+    assert [(e.columns["user"], e.columns["group"], e.columns["tie"]) for e in read] == [
+        (0, 0, False), (1, 1, True), (0, 1, False), (2, 0, False)
+    ]  # fmt: skip
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b", "group": "new"}
+    held_out = write({**pair, "user": "eve"}, {**pair, "user": "bob"})
+    kept = prepared(held_out, "preference", names=data.names, **ask)
+    assert kept.names["group"] == ("facts", "lists", "new")
+    assert [e.columns["user"] for e in kept.store.read(range(2))] == [3, 1]
+    known = prepared(held_out, "preference", names=data.names, columns=("user",), **ask)
+    assert [e.columns["user"] for e in known.store.read(range(len(known)))] == [1]
+    assert known.counts["dropped_unknown_user"] == 1
+
+
+def test_a_step_ends_at_the_last_token_of_its_separator(prepared, files, tokenizer):
+    data = prepared(files / "steps.jsonl", "preference", roles=("completion",), columns=("labels",),
+                    per_token=("step_end",))  # fmt: skip
+    first, second = data.store.read(range(2))
+    assert (first.columns["labels"], second.columns["labels"]) == ([1.0, 1.0], [0.0, 0.0, -1])
+    for example, steps in ((first, 2), (second, 3)):
+        (segment,) = example.segments
+        ends = segment.per_token["step_end"]
+        at = np.flatnonzero(ends)
+        assert ends[at].tolist() == list(range(1, steps + 1))
+        assert all(tokenizer.decode(segment.tokens[: t + 1].tolist()).endswith("\n") for t in at)
+        assert segment.supervised[at].all()
+
+
+def test_a_rated_prompt_is_all_that_is_supervised(prepared, files, write):
+    ask = {"roles": ("completion",), "columns": ("ratings",)}
+    data = prepared(files / "rated_prompts.jsonl", "preference", **ask)
+    assert data.columns["ratings"].names == ("creative", "factual")
+    assert all(e.segments[0].supervised.all() for e in data.store.read(range(len(data))))
+    chat = [{"role": "user", "content": "Name a fruit."}]
+    (example,) = prepared(write({"prompt": chat, "ratings": {"a": 1}}), "preference", **ask).store.read(range(1))
+    assert example.segments[0].supervised.all()
+    answers = prepared(files / "rated.jsonl", "preference", **ask)
+    rows = [e.columns["ratings"] for e in answers.store.read(range(4))]
+    assert rows[:2] == [[5.0, 4.0], [2.5, 1.0]]  # by name: brief, helpful
+    assert np.isnan(rows[2][0])
+    assert not answers.store.read(range(1))[0].segments[0].supervised.all()
+
+
+@pytest.mark.parametrize(("first", "later", "problem"), [
+    ({"completion": "c"}, {}, r"row 2, field 'completion': column 'completion' is missing or null; the file's other"),
+    ({}, {"completion": "c"}, r"row 2, field 'completion': there is a completion, which the first row lacks"),
+])  # fmt: skip
+def test_rated_answers_and_rated_prompts_do_not_mix(prepared, write, first, later, problem):
+    rows = [{"prompt": "p", "ratings": {"a": 1}, **more} for more in (first, later)]
+    with pytest.raises(DataError, match=problem):
+        prepared(write(*rows), "preference", roles=("completion",), columns=("ratings",))
+
+
+def test_answers_with_ratings_are_plain_answers_to_fine_tuning(prepared, files):
+    data = prepared(files / "rated.jsonl", "sft", roles=("completion",))
+    assert (data.type, data.columns) == ("prompt_completion", {})
+    assert data.counts["unread_column_ratings"] == 4
+
+
+def test_ratings_need_the_same_names_in_every_row(prepared, write):
+    rows = [{"prompt": "p", "completion": "c", "ratings": {name: 1}} for name in ("a", "b")]
+    with pytest.raises(DataError, match=r"row 2, field 'ratings': ratings are named \['b'\], but \['a'\] in earlier"):
+        prepared(write(*rows), "preference", roles=("completion",), columns=("ratings",))
 
 
 @given(n=st.integers(1, 60), max_length=st.integers(2, 20))

@@ -134,13 +134,15 @@ FINE_TUNING = {name for use in uses() if use.purpose == "sft" for name in use.me
 # Methods that need more than a pair, and what a plain pair lacks first for them.
 BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
+    **{"plackett_luce": "responses", "process_reward": "completions", "rating": "completion"},
+    **dict.fromkeys(("davidson", "rao_kupper"), "tie"),
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
     **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
 }
-UNPAIRED = {"kto", "bco", "apo_zero_unpaired"}
+UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
 LISTS = {"exo_rw", "infonca", "lipo", "nca"}
 # What the values of the example file's columns do not allow, as long as the method is told nothing else.
@@ -160,7 +162,16 @@ OF_THEIR_OWN = {
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
-    **{"list": LISTS, "tree": {*LISTS, "pro_ranking", "tpo_tree"}, "items": {"irpo_ranking"}, "prompt": NONE},
+    "groups": {"davidson", "rao_kupper"},
+    "rated": SFT,
+    "rated_prompts": NONE,
+    "steps": {"process_reward"},
+    **{
+        "list": LISTS,
+        "tree": {*LISTS, "plackett_luce", "pro_ranking", "tpo_tree"},
+        "items": {"irpo_ranking"},
+        "prompt": NONE,
+    },
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),
     **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
 }

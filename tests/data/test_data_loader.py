@@ -34,8 +34,12 @@ KINDS = {
     "spans": ("preference", ("chosen", "rejected"), ()),
     "keywords": ("preference", ("chosen", "rejected"), ()),
     "mapl": ("preference", ("chosen", "rejected"), ()),
+    "rated": ("preference", ("completion",), ("ratings",)),
+    "rated_prompts": ("preference", ("completion",), ("ratings",)),
+    "steps": ("preference", ("completion",), ("labels",)),
+    "groups": ("preference", ("chosen", "rejected"), ("tie", "user", "group")),
 }
-MARKS = {"tree": ("step",), "items": ("item",), "spans": ("phrase",), "keywords": ("keyword",)}
+MARKS = {"tree": ("step",), "items": ("item",), "spans": ("phrase",), "keywords": ("keyword",), "steps": ("step_end",)}
 OPTIONAL = {
     "mapl": (
         *("inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus"),
@@ -110,8 +114,9 @@ def check_batch(batch, dataset):
     for n, number in enumerate(batch.example_id):
         if number < 0:
             assert all((table[n] == -1).all() for table in batch.roles.values())
-            fills = {name: -1 if name == "relevance" else 0 for name in batch.per_example}
-            assert all((column[n] == fills[name]).all() for name, column in batch.per_example.items())
+            for name, column in batch.per_example.items():
+                fill = {"relevance": -1, "labels": -1, "ratings": np.nan}.get(name, 0)
+                np.testing.assert_array_equal(column[n], np.full_like(column[n], fill))
             continue
         example = dataset.store.read([number])[0]
         found = read_back(batch, n)
@@ -133,7 +138,7 @@ def check_batch(batch, dataset):
                 segments += 1
         for name, column in batch.per_example.items():
             value = np.asarray(example.columns[name], column.dtype)
-            assert np.array_equal(column[n][: len(value)] if value.ndim == 1 else column[n], value)
+            np.testing.assert_array_equal(column[n][: len(value)] if value.ndim == 1 else column[n], value)
     _, lengths = segment_bounds(batch.segment_ids, batch.slots)
     assert (np.asarray(lengths) > 0).sum() == segments, "nothing else lies in the rows"
     return int((batch.example_id >= 0).sum())

@@ -51,7 +51,7 @@ def test_mapl(prepared, files):
 
 
 def test_parts_of_mapl_can_be_asked_for_alone(prepared, files):
-    data = prepared(files / "mapl.jsonl", "preference", roles=ROLES, optional_roles=INTRA, columns=(), annotators=None)
+    data = prepared(files / "mapl.jsonl", "preference", roles=ROLES, optional_roles=INTRA, columns=(), names=None)
     assert set(data.roles) == {*ROLES, *INTRA}
     assert "inter_sign" not in data.columns
     data = prepared(files / "mapl.jsonl", "preference", roles=ROLES, optional_roles=INTER, columns=("inter_sign",))
@@ -99,7 +99,7 @@ def test_optional_segments_that_no_row_has(prepared, write):
     with pytest.raises(DataError, match=r"field 'rationale': no row has 'rationale'\. Add it to some rows, or choose"):
         prepared(write(PAIR, PAIR), "preference", **ask)
     lines: list[str] = []
-    assert len(prepared(write(PAIR, PAIR), "preference", annotators=(), log=lines.append, **ask)) == 2
+    assert len(prepared(write(PAIR, PAIR), "preference", names={}, log=lines.append, **ask)) == 2
     assert any(line.startswith("warning: ") and "no row has 'rationale'" in line for line in lines)
 
 
@@ -223,7 +223,7 @@ def test_one_class_only(prepared, write, label, missing):
         with pytest.raises(DataError, match=match):
             prepared(write(*rows), "preference", **ask)
     lines: list[str] = []
-    assert len(prepared(write(*rows), "preference", annotators=(), log=lines.append, **ask)) == 2
+    assert len(prepared(write(*rows), "preference", names={}, log=lines.append, **ask)) == 2
     assert any(line.startswith("warning: ") and "no row is labelled" in line for line in lines)
 
 

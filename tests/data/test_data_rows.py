@@ -22,6 +22,10 @@ TYPES = {
     "preference_chat": "preference",
     "preference_implicit": "preference",
     "unpaired": "unpaired",
+    "rated": "rated",
+    "rated_prompts": "rated",
+    "steps": "steps",
+    "groups": "preference",
     "list": "list",
     "triple": "triple",
     "two_prompt": "two_prompt",
@@ -88,6 +92,7 @@ LIST = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 0]}
 TREE = {"prompt": "p", "steps": [["a", "b"], ["c"]], "scores": [1, 0]}
 ITEMS = {"prompt": "p", "items": ["a", "b"], "relevance": [0, 1]}
 GOOD = {"prompt": "p", "completion": "c", "label": True}
+STEPS = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
 BAD = {
     "missing column": ({"prompt": "p", "chosen": "a"}, r"row 1, field 'rejected': type 'preference' lacks column"),
     "only scores missing": ({"prompt": "p", "responses": ["a"]}, r"field 'scores': type 'list' lacks column 'scores'"),
@@ -96,7 +101,25 @@ BAD = {
     "only scores": ({"prompt": "p", "scores": [1]}, r"field 'responses': type 'list' lacks column 'responses'"),
     "only a prompt": ({"prompt": "p"}, r"field 'completion': there is only a prompt: nothing to train on"),
     "no type": ({"foo": 1}, r"row 1: no dataset type has columns \['foo'\]\. Rename columns to one of: .*text: text"),
-    "stepwise": ({"prompt": "p", "completions": ["a"], "labels": [True]}, r"row 1: stepwise supervision cannot be"),
+    "steps without labels": ({"prompt": "p", "completions": ["a"]}, r"field 'labels': type 'steps' lacks column"),
+    "labels of steps": ({**STEPS, "labels": [True]}, r"field 'labels': 2 steps but 1 labels\. Give one per step"),
+    "label of a step": ({**STEPS, "labels": [True, -100]}, r"field 'labels': -100 is no label of a step\. Add"),
+    "word for a label": ({**STEPS, "labels": [True, "bad"]}, r"field 'labels': expected a number, found 'bad'"),
+    "no label": ({**STEPS, "labels": [None, None]}, r"field 'labels': no step is labelled"),
+    "step without text": ({**STEPS, "completions": ["a", ""]}, r"field 'completions': the text is empty"),
+    "no step": ({**STEPS, "completions": [], "labels": []}, r"field 'completions': there is no step"),
+    "step of messages": ({**STEPS, "completions": [[A], [A]]}, r"field 'completions': expected a string, found list"),
+    "ratings": ({"prompt": "p", "ratings": 3}, r"field 'ratings': expected \{name: number\}"),
+    "no rating": ({"prompt": "p", "ratings": {"a": None}}, r"field 'ratings': expected \{name: number\}, one of them"),
+    "nan rating": ({"prompt": "p", "ratings": {"a": float("nan")}}, r"field 'ratings': nan is not finite"),
+    "rating in words": ({"prompt": "p", "ratings": {"a": "good"}}, r"field 'ratings': expected a number, found 'good'"),
+    "rated nothing": ({"prompt": "", "ratings": {"a": 1}}, r"field 'prompt': the prompt is empty, and there is no"),
+    "tie": ({**PAIR, "tie": "yes"}, r"field 'tie': 'yes' is not a tie\. Use true/false or 1/0"),
+    "user": ({**PAIR, "user": ["ann"]}, r"field 'user': expected a name or a number, found \['ann'\]"),
+    "group": (
+        {**PAIR, "group": True},
+        r"field 'group': expected a name or a number, found True\. Add a column `group`",
+    ),
     "non-string": ({"text": 3}, r"field 'text': expected a string, found int"),
     "empty text": ({"text": ""}, r"field 'text': the text is empty"),
     "no role": ({"messages": [{"content": "x"}]}, r"field 'messages': message 0 has no role"),

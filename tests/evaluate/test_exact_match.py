@@ -14,13 +14,16 @@ from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.evaluate import exact_match
 from jaxpo.evaluate.context import ProbeContext
-from jaxpo.evaluate.exact_match import ExactMatch, final_answer, grade, greedy_answers
+from jaxpo.evaluate.exact_match import ExactMatch, greedy_answers
+from jaxpo.evaluate.final_answer import final_answer, grade
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import generate_text
+from jaxpo.sampling.text import requests_for
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,9 @@ def test_the_probe_reads_what_a_model_writes(context):
 def test_greedy_answers_are_the_most_likely_ones(context):
     prompts = [row["prompt"] for row in rows_of(context)[:3]]
     arguments = (context.params, context.scorer.config, context.tokenizer, prompts)
-    cold = generate_text(*arguments, max_new_tokens=4, sampler=Sampler(temperature=1e-4))
+    template = Request((), max_new_tokens=4, sampler=Sampler(temperature=1e-4))
+    requests = requests_for(context.tokenizer, prompts, template)
+    cold = fitted(context.params, context.scorer.config, requests, tokenizer=context.tokenizer).generate(requests)
     assert greedy_answers(*arguments, max_new_tokens=4) == [answer.text for answer in cold]
 
 

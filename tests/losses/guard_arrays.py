@@ -55,6 +55,8 @@ SCORES = {"equal": [0.0, 0.0, 0.0], "two equal": [1.0, 1.0, -2.0], "apart": [0.3
 TIED = ("equal, all", "two equal, all")
 LABELS = {"all": ([1.0, 0.5, 0.0], ALL), "two": ([1.0, 0.5, 0.0], TWO), "one": ([1.0, 0.5, 0.0], ONE),
           "same": ([0.5, 0.5, 0.5], ALL), "nothing": ([0.0, 0.0, 0.0], ALL)}  # fmt: skip
+SOLUTIONS = {f"{s}, {m}": (SCORES[s], mask) for s in SCORES for m, mask in
+             (("all", ALL), ("two", TWO), ("one", ONE), ("none", [False] * 3))}  # fmt: skip
 MARGIN = {"margin": ([1.0, 0.0, -3.0], *LABELS["all"])}
 
 
@@ -92,6 +94,14 @@ RANKED = {f"{s}, {g}": (SCORES[s], [1.0, 4.0, 0.0], *GRADES[g]) for s in SCORES 
 LISTWISE = {
     **{name: listed(name, [0.0] * 3, free=2, beta=0.1) for name in ("infonca", "nca", "exo_rw")},
     **{name: listed(name) for name in ("pair_logistic", "list_mle", "list_softmax", "point_mse", "point_sigmoid")},
+    "list_mle top": listed("list_mle", top_k=1),
+    "rating": listed("rating", form="mse"),
+    "rating bce": listed("rating", form="bce", low=-1.0, high=2.0),
+    "process_reward": listed("process_reward"),
+    "process_reward last": listed("process_reward", last_step_only=True),
+    **{f"solution_score {how}": row("solution_score", SOLUTIONS, free=1, how=how,
+                                    kinks=("equal, all", "equal, two") if how == "min" else ())
+       for how in ("min", "product", "last", "mean")},
     "lipo": listed("lipo", [0.0] * 3, free=2, kinks=TIED, beta=0.5),
     "lambda_rank": listed("lambda_rank", kinks=TIED, times_list_size=True),
     "pair_hinge": listed("pair_hinge", at=MARGIN, kinks=["margin"]),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ARRAYS = {"where", "weight"}
+ARRAYS = {"where", "weight", "probability"}
 
 
 def jitted(loss):

@@ -98,6 +98,11 @@ CASES = {
     "lcpo": Case(lambda where, s, eta: losses.lcpo(s, eta, where=where)[0],
                  (normal(N), np.float32([0.9, 0.6, 0.3, 0.8])), 1),
     "bradley_terry": rows("bradley_terry", normal(N), normal(N), normal(N), free=3),
+    **{name: rows(name, normal(N), normal(N), GOOD, free=2) for name in ("rao_kupper", "davidson")},
+    "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
+    "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
+    "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
+    "list_mle": lists("list_mle", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "lddpo": tokens("lddpo", TOKENS_W, TOKENS_L),
     "dove": tokens("dove", TOKENS_W, TOKENS_L, ~TOKENS_W, ~TOKENS_L),
     "rrpo": tokens("rrpo", TOKENS_W, TOKENS_L, PHRASES, PHRASES, extra=1),
@@ -135,7 +140,8 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rationales", "base"), ("rationales", "form"),
+    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"),
+    ("rationales", "form"),
     ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
 ]  # fmt: skip
 
@@ -265,7 +271,7 @@ def test_vmap_is_a_loop(name):
 @pytest.mark.parametrize(("name", "setting"), NAMED)
 def test_an_unknown_variant_is_refused(name, setting):
     function, args = getattr(losses, name), CASES[name].args
-    more = (LISTED,) if name in ("irpo_ranking", "tpo_tree") else ()
+    more = (LISTED,) if name in ("irpo_ranking", "rating", "tpo_tree") else ()
     with pytest.raises(ValueError, match=f"{setting} 'none of them': expected one of '"):
         jax.eval_shape(lambda *a: function(*a, *more, **{setting: "none of them"}), *args)
 
@@ -277,6 +283,11 @@ def test_the_variants_are_all_that_the_signatures_name():
         hints = typing.get_type_hints(getattr(losses, name))
         found += [(name, k) for k, hint in hints.items() if typing.get_origin(hint) is typing.Literal]
     assert sorted(found) == sorted(NAMED)
+
+
+def test_an_unknown_way_to_score_a_solution_is_refused():
+    with pytest.raises(ValueError, match="how 'median': expected one of 'min', 'product', 'last', 'mean'"):
+        losses.solution_score(np.ones((1, 2), np.float32), np.ones((1, 2), bool), how="median")
 
 
 def test_unknown_step_weights_are_refused():

@@ -23,7 +23,7 @@ from jaxpo.models.language import Inputs
 from jaxpo.models.spec import abstract_params, init_params, param_count
 from jaxpo.objectives.encode import Scorer, inputs_of
 from jaxpo.objectives.families.tokens import next_token
-from jaxpo.sampling.generate import generate
+from jaxpo.sampling.engine import Engine
 from jaxpo.stages.assemble import make_objective
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import build_state
@@ -188,7 +188,7 @@ def test_a_further_family_lies_on_disk(enrolled, tmp_path, monkeypatch):
 def test_what_a_further_family_cannot_do_is_refused(enrolled, tmp_path):
     weights = init_params(param_table(RNN), jax.random.key(0))
     with pytest.raises(ConfigError, match="the family 'linear rnn' cannot generate"):
-        generate(weights, RNN, [[1, 2]], max_new_tokens=3)
+        Engine(weights, RNN)
     with pytest.raises(ConfigError, match="the family 'linear rnn' has no form as a Hugging Face checkpoint"):
         export_hf(weights, RNN, tmp_path / "export")
     assert not (tmp_path / "export").exists()

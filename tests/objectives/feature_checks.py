@@ -40,6 +40,12 @@ class ArrayScorer(NamedTuple):
     def unembedding(self, params):
         return params["embed_tokens"]["weight"]
 
+    def pooled(self, hidden, batch, rng=None):
+        return hidden
+
+    def with_output(self, params):
+        return params
+
     def run(self, params, batch, rng=None, tap=None):
         return params["hidden"], {}
 

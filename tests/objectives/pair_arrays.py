@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxpo.objectives.families.features import Side
 from jaxpo.objectives.families.pairs import Pair
-from jaxpo.objectives.families.rewards import Reading, Rewards, reward_metrics
+from jaxpo.objectives.families.rewards import Reading, Rewards, pair_metrics, reward_metrics
 
 
 def random_pairs(seed=0, n=5):
@@ -43,5 +43,6 @@ def evaluate(objective, features, carry=None):
 def metrics_of_scores(chosen, rejected):
     """A reward model's metrics where its head gave these scores `[N]`; every pair is there."""
     here, scores = jnp.ones(len(chosen), bool), {"chosen": jnp.asarray(chosen), "rejected": jnp.asarray(rejected)}
-    roles = {role: Reading({"score": x}, here) for role, x in scores.items()}
-    return reward_metrics(Rewards(roles, here, {}), scores)
+    roles = {role: Reading({"score": x}, here.astype(np.float32)) for role, x in scores.items()}
+    features = Rewards(roles, here, {})
+    return pair_metrics(features, *scores.values()) | reward_metrics(features, scores)

@@ -27,7 +27,8 @@ from jaxpo.models.lfm2.config_json import feed_forward_width  # noqa: E402
 from jaxpo.models.lfm2.presets import preset  # noqa: E402
 from jaxpo.models.lfm2.table import param_table  # noqa: E402
 from jaxpo.models.spec import init_params, leaves, param_count  # noqa: E402
-from jaxpo.sampling.generate import generate  # noqa: E402
+from jaxpo.sampling.fitted import fitted  # noqa: E402
+from jaxpo.sampling.request import Request  # noqa: E402
 from jaxpo.sampling.sampler import GREEDY  # noqa: E402
 
 
@@ -141,7 +142,8 @@ def test_greedy_continuation_is_the_same(model, export):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(export[0])
     rng = np.random.default_rng(0)
     prompts = [rng.integers(8, config.vocab_size, length).tolist() for length in (1, 2, 9)]
-    ours = generate(params, config, prompts, max_new_tokens=40, sampler=GREEDY, stop_ids=())
+    requests = [Request(prompt, max_new_tokens=40, sampler=GREEDY, stop_ids=()) for prompt in prompts]
+    ours = fitted(params, config, requests).generate(requests)
     compared = 0
     for prompt, generation in zip(prompts, ours, strict=True):
         out = theirs.generate(

@@ -66,7 +66,7 @@ def processors(request):
         {"top_p": 1e-9},
         {"min_p": 0.1},
         {"temperature": 0.3, "min_p": 0.15},
-        {"logit_bias": {4: 3.0, 9: -100.0}},
+        {"logit_bias": {4: 3.0, 9: -30.0}},
         {"banned_ids": (0, 7, 49)},
         {"min_new_tokens": 5},
         {"min_new_tokens": 6},

@@ -34,9 +34,7 @@ LFM3 = dataclasses.replace(
     attention_gate=True,
     tie_word_embeddings=False,
 )
-MOE = dataclasses.replace(
-    CONFIG, model_type="lfm2_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, num_dense_layers=1
-)
+MOE = dataclasses.replace(CONFIG, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, num_dense_layers=1)
 
 
 def randomised(config, seed=0):

@@ -136,14 +136,14 @@ def test_everything_that_does_not_fit_is_named_with_its_bound():
     with pytest.raises(ConfigError) as caught:
         fill(empty(1, V, WIDTHS), 0, request, key=KEY, vocabulary=V, stop_ids=range(5))
     assert caught.value.problems == [
-        "request.stop_ids holds 5 ids; there is room for 4",
-        "request.logit_bias holds 10 ids; there is room for 8",
-        "request.logit_bias holds the id 70; the model's vocabulary is 0..69",
-        "request.forced_ids holds 5 ids; there is room for 4",
-        "request.forced_ids holds the id -1; the model's vocabulary is 0..69",
-        "request.banned_ids holds the id 99; the model's vocabulary is 0..69",
-        "request.logit_bias[70] is nan; it must lie in [-1e+06, 1e+06]",
-        "request.top_logps is 21; it must lie in 0..20",
+        "stop_ids holds 5 ids; there is room for 4",
+        "logit_bias holds 10 ids; there is room for 8",
+        "logit_bias holds the id 70; the model's vocabulary is 0..69",
+        "forced_ids holds 5 ids; there is room for 4",
+        "forced_ids holds the id -1; the model's vocabulary is 0..69",
+        "banned_ids holds the id 99; the model's vocabulary is 0..69",
+        "logit_bias[70] is nan; it must lie in [-1e+06, 1e+06]",
+        "top_logps is 21; it must lie in 0..20",
     ]
 
 
@@ -153,7 +153,7 @@ def test_everything_that_does_not_fit_is_named_with_its_bound():
 )
 def test_a_request_that_nothing_may_be_drawn_for_is_refused(options, limit):
     assert problems(asks(**options), WIDTHS, V, (), limit) == [
-        "request.allowed_ids and banned_ids leave no id to draw; allow one more"
+        "allowed_ids and banned_ids leave no id to draw; allow one more"
     ]
     assert problems(asks(), WIDTHS, V, (), limit) == []
 

@@ -1,18 +1,22 @@
 """From text to text: prompts, stop strings, streaming."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jaxpo.data.chat.chat import render, text_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
-from jaxpo.errors import ConfigError
-from jaxpo.sampling.sampler import Sampler
-from jaxpo.sampling.text import cut_text, encode_prompt, generate_text, stream_text
+from jaxpo.errors import ConfigError, RunError
+from jaxpo.sampling.engine import Engine
+from jaxpo.sampling.request import Request
+from jaxpo.sampling.sampler import GREEDY
+from jaxpo.sampling.text import encode_prompt, requests_for, stream
 
 WORDS = "the quick brown fox jumps over the lazy dog, naïve café 你好 and so on. "
 CHAT = [{"role": "user", "content": "What does the fox do?"}]
+NEW = 40
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +25,19 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def speaker(tokenizer, model):
-    """A model with more rows than the tokenizer has ids."""
+def engine(tokenizer, model):
+    """Of a model with more rows than the tokenizer has ids."""
     config = dataclasses.replace(model.config, vocab_size=tokenizer.vocab_size + 20)
-    return model.randomised(config, 1), config
+    return Engine(model.randomised(config, 1), config, tokenizer=tokenizer, slots=4, context=128, rounds=4)
+
+
+def asked(tokenizer, *prompts, **fields):
+    return requests_for(tokenizer, prompts, Request((), **{"max_new_tokens": NEW, "seed": 5, **fields}))
 
 
 @pytest.fixture(scope="module")
-def answer(speaker, tokenizer):
-    return generate_text(*speaker, tokenizer, ["the fox", CHAT], max_new_tokens=40, sampler=Sampler(), n=2, seed=5)
+def answer(engine, tokenizer):
+    return engine.generate(asked(tokenizer, "the fox", CHAT, n=2))
 
 
 def test_text_starts_with_bos_and_a_conversation_ends_with_an_open_turn(tokenizer):
@@ -40,8 +48,15 @@ def test_text_starts_with_bos_and_a_conversation_ends_with_an_open_turn(tokenize
     assert ids.count(tokenizer.bos_id) == 1
 
 
+def test_requests_have_the_template_s_fields_and_numbers(tokenizer):
+    found = requests_for(tokenizer, ["the fox", CHAT], Request((), n=3, seed=9), numbers=[7, 4])
+    assert [(r.n, r.seed, r.number) for r in found] == [(3, 9, 7), (3, 9, 4)]
+    assert [r.prompt for r in found] == [encode_prompt(tokenizer, "the fox"), encode_prompt(tokenizer, CHAT)]
+    assert [r.number for r in asked(tokenizer, "a", "b")] == [0, 1]
+
+
 def test_answers_come_in_order_with_their_text(answer, tokenizer):
-    assert [(a.prompt, a.sample) for a in answer] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(a.request, a.sample) for a in answer] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for a in answer:
         assert a.text == tokenizer.decode(a.tokens)
         assert max(a.tokens) < tokenizer.vocab_size
@@ -49,10 +64,15 @@ def test_answers_come_in_order_with_their_text(answer, tokenizer):
         assert a.reason == ("stop_id" if a.tokens[-1] == tokenizer.eos_id else "length")
 
 
-def test_a_stop_string_ends_the_answer_and_is_cut(speaker, tokenizer, answer):
-    whole = answer[0]
-    stop = whole.text[6:9]
-    (cut,) = generate_text(*speaker, tokenizer, ["the fox"], max_new_tokens=40, sampler=Sampler(), seed=5, stop=[stop])
+def middle(text):
+    """Three characters in a row of an answer's text, none of them unfinished."""
+    return next(text[i : i + 3] for i in range(3, len(text)) if "�" not in text[i : i + 3])
+
+
+def test_a_stop_string_ends_the_answer_and_is_cut(engine, tokenizer, answer):
+    whole = answer[2]
+    stop = middle(whole.text)
+    (cut,) = engine.generate([replace(asked(tokenizer, CHAT, stop=(stop,))[0], number=1)])
     assert cut.reason == "stop_string"
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.tokens == whole.tokens[: len(cut.tokens)]
@@ -61,63 +81,72 @@ def test_a_stop_string_ends_the_answer_and_is_cut(speaker, tokenizer, answer):
     np.testing.assert_allclose(cut.logps, whole.logps[: len(cut.tokens)], atol=1e-5)
 
 
-def test_the_earliest_of_several_stop_strings_counts(tokenizer):
-    ids = tokenizer.encode("over the lazy dog")
-    assert cut_text(tokenizer, ids, ["dog", "lazy"])[0] == "over the "
-    assert cut_text(tokenizer, ids, ["cat"]) == ("over the lazy dog", len(ids), False)
+def spelling(tokenizer, text, **fields):
+    """A request whose answer is this text, whatever the model would say."""
+    ids = tokenizer.encode(text)
+    return Request(encode_prompt(tokenizer, CHAT), max_new_tokens=len(ids), forced_ids=tuple(ids), **fields)
+
+
+def test_the_earliest_of_several_stop_strings_counts(engine, tokenizer):
+    stops = (("dog", "lazy"), ("cat",), ("x" * 99,))
+    requests = [spelling(tokenizer, "over the lazy dog", stop=stop) for stop in stops]
+    assert [(g.text, g.reason) for g in engine.generate(requests)] == [
+        ("over the ", "stop_string"),
+        ("over the lazy dog", "length"),
+        ("over the lazy dog", "length"),
+    ]
 
 
 @pytest.mark.parametrize("stop", [(), ("take the stop from the answer",)])
-def test_streaming_gives_the_same_text(speaker, tokenizer, answer, stop):
-    stop = (answer[2].text[10:14],) if stop else ()
-    options = {"max_new_tokens": 40, "sampler": Sampler(), "seed": 7, "stop": stop}
-    (want,) = generate_text(*speaker, tokenizer, [CHAT], **options)
-    pieces = list(stream_text(*speaker, tokenizer, CHAT, **options))
+def test_streaming_gives_the_same_text(engine, tokenizer, answer, stop):
+    stop = (middle(answer[2].text),) if stop else ()
+    request = replace(asked(tokenizer, CHAT, stop=stop)[0], number=1)
+    (want,) = engine.generate([request])
+    pieces = list(stream(engine, request))
     assert "".join(pieces) == want.text
     assert all(pieces)
-
-
-class Scripted:
-    """Stands in for the compiled decoding: produces a given text, `STREAM_EVERY` tokens at a time."""
-
-    def __init__(self, ids):
-        self.tokens, self.lengths, self.finished = np.asarray([ids]), np.asarray([1]), np.asarray([False])
-
-    def extend(self, params, state, until, **options):
-        self.lengths = np.asarray([until])
-        return self
+    assert len(pieces) > 1
 
 
 @pytest.mark.parametrize("stop", ["lazy dog", "naïve", "好 and"])
-def test_streaming_holds_back_what_may_become_a_stop_string(monkeypatch, speaker, tokenizer, stop):
-    ids = tokenizer.encode(WORDS)
-    scripted = Scripted(ids)
-    monkeypatch.setattr("jaxpo.sampling.text.begin", lambda *a, **k: (scripted, {}))
-    monkeypatch.setattr("jaxpo.sampling.text.decode.extend", scripted.extend)
-    pieces = list(stream_text(*speaker, tokenizer, CHAT, max_new_tokens=len(ids), stop=[stop]))
-    assert "".join(pieces) == WORDS[: WORDS.index(stop)]
+def test_streaming_holds_back_what_may_become_a_stop_string(engine, tokenizer, stop):
+    text = WORDS[:63]
+    pieces = list(stream(engine, spelling(tokenizer, text, stop=(stop,))))
+    assert "".join(pieces) == text[: text.index(stop)]
     assert len(pieces) > 1
     assert "�" not in "".join(pieces)
 
 
-def test_streaming_shows_an_unfulfilled_beginning_in_the_end(monkeypatch, speaker, tokenizer):
-    ids = tokenizer.encode("over the lazy")
-    scripted = Scripted(ids)
-    monkeypatch.setattr("jaxpo.sampling.text.begin", lambda *a, **k: (scripted, {}))
-    monkeypatch.setattr("jaxpo.sampling.text.decode.extend", scripted.extend)
-    pieces = list(stream_text(*speaker, tokenizer, CHAT, max_new_tokens=len(ids), stop=["lazy dog"]))
+def test_streaming_shows_an_unfulfilled_beginning_in_the_end(engine, tokenizer):
+    pieces = list(stream(engine, spelling(tokenizer, "over the lazy", stop=("lazy dog",))))
     assert "".join(pieces) == "over the lazy"
 
 
-def test_bad_requests(speaker, tokenizer):
-    params, config = speaker
-    small = dataclasses.replace(config, vocab_size=100)
+def test_who_stops_listening_frees_the_slot(engine, tokenizer):
+    pieces = stream(engine, asked(tokenizer, CHAT, sampler=GREEDY)[0])
+    next(pieces)
+    pieces.close()
+    assert [g.reason for g in engine.step()] == ["cancelled"]
+    assert not engine.busy
+
+
+def test_an_answer_that_ends_in_an_error_is_told(tokenizer, model):
+    config = dataclasses.replace(model.config, vocab_size=tokenizer.vocab_size)
+    params = model.randomised(config, 1)
+    params["embedding_norm"] = {"weight": params["embedding_norm"]["weight"].at[0].set(np.nan)}
+    broken = Engine(params, config, tokenizer=tokenizer, slots=4, context=128, rounds=4)
+    with pytest.raises(RunError, match="not finite"):
+        list(stream(broken, asked(tokenizer, CHAT)[0]))
+
+
+def test_bad_requests(engine, tokenizer, model):
+    small = dataclasses.replace(model.config, vocab_size=100)
     with pytest.raises(ConfigError, match="model's vocab_size is 100"):
-        generate_text(params, small, tokenizer, ["a"], max_new_tokens=4)
+        Engine(model.params, small, tokenizer=tokenizer)
     for stop in ("text", ("",)):
         with pytest.raises(ConfigError, match="give a list of non-empty strings"):
-            generate_text(params, config, tokenizer, ["a"], max_new_tokens=4, stop=stop)
+            engine.submit(asked(tokenizer, "a", stop=stop)[0])
     with pytest.raises(ConfigError, match="conversation without messages"):
-        generate_text(params, config, tokenizer, [[]], max_new_tokens=4)
-    with pytest.raises(ConfigError, match=r"prompt 0 has .* tokens and the model's context is 256"):
-        list(stream_text(params, config, tokenizer, WORDS * 30, max_new_tokens=4))
+        asked(tokenizer, [])
+    with pytest.raises(ConfigError, match=r"the prompt has .* tokens and the context is 128"):
+        list(stream(engine, asked(tokenizer, WORDS * 30)[0]))

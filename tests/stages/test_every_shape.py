@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 from jaxpo.cli.main import main
-from jaxpo.convert.model_io import save_model
+from jaxpo.convert.model_io import load_model, save_model
+from jaxpo.convert.reader import Reader
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
+from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.methods import METHODS
 from jaxpo.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +133,86 @@ def test_instructions_train_a_reward_model(model: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         trained["loss"], (1 + 0.5 * 2 / 4 + 2 / 4) * np.log(2), rtol=1e-5
     )  # the head starts at 0
+
+
+REWARDS: dict[str, tuple[str, list[str]]] = {
+    "bradley_terry": ("annotators.jsonl", ["--stage.loss.soft-labels", "True", "--stage.loss.lm-coefficient", "0.1"]),
+    "davidson": ("groups.jsonl", []),
+    "outcome_reward": ("unpaired.jsonl", ["--stage.loss.yes-no", "7", "9"]),
+    "plackett_luce": ("list.jsonl", ["--stage.loss.ties", "order", "--stage.loss.top-k", "2"]),
+    "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),
+    "rating": ("rated.jsonl", ["--stage.loss.aspects", "brief", "helpful", "--stage.pooled-dropout", "0.1"]),
+    "process_reward": ("steps.jsonl", ["--stage.loss.combine", "mean"]),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "rao_kupper" else pytest.param(name, marks=pytest.mark.slow) for name in REWARDS]
+)
+def test_reward_models_train_on_their_examples(model: Path, tmp_path: Path, name: str, capsys) -> None:
+    file, options = REWARDS[name]
+    trained, measured = train(model, tmp_path, "reward", file, "--stage.loss", name, *options)
+    assert {"loss", "mean_reward"} <= set(trained)
+    if file == "groups.jsonl":
+        groups = {key for key in measured if key.startswith("eval_rewards/accuracies/")}
+        assert groups == {"eval_rewards/accuracies/facts", "eval_rewards/accuracies/lists"}
+        assert "worst of 2 groups: " in capsys.readouterr().out
+
+
+TWO_ASPECTS = ["--stage.loss.aspects", "brief", "helpful"]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_reward_model_that_says_how_it_is_read(model: Path, tmp_path: Path, capsys) -> None:
+    """As a stage, as a checkpoint of it, exported by the run, and by the command."""
+    options = [*TWO_ASPECTS, "--stage.pooled-dropout", "0.1", "--export", "True", "--stage.save-steps", "1"]
+    train(model, tmp_path, "reward", "rated.jsonl", "--stage.loss", "rating", *options)
+    assert "reward model exported with 2 tensors of heads, and verified" in capsys.readouterr().out
+    run = tmp_path / "run"
+    assert main(["export", str(run), str(tmp_path / "again")]) == 0
+    assert "its heads are in heads.safetensors, read by rating as reward.json says" in capsys.readouterr().out
+    expected = Reader(METHODS["rating"](aspects=("brief", "helpful")), pooled_dropout=0.1)
+    checkpoint = run / "stages" / "reward" / "checkpoints" / "00000001"
+    texts = (["p"] * 2, ["a short answer", "another"])
+    scores = []
+    for folder in (run, checkpoint, run / "export", tmp_path / "again"):
+        found = load_model(folder)
+        assert found.reader == expected
+        scores.append(Network.of(found, max_length=64).rewards(*texts))
+        np.testing.assert_allclose(scores[-1], scores[0], rtol=1e-6)
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "groups": (["reward", "--stage.loss", "bradley_terry"], "row 2, field 'tie': the pair is tied, as 1 are, and brad"),
+    "apart": (
+        ["preference", "--stage.loss", "kto"],
+        "row 2, field 'tie': the pair is tied: neither response is the ba",
+    ),
+    "names": (["reward", "--stage.loss", "rating"], "the rows rate brief, helpful, but aspects is rating; give their"),
+    "scale": (
+        ["reward", "--stage.loss", "rating", *TWO_ASPECTS, "--stage.loss.low", "1", "--stage.loss.high", "5"],
+        "row 4, field 'ratings': rating: ratings lie between 0 and 5, but low is 1.0 and high is 5.0",
+    ),
+    "ungrouped": (["reward", "--stage.data.spread-groups", "True"], "field 'group': there is no column 'group'."),
+}
+FILE_OF = {"groups": "groups", "apart": "groups", "names": "rated", "scale": "rated", "ungrouped": "preference"}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_rows_that_a_reward_model_cannot_be_trained_on(model: Path, tmp_path: Path, name: str, capsys) -> None:
+    (stage, *options), problem = REFUSED[name]
+    with pytest.raises(AssertionError, match="assert 2 == 0"):
+        train(model, tmp_path, stage, f"{FILE_OF[name]}.jsonl", *options)
+    assert problem in capsys.readouterr().err
+
+
+def test_a_group_of_answers_that_are_all_alike(model: Path, tmp_path: Path, capsys) -> None:
+    row = {"prompt": "p", "completion": "a good answer", "label": True, "group": "facts"}
+    rows = [row, {**row, "label": False}, {**row, "group": "lists"}]
+    (tmp_path / "alike.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(AssertionError, match="assert 2 == 0"):
+        train(model, tmp_path, "reward", str(tmp_path / "alike.jsonl"), "--stage.loss", "outcome_reward")
+    assert "field 'group': every answer of the group 'lists' has label true" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxpo.construct.base import Construction, Tools
@@ -12,17 +11,13 @@ from jaxpo.construct.on_policy.pairing import make_pairs
 from jaxpo.construct.on_policy.workshop import PairOptions, Workshop
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
-from jaxpo.judges import ChatJudge, Endpoint, FunctionJudge, Judge, Jury, RewardJudge, VerifierJudge
+from jaxpo.judges import Endpoint
+from jaxpo.judges.named import JudgeOptions, is_address
 from jaxpo.judges.refine import ChatRefiner, FunctionRefiner, Refiner
-
-JUDGES = (
-    "Give reward (with --reward RUN), verifier (with --answer COLUMN), module:function, file.py:function, or the "
-    "http://... address of a chat endpoint (with --judge-model NAME)."
-)
 
 
 @dataclass(frozen=True)
-class OnPolicy(PairOptions, Construction):
+class OnPolicy(PairOptions, JudgeOptions, Construction):
     """Samples of --model and the given answers of each prompt, judged: the best against the worst.
 
     Samples, scores and revisions are appended to OUT.parts/ as they come: the same command goes on where it was
@@ -38,12 +33,6 @@ class OnPolicy(PairOptions, Construction):
       refine_model, refine_key: as for the judge.
     """
 
-    judge: tuple[str, ...] = ("reward",)
-    judge_model: str = ""
-    judge_key: str = ""
-    judge_rubric: str = ""
-    judge_scale: tuple[float, float] = (1.0, 10.0)
-    answer: str = "answer"
     refine: str = ""
     refine_model: str = ""
     refine_key: str = ""
@@ -71,37 +60,8 @@ class OnPolicy(PairOptions, Construction):
         if shop.failures:
             tools.say("their rows are left out; to ask again, remove the output and run the same command")
 
-    def judges(self) -> Judge:
-        """The judge that the options describe."""
-        members = tuple(self._judge(word) for word in self.judge)
-        return members[0] if len(members) == 1 else Jury(members)
-
-    def _judge(self, word: str) -> Judge:
-        if word == "reward":
-            return RewardJudge()
-        if word == "verifier":
-            return VerifierJudge(self.answer)
-        if is_address(word):
-            low, high = self.judge_scale
-            endpoint = Endpoint(word, self.judge_model, self.judge_key)
-            return ChatJudge(endpoint, low=low, high=high, **({"rubric": self._rubric()} if self.judge_rubric else {}))
-        if ":" in word:
-            return FunctionJudge(word)
-        raise ConfigError(f"--judge {word}: there is no such judge. {JUDGES}")
-
-    def _rubric(self) -> str:
-        try:
-            return Path(self.judge_rubric).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--judge-rubric {self.judge_rubric}: cannot be read ({error.strerror}).") from error
-
     def refiner(self) -> Refiner | None:
         """The refiner that the options describe."""
         if is_address(self.refine):
             return ChatRefiner(Endpoint(self.refine, self.refine_model, self.refine_key, max_tokens=2048))
         return FunctionRefiner(self.refine) if self.refine else None
-
-
-def is_address(word: str) -> bool:
-    """Whether a word is the address of an endpoint."""
-    return word.startswith(("http://", "https://"))

@@ -12,6 +12,7 @@ from jaxpo.judges.asking import Progress
 from jaxpo.judges.ledger import Ledger, digest
 from jaxpo.judges.questions import Question
 from jaxpo.models.family import limits
+from jaxpo.sampling.request import said
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -69,10 +70,10 @@ def draw_samples(
         max_rows=max_rows,
     )
     for finished in passes if missing else ():
-        records = [_record(missing[one.prompt], one, names) for one in finished]
+        records = [_record(missing[one.request], one, names) for one in finished]
         ledger.append(records)
         for one in finished:
-            found[missing[one.prompt].number, one.sample] = Sample(one.text, one.reason != "length")
+            found[missing[one.request].number, one.sample] = Sample(said(one), one.reason != "length")
         drawn += len(finished)
         progress.show(drawn)
         check()
@@ -85,6 +86,6 @@ def _record(question: Question, one: Any, names: dict[int, str]) -> dict[str, An
         "question": question.number,
         "sample": one.sample,
         "prompt": names[question.number],
-        "text": one.text,
+        "text": said(one),
         "finished": one.reason != "length",
     }

@@ -13,6 +13,7 @@ from jaxpo.judges.asking import Item, Patience, Replies, ask_all
 from jaxpo.judges.base import Judge, Networks
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.questions import Question
+from jaxpo.judges.scoring import score_all
 from jaxpo.sampling.sampler import Sampler
 
 
@@ -120,15 +121,4 @@ def item_of(question: Question, answer: str) -> Item:
 
 def judged(judge: Judge, items: Sequence[Item], shop: Workshop, what: str) -> dict[str, float]:
     """Item key (all columns) -> score, where every member of the judge gave one."""
-    total: dict[str, float] = {}
-    have: Counter[str] = Counter()
-    for number, (member, weight) in enumerate(zip(judge.members(), judge.weights(), strict=True)):
-        by_key = {item.key(member.columns()): item for item in items}
-        ledger = Ledger(shop.folder, f"scores-{member.NAME}", member.identity(shop.networks))
-        name = what if len(judge.members()) == 1 else f"{what} {number + 1} {member.NAME}"
-        values = shop.ask(by_key, member.open(shop.networks), ledger, name, member.BATCH).values
-        for item in {item.key(None): item for item in items}.values():
-            if (value := values.get(item.key(member.columns()))) is not None:
-                total[item.key(None)] = total.get(item.key(None), 0.0) + weight * value
-                have[item.key(None)] += 1
-    return {key: score for key, score in total.items() if have[key] == len(judge.members())}
+    return score_all(judge, items, shop.networks, shop.folder, shop.ask, what).values

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.rows.columns import DTYPES
+from jaxpo.data.rows.columns import BY_NAME, DTYPES, NAMES
 from jaxpo.data.rows.rows import Record
 
 
@@ -15,13 +15,13 @@ class ColumnArrays:
 
     def __init__(self) -> None:
         self._values: dict[str, list[Any]] = {}
-        self._annotators: dict[str, int] = {}
+        self._names: dict[str, dict[str, int]] = {name: {} for name in NAMES}
 
     def see(self, record: Record) -> None:
         for name, value in record.columns.items():
-            if name == "annotator":
-                value = self._annotators.setdefault(value, len(self._annotators))
-            elif name == "rewards":
+            if name in NAMES:
+                value = self._names[name].setdefault(value, len(self._names[name]))
+            elif name in BY_NAME:
                 value = list(value.values())
             self._values.setdefault(name, []).append(value)
 

@@ -11,25 +11,38 @@ import numpy as np
 from jaxpo.data.rows.formats import Row
 
 # Columns read from every row when the first row has them, by dataset type.
-_OF_PAIRS = ("margin", "annotator", "rewards", "votes")
+NAMES = ("annotator", "user", "group")
+"""Columns of names: who judged a row, whose taste it shows, and which part of the rows it belongs to."""
+_OF_PAIRS = ("margin", *NAMES, "rewards", "votes", "tie")
 OPTIONAL = {
     "preference": _OF_PAIRS,
     "triple": _OF_PAIRS,
     "two_prompt": _OF_PAIRS,
-    "unpaired": ("label", "annotator", "weight"),
-    "list": ("scores", "annotator"),
-    "tree": ("scores", "annotator"),
+    "unpaired": ("label", *NAMES, "weight"),
+    "list": ("scores", *NAMES),
+    "tree": ("scores", *NAMES),
     "items": ("relevance",),
+    "rated": ("ratings", *NAMES),
+    "steps": ("labels", *NAMES),
 }
 # What is smaller than a normal number is 0 on most devices.
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
-DTYPES = {"label": np.bool_, "annotator": np.int32}
+DTYPES = {"label": np.bool_, "tie": np.bool_, **dict.fromkeys(NAMES, np.int32)}
+UNLABELLED = -1
+"""Stands for a step that nobody has judged."""
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
-FILLS = {"relevance": -1}
+FILLS = {"relevance": -1, "labels": UNLABELLED, "ratings": math.nan}
+BY_NAME: dict[str, tuple[int, ...]] = {"rewards": (2,), "ratings": ()}
+"""Columns that are objects, name -> numbers, with the same names in every row; the shape of one name's."""
 
 REMEDIES = {
     "margin": "Add a column `margin`: a number, how much better the chosen one is.",
     "annotator": "Add a column `annotator`: a name or number saying who judged the pair.",
+    "user": "Add a column `user`: a name or number saying whose taste the row shows.",
+    "group": "Add a column `group`: a name or number saying which part of the rows it belongs to.",
+    "tie": "Add a column `tie`: true where neither response is the better one, else false.",
+    "ratings": 'Add a column `ratings`: {"name": number}, null where it was not rated.',
+    "labels": "Add a column `labels`: for each step true or false, a number in [0, 1], or null where nobody judged it.",
     "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}.',
     "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
     "label": "Add a column `label`: true for good completions, false for bad ones.",
@@ -82,11 +95,14 @@ def _margin(row: Row, value: Any) -> float:
     return number(row, "margin", value)
 
 
-def _annotator(row: Row, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        remedy = "Say who judged the row, or leave the column out of all rows."
-        raise row.error(f"expected a name or a number, found {value!r}.", field="annotator", remedy=remedy)
-    return str(value)
+def _name_in(column: str) -> Callable[[Row, Any], str]:
+    def check(row: Row, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            remedy = f"{REMEDIES[column]} Or leave it out of all rows."
+            raise row.error(f"expected a name or a number, found {_shown(value)}.", field=column, remedy=remedy)
+        return str(value)
+
+    return check
 
 
 def _rewards(row: Row, value: Any) -> dict[str, list[float]]:
@@ -104,10 +120,31 @@ def _votes(row: Row, value: Any) -> list[float]:
     return votes
 
 
-def _label(row: Row, value: Any) -> bool:
-    if value not in (0, 1) or not isinstance(value, bool | int | float):
-        raise row.error(f"{value!r} is not a label.", field="label", remedy="Use true/false or 1/0.")
-    return bool(value)
+def _flag_in(column: str) -> Callable[[Row, Any], bool]:
+    def check(row: Row, value: Any) -> bool:
+        if value not in (0, 1) or not isinstance(value, bool | int | float):
+            raise row.error(f"{_shown(value)} is not a {column}.", field=column, remedy="Use true/false or 1/0.")
+        return bool(value)
+
+    return check
+
+
+def _ratings(row: Row, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not value or all(rating is None for rating in value.values()):
+        raise row.error("expected {name: number}, one of them at least.", field="ratings", remedy=REMEDIES["ratings"])
+    found = {name: value[name] for name in sorted(value)}
+    return {name: math.nan if x is None else number(row, "ratings", x) for name, x in found.items()}
+
+
+def _step_labels(row: Row, value: Any) -> list[float]:
+    known = [float(x) if isinstance(x, bool) else number(row, "labels", x) for x in value if x is not None]
+    wrong = next((x for x in known if not 0 <= x <= 1), None)
+    if wrong is not None:
+        raise row.error(f"{wrong:g} is no label of a step.", field="labels", remedy=REMEDIES["labels"])
+    if not known:
+        raise row.error("no step is labelled.", field="labels", remedy="Label a step, or remove the row.")
+    labels = iter(known)
+    return [UNLABELLED if x is None else next(labels) for x in value]
 
 
 def _scores(row: Row, value: Any) -> list[float]:
@@ -140,10 +177,13 @@ def _inter_sign(row: Row, value: Any) -> float:
 
 _CHECKS: dict[str, Callable[[Row, Any], Any]] = {
     "margin": _margin,
-    "annotator": _annotator,
+    **{name: _name_in(name) for name in NAMES},
     "rewards": _rewards,
     "votes": _votes,
-    "label": _label,
+    "label": _flag_in("label"),
+    "tie": _flag_in("tie"),
+    "ratings": _ratings,
+    "labels": _step_labels,
     "scores": _scores,
     "weight": _weight,
     "relevance": _relevance,

@@ -13,6 +13,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "phrase": ("chosen_spans", "rejected_spans"),
     "keyword": ("chosen_keywords", "rejected_keywords"),
     "step": ("steps",),
+    "step_end": ("completions", "labels"),
     "item": ("items",),
 }
 SPANS = ("phrase", "keyword")  # marked by character spans
@@ -36,6 +37,12 @@ def consecutive(name: str, parts: Sequence[str], separator: str = "") -> tuple[M
         marks.append(Mark(name, number, start, start + len(part)))
         start += len(part) + len(separator)
     return tuple(marks)
+
+
+def endings(name: str, parts: Sequence[str]) -> tuple[Mark, ...]:
+    """Marks of the last character of each part of `"".join(parts)`, numbered from 1."""
+    whole = consecutive(name, parts)
+    return tuple(Mark(name, mark.number, mark.end - 1, mark.end) for mark in whole)
 
 
 def span_marks(row: Row, column: str, name: str, *, length: int, shift: int) -> tuple[Mark, ...]:

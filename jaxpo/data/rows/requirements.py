@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxpo.data.rows.columns import REMEDIES, found
@@ -28,13 +28,26 @@ ROLES = {
     "list": ("candidate",),
     "tree": ("candidate",),
     "items": ("items",),
+    "rated": ("completion",),
+    "steps": ("completion",),
     "prompt": (),
 }
-MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",)}
+MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",), "steps": ("step_end",)}
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion", "tokens")
 PAIRED = ("preference", "triple")
-LEARNT = ("text", "messages", "input_ids", "completion", "chosen", "rejected", "responses", "steps", "items")
+LEARNT = (
+    "text",
+    "messages",
+    "input_ids",
+    "completion",
+    "chosen",
+    "rejected",
+    "responses",
+    "steps",
+    "items",
+    "completions",
+)
 """Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
     *("ref_chosen_logps", "ref_rejected_logps", "reference_chosen_logps", "reference_rejected_logps", "ref_logps"),
@@ -76,6 +89,9 @@ class Reading:
                     remedy="Fill it in every row, or leave it out of all.",
                 )
         first = detect(self.first)
+        if first == "rated" and "completion" in row.data and "completion" not in canonical(self.first).data:
+            remedy = "Rate answers in one file, and prompts by themselves in another."
+            raise row.error("there is a completion, which the first row lacks.", field="completion", remedy=remedy)
         # A row that lacks columns is refused when it is read.
         kinds = {first, detect(row)} if row.data.keys() >= set(TYPES[first]) else {first}
         if len(kinds) > 1 and not kinds <= set(PAIRED):
@@ -91,7 +107,10 @@ class Reading:
         if self.first is None or not row.data.keys() < self.first.data.keys():
             return
         there = canonical(row).data
-        for name in TYPES[detect(self.first)]:
+        kind = detect(self.first)
+        # The answer of rated rows: without one a row rates its prompt.
+        beside = ("completion",) if kind == "rated" and "completion" in canonical(self.first).data else ()
+        for name in (*TYPES[kind], *beside):
             if name in LEARNT and name not in there:
                 raise row.empty(f"column {name!r} is missing or null; the file's other rows have it.", field=name)
 
@@ -110,9 +129,9 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
       DataError: names the first missing column, the file, the row and the remedy.
     """
     given, row = row, canonical(row)
-    kind = detect(row)
     if purpose == "prompts":
-        return _prompts(given, row, kind)
+        return _prompts(given, row, detect(row))
+    kind = _used_as(row, purpose, needs)
     _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
         columns = tuple(name for name in needs.columns if name != "label")
@@ -120,7 +139,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))), first=given)
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
-    _check_marks(row, kind, needs, ("step", "item"))
+    _check_marks(row, kind, needs, ("step", "item", "step_end"))
     further = tuple(role for role in needs.roles if role not in ROLES[kind])
     for role in further:
         if kind in SINGLE and role in ("text", "completion"):
@@ -156,6 +175,15 @@ def _prompts(given: Row, row: Row, kind: str) -> Reading:
     return Reading("prompt", first=given)
 
 
+def _used_as(row: Row, purpose: Purpose, needs: Needs) -> str:
+    """The type of the rows; answers with ratings are plain ones to whoever does not ask for the ratings."""
+    kind = detect(row)
+    asked = purpose == "preference" and (not needs.roles or "ratings" in needs.columns)
+    if kind != "rated" or asked or "completion" not in row.data:
+        return kind
+    return detect(replace(row, data={name: value for name, value in row.data.items() if name != "ratings"}))
+
+
 def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:
     """A stage of that purpose trains on rows of this type at all."""
     if purpose != "preference" and kind not in SINGLE:
@@ -187,7 +215,13 @@ def takes_pairs_apart(row: Row, kind: str) -> bool:
 
 
 def take_apart(row: Row) -> tuple[Row, Row]:
-    """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing)."""
+    """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing).
+
+    Raises:
+      DataError: the pair is tied, so that neither is.
+    """
+    if row.data.get("tie"):
+        raise row.error("the pair is tied: neither response is the bad one.", field="tie", remedy="Remove tied rows.")
     record = read_record(row, "preference")
     rest = {k: v for k, v in record.row.data.items() if k not in ("prompt", "chosen", "rejected", "gold", "label")}
     good, bad = (

@@ -10,6 +10,8 @@
 | preference | [prompt,] chosen, rejected |
 | triple | prompt, chosen, rejected, gold |
 | two_prompt | prompt_chosen, prompt_rejected, chosen, rejected |
+| steps | prompt, completions, labels [, separator] |
+| rated | prompt, [completion,] ratings |
 | unpaired | prompt, completion, label |
 | list | prompt, responses, scores |
 | tree | prompt, steps, scores |
@@ -47,6 +49,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "items": ("prompt", "items", "relevance"),
     "list": ("prompt", "responses", "scores"),
     "preference": ("chosen", "rejected"),
+    "steps": ("prompt", "completions", "labels"),
+    "rated": ("prompt", "ratings"),
     "unpaired": ("prompt", "completion", "label"),
     "prompt_completion": ("prompt", "completion"),
     "messages": ("messages",),
@@ -56,9 +60,15 @@ TYPES: dict[str, tuple[str, ...]] = {
 }
 PAIRS = ("preference", "triple", "two_prompt")
 # A row with one of these is no bare prompt but a row that lacks something.
-_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"} | {"completions", "labels"}
+_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"}
 # Columns that rows of a type may have besides, without which they are of that type too.
-_BESIDE = {"preference": ("prompt",), "items": ("separator",), "tokens": BESIDE}
+_BESIDE = {
+    "preference": ("prompt",),
+    "items": ("separator",),
+    "steps": ("separator",),
+    "rated": ("completion",),
+    "tokens": BESIDE,
+}
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
 
 
@@ -91,8 +101,6 @@ def detect(row: Row) -> str:
     for kind, required in TYPES.items():
         if columns.issuperset(required) and not (kind == "prompt" and columns & _ANSWERS):
             return kind
-    if {"completions", "labels"} <= columns:
-        raise row.error("stepwise supervision cannot be trained on.", remedy=_accepted())
     started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
     if started:
         # Of equally near types the plainer one, which is tried later.

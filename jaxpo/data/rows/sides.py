@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.marks import Mark, consecutive
+from jaxpo.data.rows.marks import Mark, consecutive, endings
 from jaxpo.data.rows.messages import messages
 from jaxpo.data.rows.texts import Text, answer, string, text_of_column, text_or_messages
 from jaxpo.data.rows.tokenised import Tokens, tokens_of
@@ -20,6 +20,7 @@ class Side:
     Attributes:
       marks: stretches of the completion (of its only message, in a conversation) that carry a number.
       tokens: in place of the texts, in rows that were tokenised before.
+      whole: there is a prompt alone, and it is itself what a row says something about.
     """
 
     role: str
@@ -27,6 +28,7 @@ class Side:
     completion: Text
     marks: tuple[Mark, ...] = ()
     tokens: Tokens | None = None
+    whole: bool = False
 
 
 def side_of(
@@ -67,6 +69,33 @@ def prompt_sides(row: Row) -> tuple[Side, ...]:
 
 def completion_sides(row: Row) -> tuple[Side, ...]:
     return (side_of(row, "completion", text_of_column(row, "prompt"), answer(row, "completion"), "completion"),)
+
+
+def rated_sides(row: Row) -> tuple[Side, ...]:
+    """An answer; or the prompt, in rows that rate prompts."""
+    if "completion" in row.data:
+        return completion_sides(row)
+    prompt = text_of_column(row, "prompt")
+    if not prompt:
+        raise row.empty("the prompt is empty, and there is no completion.", field="prompt")
+    return (Side("completion", prompt, [] if isinstance(prompt, list) else "", whole=True),)
+
+
+def step_sides(row: Row) -> tuple[Side, ...]:
+    """One answer: its steps, each followed by the separator (a line break unless the row has another)."""
+    steps, labels = row.data["completions"], row.data["labels"]
+    if not isinstance(steps, list) or not isinstance(labels, list):
+        raise row.error("`completions` and `labels` must be lists.", field="completions")
+    if not steps:
+        raise row.empty("there is no step.", field="completions")
+    if len(labels) != len(steps):
+        raise row.error(
+            f"{len(steps)} steps but {len(labels)} labels.", field="labels", remedy="Give one per step, or null."
+        )
+    separator = string(row, "separator", row.data.get("separator", "\n"), empty_ok=False)
+    texts = [string(row, "completions", step, empty_ok=False) + separator for step in steps]
+    marks = endings("step_end", texts)
+    return (side_of(row, "completion", text_of_column(row, "prompt"), "".join(texts), "completions", marks),)
 
 
 def pair_sides(row: Row) -> tuple[Side, ...]:
@@ -182,6 +211,8 @@ SIDES = {
     "list": list_sides,
     "tree": tree_sides,
     "items": item_sides,
+    "rated": rated_sides,
+    "steps": step_sides,
 }
 
 

@@ -133,6 +133,9 @@ def missing(seen: Seen, purpose: Purpose, asked: Asked) -> str:
         check_needs(first, purpose, needs)
     except DataError as error:
         return f"{OTHER_ROWS} {detect(first)!r}" if error.field in first.data else f"{NO_COLUMN} {error.field!r}"
+    tied = int(np.sum(seen.columns.get("tie", 0)))
+    if tied and "tie" not in needs.columns:
+        return f"{tied} pair(s) are tied"
     if column := absent_everywhere(needs, set(seen.roles)):
         return f"{NO_COLUMN} {column!r}"
     if "label" in needs.columns and len(seen.labels) == 1:

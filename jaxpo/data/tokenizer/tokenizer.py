@@ -157,6 +157,11 @@ class Tokenizer:
         """The bytes that each id stands for, special tokens by their names; joined they are the text in UTF-8."""
         return [self._bytes_of(int(i), special=True) for i in ids]
 
+    def spelling(self) -> list[bytes]:
+        """The bytes that each of the `vocab_size` ids adds to a text; none for added tokens and unused ids."""
+        known = (self._inner.id_to_token(i) is not None for i in range(self.vocab_size))
+        return [self._bytes_of(i, special=False) if there else b"" for i, there in enumerate(known)]
+
     def stream(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
         """A decoder fed one id at a time, for printing while generating."""
         return StreamDecoder(self, skip_special_tokens)

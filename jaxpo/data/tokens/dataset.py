@@ -36,10 +36,11 @@ class Dataset:
       store: random access to examples.
       type: one of `rows.TYPES`.
       roles: role -> K for lists, 0 for single segments.
-      columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]` with its names.
+      columns: name -> shape and dtype of `Batch.per_example[name]`; `rewards` is `[N, C, 2]`, `ratings`
+        `[N, C]`, with their names.
       per_token: dtype and trailing shape of the columns that the examples carry, as in `Batch.per_token`.
       media: the same of `Batch.media[kind].values`; empty, or one kind.
-      annotators: `annotators[i]` is the name behind annotator id i.
+      names: of a column of names ("annotator", "user", "group"): `names[column][i]` is the name behind number i.
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
       order: example numbers in a fixed order of training (a curriculum); None = as the loader is told.
@@ -51,7 +52,7 @@ class Dataset:
     type: str
     roles: dict[str, int]
     columns: dict[str, Column]
-    annotators: tuple[str, ...]
+    names: dict[str, tuple[str, ...]]
     counts: dict[str, int]
     files: tuple[str, ...]
     hash: str

@@ -6,8 +6,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxpo.config import Data
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.bad_rows import BadRows, check_number, refuse, unsaid
-from jaxpo.data.rows.columns import DTYPES, FILLS
+from jaxpo.data.rows.columns import BY_NAME, DTYPES, FILLS, NAMES
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, forms_of, list_files, read_rows
 from jaxpo.data.rows.mismatched import with_mismatched
@@ -60,7 +60,7 @@ def prepare(
     needs: Needs | None = None,
     cache_dir: str | Path,
     log: Callable[[str], None] = print,
-    annotators: Sequence[str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
     part: Part = "train",
     team: Team = ALONE,
 ) -> Dataset:
@@ -73,7 +73,8 @@ def prepare(
       needs: what the method asks of the rows; checked on the first row before anything is tokenised.
       cache_dir: one folder per distinct (contents, tokenizer, template, settings).
       log: receives one line per event.
-      annotators: the training data's, for held-out files: same names, same ids; rows of others are dropped and counted.
+      names: the training data's (`Dataset.names`), for held-out files: same names, same ids. Rows of other annotators,
+        and of other users where the method reads them, are dropped and counted; other groups get further ids.
       part: which split of a folder is meant.
       team: the processes that tokenise together; all of them call this.
 
@@ -96,12 +97,13 @@ def prepare(
         log(ignored)
     if data.fim is not None:
         check_fim(data.fim, kind, paths)
-    settings = settings_of(data, reading, needs, annotators)
+    settings = settings_of(data, reading, needs, names)
     settings |= {"forms": forms} if (forms := forms_of(paths)) else {}
     template = RENDERED_AS if kind in ("text", "tokens") else template_of(tokenizer).identity
     about = (tokenizer.hash, template, str(FORMAT), settings)
     key = _key(content_hash(paths), *about)
-    one_for_all = "kl" in needs.roles or (annotators is None and "annotator" in needs.columns)
+    numbered = (names is None and "annotator" in needs.columns) or {"user", "group"} & set(reading.columns)
+    one_for_all = "kl" in needs.roles or bool(numbered)
     groups = [range(len(paths))] if one_for_all else cut_files(paths)
 
     def shard_of(n: int) -> Shard:
@@ -112,7 +114,8 @@ def prepare(
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
-            return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, annotators)}
+            known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns))))
+            return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, known)}
 
         return Shard(key if len(groups) == 1 else _key(*named, *about), write)
 
@@ -129,7 +132,7 @@ def prepare(
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
     _check_bad_rows(dataset, data.max_bad_rows, log)
-    _check_whole(dataset, needs, held_out=annotators is not None, log=log)
+    _check_whole(dataset, needs, held_out=names is not None, log=log)
     if data.curriculum is not None:
         dataset.counts.pop(COLUMN + data.curriculum.column, None)  # read where the order is made
     _say_what_was_read(dataset, log)
@@ -197,26 +200,41 @@ class _Rows:
         self.bad(error)
 
 
-def _write(
-    writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, annotators: Sequence[str] | None
-) -> dict[str, Any]:
-    ids = {name: i for i, name in enumerate(annotators or ())}
+@dataclass(frozen=True)
+class _Known:
+    """The names of the training data, and the columns in which there may be no others."""
+
+    names: Mapping[str, Sequence[str]]
+    closed: Collection[str]
+
+    def only(self, records: list[Record], counts: Counter[str]) -> list[Record]:
+        """Those whose names are known, where they have to be; the others are counted."""
+        for column in self.closed:
+            if known := self.names.get(column):
+                kept = [record for record in records if record.columns.get(column) in {None, *known}]
+                counts[f"dropped_unknown_{column}"] += len(records) - len(kept)
+                records = kept
+        return records
+
+
+def _write(writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, known: _Known | None) -> dict[str, Any]:
+    ids = {column: {name: i for i, name in enumerate(known.names.get(column, ()) if known else ())} for column in NAMES}
     shapes, counts = Shapes(), rows.counts
     while chunk := list(itertools.islice(rows.records, CHUNK)):
         counts["read"] += len(chunk)
-        if annotators:
-            known = [record for record in chunk if record.columns.get("annotator", annotators[0]) in ids]
-            counts["dropped_unknown_annotator"] += len(chunk) - len(known)
-            chunk = known
+        chunk = chunk if known is None else known.only(chunk, counts)
         for record in chunk:
             note(record, counts)
         for example in build_examples(chunk, tokenizer, cut, counts, rows.files, rows.bad):
-            if "annotator" in example.columns:
-                example.columns["annotator"] = ids.setdefault(example.columns["annotator"], len(ids))
+            for column in ids.keys() & example.columns.keys():
+                own = ids[column]
+                example.columns[column] = own.setdefault(example.columns[column], len(own))
             shapes.see(example, rows.files)
             writer.append(example)
     bad = {"bad_rows": rows.bad.listed} if rows.bad.listed else {}
-    return {"counts": dict(counts), "annotators": list(ids), **shapes.as_meta(), **bad}
+    names = {column: list(own) for column, own in ids.items() if own}
+    annotators = names.pop("annotator", [])
+    return {"counts": dict(counts), "annotators": annotators, "names": names, **shapes.as_meta(), **bad}
 
 
 def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, paths: Sequence[Path]) -> Dataset:
@@ -225,7 +243,7 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         name: Column(
             tuple(shape),
             DTYPES.get(name, np.float32),
-            tuple(meta["rewards"]) if name == "rewards" else (),
+            tuple(meta[name]) if name in BY_NAME else (),
             FILLS.get(name, 0),
         )
         for name, shape in meta["columns"].items()
@@ -236,7 +254,9 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         type=kind,
         roles=meta["roles"],
         columns=columns,
-        annotators=tuple(meta["annotators"]),
+        names={
+            name: tuple(found) for name, found in ({"annotator": meta["annotators"]} | meta.get("names", {})).items()
+        },
         counts=meta["counts"],
         files=tuple(str(p) for p in paths),
         hash=key,

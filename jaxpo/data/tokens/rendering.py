@@ -98,13 +98,16 @@ class Rendering:
         if side.role in LISTED and not side.completion:
             return []
         as_written = self._string if isinstance(side.completion, str) else self._messages
-        spans, special = with_specials(as_written(record, side, noted), self.specials, self.cut.special_tokens)
+        written = as_written(record, side, noted)
+        if side.whole:
+            written = [replace(span, supervised=True) for span in written]
+        spans, special = with_specials(written, self.specials, self.cut.special_tokens)
         noted |= special | ({FOREIGN} if any(foreign(text) for text in _texts(side)) else set())
         return spans
 
     def _string(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
         prompt, completion = str(side.prompt or ""), str(side.completion)
-        supervised = record.kind != "prompt"
+        supervised = _has_answer(record, side)
         first = prompt or completion
         reads = self.cut.rendered != "text"
         if reads and is_rendered(first):
@@ -142,11 +145,12 @@ class Rendering:
         learnt = 0 if self.cut.train_on == "assistant" or not prompt else len(prompt)
         if self.cut.train_on == "completion" and not prompt:
             learnt = last_answer(text)
-        return conversation(text, len(text) if record.kind == "prompt" else learnt, close=record.kind != "prompt")
+        answered = _has_answer(record, record.sides[0])
+        return conversation(text, learnt if answered else len(text), close=answered)
 
     def _messages(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
         prompt = self._unwrapped(record, side, side.prompt if isinstance(side.prompt, list) else [], noted)
-        if record.kind == "prompt":
+        if not _has_answer(record, side):
             opened = partial(self.chat, add_generation_prompt=True, train_on="none")
             return _checked(record, side, lambda: opened(said_once(prompt), tools=record.tools))
         messages = [*prompt, *self._unwrapped(record, side, list(side.completion), noted)]  # type: ignore[arg-type]
@@ -203,6 +207,11 @@ def untrained(record: Record, train_on: TrainOn) -> DataError:
         field=record.sides[0].role,
         remedy="Remove the row, or set data.train_on='all'.",
     )
+
+
+def _has_answer(record: Record, side: Side) -> bool:
+    """Whether the row says more than a prompt."""
+    return record.kind != "prompt" and not side.whole
 
 
 def _texts(side: Side) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
         raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
 
 
-def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence[str] | None) -> dict[str, Any]:
+def settings_of(
+    data: Data, reading: Reading, needs: Needs, names: Mapping[str, Sequence[str]] | None
+) -> dict[str, Any]:
     """What the tokenised rows depend on beside the files and the tokenizer; its names are part of data sets' hashes."""
     settings = {
         "type": reading.kind,
@@ -81,7 +83,7 @@ def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence
         "roles": sorted(needs.roles),
         "optional_roles": sorted(reading.optional),
         "labels": sorted(reading.marks),
-        "annotators": list(annotators or ()),
+        "annotators": list((names or {}).get("annotator", ())),
         "max_length": data.max_length,
         "truncation": data.truncation,
         "train_on": data.train_on,
@@ -90,6 +92,9 @@ def settings_of(data: Data, reading: Reading, needs: Needs, annotators: Sequence
     settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
     settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    known = {name: list(found) for name, found in (names or {}).items() if name in reading.columns}
+    if known.keys() - {"annotator"}:
+        settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns))}
     settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
     settings |= {} if data.on_bad_row == "error" else {"on_bad_row": data.on_bad_row}
     return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})

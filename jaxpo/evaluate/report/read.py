@@ -23,6 +23,7 @@ class RunData:
       profiles: stage -> steps and costliest operations of the profile that was recorded of it.
       starts: what each start of the run did with its time, see `jaxpo.train.ledger`.
       alerts: oldest first.
+      evaluations: folder -> the results.json that `jaxpo eval` left in it.
       finished: every stage has ended.
     """
 
@@ -36,6 +37,7 @@ class RunData:
     profiles: dict[str, Record] = field(default_factory=dict)
     starts: list[Record] = field(default_factory=list)
     alerts: list[Record] = field(default_factory=list)
+    evaluations: dict[str, Record] = field(default_factory=dict)
     finished: bool = False
 
     @property
@@ -79,6 +81,7 @@ def read_run(path: Path) -> RunData:
         profiles=read_profiles(path),
         starts=read_starts(path / STARTS),
         alerts=read_lines(path / ALERTS),
+        evaluations={file.parent.name: read_object(file) for file in sorted(path.glob("eval*/results.json"))},
         finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
 

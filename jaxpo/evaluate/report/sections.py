@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxpo.evaluate.report.curves import stage_charts
 from jaxpo.evaluate.report.data import data_counts
+from jaxpo.evaluate.report.evaluation import evaluations
 from jaxpo.evaluate.report.merges import merges
 from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
@@ -31,6 +32,7 @@ def render(run: RunData) -> str:
         *work(run),
         teacher_records(run),
         *merges(run),
+        *evaluations(run),
         samples(run),
         data_counts(run),
         configuration(run),

@@ -16,6 +16,7 @@ from jaxpo.models.lfm2.layers import Stack
 from jaxpo.models.lfm2.mixers import MIXERS, Packed, Step
 from jaxpo.models.lfm2.router import stack_layers
 from jaxpo.ops.dropout import dropout
+from jaxpo.ops.linear import rows
 from jaxpo.ops.norm import rms_norm
 from jaxpo.sharding import constrain
 
@@ -24,8 +25,7 @@ Tree = Any
 
 def embed(params: Tree, tokens: Int[Array, "R S"], dtype: Any = jnp.float32) -> Float[Array, "R S D"]:
     """Look the tokens up, unscaled, in the compute type. Ids outside the vocabulary (padding) are clipped into it."""
-    x = jnp.take(params["embed_tokens"]["weight"], tokens, axis=0, mode="clip").astype(dtype)
-    return constrain(x, "batch", "sequence", "embed_act")
+    return constrain(rows(params["embed_tokens"]["weight"], tokens, dtype), "batch", "sequence", "embed_act")
 
 
 def backbone(

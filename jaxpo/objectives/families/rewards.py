@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch, rows_of, take
 from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.base import Max, Mean, Metric, Min, masked_mean
+from jaxpo.losses.ranking import ordered
+from jaxpo.objectives.base import Difference, Max, Mean, Metric, Min, masked_mean
 from jaxpo.objectives.families.features import lengths
-from jaxpo.objectives.families.pairs import SIDES
 
 
 @struct.dataclass
@@ -23,14 +23,19 @@ class Reading:
     Attributes:
       values: name -> `[N, ...]`, `[N, K, ...]` for lists; what is read per token `[N, T, ...]`, in the coordinates of
         the hidden states: entry t has read token t of the segment. 0 where absent.
-      present: `[N]` or `[N, K]`: there is such a response, with at least one supervised token.
+      length: `[N]` or `[N, K]`: number of supervised tokens, float32; 0 where there is no such response.
       columns: the per-token columns that the needs name, `[N, T, ...]`, in target coordinates: entry t is about token
         t, which the state t has read.
     """
 
     values: dict[str, Array]
-    present: Bool[Array, "N ..."]
+    length: Float[Array, "N ..."]
     columns: dict[str, Array] = struct.field(default_factory=dict)
+
+    @property
+    def present(self) -> Bool[Array, "N ..."]:
+        """There is such a response, with at least one supervised token."""
+        return self.length > 0
 
     def __getitem__(self, name: str) -> Array:
         return self.values[name]
@@ -73,16 +78,16 @@ def gather(found: Mapping[str, Array], batch: Batch, needs: Needs, per_token: tu
 def reading(found: Mapping[str, Array], batch: Batch, role: str, needs: Needs, per_token: tuple[str, ...]) -> Reading:
     """One role of what heads read."""
     index = batch.roles[role]
-    values = {name: (_rows if name in per_token else take)(x, index, batch) for name, x in found.items()}
-    columns = {name: _rows(batch.per_token[name], index, batch) for name in needs.per_token}
-    return Reading(values, lengths(batch, role) > 0, columns)
+    values = {name: (rows_at if name in per_token else take)(x, index, batch) for name, x in found.items()}
+    columns = {name: rows_at(batch.per_token[name], index, batch) for name in needs.per_token}
+    return Reading(values, lengths(batch, role), columns)
 
 
-def _rows(x: Float[Array, "R S ..."], index: Array, batch: Batch) -> Array:
+def rows_at(x: Float[Array, "R S ..."], index: Array, batch: Batch) -> Array:
     """`rows_of` with whatever axes follow the positions: `[N, T, ...]`."""
     if x.ndim == 2:
         return rows_of(x, index, batch)
-    return jax.vmap(_rows, in_axes=(-1, None, None), out_axes=-1)(x, index, batch)
+    return jax.vmap(rows_at, in_axes=(-1, None, None), out_axes=-1)(x, index, batch)
 
 
 def roles_of(needs: Needs, batch: Batch) -> tuple[str, ...]:
@@ -112,26 +117,54 @@ def reward_counts(batch: Batch, needs: Needs) -> dict[str, Float[Array, ""]]:
 
 
 def reward_metrics(x: Rewards, rewards: Mapping[str, Array]) -> dict[str, Metric]:
-    """TRL's metrics of a reward trainer; accuracy and margin are of pairs alone, and equal rewards count as wrong.
+    """TRL's metrics of a reward trainer: of both sides of pairs, or of one role.
 
     Args:
-      rewards: role -> `[N]` or `[N, K]`: both sides of pairs, or one role.
+      rewards: role -> `[N]` or `[N, K]`.
     """
     here = jnp.stack([_counted(x, role) for role in rewards])
     both = jnp.stack(list(rewards.values()))
     mean: Mean = masked_mean(both, here)
-    metrics: dict[str, Metric] = {
+    return {
         "mean_reward": mean,
         "min_reward": Min(jnp.min(jnp.where(here, both, jnp.inf))),
         "max_reward": Max(jnp.max(jnp.where(here, both, -jnp.inf))),
     }
-    if set(rewards) != set(SIDES):
-        return metrics
-    chosen, rejected = (rewards[role] for role in SIDES)
+
+
+def pair_metrics(x: Rewards, chosen: Array, rejected: Array) -> dict[str, Metric]:
+    """Accuracy and margin of decided pairs; equal rewards count as wrong."""
+    here = decided(x)
     return {
-        "accuracy": masked_mean((chosen > rejected).astype(jnp.float32), x.present),
-        "margin": masked_mean(chosen - rejected, x.present),
-    } | metrics
+        "accuracy": masked_mean((chosen > rejected).astype(jnp.float32), here),
+        "margin": masked_mean(chosen - rejected, here),
+    }
+
+
+def list_metrics(x: Rewards, rewards: Array) -> dict[str, Metric]:
+    """Accuracy and margin of every two candidates with different labels, equal rewards counted as wrong."""
+    here, labels = x.present[:, None] & x.roles["candidate"].present, x.columns["scores"]
+    pairs = ordered(jnp.where(here, labels, 0.0), here)
+    difference = rewards[:, :, None] - rewards[:, None, :]
+    return {
+        "accuracy": masked_mean((difference > 0).astype(jnp.float32), pairs),
+        "margin": masked_mean(difference, pairs),
+    }
+
+
+def label_metrics(logits: Array, label: Array, here: Array) -> dict[str, Metric]:
+    """Share of logits on the label's side of 0, and how far those of the right lie above those of the wrong."""
+    good = label >= 0.5
+    right = jnp.where(good, logits > 0, logits < 0)
+    return {
+        "accuracy": masked_mean(right.astype(jnp.float32), here),
+        "margin": Difference(masked_mean(logits, here & good), masked_mean(logits, here & ~good)),
+    }
+
+
+def decided(x: Rewards) -> Bool[Array, "N"]:
+    """Pairs one of whose responses is the better one."""
+    return x.present & ~x.columns["tie"] if "tie" in x.columns else x.present
 
 
 def _counted(x: Rewards, role: str) -> Array:

@@ -61,10 +61,16 @@ class Info:
 
 
 def number(
-    default: float | None, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+    default: float | None,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    kw_only: bool = False,
 ) -> Any:
     """A numeric field with its range; one whose default is None may be left so."""
-    return field(default=default, metadata={"above": above, "at_least": at_least, "at_most": at_most})
+    limits = {"above": above, "at_least": at_least, "at_most": at_most}
+    return field(default=default, kw_only=kw_only, metadata=limits)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Method(ABC):
         recorded: Collection[str] = (),
         use_weighting: bool = False,
         diagnostics: tuple[str, ...] = (),
+        groups: tuple[str, ...] = (),
         scorers: Mapping[str, Scorer] | None = None,
         max_completion_length: int = 0,
     ) -> Objective:
@@ -102,12 +109,14 @@ class Method(ABC):
 
         Args:
           scorer: how the networks are run.
-          recorded, use_weighting, diagnostics, scorers, max_completion_length: see `Options`.
+          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length: see `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
-        options = Options(frozenset(recorded), use_weighting, tuple(diagnostics), scorers or {}, max_completion_length)
+        options = Options(
+            frozenset(recorded), use_weighting, tuple(diagnostics), tuple(groups), scorers or {}, max_completion_length
+        )
         problems = self.problems() + self.option_problems(options)
         if problems:
             raise ConfigError(problems)
@@ -147,6 +156,14 @@ class Method(ABC):
     def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
         """Problems of the data set's per-example columns (name -> numpy array); empty if there are none."""
         return []
+
+    def check_names(self, names: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Problems of the names in the data set's columns, `Column.names`; empty if there are none."""
+        return []
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Shapes beyond the example axis of the columns whose shape this method decides."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -213,12 +230,26 @@ class ArrayMethod(Method):
         """The metrics of the diagnostics that the stage switched on; there are some where `COMPARES`."""
         return {}
 
+    def right(self, features: Any) -> tuple[Array, Array] | None:
+        """Which examples the rewards judge as the data do, and which can be judged, both `[N]`; None: it has none."""
+        return None
+
+    def of_groups(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
+        """The accuracy of each group, where rows have one and this method an accuracy."""
+        found = self.right(features) if names and "group" in features.columns else None
+        if found is None:
+            return {}
+        from jaxpo.objectives.families.groups import accuracies
+
+        return accuracies(*found, features.columns["group"], names)
+
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.base import Objective
 
         def loss(features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:
             out = self.evaluate(features, batch, carry, counts)
-            return replace(out, metrics=out.metrics | self.diagnose(features, options.diagnostics))
+            more = self.diagnose(features, options.diagnostics) | self.of_groups(features, options.groups)
+            return replace(out, metrics=out.metrics | more)
 
         return Objective(
             name=self.INFO.name,

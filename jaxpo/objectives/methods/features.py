@@ -102,6 +102,9 @@ class PairMethod(FeatureMethod):
         pair: Pair = features
         return pair
 
+    def right(self, features: Any) -> tuple[Array, Array]:
+        return self.reward(features.chosen) > self.reward(features.rejected), features.present
+
     def reduce(self, features: Any, terms: Terms, counts: Counts) -> Array:
         """Each pair's terms times its WPO weight, if any, over their denominators."""
         from jaxpo.objectives.families.pairs import reduce_terms, weighted

@@ -20,6 +20,7 @@ class Options:
       recorded: names of the networks whose numbers come with the batch, instead of being run; see `recorded_column`.
       use_weighting: weight each pair by how likely the policy is to write it (WPO).
       diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
+      groups: names of the groups that the rows belong to (their column `group`), by which accuracy is measured too.
       scorers: name -> how a network with its own architecture is run; the others are run as the trained one.
       max_completion_length: tokens that an answer may have, of stages whose model writes them; 0 = unknown.
     """
@@ -27,6 +28,7 @@ class Options:
     recorded: frozenset[str] = frozenset()
     use_weighting: bool = False
     diagnostics: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     max_completion_length: int = 0
 

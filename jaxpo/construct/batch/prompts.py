@@ -1,0 +1,110 @@
+"""Rows of a file as prompts of a model. What cannot be answered is an error per row, found before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxpo.data.rows.bad_rows import Bad, refuse
+from jaxpo.data.rows.formats import Row, read_rows
+from jaxpo.data.rows.rows import read_record
+from jaxpo.data.rows.texts import Text
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.sampling.prompts import Prompt, as_conversation, prompt_of, with_system
+from jaxpo.sampling.text import encode_prompt
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row's prompt.
+
+    Attributes:
+      row: as read.
+      prompt: a text to continue, or a conversation to answer.
+      ids: the prompt's tokens.
+    """
+
+    row: Row
+    prompt: Prompt
+    ids: list[int]
+
+    @property
+    def number(self) -> int:
+        """The random generator's name for the row: its place in the file, whatever is left out of the others."""
+        return self.row.number - 1
+
+    @property
+    def as_text(self) -> Text:
+        """The prompt as judges read it."""
+        return self.prompt if isinstance(self.prompt, str) else [dict(m) for m in as_conversation(self.prompt).messages]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How rows become prompts.
+
+    Attributes:
+      system: a system message before every conversation.
+      raw: a string is continued as it is, without the chat template.
+      room: tokens that a prompt may have.
+      limits: where `room` comes from, for messages.
+    """
+
+    system: str | None
+    raw: bool
+    room: int
+    limits: str
+
+
+def rows_of(file: Path, bad: Bad = refuse) -> list[Row]:
+    """The lines of a text file that are not blank, each as a row's `prompt`, or the rows of any other data file.
+
+    Raises:
+      ConfigError: there is no such file.
+      DataError: a row that cannot be read, unless `bad` takes it.
+    """
+    if not file.is_file():
+        raise ConfigError(f"--file: there is no file {file}.")
+    if file.suffix not in (".txt", ""):
+        return list(read_rows([file], bad=bad))
+    from jaxpo.data.rows.files.text import text_of
+
+    lines = enumerate(text_of(file).splitlines(), start=1)
+    return [Row(file, number, {"prompt": line}) for number, line in lines if line.strip()]
+
+
+def prompt_in(row: Row) -> Prompt:
+    """What a row asks, with its `system` and `tools`; DataError for one that asks nothing."""
+    prompt = prompt_of(read_record(row, "prompt"))
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        raise row.error("the prompt is empty.", field="prompt", remedy="Fill it, or remove the row.")
+    return prompt
+
+
+def asked_of(rows: Sequence[Row], how: Asking, tokenizer: Tokenizer, bad: Bad) -> list[Asked]:
+    """Every row's prompt as tokens; the errors of rows that cannot be answered go to `bad`."""
+    found = []
+    for row in rows:
+        try:
+            found.append(_asked(row, how, tokenizer))
+        except DataError as error:
+            bad(error)
+    return found
+
+
+def _asked(row: Row, how: Asking, tokenizer: Tokenizer) -> Asked:
+    given = prompt_in(row)
+    prompt = given if how.raw and isinstance(given, str) else with_system(given, how.system)
+    try:
+        ids = encode_prompt(tokenizer, prompt)
+    except ConfigError as error:
+        raise row.error(f"{error}.", field="prompt", remedy="Correct it, or remove the row.") from error
+    if len(ids) > how.room:
+        raise row.error(
+            f"the prompt has {len(ids)} tokens and there is room for {how.room} ({how.limits}).",
+            field="prompt",
+            remedy="Shorten it, lower --max-new-tokens, or leave such rows out with --skip-bad.",
+        )
+    return Asked(row, prompt, ids)

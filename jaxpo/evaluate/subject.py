@@ -1,0 +1,119 @@
+"""A model that is evaluated: its packed scorer and its engine behind the two things that tasks ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxpo.errors import CheckpointError, JaxpoError
+from jaxpo.evaluate.score import Kind, Progress, token_scores
+from jaxpo.evaluate.tasks.base import Reader
+from jaxpo.objectives.encode import Scorer
+from jaxpo.sampling.prompts import Prompt
+from jaxpo.sampling.request import Generation, Request
+from jaxpo.sampling.sampler import GREEDY
+
+if TYPE_CHECKING:
+    from jaxpo.sampling.engine import Engine
+
+Tree = Any
+SLOTS, POSITIONS = 64, 64 * 2048
+"""Answers in flight at once, and the positions that their caches may have together."""
+
+
+def silent(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and how it is run.
+
+    Attributes:
+      params: the model's own tree.
+      reader: its tokenizer and context, which tasks see.
+      stop_ids: what ends an answer.
+    """
+
+    params: Tree
+    scorer: Scorer
+    reader: Reader
+    stop_ids: tuple[int, ...]
+
+    def logps(self, segments: Sequence[np.ndarray], progress: Progress = silent) -> list[np.ndarray]:
+        """log p of every token given the earlier ones of its segment, float32 `[len(segment)]`, 0 at the first."""
+        return self.scores(segments, "logps", progress)
+
+    def scores(self, segments: Sequence[np.ndarray], kind: Kind, progress: Progress = silent) -> list[np.ndarray]:
+        """As `token_scores`."""
+        return token_scores(self.scorer, self.params, segments, kind, progress)
+
+    def answers(self, requests: Sequence[Request], progress: Progress = silent) -> list[list[Generation]]:
+        """Per request its continuations.
+
+        Raises:
+          JaxpoError: the model failed on a prompt (logits that are no numbers).
+        """
+        if not requests:
+            return []
+        engine = self._engine(requests)
+        numbers = {engine.submit(request): place for place, request in enumerate(requests)}
+        found: list[list[Generation]] = [[] for _ in requests]
+        done, total = 0, sum(request.n for request in requests)
+        while engine.busy:
+            for one in engine.step():
+                if one.reason == "error":
+                    raise JaxpoError(f"the model gives no answer to prompt {numbers[one.request] + 1}: {one.error}.")
+                found[numbers[one.request]].append(one)
+                done += 1
+                progress(done, total)
+        return [sorted(answers, key=lambda one: one.sample) for answers in found]
+
+    def greedy(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generation]:
+        """The most likely continuation of every prompt, token by token."""
+        from jaxpo.sampling.text import requests_for
+
+        template = Request((), sampler=GREEDY, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids)
+        requests = requests_for(self.reader.tokenizer, prompts, template)
+        return [answers[0] for answers in self.answers(requests)]
+
+    def _engine(self, requests: Sequence[Request]) -> Engine:
+        from jaxpo.sampling.fitted import as_scored, fitted, window
+
+        needed = window(max(len(request.prompt) + request.max_new_tokens for request in requests))
+        slots = max(1, min(SLOTS, POSITIONS // needed))
+        options = {"tokenizer": self.reader.tokenizer, "slots": slots, **as_scored(self.scorer)}
+        return fitted(self.params, self.scorer.config, requests, **options)
+
+
+def reader_of(path: Path) -> Reader:
+    """What tasks may know of the model in a folder; no weights are read.
+
+    Raises:
+      CheckpointError: no model, or one without a tokenizer.
+      ConfigError: the tokenizer has ids that the model has not.
+    """
+    from jaxpo.convert.model_io import near_tokenizer, read_config
+    from jaxpo.data.tokenizer.tokenizer import check_vocabulary
+    from jaxpo.models.family import limits
+
+    config, tokenizer = read_config(path), near_tokenizer(path)
+    if tokenizer is None:
+        raise CheckpointError(f"{path}: holds no tokenizer, so it cannot be evaluated; put tokenizer.json beside it.")
+    check_vocabulary(tokenizer, config.vocab_size)
+    return Reader(tokenizer, limits(config).context)
+
+
+def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject:
+    """The model in a folder, its weights read."""
+    from jaxpo.convert.generation import end_ids
+    from jaxpo.convert.model_io import load_model
+
+    model = load_model(path)
+    turn = reader.tokenizer.eos_id
+    stop_ids = tuple(dict.fromkeys((turn, *end_ids(model.generation, turn))))
+    return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids)

@@ -1,0 +1,66 @@
+"""A chat's messages and tools, read as training reads those of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.data.chat.chat import Message
+from jaxpo.data.rows import messages as rows
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.tools import tools_of
+from jaxpo.errors import DataError, EmptyRow
+from jaxpo.serve.errors import wrong
+from jaxpo.serve.fields import OBJECT, TEXT, Fields, either, listed, one_of, shown
+
+READ = ("role", "content", "tool_calls", "reasoning_content", "name", "tool_call_id")
+"""Of a message. `name` and `tool_call_id` reach templates that read them; LFM2's does not."""
+
+
+def read_messages(given: Sequence[Mapping[str, Any]]) -> Sequence[Message]:
+    """Messages as `jaxpo.data.rows.messages` has them.
+
+    Raises:
+      ApiError: 400; names the message and the field.
+    """
+    for i, message in enumerate(given):
+        # The `openai` client sends a message back with fields that were null or empty in it.
+        for name in (name for name, value in message.items() if value not in (None, [])):
+            if name not in READ:
+                raise wrong(
+                    f"messages.{i}.{shown(name)}",
+                    f"message {i} has the field {shown(name)!r}, which is not supported; known: {', '.join(READ)}.",
+                    "unknown",
+                )
+    try:
+        return rows.messages(_row({}), "messages", [dict(message) for message in given])
+    except DataError as error:
+        raise wrong("messages", _words(error)) from error
+
+
+def read_tools(fields: Fields) -> tuple[Any, ...]:
+    """The tools that the template lists: none when `tool_choice` says that none may be called."""
+    given: list[Any] = fields.take("tools", listed(either(TEXT, OBJECT)), [])
+    choice = fields.take("tool_choice", either(one_of("none", "auto", "required"), OBJECT), "auto")
+    fields.take("parallel_tool_calls", one_of(True), True)
+    if choice not in ("none", "auto"):
+        raise wrong("tool_choice", '`tool_choice` is "auto" or "none"; no call can be forced.', "unsupported")
+    for i, tool in enumerate(given):
+        if isinstance(tool, dict) and tool.get("type", "function") != "function":
+            raise wrong(f"tools.{i}.type", f"`tools.{i}.type` is {shown(tool['type'])!r}; it must be 'function'.")
+    try:
+        found = tools_of(_row({"tools": given}))
+    except DataError as error:
+        raise wrong("tools", _words(error)) from error
+    return found if choice == "auto" else ()
+
+
+def _row(data: dict[str, Any]) -> Row:
+    return Row(Path("request"), 1, data)
+
+
+def _words(error: DataError) -> str:
+    """What is wrong, without the file that a request is not, nor what may be done about an empty row of one."""
+    remedy = None if isinstance(error, EmptyRow) else error.remedy
+    return f"{error.message} {remedy}" if remedy else error.message

@@ -1,0 +1,125 @@
+"""Whatever the head, a judge gives what the method makes of it; under masks, what dropout leaves of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from judges.reward_networks import ANSWERS, CONFIG, PROMPTS, SETTINGS, network
+
+from jaxpo.convert.heads_hf import HEADS, READING, export_heads, is_heads
+from jaxpo.convert.model_io import load_model, read_heads
+from jaxpo.convert.reader import REWARD, reader_of, why_no_reward
+from jaxpo.convert.reward_hf import rewards_of
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.judges import RewardJudge
+from jaxpo.judges.asking import Item
+from jaxpo.judges.network import Network
+from jaxpo.models.lfm2.reference import reference_hidden
+
+
+def states(ids: np.ndarray) -> np.ndarray:
+    """Float64 hidden states by the equations alone."""
+    from jaxpo.convert.hf import tensors_of
+    from jaxpo.models.lfm2.table import param_table
+
+    sources = {s.name: s for s in tensors_of(network("value").params["model"], param_table(CONFIG))}
+    return reference_hidden(lambda name: sources[name].load(), CONFIG, ids)
+
+
+def by_hand(name: str, segment: np.ndarray, ends: np.ndarray) -> float:
+    hidden = states(segment)
+    heads = jax.tree.map(
+        lambda x: np.asarray(x, np.float64), {k: v for k, v in network(name).params.items() if k != "model"}
+    )
+    if name == "value":
+        return float(hidden[-1] @ heads["value"]["weight"][:, 0])
+    if name == "aspects":
+        return float((hidden[-1] @ heads["ratings"]["weight"] + heads["ratings"]["bias"]) @ [0.25, 0.75])
+    if name == "steps":
+        return float(np.prod(1 / (1 + np.exp(-hidden[ends] @ heads["value"]["weight"][:, 0]))))
+    output = np.asarray(network(name).params["model"]["embed_tokens"]["weight"], np.float64)
+    return float(hidden[-1] @ (output[65] - output[66]))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_reward_is_what_its_method_reads(name: str) -> None:
+    own = network(name)
+    assert own.reader is not None
+    segments = own.answers(PROMPTS, ANSWERS, own.reader.method)
+    expected = []
+    for segment, steps in zip(segments, (1, 2, 1, 3), strict=True):
+        ends = np.flatnonzero(segment.per_token.get("step_end", np.zeros(1)))
+        assert len(ends) == (steps if name == "steps" else 0)
+        expected.append(by_hand(name, segment.tokens, ends))
+    found = own.rewards(PROMPTS, ANSWERS)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own.rewards(PROMPTS[::-1], ANSWERS[::-1]), found[::-1], rtol=1e-5, atol=1e-6)
+    ask = RewardJudge().open(lambda _: own)
+    items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    np.testing.assert_allclose([reply.value for reply in ask(items)], found, rtol=1e-5)
+
+
+def test_a_value_head_alone_is_read_as_bradley_terry_reads_it() -> None:
+    own = replace(network("value"), about={"stage": "of an earlier version"})
+    np.testing.assert_array_equal(own.rewards(PROMPTS, ANSWERS), network("value").rewards(PROMPTS, ANSWERS))
+    tokens = [s.tokens for s in own.segments(PROMPTS, ANSWERS)]
+    np.testing.assert_allclose(rewards_of(own.params, CONFIG, tokens), own.rewards(PROMPTS, ANSWERS), atol=1e-5)
+
+
+def test_what_is_no_reward_model_says_so() -> None:
+    plain = replace(network("value"), params={"model": network("value").params["model"]}, about={})
+    assert plain.reader is None
+    assert why_no_reward(plain.params, plain.about) == "has no value head"
+    with pytest.raises(ConfigError, match="has no value head; give that of a reward stage"):
+        plain.rewards(PROMPTS, ANSWERS)
+    with pytest.raises(ConfigError, match="the judge 'reward' has no value head; name a reward stage"):
+        RewardJudge().open(lambda _: plain)
+    odd = {REWARD: {"method": {"__type__": "some.where:Method"}}}
+    with pytest.raises(CheckpointError, match="does not say in a known way how its rewards are read"):
+        reader_of(plain.params, odd)
+
+
+def test_masks_belong_to_the_answer_and_the_seed() -> None:
+    own = network("value", pooled_dropout=0.3)
+    drawn = own.rewards(PROMPTS, ANSWERS, masks=3, seed=5)
+    assert drawn.shape == (4, 3)
+    assert len(np.unique(drawn)) == 12
+    np.testing.assert_array_equal(own.rewards(PROMPTS, ANSWERS, masks=2, seed=5), drawn[:, :2])
+    np.testing.assert_allclose(own.rewards(PROMPTS[:2], ANSWERS[:2], masks=3, seed=5), drawn[:2], rtol=1e-5)
+    assert np.all(own.rewards(PROMPTS, ANSWERS, masks=3, seed=6) != drawn)
+    np.testing.assert_array_equal(own.rewards(PROMPTS, ANSWERS), network("value").rewards(PROMPTS, ANSWERS))
+    many = own.rewards(PROMPTS[:1], ANSWERS[:1], masks=200, seed=0)
+    spread = np.std(many) / np.sqrt(200)
+    assert abs(np.mean(many) - own.rewards(PROMPTS[:1], ANSWERS[:1])[0]) < 4 * spread  # the head is linear
+    with pytest.raises(ConfigError, match="was trained without dropout, so all masks would be alike"):
+        network("value").rewards(PROMPTS, ANSWERS, masks=2)
+
+
+@pytest.mark.parametrize("name", ["aspects", "steps", "yes_no"])
+def test_every_head_goes_out_and_comes_back(name: str, tmp_path: Path) -> None:
+    own, folder = network(name), tmp_path / "model"
+    report = export_heads(own.params, CONFIG, folder, own.reader, tokenizer=own.tokenizer, compare_transformers=False)
+    assert is_heads(folder)
+    assert report["heads"] == sum(len(v) for k, v in own.params.items() if k != "model")
+    assert (folder / HEADS).exists() == (name != "yes_no")
+    again = Network.of(load_model(folder), max_length=96)
+    assert again.reader == own.reader
+    assert set(read_heads(folder)) == own.params.keys() - {"model"}
+    np.testing.assert_array_equal(again.rewards(PROMPTS, ANSWERS), own.rewards(PROMPTS, ANSWERS))
+
+
+def test_heads_that_are_not_those_described_are_refused(tmp_path: Path) -> None:
+    own, folder = network("aspects"), tmp_path / "model"
+    export_heads(own.params, CONFIG, folder, own.reader, tokenizer=own.tokenizer, verify=False)
+    text = (folder / READING).read_text()
+    (folder / READING).write_text(text.replace('"ratings.bias"', '"ratings.offset"'))
+    with pytest.raises(CheckpointError, match=r"heads.safetensors: ratings.bias is \[2\], and reward.json says absent"):
+        load_model(folder)
+    (folder / READING).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"reward.json does not describe a reward model"):
+        load_model(folder)

@@ -7,6 +7,7 @@ from jaxpo.losses.bco import bco, bco_shift, bco_stats, init_bco_state, update_b
 from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.centring import centring
+from jaxpo.losses.cispo import cispo
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
@@ -20,11 +21,15 @@ from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
 from jaxpo.losses.grpo import grpo
+from jaxpo.losses.gae import gae, token_rewards
+from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
+from jaxpo.losses.kl import kl_k1, kl_k2, kl_k3, kl_straight_through
+from jaxpo.losses.kl_controller import adaptive_kl, fixed_kl
 from jaxpo.losses.kto import apo_zero_unpaired, kto, kto_kl
 from jaxpo.losses.labelled import labelled_sums
 from jaxpo.losses.lcpo import (
@@ -47,10 +52,16 @@ from jaxpo.losses.length_normalized import (
     sigmoid_norm,
 )
 from jaxpo.losses.lipo import implicit_scores, lipo
+from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.minillm import minillm_advantages
 from jaxpo.losses.modpo import modpo, modpo_reward
+from jaxpo.losses.nash_md import nash_md
 from jaxpo.losses.nca_pair import nca_pair
+from jaxpo.losses.off_policy import geometric_mask, off_policy_mask, off_policy_weights
+from jaxpo.losses.online_dpo import online_dpo
 from jaxpo.losses.orpo import orpo
+from jaxpo.losses.ppo import ppo, ppo_value
 from jaxpo.losses.pro_ranking import pro_ranking
 from jaxpo.losses.process_reward import outcome_reward, process_reward, solution_score
 from jaxpo.losses.ranking import (
@@ -80,9 +91,13 @@ from jaxpo.losses.rating import rating
 from jaxpo.losses.rationales import rationales
 from jaxpo.losses.rdpo_length import rdpo_length
 from jaxpo.losses.rdpo_robust import rdpo_robust, unbiased_under_flips
+from jaxpo.losses.recurrence import returns_to_go
+from jaxpo.losses.reinforce_plus_plus import reinforce_plus_plus, reinforce_plus_plus_baseline
+from jaxpo.losses.rloo import kl_shaped_rewards, rloo
 from jaxpo.losses.rpo import rpo
 from jaxpo.losses.rrpo import rrpo
 from jaxpo.losses.rso import rso
+from jaxpo.losses.sapo import sapo
 from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
 from jaxpo.losses.slic import slic
@@ -91,13 +106,19 @@ from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_
 from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
+from jaxpo.losses.top_entropy import entropy_threshold, top_entropy_mask
 from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
+from jaxpo.losses.vespo import vespo, vespo_weights
+from jaxpo.losses.whitening import Moments, masked_moments, merged_moments, whiten
 from jaxpo.losses.wpo import wpo_weight
+from jaxpo.losses.xpo import xpo
 
 __all__ = [
+    "Moments",
     "TopKRecord",
+    "adaptive_kl",
     "alphapo",
     "aot",
     "aot_unpaired",
@@ -113,6 +134,7 @@ __all__ = [
     "bradley_terry",
     "bucket_topk_kl",
     "centring",
+    "cispo",
     "cpo",
     "davidson",
     "decoupled_topk_kd",
@@ -126,14 +148,19 @@ __all__ = [
     "dpo_gamma",
     "dpo_threshold",
     "dpop",
+    "entropy_threshold",
     "exo_pair",
     "exo_rw",
     "f_conjugate",
     "f_conjugate_slope",
     "fdpo",
+    "fixed_kl",
     "forward_kl",
+    "gae",
     "generalized_jsd",
     "grpo",
+    "geometric_mask",
+    "gspo_token",
     "hinge",
     "hinge_per_token",
     "idealised_log_ratio",
@@ -147,6 +174,11 @@ __all__ = [
     "ipo_threshold",
     "irpo_ranking",
     "keep_masks",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kl_shaped_rewards",
+    "kl_straight_through",
     "kto",
     "kto_kl",
     "label_pairs",
@@ -166,24 +198,34 @@ __all__ = [
     "list_softmax",
     "lndpo",
     "log_probability_gradients",
+    "luspo",
     "mapl",
     "mapl_inter",
     "mapl_intra",
     "mapo_map",
     "mapo_mask",
     "mask_network",
+    "masked_moments",
     "merge_steps",
+    "merged_moments",
+    "minillm_advantages",
     "modpo",
     "modpo_reward",
+    "nash_md",
     "nca",
     "nca_pair",
     "ndcg",
+    "off_policy_mask",
+    "off_policy_weights",
+    "online_dpo",
     "orpo",
     "outcome_reward",
     "pair_hinge",
     "pair_logistic",
     "point_mse",
     "point_sigmoid",
+    "ppo",
+    "ppo_value",
     "pro_ranking",
     "process_reward",
     "q_rewards",
@@ -195,10 +237,15 @@ __all__ = [
     "rationales",
     "rdpo_length",
     "rdpo_robust",
+    "reinforce_plus_plus",
+    "reinforce_plus_plus_baseline",
+    "returns_to_go",
     "reverse_kl",
+    "rloo",
     "rpo",
     "rrpo",
     "rso",
+    "sapo",
     "sft",
     "shortest",
     "sigmoid_norm",
@@ -214,6 +261,8 @@ __all__ = [
     "target_positions",
     "tdpo1",
     "tdpo2",
+    "token_rewards",
+    "top_entropy_mask",
     "topk_record",
     "tpo_tree",
     "tpo_triple",
@@ -224,5 +273,9 @@ __all__ = [
     "unseen_mass",
     "update_bco_shift",
     "update_reliability",
+    "vespo",
+    "vespo_weights",
+    "whiten",
     "wpo_weight",
+    "xpo",
 ]

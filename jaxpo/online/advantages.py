@@ -34,7 +34,12 @@ class Shaped:
 
 
 def shaped(
-    rewards: np.ndarray, weights: np.ndarray, how: Advantage, *, aggregation: str = "sum_then_normalize"
+    rewards: np.ndarray,
+    weights: np.ndarray,
+    how: Advantage,
+    lengths: np.ndarray,
+    *,
+    aggregation: str = "sum_then_normalize",
 ) -> Shaped:
     """Rewards of several functions to one advantage per answer.
 
@@ -46,14 +51,15 @@ def shaped(
       rewards: `[G, K, F]`; NaN where a function says nothing.
       weights: `[F]`.
       how: baseline, scale, epsilon.
+      lengths: `[G, K]` tokens of the answers.
 
     Reference: the rules of TRL's GRPO trainer; normalize_then_sum is GDPO (arXiv 2601.05242) there.
     """
     total = summed(rewards, weights)
     std = deviation(total)
     if aggregation == "sum_then_normalize":
-        return Shaped(total, np.nan_to_num(compared(total, how)), std)
-    each = np.stack([compared(rewards[..., f], how) for f in range(rewards.shape[-1])], axis=-1)
+        return Shaped(total, np.nan_to_num(compared(total, how, lengths)), std)
+    each = np.stack([compared(rewards[..., f], how, lengths) for f in range(rewards.shape[-1])], axis=-1)
     both = summed(each, weights)
     both = (both - _mean(both)) / (_std(both) + how.epsilon)
     return Shaped(total, np.nan_to_num(both), std)
@@ -66,7 +72,7 @@ def summed(rewards: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=-1), total, np.nan)
 
 
-def compared(reward: np.ndarray, how: Advantage) -> np.ndarray:
+def compared(reward: np.ndarray, how: Advantage, lengths: np.ndarray) -> np.ndarray:
     """`[G, K]` rewards less their baseline, over their deviation; NaN where there is none."""
     mean = _mean(reward, axis=1)[:, None]
     known = np.sum(~np.isnan(reward), axis=1)[:, None]
@@ -78,8 +84,19 @@ def compared(reward: np.ndarray, how: Advantage) -> np.ndarray:
         centred = np.where(known > 1, (reward - mean) * known / np.maximum(known - 1, 1), reward * 0.0)
     if how.scale == "none":
         return centred
+    if how.scale == "tokens":
+        return whitened(centred, lengths)
     spread = deviation(reward)[:, None] if how.scale == "group" else _std(reward)
     return centred / (spread + how.epsilon)
+
+
+def whitened(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Mean 0 and variance 1 over all tokens, each with its answer's number: `(x - mean) / sqrt(var + 1e-8)`, n - 1."""
+    n = np.where(np.isnan(x), 0.0, lengths)
+    known, count = np.nan_to_num(x), max(n.sum(), 1.0)
+    mean = np.sum(n * known) / count
+    variance = np.sum(n * (known - mean) ** 2) / max(count - 1.0, 1.0)
+    return (x - mean) / np.sqrt(variance + 1e-8)
 
 
 def deviation(reward: np.ndarray) -> np.ndarray:

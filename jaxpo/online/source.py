@@ -92,7 +92,8 @@ class RolloutSource:
     def shape(self, generation: Generation) -> Shaped:
         """Advantages of a generation, and what is logged of it."""
         aggregation = self.stage.multi_objective_aggregation
-        found = shaped(generation.rewards, self.weights, self.advantage, aggregation=aggregation)
+        lengths = np.asarray([[len(answer.tokens) for answer in group.answers] for group in generation.groups])
+        found = shaped(generation.rewards, self.weights, self.advantage, lengths, aggregation=aggregation)
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from losses.guard_arrays import LISTWISE, PER_TOKEN, VOCAB
+from losses.guard_rollouts import ROLLOUTS
 from losses.guard_scalars import PAIRWISE, SCALARS
 
 from jaxpo import losses
 
-TABLE = PAIRWISE | PER_TOKEN | LISTWISE | VOCAB | SCALARS
+TABLE = PAIRWISE | PER_TOKEN | LISTWISE | VOCAB | SCALARS | ROLLOUTS
 NO_GRADIENT = {
     **dict.fromkeys(("bco_shift", "bco_stats", "init_bco_state", "update_bco_shift", "kto_kl", "lcpo_em", "lcpo_stats",
                      "update_reliability"), "state of a step, which no loss differentiates"),
@@ -25,6 +26,14 @@ NO_GRADIENT = {
     **dict.fromkeys(("keep_masks", "shortest", "target_positions"), "masks and integers"),
     **dict.fromkeys(("mapo_map", "mapo_mask", "wpo_weight"), "weights that are constants by definition"),
     **dict.fromkeys(("TopKRecord", "topk_record"), "a frozen teacher's record"),
+    **dict.fromkeys(("cispo", "gspo_token", "kl_straight_through", "nash_md", "vespo"),
+                    "a gradient that is not the slope of the value, by definition: the file of each"),
+    **dict.fromkeys(("Moments", "adaptive_kl", "entropy_threshold", "fixed_kl", "gae", "kl_shaped_rewards",
+                     "masked_moments", "merged_moments", "minillm_advantages", "reinforce_plus_plus",
+                     "reinforce_plus_plus_baseline", "returns_to_go", "token_rewards", "whiten"),
+                    "constants of an update, made before it"),
+    **dict.fromkeys(("geometric_mask", "off_policy_mask", "off_policy_weights", "top_entropy_mask", "vespo_weights"),
+                    "weights and masks without gradient"),
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip
 # Three points of either side and not the case itself, so that a jump there is seen as one.

@@ -31,6 +31,7 @@ from jaxpo.online.rewards.names import reward_names
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import Scoring, changed
 
+LENGTHS = np.asarray([[3, 1, 2, 5], [4, 4, 1, 1]])
 ROW = Row(HERE, 1, {"prompt": "two?", "answer": "2", "level": 3})
 
 
@@ -66,20 +67,31 @@ def test_advantages_are_those_of_the_equations():
     rewards = np.asarray([[1.0, 0.0, 0.0, 3.0], [2.0, 2.0, 2.0, 2.0]])
     one = np.ones(1)
     mean, std = rewards.mean(1, keepdims=True), rewards.std(1, ddof=1, keepdims=True)
-    got = shaped(rewards[..., None], one, Advantage("mean", "group"))
+    got = shaped(rewards[..., None], one, Advantage("mean", "group"), LENGTHS)
     np.testing.assert_allclose(got.advantage, (rewards - mean) / (std + 1e-4), atol=1e-12)
     np.testing.assert_array_equal(got.flat, [False, True])
-    got = shaped(rewards[..., None], one, Advantage("mean", "batch"))
+    got = shaped(rewards[..., None], one, Advantage("mean", "batch"), LENGTHS)
     np.testing.assert_allclose(got.advantage, (rewards - mean) / (rewards.std(ddof=1) + 1e-4), atol=1e-12)
-    got = shaped(rewards[..., None], one, Advantage("leave_one_out", "none"))
+    got = shaped(rewards[..., None], one, Advantage("leave_one_out", "none"), LENGTHS)
     others = (rewards.sum(1, keepdims=True) - rewards) / 3
     np.testing.assert_allclose(got.advantage, rewards - others, atol=1e-12)
-    np.testing.assert_array_equal(shaped(rewards[..., None], one, Advantage("none", "none")).advantage, rewards)
+    np.testing.assert_array_equal(
+        shaped(rewards[..., None], one, Advantage("none", "none"), LENGTHS).advantage, rewards
+    )
+
+
+def test_advantages_whitened_over_tokens_are_those_of_the_tokens_one_by_one():
+    rewards = np.asarray([[1.0, 0.0, 0.0, 3.0], [2.0, 2.0, np.nan, 2.5]])
+    tokens = np.repeat(rewards.ravel(), LENGTHS.ravel())
+    tokens = tokens[~np.isnan(tokens)]
+    got = shaped(rewards[..., None], np.ones(1), Advantage("none", "tokens"), LENGTHS).advantage
+    expected = np.nan_to_num((rewards - tokens.mean()) / np.sqrt(tokens.var(ddof=1) + 1e-8))
+    np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
 def test_what_no_reward_speaks_of_enters_no_statistic():
     values = np.asarray([[[1.0, np.nan], [0.0, 2.0], [np.nan, np.nan], [0.5, np.nan]], [[np.nan, np.nan]] * 4])
-    got = shaped(values, np.asarray([1.0, 0.5]), Advantage())
+    got = shaped(values, np.asarray([1.0, 0.5]), Advantage(), LENGTHS)
     np.testing.assert_array_equal(np.isnan(got.reward), [[False, False, True, False], [True] * 4])
     known = np.asarray([1.0, 1.0, 0.5])
     expected = (known - known.mean()) / (known.std(ddof=1) + 1e-4)
@@ -92,7 +104,7 @@ def test_what_no_reward_speaks_of_enters_no_statistic():
 def test_rewards_normalised_before_they_are_summed():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(3, 4, 2)), np.asarray([1.0, 3.0])
-    got = shaped(values, weights, Advantage(), aggregation="normalize_then_sum")
+    got = shaped(values, weights, Advantage(), np.ones((3, 4)), aggregation="normalize_then_sum")
     each = (values - values.mean(1, keepdims=True)) / (values.std(1, ddof=1, keepdims=True) + 1e-4)
     both = each @ weights
     np.testing.assert_allclose(got.advantage, (both - both.mean()) / (both.std(ddof=1) + 1e-4))

@@ -60,6 +60,11 @@ class Rollouts:
         """Of every token."""
         return self.answer.tokens.column(ADVANTAGES)
 
+    def of_answer(self, x: Float[Array, "N T"]) -> Float[Array, "N"]:
+        """What all trained tokens of an answer have alike; 0 without any."""
+        on = self.mask.astype(jnp.float32)
+        return jnp.sum(jnp.where(self.mask, x, 0.0), axis=-1) / jnp.maximum(jnp.sum(on, axis=-1), 1.0)
+
     @property
     def sampling_logps(self) -> Float[Array, "N T"]:
         """Under the distribution that the token was drawn from."""

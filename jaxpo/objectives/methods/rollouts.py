@@ -31,12 +31,12 @@ class Advantage:
     Attributes:
       baseline: what is subtracted: the group's "mean", the mean of the others ("leave_one_out"), or "none".
       scale: the standard deviation that it is divided by: of the "group", of the "batch" (a whole generation), or
-        "none".
+        "none"; "tokens" whitens over all tokens of a generation, so that long answers count more.
       epsilon: added to the standard deviation.
     """
 
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
-    scale: Literal["group", "batch", "none"] = "group"
+    scale: Literal["group", "batch", "none", "tokens"] = "group"
     epsilon: float = 1e-4
 
 

@@ -40,13 +40,8 @@ MODEL = replace(
 )
 
 
-def config(sft_tokens: int = 1_500_000, grpo_steps: int = 200) -> Run:
-    """The recipe on arithmetic.
-
-    Args:
-      sft_tokens: budget of fine-tuning, in positions of rows.
-      grpo_steps: optimiser steps on the model's own answers.
-    """
+def config() -> Run:
+    """The recipe on arithmetic."""
     return Run(
         name="grpo",
         model=MODEL,
@@ -57,7 +52,7 @@ def config(sft_tokens: int = 1_500_000, grpo_steps: int = 200) -> Run:
                 data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
                 optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
                 rows_per_step=16,
-                max_tokens=sft_tokens,
+                max_tokens=1_000_000,
                 logging_steps=10,
                 save_steps=100,
             ),
@@ -78,7 +73,7 @@ def config(sft_tokens: int = 1_500_000, grpo_steps: int = 200) -> Run:
                     weight_decay=0.0,
                     max_grad_norm=1.0,
                 ),
-                max_steps=grpo_steps,
+                max_steps=150,
                 eval_steps=50,
                 eval_rows=128,
                 logging_steps=5,

@@ -77,12 +77,10 @@ class GRPO(RolloutMethod):
         "TRL's bnpo takes one micro-batch's",
     )
     NEEDS = ROLLOUTS
-    METRICS = ("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
 
     def __post_init__(self) -> None:
         if self.beta > 0:
             object.__setattr__(self, "NEEDS", ROLLOUTS_AND_REFERENCE)
-            object.__setattr__(self, "METRICS", ("kl", *type(self).METRICS))
         if self.top_entropy_quantile < 1:
             object.__setattr__(self, "COUPLED", True)
 

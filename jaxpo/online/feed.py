@@ -81,6 +81,7 @@ class RolloutFeed:
                 generation,
                 shaped,
                 source.maker.scoring.names,
+                source.maker.scoring.verifies,
                 mask_truncated=stage.mask_truncated_completions,
                 places=range(part * each, (part + 1) * each),
             )

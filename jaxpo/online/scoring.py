@@ -69,6 +69,11 @@ class Scoring:
             called = name if len(members) == 1 else f"{name}-{i}-{judge.NAME}"
             yield Member(re.sub(r"[^A-Za-z0-9_.-]", "_", called), share, judge, judge.identity(self.networks))
 
+    @property
+    def verifies(self) -> list[int]:
+        """Numbers of the rewards whose 1 says that an answer is right."""
+        return [i for i, reward in enumerate(self.rewards) if getattr(reward, "VERIFIES", False)]
+
     def identity(self) -> dict[str, Any]:
         """Name of every judge -> what its values depend on."""
         return {member.name: dict(member.identity) for members in self._members for member in members}

@@ -23,7 +23,7 @@ Tree = Any
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
     """The per-example columns of a stage whose rewards have these names."""
-    own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group")
+    own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group", "correct")
     return (*own, *(f"reward:{name}" for name in names))
 
 
@@ -37,11 +37,17 @@ def trained(
     generation: Generation,
     shaped: Shaped,
     names: Sequence[str],
+    verifies: Sequence[int],
     *,
     mask_truncated: bool,
     places: range,
 ) -> list[Trained]:
-    """The answers of some of a generation's groups."""
+    """The answers of some of a generation's groups.
+
+    Args:
+      names: of the rewards.
+      verifies: numbers of those that say whether an answer is right: `correct` is 1 or 0 then, -1 where none says it.
+    """
     found = []
     for place in places:
         group = generation.groups[place]
@@ -55,6 +61,7 @@ def trained(
                 "failed": float(generation.failed[place, k]),
                 "answer_length": float(len(answer.tokens)),
                 "group": float(place),
+                "correct": correctness(generation.rewards[place, k, list(verifies)]),
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
             on = not np.isnan(reward) and (answer.finished or not mask_truncated)
@@ -64,6 +71,12 @@ def trained(
             number = place * len(group.answers) + k
             found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, columns))
     return found
+
+
+def correctness(values: np.ndarray) -> float:
+    """1 where all that say anything say 1, 0 where one does not; -1 where none says anything."""
+    known = values[~np.isnan(values)]
+    return float(np.all(known >= 1)) if known.size else -1.0
 
 
 def make_logps(scorer: Scorer, layout: Layout) -> Callable[[Tree, Batch], np.ndarray]:

@@ -129,6 +129,8 @@ def answer_metrics(columns: Mapping[str, Array], present: Bool[Array, "N"]) -> d
         "rewards/failed": masked_mean(columns["failed"], present),
         "rewards/unrewarded": masked_mean((columns["rewarded"] <= 0).astype(jnp.float32), present),
     }
+    if "correct" in columns:
+        found["correct"] = masked_mean(jnp.maximum(columns["correct"], 0.0), present & (columns["correct"] >= 0))
     for name, where in (("length", present), ("terminated_length", ended)):
         found[f"completions/mean_{name}"] = masked_mean(length, where)
         found[f"completions/min_{name}"] = Min(jnp.min(jnp.where(where, length, jnp.inf)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxpo.judges.verifier import VerifierJudge
 
@@ -16,3 +17,5 @@ class VerifierReward(VerifierJudge):
     """
 
     label: str = "correct"
+
+    VERIFIES: ClassVar[bool] = True

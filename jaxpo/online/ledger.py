@@ -17,7 +17,7 @@ from typing import Any
 from jaxpo.errors import DataError
 from jaxpo.judges.ledger import Ledger
 
-FOLDER, ANSWERS, OLD, DONE = "rollouts", "answers", "old_logps", "done"
+FOLDER, ANSWERS, DONE = "rollouts", "answers", "done"
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,6 @@ class Journal:
     def rewards(self, generation: int, weights: str, name: str, identity: Mapping[str, Any]) -> Ledger:
         """The ledger of one reward's values of a generation."""
         return Ledger(self.of(generation), f"reward-{name}", {"weights": weights, **identity})
-
-    def old_logps(self, generation: int, weights: str) -> Ledger:
-        """The ledger of the log-probs that ratios of a generation are taken over."""
-        return Ledger(self.of(generation), OLD, {"generation": generation, "answers": weights})
 
     def finished(self, generation: int) -> tuple[Ledger, list[dict[str, Any]]]:
         """The whole ledger of a generation that earlier weights wrote, and its records.

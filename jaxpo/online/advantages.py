@@ -12,6 +12,9 @@ import numpy as np
 
 from jaxpo.objectives.methods.rollouts import Advantage
 
+FLAT = 1e-8
+"""A group's deviation at which its rewards count as one."""
+
 
 @dataclass(frozen=True)
 class Shaped:
@@ -30,7 +33,7 @@ class Shaped:
     @property
     def flat(self) -> np.ndarray:
         """`[G]` True where the rewards of a group do not differ, or there are less than two."""
-        return self.std <= 1e-8
+        return self.std <= FLAT
 
 
 def shaped(

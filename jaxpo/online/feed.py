@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,4 @@ class RolloutFeed:
 
 
 def _with_old(answer: Trained, values: np.ndarray) -> Trained:
-    import dataclasses
-
     return dataclasses.replace(answer, per_token={**answer.per_token, OLD_LOGPS: values})

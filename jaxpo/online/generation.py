@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.judges.ledger import Ledger
+from jaxpo.online.advantages import FLAT
 from jaxpo.online.answers import Answer, Group
 from jaxpo.online.ledger import DONE, Journal
 from jaxpo.online.prompts import Prompts
@@ -44,6 +46,49 @@ class Generation:
 
 
 @dataclass
+class _Work:
+    """A generation under way.
+
+    Attributes:
+      have: by position, the groups that the ledger holds.
+      use: has the writer take the weights; called before the first answer is written.
+      groups: by place, those that are kept so far.
+    """
+
+    number: int
+    weights: str
+    ledger: Ledger
+    have: dict[int, Group]
+    use: Callable[[], None]
+    groups: dict[int, Group] = field(default_factory=dict)
+    rewards: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    failed: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    spent: dict[str, float] = field(default_factory=lambda: {"writing": 0.0, "rewards": 0.0})
+    _used: bool = False
+
+    def ready(self) -> None:
+        """Give the writer the weights, once."""
+        if not self._used:
+            self.use()
+            self._used = True
+
+    def put(
+        self, places: list[int], groups: Sequence[Group], values: np.ndarray, failed: np.ndarray, size: int
+    ) -> None:
+        """Groups in the places of those that they replace, with their rewards."""
+        if not self.groups:
+            self.rewards, self.failed = np.zeros((size, *values.shape[1:])), np.zeros((size, *failed.shape[1:]))
+        self.groups |= {group.place: group for group in groups}
+        self.rewards[places], self.failed[places] = values, failed
+
+    def last(self, tried: int) -> dict[str, Any]:
+        """The line that says that a generation is whole."""
+        positions = [self.groups[place].position for place in range(len(self.rewards))]
+        rewards, failed = _to_json(self.rewards), self.failed.astype(int).tolist()
+        return {DONE: True, "tried": tried, "positions": positions, "rewards": rewards, "failed": failed}
+
+
+@dataclass
 class Maker:
     """Makes generations, one after another.
 
@@ -74,48 +119,43 @@ class Maker:
         if records and DONE in records[-1]:
             return self._read(number, weights, first, records)
         have = {record["position"]: self._group(record) for record in records}
-        spent = {"writing": 0.0, "rewards": 0.0}
-        groups: dict[int, Group] = {}
-        rewards, failed = np.zeros((self.size, self.n, 0)), np.zeros((self.size, self.n))
-        position, flat, ready = first, np.ones(self.size, bool), False
+        work = _Work(number, weights, ledger, have, lambda: self.writer.use(params, self.size * self.n))
+        position, flat = first, np.ones(self.size, bool)
         for _ in range(1 + self.replaced):
             places = np.flatnonzero(flat).tolist()
             asked = [self._asked(place, position + i) for i, place in enumerate(places)]
             position += len(asked)
-            missing = [one for one in asked if one.position not in have]
-            began = time.monotonic()
-            if missing and not ready:
-                self.writer.use(params, self.size * self.n)
-                ready = True
-            what = f"generation {number}"
-            for group in self.writer.write(missing, self.n, self.sampler, self.max_new_tokens, what) if missing else ():
-                ledger.append([record_of(group)])
-                have[group.position] = group
-            spent["writing"] += time.monotonic() - began
-            began = time.monotonic()
-            new = [have[one.position] for one in asked]
-            values, failures = self.scoring.score(
-                new, lambda name, about: self.journal.rewards(number, weights, name, about)
-            )
-            spent["rewards"] += time.monotonic() - began
-            if not groups:
-                rewards = np.zeros((self.size, *values.shape[1:]))
-            groups |= {group.place: group for group in new}
-            rewards[places], failed[places] = values, failures
-            flat = self.spread(rewards) <= 1e-8
+            new = self._written(work, asked)
+            work.put(places, new, *self._scored(work, new), self.size)
+            flat = self.spread(work.rewards) <= FLAT
             if not flat.any():
                 break
-        last = {
-            DONE: True,
-            "tried": position - first,
-            "positions": [groups[place].position for place in range(self.size)],
-            "rewards": _to_json(rewards),
-            "failed": failed.astype(int).tolist(),
-        }
-        ledger.append([last])
+        work.ledger.append([work.last(position - first)])
         self._ends[number] = position
-        kept = [groups[place] for place in range(self.size)]
-        return Generation(number, weights, kept, rewards, failed, position - first, spent)
+        kept = [work.groups[place] for place in range(self.size)]
+        return Generation(number, weights, kept, work.rewards, work.failed, position - first, work.spent)
+
+    def _written(self, work: _Work, asked: Sequence[Asked]) -> list[Group]:
+        """The groups that are asked for: those of the ledger, and new ones, which go there as they end."""
+        began = time.monotonic()
+        missing = [one for one in asked if one.position not in work.have]
+        if missing:
+            work.ready()
+            what = f"generation {work.number}"
+            for group in self.writer.write(missing, self.n, self.sampler, self.max_new_tokens, what):
+                work.ledger.append([record_of(group)])
+                work.have[group.position] = group
+        work.spent["writing"] += time.monotonic() - began
+        return [work.have[one.position] for one in asked]
+
+    def _scored(self, work: _Work, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
+        """Their rewards, and how many failed."""
+        began = time.monotonic()
+        found = self.scoring.score(
+            groups, lambda name, about: self.journal.rewards(work.number, work.weights, name, about)
+        )
+        work.spent["rewards"] += time.monotonic() - began
+        return found
 
     def read(self, number: int) -> Generation:
         """A generation that weights of before wrote; DataError where its ledger is not whole."""

@@ -9,11 +9,13 @@ The digest holds the weights and all settings, so that answers of other weights 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxpo.data.rows.json_lines import whole_lines
 from jaxpo.errors import DataError
 from jaxpo.judges.ledger import Ledger
 
@@ -80,10 +82,6 @@ def opened(path: Path) -> Ledger:
     Raises:
       DataError: it has none.
     """
-    import json
-
-    from jaxpo.data.rows.json_lines import whole_lines
-
     first = next(iter(whole_lines(path)), None)
     try:
         settings = json.loads(first or b"")["settings"]

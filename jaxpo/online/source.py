@@ -16,6 +16,7 @@ import numpy as np
 from jaxpo.config import Online, Stage
 from jaxpo.data.durable import publish
 from jaxpo.data.source import steps_of
+from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
@@ -65,7 +66,7 @@ class RolloutSource:
     def __post_init__(self) -> None:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
-        self.weights = np.asarray(stage.reward_weights or (1.0,) * len(stage.reward_funcs))
+        self.weights = _weights(stage)
         self.columns, self.per_token = columns_of(self.maker.scoring.names), per_token_of(stage)
         self.logps = make_logps(self.scorer, self.layout)
 
@@ -175,61 +176,83 @@ def rollout_source(
             f"{stage.name}: an online stage runs in one process, and this run has {jax.process_count()}; start it on "
             "one host, whose devices share its work."
         )
-    dataset = prompts.dataset
-    patience = Patience(stage.reward_tries, stage.reward_failures)
-    scoring = Scoring(stage.reward_funcs, network, patience, say)
-    whole = folder / FOLDER
-    _same_rewards(whole, scoring)
-    trained = Prompts(dataset, seed=seed, shuffle=stage.data.shuffle)
+    scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
+    _same_rewards(folder / FOLDER, scoring)
+    trained = Prompts(prompts.dataset, seed=seed, shuffle=stage.data.shuffle)
     scoring.check([trained.at(number) for number in range(len(trained))])
-    sampler = Sampler(
-        temperature=stage.temperature,
-        top_k=stage.top_k,
-        top_p=stage.top_p,
-        min_p=stage.min_p,
-        repetition_penalty=stage.repetition_penalty,
-    )
-    dtype = stage.engine.dtype or scorer.dtype
-    settings = {
-        "prompts": dataset.hash,
-        "sampler": dataclasses.asdict(sampler),
-        "engine": [dtype, stage.engine.quantize],
-        "answers": [stage.num_generations, stage.max_completion_length, stage.dynamic_sampling],
-        "size": stage.prompts_per_step * stage.steps_per_generation,
-        "seed": seed,
-    }
-    weights = np.asarray(stage.reward_weights or (1.0,) * len(stage.reward_funcs))
-    maker = Maker(
-        trained,
-        Writer(scorer.config, dataset.tokenizer, stage.data.max_length, dtype, seed, stage.engine, say),
-        scoring,
-        Journal(whole, settings),
-        stage.prompts_per_step * stage.steps_per_generation,
-        stage.num_generations,
-        sampler,
-        stage.max_completion_length,
-        stage.dynamic_sampling,
-        lambda rewards: deviation(summed(rewards, weights)),
-    )
+    settings = _settings(stage, prompts.dataset, scorer, seed)
+    named = json.dumps([settings, scoring.identity()], sort_keys=True, default=str)
     layout = Layout(
         stage.rows_per_step,
         stage.data.row_length,
         stage.data.max_length,
         stage.slots,
         stage.gradient_accumulation_steps,
-        dataset.tokenizer.pad_id,
+        prompts.dataset.tokenizer.pad_id,
     )
-    named = json.dumps([settings, scoring.identity()], sort_keys=True, default=str)
     return RolloutSource(
         stage=stage,
         advantage=advantage,
-        maker=maker,
+        maker=_maker(stage, trained, scoring, Journal(folder / FOLDER, settings), scorer, seed, say),
         held_out=None if held_out is None else Prompts(held_out.dataset, seed=seed, shuffle=False),
         layout=layout,
         scorer=dataclasses.replace(scorer, temperature=stage.temperature),
         policy=policy,
         say=say,
         hash=hashlib.sha256(named.encode()).hexdigest(),
+    )
+
+
+def _sampler(stage: Online) -> Sampler:
+    return Sampler(
+        temperature=stage.temperature,
+        top_k=stage.top_k,
+        top_p=stage.top_p,
+        min_p=stage.min_p,
+        repetition_penalty=stage.repetition_penalty,
+    )
+
+
+def _settings(stage: Online, dataset: Dataset, scorer: Scorer, seed: int) -> dict[str, Any]:
+    """Everything that answers depend on besides the weights."""
+    return {
+        "prompts": dataset.hash,
+        "sampler": dataclasses.asdict(_sampler(stage)),
+        "engine": [stage.engine.dtype or scorer.dtype, stage.engine.quantize],
+        "answers": [stage.num_generations, stage.max_completion_length, stage.dynamic_sampling],
+        "size": stage.prompts_per_step * stage.steps_per_generation,
+        "seed": seed,
+    }
+
+
+def _weights(stage: Online) -> np.ndarray:
+    """Of the rewards."""
+    return np.asarray(stage.reward_weights or (1.0,) * len(stage.reward_funcs))
+
+
+def _maker(
+    stage: Online,
+    prompts: Prompts,
+    scoring: Scoring,
+    journal: Journal,
+    scorer: Scorer,
+    seed: int,
+    say: Callable[[str], None],
+) -> Maker:
+    """What makes the stage's generations."""
+    dtype, weights = stage.engine.dtype or scorer.dtype, _weights(stage)
+    tokenizer = prompts.dataset.tokenizer
+    return Maker(
+        prompts,
+        Writer(scorer.config, tokenizer, stage.data.max_length, dtype, seed, stage.engine, say),
+        scoring,
+        journal,
+        stage.prompts_per_step * stage.steps_per_generation,
+        stage.num_generations,
+        _sampler(stage),
+        stage.max_completion_length,
+        stage.dynamic_sampling,
+        lambda rewards: deviation(summed(rewards, weights)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
@@ -61,8 +61,6 @@ class RolloutMethod(FeatureMethod):
         raise NotImplementedError(f"{type(self).__name__} gives no terms")
 
     def objective(self, scorer: Scorer, options: Options) -> Objective:
-        from dataclasses import replace
-
         from jaxpo.objectives.base import Out
 
         def loss(features: Any, batch: Batch, carry: Any, counts: Counts) -> Out:

@@ -29,6 +29,7 @@ ROOMS = {
     "judges": "what gives an answer its score",
     "construct": "data made between stages",
     "curriculum": "difficulty",
+    "online": "data made between steps",
     "recipe": "a file and flags -> a checked run",
     "recipes": "the ones that come with jaxpo",
     "stages": "running it",

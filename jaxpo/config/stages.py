@@ -81,9 +81,12 @@ class Stage(RecipePart):
         every step, from the first parameters on; the stage's folder then holds its model too, in `ema/`. None = off.
       seed: of the order of rows, of dropout, and of fresh weights; None = the run's.
       use_ema: held-out evaluation measures the average, and the stage hands it on; the last parameters are in `last/`.
+      RECORDS: what a loss reads of networks beside the trained one can be stored before the first step: the data are
+        there by then.
     """
 
     TRAINS: ClassVar[bool] = True
+    RECORDS: ClassVar[bool] = True
 
     name: str = "stage"
     data: Data = field(default_factory=Data)

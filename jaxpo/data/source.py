@@ -55,6 +55,10 @@ class Feed(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Before a checkpoint or an evaluation: what the feed has begun is on disk, and nothing of it goes on."""
+        ...
+
     def close(self) -> None:
         """End the feed's threads and whatever it holds; called once, also after an error."""
         ...

@@ -21,6 +21,7 @@ from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
 from jaxpo.losses.gae import gae, token_rewards
+from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
@@ -158,6 +159,7 @@ __all__ = [
     "gae",
     "generalized_jsd",
     "geometric_mask",
+    "grpo",
     "gspo_token",
     "hinge",
     "hinge_per_token",

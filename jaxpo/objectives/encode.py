@@ -8,7 +8,7 @@ objective.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -136,6 +136,8 @@ class Scorer:
       experts: implementation name of the grouped product of a mixture of experts.
       conv: implementation name of the short convolution.
       scan: whether repeated groups of layers run in loops; None = the family chooses.
+      temperature: divides the logits of every distribution that is read.
+      vocab: distributions are over the first so many ids, those that a tokenizer has and a sampler draws; None = all.
     """
 
     config: TextConfig
@@ -148,6 +150,8 @@ class Scorer:
     conv: str | None = None
     scan: bool | None = None
     pooled_dropout: float = 0.0
+    temperature: float = 1.0
+    vocab: int | None = None
 
     def run(
         self, params: Tree, batch: Batch, rng: Array | None = None, tap: Tap | None = None
@@ -197,7 +201,16 @@ class Scorer:
 
     def unembedding(self, params: Tree) -> Float[Array, "V D"]:
         """The output matrix: `logits = hidden @ W^T`."""
-        return output_matrix(params, self.config)
+        whole = output_matrix(params, self.config)
+        return whole if self.vocab is None else whole[: self.vocab]
+
+    def alike(self, other: Scorer) -> Scorer:
+        """Another network's scorer, whose distributions are those of this one: of its temperature, over its ids."""
+        return replace(other, temperature=self.temperature, vocab=self.vocab)
+
+    def _tempered(self, hidden: Float[Array, "R S D"]) -> Float[Array, "R S D"]:
+        """Hidden states whose logits are those of the temperature: the head is linear."""
+        return hidden if self.temperature == 1.0 else hidden / self.temperature
 
     def token_stats(
         self,
@@ -209,14 +222,15 @@ class Scorer:
         rng: Array | None = None,
     ) -> TokenStats:
         """Log-prob, entropy and argmax accuracy of every token; `hidden` when it has been computed already."""
-        hidden = self.hidden(params, batch, rng) if hidden is None else hidden
+        hidden = self._tempered(self.hidden(params, batch, rng) if hidden is None else hidden)
         term = _stats_and_collision if collision else token_stats
         stats = map_vocab(term, ((self.unembedding(params), hidden),), next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), stats)
 
     def logps(self, params: Tree, batch: Batch, hidden: Float[Array, "R S D"] | None = None) -> Float[Array, "R S"]:
         """Log-prob of every token, alone: cheaper than `token_stats` where only these are wanted."""
-        streams = ((self.unembedding(params), self.hidden(params, batch) if hidden is None else hidden),)
+        hidden = self.hidden(params, batch) if hidden is None else hidden
+        streams = ((self.unembedding(params), self._tempered(hidden)),)
         return to_targets(map_vocab(vocab.log_prob, streams, next_tokens(batch), chunk=self.head_chunk), batch)
 
     def values(self, params: Tree, batch: Batch) -> Float[Array, "R S"]:
@@ -241,8 +255,8 @@ class Scorer:
         """
         frozen, other = jax.lax.stop_gradient(reference), reference_scorer or self
         streams = (
-            (self.unembedding(params), self.hidden(params, batch) if hidden is None else hidden),
-            (other.unembedding(frozen), jax.lax.stop_gradient(other.hidden(frozen, batch))),
+            (self.unembedding(params), self._tempered(self.hidden(params, batch) if hidden is None else hidden)),
+            (other.unembedding(frozen), other._tempered(jax.lax.stop_gradient(other.hidden(frozen, batch)))),
         )
         found = map_vocab(_stats_and_kl(collision), streams, next_tokens(batch), chunk=self.head_chunk)
         return jax.tree.map(lambda x: to_targets(x, batch), found)

@@ -39,7 +39,7 @@ def companion(stage: Any, name: str, kind: Kind) -> Companion:
     given, short = dict(stage.beside).get(name), shorter(stage).get(name, Short())
     moves = name == REFERENCE and getattr(stage, "sync_ref_model", False)
     wanted = short.recorded if given is None or given.recorded is None else given.recorded
-    recorded = kind in RECORDABLE and not moves if wanted is None else wanted
+    recorded = kind in RECORDABLE and stage.RECORDS and not moves if wanted is None else wanted
     return Companion(name, kind, _source(given, short, name), recorded, moves)
 
 

@@ -6,29 +6,33 @@ A new kind of stage is its configuration, an entry here, and files of its own. I
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.config import SFT, Distill, Merge, Preference, Pretrain, RecipePart, Reward, Run, Work
+from jaxpo.config import SFT, Data, Distill, Merge, Online, Preference, Pretrain, RecipePart, Reward, Run, Work
+from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
+from jaxpo.recipe.checks.online import online_problems
 from jaxpo.recipe.checks.optimizer import dropout_problems
 from jaxpo.recipe.checks.reward import reward_problems
 from jaxpo.recipe.checks.work import work_problems
-from jaxpo.recipe.measured import LANGUAGE, PREFERENCE, REWARD, diagnostic_metrics
+from jaxpo.recipe.measured import LANGUAGE, ONLINE, PREFERENCE, REWARD, diagnostic_metrics, reward_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jaxpo.data.source import Source
+    from jaxpo.objectives.encode import Scorer
 
 Problems = Callable[[Run, int, Any], Iterator[str]]
 
@@ -39,10 +43,15 @@ class Materials:
 
     Attributes:
       rows: packed batches of the stage's training files, with what was recorded for them.
+      held_out: of its held-out files; None where there are none.
       frozen, scorers: the networks beside the trained one, with what is fixed of it (`with_fixed`), and how they are
         run; a source that runs the trained network finds there what `state.params` lacks.
       folder: the stage's own, for what a source writes before it yields it.
       seed: of its draws.
+      scorer: how the trained network is run.
+      policy: what is trained -> the plain model's own tree.
+      network: name of an earlier stage, or folder -> its model, ready to judge (`jaxpo.judges.network.Network`).
+      say: shows one line to the user.
     """
 
     stage: Any
@@ -51,11 +60,41 @@ class Materials:
     scorers: Mapping[str, Any]
     folder: Path
     seed: int
+    held_out: Source | None
+    scorer: Scorer
+    policy: Callable[[Any], Any]
+    network: Callable[[str], Any]
+    say: Callable[[str], None]
 
 
 def packed_rows(materials: Materials) -> Source:
     """The rows of the training files, packed."""
     return materials.rows
+
+
+def rollouts(materials: Materials) -> Source:
+    """Answers that the model writes to the prompts of the training files."""
+    from jaxpo.online.source import rollout_source
+
+    method: Any = method_of(materials.stage)
+    return rollout_source(
+        materials.stage,
+        method.advantage,
+        prompts=materials.rows,
+        held_out=materials.held_out,
+        folder=materials.folder,
+        seed=materials.seed,
+        scorer=materials.scorer,
+        policy=materials.policy,
+        network=materials.network,
+        say=materials.say,
+    )
+
+
+def prompts_of(stage: Online) -> Data:
+    """How the prompts of an online stage are cut: they leave room for an answer, and never lose their end."""
+    cut = "error" if stage.data.truncation == "response_right" else stage.data.truncation
+    return replace(stage.data, max_length=stage.longest_prompt, truncation=cut)
 
 
 @dataclass(frozen=True)
@@ -72,7 +111,9 @@ class Kind:
       checks: beyond those of every trained stage; of merges and work, all.
       options: `stage -> Options`, what its method is built with.
       scoring: `stage -> fields of Scorer` that its networks are run with in training.
+      data: `stage -> Data` that its rows are prepared by.
       make_source: `Materials -> Source` of its batches.
+      measure: `source -> (state -> {name: value})`, what is measured of held-out rows instead of the loss over them.
     """
 
     runs: Literal["train", "merge", "work"]
@@ -84,7 +125,13 @@ class Kind:
     checks: tuple[Problems, ...] = ()
     options: Callable[[Any], Options] = lambda stage: Options()
     scoring: Callable[[Any], Mapping[str, Any]] = lambda stage: {}
+    data: Callable[[Any], Data] = lambda stage: stage.data
     make_source: Callable[[Materials], Source] = packed_rows
+    measure: Callable[[Any], Callable[[Any], Mapping[str, float]]] | None = None
+
+    def asks(self, method: Method) -> Needs:
+        """What is read of the rows: what the method needs, unless the rows are prompts alone."""
+        return Needs() if self.purpose == "prompts" else method.NEEDS
 
 
 KINDS: dict[type[RecipePart], Kind] = {
@@ -120,6 +167,20 @@ KINDS: dict[type[RecipePart], Kind] = {
         metrics=REWARD,
         checks=(reward_problems,),
         scoring=lambda stage: {name: getattr(stage, name) for name in ("embedding_dropout", "pooled_dropout")},
+    ),
+    Online: Kind(
+        "train",
+        "prompts",
+        families=("rollouts",),
+        default=lambda stage: GRPO(),
+        metrics=ONLINE,
+        more_metrics=reward_metrics,
+        checks=(sync_problems, online_problems),
+        options=lambda stage: Options(max_completion_length=stage.max_completion_length),
+        scoring=lambda stage: {"temperature": stage.temperature},
+        data=prompts_of,
+        make_source=rollouts,
+        measure=lambda source: source.evaluate,
     ),
     Merge: Kind("merge", checks=(merge_problems,)),
     Work: Kind("work", checks=(work_problems,)),

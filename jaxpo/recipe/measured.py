@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
 from jaxpo.objectives.methods.features import ListMethod
+from jaxpo.online.rewards.names import reward_names
 
 ROUTING = (
     "aux_loss",
@@ -23,6 +24,14 @@ PREFERENCE = (
     WORST,
 )
 REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", WORST, *ROUTING)
+
+
+ONLINE = ("reward", "completions/mean_length", "completions/clipped_ratio")
+
+
+def reward_metrics(stage: Any) -> Iterator[str]:
+    """The mean of each of an online stage's rewards."""
+    return (f"rewards/{name}/mean" for name in reward_names(stage.reward_funcs))
 
 
 def diagnostic_metrics(stage: Any) -> Iterator[str]:

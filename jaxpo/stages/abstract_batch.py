@@ -21,7 +21,7 @@ from jaxpo.data.rows.segments import COLUMN_OF
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig
 from jaxpo.recipe.beside import Companion
-from jaxpo.recipe.kinds import method_of, networks_of
+from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.sharding import BATCH_AXES, axis_size
 
 LISTED = 4
@@ -29,6 +29,8 @@ LISTED = 4
 MEAN_SEGMENT = 128
 """Tokens of a segment where only the rows know their lengths; it decides how many a block holds."""
 _LISTS = ("candidate",)
+REAL = ("advantages", "sampling_logps")
+"""Per-token columns of real numbers; the others are marks."""
 _WIDTHS: Mapping[str, tuple[int, ...]] = {
     **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "rewards": (LISTED, 2), "labels": (LISTED,)},
 }
@@ -46,7 +48,7 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
     roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}
     columns = dict.fromkeys([*needs.columns, *(COLUMN_OF[role] for role in roles if role in COLUMN_OF)])
-    per_token = {name: _array(rows, np.int32) for name in needs.per_token}
+    per_token = {name: _array(rows, np.float32 if name in REAL else np.int32) for name in needs.per_token}
     for network in networks_of(stage):
         if network.recorded:
             per_token |= _recorded(network, stage, config, rows)
@@ -66,7 +68,7 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     )
 
 
-def likely_caps(stage: Stage, mesh: Mesh) -> Caps:
+def likely_caps(stage: Any, mesh: Mesh) -> Caps:
     """The shape of blocks in which the longest example fits, and segments of a usual length fill the rows.
 
     Raises:
@@ -74,6 +76,8 @@ def likely_caps(stage: Stage, mesh: Mesh) -> Caps:
     """
     data, needs = stage.data, method_of(stage).NEEDS
     each = rows_per_shard(stage, mesh)
+    if kind_of(stage).purpose == "prompts":
+        return Caps(data.row_length, 1, stage.slots, stage.slots, data.max_length)
     segments = sum(LISTED if role in _LISTS else 1 for role in needs.roles)
     single = data.packing == "none"
     least = segments if single else math.ceil(segments / (data.row_length // data.max_length))

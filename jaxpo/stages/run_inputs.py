@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Run, Stage
+from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
@@ -196,7 +196,7 @@ def _stage_data(
             data=settings,
             tokenizer=tokenizer,
             purpose=kind.purpose,
-            needs=method.NEEDS,
+            needs=kind.asks(method),
             cache_dir=directory / "data",
             log=say,
             names=names,
@@ -204,7 +204,8 @@ def _stage_data(
             team=team,
         )
 
-    train = load(stage.data.files, stage.data, "train")
+    cut = kind.data(stage)
+    train = load(stage.data.files, cut, "train")
     if stage.data.mix:
         train = dataclasses.replace(train, shares=_shares(stage, train, directory))
     check_values(train, method)
@@ -213,7 +214,7 @@ def _stage_data(
     if stage.data.eval:
         # Held-out rows are never a reason to stop: what does not fit is left out and counted.
         # They are read as they stand, whatever the training documents are rearranged for.
-        lenient = dataclasses.replace(stage.data, truncation=_lenient(stage), fim=None)
+        lenient = dataclasses.replace(cut, truncation=_lenient(cut), fim=None)
         held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
     return StageData(train, held_out)
@@ -236,5 +237,5 @@ def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:
     return shares_of(train.store, sources)
 
 
-def _lenient(stage: Stage) -> Any:
-    return "drop" if stage.data.truncation == "error" else stage.data.truncation
+def _lenient(data: Data) -> Any:
+    return "drop" if data.truncation == "error" else data.truncation

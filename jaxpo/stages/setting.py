@@ -13,6 +13,7 @@ from jax.sharding import Mesh as DeviceMesh
 from jaxpo.config import RecipePart, Run, Stage
 from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.convert.reader import REWARD, Reader
+from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
@@ -83,6 +84,14 @@ class Setting:
     def load(self, folder: Path) -> Tree:
         """Parameters of a finished stage or of a checkpoint elsewhere, placed on the run's mesh."""
         return load_model(folder, self.mesh, self.rules).params
+
+    def network(self, name: str) -> Network:
+        """An earlier stage's model with its heads, ready to score; "previous" is the last of those that are there."""
+        ready = [s.name for s in self.run.stages if s.LEAVES_MODEL and has_model(self.home.stage(s.name))]
+        folder = self.home.stage(ready[-1]) if name == "previous" and ready else self.model_folder(name)
+        dtype = self.scorer.dtype
+        loaded = load_model(folder, self.mesh, self.rules)
+        return Network.of(loaded, tokenizer=self.inputs.tokenizer, dtype=dtype)
 
     def prepare(self, stage: Stage) -> None:
         """Tokenise a stage's data, unless that was possible before the first stage."""

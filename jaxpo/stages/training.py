@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
 from jaxpo.convert.model_io import has_model, save_model
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.source import Source
 from jaxpo.data.tokens.index import pieces_of
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
@@ -34,6 +35,7 @@ from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
+from jaxpo.train.bookkeeping import Evaluate
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
@@ -67,13 +69,30 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     first = _first(base, own_tables(stage, config), seed)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
-    materials = Materials(stage, loaders["train"], beside.frozen, beside.scorers, folder, seed)
+
+    def whole(params: Tree) -> Tree:
+        return _plain(setting, stage, base["model"], joined(params, fixed))
+
+    how = _scorer(setting, stage)
+    materials = Materials(
+        stage=stage,
+        rows=loaders["train"],
+        frozen=beside.frozen,
+        scorers=beside.scorers,
+        folder=folder,
+        seed=seed,
+        held_out=loaders.get("eval"),
+        scorer=how,
+        policy=lambda params: whole(params)["model"],
+        network=setting.network,
+        say=setting.console.say,
+    )
     source = kind_of(stage).make_source(materials)
     latest = store.latest()
     assembly, scorer, said = assemble_fitted(
         stage,
         source,
-        setting.scorer_of(stage),
+        how,
         setting.mesh,
         setting.rules,
         setting.run.compute,
@@ -84,13 +103,11 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     )
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
-    for line in [*said, *packed, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    given = [] if kind_of(stage).purpose == "prompts" else packed  # of prompts alone nothing is trained on
+    for line in [*said, *given, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
-
-    def whole(params: Tree) -> Tree:
-        return _plain(setting, stage, base["model"], joined(params, fixed))
 
     def snapshot(n: int, state: State) -> None:
         about = setting.about(stage) | {"step": n}
@@ -106,7 +123,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         abstract=assembly.abstract,
         frozen=beside.frozen,
         step=assembly.step,
-        evaluate=_evaluation(stage, loaders.get("eval"), assembly, beside.frozen),
+        evaluate=_evaluation(stage, source, loaders.get("eval"), assembly, beside.frozen),
         source=source,
         put=assembly.put,
         store=store,
@@ -140,12 +157,21 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     return whole(result)
 
 
+def _scorer(setting: Setting, stage: Stage) -> Scorer:
+    """How the trained network is run; a stage whose model writes what it learns from reads the ids that are drawn."""
+    scorer, ids = setting.scorer_of(stage), setting.inputs.tokenizer.vocab_size
+    drawn = kind_of(stage).purpose == "prompts" and ids < scorer.config.vocab_size
+    return replace(scorer, vocab=ids) if drawn else scorer
+
+
 def _evaluation(
-    stage: Stage, held_out: Loader | None, assembly: Assembly, frozen: Tree
-) -> Callable[[State], dict[str, float]] | None:
+    stage: Stage, source: Source, held_out: Loader | None, assembly: Assembly, frozen: Tree
+) -> Evaluate | None:
     """Over the first `eval_rows` held-out rows; None where there are none."""
     if held_out is None:
         return None
+    if (measure := kind_of(stage).measure) is not None:
+        return measure(source)
     batches = list(held_out.one_pass()[: math.ceil(stage.eval_rows / stage.rows_per_step)])
     return make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
 

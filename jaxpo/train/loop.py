@@ -142,6 +142,8 @@ def fit(
                 run.read(pending)
                 pending = None
                 stop.activity = f"what follows step {n}: evaluation, checkpoint"
+                with run.clock.during("data"):
+                    feed.settle()
                 run.boundary(n, rows, state, evaluate, store, meta, bool(signum))
             console.advance(n)
             if signum:

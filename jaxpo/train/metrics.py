@@ -41,6 +41,8 @@ TIMING = (
     "train_samples_per_second",
     "train_steps_per_second",
     "eval_runtime",
+    "rollouts/writing_seconds",
+    "rollouts/rewards_seconds",
 )
 """Names of metrics that measure the machine: all others are the same when a run is repeated or resumed."""
 SUMMARY = "train_runtime"

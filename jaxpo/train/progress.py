@@ -19,6 +19,7 @@ _MERGE: dict[str, Callable[[float, float], float]] = {
     "max": lambda a, b: float(np.maximum(a, b)),
     "min": lambda a, b: float(np.minimum(a, b)),
 }
+_NOTHING = {"max": -math.inf, "min": math.inf}
 _LAST = ("learning_rate",)
 """Reported as of the last step of a window: a mean would name a value that was never used."""
 
@@ -40,11 +41,11 @@ class Window:
                 self.entries[name] = [kind, *map(_MERGE[kind], old[1:], new)]
 
     def values(self) -> dict[str, float]:
-        """Name -> value; a mean over nothing is left out, for 0 would be taken for a measurement."""
+        """Name -> value; means and extremes of nothing are left out, for 0 would be taken for a measurement."""
         out: dict[str, float] = {}
         for name, (kind, *numbers) in self.entries.items():
-            if kind in ("max", "min"):
-                out[name] = numbers[0]
+            if kind in _NOTHING:
+                out |= {name: numbers[0]} if numbers[0] != _NOTHING[kind] else {}
             elif all(numbers[1::2]):  # the counts
                 plus, *minus = (total / count for total, count in zip(numbers[::2], numbers[1::2], strict=True))
                 out[name] = plus - sum(minus)

@@ -21,13 +21,15 @@ LONGEST = 12
 class Example:
     """Segments as (tokens, number of prompt tokens), what part each plays, and per-example columns.
 
-    `marks` are the most that each per-token column reaches; its numbers are drawn from the tokens themselves.
+    `marks` are the most that each per-token column reaches; its numbers are drawn from the tokens themselves, as are
+    those of `floats`, per-token columns of real numbers.
     """
 
     segments: list[tuple[np.ndarray, int]]
     roles: dict[str, int | list[int]]
     columns: dict[str, object] = field(default_factory=dict)
     marks: dict[str, int] = field(default_factory=dict)
+    floats: tuple[str, ...] = ()
 
 
 def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tuple[np.ndarray, int]:
@@ -65,6 +67,15 @@ def completion(rng: np.random.Generator, i: int) -> Example:
     segments = [segment(rng, prompt, some_length(rng)) for _ in range(2)]
     columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2), "ratings": ratings(rng, i)}
     return Example(segments, {"completion": 0, "kl": 1}, columns)
+
+
+def rollout(rng: np.random.Generator, i: int) -> Example:
+    one = segment(rng, some_prompt(rng), some_length(rng) + 1)
+    columns = {
+        "reward": float(i % 3), "reward:one": float(i % 3), "rewarded": float(i % 5 > 0), "group_std": float(i % 2),
+        "finished": float(i % 4 > 0), "failed": float(i % 7 == 0), "answer_length": float(len(one[0]) - one[1]),
+    }  # fmt: skip
+    return Example([one], {"completion": 0}, columns, floats=("advantages", "sampling_logps", "old_logps"))
 
 
 def ratings(rng: np.random.Generator, i: int) -> np.ndarray:
@@ -134,6 +145,7 @@ def many_roles(rng: np.random.Generator, i: int) -> Example:
 KINDS = {
     "text": text,
     "completion": completion,
+    "rollout": rollout,
     "steps": steps,
     "list": listed,
     "items": items,
@@ -153,6 +165,11 @@ def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
     return response % (most + 1)
 
 
+def real_numbers(name: str, response: np.ndarray) -> np.ndarray:
+    """Advantages of both signs; log-probs near those of a small model."""
+    return np.sin(response) if name == "advantages" else -3.5 - 0.01 * (response % (5 + len(name)))
+
+
 def layout(
     examples: list[Example], *, blocks: int, block_rows: int, row_length: int, slots: int, filled: int | None = None
 ) -> Batch:
@@ -168,6 +185,7 @@ def layout(
     kept = {"i": np.int32, "b": np.bool_}
     columns = {k: v.astype(kept.get(v.dtype.kind, np.float32)) for k, v in columns.items()}
     marks = {name: np.zeros(tokens.shape, np.int32) for name in examples[0].marks}
+    marks |= {name: np.zeros(tokens.shape, np.float32) for name in examples[0].floats}
     example_id = np.full(n, -1, np.int32)
     used = np.zeros((rows, 2), int)  # next free position, segments so far
     for i, example in enumerate(examples):
@@ -187,6 +205,8 @@ def layout(
             prompts[row, start + 1 : start + prompt] = True
             for name, most in example.marks.items():
                 marks[name][row, start + prompt : start + len(ids)] = mark_tokens(name, ids[prompt:], most)
+            for name in example.floats:
+                marks[name][row, start + prompt : start + len(ids)] = real_numbers(name, ids[prompt:])
             where.append((row - block * block_rows) * slots + slot)
             used[row] += (len(ids), 1)
         for name, index in example.roles.items():

@@ -6,16 +6,31 @@ as all others are.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stages.recipe import MODEL, write_data
 
-from jaxpo.config import SFT, Data, Distill, Merge, Optimizer, Preference, Pretrain, Reward, Run, Tokenizer, Work
+from jaxpo.config import (
+    SFT,
+    Data,
+    Distill,
+    Merge,
+    Online,
+    Optimizer,
+    Preference,
+    Pretrain,
+    Reward,
+    Run,
+    Tokenizer,
+    Work,
+)
 from jaxpo.construct.spo_degree import SPODegree
 from jaxpo.construct.stage import Construct
 from jaxpo.objectives.methods import METHODS
+from jaxpo.online.rewards import PatternReward
 
 # One block shape for every number of microbatches and devices, so that the batches are the same.
 COMMON: dict[str, Any] = {
@@ -41,6 +56,14 @@ EXAMPLES: dict[type, Callable[[Path], Any]] = {
     ),
     Preference: lambda folder: Preference(data=data(folder, "pref"), loss=METHODS["dpo"](), **COMMON),
     Reward: lambda folder: Reward(data=data(folder, "pref"), **COMMON),
+    Online: lambda folder: Online(
+        data=dataclasses.replace(data(folder, "sft"), max_length=96, block_rows=None),
+        reward_funcs=(PatternReward(pattern=".*[aeiou] .*"),),
+        num_generations=4,
+        prompts_per_step=2,
+        max_completion_length=16,
+        **COMMON,
+    ),
     Merge: lambda folder: Merge(models=("sft", "preference")),
     Work: lambda folder: Construct(
         construction=SPODegree(), rows=(str(folder / "pref_train.jsonl"),), heldout_one_in=10

@@ -14,6 +14,8 @@ from jaxpo.objectives.methods.rewards import RewardMethod
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
+    "grpo": {"beta": 0.04, "epsilon": 0.05},
+    "reinforce_plus_plus": {"epsilon": 0.05, "dual_clip": 3.0},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
     "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},
     "plackett_luce": {"top_k": 2},
@@ -33,6 +35,8 @@ def kind_of(method: Method) -> str:
     needs = method.NEEDS
     if method.INFO.name in TWO_PROMPTS:
         return "two_prompts"
+    if "advantages" in needs.per_token:
+        return "rollout"
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
         if role in needs.roles:
             return "steps" if "labels" in needs.columns else kind

@@ -36,5 +36,8 @@ class Given:
             raise self.error
         return self.batch
 
+    def settle(self):
+        pass
+
     def close(self):
         self.closed += 1

@@ -77,6 +77,9 @@ class AgainFeed:
             self.seen = [self.feed.next(state)] * 2
         return self.seen.pop()
 
+    def settle(self) -> None:
+        self.feed.settle()
+
     def close(self) -> None:
         self.feed.close()
 

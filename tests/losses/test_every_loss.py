@@ -131,12 +131,19 @@ CASES = {
        for name in ("forward_kl", "reverse_kl", "generalized_jsd")},
     **{name: rows(name, normal(N, V), normal(N, K), 1 + np.abs(normal(N)), TOP, free=3)
        for name in ("decoupled_topk_kd", "bucket_topk_kl")},
+    "ppo": Case(lambda where, p, o, a, mask: losses.ppo(p, o, a, mask, where=where).sum(-1),
+                (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), normal(N, T), TOKENS_W), 1),
+    "rloo": rows("rloo", logps(RNG, (N, T), scale=0.1, mean=-2.0), logps(RNG, (N, T), scale=0.1, mean=-2.0),
+                 -np.abs(normal(N)), TOKENS_W, free=1),
+    "grpo": Case(lambda where, p, o, a, mask: losses.grpo(p, o, a, mask, where=where).sum(-1),
+                 (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), normal(N, T), TOKENS_W), 1),
     "truncated_topk_kl": rows("truncated_topk_kl", normal(N, V), normal(N, K), TOP, free=2),
 }  # fmt: skip
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.
 NAMED = [
-    ("fdpo", "divergence"), ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
+    ("fdpo", "divergence"), ("grpo", "importance_sampling_level"),
+    ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
     ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"),
     ("rationales", "form"),
     ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),

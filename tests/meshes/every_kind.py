@@ -54,7 +54,7 @@ def examples() -> dict[str, Any]:
         if stage.TRAINS:
             data = dataclasses.replace(stage.data, **DATA)
             found[kind.__name__] = dataclasses.replace(stage, data=data, rows_per_step=ROWS, optimizer=OPTIMIZER)
-    online = {"precompute_ref_log_probs": False, "name": "online"}
+    online = {"precompute_ref_log_probs": False, "name": "compared_online"}
     found["Preference, reference online"] = dataclasses.replace(found["Preference"], **online)
     found["Preference, adapters"] = dataclasses.replace(found["Preference, reference online"], lora=LoRA(rank=4))
     return found

@@ -174,6 +174,9 @@ class Feed:
         self.rows_seen += batch.rows
         return batch
 
+    def settle(self):
+        pass
+
     def close(self):
         self.closed += 1
 

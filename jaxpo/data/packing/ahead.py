@@ -31,5 +31,8 @@ class Ahead:
     def next(self, state: Any) -> Batch:
         return next(self._batches)
 
+    def settle(self) -> None:
+        """What is assembled ahead can be assembled again."""
+
     def close(self) -> None:
         self._batches.close()

@@ -108,5 +108,9 @@ class _Feeds:
     def next(self, state: Any) -> Batch:
         return self._join([feed.next(state) for feed in self._feeds])
 
+    def settle(self) -> None:
+        for feed in self._feeds:
+            feed.settle()
+
     def close(self) -> None:
         self._opened.close()

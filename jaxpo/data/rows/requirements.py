@@ -13,7 +13,7 @@ from jaxpo.data.rows.rows import PAIRS, TYPES, Record, canonical, detect, read_r
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
 from jaxpo.errors import DataError
 
-Purpose = Literal["language", "sft", "preference"]
+Purpose = Literal["language", "sft", "preference", "prompts"]
 
 # Segment roles each dataset type offers, and the column a missing role would come from.
 ROLES = {
@@ -129,6 +129,8 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
       DataError: names the first missing column, the file, the row and the remedy.
     """
     given, row = row, canonical(row)
+    if purpose == "prompts":
+        return _prompts(given, row, detect(row))
     kind = _used_as(row, purpose, needs)
     _check_kind(row, kind, purpose, needs)
     if kind in PAIRED and "completion" in needs.roles and "label" in needs.columns:
@@ -160,6 +162,17 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         _marks(needs),
         given,
     )
+
+
+def _prompts(given: Row, row: Row, kind: str) -> Reading:
+    """Of whatever type, the rows' prompts alone."""
+    if "prompt" not in row.data:
+        raise row.error(
+            f"rows of type {kind!r} give no prompt to be answered.",
+            field="prompt",
+            remedy="Give a column `prompt`, a string or messages; of conversations, all turns before the answer.",
+        )
+    return Reading("prompt", first=given)
 
 
 def _used_as(row: Row, purpose: Purpose, needs: Needs) -> str:

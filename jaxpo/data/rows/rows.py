@@ -176,7 +176,9 @@ def read_record(
     columns |= {COLUMN_OF[role]: 0 for role in absent if role in COLUMN_OF}
     read = {*TYPES[kind], *_BESIDE.get(kind, ()), *numbers, *(name for role in asked for name in FURTHER[role])}
     read |= {name for mark in marks for name in SOURCES[mark]} | ({"tools"} if _is_conversation(sides) else set())
-    return Record(row, kind, sides, columns, tools_of(row), absent, unread(row, read))
+    # Beside a bare prompt stands what rewards read.
+    beside = () if kind == "prompt" else unread(row, read)
+    return Record(row, kind, sides, columns, tools_of(row), absent, beside)
 
 
 def _is_conversation(sides: tuple[Side, ...]) -> bool:

@@ -33,6 +33,38 @@ CHARTS = (
         (("rewards/accuracies", "training"), ("accuracy", "training")),
     ),
     Chart("Response log-probability", Scale("nats"), (("logps/chosen", "chosen"), ("logps/rejected", "rejected"))),
+    Chart("Reward", Scale("mean reward of the answers"), (("reward", "training"),)),
+    Chart(
+        "Groups without spread",
+        Scale("share", from_zero=True, top=1.02),
+        (("frac_reward_zero_std", "all rewards alike"), ("rewards/unrewarded", "answers without a reward")),
+    ),
+    Chart(
+        "Length of answers",
+        Scale("tokens", from_zero=True),
+        (("completions/mean_length", "all"), ("completions/mean_terminated_length", "those that ended")),
+    ),
+    Chart(
+        "Answers cut off, ratios clipped",
+        Scale("share", from_zero=True),
+        (("completions/clipped_ratio", "cut off"), ("clip_ratio/region_mean", "clipped")),
+    ),
+    Chart("Entropy", Scale("nats per token", from_zero=True), (("entropy", "training"),)),
+    Chart("KL to the reference", Scale("nats per token", from_zero=True), (("kl", "training"),)),
+    Chart(
+        "Trainer against sampler",
+        Scale("|difference of log-probs|, nats", from_zero=True),
+        (
+            ("sampling/sampling_logp_difference/mean", "mean"),
+            ("sampling/sampling_logp_difference/max", "largest"),
+        ),
+    ),
+    Chart(
+        "Time of a generation",
+        Scale("seconds", from_zero=True),
+        (("rollouts/writing_seconds", "writing"), ("rollouts/rewards_seconds", "rewards")),
+        compared=False,
+    ),
     Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),
     Chart(
         "Load of the experts",

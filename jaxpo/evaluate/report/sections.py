@@ -13,6 +13,7 @@ from jaxpo.evaluate.report.evaluation import evaluations
 from jaxpo.evaluate.report.merges import merges
 from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
+from jaxpo.evaluate.report.rollouts import rollouts
 from jaxpo.evaluate.report.watching import alerts, processes, starts, times
 
 
@@ -23,6 +24,7 @@ def render(run: RunData) -> str:
         alerts(run),
         results(run),
         *stage_sections(run),
+        *rollouts(run),
         times(run),
         starts(run),
         *processes(run),
@@ -92,6 +94,7 @@ def key_figures(run: RunData) -> Iterator[tuple[str, str, str]]:
 HEADLINES = (
     ("eval_rewards/accuracies", "held-out accuracy"),
     ("eval_accuracy", "held-out accuracy"),
+    ("eval_reward", "held-out reward"),
     ("eval_loss", "held-out loss"),
     ("loss", "loss"),
 )

@@ -48,7 +48,7 @@ class Info:
     """
 
     name: str
-    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation"]
+    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts"]
     paper: str
     arxiv: str
     certainty: str
@@ -103,17 +103,20 @@ class Method(ABC):
         diagnostics: tuple[str, ...] = (),
         groups: tuple[str, ...] = (),
         scorers: Mapping[str, Scorer] | None = None,
+        max_completion_length: int = 0,
     ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
-          recorded, use_weighting, diagnostics, groups, scorers: see `Options`.
+          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length: see `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
-        options = Options(frozenset(recorded), use_weighting, tuple(diagnostics), tuple(groups), scorers or {})
+        options = Options(
+            frozenset(recorded), use_weighting, tuple(diagnostics), tuple(groups), scorers or {}, max_completion_length
+        )
         problems = self.problems() + self.option_problems(options)
         if problems:
             raise ConfigError(problems)

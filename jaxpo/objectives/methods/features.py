@@ -71,7 +71,8 @@ class FeatureMethod(ArrayMethod):
         from jaxpo.objectives.families.features import Wanted, score
 
         shape = self.shape()
-        want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, options.scorers)
+        scorers = {name: scorer.alike(other) for name, other in options.scorers.items()}
+        want = Wanted(self.NEEDS, options.recorded, self.TOKENS, self.HIDDEN, options.use_weighting, scorers)
 
         def encode(params: Any, frozen: Any, batch: Batch, rng: Array | None) -> tuple[Any, dict[str, Any]]:
             scores = score(scorer, params, frozen, batch, want, rng)

@@ -61,6 +61,12 @@ def _spelling_problems(stage: Any, network: Companion) -> Iterator[str]:
 
 def _recording_problems(stage: Any, network: Companion, method: Any) -> Iterator[str]:
     """Only numbers per token can be stored."""
+    if network.recorded and not stage.RECORDS:
+        yield (
+            f"{stage.name}.beside.{network.name}.recorded: the answers are written during training, so that nothing "
+            "can be stored of them beforehand; leave it out."
+        )
+        return
     if not network.recorded or network.kind in RECORDABLE:
         return
     name, kind = type(method).__name__, network.kind

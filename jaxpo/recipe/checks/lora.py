@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxpo.config import Preference, Run, Stage
+from jaxpo.config import Online, Preference, Run, Stage
 from jaxpo.config.fields import flag
 
 
@@ -23,7 +23,7 @@ def lora_problems(stage: Stage) -> Iterator[str]:
         yield f"{name}.target_modules: nothing would be trained; give patterns, or {path} all-linear."
 
 
-def sync_problems(run: Run, index: int, stage: Preference) -> Iterator[str]:
+def sync_problems(run: Run, index: int, stage: Preference | Online) -> Iterator[str]:
     """A moving reference needs a reference that is a model of its own, run in every step."""
     name = stage.name
     if not 0 < stage.ref_model_mixup_alpha <= 1:
@@ -42,7 +42,7 @@ def sync_problems(run: Run, index: int, stage: Preference) -> Iterator[str]:
             f"leave it out, or choose a loss with a reference."
         )
         return
-    if needs is not None and needs.kind("reference") == "logps" and stage.precompute_ref_log_probs:
+    if needs is not None and needs.kind("reference") == "logps" and getattr(stage, "precompute_ref_log_probs", None):
         yield (
             f"{name}.sync_ref_model: log-probs of a moving reference cannot be computed beforehand; "
             f"leave it out, or {flag((name, 'precompute_ref_log_probs'))} False, to run it in every step."

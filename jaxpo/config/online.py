@@ -1,0 +1,125 @@
+"""The stages that learn from what their own model writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from jaxpo.config.stages import Stage
+
+
+@dataclass(frozen=True)
+class RolloutEngine:
+    """How the answers of a stage are computed; none of it changes what a model would write, but for rounding.
+
+    Attributes:
+      slots: answers in flight at once; None = those of one generation, at most 128.
+      rounds: tokens per answer between two looks of the host.
+      cache: "dense" (a stretch of `data.max_length` positions per slot) or "pages".
+      dtype: compute type; None = the trainer's. With another one the two differ: the difference is said and logged.
+      quantize: "int8" = matrices as 8-bit integers.
+      one_shape: no bit of an answer depends on what else is in flight, so that a generation that was cut short goes on
+        bit for bit; False takes less time for the last answers of a generation.
+    """
+
+    slots: int | None = None
+    rounds: int = 16
+    cache: Literal["dense", "pages"] = "dense"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    quantize: Literal["int8"] | None = None
+    one_shape: bool = True
+
+
+@dataclass(frozen=True)
+class Online(Stage):
+    """Reinforcement learning from rewards of the answers that the model itself writes; `data` gives the prompts.
+
+    An optimiser step trains on `prompts_per_step` groups of `num_generations` answers. A segment is a prompt and its
+    answer: `data.max_length` bounds it, and a prompt has what `max_completion_length` leaves of it. A step has
+    `rows_per_step` rows, enough for its longest answers; microbatches (`gradient_accumulation_steps`) that stay empty
+    are not computed.
+
+    Attributes:
+      loss: a method of the rollouts family; None = GRPO.
+      reward_funcs: frozen dataclasses of `jaxpo.online.rewards`, or any judge of `jaxpo.judges`; their weighted sum is
+        an answer's reward.
+      reward_weights: one per reward; () = 1 each.
+      multi_objective_aggregation: "sum_then_normalize" weighs the rewards and compares their sum within the group;
+        "normalize_then_sum" compares each reward within the group first, then weighs and whitens over the generation.
+      reward_tries: a reward that fails about an answer is asked so often; what still fails is left out, and counted.
+      reward_failures: so many failures of a reward one after another stop the run.
+      num_generations: answers per prompt.
+      prompts_per_step: prompts per optimiser step.
+      steps_per_generation: optimiser steps that share the answers of one generation, each on its own prompts (TRL
+        counts microbatches here).
+      num_iterations: passes over the answers of one generation.
+      max_staleness: generations that the weights of the sampler lie behind: generation g is written by the weights of
+        the beginning of generation g - max_staleness, while the steps between are trained. 0 = on-policy.
+      old_logps: the log-probs that ratios are taken over, where answers serve more than one step: "trainer" computes
+        them before the first of these steps, "sampler" takes those that the answers were drawn with.
+      max_completion_length: tokens of an answer, its end included.
+      temperature, top_k, top_p, min_p, repetition_penalty: of the sampling. The trainer's log-probs are taken at the
+        same temperature.
+      mask_truncated_completions: answers without an end are not trained on; their rewards count in their group.
+      dynamic_sampling: prompts whose answers all have the same reward are replaced by the next ones, so many times per
+        generation; those that remain then are trained on as they are. 0 = none is replaced.
+      engine: how answers are computed.
+      num_generations_eval: answers per held-out prompt.
+      eval_temperature: 0 = greedy.
+      sync_ref_model, ref_model_mixup_alpha, ref_model_sync_steps: as for Preference.
+    """
+
+    RECORDS: ClassVar[bool] = False
+
+    name: str = "online"
+    loss: Any = None
+    reward_funcs: tuple[Any, ...] = ()
+    reward_weights: tuple[float, ...] = ()
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    reward_tries: int = 3
+    reward_failures: int = 50
+    num_generations: int = 8
+    prompts_per_step: int = 8
+    steps_per_generation: int = 1
+    num_iterations: int = 1
+    max_staleness: int = 0
+    old_logps: Literal["trainer", "sampler"] = "trainer"
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    mask_truncated_completions: bool = False
+    dynamic_sampling: int = 0
+    engine: RolloutEngine = field(default_factory=RolloutEngine)
+    num_generations_eval: int = 1
+    eval_temperature: float = 0.0
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.6
+    ref_model_sync_steps: int = 512
+
+    @property
+    def answers_per_step(self) -> int:
+        """Answers that an optimiser step trains on."""
+        return self.prompts_per_step * self.num_generations
+
+    @property
+    def steps_per_cycle(self) -> int:
+        """Optimiser steps that one generation serves."""
+        return self.steps_per_generation * self.num_iterations
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens that a prompt may have."""
+        return self.data.max_length - self.max_completion_length
+
+    @property
+    def slots(self) -> int:
+        """Answers that a row may hold: several times as many as fit at their longest, since most are shorter."""
+        return 4 * max(self.data.row_length // self.data.max_length, 1)
+
+    @property
+    def rows_needed(self) -> int:
+        """Rows that hold a step's answers whatever their lengths are."""
+        return -(-self.answers_per_step // max(self.data.row_length // self.data.max_length, 1))

@@ -1,0 +1,157 @@
+"""The batches of consecutive steps: generations begun by the weights that the schedule says, trained on in slices."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.data.packing.batch import Batch
+from jaxpo.errors import DataError
+from jaxpo.judges.ledger import Ledger
+from jaxpo.objectives.families.rollouts import OLD_LOGPS
+from jaxpo.online.answers import FLOAT, packed, unpacked
+from jaxpo.online.batches import Trained, batch_of, taken_apart
+from jaxpo.online.generation import Generation
+from jaxpo.online.ledger import opened
+from jaxpo.online.training import trained
+
+if TYPE_CHECKING:
+    from jaxpo.online.source import RolloutSource
+
+Tree = Any
+
+
+class RolloutFeed:
+    """See `jaxpo.data.source.Feed`.
+
+    Args:
+      step: the first, from 0.
+      steps: how many.
+    """
+
+    def __init__(self, source: RolloutSource, step: int, steps: int):
+        self.source, self.step = source, step
+        self.last = source.schedule.generation(step + steps - 1)
+        self._pending: dict[int, Future[Generation]] = {}
+        self._slices: list[list[Trained]] = []
+        self._now = -1
+        # With staleness answers are written while steps are trained; without it there is nothing to wait for.
+        self._pool = ThreadPoolExecutor(1, "rollouts") if source.schedule.staleness else None
+
+    def next(self, state: Any) -> Batch:
+        """The batch of the next step."""
+        source, schedule = self.source, self.source.schedule
+        for number in schedule.begun_at(self.step):
+            if number <= self.last:
+                self._begin(number, source.policy(state.params))
+        generation = schedule.generation(self.step)
+        if generation != self._now:
+            self._take(generation, state)
+        answers = self._slices[schedule.part(self.step)]
+        self.step += 1
+        return batch_of(answers, source.layout, source.per_token, source.columns)
+
+    def _begin(self, number: int, params: Tree) -> None:
+        """Have a generation written: now, or beside the steps, by a copy of the weights."""
+        maker = self.source.maker
+        if self._pool is None:
+            done: Future[Generation] = Future()
+            done.set_result(maker.make(number, params))
+            self._pending[number] = done
+            return
+        held = jax.tree.map(jnp.copy, params)
+        context = contextvars.copy_context()
+        self._pending[number] = self._pool.submit(context.run, maker.make, number, held)
+
+    def _take(self, number: int, state: Any) -> None:
+        """Turn to a generation; one that an earlier start began is read."""
+        source, stage = self.source, self.source.stage
+        pending = self._pending.pop(number, None)
+        generation = source.maker.read(number) if pending is None else pending.result()
+        shaped = source.shape(generation)
+        each = stage.prompts_per_step
+        self._slices = [
+            trained(
+                generation,
+                shaped,
+                source.maker.scoring.names,
+                source.maker.scoring.verifies,
+                mask_truncated=stage.mask_truncated_completions,
+                places=range(part * each, (part + 1) * each),
+            )
+            for part in range(stage.steps_per_generation)
+        ]
+        self._now = number
+        self._compare_types(state)
+        if OLD_LOGPS in source.per_token and stage.old_logps == "trainer":
+            self._record_old(generation, state)
+
+    def _record_old(self, generation: Generation, state: Any) -> None:
+        """The trainer's log-probs before the first step of the cycle: computed there, read by whoever comes later."""
+        source = self.source
+        folder = source.maker.journal.of(generation.number)
+        if self.step % source.schedule.cycle:
+            found = [opened(path) for path in sorted(folder.glob(f"{OLD_LOGPS}-*.jsonl"))]
+            if len(found) != 1:
+                raise DataError(
+                    f"{len(found)} ledgers of {OLD_LOGPS} are there, which should be one.",
+                    file=folder,
+                    remedy="Go back to an earlier checkpoint (--resume STEP).",
+                )
+            ledger = found[0]
+        else:
+            params = source.policy(state.params)
+            about = {"answers": generation.weights, "trained": fingerprint(params)}
+            ledger = Ledger(folder, OLD_LOGPS, about)
+            have = len(ledger.read())
+            if have < len(self._slices):
+                ledger.append([self._old_record(params, part) for part in range(have, len(self._slices))])
+        for answers, record in zip(self._slices, ledger.read(), strict=True):
+            for i, (answer, text) in enumerate(zip(answers, record[OLD_LOGPS], strict=True)):
+                answers[i] = _with_old(answer, unpacked(text, FLOAT))
+
+    def _old_record(self, params: Tree, part: int) -> dict[str, Any]:
+        source, answers = self.source, self._slices[part]
+        batch = batch_of(answers, source.layout, source.per_token, source.columns)
+        values = taken_apart(source.logps(params, batch), answers, source.layout)
+        return {"part": part, OLD_LOGPS: [packed(x, FLOAT) for x in values]}
+
+    def _compare_types(self, state: Any) -> None:
+        """Say once how far a sampler of another type is from the trainer."""
+        source = self.source
+        dtype = source.stage.engine.dtype or source.scorer.dtype
+        same = dtype == source.scorer.dtype and source.stage.engine.quantize is None
+        if same or "types" in source.said:
+            return
+        answers = self._slices[0]
+        batch = batch_of(answers, source.layout, source.per_token, source.columns)
+        own = taken_apart(source.logps(source.policy(state.params), batch), answers, source.layout)
+        apart = [np.abs(a - t.per_token["sampling_logps"]) for a, t in zip(own, answers, strict=True)]
+        every = np.concatenate(apart)
+        how = f"{dtype}{', int8' if source.stage.engine.quantize else ''}"
+        source.once(
+            "types",
+            f"warning: answers are written in {how} and trained on in {source.scorer.dtype}: log-probs of tokens "
+            f"differ by {every.mean():.2e} on average, {every.max():.2e} at most (the loss corrects for that)",
+        )
+
+    def settle(self) -> None:
+        """Wait for the generations that were begun: they are in the ledger then."""
+        for pending in self._pending.values():
+            pending.result()
+
+    def close(self) -> None:
+        """End the thread, after what it is writing."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _with_old(answer: Trained, values: np.ndarray) -> Trained:
+    return dataclasses.replace(answer, per_token={**answer.per_token, OLD_LOGPS: values})

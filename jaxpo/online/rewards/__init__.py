@@ -1,0 +1,24 @@
+"""Rewards of answers; any judge of `jaxpo.judges` is one too. Imports no jax: configurations hold them."""
+
+from jaxpo.judges import ChatJudge, Endpoint, Jury, RewardJudge
+from jaxpo.online.rewards.base import Response, RewardFunction
+from jaxpo.online.rewards.forms import JSONReward, PatternReward
+from jaxpo.online.rewards.function import FunctionReward
+from jaxpo.online.rewards.lengths import LengthReward, RepetitionPenalty, SoftOverlong
+from jaxpo.online.rewards.verifier import VerifierReward
+
+__all__ = [
+    "ChatJudge",
+    "Endpoint",
+    "FunctionReward",
+    "JSONReward",
+    "Jury",
+    "LengthReward",
+    "PatternReward",
+    "RepetitionPenalty",
+    "Response",
+    "RewardFunction",
+    "RewardJudge",
+    "SoftOverlong",
+    "VerifierReward",
+]

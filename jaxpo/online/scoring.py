@@ -1,0 +1,177 @@
+"""All rewards of some groups of answers: asked for, kept, retried and counted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError
+from jaxpo.judges.asking import Patience, ask_all
+from jaxpo.judges.base import Judge, Networks
+from jaxpo.judges.ledger import Ledger
+from jaxpo.online.answers import Group, Prompt
+from jaxpo.online.rewards.base import Response
+from jaxpo.online.rewards.names import reward_names
+
+LedgerOf = Callable[[str, Mapping[str, Any]], Ledger]
+"""`(name of a reward, its identity) -> where its values are kept`."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One judge of a reward: a jury has several.
+
+    Attributes:
+      name: in files.
+      share: of the reward's value.
+      identity: everything that its values depend on.
+    """
+
+    name: str
+    share: float
+    judge: Judge
+    identity: Mapping[str, Any]
+
+
+@dataclass
+class Scoring:
+    """The rewards of a stage.
+
+    Args:
+      rewards: judges and reward functions.
+      networks: name -> model, for those that ask one.
+      patience: how failures are met.
+      say: shows one line to the user.
+    """
+
+    rewards: Sequence[Judge]
+    networks: Networks
+    patience: Patience
+    say: Callable[[str], None]
+    names: list[str] = field(init=False)
+    _members: list[list[Member]] = field(init=False)
+    _asks: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = reward_names(self.rewards)
+        self._members = [list(self._of(*named)) for named in zip(self.names, self.rewards, strict=True)]
+
+    def _of(self, name: str, reward: Judge) -> Any:
+        members = reward.members()
+        for i, (judge, share) in enumerate(zip(members, reward.weights(), strict=True), start=1):
+            called = name if len(members) == 1 else f"{name}-{i}-{judge.NAME}"
+            yield Member(re.sub(r"[^A-Za-z0-9_.-]", "_", called), share, judge, judge.identity(self.networks))
+
+    @property
+    def verifies(self) -> list[int]:
+        """Numbers of the rewards whose 1 says that an answer is right."""
+        return [i for i, reward in enumerate(self.rewards) if getattr(reward, "VERIFIES", False)]
+
+    def identity(self) -> dict[str, Any]:
+        """Name of every judge -> what its values depend on."""
+        return {member.name: dict(member.identity) for members in self._members for member in members}
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Every reward can use every row, and has the network that it asks; DataError or ConfigError."""
+        rows = [row_of(prompt) for prompt in prompts]
+        for reward in self.rewards:
+            reward.check(rows)
+        for members in self._members:
+            for member in members:
+                self._ask(member)
+
+    def _ask(self, member: Member) -> Any:
+        """Opened once: a network is loaded for it."""
+        if member.name not in self._asks:
+            self._asks[member.name] = member.judge.open(self.networks)
+        return self._asks[member.name]
+
+    def score(
+        self, groups: Sequence[Group], ledger: LedgerOf, key: Callable[[Group, int], str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`(values [n, K, F] float64, failed [n, K])`: NaN where a reward says nothing, and how many failed there.
+
+        Args:
+          key: names an answer in the ledgers; by default by its place in the order of prompts.
+        """
+        answers = [(group, k) for group in groups for k in range(len(group.answers))]
+        keys = [(key or key_of)(*answer) for answer in answers]
+        items = {name: response(*answer) for name, answer in zip(keys, answers, strict=True)}
+        failed: Counter[str] = Counter()
+        columns = [self._column(members, items, ledger, failed) for members in self._members]
+        shape = (len(groups), -1)
+        values = np.stack([np.asarray([c[name] for name in keys]).reshape(shape) for c in columns], axis=-1)
+        return values, np.asarray([failed[name] for name in keys]).reshape(shape)
+
+    def _column(
+        self, members: Sequence[Member], items: Mapping[str, Response], ledger: LedgerOf, failed: Counter[str]
+    ) -> dict[str, float]:
+        total = dict.fromkeys(items, 0.0)
+        for member in members:
+            found = ask_all(
+                items,
+                self._ask(member),
+                ledger(member.name, member.identity),
+                what=f"reward {member.name}",
+                batch=member.judge.BATCH,
+                patience=self.patience,
+                say=self.say,
+            )
+            for key in items:
+                value = found.values.get(key)
+                failed[key] += key not in found.values
+                total[key] = total[key] + member.share * value if value is not None else np.nan
+        return total
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Rewards are those that a stage began with.
+
+    Raises:
+      ConfigError: names each that is not.
+    """
+    problems = []
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) == now.get(name):
+            continue
+        old, new = before.get(name, {}), now.get(name, {})
+        parts = [part for part in dict.fromkeys([*old, *new]) if old.get(part) != new.get(part)]
+        what = (
+            "its source has"
+            if parts == ["source"]
+            else f"its {', '.join(parts)} {'has' if len(parts) == 1 else 'have'}"
+        )
+        problems.append(
+            f"the reward {name!r} is another one than the stage in {folder} began with: {what} changed. Put it back, "
+            "or start over with --restart."
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def key_of(group: Group, sample: int) -> str:
+    """Names an answer in the ledgers of rewards."""
+    return f"{group.position}.{sample}"
+
+
+def by_content(group: Group, sample: int) -> str:
+    """Names an answer by what it says, whenever that was."""
+    return response(group, sample).key(None)
+
+
+def row_of(prompt: Prompt) -> Row:
+    """Where a prompt comes from, with its other columns."""
+    return Row(Path(prompt.file or "(prompts)"), prompt.row, dict(prompt.columns))
+
+
+def response(group: Group, sample: int) -> Response:
+    """An answer as rewards see it."""
+    answer = group.answers[sample]
+    return Response(group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished)

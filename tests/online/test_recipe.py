@@ -1,0 +1,223 @@
+"""An online stage whole: run, measured, compared with the sampler, resumed, and killed."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from online.tiny import HERE, online, recipe
+from stages import process
+
+from jaxpo.config import Optimizer
+from jaxpo.config.serialise import to_jsonable
+from jaxpo.convert.model_io import load_model
+from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.online.rewards import FunctionReward, LengthReward
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.stages import run as running
+from jaxpo.train.metrics import TIMING, read_metrics
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+WIDE = {
+    "steps_per_generation": 2,
+    "num_iterations": 2,
+    "max_staleness": 1,
+    "dynamic_sampling": 1,
+    "max_steps": 9,
+    "loss": GRPO(beta=0.05, scale_rewards="batch", loss_type="grpo"),
+    "temperature": 0.8,
+    "reward_funcs": (FunctionReward(function=f"{HERE}:vowels"), FunctionReward(function=f"{HERE}:short")),
+    "reward_weights": (1.0, 0.1),
+}
+"""Everything at once."""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, one_device):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert running.execute(recipe(folder)) == 0
+    return folder / "runs" / "tiny"
+
+
+def steps(folder):
+    return [r for r in read_metrics(folder / "metrics.jsonl") if r["stage"] == "online" and "loss" in r]
+
+
+def test_the_trainer_agrees_with_the_sampler_in_every_step(plain):
+    found = steps(plain)
+    assert len(found) == 6
+    for record in found:
+        assert record["sampling/sampling_logp_difference/max"] <= 1e-4
+        assert abs(record["sampling/importance_sampling_ratio/min"] - 1) <= 1e-4
+        assert abs(record["sampling/importance_sampling_ratio/max"] - 1) <= 1e-4
+
+
+def test_metrics_are_those_of_the_ledger(plain):
+    for record in steps(plain):
+        (path,) = (plain / "stages/online/rollouts" / f"{record['step'] - 1:08d}").glob("answers-*.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        rewards = np.asarray(lines[-1]["rewards"], float)[..., 0]
+        assert rewards.shape == (2, 4)
+        assert record["reward"] == pytest.approx(rewards.mean(), rel=1e-5)
+        assert record["reward_std"] == pytest.approx(rewards.std(1, ddof=1).mean(), rel=1e-5)
+        assert record["rewards/vowels/std"] == pytest.approx(rewards.std(ddof=1), rel=1e-3)
+        ended = [answer["finished"] for line in lines[1:-1] for answer in line["answers"]]
+        assert record["completions/clipped_ratio"] == pytest.approx(1 - np.mean(ended))
+        assert not record["skipped"]
+
+
+def test_held_out_prompts_are_answered_and_rewarded(plain):
+    (record,) = (r for r in read_metrics(plain / "metrics.jsonl") if "eval_reward" in r)
+    assert 0 <= record["eval_reward"] <= 1
+    assert record["eval_completions/mean_length"] > 0
+
+
+def test_nothing_is_compiled_after_the_first_steps(plain):
+    assert all("recompiles" not in record for record in steps(plain))
+
+
+def same_models(one, two):
+    models = (load_model(folder / "stages" / "online").params for folder in (one, two))
+    jax.tree.map(np.testing.assert_array_equal, *models)
+    kept = [
+        [{k: v for k, v in r.items() if k not in TIMING} for r in read_metrics(f / "metrics.jsonl")] for f in (one, two)
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "wide"])
+def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(kind, tmp_path):
+    run = recipe(tmp_path, online(tmp_path, **(WIDE if kind == "wide" else {})))
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps(to_jsonable(run)))
+    code, out = process.finish(process.start(config, "--run", "whole"))
+    assert code == 0, out
+    ledgers = tmp_path / "runs" / "killed" / "stages" / "online" / "rollouts"
+    for generation in (0, 1, 2):
+        child = process.start(config, "--run", "killed")
+        wait_for(child, ledgers / f"{generation:08d}")
+        time.sleep(0.01 * generation)
+        process.kill(child)
+    code, out = process.finish(process.start(config, "--run", "killed"))
+    assert code == 0, out
+    same_models(tmp_path / "runs" / "whole", tmp_path / "runs" / "killed")
+
+
+def wait_for(child, folder):
+    """Until a generation's folder is there, or the run has ended."""
+    while not folder.is_dir() and child.poll() is None:
+        time.sleep(0.002)
+
+
+def test_everything_at_once(tmp_path):
+    run = recipe(tmp_path, online(tmp_path, **WIDE))
+    assert running.execute(run) == 0
+    found = steps(tmp_path / "runs" / "tiny")
+    assert len(found) == 9
+    for record in found:
+        assert np.isfinite(record["loss"])
+        assert record["kl"] >= 0
+    # The answers of generation 1 were written before its weights were trained.
+    late = found[4]
+    assert late["sampling/sampling_logp_difference/max"] > 1e-4
+    assert found[0]["sampling/sampling_logp_difference/max"] <= 1e-4
+    assert found[0]["clip_ratio/region_mean"] == 0
+
+
+def test_a_changed_reward_is_refused_by_name(tmp_path):
+    rewards = tmp_path / "own.py"
+    rewards.write_text("def first(completions, **columns):\n    return [0.5 for _ in completions]\n")
+    stage = online(
+        tmp_path,
+        max_steps=2,
+        save_steps=1,
+        mask_truncated_completions=True,
+        reward_funcs=(FunctionReward(function=f"{rewards}:first"),),
+        optimizer=Optimizer(learning_rate=1e-3, lr_scheduler_type="constant"),
+    )
+    run = recipe(tmp_path, stage)
+    assert running.execute(run) == 0
+    found = steps(tmp_path / "runs" / "tiny")
+    assert all(r["frac_reward_zero_std"] == 1 and r["loss"] == 0 for r in found)
+    # Of all that were cut off nothing is trained on: there is no entropy, and no length of one that ended.
+    for record in found:
+        everything = record["completions/clipped_ratio"] == 1
+        assert ("entropy" in record) != everything
+        assert ("completions/max_terminated_length" in record) != everything
+    rewards.write_text("def first(completions, **columns):\n    return [0.25 for _ in completions]\n")
+    longer = dataclasses.replace(run, stages=(run.stages[0], dataclasses.replace(stage, max_steps=3)))
+    with pytest.raises(ConfigError, match=r"'first' is another one .* its source has changed"):
+        running.execute(longer)
+
+
+WRONG = [
+    ({"num_generations": 1}, "online.num_generations: a group of 1 has nothing to compare"),
+    ({"reward_funcs": ()}, "online.reward_funcs: no reward"),
+    ({"reward_funcs": ("length",)}, "online.reward_funcs[0]: 'length' is no reward"),
+    ({"reward_funcs": (LengthReward(shape="x"),)}, "online.reward_funcs[0]: shape is 'x'"),
+    ({"reward_weights": (1.0, 2.0)}, "online.reward_weights: 2 weights for 1 rewards"),
+    ({"rows_per_step": 2}, "online.rows_per_step: 8 answers of up to 56 tokens with their prompts need 4 rows"),
+    ({"max_completion_length": 55}, "online.max_completion_length: 55 leaves 1 of data.max_length 56"),
+    ({"temperature": 0.0}, "online.temperature: 0 is greedy"),
+    ({"top_p": 0.0}, "online: sampler.top_p is 0.0"),
+    ({"max_staleness": -1}, "online.max_staleness: -1 must be at least 0."),
+    ({"max_steps": None, "max_tokens": 100}, "online.max_tokens: how many tokens the model writes is not known"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_mistakes_are_found_before_any_work(changes, message, tmp_path):
+    run = recipe(tmp_path, online(tmp_path, **changes))
+    assert any(problem.startswith(message) for problem in find_problems(run)), list(find_problems(run))
+
+
+def test_the_recipe_itself_has_none(tmp_path):
+    assert list(find_problems(recipe(tmp_path))) == []
+
+
+def test_a_prompt_that_leaves_no_room_is_named(tmp_path):
+    run = recipe(tmp_path)
+    file = Path(run.stages[1].data.train[0])
+    rows = file.read_text().splitlines()
+    rows.insert(2, json.dumps({"prompt": "word " * 60, "completion": "x", "difficulty": 1}))
+    long = tmp_path / "long.jsonl"
+    long.write_text("\n".join(rows) + "\n")
+    data = dataclasses.replace(run.stages[1].data, train=(str(long),))
+    changed = dataclasses.replace(run, stages=(run.stages[0], dataclasses.replace(run.stages[1], data=data)))
+    with pytest.raises(Exception, match=r"long.jsonl.*row 3.*max_length is 44"):
+        running.execute(changed)
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path):
+    """Vowels become more frequent, by far more than the scatter between steps."""
+    stage = online(
+        tmp_path,
+        num_generations=8,
+        prompts_per_step=4,
+        rows_per_step=16,
+        gradient_accumulation_steps=4,
+        max_steps=40,
+        save_steps=0,
+        optimizer=Optimizer(learning_rate=1e-2, lr_scheduler_type="constant", weight_decay=0.0),
+    )
+    assert running.execute(recipe(tmp_path, stage)) == 0
+    rewards = [record["reward"] for record in steps(tmp_path / "runs" / "tiny")]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.3
+
+
+@pytest.mark.slow
+def test_two_devices_write_and_train_alike(tmp_path, plain, monkeypatch):
+    process.on_devices(monkeypatch, 2)
+    assert running.execute(recipe(tmp_path)) == 0
+    for one, two in zip(steps(plain), steps(tmp_path / "runs" / "tiny"), strict=True):
+        assert two["sampling/sampling_logp_difference/max"] <= 1e-4
+        assert two["reward"] == pytest.approx(one["reward"], abs=1e-6)
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)

@@ -269,8 +269,8 @@ class Engine:
     def update(self, params: Tree) -> int:
         """Swap the weights between two steps; the new version, which every token drawn from now on carries.
 
-        Rows in flight go on under the new weights, as if the tokens that they have were their prompt. Arrays that need no
-        cast are used where they lie: whoever gives their memory away, as a training step does, passes copies.
+        Rows in flight go on under the new weights, as if the tokens that they have were their prompt. Arrays that need
+        no cast are used where they lie: whoever gives their memory away, as a training step does, passes copies.
 
         Raises:
           ConfigError: the weights are of another form or not finite; the old ones stay.

@@ -132,7 +132,7 @@ def test_prompts_share_their_beginnings_at_every_border(model, prompts, cache):
     """Prompts that part after 8, 16, ... tokens read what is new, and give what they give alone."""
     base, tail = prompts[5], prompts[6][:5]
     asked = [Request(base[:k] + tail, max_new_tokens=5, number=k) for k in range(60)]
-    shared = engine(model, cache=cache)
+    shared = engine(model, cache=cache, prefix_pages=300)
     list(shared.run([Request(base, max_new_tokens=1)]))
     before = shared.load.shared
     found = shared.generate(asked)

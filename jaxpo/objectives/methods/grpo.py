@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.rollouts import ROLLOUTS, ROLLOUTS_AND_REFERENCE, Advantage, RolloutMethod
@@ -127,9 +127,8 @@ class GRPO(RolloutMethod):
         if self.loss_type == "cispo":
             return cispo(*arrays, epsilon_high=self.epsilon_high or 0.0, importance_sampling_level=level)
         if self.loss_type == "sapo":
-            gates = {
-                "sapo_temperature_pos": self.sapo_temperature_pos,
-                "sapo_temperature_neg": self.sapo_temperature_neg,
+            gates: dict[str, Any] = {
+                f"sapo_temperature_{sign}": getattr(self, f"sapo_temperature_{sign}") for sign in ("pos", "neg")
             }
             return sapo(*arrays, importance_sampling_level=level, **gates)
         if self.loss_type == "vespo":
@@ -145,10 +144,9 @@ class GRPO(RolloutMethod):
         if self.importance_sampling_correction == "none":
             return None
         own, _, mode = self.importance_sampling_correction.partition("_")
-        how: dict[str, str] = {"level": level or own, "mode": mode}
-        weights: Array = off_policy_weights(
-            x.old_logps, x.sampling_logps, x.mask, high=self.importance_sampling_cap, **how
-        )  # type: ignore[arg-type]
+        how: dict[str, Any] = {"level": level or own, "mode": mode}
+        cap = self.importance_sampling_cap
+        weights: Array = off_policy_weights(x.old_logps, x.sampling_logps, x.mask, high=cap, **how)
         return weights
 
     def _undecided(self, x: Rollouts, terms: Array) -> Array:

@@ -424,6 +424,6 @@ def test_a_model_without_rewards_and_an_answer_that_is_too_long(reward_model, mo
     assert "the model is no reward model" in capsys.readouterr().err
     assert main(["eval", str(reward_model), *words]) == 2
     assert "rows.jsonl, row 1" in capsys.readouterr().err
-    assert main(["eval", str(reward_model), *words, "--set", "reward.cut=true"]) == 0
+    assert main(["eval", str(reward_model), *words, "--set", "reward.truncation=response_right"]) == 0
     (task,) = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"].values()
     assert task["results"]["cut"]["value"] == 1

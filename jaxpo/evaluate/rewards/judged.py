@@ -22,7 +22,7 @@ class Judged(Scored):
       pairs: `[P, 2]`, better and worse, as places among the answers.
       subset: of the data that it belongs to; "" without such.
       tied: of RewardBench 2's ties "ref" or "tied", and the number that the two share.
-      cut: whether an answer lost its end.
+      cut: whether an answer lost its end, or its prompt the start.
     """
 
     quality: np.ndarray

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Reward(Task[Answers]):
       gap: two answers of a list are a pair where their scores differ by so much at least.
       best_of: n of best-of-n, of rows with three answers and more; those with fewer than n have none.
       max_length: of a prompt with an answer, in tokens; None = what the model has.
-      cut: a longer one loses its end, as in training, and is counted; else it is an error.
+      truncation: of a longer one, as in training: an error, or the answer loses its end, or the prompt its start; `cut`
+        counts them.
     """
 
     NAME: ClassVar[str] = "reward"
@@ -48,7 +49,7 @@ class Reward(Task[Answers]):
     gap: float = 0.0
     best_of: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     max_length: int | None = None
-    cut: bool = False
+    truncation: Literal["error", "response_right", "prompt_left"] = "error"
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -73,12 +74,12 @@ class Reward(Task[Answers]):
 
         if reader.reward is None:
             raise ConfigError(f"--tasks {self.NAME}: the model is no reward model; give one of a reward stage.")
-        cut = Cut(self.max_length or reader.context, "response_right" if self.cut else "error")
+        cut = Cut(self.max_length or reader.context, self.truncation)
         n, counts = len(example.texts), Counter[str]()
         how = (reader.reward.method, reader.tokenizer, cut, counts)
         segments = answer_segments([example.row] * n, [example.prompt] * n, example.texts, *how)
         tokens = tuple(len(reader.tokenizer.encode(shown(text))) for text in example.texts)
-        lost = counts["truncated_response"] > 0
+        lost = counts["truncated_response"] + counts["truncated_prompt"] > 0
         return RewardAsk(rewarded=tuple(segments), where=place(example.row), tokens=tokens, cut=lost)
 
     def scores(self) -> Mapping[str, Score]:
@@ -93,7 +94,9 @@ class Reward(Task[Answers]):
             "margin": Score("reward of the better answer less that of the worse, mean over pairs"),
             "loss": Score("softplus(-margin), mean over pairs", higher=False),
             "reward": Score("mean over answers"),
-            "cut": Score("rows with an answer that lost its end", binary=True, higher=False),
+            "cut": Score(
+                "rows with an answer that lost its end, or whose prompt lost its start", binary=True, higher=False
+            ),
             "empty_answers": Score("answers of a row that hold nothing and are left out", higher=False),
         }
         return {
@@ -129,7 +132,7 @@ class Reward(Task[Answers]):
     def _values(self, example: Answers, found: Judged) -> tuple[dict[str, float], dict[str, float]]:
         """Of one prompt, with weights where a score is over pairs or answers."""
         values, weights = {"reward": float(found.rewards.sum())}, {"reward": float(len(found.rewards))}
-        values |= {"cut": float(found.cut)} if self.cut else {}
+        values |= {"cut": float(found.cut)} if self.truncation != "error" else {}
         values |= {"empty_answers": float(example.empty)} if example.kind == "lists" else {}
         n, answers = float(len(found.pairs)), len(found.rewards)
         if n:
@@ -181,7 +184,7 @@ class RewardAsk(Ask):
 
     Attributes:
       tokens: of each.
-      cut: whether one lost its end.
+      cut: whether one lost its end, or the prompt its start.
     """
 
     tokens: tuple[int, ...] = ()

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -313,7 +314,11 @@ class _Kept(threading.Thread):
 
 
 class _End(threading.Thread):
-    """Waits for a process: its code, as a shell tells it, and the most memory that it or its children had."""
+    """Waits for a process: its code, as a shell tells it, and the most memory that it or its children had.
+
+    What the kernel counts begins with the memory of whoever started it: below the most that this process had it says
+    nothing, and is 0 here.
+    """
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
@@ -323,4 +328,6 @@ class _End(threading.Thread):
     def run(self) -> None:
         _, status, used = os.wait4(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        self.code, self.peak = (128 - code if code < 0 else code), used.ru_maxrss << 10
+        inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.code = 128 - code if code < 0 else code
+        self.peak = used.ru_maxrss << 10 if used.ru_maxrss > inherited else 0

@@ -20,6 +20,8 @@ def group(needs):
 
 ASKED = {}
 for name, method in METHODS.items():
+    if method.INFO.family == "rollouts":
+        continue  # the model writes its answers: no file has them
     ASKED.setdefault((group(method.NEEDS), method.INFO.family == "sft"), []).append(name)
 CASES = {names[0]: names for names in ASKED.values()}
 

@@ -222,6 +222,10 @@ class Rememberer:
         assert not sequences
         return []
 
+    def rewards(self, segments, progress):
+        assert not segments
+        return []
+
     def answers(self, requests, progress):
         for request in requests:
             seen = self.reader.tokenizer.decode(list(request.prompt)[-self.window :])

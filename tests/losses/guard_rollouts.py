@@ -62,9 +62,17 @@ KL = {
 }
 JUDGED = {f"{k}, {wins}": (*values, wins) for k, values in PAIRS.items() for wins in (True, False)}
 
+CLIPPED = [
+    "high, mixed, all",
+    "low, mixed, all",
+    "low, mixed, one",
+    "low, bad, all",
+    "low, bad, one",
+    "bound, bad, all",
+]
 ROLLOUTS = {
-    "ppo": answers("ppo", CLIPS, kinks=["high, mixed, all", "low, mixed, all", "low, mixed, one", "low, bad, all",
-                                        "low, bad, one", "bound, bad, all"], epsilon=0.5),
+    "grpo": answers("grpo", CLIPS, kinks=CLIPPED, epsilon=0.5),
+    "ppo": answers("ppo", CLIPS, kinks=CLIPPED, epsilon=0.5),
     "ppo dual clip": answers("ppo", DUAL, kinks=["dual, mixed, all", "dual, mixed, one", "dual, bad, all",
                                                  "dual, bad, one"], epsilon=0.5, dual_clip=2.0),
     "ppo_value": row("ppo_value", VALUES, free=1, kinks=["clip", "cross"]),

@@ -95,7 +95,7 @@ def test_the_divergence_is_the_mean_over_all_positions_of_texts_of_any_length():
         quantization_kl(params, small, config, [[]])
 
 
-@pytest.mark.parametrize("name", ["lfm2", "experts"])
+@pytest.mark.parametrize("name", ["lfm2", pytest.param("experts", marks=pytest.mark.slow)])
 def test_steps_of_any_size_give_what_one_pass_gives(name):
     """Prefill in two chunks, then single tokens."""
     config, params = of(name)

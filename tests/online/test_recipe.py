@@ -116,6 +116,7 @@ def wait_for(child, folder):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_everything_at_once(tmp_path):
     run = recipe(tmp_path, online(tmp_path, **WIDE))
     assert running.execute(run) == 0

@@ -64,6 +64,7 @@ def test_sampling_log_probs_are_those_of_the_filtered_distribution(model, prompt
             text.append(token)
 
 
+@pytest.mark.slow
 def test_sizes_change_nothing(model, prompts):
     """One slot and four, a window for these prompts and for longer ones, five samples in four slots."""
     together = run(model, prompts)

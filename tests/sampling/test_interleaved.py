@@ -36,7 +36,9 @@ def alone(model, asked):
     return {(g.request, g.sample): g for g in found}
 
 
-@pytest.mark.parametrize(("cache", "pages"), [("dense", 1), ("pages", 1), ("pages", 20)])
+@pytest.mark.parametrize(
+    ("cache", "pages"), [("dense", 1), pytest.param("pages", 1, marks=pytest.mark.slow), ("pages", 20)]
+)
 def test_joining_leaving_and_swapping_change_nothing(model, asked, alone, cache, pages):
     rng = np.random.default_rng(pages)
     busy = Engine(model.params, model.config, cache=cache, prefix_pages=pages, **SMALL)

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from contracts.kinds import EXAMPLES
 
-from jaxpo.config import LoRA, Optimizer, Run
+from jaxpo.config import LoRA, Online, Optimizer, Run
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.sharding.collectives import Collective, collectives
 from jaxpo.stages.abstract_batch import stage_batch
@@ -53,6 +54,8 @@ def examples() -> dict[str, Any]:
         stage = example(Path("nowhere"))
         if stage.TRAINS:
             data = dataclasses.replace(stage.data, **DATA)
+            if kind is Online:  # of log-probs that no sampler gave, the correction would leave nothing
+                stage = dataclasses.replace(stage, loss=METHODS["grpo"](importance_sampling_correction="none"))
             found[kind.__name__] = dataclasses.replace(stage, data=data, rows_per_step=ROWS, optimizer=OPTIMIZER)
     online = {"precompute_ref_log_probs": False, "name": "compared_online"}
     found["Preference, reference online"] = dataclasses.replace(found["Preference"], **online)
@@ -143,6 +146,7 @@ def filled(shapes: Any, vocabulary: int) -> Any:
     rng = np.random.default_rng(7)
     rows, length = shapes.tokens.shape
     each = length // shapes.slots
+    prompt = min(4, each // 2)
     segment = np.arange(length) // each
     positions = np.broadcast_to(np.arange(length) % each, (rows, length)).astype(np.int32)
     per_block = shapes.block_rows * shapes.slots
@@ -175,7 +179,7 @@ def filled(shapes: Any, vocabulary: int) -> Any:
         tokens=rng.integers(3, vocabulary, (rows, length)).astype(np.int32),
         segment_ids=np.broadcast_to(segment + 1, (rows, length)).astype(np.int32),
         positions=positions,
-        masks={"completion": positions >= 4, "prompt": (positions > 0) & (positions < 4)},
+        masks={"completion": positions >= prompt, "prompt": (positions > 0) & (positions < prompt)},
         per_token={name: values(x) for name, x in shapes.per_token.items()},
         per_example={name: values(x) for name, x in shapes.per_example.items()},
         roles=roles,

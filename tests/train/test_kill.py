@@ -66,9 +66,11 @@ def test_sigkill_at_a_random_step_changes_nothing(tmp_path, uninterrupted):
         time.sleep(rng.random() * 0.05)
         process.kill()
         assert process.wait() == -signal.SIGKILL
+    # Killed early enough, both died before a first checkpoint was whole.
+    saved = any(path.name.isdigit() for path in tmp_path.glob("stages/toy/checkpoints/*"))
     code, out = finish(tmp_path)
     assert code == 0, out
-    assert "resuming at step" in out
+    assert ("resuming at step" in out) == saved
     assert result(tmp_path) == uninterrupted
     assert not list(tmp_path.rglob("*tmp*"))
 

@@ -130,9 +130,11 @@ def read_tensors(
     dtype: Any = jnp.float32,
     shardings: Tree | None = None,
     besides: tuple[str, ...] = (),
+    described_in: str = CONFIG,
 ) -> Tree:
     """The parameters of a table from the tensors of a file; `besides` names tensors that belong to something else."""
-    check_tensors({name: tensor for name, tensor in stored.items() if name not in besides}, table, folder)
+    own = {name: tensor for name, tensor in stored.items() if name not in besides}
+    check_tensors(own, table, folder, described_in)
 
     def load(param: Param, sharding: Any = None) -> jax.Array:
         return jax.device_put(value_of(param, stored, jnp.dtype(param.dtype(dtype))), sharding)
@@ -175,7 +177,9 @@ def _loader(param: Param, value: Any, entry: int | None) -> Any:
     return lambda: param.layout.to_disk(np.asarray(value if entry is None else value[entry]))
 
 
-def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path) -> None:
+def check_tensors(
+    stored: Mapping[str, Stored], table: Table, folder: Path, described_in: str = CONFIG
+) -> None:
     """CheckpointError that names every tensor that is missing, extra, misshaped or of a type that is not read."""
     expected = {name: disk_shape(param) for _, param in leaves(table) for name in param.tensors}
     found = set(stored) - (_tied_head(stored) - expected.keys())
@@ -190,7 +194,7 @@ def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path) -> N
     if odd := [f"{n} {stored[n].dtype}" for n in shared if stored[n].dtype not in READABLE]:
         problems.append(f"not a floating-point type ({', '.join(READABLE)}): {', '.join(odd)}")
     if problems:
-        raise CheckpointError(f"{folder}: the tensors do not fit config.json. " + ". ".join(problems) + ".")
+        raise CheckpointError(f"{folder}: the tensors do not fit {described_in}. " + ". ".join(problems) + ".")
 
 
 def _shortened(names: list[str], most: int = 40) -> str:
@@ -204,7 +208,7 @@ def _about_bias(missing: list[str]) -> str:
     if not any(name.endswith(".expert_bias") for name in missing):
         return ""
     return (
-        " (config.json says use_expert_bias; a file without the bias selects other experts than the model did: "
+        " (the configuration says use_expert_bias; a file without the bias selects other experts than the model did: "
         "get the complete checkpoint, or set use_expert_bias to false if it was trained without one)"
     )
 

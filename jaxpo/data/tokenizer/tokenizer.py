@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -128,6 +129,12 @@ class Tokenizer:
     @functools.cached_property
     def hash(self) -> str:
         return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
+
+    @functools.cached_property
+    def document(self) -> dict[str, Any]:
+        """What its tokenizer.json says."""
+        found: dict[str, Any] = json.loads(self._inner.to_str())
+        return found
 
     def added_to_one(self, other: Tokenizer) -> tuple[str, ...] | None:
         """The added tokens that only one of the two has; None when any text could give other tokens."""

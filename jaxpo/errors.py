@@ -96,7 +96,7 @@ def no_folder(path: Path | str) -> str:
     """What to say where a model's folder is expected and there is none; names of the Hub and single files are told."""
     path = Path(path)
     if path.is_file():
-        kind = "GGUF files are not read; " if path.suffix == ".gguf" else ""
+        kind = f"make a model of it with `jaxpo import {path} OUT`, or " if path.suffix == ".gguf" else ""
         return f"{path} is a file; {kind}give the folder that holds config.json and the safetensors"
     hub = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] not in (".", "..")
     hint = f" (if that is a name on the Hugging Face Hub: hf download {path} --local-dir {path.name})" if hub else ""

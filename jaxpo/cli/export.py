@@ -1,21 +1,26 @@
-"""`jaxpo export MODEL OUT`: a checkpoint that transformers, vLLM and llama.cpp's converter load, verified.
+"""`jaxpo export MODEL OUT`: a model as transformers, vLLM and MLX load it, or llama.cpp, verified.
 
-With `--adapter`: the adapter of a stage that was trained with lora, as PEFT loads it.
+With `--adapter`: the adapter of a stage that was trained with lora, as PEFT or llama.cpp loads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError
 
+DESCRIPTION = "Write a model in a form that other programs load, and compare it numerically with what it came from."
 
-def add_options(parser: Parser) -> None:
+
+def add_options(parser: Parser, *, dtype: bool = True) -> None:
     """Options of every command that writes a Hugging Face checkpoint."""
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the tensors on disk")
+    if dtype:
+        parser.add_argument(
+            "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the tensors on disk"
+        )
     parser.add_argument("--max-shard-size", default="5GB", help="larger models are split and indexed (default 5GB)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the files with the model")
@@ -32,33 +37,55 @@ def options_of(args: Any) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("export", "Write a Hugging Face checkpoint and compare it numerically with the model it came from.")
+    from jaxpo.convert.formats import FORMATS, HF, Options, table
+
+    parser = Parser("export", f"{DESCRIPTION}\n\nformats:\n{described(FORMATS.values())}")
     parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("out", type=Path, help="folder to make")
-    add_options(parser)
-    parser.add_argument("--adapter", action="store_true", help="write the adapter alone, for peft.PeftModel")
+    parser.add_argument("--format", choices=tuple(FORMATS), default=HF, help="of the files; default hf")
+    every = dict.fromkeys(dtype for each in FORMATS.values() for dtype in each.dtypes)
+    parser.add_argument("--dtype", nargs="+", choices=tuple(every), help="of the tensors on disk; gguf takes several")
+    add_options(parser, dtype=False)
+    parser.add_argument(
+        "--adapter", action="store_true", help="write the adapter alone: for PEFT, or llama.cpp's --lora"
+    )
     parser.add_argument(
         "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
     )
     args = parser.parse(argv)
     if args.base is not None and not args.adapter:
         raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
+    chosen = FORMATS[args.format]
+    dtypes = chosen.chosen(args.dtype)
+    args.dtype = dtypes[0]
     if args.adapter:
-        return write_adapter(args)
+        return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
 
-    from jaxpo.convert.model_io import load_model
+    from jaxpo.convert.model_io import load_model, near_tokenizer, read_heads, read_reader
     from jaxpo.models.heads import further_heads
 
-    model = load_model(args.model)
-    reader = model.reader
+    reader = read_reader(args.model)
+    if reader is not None and args.format != HF:
+        raise ConfigError(f"export: {args.model} is a reward model; --format {args.format} has no place for its head.")
     if reader is not None and not reader.is_scalar:
-        return write_heads(model, reader, args)
-    if heads := further_heads(model.params):
+        return write_heads(load_model(args.model), reader, args)
+    if heads := further_heads(dict.fromkeys(read_heads(args.model))):
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if reader is not None:
+        model = load_model(args.model)
         return write_reward(model.params, model.config, model.tokenizer, args)
-    write(model, args)
+    options = Options(dtypes, args.max_shard_size, args.overwrite, not args.no_verify)
+    rows = chosen.write(args.model, args.out, options)
+    without = "" if near_tokenizer(args.model) is not None else " (without a tokenizer: the model's directory has none)"
+    print(f"{args.out}: exported{without}")
+    for line in table(rows):
+        print(line)
     return 0
+
+
+def described(formats: Iterable[Any]) -> str:
+    """The formats, a line each."""
+    return "\n".join(f"  {each.name:6s} {each.about}: {', '.join(each.dtypes)}" for each in formats)
 
 
 def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
@@ -110,14 +137,22 @@ def write_adapter(args: Any) -> int:
     return 0
 
 
-def write(model: Any, args: Any) -> None:
-    """Export, verify, and say what was reached."""
-    from jaxpo.convert.hf import export_hf
+def write_gguf_adapter(args: Any) -> int:
+    """Export the adapter of the stage for llama.cpp's `--lora`, verify it on its base, and say which base it needs."""
+    from jaxpo.convert.formats import table
+    from jaxpo.convert.gguf.adapter import export_adapter
+    from jaxpo.stages.adapter import load_adapter
 
-    own = {"tokenizer": model.tokenizer, "generation": model.generation}
-    report = export_hf(model.params["model"], model.config, args.out, **own, **options_of(args))
-    without = "" if model.tokenizer is not None else " (without a tokenizer: the model's directory has none)"
-    print(f"{args.out}: exported{without}{reached(report)}")
+    if args.base is not None:
+        raise ConfigError("export: --base is written into PEFT's adapter_config.json; a GGUF adapter names no base.")
+    found = load_adapter(args.model)
+    verify = not args.no_verify
+    row = export_adapter(found, args.out, dtype=args.dtype, overwrite=args.overwrite, verify=verify)
+    print(f"{args.out}: adapter of rank {found.lora.rank} exported")
+    for line in table([row]):
+        print(line)
+    print(f"run it with: llama-cli -m BASE.gguf --lora {args.out / row.file}; its base is {found.base.path}")
+    return 0
 
 
 def reached(report: dict[str, Any]) -> str:

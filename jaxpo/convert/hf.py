@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import CONFIG, config_to_json, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import write_generation
@@ -23,6 +24,20 @@ from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, Table, leaves, map_table
 
 Tree = Any
+USE = (
+    "With transformers:",
+    "",
+    "```python",
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    "```",
+    "",
+    "With vLLM: `vllm serve FOLDER`. With MLX: `mlx_lm.generate --model FOLDER --prompt TEXT`.",
+    "With jaxpo: `jaxpo chat FOLDER`; for llama.cpp: `jaxpo export FOLDER OUT --format gguf`.",
+)
+"""How a folder is run, for its model card."""
 
 
 class SavesItself(Protocol):
@@ -49,8 +64,9 @@ def export_hf(
     overwrite: bool = False,
     verify: bool = True,
     compare_transformers: bool | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """Write a checkpoint that transformers, vLLM and llama.cpp's converter load as it is.
+    """Write a checkpoint that transformers, vLLM and MLX load as it is.
 
     Everything is written and verified in a temporary folder beside the target, which is then renamed: an interrupted
     export never looks finished. One tensor is on the host at a time.
@@ -65,6 +81,7 @@ def export_hf(
       overwrite: replace an existing folder.
       verify: read the files back through another implementation and compare (see `jaxpo.convert.verify.verify`).
       compare_transformers: compare with transformers as well; None = when it is installed.
+      facts: what the model card says of the model; None = its name alone.
 
     Returns:
       What was verified, also stored as `verification.json`; empty when `verify` is False.
@@ -72,14 +89,26 @@ def export_hf(
     Raises:
       CheckpointError: the folder exists, or what was written computes something else than `params`.
     """
-    limit = parse_size(max_shard_size)
     with folder_in_making(directory, overwrite=overwrite) as partial:
-        write_shards(partial, tensors_of(params, param_table(config)), dtype, limit)
-        write_json(partial / CONFIG, config_to_json(config, dtype))
-        write_generation(partial, config, generation)
-        if tokenizer is not None:
-            tokenizer.save(partial)
+        write_shards(partial, tensors_of(params, param_table(config)), dtype, parse_size(max_shard_size))
+        describe(partial, config, dtype, tokenizer, generation, facts or Facts(Path(directory).name))
         return verify_export(params, config, partial, dtype=dtype, transformers=compare_transformers) if verify else {}
+
+
+def describe(
+    folder: Path,
+    config: TextConfig,
+    dtype: str,
+    tokenizer: SavesItself | None,
+    generation: Mapping[str, Any] | None,
+    facts: Facts,
+) -> None:
+    """Write everything of a checkpoint but its weights: configuration, sampling, tokenizer with template, card."""
+    write_json(folder / CONFIG, config_to_json(config, dtype))
+    write_generation(folder, config, generation)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    write_card(folder, facts, config, USE)
 
 
 @contextlib.contextmanager
@@ -177,9 +206,7 @@ def _loader(param: Param, value: Any, entry: int | None) -> Any:
     return lambda: param.layout.to_disk(np.asarray(value if entry is None else value[entry]))
 
 
-def check_tensors(
-    stored: Mapping[str, Stored], table: Table, folder: Path, described_in: str = CONFIG
-) -> None:
+def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path, described_in: str = CONFIG) -> None:
     """CheckpointError that names every tensor that is missing, extra, misshaped or of a type that is not read."""
     expected = {name: disk_shape(param) for _, param in leaves(table) for name in param.tensors}
     found = set(stored) - (_tied_head(stored) - expected.keys())

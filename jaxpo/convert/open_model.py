@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.convert.folder import is_export, open_folder
-from jaxpo.convert.fused_experts import Latest
 from jaxpo.convert.heads_hf import is_heads
 from jaxpo.convert.hf import check_tensors, disk_shape
 from jaxpo.convert.model_io import MODEL, Kept, kept, near_generation, near_tokenizer, read_config
@@ -45,6 +44,22 @@ class OpenModel:
     tokenizer: Tokenizer | None
     leaves: Mapping[str, Stored]
     generation: Mapping[str, Any] | None = None
+
+
+class Latest:
+    """Holds the one array that was read last, whose parts are asked for one after another."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._value: np.ndarray | None = None
+
+    def get(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of this name, read unless it is the one held."""
+        if self._value is None or name != self._name:
+            # Before the next is read: both at once would be twice the memory.
+            self._value = None
+            self._value, self._name = read(), name
+        return self._value
 
 
 @contextlib.contextmanager

@@ -164,11 +164,18 @@ def _write_index(folder: Path, total: Mapping[str, int], weight_map: Mapping[str
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in an open folder; `read` loads it."""
+    """A tensor in an open folder.
+
+    Attributes:
+      read: loads it.
+      piece: `(first, shape) -> values`: loads so many from that one on, in the order of the file, and nothing else.
+        None where a tensor is made as a whole.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
+    piece: Callable[[int, tuple[int, ...]], np.ndarray] | None = None
 
 
 @contextmanager
@@ -211,16 +218,17 @@ def _stored(opened: Any, name: str, file: Path, start: int) -> Stored:
     view = opened.get_slice(name)
     shape, dtype = tuple(view.get_shape()), view.get_dtype()
 
-    def read() -> np.ndarray:
+    def piece(first: int, wanted: tuple[int, ...]) -> np.ndarray:
         if dtype not in TYPES:
             raise CheckpointError(f"{file}: {name} is {dtype}, not a floating-point type ({', '.join(READABLE)}).")
+        at = start + first * TYPES[dtype].itemsize
         # Not through the file's mapping: its pages would stay in memory, until all of the file is.
-        values = np.fromfile(file, TYPES[dtype], math.prod(shape), offset=start)
-        if values.size != math.prod(shape):
+        values = np.fromfile(file, TYPES[dtype], math.prod(wanted), offset=at)
+        if values.size != math.prod(wanted):
             raise CheckpointError(f"{file}: ends within {name}; it was changed while it was open.")
-        return values.reshape(shape)
+        return values.reshape(wanted)
 
-    return Stored(shape, dtype, read)
+    return Stored(shape, dtype, lambda: piece(0, shape), piece)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import jax
 
 from jaxpo import __version__
 from jaxpo.config import Run
+from jaxpo.convert.card import facts_of
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.hf import export_hf
@@ -143,7 +144,8 @@ class Results:
             report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
         else:
-            report = export_hf(params["model"], config, folder, generation=own, **options)
+            facts = facts_of(self.home.path, about)
+            report = export_hf(params["model"], config, folder, generation=own, facts=facts, **options)
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
         return report

@@ -6,6 +6,7 @@ name, type and value; per tensor its name, dimensions (innermost first), type an
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Mapping
@@ -23,7 +24,19 @@ VERSIONS = (2, 3)
 ALIGNMENT = "general.alignment"
 MOST_DIMENSIONS = 4
 STRING, ARRAY = 8, 9
-SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 """Types of values (`GGUFValueType`), as numpy names them."""
 
 
@@ -118,10 +131,12 @@ def _placed(infos: list[Any], alignment: int, front: _Front) -> dict[str, Tensor
         if offset % alignment:
             raise front.wrong(f"tensor {name[:80]!r} begins at offset {offset}, which is not aligned to {alignment}")
         if first + offset + size > front.size:
-            raise front.wrong(f"ends within tensor {name[:80]!r}: {first + offset + size:,} bytes are claimed, {front.size:,} are there")
+            raise front.wrong(
+                f"ends within tensor {name[:80]!r}: {first + offset + size:,} bytes are claimed, it has {front.size:,}"
+            )
         found[name] = TensorInfo(shape, kind, first + offset, size)
     places = sorted((info.start, info.size, name) for name, info in found.items())
-    for (start, size, name), (following, _, other) in zip(places, places[1:], strict=False):
+    for (start, size, name), (following, _, other) in itertools.pairwise(places):
         if start + size > following:
             raise front.wrong(f"tensors {name[:80]!r} and {other[:80]!r} overlap")
     return found
@@ -138,7 +153,9 @@ class _Front:
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.position:
-            raise self.wrong(f"ends within its header: {count:,} bytes are claimed, {self.size - self.position:,} are left")
+            raise self.wrong(
+                f"ends within its header: {count:,} bytes are claimed, {self.size - self.position:,} are left"
+            )
         self.position += count
         return self.stream.read(count)
 

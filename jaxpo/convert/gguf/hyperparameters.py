@@ -56,8 +56,15 @@ def inexpressible(config: Any) -> list[str]:
         has = ", ".join(name for name, there in parts.items() if there) or "its blocks"
         return [f"model.model_type is {config.model_type!r} ({has}), which llama.cpp does not run"]
     problems = []
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        problems.append(
+            f"model.head_dim is {config.head_dim}; llama.cpp's is hidden_size / num_attention_heads, "
+            f"{config.hidden_size / config.num_attention_heads:g}"
+        )
     if config.conv_kernel < 2:
-        problems.append(f"model.conv_kernel is {config.conv_kernel}; llama.cpp's short convolution has two taps or more")
+        problems.append(
+            f"model.conv_kernel is {config.conv_kernel}; llama.cpp's short convolution has two taps or more"
+        )
     if config.num_experts and not config.norm_topk_prob:
         problems.append("model.norm_topk_prob is off, and llama.cpp always divides by the sum of the selected weights")
     if config.num_experts and config.routed_scaling_factor != 1:
@@ -101,7 +108,9 @@ def read_config(metadata: Mapping[str, Any], biased: bool, file: Path) -> Any:
         raise CheckpointError(f"{file}: has no {', '.join(absent)}; convert or copy it again.")
     _refuse_features(metadata, arch, file)
     document: dict[str, Any] = {"model_type": "lfm2_moe" if arch == MIXTURE else "lfm2"}
-    document |= {name: _plain(metadata[f"{arch}.{key}"]) for key, (_, name, _) in fields.items() if f"{arch}.{key}" in metadata}
+    document |= {
+        name: _plain(metadata[f"{arch}.{key}"]) for key, (_, name, _) in fields.items() if f"{arch}.{key}" in metadata
+    }
     tokens = metadata.get("tokenizer.ggml.tokens")
     document |= {"vocab_size": len(tokens)} if isinstance(tokens, list) and "vocab_size" not in document else {}
     document |= _layers(metadata, arch, file) | _ids(metadata)
@@ -141,7 +150,9 @@ def _refuse_features(metadata: Mapping[str, Any], arch: str, file: Path) -> None
     for key, (plain, why) in odd.items():
         value = metadata.get(f"{arch}.{key}", plain)
         if value != plain:
-            raise CheckpointError(f"{file}: {arch}.{key} is {shown(value)}: {why}, which LFM2 as it is read here has not.")
+            raise CheckpointError(
+                f"{file}: {arch}.{key} is {shown(value)}: {why}, which LFM2 as it is read here has not."
+            )
 
 
 def _plain(value: Any) -> Any:

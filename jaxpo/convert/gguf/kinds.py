@@ -1,4 +1,4 @@
-"""What the weights of a GGUF file are stored as: the types that a file mixes, and how far each may be from the model."""
+"""What the weights of a GGUF file are stored as: the types that it mixes, and how far each may be from the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One choice of `--dtype`. Vectors, convolution taps and routers are float32 in every file, as llama.cpp wants them.
+    """One choice of `--dtype`. Vectors, convolution taps and routers are float32 in every file, as llama.cpp asks.
 
     Attributes:
       matrix, embedding: ggml's types of the matrices, and of the embedding, which is the output matrix as well.

@@ -14,6 +14,6 @@ def gguf() -> Any:
         return importlib.import_module("gguf")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"GGUF files need {error.name}, which is not installed: pip install 'jaxpo[gguf]', or 'jaxpo[llama]' to have "
-            "them run and compared in llama.cpp as well."
+            f"GGUF files need {error.name}, which is not installed: pip install 'jaxpo[gguf]', or 'jaxpo[llama]' to "
+            "have them run and compared in llama.cpp as well."
         ) from error

@@ -96,13 +96,17 @@ def ask(file: Path, vocabulary: int, questions: Questions) -> Answers:
 def serve(request: Mapping[str, Any]) -> None:
     """Answer one request; in the process that `ask` starts."""
     server = _server(request)
-    rows = [_next(server, ids, request["vocabulary"]) for ids in request["prefixes"]]
+    size = request["vocabulary"]
+    rows = [_next(server, ids, size) for ids in request["prefixes"]]
     text = {
-        "ids": [_post(server, "tokenize", content=t, add_special=False, parse_special=False)["tokens"] for t in request["texts"]],
+        "ids": [
+            _post(server, "tokenize", content=t, add_special=False, parse_special=False)["tokens"]
+            for t in request["texts"]
+        ],
         "prompts": [_post(server, "apply-template", messages=chat)["prompt"] for chat in request["chats"]],
-        "continuations": [_continued(server, ids, request["new"]) for ids in request["greedy"]],
+        "continuations": [_continued(server, ids, request["new"], size) for ids in request["greedy"]],
     }
-    log_probs = np.stack(rows) if rows else np.zeros((0, request["vocabulary"]), np.float32)
+    log_probs = np.stack(rows) if rows else np.zeros((0, size), np.float32)
     np.savez(request["answers"], log_probs=log_probs, text=json.dumps(text))
 
 
@@ -126,19 +130,24 @@ def _server(request: Mapping[str, Any]) -> Any:
     return xllamacpp.Server(settings)
 
 
-def _next(server: Any, ids: list[int], vocabulary: int) -> np.ndarray:
-    asked = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "samplers": [], "cache_prompt": False}
-    found = server.handle_completions(asked | {"ignore_eos": True})
+def _next(server: Any, ids: list[int], vocabulary: int, *, cached: bool = False) -> np.ndarray:
+    """Log-probs `[V]` of what follows; `cached` continues from what the last call left."""
+    # What is drawn does not matter, but of a token that is half a character nothing is told.
+    drawn = _post(server, "tokenize", content="a", add_special=False)["tokens"][0]
+    asked = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "samplers": [], "logit_bias": [[drawn, 1000.0]]}
+    found = server.handle_completions(asked | {"cache_prompt": cached})
     row = np.full(vocabulary, np.nan, np.float32)
     for entry in found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         row[entry["id"]] = entry["logprob"]
     return row
 
 
-def _continued(server: Any, ids: list[int], new: int) -> list[int]:
-    asked = {"prompt": ids, "n_predict": new, "n_probs": 1, "temperature": 0, "samplers": ["temperature"]}
-    found = server.handle_completions(asked | {"ignore_eos": True, "cache_prompt": False})
-    return [token["id"] for token in found["choices"][0]["logprobs"]["content"]]
+def _continued(server: Any, ids: list[int], new: int, vocabulary: int) -> list[int]:
+    """The most probable ids, one after another, each step on the cache of those before it."""
+    found: list[int] = []
+    for _ in range(new):
+        found.append(int(np.argmax(_next(server, ids + found, vocabulary, cached=True))))
+    return found
 
 
 def _post(server: Any, path: str, **body: Any) -> Any:

@@ -46,11 +46,6 @@ class GGUF:
     generation: Mapping[str, Any] | None
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a path means a GGUF file, whatever is in it."""
-    return path.is_file() and path.suffix.lower() == ".gguf"
-
-
 def open_gguf(file: Path) -> GGUF:
     """Read what a file says of itself, and check that its tensors are those of the model that it describes.
 
@@ -88,7 +83,9 @@ def stored_tensors(file: Path, header: Header, experts: int) -> dict[str, Stored
     readable = _readable()
     for name, info in header.tensors.items():
         if info.kind not in readable:
-            raise CheckpointError(f"{file}: {name} is quantised to {info.kind}, which is not read; use a file in another type.")
+            raise CheckpointError(
+                f"{file}: {name} is quantised to {info.kind}, which is not read; use a file in another type."
+            )
         try:
             names = hf_names(name, experts)
         except CheckpointError as error:
@@ -100,12 +97,12 @@ def stored_tensors(file: Path, header: Header, experts: int) -> dict[str, Stored
         if name.endswith(TAPS) and len(shape) == 2:
             shape = (shape[0], 1, shape[1])
         for i, ours in enumerate(names):
-            tensors[ours] = Stored(shape, "F32", functools.partial(_values, file, info, shape, i))
+            tensors[ours] = Stored(shape, "F32", functools.partial(read_values, file, info, shape, i))
     return tensors
 
 
 def _readable() -> set[str]:
-    """Types that the `gguf` package turns into numbers; its table of them is its own, so each is tried with one block."""
+    """Types that the `gguf` package turns into numbers; it has no list of them, so each is tried with one block."""
     library = gguf()
     found = set()
     for kind, (_, size) in library.GGML_QUANT_SIZES.items():
@@ -117,8 +114,8 @@ def _readable() -> set[str]:
     return found
 
 
-def _values(file: Path, info: TensorInfo, shape: tuple[int, ...], entry: int) -> np.ndarray:
-    """One tensor, or one entry of a stack."""
+def read_values(file: Path, info: TensorInfo, shape: tuple[int, ...], entry: int = 0) -> np.ndarray:
+    """One tensor, or one entry of a stack, in float32."""
     library = gguf()
     kind = library.GGMLQuantizationType[info.kind]
     block, size = library.GGML_QUANT_SIZES[kind]

@@ -20,8 +20,8 @@ from jaxpo.models.document import shown
 
 BYTE_LEVEL = "gpt2"
 WHOLE_FIRST, MERGES_ONLY = "lfm2", "dbrx"
-"""`tokenizer.ggml.pre`: llama.cpp splits by LFM2's pattern under both names. Under the first, a piece that is a token is
-taken as it is; under the second it is what its merges make of it."""
+"""`tokenizer.ggml.pre`: llama.cpp splits by LFM2's pattern under both names. Under the first, a piece that is a token
+is taken as it is; under the second it is what its merges make of it."""
 _READABLE = {WHOLE_FIRST: True, "llama-bpe": True, MERGES_ONLY: False, "smaug-bpe": False}
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 _PLAIN_MODEL = {
@@ -45,7 +45,9 @@ def inexpressible(tokenizer: Tokenizer) -> list[str]:
     if document.get("normalizer") is not None:
         problems.append("the tokenizer normalises texts, which llama.cpp's BPE does not")
     if _splitting(document.get("pre_tokenizer")) != _splitting(_pre_tokenizer()):
-        problems.append("the tokenizer splits texts by another pattern than LFM2's, and llama.cpp knows patterns by name")
+        problems.append(
+            "the tokenizer splits texts by another pattern than LFM2's, and llama.cpp knows patterns by name"
+        )
     for token in document["added_tokens"]:
         if odd := [name for name in ("single_word", "lstrip", "rstrip") if token.get(name)]:
             problems.append(f"the added token {token['content']!r} has {odd[0]}, which llama.cpp does not apply")
@@ -144,7 +146,7 @@ def read_vocabulary(metadata: Mapping[str, Any], file: Path) -> Tokenizer:
     pre = metadata.get("tokenizer.ggml.pre")
     if not isinstance(pre, str) or pre not in _READABLE:
         raise CheckpointError(
-            f"{file}: tokenizer.ggml.pre is {shown(pre)}; texts that are split as LFM2's are named {', '.join(_READABLE)}."
+            f"{file}: tokenizer.ggml.pre is {shown(pre)}; LFM2's way of splitting is called {', '.join(_READABLE)}."
         )
     used = {piece: i for i, (piece, kind) in enumerate(zip(pieces, types, strict=True)) if kind != UNUSED}
     if len(used) != sum(kind != UNUSED for kind in types):
@@ -170,7 +172,9 @@ def _added(piece: str, special: bool) -> AddedToken:
 
 def _lists(metadata: Mapping[str, Any], file: Path) -> tuple[list[str], list[int], list[tuple[str, str]]]:
     if (model := metadata.get("tokenizer.ggml.model")) != BYTE_LEVEL:
-        raise CheckpointError(f"{file}: tokenizer.ggml.model is {shown(model)}; LFM2's is {BYTE_LEVEL!r}, byte-level BPE.")
+        raise CheckpointError(
+            f"{file}: tokenizer.ggml.model is {shown(model)}; LFM2's is {BYTE_LEVEL!r}, byte-level BPE."
+        )
     pieces = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(pieces, list) or not pieces or not all(type(piece) is str for piece in pieces):
         raise CheckpointError(f"{file}: tokenizer.ggml.tokens is {shown(pieces)}, not a list of tokens.")
@@ -187,7 +191,9 @@ def _lists(metadata: Mapping[str, Any], file: Path) -> tuple[list[str], list[int
 def _with_template(inner: tokenizers.Tokenizer, template: Any, file: Path) -> Tokenizer:
     """The tokenizer with the file's own chat template, read as that of a checkpoint's folder is."""
     if template is None:
-        return Tokenizer(inner, file, notes=(f"{file}: holds no chat template; conversations are rendered with LFM2's",))
+        return Tokenizer(
+            inner, file, notes=(f"{file}: holds no chat template; conversations are rendered with LFM2's",)
+        )
     if type(template) is not str:
         raise CheckpointError(f"{file}: tokenizer.chat_template is {shown(template)}, not a text.")
     with tempfile.TemporaryDirectory() as name:
@@ -195,6 +201,8 @@ def _with_template(inner: tokenizers.Tokenizer, template: Any, file: Path) -> To
         Tokenizer(inner, file).save(folder)
         (folder / JINJA).write_text(template, encoding="utf-8")
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        (folder / CONFIG).write_text(json.dumps(settings | {"chat_template": template}, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(
+            json.dumps(settings | {"chat_template": template}, indent=2) + "\n", encoding="utf-8"
+        )
         loaded = Tokenizer.load(folder)
     return Tokenizer(inner, file, loaded.files, loaded.notes)

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpo.convert.config_json import CONFIG, config_to_json, write_json
-from jaxpo.convert.generation import GENERATION, keep_generation, write_generation
-from jaxpo.convert.hf import SavesItself, disk_shape, folder_in_making, import_hf
+from jaxpo.convert.card import Facts
+from jaxpo.convert.generation import GENERATION, keep_generation
+from jaxpo.convert.hf import SavesItself, describe, disk_shape, folder_in_making, import_hf
 from jaxpo.convert.model_io import TOKENIZER, save_model
 from jaxpo.convert.open_model import OpenModel, open_model
 from jaxpo.convert.shards import ShardWriter, parse_size
@@ -174,10 +174,8 @@ def merge_to_export(
         with ShardWriter(partial, shapes, dtype, parse_size(max_shard_size), own) as writer:
             for name, values in merged_leaves(plan, stored_leaves(models)):
                 writer.write(name, values)
-        write_json(partial / CONFIG, config_to_json(config, dtype))
-        write_generation(partial, config, generation_of(models))
-        if tokenizer is not None:
-            tokenizer.save(partial)
+        made_of = "merge of " + ", ".join(Path(model.path).name for model in models.values())
+        describe(partial, config, dtype, tokenizer, generation_of(models), Facts(Path(folder).name, made_of))
         if not verify:
             return {}
         return verify_export(import_hf(partial)[0], config, partial, dtype=dtype, transformers=compare_transformers)

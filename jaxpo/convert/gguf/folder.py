@@ -1,0 +1,77 @@
+"""A model exported to a folder of GGUF files, one per type, with a model card; each file is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.convert.card import write_card
+from jaxpo.convert.config_json import write_json
+from jaxpo.convert.formats import GGUF, Options, Row, nats, table
+from jaxpo.convert.gguf import k_quants
+from jaxpo.convert.gguf.kinds import KINDS
+from jaxpo.convert.gguf.verify import verify_gguf
+from jaxpo.convert.gguf.write import check_expressible, unblocked, write_gguf
+from jaxpo.convert.hf import folder_in_making
+from jaxpo.convert.hf_folder import facts_of_model, params_of, sources_of
+from jaxpo.convert.open_model import OpenModel, open_model
+from jaxpo.errors import ConfigError
+
+
+def write(model: Path, out: Path, options: Options) -> list[Row]:
+    """Export a model to `OUT/NAME-TYPE.gguf`, leaf by leaf; it is loaded as a whole to be compared, and only then.
+
+    Raises:
+      ConfigError: the format cannot say what the model or its tokenizer does; or it needs a program that is not there.
+      CheckpointError: a file does not compute what the model computes.
+    """
+    if out.suffix == ".gguf":
+        raise ConfigError(f"export: {out}: name a folder; the files in it get the names of their types, NAME-F32.gguf.")
+    if set(options.dtypes) - KINDS.keys():
+        k_quants.program()
+    with open_model(model) as opened:
+        check_expressible(opened.config, opened.tokenizer)
+        with folder_in_making(out, overwrite=options.overwrite) as partial:
+            reports = _write_files(opened, partial, out.name, options)
+            rows = [_row(partial / file, report) for file, report in reports.items()]
+            write_card(partial, facts_of_model(model), opened.config, use(rows), table(rows))
+            write_json(partial / "verification.json", reports)
+    return rows
+
+
+def use(rows: Sequence[Row]) -> tuple[str, ...]:
+    """How the files are run, for the model card."""
+    first = rows[0].file
+    return (
+        f"With llama.cpp: `llama-cli -m {first}`, or `llama-server -m {first}` for an OpenAI-compatible server.",
+        f"Back to jaxpo: `jaxpo import {first} FOLDER`.",
+    )
+
+
+def _write_files(opened: OpenModel, folder: Path, name: str, options: Options) -> dict[str, Any]:
+    """File name -> what was verified."""
+    assert opened.tokenizer is not None  # check_expressible
+    sources, reports = sources_of(opened), {}
+    own: Mapping[str, Any] = {"name": name, "generation": opened.generation}
+    params = params_of(opened) if options.verify else None
+    for dtype in options.dtypes:
+        file = folder / f"{name}-{dtype.upper()}.gguf"
+        if dtype in KINDS:
+            planned = write_gguf(file, sources, opened.config, opened.tokenizer, dtype, **own)
+            if left := unblocked(planned, KINDS[dtype]):
+                print(
+                    f"{file.name}: {len(left)} matrices stay in float16 (their rows are no whole blocks), {left[0]} first"
+                )
+        else:
+            whole = folder / "whole.gguf"
+            write_gguf(whole, sources, opened.config, opened.tokenizer, "f32", **own)
+            k_quants.quantize(whole, file, dtype)
+            whole.unlink()
+        reports[file.name] = verify_gguf(file, sources, params, opened.config, dtype) if options.verify else {}
+    return reports
+
+
+def _row(file: Path, report: Mapping[str, Any]) -> Row:
+    size = file.stat().st_size
+    return Row(GGUF, file.name, size, report["by"], nats(dict(report))) if report else Row(GGUF, file.name, size)

@@ -61,7 +61,7 @@ def _write_files(opened: OpenModel, folder: Path, name: str, options: Options) -
             planned = write_gguf(file, sources, opened.config, opened.tokenizer, dtype, **own)
             if left := unblocked(planned, KINDS[dtype]):
                 print(
-                    f"{file.name}: {len(left)} matrices stay in float16 (their rows are no whole blocks), {left[0]} first"
+                    f"{file.name}: {len(left)} matrices stay float16 (their rows are no whole blocks), {left[0]} first"
                 )
         else:
             whole = folder / "whole.gguf"

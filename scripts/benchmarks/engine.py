@@ -13,12 +13,14 @@ import numpy as np
 
 from benchmarks import ceilings
 from benchmarks.held import Held, Reply, in_turn
-from benchmarks.llama_file import write_gguf
 from benchmarks.measure import alone, say
 from benchmarks.models import TINY
 from benchmarks.subject import about, forward_products, matrices, params_of, tokens_of
 from benchmarks.work import Options, Result, Row, Table, Work
-from jaxpo.convert.hf import export_hf
+from jaxpo.convert.gguf.write import write_gguf
+from jaxpo.convert.hf import export_hf, tensors_of
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
+from jaxpo.models.family import param_table
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.presets import preset
 from jaxpo.models.quantize import quantization_kl, quantized
@@ -63,7 +65,7 @@ CASES = (
 TINY_CASES = (Case("decode, batch 2", "written", 2, 4, 4, 1), Case("prefill, a prompt of 70", "read", 1, 70, 1, 1))
 # llama.cpp's blocks of eight bits are of 32 values.
 SMALL = dataclasses.replace(
-    TINY, vocab_size=256, hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2
+    TINY, vocab_size=320, hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2
 )
 
 
@@ -72,8 +74,10 @@ def prepare(folder: str, smoke: str, kinds: str) -> float:
     config = SMALL if smoke else preset("lfm2_350m")
     params, at = params_of(config), Path(folder)
     export_hf(params, config, at / "model", verify=False)
+    # Prompts are ids: which texts stand behind them is never looked at.
+    tokenizer = train_tokenizer(["a b c"], 270)
     for kind in kinds.split():
-        write_gguf(at / "model", at / f"{kind}.gguf", kind)
+        write_gguf(at / f"{kind}.gguf", tensors_of(params, param_table(config)), config, tokenizer, kind.lower())
     texts = tokens_of(config, 1, 32 if smoke else TOLD, seed=7).tolist()
     return quantization_kl(params, quantized(params, config), config, texts)
 

@@ -3,7 +3,9 @@
 import dataclasses
 import errno
 import json
+import re
 import struct
+import sys
 
 import jax
 import numpy as np
@@ -11,16 +13,17 @@ import pytest
 import tokenizers
 from convert.gguf_models import DENSE, MOE, random, tokenizer
 from models.tiny import LFM3
-from models.tiny import params as tiny_params
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need the gguf package (the extra gguf)")
 
 from jaxpo.cli.main import main  # noqa: E402
-from jaxpo.convert.gguf import k_quants, llama  # noqa: E402
+from jaxpo.convert.gguf import k_quants, library, llama  # noqa: E402
+from jaxpo.convert.gguf import write as writer  # noqa: E402
 from jaxpo.convert.gguf.header import read_header  # noqa: E402
+from jaxpo.convert.gguf.kinds import KINDS  # noqa: E402
 from jaxpo.convert.gguf.names import LAYER, MODEL, gguf_name, hf_names  # noqa: E402
 from jaxpo.convert.gguf.read import import_gguf, open_gguf  # noqa: E402
-from jaxpo.convert.gguf.verify import verify_gguf  # noqa: E402
+from jaxpo.convert.gguf.verify import compare_outputs, verify_gguf  # noqa: E402
 from jaxpo.convert.gguf.write import check_expressible, write_gguf  # noqa: E402
 from jaxpo.convert.hf import export_hf, tensors_of  # noqa: E402
 from jaxpo.convert.model_io import load_model  # noqa: E402
@@ -121,42 +124,64 @@ RANK, FIRST, SECOND, TYPE, OFFSET = 0, 4, 12, 20, 24
 UP = "blk.0.ffn_up.weight"
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: change(f, UP, "<Q", 48, SECOND), r"feed_forward.w3.weight \(48, 64\), expected \(96, 64\)"),
-        (lambda f: change(f, UP, "<I", 999, TYPE), "quantised in a way that is not known here: type 999"),
-        (lambda f: change(f, UP, "<I", 4, TYPE), "quantised in a way that is not known here: type 4"),
-        (lambda f: change(f, UP, "<I", 24, TYPE), "quantised to I8, which is not read"),
-        (lambda f: change(f, UP, "<I", 12, TYPE), r"rows of no whole blocks of Q4_K \(256\)"),
-        (lambda f: change(f, UP, "<Q", 0, OFFSET), f"'token_embd.weight' and '{UP}' overlap|'{UP}' and '[a-z_.0-9]*' overlap"),
-        (lambda f: change(f, UP, "<Q", 7, OFFSET), "which is not aligned to 32"),
-        (lambda f: change(f, UP, "<Q", 1 << 60, OFFSET), "ends within tensor"),
-        (lambda f: change(f, UP, "<Q", 1 << 60, FIRST), "claims the shape .*, which no file holds"),
-        (lambda f: change(f, UP, "<Q", 0, FIRST), "claims the shape .*, which no file holds"),
-        (lambda f: change(f, UP, "<I", 9, RANK), "has 9 dimensions"),
-        (lambda f: f.write_bytes(f.read_bytes()[:-100]), "ends within tensor"),
-        (lambda f: f.write_bytes(f.read_bytes()[:500]), "ends within its header"),
-        (lambda f: f.write_bytes(b"PK" + f.read_bytes()[2:]), "is no GGUF file"),
-        (lambda f: f.write_bytes(f.read_bytes()[:4] + struct.pack(">I", 3) + f.read_bytes()[8:]), "for big-endian machines"),
-        (lambda f: f.write_bytes(f.read_bytes()[:8] + struct.pack("<Q", 1 << 60) + f.read_bytes()[16:]), "for which it is too short"),
-        (lambda f: change(f, "lfm2.block_count", "<I", 3, 4), "gives one number for each of its 3 layers"),
-        (lambda f: change(f, "lfm2.embedding_length", "<I", 0, 4), "hidden_size is 0"),
-        (lambda f: f.write_bytes(f.read_bytes().replace(b"\x04\0\0\0\0\0\0\0lfm2", b"\x04\0\0\0\0\0\0\0qwen", 1)), "general.architecture is 'qwen'"),
-        (lambda f: f.write_bytes(f.read_bytes().replace(b"lfm2.rope.freq_base", b"lfm2.rope.freq_bose")), "has no lfm2.rope.freq_base"),
-        (lambda f: f.write_bytes(f.read_bytes().replace(b"blk.0.ffn_up.weight", b"blk.0.ffn_op.weight")), "which LFM2 has not"),
-        (lambda f: f.write_bytes(f.read_bytes().replace(b"blk.0.ffn_up.weight", b"blk.1.ffn_up.weight")), "holds tensor .* twice"),
-        (lambda f: f.write_bytes(f.read_bytes().replace(b"tokenizer.ggml.pre\x08", b"tokenizer.ggml.prx\x08")), "tokenizer.ggml.pre is None"),
-    ],
-)  # fmt: skip
+def swap(old, new):
+    """Replace bytes of the file by as many others."""
+    assert len(old) == len(new)
+    return lambda file: file.write_bytes(file.read_bytes().replace(old, new))
+
+
+def cut(keep):
+    return lambda file: file.write_bytes(file.read_bytes()[:keep])
+
+
+def at(place, content):
+    def overwrite(file):
+        data = file.read_bytes()
+        file.write_bytes(data[:place] + content + data[place + len(content) :])
+
+    return overwrite
+
+
+def field(name, dtype, value, place=0):
+    return lambda file: change(file, name, dtype, value, place)
+
+
+ARCH = struct.pack("<Q", 4)
+DAMAGE = (
+    (field(UP, "<Q", 48, SECOND), r"feed_forward.w3.weight \(48, 64\), expected \(96, 64\)"),
+    (field(UP, "<I", 999, TYPE), "quantised in a way that is not known here: type 999"),
+    (field(UP, "<I", 4, TYPE), "quantised in a way that is not known here: type 4"),
+    (field(UP, "<I", 24, TYPE), "quantised to I8, which is not read"),
+    (field(UP, "<I", 12, TYPE), r"rows of no whole blocks of Q4_K \(256\)"),
+    (field(UP, "<Q", 0, OFFSET), f"tensors .*'{UP}'.* overlap"),
+    (field(UP, "<Q", 7, OFFSET), "which is not aligned to 32"),
+    (field(UP, "<Q", 1 << 60, OFFSET), "ends within tensor"),
+    (field(UP, "<Q", 1 << 60, FIRST), "claims the shape .*, which no file holds"),
+    (field(UP, "<Q", 0, FIRST), "claims the shape .*, which no file holds"),
+    (field(UP, "<I", 9, RANK), "has 9 dimensions"),
+    (cut(-100), "ends within tensor"),
+    (cut(500), "ends within its header"),
+    (at(0, b"PK"), "is no GGUF file"),
+    (at(4, struct.pack(">I", 3)), "for big-endian machines"),
+    (at(4, struct.pack("<I", 77)), "is of version 77"),
+    (at(8, struct.pack("<Q", 1 << 60)), "claims .* tensors, for which it is too short"),
+    (field("lfm2.block_count", "<I", 3, 4), "gives one number for each of its 3 layers"),
+    (field("lfm2.embedding_length", "<I", 0, 4), "hidden_size is 0"),
+    (swap(ARCH + b"lfm2", ARCH + b"qwen"), "general.architecture is 'qwen'"),
+    (swap(b"lfm2.rope.freq_base", b"lfm2.rope.freq_bose"), "has no lfm2.rope.freq_base"),
+    (swap(UP.encode(), b"blk.0.ffn_op.weight"), "which LFM2 has not"),
+    (swap(UP.encode(), b"blk.1.ffn_up.weight"), "holds tensor .* twice"),
+    (swap(b"tokenizer.ggml.pre\x08", b"tokenizer.ggml.prx\x08"), "tokenizer.ggml.pre is None"),
+)
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE, ids=[message[:40] for _, message in DAMAGE])
 def test_broken_files_are_refused_by_name(whole, damage, message, capsys):
     damage(whole)
     out = whole.parent / "out"
     assert main(["import", str(whole), str(out)]) == 2
     said = capsys.readouterr().err
     assert str(whole) in said
-    import re
-
     assert re.search(message, said), said
     assert [f.name for f in whole.parent.iterdir()] == ["model.gguf"]
 
@@ -171,16 +196,17 @@ def test_a_metadata_list_of_2_to_the_60_entries(whole):
 
 
 def test_adapters_and_other_files_are_no_models(whole, tmp_path):
-    data = whole.read_bytes()
-    data = data.replace(
-        b"\x0c\0\0\0\0\0\0\0general.name\x08\0\0\0\x04\0\0\0\0\0\0\0tiny",
-        b"\x0c\0\0\0\0\0\0\0general.type\x08\0\0\0\x04\0\0\0\0\0\0\0lora",
-    )
-    whole.write_bytes(data)
+    swap(text_key("general.name", "tiny"), text_key("general.type", "lora"))(whole)
     with pytest.raises(CheckpointError, match="holds 'lora', not a whole model"):
         open_gguf(whole)
     with pytest.raises(CheckpointError, match=r"gone\.gguf: cannot be read"):
         read_header(tmp_path / "gone.gguf")
+
+
+def text_key(name, value):
+    """A key with a text, as it lies in a file."""
+    packed = [struct.pack("<Q", len(part)) + part.encode() for part in (name, value)]
+    return packed[0] + struct.pack("<I", 8) + packed[1]
 
 
 def test_what_the_format_cannot_say_is_named():
@@ -280,8 +306,6 @@ def test_what_is_in_the_way(folder, tmp_path, capsys):
 
 
 def test_a_disk_that_fills_half_way_leaves_nothing(folder, tmp_path, capsys, monkeypatch):
-    from jaxpo.convert.gguf import write as writer
-
     calls = []
 
     def full(out, source, one, library):
@@ -318,25 +342,15 @@ def test_k_quants_are_llama_cpps_own(folder, tmp_path, capsys, monkeypatch):
 def test_a_wrong_file_is_found(whole):
     sources = tensors_of(random(DENSE), param_table(DENSE))
     info = read_header(whole).tensors["blk.2.shortconv.conv.weight"]
-    data = bytearray(whole.read_bytes())
-    data[info.start : info.start + info.size] = data[info.start : info.start + info.size][::-1]
-    whole.write_bytes(data)
+    data = whole.read_bytes()
+    at(info.start, data[info.start : info.start + info.size][::-1])(whole)
     with pytest.raises(CheckpointError, match=r"layers\.2\.conv\.conv\.weight is not what the model has"):
         verify_gguf(whole, sources, None, DENSE, "f32")
-    data[info.start + info.size : info.start + info.size] = b""
     with pytest.raises(CheckpointError, match="does not compute what the model computes"):
-        from jaxpo.convert.gguf.kinds import KINDS
-        from jaxpo.convert.gguf.verify import compare_outputs
-
         compare_outputs(open_gguf(whole), random(DENSE), DENSE, KINDS["f32"], run=False)
 
 
 def test_without_the_package(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ConfigError, match=r"pip install 'jaxpo\[gguf\]'"):
-        from jaxpo.convert.gguf.library import gguf as package
-
-        package()
-    assert tiny_params is not None
+        library.gguf()

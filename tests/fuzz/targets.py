@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import shutil
@@ -19,6 +20,7 @@ from data.written import COMPRESSED, as_arrow, as_parquet
 from models.adapters import drawn
 from models.tiny import CONFIG, params
 from models.tiny_moe import CONFIG as MOE
+from models.tiny_moe import params as moe_params
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Data, LoRA, serialise
@@ -27,7 +29,9 @@ from jaxpo.convert.adapter_folder import base_of
 from jaxpo.convert.config_json import config_to_json, read_config_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import end_ids, read_generation
-from jaxpo.convert.hf import check_tensors, export_hf
+from jaxpo.convert.gguf.read import open_gguf
+from jaxpo.convert.gguf.write import write_gguf
+from jaxpo.convert.hf import check_tensors, export_hf, tensors_of
 from jaxpo.convert.model_io import read_config, read_heads, save_model
 from jaxpo.convert.peft import export_peft
 from jaxpo.convert.shards import open_shards
@@ -177,6 +181,22 @@ def model() -> Path:
     return folder
 
 
+@functools.cache
+def gguf_file() -> Path:
+    """A folder with a GGUF file, a mixture, in eight bits where its rows allow it."""
+    folder = _home() / "gguf"
+    folder.mkdir()
+    config = dataclasses.replace(MOE, vocab_size=300, head_dim=4, routed_scaling_factor=1.0)
+    sources = tensors_of(moe_params(config), param_table(config))
+    write_gguf(folder / "model.gguf", sources, config, tokenizer(), "q8_0", name="tiny")
+    return folder
+
+
+def _read_gguf(file: Path) -> None:
+    for tensor in open_gguf(file).tensors.values():
+        tensor.read()
+
+
 def _read_folder(folder: Path) -> None:
     with open_folder(folder) as found:
         check_tensors(found.tensors, param_table(found.config), folder)
@@ -312,6 +332,7 @@ def _rows() -> Iterator[Target]:
 def _models() -> Iterator[Target]:
     first = "model-00001-of-00005.safetensors"
     yield Target("safetensors", first, model, _read_shards)
+    yield Target("gguf", "model.gguf", gguf_file, _read_gguf)
     yield Target("index", "model.safetensors.index.json", model, _read_shards, document=True)
     yield Target("config", "config.json", model, _read_config, document=True)
     yield Target("config_moe", "config.json", lambda: model() / "moe", _read_config, document=True)

@@ -32,6 +32,8 @@ IMPORTED = {
     "data/npz.py": {"zipfile"},  # reads arrays out of one; nothing is unpacked to disk
     "data/tokens/index.py": {"zipfile"},  # writes one, and maps arrays that lie in it as they are
     "data/tokens/store.py": {"zipfile"},  # the error of a damaged one
+    "convert/gguf/llama.py": {"subprocess", "urllib"},  # llama.cpp, which listens inside its own process
+    "convert/gguf/k_quants.py": {"subprocess"},  # llama.cpp's quantiser, where it is on the PATH
     "convert/verify.py": {"torch", "transformers"},  # compares an export that was just written with them
     "convert/reward_hf.py": {"torch", "transformers"},  # the same; what it runs is the six lines that were just written
     "judges/http.py": {"http", "urllib"},  # a judge whose address the configuration names
@@ -53,6 +55,7 @@ IMPORTED = {
 BY_NAME = {
     "cli/main.py": "the table of commands",
     "config/file.py": "a Python file that the user names as the configuration",
+    "convert/formats.py": "the table of formats",
     "convert/reward_hf.py": "the class that an export brings along, which was just written",
     "config/serialise.py": "types of a stored configuration: jaxpo's own, or of a run that the user runs",
     "construct/base.py": "the modules of its own folder",

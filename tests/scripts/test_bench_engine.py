@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks.engine import CASES, FLOAT, INT8, SMALL, Case, Ceilings
 from benchmarks.held import Held, in_turn
-from benchmarks.llama_file import gguf_name
 from benchmarks.measure import ChildFailed
 
+from jaxpo.convert.gguf.names import gguf_name
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import leaves
 

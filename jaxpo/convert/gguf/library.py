@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from jaxpo.errors import ConfigError
@@ -11,7 +10,9 @@ from jaxpo.errors import ConfigError
 def gguf() -> Any:
     """The package; ConfigError that says how to get it."""
     try:
-        return importlib.import_module("gguf")
+        import gguf as package
+
+        return package
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"GGUF files need {error.name}, which is not installed: pip install 'jaxpo[gguf]', or 'jaxpo[llama]' to "

@@ -43,8 +43,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--format", choices=tuple(FORMATS), default=HF, help="of the files; default hf")
-    every = dict.fromkeys(dtype for each in FORMATS.values() for dtype in each.dtypes)
-    parser.add_argument("--dtype", nargs="+", choices=tuple(every), help="of the tensors on disk; gguf takes several")
+    parser.add_argument("--dtype", metavar="TYPE[,TYPE]", help="of the tensors on disk; gguf takes several")
     add_options(parser, dtype=False)
     parser.add_argument(
         "--adapter", action="store_true", help="write the adapter alone: for PEFT, or llama.cpp's --lora"
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if args.base is not None and not args.adapter:
         raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
     chosen = FORMATS[args.format]
-    dtypes = chosen.chosen(args.dtype)
+    dtypes = chosen.chosen(args.dtype.split(",") if args.dtype else ())
     args.dtype = dtypes[0]
     if args.adapter:
         return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
@@ -72,8 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if heads := further_heads(dict.fromkeys(read_heads(args.model))):
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if reader is not None:
-        model = load_model(args.model)
-        return write_reward(model.params, model.config, model.tokenizer, args)
+        return write_reward(load_model(args.model), args)
     options = Options(dtypes, args.max_shard_size, args.overwrite, not args.no_verify)
     rows = chosen.write(args.model, args.out, options)
     without = "" if near_tokenizer(args.model) is not None else " (without a tokenizer: the model's directory has none)"
@@ -88,11 +86,13 @@ def described(formats: Iterable[Any]) -> str:
     return "\n".join(f"  {each.name:6s} {each.about}: {', '.join(each.dtypes)}" for each in formats)
 
 
-def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
+def write_reward(model: Any, args: Any) -> int:
     """Export a reward model as a sequence-classification checkpoint, and say how it is loaded."""
+    from jaxpo.convert.card import facts_of
     from jaxpo.convert.reward_hf import export_reward
 
-    report = export_reward(params, config, args.out, tokenizer=tokenizer, **options_of(args))
+    own = {"tokenizer": model.tokenizer, "facts": facts_of(model.path, model.about)}
+    report = export_reward(model.params, model.config, args.out, **own, **options_of(args))
     reached = f"max reward error {report['max_reward_error']:.2e}" if report else "not verified"
     print(f"{args.out}: reward model exported; {reached}")
     print(f"load it with AutoModelForSequenceClassification.from_pretrained({str(args.out)!r}, trust_remote_code=True)")
@@ -101,9 +101,11 @@ def write_reward(params: Any, config: Any, tokenizer: Any, args: Any) -> int:
 
 def write_heads(model: Any, reader: Any, args: Any) -> int:
     """Export a reward model with heads of its own beside the model, and say which files they are."""
+    from jaxpo.convert.card import facts_of
     from jaxpo.convert.heads_hf import HEADS, READING, export_heads
 
-    own = {"tokenizer": model.tokenizer, "generation": model.generation}
+    facts = facts_of(model.path, model.about)
+    own = {"tokenizer": model.tokenizer, "generation": model.generation, "facts": facts}
     report = export_heads(model.params, model.config, args.out, reader, **own, **options_of(args))
     print(f"{args.out}: reward model exported{reached(report)}")
     print(f"its heads are in {HEADS}, read by {reader.method.INFO.name} as {READING} says; see docs/reward_models.md")
@@ -112,6 +114,7 @@ def write_heads(model: Any, reader: Any, args: Any) -> int:
 
 def write_adapter(args: Any) -> int:
     """Export the adapter of the stage, verify it with its base, and say which base it needs."""
+    from jaxpo.convert.card import facts_of
     from jaxpo.convert.folder import is_checkpoint
     from jaxpo.convert.peft import export_peft
     from jaxpo.stages.adapter import load_adapter
@@ -130,6 +133,7 @@ def write_adapter(args: Any) -> int:
         dtype=args.dtype,
         overwrite=args.overwrite,
         verify=not args.no_verify,
+        facts=facts_of(found.result.path, found.result.about),
     )
     print(f"{args.out}: adapter of rank {found.lora.rank} exported{reached(report)}")
     if base_name is None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config.json_text import parse
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import param_count
+from jaxpo.train.files import read_json
 
 CARD = "README.md"
 _SETTINGS = ("rows_per_step", "max_steps", "max_tokens", "num_train_epochs", "seed")
@@ -40,7 +40,7 @@ def facts_of(path: Path | None, about: Mapping[str, Any]) -> Facts:
       about: `Model.about`.
     """
     trained_on, here = str(about.get("trained_on", "")), Path(path or "model").resolve()
-    run = next((folder for folder in (here, *list(here.parents)[:2]) if (folder / "summary.json").is_file()), None)
+    run = next((folder for folder in (here, *list(here.parents)[:4]) if (folder / "summary.json").is_file()), None)
     if run is None:
         return Facts(here.name, trained_on)
     stage = str(about.get("stage", ""))
@@ -52,7 +52,7 @@ def facts_of(path: Path | None, about: Mapping[str, Any]) -> Facts:
 
 
 def write_card(folder: Path, facts: Facts, config: TextConfig, use: Sequence[str], files: Sequence[str] = ()) -> None:
-    """Write the card, unless the folder has one.
+    """Write the card.
 
     Args:
       use: how the model is run, lines of Markdown.
@@ -105,5 +105,5 @@ def _figures(probes: Any, stage: str) -> Iterator[tuple[str, str, str, str, str]
 
 
 def _object(file: Path) -> Mapping[str, Any]:
-    found = parse(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = read_json(file)
     return found if isinstance(found, Mapping) else {}

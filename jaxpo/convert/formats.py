@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxpo.convert.gguf.kinds import K_QUANTS, KINDS
 from jaxpo.errors import ConfigError, did_you_mean
 
 
@@ -68,7 +69,7 @@ class Format:
         function: Callable[..., list[Row]] = getattr(importlib.import_module(module), name)
         return function(model, out, options)
 
-    def chosen(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    def chosen(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """The types that were asked for; ConfigError for one that the format has not."""
         dtypes = tuple(dict.fromkeys(wanted or self.dtypes[:1]))
         for dtype in dtypes:
@@ -96,22 +97,7 @@ FORMATS = {
         Format(
             GGUF,
             "for llama.cpp and what is built on it",
-            (
-                "f32",
-                "f16",
-                "bf16",
-                "q8_0",
-                "q4_0",
-                "q2_k",
-                "q3_k_s",
-                "q3_k_m",
-                "q3_k_l",
-                "q4_k_s",
-                "q4_k_m",
-                "q5_k_s",
-                "q5_k_m",
-                "q6_k",
-            ),
+            (*KINDS, *K_QUANTS),
             True,
             "jaxpo.convert.gguf.folder:write",
         ),

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.convert.config_json import CONFIG, config_to_json, read_json, write_json
-from jaxpo.convert.generation import write_generation
-from jaxpo.convert.hf import SavesItself, folder_in_making, tensors_of
+from jaxpo.convert.card import Facts
+from jaxpo.convert.config_json import read_json, write_json
+from jaxpo.convert.hf import SavesItself, describe, folder_in_making, tensors_of
 from jaxpo.convert.reader import Reader
 from jaxpo.convert.shards import open_file, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
@@ -26,6 +26,8 @@ from jaxpo.models.family import TextConfig, param_table
 
 Tree = Any
 HEADS, READING = "heads.safetensors", "reward.json"
+USE = (f"With jaxpo, wherever a reward model is asked for: its heads are in `{HEADS}`, read as `{READING}` says.",)
+"""For the model card."""
 
 
 def export_heads(
@@ -41,13 +43,14 @@ def export_heads(
     overwrite: bool = False,
     verify: bool = True,
     compare_transformers: bool | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Write a reward model whose head no class of transformers has.
 
     Args:
       params: `{"model": ..., NAME: ...}`, as a reward stage leaves them.
       reader: how they are read.
-      directory, tokenizer, generation, dtype, max_shard_size, overwrite, verify, compare_transformers: as in
+      directory, tokenizer, generation, dtype, max_shard_size, overwrite, verify, compare_transformers, facts: as in
         `jaxpo.convert.hf.export_hf`; heads are float32 whatever the type of the model.
 
     Returns:
@@ -61,13 +64,10 @@ def export_heads(
     heads = dict(flat({name: tree for name, tree in params.items() if name != "model"}))
     with folder_in_making(directory, overwrite=overwrite) as partial:
         write_shards(partial, tensors_of(params["model"], param_table(config)), dtype, parse_size(max_shard_size))
-        write_json(partial / CONFIG, config_to_json(config, dtype))
-        write_generation(partial, config, generation)
+        describe(partial, config, dtype, tokenizer, generation, facts or Facts(Path(directory).name), USE)
         if heads:
             save_file(heads, partial / HEADS)
         write_json(partial / READING, {**reader.as_json(), "heads": {n: list(x.shape) for n, x in heads.items()}})
-        if tokenizer is not None:
-            tokenizer.save(partial)
         if not verify:
             return {}
         report = verify_export(params["model"], config, partial, dtype=dtype, transformers=compare_transformers)

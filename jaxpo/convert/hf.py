@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -102,13 +102,14 @@ def describe(
     tokenizer: SavesItself | None,
     generation: Mapping[str, Any] | None,
     facts: Facts,
+    use: Sequence[str] = USE,
 ) -> None:
     """Write everything of a checkpoint but its weights: configuration, sampling, tokenizer with template, card."""
     write_json(folder / CONFIG, config_to_json(config, dtype))
     write_generation(folder, config, generation)
     if tokenizer is not None:
         tokenizer.save(folder)
-    write_card(folder, facts, config, USE)
+    write_card(folder, facts, config, use)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from jaxpo.config import LoRA
 from jaxpo.convert.adapter_folder import ADAPTER_CONFIG, WEIGHTS
+from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import export_of, read_json, write_json
 from jaxpo.convert.hf import folder_in_making, tensors_of
 from jaxpo.convert.shards import SINGLE, write_shards
@@ -38,6 +39,7 @@ def export_peft(
     dtype: str = "float32",
     overwrite: bool = False,
     verify: bool = True,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Write an adapter that `peft.PeftModel.from_pretrained` loads onto the transformers model of its base.
 
@@ -50,6 +52,7 @@ def export_peft(
       dtype: "float32" or "bfloat16" on disk.
       overwrite: replace an existing folder.
       verify: see `verify_peft`.
+      facts: what the model card says; None = its name alone.
 
     Returns:
       What was verified, also stored as `verification.json`; empty when `verify` is False.
@@ -62,10 +65,26 @@ def export_peft(
         write_shards(partial, tensors_of(adapter, table), dtype, sys.maxsize)  # one file: PEFT knows no shards
         (partial / SINGLE).rename(partial / WEIGHTS)
         write_json(partial / ADAPTER_CONFIG, peft_config(param_table(config), table, lora, base_name))
+        write_card(partial, facts or Facts(Path(directory).name), config, use(base_name))
         if not verify:
             return {}
         merged = merge(base, adapter, scale_of(lora)) if merged is None else merged
         return verify_peft(adapter, lora, base, merged, config, partial, dtype)
+
+
+def use(base_name: str | None) -> tuple[str, ...]:
+    """How an adapter is loaded, for its model card."""
+    base = base_name or "BASE"
+    return (
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")',
+        "```",
+        "",
+        "With jaxpo, the folder wherever a model is asked for.",
+    )
 
 
 def peft_config(model: Table, adapter: Table, lora: LoRA, base_name: str | None) -> dict[str, Any]:

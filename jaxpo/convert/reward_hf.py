@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import CONFIG, config_to_json, export_of, exports, read_json, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of
@@ -42,6 +43,16 @@ from transformers.models.{package}.modeling_{package} import {prefix}PreTrainedM
 class {prefix}ForSequenceClassification(GenericForSequenceClassification, {prefix}PreTrainedModel):
     """LFM2 with a linear head, read at the last token that is not padding."""
 '''
+USE = (
+    "```python",
+    "from transformers import AutoModelForSequenceClassification",
+    "",
+    'model = AutoModelForSequenceClassification.from_pretrained("FOLDER", trust_remote_code=True)',
+    "```",
+    "",
+    "With jaxpo, the folder wherever a reward model is asked for.",
+)
+"""How it is loaded, for the model card."""
 LENGTHS = (48, 7, 1, 23)
 """Of the sequences compared after an export."""
 
@@ -57,6 +68,7 @@ def export_reward(
     overwrite: bool = False,
     verify: bool = True,
     compare_transformers: bool | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Write a reward model as a sequence-classification checkpoint with one label.
 
@@ -65,6 +77,7 @@ def export_reward(
       directory, tokenizer, dtype, max_shard_size, overwrite: as in `jaxpo.convert.hf.export_hf`.
       verify: read the files back and compare rewards (see `verify_reward`).
       compare_transformers: compare with transformers as well; None = when it is installed.
+      facts: what the model card says; None = its name alone.
 
     Returns:
       What was verified, also stored as `verification.json`; empty when `verify` is False.
@@ -88,6 +101,7 @@ def export_reward(
         (partial / f"{MODULE}.py").write_text(code, encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(partial)
+        write_card(partial, facts or Facts(Path(directory).name), config, USE)
         return verify_reward(params, config, partial, dtype=dtype, transformers=compare_transformers) if verify else {}
 
 

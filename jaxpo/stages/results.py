@@ -132,7 +132,8 @@ class Results:
     def _export(self, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> dict[str, Any]:
         """Write the last model, a reward model with its heads, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
-        options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True}
+        facts = facts_of(self.home.path, about)
+        options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True, "facts": facts}
         reader, own = reader_of(params, about), read_generation(self.home.path)
         if reader is not None and not reader.is_scalar:
             report = export_heads(params, config, folder, reader, generation=own, **options)
@@ -144,8 +145,7 @@ class Results:
             report = export_reward(params, config, folder, **options)
             self.console.say(f"reward model exported and verified: max reward error {report['max_reward_error']:.2e}")
         else:
-            facts = facts_of(self.home.path, about)
-            report = export_hf(params["model"], config, folder, generation=own, facts=facts, **options)
+            report = export_hf(params["model"], config, folder, generation=own, **options)
             error, kl = report["max_logprob_error"], report["kl"]
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
         return report

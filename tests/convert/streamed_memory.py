@@ -1,7 +1,7 @@
 """What an export takes of host memory: `python tests/convert/streamed_memory.py PRESET FOLDER [export's options]`.
 
 The source is a checkpoint of zeros as transformers saves it, experts fused, in bfloat16; its file is sparse and takes
-no room on disk. What is written is really written. Prints bytes as JSON: the peak above what was there before the export,
+no room on disk. What is written is really written. Prints bytes as JSON: the peak above what was there before,
 the largest leaf (of all experts of a layer together), the size of a shard, and what was written.
 """
 

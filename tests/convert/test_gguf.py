@@ -270,7 +270,7 @@ def folder(tmp_path_factory):
 def test_export_and_import_by_the_command(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(llama, "version", lambda: None)
     out = tmp_path / "out"
-    assert main(["export", str(folder), str(out), "--format", "gguf", "--dtype", "f32", "q8_0"]) == 0
+    assert main(["export", str(folder), str(out), "--format", "gguf", "--dtype", "f32,q8_0"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{out}: exported"
     assert said[1].split() == ["format", "file", "size", "verified", "by", "largest", "difference"]

@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
 
 def test_files_names_and_shapes(exported):
     folder, report = exported
-    names = {"adapter_config.json", "adapter_model.safetensors", "verification.json"}
+    names = {"adapter_config.json", "adapter_model.safetensors", "verification.json", "README.md"}
     assert {f.name for f in folder.iterdir()} == names
     tensors = load_file(folder / "adapter_model.safetensors")
     prefix = "base_model.model.model.layers"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxpo.config import LoRA
+from jaxpo.convert.card import facts_of, write_card
 from jaxpo.convert.config_json import export_of, write_json
 from jaxpo.convert.formats import GGUF, Row, nats
 from jaxpo.convert.gguf import llama
@@ -60,6 +61,8 @@ def export_adapter(
             merged = found.result.params["model"]
             report = verify_adapter(file, base.params["model"], merged, config, base.tokenizer, dtype, partial)
             write_json(partial / "verification.json", report)
+        use = (f"With llama.cpp, on a GGUF file of its base: `llama-cli -m BASE.gguf --lora {file.name}`.",)
+        write_card(partial, facts_of(found.result.path, found.result.about), config, use)
         return Row(GGUF, file.name, file.stat().st_size, report.get("by", ""), nats(report) if report else "")
 
 

@@ -41,6 +41,7 @@ KINDS = {
 }
 K_QUANTS = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")
 """Mixtures that llama.cpp's own quantiser makes of a float32 file; see `jaxpo.convert.gguf.k_quants`."""
-CHOICES = (*KINDS, *K_QUANTS)
+OWN_QUANTISER = Kind("K-quants", "", "", "", 0.5, divergence=1.0)
+"""Bounds of what it makes, down to two bits."""
 WITHOUT_BLOCKS = "F16"
 """Type of a matrix whose rows are no whole number of blocks."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpo.convert.config_json import export_of
 from jaxpo.convert.gguf import llama
-from jaxpo.convert.gguf.kinds import KINDS, Kind
+from jaxpo.convert.gguf.kinds import KINDS, OWN_QUANTISER, Kind
 from jaxpo.convert.gguf.read import GGUF, open_gguf
 from jaxpo.convert.shards import Source
 from jaxpo.convert.verify import LENGTH, TOLERANCE, compare, log_probs, log_softmax
@@ -43,7 +43,7 @@ def verify_gguf(
       CheckpointError: the file holds, or computes, something else.
     """
     opened = open_gguf(file)
-    bounds = KINDS.get(kind, KINDS["q4_0"])
+    bounds = KINDS.get(kind, OWN_QUANTISER)
     report: dict[str, Any] = {"dtype": kind, "weights": compare_weights(opened, sources, bounds), "by": "read back"}
     if params is None:
         return report

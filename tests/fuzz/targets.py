@@ -186,7 +186,7 @@ def gguf_file() -> Path:
     """A folder with a GGUF file, a mixture, in eight bits where its rows allow it."""
     folder = _home() / "gguf"
     folder.mkdir()
-    config = dataclasses.replace(MOE, vocab_size=300, head_dim=4, routed_scaling_factor=1.0)
+    config = dataclasses.replace(MOE, vocab_size=300, hidden_size=32, routed_scaling_factor=1.0)
     sources = tensors_of(moe_params(config), param_table(config))
     write_gguf(folder / "model.gguf", sources, config, tokenizer(), "q8_0", name="tiny")
     return folder

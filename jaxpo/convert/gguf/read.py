@@ -19,7 +19,7 @@ from jaxpo.convert.gguf.vocabulary import read_vocabulary
 from jaxpo.convert.gguf.write import SAMPLING
 from jaxpo.convert.hf import check_tensors, read_tensors
 from jaxpo.convert.shards import Stored
-from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 
@@ -60,7 +60,8 @@ def open_gguf(file: Path) -> GGUF:
     tensors = stored_tensors(file, header, config.num_experts)
     check_tensors(tensors, param_table(config), file, described_in="its keys")
     tokenizer = read_vocabulary(header.metadata, file)
-    check_vocabulary(tokenizer, config.vocab_size)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(f"{file}: has {tokenizer.vocab_size:,} tokens and {config.vocab_size:,} embedding rows.")
     kinds: dict[str, int] = {}
     for info in header.tensors.values():
         kinds[info.kind] = kinds.get(info.kind, 0) + 1

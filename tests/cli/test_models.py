@@ -143,7 +143,11 @@ def test_chat_drops_the_oldest_turns_when_the_context_is_full(model: Path, capsy
 def test_export_and_import_return_the_same_bits(run: Command, model: Path, tmp_path: Path) -> None:
     code, out, err = run("export", model, tmp_path / "hf")
     assert (code, err) == (0, "")
-    assert out.startswith(f"{tmp_path / 'hf'}: exported; max log-prob error ")
+    first, head, row = out.splitlines()
+    assert first == f"{tmp_path / 'hf'}: exported"
+    assert head.split() == ["format", "file", "size", "verified", "by", "largest", "difference"]
+    assert row.startswith("hf      model.safetensors ")
+    assert " nats, KL " in row
     before = sorted(p.name for p in (tmp_path / "hf").iterdir())
     code, out, err = run("import", tmp_path / "hf", tmp_path / "back")
     assert (code, err) == (0, "")

@@ -79,7 +79,7 @@ def test_the_table_and_its_formats():
     assert [shown_size(n) for n in (999, 1000, 5_138_544_640)] == ["999 B", "1.0 kB", "5.1 GB"]
     assert FORMATS["hf"].chosen([]) == ("float32",)
     assert FORMATS["gguf"].chosen(["q8_0", "f32", "q8_0"]) == ("q8_0", "f32")
-    with pytest.raises(ConfigError, match="--dtype q8_1 is none of --format gguf.*Did you mean q8_0"):
+    with pytest.raises(ConfigError, match=r"--dtype q8_1 is none of --format gguf.*Did you mean q8_0"):
         FORMATS["gguf"].chosen(["q8_1"])
     with pytest.raises(ConfigError, match="--format hf holds one type"):
         FORMATS["hf"].chosen(["float32", "bfloat16"])

@@ -160,7 +160,7 @@ DAMAGE = (
     (field(UP, "<Q", 0, FIRST), "claims the shape .*, which no file holds"),
     (field(UP, "<I", 9, RANK), "has 9 dimensions"),
     (cut(-100), "ends within tensor"),
-    (cut(500), "ends within its header"),
+    (cut(3000), "ends within its header"),
     (at(0, b"PK"), "is no GGUF file"),
     (at(4, struct.pack(">I", 3)), "for big-endian machines"),
     (at(4, struct.pack("<I", 77)), "is of version 77"),

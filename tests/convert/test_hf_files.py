@@ -70,6 +70,7 @@ def test_round_trip_is_bit_exact_and_verified(exported):
         "generation_config.json",
         "model.safetensors",
         "verification.json",
+        "README.md",
     }
     assert not list(folder.parent.glob(".*"))
 

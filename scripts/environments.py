@@ -22,8 +22,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Compressed wheels for Linux x86-64, measured; and what they unpack to.
 DOWNLOAD = {
     "": "about 270 MB (1.1 GB on disk)",
-    "dev": "about 90 MB",
-    "parity": "about 100 MB",
+    "dev": "about 130 MB",
+    "parity": "about 65 MB",
     "cuda13": "about 2.0 GB",
     "cuda12": "about 3.0 GB",
     "tpu": "about 220 MB",

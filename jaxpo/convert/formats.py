@@ -20,6 +20,7 @@ class Row:
       size: in bytes.
       by: what verified it; "" = nothing did.
       difference: the largest one that was found, in words.
+      note: what a user should know of the file besides; "" for nothing.
     """
 
     format: str
@@ -27,6 +28,7 @@ class Row:
     size: int
     by: str = ""
     difference: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,12 @@ FORMATS = {
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Lines: format, file, size, verified by, largest difference."""
+    """Lines: format, file, size, verified by, largest difference; and the notes below."""
     cells = [["format", "file", "size", "verified by", "largest difference"]]
     cells += [[r.format, r.file, shown_size(r.size), r.by or "not verified", r.difference or "-"] for r in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return shown + [f"{row.file}: {row.note}" for row in rows if row.note]
 
 
 def shown_size(size: int) -> str:

@@ -33,10 +33,10 @@ def write(model: Path, out: Path, options: Options) -> list[Row]:
     with open_model(model) as opened:
         check_expressible(opened.config, opened.tokenizer)
         with folder_in_making(out, overwrite=options.overwrite) as partial:
-            reports = _write_files(opened, partial, out.name, options)
-            rows = [_row(partial / file, report) for file, report in reports.items()]
+            rows, reports = _write_files(opened, partial, out.name, options)
             write_card(partial, facts_of_model(model), opened.config, use(rows), table(rows))
-            write_json(partial / "verification.json", reports)
+            if options.verify:
+                write_json(partial / "verification.json", reports)
     return rows
 
 
@@ -49,29 +49,34 @@ def use(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def _write_files(opened: OpenModel, folder: Path, name: str, options: Options) -> dict[str, Any]:
-    """File name -> what was verified."""
+def _write_files(opened: OpenModel, folder: Path, name: str, options: Options) -> tuple[list[Row], dict[str, Any]]:
+    """The files, and what was verified of each by its name."""
     assert opened.tokenizer is not None  # check_expressible
-    sources, reports = sources_of(opened), {}
+    sources = sources_of(opened)
     own: Mapping[str, Any] = {"name": name, "generation": opened.generation}
     params = params_of(opened) if options.verify else None
+    rows, reports = [], {}
     for dtype in options.dtypes:
-        file = folder / f"{name}-{dtype.upper()}.gguf"
+        file, note = folder / f"{name}-{dtype.upper()}.gguf", ""
         if dtype in KINDS:
             planned = write_gguf(file, sources, opened.config, opened.tokenizer, dtype, **own)
-            if left := unblocked(planned, KINDS[dtype]):
-                print(
-                    f"{file.name}: {len(left)} matrices stay float16 (their rows are no whole blocks), {left[0]} first"
-                )
+            note = _about(unblocked(planned, KINDS[dtype]))
         else:
             whole = folder / "whole.gguf"
             write_gguf(whole, sources, opened.config, opened.tokenizer, "f32", **own)
             k_quants.quantize(whole, file, dtype)
             whole.unlink()
-        reports[file.name] = verify_gguf(file, sources, params, opened.config, dtype) if options.verify else {}
-    return reports
+        size = file.stat().st_size
+        if not options.verify:
+            rows.append(Row(GGUF, file.name, size, note=note))
+            continue
+        report = reports[file.name] = verify_gguf(file, sources, params, opened.config, dtype)
+        rows.append(Row(GGUF, file.name, size, report["by"], nats(report), note))
+    return rows, reports
 
 
-def _row(file: Path, report: Mapping[str, Any]) -> Row:
-    size = file.stat().st_size
-    return Row(GGUF, file.name, size, report["by"], nats(dict(report))) if report else Row(GGUF, file.name, size)
+def _about(left: Sequence[str]) -> str:
+    """What to say of matrices that could not be quantised."""
+    if not left:
+        return ""
+    return f"{len(left)} matrices stay float16, as their rows are no whole number of blocks: {left[0]} and the like"

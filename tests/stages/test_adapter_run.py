@@ -157,6 +157,26 @@ def test_the_adapter_is_exported_with_its_base(whole, tmp_path, capsys):
     assert f"its base is {base}; `jaxpo export {base} DIR` writes that for transformers" in out
 
 
+def test_the_adapter_goes_to_llama_cpp(whole, tmp_path, capsys):
+    pytest.importorskip("gguf", reason="GGUF files need the gguf package (the extra gguf)")
+    stage = whole[0] / "stages" / "preference"
+    out = tmp_path / "adapter"
+    code, said, err = export(stage, out, "--adapter", "--format", "gguf", capsys=capsys)
+    assert (code, err) == (0, "")
+    first, _, row, how = said.splitlines()
+    assert first == f"{out}: adapter of rank 16 exported"
+    assert row.startswith("gguf    adapter-lora-F32.gguf ")
+    assert " nats, KL " in row
+    assert f"--lora {out / 'adapter-lora-F32.gguf'}; its base is {whole[0] / 'stages' / 'sft'}" in how
+    assert {f.name for f in out.iterdir()} == {"adapter-lora-F32.gguf", "README.md", "verification.json"}
+    for words, message in (
+        (("--dtype", "q8_0"), "--dtype q8_0 is none of an adapter's: f32, f16, bf16"),
+        (("--base", "me/base"), "a GGUF adapter names no base"),
+    ):
+        code, _, err = export(stage, tmp_path / "x", "--adapter", "--format", "gguf", *words, capsys=capsys)
+        assert (code, message in err) == (2, True)
+
+
 @pytest.mark.slow
 def test_on_eight_devices_from_an_imported_base_it_ends_the_same(folder, whole, tmp_path, capsys):
     """`model_from` an HF export of the first base: that folder is named as the base, and no copy of it is kept."""

@@ -83,14 +83,22 @@ def ask(file: Path, vocabulary: int, questions: Questions) -> Answers:
         request = json.dumps(
             {"file": str(file), "vocabulary": vocabulary, "answers": str(answers), **vars(questions)}, default=list
         )
-        command = [sys.executable, "-m", "jaxpo.convert.gguf.llama"]
-        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=LONGEST, errors="replace")
-        if done.returncode or not answers.is_file():
-            said = " ".join(done.stderr.split())[-600:]
-            raise CheckpointError(f"{file}: llama.cpp does not run it (status {done.returncode}): {said}")
+        said = _run(request, file)
+        if not answers.is_file():
+            raise CheckpointError(f"{file}: llama.cpp does not run it ({said})")
         with np.load(answers) as found:
             text = json.loads(str(found["text"]))
             return Answers(found["log_probs"], text["ids"], text["prompts"], text["continuations"])
+
+
+def _run(request: str, file: Path) -> str:
+    """Start the process and wait for it; how it ended, with the end of what it said."""
+    command = [sys.executable, "-m", "jaxpo.convert.gguf.llama"]
+    try:
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=LONGEST, errors="replace")
+    except subprocess.TimeoutExpired as error:
+        raise CheckpointError(f"{file}: llama.cpp did not answer within {LONGEST} seconds; use --no-verify.") from error
+    return f"status {done.returncode}: {' '.join(done.stderr.split())[-600:]}"
 
 
 def serve(request: Mapping[str, Any]) -> None:

@@ -96,11 +96,14 @@ def _recipe(stages: Sequence[Any], last: str) -> Iterator[str]:
 
 def _figures(probes: Any, stage: str) -> Iterator[tuple[str, str, str, str, str]]:
     measured = probes.get(stage) if isinstance(probes, Mapping) else None
-    for name, found in (measured or {}).items():
+    if not isinstance(measured, Mapping):
+        return
+    for name, found in measured.items():
         record = found if isinstance(found, Mapping) else {"value": found}
         value, low, high, n = (record.get(key) for key in ("value", "low", "high", "n"))
         if isinstance(value, int | float):
-            interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else "-"
+            known = isinstance(low, int | float) and isinstance(high, int | float)
+            interval = f"{low:.4g} to {high:.4g}" if known else "-"
             yield stage, name, f"{value:.4g}", interval, "-" if n is None else str(n)
 
 

@@ -160,7 +160,7 @@ DAMAGE = (
     (field(UP, "<Q", 0, FIRST), "claims the shape .*, which no file holds"),
     (field(UP, "<I", 9, RANK), "has 9 dimensions"),
     (cut(-100), "ends within tensor"),
-    (cut(3000), "ends within its header"),
+    (cut(3000), "ends within its header|for which it is too short"),
     (at(0, b"PK"), "is no GGUF file"),
     (at(4, struct.pack(">I", 3)), "for big-endian machines"),
     (at(4, struct.pack("<I", 77)), "is of version 77"),
@@ -245,7 +245,7 @@ def test_tokenizers_that_the_format_cannot_express(edit, message):
 
 def test_added_tokens_that_are_not_special_and_templates_come_back(tmp_path):
     document = json.loads(json.dumps(tokenizer().document))
-    plain = {"id": 520, "content": "<think>", "single_word": False, "lstrip": False, "rstrip": False}
+    plain = {"id": 512, "content": "<think>", "single_word": False, "lstrip": False, "rstrip": False}
     document["added_tokens"].append(plain | {"normalized": False, "special": False})
     folder = tmp_path / "tokenizer"
     Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(document))).save(folder)
@@ -255,7 +255,7 @@ def test_added_tokens_that_are_not_special_and_templates_come_back(tmp_path):
     write(file, DENSE, own=own)
     found = open_gguf(file).tokenizer
     assert found.encode("a<think>b") == own.encode("a<think>b")
-    assert 520 in found.encode("a<think>b")
+    assert 512 in found.encode("a<think>b")
     assert found.template == own.template
 
 
@@ -343,7 +343,8 @@ def test_a_wrong_file_is_found(whole):
     sources = tensors_of(random(DENSE), param_table(DENSE))
     info = read_header(whole).tensors["blk.2.shortconv.conv.weight"]
     data = whole.read_bytes()
-    at(info.start, data[info.start : info.start + info.size][::-1])(whole)
+    values = np.frombuffer(data[info.start : info.start + info.size], np.float32)
+    at(info.start, values[::-1].tobytes())(whole)
     with pytest.raises(CheckpointError, match=r"layers\.2\.conv\.conv\.weight is not what the model has"):
         verify_gguf(whole, sources, None, DENSE, "f32")
     with pytest.raises(CheckpointError, match="does not compute what the model computes"):

@@ -34,7 +34,9 @@ print(json.dumps(measure(config, Path(sys.argv[1]), sys.argv[2:])))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("options", [("--dtype", "bfloat16"), ("--format", "gguf", "--dtype", "q8_0")])
+@pytest.mark.parametrize(
+    "options", [("--dtype", "bfloat16"), pytest.param(("--format", "gguf", "--dtype", "q8_0"), marks=pytest.mark.slow)]
+)
 def test_memory_is_bounded(options, tmp_path):
     if "gguf" in options:
         pytest.importorskip("gguf", reason="GGUF files need the gguf package (the extra gguf)")

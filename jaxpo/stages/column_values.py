@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Stage
-from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.columns import REMEDIES, laid_out
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods.rewards import RewardMethod
@@ -91,6 +91,5 @@ def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     for start in range(0, len(dataset) if found else 0, 4096):
         for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
             for name, values in found.items():
-                value = np.asarray(example.columns[name])
-                values[(n, slice(len(value))) if value.ndim else n] = value
+                laid_out(values[n, ...], example.columns[name])
     return found

@@ -48,9 +48,9 @@ def markup(text: str, score: float) -> float:
 
 
 TASTES: dict[str, tuple[Utility, float, int]] = {
-    "judged": (judged, 0.5, 4),
+    "judged": (judged, 0.5, 5),
     "thorough": (lambda text, score: math.log1p(len(text)), 3.0, 2),
-    "brief": (lambda text, score: -math.log1p(len(text)), 3.0, 2),
+    "brief": (lambda text, score: -math.log1p(len(text)), 3.0, 1),
     "plain": (markup, 2.0, 2),
 }
 """Group -> (utility, how sharply its people see a difference of 1, people)."""
@@ -78,7 +78,7 @@ class People:
     """
 
     answers: DataFile | None = None
-    pairs: int = 4
+    pairs: int = 2
     held_out_one_in: int = 6
     seed: int = 0
 

@@ -28,7 +28,7 @@ from jaxpo.corpora.people import HELD_OUT, TRAIN, People
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 
-VOCABULARY, LENGTH = 2048, 512
+VOCABULARY, LENGTH = 2048, 1024
 MODEL = replace(
     preset("nano"),
     vocab_size=VOCABULARY,
@@ -76,7 +76,7 @@ def plural(answers: str = "") -> Run:
                     train=(train,),
                     eval=(heldout,),
                     max_length=LENGTH,
-                    row_length=2 * LENGTH,
+                    row_length=LENGTH,
                     truncation="prompt_left",
                     spread_groups=True,
                 ),

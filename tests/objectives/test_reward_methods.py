@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ import pytest
 from contracts.batches import make_examples, packed, unpacked
 from contracts.harness import CONFIG, SCORER, assert_same, initial, run
 
+from jaxpo.data.packing.batch import join_leading
 from jaxpo.errors import ConfigError
 from jaxpo.models.heads import embedding
 from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.groups import WORST
 from jaxpo.objectives.methods import METHODS
 from jaxpo.train.step import make_eval
@@ -38,10 +41,26 @@ def parameters(name: str, **settings: Any) -> Any:
     return initial(method.build(SCORER), method)[0].params
 
 
+@functools.cache
+def hidden(kind: str, layout: Callable[..., Any]) -> Any:
+    """Final hidden states of the parameters that every method starts from."""
+    return jax.jit(SCORER.hidden)(parameters("outcome_reward")["model"], layout(examples(kind)))
+
+
+@dataclass(frozen=True)
+class Remembered(Scorer):
+    """Runs no network: the states of packed rows are those of one run for all methods."""
+
+    kind: str = "pair"
+
+    def run(self, params: Any, batch: Any, rng: Any = None, tap: Any = None) -> tuple[Any, dict[str, Any]]:
+        return hidden(self.kind, packed), {}
+
+
 def measured(name: str, kind: str, groups: tuple[str, ...] = (), **settings: Any) -> tuple[float, dict[str, float]]:
     """Loss and metrics of an evaluation of packed rows."""
     method = METHODS[name](**settings)
-    objective = method.build(SCORER, groups=groups)
+    objective = method.build(Remembered(CONFIG, kind=kind), groups=groups)
     batch = packed(examples(kind))
     loss, metrics = jax.jit(make_eval(objective))(parameters(name, **settings), {}, {}, batch, objective.counts(batch))
     return float(loss), {key: float(m.value()) for key, m in metrics.items()}
@@ -49,13 +68,10 @@ def measured(name: str, kind: str, groups: tuple[str, ...] = (), **settings: Any
 
 @functools.cache
 def states(kind: str) -> list[list[np.ndarray]]:
-    """Final hidden states of each example's segments, of the parameters that every method starts from."""
-    batch = unpacked(examples(kind))
-    params = parameters("outcome_reward")["model"]
-    hidden = np.asarray(jax.jit(SCORER.hidden)(params, batch), np.float64)
-    widest = batch.block_rows
+    """Final hidden states of each example's segments, a row for each of them."""
+    found, widest = np.asarray(hidden(kind, unpacked), np.float64), unpacked(examples(kind)).block_rows
     return [
-        [hidden[i * widest + k, : len(ids)] for k, (ids, _) in enumerate(example.segments)]
+        [found[i * widest + k, : len(ids)] for k, (ids, _) in enumerate(example.segments)]
         for i, example in enumerate(examples(kind))
     ]
 
@@ -311,27 +327,34 @@ def test_accuracy_by_group_counts_judgements(name: str, kind: str, settings: dic
 DROPPING = replace(SCORER, pooled_dropout=0.3, embedding_dropout=0.2)
 
 
-@functools.cache
-def dropped() -> Any:
+def test_what_is_dropped_is_keyed_by_the_rows() -> None:
+    """Of the embedding and of what the head reads: a step's parts agree with the whole; an evaluation drops nothing."""
+    method, params, batch = (
+        METHODS["bradley_terry"](margin="ignore"),
+        parameters("outcome_reward"),
+        packed(examples("pair")),
+    )
+    encode = jax.jit(method.build(DROPPING).encode)
+
+    def scores(batch: Any, key: Any) -> Any:
+        return jnp.stack(encode(params, {}, batch, key)[0].pair(), axis=1)
+
+    key, parts = jax.random.key(0), batch.split(2)
+    each = jnp.stack([scores(jax.tree.map(lambda x, i=i: x[i], parts), key) for i in range(2)])
+    whole = scores(batch, key)
+    np.testing.assert_allclose(join_leading(each, batch.blocks), whole, rtol=1e-5, atol=1e-6)
+    plain = jnp.stack(method.build(Remembered(CONFIG)).encode(params, {}, batch, None)[0].pair(), axis=1)
+    np.testing.assert_allclose(scores(batch, None), plain, rtol=1e-5, atol=1e-6)
+    assert jnp.max(jnp.abs(whole - plain)) > 1e-3
+
+
+@pytest.mark.slow
+def test_what_is_dropped_is_the_same_on_several_devices() -> None:
     method = METHODS["bradley_terry"](margin="ignore")
     objective = method.build(DROPPING)
     batches = [packed(make_examples("pair", 16, seed)) for seed in (0, 1)]
-    return method, objective, batches, run(objective, batches, method)
-
-
-@pytest.mark.parametrize("layout", [{"microbatches": 4}, pytest.param({"devices": 4}, marks=pytest.mark.slow)])
-def test_what_is_dropped_is_keyed_by_the_example(layout: dict[str, int]) -> None:
-    """Of the embedding and of what the head reads: microbatches and devices agree."""
-    method, objective, batches, whole = dropped()
-    assert_same(run(objective, batches, method, **layout), whole, initial(objective, method)[0])
-
-
-def test_an_evaluation_drops_nothing() -> None:
-    method, objective, batches, whole = dropped()
-    params, counts = initial(objective, method)[0].params, objective.counts(batches[0])
-    both = [jax.jit(make_eval(o))(params, {}, {}, batches[0], counts)[0] for o in (objective, method.build(SCORER))]
-    assert float(both[0]) == float(both[1])
-    assert abs(whole[1][0]["loss"] - float(both[0])) > 1e-4
+    whole, start = run(objective, batches, method), initial(objective, method)[0]
+    assert_same(run(objective, batches, method, devices=4), whole, start)
 
 
 def test_the_two_draws_differ() -> None:

@@ -60,6 +60,7 @@ class Remembered(Scorer):
 def measured(name: str, kind: str, groups: tuple[str, ...] = (), **settings: Any) -> tuple[float, dict[str, float]]:
     """Loss and metrics of an evaluation of packed rows."""
     method = METHODS[name](**settings)
+    hidden(kind, packed)  # before anything is traced
     objective = method.build(Remembered(CONFIG, kind=kind), groups=groups)
     batch = packed(examples(kind))
     loss, metrics = jax.jit(make_eval(objective))(parameters(name, **settings), {}, {}, batch, objective.counts(batch))

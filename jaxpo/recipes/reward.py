@@ -32,12 +32,12 @@ VOCABULARY, LENGTH = 2048, 1024
 MODEL = replace(
     preset("nano"),
     vocab_size=VOCABULARY,
-    hidden_size=96,
-    intermediate_size=256,
+    hidden_size=64,
+    intermediate_size=192,
     num_attention_heads=4,
     num_key_value_heads=2,
-    head_dim=24,
-    layer_types=("conv", "full_attention", "conv", "full_attention"),
+    head_dim=16,
+    layer_types=("conv", "full_attention", "conv"),
 )
 
 
@@ -80,7 +80,7 @@ def plural(answers: str = "") -> Run:
                     truncation="prompt_left",
                     spread_groups=True,
                 ),
-                optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.0),
+                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.0),
                 rows_per_step=8,
                 num_train_epochs=1,
                 logging_steps=5,

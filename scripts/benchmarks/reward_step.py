@@ -15,7 +15,9 @@ from benchmarks import pairs as real
 from benchmarks.ceilings import best_products, described, has
 from benchmarks.dpo_step import TINY, Size
 from benchmarks.measure import interleaved
-from benchmarks.subject import about, config_of, training_products
+from benchmarks.models import CONFIG, A, C
+from benchmarks.models import TINY as SMALL
+from benchmarks.subject import about, training_products
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.config import Compute, Data, Optimizer, Reward
 from jaxpo.convert.reward_hf import export_reward
@@ -34,6 +36,16 @@ from jaxpo.train.init import init_state
 
 RATE, CENTRING = 1e-6, 0.01
 TOLERANCE = 1e-3
+MODEL = dataclasses.replace(
+    CONFIG,
+    vocab_size=4096,
+    hidden_size=256,
+    intermediate_size=768,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=(C, C, A, C, A),
+)
+SIZE = Size(rows=4, length=512, steps=3, batch=4, candidates=64)
 PACKED, PADDED, TRL = "jaxpo", "jaxpo, a row for each answer", "TRL"
 
 
@@ -161,7 +173,8 @@ class Theirs:
 
 def setting(options: Options, source: Path, folder: Path) -> tuple[Setting, list[real.Pair]]:
     """The model, and the pairs to choose from."""
-    size, config, rows = TINY if options.smoke else Size(), config_of(options), real.ranked(source)
+    size, config = (TINY, SMALL) if options.smoke else (SIZE, MODEL)
+    rows = real.ranked(source)
     tokenizer = real.tokenizer_of(rows[:200] if options.smoke else rows, 512 if options.smoke else config.vocab_size)
     config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     found = real.pairs(rows, tokenizer, size.candidates, size.length)

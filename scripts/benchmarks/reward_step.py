@@ -185,8 +185,15 @@ def setting(options: Options, source: Path, folder: Path) -> tuple[Setting, list
     return Setting(size, config, params, tokenizer, folder), found
 
 
-def contestants(of: Setting, found: list[real.Pair], options: Options) -> tuple[dict[str, Callable[[], Any]], Any]:
-    """Whoever takes part, and the pairs that all of them train on.
+def useful(pairs: list[real.Pair]) -> int:
+    """Tokens that are no padding."""
+    return sum(pair.useful for pair in pairs)
+
+
+def contestants(
+    of: Setting, found: list[real.Pair], options: Options
+) -> tuple[dict[str, Callable[[], Any]], list[real.Pair], dict[str, int]]:
+    """Whoever takes part, the pairs that all of them train on, and the useful tokens of each one's call.
 
     Raises:
       ValueError: their losses before the first update differ.
@@ -202,10 +209,12 @@ def contestants(of: Setting, found: list[real.Pair], options: Options) -> tuple[
     runs: dict[str, Callable[[], Any]] = {PACKED: packed, PADDED: padded}
     if options.peers and has("trl"):
         runs[TRL] = Theirs(of, used, options)
-    losses = {name: run() for name, run in runs.items()}
+    losses = {name: runs[name]() for name in (PACKED, TRL) if name in runs}
     if max(losses.values()) - min(losses.values()) > TOLERANCE:
         raise ValueError(f"the losses of the first steps differ: {losses}")
-    return runs, used
+    # With a row for each answer the last step begins the pairs anew.
+    amounts = dict.fromkeys(runs, useful(used)) | {PADDED: useful([used[i] for i in padded.pairs()])}
+    return runs, used, amounts
 
 
 def measure(options: Options) -> Result:
@@ -216,22 +225,22 @@ def measure(options: Options) -> Result:
         return Result((Table(title, "useful tokens", (Row(PACKED, missing=why),)),))
     with tempfile.TemporaryDirectory() as folder:
         of, found = setting(options, source, Path(folder))
-        runs, used = contestants(of, found, options)
-        useful, positions = sum(pair.useful for pair in used), of.size.rows * of.size.length
+        runs, used, amounts = contestants(of, found, options)
+        positions = of.size.rows * of.size.length
         products = best_products(training_products(of.config, positions), peers=options.peers)
         # A reward model has no vocabulary head.
         head = 6 * of.config.vocab_size * of.config.hidden_size
-        flops = training_flops_per_token(of.config, useful / (4 * len(used))) - head
+        flops = training_flops_per_token(of.config, useful(used) / (4 * len(used))) - head
         ceiling = max(products.values()) / flops
         times = interleaved(runs, dataclasses.replace(options, repeats=min(options.repeats, 3)))
-    rows = tuple(Row(name, useful, t.wall, t.cpu, ceiling=ceiling) for name, t in times.items())
+    rows = tuple(Row(name, amounts[name], t.wall, t.cpu, ceiling=ceiling) for name, t in times.items())
     absent = (Row(TRL, missing="trl is not installed"),) if options.peers and TRL not in runs else ()
     padded = sum(real.padded(batch) for batch in real.in_batches(used, of.size.batch))
     alone = 2 * of.size.batch * of.size.length * -(-len(used) // of.size.batch)
     notes = (
         f"Shape: {about(of.config)}; AdamW, clipping, centring {CENTRING}.",
-        f"{len(used)} pairs of real responses, {useful:,} useful tokens (prompt and answer of both sides, no padding). "
-        f"jaxpo packs them into {of.size.steps * positions:,} positions, with a row for each answer it has {alone:,}, "
+        f"{len(used)} pairs of real responses, {useful(used):,} useful tokens (prompt and answer of both sides, no "
+        f"padding). jaxpo packs them into {of.size.steps * positions:,} positions, with a row for each answer it has {alone:,}, "
         f"and TRL pads batches of {of.size.batch} pairs to {padded:,}.",
         f"TRL by the training step of its `RewardTrainer`; checked: the losses of the first steps agree within "
         f"{TOLERANCE:g}.",

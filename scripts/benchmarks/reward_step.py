@@ -240,8 +240,8 @@ def measure(options: Options) -> Result:
     notes = (
         f"Shape: {about(of.config)}; AdamW, clipping, centring {CENTRING}.",
         f"{len(used)} pairs of real responses, {useful(used):,} useful tokens (prompt and answer of both sides, no "
-        f"padding). jaxpo packs them into {of.size.steps * positions:,} positions, with a row for each answer it has {alone:,}, "
-        f"and TRL pads batches of {of.size.batch} pairs to {padded:,}.",
+        f"padding). jaxpo packs them into {of.size.steps * positions:,} positions, with a row for each answer it has "
+        f"{alone:,}, and TRL pads batches of {of.size.batch} pairs to {padded:,}.",
         f"TRL by the training step of its `RewardTrainer`; checked: the losses of the first steps agree within "
         f"{TOLERANCE:g}.",
         "The ceiling: the model's operations on useful tokens at the speed of plain products.",

@@ -78,7 +78,7 @@ class People:
     """
 
     answers: DataFile | None = None
-    pairs: int = 4
+    pairs: int = 2
     held_out_one_in: int = 6
     seed: int = 0
 

@@ -92,11 +92,12 @@ def options_of(kind: Any) -> list[Any]:
 
 
 def add_option(parser: Parser, leaf: Any) -> None:
-    """One flag per field, with its type and default in the help."""
+    """One flag per field, with its type and default in the help; of a bool it may stand alone."""
     from jaxpo.config.fields import describe
 
     (name,) = leaf.path
     several: dict[str, Any] = {"nargs": "+"} if str(leaf.hint).startswith("tuple") else {}
+    several |= {"nargs": "?", "const": "True"} if leaf.hint is bool else {}
     default = "no default" if leaf.value is dataclasses.MISSING else f"default {leaf.value!r}"
     parser.add_argument(
         "--" + name.replace("_", "-"),

@@ -16,7 +16,17 @@ from jaxpo.errors import ConfigError
 from jaxpo.judges.named import JUDGES, JudgeOptions
 
 NEEDS_OUT = ("restart", "skip_bad", "logps", "prefix", "best_of")
-_JUDGE = ("judge", "judge_model", "judge_key", "judge_rubric", "judge_scale", "answer", "reward")
+_JUDGE = (
+    "judge",
+    "judge_model",
+    "judge_key",
+    "judge_rubric",
+    "judge_scale",
+    "answer",
+    "tests",
+    "unsandboxed",
+    "reward",
+)
 
 
 def add_file_options(parser: Parser) -> None:
@@ -34,6 +44,9 @@ def add_file_options(parser: Parser) -> None:
     group.add_argument("--judge-rubric", help="text file with the endpoint's instructions")
     group.add_argument("--judge-scale", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of the endpoint's scores")
     group.add_argument("--answer", help="the verifier's column with the right answer (default answer)")
+    group.add_argument("--tests", help="the column with the tests that unit_tests runs (default tests)")
+    unsafe = "run foreign code with limits alone where bubblewrap does not work: it has the network and your files"
+    group.add_argument("--unsandboxed", action="store_true", default=None, help=unsafe)
     group.add_argument("--reward", type=Path, help="the reward judge's model")
 
 

@@ -93,8 +93,9 @@ class Data:
       shuffle: a new order each epoch.
       curriculum: from easy to hard instead, by a column of the training rows. `--stage.data.curriculum` or any of its
         fields on the command line switches it on.
-      spread_groups: spread the groups of the column `group` evenly over an epoch, so that every step holds them in
-        their shares; the order is the same in every epoch.
+      spread_groups: spread the groups of the column `group` evenly over an epoch, in a new order each epoch, so that
+        steps hold them in their shares: exactly so every stretch of the 256 examples that are packed together.
+      balance_groups: and give every group as many places as any other; members of small groups come more than once.
       block_rows: rows within which an example's segments stay, whole on one device; None = chosen from the data and
         rows_per_step alone, small where that costs little.
       media_rows: rows of patches beside a block's rows of tokens, of examples with images; None = as many as keep the
@@ -126,6 +127,7 @@ class Data:
     fim: Fim | None = None
     curriculum: Curriculum | None = None
     spread_groups: bool = False
+    balance_groups: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:

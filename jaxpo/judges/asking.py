@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +32,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Reply:
-    """A value, or why there is none."""
+    """A value, or why there is none.
+
+    Attributes:
+      note: what is worth counting of how it came about, such as "timed out".
+    """
 
     value: Any = None
     failed: str = ""
+    note: str = ""
 
 
 Ask = Callable[[Sequence[Item]], Sequence[Reply]]
@@ -43,12 +48,22 @@ Ask = Callable[[Sequence[Item]], Sequence[Reply]]
 
 @dataclass
 class Replies:
-    """Values and reasons of failure by the items' keys; how many replies were new and how many of those failed."""
+    """Values and reasons of failure by the items' keys; how many replies were new and how many of those failed.
+
+    Attributes:
+      notes: of the items that have one.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     asked: int = 0
     failed_asks: int = 0
+
+    def noted(self, keys: Collection[str]) -> str:
+        """How many of some items have each note: "2 timed out, 1 raised"; nothing where none has any."""
+        counts = Counter(note for key, note in self.notes.items() if key in keys)
+        return ", ".join(f"{n} {note}" for note, n in counts.most_common())
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,8 @@ def ask_all(
                 )
             shown.show(done)
     found.failures = {key: why for key, why in found.failures.items() if key not in found.values}
+    if found.asked and (noted := found.noted(items.keys())):
+        say(f"{what}: of {len(items)} answers {noted}")
     return found
 
 
@@ -161,10 +178,13 @@ class Progress:
 
 
 def _record(key: str, reply: Reply) -> dict[str, Any]:
-    return {"key": key, "failed": reply.failed} if reply.failed else {"key": key, "value": reply.value}
+    said = {"failed": reply.failed} if reply.failed else {"value": reply.value}
+    return {"key": key, **said, **({"note": reply.note} if reply.note else {})}
 
 
 def _note(found: Replies, key: str, record: Mapping[str, Any]) -> None:
+    if "note" in record:
+        found.notes[record["key"]] = record["note"]
     if "value" in record:
         found.values[key] = record["value"]
     else:

@@ -10,11 +10,14 @@ from jaxpo.judges.base import Judge
 from jaxpo.judges.endpoint import ChatJudge, Endpoint
 from jaxpo.judges.function import FunctionJudge
 from jaxpo.judges.jury import Jury
+from jaxpo.judges.program import ProgramJudge
 from jaxpo.judges.reward import RewardJudge
+from jaxpo.judges.unit_tests import UnitTestJudge
 from jaxpo.judges.verifier import VerifierJudge
 
 JUDGES = (
-    "Give reward (with --reward RUN), verifier (with --answer COLUMN), module:function, file.py:function, or the "
+    "Give reward (with --reward RUN), verifier (with --answer COLUMN), unit_tests (with --tests COLUMN), "
+    "module:function, file.py:function, a file.py that somebody else wrote, which is run in a sandbox, or the "
     "http://... address of a chat endpoint (with --judge-model NAME)."
 )
 
@@ -24,11 +27,14 @@ class JudgeOptions:
     """Which judge is meant.
 
     Attributes:
-      judge: reward, verifier, module:function, file.py:function or http://...; several make a jury, the mean of all.
+      judge: reward, verifier, unit_tests, module:function, file.py:function, file.py or http://...; several make a
+        jury, the mean of all. unit_tests and file.py run in a sandbox.
       judge_model, judge_key: the endpoint's model, and the environment variable with its key.
       judge_rubric: text file with the endpoint's instructions, which must ask for a last line `Score: NUMBER`.
       judge_scale: lowest and highest score of an endpoint.
       answer: the verifier's column with the right answer.
+      tests: the column with the tests that unit_tests runs.
+      unsandboxed: run foreign code with limits alone where bubblewrap does not work: it has the network and your files.
     """
 
     judge: tuple[str, ...] = ("reward",)
@@ -37,6 +43,8 @@ class JudgeOptions:
     judge_rubric: str = ""
     judge_scale: tuple[float, float] = (1.0, 10.0)
     answer: str = "answer"
+    tests: str = "tests"
+    unsandboxed: bool = False
 
     def judges(self) -> Judge:
         """The judge that the options describe; ConfigError for a word that is none's name."""
@@ -48,12 +56,16 @@ class JudgeOptions:
             return RewardJudge()
         if word == "verifier":
             return VerifierJudge(self.answer)
+        if word == UnitTestJudge.NAME:
+            return UnitTestJudge(tests=self.tests, unsandboxed=self.unsandboxed)
         if is_address(word):
             low, high = self.judge_scale
             endpoint = Endpoint(word, self.judge_model, self.judge_key)
             return ChatJudge(endpoint, low=low, high=high, **({"rubric": self._rubric()} if self.judge_rubric else {}))
         if ":" in word:
             return FunctionJudge(word)
+        if word.endswith(".py"):
+            return ProgramJudge(program=word, unsandboxed=self.unsandboxed)
         raise ConfigError(f"--judge {word}: there is no such judge. {JUDGES}")
 
     def _rubric(self) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import Model
-from jaxpo.convert.reader import why_no_reward
+from jaxpo.convert.reader import Reader, why_no_reward
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
@@ -29,6 +29,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.embeddings import EmbeddingMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
@@ -107,9 +108,7 @@ class Network(Model):
         Raises:
           ConfigError: it is no reward model; or was trained without dropout, so that all masks would be alike.
         """
-        reader = self.reader
-        if reader is None:
-            raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
+        reader = self.asked_reader()
         segments = self.answers(prompts, completions, reader.method)
         if masks is None:
             return self._rewards(segments, reader.method, self.scorer, None)
@@ -123,14 +122,34 @@ class Network(Model):
         drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
         return np.stack(drawn, axis=1)
 
+    def embeddings(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
+        """The vector of each answer that the method reads, float64 `[n, E]`.
+
+        Raises:
+          ConfigError: it is no reward model, or one that gives no vectors.
+        """
+        method = self.asked_reader().method
+        if not isinstance(method, EmbeddingMethod):
+            raise ConfigError(f"the model was trained by {method.INFO.name}, which gives answers no vectors.")
+        segments = self.answers(prompts, completions, method)
+        return self._rewards(segments, method, self.scorer, None, name="embedding")
+
+    def asked_reader(self) -> Reader:
+        """How its rewards are read; ConfigError where it is no reward model."""
+        if self.reader is None:
+            raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
+        return self.reader
+
     def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
         places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
         cut = Cut(self.max_length)
         return answer_segments(places, prompts, completions, method, self.tokenizer, cut, Counter())
 
-    def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
-        how = {"rows": ROWS, "row_length": self.max_length, "key": key}
+    def _rewards(
+        self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any, name: str | None = None
+    ) -> np.ndarray:
+        how = {"rows": ROWS, "row_length": self.max_length, "key": key, "name": name}
         return rewards_in_rows(scorer, method, self.params, segments, **how)
 
     def generate(

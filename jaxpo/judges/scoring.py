@@ -50,7 +50,8 @@ def score_all(
         for key, item in unique.items():
             own = item.key(member.columns())
             if own not in replies.values:
-                found.failures.setdefault(key, replies.failures.get(own, "it was not asked about"))
+                why = replies.failures.get(own, "it was not asked about")
+                found.failures.setdefault(key, why if len(judge.members()) == 1 else f"{name}: {why}")
             elif key in found.values:
                 found.values[key] += weight * replies.values[own]
     found.values = {key: score for key, score in found.values.items() if key not in found.failures}

@@ -21,7 +21,7 @@ from jaxpo.corpora.arithmetic import Arithmetic
 from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods.grpo import GRPO
-from jaxpo.online.rewards import FunctionReward, VerifierReward
+from jaxpo.online.rewards import VerifierReward, named_reward
 
 VOCABULARY = 320
 LENGTH = 160
@@ -85,11 +85,13 @@ def config() -> Run:
     )
 
 
-def own(reward: str = "") -> Run:
+def own(reward: str = "", unsandboxed: bool = False) -> Run:
     """One online stage for a model and prompts of yours.
 
     Args:
-      reward: `file.py:function` or `module:function`, see `jaxpo.online.rewards.FunctionReward`.
+      reward: `file.py:function` or `module:function`, see `jaxpo.online.rewards.FunctionReward`; `unit_tests`, of a
+        column `tests`; or a `file.py` that somebody else wrote. These two run in a sandbox.
+      unsandboxed: run them with limits alone where bubblewrap does not work: they have the network and your files.
     """
     return Run(
         name="grpo",
@@ -98,7 +100,7 @@ def own(reward: str = "") -> Run:
                 name="grpo",
                 data=Data(max_length=1024, row_length=2048),
                 loss=GRPO(),
-                reward_funcs=(FunctionReward(function=reward),) if reward else (),
+                reward_funcs=(named_reward(reward, unsandboxed=unsandboxed),) if reward else (),
                 max_completion_length=512,
                 prompts_per_step=8,
                 rows_per_step=32,

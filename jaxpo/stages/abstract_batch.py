@@ -32,7 +32,7 @@ _LISTS = ("candidate",)
 REAL = ("advantages", "sampling_logps")
 """Per-token columns of real numbers; the others are marks."""
 _WIDTHS: Mapping[str, tuple[int, ...]] = {
-    **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "rewards": (LISTED, 2), "labels": (LISTED,)},
+    **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "labels": (LISTED,)},
 }
 
 
@@ -43,7 +43,7 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
       ConfigError: the devices cannot share the rows of a step.
     """
     caps, method = likely_caps(stage, mesh), method_of(stage)
-    needs, widths = method.NEEDS, {**_WIDTHS, **method.widths()}
+    needs, widths = method.NEEDS, {**_WIDTHS, "rewards": _of_rewards(method.NEEDS.roles), **method.widths()}
     blocks = stage.rows_per_step // caps.block_rows
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
     roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}
@@ -66,6 +66,13 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         slots=caps.slots,
         max_segment=caps.max_segment,
     )
+
+
+def _of_rewards(roles: tuple[str, ...]) -> tuple[int, ...]:
+    """Shape of the column `rewards` of one example: named rewards of a pair, of a list, or of a single answer."""
+    if "candidate" in roles:
+        return (LISTED, LISTED)
+    return (LISTED, 2) if "chosen" in roles else (LISTED,)
 
 
 def likely_caps(stage: Any, mesh: Mesh) -> Caps:

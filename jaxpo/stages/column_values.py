@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Stage
-from jaxpo.data.rows.columns import REMEDIES
+from jaxpo.data.rows.columns import REMEDIES, laid_out
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods.rewards import RewardMethod
@@ -54,19 +54,23 @@ def _check_ties(dataset: Dataset, method: Any) -> None:
 
 
 def _check_classes(dataset: Dataset, method: Any) -> None:
-    """DataError for a group of labelled answers that are all alike: of it there is no accuracy to speak of."""
-    if "group" not in dataset.columns or "label" not in method.NEEDS.columns or not isinstance(method, RewardMethod):
+    """DataError for a group of labelled answers or steps that are all alike: of it there is no accuracy to speak of."""
+    labelled = {"label": "answer", "labels": "step"}
+    column = next((name for name in labelled if name in method.NEEDS.columns), None)
+    if "group" not in dataset.columns or column is None or not isinstance(method, RewardMethod):
         return
-    found = _columns(dataset, ("group", "label"))
+    found = _columns(dataset, ("group", column))
     for number, name in enumerate(dataset.names["group"]):
-        labels = found["label"][found["group"] == number]
-        if len(labels) and labels.all() == labels.any():
+        labels = found[column][found["group"] == number].astype(np.float32)
+        good = labels[labels >= 0] >= 0.5  # a step that nobody judged has a negative one
+        if len(good) and good.all() == good.any():
             raise DataError(
-                f"every answer of the group {name!r} has label {str(bool(labels[0])).lower()}, so that no accuracy can "
-                "be measured in it.",
+                f"every {labelled[column]} of the group {name!r} has label {str(bool(good[0])).lower()}, so that no "
+                "accuracy can be measured in it.",
                 file=dataset.files[0],
                 field="group",
-                remedy="Add answers of the other label, join the group with another, or leave the column out.",
+                remedy=f"Add {labelled[column]}s of the other label, join the group with another, or leave the column "
+                "out.",
             )
 
 
@@ -91,6 +95,5 @@ def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     for start in range(0, len(dataset) if found else 0, 4096):
         for n, example in enumerate(dataset.store.read(range(start, min(start + 4096, len(dataset)))), start):
             for name, values in found.items():
-                value = np.asarray(example.columns[name])
-                values[(n, slice(len(value))) if value.ndim else n] = value
+                laid_out(values[n, ...], example.columns[name])
     return found

@@ -84,8 +84,9 @@ class RunInputs:
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
                 data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
             if stage.data.spread_groups:
-                order = spread_order(data.train, self.seed if stage.seed is None else stage.seed)
-                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=order))
+                seed = self.seed if stage.seed is None else stage.seed
+                spread = spread_order(data.train, seed, balanced=stage.data.balance_groups)
+                data = dataclasses.replace(data, train=dataclasses.replace(data.train, order=spread))
             self.stages[stage.name] = data
         return self.stages[stage.name]
 

@@ -209,7 +209,7 @@ def measure(options: Options) -> Result:
         forward = training_flops_per_token(of.config, mean / 2) / 3
         rate = max(products.values()) / forward
         tables = tuple(question(variant, of, options, rate / PASSES[variant]) for variant in VARIANTS)
-    padded = sum(_padded(batch) for batch in real.in_batches(of.used, of.size.batch))
+    padded = sum(real.padded(batch) for batch in real.in_batches(of.used, of.size.batch))
     notes = (
         f"Shape: {about(of.config)}; AdamW, clipping, beta {BETA}, LoRA of rank {ADAPTER.rank} on all projections.",
         f"{len(of.used)} pairs of real responses, {of.useful:,} useful tokens (prompt and answer of both sides, no "
@@ -221,11 +221,6 @@ def measure(options: Options) -> Result:
         "plain products.",
     )
     return Result(tables, described(products), notes)
-
-
-def _padded(batch: list[real.Pair]) -> int:
-    longest = max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in batch)
-    return 2 * len(batch) * longest
 
 
 WORK = Work("W2", "DPO on real pairs", "twice the useful tokens per second of TRL, reference online", measure)

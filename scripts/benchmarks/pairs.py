@@ -80,3 +80,9 @@ def write(path: Path, found: list[Pair]) -> None:
 def in_batches(items: list[Pair], size: int) -> Iterator[list[Pair]]:
     """Consecutive ones."""
     yield from (items[i : i + size] for i in range(0, len(items), size))
+
+
+def padded(batch: list[Pair]) -> int:
+    """Positions of a batch of pairs, all sides as long as the longest."""
+    longest = max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in batch)
+    return 2 * len(batch) * longest

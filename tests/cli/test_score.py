@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from judges.reward_networks import CONFIG, network, tokenizer
 
+from jaxpo import sandbox
 from jaxpo.cli import score
 from jaxpo.convert.model_io import load_model, save_model
 from jaxpo.errors import ConfigError, DataError
@@ -83,6 +84,15 @@ def test_a_judge_that_fails_is_counted_and_its_rows_left_out(run, tmp_path: Path
     with pytest.raises(DataError, match="no row is left of 1: RuntimeError: no idea"):
         run([ROWS["one"]], "--judge", f"{tmp_path}/judge.py:broken")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_foreign_code_wants_a_fence_or_leave(run, monkeypatch) -> None:
+    monkeypatch.setattr(sandbox, "why_no_fence", lambda: "bubblewrap (bwrap) is not installed")
+    rows = [{"prompt": "p ", "completion": f"x = {n}", "checks": ["assert x == 1"]} for n in (1, 2)]
+    judge = ("--judge", "unit_tests", "--tests", "checks")
+    with pytest.raises(ConfigError, match="give --unsandboxed"):
+        run(rows, *judge)
+    assert [row["score"] for row in run(rows, *judge, "--unsandboxed")] == [1.0, 0.0]
 
 
 def test_a_reward_models_scores_are_those_of_its_network(run, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def text(rng: np.random.Generator, i: int) -> Example:
 def completion(rng: np.random.Generator, i: int) -> Example:
     prompt = some_prompt(rng)
     segments = [segment(rng, prompt, some_length(rng)) for _ in range(2)]
-    columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2), "ratings": ratings(rng, i)}
+    columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2), "ratings": ratings(rng, i), "group": i % 2}
     return Example(segments, {"completion": 0, "kl": 1}, columns)
 
 
@@ -89,7 +89,7 @@ def steps(rng: np.random.Generator, i: int) -> Example:
     """An answer of up to three steps, one of which nobody may have judged."""
     labels = np.asarray([1.0, float(i % 2), -1.0 if i % 4 == 0 else 0.5], np.float32)
     one = segment(rng, some_prompt(rng), some_length(rng) + 1)
-    return Example([one], {"completion": 0}, {"labels": labels}, {"step_end": 3})
+    return Example([one], {"completion": 0}, {"labels": labels, "group": i % 2}, {"step_end": 3})
 
 
 def listed(rng: np.random.Generator, i: int) -> Example:
@@ -97,7 +97,7 @@ def listed(rng: np.random.Generator, i: int) -> Example:
     segments = [segment(rng, prompt, some_length(rng) + 1) for _ in range(4)]
     present = [0, 1, 2, 3 if i % 2 else -1]
     scores = np.round((rng.permutation(4) + rng.random(4)) / 5, 2)  # distinct, in [0, 1]
-    columns = {"scores": np.where(np.asarray(present) >= 0, scores, 0.0).astype(np.float32)}
+    columns = {"scores": np.where(np.asarray(present) >= 0, scores, 0.0).astype(np.float32), "group": i % 2}
     return Example(segments[: 4 if i % 2 else 3], {"candidate": present}, columns, {"step": 3})
 
 

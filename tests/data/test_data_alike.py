@@ -89,7 +89,7 @@ def test_all_columns_of_the_file_are_shown(write):
 
 
 FORMS = {
-    "rewards": lambda x: {"r": [x, 0.5]},
+    "rewards": lambda x: {"r": x},
     "votes": lambda x: [x, 1.0],
     "scores": lambda x: [0.5, x],
     "relevance": lambda x: [1, x],

@@ -157,7 +157,9 @@ def test_users_and_groups_have_the_same_ids_in_held_out_data(prepared, files, wr
     kept = prepared(held_out, "preference", names=data.names, **ask)
     assert kept.names["group"] == ("facts", "lists", "new")
     assert [e.columns["user"] for e in kept.store.read(range(2))] == [3, 1]
-    known = prepared(held_out, "preference", names=data.names, columns=("user",), **ask)
+    said: list[str] = []
+    known = prepared(held_out, "preference", names=data.names, columns=("user",), log=said.append, **ask)
+    assert "warning: left out: rows of the users eve, whom the training rows do not have" in said
     assert [e.columns["user"] for e in known.store.read(range(len(known)))] == [1]
     assert known.counts["dropped_unknown_user"] == 1
 

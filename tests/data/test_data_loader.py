@@ -179,6 +179,29 @@ def test_columns_keep_their_values(dataset):
     assert batch.per_example["annotator"].dtype == np.int32
 
 
+def batch_of(prepared, path, **needs):
+    data = prepared(path, "preference", **needs)
+    return data, make_loader(data, shuffle=False).one_pass()[0]
+
+
+def test_rewards_of_lists_and_of_single_answers(prepared, write):
+    """By name in alphabetical order; 0 where a list is shorter than the longest; of pairs taken apart each side's."""
+    rows = [
+        {"prompt": "p ", "responses": list("abc"[:n]), "scores": [2, 1, 0][:n], "rewards": {"y": [1, 2, 3][:n], "x": x}}
+        for n, x in ((3, [4, 5, 6]), (2, [7, 8]))
+    ]
+    data, batch = batch_of(prepared, write(*rows, name="l.jsonl"), roles=("candidate",), columns=("scores", "rewards"))
+    assert data.columns["rewards"].names == ("x", "y")
+    found = batch.per_example["rewards"][np.argsort(batch.example_id)][-2:].tolist()
+    assert found == [[[4, 5, 6], [1, 2, 3]], [[7, 8, 0], [1, 2, 0]]]
+
+    pairs = [{"prompt": "p ", "chosen": "good", "rejected": "bad", "rewards": {"r": [0.5, -1]}}]
+    _, apart = batch_of(prepared, write(*pairs, name="p.jsonl"), roles=("completion",), columns=("label",))
+    label = apart.per_example["label"]
+    good, bad = (apart.per_example["rewards"][(apart.example_id >= 0) & (label == which)] for which in (True, False))
+    assert (good.tolist(), bad.tolist()) == ([[0.5]], [[-1.0]])
+
+
 def test_batches_are_a_function_of_the_position(dataset):
     data = dataset("preference")
     a, b = make_loader(data), make_loader(data)

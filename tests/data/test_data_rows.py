@@ -154,6 +154,13 @@ BAD = {
     "scores": ({**LIST, "scores": 3}, r"`responses` and `scores` must be lists"),
     "zero weight": ({**GOOD, "weight": 0}, r"field 'weight': 0 is not above 0"),
     "nan weight": ({**GOOD, "weight": float("nan")}, r"field 'weight': nan is not finite"),
+    "rewards of a list": (
+        {**LIST, "rewards": {"x": [1, 0, 2]}},
+        r"field 'rewards': expected \{name: \[2 numbers, one for each score\]\}",
+    ),
+    "rewards of branches": ({**TREE, "rewards": {"x": 1}}, r"field 'rewards': expected \{name: \[2 numbers"),
+    "rewards of an answer": ({**GOOD, "rewards": {"x": [1, 0]}}, r"field 'rewards': expected \{name: number\}"),
+    "reward in words": ({**STEPS, "rewards": {"x": "much"}}, r"field 'rewards': expected a number, found 'much'"),
     "nan reward": ({**PAIR, "rewards": {"x": [1, float("nan")]}}, r"field 'rewards': nan is not finite"),
     "no steps": ({**TREE, "steps": ["ab", "c"]}, r"field 'steps': response 0 is str, not a list of steps"),
     "empty step": ({**TREE, "steps": [["a"], ["c", ""]]}, r"field 'steps': step 1 of response 1 is empty"),

@@ -1,13 +1,19 @@
 """When failures stop a run: a dead endpoint does at every start, items that have no answer do not."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import RunError
+from jaxpo.judges import Judge, Jury
 from jaxpo.judges.asking import Item, Patience, Reply, ask_all
+from jaxpo.judges.base import score_reply
 from jaxpo.judges.ledger import Ledger
+from jaxpo.judges.scoring import plainly, score_all
 
 PATIENCE = Patience(tries=3, in_a_row=5)
 
@@ -29,6 +35,29 @@ def ask(endpoint, folder, n=12, **options):
     ledger = Ledger(folder, "scores", {})
     options = {"batch": 2, "patience": PATIENCE, "say": len, **options}
     return ask_all(items, endpoint, ledger, what="score", **options)
+
+
+@dataclass(frozen=True)
+class Says(Judge):
+    """A model that gives every answer one score, with a mistake about the second."""
+
+    score: float = 1.0
+    second: Any = 1.0
+
+    NAME = "says"
+
+    def open(self, networks):
+        return lambda items: [score_reply(self.second if item.row.number == 2 else self.score) for item in items]
+
+
+def test_one_model_of_an_ensemble_that_fails_is_named():
+    """The answer has no score then; the others are means of both."""
+    items = [Item(f"p{i}", "a", Row(Path("x"), i, {})) for i in (1, 2, 3)]
+    for second, why in ((math.nan, "is nan"), ("good", "is no number but 'good'")):
+        jury = Jury((Says(1.0), Says(3.0, second)))
+        found = score_all(jury, items, lambda _: None, None, plainly(say=len))
+        assert found.values == {items[i].key(None): 2.0 for i in (0, 2)}
+        assert found.failures == {items[1].key(None): f"score 2 says: the score {why}"}
 
 
 def test_an_endpoint_that_is_still_dead_stops_the_next_start_too(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,8 +14,11 @@ import pytest
 from contracts.batches import make_examples, packed, unpacked
 from contracts.harness import CONFIG, SCORER, assert_same, initial, run
 
+from jaxpo.data.packing.batch import join_leading
 from jaxpo.errors import ConfigError
+from jaxpo.models.heads import embedding
 from jaxpo.models.lfm2.forward import unembedding
+from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.groups import WORST
 from jaxpo.objectives.methods import METHODS
 from jaxpo.train.step import make_eval
@@ -37,10 +41,27 @@ def parameters(name: str, **settings: Any) -> Any:
     return initial(method.build(SCORER), method)[0].params
 
 
+@functools.cache
+def hidden(kind: str, layout: Callable[..., Any]) -> Any:
+    """Final hidden states of the parameters that every method starts from."""
+    return jax.jit(SCORER.hidden)(parameters("outcome_reward")["model"], layout(examples(kind)))
+
+
+@dataclass(frozen=True)
+class Remembered(Scorer):
+    """Runs no network: the states of packed rows are those of one run for all methods."""
+
+    kind: str = "pair"
+
+    def run(self, params: Any, batch: Any, rng: Any = None, tap: Any = None) -> tuple[Any, dict[str, Any]]:
+        return hidden(self.kind, packed), {}
+
+
 def measured(name: str, kind: str, groups: tuple[str, ...] = (), **settings: Any) -> tuple[float, dict[str, float]]:
     """Loss and metrics of an evaluation of packed rows."""
     method = METHODS[name](**settings)
-    objective = method.build(SCORER, groups=groups)
+    hidden(kind, packed)  # before anything is traced
+    objective = method.build(Remembered(CONFIG, kind=kind), groups=groups)
     batch = packed(examples(kind))
     loss, metrics = jax.jit(make_eval(objective))(parameters(name, **settings), {}, {}, batch, objective.counts(batch))
     return float(loss), {key: float(m.value()) for key, m in metrics.items()}
@@ -48,13 +69,10 @@ def measured(name: str, kind: str, groups: tuple[str, ...] = (), **settings: Any
 
 @functools.cache
 def states(kind: str) -> list[list[np.ndarray]]:
-    """Final hidden states of each example's segments, of the parameters that every method starts from."""
-    batch = unpacked(examples(kind))
-    params = parameters("outcome_reward")["model"]
-    hidden = np.asarray(jax.jit(SCORER.hidden)(params, batch), np.float64)
-    widest = batch.block_rows
+    """Final hidden states of each example's segments, a row for each of them."""
+    found, widest = np.asarray(hidden(kind, unpacked), np.float64), unpacked(examples(kind)).block_rows
     return [
-        [hidden[i * widest + k, : len(ids)] for k, (ids, _) in enumerate(example.segments)]
+        [found[i * widest + k, : len(ids)] for k, (ids, _) in enumerate(example.segments)]
         for i, example in enumerate(examples(kind))
     ]
 
@@ -212,6 +230,40 @@ def test_ratings_that_do_not_fit() -> None:
     ]
 
 
+@pytest.mark.parametrize("query", ["vector", "prompt"])
+def test_a_reward_is_the_product_of_an_embedding_with_a_query(query: str) -> None:
+    settings: dict[str, Any] = {"size": 6, "query": query, "temperature": 0.5, "center_rewards_coefficient": 0.1}
+    start = parameters("embedding_reward", **settings)
+    heads = {name: np.asarray(start[name]["weight"], np.float64) for name in ("embedding", "query")}
+    loss, metrics = measured("embedding_reward", "pair", **settings)
+    terms, right = [], []
+    for example, segments in zip(examples("pair"), states("pair"), strict=True):
+        e = np.stack([s[-1] @ heads["embedding"] for s in segments])
+        e /= np.linalg.norm(e, axis=1, keepdims=True)
+        prompts = np.stack([s[prompt - 1] for s, (_, prompt) in zip(segments, example.segments, strict=True)])
+        q = prompts @ heads["query"] if query == "prompt" else heads["query"].T
+        w, v = np.sum(q * e, axis=1)
+        terms.append(sp(-(w - v - example.columns["margin"]) / 0.5) + 0.1 * (w + v) ** 2)
+        right.append(w > v)
+    assert loss == pytest.approx(np.mean(terms), rel=1e-5)
+    decided = [ok for ok, example in zip(right, examples("pair"), strict=True) if not example.columns["tie"]]
+    assert metrics["accuracy"] == pytest.approx(np.mean(decided))
+
+
+def test_embeddings_have_a_finite_gradient_everywhere() -> None:
+    """Also at 0, and the gradient is that of differences; a vector of unit length has none along itself."""
+    eye = {"weight": jnp.eye(3)}
+    f = lambda h: jnp.sum(embedding(eye, h) * jnp.asarray([1.0, -2.0, 0.5]))  # noqa: E731
+    assert np.all(np.isfinite(jax.grad(f)(jnp.zeros(3))))
+    h = jnp.asarray([0.3, -1.2, 2.0])
+    grad = np.asarray(jax.grad(f)(h), np.float64)
+    assert grad @ np.asarray(h, np.float64) == pytest.approx(0.0, abs=1e-6)
+    g = lambda x: x @ [1.0, -2.0, 0.5] / np.linalg.norm(x)  # noqa: E731
+    x = np.asarray(h, np.float64)
+    numeric = [(g(x + d) - g(x - d)) / 2e-6 for d in 1e-6 * np.eye(3)]
+    np.testing.assert_allclose(grad, numeric, atol=1e-5)
+
+
 def test_yes_and_no_need_no_head() -> None:
     loss, _ = measured("bradley_terry", "pair", yes_no=(YES, NO), margin="ignore")
     assert "value" not in parameters("bradley_terry", yes_no=(YES, NO), margin="ignore")
@@ -245,30 +297,65 @@ def test_accuracy_by_group(name: str) -> None:
     assert not any(key.startswith("rewards/") for key in measured("bradley_terry", "pair")[1])
 
 
+def judgements(kind: str, i: int) -> int:
+    """How many an example of the kind has: pairs of candidates, labelled steps, ratings."""
+    example = examples(kind)[i]
+    if kind == "list":
+        n = len(example.segments)
+        return n * (n - 1) // 2
+    if kind == "steps":
+        ids, prompt = example.segments[0]
+        return int(np.sum(example.columns["labels"][: min(3, len(ids) - prompt)] >= 0))
+    return int(np.sum(~np.isnan(example.columns["ratings"])))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [("plackett_luce", "list", {"top_k": 2, "temperature": 0.5}),
+     ("process_reward", "steps", {"last_step_only": False, "combine": "product"}),
+     ("rating", "completion", {"aspects": ("a", "b"), "tolerance": 1.5})],
+)  # fmt: skip
+def test_accuracy_by_group_counts_judgements(name: str, kind: str, settings: dict[str, Any]) -> None:
+    """Of lists every two candidates, of answers in steps each step, of ratings each number."""
+    metrics = measured(name, kind, ("even", "odd"), **settings)[1]
+    each = [metrics[f"rewards/accuracies/{group}"] for group in ("even", "odd")]
+    count = [sum(judgements(kind, i) for i in range(16) if i % 2 == which) for which in (0, 1)]
+    assert 0 < metrics["accuracy"] < 1
+    assert metrics["accuracy"] == pytest.approx(np.dot(each, count) / np.sum(count), rel=1e-5)
+    assert metrics[WORST] == pytest.approx(min(each))
+
+
 DROPPING = replace(SCORER, pooled_dropout=0.3, embedding_dropout=0.2)
 
 
-@functools.cache
-def dropped() -> Any:
+def test_what_is_dropped_is_keyed_by_the_rows() -> None:
+    """Of the embedding and of what the head reads: a step's parts agree with the whole; an evaluation drops nothing."""
+    method, params, batch = (
+        METHODS["bradley_terry"](margin="ignore"),
+        parameters("outcome_reward"),
+        packed(examples("pair")),
+    )
+    encode = jax.jit(method.build(DROPPING).encode)
+
+    def scores(batch: Any, key: Any) -> Any:
+        return jnp.stack(encode(params, {}, batch, key)[0].pair(), axis=1)
+
+    key, parts = jax.random.key(0), batch.split(2)
+    each = jnp.stack([scores(jax.tree.map(lambda x, i=i: x[i], parts), key) for i in range(2)])
+    whole = scores(batch, key)
+    np.testing.assert_allclose(join_leading(each, batch.blocks), whole, rtol=1e-5, atol=1e-6)
+    plain = jnp.stack(method.build(Remembered(CONFIG)).encode(params, {}, batch, None)[0].pair(), axis=1)
+    np.testing.assert_allclose(scores(batch, None), plain, rtol=1e-5, atol=1e-6)
+    assert jnp.max(jnp.abs(whole - plain)) > 1e-3
+
+
+@pytest.mark.slow
+def test_what_is_dropped_is_the_same_on_several_devices() -> None:
     method = METHODS["bradley_terry"](margin="ignore")
     objective = method.build(DROPPING)
     batches = [packed(make_examples("pair", 16, seed)) for seed in (0, 1)]
-    return method, objective, batches, run(objective, batches, method)
-
-
-@pytest.mark.parametrize("layout", [{"microbatches": 4}, pytest.param({"devices": 4}, marks=pytest.mark.slow)])
-def test_what_is_dropped_is_keyed_by_the_example(layout: dict[str, int]) -> None:
-    """Of the embedding and of what the head reads: microbatches and devices agree."""
-    method, objective, batches, whole = dropped()
-    assert_same(run(objective, batches, method, **layout), whole, initial(objective, method)[0])
-
-
-def test_an_evaluation_drops_nothing() -> None:
-    method, objective, batches, whole = dropped()
-    params, counts = initial(objective, method)[0].params, objective.counts(batches[0])
-    both = [jax.jit(make_eval(o))(params, {}, {}, batches[0], counts)[0] for o in (objective, method.build(SCORER))]
-    assert float(both[0]) == float(both[1])
-    assert abs(whole[1][0]["loss"] - float(both[0])) > 1e-4
+    whole, start = run(objective, batches, method), initial(objective, method)[0]
+    assert_same(run(objective, batches, method, devices=4), whole, start)
 
 
 def test_the_two_draws_differ() -> None:

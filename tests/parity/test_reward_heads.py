@@ -37,7 +37,7 @@ def documented_reader() -> Any:
     return names["RewardModel"]
 
 
-@pytest.mark.parametrize("name", ["aspects", "steps", "yes_no"])
+@pytest.mark.parametrize("name", ["aspects", "embedding", "steps", "yes_no"])
 def test_the_documented_reader_gives_our_rewards(name: str, tmp_path: Path) -> None:
     own, folder = network(name), tmp_path / "model"
     report = export_heads(own.params, CONFIG, folder, own.reader, tokenizer=own.tokenizer)
@@ -49,6 +49,9 @@ def test_the_documented_reader_gives_our_rewards(name: str, tmp_path: Path) -> N
         if name == "aspects":
             assert model.reading["method"]["aspects"] == ["brief", "helpful"]
             found.append(float(model.head("ratings", states[-1]) @ torch.tensor([0.25, 0.75])))
+        elif name == "embedding":
+            e = model.head("embedding", states[-1])
+            found.append(float((e / e.norm()) @ model.heads["query.weight"][:, 0]))
         elif name == "steps":
             ends = np.flatnonzero(segment.per_token["step_end"])
             found.append(float(model.head("value", states[ends])[:, 0].sigmoid().prod()))

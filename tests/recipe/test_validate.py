@@ -129,6 +129,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "sft.data.curriculum.mix: 1.5 must lie in [0, 1]; it is the share of rows spread over all phases.",
     ),
     (
+        {"sft__data__balance_groups": True},
+        "sft.data.balance_groups: it is spread_groups that orders by group; switch that on too.",
+    ),
+    (
+        {"sft__data__spread_groups": True, "sft__data__shuffle": False},
+        "sft.data.spread_groups: shuffle is off, which keeps the order of the file; leave one of the two out.",
+    ),
+    (
         {"sft__data__curriculum": Curriculum(column="")},
         "sft.data.curriculum.column: names no column of the training rows.",
     ),

@@ -138,6 +138,7 @@ def test_instructions_train_a_reward_model(model: Path, tmp_path: Path) -> None:
 REWARDS: dict[str, tuple[str, list[str]]] = {
     "bradley_terry": ("annotators.jsonl", ["--stage.loss.soft-labels", "True", "--stage.loss.lm-coefficient", "0.1"]),
     "davidson": ("groups.jsonl", []),
+    "embedding_reward": ("preference.jsonl", ["--stage.loss.size", "8", "--stage.loss.query", "prompt"]),
     "outcome_reward": ("unpaired.jsonl", ["--stage.loss.yes-no", "7", "9"]),
     "plackett_luce": ("list.jsonl", ["--stage.loss.ties", "order", "--stage.loss.top-k", "2"]),
     "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),
@@ -206,13 +207,21 @@ def test_rows_that_a_reward_model_cannot_be_trained_on(model: Path, tmp_path: Pa
     assert problem in capsys.readouterr().err
 
 
-def test_a_group_of_answers_that_are_all_alike(model: Path, tmp_path: Path, capsys) -> None:
-    row = {"prompt": "p", "completion": "a good answer", "label": True, "group": "facts"}
-    rows = [row, {**row, "label": False}, {**row, "group": "lists"}]
+ALIKE = {
+    "outcome_reward": ({"completion": "a good answer", "label": True}, {"label": False}, "answer"),
+    "process_reward": ({"completions": ["so", "thus"], "labels": [True, None]}, {"labels": [0.2, 1]}, "step"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_group_that_is_all_alike(model: Path, tmp_path: Path, name: str, capsys) -> None:
+    good, other, what = ALIKE[name]
+    row = {"prompt": "p", "group": "facts", **good}
+    rows = [row, {**row, **other}, {**row, "group": "lists"}]
     (tmp_path / "alike.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(AssertionError, match="assert 2 == 0"):
-        train(model, tmp_path, "reward", str(tmp_path / "alike.jsonl"), "--stage.loss", "outcome_reward")
-    assert "field 'group': every answer of the group 'lists' has label true" in capsys.readouterr().err
+        train(model, tmp_path, "reward", str(tmp_path / "alike.jsonl"), "--stage.loss", name)
+    assert f"field 'group': every {what} of the group 'lists' has label true" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -24,11 +24,14 @@ class OnPolicy(PairOptions, JudgeOptions, Construction):
     stopped, and asks again about the answers that a judge failed on. Other settings keep their records in other files.
 
     Attributes:
-      judge: reward, verifier, module:function, file.py:function or http://...; several make a jury, the mean of all.
+      judge: reward, verifier, unit_tests, module:function, file.py:function, file.py or http://...; several make a
+        jury, the mean of all. unit_tests and file.py run in a sandbox.
       judge_model, judge_key: the endpoint's model, and the environment variable with its key.
       judge_rubric: text file with the endpoint's instructions, which must ask for a last line `Score: NUMBER`.
       judge_scale: lowest and highest score of an endpoint.
       answer: the verifier's column with the right answer.
+      tests: the column with the tests that unit_tests runs.
+      unsandboxed: run foreign code with limits alone where bubblewrap does not work: it has the network and your files.
       refine: module:function, file.py:function or http://..., which revises the chosen answers of instruction data.
       refine_model, refine_key: as for the judge.
     """

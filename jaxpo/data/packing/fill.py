@@ -14,6 +14,7 @@ from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.media import empty_media, lay_media
 from jaxpo.data.packing.plan import Part
 from jaxpo.data.packing.ragged import RaggedColumn
+from jaxpo.data.rows.columns import laid_out
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
@@ -133,8 +134,4 @@ def _set_roles(roles: Mapping[str, np.ndarray], place: Place, example: Example, 
 
 def _set_columns(columns: Mapping[str, np.ndarray], n: int, example: Example) -> None:
     for name, array in columns.items():
-        value: Any = example.columns[name]
-        if isinstance(value, list) and array.ndim == 2:
-            array[n, : len(value)] = value
-        else:
-            array[n] = value
+        laid_out(array[n, ...], example.columns[name])

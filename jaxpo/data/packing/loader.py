@@ -20,6 +20,7 @@ from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
 from jaxpo.data.packing.mixture import Mixture
+from jaxpo.data.packing.orders import Order
 from jaxpo.data.packing.plan import Part, Plan
 from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.source import steps_of
@@ -39,7 +40,8 @@ class Loader:
       columns: readers of what `Batch.per_token` holds beside the dataset's own columns.
       process_index, process_count: this process gets its contiguous share of every step's blocks.
       divisor: microbatches times data-parallel devices; a step's blocks must divide by it, and are chosen without it.
-      order: example numbers in a fixed order of training instead of a shuffle; None = the dataset's own, if it has one.
+      order: example numbers in a fixed order of training instead of a shuffle, or an order of its own; None = the
+        dataset's, if it has one.
       caps: those that a stage began with; None = chosen from the data, their settings and `rows_per_step`.
 
     Attributes:
@@ -65,7 +67,7 @@ class Loader:
         process_index: int = 0,
         process_count: int = 1,
         divisor: int = 1,
-        order: np.ndarray | None = None,
+        order: np.ndarray | Order | None = None,
         caps: Caps | None = None,
     ):
         self.dataset, self.data = dataset, data

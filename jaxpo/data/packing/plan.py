@@ -69,7 +69,8 @@ class Plan:
       caps: block shape (`choose_caps`).
       seed: of the shuffle.
       shuffle: a new order each epoch; False keeps the order of the file (or `order`) in every epoch.
-      order: example numbers to train in this order instead (a curriculum); implies no shuffle.
+      order: example numbers to train in this order instead (a curriculum), which implies no shuffle; or an order of
+        its own.
       mixture: of sources by weight; has an order of its own.
       cache_dir: where epochs of large datasets are kept, and how many blocks their parts have.
     """
@@ -81,19 +82,15 @@ class Plan:
         *,
         seed: int,
         shuffle: bool,
-        order: np.ndarray | None = None,
+        order: np.ndarray | Order | None = None,
         mixture: Mixture | None = None,
         cache_dir: Path | None = None,
     ):
         self.lengths, self.caps, self.seed, self.mixture = lengths, caps, seed, mixture
-        self.shuffle = shuffle and order is None
-        self.order: Order
-        if mixture is not None:
-            self.order = mixture
-        elif order is not None:
-            self.order = Given(order)
-        else:
-            self.order = Shuffled(len(lengths), seed) if shuffle else InFile(len(lengths))
+        given = Given(order) if isinstance(order, np.ndarray) else order
+        self.shuffle = shuffle and (given is None or not given.repeats)
+        otherwise = Shuffled(len(lengths), seed) if shuffle else InFile(len(lengths))
+        self.order: Order = mixture or given or otherwise
         self.parts_per_epoch = max(1, -(-self.order.examples // PART))
         self._cache_dir = cache_dir if self.order.examples >= CACHE_FROM else None
         self._parts: OrderedDict[int, Part] = OrderedDict()

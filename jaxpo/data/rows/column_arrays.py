@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.rows.columns import BY_NAME, DTYPES, NAMES
+from jaxpo.data.rows.columns import BY_NAME, DTYPES, NAMES, extent, laid_out
 from jaxpo.data.rows.rows import Record
 
 
@@ -31,11 +31,10 @@ class ColumnArrays:
 
 
 def _array(values: list[Any], dtype: Any) -> np.ndarray:
-    shapes = [np.shape(value) for value in values]
-    longest = max(shapes, key=lambda shape: shape[:1])
-    if longest == ():
+    longest = max(map(extent, values))
+    if not longest:
         return np.asarray(values, dtype)
     array = np.full((len(values), *longest), np.nan, dtype)
     for n, value in enumerate(values):
-        array[n, : len(value)] = value
+        laid_out(array[n], value)
     return array

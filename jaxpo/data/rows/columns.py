@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,17 @@ from jaxpo.data.rows.formats import Row
 NAMES = ("annotator", "user", "group")
 """Columns of names: who judged a row, whose taste it shows, and which part of the rows it belongs to."""
 _OF_PAIRS = ("margin", *NAMES, "rewards", "votes", "tie")
+_OF_ANSWERS = (*NAMES, "rewards")
 OPTIONAL = {
     "preference": _OF_PAIRS,
     "triple": _OF_PAIRS,
     "two_prompt": _OF_PAIRS,
-    "unpaired": ("label", *NAMES, "weight"),
-    "list": ("scores", *NAMES),
-    "tree": ("scores", *NAMES),
+    "unpaired": ("label", *_OF_ANSWERS, "weight"),
+    "list": ("scores", *_OF_ANSWERS),
+    "tree": ("scores", *_OF_ANSWERS),
     "items": ("relevance",),
-    "rated": ("ratings", *NAMES),
-    "steps": ("labels", *NAMES),
+    "rated": ("ratings", *_OF_ANSWERS),
+    "steps": ("labels", *_OF_ANSWERS),
 }
 # What is smaller than a normal number is 0 on most devices.
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
@@ -32,8 +33,8 @@ UNLABELLED = -1
 """Stands for a step that nobody has judged."""
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
 FILLS = {"relevance": -1, "labels": UNLABELLED, "ratings": math.nan}
-BY_NAME: dict[str, tuple[int, ...]] = {"rewards": (2,), "ratings": ()}
-"""Columns that are objects, name -> numbers, with the same names in every row; the shape of one name's."""
+BY_NAME = ("rewards", "ratings")
+"""Columns that are objects, name -> number or list of numbers, with the same names in every row."""
 
 REMEDIES = {
     "margin": "Add a column `margin`: a number, how much better the chosen one is.",
@@ -43,7 +44,8 @@ REMEDIES = {
     "tie": "Add a column `tie`: true where neither response is the better one, else false.",
     "ratings": 'Add a column `ratings`: {"name": number}, null where it was not rated.',
     "labels": "Add a column `labels`: for each step true or false, a number in [0, 1], or null where nobody judged it.",
-    "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}.',
+    "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}, of lists a number per response, of single '
+    "answers one number.",
     "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
     "label": "Add a column `label`: true for good completions, false for bad ones.",
     "scores": "Add a column `scores`: one number per response.",
@@ -62,6 +64,25 @@ def found(row: Row, kind: str) -> tuple[str, ...]:
 def extra_columns(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
     """Check and convert a row's columns of numbers."""
     return {name: _CHECKS[name](row, row.data[name]) for name in names if name in _CHECKS}
+
+
+def extent(value: Any) -> list[int]:
+    """Shape of a column's value as rows have it; of lists of lists the longest counts."""
+    if not isinstance(value, list):
+        return []
+    inner = [extent(x) for x in value]
+    return [len(value), *max(inner, default=[])]
+
+
+def laid_out(array: np.ndarray, value: Any) -> None:
+    """Write a column's value to the start of an array of at least its extent, as far as its lists reach."""
+    if array.ndim and value and isinstance(value[0], list):
+        for row, inner in zip(array, value, strict=False):
+            laid_out(row, inner)
+    elif array.ndim:
+        array[: len(value)] = value
+    else:
+        array[()] = value
 
 
 def number(row: Row, name: str, value: Any) -> float:
@@ -105,10 +126,27 @@ def _name_in(column: str) -> Callable[[Row, Any], str]:
     return check
 
 
-def _rewards(row: Row, value: Any) -> dict[str, list[float]]:
-    if not isinstance(value, dict) or not value or not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
-        raise row.error("expected {name: [chosen, rejected]}.", field="rewards", remedy=REMEDIES["rewards"])
+def _rewards(row: Row, value: Any) -> dict[str, Any]:
+    responses, one = _responses(row.data)
+    fits = isinstance(value, dict) and value and all(_is_for(v, responses) for v in value.values())
+    if not fits:
+        raise row.error(f"expected {{name: {one}}}.", field="rewards", remedy=REMEDIES["rewards"])
+    if responses is None:
+        return {name: number(row, "rewards", value[name]) for name in sorted(value)}
     return {name: [number(row, "rewards", x) for x in value[name]] for name in sorted(value)}
+
+
+def _responses(data: Mapping[str, Any]) -> tuple[int | None, str]:
+    """How many responses a row has, None for one that stands alone, and what a reward of it is in words."""
+    if {"chosen", "rejected"} <= data.keys():
+        return 2, "[chosen, rejected]"
+    if "scores" in data and {"responses", "steps"} & data.keys():  # a score for each response of a list or branch
+        return len(data["scores"]), f"[{len(data['scores'])} numbers, one for each score]"
+    return None, "number"
+
+
+def _is_for(value: Any, responses: int | None) -> bool:
+    return not isinstance(value, list) if responses is None else isinstance(value, list) and len(value) == responses
 
 
 def _votes(row: Row, value: Any) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jaxpo.data.rows.columns import REMEDIES, found
+from jaxpo.data.rows.columns import REMEDIES, extra_columns, found
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
 from jaxpo.data.rows.needs import Needs
@@ -223,10 +223,17 @@ def take_apart(row: Row) -> tuple[Row, Row]:
     if row.data.get("tie"):
         raise row.error("the pair is tied: neither response is the bad one.", field="tie", remedy="Remove tied rows.")
     record = read_record(row, "preference")
-    rest = {k: v for k, v in record.row.data.items() if k not in ("prompt", "chosen", "rejected", "gold", "label")}
+    pair_only = ("prompt", "chosen", "rejected", "gold", "label", "rewards")
+    rest = {k: v for k, v in record.row.data.items() if k not in pair_only}
+    rewards = extra_columns(record.row, ("rewards",)).get("rewards", {}) if "rewards" in record.row.data else {}
     good, bad = (
-        Row(row.file, row.number, {**rest, "prompt": side.prompt, "completion": side.completion, "label": label})
-        for side, label in zip(record.sides, (True, False), strict=True)
+        Row(
+            row.file,
+            row.number,
+            {**rest, "prompt": side.prompt, "completion": side.completion, "label": label}
+            | ({"rewards": {name: both[i] for name, both in rewards.items()}} if rewards else {}),
+        )
+        for i, (side, label) in enumerate(zip(record.sides, (True, False), strict=True))
     )
     return good, bad
 

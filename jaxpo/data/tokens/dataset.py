@@ -43,7 +43,8 @@ class Dataset:
       names: of a column of names ("annotator", "user", "group"): `names[column][i]` is the name behind number i.
       counts: read, kept, truncated_prompt, truncated_response, dropped_REASON, split_documents, empty_responses.
       hash: of the files' contents, tokenizer, template and settings.
-      order: example numbers in a fixed order of training (a curriculum); None = as the loader is told.
+      order: example numbers in a fixed order of training (a curriculum), or an order as `jaxpo.data.packing.orders`
+        describes it (groups that are spread); None = as the loader is told.
       shares: the sources of a mixture, in the order of their examples; () = trained as one.
     """
 
@@ -58,7 +59,7 @@ class Dataset:
     hash: str
     per_token: Layout = field(default_factory=dict)
     media: Layout = field(default_factory=dict)
-    order: np.ndarray | None = field(default=None, compare=False)
+    order: Any = field(default=None, compare=False)
     shares: tuple[Share, ...] = ()
 
     def __len__(self) -> int:

@@ -6,8 +6,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,10 @@ def prepare(
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
             known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns))))
-            return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, known)}
+            written = _write(writer, rows, tokenizer, cut, known)
+            for line in known.lines() if known is not None else ():
+                log(line)
+            return {"settings": settings, "reading": READING, **written}
 
         return Shard(key if len(groups) == 1 else _key(*named, *about), write)
 
@@ -202,10 +205,15 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Known:
-    """The names of the training data, and the columns in which there may be no others."""
+    """The names of the training data, and the columns in which there may be no others.
+
+    Attributes:
+      strangers: those that were met all the same, by column.
+    """
 
     names: Mapping[str, Sequence[str]]
     closed: Collection[str]
+    strangers: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def only(self, records: list[Record], counts: Counter[str]) -> list[Record]:
         """Those whose names are known, where they have to be; the others are counted."""
@@ -213,8 +221,18 @@ class _Known:
             if known := self.names.get(column):
                 kept = [record for record in records if record.columns.get(column) in {None, *known}]
                 counts[f"dropped_unknown_{column}"] += len(records) - len(kept)
+                met = [record.columns[column] for record in records if record.columns.get(column) not in {None, *known}]
+                self.strangers.setdefault(column, {}).update(dict.fromkeys(met))
                 records = kept
         return records
+
+    def lines(self) -> Iterator[str]:
+        """Who they are, at most `SHOWN` of a column by name."""
+        for column, strangers in self.strangers.items():
+            if strangers:
+                more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
+                named = ", ".join(list(strangers)[:SHOWN])
+                yield f"warning: left out: rows of the {column}s {named}{more}, whom the training rows do not have"
 
 
 def _write(writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, known: _Known | None) -> dict[str, Any]:

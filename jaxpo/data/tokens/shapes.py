@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.data.rows.bad_rows import check_number
-from jaxpo.data.rows.columns import BY_NAME
+from jaxpo.data.rows.columns import BY_NAME, extent
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.notes import counted
 from jaxpo.errors import DataError
@@ -40,8 +40,7 @@ class Shapes:
         for name, value in example.columns.items():
             if name in BY_NAME:
                 self._see_named(name, example, value, files)
-            width = [len(value)] if isinstance(value, list) else []
-            self.columns[name] = max(self.columns.get(name, []), width)
+            self.columns[name] = max(self.columns.get(name, []), extent(example.columns[name]))
 
     def _see_named(self, column: str, example: Example, value: dict[str, Any], files: Sequence[Path]) -> None:
         names = tuple(value)
@@ -57,8 +56,6 @@ class Shapes:
 
     def as_meta(self) -> dict[str, Any]:
         """What a store keeps beside its examples."""
-        for column, names in self.named.items():
-            self.columns[column] = [len(names), *BY_NAME[column]]
         found = {"seen": sorted(self.seen), "classes": sorted(self.classes)}
         named = {column: list(names) for column, names in self.named.items()}
         return {"roles": self.roles, "columns": self.columns, "rewards": [], **named, **found}

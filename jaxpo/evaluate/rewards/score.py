@@ -69,14 +69,16 @@ def rewards_in_rows(
     rows: int,
     row_length: int,
     key: Any = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """The reward of each answer in batches of one shape, float64 `[n]`.
 
     Args:
       params: the model's tree and the heads'.
       key: of the dropout's draws, a row for each answer; None = without dropout.
+      name: of what the method reads per segment, which is wanted in place of the reward, `[n, ...]`.
     """
-    run = functools.partial(_rewards, scorer, method, params, key)
+    run = functools.partial(_rewards, scorer, method, name, params, key)
     beside = [{"completion": _scored(s), **s.per_token} for s in segments]
     tokens, alone = [s.tokens for s in segments], key is not None
     placed = each_segment(run, tokens, rows, row_length, beside=beside, alone=alone)
@@ -101,11 +103,13 @@ def rewards_of(
     return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _rewards(scorer: Scorer, method: RewardMethod, params: Tree, key: Any, batch: Batch) -> jax.Array:
-    """`[R, M]`."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _rewards(scorer: Scorer, method: RewardMethod, name: str | None, params: Tree, key: Any, batch: Batch) -> jax.Array:
+    """`[R, M, ...]`."""
     hidden, _ = scorer.run(params["model"], batch, key)
     found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
+    if name is not None:
+        return found[name]
     rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
     return rewards.reshape(batch.rows, batch.slots)
 

@@ -14,18 +14,18 @@ BY_GROUP, WORST = "rewards/accuracies/", "rewards/worst_group_accuracy"
 
 
 def accuracies(
-    right: Bool[Array, "N"], here: Bool[Array, "N"], group: Int[Array, "N"], names: tuple[str, ...]
+    right: Bool[Array, "N ..."], here: Bool[Array, "N ..."], group: Int[Array, "N"], names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Share of right examples of each group, by its name, and the smallest of these shares.
+    """Share of right judgements of each group, by its name, and the smallest of these shares.
 
     Args:
-      right: the rewards judge the example as the data do.
-      here: there is an example, and it can be judged.
-      group: number of its group.
+      right: the rewards judge as the data do: an example, or each two responses of its list, each of its steps.
+      here: there is something to be judged.
+      group: number of the example's group.
     """
-    member = (group[None, :] == jnp.arange(len(names))[:, None]) & here[None, :]
-    count = jnp.sum(member.astype(jnp.float32), axis=1)
-    total = jnp.sum((member & right[None, :]).astype(jnp.float32), axis=1)
+    judged, correct = (jnp.sum(x.reshape(len(group), -1).astype(jnp.float32), axis=1) for x in (here, here & right))
+    member = (group[None, :] == jnp.arange(len(names))[:, None]).astype(jnp.float32)
+    count, total = member @ judged, member @ correct
     each = {f"{BY_GROUP}{name}": Mean(total[i], count[i]) for i, name in enumerate(names)}
     return {**each, WORST: OfSums({"total": total, "count": count}, worst)}
 

@@ -72,17 +72,23 @@ def list_metrics(x: Ranked, reward: Reward) -> dict[str, Mean]:
     """
     r, pair = reward(x.candidates), ends(x)
     r_w, r_l = reward(pair.chosen), reward(pair.rejected)
-    pairs = x.present[:, :, None] & x.present[:, None, :] & (x.labels[:, :, None] > x.labels[:, None, :])
+    right, pairs = judgements(x, r)
     return {
         "rewards/chosen": masked_mean(r_w, pair.present),
         "rewards/rejected": masked_mean(r_l, pair.present),
         "rewards/margins": masked_mean(r_w - r_l, pair.present),
-        "rewards/accuracies": masked_mean((r[:, :, None] > r[:, None, :]).astype(jnp.float32), pairs),
+        "rewards/accuracies": masked_mean(right.astype(jnp.float32), pairs),
         "logps/chosen": masked_mean(pair.chosen.logps, pair.present),
         "logps/rejected": masked_mean(pair.rejected.logps, pair.present),
         "entropy": per_supervised_token("entropy", x.present, x.candidates),
         "mean_token_accuracy": per_supervised_token("correct", x.present, x.candidates),
     }
+
+
+def judgements(x: Ranked, r: Float[Array, "N K"]) -> tuple[Array, Array]:
+    """Where the reward puts the first of two responses above the second, and where the labels do, `[N, K, K]`."""
+    pairs = x.present[:, :, None] & x.present[:, None, :] & (x.labels[:, :, None] > x.labels[:, None, :])
+    return r[:, :, None] > r[:, None, :], pairs
 
 
 LIST_SHAPE = Shape(list_features, list_counts, list_metrics)

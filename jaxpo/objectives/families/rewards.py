@@ -143,21 +143,29 @@ def pair_metrics(x: Rewards, chosen: Array, rejected: Array) -> dict[str, Metric
 
 def list_metrics(x: Rewards, rewards: Array) -> dict[str, Metric]:
     """Accuracy and margin of every two candidates with different labels, equal rewards counted as wrong."""
-    here, labels = x.present[:, None] & x.roles["candidate"].present, x.columns["scores"]
-    pairs = ordered(jnp.where(here, labels, 0.0), here)
-    difference = rewards[:, :, None] - rewards[:, None, :]
+    difference, pairs = differences(x, rewards)
     return {
         "accuracy": masked_mean((difference > 0).astype(jnp.float32), pairs),
         "margin": masked_mean(difference, pairs),
     }
 
 
+def differences(x: Rewards, rewards: Array) -> tuple[Array, Array]:
+    """How far the first of two candidates lies above the second, and where its label does, `[N, K, K]`."""
+    here, labels = x.present[:, None] & x.roles["candidate"].present, x.columns["scores"]
+    return rewards[:, :, None] - rewards[:, None, :], ordered(jnp.where(here, labels, 0.0), here)
+
+
+def on_side(logits: Array, label: Array) -> Array:
+    """Whether a logit lies on its label's side of 0; at 0 it does not."""
+    return jnp.where(label >= 0.5, logits > 0, logits < 0)
+
+
 def label_metrics(logits: Array, label: Array, here: Array) -> dict[str, Metric]:
     """Share of logits on the label's side of 0, and how far those of the right lie above those of the wrong."""
     good = label >= 0.5
-    right = jnp.where(good, logits > 0, logits < 0)
     return {
-        "accuracy": masked_mean(right.astype(jnp.float32), here),
+        "accuracy": masked_mean(on_side(logits, label).astype(jnp.float32), here),
         "margin": Difference(masked_mean(logits, here & good), masked_mean(logits, here & ~good)),
     }
 

@@ -231,7 +231,7 @@ class ArrayMethod(Method):
         return {}
 
     def right(self, features: Any) -> tuple[Array, Array] | None:
-        """Which examples the rewards judge as the data do, and which can be judged, both `[N]`; None: it has none."""
+        """Where the rewards judge as the data do, and what can be judged, both `[N, ...]`; None: it has none."""
         return None
 
     def of_groups(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:

@@ -142,6 +142,11 @@ class ListMethod(FeatureMethod):
 
         return ends(features)
 
+    def right(self, features: Any) -> tuple[Array, Array]:
+        from jaxpo.objectives.families.lists import judgements
+
+        return judgements(features, self.reward(features.candidates))
+
     def diagnose(self, features: Any, names: tuple[str, ...]) -> dict[str, Metric]:
         from jaxpo.objectives.diagnostics import measure_list_ranking
 

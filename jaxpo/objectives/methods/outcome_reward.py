@@ -48,7 +48,6 @@ class OutcomeReward(ScoreMethod):
         return own | super().common_metrics(features)
 
     def right(self, features: Rewards) -> tuple[Array, Array]:
-        import jax.numpy as jnp
+        from jaxpo.objectives.families.rewards import on_side
 
-        score = features.roles["completion"]["score"]
-        return jnp.where(features.columns["label"], score > 0, score < 0), features.present
+        return on_side(features.roles["completion"]["score"], features.columns["label"]), features.present

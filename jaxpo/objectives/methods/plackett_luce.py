@@ -61,3 +61,10 @@ class PlackettLuce(ScoreMethod):
         from jaxpo.objectives.families.rewards import list_metrics
 
         return list_metrics(features, self.reward(features.roles["candidate"])) | super().common_metrics(features)
+
+    def right(self, features: Rewards) -> tuple[Array, Array]:
+        """Every two candidates with different scores."""
+        from jaxpo.objectives.families.rewards import differences
+
+        difference, pairs = differences(features, self.reward(features.roles["candidate"]))
+        return difference > 0, pairs

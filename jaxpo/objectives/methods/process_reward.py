@@ -101,6 +101,14 @@ class ProcessReward(ScoreMethod):
         label, where = self.labelled(role.columns["step_end"], features.columns["labels"], features.present)
         return label_metrics(role["score"], label, where) | super().common_metrics(features)
 
+    def right(self, features: Rewards) -> tuple[Array, Array]:
+        """Every step that is trained on."""
+        from jaxpo.objectives.families.rewards import on_side
+
+        role = features.roles["completion"]
+        label, where = self.labelled(role.columns["step_end"], features.columns["labels"], features.present)
+        return on_side(role["score"], label), where
+
 
 def ended(steps: Array) -> Array:
     """True at the last token that carries a step's number."""

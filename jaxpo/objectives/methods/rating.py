@@ -30,6 +30,7 @@ class Rating(RewardMethod):
       form: "mse" predicts the rating; "bce" the logit of its place between `low` and `high`.
       low: end of the scale; ratings below are refused. None = none is, but "bce" needs both ends.
       high: its other end.
+      tolerance: a rating is met where the prediction is at most this far from it; 0.5 = the nearest whole number is it.
     """
 
     aspects: tuple[str, ...] = ("rating",)
@@ -37,6 +38,7 @@ class Rating(RewardMethod):
     form: Literal["mse", "bce"] = "mse"
     low: float | None = number(None)
     high: float | None = number(None)
+    tolerance: float = number(0.5, above=0)
 
     INFO = Info(
         name="rating",
@@ -48,7 +50,7 @@ class Rating(RewardMethod):
     )
     NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=("ratings",))
     METRICS = ("rmse", "correlation")
-    UNMEASURED = ("accuracy", "margin")
+    UNMEASURED = ("margin",)
 
     def problems(self) -> list[str]:
         """Fields out of range; names that are not as the data's will be."""
@@ -143,13 +145,35 @@ class Rating(RewardMethod):
         scale: dict[str, Any] = {"form": self.form, **ends}
         return {"ratings": rating(x.roles["completion"]["aspects"], ratings, self.rated(ratings, x.present), **scale)}
 
-    def metrics(self, x: Rewards) -> dict[str, Metric]:
-        """Error in units of the ratings, and Pearson's correlation, the mean of the aspects'."""
+    def predicted(self, x: Rewards) -> Array:
+        """In units of the ratings, `[N, C]`."""
         import jax
 
+        aspects = x.roles["completion"]["aspects"]
+        if self.form == "bce" and self.low is not None and self.high is not None:
+            return self.low + (self.high - self.low) * jax.nn.sigmoid(aspects)
+        return aspects
+
+    def common_metrics(self, features: Rewards) -> dict[str, Metric]:
+        """TRL's metrics of a reward trainer, and the share of ratings that are met."""
+        import jax.numpy as jnp
+
+        from jaxpo.objectives.base import masked_mean
+
+        right, where = self.right(features)
+        return super().common_metrics(features) | {"accuracy": masked_mean(right.astype(jnp.float32), where)}
+
+    def metrics(self, x: Rewards) -> dict[str, Metric]:
+        """Error in units of the ratings, and Pearson's correlation, the mean of the aspects'."""
         from jaxpo.objectives.families.ratings import agreement
 
-        predicted, ratings = x.roles["completion"]["aspects"], x.columns["ratings"]
-        if self.form == "bce" and self.low is not None and self.high is not None:
-            predicted = self.low + (self.high - self.low) * jax.nn.sigmoid(predicted)
-        return agreement(predicted, ratings, self.rated(ratings, x.present))
+        ratings = x.columns["ratings"]
+        return agreement(self.predicted(x), ratings, self.rated(ratings, x.present))
+
+    def right(self, features: Rewards) -> tuple[Array, Array]:
+        """Ratings that are met, of those that there are."""
+        import jax.numpy as jnp
+
+        ratings = features.columns["ratings"]
+        where = self.rated(ratings, features.present)
+        return jnp.abs(self.predicted(features) - jnp.where(where, ratings, 0.0)) <= self.tolerance, where

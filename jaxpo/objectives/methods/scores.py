@@ -100,6 +100,12 @@ class PairScoreMethod(ScoreMethod):
         nll = sft(x.roles["chosen"]["logps"], where=x.present)
         return {"examples": loss, "chosen_tokens": self.lm_coefficient * nll}
 
+    def centred(self, x: Rewards, loss: Array, coefficient: float) -> Terms:
+        """The loss per pair with `c (r_w + r_l)^2`, and the likelihood."""
+        from jaxpo.losses import centring
+
+        return self.with_likelihood(x, loss + coefficient * centring(*x.pair(), where=x.present))
+
     def metrics(self, x: Rewards) -> dict[str, Metric]:
         """`nll_loss`: negative log-likelihood per chosen token, without its weight."""
         if not self.lm_coefficient:

@@ -60,11 +60,11 @@ class RaoKupper(PairScoreMethod):
 
     def loss(self, x: Rewards) -> Terms:
         """`[N]`, 0 where there is no pair; and the likelihood."""
-        from jaxpo.losses import centring, rao_kupper
+        from jaxpo.losses import rao_kupper
 
         settings: dict[str, Any] = {"threshold": self.threshold, "temperature": self.temperature, "where": x.present}
         loss = rao_kupper(*x.pair(), x.columns["tie"], **settings)
-        return self.with_likelihood(x, loss + self.center_rewards_coefficient * centring(*x.pair(), where=x.present))
+        return self.centred(x, loss, self.center_rewards_coefficient)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Davidson(PairScoreMethod):
 
     def loss(self, x: Rewards) -> Terms:
         """`[N]`, 0 where there is no pair; and the likelihood."""
-        from jaxpo.losses import centring, davidson
+        from jaxpo.losses import davidson
 
         settings: dict[str, Any] = {"nu": self.nu, "temperature": self.temperature, "where": x.present}
         loss = davidson(*x.pair(), x.columns["tie"], **settings)
-        return self.with_likelihood(x, loss + self.center_rewards_coefficient * centring(*x.pair(), where=x.present))
+        return self.centred(x, loss, self.center_rewards_coefficient)

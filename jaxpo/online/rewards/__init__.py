@@ -1,10 +1,12 @@
 """Rewards of answers; any judge of `jaxpo.judges` is one too. Imports no jax: configurations hold them."""
 
-from jaxpo.judges import ChatJudge, Endpoint, Jury, RewardJudge
+from jaxpo.judges import ChatJudge, Endpoint, Jury, ProgramJudge, RewardJudge
 from jaxpo.online.rewards.base import Response, RewardFunction
 from jaxpo.online.rewards.forms import JSONReward, PatternReward
 from jaxpo.online.rewards.function import FunctionReward
 from jaxpo.online.rewards.lengths import LengthReward, RepetitionPenalty, SoftOverlong
+from jaxpo.online.rewards.named import named_reward
+from jaxpo.online.rewards.unit_tests import UnitTestReward
 from jaxpo.online.rewards.verifier import VerifierReward
 
 __all__ = [
@@ -15,10 +17,13 @@ __all__ = [
     "Jury",
     "LengthReward",
     "PatternReward",
+    "ProgramJudge",
     "RepetitionPenalty",
     "Response",
     "RewardFunction",
     "RewardJudge",
     "SoftOverlong",
+    "UnitTestReward",
     "VerifierReward",
+    "named_reward",
 ]

@@ -88,6 +88,10 @@ def mix_problems(data: Data, name: str) -> Iterator[str]:
     if data.spread_groups and (data.mix or data.curriculum is not None):
         other = "mixture" if data.mix else "curriculum"
         yield f"{name}.data.spread_groups: a {other} has an order of its own; leave one of the two out."
+    if data.spread_groups and not data.shuffle:
+        yield f"{name}.data.spread_groups: shuffle is off, which keeps the order of the file; leave one of the two out."
+    if data.balance_groups and not data.spread_groups:
+        yield f"{name}.data.balance_groups: it is spread_groups that orders by group; switch that on too."
     if data.mix and data.curriculum is not None:
         yield f"{where}: a curriculum has an order of its own; leave one of the two out."
     names = [source for source, _ in data.mix]

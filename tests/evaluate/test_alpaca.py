@@ -216,5 +216,6 @@ def test_real_outputs(shared_data):
         raw.append(100 * model.label.mean())
         controlled.append(win_rate(predictions(found, None, len(rows))).value)
     np.testing.assert_allclose(raw, [51.3, 4.8], atol=0.05)
-    assert controlled[0] < raw[0]
-    assert controlled[1] > raw[1]  # its answers are half as long
+    # Both write shorter answers than the baseline on more than half of the instructions.
+    assert controlled[0] > raw[0]
+    assert controlled[1] > raw[1]

@@ -58,9 +58,9 @@ def difficulty(n=N):
 
 
 def table(put, n=N):
-    """The reference's file: an index without a name, and a column."""
+    """The reference's file."""
     lines = [f"{i},{d}" for i, d in enumerate(difficulty(n))]
-    return put("difficulty.csv", ",instruction_difficulty\n" + "\n".join(lines) + "\n")
+    return put("difficulty.csv", "index,instruction_difficulty\n" + "\n".join(lines) + "\n")
 
 
 def controlled(found):

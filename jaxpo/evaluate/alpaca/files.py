@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.rows.formats import Row, read_rows
-from jaxpo.errors import DataError
 from jaxpo.evaluate.alpaca.glm import Compared, label_of, relative_length
 
 Name = tuple[str, int]
@@ -152,7 +151,7 @@ def read_difficulties(path: Path) -> tuple[dict[Name, float], dict[int, float]]:
     if "instruction" in rows[0].data:
         by_name = zip(_names(rows), (_number(row, "difficulty") for row in rows), strict=True)
         return dict(by_name), {}
-    return {}, {int(_number(row, _index_column(row))): _number(row, "instruction_difficulty") for row in rows}
+    return {}, {int(_number(row, "index")): _number(row, "instruction_difficulty") for row in rows}
 
 
 def read_gamed_table(path: Path) -> Compared | None:
@@ -217,19 +216,6 @@ def _number(row: Row, column: str) -> float:
         raise row.error(f"must be a number, found {value!r}.", field=column) from None
 
 
-def _index_column(row: Row) -> str:
-    """Of a table that was written with its index, which may have no name."""
-    for name in ("index", "", "Unnamed: 0"):
-        if name in row.data:
-            return name
-    raise DataError(
-        "has neither `instruction` nor `index`.",
-        file=row.file,
-        row=row.number,
-        remedy="Give instruction and difficulty, or index and instruction_difficulty.",
-    )
-
-
 def aligned(
     annotations: Annotations,
     by_name: Mapping[Name, float],
@@ -245,7 +231,7 @@ def aligned(
         reference, where a file that lacks rows gets the difficulties of others.
 
     Raises:
-      DataError: an instruction without difficulty, or whose number nobody knows.
+      DataError: an instruction without difficulty, or whose number nobody knows; names file and row.
     """
     found = []
     in_order = by_number or dict(enumerate(by_name.values()))

@@ -1,6 +1,7 @@
-"""Human and judge's labels mixed by HyPER (arXiv:2410.19133): proxy runs, routing, a reward model on what was routed.
+"""Reward models on human and judge's labels mixed by HyPER: proxy runs, routing, training (arXiv:2410.19133).
 
-    jaxpo run hybrid_prefs --run runs/routed --model-from runs/my-sft/export --rows instances.jsonl --heldout pairs.jsonl
+    jaxpo run hybrid_prefs --run runs/routed --model-from runs/my-sft/export --base runs/my-sft/export \
+        --rows instances.jsonl --heldout pairs.jsonl
 
 `instances.jsonl` has both labels: prompt, responses: [a, b], human and ai: 1 = the first is better, 2 = the second, 0 = a
 tie. `pairs.jsonl` (prompt, chosen, rejected) is what every proxy and both reward models are measured on. The first reward
@@ -20,18 +21,19 @@ from jaxpo.construct.hybrid.route import Route
 from jaxpo.construct.stage import Construct
 
 
-def config(rows: str = "instances.jsonl", heldout: str = "pairs.jsonl") -> Run:
+def config(rows: str = "instances.jsonl", heldout: str = "pairs.jsonl", base: str = "base") -> Run:
     """The recipe.
 
     Args:
       rows: instances with both labels.
       heldout: pairs that models are measured on.
+      base: the model's folder, which both reward models start from.
     """
     optimizer = Optimizer(learning_rate=1e-5, warmup_ratio=0.1, weight_decay=0.0)
 
     def reward(name: str, pairs: str) -> Reward:
         data = Data(train=(f"stage:{pairs}/rows.jsonl",), eval=(heldout,), max_length=1024, row_length=2048)
-        return Reward(name=name, data=data, optimizer=optimizer, rows_per_step=8, num_train_epochs=1, init_from="base")
+        return Reward(name=name, data=data, optimizer=optimizer, rows_per_step=8, num_train_epochs=1, init_from=base)
 
     return Run(
         name="hybrid_prefs",

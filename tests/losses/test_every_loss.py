@@ -99,6 +99,8 @@ CASES = {
                  (normal(N), np.float32([0.9, 0.6, 0.3, 0.8])), 1),
     "bradley_terry": rows("bradley_terry", normal(N), normal(N), normal(N), free=3),
     **{name: rows(name, normal(N), normal(N), GOOD, free=2) for name in ("rao_kupper", "davidson")},
+    "simcse": rows("simcse", normal(N, T), normal(N, T), free=2),
+    "reward_difference": lists("reward_difference", normal(N, K), free=1),
     "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),

@@ -1,4 +1,4 @@
-"""`jaxpo data TASK`: inspect, tokenise, construct, score, route, record a teacher, remove repetitions and benchmarks."""
+"""`jaxpo data TASK`: inspect, tokenise, construct, score, route, record a teacher, clean."""
 
 from __future__ import annotations
 

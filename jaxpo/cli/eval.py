@@ -138,7 +138,9 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     against = str(args.against) if args.against else None
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for outcome in outcomes for row in outcome.examples()]
     files = {
-        RESULTS: document(outcomes, *([about(path, args.dtype) for path in (args.model, args.against) if path] or [{}])),
+        RESULTS: document(
+            outcomes, *([about(path, args.dtype) for path in (args.model, args.against) if path] or [{}])
+        ),
         EXAMPLES: "".join(lines),
         PAGE: evaluation_page(outcomes, str(args.model or "files"), against, count=args.worst),
         **{name: text for outcome in outcomes for name, text in outcome.ours.files.items()},

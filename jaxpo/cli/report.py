@@ -13,7 +13,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, finished or not")
     parser.add_argument("--text", action="store_true", help="print the tables of a comparison, write no file")
     parser.add_argument("--out", type=Path, help="file of a comparison (default comparison.html)")
-    parser.add_argument("--scaling", metavar="METRIC", help="print power laws of a held-out loss (eval_loss) over steps")
+    parser.add_argument(
+        "--scaling", metavar="METRIC", help="print power laws of a held-out loss (eval_loss) over steps"
+    )
     parser.add_argument("--floor", action="store_true", help="with --scaling: fit what the loss does not go below too")
     args = parser.parse(argv)
     if args.floor and not args.scaling:

@@ -9,7 +9,7 @@ from jaxpo.cli.construct import add_files_and_networks, add_option, files_and_ou
 from jaxpo.errors import ConfigError
 
 DESCRIPTION = """\
-Route preference instances (prompt, responses: [a, b]) to people or to a judge (HyPER, arXiv:2410.19133): a model that is
+Route preference instances (prompt, responses: [a, b]) to people or to a judge (HyPER, arXiv:2410.19133): a model
 fitted to proxy runs predicts, from counts of features among the human labels, how good a reward model becomes. Writes
 the rows with `route` ("human" or "ai") and `gain`; `jaxpo data construct hybrid_prefs` makes pairs of them once the
 labels are there. The stage ProxyRuns of the recipe hybrid_prefs writes runs; those of another set may be used too."""

@@ -18,7 +18,7 @@ SCORED = "scored.jsonl"
 
 @dataclass(frozen=True)
 class Ensemble(Work):
-    """Score pairs by the models of several reward stages: writes `scored.jsonl`, with `scores_STAGE`: [chosen, rejected].
+    """Score pairs by several reward stages: writes `scored.jsonl`, with columns `scores_STAGE`: [chosen, rejected].
 
     Attributes:
       rows: pairs.

@@ -20,12 +20,12 @@ from jaxpo.judges.named import JudgeOptions
 class LCAlpacaEval(JudgeOptions, Construction):
     """Outputs beside the baseline's, each with a judge's preference: 1 for the baseline ... 2 for the model.
 
-    The file is what `jaxpo eval --tasks alpaca:FILE` reads, and AlpacaEval's own form. An answer that the judge gives no
-    score leaves its row without a preference.
+    The file is what `jaxpo eval --tasks alpaca:FILE` reads, and AlpacaEval's own form. An answer that gets no score
+    leaves its row without a preference.
 
     Attributes:
       baseline: the baseline's outputs (instruction, output, generator) of the same instructions.
-      preference: "soft" is 1 + sigmoid of the difference of the two scores over score_temperature; "hard" is 1, 1.5 or 2.
+      preference: "soft" is 1 + sigmoid(difference of the scores / score_temperature); "hard" is 1, 1.5 or 2.
       score_temperature: of the difference.
       judge, judge_model, judge_key, judge_rubric, judge_scale, answer: who scores, as of on_policy.
     """

@@ -54,11 +54,15 @@ class SecretsRM(Construction):
 
     NAME = "secrets_rm"
     READS = "pairs with columns scores_NAME: [chosen, rejected] of several reward models"
-    WRITES = "the same pairs with strength, strength_std and, by the policy, margin or votes; flipped: true where swapped"
+    WRITES = (
+        "the same pairs with strength, strength_std and, by the policy, margin or votes; flipped: true where swapped"
+    )
 
     def problems(self) -> list[str]:
         shares = {"suspect": self.suspect, "soften-top": self.soften_top}
-        found = [f"--{n} is {x} but must be from 0 to 1." for n, x in shares.items() if x is not None and not 0 <= x <= 1]
+        found = [
+            f"--{n} is {x} but must be from 0 to 1." for n, x in shares.items() if x is not None and not 0 <= x <= 1
+        ]
         if not 0 <= self.smoothing <= 1:
             found.append(f"--smoothing is {self.smoothing} but must be from 0 to 1.")
         if self.soften_top and self.policy not in ("soften", "soft_margin"):

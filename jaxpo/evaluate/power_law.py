@@ -1,6 +1,6 @@
 """How a loss falls with the number of samples: L = floor + a n^-b, by least squares on logarithms (arXiv:2505.10527).
 
-    log(L - floor) = log a - b log n
+log(L - floor) = log a - b log n
 """
 
 from __future__ import annotations

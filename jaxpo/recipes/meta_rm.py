@@ -3,8 +3,9 @@
     jaxpo run meta_rm --run runs/meta --model-from runs/my-sft/export --policy runs/my-sft/export --pairs pairs.jsonl \
         --heldout heldout.jsonl --rounds 3
 
-The first reward model and the first policy come from the pairs. Every round draws samples of the present policy to the prompts of the pairs, trains the reward model on the pairs with
-its meta step, and the policy on pairs of its own samples that the reward model ranks (DPO; the paper has PPO here).
+The first reward model and the first policy come from the pairs. Every round draws samples of the present policy to
+their prompts, trains the reward model on the pairs with its meta step, and the policy on pairs of its own samples that
+the reward model ranks (DPO; the paper has PPO here).
 """
 
 from jaxpo.config import Data, Optimizer, Preference, Reward, Run, Work

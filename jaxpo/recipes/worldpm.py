@@ -3,7 +3,7 @@
     jaxpo run worldpm --run runs/world --model-from runs/my-sft/export --base runs/my-sft/export \
         --posts posts.jsonl --pairs pairs.jsonl --heldout heldout.jsonl
 
-`posts.jsonl` has prompt, responses and scores, the net votes of each answer; one pair of every post is trained on, once,
+`posts.jsonl` has prompt, responses and scores, the net votes of each answer; one pair of every post is trained on once,
 with plain Bradley-Terry. `pairs.jsonl` and `heldout.jsonl` have prompt, chosen and rejected. The two fine-tuned models,
 which keep their best evaluation, are compared, with style taken out, by
 

@@ -17,6 +17,7 @@ from jaxpo.recipe.uses import uses
 Command = Callable[..., tuple[int, str, str]]
 FILES = Path(__file__).parents[1] / "data" / "files"
 SOLUTION = {"prompt": "3 * 4? ", "solution": ["3 * 4 ", "= 12."], "wrong": ["3 + 4 ", "= 7."]}
+SCORED = {"prompt": "p", "chosen": "c", "rejected": "r", "scores_1": [1, 0], "scores_2": [2, 0]}
 LISTS = {"prompt": "Films. ", "ground_truth": ["Alien", "Aliens"], "suggested": ["Dune"], "negatives": ["Toy Story"]}
 
 # What can be made of the example files without a model: options, rows written, and what is said of the rest.
@@ -31,12 +32,14 @@ WITHOUT_A_MODEL: dict[str, tuple[str | dict[str, Any], list[str], str]] = {
     "rrpo": ("preference_chat.jsonl", [], "5 rows from 5, phrases 10"),
     "rso": ("list.jsonl", ["--n", "2"], "2 rows from 3, dropped_empty_responses 1, dropped_tied_pairs 1"),
     "spo_degree": ("preference.jsonl", [], "5 rows from 5, answers_without_key_phrase 0, key_phrases 12"),
+    "secrets_rm": (SCORED, ["--policy", "margin"], "1 rows from 1, suspect 0"),
     "tpo_tree": (SOLUTION, [], "1 rows from 1, trees_with_fewer_branches 1"),
     "tpo_triple": ("list.jsonl", [], "3 rows from 3, empty_responses_ignored 1"),
+    "worldpm": ("list.jsonl", ["--least-margin", "0.1"], "3 rows from 3"),
 }
-WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl"}
-# Pairs for any method of pairs; `test_on_policy.py` runs it.
-OF_NO_METHOD = {"on_policy"}
+WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl", "meta_rm": "preference.jsonl"}
+# Pairs for any method of pairs, and what is evaluated; their own files run them.
+OF_NO_METHOD = {"on_policy", "hybrid_prefs", "lc_alpacaeval"}
 
 
 def source(given: str | dict[str, Any], folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""HyPER: features, the subset sampler, performance models, gains, strategies; the command, the stages and their files."""
+"""HyPER: features, the subset sampler, performance models, gains, strategies; the command, the stages and files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_small_gains_are_not_worth_a_label():
 
 
 def test_the_quadratic_model_contains_the_linear_one():
-    has, phi, b = world(2)
+    _, phi, b = world(2)
     y = phi @ b
     model = fit(phi, y, "quadratic")
     assert model.regressor[0].n_output_features_ == 1 + F + F * (F + 1) // 2
@@ -208,10 +208,9 @@ def test_pairs_by_the_label_they_are_routed_to():
     made = list(HybridPrefs().run([x.row for x in instances(rows)], tools))
     assert [(x["chosen"], x["label_from"]) for x in made] == [("one two", "human"), ("one two", "ai")]
     assert tools.counts == {"labels_human": 1, "labels_ai": 1, "dropped_ties": 1}
-    shares = [
-        sum(x["label_from"] == "human" for x in HybridPrefs("random", share).run([x.row for x in instances([row(i) for i in range(9)])], Tools()))
-        for share in (0.0, 0.5, 1.0)
-    ]  # fmt: skip
+    nine = [x.row for x in instances([row(i) for i in range(9)])]
+    made = [list(HybridPrefs("random", share).run(nine, Tools())) for share in (0.0, 0.5, 1.0)]
+    shares = [sum(x["label_from"] == "human" for x in one) for one in made]
     assert shares == [0, 4, 9]
     with pytest.raises(DataError, match="goes to 'human', but has no such label"):
         list(HybridPrefs("human").run([x.row for x in instances([row(0, human=None)])], Tools()))
@@ -243,7 +242,9 @@ def test_from_proxy_runs_to_a_routed_set(model, tmp_path, capsys):
             for i, k in enumerate(rng.integers(1, 9, 30))]  # fmt: skip
     rows[4]["ai"] = 0
     rows = [x | {"ai": min(x["ai"], 2)} for x in rows]
-    heldout = write(tmp_path / "heldout.jsonl", [{"prompt": f"q {i}", "chosen": "abb", "rejected": "c d"} for i in range(4)])
+    heldout = write(
+        tmp_path / "heldout.jsonl", [{"prompt": f"q {i}", "chosen": "abb", "rejected": "c d"} for i in range(4)]
+    )
     data = write(tmp_path / "rows.jsonl", rows)
     stage = ProxyRuns(rows=(data,), heldout=(heldout,), features=("kind", "len_diff", "cosine_sim"), runs=12, sample=20)
     report = stage.run(context_of(model, tmp_path / "proxies"))

@@ -87,9 +87,7 @@ def test_samples_are_drawn_anew_by_the_seed(model, tmp_path):
     from jaxpo.judges.network import Network
 
     networks = {"model": Network.of(model, max_length=64)}
-    found = [
-        list(MetaRM(samples=3, max_new_tokens=6).run(rows()[:2], Tools(seed, networks))) for seed in (1, 1, 2)
-    ]
+    found = [list(MetaRM(samples=3, max_new_tokens=6).run(rows()[:2], Tools(seed, networks))) for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
     row = Row(Path("x.jsonl"), 1, found[0][0])
     n = len(row.data["samples"])
@@ -112,12 +110,16 @@ def test_an_ensemble_scores_each_pair_by_every_stage(model, tmp_path, monkeypatc
 
     monkeypatch.setattr("jaxpo.construct.context.WorkContext.network", lambda self, name: Reader(name))
     file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps({k: row.data[k] for k in ("prompt", "chosen", "rejected")}) + "\n" for row in rows()))
+    file.write_text(
+        "".join(json.dumps({k: row.data[k] for k in ("prompt", "chosen", "rejected")}) + "\n" for row in rows())
+    )
     stage = Ensemble(rows=(str(file),), stages=("x", "yy"))
     assert stage.run(context_of(model, tmp_path / "work")) == {"rows": 4, "models": 2}
     found = [json.loads(line) for line in (tmp_path / "work" / "scored.jsonl").read_text().splitlines()]
     assert found[3]["scores_yy"] == [7.0, 6.0]
-    assert [row["strength"] for row in SecretsRM().run([Row(Path("x"), i, r) for i, r in enumerate(found)], Tools())] == [1.0] * 4
+    assert [
+        row["strength"] for row in SecretsRM().run([Row(Path("x"), i, r) for i, r in enumerate(found)], Tools())
+    ] == [1.0] * 4
 
 
 def test_the_recipes_name_their_stages():

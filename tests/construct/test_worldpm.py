@@ -1,4 +1,4 @@
-"""WorldPM: pairs from posts with votes; the power law of a loss, and the command that fits it over runs; style by groups."""
+"""WorldPM: pairs from posts with votes; the power law of a loss, and the command that fits it over runs; style."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_margins_pairs_per_post_groups_and_posts_without_a_pair():
     assert len(every) == 5
     assert {pair["vote_margin"] for pair in made(WorldPM(9, least_margin=4), POST)[0]} == {6.0}
     assert {pair["vote_margin"] for pair in made(WorldPM(9, most_margin=3), POST)[0]} == {3.0}
-    pairs, tools = made(WorldPM(), POST | {"scores": [1, 1, 1, 1]}, POST | {"group": "code"}, {**POST, "responses": ["", "b", "", ""]})
+    pairs, tools = made(
+        WorldPM(), POST | {"scores": [1, 1, 1, 1]}, POST | {"group": "code"}, {**POST, "responses": ["", "b", "", ""]}
+    )
     assert tools.counts == {"posts_without_a_pair": 2}
     assert [pair["group"] for pair in pairs] == ["code"]
     with pytest.raises(DataError, match="net votes"):

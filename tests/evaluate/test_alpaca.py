@@ -1,4 +1,4 @@
-"""Length-controlled win rates: the spec's regression by another minimiser, its checks, and the reference's own procedure."""
+"""Length-controlled win rates: the regression by another minimiser, its checks, and the reference's own procedure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def oracle(x, y, s, c):
         return uv.sum() + c * s @ (np.logaddexp(0, z) - y * z), np.concatenate([1 + g, 1 - g])
 
     options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}
-    found = minimize(cost, np.full(2 * f, 0.1), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2 * f, options=options)
+    found = minimize(
+        cost, np.full(2 * f, 0.1), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2 * f, options=options
+    )
     return found.x[:f] - found.x[f:]
 
 
@@ -90,7 +92,12 @@ def test_the_regulariser_is_what_the_reference_chooses():
         scorer = make_scorer(loss, response_method="predict_proba", greater_is_better=False)
         scorer = scorer.set_score_request(prob=True, weight=True)
         one = LogisticRegressionCV(
-            cv=GroupKFold(5), scoring=scorer, solver="liblinear", l1_ratios=(1.0,), fit_intercept=False, random_state=123
+            cv=GroupKFold(5),
+            scoring=scorer,
+            solver="liblinear",
+            l1_ratios=(1.0,),
+            fit_intercept=False,
+            random_state=123,
         ).set_fit_request(sample_weight=True)
         group = np.tile(np.arange(n), 2)
         label = np.repeat([1, 0], n)
@@ -150,7 +157,9 @@ def test_equal_lengths_leave_the_raw_win_rate():
 def test_soft_labels_are_weighted_hard_ones():
     model, gamed = world(3, n=80)
     x, y, s = stacked(model, gamed)
-    hard = fit_logistic(np.concatenate([x, x]), np.repeat([1.0, 0.0], len(y)), np.concatenate([y * s, (1 - y) * s]), 1.0)
+    hard = fit_logistic(
+        np.concatenate([x, x]), np.repeat([1.0, 0.0], len(y)), np.concatenate([y * s, (1 - y) * s]), 1.0
+    )
     np.testing.assert_allclose(hard[0], fit_logistic(x, y, s, 1.0)[0], atol=2e-3)
 
 
@@ -201,7 +210,7 @@ def test_difficulties_are_fitted_over_models():
 
 
 def test_real_outputs(shared_data):
-    """GPT-4's preferences over 805 instructions: the raw win rates are the file's means, and length is what moves them."""
+    """GPT-4's preferences over 805 instructions: raw win rates are the file's means, and length is what moves them."""
     with gzip.open(shared_data / "alpaca_eval_ranked.jsonl.gz") as file:
         rows = [json.loads(line) for line in file]
     raw, controlled = [], []

@@ -77,7 +77,9 @@ def test_a_judges_file_alone(put, outputs, tmp_path, capsys):
     results = {name: x["value"] for name, x in found["results"].items()}
     assert results["win_rate"] == pytest.approx(100 * np.nanmean(y))
     assert results["discrete_win_rate"] == pytest.approx(100 * (np.sum(y > 0.5) + 0.5) / 23)
-    longer = [100 * (len(r["output_2"]) > len(r["output_1"])) + 50 * (len(r["output_2"]) == len(r["output_1"])) for r in rows]
+    longer = [
+        100 * (len(r["output_2"]) > len(r["output_1"])) + 50 * (len(r["output_2"]) == len(r["output_1"])) for r in rows
+    ]
     assert results["win_rate_longer_wins"] == pytest.approx(np.mean(longer))
     sizes = [(len(r["output_1"]), len(r["output_2"])) for r in rows]
     expected = glm.fit(glm.Compared(y, glm.relative_length(*zip(*sizes, strict=True))))
@@ -102,7 +104,9 @@ def test_gamed_rows_others_and_fitted_difficulties(put, tmp_path):
     assert lines[0]["difficulty"] == 0
     (tmp_path / "out" / "results.json").unlink()
     again = put("difficulties.jsonl", (tmp_path / "out" / "difficulties.jsonl").read_text())
-    assert controlled(run(tmp_path, *words, "--set", f"alpaca.difficulty={again}")[1]) == pytest.approx(controlled(found))
+    assert controlled(run(tmp_path, *words, "--set", f"alpaca.difficulty={again}")[1]) == pytest.approx(
+        controlled(found)
+    )
 
 
 def test_the_references_table_of_gamed_rows(put, outputs, tmp_path):

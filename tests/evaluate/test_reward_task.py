@@ -431,7 +431,10 @@ def test_a_model_without_rewards_and_an_answer_that_is_too_long(reward_model, mo
 
 
 def test_groups_of_subsets_have_their_own_style_and_phi():
-    made = [dataclasses.replace(one, group=("adversarial", "subjective")[i % 2]) for i, one in enumerate(random_lists(20, style=True))]
+    made = [
+        dataclasses.replace(one, group=("adversarial", "subjective")[i % 2])
+        for i, one in enumerate(random_lists(20, style=True))
+    ]
     found = TASK.further(made)
     alone = TASK.further([one for one in made if one.group == "subjective"])
     for name in ("style_loss", "uncontrolled_loss", "style_accuracy", "phi_longer", "phi_markdown_gold"):

@@ -1,4 +1,4 @@
-"""SimCSE, SwAV and MetaRM's difference against float64; the spec's limits; what the meta step does to a linear reward."""
+"""SimCSE, SwAV and MetaRM's difference against float64; their limits; what the meta step does to a linear reward."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def test_the_difference_of_rewards():
     np.testing.assert_allclose(reward_difference(1e4 * np.arange(k)[None]), (k - 1) / k, rtol=1e-6)
     assert not jax.grad(lambda x: jnp.sum(reward_difference(x)))(jnp.zeros((1, k))).any()
     some = np.array([[True, True, False, True]] * N)
-    np.testing.assert_allclose(reward_difference(np.where(some, r, np.nan), some), difference64(r[:, [0, 1, 3]]), rtol=1e-5)
+    np.testing.assert_allclose(
+        reward_difference(np.where(some, r, np.nan), some), difference64(r[:, [0, 1, 3]]), rtol=1e-5
+    )
     assert reward_difference(r, np.arange(4)[None] < np.ones((N, 1)))[0] == 0
 
 
@@ -138,7 +140,7 @@ def test_the_meta_step_lowers_the_difference_of_a_linear_reward():
 
 
 def test_policies_of_strength():
-    """BT at mu = 0 or a = 0; flipping is smoothing by 1; smoothing's optimum is 1 - a; a margin's loss at d = mu is log 2."""
+    """BT at mu = 0 or a = 0; flipping is smoothing by 1, whose optimum is 1 - a; a margin's loss at d = mu is log 2."""
     w, v, zero = RNG.normal(size=4).astype(np.float32), RNG.normal(size=4).astype(np.float32), np.zeros(4, np.float32)
     plain = bradley_terry(w, v)
     np.testing.assert_allclose(bradley_terry(w, v, zero), plain)

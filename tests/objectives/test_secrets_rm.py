@@ -25,12 +25,22 @@ def ends_of(params, examples):
     batch = unpacked(examples)
     hidden = np.asarray(jax.jit(SCORER.hidden)(params["model"], batch), np.float64)
     widest = batch.block_rows
-    return [[hidden[i * widest + k, len(ids) - 1] for k, (ids, _) in enumerate(e.segments)] for i, e in enumerate(examples)]
+    return [
+        [hidden[i * widest + k, len(ids) - 1] for k, (ids, _) in enumerate(e.segments)] for i, e in enumerate(examples)
+    ]
 
 
-@pytest.mark.parametrize(("contrastive", "inputs"), [("simcse", "pairs"), ("simcse", "difference"), ("swav", "difference")])
+@pytest.mark.parametrize(
+    ("contrastive", "inputs"), [("simcse", "pairs"), ("simcse", "difference"), ("swav", "difference")]
+)
 def test_the_contrastive_loss(contrastive, inputs):
-    settings = {"contrastive": contrastive, "inputs": inputs, "contrastive_weight": 0.5, "prototypes": 4, "margin": "ignore"}
+    settings = {
+        "contrastive": contrastive,
+        "inputs": inputs,
+        "contrastive_weight": 0.5,
+        "prototypes": 4,
+        "margin": "ignore",
+    }
     method = METHODS["secrets_rm"](**settings)
     objective = method.build(SCORER)
     params, examples = initial(objective, method)[0].params, make_examples("pair", 16, 3)
@@ -106,7 +116,13 @@ def test_without_a_rate_or_in_evaluation_it_is_bradley_terry():
     _, objective, params, batch = meta(rate=0.0)
     _, shifted, _, _ = meta(rate=0.5)
     plain = METHODS["bradley_terry"](margin="ignore").build(SCORER)
-    f = jax.jit(lambda p, rng: (loss_of(objective, batch, p, rng), loss_of(shifted, batch, p, None), loss_of(plain, batch, p, rng)))
+    f = jax.jit(
+        lambda p, rng: (
+            loss_of(objective, batch, p, rng),
+            loss_of(shifted, batch, p, None),
+            loss_of(plain, batch, p, rng),
+        )
+    )
     zero, still, expected = f(params, jax.random.key(0))
     assert float(zero) == pytest.approx(float(expected))
     assert float(still) == pytest.approx(float(expected))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Feature:
 def bins(key: str, n: int = 3) -> list[Feature]:
     """A number's features; edges are rounded to two decimals."""
     edges = np.round(np.linspace(0, 1, n + 1), 2).tolist()
-    return [Feature(key, low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [Feature(key, low, high) for low, high in pairwise(edges)]
 
 
 def parse(text: str) -> Feature:
@@ -101,7 +102,9 @@ def matrix(
       ConfigError: a feature without a source.
       DataError: a column that some rows lack, or that holds no number.
     """
-    numbers = {key: _numbers(instances, key, tools) for key in dict.fromkeys(f.key for f in features if f.low is not None)}
+    numbers = {
+        key: _numbers(instances, key, tools) for key in dict.fromkeys(f.key for f in features if f.low is not None)
+    }
     columns = []
     for feature in features:
         if feature.low is None:
@@ -144,8 +147,12 @@ def _computed(instances: Sequence[Instance], key: str, tools: Tools) -> np.ndarr
 
 def _rouge(first: str, second: str) -> float:
     """F1 of ROUGE-L."""
-    from rouge_score.rouge_scorer import RougeScorer
-
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise ConfigError(
+            "the feature 'rouge' needs rouge-score, which is not installed: pip install 'jaxpo[route]'."
+        ) from error
     return float(RougeScorer(["rougeL"]).score(first, second)["rougeL"].fmeasure)
 
 

@@ -1,6 +1,6 @@
 """Pairs of answers that people and a judge have labelled, or will label.
 
-    {"prompt": ..., "responses": [a, b], "human": 1, "ai": 2}      1 = the first is better, 2 = the second, 0 = a tie
+{"prompt": ..., "responses": [a, b], "human": 1, "ai": 2}      1 = the first is better, 2 = the second, 0 = a tie
 """
 
 from __future__ import annotations
@@ -78,5 +78,7 @@ def _instance(row: Row) -> Instance:
 def _label(row: Row, name: str) -> int:
     value = row.data[name]
     if value not in (0, 1, 2) or isinstance(value, bool):
-        raise row.error(f"is {value!r}.", field=name, remedy="1 = the first response is better, 2 = the second, 0 = tie.")
+        raise row.error(
+            f"is {value!r}.", field=name, remedy="1 = the first response is better, 2 = the second, 0 = tie."
+        )
     return int(value)

@@ -36,11 +36,11 @@ class HybridPrefs(Construction):
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         instances = read_instances(rows)
         mask = self._mask(instances, tools.seed)
-        kept = 0
-        for kept, (_, pair) in enumerate(labelled(instances, mask), start=1):
+        tools.count("dropped_ties", len(instances))
+        for _, pair in labelled(instances, mask):
+            tools.count("dropped_ties", -1)
             tools.count(f"labels_{pair['label_from']}")
             yield pair
-        tools.count("dropped_ties", len(instances) - kept)
 
     def _mask(self, instances: Sequence[Instance], seed: int) -> np.ndarray:
         if self.labels == "route":
@@ -55,6 +55,8 @@ def _route(one: Instance) -> bool:
     value = one.row.data.get("route")
     if value not in ("human", "ai"):
         raise one.row.error(
-            f"is {value!r}.", field="route", remedy="Let `jaxpo data route` write it, or set --labels human, ai or random."
+            f"is {value!r}.",
+            field="route",
+            remedy="Let `jaxpo data route` write it, or set --labels human, ai or random.",
         )
     return value == HUMAN

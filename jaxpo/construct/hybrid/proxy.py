@@ -86,7 +86,9 @@ class ProxyRuns(Work):
         features = discovered(instances, self.features)
         has = matrix(instances, features, tools)
         if not has.any():
-            raise DataError("no instance has a feature.", file=context.files(self.rows)[0], remedy="Name other features.")
+            raise DataError(
+                "no instance has a feature.", file=context.files(self.rows)[0], remedy="Name other features."
+            )
         x, test = _differences(instances, tools), _held_out(list(read_rows(context.files(self.heldout))), tools)
         scale = float(np.sqrt(np.mean(x * x))) or 1.0
         rng, made = np.random.default_rng(context.seed), []
@@ -141,9 +143,7 @@ def _differences(instances: Sequence[Instance], tools: Tools) -> np.ndarray:
 
 def _held_out(rows: Sequence[Row], tools: Tools) -> np.ndarray:
     sides = [read_record(row, "preference").sides for row in rows]
-    chosen, rejected = (
-        _states([(pair[i].prompt or "", pair[i].completion) for pair in sides], tools) for i in (0, 1)
-    )
+    chosen, rejected = (_states([(pair[i].prompt or "", pair[i].completion) for pair in sides], tools) for i in (0, 1))
     return chosen - rejected
 
 

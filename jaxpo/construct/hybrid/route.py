@@ -58,7 +58,9 @@ class Routing:
             found.append(f"--simulations is {self.simulations} but must be at least 1.")
         return found
 
-    def routed(self, instances: Sequence[Instance], runs: Runs, tools: Tools) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def routed(
+        self, instances: Sequence[Instance], runs: Runs, tools: Tools
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows with `route` and `gain`, and what the performance model says: its error, coefficients, the curve."""
         model = fit(runs.counts, runs.metric, self.performance, tools.seed)
         has = matrix(instances, runs.features, tools)

@@ -31,7 +31,12 @@ class Router:
     threshold: float | None = None
 
     def route(
-        self, model: Performance, has: np.ndarray, budget: int, rng: np.random.Generator, gained: np.ndarray | None = None
+        self,
+        model: Performance,
+        has: np.ndarray,
+        budget: int,
+        rng: np.random.Generator,
+        gained: np.ndarray | None = None,
     ) -> np.ndarray:
         """m, bool `[N]`, with at most `budget` True.
 

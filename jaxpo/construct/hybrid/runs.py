@@ -47,7 +47,9 @@ def read_runs(files: Iterable[str | Path]) -> Runs:
     return Runs(tuple(map(parse, names)), values, np.asarray([_metric(row) for row in rows]))
 
 
-def run_row(features: Sequence[Feature], counts: np.ndarray, metric: float, humans: int, rows: int) -> dict[str, object]:
+def run_row(
+    features: Sequence[Feature], counts: np.ndarray, metric: float, humans: int, rows: int
+) -> dict[str, object]:
     """One line of the file."""
     named = dict(zip(map(str, features), np.asarray(counts, np.int64).tolist(), strict=True))
     return {"counts": named, "metric": metric, "humans": humans, "rows": rows}

@@ -1,9 +1,9 @@
 """AlpacaEval's files: outputs, a judge's annotations, difficulties of instructions, and gamed rows. Imports no jax.
 
-    outputs       {"instruction", "output", "generator"}
-    annotations   {"instruction", "output_1", "output_2", "generator_1", "generator_2", "preference"}; 2 is the model
-    difficulties  {"instruction", "difficulty"}, or the reference's table: index, instruction_difficulty
-    gamed rows    annotations, or the reference's table: index, std_delta_len, instruction_difficulty, preference
+outputs       {"instruction", "output", "generator"}
+annotations   {"instruction", "output_1", "output_2", "generator_1", "generator_2", "preference"}; 2 is the model
+difficulties  {"instruction", "difficulty"}, or the reference's table: index, instruction_difficulty
+gamed rows    annotations, or the reference's table: index, std_delta_len, instruction_difficulty, preference
 """
 
 from __future__ import annotations

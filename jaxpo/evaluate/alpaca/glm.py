@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.evaluate.intervals import Z, Measurement
+from jaxpo.evaluate.intervals import Measurement, Z
 
 STRENGTHS = np.logspace(-4, 4, 10)
 FOLDS, SEED = 5, 123

@@ -1,4 +1,4 @@
-"""One model's annotations with all that its length-controlled win rate takes: difficulties, gamed rows, other models."""
+"""One model's annotations with what its length-controlled win rate takes: difficulties, gamed rows, other models."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Study:
             yield "without difficulties (alpaca.difficulty) all instructions count alike."
         raw, controlled = 100 * float(np.nanmean(labels)), self.found.controlled.value
         if glm.extreme(raw, controlled):
-            yield f"{controlled:.1f}% at equal lengths is far from {raw:.1f}% as judged: the regression may have failed."
+            yield f"{controlled:.1f}% at equal lengths is far from {raw:.1f}% as judged: the fit may have failed."
 
 
 def _key(one: Annotations) -> str:

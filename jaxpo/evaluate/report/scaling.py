@@ -1,4 +1,4 @@
-"""Power laws of a held-out loss over the steps of runs, beside one another: models of several sizes, or several data."""
+"""Power laws of a held-out loss over the steps of runs, beside one another: of several sizes, or several data."""
 
 from __future__ import annotations
 

@@ -46,7 +46,6 @@ class Judged(Scored):
         """Tokens of the better answer less those of the worse, `[P]`."""
         return _difference(self.lengths, self.pairs)
 
-
     @property
     def markdown(self) -> np.ndarray:
         """List items, headers and bold passages of the better answer less those of the worse, `[P]`."""

@@ -155,7 +155,9 @@ class Alpaca(Task[Any]):
             rows = [{"instruction": x.prompt, "output": x.output, "generator": self.generator} for x in scored]
             return {OUTPUTS: json.dumps(rows, indent=1, ensure_ascii=False) + "\n"}
         fitted = self.study.fitted
-        lines = [json.dumps({"instruction": name[0], "difficulty": d}, ensure_ascii=False) for name, d in fitted.items()]
+        lines = [
+            json.dumps({"instruction": name[0], "difficulty": d}, ensure_ascii=False) for name, d in fitted.items()
+        ]
         return {DIFFICULTIES: "\n".join(lines) + "\n"} if lines else {}
 
 

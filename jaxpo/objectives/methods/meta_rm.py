@@ -83,7 +83,9 @@ class MetaRM(BradleyTerry):
         read = [x.roles[role] for role in self.NEEDS.optional_roles if role in x.roles]
         if not read:
             return jnp.zeros(x.present.shape), jnp.zeros(x.present.shape, bool)
-        rewards, present = (jnp.stack(values, axis=1) for values in zip(*((r["score"], r.present) for r in read), strict=True))
+        rewards, present = (
+            jnp.stack(values, axis=1) for values in zip(*((r["score"], r.present) for r in read), strict=True)
+        )
         return reward_difference(rewards, present), jnp.sum(present, axis=1) > 1
 
     def metrics(self, x: Rewards) -> dict[str, Metric]:

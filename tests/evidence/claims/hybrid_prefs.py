@@ -13,8 +13,8 @@ from jaxpo.construct.hybrid.subsets import counts, random_subsets
 CLAIM = Claim(
     method="hybrid_prefs",
     paper="arXiv:2410.19133",
-    claim="As many instances as are hard, routed to people by a linear performance model of 100 proxy runs, train a better "
-    "reward model than people's labels alone, the judge's alone, or a random half of each.",
+    claim="As many instances as are hard, routed to people by a linear performance model of 100 proxy runs, train a "
+    "better reward model than people's labels alone, the judge's alone, or a random half of each.",
     baseline="the best of people alone, the judge alone and a random half",
     measure="accuracy on held-out pairs, routed minus baseline; 'hard' has the largest coefficient",
     seeds=(0, 1, 2, 3, 4),

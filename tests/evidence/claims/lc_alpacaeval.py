@@ -30,7 +30,9 @@ def measure(seed: int) -> dict[str, float]:
     quality, verbosity = rng.normal(0, 0.8, MODELS), rng.normal(0, 0.5, MODELS)
     gamed = [_judged(0.0, difficulty, baseline, _lengths(rng, v)) for v in (0.5, -0.7)]
     sizes = [_lengths(rng, v) for v in verbosity]
-    raw, controlled = np.asarray([_rates(q, difficulty, baseline, n, gamed) for q, n in zip(quality, sizes, strict=True)]).T
+    raw, controlled = np.asarray(
+        [_rates(q, difficulty, baseline, n, gamed) for q, n in zip(quality, sizes, strict=True)]
+    ).T
     middle = int(np.argsort(quality)[MODELS // 2])
     longer = _rates(quality[middle], difficulty, baseline, 2 * sizes[middle], gamed)
     share = abs(longer[1] - controlled[middle]) / abs(longer[0] - raw[middle])

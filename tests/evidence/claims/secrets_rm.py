@@ -11,11 +11,11 @@ from jaxpo.construct.secrets_rm import lowest, strength
 CLAIM = Claim(
     method="secrets_rm",
     paper="arXiv:2401.06080",
-    claim="With a quarter of the labels flipped, reward models trained on the lowest tenth or second tenth of strengths "
-    "alone are worse than chance, and the lowest fifth with its labels flipped trains a good one.",
+    claim="With a quarter of the labels flipped, reward models trained on the lowest tenth or second tenth of "
+    "strengths alone are worse than chance, and the lowest fifth with its labels flipped trains a good one.",
     baseline="the lowest fifth as it is labelled",
-    measure="the smaller of: 0.5 minus the better accuracy of the two lowest tenths; accuracy of the flipped fifth minus "
-    "0.9",
+    measure="the smaller of: 0.5 minus the better accuracy of the two lowest tenths; accuracy of the flipped fifth "
+    "minus 0.9",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.01,
     min_share=1.0,

@@ -11,7 +11,8 @@ from jaxpo.evaluate.power_law import fit
 CLAIM = Claim(
     method="worldpm",
     paper="arXiv:2505.10527",
-    claim="The excess test loss of Bradley-Terry reward models of three sizes falls as a power law of the number of pairs.",
+    claim="The excess test loss of Bradley-Terry reward models of three sizes falls as a power law of the number of "
+    "pairs.",
     baseline="R^2 of 0.95",
     measure="the smallest R^2 of three log-linear fits, minus 0.95; the exponents' intervals must lie above 0",
     seeds=(0, 1, 2, 3),

@@ -4,8 +4,8 @@
         --rows instances.jsonl --heldout pairs.jsonl
 
 `instances.jsonl` has both labels: prompt, responses: [a, b], human and ai: 1 = the first is better, 2 = the second,
-0 = a tie. `pairs.jsonl` (prompt, chosen, rejected) is what every proxy and both reward models are measured on. The first
-reward model has the judge's labels alone; its states are what the proxies read. Other features, budgets and models:
+0 = a tie. `pairs.jsonl` (prompt, chosen, rejected) is what all models are measured on. The first reward
+model has the judge's labels alone; its states are what the proxies read. Other features, budgets and models:
 
     jaxpo run hybrid_prefs ... --proxies.features rouge len_diff subject --route.routing.budget 0.25 \
         --route.routing.performance quadratic

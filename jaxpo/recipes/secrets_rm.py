@@ -1,9 +1,10 @@
-"""Preference strength by an ensemble of reward models, then a reward model on pairs mended by it (arXiv:2401.06080).
+"""A reward model on pairs that an ensemble of reward models has mended (arXiv:2401.06080).
 
     jaxpo run secrets_rm --run runs/mended --model-from runs/my-sft/export --base runs/my-sft/export \
         --pairs pairs.jsonl --heldout heldout.jsonl --policy soft_margin
 
-Each of the `members` models sees the same pairs in another order. `stages/mended/rows.jsonl` has every pair's strength; the policies are measure, flip, soften, margin, flip_margin and soft_margin. A contrastive term beside them:
+Each of the `members` models sees the same pairs in another order. `stages/mended/rows.jsonl` has every pair's
+strength; the policies are measure, flip, soften, margin, flip_margin and soft_margin. A contrastive term beside them:
 
     jaxpo run secrets_rm ... --reward.loss secrets_rm --reward.loss.contrastive swav --reward.pooled-dropout 0.1
 """

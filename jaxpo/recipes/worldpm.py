@@ -1,4 +1,4 @@
-"""A reward model from forum votes, then fine-tuned on people's pairs, beside the same from the base (arXiv:2505.10527).
+"""A reward model from forum votes, fine-tuned beside the base on people's pairs (arXiv:2505.10527).
 
     jaxpo run worldpm --run runs/world --model-from runs/my-sft/export --base runs/my-sft/export \
         --posts posts.jsonl --pairs pairs.jsonl --heldout heldout.jsonl

@@ -34,8 +34,8 @@ def view_problems(stage: Reward) -> Iterator[str]:
     if getattr(stage.loss, "MOVES_ALL", False) and (stage.lora is not None or stage.train != ("*",)):
         part = "lora" if stage.lora is not None else "train"
         yield (
-            f"{stage.name}.{part}: {stage.loss.INFO.name} moves all parameters before it reads pairs, but the stage trains "
-            f"a part of them; leave {part} out, or use bradley_terry."
+            f"{stage.name}.{part}: {stage.loss.INFO.name} moves all parameters before it reads pairs, but the stage "
+            f"trains a part of them; leave {part} out, or use bradley_terry."
         )
 
 

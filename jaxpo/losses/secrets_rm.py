@@ -10,7 +10,7 @@ from jaxpo.losses.numerics import clean, keep
 
 
 def normalised(x: Float[Array, "... H"]) -> Float[Array, "... H"]:
-    """x / |x| in float32; 0 stays 0, without a gradient."""
+    """x / |x| in float32; 0 stays 0, a kink without a gradient."""
     x = x.astype(jnp.float32)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
@@ -35,7 +35,7 @@ def simcse(
     Returns:
       `[N]` float32, 0 where there is no item.
 
-    Limits: the scale of features does not matter; features that are all alike give log N; ones that are orthogonal and
+    Kink: features that are all 0 have no direction, and no gradient. Limits: the scale of features does not matter; features that are all alike give log N; ones that are orthogonal and
     aligned give 0 as tau falls.
 
     Reference: Wang et al. 2024, arXiv:2401.06080, Sec. 3; Gao et al. 2021, arXiv:2104.08821, Eq. 1.
@@ -49,7 +49,7 @@ def simcse(
 
 
 def prototype_scores(features: Float[Array, "... H"], prototypes: Float[Array, "H K"]) -> Float[Array, "... K"]:
-    """Cosine similarity of features with K prototypes, float32."""
+    """Cosine similarity of features with K prototypes, float32; a kink without gradient where either is 0."""
     return normalised(features) @ normalised(prototypes.T).T
 
 
@@ -124,7 +124,7 @@ def reward_difference(rewards: Float[Array, "N K"], present: Bool[Array, "N K"] 
     Returns:
       `[N]` float32 in [(k - 1) / (2 k), (k - 1) / k]; 0 of rows with fewer than two.
 
-    A constant added to all rewards changes nothing, so the gradient sums to 0; it is 0 between equal rewards.
+    A constant added to all rewards changes nothing, so the gradient sums to 0. Kink: it is 0 between equal rewards.
 
     Reference: Wang et al. 2024, arXiv:2401.06080, Sec. 3.
     """

@@ -124,6 +124,7 @@ class Route(Work):
 
     def check_inputs(self, files: Sequence[Path]) -> None:
         read_instances(list(read_rows(files[: len(self.rows)])))
+        read_runs(files[len(self.rows) :])
 
     def run(self, context: Any) -> dict[str, Any]:
         networks = {"model": context.network(self.model)} if self.model else {}

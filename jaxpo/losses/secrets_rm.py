@@ -35,7 +35,9 @@ def simcse(
     Returns:
       `[N]` float32, 0 where there is no item.
 
-    Kink: features that are all 0 have no direction, and no gradient. Limits: the scale of features does not matter; features that are all alike give log N; ones that are orthogonal and
+    Kink: features that are all 0 have no direction, and no gradient.
+
+    Limits: the scale of features does not matter; features that are all alike give log N; ones that are orthogonal and
     aligned give 0 as tau falls.
 
     Reference: Wang et al. 2024, arXiv:2401.06080, Sec. 3; Gao et al. 2021, arXiv:2104.08821, Eq. 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.construct.hybrid.performance import fit
 from jaxpo.construct.hybrid.proxy import bradley_terry_head
@@ -20,13 +20,29 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.005,
     min_share=0.8,
+    not_reproduced=NotReproduced(
+        reason="in one draw of 1000 labels what routing gains (0.011 of accuracy in the mean) is of the size of what the "
+        "draw decides: routed wins in 3 of 5, and in 2 a feature that says nothing has a larger coefficient than 'hard', "
+        "which counts as -1. hybrid_prefs_mean, registered after this run, takes means over six draws.",
+        observed=(-0.7, -0.1),
+    ),
 )
 
 DIMENSIONS, INSTANCES, TEST, RUNS, HARD = 8, 1000, 20_000, 100, 0.4
+OTHERS = ("people alone", "judge alone", "random half")
 
 
 def measure(seed: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
+    found = draw(np.random.default_rng(seed))
+    others = {name: found[name] for name in OTHERS}
+    best = max(others.values())
+    coefficients = found["coefficients"]
+    right = int(np.argmax(coefficients)) == 0
+    return {"method": found["routed"], "baseline": best, "effect": found["routed"] - best if right else -1.0, **others}
+
+
+def draw(rng: np.random.Generator) -> dict:
+    """Test accuracies of reward models on one draw of instances and labels, and the performance model's coefficients."""
     truth = rng.normal(size=DIMENSIONS)
     x = rng.normal(size=(INSTANCES, DIMENSIONS))
     hard = rng.random(INSTANCES) < HARD
@@ -46,11 +62,10 @@ def measure(seed: int) -> dict[str, float]:
     model = fit(counts(has, masks), np.asarray([accuracy(mask) for mask in masks]), "linear")
     routed = accuracy(Router().route(model, has, int(hard.sum()), rng))
     half = rng.permutation(INSTANCES) < INSTANCES // 2
-    others = {
+    return {
+        "routed": routed,
         "people alone": accuracy(np.ones(INSTANCES, bool)),
         "judge alone": accuracy(np.zeros(INSTANCES, bool)),
         "random half": accuracy(half),
+        "coefficients": model.coefficients,
     }
-    right = int(np.argmax(model.coefficients)) == 0
-    best = max(others.values())
-    return {"method": routed, "baseline": best, "effect": routed - best if right else -1.0, **others}

@@ -21,9 +21,9 @@ CLAIM = Claim(
     threshold=0.005,
     min_share=0.8,
     not_reproduced=NotReproduced(
-        reason="in one draw of 1000 labels what routing gains (0.011 of accuracy in the mean) is of the size of what the "
-        "draw decides: routed wins in 3 of 5, and in 2 a feature that says nothing has a larger coefficient than 'hard', "
-        "which counts as -1. hybrid_prefs_mean, registered after this run, takes means over six draws.",
+        reason="in one draw of 1000 labels what routing gains (0.011 of accuracy in the mean) is of the size of what "
+        "the draw decides: routed wins in 3 of 5, and in 2 a feature that says nothing has a larger coefficient than "
+        "'hard', which counts as -1. hybrid_prefs_mean, registered after this run, takes means over six draws.",
         observed=(-0.7, -0.1),
     ),
 )
@@ -42,7 +42,7 @@ def measure(seed: int) -> dict[str, float]:
 
 
 def draw(rng: np.random.Generator) -> dict:
-    """Test accuracies of reward models on one draw of instances and labels, and the performance model's coefficients."""
+    """Test accuracies of reward models on one draw of labels, and the performance model's coefficients."""
     truth = rng.normal(size=DIMENSIONS)
     x = rng.normal(size=(INSTANCES, DIMENSIONS))
     hard = rng.random(INSTANCES) < HARD

@@ -9,9 +9,9 @@ from evidence.harness import Claim
 CLAIM = Claim(
     method="hybrid_prefs",
     paper="arXiv:2410.19133",
-    claim="In the mean over six draws, as many instances as are hard, routed to people by a linear performance model of "
-    "100 proxy runs, train a better reward model than people alone, the judge alone, or a random half; 'hard' has the "
-    "largest mean coefficient.",
+    claim="In the mean over six draws, as many instances as are hard, routed to people by a linear performance model "
+    "of 100 proxy runs, train a better reward model than people alone, the judge alone, or a random half; 'hard' has "
+    "the largest mean coefficient.",
     baseline="the best mean of people alone, the judge alone and a random half",
     measure="accuracy on held-out pairs, routed minus baseline; -1 where 'hard' has not the largest coefficient",
     seeds=(100, 101, 102),

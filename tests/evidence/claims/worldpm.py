@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.construct.hybrid.proxy import bradley_terry_head
 from jaxpo.evaluate.power_law import fit
@@ -18,6 +18,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3),
     threshold=0.01,
     min_share=1.0,
+    not_reproduced=NotReproduced(
+        reason="100 pairs for 32 numbers can nearly be separated, and the loss there lies above the line: R^2 is 0.88 to "
+        "0.92 at that size, 0.99 at the two smaller ones. worldpm_per_number, registered after this run, begins at twenty "
+        "pairs per number.",
+        observed=(-0.1, -0.01),
+    ),
 )
 
 SIZES, PAIRS, DRAWS, TEST = (8, 16, 32), (100, 200, 400, 800, 1600, 3200, 6400), 12, 20_000
@@ -25,7 +31,11 @@ SIZES, PAIRS, DRAWS, TEST = (8, 16, 32), (100, 200, 400, 800, 1600, 3200, 6400),
 
 def measure(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    laws = {size: fit(PAIRS, _excess(rng, size)) for size in SIZES}
+    return judged({size: fit(PAIRS, excess(rng, size, PAIRS)) for size in SIZES})
+
+
+def judged(laws: dict) -> dict[str, float]:
+    """The smallest R^2 less 0.95; -1 where an exponent's interval reaches 0."""
     least = min(law.r_squared for law in laws.values())
     falls = all(law.low > 0 for law in laws.values())
     return {
@@ -36,7 +46,7 @@ def measure(seed: int) -> dict[str, float]:
     }
 
 
-def _excess(rng, size):
+def excess(rng, size, pairs):
     """Mean test loss above that of the truth, for each number of pairs."""
     truth = rng.normal(size=size)
     truth *= 2 / np.linalg.norm(truth)
@@ -44,7 +54,7 @@ def _excess(rng, size):
     p = 1 / (1 + np.exp(-test @ truth))
     loss = lambda w: np.mean(np.logaddexp(0, test @ w) - p * (test @ w))  # noqa: E731
     found = []
-    for n in PAIRS:
+    for n in pairs:
         draws = []
         for _ in range(DRAWS):
             x = rng.normal(size=(n, size))

@@ -33,7 +33,7 @@ class WorldPM(Construction):
 
     NAME = "worldpm"
     READS = "prompt, responses, scores: the net votes of each"
-    WRITES = "prompt, chosen, rejected, vote_margin [, group]"
+    WRITES = "prompt, chosen, rejected, vote_margin"
 
     def problems(self) -> list[str]:
         found = []

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from jaxpo.evaluate.alpaca import glm
 from jaxpo.evaluate.alpaca.files import Annotation, Output, holds_annotations, read_outputs
-from jaxpo.evaluate.alpaca.study import FITTED, Judged, Study
+from jaxpo.evaluate.alpaca.study import FITTED, Study
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.tasks.base import Ask, Question, Reader, Reply, Score, Scored, Task
 from jaxpo.evaluate.tasks.files import place, present, spaced
@@ -131,7 +131,7 @@ class Alpaca(Task[Any]):
     def further(self, scored: Sequence[Any]) -> Mapping[str, Measurement]:
         if self.asks:
             return {}
-        found, n = self._found(), len(self.study.annotations.rows)
+        found, n = self.study.found, len(self.study.annotations.rows)
         weights = dict(zip((glm.LENGTH, glm.DIFFICULTY, glm.MODEL), found.fit.weights.tolist(), strict=True))
         against = {f"{CONTROLLED}_against_{name}": value for name, value in found.against.items()}
         return {
@@ -140,9 +140,6 @@ class Alpaca(Task[Any]):
             **{f"weight_{name}": Measurement(value, n) for name, value in weights.items()},
             "regulariser_C": Measurement(found.fit.strength, n),
         }
-
-    def _found(self) -> Judged:
-        return self.study.found
 
     def notes(self, scored: Sequence[Any]) -> Sequence[str]:
         if self.asks:

@@ -23,11 +23,13 @@ class Ensemble(Work):
     Attributes:
       rows: pairs.
       stages: the reward stages, two at least.
+      max_length: tokens of a prompt with its answer; longer ones lose their end.
     """
 
     name: str = "ensemble"
     rows: tuple[OtherFile, ...] = ()
     stages: tuple[str, ...] = ()
+    max_length: int = 1024
 
     def outputs(self) -> tuple[str, ...]:
         return (SCORED,)
@@ -55,7 +57,7 @@ class Ensemble(Work):
         made = [dict(row.data) for row in rows]
         for stage in self.stages:
             context.check()
-            network = context.network(stage)
+            network = context.network(stage, self.max_length)
             both = [network.rewards(prompts, [pair[i].completion for pair in sides]).tolist() for i in (0, 1)]
             for row, chosen, rejected in zip(made, *both, strict=True):
                 row[f"scores_{stage}"] = [chosen, rejected]

@@ -246,7 +246,9 @@ def test_from_proxy_runs_to_a_routed_set(model, tmp_path, capsys):
         tmp_path / "heldout.jsonl", [{"prompt": f"q {i}", "chosen": "abb", "rejected": "c d"} for i in range(4)]
     )
     data = write(tmp_path / "rows.jsonl", rows)
-    stage = ProxyRuns(rows=(data,), heldout=(heldout,), features=("kind", "len_diff", "cosine_sim"), runs=12, sample=20)
+    stage = ProxyRuns(
+        rows=(data,), heldout=(heldout,), features=("kind", "len_diff", "cosine_sim"), runs=12, sample=20, max_length=64
+    )
     report = stage.run(context_of(model, tmp_path / "proxies"))
     assert report["runs"] == 12
     runs = read_runs([tmp_path / "proxies" / "runs.jsonl"])
@@ -254,7 +256,13 @@ def test_from_proxy_runs_to_a_routed_set(model, tmp_path, capsys):
     lines = [json.loads(line) for line in (tmp_path / "proxies" / "runs.jsonl").read_text().splitlines()]
     assert all(line["rows"] == 20 for line in lines)
     assert all(line["counts"]["kind=easy"] + line["counts"]["kind=hard"] == line["humans"] for line in lines)
-    route = Route(rows=(data,), runs=(str(tmp_path / "proxies" / "runs.jsonl"),), routing=Routing(0.25), model="sft")
+    route = Route(
+        rows=(data,),
+        runs=(str(tmp_path / "proxies" / "runs.jsonl"),),
+        routing=Routing(0.25),
+        model="sft",
+        max_length=64,
+    )
     told = route.run(context_of(model, tmp_path / "route"))
     assert told["humans"] == 7
     assert list(told["curve"]) == ["0", "0.25", "0.5", "0.75", "1"]

@@ -108,7 +108,7 @@ def test_an_ensemble_scores_each_pair_by_every_stage(model, tmp_path, monkeypatc
         def rewards(self, prompts, completions):
             return np.asarray([self.k * int(text[1]) + (text[0] == "c") for text in completions], float)
 
-    monkeypatch.setattr("jaxpo.construct.context.WorkContext.network", lambda self, name: Reader(name))
+    monkeypatch.setattr("jaxpo.construct.context.WorkContext.network", lambda self, name, max_length: Reader(name))
     file = tmp_path / "pairs.jsonl"
     file.write_text(
         "".join(json.dumps({k: row.data[k] for k in ("prompt", "chosen", "rejected")}) + "\n" for row in rows())

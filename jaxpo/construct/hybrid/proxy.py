@@ -40,6 +40,7 @@ class ProxyRuns(Work):
       runs: M.
       sample: pairs of each proxy's set at most.
       penalty: of the squared norm of a head, over 2.
+      max_length: tokens of a text that the model reads.
     """
 
     name: str = "proxies"
@@ -50,6 +51,7 @@ class ProxyRuns(Work):
     runs: int = 200
     sample: int = 7000
     penalty: float = 1.0
+    max_length: int = 1024
 
     def outputs(self) -> tuple[str, ...]:
         return (RUNS,)
@@ -68,6 +70,8 @@ class ProxyRuns(Work):
             found.append(f"sample is {self.sample} but must be at least 1.")
         if not self.penalty > 0:
             found.append(f"penalty is {self.penalty} but must be above 0.")
+        if self.max_length < 2:
+            found.append(f"max_length is {self.max_length} but must be at least 2.")
         if not self.features:
             found.append("features is empty; name some.")
         return found
@@ -81,7 +85,8 @@ class ProxyRuns(Work):
             read_record(row, "preference")
 
     def run(self, context: Any) -> dict[str, Any]:
-        tools = Tools(context.seed, {"model": context.network(self.model)}, say=context.say, check=context.check)
+        networks = {"model": context.network(self.model, self.max_length)}
+        tools = Tools(context.seed, networks, say=context.say, check=context.check)
         instances = read_instances(list(read_rows(context.files(self.rows))))
         features = discovered(instances, self.features)
         has = matrix(instances, features, tools)

@@ -102,6 +102,7 @@ class Route(Work):
       runs: proxy runs, of this set or of another.
       routing: how.
       model: the stage whose model embeds answers, where a feature is `cosine_sim`; "" = none.
+      max_length: tokens of an answer that it reads.
     """
 
     name: str = "route"
@@ -109,6 +110,7 @@ class Route(Work):
     runs: tuple[OtherFile, ...] = ()
     routing: Routing = Routing()
     model: str = ""
+    max_length: int = 1024
 
     def outputs(self) -> tuple[str, ...]:
         return (ROUTED,)
@@ -120,14 +122,15 @@ class Route(Work):
         return (self.model,) if self.model else ()
 
     def problems(self) -> list[str]:
-        return [*self.routing.problems(), *(f"{n} names no file." for n in ("rows", "runs") if not getattr(self, n))]
+        found = [*self.routing.problems(), *(f"{n} names no file." for n in ("rows", "runs") if not getattr(self, n))]
+        return found if self.max_length > 1 else [*found, f"max_length is {self.max_length} but must be at least 2."]
 
     def check_inputs(self, files: Sequence[Path]) -> None:
         read_instances(list(read_rows(files[: len(self.rows)])))
         read_runs(files[len(self.rows) :])
 
     def run(self, context: Any) -> dict[str, Any]:
-        networks = {"model": context.network(self.model)} if self.model else {}
+        networks = {"model": context.network(self.model, self.max_length)} if self.model else {}
         tools = Tools(context.seed, networks, say=context.say, check=context.check)
         instances = read_instances(list(read_rows(context.files(self.rows))))
         rows, report = self.routing.routed(instances, read_runs(context.files(self.runs)), tools)

@@ -37,9 +37,9 @@ WITHOUT_A_MODEL: dict[str, tuple[str | dict[str, Any], list[str], str]] = {
     "tpo_triple": ("list.jsonl", [], "3 rows from 3, empty_responses_ignored 1"),
     "worldpm": ("list.jsonl", ["--least-margin", "0.1"], "3 rows from 3"),
 }
-WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl", "meta_rm": "preference.jsonl"}
-# Pairs for any method of pairs, and what is evaluated; their own files run them.
-OF_NO_METHOD = {"on_policy", "hybrid_prefs", "lc_alpacaeval"}
+WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl"}
+# Their own files run them; all but the last are of no method, or of any.
+ELSEWHERE = {"on_policy", "hybrid_prefs", "lc_alpacaeval", "meta_rm"}
 
 
 def source(given: str | dict[str, Any], folder: Path) -> Path:
@@ -57,8 +57,8 @@ def can_train(file: Path, name: str) -> str:
 
 
 def test_every_construction_is_run_here() -> None:
-    assert set(constructions()) == set(WITHOUT_A_MODEL) | set(WITH_A_MODEL) | OF_NO_METHOD
-    assert {resolve(name).INFO.name for name in set(constructions()) - OF_NO_METHOD} <= set(METHODS)
+    assert set(constructions()) == set(WITHOUT_A_MODEL) | set(WITH_A_MODEL) | ELSEWHERE
+    assert {resolve(name).INFO.name for name in set(constructions()) - ELSEWHERE} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_A_MODEL))

@@ -44,7 +44,12 @@ class MetaRM(BradleyTerry):
         arxiv="2401.06080",
         certainty="the paper's text; rate and k are not given there",
     )
-    NEEDS = Needs(roles=("chosen", "rejected"), extra=("value",), whole_step=True)
+    NEEDS = Needs(
+        roles=("chosen", "rejected"),
+        extra=("value",),
+        optional_roles=("sample_1", "sample_2", "sample_3", "sample_4"),
+        whole_step=True,
+    )
     MOVES_ALL: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("difference",)
 

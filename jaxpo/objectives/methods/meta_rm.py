@@ -31,6 +31,13 @@ class MetaRM(BradleyTerry):
     Attributes:
       rate: eta; 0 is plain Bradley-Terry.
       samples: k, read of every row at most.
+      label_smoothing: as of bradley_terry, as are all that follow.
+      center_rewards_coefficient: weight of the squared sum of the two rewards; None = off.
+      temperature: of the difference of the rewards.
+      margin: "shift", "weight" or "ignore".
+      soft_labels: from a column `votes`.
+      lm_coefficient: weight of the chosen responses' negative log-likelihood.
+      yes_no: ids of two tokens, instead of a value head.
     """
 
     rate: float = number(0.01, at_least=0)

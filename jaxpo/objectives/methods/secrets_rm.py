@@ -39,7 +39,15 @@ class SecretsRM(BradleyTerry):
       contrastive_weight: of the term, mean over items.
       contrastive_temperature: None = 0.05 of simcse, 0.1 of swav.
       prototypes: of swav.
-      sinkhorn_epsilon, sinkhorn_iterations: of swav's assignment.
+      sinkhorn_epsilon: of swav's assignment; smaller is harder.
+      sinkhorn_iterations: of swav's assignment.
+      label_smoothing: as of bradley_terry, as are all that follow.
+      center_rewards_coefficient: weight of the squared sum of the two rewards; None = off.
+      temperature: of the difference of the rewards.
+      margin: "shift", "weight" or "ignore".
+      soft_labels: from a column `votes`.
+      lm_coefficient: weight of the chosen responses' negative log-likelihood.
+      yes_no: ids of two tokens, instead of a value head.
     """
 
     contrastive: Literal["simcse", "swav"] = "simcse"

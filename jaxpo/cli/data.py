@@ -1,4 +1,4 @@
-"""`jaxpo data TASK`: inspect, tokenise, construct, score, record a teacher, remove repetitions and benchmarks."""
+"""`jaxpo data TASK`: inspect, tokenise, construct, score, route, record a teacher, clean."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ usage: jaxpo data inspect FILES... [options]    what they can train and how; typ
        jaxpo data tokenise FILES... --tokenizer PATH --out FOLDER [options]
        jaxpo data construct METHOD FILES... OUT.jsonl [options]    the data set that a method is trained on
        jaxpo data score FILES... OUT.jsonl [options]    the rows with a column of a reward model's or judge's scores
+       jaxpo data route FILES... OUT.jsonl --runs RUNS [options]    which pairs people label, and which a judge does
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
        jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
        jaxpo data dedup FILES... OUT.jsonl [options]           without rows that nearly repeat earlier ones
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import clean, construct, difficulty, score, teach
+    from jaxpo.cli import clean, construct, difficulty, route, score, teach
 
     tasks = {
         "inspect": inspect_files,
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         "tokenize": tokenise,
         "construct": construct.main,
         "score": score.main,
+        "route": route.main,
         "teach": teach.main,
         "difficulty": difficulty.main,
         "dedup": clean.dedup,

@@ -24,6 +24,7 @@ Evaluate a model, or two on the same examples, on tasks whose data is in local f
   jaxpo eval MODEL --tasks bits_per_byte:TEXT.txt multiple_choice:QUESTIONS.jsonl
   jaxpo eval MODEL --against MODEL --tasks gsm8k:test.jsonl --chat
   jaxpo eval MODEL --tasks lm_eval:TASK --include FOLDER
+  jaxpo eval --tasks alpaca:annotations.json     (answers that were judged already: no model)
   jaxpo eval --list
 
 Writes results.json, examples.jsonl and report.html into a folder, and prints the results."""
@@ -51,11 +52,12 @@ def main(argv: Sequence[str]) -> int:
     folder = checked(args)
     jobs = jobs_of(args)
     problems = [problem for job in jobs for problem in job.problems()]
+    problems += model_problems(args, any(job.asks for job in jobs))
     if problems:
         raise ConfigError(problems)
     read = [job.read() for job in jobs]
-    paths = [args.model, *([args.against] if args.against else [])]
-    results = evaluate(paths, read, args.dtype)
+    paths = [path for path in (args.model, args.against) if path]
+    results = evaluate(paths, read, args.dtype) if paths else [[one for task in read for one in task.alone()]]
     finish(folder, results, args)
     return 0
 
@@ -63,24 +65,34 @@ def main(argv: Sequence[str]) -> int:
 def checked(args: Any) -> Path:
     """The folder to write; ConfigError lists what is wrong with the command's own options."""
     problems = []
-    if args.model is None:
-        problems.append("eval: name the model: jaxpo eval MODEL --tasks NAME:FILE.")
     if not args.tasks:
         problems.append("--tasks: name at least one; `jaxpo eval --list` lists them.")
     if args.worst < 0:
         problems.append(f"--worst {args.worst}: must be at least 0.")
     if args.against is not None and args.against == args.model:
         problems.append(f"--against {args.against}: is the model itself; name another.")
-    folder = args.out or (default_folder(args.model) if args.model else Path())
-    if args.model is not None and (folder / RESULTS).exists():
+    folder = args.out or default_folder(args.model, args.tasks or [""])
+    if (folder / RESULTS).exists():
         problems.append(f"--out {folder}: holds {RESULTS} of an earlier evaluation; name another folder or remove it.")
     if problems:
         raise ConfigError(problems)
     return folder
 
 
-def default_folder(model: Path) -> Path:
-    """Where a run's report looks for evaluations; of a model that is no run, a folder here."""
+def model_problems(args: Any, asks: bool) -> list[str]:
+    """A model that is missing, or that no task asks."""
+    if asks and args.model is None:
+        return ["eval: name the model: jaxpo eval MODEL --tasks NAME:FILE."]
+    if not asks and (args.model or args.against):
+        tasks = " ".join(args.tasks)
+        return [f"--tasks {tasks}: the files hold all answers, so no model is asked; leave {args.model} out."]
+    return []
+
+
+def default_folder(model: Path | None, tasks: Sequence[str] = ("",)) -> Path:
+    """Where a run's report looks for evaluations; of a model that is no run, and without one, a folder here."""
+    if model is None:
+        return Path("eval", tasks[0].partition(":")[0])
     return model / "eval" if (model / "stages").is_dir() else Path("eval", model.resolve().name)
 
 
@@ -126,15 +138,20 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     against = str(args.against) if args.against else None
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for outcome in outcomes for row in outcome.examples()]
     files = {
-        RESULTS: document(outcomes, *(about(path, args.dtype) for path in (args.model, args.against) if path)),
+        RESULTS: document(
+            outcomes, *([about(path, args.dtype) for path in (args.model, args.against) if path] or [{}])
+        ),
         EXAMPLES: "".join(lines),
-        PAGE: evaluation_page(outcomes, str(args.model), against, count=args.worst),
+        PAGE: evaluation_page(outcomes, str(args.model or "files"), against, count=args.worst),
+        **{name: text for outcome in outcomes for name, text in outcome.ours.files.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         with writing(folder / name):
             (folder / name).write_text(text, encoding="utf-8")
     print("\n".join(table(outcomes)))
+    for outcome in outcomes:
+        print("".join(f"{outcome.ours.label}: {note}\n" for note in outcome.ours.notes), end="")
     print(f"{folder}: {', '.join(files)}")
 
 

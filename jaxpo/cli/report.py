@@ -1,4 +1,4 @@
-"""`jaxpo report RUN [RUN2 ...]`: report.html of one run, or a comparison of several as a page or as text."""
+"""`jaxpo report RUN [RUN2 ...]`: report.html of one run, a comparison of several, or how their losses fall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, finished or not")
     parser.add_argument("--text", action="store_true", help="print the tables of a comparison, write no file")
     parser.add_argument("--out", type=Path, help="file of a comparison (default comparison.html)")
+    parser.add_argument(
+        "--scaling", metavar="METRIC", help="print power laws of a held-out loss (eval_loss) over steps"
+    )
+    parser.add_argument("--floor", action="store_true", help="with --scaling: fit what the loss does not go below too")
     args = parser.parse(argv)
+    if args.floor and not args.scaling:
+        from jaxpo.errors import ConfigError
+
+        raise ConfigError("--floor: belongs to --scaling METRIC.")
+    if args.scaling:
+        from jaxpo.evaluate.report.scaling import scaling_lines
+
+        print("\n".join(scaling_lines(args.runs, args.scaling, floor=args.floor)))
+        return 0
     if args.out is not None and len(args.runs) == 1:
         from jaxpo.errors import ConfigError
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxpo.convert.model_io import Model
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.judges.network import Network
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, limits
 from jaxpo.objectives.encode import Scorer
 
 Tree = Any
@@ -55,10 +55,16 @@ class WorkContext:
         """Parameters of an earlier stage's model."""
         return self.load(self.stage_folder(name)).params["model"]
 
-    def network(self, name: str) -> Network:
-        """An earlier stage's model with its heads, ready to score and to generate as the run computes."""
+    def network(self, name: str, max_length: int | None = None) -> Network:
+        """An earlier stage's model with its heads, ready to score and to generate as the run computes.
+
+        Args:
+          max_length: of what it reads, at most what it has positions for; None = a network's own default.
+        """
         loaded = self.load(self.stage_folder(name))
         how = {name: getattr(self.scorer, name) for name in ("dtype", "attention", "experts")}
+        if max_length is not None:
+            how["max_length"] = min(max_length, limits(loaded.config).context)
         return Network.of(loaded, tokenizer=self.tokenizer, **how)
 
     def snapshots(self, name: str) -> list[Path]:

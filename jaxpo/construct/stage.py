@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 from jaxpo.judges.ledger import digest
-from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -108,10 +107,10 @@ class Construct(Work):
     def _network(self, context: WorkContext, which: str, stage: str) -> Network:
         from jaxpo.convert.reader import why_no_reward
 
-        found = context.network(stage)
+        found = context.network(stage, self.max_length)
         if which == "reward" and (lacking := why_no_reward(found.params, found.about)):
             raise ConfigError(f"{self.name}.networks: {stage!r} {lacking}; name a reward stage for 'reward'.")
-        return replace(found, max_length=min(self.max_length, limits(found.config).context))
+        return found
 
 
 def split(rows: Iterable[dict[str, Any]], one_in: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -31,6 +31,8 @@ class TaskResult:
       grid: results over two axes, where the task has such.
       pictures: what the report draws of its examples.
       further: results that are no ratio over `scored` (lm-eval's aggregations, fits).
+      notes: what a reader of the results must know.
+      files: further files of the evaluation, name -> text.
     """
 
     label: str
@@ -42,6 +44,8 @@ class TaskResult:
     further: Mapping[str, Measurement] = field(default_factory=dict)
     grid: Grid | None = None
     pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> dict[str, Measurement]:
@@ -56,6 +60,7 @@ class TaskResult:
             "examples": len(self.scored),
             "seconds": round(self.seconds, 3),
             "results": {name: found.record() for name, found in self.results.items()},
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 

@@ -32,9 +32,18 @@ class Read(Protocol):
         """What goes to a model; DataError where it has no room for it."""
         ...
 
+    def alone(self) -> list[TaskResult]:
+        """The results without a model, of a task that asks none."""
+        ...
+
 
 class Job(Protocol):
     """A task as it was asked for."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether a model is asked."""
+        ...
 
     def problems(self) -> Iterator[str]:
         """What is wrong with its settings."""
@@ -55,6 +64,10 @@ class TaskJob:
 
     label: str
     task: Task[Any]
+
+    @property
+    def asks(self) -> bool:
+        return self.task.asks
 
     def problems(self) -> Iterator[str]:
         return self.task.problems()
@@ -84,6 +97,12 @@ class Examples:
         _check_room(self.label, asks, prompts, reader.context)
         return Asked(self.label, self.task, self.examples, asks, prompts)
 
+    def alone(self) -> list[TaskResult]:
+        """The results of a task whose files hold all answers, without a model."""
+        start = time.perf_counter()
+        scored = [self.task.score(example, Reply()) for example in self.examples]
+        return [result_of(self.label, self.task, scored, start, prompt_hash(self.task.NAME, self.task.format, ""))]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -103,21 +122,7 @@ class Asked:
         start = time.perf_counter()
         replies = self._replies(subject, say)
         scored = [self.task.score(example, reply) for example, reply in zip(self.examples, replies, strict=True)]
-        seconds = time.perf_counter() - start
-        identity = prompt_identity(self.task, subject.reader)
-        return [
-            TaskResult(
-                self.label,
-                self.task.settings(),
-                identity,
-                scored,
-                self.task.scores(),
-                seconds,
-                further=self.task.further(scored),
-                grid=self.task.grid(scored),
-                pictures=self.task.pictures(scored),
-            )
-        ]
+        return [result_of(self.label, self.task, scored, start, prompt_identity(self.task, subject.reader))]
 
     def _replies(self, subject: Subject, say: Say) -> Iterator[Reply]:
         sequences = [segment.tokens for ask in self.asks for segment in ask.segments]
@@ -137,6 +142,29 @@ class Asked:
                 tuple(tuple(next(answers)) for _ in ask.questions),
                 tuple(float(next(rewards)) for _ in ask.rewarded),
             )
+
+
+def result_of(label: str, task: Task[Any], scored: Sequence[Any], start: float, identity: str) -> TaskResult:
+    """What a task makes of its scored examples.
+
+    Args:
+      start: `time.perf_counter()` before the model was asked.
+      identity: hash of the prompts' wording.
+    """
+    seconds = time.perf_counter() - start
+    return TaskResult(
+        label,
+        task.settings(),
+        identity,
+        scored,
+        task.scores(),
+        seconds,
+        further=task.further(scored),
+        grid=task.grid(scored),
+        pictures=task.pictures(scored),
+        notes=task.notes(scored),
+        files=task.files(scored),
+    )
 
 
 def prompt_identity(task: Task[Any], reader: Reader) -> str:

@@ -98,6 +98,7 @@ from jaxpo.losses.rpo import rpo
 from jaxpo.losses.rrpo import rrpo
 from jaxpo.losses.rso import rso
 from jaxpo.losses.sapo import sapo
+from jaxpo.losses.secrets_rm import prototype_scores, reward_difference, simcse, sinkhorn, swav
 from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
 from jaxpo.losses.slic import slic
@@ -228,6 +229,7 @@ __all__ = [
     "ppo_value",
     "pro_ranking",
     "process_reward",
+    "prototype_scores",
     "q_rewards",
     "ranking_accuracy",
     "ranking_accuracy_list",
@@ -241,6 +243,7 @@ __all__ = [
     "reinforce_plus_plus_baseline",
     "returns_to_go",
     "reverse_kl",
+    "reward_difference",
     "rloo",
     "rpo",
     "rrpo",
@@ -249,7 +252,9 @@ __all__ = [
     "sft",
     "shortest",
     "sigmoid_norm",
+    "simcse",
     "simpo",
+    "sinkhorn",
     "slic",
     "soft_value",
     "solution_score",
@@ -258,6 +263,7 @@ __all__ = [
     "sppo_hard",
     "sppo_soft",
     "step_weights",
+    "swav",
     "target_positions",
     "tdpo1",
     "tdpo2",

@@ -11,12 +11,13 @@ import pytest
 
 from jaxpo.construct.base import Construction, constructions
 from jaxpo.data.tokens.inspect import inspect
-from jaxpo.objectives.methods import METHODS
+from jaxpo.objectives.methods import METHODS, resolve
 from jaxpo.recipe.uses import uses
 
 Command = Callable[..., tuple[int, str, str]]
 FILES = Path(__file__).parents[1] / "data" / "files"
 SOLUTION = {"prompt": "3 * 4? ", "solution": ["3 * 4 ", "= 12."], "wrong": ["3 + 4 ", "= 7."]}
+SCORED = {"prompt": "p", "chosen": "c", "rejected": "r", "scores_1": [1, 0], "scores_2": [2, 0]}
 LISTS = {"prompt": "Films. ", "ground_truth": ["Alien", "Aliens"], "suggested": ["Dune"], "negatives": ["Toy Story"]}
 
 # What can be made of the example files without a model: options, rows written, and what is said of the rest.
@@ -31,12 +32,14 @@ WITHOUT_A_MODEL: dict[str, tuple[str | dict[str, Any], list[str], str]] = {
     "rrpo": ("preference_chat.jsonl", [], "5 rows from 5, phrases 10"),
     "rso": ("list.jsonl", ["--n", "2"], "2 rows from 3, dropped_empty_responses 1, dropped_tied_pairs 1"),
     "spo_degree": ("preference.jsonl", [], "5 rows from 5, answers_without_key_phrase 0, key_phrases 12"),
+    "secrets_rm": (SCORED, ["--policy", "margin"], "1 rows from 1, suspect 0"),
     "tpo_tree": (SOLUTION, [], "1 rows from 1, trees_with_fewer_branches 1"),
     "tpo_triple": ("list.jsonl", [], "3 rows from 3, empty_responses_ignored 1"),
+    "worldpm": ("list.jsonl", ["--least-margin", "0.1"], "3 rows from 3"),
 }
 WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl"}
-# Pairs for any method of pairs; `test_on_policy.py` runs it.
-OF_NO_METHOD = {"on_policy"}
+# Their own files run them; all but the last are of no method, or of any.
+ELSEWHERE = {"on_policy", "hybrid_prefs", "lc_alpacaeval", "meta_rm"}
 
 
 def source(given: str | dict[str, Any], folder: Path) -> Path:
@@ -54,8 +57,8 @@ def can_train(file: Path, name: str) -> str:
 
 
 def test_every_construction_is_run_here() -> None:
-    assert set(constructions()) == set(WITHOUT_A_MODEL) | set(WITH_A_MODEL) | OF_NO_METHOD
-    assert set(constructions()) - OF_NO_METHOD <= set(METHODS)
+    assert set(constructions()) == set(WITHOUT_A_MODEL) | set(WITH_A_MODEL) | ELSEWHERE
+    assert {resolve(name).INFO.name for name in set(constructions()) - ELSEWHERE} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_A_MODEL))
@@ -66,7 +69,7 @@ def test_what_is_written_trains_the_method(run: Command, tmp_path: Path, name: s
     assert (code, err) == (0, "")
     assert printed.endswith(f"{out}: {said}\n"), printed
     assert len(out.read_text().splitlines()) == int(said.split()[0])
-    assert can_train(out, name) == ""
+    assert can_train(out, resolve(name).INFO.name) == ""
 
 
 def test_the_overview_and_the_help_of_one(run: Command) -> None:

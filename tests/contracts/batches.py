@@ -142,6 +142,16 @@ def many_roles(rng: np.random.Generator, i: int) -> Example:
     return example
 
 
+def sampled(rng: np.random.Generator, i: int) -> Example:
+    """A pair with up to four samples to its prompt."""
+    example = pair(rng, i)
+    prompt = example.segments[0][0][: example.segments[0][1]]
+    here = (4, 0, 3)[i % 3]
+    example.segments += [segment(rng, prompt, some_length(rng)) for _ in range(here)]
+    example.roles |= {f"sample_{k}": 1 + k if k <= here else -1 for k in range(1, 5)}
+    return example
+
+
 KINDS = {
     "text": text,
     "completion": completion,
@@ -152,6 +162,7 @@ KINDS = {
     "pair": pair,
     "two_prompts": two_prompts,
     "many_roles": many_roles,
+    "sampled": sampled,
 }
 
 

@@ -40,6 +40,8 @@ def kind_of(method: Method) -> str:
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):
         if role in needs.roles:
             return "steps" if "labels" in needs.columns else kind
+    if "sample_1" in needs.optional_roles:
+        return "sampled"
     return "many_roles" if len(needs.roles) + len(needs.optional_roles) > 2 else "pair"
 
 

@@ -139,7 +139,7 @@ BEYOND_PAIRS = {
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
-    **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
+    **{"meta_rm": "samples", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}

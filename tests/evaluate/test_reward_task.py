@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -427,3 +428,16 @@ def test_a_model_without_rewards_and_an_answer_that_is_too_long(reward_model, mo
     assert main(["eval", str(reward_model), *words, "--set", "reward.truncation=response_right"]) == 0
     (task,) = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"].values()
     assert task["results"]["cut"]["value"] == 1
+
+
+def test_groups_of_subsets_have_their_own_style_and_phi():
+    made = [
+        dataclasses.replace(one, group=("adversarial", "subjective")[i % 2])
+        for i, one in enumerate(random_lists(20, style=True))
+    ]
+    found = TASK.further(made)
+    alone = TASK.further([one for one in made if one.group == "subjective"])
+    for name in ("style_loss", "uncontrolled_loss", "style_accuracy", "phi_longer", "phi_markdown_gold"):
+        assert found[f"{name}_subjective"] == alone[name]
+    assert found["style_loss_adversarial"].n == 10
+    assert "style_loss_adversarial" not in alone

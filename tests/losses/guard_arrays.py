@@ -50,6 +50,7 @@ PER_TOKEN = {
 
 # --- lists of three responses ---
 
+VIEWS = [[1.0, -2.0, 0.5], [0.3, 1.0, 2.0]]
 ALL, TWO, ONE = [True] * 3, [True, False, True], [False, True, False]
 SCORES = {"equal": [0.0, 0.0, 0.0], "two equal": [1.0, 1.0, -2.0], "apart": [0.3, -0.6, 2.0], "far": [1e4, 0.0, -1e4]}
 TIED = ("equal, all", "two equal, all")
@@ -92,6 +93,14 @@ ITEMS = {f"{s}, {m}": (SCORES[s], [-1.0] * 3, [1.0, 0.0, 3.0], [2.0, 0.0, 1.0], 
          for s in SCORES for m in PRESENT}  # fmt: skip
 RANKED = {f"{s}, {g}": (SCORES[s], [1.0, 4.0, 0.0], *GRADES[g]) for s in SCORES for g in GRADES}
 LISTWISE = {
+    "reward_difference": row("reward_difference", {"equal": (SCORES["equal"], ALL), "two": (SCORES["two equal"], ALL),
+                                                   "apart": (SCORES["apart"], ALL), "masked": (SCORES["equal"], ONE)},
+                             free=1, kinks=("equal", "two")),
+    "simcse": row("simcse", {"apart": (VIEWS, VIEWS[::-1]), "alike": (VIEWS, VIEWS),
+                             "zero": ([[0.0] * 3, RIGHT], VIEWS)}, free=2,
+                  kinks=("zero",), loss=lambda s, t: jax.vmap(losses.simcse)(s, t)),
+    "prototype_scores": row("prototype_scores", {"apart": ([1.0, -0.5], VIEWS), "zero": ([0.0] * 2, VIEWS)},
+                            free=2, kinks=("zero",), loss=lambda f, c: jax.vmap(losses.prototype_scores)(f, c)),
     **{name: listed(name, [0.0] * 3, free=2, beta=0.1) for name in ("infonca", "nca", "exo_rw")},
     **{name: listed(name) for name in ("pair_logistic", "list_mle", "list_softmax", "point_mse", "point_sigmoid")},
     "list_mle top": listed("list_mle", top_k=1),

@@ -99,6 +99,8 @@ CASES = {
                  (normal(N), np.float32([0.9, 0.6, 0.3, 0.8])), 1),
     "bradley_terry": rows("bradley_terry", normal(N), normal(N), normal(N), free=3),
     **{name: rows(name, normal(N), normal(N), GOOD, free=2) for name in ("rao_kupper", "davidson")},
+    "simcse": rows("simcse", normal(N, T), normal(N, T), free=2),
+    "reward_difference": lists("reward_difference", normal(N, K), free=1),
     "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
@@ -223,7 +225,7 @@ def test_one_finite_float32_per_row_and_a_gradient(name):
 @pytest.mark.parametrize("name", CASES)
 def test_absent_rows_cost_nothing_and_change_nothing(name):
     got = program(name)(SOME, spoiled(CASES[name].args, SOME))
-    if name not in BY_RANK:  # whose rows are ranks: `test_coupled.py`
+    if name not in (*BY_RANK, "simcse"):  # whose rows are not alone: `test_coupled.py`, `test_secrets_rm.py`
         np.testing.assert_array_equal(got.value[~SOME], 0.0)
         np.testing.assert_allclose(got.value[SOME], plain(name).value[SOME], rtol=1e-6, atol=1e-7)
         for g, whole in zip(got.grads, plain(name).grads, strict=True):

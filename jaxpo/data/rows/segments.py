@@ -1,4 +1,4 @@
-"""What some methods read of a pair beyond its two responses: further segments, and marked phrases."""
+"""What some methods read of a pair beyond its two responses: further segments, samples, and marked phrases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxpo.data.rows.marks import SOURCES, span_marks
 from jaxpo.data.rows.sides import Side, side_of
 from jaxpo.data.rows.texts import Text, answer, text_of_column, text_or_messages
 
+MOST_SAMPLES = 8
 # Role -> the columns it comes from.
 FURTHER: dict[str, tuple[str, ...]] = {
     "gold": ("gold",),
@@ -17,6 +18,7 @@ FURTHER: dict[str, tuple[str, ...]] = {
     "inter_chosen": ("inter_prompt", "inter_sign"),
     "inter_rejected": ("inter_prompt", "inter_sign"),
     **{f"intra_{of}_{sign}": ("intra",) for of in ("chosen", "rejected") for sign in ("plus", "minus")},
+    **{f"sample_{i}": ("samples",) for i in range(1, MOST_SAMPLES + 1)},
 }
 # Columns of numbers that a row has when, and only when, it has the role.
 COLUMN_OF = {"inter_chosen": "inter_sign", "inter_rejected": "inter_sign"}
@@ -27,6 +29,8 @@ def lacks(row: Row, role: str) -> bool:
     """True when a row says nothing about a further role."""
     if role.startswith("intra_"):
         return role.split("_")[1] not in _intra(row)
+    if role.startswith("sample_"):
+        return _number(role) > len(_samples(row))
     return not any(name in row.data for name in FURTHER[role])
 
 
@@ -50,11 +54,25 @@ def further_side(row: Row, pair: tuple[Side, ...], role: str) -> Side:
         return side_of(row, role, text_of_column(row, "rationale_prompt"), answer(row, "rationale"), "rationale")
     if role == "gold":
         return side_of(row, role, pair[0].prompt, answer(row, "gold"), "gold")
+    if role.startswith("sample_"):
+        text = text_or_messages(row, "samples", _samples(row)[_number(role) - 1], empty_ok=False)
+        return side_of(row, role, pair[0].prompt, text, "samples")
     kind, of = role.split("_")[:2]
     completion = pair[0 if of == "chosen" else 1].completion
     if kind == "inter":
         return side_of(row, role, text_of_column(row, "inter_prompt"), completion, of)
     return side_of(row, role, _intra_prompt(row, of, role.endswith("_plus")), completion, of)
+
+
+def _number(role: str) -> int:
+    return int(role.removeprefix("sample_"))
+
+
+def _samples(row: Row) -> list[Any]:
+    value = row.data.get("samples", [])
+    if not isinstance(value, list):
+        raise row.error("expected a list of answers.", field="samples", remedy="Give answers to the row's prompt.")
+    return value
 
 
 def _intra(row: Row) -> dict[str, Any]:

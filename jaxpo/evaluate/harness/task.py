@@ -41,6 +41,7 @@ class Harness:
     NEEDS: ClassVar[str] = "the task's name; its data must be on this machine"
     SOURCE: ClassVar[str] = "TASK"
     OPTIONAL: ClassVar[bool] = False
+    asks: ClassVar[bool] = True
 
     source: str | None = None
     limit: int | None = None
@@ -117,6 +118,10 @@ class Loaded:
     def ask(self, reader: Reader) -> Loaded:
         """Itself: lm-eval makes the prompts when it runs, and the adapter checks that they fit."""
         return self
+
+    def alone(self) -> list[TaskResult]:
+        """None: whoever asks for this task names a model, or is told to."""
+        raise ConfigError(f"--tasks {self.task.NAME}:{self.task.source}: asks a model; name one.")
 
     def run(self, subject: Subject, say: Say) -> list[TaskResult]:
         """lm-eval's evaluation of the model, task by task."""

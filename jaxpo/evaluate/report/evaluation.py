@@ -53,6 +53,7 @@ def _task(outcome: Outcome, model: str, against: str | None, count: int) -> str:
     about = {name: how.about for name, how in ours.scores.items()}
     note = f"{len(ours.scored)} examples; prompts {ours.prompt_hash}; settings {_settings(ours.settings)}"
     told = "".join(f"<p class=note><b>{escape(n)}</b>: {escape(text)}</p>" for n, text in about.items())
+    told += "".join(f"<p class=note>{escape(note)}</p>" for note in ours.notes)
     shown = "".join(_example(outcome, i, model, against) for i in worst(ours.scored, ours.scores, count))
     drawn = _heat_maps(outcome, model, against) + _pictures(outcome, model, against)
     return section(ours.label, drawn + _results(outcome, against) + told, note) + section(

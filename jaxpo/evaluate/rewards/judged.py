@@ -21,6 +21,7 @@ class Judged(Scored):
       style: `[K, 4]`, see `jaxpo.evaluate.rewards.style`.
       pairs: `[P, 2]`, better and worse, as places among the answers.
       subset: of the data that it belongs to; "" without such.
+      group: of subsets, such as "adversarial", "objective" and "subjective"; the subset where there is no other.
       tied: of RewardBench 2's ties "ref" or "tied", and the number that the two share.
       cut: whether an answer lost its end, or its prompt the start.
     """
@@ -31,6 +32,7 @@ class Judged(Scored):
     style: np.ndarray
     pairs: np.ndarray
     subset: str = ""
+    group: str = ""
     tied: tuple[str, int] | None = None
     cut: bool = False
 
@@ -43,6 +45,11 @@ class Judged(Scored):
     def longer(self) -> np.ndarray:
         """Tokens of the better answer less those of the worse, `[P]`."""
         return _difference(self.lengths, self.pairs)
+
+    @property
+    def markdown(self) -> np.ndarray:
+        """List items, headers and bold passages of the better answer less those of the worse, `[P]`."""
+        return _difference(self.style[:, 1:].sum(1), self.pairs)
 
 
 def pairs_of(quality: Sequence[float], gap: float) -> np.ndarray:

@@ -59,13 +59,15 @@ def length_correlation(judged: Sequence[Judged]) -> Measurement | None:
 def measures(judged: Sequence[Judged]) -> dict[str, Measurement]:
     """Everything that only all prompts together have."""
     margins, unit = all_pairs(judged, "margins")
-    longer, _ = all_pairs(judged, "longer")
+    longer, markdown = (all_pairs(judged, of)[0] for of in ("longer", "markdown"))
     rewards = np.concatenate([one.rewards for one in judged])
     found = {
         "ece": calibration_error(judged),
         "length_correlation": length_correlation(judged),
         "phi_longer": phi(margins, longer, unit, len(judged)),
         "phi_longer_gold": phi(np.ones_like(longer), longer, unit, len(judged)),
+        "phi_markdown": phi(margins, markdown, unit, len(judged)),
+        "phi_markdown_gold": phi(np.ones_like(longer), markdown, unit, len(judged)),
         "reward_min": Measurement(float(rewards.min()), len(rewards)),
         "reward_max": Measurement(float(rewards.max()), len(rewards)),
     }

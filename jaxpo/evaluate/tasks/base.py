@@ -237,6 +237,19 @@ class Task(ABC, Generic[E]):
         """What the report draws of the examples."""
         return ()
 
+    def notes(self, scored: Sequence[Any]) -> Sequence[str]:
+        """What a reader of the results must know, a sentence each."""
+        return ()
+
+    def files(self, scored: Sequence[Any]) -> Mapping[str, str]:
+        """Further files of the evaluation, name -> text."""
+        return {}
+
+    @property
+    def asks(self) -> bool:
+        """Whether a model is asked at all; otherwise the files hold all answers, and the command needs no model."""
+        return True
+
     @property
     def format(self) -> str:
         """The task's own wording of its prompts, which enters their hash; whatever changes prompts changes this."""

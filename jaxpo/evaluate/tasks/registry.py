@@ -14,6 +14,7 @@ TASKS = {
     "multiple_choice": "jaxpo.evaluate.tasks.multiple_choice:MultipleChoice",
     "ranking": "jaxpo.evaluate.tasks.ranking:Ranking",
     "reward": "jaxpo.evaluate.tasks.reward:Reward",
+    "alpaca": "jaxpo.evaluate.tasks.alpaca:Alpaca",
     "exact_match": "jaxpo.evaluate.tasks.exact_match:ExactMatch",
     "gsm8k": "jaxpo.evaluate.tasks.gsm8k:GSM8K",
     "ifeval": "jaxpo.evaluate.tasks.ifeval:IFEval",

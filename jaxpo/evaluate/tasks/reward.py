@@ -110,6 +110,7 @@ class Reward(Task[Answers]):
             raise example.row.error(f"the model gives an answer the reward {rewards[~np.isfinite(rewards)][0]}.")
         quality, pairs = np.asarray(example.quality), pairs_of(example.quality, self.gap)
         texts = [shown(text) for text in example.texts]
+        group = str(example.row.data.get("group", example.subset))
         found = Judged(
             values={},
             quality=quality,
@@ -118,9 +119,10 @@ class Reward(Task[Answers]):
             style=np.asarray([style_of(text, n) for text, n in zip(texts, reply.ask.tokens, strict=True)]),
             pairs=pairs,
             subset=example.subset,
+            group=group,
             tied=example.tied,
             cut=reply.ask.cut,
-            groups=(example.subset,) if example.subset else (),
+            groups=tuple(name for name in dict.fromkeys((example.subset, group)) if name),
             prompt=shown(example.prompt),
             answer=texts[int(rewards.argmax())],
             expected=texts[int(quality.argmax())],
@@ -154,7 +156,16 @@ class Reward(Task[Answers]):
 
     def further(self, scored: Sequence[Judged]) -> Mapping[str, Measurement]:
         paired = [one for one in scored if len(one.pairs)]
-        return {**self._bench(scored), **measures(paired), **style_results(paired)}
+        found = {**self._bench(scored), **measures(paired), **style_results(paired)}
+        groups = dict.fromkeys(one.group for one in paired)
+        # The published benches have too many subsets, of too few pairs, for a fit to each.
+        if len(groups) == 1 or {one.subset for one in paired} <= {*bench.SUBSETS, *bench.SUBSETS_2}:
+            return found
+        for group in groups:
+            members = [one for one in paired if one.group == group]
+            each = style_results(members) | {k: v for k, v in measures(members).items() if k.startswith("phi")}
+            found |= {f"{name}_{group}": value for name, value in each.items()}
+        return found
 
     def _bench(self, scored: Sequence[Judged]) -> dict[str, Measurement]:
         """RewardBench's own numbers, each beside that of 'longer wins'."""

@@ -45,7 +45,7 @@ class BradleyTerry(PairScoreMethod):
         paper="Rank analysis of incomplete block designs (1952)",
         arxiv="",
         certainty="textbook; margin and centring agree with TRL",
-        aliases=("bt",),
+        aliases=("bt", "worldpm"),
     )
     NEEDS = Needs(roles=("chosen", "rejected"), extra=("value",))
 

@@ -21,6 +21,22 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
             yield f"{stage.name}.{field}: {getattr(stage, field):g} must lie in [0, 1)."
     if stage.loss is not None:
         yield from unread_settings(stage)
+        yield from view_problems(stage)
+
+
+def view_problems(stage: Reward) -> Iterator[str]:
+    """A loss that contrasts two dropout views needs dropout; one that moves the parameters trains all of them."""
+    if getattr(stage.loss, "TWO_VIEWS", False) and not (stage.embedding_dropout or stage.pooled_dropout):
+        yield (
+            f"{stage.name}.loss: {stage.loss.INFO.name} contrasts two dropout views, which are alike without dropout; "
+            f"set {flag((stage.name, 'pooled_dropout'))} 0.1."
+        )
+    if getattr(stage.loss, "MOVES_ALL", False) and (stage.lora is not None or stage.train != ("*",)):
+        part = "lora" if stage.lora is not None else "train"
+        yield (
+            f"{stage.name}.{part}: {stage.loss.INFO.name} moves all parameters before it reads pairs, but the stage "
+            f"trains a part of them; leave {part} out, or use bradley_terry."
+        )
 
 
 def unread_settings(stage: Reward) -> Iterator[str]:

@@ -84,6 +84,19 @@ def test_the_table_and_the_page(evaluated):
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_model_in_eight_bits_is_evaluated(evaluated, model_folders, files, tmp_path, capsys):
+    """By the scorer and by the engine; how far it is from its own is said, and kept in the file."""
+    float_out, _, tasks = evaluated
+    words = ["--tasks", tasks[0], tasks[4], "--limit", "4", "--max-new-tokens", "6", "--out", str(tmp_path / "out")]
+    assert main(["eval", str(model_folders[0]), *words, "--quantize", "int8"]) == 0
+    assert "int8: KL to the float model" in capsys.readouterr().err
+    found, full = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "out", float_out))
+    assert (full["model"]["quantize"], found["model"]["quantize"]) == (None, "int8")
+    ours, theirs = (one["tasks"][tasks[0]]["results"]["perplexity"]["value"] for one in (found, full))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
 def test_a_second_evaluation_does_not_overwrite_the_first(evaluated, model_folders, files, capsys):
     out, _, tasks = evaluated
     assert main(["eval", str(model_folders[0]), "--tasks", tasks[0], "--out", str(out)]) == 2

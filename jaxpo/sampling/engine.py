@@ -195,7 +195,12 @@ class Engine:
         return [] if asked is None else [row.generation() for row in asked.rows]
 
     def step(self) -> list[Generation]:
-        """Give free slots to those who wait, read a part of their prompts, write some tokens: what ended with it."""
+        """Give free slots to those who wait, read a part of their prompts, write some tokens: what ended with it.
+
+        Raises:
+          ConfigError: an array of the weights was donated to a program since they were given.
+        """
+        weights.check_there(self._flight.params)
         for number in self._cancelled:
             for row in self._asked[number].rows:
                 row.reason = row.reason or "cancelled"

@@ -20,8 +20,10 @@ class Eigen(Standing):
     """The weight itself; its product with rows is `x W`, computed by Eigen.
 
     XLA's CPU backend hands plain products to YNNPACK, which packs the weight for every product: over 8 to 32 rows Eigen
-    takes two thirds of the time (docs/bench/README.md, W12), over one row and over hundreds the same. Of the ways to
-    write a product only a convolution of width one stays with Eigen, as the plain product that XLA makes of it.
+    takes two thirds of the time (docs/generation.md), over one row and over hundreds the same. Of the ways to write a
+    product only a convolution of width one stays with Eigen, as the plain product that XLA makes of it; with rows as
+    positions, so that it does so inside loops, too: there a convolution over rows as a batch would stay one, a hundred
+    times as slow.
 
     Attributes:
       weight: `[i, *o]`, an array.
@@ -36,9 +38,9 @@ class Eigen(Standing):
 
     def linear(self, x: Float[Array, "... i"]) -> Float[Array, "... *o"]:
         """`x W` in the type of `x`."""
-        kernel = self.weight.astype(x.dtype).reshape(self.weight.shape[0], -1, 1)
-        flat = x.reshape(-1, x.shape[-1], 1)
-        y = lax.conv_general_dilated(flat, kernel, (1,), "VALID", dimension_numbers=("NCW", "IOW", "NCW"))
+        kernel = self.weight.astype(x.dtype).reshape(1, self.weight.shape[0], -1)
+        flat = x.reshape(1, -1, x.shape[-1])
+        y = lax.conv_general_dilated(flat, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
         return y.reshape(*x.shape[:-1], *self.weight.shape[1:])
 
     def einsum(self, spec: str, x: Array, out_dtype: Any) -> Array:

@@ -74,8 +74,8 @@ class Engine:
       cache: "dense" (a stretch of `context` positions per slot) or "pages" (rows take the pages they need, and share).
       attention, experts: names of implementations; None = the best here.
       quantize: "int8" = matrices as 8-bit integers, see `jaxpo.models.quantize`; None = as they are.
-      one_shape: compute all in one shape and every row alike, so that no bit of a result depends on what else runs; else
-        few rows take less time than many, and rounding is that of the products of their number.
+      one_shape: compute all in one shape and every row alike, so that no bit of a result depends on what else runs;
+        else few rows take less time than many, and rounding is that of the products of their number.
       mesh: devices that share the work; default those of the enclosing `use_mesh`, else one.
 
     Raises:

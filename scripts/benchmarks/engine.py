@@ -224,9 +224,9 @@ def _notes(config: LFM2Config, shares: Mapping[str, float], kl: float) -> tuple[
         f"Shape: {about(config)}, random weights; greedy; decoding after prompts of 16, which are included.",
         "Each contestant alone in a process, idle while others run; peak memory: the most that it had resident so far, "
         "weights and loading included.",
-        "The ceiling: prompts and steps read the weights once each (float32, or a byte each in int8), and their products "
-        "cannot run faster than plain ones of these shapes, each by the fastest of XLA's two libraries, with the weight "
-        "either way round, and PyTorch; the slower of the two bounds.",
+        "The ceiling: prompts and steps read the weights once each (float32, or a byte each in int8), and their "
+        "products cannot run faster than plain ones of these shapes, each by the fastest of XLA's two libraries, "
+        "with the weight either way round, and PyTorch; the slower of the two bounds.",
         f"Of {AGREEING} prompts, the share that goes on by the same token as jaxpo in float32: {same}.",
         f"int8 against float32 on {TOLD} random tokens: KL {kl:.2g} nats per token.",
     )

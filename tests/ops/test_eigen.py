@@ -30,10 +30,19 @@ def test_other_uses_are_those_of_the_array():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="Eigen is XLA's library for CPUs")
-@pytest.mark.parametrize("count", [1, 8, 32])
-def test_xla_makes_it_a_plain_product(count):
-    """As a convolution it would be slower than what it replaces."""
-    x, w = jnp.ones((count, 64)), Eigen(jnp.ones((64, 128)))
-    text = jax.jit(linear).lower(x, w).compile().as_text()
-    assert " convolution(" not in text
-    assert "ynn" not in text
+@pytest.mark.parametrize("count", [1, 8, 128])
+def test_xla_makes_it_a_plain_product_in_loops_too(count):
+    """As a convolution it would be far slower than what it replaces."""
+    x, into, out = jnp.ones((count, 1, 64)), Eigen(jnp.ones((64, 2, 64))), Eigen(jnp.ones((128, 64)))
+
+    def once(x):
+        return jnp.tanh(linear(linear(x, into).reshape(count, 1, 128), out))
+
+    def often(x):
+        return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, once(c[1])), (0, x))
+
+    for program in (once, often):
+        text = jax.jit(program).lower(x).compile().as_text()
+        assert " convolution(" not in text
+        assert " dot(" in text or "custom-call" in text
+        assert "ynn" not in text

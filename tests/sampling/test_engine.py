@@ -367,7 +367,7 @@ def test_weights_that_were_given_away_are_an_error_that_says_so(model):
     robbed.update(given)
     robbed.submit(Request([1, 2], max_new_tokens=1))
     jax.tree.leaves(given)[-1].delete()
-    with pytest.raises(ConfigError, match="donated to a program.* copies"):
+    with pytest.raises(ConfigError, match=r"donated to a program.* copies"):
         robbed.step()
 
 

@@ -136,7 +136,7 @@ def swapped(now: Tree, params: Tree, config: TextConfig, form: Form) -> Tree:
 
 def check_there(params: Tree) -> None:
     """ConfigError if somebody gave away the memory of an array that the engine uses."""
-    if any(leaf.is_deleted() for leaf in jax.tree.leaves(params)):
+    if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(params)):
         raise ConfigError(
             "the engine's weights are gone: their arrays were donated to a program, as a training step does with its "
             "parameters; give the engine, or its update, copies"

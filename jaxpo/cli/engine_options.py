@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxpo.config.precision import Dtype
 
 
 def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
@@ -27,7 +30,7 @@ def add_precision_options(parser: Parser) -> None:
     )
 
 
-def dtype_of(args: argparse.Namespace) -> str:
+def dtype_of(args: argparse.Namespace) -> Dtype:
     """The type of products, whatever type the checkpoint is kept in."""
     import jax
 

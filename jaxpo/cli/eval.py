@@ -14,6 +14,7 @@ from jaxpo.cli.eval_options import add_task_options, catalogue, jobs_of
 from jaxpo.errors import ConfigError, writing
 
 if TYPE_CHECKING:
+    from jaxpo.config.precision import Dtype
     from jaxpo.evaluate.outcome import Outcome
     from jaxpo.evaluate.results import TaskResult
     from jaxpo.evaluate.runner import Read
@@ -86,7 +87,7 @@ def default_folder(model: Path) -> Path:
 
 
 def evaluate(
-    paths: Sequence[Path], read: Sequence[Read], dtype: str, quantize: str | None = None
+    paths: Sequence[Path], read: Sequence[Read], dtype: Dtype, quantize: str | None = None
 ) -> list[list[TaskResult]]:
     """The results of every model; what goes to each is checked before the first one's weights are read."""
     from jaxpo.evaluate.subject import reader_of
@@ -98,7 +99,7 @@ def evaluate(
     ]
 
 
-def _run(path: Path, reader: Reader, tasks: Sequence[Any], dtype: str, quantize: str | None) -> list[TaskResult]:
+def _run(path: Path, reader: Reader, tasks: Sequence[Any], dtype: Dtype, quantize: str | None) -> list[TaskResult]:
     from jaxpo.evaluate.subject import subject_of
 
     def say(line: str) -> None:

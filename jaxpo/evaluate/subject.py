@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxpo.config.precision import Dtype, compute_dtype
 from jaxpo.errors import CheckpointError, JaxpoError
 from jaxpo.evaluate.rewards.score import rewards_of
 from jaxpo.evaluate.score import Kind, Progress, token_scores
@@ -127,7 +128,7 @@ def reader_of(path: Path) -> Reader:
 
 
 def subject_of(
-    path: Path, reader: Reader, *, dtype: str | None = None, quantize: str | None = None, say: Say = unsaid
+    path: Path, reader: Reader, *, dtype: Dtype | None = None, quantize: str | None = None, say: Say = unsaid
 ) -> Subject:
     """The model in a folder, its weights read.
 
@@ -138,7 +139,6 @@ def subject_of(
     """
     import jax
 
-    from jaxpo.config.precision import compute_dtype
     from jaxpo.convert.generation import end_ids
     from jaxpo.convert.model_io import load_model
 

@@ -61,7 +61,7 @@ class Columns:
         self._held = [np.zeros((0, *shape), kind) for shape, kind in kinds]
         self._count = 0
 
-    def append(self, *new: np.ndarray) -> None:
+    def append(self, *new: Any) -> None:
         """Some entries more, as many for every column."""
         until = self._count + len(new[0])
         if until > len(self._held[0]):

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import param_shardings
+from jaxpo.sampling import programs
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -318,6 +319,25 @@ def test_nothing_is_compiled_after_warm_up(model):
         found = list(warm.run([mixed(i) for i in range(500)]))
     assert len(found) >= 500
     assert compiled.names == []
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere products are not written as convolutions")
+def test_no_product_becomes_a_convolution(model, monkeypatch):
+    """See `jaxpo.ops.eigen`: in a loop one would be a hundred times as slow."""
+    texts = []
+
+    def seen(program):
+        def run(*arrays, **options):
+            texts.append(program.lower(*arrays, **options).compile().as_text())
+            return program(*arrays, **options)
+
+        return run
+
+    for name in ("read", "write"):
+        monkeypatch.setattr(programs, name, seen(getattr(programs, name)))
+    engine(model, one_shape=False).generate([Request([1, 2, 3], max_new_tokens=2, stop_ids=())])
+    assert len(texts) == 2
+    assert not any(" convolution(" in text for text in texts)
 
 
 class Compilations:

@@ -49,7 +49,8 @@ def read_line() -> str | None:
       DataError: bytes that are no characters.
     """
     try:
-        return as_text(input("> "), "the input")
+        # What is piped in is not asked for, and nothing but answers stands among answers.
+        return as_text(input("> " if sys.stdin.isatty() else ""), "the input")
     except EOFError:
         return None
     except UnicodeDecodeError as error:

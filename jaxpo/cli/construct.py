@@ -91,8 +91,8 @@ def options_of(kind: Any) -> list[Any]:
     return [Leaf((f.name,), hints[f.name], default_of(f), default_of(f)) for f in dataclasses.fields(kind)]
 
 
-def add_option(parser: Parser, leaf: Any) -> None:
-    """One flag per field, with its type and default in the help; of a bool it may stand alone."""
+def add_option(parser: Any, leaf: Any) -> None:
+    """One flag per field, with its type and default in the help; of a bool it may stand alone. Of a parser, or a group."""
     from jaxpo.config.fields import describe
 
     (name,) = leaf.path

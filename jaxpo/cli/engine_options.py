@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxpo.config.precision import Dtype
 
 
 def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
     """Slots, window and precision."""
     parser.add_argument("--slots", type=int, default=slots, help=f"answers in flight at once (default {slots})")
     parser.add_argument("--context", type=int, help="tokens of prompt and answer together (default the model's window)")
+    add_precision_options(parser)
+
+
+def add_precision_options(parser: Parser) -> None:
+    """How products are computed."""
     parser.add_argument(
         "--quantize", choices=("int8",), help="weights and activations of products as integers; says what that costs"
     )
@@ -22,7 +30,7 @@ def add_engine_options(parser: Parser, *, slots: int = 64) -> None:
     )
 
 
-def dtype_of(args: argparse.Namespace) -> str:
+def dtype_of(args: argparse.Namespace) -> Dtype:
     """The type of products, whatever type the checkpoint is kept in."""
     import jax
 
@@ -44,17 +52,15 @@ def window_of(model: Any, args: argparse.Namespace) -> int:
 
 
 def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int, **options: Any) -> Any:
-    """An engine as large as what is asked of it; says on stderr how far a quantised model is from its own.
+    """The engine that the options describe; says on stderr how far a quantised model is from its own.
 
     Args:
-      needed: tokens of the longest prompt and answer together.
-      answers: how many are asked for in all.
+      needed, answers: see `sized`.
       options: further ones of `Engine`.
     """
     import jax.numpy as jnp
 
-    from jaxpo.sampling.engine import Engine
-    from jaxpo.sampling.fitted import window as fitting_window
+    from jaxpo.sampling.fitted import sized
 
     window, dtype = window_of(model, args), jnp.dtype(dtype_of(args))
     if args.quantize is not None:
@@ -62,12 +68,14 @@ def engine_of(model: Any, args: argparse.Namespace, *, needed: int, answers: int
 
         line = divergence(model.params["model"], model.config, model.tokenizer, args.quantize, dtype)
         print(line, file=sys.stderr, flush=True)
-    return Engine(
+    return sized(
         model.params["model"],
         model.config,
+        needed=needed,
+        answers=answers,
+        slots=args.slots,
+        context=window,
         tokenizer=model.tokenizer,
-        slots=max(1, min(args.slots, answers)),
-        context=min(window, fitting_window(needed)),
         dtype=dtype,
         quantize=args.quantize,
         **options,

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.engine_options import add_precision_options, dtype_of
 from jaxpo.cli.eval_options import add_task_options, catalogue, jobs_of
 from jaxpo.errors import ConfigError, writing
 
 if TYPE_CHECKING:
+    from jaxpo.config.precision import Dtype
     from jaxpo.evaluate.outcome import Outcome
     from jaxpo.evaluate.results import TaskResult
     from jaxpo.evaluate.runner import Read
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="list the tasks, their files and their settings")
     parser.add_argument("--against", type=Path, metavar="MODEL", help="another model, compared example by example")
     parser.add_argument("--out", type=Path, help="folder to write; default RUN/eval of a run, else eval/NAME")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    add_precision_options(parser)
     parser.add_argument("--worst", type=int, default=8, help="examples that the report shows per task (default 8)")
     add_task_options(parser)
     args = parser.parse(argv)
@@ -57,7 +59,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(problems)
     read = [job.read() for job in jobs]
     paths = [path for path in (args.model, args.against) if path]
-    results = evaluate(paths, read, args.dtype) if paths else [[one for task in read for one in task.alone()]]
+    results = (
+        evaluate(paths, read, dtype_of(args), args.quantize) if paths else [[one for task in read for one in task.alone()]]
+    )
     finish(folder, results, args)
     return 0
 
@@ -96,19 +100,26 @@ def default_folder(model: Path | None, tasks: Sequence[str] = ("",)) -> Path:
     return model / "eval" if (model / "stages").is_dir() else Path("eval", model.resolve().name)
 
 
-def evaluate(paths: Sequence[Path], read: Sequence[Read], dtype: str) -> list[list[TaskResult]]:
+def evaluate(
+    paths: Sequence[Path], read: Sequence[Read], dtype: Dtype, quantize: str | None = None
+) -> list[list[TaskResult]]:
     """The results of every model; what goes to each is checked before the first one's weights are read."""
     from jaxpo.evaluate.subject import reader_of
 
     readers = [reader_of(path) for path in paths]
     ready = [[task.ask(reader) for task in read] for reader in readers]
-    return [_run(path, reader, tasks, dtype) for path, reader, tasks in zip(paths, readers, ready, strict=True)]
+    return [
+        _run(path, reader, tasks, dtype, quantize) for path, reader, tasks in zip(paths, readers, ready, strict=True)
+    ]
 
 
-def _run(path: Path, reader: Reader, tasks: Sequence[Any], dtype: str) -> list[TaskResult]:
+def _run(path: Path, reader: Reader, tasks: Sequence[Any], dtype: Dtype, quantize: str | None) -> list[TaskResult]:
     from jaxpo.evaluate.subject import subject_of
 
-    subject = subject_of(path, reader, dtype=dtype)
+    def say(line: str) -> None:
+        print(f"{path}: {line}", file=sys.stderr)
+
+    subject = subject_of(path, reader, dtype=dtype, quantize=quantize, say=say)
     return [result for task in tasks for result in task.run(subject, progress(str(path)))]
 
 
@@ -138,9 +149,7 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     against = str(args.against) if args.against else None
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for outcome in outcomes for row in outcome.examples()]
     files = {
-        RESULTS: document(
-            outcomes, *([about(path, args.dtype) for path in (args.model, args.against) if path] or [{}])
-        ),
+        RESULTS: document(outcomes, *([about(path, args) for path in (args.model, args.against) if path] or [{}])),
         EXAMPLES: "".join(lines),
         PAGE: evaluation_page(outcomes, str(args.model or "files"), against, count=args.worst),
         **{name: text for outcome in outcomes for name, text in outcome.ours.files.items()},
@@ -155,8 +164,9 @@ def finish(folder: Path, results: Sequence[Sequence[TaskResult]], args: Any) -> 
     print(f"{folder}: {', '.join(files)}")
 
 
-def about(path: Path, dtype: str) -> dict[str, Any]:
+def about(path: Path, args: Any) -> dict[str, Any]:
     """What results.json says of a model."""
     from jaxpo.evaluate.subject import reader_of
 
-    return {"path": str(path), "dtype": dtype, "tokenizer_hash": reader_of(path).tokenizer.hash}
+    computed = {"dtype": dtype_of(args), "quantize": args.quantize}
+    return {"path": str(path), **computed, "tokenizer_hash": reader_of(path).tokenizer.hash}

@@ -10,23 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.cli.args import Parser
+from jaxpo.cli.construct import add_option, given, options_of
 from jaxpo.cli.engine_options import dtype_of, engine_of, window_of
 from jaxpo.cli.sampling_options import load_with_tokenizer, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.judges.named import JUDGES, JudgeOptions
 
 NEEDS_OUT = ("restart", "skip_bad", "logps", "prefix", "best_of")
-_JUDGE = (
-    "judge",
-    "judge_model",
-    "judge_key",
-    "judge_rubric",
-    "judge_scale",
-    "answer",
-    "tests",
-    "unsandboxed",
-    "reward",
-)
 
 
 def add_file_options(parser: Parser) -> None:
@@ -38,23 +28,23 @@ def add_file_options(parser: Parser) -> None:
     group.add_argument("--logps", action="store_true", help="write tokens and log-probs, too")
     group.add_argument("--prefix", default="", help="of the new columns' names")
     group.add_argument("--best-of", type=int, metavar="N", help="draw N answers and write the one the judge likes best")
-    group.add_argument("--judge", nargs="+", help=JUDGES)
-    group.add_argument("--judge-model", help="the endpoint's model")
-    group.add_argument("--judge-key", help="environment variable with the endpoint's key")
-    group.add_argument("--judge-rubric", help="text file with the endpoint's instructions")
-    group.add_argument("--judge-scale", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of the endpoint's scores")
-    group.add_argument("--answer", help="the verifier's column with the right answer (default answer)")
-    group.add_argument("--tests", help="the column with the tests that unit_tests runs (default tests)")
-    unsafe = "run foreign code with limits alone where bubblewrap does not work: it has the network and your files"
-    group.add_argument("--unsandboxed", action="store_true", default=None, help=unsafe)
-    group.add_argument("--reward", type=Path, help="the reward judge's model")
+    judges = parser.add_argument_group("the judge of --best-of", f"{JUDGES}\n\n{JudgeOptions.__doc__}")
+    for leaf in options_of(JudgeOptions):
+        add_option(judges, leaf)
+    judges.add_argument("--reward", type=Path, help="the reward judge's model")
+
+
+def said_of_judge(args: argparse.Namespace) -> list[str]:
+    """The options about judges that stand on the command line, as they are written there."""
+    names = [leaf.path[0] for leaf in options_of(JudgeOptions) if getattr(args, f"option_{leaf.path[0]}") is not None]
+    return [f"--{name.replace('_', '-')}" for name in (*names, *(["reward"] if args.reward else []))]
 
 
 def only_with_out(args: argparse.Namespace) -> None:
     """ConfigError for an option that means nothing without --out."""
-    given = [name for name in (*NEEDS_OUT, *_JUDGE) if getattr(args, name)]
-    if given:
-        raise ConfigError([f"--{name.replace('_', '-')} needs --out OUT.jsonl." for name in given])
+    said = [f"--{name.replace('_', '-')}" for name in NEEDS_OUT if getattr(args, name)] + said_of_judge(args)
+    if said:
+        raise ConfigError([f"{option} needs --out OUT.jsonl." for option in said])
 
 
 def answer_file(args: argparse.Namespace, template: Any) -> int:
@@ -95,21 +85,19 @@ def answer_file(args: argparse.Namespace, template: Any) -> int:
 
 def judge_of(args: argparse.Namespace) -> Any:
     """The judge of --best-of, or None; ConfigError for one without the other."""
-    given = {name: getattr(args, name) for name in _JUDGE if getattr(args, name) is not None}
     if args.best_of is None:
-        if given:
-            raise ConfigError([f"--{name.replace('_', '-')} needs --best-of N." for name in given])
+        if said := said_of_judge(args):
+            raise ConfigError([f"{option} needs --best-of N." for option in said])
         return None
     if args.n is not None:
         raise ConfigError("--n and --best-of N: the best of N answers is one; leave out --n.")
     if args.best_of < 2:
         raise ConfigError(f"--best-of is {args.best_of}; it must be at least 2.")
-    if "judge" not in given:
+    options = given(options_of(JudgeOptions), args)
+    if "judge" not in options:
         raise ConfigError(f"--best-of needs --judge. {JUDGES}")
-    if ("reward" in given["judge"]) != ("reward" in given):
+    if ("reward" in options["judge"]) != (args.reward is not None):
         raise ConfigError("--judge reward and --reward RUN need one another.")
-    options: dict[str, Any] = {name: value for name, value in given.items() if name != "reward"}
-    options |= {name: tuple(options[name]) for name in ("judge", "judge_scale") if name in options}
     judge = JudgeOptions(**options).judges()
     if problems := judge.problems():
         raise ConfigError(problems)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxpo.config.precision import Dtype, compute_dtype
 from jaxpo.errors import CheckpointError, JaxpoError
 from jaxpo.evaluate.rewards.score import rewards_of
 from jaxpo.evaluate.score import Kind, Progress, token_scores
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from jaxpo.sampling.engine import Engine
 
 Tree = Any
+Say = Callable[[str], None]
 SLOTS, POSITIONS = 64, 64 * 2048
 """Answers in flight at once, and the positions that their caches may have together."""
+
+
+def unsaid(line: str) -> None:
+    """Nothing is said."""
 
 
 def silent(done: int, total: int) -> None:
@@ -36,7 +42,7 @@ class Subject:
     """A model and how it is run.
 
     Attributes:
-      params: the model's own tree.
+      params: the model's own tree, perhaps quantised.
       reader: its tokenizer and context, which tasks see.
       stop_ids: what ends an answer.
       heads: what was trained beside the model, by name.
@@ -121,12 +127,29 @@ def reader_of(path: Path) -> Reader:
     return Reader(tokenizer, limits(config).context, read_reader(path))
 
 
-def subject_of(path: Path, reader: Reader, *, dtype: str = "float32") -> Subject:
-    """The model in a folder, its weights read."""
+def subject_of(
+    path: Path, reader: Reader, *, dtype: Dtype | None = None, quantize: str | None = None, say: Say = unsaid
+) -> Subject:
+    """The model in a folder, its weights read.
+
+    Args:
+      dtype: of products; None = float32 on a CPU and bfloat16 elsewhere, as for generation.
+      quantize: see `jaxpo.models.quantize.quantized`; heads beside the model stay as they are.
+      say: told how far the quantised model is from its own.
+    """
+    import jax
+
     from jaxpo.convert.generation import end_ids
     from jaxpo.convert.model_io import load_model
 
     model = load_model(path)
     stop_ids = end_ids(model.generation, reader.tokenizer.eos_id)
-    heads = {name: tree for name, tree in model.params.items() if name != "model"}
-    return Subject(model.params["model"], Scorer(model.config, dtype=dtype), reader, stop_ids, heads)
+    params, heads = model.params["model"], {name: tree for name, tree in model.params.items() if name != "model"}
+    scorer = Scorer(model.config, dtype=compute_dtype(dtype, jax.default_backend()))
+    if quantize is not None:
+        from jaxpo.models.quantize import quantized
+        from jaxpo.sampling.quantised import divergence
+
+        say(divergence(params, model.config, reader.tokenizer, quantize, scorer.dtype))
+        params = quantized(params, model.config, quantize)
+    return Subject(params, scorer, reader, stop_ids, heads)

@@ -74,8 +74,8 @@ class Engine:
       cache: "dense" (a stretch of `context` positions per slot) or "pages" (rows take the pages they need, and share).
       attention, experts: names of implementations; None = the best here.
       quantize: "int8" = matrices as 8-bit integers, see `jaxpo.models.quantize`; None = as they are.
-      one_shape: compute all in one shape, so that no bit of a result depends on what else runs; else few rows take less
-        time than many, and rounding is that of the products of their number.
+      one_shape: compute all in one shape and every row alike, so that no bit of a result depends on what else runs;
+        else few rows take less time than many, and rounding is that of the products of their number.
       mesh: devices that share the work; default those of the enclosing `use_mesh`, else one.
 
     Raises:
@@ -110,8 +110,8 @@ class Engine:
         context = min(context or longest, longest)
         self.config, self.tokenizer, self.context, self.version = config, tokenizer, context, 0
         compute = Compute(config, jnp.dtype(dtype), attention, experts, page)
-        self._quantize, self._where, self._compute = quantize, weights.Where.of(mesh), compute
-        prepared = weights.prepared(params, config, compute.dtype, quantize, self._where)
+        self._form = weights.Form(compute.dtype, quantize, weights.Where.of(mesh), alike=one_shape)
+        prepared = weights.prepared(params, config, self._form)
         vocabulary = config.vocab_size if tokenizer is None else tokenizer.vocab_size
         self._flight = InFlight(
             prepared,
@@ -124,7 +124,7 @@ class Engine:
             paged=_paged(cache),
             one_shape=one_shape,
             vocabulary=vocabulary,
-            where=self._where,
+            where=self._form.where,
         )
         self._waiting: deque[Row] = deque()
         self._asked: dict[int, Asked] = {}
@@ -195,7 +195,12 @@ class Engine:
         return [] if asked is None else [row.generation() for row in asked.rows]
 
     def step(self) -> list[Generation]:
-        """Give free slots to those who wait, read a part of their prompts, write some tokens: what ended with it."""
+        """Give free slots to those who wait, read a part of their prompts, write some tokens: what ended with it.
+
+        Raises:
+          ConfigError: an array of the weights was donated to a program since they were given.
+        """
+        weights.check_there(self._flight.params)
         for number in self._cancelled:
             for row in self._asked[number].rows:
                 row.reason = row.reason or "cancelled"
@@ -275,9 +280,7 @@ class Engine:
         Raises:
           ConfigError: the weights are of another form or not finite; the old ones stay.
         """
-        prepared = weights.swapped(
-            self._flight.params, params, self.config, self._compute.dtype, self._quantize, self._where
-        )
+        prepared = weights.swapped(self._flight.params, params, self.config, self._form)
         self._waiting.extendleft(reversed(self._flight.swap(prepared)))
         self.version += 1
         return self.version

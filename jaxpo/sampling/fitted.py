@@ -16,14 +16,30 @@ SMALLEST = 64
 
 
 def fitted(params: Tree, config: TextConfig, requests: Sequence[Request], *, slots: int = 64, **options: Any) -> Engine:
-    """An engine for these requests, on the mesh of the enclosing `use_mesh` and by its rules.
+    """An engine for these requests; see `sized`."""
+    needed = max((len(request.prompt) + request.max_new_tokens for request in requests), default=1)
+    return sized(params, config, needed=needed, answers=sum(request.n for request in requests), slots=slots, **options)
+
+
+def sized(
+    params: Tree,
+    config: TextConfig,
+    *,
+    needed: int,
+    answers: int,
+    slots: int = 64,
+    context: int | None = None,
+    **options: Any,
+) -> Engine:
+    """An engine for so much, on the mesh of the enclosing `use_mesh` and by its rules.
 
     Args:
+      needed: tokens of the longest prompt and answer together.
+      answers: how many are asked for in all.
       slots: continuations in flight at once; fewer where fewer are asked for.
+      context: tokens of a prompt and its answer at most; None = the model's.
       options: of `Engine`.
     """
-    needed = max((len(request.prompt) + request.max_new_tokens for request in requests), default=1)
-    answers = sum(request.n for request in requests)
     mesh = current_mesh()
     share = 1 if mesh is None else axis_size(mesh, BATCH_AXES)
     few = 1
@@ -33,7 +49,7 @@ def fitted(params: Tree, config: TextConfig, requests: Sequence[Request], *, slo
         params,
         config,
         slots=-(-min(few, slots) // share) * share,
-        context=min(window(needed), limits(config).context),
+        context=min(window(needed), context or limits(config).context),
         **options,
     )
 

@@ -93,12 +93,11 @@ class Prefixes:
         return node
 
     def take(self, count: int) -> list[int] | None:
-        """So many free pages, other prompts giving theirs; None if there are not so many."""
+        """So many free pages, other prompts giving theirs; None, and nothing is given, if there are not so many."""
+        if count > len(self._free) and count > len(self._free) + len(self._used.keys() - self._kept()):
+            return None
         while len(self._free) < count:
-            node = next((n for n in self._used if not n.children and not n.held), None)
-            if node is None:
-                return None
-            self._drop(node)
+            self._drop(next(n for n in self._used if not n.children and not n.held))
         return [self._free.pop() for _ in range(count)]
 
     def give(self, pages: Sequence[int]) -> None:
@@ -125,6 +124,16 @@ class Prefixes:
             node.held -= 1
             if not node.held and node.parent is not None and node not in self._used:  # forgotten meanwhile
                 self._free.append(node.page)
+
+    def _kept(self) -> set[Node]:
+        """The pages that rows use where they lie, and those before them."""
+        found: set[Node] = set()
+        for held in self._used:
+            node = held if held.held else None
+            while node is not None and node not in found:
+                found.add(node)
+                node = node.parent
+        return found
 
     def _drop(self, node: Node) -> None:
         assert node.parent is not None

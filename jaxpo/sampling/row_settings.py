@@ -125,18 +125,15 @@ def fill(
 ) -> RowSettings:
     """The settings with a row that continues the request; the arrays given stay as they are.
 
+    The request is one in which `problems` finds none.
+
     Args:
       key: `row_key` of the sample.
       vocabulary: V, rows of the model's output matrix.
       stop_ids: those that hold for the request, whose own may be None.
       vocab_limit: ids from here on belong to no token; default V.
-
-    Raises:
-      ConfigError: lists what `problems` finds.
     """
     widths = _widths(settings)
-    if found := problems(request, widths, vocabulary, stop_ids, vocab_limit):
-        raise ConfigError(found)
     sampler, start = request.sampler, len(request.prompt)
     # Below the smallest normal float32 a temperature divides as 0 does.
     temperature = sampler.temperature if sampler.temperature >= np.finfo(np.float32).tiny else 0.0

@@ -50,6 +50,31 @@ class Asked:
         return TopLogps(np.concatenate(ids), np.concatenate(logps))
 
 
+class Columns:
+    """Columns that grow: what was appended is never copied more than twice on average, nor changed.
+
+    Args:
+      kinds: of each column the shape of an entry and its type.
+    """
+
+    def __init__(self, *kinds: tuple[tuple[int, ...], Any]) -> None:
+        self._held = [np.zeros((0, *shape), kind) for shape, kind in kinds]
+        self._count = 0
+
+    def append(self, *new: Any) -> None:
+        """Some entries more, as many for every column."""
+        until = self._count + len(new[0])
+        if until > len(self._held[0]):
+            self._held = [np.concatenate([x, np.zeros((until, *x.shape[1:]), x.dtype)]) for x in self._held]
+        for column, part in zip(self._held, new, strict=True):
+            column[self._count : until] = part
+        self._count = until
+
+    def columns(self) -> list[np.ndarray]:
+        """What was appended so far, where it lies."""
+        return [x[: self._count] for x in self._held]
+
+
 @dataclass(eq=False)
 class Row:
     """One continuation.
@@ -79,7 +104,10 @@ class Row:
     matcher: Matcher | None = None
     reason: Reason | None = None
     error: str | None = None
-    _pieces: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        k = (self.request.top_logps,)
+        self._said = Columns(((), np.float32), ((), np.float32), (k, np.int32), (k, np.float32), ((), np.int32))
 
     @property
     def request(self) -> Request:
@@ -107,15 +135,8 @@ class Row:
         cut, k = slice(0, used), self.request.top_logps
         self.tokens += tokens[:used]
         self.known += used
-        self._pieces.append(
-            (
-                written.logps[index, cut].copy(),
-                written.sampling_logps[index, cut].copy(),
-                np.full(used, version, np.int32),
-                written.top_ids[index, cut, :k].copy(),
-                written.top_logps[index, cut, :k].copy(),
-            )
-        )
+        new = (written.logps, written.sampling_logps, written.top_ids[..., :k], written.top_logps[..., :k])
+        self._said.append(*(x[index, cut] for x in new), np.full(used, version, np.int32))
         if self.reason is None and written.failed[index]:
             self.fail("the model's logits are not finite, or nothing is left to draw")
 
@@ -146,21 +167,19 @@ class Row:
 
     def generation(self) -> Generation:
         """The continuation as far as it is."""
-        empty = np.zeros((0, self.request.top_logps))
-        pieces = [np.concatenate(part) for part in zip(*self._pieces, strict=True)]
-        logps, drawn, versions, ids, best = pieces or [np.zeros(0), np.zeros(0), np.zeros(0), empty, empty]
+        logps, drawn, ids, best, versions = self._said.columns()
         ended = self.reason is not None
         return Generation(
             request=self.asked.number,
             sample=self.sample,
             tokens=self.tokens[self.start :],
-            logps=logps.astype(np.float32),
-            sampling_logps=drawn.astype(np.float32),
-            versions=versions.astype(np.int32),
+            logps=logps,
+            sampling_logps=drawn,
+            versions=versions,
             reason=self.reason,
             text=None if self.spoken is None else self.spoken.whole() if ended else self.spoken.safe(),
             prompt_logps=self.asked.prompt_logps if self.asked.read else None,
             prompt_top=self.asked.prompt_top if self.asked.read else None,
-            top=TopLogps(ids.astype(np.int32), best.astype(np.float32)) if self.request.top_logps else None,
+            top=TopLogps(ids, best) if self.request.top_logps else None,
             error=self.error,
         )

@@ -20,7 +20,7 @@ def read_shapes(slots: int, page: int, together: int, rows: int) -> tuple[tuple[
         return min(-(-many // rows) * rows, slots), max(page, together // part // page * page)
 
     alone = ((1, together), (1, 4), (1, 2), (1, 1))
-    return tuple(sorted({shape(many, part) for many, part in (*alone, (4, 4), (16, 16))}))
+    return tuple(sorted({shape(many, part) for many, part in (*alone, (4, together), (4, 4), (16, 16))}))
 
 
 def scored_shapes(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

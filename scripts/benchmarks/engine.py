@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,26 +136,31 @@ class Ceilings:
 
     def rate(self, case: Case, name: str, config: LFM2Config) -> float:
         """Tokens/s that a case cannot exceed."""
-        rows, weights = _rows(case), sum(k * n for k, n in matrices(config))
-        head = 2.0 * config.vocab_size * config.hidden_size * (1 - 1 / case.prompt) if case.unit == "read" else 0.0
-        per_token = training_flops_per_token(config, (case.prompt + case.new) / 2) / 3 - head
-        reading = rows * self.bandwidth / (BYTES[name] * weights)
-        return min(reading, self.products[rows, name == INT8] / per_token)
+        integers, weights = name == INT8, sum(k * n for k, n in matrices(config))
+        per_token = training_flops_per_token(config, (case.prompt + case.new) / 2) / 3
+        head = 2.0 * config.vocab_size * config.hidden_size
+        prompts, loaded = case.batch * case.prompt, BYTES[name] * weights / self.bandwidth
+        work = prompts * (per_token - head) + (case.batch * head if case.unit == "read" else 0.0)
+        seconds = max(loaded, work / self.products[prompts, integers])
+        if case.unit == "written":
+            seconds += case.new * max(loaded, case.batch * per_token / self.products[case.batch, integers])
+        return case.amount / seconds
 
 
-def _rows(case: Case) -> int:
-    """That a product has at once: tokens of a step."""
-    return case.batch if case.unit == "written" else case.prompt
+def _rows(case: Case) -> Iterator[tuple[int, bool]]:
+    """That products have at once, and whether that of the head is among them."""
+    yield case.batch * case.prompt, False
+    if case.unit == "written":
+        yield case.batch, True
 
 
 def measured_ceilings(cases: Sequence[Case], config: LFM2Config, options: Options) -> Ceilings:
-    """Products in float32 by the fastest library here, and those of int8 by XLA."""
+    """Products in float32 by the fastest way here, and those of int8 by XLA."""
     weights = 4 * sum(k * n for k, n in matrices(config))
     rates = {}
-    for case in cases:
-        rows = _rows(case)
-        shapes = [s for s in forward_products(config, rows) if case.unit == "written" or s[2] != config.vocab_size]
-        rates[rows, False] = max(ceilings.best_products(shapes, peers=options.peers).values())
+    for rows, with_head in sorted({found for case in cases for found in _rows(case)}):
+        shapes = [s for s in forward_products(config, rows) if with_head or s[2] != config.vocab_size]
+        rates[rows, False] = ceilings.fastest_products(shapes, peers=options.peers)
         rates[rows, True] = ceilings.products(shapes, library="int8")
     return Ceilings(ceilings.memory_read(weights), rates)
 
@@ -223,8 +228,9 @@ def _notes(config: LFM2Config, shares: Mapping[str, float], kl: float) -> tuple[
         f"Shape: {about(config)}, random weights; greedy; decoding after prompts of 16, which are included.",
         "Each contestant alone in a process, idle while others run; peak memory: the most that it had resident so far, "
         "weights and loading included.",
-        "The ceiling: a step reads its weights once (float32, or a byte each in int8), and its products cannot run "
-        "faster than plain ones of these shapes; the smaller of the two.",
+        "The ceiling: prompts and steps read the weights once each (float32, or a byte each in int8), and their "
+        "products cannot run faster than plain ones of these shapes, each by the fastest of XLA's two libraries, "
+        "with the weight either way round, and PyTorch; the slower of the two bounds.",
         f"Of {AGREEING} prompts, the share that goes on by the same token as jaxpo in float32: {same}.",
         f"int8 against float32 on {TOLD} random tokens: KL {kl:.2g} nats per token.",
     )

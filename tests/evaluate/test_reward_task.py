@@ -141,7 +141,7 @@ def test_style_counts():
 
 
 def test_style_fit_meets_the_first_order_condition_and_nests():
-    made = random_lists(style=True)
+    made = random_lists(n=24, style=True)
     d, _, z = every_pair(made)
     found = Reward(source="x").further(made)
     spread = np.sqrt((z**2).mean(0))
@@ -180,13 +180,13 @@ def test_a_reward_that_ignores_length_recovers_under_control():
     """Labels = content + taste for length; the reward knows the content alone."""
     generator = np.random.Generator(np.random.Philox(4))
     made = []
-    for _ in range(150):
+    for _ in range(60):
         content, lengths = generator.normal(size=2), generator.integers(10, 200, 2)
         quality = content + 2 * np.log(lengths)
         made.append(judged("lists", content, quality, lengths.tolist()))
     found = Reward(source="x").further(made)
     plain = measure(made, TASK.scores())["margin"]
-    assert plain.n == 150
+    assert plain.n == 60
     assert found["style_accuracy"].value > 0.95
     assert found["style_loss"].value < 0.3 * found["uncontrolled_loss"].value
 

@@ -70,7 +70,7 @@ def test_matrices_and_the_output_matrix_are_quantised_and_nothing_else(name):
     assert jax.tree.structure(params) == jax.tree.structure(dense(small))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["lfm2", pytest.param("lfm3", marks=pytest.mark.slow), "experts"])
 def test_the_model_is_that_of_rounded_weights_and_close_to_the_float_one(name):
     config, params = of(name)
     small = quantized(params, config)

@@ -34,7 +34,14 @@ LFM3 = dataclasses.replace(
     attention_gate=True,
     tie_word_embeddings=False,
 )
-MOE = dataclasses.replace(CONFIG, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, num_dense_layers=1)
+MOE = dataclasses.replace(
+    CONFIG,
+    layer_types=CONFIG.layer_types[:2],
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    num_dense_layers=1,
+)
 
 
 def randomised(config, seed=0):

@@ -299,7 +299,9 @@ def test_rows_one_by_one_and_all_together_draw_the_same():
     assert (one_by_one[0][1], one_by_one[1][1]) == (1, 0.0)
 
 
-@pytest.mark.parametrize("spec", [("fsdp", "tensor"), (("fsdp", "tensor"), None)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [("fsdp", "tensor"), pytest.param((("fsdp", "tensor"), None), marks=pytest.mark.slow)], ids=str
+)
 def test_rows_spread_over_devices_get_the_same_tokens(spec):
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     requests = [*MIXED[:7], asks(temperature=4.0, top_k=400, top_p=0.9)]

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import param_shardings
+from jaxpo.sampling import programs
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -22,6 +23,8 @@ LENGTHS = (1, 2, 3, 9, 33, 60, 17, 40)
 NEW = 12
 # 61 rows are not divisible by two devices.
 SHARED_VOCABULARY = {"vocab": None}
+# Of all engines in pages but the one that shares much: a store's size is part of the compiled programs.
+FEW = 20
 SMALL = {"slots": 4, "context": 96, "page": 8, "together": 32, "rounds": 4, "one_shape": True}
 
 
@@ -103,8 +106,8 @@ def test_log_probs_equal_teacher_forcing_with_windows_and_with_experts(request, 
 
 
 def test_pages_slots_prefixes_and_neighbours_change_no_bit(model, requests, together):
-    """In pages, with few of them, without a store to speak of, in another order, a prompt at a time."""
-    for options in ({"cache": "pages"}, {"cache": "pages", "prefix_pages": 13}, {"prefix_pages": 1}):
+    """In few pages, without a store to speak of, in another order, a prompt at a time."""
+    for options in ({"cache": "pages", "prefix_pages": FEW}, {"prefix_pages": 1}):
         for a, b in zip(engine(model, **options).generate(requests), together, strict=True):
             equal(a, b)
     backwards = engine(model).generate(requests[::-1])
@@ -242,7 +245,10 @@ def test_a_row_whose_logits_are_not_finite_ends_alone(lfm3, prompts):
         equal(found[i], healthy[i])
 
 
-@pytest.mark.parametrize(("cache", "attention"), [("dense", "blocks"), ("pages", "blocks"), ("pages", "xla")])
+@pytest.mark.parametrize(
+    ("cache", "attention"),
+    [("dense", "blocks"), ("pages", "blocks"), pytest.param("pages", "xla", marks=pytest.mark.slow)],
+)
 def test_what_is_not_finite_stays_behind_in_no_slot_and_no_page(lfm3, cache, attention):
     """Who comes after it where it was is not touched by it."""
     bad = 59
@@ -315,6 +321,25 @@ def test_nothing_is_compiled_after_warm_up(model):
     assert compiled.names == []
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere products are not written as convolutions")
+def test_no_product_becomes_a_convolution(model, monkeypatch):
+    """See `jaxpo.ops.eigen`: in a loop one would be a hundred times as slow."""
+    texts = []
+
+    def seen(program):
+        def run(*arrays, **options):
+            texts.append(program.lower(*arrays, **options).compile().as_text())
+            return program(*arrays, **options)
+
+        return run
+
+    for name in ("read", "write"):
+        monkeypatch.setattr(programs, name, seen(getattr(programs, name)))
+    engine(model, one_shape=False).generate([Request([1, 2, 3], max_new_tokens=2, stop_ids=())])
+    assert len(texts) == 2
+    assert not any(" convolution(" in text for text in texts)
+
+
 class Compilations:
     """Names of what jax compiles meanwhile."""
 
@@ -334,7 +359,7 @@ class Compilations:
 @pytest.mark.parametrize("cache", ["dense", "pages"])
 def test_weights_are_swapped_between_steps_and_every_token_says_of_which_it_is(model, prompts, cache):
     others = model.randomised(model.config, seed=5)
-    swapped = engine(model, cache=cache)
+    swapped = engine(model, cache=cache, prefix_pages=FEW if cache == "pages" else None)
     asked = [Request(p, sampler=GREEDY, max_new_tokens=20, stop_ids=(), n=2) for p in prompts[3:7]]
     for request in asked:
         swapped.submit(request)
@@ -354,6 +379,16 @@ def test_weights_are_swapped_between_steps_and_every_token_says_of_which_it_is(m
         assert found.tokens[kept:] == want.tokens
         np.testing.assert_allclose(found.logps[kept:], want.logps, atol=1e-5)
     assert {int(g.versions[0]) for g in ended} == {0, 1}
+
+
+def test_weights_that_were_given_away_are_an_error_that_says_so(model):
+    given = jax.tree.map(jnp.copy, model.params)
+    robbed = engine(model)
+    robbed.update(given)
+    robbed.submit(Request([1, 2], max_new_tokens=1))
+    jax.tree.leaves(given)[-1].delete()
+    with pytest.raises(ConfigError, match=r"donated to a program.* copies"):
+        robbed.step()
 
 
 def test_a_swap_that_fails_leaves_the_old_weights_and_says_so(model, requests, together):

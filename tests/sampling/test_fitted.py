@@ -80,7 +80,7 @@ def test_sizes_change_nothing(model, prompts):
 
 def test_samples_and_seeds_and_numbers_differ(model, prompts):
     first, second = run(model, prompts[1:2], n=2)
-    others = (run(model, prompts[1:2], **fields)[0] for fields in ({"seed": 1}, {"number": 1}))
+    others = (run(model, prompts[1:2], n=2, **fields)[0] for fields in ({"seed": 1}, {"number": 1}))
     assert len({tuple(g.tokens) for g in (first, second, *others)}) == 4
 
 
@@ -104,15 +104,27 @@ def test_a_slot_is_given_on_as_soon_as_its_row_is_done(model, prompts):
     assert steps <= 4
 
 
-def test_a_mesh_is_that_of_the_parameters_and_slots_are_shared_out(model, prompts):
-    together = run(model, prompts)
+def spread(model):
+    """The model on a mesh, and the mesh."""
     mesh = make_mesh({"fsdp": 4, "tensor": 2})
-    spread = jax.device_put(model.params, param_shardings(param_table(model.config), mesh, {"vocab": None}))
+    params = jax.device_put(model.params, param_shardings(param_table(model.config), mesh, {"vocab": None}))
+    return SimpleNamespace(params=params, config=model.config), mesh
+
+
+def test_slots_are_shared_out_among_devices(model):
+    on_mesh, mesh = spread(model)
     with use_mesh(mesh, {"vocab": None}):
-        for a, b in zip(run(SimpleNamespace(params=spread, config=model.config), prompts), together, strict=True):
+        assert fitted(on_mesh.params, model.config, [Request([1])]).load.slots == 4
+
+
+@pytest.mark.slow
+def test_a_mesh_is_that_of_the_parameters(model, prompts):
+    """As test_engine.py has it, in the sizes chosen here."""
+    together = run(model, prompts)
+    on_mesh, mesh = spread(model)
+    with use_mesh(mesh, {"vocab": None}):
+        for a, b in zip(run(on_mesh, prompts), together, strict=True):
             same(a, b)
-        one = fitted(spread, model.config, [Request([1])])
-    assert one.load.slots == 4
 
 
 def test_sizes_are_rounded_up_to_few():

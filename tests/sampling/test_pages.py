@@ -43,3 +43,21 @@ def test_no_page_is_written_twice_in_one_call():
                     pages.release(row)
             assert not any(node.held for node in pages.prefixes._used)
             assert pages.prefixes.free + pages.prefixes.nodes == count
+
+
+def test_a_row_that_there_are_too_few_pages_for_leaves_the_store_as_it_is():
+    """A row holds its pages; the next, which lacks one, must not cost what others have left."""
+    rng = np.random.default_rng(1)
+    pages = Pages(5, PAGE, EACH, True)
+    for number in range(2):
+        row = begun(pages, rng.integers(1, 60, 9).tolist(), number)
+        read(pages, [row], 16)
+        pages.release(row)
+    running = begun(pages, rng.integers(1, 60, 20).tolist(), 2)
+    known = pages.prefixes.nodes
+    assert 0 < known < 3
+    waits = Row(Asked(3, Request([7] * 20, max_new_tokens=3), ()), 0, [7] * 20)
+    assert not pages.admit(waits)
+    assert pages.prefixes.nodes == known
+    pages.release(running)
+    assert pages.admit(waits)

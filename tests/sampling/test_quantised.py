@@ -47,6 +47,21 @@ def test_its_tokens_and_log_probs_are_those_of_the_quantised_model(engine, model
         assert (expected.max(-1) - found.logps < 0.1).all()
 
 
+def test_a_model_that_is_quantised_already_is_taken_as_it_is(engine, model):
+    own = Engine(
+        quantized(model.params, model.config, "int8"),
+        model.config,
+        slots=4,
+        context=32,
+        page=8,
+        together=16,
+        rounds=4,
+    )
+    for one, other in zip(own.generate(map(asked, PROMPTS)), engine.generate(map(asked, PROMPTS)), strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_array_equal(one.logps, other.logps)
+
+
 def test_neighbours_change_no_bit(engine):
     """The sums of integers are exact; attention and norms are computed row by row."""
     together = engine.generate(map(asked, PROMPTS))

@@ -17,6 +17,7 @@ from jaxpo.sampling.text import encode_prompt, requests_for, stream
 WORDS = "the quick brown fox jumps over the lazy dog, naïve café 你好 and so on. "
 CHAT = [{"role": "user", "content": "What does the fox do?"}]
 NEW = 40
+SMALL = {"slots": 4, "context": 128, "rounds": 4, "page": 16, "together": 64, "one_shape": True}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def tokenizer():
 def engine(tokenizer, model):
     """Of a model with more rows than the tokenizer has ids."""
     config = dataclasses.replace(model.config, vocab_size=tokenizer.vocab_size + 20)
-    return Engine(model.randomised(config, 1), config, tokenizer=tokenizer, slots=4, context=128, rounds=4)
+    return Engine(model.randomised(config, 1), config, tokenizer=tokenizer, **SMALL)
 
 
 def asked(tokenizer, *prompts, **fields):
@@ -130,11 +131,10 @@ def test_who_stops_listening_frees_the_slot(engine, tokenizer):
     assert not engine.busy
 
 
-def test_an_answer_that_ends_in_an_error_is_told(tokenizer, model):
-    config = dataclasses.replace(model.config, vocab_size=tokenizer.vocab_size)
-    params = model.randomised(config, 1)
+def test_an_answer_that_ends_in_an_error_is_told(engine, tokenizer, model):
+    params = model.randomised(engine.config, 1)
     params["embedding_norm"] = {"weight": params["embedding_norm"]["weight"].at[0].set(np.nan)}
-    broken = Engine(params, config, tokenizer=tokenizer, slots=4, context=128, rounds=4)
+    broken = Engine(params, engine.config, tokenizer=tokenizer, **SMALL)
     with pytest.raises(RunError, match="not finite"):
         list(stream(broken, asked(tokenizer, CHAT)[0]))
 

@@ -78,6 +78,6 @@ def logp(speaker):
 @pytest.fixture(scope="module")
 def served(speaker, tokenizer):
     params, config = speaker
-    engine = Engine(params, config, tokenizer=tokenizer, slots=4, rounds=4, page=16)
+    engine = Engine(params, config, tokenizer=tokenizer, slots=4, rounds=4, page=16, together=64, one_shape=True)
     with running(engine, tokenizer, vocabulary=config.vocab_size, context=engine.context) as found:
         yield found

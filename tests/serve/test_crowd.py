@@ -61,7 +61,7 @@ def crowded(request, tokenizer, speaker):
     """An engine whose answers never end by themselves."""
     if request.param == "scripted":
         return talkative(tokenizer, slots=8, per_step=4, pause=0.001)
-    return Engine(*speaker, tokenizer=tokenizer, slots=4, rounds=4, page=16)
+    return Engine(*speaker, tokenizer=tokenizer, slots=4, rounds=4, page=16, together=64, one_shape=True)
 
 
 def test_half_of_two_hundred_vanish_and_nobody_starves(crowded, tokenizer):

@@ -19,7 +19,7 @@ ASK = [{"role": "user", "content": "the fox"}]
 
 def test_the_answer_is_the_engines(served, speaker, tokenizer):
     params, config = speaker
-    engine = Engine(params, config, tokenizer=tokenizer, slots=4, rounds=4, page=16)
+    engine = Engine(params, config, tokenizer=tokenizer, slots=4, rounds=4, page=16, together=64, one_shape=True)
     request = Request(
         encode_prompt(tokenizer, "the fox"), n=2, sampler=Sampler(temperature=0.7, top_k=20), max_new_tokens=12, seed=3
     )

@@ -61,7 +61,7 @@ class JaxpoLM(LM):
                 f"model_args of jaxpo: model=FOLDER[,dtype=float32|bfloat16]; got {dict(arg_dict)}.{hint}"
             )
         path = Path(str(arg_dict["model"]))
-        return cls(subject_of(path, reader_of(path), dtype=str(arg_dict.get("dtype", "float32"))))
+        return cls(subject_of(path, reader_of(path), dtype=arg_dict.get("dtype")))
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> JaxpoLM:

@@ -22,7 +22,9 @@ class ExactMatch(Generative[Record]):
 
     NAME: ClassVar[str] = "exact_match"
     ABOUT: ClassVar[str] = "the final number of an answer is the right one"
-    NEEDS: ClassVar[str] = f"rows with `prompt`, and `answer` or a `completion` that ends in `{MARK} NUMBER`"
+    NEEDS: ClassVar[str] = (
+        f"rows with `prompt` and `completion`, which ends in `{MARK} NUMBER` unless there is `answer`"
+    )
 
     def examples(self) -> list[Record]:
         records = read_records([present(self.NAME, self.source or "", self.NEEDS)], "prompt_completion")

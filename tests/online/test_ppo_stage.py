@@ -67,7 +67,7 @@ def test_it_goes_on_bit_for_bit_in_the_middle_of_a_generation(finished, tmp_path
     again = tmp_path_factory.mktemp("again")
     shutil.copytree(folder, again / "tiny")
     shutil.rmtree(again / "tiny/stages/online/model")
-    (again / "tiny/summary.json").unlink()
+    (again / "tiny/finished.json").unlink()
     back = dataclasses.replace(run, output_dir=str(again))
     assert running.execute(back, resume=3) == 0
     same_models(folder, again / "tiny")

@@ -81,7 +81,7 @@ class Recorder:
             columns[OLD_LOGPS] = [a.sampling_logps for group in generation.groups for a in group.answers]
         if not self.asked and self.penalty is None:
             return Recorded(columns)
-        ledger = self._begun(generation, state) if first else self._found(generation.number)
+        ledger = self._begun(generation, state) if first else self._found(generation.number, len(parts) + 1)
         have = len(ledger.read())
         if have < len(parts):
             ledger.append([self._part(generation, part, state) for part in parts[have:]])
@@ -98,12 +98,15 @@ class Recorder:
         about = {"answers": generation.weights, "trained": fingerprint(self.weights(state)), "names": list(self.names)}
         return SharedLedger(self.journal.of(generation.number), TRAINER, about)
 
-    def _found(self, number: int) -> SharedLedger:
+    def _found(self, number: int, lines: int = 1) -> SharedLedger:
+        """The ledger that an earlier step wrote, of at least so many lines."""
         folder = self.journal.of(number)
-        found = [opened(path) for path in sorted(folder.glob(f"{TRAINER}-*.jsonl"))]
+        every = [opened(path) for path in sorted(folder.glob(f"{TRAINER}-*.jsonl"))]
+        found = [ledger for ledger in every if len(ledger.read()) >= lines]
         if len(found) != 1:
             raise DataError(
-                f"{len(found)} ledgers of what the trainer said of generation {number} are there, which should be one.",
+                f"{len(found)} whole ledgers of what the trainer said of generation {number} are there, which should "
+                "be one.",
                 file=folder,
                 remedy="Go back to an earlier checkpoint (--resume STEP).",
             )

@@ -171,7 +171,11 @@ def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
 
 def real_numbers(name: str, response: np.ndarray) -> np.ndarray:
     """Advantages of both signs; log-probs near those of a small model."""
-    return np.sin(response) if name == "advantages" else -3.5 - 0.01 * (response % (5 + len(name)))
+    return (
+        np.sin(response + len(name))
+        if name in ("advantages", "returns", "old_values")
+        else -3.5 - 0.01 * (response % (5 + len(name)))
+    )
 
 
 def layout(

@@ -17,14 +17,18 @@ def answer(text, length, finished=True):
 def test_a_generation_with_lengths_parts_of_rewards_best_and_worst(tmp_path):
     ledger = Ledger(tmp_path / "stages/rl/rollouts/00000000", "answers", {})
     groups = [
-        {"place": 0, "position": 0, "prompt": 0, "text": "what?", "answers": [answer("good", 3), answer("bad<", 5, False)]},
-        {"place": 1, "position": 1, "prompt": 1, "text": "why?", "answers": [answer("so", 4), answer("hm", 4)]},
-    ]  # fmt: skip
+        {"position": 0, "prompt": 0, "text": "what?", "answers": [answer("good", 3), answer("bad<", 5, False)]},
+        {"position": 1, "prompt": 1, "text": "why?", "answers": [answer("so", 4), answer("hm", 4)]},
+    ]
     rewards = [[[1.0, 0.25], [0.0, -0.5]], [[None, None], [None, None]]]
     ledger.append([*groups, {"done": True, "tried": 2, "positions": [0, 1], "rewards": rewards}])
     records = [{"rewards/right/mean": 0.5, "rewards/short/mean": 0.1, "step": 1}]
     (found,) = rollouts(SimpleNamespace(path=tmp_path, metrics={"sft": [], "rl": records}))
-    for words in ("Generation 0", "Sum of right, short", "4 answers to 2 prompts, 4.000 tokens on average, 25% cut off"):
+    for words in (
+        "Generation 0",
+        "Sum of right, short",
+        "4 answers to 2 prompts, 4.000 tokens on average, 25% cut off",
+    ):
         assert words in found
     assert "bad&lt;" in found
     assert "1.250<small>1.000, 0.2500</small>" in found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.losses.kl import ESTIMATORS
 from jaxpo.objectives.base import Max, Metric, Min, OfSums, masked_mean
 from jaxpo.objectives.families.features import Scores, Shape, Side, Wanted, lengths, side
-from jaxpo.objectives.methods.rollouts import Penalty
+
+if TYPE_CHECKING:
+    from jaxpo.objectives.methods.rollouts import Penalty
 
 OLD_LOGPS, SAMPLING_LOGPS, ADVANTAGES = "old_logps", "sampling_logps", "advantages"
 REF_LOGPS, OLD_VALUES, RETURNS = "ref_logps", "old_values", "returns"

@@ -13,7 +13,7 @@ from jaxpo.objectives.wrappers.moving_reference import REFERENCE
 Tree = Any
 
 
-def networks_of(
+def networks_in_state(
     whole: Callable[[Any], Tree], frozen: Mapping[str, Tree], *, moves: bool
 ) -> Callable[[Any], dict[str, Tree]]:
     """`state ->` the plain trained tree as "policy", and the model of "reference" where there is one.

@@ -29,8 +29,8 @@ def made_of(
     grid = padded(lengths.reshape(-1).tolist(), longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
     penalty = None if method.penalty is None else recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape)
-    how = {"aggregation": aggregation, "penalty": penalty}
-    found = shaped(generation.rewards, weights, method.advantage, lengths, **how)
+    values = generation.rewards
+    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalty=penalty)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}

@@ -77,7 +77,7 @@ def packed_rows(materials: Materials) -> Source:
 
 def rollouts(materials: Materials) -> Source:
     """Answers that the model writes to the prompts of the training files."""
-    from jaxpo.online.networks import networks_of
+    from jaxpo.online.networks import networks_in_state
     from jaxpo.online.source import rollout_source
 
     stage, whole = materials.stage, materials.whole
@@ -91,7 +91,7 @@ def rollouts(materials: Materials) -> Source:
         seed=materials.seed,
         scorer=materials.scorer,
         scorers=materials.scorers,
-        networks=networks_of(whole, materials.frozen, moves=stage.sync_ref_model),
+        networks=networks_in_state(whole, materials.frozen, moves=stage.sync_ref_model),
         policy=lambda params: whole(params)["model"],
         network=materials.network,
         say=materials.say,

@@ -24,7 +24,7 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.objectives.methods.grpo import GRPO
-from jaxpo.online.networks import networks_of
+from jaxpo.online.networks import networks_in_state
 from jaxpo.online.rewards import FunctionReward
 from jaxpo.online.source import rollout_source
 from jaxpo.recipe.kinds import prompts_of
@@ -102,7 +102,7 @@ class Ours:
             seed=0,
             scorer=scorer,
             scorers={},
-            networks=networks_of(lambda params: params, {}, moves=False),
+            networks=networks_in_state(lambda params: params, {}, moves=False),
             policy=lambda params: params["model"],
             network=lambda name: None,
             say=quiet,

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.rollouts import Rollouts
 
 CRITIC = "critic"
-NEEDS = replace(PENALISED, per_token=(*PENALISED.per_token, "old_values", "returns"), extra=(CRITIC,))
+WITH_KL = replace(PENALISED, per_token=(*PENALISED.per_token, "old_values", "returns"), extra=(CRITIC,))
 WITHOUT_KL = Needs(
-    NEEDS.roles, per_token=tuple(name for name in NEEDS.per_token if name != "ref_logps"), extra=NEEDS.extra
+    WITH_KL.roles, per_token=tuple(name for name in WITH_KL.per_token if name != "ref_logps"), extra=WITH_KL.extra
 )
 
 
@@ -83,7 +83,7 @@ class PPO(PolicyGradient):
         arxiv="1707.06347",
         certainty="the loss of TRL's former PPO trainer, averaged over the tokens of the whole step; its defaults",
     )
-    NEEDS = NEEDS
+    NEEDS = WITH_KL
     HIDDEN = True
     BY_TOKEN = True
 

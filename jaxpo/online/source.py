@@ -209,10 +209,10 @@ def rollout_source(
       ConfigError: a reward has changed since the stage began, or lacks what it reads.
       DataError: a row that a reward cannot use.
     """
-    if jax.process_count() > 1 and stage.max_staleness:
+    if jax.process_count() > 1:
         raise ConfigError(
-            f"{stage.name}.max_staleness: {stage.max_staleness} has a thread write answers beside the steps, which the "
-            f"{jax.process_count()} processes of this run cannot do in one order; give 0, or start it on one host."
+            f"{stage.name}: an online stage runs in one process, and this run has {jax.process_count()}; start it on "
+            "one host, whose devices share its work."
         )
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring))

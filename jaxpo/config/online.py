@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from jaxpo.config.places import ModelFolder
 from jaxpo.config.stages import Stage
 
 
@@ -63,6 +64,8 @@ class Online(Stage):
       mask_truncated_completions: answers without an end are not trained on; their rewards count in their group.
       dynamic_sampling: prompts whose answers all have the same reward are replaced by the next ones, so many times per
         generation; those that remain then are trained on as they are. 0 = none is replaced.
+      critic_from: of a loss with a critic, the reward model that it starts from: an earlier stage's name, or a folder;
+        None = the model that the stage starts from, with a fresh head, or with the critic that a stage before left.
       engine: how answers are computed.
       num_generations_eval: answers per held-out prompt.
       eval_temperature: 0 = greedy.
@@ -92,6 +95,7 @@ class Online(Stage):
     repetition_penalty: float = 1.0
     mask_truncated_completions: bool = False
     dynamic_sampling: int = 0
+    critic_from: ModelFolder | None = None
     engine: RolloutEngine = field(default_factory=RolloutEngine)
     num_generations_eval: int = 1
     eval_temperature: float = 0.0

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Init, Param, Table, normal, ones, zeros
 from jaxpo.ops.linear import linear
 
@@ -61,6 +61,15 @@ def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
 def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     """`v = w^T h` in float32."""
     return linear_head(params, hidden)[..., 0]
+
+
+def critic_table(config: TextConfig, *, network: bool = True) -> dict[str, Table]:
+    """PPO's critic, stored under `params["critic"]`: a network of its own with a value head, or that head alone.
+
+    The head is not `params["value"]`, so that nobody takes the policy for a reward model.
+    """
+    own = {"model": param_table(config)} if network else {}
+    return {**own, "value": value_table(config)}
 
 
 def log_odds(output: Float[Array, "V D"], hidden: Float[Array, "... D"], yes: int, no: int) -> Float[Array, "..."]:
@@ -139,5 +148,6 @@ EXTRA_TABLES: dict[str, Callable[[TextConfig], Table]] = {
     "value": value_table,
     "mask": mask_table,
     "degree": degree_table,
+    "critic": critic_table,
 }
 """Name of a parameter group beside the model -> builder of its table in its default form."""

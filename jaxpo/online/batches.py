@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxpo.data.packing.batch import Batch
@@ -117,6 +118,16 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
         "example_id": example_id,
     }
     return Batch(**arrays, block_rows=1, slots=layout.slots, max_segment=layout.max_segment)
+
+
+def share_of(batch: Batch, index: int, count: int) -> Batch:
+    """The rows of a step that one of several processes brings: contiguous ones, with what is about them."""
+
+    def own(x: np.ndarray) -> np.ndarray:
+        each = x.shape[0] // count
+        return x[index * each : (index + 1) * each]
+
+    return batch if count == 1 else jax.tree.map(own, batch)
 
 
 def taken_apart(values: np.ndarray, answers: Sequence[Trained], layout: Layout) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import dataclasses
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.data.packing.batch import Batch
-from jaxpo.errors import DataError
-from jaxpo.judges.ledger import Ledger
-from jaxpo.objectives.families.rollouts import OLD_LOGPS
-from jaxpo.online.answers import FLOAT, packed, unpacked
 from jaxpo.online.batches import Trained, batch_of, taken_apart
 from jaxpo.online.generation import Generation
-from jaxpo.online.ledger import opened
-from jaxpo.online.training import trained
+from jaxpo.online.training import own_rows, trained
 
 if TYPE_CHECKING:
     from jaxpo.online.source import RolloutSource
@@ -56,7 +50,8 @@ class RolloutFeed:
             self._take(generation, state)
         answers = self._slices[schedule.part(self.step)]
         self.step += 1
-        return batch_of(answers, source.layout, source.per_token, source.columns)
+        source.show("training")
+        return own_rows(batch_of(answers, source.layout, source.per_token, source.columns))
 
     def _begin(self, number: int, params: Tree) -> None:
         """Have a generation written: now, or beside the steps, by a copy of the weights."""
@@ -75,53 +70,30 @@ class RolloutFeed:
         source, stage = self.source, self.source.stage
         pending = self._pending.pop(number, None)
         generation = source.maker.read(number) if pending is None else pending.result()
-        shaped = source.shape(generation)
         each = stage.prompts_per_step
+        parts = [range(part * each, (part + 1) * each) for part in range(stage.steps_per_generation)]
+        first, began = self.step % source.schedule.cycle == 0, time.monotonic()
+        source.show(f"generation {number}, the trainer's networks")
+        recorded = source.recorder.of(generation, parts, state, first=first)
+        reading = time.monotonic() - began
+        shaped, columns = source.shape(generation, recorded)
+        if source.recorder.asked:
+            source.figures[number]["rollouts/reading_seconds"] = reading
         self._slices = [
             trained(
                 generation,
                 shaped,
                 source.maker.scoring.names,
                 source.maker.scoring.verifies,
+                columns,
                 mask_truncated=stage.mask_truncated_completions,
-                places=range(part * each, (part + 1) * each),
+                kl_coef=recorded.kl_coef,
+                places=places,
             )
-            for part in range(stage.steps_per_generation)
+            for places in parts
         ]
         self._now = number
         self._compare_types(state)
-        if OLD_LOGPS in source.per_token and stage.old_logps == "trainer":
-            self._record_old(generation, state)
-
-    def _record_old(self, generation: Generation, state: Any) -> None:
-        """The trainer's log-probs before the first step of the cycle: computed there, read by whoever comes later."""
-        source = self.source
-        folder = source.maker.journal.of(generation.number)
-        if self.step % source.schedule.cycle:
-            found = [opened(path) for path in sorted(folder.glob(f"{OLD_LOGPS}-*.jsonl"))]
-            if len(found) != 1:
-                raise DataError(
-                    f"{len(found)} ledgers of {OLD_LOGPS} are there, which should be one.",
-                    file=folder,
-                    remedy="Go back to an earlier checkpoint (--resume STEP).",
-                )
-            ledger = found[0]
-        else:
-            params = source.policy(state.params)
-            about = {"answers": generation.weights, "trained": fingerprint(params)}
-            ledger = Ledger(folder, OLD_LOGPS, about)
-            have = len(ledger.read())
-            if have < len(self._slices):
-                ledger.append([self._old_record(params, part) for part in range(have, len(self._slices))])
-        for answers, record in zip(self._slices, ledger.read(), strict=True):
-            for i, (answer, text) in enumerate(zip(answers, record[OLD_LOGPS], strict=True)):
-                answers[i] = _with_old(answer, unpacked(text, FLOAT))
-
-    def _old_record(self, params: Tree, part: int) -> dict[str, Any]:
-        source, answers = self.source, self._slices[part]
-        batch = batch_of(answers, source.layout, source.per_token, source.columns)
-        values = taken_apart(source.logps(params, batch), answers, source.layout)
-        return {"part": part, OLD_LOGPS: [packed(x, FLOAT) for x in values]}
 
     def _compare_types(self, state: Any) -> None:
         """Say once how far a sampler of another type is from the trainer."""
@@ -132,14 +104,16 @@ class RolloutFeed:
             return
         answers = self._slices[0]
         batch = batch_of(answers, source.layout, source.per_token, source.columns)
-        own = taken_apart(source.logps(source.policy(state.params), batch), answers, source.layout)
+        own = taken_apart(source.logps(state, batch), answers, source.layout)
         apart = [np.abs(a - t.per_token["sampling_logps"]) for a, t in zip(own, answers, strict=True)]
         every = np.concatenate(apart)
         how = f"{dtype}{', int8' if source.stage.engine.quantize else ''}"
+        correction = getattr(source.method, "importance_sampling_correction", "none")
+        corrected = "which the loss does not correct for" if correction == "none" else "the loss corrects for that"
         source.once(
             "types",
             f"warning: answers are written in {how} and trained on in {source.scorer.dtype}: log-probs of tokens "
-            f"differ by {every.mean():.2e} on average, {every.max():.2e} at most (the loss corrects for that)",
+            f"differ by {every.mean():.2e} on average, {every.max():.2e} at most ({corrected})",
         )
 
     def settle(self) -> None:
@@ -151,7 +125,3 @@ class RolloutFeed:
         """End the thread, after what it is writing."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _with_old(answer: Trained, values: np.ndarray) -> Trained:
-    return dataclasses.replace(answer, per_token={**answer.per_token, OLD_LOGPS: values})

@@ -96,7 +96,8 @@ class Maker:
       size: groups of a generation.
       n: answers of a group.
       replaced: how often groups without spread are replaced.
-      weights: of the rewards.
+      spread: rewards of groups -> their deviations.
+      show: says on the progress bar how far it is.
     """
 
     prompts: Prompts
@@ -109,6 +110,7 @@ class Maker:
     max_new_tokens: int
     replaced: int
     spread: Callable[[np.ndarray], np.ndarray]
+    show: Callable[[str], None]
     _ends: dict[int, int] = field(default_factory=dict)
 
     def make(self, number: int, params: Tree) -> Generation:
@@ -142,15 +144,19 @@ class Maker:
         if missing:
             work.ready()
             what = f"generation {work.number}"
-            for group in self.writer.write(missing, self.n, self.sampler, self.max_new_tokens, what):
+            self.show(f"{what}, writing 0/{len(missing)}")
+            groups = self.writer.write(missing, self.n, self.sampler, self.max_new_tokens, what)
+            for done, group in enumerate(groups, start=1):
                 work.ledger.append([record_of(group)])
                 work.have[group.position] = group
+                self.show(f"{what}, writing {done}/{len(missing)}")
         work.spent["writing"] += time.monotonic() - began
         return [work.have[one.position] for one in asked]
 
     def _scored(self, work: _Work, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
         """Their rewards, and how many failed."""
         began = time.monotonic()
+        self.show(f"generation {work.number}, rewards")
         found = self.scoring.score(
             groups, lambda name, about: self.journal.rewards(work.number, work.weights, name, about)
         )

@@ -2,24 +2,39 @@
 
     stages/NAME/rollouts/00000012/answers-DIGEST.jsonl     a line per group, and a last one when all are there
                                   reward-NAME-DIGEST.jsonl a line per reward that was asked for
-                                  old_logps-DIGEST.jsonl   a line per group, where answers serve several steps
+                                  trainer-DIGEST.jsonl     a line per slice: what the trainer says of tokens beforehand
 
-The digest holds the weights and all settings, so that answers of other weights are never taken for these.
+The digest holds the weights and all settings, so that answers of other weights are never taken for these. Of several
+processes that write answers together the first one keeps the ledgers, and the others are told what is in them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxpo.data.rows.json_lines import whole_lines
 from jaxpo.errors import DataError
 from jaxpo.judges.ledger import Ledger
+from jaxpo.sharding.turns import by_first_process, works_alone
 
 FOLDER, ANSWERS, DONE = "rollouts", "answers", "done"
+
+
+class SharedLedger(Ledger):
+    """A ledger of all processes of a run: the first one reads and writes it; every process calls, in the same order."""
+
+    def read(self) -> list[dict[str, Any]]:
+        return by_first_process(super().read)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        if jax.process_index() == 0 or works_alone():
+            super().append(records)
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,11 @@ class Journal:
           first: position of its first prompt.
         """
         about = {**self.settings, "generation": generation, "weights": weights, "first": first}
-        return Ledger(self.of(generation), ANSWERS, about)
+        return SharedLedger(self.of(generation), ANSWERS, about)
 
     def rewards(self, generation: int, weights: str, name: str, identity: Mapping[str, Any]) -> Ledger:
         """The ledger of one reward's values of a generation."""
-        return Ledger(self.of(generation), f"reward-{name}", {"weights": weights, **identity})
+        return SharedLedger(self.of(generation), f"reward-{name}", {"weights": weights, **identity})
 
     def finished(self, generation: int) -> tuple[Ledger, list[dict[str, Any]]]:
         """The whole ledger of a generation that earlier weights wrote, and its records.
@@ -76,7 +91,7 @@ class Journal:
         return found[0]
 
 
-def opened(path: Path) -> Ledger:
+def opened(path: Path) -> SharedLedger:
     """A ledger as it lies, with the settings that its first line says.
 
     Raises:
@@ -87,7 +102,7 @@ def opened(path: Path) -> Ledger:
         settings = json.loads(first or b"")["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError("is not as it was written.", file=path, row=1, remedy="Remove it and run again.") from error
-    ledger = Ledger(path.parent, path.name.rpartition("-")[0], settings)
+    ledger = SharedLedger(path.parent, path.name.rpartition("-")[0], settings)
     if ledger.path != path:
         raise DataError("its settings are not those of its name.", file=path, row=1, remedy="Remove it and run again.")
     return ledger

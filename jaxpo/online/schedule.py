@@ -31,14 +31,6 @@ class Schedule:
         """The slice of its groups."""
         return step % self.cycle % self.steps_per_generation
 
-    def first_step(self, generation: int) -> int:
-        """Of a generation's cycle."""
-        return generation * self.cycle
-
-    def written_before(self, generation: int) -> int:
-        """The step whose weights, before it, write a generation."""
-        return self.first_step(max(generation - self.staleness, 0))
-
     def begun_at(self, step: int) -> range:
         """The generations that are begun by the weights before a step."""
         if step % self.cycle:

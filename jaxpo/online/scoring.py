@@ -19,6 +19,7 @@ from jaxpo.judges.ledger import Ledger
 from jaxpo.online.answers import Group, Prompt
 from jaxpo.online.rewards.base import Response
 from jaxpo.online.rewards.names import reward_names
+from jaxpo.sharding.turns import by_first_process
 
 LedgerOf = Callable[[str, Mapping[str, Any]], Ledger]
 """`(name of a reward, its identity) -> where its values are kept`."""
@@ -115,6 +116,17 @@ class Scoring:
     ) -> dict[str, float]:
         total = dict.fromkeys(items, 0.0)
         for member in members:
+            values = self._values(member, items, ledger)
+            for key in items:
+                value = values.get(key)
+                failed[key] += key not in values
+                total[key] = total[key] + member.share * value if value is not None else np.nan
+        return total
+
+    def _values(self, member: Member, items: Mapping[str, Response], ledger: LedgerOf) -> dict[str, Any]:
+        """By key, those that are known; one process asks, unless it is a model that all of them hold."""
+
+        def asked() -> dict[str, Any]:
             found = ask_all(
                 items,
                 self._ask(member),
@@ -124,11 +136,9 @@ class Scoring:
                 patience=self.patience,
                 say=self.say,
             )
-            for key in items:
-                value = found.values.get(key)
-                failed[key] += key not in found.values
-                total[key] = total[key] + member.share * value if value is not None else np.nan
-        return total
+            return {key: found.values[key] for key in items if key in found.values}
+
+        return asked() if member.judge.models() else by_first_process(asked)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,29 @@ import numpy as np
 
 from jaxpo.config import Online, Stage
 from jaxpo.data.durable import publish
+from jaxpo.data.rows.needs import REFERENCE
 from jaxpo.data.source import steps_of
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
-from jaxpo.judges.ledger import Ledger
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.methods.rollouts import Advantage
-from jaxpo.online.advantages import Shaped, deviation, shaped, summed
+from jaxpo.objectives.families.rollouts import OLD_LOGPS, OLD_VALUES, REF_LOGPS
+from jaxpo.objectives.methods.rollouts import RolloutMethod
+from jaxpo.online.advantages import Shaped, deviation, summed
 from jaxpo.online.batches import Layout
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
-from jaxpo.online.ledger import FOLDER, Journal
+from jaxpo.online.ledger import FOLDER, Journal, SharedLedger
 from jaxpo.online.prompts import Prompts
+from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import Scoring, by_content, changed
-from jaxpo.online.training import columns_of, make_logps, per_token_of
+from jaxpo.online.token_advantages import made_of
+from jaxpo.online.training import columns_of, make_read, per_token_of
 from jaxpo.online.writer import Asked, Writer
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sharding.turns import first_process_first
 
 Tree = Any
 REWARDS = "rewards.json"
@@ -45,19 +49,24 @@ class RolloutSource:
 
     Attributes:
       policy: what is trained -> the plain model's own tree.
-      advantage: how the stage's method compares rewards.
+      method: of the stage: how it compares rewards, and what it needs of every token.
+      networks: state -> those that the trainer reads before it trains, see `jaxpo.online.training.make_read`.
+      reference: how the reference is run.
       layout: shape of every batch.
       said: what was said once.
     """
 
     stage: Online
-    advantage: Advantage
+    method: RolloutMethod
     maker: Maker
     held_out: Prompts | None
     layout: Layout
     scorer: Scorer
+    reference: Scorer
+    networks: Callable[[Any], Mapping[str, Tree]]
     policy: Callable[[Any], Tree]
     say: Callable[[str], None]
+    show: Callable[[str], None]
     hash: str
     schedule: Schedule = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -67,8 +76,28 @@ class RolloutSource:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = _weights(stage)
-        self.columns, self.per_token = columns_of(self.maker.scoring.names), per_token_of(stage)
-        self.logps = make_logps(self.scorer, self.layout)
+        penalty = self.method.penalty
+        self.columns = columns_of(self.maker.scoring.names, penalised=penalty is not None)
+        self.per_token = per_token_of(stage, self.method.NEEDS.per_token)
+        names = tuple(name for name in (OLD_LOGPS, REF_LOGPS, OLD_VALUES) if name in self.per_token)
+        sampler, longest = stage.old_logps == "sampler", stage.max_completion_length
+        asked = [name for name in names if not (sampler and name == OLD_LOGPS)]
+        read = make_read(self.scorer, self.reference, self.layout, asked)
+        self.recorder = Recorder(
+            self.maker.journal,
+            self.layout,
+            names,
+            lambda state, batch: read(self.networks(state), batch),
+            lambda state: self.networks(state)["policy"],
+            sampler,
+            penalty,
+            longest,
+        )
+
+    def logps(self, state: Any, batch: Any) -> np.ndarray:
+        """`[R, S]` log-probs by the trainer."""
+        read = make_read(self.scorer, self.reference, self.layout, [OLD_LOGPS])
+        return read(self.networks(state), batch)[OLD_LOGPS]
 
     def total_steps(self, stage: Stage) -> int:
         """Of the stage's budget; an epoch asks every prompt once, and trains on its answers in every iteration."""
@@ -90,17 +119,22 @@ class RolloutSource:
         """The next `steps` batches after `rows_seen` rows."""
         return RolloutFeed(self, rows_seen // self.stage.rows_per_step, steps)
 
-    def shape(self, generation: Generation) -> Shaped:
-        """Advantages of a generation, and what is logged of it."""
-        aggregation = self.stage.multi_objective_aggregation
-        lengths = np.asarray([[len(answer.tokens) for answer in group.answers] for group in generation.groups])
-        found = shaped(generation.rewards, self.weights, self.advantage, lengths, aggregation=aggregation)
+    def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
+        """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
+        found, columns = made_of(
+            generation,
+            recorded,
+            self.method,
+            self.weights,
+            aggregation=self.stage.multi_objective_aggregation,
+            longest=self.stage.max_completion_length,
+        )
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
         answers = [answer for group in generation.groups for answer in group.answers]
-        if found.flat.all():
+        if found.flat.all() and self.method.advantage.baseline != "none":
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
@@ -112,7 +146,7 @@ class RolloutSource:
                 f"generation {generation.number}: no answer ended within max_completion_length "
                 f"({self.stage.max_completion_length}) tokens; does the model know its end? (said once)",
             )
-        return found
+        return found, columns
 
     def once(self, what: str, line: str) -> None:
         """Say something the first time."""
@@ -131,8 +165,8 @@ class RolloutSource:
         n, limit = stage.num_generations_eval, stage.max_completion_length
         groups = sorted(maker.writer.write(asked, n, how, limit, "held-out prompts"), key=lambda group: group.place)
 
-        def ledger(name: str, about: Mapping[str, Any]) -> Ledger:
-            return Ledger(maker.journal.folder / "held_out", f"reward-{name}", about)
+        def ledger(name: str, about: Mapping[str, Any]) -> SharedLedger:
+            return SharedLedger(maker.journal.folder / "held_out", f"reward-{name}", about)
 
         values, _ = maker.scoring.score(groups, ledger, by_content)
         answers = [answer for group in groups for answer in group.answers]
@@ -151,20 +185,24 @@ def _mean(values: np.ndarray) -> float:
 
 def rollout_source(
     stage: Online,
-    advantage: Advantage,
+    method: RolloutMethod,
     *,
     prompts: Any,
     held_out: Any,
     folder: Path,
     seed: int,
     scorer: Scorer,
+    scorers: Mapping[str, Scorer],
+    networks: Callable[[Any], Mapping[str, Tree]],
     policy: Callable[[Any], Tree],
     network: Networks,
     say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> RolloutSource:
     """The source of an online stage.
 
     Args:
+      scorers: how networks are run that have an architecture of their own.
       prompts, held_out: the loaders of the stage's files.
 
     Raises:
@@ -177,7 +215,7 @@ def rollout_source(
             "one host, whose devices share its work."
         )
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
-    _same_rewards(folder / FOLDER, scoring)
+    first_process_first(lambda: _same_rewards(folder / FOLDER, scoring))
     trained = Prompts(prompts.dataset, seed=seed, shuffle=stage.data.shuffle)
     scoring.check([trained.at(number) for number in range(len(trained))])
     settings = _settings(stage, prompts.dataset, scorer, seed)
@@ -192,13 +230,16 @@ def rollout_source(
     )
     return RolloutSource(
         stage=stage,
-        advantage=advantage,
-        maker=_maker(stage, trained, scoring, Journal(folder / FOLDER, settings), scorer, seed, say),
+        method=method,
+        maker=_maker(stage, trained, scoring, Journal(folder / FOLDER, settings), scorer, seed, say, show),
         held_out=None if held_out is None else Prompts(held_out.dataset, seed=seed, shuffle=False),
         layout=layout,
         scorer=dataclasses.replace(scorer, temperature=stage.temperature),
+        reference=scorers.get(REFERENCE, scorer),
+        networks=networks,
         policy=policy,
         say=say,
+        show=show,
         hash=hashlib.sha256(named.encode()).hexdigest(),
     )
 
@@ -238,6 +279,7 @@ def _maker(
     scorer: Scorer,
     seed: int,
     say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> Maker:
     """What makes the stage's generations."""
     dtype, weights = stage.engine.dtype or scorer.dtype, _weights(stage)
@@ -253,6 +295,7 @@ def _maker(
         stage.max_completion_length,
         stage.dynamic_sampling,
         lambda rewards: deviation(summed(rewards, weights)),
+        show,
     )
 
 

@@ -1,36 +1,38 @@
-"""A generation's answers as steps train on them: advantages, columns, and the log-probs that ratios are taken over."""
+"""A generation's answers as steps train on them, and what the trainer's networks say of their tokens beforehand."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.config import Online
 from jaxpo.data.packing.batch import Batch, join_leading
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, PER_TOKEN, SAMPLING_LOGPS
+from jaxpo.objectives.families.critic import critic_values
+from jaxpo.objectives.families.rollouts import OLD_LOGPS, OLD_VALUES, REF_LOGPS, SAMPLING_LOGPS
 from jaxpo.online.advantages import Shaped
-from jaxpo.online.batches import Layout, Trained
+from jaxpo.online.batches import Layout, Trained, share_of
 from jaxpo.online.generation import Generation
-from jaxpo.sharding import current_mesh, put_batch, settle, to_host
+from jaxpo.sharding import current_mesh, put_batch, row_share, settle, to_host
 
 Tree = Any
 
 
-def columns_of(names: Sequence[str]) -> tuple[str, ...]:
+def columns_of(names: Sequence[str], *, penalised: bool = False) -> tuple[str, ...]:
     """The per-example columns of a stage whose rewards have these names."""
     own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group", "correct")
-    return (*own, *(f"reward:{name}" for name in names))
+    return (*own, *(f"reward:{name}" for name in names), *(("kl_coef",) if penalised else ()))
 
 
-def per_token_of(stage: Online) -> tuple[str, ...]:
-    """The per-token columns of a stage."""
+def per_token_of(stage: Online, needed: tuple[str, ...]) -> tuple[str, ...]:
+    """The per-token columns of a stage whose method needs these: old log-probs are there for several steps too."""
     recorded = stage.steps_per_cycle > 1 or stage.old_logps == "sampler"
-    return (*PER_TOKEN, OLD_LOGPS) if recorded else PER_TOKEN
+    return (*needed, OLD_LOGPS) if recorded and OLD_LOGPS not in needed else needed
 
 
 def trained(
@@ -38,13 +40,16 @@ def trained(
     shaped: Shaped,
     names: Sequence[str],
     verifies: Sequence[int],
+    columns: Mapping[str, Sequence[np.ndarray]],
     *,
     mask_truncated: bool,
+    kl_coef: float,
     places: range,
 ) -> list[Trained]:
     """The answers of some of a generation's groups.
 
     Args:
+      columns: name -> an array per answer of the generation.
       names: of the rewards.
       verifies: numbers of those that say whether an answer is right: `correct` is 1 or 0 then, -1 where none says it.
     """
@@ -53,7 +58,7 @@ def trained(
         group = generation.groups[place]
         for k, answer in enumerate(group.answers):
             reward = shaped.reward[place, k]
-            columns = {
+            about = {
                 "reward": float(np.nan_to_num(reward)),
                 "rewarded": float(not np.isnan(reward)),
                 "group_std": float(shaped.std[place]),
@@ -62,14 +67,14 @@ def trained(
                 "answer_length": float(len(answer.tokens)),
                 "group": float(place),
                 "correct": correctness(generation.rewards[place, k, list(verifies)]),
+                "kl_coef": kl_coef,
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
             on = not np.isnan(reward) and (answer.finished or not mask_truncated)
-            advantage = np.full(len(answer.tokens), shaped.advantage[place, k], np.float32)
-            drawn = answer.sampling_logps
-            per_token = {ADVANTAGES: advantage, SAMPLING_LOGPS: drawn, OLD_LOGPS: drawn}
             number = place * len(group.answers) + k
-            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, columns))
+            per_token = {name: values[number] for name, values in columns.items()}
+            per_token[SAMPLING_LOGPS] = answer.sampling_logps
+            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, about))
     return found
 
 
@@ -79,20 +84,54 @@ def correctness(values: np.ndarray) -> float:
     return float(np.all(known >= 1)) if known.size else -1.0
 
 
-def make_logps(scorer: Scorer, layout: Layout) -> Callable[[Tree, Batch], np.ndarray]:
-    """`(the model's own tree, host batch) -> [R, S]` log-probs by the trainer, a microbatch at a time."""
+def own_rows(batch: Batch) -> Batch:
+    """What this process brings of a step's batch."""
+    mesh = current_mesh()
+    return batch if mesh is None else share_of(batch, *row_share(mesh))
+
+
+Read = Callable[[Mapping[str, Tree], Batch], Mapping[str, np.ndarray]]
+"""`(networks, host batch) -> {column: [R, S]}`."""
+
+
+def make_read(scorer: Scorer, reference: Scorer, layout: Layout, names: Sequence[str]) -> Read:
+    """What the trainer's networks say of every token, a microbatch at a time; one that is empty is not computed.
+
+    The networks are the plain trained tree as "policy", with its critic, and the model of "reference".
+
+    Args:
+      scorer, reference: how the two are run.
+      names: of the columns: "old_logps", "ref_logps", "old_values".
+    """
+
+    def read(networks: Mapping[str, Tree], batch: Batch) -> dict[str, jax.Array]:
+        found = {}
+        if OLD_LOGPS in names or OLD_VALUES in names:
+            policy = networks["policy"]
+            hidden = scorer.hidden(policy["model"], batch)
+            if OLD_LOGPS in names:
+                found[OLD_LOGPS] = scorer.logps(policy["model"], batch, hidden)
+            if OLD_VALUES in names:
+                found[OLD_VALUES] = critic_values(scorer, policy, batch, hidden)
+        if REF_LOGPS in names:
+            found[REF_LOGPS] = scorer.alike(reference).logps(networks["reference"], batch)
+        return found
+
+    def one(networks: Mapping[str, Tree], micro: Batch) -> dict[str, jax.Array]:
+        shapes = jax.eval_shape(read, networks, micro)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(jnp.any(micro.present), read, lambda *_: nothing, networks, micro)
 
     @jax.jit
-    def run(params: Tree, batch: Batch) -> jax.Array:
+    def run(networks: Mapping[str, Tree], batch: Batch) -> dict[str, jax.Array]:
         if layout.microbatches == 1:
-            return scorer.logps(params, batch)
-        micros = batch.split(layout.microbatches)
-        stacked = jax.lax.map(functools.partial(scorer.logps, params), micros)
-        return join_leading(stacked, batch.blocks)
+            return read(networks, batch)
+        stacked = jax.lax.map(functools.partial(one, networks), batch.split(layout.microbatches))
+        return {name: join_leading(x, batch.blocks) for name, x in stacked.items()}
 
-    def logps(params: Tree, batch: Batch) -> np.ndarray:
+    def of(networks: Mapping[str, Tree], batch: Batch) -> dict[str, np.ndarray]:
         mesh = current_mesh()
-        placed = batch if mesh is None else put_batch(batch, mesh)
-        return np.asarray(to_host(settle(run(params, placed))))
+        placed = batch if mesh is None else put_batch(own_rows(batch), mesh)
+        return {name: np.asarray(x) for name, x in to_host(settle(run(networks, placed))).items()}
 
-    return logps
+    return of

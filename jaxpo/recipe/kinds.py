@@ -25,6 +25,7 @@ from jaxpo.recipe.checks.merge import merge_problems
 from jaxpo.recipe.checks.online import online_problems
 from jaxpo.recipe.checks.optimizer import dropout_problems
 from jaxpo.recipe.checks.reward import reward_problems
+from jaxpo.recipe.checks.rollouts import rollout_problems
 from jaxpo.recipe.checks.work import work_problems
 from jaxpo.recipe.measured import LANGUAGE, ONLINE, PREFERENCE, REWARD, diagnostic_metrics, reward_metrics
 
@@ -49,9 +50,10 @@ class Materials:
       folder: the stage's own, for what a source writes before it yields it.
       seed: of its draws.
       scorer: how the trained network is run.
-      policy: what is trained -> the plain model's own tree.
+      whole: what is trained -> the plain model and its heads.
       network: name of an earlier stage, or folder -> its model, ready to judge (`jaxpo.judges.network.Network`).
       say: shows one line to the user.
+      show: says on the progress bar where a step stands.
     """
 
     stage: Any
@@ -62,9 +64,10 @@ class Materials:
     seed: int
     held_out: Source | None
     scorer: Scorer
-    policy: Callable[[Any], Any]
+    whole: Callable[[Any], Any]
     network: Callable[[str], Any]
     say: Callable[[str], None]
+    show: Callable[[str], None]
 
 
 def packed_rows(materials: Materials) -> Source:
@@ -74,20 +77,25 @@ def packed_rows(materials: Materials) -> Source:
 
 def rollouts(materials: Materials) -> Source:
     """Answers that the model writes to the prompts of the training files."""
+    from jaxpo.online.networks import networks_in_state
     from jaxpo.online.source import rollout_source
 
-    method: Any = method_of(materials.stage)
+    stage, whole = materials.stage, materials.whole
+    method: Any = method_of(stage)
     return rollout_source(
-        materials.stage,
-        method.advantage,
+        stage,
+        method,
         prompts=materials.rows,
         held_out=materials.held_out,
         folder=materials.folder,
         seed=materials.seed,
         scorer=materials.scorer,
-        policy=materials.policy,
+        scorers=materials.scorers,
+        networks=networks_in_state(whole, materials.frozen, moves=stage.sync_ref_model),
+        policy=lambda params: whole(params)["model"],
         network=materials.network,
         say=materials.say,
+        show=materials.show,
     )
 
 
@@ -175,7 +183,7 @@ KINDS: dict[type[RecipePart], Kind] = {
         default=lambda stage: GRPO(),
         metrics=ONLINE,
         more_metrics=reward_metrics,
-        checks=(sync_problems, online_problems),
+        checks=(sync_problems, online_problems, rollout_problems),
         options=lambda stage: Options(max_completion_length=stage.max_completion_length),
         scoring=lambda stage: {"temperature": stage.temperature},
         data=prompts_of,

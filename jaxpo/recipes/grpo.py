@@ -2,6 +2,8 @@
 
     jaxpo run grpo
     jaxpo run grpo --grpo.loss.loss-type dr_grpo --grpo.loss.scale-rewards none
+    jaxpo run grpo:rloo         the same by RLOO
+    jaxpo run grpo:ppo          the same by PPO, with a critic of its own
 
 The corpus is made here: word problems with an answer after `####`. A model of half a million parameters learns their
 form and a part of the arithmetic from examples, and the rest from being told which of its answers were right.
@@ -21,6 +23,9 @@ from jaxpo.corpora.arithmetic import Arithmetic
 from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.objectives.methods.ppo import PPO
+from jaxpo.objectives.methods.rloo import RLOO
+from jaxpo.objectives.methods.rollouts import PolicyGradient
 from jaxpo.online.rewards import VerifierReward, named_reward
 
 VOCABULARY = 320
@@ -52,7 +57,7 @@ def config() -> Run:
                 data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
                 optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
                 rows_per_step=16,
-                max_tokens=1_000_000,
+                max_tokens=900_000,
                 logging_steps=10,
                 save_steps=100,
             ),
@@ -67,14 +72,14 @@ def config() -> Run:
                 rows_per_step=64,
                 gradient_accumulation_steps=8,
                 optimizer=Optimizer(
-                    learning_rate=5e-4,
-                    lr_scheduler_type="constant",
+                    learning_rate=1e-4,
+                    lr_scheduler_type="cosine",
                     warmup_steps=5,
                     weight_decay=0.0,
                     max_grad_norm=1.0,
                 ),
-                max_steps=150,
-                eval_steps=50,
+                max_steps=240,
+                eval_steps=40,
                 eval_rows=128,
                 logging_steps=5,
                 save_steps=50,
@@ -83,6 +88,23 @@ def config() -> Run:
         prompts=(),
         probes=(ExactMatch((HELD_OUT,), prompts=600, max_new_tokens=ANSWER),),
     )
+
+
+def rloo() -> Run:
+    """The recipe on arithmetic, by RLOO; without a reference, as GRPO's."""
+    return _instead(RLOO(beta=0.0), "rloo")
+
+
+def ppo() -> Run:
+    """The recipe on arithmetic, by PPO: the same answers per step, none compared with the others of its group."""
+    return _instead(PPO(kl_coef=0.0, vf_coef=0.5), "ppo")
+
+
+def _instead(loss: PolicyGradient, name: str) -> Run:
+    """The recipe with another method."""
+    run = config()
+    sft, stage = run.stages
+    return replace(run, name=name, stages=(sft, replace(stage, name=name, loss=loss)))
 
 
 def own(reward: str = "", unsandboxed: bool = False) -> Run:

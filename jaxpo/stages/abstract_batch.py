@@ -29,7 +29,7 @@ LISTED = 4
 MEAN_SEGMENT = 128
 """Tokens of a segment where only the rows know their lengths; it decides how many a block holds."""
 _LISTS = ("candidate",)
-REAL = ("advantages", "sampling_logps")
+REAL = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
 """Per-token columns of real numbers; the others are marks."""
 _WIDTHS: Mapping[str, tuple[int, ...]] = {
     **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "labels": (LISTED,)},

@@ -17,6 +17,7 @@ from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import describe_adapter
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
+from jaxpo.objectives.families.critic import CRITIC
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.recipe import lineage
@@ -124,7 +125,7 @@ def part_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
 
 def flops_per_token(stage: Stage, config: TextConfig, context: float) -> float:
     """As for the whole model, but what is fixed has no gradient of its own, and what lies below all that is trained
-    none at all; an adapter's matrices are multiplied beside those of the base.
+    none at all; an adapter's matrices are multiplied beside those of the base. A critic of its own costs as much.
     """
     tables = own_tables(stage, config)
     trained = split_table(tables, stage.train)[0]
@@ -132,4 +133,5 @@ def flops_per_token(stage: Stage, config: TextConfig, context: float) -> float:
     adapted = [path for path, _ in leaves(trained.get(ADAPTER, {}))]
     beside = 4.0 * param_count(tables.get(ADAPTER, {})) + 2.0 * param_count(trained.get(ADAPTER, {}))
     spared = spared_flops_per_token(config, context, own, reached=own + adapted)
-    return training_flops_per_token(config, context) - spared + beside
+    critic = training_flops_per_token(config, context) if MODEL in tables.get(CRITIC, {}) else 0.0
+    return training_flops_per_token(config, context) - spared + beside + critic

@@ -31,6 +31,7 @@ from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
+from jaxpo.stages.critic import with_critic
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
@@ -66,7 +67,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     with recording, setting.watching.ledger.during("work"):
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
-    first = _first(base, own_tables(stage, config), seed)
+    first = _first(with_critic(setting, stage, base), own_tables(stage, config), seed)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
 
@@ -83,9 +84,10 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         seed=seed,
         held_out=loaders.get("eval"),
         scorer=how,
-        policy=lambda params: whole(params)["model"],
+        whole=whole,
         network=setting.network,
         say=setting.console.say,
+        show=setting.console.show,
     )
     source = kind_of(stage).make_source(materials)
     latest = store.latest()

@@ -15,11 +15,15 @@ _SHOWN = (
     ("eval_loss", "eval_loss"),
     ("grad_norm", "grad_norm"),
     ("learning_rate", "lr"),
+    ("reward", "reward"),
+    ("correct", "correct"),
+    ("completions/mean_length", "length"),
     ("rewards/accuracies", "rewards/accuracies"),
     ("rewards/margins", "rewards/margins"),
     ("accuracy", "accuracy"),
     ("margin", "margin"),
     ("mean_token_accuracy", "token_acc"),
+    ("eval_reward", "eval_reward"),
     ("eval_rewards/accuracies", "eval_rewards/accuracies"),
     ("eval_rewards/margins", "eval_rewards/margins"),
     ("eval_accuracy", "eval_accuracy"),
@@ -94,13 +98,18 @@ class Console:
         if seconds >= 0.1:
             self.say(f"{self._stage}: compiled in {seconds:.1f} s")
         if self._bar is not None:
-            self._bar.update(self._task, description=self._stage)
+            self.show("")
             self._bar.start_task(self._task)
 
     def advance(self, step: int) -> None:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
+
+    def show(self, activity: str) -> None:
+        """Say on the bar what the next step is about; nothing where there is none."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._stage}: {activity}" if activity else self._stage)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the main metrics of a log record as one line."""

@@ -43,6 +43,7 @@ TIMING = (
     "eval_runtime",
     "rollouts/writing_seconds",
     "rollouts/rewards_seconds",
+    "rollouts/reading_seconds",
 )
 """Names of metrics that measure the machine: all others are the same when a run is repeated or resumed."""
 SUMMARY = "train_runtime"

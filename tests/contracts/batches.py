@@ -69,13 +69,17 @@ def completion(rng: np.random.Generator, i: int) -> Example:
     return Example(segments, {"completion": 0, "kl": 1}, columns)
 
 
+TRAINER = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
+
+
 def rollout(rng: np.random.Generator, i: int) -> Example:
     one = segment(rng, some_prompt(rng), some_length(rng) + 1)
     columns = {
         "reward": float(i % 3), "reward:one": float(i % 3), "rewarded": float(i % 5 > 0), "group_std": float(i % 2),
         "finished": float(i % 4 > 0), "failed": float(i % 7 == 0), "answer_length": float(len(one[0]) - one[1]),
+        "kl_coef": 0.1,
     }  # fmt: skip
-    return Example([one], {"completion": 0}, columns, floats=("advantages", "sampling_logps", "old_logps"))
+    return Example([one], {"completion": 0}, columns, floats=TRAINER)
 
 
 def ratings(rng: np.random.Generator, i: int) -> np.ndarray:
@@ -178,7 +182,11 @@ def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
 
 def real_numbers(name: str, response: np.ndarray) -> np.ndarray:
     """Advantages of both signs; log-probs near those of a small model."""
-    return np.sin(response) if name == "advantages" else -3.5 - 0.01 * (response % (5 + len(name)))
+    return (
+        np.sin(response + len(name))
+        if name in ("advantages", "returns", "old_values")
+        else -3.5 - 0.01 * (response % (5 + len(name)))
+    )
 
 
 def layout(

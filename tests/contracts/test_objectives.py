@@ -18,10 +18,12 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.step import make_step
 
-# The largest programs to compile; what is special about them is tested on small features, packing included.
+# The largest programs to compile, and those that others contain (a rollout's, PPO's); what is special about them is
+# tested on small features, packing included.
 LARGE = (
     "sparsepo", "rrpo", "spo_degree", "tpo_tree", "lddpo", "apo_zero_unpaired", "forward_kl", "mapl", "mapl_reward",
-    "secrets_rm", "meta_rm", "aot", "dove", "davidson", "rao_kupper", "plackett_luce", "outcome_reward",
+    "secrets_rm", "meta_rm", "rloo", "reinforce_plus_plus", "aot", "dove", "davidson", "rao_kupper", "plackett_luce",
+    "outcome_reward",
 )  # fmt: skip
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ("next_token", *representatives())

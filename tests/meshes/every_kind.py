@@ -57,6 +57,9 @@ def examples() -> dict[str, Any]:
             if kind is Online:  # of log-probs that no sampler gave, the correction would leave nothing
                 stage = dataclasses.replace(stage, loss=METHODS["grpo"](importance_sampling_correction="none"))
             found[kind.__name__] = dataclasses.replace(stage, data=data, rows_per_step=ROWS, optimizer=OPTIMIZER)
+    found["Online, PPO"] = dataclasses.replace(
+        found["Online"], loss=METHODS["ppo"](importance_sampling_correction="none"), name="critic"
+    )
     online = {"precompute_ref_log_probs": False, "name": "compared_online"}
     found["Preference, reference online"] = dataclasses.replace(found["Preference"], **online)
     found["Preference, adapters"] = dataclasses.replace(found["Preference, reference online"], lora=LoRA(rank=4))

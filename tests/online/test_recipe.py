@@ -16,6 +16,7 @@ from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.objectives.methods.ppo import PPO
 from jaxpo.online.rewards import FunctionReward, LengthReward
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages import run as running
@@ -35,6 +36,17 @@ WIDE = {
     "reward_weights": (1.0, 0.1),
 }
 """Everything at once."""
+PPO_WIDE = {
+    "loss": PPO(target_kl=0.01, horizon=10.0),
+    "critic_from": "reward",
+    "init_from": "random",
+    "steps_per_generation": 2,
+    "num_iterations": 2,
+    "max_steps": 6,
+    "optimizer": Optimizer(learning_rate=3e-3, adam_epsilon=1e-5, lr_factors=(("critic/*", 3.0),)),
+}
+"""A critic of its own from a reward model, and a weight of the KL that moves."""
+KINDS = {"plain": {}, "wide": WIDE, "ppo": PPO_WIDE}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +104,9 @@ def same_models(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "wide"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(kind, tmp_path):
-    run = recipe(tmp_path, online(tmp_path, **(WIDE if kind == "wide" else {})))
+    run = recipe(tmp_path, online(tmp_path, **KINDS[kind]), reward=kind == "ppo")
     config = tmp_path / "recipe.json"
     config.write_text(json.dumps(to_jsonable(run)))
     code, out = process.finish(process.start(config, "--run", "whole"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.recipe import MODEL, write_data
 
-from jaxpo.config import SFT, Data, Online, Optimizer, Run, Tokenizer
+from jaxpo.config import SFT, Data, Online, Optimizer, Reward, Run, Tokenizer
 from jaxpo.online.rewards import FunctionReward
 
 HERE = Path(__file__)
@@ -44,8 +44,14 @@ def online(folder: Path, **changes: Any) -> Online:
     return Online(**settings | changes)
 
 
-def recipe(folder: Path, stage: Online | None = None, **changes: Any) -> Run:
-    """Fine-tuning, then the online stage."""
+def reward_stage(folder: Path) -> Reward:
+    """A reward model of the policy's shape."""
+    files = (str(folder / "pref_train.jsonl"),)
+    return Reward(data=Data(train=files, max_length=56, row_length=112), max_steps=2, rows_per_step=4)
+
+
+def recipe(folder: Path, stage: Online | None = None, *, reward: bool = False, **changes: Any) -> Run:
+    """Fine-tuning, or a reward model where asked for, and the online stage."""
     write_data(folder)
     files = (str(folder / "sft_train.jsonl"),)
     sft = SFT(data=Data(train=files, max_length=56, row_length=112), max_steps=4, rows_per_step=4)
@@ -54,7 +60,7 @@ def recipe(folder: Path, stage: Online | None = None, **changes: Any) -> Run:
         output_dir=str(folder / "runs"),
         model=MODEL,
         tokenizer=Tokenizer(train_on=(str(folder / "text_train.jsonl"),), vocab_size=MODEL.vocab_size),
-        stages=(sft, stage or online(folder)),
+        stages=(reward_stage(folder) if reward else sft, stage or online(folder)),
         export=False,
     )
     return dataclasses.replace(run, **changes)

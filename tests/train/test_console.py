@@ -31,6 +31,7 @@ def run(console):
         console.advance(20)
         console.warn("careful")
         console.record({"stage": "dpo", "step": 20, "eval_loss": 0.5, "eval_rewards/accuracies": 0.8})
+        console.show("generation 3, writing 4/8")
 
 
 def test_plain_lines():
@@ -73,6 +74,7 @@ def test_terminal_has_a_bar_and_the_same_lines(monkeypatch):
     assert "\x1b[" in text
     assert "compiling" in text
     assert "20/200" in text
+    assert "dpo: generation 3, writing 4/8" in text
     assert "dpo   20/200  loss 0.6931" in text
     assert "warning: careful" in text
 

@@ -47,10 +47,23 @@ CHARTS = (
     Chart(
         "Answers cut off, ratios clipped",
         Scale("share", from_zero=True),
-        (("completions/clipped_ratio", "cut off"), ("clip_ratio/region_mean", "clipped")),
+        (
+            ("completions/clipped_ratio", "cut off"),
+            ("clip_ratio/region_mean", "clipped"),
+            ("policy/clipfrac_avg", "clipped"),
+            ("val/clipfrac_avg", "values clipped"),
+        ),
     ),
     Chart("Entropy", Scale("nats per token", from_zero=True), (("entropy", "training"),)),
     Chart("KL to the reference", Scale("nats per token", from_zero=True), (("kl", "training"),)),
+    Chart("KL of an answer", Scale("nats, summed", from_zero=True), (("objective/kl", "training"),)),
+    Chart("Weight of the KL in rewards", Scale("coefficient", from_zero=True), (("objective/kl_coef", "training"),)),
+    Chart(
+        "Critic",
+        Scale("explained variance of the returns", top=1.02),
+        (("critic/vf_explained_var", "training"),),
+    ),
+    Chart("Critic's loss", Scale("half the squared error", from_zero=True), (("loss/value_avg", "training"),)),
     Chart(
         "Trainer against sampler",
         Scale("|difference of log-probs|, nats", from_zero=True),
@@ -62,7 +75,11 @@ CHARTS = (
     Chart(
         "Time of a generation",
         Scale("seconds", from_zero=True),
-        (("rollouts/writing_seconds", "writing"), ("rollouts/rewards_seconds", "rewards")),
+        (
+            ("rollouts/writing_seconds", "writing"),
+            ("rollouts/rewards_seconds", "rewards"),
+            ("rollouts/reading_seconds", "the trainer's networks"),
+        ),
         compared=False,
     ),
     Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),

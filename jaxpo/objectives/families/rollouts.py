@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,17 @@ from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch, rows_of
 from jaxpo.data.rows.needs import Needs
+from jaxpo.losses.kl import ESTIMATORS
 from jaxpo.objectives.base import Max, Metric, Min, OfSums, masked_mean
 from jaxpo.objectives.families.features import Scores, Shape, Side, Wanted, lengths, side
 
+if TYPE_CHECKING:
+    from jaxpo.objectives.methods.rollouts import Penalty
+
 OLD_LOGPS, SAMPLING_LOGPS, ADVANTAGES = "old_logps", "sampling_logps", "advantages"
+REF_LOGPS, OLD_VALUES, RETURNS = "ref_logps", "old_values", "returns"
 PER_TOKEN = (ADVANTAGES, SAMPLING_LOGPS)
-"""What every answer carries per token."""
+"""What every answer carries per token; the other columns are those that a method names in its needs."""
 
 
 @struct.dataclass
@@ -59,6 +64,10 @@ class Rollouts:
     def advantages(self) -> Float[Array, "N T"]:
         """Of every token."""
         return self.answer.tokens.column(ADVANTAGES)
+
+    def column(self, name: str) -> Float[Array, "N T"]:
+        """A per-token column that the method needs."""
+        return self.answer.tokens.column(name)
 
     def of_answer(self, x: Float[Array, "N T"]) -> Float[Array, "N"]:
         """What all trained tokens of an answer have alike; 0 without any."""
@@ -144,6 +153,30 @@ def answer_metrics(columns: Mapping[str, Array], present: Bool[Array, "N"]) -> d
             found[f"rewards/{own}/mean"] = masked_mean(known, given)
             found[f"rewards/{own}/std"] = OfSums(sums, _deviation)  # type: ignore[assignment]
     return found
+
+
+def of_answers(x: Float[Array, "N T"], mask: Bool[Array, "N T"]) -> Float[Array, "N"]:
+    """Summed over the trained tokens of each answer."""
+    return jnp.sum(jnp.where(mask, x, 0.0), axis=-1)
+
+
+def penalty_metrics(x: Rollouts, penalty: Penalty | None) -> dict[str, Metric]:
+    """TRL's metrics of a KL that is taken from rewards, by answers: it, its weight, and the rewards before and after.
+
+    Nothing without a penalty.
+    """
+    if penalty is None or "kl_coef" not in x.columns:
+        return {}
+    kl = of_answers(ESTIMATORS[penalty.estimator](x.old_logps, x.ref_logps, where=x.mask), x.mask)
+    coef, score = x.columns["kl_coef"], x.columns["reward"]
+    rewarded = x.present & (x.columns["rewarded"] > 0)
+    return {
+        "objective/kl": masked_mean(kl, x.present),
+        "objective/kl_coef": masked_mean(coef, x.present),
+        "objective/non_score_reward": masked_mean(-coef * kl, x.present),
+        "objective/scores": masked_mean(score, rewarded),
+        "objective/rlhf_reward": masked_mean(score - coef * kl, rewarded),
+    }
 
 
 def _deviation(sums: Float[Array, "3"]) -> Array:

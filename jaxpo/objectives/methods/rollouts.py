@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.needs import REFERENCE, Needs
+from jaxpo.objectives.methods.base import number
 from jaxpo.objectives.methods.features import FeatureMethod
 from jaxpo.objectives.methods.options import Options
 
 if TYPE_CHECKING:
+    import numpy as np
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
@@ -22,6 +24,33 @@ ROLLOUTS = Needs(roles=("completion",), per_token=("advantages", "sampling_logps
 ROLLOUTS_AND_REFERENCE = Needs(
     roles=("completion",), per_token=("advantages", "sampling_logps"), networks=(("reference", "logps"),)
 )
+
+PENALISED = Needs(
+    roles=("completion",),
+    per_token=("advantages", "sampling_logps", "old_logps", "ref_logps"),
+    networks=(("reference", "logps"),),
+)
+"""Of methods whose rewards have the KL in them: the source reads the reference, once per answer."""
+
+Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+Estimator = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The KL to the reference that the source takes from rewards, see `jaxpo.online.penalty`.
+
+    Attributes:
+      coef: weight of the KL of the first generation.
+      estimator: of the KL at a token: "k1", "k2", "k3".
+      target: KL of an answer, in nats, that the weight is led towards; None = the weight stays.
+      horizon: answers over which the weight may change by 0.2 of itself.
+    """
+
+    coef: float
+    estimator: Estimator = "k1"
+    target: float | None = None
+    horizon: float = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -42,14 +71,39 @@ class Advantage:
 
 @dataclass(frozen=True)
 class RolloutMethod(FeatureMethod):
-    """A method on answers: `loss` reads a `Rollouts`; counts are "answers" and "tokens"."""
+    """A method on answers: `loss` reads a `Rollouts`; counts are "answers" and "tokens".
+
+    Attributes:
+      BY_TOKEN: `token_advantages` makes the advantages.
+    """
 
     TOKENS: ClassVar[bool] = True
+    BY_TOKEN: ClassVar[bool] = False
 
     @property
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def penalty(self) -> Penalty | None:
+        """The KL that the source takes from rewards; None = none."""
+        return None
+
+    def token_advantages(
+        self, rewards: np.ndarray, values: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and returns of every token of a generation, where they differ within an answer (`BY_TOKEN`).
+
+        Args:
+          rewards: float64 `[N, T]` of tokens, with the KL in them.
+          values: `[N, T]` of the critic before each token; zeros without one.
+          mask: `[N, T]` the tokens of answers that have a reward.
+
+        Returns:
+          Both `[N, T]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: every token has its answer's advantage")
 
     def shape(self) -> Shape:
         from jaxpo.objectives.families.rollouts import ROLLOUT_SHAPE
@@ -67,4 +121,52 @@ class RolloutMethod(FeatureMethod):
             terms = self.terms(features, options.max_completion_length or batch.max_segment)
             return Out(self.reduce(features, terms, counts), self.all_metrics(features), {})
 
-        return replace(super().objective(scorer, options), loss=loss)
+        read = {REFERENCE} if self.penalty is not None else set()  # the source has read the reference
+        known = replace(options, recorded=options.recorded | read)
+        return replace(super().objective(scorer, known), loss=loss)
+
+
+@dataclass(frozen=True)
+class PolicyGradient(RolloutMethod):
+    """A method that weighs the log-probs of tokens by advantages, and corrects for a sampler that differs.
+
+    Attributes:
+      importance_sampling_correction: of a sampler that differs from the trainer, by token or answer, its weights cut
+        at the cap or left out beyond it.
+      importance_sampling_cap: see there.
+      importance_sampling_floor: likewise from below; None = none. IcePop is "token_mask" with 0.5 and 5.
+    """
+
+    importance_sampling_correction: Correction = field(default="sequence_mask", kw_only=True)
+    importance_sampling_cap: float = number(3.0, above=0, kw_only=True)
+    importance_sampling_floor: float | None = number(None, above=0, kw_only=True)
+
+    def corrections(self, x: Rollouts, level: str | None = None) -> Array | None:
+        """`[N, T]` weights of the trainer's distribution over the sampler's; None where nothing is corrected."""
+        from jaxpo.losses import off_policy_weights
+
+        if self.importance_sampling_correction == "none":
+            return None
+        own, _, mode = self.importance_sampling_correction.partition("_")
+        how: dict[str, Any] = {"level": level or own, "mode": mode}
+        low, high = self.importance_sampling_floor, self.importance_sampling_cap
+        weights: Array = off_policy_weights(x.old_logps, x.sampling_logps, x.mask, low=low, high=high, **how)
+        return weights
+
+    def corrected(self, x: Rollouts, terms: Array) -> Array:
+        """`[N, T]` terms under these weights."""
+        weights = self.corrections(x)
+        return terms if weights is None else terms * weights
+
+    def problems(self) -> list[str]:
+        found, low, high = super().problems(), self.importance_sampling_floor, self.importance_sampling_cap
+        if low is not None and low >= high:
+            found.append(
+                f"{self.INFO.name}.importance_sampling_floor: {low} must lie below importance_sampling_cap ({high})."
+            )
+        return found
+
+
+def penalty_of(coef: float, estimator: Estimator, target: float | None, horizon: float) -> Penalty | None:
+    """The penalty with these settings; None at a weight of 0."""
+    return Penalty(coef, estimator, target, horizon) if coef > 0 else None

@@ -13,6 +13,7 @@ from jaxpo.config.fields import BUDGETS, flag
 from jaxpo.errors import did_you_mean
 from jaxpo.objectives.methods.base import Method
 from jaxpo.recipe.checks.beside import beside_problems
+from jaxpo.recipe.checks.critic import critic_problems
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.lora import lora_problems
 from jaxpo.recipe.checks.model import origin_problems, own_model_problems
@@ -41,6 +42,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     if hasattr(method, "NEEDS") and not isinstance(method, type):
         yield from whole_step_problems(stage, method)
         yield from beside_problems(run, index, stage, method)
+        yield from critic_problems(run, index, stage)
 
 
 def data_problems(run: Run, stage: Stage) -> Iterator[str]:

@@ -1,0 +1,48 @@
+"""The checks of where a stage's critic comes from. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config import Run
+from jaxpo.errors import did_you_mean
+from jaxpo.recipe.checks.model import difference
+from jaxpo.recipe.kinds import method_of
+from jaxpo.recipe.lineage import declared_model, with_models
+
+CRITIC, VALUE = "critic", "value"
+
+
+def critic_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
+    """`critic_from` is a reward model of the policy's shape, and there is somebody to start from it."""
+    source, where = getattr(stage, "critic_from", None), f"{stage.name}.critic_from"
+    if source is None:
+        return
+    needs = getattr(stage.loss, "NEEDS", None)
+    if needs is None or CRITIC not in needs.extra:
+        yield f"{where}: {source!r}, but the loss has no critic; leave it out, or take the loss ppo."
+        return
+    earlier = {s.name: s for s in with_models(run, index)}
+    if source not in earlier:
+        if not Path(source).is_dir():
+            known = ", ".join(earlier) or "there is none"
+            yield (
+                f"{where}: {source!r} is neither an earlier stage ({known}) nor a folder."
+                f"{did_you_mean(source, list(earlier))}"
+            )
+        return
+    if VALUE not in _heads_of(earlier[source]):
+        yield f"{where}: stage {source!r} leaves no value head; name a reward stage."
+    mine, theirs = declared_model(run, stage), declared_model(run, earlier[source])
+    if mine is not None and theirs is not None and not isinstance(theirs, str) and mine != theirs:
+        yield (
+            f"{where}: the model of stage {source!r} has another architecture ({difference(theirs, mine)}) than the "
+            "policy; name a reward model of its shape."
+        )
+
+
+def _heads_of(stage: Any) -> tuple[str, ...]:
+    """What a stage trains beside its model."""
+    return tuple(method_of(stage).NEEDS.extra) if stage.TRAINS else ()

@@ -1,0 +1,24 @@
+"""The checks of an online stage's rewards that depend on its method. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxpo.config import Online, Run
+
+
+def rollout_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
+    """Rewards that the method cannot be given as the stage would make them."""
+    method, name = stage.loss, stage.name
+    if stage.dynamic_sampling and stage.num_generations < 2:
+        yield (
+            f"{name}.dynamic_sampling: the one answer of a group is always alike, so that every prompt would be "
+            "replaced; leave it out, or give num_generations at least 2."
+        )
+    if stage.multi_objective_aggregation == "sum_then_normalize" or method is None:
+        return
+    if getattr(method, "penalty", None) is not None or getattr(method, "BY_TOKEN", False):
+        yield (
+            f"{name}.multi_objective_aggregation: {method.INFO.name} takes the sum of the rewards as it is "
+            'and makes advantages of it itself; leave it out ("sum_then_normalize"), or the KL out of the rewards.'
+        )

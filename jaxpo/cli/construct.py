@@ -92,7 +92,7 @@ def options_of(kind: Any) -> list[Any]:
 
 
 def add_option(parser: Any, leaf: Any) -> None:
-    """One flag per field, with its type and default in the help; of a bool it may stand alone. Of a parser, or a group."""
+    """One flag per field of a parser or a group, with type and default in the help; of a bool it may stand alone."""
     from jaxpo.config.fields import describe
 
     (name,) = leaf.path

@@ -60,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
     read = [job.read() for job in jobs]
     paths = [path for path in (args.model, args.against) if path]
     results = (
-        evaluate(paths, read, dtype_of(args), args.quantize) if paths else [[one for task in read for one in task.alone()]]
+        evaluate(paths, read, dtype_of(args), args.quantize)
+        if paths
+        else [[one for task in read for one in task.alone()]]
     )
     finish(folder, results, args)
     return 0

@@ -30,7 +30,7 @@ class LCAlpacaEval(JudgeOptions, Construction):
       judge, judge_model, judge_key, judge_rubric, judge_scale, answer: who scores, as of on_policy.
     """
 
-    baseline: str = ""
+    baseline: str = "baseline.json"
     preference: Literal["soft", "hard"] = "soft"
     score_temperature: float = 1.0
 
@@ -39,10 +39,7 @@ class LCAlpacaEval(JudgeOptions, Construction):
     WRITES = "instruction, output_1 and generator_1 of the baseline, output_2 and generator_2, annotator, preference"
 
     def problems(self) -> list[str]:
-        found = not_positive(score_temperature=self.score_temperature)
-        if not self.baseline:
-            found.append("--baseline names no file; give the outputs to compare with.")
-        return found
+        return not_positive(score_temperature=self.score_temperature)
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         outputs, theirs = outputs_of(rows), {one.name: one for one in read_outputs(Path(self.baseline))}

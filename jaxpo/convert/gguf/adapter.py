@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,18 +30,16 @@ from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_table, scale_of
 
-if TYPE_CHECKING:
-    from jaxpo.stages.adapter import LoadedAdapter
-
 Tree = Any
 TYPES = ("f32", "f16", "bf16")
 """Of an adapter's matrices; llama.cpp reads no quantised ones."""
 
 
-def export_adapter(
-    found: LoadedAdapter, out: Path, *, dtype: str = "f32", overwrite: bool = False, verify: bool = True
-) -> Row:
+def export_adapter(found: Any, out: Path, *, dtype: str = "f32", overwrite: bool = False, verify: bool = True) -> Row:
     """Write `OUT/NAME-lora-TYPE.gguf` and compare base and adapter together with the stage's merged model.
+
+    Args:
+      found: a stage's adapter with its two models, a `jaxpo.stages.adapter.LoadedAdapter`.
 
     Raises:
       ConfigError: what the format cannot say.

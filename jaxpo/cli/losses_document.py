@@ -50,8 +50,8 @@ TITLES = {
 def needs_in_words(needs: dict[str, Any]) -> str:
     """What a method asks of data and run, in one line."""
     asked = [", ".join(needs["roles"])]
-    if "advantages" in needs["per_token"]:
-        asked, needs = ["prompts and rewards"], {**needs, "per_token": ()}
+    if needs["written"]:
+        asked, needs = [needs["written"]], {**needs, "per_token": (), "columns": ()}
     named = (("optional_roles", "if there: "), ("columns", "columns "), ("per_token", "marks of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
     networks = needs["networks"].items()

@@ -63,6 +63,8 @@ class Online(Stage):
       mask_truncated_completions: answers without an end are not trained on; their rewards count in their group.
       dynamic_sampling: prompts whose answers all have the same reward are replaced by the next ones, so many times per
         generation; those that remain then are trained on as they are. 0 = none is replaced.
+      environment: a frozen dataclass of `jaxpo.online.environments`: answers are conversations of several turns, of
+        which the model's own tokens are trained on; None = an answer is one turn.
       engine: how answers are computed.
       num_generations_eval: answers per held-out prompt.
       eval_temperature: 0 = greedy.
@@ -92,6 +94,7 @@ class Online(Stage):
     repetition_penalty: float = 1.0
     mask_truncated_completions: bool = False
     dynamic_sampling: int = 0
+    environment: Any = None
     engine: RolloutEngine = field(default_factory=RolloutEngine)
     num_generations_eval: int = 1
     eval_temperature: float = 0.0
@@ -120,6 +123,6 @@ class Online(Stage):
         return 4 * max(self.data.row_length // self.data.max_length, 1)
 
     @property
-    def rows_needed(self) -> int:
-        """Rows that hold a step's answers whatever their lengths are."""
-        return -(-self.answers_per_step // max(self.data.row_length // self.data.max_length, 1))
+    def per_row(self) -> int:
+        """Answers that a row holds whatever their lengths are."""
+        return max(self.data.row_length // self.data.max_length, 1)

@@ -43,6 +43,7 @@ def shaped(
     lengths: np.ndarray,
     *,
     aggregation: str = "sum_then_normalize",
+    penalties: np.ndarray | float = 0.0,
 ) -> Shaped:
     """Rewards of several functions to one advantage per answer.
 
@@ -55,10 +56,11 @@ def shaped(
       weights: `[F]`.
       how: baseline, scale, epsilon.
       lengths: `[G, K]` tokens of the answers.
+      penalties: `[G, K]` what is subtracted from the weighted sum.
 
     Reference: the rules of TRL's GRPO trainer; normalize_then_sum is GDPO (arXiv 2601.05242) there.
     """
-    total = summed(rewards, weights)
+    total = summed(rewards, weights) - penalties
     std = deviation(total)
     if aggregation == "sum_then_normalize":
         return Shaped(total, np.nan_to_num(compared(total, how, lengths)), std)

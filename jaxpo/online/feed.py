@@ -20,7 +20,6 @@ from jaxpo.online.answers import FLOAT, packed, unpacked
 from jaxpo.online.batches import Trained, batch_of, taken_apart
 from jaxpo.online.generation import Generation
 from jaxpo.online.ledger import opened
-from jaxpo.online.training import trained
 
 if TYPE_CHECKING:
     from jaxpo.online.source import RolloutSource
@@ -78,14 +77,7 @@ class RolloutFeed:
         shaped = source.shape(generation)
         each = stage.prompts_per_step
         self._slices = [
-            trained(
-                generation,
-                shaped,
-                source.maker.scoring.names,
-                source.maker.scoring.verifies,
-                mask_truncated=stage.mask_truncated_completions,
-                places=range(part * each, (part + 1) * each),
-            )
+            source.examples(generation, shaped, range(part * each, (part + 1) * each))
             for part in range(stage.steps_per_generation)
         ]
         self._now = number
@@ -133,7 +125,9 @@ class RolloutFeed:
         answers = self._slices[0]
         batch = batch_of(answers, source.layout, source.per_token, source.columns)
         own = taken_apart(source.logps(source.policy(state.params), batch), answers, source.layout)
-        apart = [np.abs(a - t.per_token["sampling_logps"]) for a, t in zip(own, answers, strict=True)]
+        apart = [np.abs(a - t.per_token["sampling_logps"])[slice(None) if t.mask is None else t.mask] for a, t in zip(own, answers, strict=True) if t.own]
+        if not apart:
+            return
         every = np.concatenate(apart)
         how = f"{dtype}{', int8' if source.stage.engine.quantize else ''}"
         source.once(

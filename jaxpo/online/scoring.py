@@ -107,7 +107,7 @@ class Scoring:
         failed: Counter[str] = Counter()
         columns = [self._column(members, items, ledger, failed) for members in self._members]
         shape = (len(groups), -1)
-        values = np.stack([np.asarray([c[name] for name in keys]).reshape(shape) for c in columns], axis=-1)
+        values = np.asarray([[c[name] for c in columns] for name in keys], float).reshape(*shape, len(columns))
         return values, np.asarray([failed[name] for name in keys]).reshape(shape)
 
     def _column(
@@ -174,4 +174,4 @@ def row_of(prompt: Prompt) -> Row:
 def response(group: Group, sample: int) -> Response:
     """An answer as rewards see it."""
     answer = group.answers[sample]
-    return Response(group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished)
+    return Response(group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished, answer.talk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -22,17 +23,25 @@ from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
 from jaxpo.judges.ledger import Ledger
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.rollouts import ADVANTAGES
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.rollouts import Advantage
 from jaxpo.online.advantages import Shaped, deviation, shaped, summed
-from jaxpo.online.batches import Layout
+from jaxpo.online.batches import Layout, Trained
+from jaxpo.online.completions import completion_of
+from jaxpo.online.environments.prompts import Openings
+from jaxpo.online.environments.writing import EnvironmentWriter
+from jaxpo.online.examples import examples, figures, penalties
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import FOLDER, Journal
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import Scoring, by_content, changed
-from jaxpo.online.training import columns_of, make_logps, per_token_of
+from jaxpo.online.talk import talk_figures
+from jaxpo.online.training import columns_of, make_logps, per_token_of, trained
 from jaxpo.online.writer import Asked, Writer
+from jaxpo.online.writers import Writes, writer_of
 from jaxpo.sampling.sampler import Sampler
 
 Tree = Any
@@ -45,13 +54,14 @@ class RolloutSource:
 
     Attributes:
       policy: what is trained -> the plain model's own tree.
-      advantage: how the stage's method compares rewards.
+      method: of the stage: how it compares rewards (`advantage`), who answers for it and what it is trained on
+        (`answering`).
       layout: shape of every batch.
       said: what was said once.
     """
 
     stage: Online
-    advantage: Advantage
+    method: Any
     maker: Maker
     held_out: Prompts | None
     layout: Layout
@@ -67,7 +77,8 @@ class RolloutSource:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = _weights(stage)
-        self.columns, self.per_token = columns_of(self.maker.scoring.names), per_token_of(stage)
+        needs = self.method.NEEDS
+        self.columns, self.per_token = columns_of(self.maker.scoring.names, needs), per_token_of(stage, needs)
         self.logps = make_logps(self.scorer, self.layout)
 
     def total_steps(self, stage: Stage) -> int:
@@ -82,7 +93,8 @@ class RolloutSource:
         return steps * self.stage.prompts_per_step / self.stage.num_iterations / len(self.maker.prompts)
 
     def figures_of(self, rows_seen: int) -> dict[str, float]:
-        """Of the generation that the last of these rows were of: prompts that were replaced, and its times."""
+        """Of the generation that the last of these rows were of: prompts that were replaced, its times, and of methods
+        on pairs what became of its answers."""
         step = rows_seen // self.stage.rows_per_step - 1
         return dict(self.figures.get(self.schedule.generation(step), {})) if step >= 0 else {}
 
@@ -93,14 +105,21 @@ class RolloutSource:
     def shape(self, generation: Generation) -> Shaped:
         """Advantages of a generation, and what is logged of it."""
         aggregation = self.stage.multi_objective_aggregation
-        lengths = np.asarray([[len(answer.tokens) for answer in group.answers] for group in generation.groups])
-        found = shaped(generation.rewards, self.weights, self.advantage, lengths, aggregation=aggregation)
+        lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
+        answering: Answering = self.method.answering
+        lost = penalties(answering, generation.groups)
+        how: Advantage = self.method.advantage
+        found = shaped(generation.rewards, self.weights, how, lengths, aggregation=aggregation, penalties=lost)
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
+        if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
+            self.figures[generation.number] |= figures(answering, generation, found)
         answers = [answer for group in generation.groups for answer in group.answers]
-        if found.flat.all():
+        if talks := [answer.talk for answer in answers if answer.talk is not None]:
+            self.figures[generation.number] |= talk_figures(talks)
+        if answering.rewarded and found.flat.all():
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
@@ -114,6 +133,20 @@ class RolloutSource:
             )
         return found
 
+    def examples(self, generation: Generation, shaped: Shaped, places: range) -> list[Trained]:
+        """What is trained on of the groups at these places."""
+        scoring, answering = self.maker.scoring, self.method.answering
+        each = trained(
+            generation,
+            shaped,
+            scoring.names,
+            scoring.verifies,
+            mask_truncated=self.stage.mask_truncated_completions,
+            places=places,
+            answering=answering,
+        )
+        return examples(answering, each, shaped, places)
+
     def once(self, what: str, line: str) -> None:
         """Say something the first time."""
         if what not in self.said:
@@ -126,19 +159,20 @@ class RolloutSource:
         stage, maker = self.stage, self.maker
         count = min(stage.eval_rows, len(self.held_out))
         asked = [Asked(i, i, self.held_out.at(i)) for i in range(count)]
-        maker.writer.use(self.policy(state.params), maker.size * maker.n)
+        writer = maker.writer.own
+        writer.use(self.policy(state.params), maker.at_once)
         how = Sampler(temperature=stage.eval_temperature)
         n, limit = stage.num_generations_eval, stage.max_completion_length
-        groups = sorted(maker.writer.write(asked, n, how, limit, "held-out prompts"), key=lambda group: group.place)
+        groups = sorted(writer.write(asked, n, how, limit, "held-out prompts"), key=lambda group: group.place)
 
         def ledger(name: str, about: Mapping[str, Any]) -> Ledger:
             return Ledger(maker.journal.folder / "held_out", f"reward-{name}", about)
 
         values, _ = maker.scoring.score(groups, ledger, by_content)
         answers = [answer for group in groups for answer in group.answers]
-        found = {
-            "reward": _mean(summed(values, self.weights)),
-            "completions/mean_length": float(np.mean([len(a.tokens) for a in answers])),
+        found = {"reward": _mean(summed(values, self.weights))} if maker.scoring.names else {}
+        found |= {
+            "completions/mean_length": float(np.mean([a.written for a in answers])),
             "completions/clipped_ratio": float(np.mean([not a.finished for a in answers])),
         }
         return found | {f"rewards/{name}/mean": _mean(values[..., f]) for f, name in enumerate(maker.scoring.names)}
@@ -151,7 +185,7 @@ def _mean(values: np.ndarray) -> float:
 
 def rollout_source(
     stage: Online,
-    advantage: Advantage,
+    method: Any,
     *,
     prompts: Any,
     held_out: Any,
@@ -161,10 +195,14 @@ def rollout_source(
     policy: Callable[[Any], Tree],
     network: Networks,
     say: Callable[[str], None],
+    frozen: Mapping[str, Tree] | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> RolloutSource:
     """The source of an online stage.
 
     Args:
+      method: what the stage minimises.
+      frozen, scorers: the networks beside the trained one, of which some methods have answers written.
       prompts, held_out: the loaders of the stage's files.
 
     Raises:
@@ -178,9 +216,14 @@ def rollout_source(
         )
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     _same_rewards(folder / FOLDER, scoring)
-    trained = Prompts(prompts.dataset, seed=seed, shuffle=stage.data.shuffle)
-    scoring.check([trained.at(number) for number in range(len(trained))])
-    settings = _settings(stage, prompts.dataset, scorer, seed)
+    trained = _prompts(stage, prompts.dataset, seed, shuffle=stage.data.shuffle)
+    rows = [trained.at(number) for number in range(len(trained))]
+    scoring.check(rows)
+    writer, about = _writer(stage, method.answering, trained, scorer, seed, say, frozen or {}, scorers or {})
+    if method.answering.by == "policy_or_data":
+        for row in rows:
+            writer.completion(row)  # type: ignore[attr-defined]
+    settings = _settings(stage, prompts.dataset, scorer, seed) | about
     named = json.dumps([settings, scoring.identity()], sort_keys=True, default=str)
     layout = Layout(
         stage.rows_per_step,
@@ -189,12 +232,13 @@ def rollout_source(
         stage.slots,
         stage.gradient_accumulation_steps,
         prompts.dataset.tokenizer.pad_id,
+        method.answering.roles,
     )
     return RolloutSource(
         stage=stage,
-        advantage=advantage,
-        maker=_maker(stage, trained, scoring, Journal(folder / FOLDER, settings), scorer, seed, say),
-        held_out=None if held_out is None else Prompts(held_out.dataset, seed=seed, shuffle=False),
+        method=method,
+        maker=_maker(stage, method.answering, trained, writer, scoring, Journal(folder / FOLDER, settings)),
+        held_out=None if held_out is None else _prompts(stage, held_out.dataset, seed, shuffle=False),
         layout=layout,
         scorer=dataclasses.replace(scorer, temperature=stage.temperature),
         policy=policy,
@@ -211,6 +255,13 @@ def _sampler(stage: Online) -> Sampler:
         min_p=stage.min_p,
         repetition_penalty=stage.repetition_penalty,
     )
+
+
+def _prompts(stage: Online, dataset: Dataset, seed: int, *, shuffle: bool) -> Prompts:
+    """The prompts of a dataset, or how the stage's environment opens their conversations."""
+    if stage.environment is None:
+        return Prompts(dataset, seed=seed, shuffle=shuffle)
+    return Openings(dataset, stage.environment, seed=seed, longest=stage.longest_prompt, shuffle=shuffle)
 
 
 def _settings(stage: Online, dataset: Dataset, scorer: Scorer, seed: int) -> dict[str, Any]:
@@ -230,29 +281,45 @@ def _weights(stage: Online) -> np.ndarray:
     return np.asarray(stage.reward_weights or (1.0,) * len(stage.reward_funcs))
 
 
-def _maker(
+def _writer(
     stage: Online,
+    answering: Answering,
     prompts: Prompts,
-    scoring: Scoring,
-    journal: Journal,
     scorer: Scorer,
     seed: int,
     say: Callable[[str], None],
+    frozen: Mapping[str, Tree],
+    scorers: Mapping[str, Scorer],
+) -> tuple[Writes, dict[str, Any]]:
+    """Who writes the stage's answers, and what these depend on besides the policy."""
+    tokenizer, dtype = prompts.dataset.tokenizer, stage.engine.dtype or scorer.dtype
+    own = Writer(scorer.config, tokenizer, stage.data.max_length, dtype, seed, stage.engine, say)
+    if stage.environment is not None:
+        return EnvironmentWriter(own, stage.environment), {"environment": stage.environment.identity()}
+    completion = functools.partial(
+        completion_of, tokenizer=tokenizer, max_completion_length=stage.max_completion_length
+    )
+    writer, about = writer_of(answering, own, frozen, scorers, completion)
+    return writer, {"writers": about} if about else {}
+
+
+def _maker(
+    stage: Online, answering: Answering, prompts: Prompts, writer: Writes, scoring: Scoring, journal: Journal
 ) -> Maker:
     """What makes the stage's generations."""
-    dtype, weights = stage.engine.dtype or scorer.dtype, _weights(stage)
-    tokenizer = prompts.dataset.tokenizer
+    size, weights = stage.prompts_per_step * stage.steps_per_generation, _weights(stage)
     return Maker(
         prompts,
-        Writer(scorer.config, tokenizer, stage.data.max_length, dtype, seed, stage.engine, say),
+        writer,
         scoring,
         journal,
-        stage.prompts_per_step * stage.steps_per_generation,
+        size,
         stage.num_generations,
         _sampler(stage),
         stage.max_completion_length,
         stage.dynamic_sampling,
         lambda rewards: deviation(summed(rewards, weights)),
+        size * stage.num_generations // (2 if answering.opponents else 1),
     )
 
 

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from jaxpo.config import Online
+from jaxpo.data.rows.needs import Needs
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.data.packing.batch import Batch, join_leading
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, PER_TOKEN, SAMPLING_LOGPS
@@ -21,14 +23,18 @@ from jaxpo.sharding import current_mesh, put_batch, settle, to_host
 Tree = Any
 
 
-def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The per-example columns of a stage whose rewards have these names."""
+def columns_of(names: Sequence[str], needs: Needs) -> tuple[str, ...]:
+    """The per-example columns of a stage whose rewards have these names: those of pairs are the method's alone."""
+    if "completion" not in needs.roles:
+        return needs.columns
     own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group", "correct")
     return (*own, *(f"reward:{name}" for name in names))
 
 
-def per_token_of(stage: Online) -> tuple[str, ...]:
-    """The per-token columns of a stage."""
+def per_token_of(stage: Online, needs: Needs) -> tuple[str, ...]:
+    """The per-token columns of a stage; old log-probs where ratios are taken."""
+    if SAMPLING_LOGPS not in needs.per_token:
+        return ()
     recorded = stage.steps_per_cycle > 1 or stage.old_logps == "sampler"
     return (*PER_TOKEN, OLD_LOGPS) if recorded else PER_TOKEN
 
@@ -41,6 +47,7 @@ def trained(
     *,
     mask_truncated: bool,
     places: range,
+    answering: Answering | None = None,
 ) -> list[Trained]:
     """The answers of some of a generation's groups.
 
@@ -48,7 +55,7 @@ def trained(
       names: of the rewards.
       verifies: numbers of those that say whether an answer is right: `correct` is 1 or 0 then, -1 where none says it.
     """
-    found = []
+    answering, found = answering or Answering(), []
     for place in places:
         group = generation.groups[place]
         for k, answer in enumerate(group.answers):
@@ -59,18 +66,26 @@ def trained(
                 "group_std": float(shaped.std[place]),
                 "finished": float(answer.finished),
                 "failed": float(generation.failed[place, k]),
-                "answer_length": float(len(answer.tokens)),
+                "answer_length": float(answer.written),
                 "group": float(place),
                 "correct": correctness(generation.rewards[place, k, list(verifies)]),
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
-            on = not np.isnan(reward) and (answer.finished or not mask_truncated)
+            spoken = not answering.rewarded or not np.isnan(reward)
+            on = spoken and (answer.finished or not mask_truncated)
             advantage = np.full(len(answer.tokens), shaped.advantage[place, k], np.float32)
             drawn = answer.sampling_logps
             per_token = {ADVANTAGES: advantage, SAMPLING_LOGPS: drawn, OLD_LOGPS: drawn}
             number = place * len(group.answers) + k
-            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, columns))
+            mask = None if answer.talk is None else answer.talk.mask
+            own = drawn_by_policy(answering, k, len(group.answers)) and not np.isnan(drawn).any()
+            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, columns, own, mask))
     return found
+
+
+def drawn_by_policy(answering: Answering, k: int, n: int) -> bool:
+    """Whether answer k of n was drawn from the policy's own distribution."""
+    return answering.by != "teacher_mixture" and not (answering.opponents and k >= n // 2)
 
 
 def correctness(values: np.ndarray) -> float:

@@ -79,7 +79,7 @@ def rollouts(materials: Materials) -> Source:
     method: Any = method_of(materials.stage)
     return rollout_source(
         materials.stage,
-        method.advantage,
+        method,
         prompts=materials.rows,
         held_out=materials.held_out,
         folder=materials.folder,
@@ -88,6 +88,8 @@ def rollouts(materials: Materials) -> Source:
         policy=materials.policy,
         network=materials.network,
         say=materials.say,
+        frozen=materials.frozen,
+        scorers=materials.scorers,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.features import FeatureMethod
 from jaxpo.objectives.methods.options import Options
 
@@ -50,6 +51,11 @@ class RolloutMethod(FeatureMethod):
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def answering(self) -> Answering:
+        """Who writes the answers that the source makes for it."""
+        return Answering()
 
     def shape(self) -> Shape:
         from jaxpo.objectives.families.rollouts import ROLLOUT_SHAPE

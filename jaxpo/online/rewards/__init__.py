@@ -2,6 +2,7 @@
 
 from jaxpo.judges import ChatJudge, Endpoint, Jury, RewardJudge
 from jaxpo.online.rewards.base import Response, RewardFunction
+from jaxpo.online.rewards.environment import EnvironmentReward
 from jaxpo.online.rewards.forms import JSONReward, PatternReward
 from jaxpo.online.rewards.function import FunctionReward
 from jaxpo.online.rewards.lengths import LengthReward, RepetitionPenalty, SoftOverlong
@@ -10,6 +11,7 @@ from jaxpo.online.rewards.verifier import VerifierReward
 __all__ = [
     "ChatJudge",
     "Endpoint",
+    "EnvironmentReward",
     "FunctionReward",
     "JSONReward",
     "Jury",

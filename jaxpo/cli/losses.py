@@ -63,7 +63,6 @@ def describe(method: Any) -> dict[str, Any]:
     }
 
 
-
 def written(method: Any) -> str:
     """What a method on answers that the model writes is given instead of rows with answers; "" = it has such rows."""
     answering = getattr(method(), "answering", None)
@@ -71,6 +70,7 @@ def written(method: Any) -> str:
         return ""
     given = "prompts" if answering.by != "policy_or_data" else "prompts with completions"
     return f"{given} and rewards" if answering.rewarded else given
+
 
 def function_doc(path: str) -> str:
     """The docstring of `package.function`, found in the package's sources without importing it; "" if it has none."""

@@ -125,7 +125,11 @@ class RolloutFeed:
         answers = self._slices[0]
         batch = batch_of(answers, source.layout, source.per_token, source.columns)
         own = taken_apart(source.logps(source.policy(state.params), batch), answers, source.layout)
-        apart = [np.abs(a - t.per_token["sampling_logps"])[slice(None) if t.mask is None else t.mask] for a, t in zip(own, answers, strict=True) if t.own]
+        apart = [
+            np.abs(a - t.per_token["sampling_logps"])[slice(None) if t.mask is None else t.mask]
+            for a, t in zip(own, answers, strict=True)
+            if t.own
+        ]
         if not apart:
             return
         every = np.concatenate(apart)

@@ -106,7 +106,7 @@ class Scoring:
         items = {name: response(*answer) for name, answer in zip(keys, answers, strict=True)}
         failed: Counter[str] = Counter()
         columns = [self._column(members, items, ledger, failed) for members in self._members]
-        shape = (len(groups), -1)
+        shape = (len(groups), len(answers) // len(groups))
         values = np.asarray([[c[name] for c in columns] for name in keys], float).reshape(*shape, len(columns))
         return values, np.asarray([failed[name] for name in keys]).reshape(shape)
 
@@ -174,4 +174,6 @@ def row_of(prompt: Prompt) -> Row:
 def response(group: Group, sample: int) -> Response:
     """An answer as rewards see it."""
     answer = group.answers[sample]
-    return Response(group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished, answer.talk)
+    return Response(
+        group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished, answer.talk
+    )

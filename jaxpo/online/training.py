@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from jaxpo.config import Online
-from jaxpo.data.rows.needs import Needs
-from jaxpo.objectives.methods.answering import Answering
 from jaxpo.data.packing.batch import Batch, join_leading
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, PER_TOKEN, SAMPLING_LOGPS
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.advantages import Shaped
 from jaxpo.online.batches import Layout, Trained
 from jaxpo.online.generation import Generation

@@ -88,7 +88,9 @@ def test_a_pair_lies_in_one_row_and_roles_point_at_its_answers():
     assert sorted(ids.tolist()) == [0, 1, 4, 5]
     for at in np.flatnonzero(batch.example_id >= 0):
         row = at // layout.slots
-        for role, own in zip(("chosen", "rejected"), found[2 * [0, 1, 4, 5].index(batch.example_id[at]) :], strict=False):
+        for role, own in zip(
+            ("chosen", "rejected"), found[2 * [0, 1, 4, 5].index(batch.example_id[at]) :], strict=False
+        ):
             inside = batch.segment_ids[row] == batch.roles[role][at] + 1
             np.testing.assert_array_equal(batch.tokens[row][inside], [1, 2, *own.tokens])
             trained_on = batch.masks["completion"][row][inside]

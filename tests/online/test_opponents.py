@@ -141,5 +141,3 @@ def test_mistakes_are_found_before_any_work(kind, changes, message, tmp_path):
     assert isinstance(one.data, Data)
     problems = list(find_problems(recipe(tmp_path, one)))
     assert any(message in problem for problem in problems), problems
-
-

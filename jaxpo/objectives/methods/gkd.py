@@ -36,7 +36,7 @@ class GKD(Distillation):
         family="rollouts",
         paper="On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes",
         arxiv="2306.13649",
-        certainty="paper, Algorithm 1 and Equation 1; TRL draws the source of a whole batch, here each prompt's is drawn",
+        certainty="paper, Algorithm 1 and Equation 1; TRL draws the source of a whole batch, here each prompt's is",
         function="jaxpo.losses.generalized_jsd",
     )
     NEEDS = WHOLE

@@ -1,7 +1,7 @@
 """What an environment is: it opens a conversation, and answers each of the model's turns. Imports no jax.
 
-    reset(row) -> messages                       how the conversation begins; the same for the same row
-    step(messages) -> (messages, reward, done)   what follows the model's newest turn
+reset(row) -> messages                       how the conversation begins; the same for the same row
+step(messages) -> (messages, reward, done)   what follows the model's newest turn
 """
 
 from __future__ import annotations

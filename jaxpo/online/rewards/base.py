@@ -76,7 +76,14 @@ class RewardFunction(Judge):
             return failure(error)
 
     def _replies(self, items: Sequence[Any]) -> list[Reply]:
-        found = self.values(items)
+        return self.replies(items, self.values(items))
+
+    def replies(self, items: Sequence[Any], found: Any) -> list[Reply]:
+        """What was given for these answers, as replies.
+
+        Raises:
+          RunError: it is not one value for each.
+        """
         if not hasattr(found, "__len__") or len(found) != len(items):
             what = f"{len(found)} values" if hasattr(found, "__len__") else f"a {type(found).__name__}"
             raise RunError(

@@ -121,9 +121,7 @@ def _group_problems(stage: Online) -> Iterator[str]:
     if n < 2 and (paired or not alone) and stage.reward_funcs:
         yield (f"{stage.name}.num_generations: a group of {n} has nothing to compare its answer with; give at least 2.")
     if answering.opponents and n % 2:
-        yield (
-            f"{stage.name}.num_generations: {n} is odd, and half of every group is an opponent's; give {n + 1}."
-        )
+        yield (f"{stage.name}.num_generations: {n} is odd, and half of every group is an opponent's; give {n + 1}.")
     if answering.by == "policy_or_data" and n != 1:
         yield (
             f"{stage.name}.num_generations: {n}, but a row has one completion that may stand for the student's answer; "
@@ -153,9 +151,11 @@ def _answering_problems(stage: Online) -> Iterator[str]:
     elif any(getattr(reward, "NAME", "") == "environment" for reward in stage.reward_funcs):
         yield f"{name}.reward_funcs: there is no environment whose reward would be read; give {name}.environment."
     teacher = dict(stage.beside).get(TEACHER)
-    if "teacher" in dict(getattr(stage.loss, "NEEDS", Needs()).networks) and (teacher is None or teacher.source == START):
+    if "teacher" in dict(getattr(stage.loss, "NEEDS", Needs()).networks) and (
+        teacher is None or teacher.source == START
+    ):
         yield (
-            f"{name}.beside: there is no teacher; give beside=((\"teacher\", Beside(\"STAGE or FOLDER\")),), or "
+            f'{name}.beside: there is no teacher; give beside=(("teacher", Beside("STAGE or FOLDER")),), or '
             f"{flag((name, 'beside', TEACHER, 'source'))} FOLDER."
         )
 
@@ -177,6 +177,8 @@ def _reward_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
             yield f"{where}: {_called(reward)} is no reward; use an instance of a class of jaxpo.online.rewards."
             continue
         yield from (f"{where}: {problem}" for problem in reward.problems())
+        if stage.max_staleness and getattr(reward, "MAIN_THREAD", False):
+            yield f"{where}: works in the main thread, and with max_staleness rewards are given beside it; give 0."
         for model in reward.models():
             if model not in earlier and not (model == "previous" and earlier):
                 yield f"{where}: the model {model!r} is not that of an earlier stage ({', '.join(earlier) or 'none'})."

@@ -37,6 +37,8 @@ def completion_of(prompt: Prompt, *, tokenizer: Tokenizer, max_completion_length
     (segment,) = example.segments
     (said,) = np.nonzero(segment.supervised)
     tokens = np.asarray(segment.tokens[said[0] : said[-1] + 1], np.int32)
+    (ends,) = np.nonzero(tokens == tokenizer.eos_id)
+    tokens = tokens[: ends[0] + 1] if ends.size else tokens  # what a student writes ends there
     if len(tokens) > max_completion_length:
         raise DataError(
             f"has {len(tokens)} tokens, and an answer may have {max_completion_length}.",

@@ -3,8 +3,8 @@
     jaxpo run online_preference
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
 
-The fine-tuned model's answers are graded by their numbers once, and a reward model learns from these pairs to tell right
-from wrong. Online DPO and XPO start from the fine-tuned model and see that reward model alone: no reference answer.
+The fine-tuned model's answers are graded by their numbers once, and a reward model learns from these pairs to tell
+right from wrong. Online DPO and XPO start from the fine-tuned model and see that reward model alone, no right answer.
 
 On your own prompts, with a model and a reward of yours:
 
@@ -64,9 +64,7 @@ def config() -> Run:
                 init_from="sft",
                 data=pairs,
                 loss=BradleyTerry(center_rewards_coefficient=0.01),
-                optimizer=Optimizer(
-                    learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01
-                ),
+                optimizer=Optimizer(learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01),
                 rows_per_step=16,
                 num_train_epochs=3,
                 logging_steps=10,

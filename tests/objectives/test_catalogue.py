@@ -51,7 +51,8 @@ sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dp
 sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales
 mapl mapl_reward lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
-grpo rloo reinforce_plus_plus online_dpo xpo nash_md gkd minillm decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
+grpo rloo reinforce_plus_plus online_dpo xpo nash_md gkd minillm
+decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 """.split()  # noqa: SIM905
 
 

@@ -27,7 +27,14 @@ KINDS = {
     "online_dpo": {"loss": OnlineDPO(missing_eos_penalty=1.0)},
     "xpo": {"loss": XPO(alpha=1e-3, loss_type="ipo")},
     "nash_md": {"loss": NashMD()},
-    "gkd": {"loss": GKD(), "reward_funcs": (), "num_generations": 1, "prompts_per_step": 8, "beside": TEACHER},
+    "gkd": {
+        "loss": GKD(),
+        "reward_funcs": (),
+        "num_generations": 1,
+        "prompts_per_step": 4,
+        "beside": TEACHER,
+        "max_completion_length": 20,
+    },
     "minillm": {
         "loss": MiniLLM(teacher_mixed=0.2, gamma=0.5),
         "reward_funcs": (),

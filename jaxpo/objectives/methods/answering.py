@@ -20,8 +20,8 @@ class Answering:
         "policy_or_data": with probability w the policy, else the answer is the completion of the prompt's row.
       weight: w.
       examples: "each" answer is one; "wins": each of the policy's, whose advantage is the probability of beating its
-        opponent, less 1/2; "ranked": the best and the worst of a group as a pair; "matched": each of the policy's paired
-        with its opponent. Pairs of equal reward are left out.
+        opponent, less 1/2; "ranked": the best and the worst of a group as a pair; "matched": each of the policy's with
+        its opponent. Pairs of equal reward are left out.
       rewarded: answers about which no reward says anything are left out; else rewards are optional.
       missing_eos_penalty: subtracted from the reward of an answer without an end.
     """

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from online.tiny import online, recipe
 
 from jaxpo.config import Data
 from jaxpo.data.chat.calls import CALL_END, CALL_START
@@ -24,14 +25,17 @@ from jaxpo.online.environments.prompts import Openings
 from jaxpo.online.environments.turns import after_turn, message_of
 from jaxpo.online.environments.writing import EnvironmentWriter
 from jaxpo.online.generation import Generation as Made
-from jaxpo.online.rewards import EnvironmentReward
+from jaxpo.online.rewards import EnvironmentReward, FunctionReward
 from jaxpo.online.scoring import response
 from jaxpo.online.talk import Talk, runs, talk_figures
 from jaxpo.online.training import trained
 from jaxpo.online.writer import Asked
+from jaxpo.recipe.checks.run import find_problems
 from jaxpo.sampling.request import Generation
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import encode_prompt
+from jaxpo.stages import run as running
+from jaxpo.train.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +293,36 @@ def test_conversations_open_as_the_environment_says_with_its_tools_listed(tokeni
 def test_rows_that_cannot_be_played_are_named(environment, row, message, tokenizer, tmp_path):
     with pytest.raises(DataError, match=rf"rows.jsonl.*row 1.*{message}"):
         openings(tmp_path, tokenizer, [row], environment).at(0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_a_stage_talks_with_its_environment_and_its_conversations_are_in_the_ledger(tmp_path):
+    rows = [{"prompt": [{"role": "user", "content": f"guess {i}"}], "number": i} for i in range(12)]
+    (tmp_path / "numbers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = (str(tmp_path / "numbers.jsonl"),)
+    stage = online(
+        tmp_path,
+        data=Data(train=files, eval=files, max_length=120, row_length=240),
+        environment=GuessNumber(turns=3),
+        reward_funcs=(EnvironmentReward(), FunctionReward(function=f"{__file__}:turns")),
+        max_completion_length=80,
+        max_steps=3,
+    )
+    run = recipe(tmp_path, stage)
+    assert list(find_problems(run)) == []
+    assert running.execute(run) == 0
+    found = [r for r in read_metrics(tmp_path / "runs/tiny/metrics.jsonl") if r["stage"] == "online" and "loss" in r]
+    assert len(found) == 3
+    for record in found:
+        assert 1 <= record["environment/turns_mean"] <= 3
+        assert record["sampling/sampling_logp_difference/max"] <= 1e-4  # over several turns, the model's tokens alone
+        assert record["environment/trouble"] == 0
+    (path,) = (tmp_path / "runs/tiny/stages/online/rollouts/00000000").glob("answers-*.jsonl")
+    talks = [a["talk"] for line in path.read_text().splitlines()[1:-1] for a in json.loads(line)["answers"]]
+    assert max(talk["turns"] for talk in talks) > 1
+
+
+def turns(completions, **columns):
+    """How often the model spoke, of the messages of a conversation."""
+    return [float(sum(m["role"] == "assistant" for m in c)) for c in completions]

@@ -123,13 +123,15 @@ class RolloutSource:
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
-                "nothing is learnt from them; `frac_reward_zero_std` says how often (said once)",
+                "nothing is learnt from them; `frac_reward_zero_std` says how often. Prompts that are neither too easy "
+                "nor too hard, more answers per prompt (num_generations) or a finer reward help (said once)",
             )
         if not any(answer.finished for answer in answers):
             self.once(
                 "endless",
                 f"generation {generation.number}: no answer ended within max_completion_length "
-                f"({self.stage.max_completion_length}) tokens; does the model know its end? (said once)",
+                f"({self.stage.max_completion_length}) tokens. Raise it; or fine-tune the model on answers "
+                "with an end first, if it knows none (said once)",
             )
         return found
 

@@ -1,6 +1,7 @@
 """Built-in rewards, value by value, and async functions that take too long."""
 
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.ledger import Ledger
-from jaxpo.online.rewards import BudgetReward, CosineReward, FunctionReward, MathReward, Response
+from jaxpo.online.rewards import BudgetReward, CosineReward, FunctionReward, JSONReward, MathReward, Response
 from jaxpo.online.scoring import Scoring
 
 
@@ -49,6 +50,21 @@ def test_mathematics_is_compared_by_value():
     assert asked(MathReward(), [(r"\boxed{x^2+2x+1}", 5)], {"answer": "(x+1)^2"}) == [1]
     with pytest.raises(DataError, match=r"row 4.*holds nothing that math-verify reads"):
         MathReward().check([Row(Path("rows.jsonl"), 4, {"answer": ""})])
+
+
+def test_json_of_a_schema():
+    pytest.importorskip("jsonschema")
+    reward = JSONReward(schema='{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+    assert reward.problems() == []
+    assert asked(reward, [('{"n": 3}', 1), ('{"n": "3"}', 1), ("{}", 1), ("n", 1)], ROW.data) == [1, 0, 0, 0]
+    for broken in ("{", '{"type": "what"}'):
+        assert "is no JSON schema" in JSONReward(schema=broken).problems()[0]
+
+
+def test_a_schema_without_its_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    (problem,) = JSONReward(schema="{}").problems()
+    assert "pip install 'jaxpo[schema]'" in problem
 
 
 async def slow(completions, **columns):

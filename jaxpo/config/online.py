@@ -42,13 +42,13 @@ class Online(Stage):
     Attributes:
       loss: a method of the rollouts family; None = GRPO.
       reward_funcs: frozen dataclasses of `jaxpo.online.rewards`, or any judge of `jaxpo.judges`; their weighted sum is
-        an answer's reward.
+        an answer's reward. Losses with a teacher (GKD, MiniLLM) need none.
       reward_weights: one per reward; () = 1 each.
       multi_objective_aggregation: "sum_then_normalize" weighs the rewards and compares their sum within the group;
         "normalize_then_sum" compares each reward within the group first, then weighs and whitens over the generation.
       reward_tries: a reward that fails about an answer is asked so often; what still fails is left out, and counted.
       reward_failures: so many failures of a reward one after another stop the run.
-      num_generations: answers per prompt.
+      num_generations: answers per prompt; half of them are the opponent's where the loss has one (XPO, NashMD).
       prompts_per_step: prompts per optimiser step.
       steps_per_generation: optimiser steps that share the answers of one generation, each on its own prompts (TRL
         counts microbatches here).

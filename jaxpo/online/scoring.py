@@ -20,6 +20,8 @@ from jaxpo.online.answers import Group, Prompt
 from jaxpo.online.rewards.base import Response
 from jaxpo.online.rewards.names import reward_names
 
+ENVIRONMENT = "(environment)"
+"""The name under which a stage's environment stands among the identities of its rewards."""
 LedgerOf = Callable[[str, Mapping[str, Any]], Ledger]
 """`(name of a reward, its identity) -> where its values are kept`."""
 
@@ -149,7 +151,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> 
             else f"its {', '.join(parts)} {'has' if len(parts) == 1 else 'have'}"
         )
         problems.append(
-            f"the reward {name!r} is another one than the stage in {folder} began with: {what} changed. Put it back, "
+            f"{'the environment' if name == ENVIRONMENT else f'the reward {name!r}'} is another one than the stage in {folder} began with: {what} changed. Put it back, "
             "or start over with --restart."
         )
     if problems:

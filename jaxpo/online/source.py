@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -28,16 +27,14 @@ from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.rollouts import Advantage
 from jaxpo.online.advantages import Shaped, deviation, shaped, summed
 from jaxpo.online.batches import Layout, Trained
-from jaxpo.online.completions import completion_of
-from jaxpo.online.environments.prompts import Openings
-from jaxpo.online.environments.writing import EnvironmentWriter
+from jaxpo.online.environments.prompts import prompts_of
 from jaxpo.online.examples import examples, figures, penalties
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import FOLDER, Journal
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.schedule import Schedule
-from jaxpo.online.scoring import Scoring, by_content, changed
+from jaxpo.online.scoring import ENVIRONMENT, Scoring, by_content, changed
 from jaxpo.online.talk import talk_figures
 from jaxpo.online.training import columns_of, make_logps, per_token_of, trained
 from jaxpo.online.writer import Asked, Writer
@@ -217,11 +214,14 @@ def rollout_source(
             "one host, whose devices share its work."
         )
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
-    _same_rewards(folder / FOLDER, scoring)
-    trained = _prompts(stage, prompts.dataset, seed, shuffle=stage.data.shuffle)
+    played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
+    _same_rewards(folder / FOLDER, scoring.identity() | played)
+    trained = prompts_of(stage, prompts.dataset, seed, shuffle=stage.data.shuffle)
     rows = [trained.at(number) for number in range(len(trained))]
     scoring.check(rows)
-    writer, about = _writer(stage, method.answering, trained, scorer, seed, say, frozen or {}, scorers or {})
+    dtype = stage.engine.dtype or scorer.dtype
+    own = Writer(scorer.config, prompts.dataset.tokenizer, stage.data.max_length, dtype, seed, stage.engine, say)
+    writer, about = writer_of(stage, method.answering, own, frozen or {}, scorers or {})
     if method.answering.by == "policy_or_data":
         for row in rows:
             writer.completion(row)  # type: ignore[attr-defined]
@@ -240,7 +240,7 @@ def rollout_source(
         stage=stage,
         method=method,
         maker=_maker(stage, method.answering, trained, writer, scoring, Journal(folder / FOLDER, settings)),
-        held_out=None if held_out is None else _prompts(stage, held_out.dataset, seed, shuffle=False),
+        held_out=None if held_out is None else prompts_of(stage, held_out.dataset, seed, shuffle=False),
         layout=layout,
         scorer=dataclasses.replace(scorer, temperature=stage.temperature),
         policy=policy,
@@ -259,13 +259,6 @@ def _sampler(stage: Online) -> Sampler:
     )
 
 
-def _prompts(stage: Online, dataset: Dataset, seed: int, *, shuffle: bool) -> Prompts:
-    """The prompts of a dataset, or how the stage's environment opens their conversations."""
-    if stage.environment is None:
-        return Prompts(dataset, seed=seed, shuffle=shuffle)
-    return Openings(dataset, stage.environment, seed=seed, longest=stage.longest_prompt, shuffle=shuffle)
-
-
 def _settings(stage: Online, dataset: Dataset, scorer: Scorer, seed: int) -> dict[str, Any]:
     """Everything that answers depend on besides the weights."""
     return {
@@ -281,28 +274,6 @@ def _settings(stage: Online, dataset: Dataset, scorer: Scorer, seed: int) -> dic
 def _weights(stage: Online) -> np.ndarray:
     """Of the rewards."""
     return np.asarray(stage.reward_weights or (1.0,) * len(stage.reward_funcs))
-
-
-def _writer(
-    stage: Online,
-    answering: Answering,
-    prompts: Prompts,
-    scorer: Scorer,
-    seed: int,
-    say: Callable[[str], None],
-    frozen: Mapping[str, Tree],
-    scorers: Mapping[str, Scorer],
-) -> tuple[Writes, dict[str, Any]]:
-    """Who writes the stage's answers, and what these depend on besides the policy."""
-    tokenizer, dtype = prompts.dataset.tokenizer, stage.engine.dtype or scorer.dtype
-    own = Writer(scorer.config, tokenizer, stage.data.max_length, dtype, seed, stage.engine, say)
-    if stage.environment is not None:
-        return EnvironmentWriter(own, stage.environment), {"environment": stage.environment.identity()}
-    completion = functools.partial(
-        completion_of, tokenizer=tokenizer, max_completion_length=stage.max_completion_length
-    )
-    writer, about = writer_of(answering, own, frozen, scorers, completion)
-    return writer, {"writers": about} if about else {}
 
 
 def _maker(
@@ -325,9 +296,9 @@ def _maker(
     )
 
 
-def _same_rewards(folder: Path, scoring: Scoring) -> None:
-    """The rewards are those that the stage began with; a new stage writes down which."""
-    path, now = folder / REWARDS, json.loads(json.dumps(scoring.identity(), default=str))
+def _same_rewards(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Rewards and environment are those that the stage began with; a new stage writes down which."""
+    path, now = folder / REWARDS, json.loads(json.dumps(identity, default=str))
     if path.exists():
         changed(json.loads(path.read_text(encoding="utf-8")), now, folder.parent)
         return

@@ -8,17 +8,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.data.rows.needs import REFERENCE, TEACHER
+from jaxpo.models.family import TextConfig
 from jaxpo.models.mixture import FIRST, SECOND, Mixture
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.wrappers.lora import BASE
 from jaxpo.online.answers import Answer, Group, Prompt
+from jaxpo.online.completions import completion_of
+from jaxpo.online.environments.writing import EnvironmentWriter
 from jaxpo.online.writer import Asked, Writer
 from jaxpo.sampling.sampler import Sampler
 
@@ -136,37 +140,41 @@ class PolicyOrData:
 
 
 def writer_of(
-    answering: Answering,
-    own: Writer,
-    frozen: Mapping[str, Tree],
-    scorers: Mapping[str, Scorer],
-    completion: Callable[[Prompt], Answer],
+    stage: Any, answering: Answering, own: Writer, frozen: Mapping[str, Tree], scorers: Mapping[str, Scorer]
 ) -> tuple[Writes, dict[str, Any]]:
-    """Who writes for a method, and what answers depend on besides the policy.
+    """Who writes the answers of a stage, and what these depend on besides the policy.
 
     Args:
+      stage: a `jaxpo.config.Online`.
       own: the policy's writer.
       frozen, scorers: the networks beside it, and how those are run that have an architecture of their own.
-      completion: the answer of a prompt's row.
     """
-    about: dict[str, Any] = {"by": answering.by, "weight": answering.weight}
+    if stage.environment is not None:
+        return EnvironmentWriter(own, stage.environment), {"environment": stage.environment.identity()}
     if answering.by == "policy":
         return own, {}
+    about: dict[str, Any] = {"by": answering.by, "weight": answering.weight}
     if answering.by == "policy_or_data":
-        return PolicyOrData(own, answering.weight, own.seed, completion), about
+        how: dict[str, Any] = {"tokenizer": own.tokenizer, "max_completion_length": stage.max_completion_length}
+        return PolicyOrData(own, answering.weight, own.seed, partial(completion_of, **how)), {"writers": about}
     name = TEACHER if answering.by == "teacher_mixture" else REFERENCE
     other = frozen.get(name, frozen.get(BASE))
     config = scorers[name].config if name in scorers else own.config
-    about |= {"network": fingerprint(other)}
+    writer = _with_network(answering, own, other, config)
+    return writer, {"writers": about | {"network": fingerprint(other)}}
+
+
+def _with_network(answering: Answering, own: Writer, other: Tree, config: TextConfig) -> Writes:
+    """A second network as an opponent, or in a mixture."""
     if answering.by == "policy_and_reference":
         rival = dataclasses.replace(own, config=config, seed=own.seed + OPPONENT)
-        return Halves(own, rival, lambda params: other), about
+        return Halves(own, rival, lambda params: other)
 
     def both(params: Tree) -> Tree:
         return {FIRST: params, SECOND: other}
 
-    rule: Any = "arithmetic" if answering.by == "teacher_mixture" else "geometric"
-    mixed: Any = Mixture(own.config, config, answering.weight, rule)
     if answering.by == "teacher_mixture":
-        return Blended(own, dataclasses.replace(own, config=mixed), both), about
-    return Halves(own, dataclasses.replace(own, config=mixed, seed=own.seed + OPPONENT), both), about
+        mixed: Any = Mixture(own.config, config, answering.weight, "arithmetic")
+        return Blended(own, dataclasses.replace(own, config=mixed), both)
+    mixed = Mixture(own.config, config, answering.weight, "geometric")
+    return Halves(own, dataclasses.replace(own, config=mixed, seed=own.seed + OPPONENT), both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,3 +49,10 @@ class Openings(Prompts):
                 remedy="Raise data.max_length, or lower max_completion_length.",
             )
         return replace(row, ids=np.asarray(ids, np.int32), text=messages)
+
+
+def prompts_of(stage: Any, dataset: Dataset, seed: int, *, shuffle: bool) -> Prompts:
+    """The prompts of a dataset, or how the environment of a `jaxpo.config.Online` opens their conversations."""
+    if stage.environment is None:
+        return Prompts(dataset, seed=seed, shuffle=shuffle)
+    return Openings(dataset, stage.environment, seed=seed, longest=stage.longest_prompt, shuffle=shuffle)

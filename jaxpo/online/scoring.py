@@ -150,8 +150,9 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> 
             if parts == ["source"]
             else f"its {', '.join(parts)} {'has' if len(parts) == 1 else 'have'}"
         )
+        called = "the environment" if name == ENVIRONMENT else f"the reward {name!r}"
         problems.append(
-            f"{'the environment' if name == ENVIRONMENT else f'the reward {name!r}'} is another one than the stage in {folder} began with: {what} changed. Put it back, "
+            f"{called} is another one than the stage in {folder} began with: {what} changed. Put it back, "
             "or start over with --restart."
         )
     if problems:

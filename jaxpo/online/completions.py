@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +23,15 @@ def completion_of(prompt: Prompt, *, tokenizer: Tokenizer, max_completion_length
     Raises:
       DataError: the row has none, or a longer one than an answer may be.
     """
-    where = {"file": Path(prompt.file or "(prompts)"), "row": prompt.row, "field": "completion"}
+    file = Path(prompt.file or "(prompts)")
+    where: dict[str, Any] = {"file": file, "row": prompt.row, "field": "completion"}
     if "completion" not in prompt.columns:
         raise DataError(
             "has no completion, which is the answer where the student does not write one.",
             **where,
             remedy="Give every row a completion, or train on the student's answers alone (lmbda 1).",
         )
-    row = Row(where["file"], prompt.row, {name: prompt.columns[name] for name in ("prompt", "completion")})
+    row = Row(file, prompt.row, {name: prompt.columns[name] for name in ("prompt", "completion")})
     whole = len(prompt.ids) + 8 * max_completion_length
     (example,) = build_examples(
         [read_record(row, "prompt_completion")], tokenizer, Cut(whole, truncation="error"), Counter()

@@ -133,7 +133,7 @@ class MiniLLM(GRPO):
         advantages = x.advantages + minillm_advantages(own, teacher, x.mask, **how)
         tokens = x.answer.tokens
         rows = tokens.replace(columns={**tokens.columns, ADVANTAGES: advantages})  # type: ignore[attr-defined]
-        return x.replace(answer=x.answer.replace(rows=rows))  # type: ignore[attr-defined, no-any-return]
+        return x.replace(answer=x.answer.replace(rows=rows))  # type: ignore[attr-defined]
 
     def metrics(self, x: Rollouts) -> dict[str, Metric]:
         """Those of GRPO, `rkl_advantage` per token, `reverse_kl` of the whole distributions."""

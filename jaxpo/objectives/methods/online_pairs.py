@@ -138,9 +138,9 @@ class XPO(OnlinePairMethod):
     def loss(self, pair: Pair) -> Array:
         from jaxpo.losses import xpo
 
-        own, sides = self._sides(pair)
+        own, (first, second, ref_first, ref_second) = self._sides(pair)
         how: dict[str, Any] = {"beta": self.beta, "loss_type": self.loss_type, "where": pair.present}
-        return xpo(*sides, own, alpha=self.alpha, **how)
+        return xpo(first, second, ref_first, ref_second, own, alpha=self.alpha, **how)
 
     def metrics(self, pair: Pair) -> dict[str, Metric]:
         """Besides those of online DPO `loss/dpo` and `loss/xpo`, and the scores of either writer's answers."""

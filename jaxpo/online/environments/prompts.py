@@ -37,10 +37,10 @@ class Openings(Prompts):
           DataError: a row that cannot be played, or whose opening is longer than a prompt may be.
         """
         row = super().at(number)
-        where = {"file": Path(row.file), "row": row.row}
+        where: dict[str, Any] = {"file": Path(row.file), "row": row.row}
         if (why := self.environment.check(row.columns)) is not None:
             raise DataError(why, **where, remedy=f"Add it to every row, as {self.environment.NAME} reads it.")
-        messages = self.environment.open().reset(dict(row.columns))
+        messages = [dict(message) for message in self.environment.open().reset(dict(row.columns))]
         ids = encode_prompt(self.dataset.tokenizer, Conversation(messages, self.environment.tools()))
         if len(ids) > self.longest:
             raise DataError(

@@ -64,8 +64,9 @@ class _Conversation:
             self.environment.failures,
             self.trouble,
         )
-        columns = (np.asarray(values, np.float32) for values in (self.logps, self.sampling_logps))
-        return Answer(np.asarray(self.tokens, np.int32), *columns, self.finished, said[-1] if said else "", talk)
+        logps, drawn = (np.asarray(values, np.float32) for values in (self.logps, self.sampling_logps))
+        tokens, last = np.asarray(self.tokens, np.int32), said[-1] if said else ""
+        return Answer(tokens, logps, drawn, self.finished, last, talk)
 
 
 @dataclass

@@ -45,7 +45,7 @@ KINDS = {
 
 
 def stage(folder, kind, **changes):
-    return online(folder, max_steps=3, save_steps=1, **KINDS[kind] | changes)
+    return online(folder, **{"max_steps": 3, "save_steps": 1} | KINDS[kind] | changes)
 
 
 @pytest.mark.parametrize("kind", ["xpo", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "xpo")])
@@ -78,7 +78,7 @@ def test_every_kind_trains_on_what_it_wrote(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["xpo", "gkd"])
+@pytest.mark.parametrize("kind", ["xpo"])
 def test_killed_and_resumed_it_ends_bit_for_bit_the_same(kind, tmp_path):
     run = recipe(tmp_path, stage(tmp_path, kind))
     config = tmp_path / "recipe.json"

@@ -1,4 +1,4 @@
-"""Online preference learning on arithmetic: fine-tune, train a reward model on graded answers, then learn by its word.
+"""Online DPO and XPO on arithmetic, by the word of a reward model that the recipe trains itself.
 
     jaxpo run online_preference
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4

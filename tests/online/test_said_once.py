@@ -71,6 +71,7 @@ def test_a_sampler_of_another_type_is_warned_of_once_with_the_measured_differenc
         per_token=(),
         columns=(),
         said=set(),
+        method=GRPO(),
         say=lines.append,
         policy=lambda params: params,
         logps=lambda params, batch: np.float32([[0, -1.25, -2.0, 0, 9, 9, 0, 0]]),

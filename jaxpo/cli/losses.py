@@ -57,10 +57,19 @@ def describe(method: Any) -> dict[str, Any]:
         "arxiv": info.arxiv,
         "aliases": list(info.aliases),
         "needs": {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(needs).items()}
-        | {"networks": dict(needs.networks)},
+        | {"networks": dict(needs.networks), "written": written(method)},
         "defaults": {f.name: default_of(f) for f in dataclasses.fields(method) if f.init},
         "certainty": info.certainty,
     }
+
+
+def written(method: Any) -> str:
+    """What a method on answers that the model writes is given instead of rows with answers; "" = it has such rows."""
+    answering = getattr(method(), "answering", None)
+    if answering is None:
+        return ""
+    given = "prompts" if answering.by != "policy_or_data" else "prompts with completions"
+    return f"{given} and rewards" if answering.rewarded else given
 
 
 def function_doc(path: str) -> str:

@@ -13,7 +13,7 @@ HEAD = """\
 Written by `jaxpo losses --markdown`. Every method is a pure function (`from jaxpo.losses import ...`) and a dataclass
 of hyper-parameters for `jaxpo run preference --stage.loss NAME --stage.loss.FIELD VALUE` (family sft:
 `jaxpo run sft`; family reward model: `jaxpo run reward`; family distillation: [distillation.md](distillation.md);
-family rollouts: `jaxpo run grpo`, [online.md](online.md)).
+family rollouts: `jaxpo run grpo`, `jaxpo run online_preference`, [online.md](online.md)).
 The columns that a file needs are shown in [data.md](data.md); `jaxpo data inspect FILE` says which methods it can
 train, and `jaxpo data construct METHOD` makes the data sets that a method builds itself.
 
@@ -50,8 +50,8 @@ TITLES = {
 def needs_in_words(needs: dict[str, Any]) -> str:
     """What a method asks of data and run, in one line."""
     asked = [", ".join(needs["roles"])]
-    if "advantages" in needs["per_token"]:
-        asked, needs = ["prompts and rewards"], {**needs, "per_token": ()}
+    if needs["written"]:
+        asked, needs = [needs["written"]], {**needs, "per_token": (), "columns": ()}
     named = (("optional_roles", "if there: "), ("columns", "columns "), ("per_token", "marks of tokens: "))
     asked += [word + ", ".join(needs[key]) for key, word in named if needs[key]]
     networks = needs["networks"].items()

@@ -43,13 +43,13 @@ class Online(Stage):
     Attributes:
       loss: a method of the rollouts family; None = GRPO.
       reward_funcs: frozen dataclasses of `jaxpo.online.rewards`, or any judge of `jaxpo.judges`; their weighted sum is
-        an answer's reward.
+        an answer's reward. Losses with a teacher (GKD, MiniLLM) need none.
       reward_weights: one per reward; () = 1 each.
       multi_objective_aggregation: "sum_then_normalize" weighs the rewards and compares their sum within the group;
         "normalize_then_sum" compares each reward within the group first, then weighs and whitens over the generation.
       reward_tries: a reward that fails about an answer is asked so often; what still fails is left out, and counted.
       reward_failures: so many failures of a reward one after another stop the run.
-      num_generations: answers per prompt.
+      num_generations: answers per prompt; half of them are the opponent's where the loss has one (XPO, NashMD).
       prompts_per_step: prompts per optimiser step.
       steps_per_generation: optimiser steps that share the answers of one generation, each on its own prompts (TRL
         counts microbatches here).
@@ -66,6 +66,8 @@ class Online(Stage):
         generation; those that remain then are trained on as they are. 0 = none is replaced.
       critic_from: of a loss with a critic, the reward model that it starts from: an earlier stage's name, or a folder;
         None = the model that the stage starts from, with a fresh head, or with the critic that a stage before left.
+      environment: a frozen dataclass of `jaxpo.online.environments`: answers are conversations of several turns, of
+        which the model's own tokens are trained on; None = an answer is one turn.
       engine: how answers are computed.
       num_generations_eval: answers per held-out prompt.
       eval_temperature: 0 = greedy.
@@ -96,6 +98,7 @@ class Online(Stage):
     mask_truncated_completions: bool = False
     dynamic_sampling: int = 0
     critic_from: ModelFolder | None = None
+    environment: Any = None
     engine: RolloutEngine = field(default_factory=RolloutEngine)
     num_generations_eval: int = 1
     eval_temperature: float = 0.0
@@ -124,6 +127,6 @@ class Online(Stage):
         return 4 * max(self.data.row_length // self.data.max_length, 1)
 
     @property
-    def rows_needed(self) -> int:
-        """Rows that hold a step's answers whatever their lengths are."""
-        return -(-self.answers_per_step // max(self.data.row_length // self.data.max_length, 1))
+    def per_row(self) -> int:
+        """Answers that a row holds whatever their lengths are."""
+        return max(self.data.row_length // self.data.max_length, 1)

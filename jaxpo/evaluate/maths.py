@@ -52,13 +52,17 @@ def marked(text: str) -> str | None:
     return (found[-1]["mark"] or found[-1]["said"]).strip() if found else None
 
 
-def verifier(task: str) -> Verifier:
-    """math-verify; ConfigError where it is not installed, naming the extra: no other grader takes its place."""
+def verifier(who: str) -> Verifier:
+    """math-verify; ConfigError where it is not installed, naming the extra: no other grader takes its place.
+
+    Args:
+      who: grades with it.
+    """
     try:
         from math_verify import parse, verify
     except ModuleNotFoundError as error:
         if error.name != "math_verify":
             raise
-        message = f"--tasks {task}: grades with math-verify, which is not installed: pip install 'jaxpo[eval]'."
+        message = f"{who}: grades with math-verify, which is not installed: pip install 'jaxpo[eval]'."
         raise ConfigError(message) from error
     return Verifier(parse, verify)

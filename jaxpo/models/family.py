@@ -27,6 +27,8 @@ FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
+COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
+"""Likewise, of what several models write together: it is neither trained nor stored."""
 
 
 class Config(Protocol):
@@ -190,6 +192,8 @@ class Family:
       flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees.
       experts: `config -> Experts | None`; loads no jax.
       unembedding: `params -> [V, D]`, `logits = hidden @ W^T`; None = it predicts no tokens.
+      logits: `(params, hidden [..., D], config) -> [..., V]` of a family whose logits are another function; None = the
+        product with `unembedding`.
       decoder: None = it does not continue a text token by token.
       kept: `(config, remat, devices that share products) -> Kept`, for `compute.remat auto`; None = it is not known.
       looped: `(config, scan, remat) -> layers that the program of a forward pass holds`, fewer than the model has where
@@ -205,6 +209,7 @@ class Family:
     flops: Callable[[Any, float], Flops]
     experts: Callable[[Any], Experts | None] = no_experts
     unembedding: Callable[[Tree], Array] | None = None
+    logits: Callable[[Tree, Array, Any], Array] | None = None
     decoder: Decoder | None = None
     kept: Callable[[Any, str, int], Kept] | None = None
     looped: Callable[[Any, bool | None, str], int] | None = None
@@ -219,13 +224,14 @@ def family(config: Config) -> Family:
       ConfigError: its type is in no family; lists those that there are.
     """
     name = type_key(config)
-    if name not in FAMILIES:
+    where = FAMILIES.get(name) or COMBINED.get(name)
+    if where is None:
         known = ", ".join(key.rpartition(":")[2] for key in FAMILIES)
         raise ConfigError(
             f"{type(config).__name__} is the configuration of no family of models; there are: {known}. "
             "A further family is an entry of jaxpo.models.family.FAMILIES."
         )
-    return _load(FAMILIES[name])
+    return _load(where)
 
 
 def limits(config: Config) -> Limits:

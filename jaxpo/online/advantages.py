@@ -17,11 +17,24 @@ FLAT = 1e-8
 
 
 @dataclass(frozen=True)
+class Penalties:
+    """What answers lose of their rewards, each `[G, K]`, or 0.
+
+    Attributes:
+      ending: for want of an end. It is a part of the reward: shown with it, and pairs are ordered by both.
+      kl: the weighted KL to the reference. The reward is shown without it.
+    """
+
+    ending: np.ndarray | float = 0.0
+    kl: np.ndarray | float = 0.0
+
+
+@dataclass(frozen=True)
 class Shaped:
     """Rewards and advantages of a generation of G groups of K answers.
 
     Attributes:
-      reward: `[G, K]` the weighted sum, without a penalty; NaN where there is none.
+      reward: `[G, K]` the weighted sum, less what is lost for want of an end; NaN where there is none.
       advantage: `[G, K]`.
       std: `[G]` of the group's rewards, n - 1; 0 of less than two.
     """
@@ -43,11 +56,12 @@ def shaped(
     lengths: np.ndarray,
     *,
     aggregation: str = "sum_then_normalize",
-    penalty: np.ndarray | None = None,
+    penalties: Penalties | None = None,
 ) -> Shaped:
     """Rewards of several functions to one advantage per answer.
 
-        sum_then_normalize: r = sum_f w_f r_f - penalty;  A = (r - baseline) / (std + epsilon)
+        r = sum_f w_f r_f - ending
+        sum_then_normalize: A = (r - kl - baseline) / (std + epsilon)
         normalize_then_sum: A_f = (r_f - baseline) / (std_f + epsilon);  a = sum_f w_f A_f;
                             A = (a - mean a) / (std a + epsilon), over the generation
 
@@ -56,15 +70,15 @@ def shaped(
       weights: `[F]`.
       how: baseline, scale, epsilon.
       lengths: `[G, K]` tokens of the answers.
-      penalty: `[G, K]`, subtracted from the sum before it is compared; of sum_then_normalize.
+      penalties: None = none.
 
     Reference: the rules of TRL's GRPO trainer; normalize_then_sum is GDPO (arXiv 2601.05242) there.
     """
-    total = summed(rewards, weights)
+    lost = penalties or Penalties()
+    total = summed(rewards, weights) - lost.ending
     std = deviation(total)
     if aggregation == "sum_then_normalize":
-        left = total if penalty is None else total - penalty
-        return Shaped(total, np.nan_to_num(compared(left, how, lengths)), std)
+        return Shaped(total, np.nan_to_num(compared(total - lost.kl, how, lengths)), std)
     each = np.stack([compared(rewards[..., f], how, lengths) for f in range(rewards.shape[-1])], axis=-1)
     both = summed(each, weights)
     both = (both - _mean(both)) / (_std(both) + how.epsilon)

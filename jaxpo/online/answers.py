@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.data.rows.texts import Text
+from jaxpo.online.talk import Talk
 
 INT, FLOAT = "<i4", "<f4"
 
@@ -43,7 +44,8 @@ class Answer:
       logps: float32 `[n]` under the sampler's model at temperature 1, unfiltered.
       sampling_logps: float32 `[n]` under the distribution that the tokens were drawn from.
       finished: it ended by itself.
-      text: without special tokens.
+      text: without special tokens; of several turns the last.
+      talk: what is kept of a conversation with an environment, whose tokens are among `tokens`; None without one.
     """
 
     tokens: np.ndarray
@@ -51,6 +53,7 @@ class Answer:
     sampling_logps: np.ndarray
     finished: bool
     text: str
+    talk: Talk | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON; arrays as the base64 of their little-endian bytes, so that they are read back bit for bit."""
@@ -60,6 +63,7 @@ class Answer:
             "sampling_logps": packed(self.sampling_logps, FLOAT),
             "finished": self.finished,
             "text": self.text,
+            **({} if self.talk is None else {"talk": self.talk.record()}),
         }
 
     @classmethod
@@ -71,7 +75,18 @@ class Answer:
             unpacked(record["sampling_logps"], FLOAT),
             record["finished"],
             record["text"],
+            Talk.of(record["talk"]) if "talk" in record else None,
         )
+
+    @property
+    def own(self) -> np.ndarray:
+        """bool `[n]` the tokens that the model wrote."""
+        return np.ones(len(self.tokens), bool) if self.talk is None else self.talk.mask
+
+    @property
+    def written(self) -> int:
+        """Tokens that the model wrote."""
+        return int(self.own.sum())
 
 
 @dataclass(frozen=True)

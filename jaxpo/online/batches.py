@@ -24,6 +24,8 @@ class Trained:
       on: whether its tokens are trained on.
       per_token: name -> float32, as long as `tokens`.
       columns: name -> number.
+      mask: bool, the tokens that the model wrote; None = all.
+      own: the policy of the moment drew it, so that trainer and sampler can be compared on it.
     """
 
     number: int
@@ -32,6 +34,8 @@ class Trained:
     on: bool
     per_token: Mapping[str, np.ndarray]
     columns: Mapping[str, float]
+    own: bool = True
+    mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.tokens)
@@ -47,6 +51,7 @@ class Layout:
       slots: segments of a row.
       microbatches: of a step; rows are filled one microbatch after another.
       pad_id: token at padding.
+      roles: of an example's answers, which follow one another and lie in one row.
     """
 
     rows: int
@@ -55,6 +60,7 @@ class Layout:
     slots: int
     microbatches: int
     pad_id: int = 0
+    roles: tuple[str, ...] = ("completion",)
 
     def row_number(self, filled: int) -> int:
         """The row that is filled as the n-th: microbatch i of p takes rows i, i + p, ... (see `Batch.split`)."""
@@ -62,21 +68,23 @@ class Layout:
         return place * self.microbatches + part
 
     def places(self, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-        """`(row, slot, first position)` of segments of these lengths: best fit, the longest first.
+        """`(row, slot, first position)` of segments of these lengths: best fit, the longest example first.
 
         Raises:
-          RunError: they need more rows; not while each step has `Online.rows_needed`.
+          RunError: they need more rows; not while a step has as many as its check asks for.
         """
-        rows = Rows(self.rows, self.row_length)
+        rows, each = Rows(self.rows, self.row_length), len(self.roles)
         found: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
-        for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            where = rows.fit([lengths[i]], self.slots)
+        examples = [range(i, i + each) for i in range(0, len(lengths), each)]
+        for example in sorted(examples, key=lambda example: -sum(lengths[i] for i in example)):
+            where = rows.fit([sum(lengths[i] for i in example)], self.slots + 1 - each)
             if where is None:
                 raise RunError(f"{len(lengths)} answers do not fit {self.rows} rows of {self.row_length} tokens.")
             (r,) = where
-            found[i] = (self.row_number(r), rows.used[r], self.row_length - rows.free[r])
-            rows.free[r] -= lengths[i]
-            rows.used[r] += 1
+            for i in example:
+                found[i] = (self.row_number(r), rows.used[r], self.row_length - rows.free[r])
+                rows.free[r] -= lengths[i]
+                rows.used[r] += 1
         return found
 
 
@@ -93,17 +101,20 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
     masks = {name: np.zeros(shape, bool) for name in ("completion", "prompt")}
     per_token = {name: np.zeros(shape, np.float32) for name in names}
     per_example = {name: np.zeros(n, np.float32) for name in columns}
-    role, example_id = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
-    for answer, (row, slot, start) in zip(answers, layout.places([len(a) for a in answers]), strict=True):
+    roles, example_id = {role: np.full(n, -1, np.int32) for role in layout.roles}, np.full(n, -1, np.int32)
+    each = len(layout.roles)
+    for i, (answer, (row, slot, start)) in enumerate(
+        zip(answers, layout.places([len(a) for a in answers]), strict=True)
+    ):
         end, first = start + len(answer), start + len(answer.prompt)
         tokens[row, start:first], tokens[row, first:end] = answer.prompt, answer.tokens
         segment_ids[row, start:end], positions[row, start:end] = slot + 1, np.arange(end - start)
-        masks["completion"][row, first:end] = answer.on
+        masks["completion"][row, first:end] = answer.on if answer.mask is None else answer.mask & answer.on
         masks["prompt"][row, start + 1 : first] = True
         for name in names:
             per_token[name][row, first:end] = answer.per_token[name]
-        at = row * layout.slots + slot
-        role[at], example_id[at] = slot, answer.number
+        at = row * layout.slots + slot - i % each  # an example is where its first answer is
+        roles[layout.roles[i % each]][at], example_id[at] = slot, answer.number
         for name in columns:
             per_example[name][at] = answer.columns[name]
     arrays: dict[str, Any] = {
@@ -114,7 +125,7 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
         "per_token": per_token,
         "per_segment": {},
         "per_example": per_example,
-        "roles": {"completion": role},
+        "roles": roles,
         "example_id": example_id,
     }
     return Batch(**arrays, block_rows=1, slots=layout.slots, max_segment=layout.max_segment)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxpo.data.packing.batch import Batch
 from jaxpo.online.batches import Trained, batch_of, taken_apart
 from jaxpo.online.generation import Generation
-from jaxpo.online.training import own_rows, trained
+from jaxpo.online.training import own_rows
 
 if TYPE_CHECKING:
     from jaxpo.online.source import RolloutSource
@@ -79,19 +79,7 @@ class RolloutFeed:
         shaped, columns = source.shape(generation, recorded)
         if source.recorder.asked:
             source.figures[number]["rollouts/reading_seconds"] = reading
-        self._slices = [
-            trained(
-                generation,
-                shaped,
-                source.maker.scoring.names,
-                source.maker.scoring.verifies,
-                columns,
-                mask_truncated=stage.mask_truncated_completions,
-                kl_coef=recorded.kl_coef,
-                places=places,
-            )
-            for places in parts
-        ]
+        self._slices = [source.examples(generation, shaped, recorded.kl_coef, columns, places) for places in parts]
         self._now = number
         self._compare_types(state)
 
@@ -105,7 +93,13 @@ class RolloutFeed:
         answers = self._slices[0]
         batch = batch_of(answers, source.layout, source.per_token, source.columns)
         own = taken_apart(source.logps(state, batch), answers, source.layout)
-        apart = [np.abs(a - t.per_token["sampling_logps"]) for a, t in zip(own, answers, strict=True)]
+        apart = [
+            np.abs(a - t.per_token["sampling_logps"])[slice(None) if t.mask is None else t.mask]
+            for a, t in zip(own, answers, strict=True)
+            if t.own
+        ]
+        if not apart:
+            return
         every = np.concatenate(apart)
         how = f"{dtype}{', int8' if source.stage.engine.quantize else ''}"
         correction = getattr(source.method, "importance_sampling_correction", "none")

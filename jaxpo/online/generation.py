@@ -16,7 +16,8 @@ from jaxpo.online.answers import Answer, Group
 from jaxpo.online.ledger import DONE, Journal
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.scoring import Scoring
-from jaxpo.online.writer import Asked, Writer
+from jaxpo.online.writer import Asked
+from jaxpo.online.writers import Writes
 from jaxpo.sampling.sampler import Sampler
 
 Tree = Any
@@ -97,11 +98,12 @@ class Maker:
       n: answers of a group.
       replaced: how often groups without spread are replaced.
       spread: rewards of groups -> their deviations.
+      at_once: answers that one writer is asked for.
       show: says on the progress bar how far it is.
     """
 
     prompts: Prompts
-    writer: Writer
+    writer: Writes
     scoring: Scoring
     journal: Journal
     size: int
@@ -110,6 +112,7 @@ class Maker:
     max_new_tokens: int
     replaced: int
     spread: Callable[[np.ndarray], np.ndarray]
+    at_once: int
     show: Callable[[str], None]
     _ends: dict[int, int] = field(default_factory=dict)
 
@@ -121,7 +124,7 @@ class Maker:
         if records and DONE in records[-1]:
             return self._read(number, weights, first, records)
         have = {record["position"]: self._group(record) for record in records}
-        work = _Work(number, weights, ledger, have, lambda: self.writer.use(params, self.size * self.n))
+        work = _Work(number, weights, ledger, have, lambda: self.writer.use(params, self.at_once))
         position, flat = first, np.ones(self.size, bool)
         for _ in range(1 + self.replaced):
             places = np.flatnonzero(flat).tolist()

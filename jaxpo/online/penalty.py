@@ -12,35 +12,46 @@ from jaxpo.losses import adaptive_kl
 from jaxpo.losses.kl import ESTIMATORS
 from jaxpo.objectives.families.rollouts import OLD_LOGPS, REF_LOGPS
 from jaxpo.objectives.methods.rollouts import Penalty
+from jaxpo.online.answers import Group
 
 Columns = Mapping[str, Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Padded:
-    """Per-token numbers of a generation's answers, one per row.
+    """Per-token numbers of a generation's answers, one per row: those of the tokens that the model wrote, side by side.
+
+    What an environment says between two turns has no place in a row: the next token of the model follows the last one.
 
     Attributes:
-      mask: `[N, T]` True on tokens.
+      own: of each answer, its tokens that the model wrote.
+      mask: `[N, T]` True on them.
     """
 
+    own: Sequence[np.ndarray]
     mask: np.ndarray
 
     def rows(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Float64 `[N, T]`, 0 outside the mask."""
         found = np.zeros(self.mask.shape)
-        found[self.mask] = np.concatenate([np.asarray(x, np.float64) for x in values])
+        found[self.mask] = np.concatenate(
+            [np.asarray(x, np.float64)[on] for x, on in zip(values, self.own, strict=True)]
+        )
         return found
 
     def parts(self, rows: np.ndarray) -> list[np.ndarray]:
-        """The rows' tokens as float32, answer by answer."""
-        ends = np.cumsum(self.mask.sum(axis=1))[:-1]
-        return np.split(rows[self.mask].astype(np.float32), ends)
+        """The rows' numbers as float32, answer by answer; 0 where the model did not write."""
+        found = [np.zeros(len(on), np.float32) for on in self.own]
+        for part, on, row, mask in zip(found, self.own, rows, self.mask, strict=True):
+            part[on] = row[mask]
+        return found
 
 
-def padded(lengths: Sequence[int], longest: int) -> Padded:
-    """Rows of at most `longest` tokens, of answers of these lengths."""
-    return Padded(np.arange(longest)[None, :] < np.asarray(lengths)[:, None])
+def padded(groups: Sequence[Group], longest: int) -> Padded:
+    """Rows of at most `longest` tokens, of all answers of these groups in order."""
+    own = [answer.own for group in groups for answer in group.answers]
+    written = np.asarray([on.sum() for on in own])
+    return Padded(own, np.arange(longest)[None, :] < written[:, None])
 
 
 def token_kl(penalty: Penalty, grid: Padded, columns: Columns) -> np.ndarray:

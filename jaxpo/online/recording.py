@@ -48,6 +48,7 @@ class Recorder:
       from_sampler: the old log-probs are those that the answers were drawn with.
       penalty: of the method.
       longest: tokens of an answer.
+      opponents: half of every group is an opponent's, of which nothing is trained on and nothing is read.
     """
 
     journal: Journal
@@ -58,6 +59,7 @@ class Recorder:
     from_sampler: bool
     penalty: Penalty | None
     longest: int
+    opponents: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -113,22 +115,27 @@ class Recorder:
         return found[0]
 
     def _part(self, generation: Generation, places: range, state: Any) -> dict[str, Any]:
-        answers = bare(generation, places)
-        batch = batch_of(answers, self.layout, (), ())
-        values = self.read(state, batch) if self.asked else {}
-        return {
-            name: [packed(x, FLOAT) for x in taken_apart(values[name], answers, self.layout)] for name in self.asked
-        }
+        every = bare(generation, places)
+        groups = np.split(np.arange(len(every)), len(places))
+        mine = [i for group in groups for i in group[: len(group) // 2 if self.opponents else None]]
+        answers = [every[i] for i in mine]
+        values = self.read(state, batch_of(answers, self.layout, (), ())) if self.asked else {}
+        found = {}
+        for name in self.asked:
+            read = [np.full(len(answer.tokens), np.nan, np.float32) for answer in every]
+            for i, x in zip(mine, taken_apart(values[name], answers, self.layout), strict=True):
+                read[i] = x
+            found[name] = [packed(x, FLOAT) for x in read]
+        return found
 
     def _last(self, generation: Generation, columns: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
         """The KL's weight, and the KL of an answer on average, from which the next weight follows."""
         if self.penalty is None:
             return {"kl_coef": 0.0, "kl": 0.0}
-        lengths = [len(answer.tokens) for group in generation.groups for answer in group.answers]
-        kl = token_kl(self.penalty, padded(lengths, self.longest), columns)
+        kl = token_kl(self.penalty, padded(generation.groups, self.longest), columns)
         adapts = self.penalty.target is not None and generation.number > 0
         before = self._found(generation.number - 1).read()[-1] if adapts else None
-        return {"kl_coef": next_coef(self.penalty, before, len(lengths)), "kl": float(kl.sum() / len(lengths))}
+        return {"kl_coef": next_coef(self.penalty, before, len(kl)), "kl": float(kl.sum() / len(kl))}
 
 
 def bare(generation: Generation, places: range) -> list[Trained]:

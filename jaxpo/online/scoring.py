@@ -21,6 +21,8 @@ from jaxpo.online.rewards.base import Response
 from jaxpo.online.rewards.names import reward_names
 from jaxpo.sharding.turns import by_first_process
 
+ENVIRONMENT = "(environment)"
+"""The name under which a stage's environment stands among the identities of its rewards."""
 LedgerOf = Callable[[str, Mapping[str, Any]], Ledger]
 """`(name of a reward, its identity) -> where its values are kept`."""
 
@@ -107,8 +109,8 @@ class Scoring:
         items = {name: response(*answer) for name, answer in zip(keys, answers, strict=True)}
         failed: Counter[str] = Counter()
         columns = [self._column(members, items, ledger, failed) for members in self._members]
-        shape = (len(groups), -1)
-        values = np.stack([np.asarray([c[name] for name in keys]).reshape(shape) for c in columns], axis=-1)
+        shape = (len(groups), len(answers) // len(groups))
+        values = np.asarray([[c[name] for c in columns] for name in keys], float).reshape(*shape, len(columns))
         return values, np.asarray([failed[name] for name in keys]).reshape(shape)
 
     def _column(
@@ -158,8 +160,9 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> 
             if parts == ["source"]
             else f"its {', '.join(parts)} {'has' if len(parts) == 1 else 'have'}"
         )
+        called = "the environment" if name == ENVIRONMENT else f"the reward {name!r}"
         problems.append(
-            f"the reward {name!r} is another one than the stage in {folder} began with: {what} changed. Put it back, "
+            f"{called} is another one than the stage in {folder} began with: {what} changed. Put it back, "
             "or start over with --restart."
         )
     if problems:
@@ -184,4 +187,6 @@ def row_of(prompt: Prompt) -> Row:
 def response(group: Group, sample: int) -> Response:
     """An answer as rewards see it."""
     answer = group.answers[sample]
-    return Response(group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished)
+    return Response(
+        group.prompt.text, answer.text, row_of(group.prompt), answer.tokens.tolist(), answer.finished, answer.talk
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxpo.losses import token_rewards
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_VALUES, RETURNS
 from jaxpo.online.advantages import Shaped, shaped
+from jaxpo.online.examples import penalties
 from jaxpo.online.generation import Generation
 from jaxpo.online.penalty import Padded, padded, token_kl
 from jaxpo.online.recording import Recorded
@@ -25,12 +26,12 @@ def made_of(
       weights: of the rewards.
       longest: tokens of an answer.
     """
-    lengths = np.asarray([[len(answer.tokens) for answer in group.answers] for group in generation.groups])
-    grid = padded(lengths.reshape(-1).tolist(), longest)
+    lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
+    grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
-    penalty = None if method.penalty is None else recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape)
+    lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     values = generation.rewards
-    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalty=penalty)
+    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}

@@ -12,9 +12,11 @@ import numpy as np
 
 from jaxpo.config import Online
 from jaxpo.data.packing.batch import Batch, join_leading
+from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.critic import critic_values
 from jaxpo.objectives.families.rollouts import OLD_LOGPS, OLD_VALUES, REF_LOGPS, SAMPLING_LOGPS
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.advantages import Shaped
 from jaxpo.online.batches import Layout, Trained, share_of
 from jaxpo.online.generation import Generation
@@ -23,14 +25,19 @@ from jaxpo.sharding import current_mesh, put_batch, row_share, settle, to_host
 Tree = Any
 
 
-def columns_of(names: Sequence[str], *, penalised: bool = False) -> tuple[str, ...]:
-    """The per-example columns of a stage whose rewards have these names."""
+def columns_of(names: Sequence[str], needs: Needs, *, penalised: bool = False) -> tuple[str, ...]:
+    """The per-example columns of a stage whose rewards have these names: those of pairs are the method's alone."""
+    if "completion" not in needs.roles:
+        return needs.columns
     own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group", "correct")
     return (*own, *(f"reward:{name}" for name in names), *(("kl_coef",) if penalised else ()))
 
 
-def per_token_of(stage: Online, needed: tuple[str, ...]) -> tuple[str, ...]:
-    """The per-token columns of a stage whose method needs these: old log-probs are there for several steps too."""
+def per_token_of(stage: Online, needs: Needs) -> tuple[str, ...]:
+    """The per-token columns of a stage; old log-probs where ratios are taken over several steps."""
+    needed = needs.per_token
+    if SAMPLING_LOGPS not in needed:
+        return needed
     recorded = stage.steps_per_cycle > 1 or stage.old_logps == "sampler"
     return (*needed, OLD_LOGPS) if recorded and OLD_LOGPS not in needed else needed
 
@@ -43,8 +50,9 @@ def trained(
     columns: Mapping[str, Sequence[np.ndarray]],
     *,
     mask_truncated: bool,
-    kl_coef: float,
+    kl_coef: float = 0.0,
     places: range,
+    answering: Answering | None = None,
 ) -> list[Trained]:
     """The answers of some of a generation's groups.
 
@@ -53,7 +61,7 @@ def trained(
       names: of the rewards.
       verifies: numbers of those that say whether an answer is right: `correct` is 1 or 0 then, -1 where none says it.
     """
-    found = []
+    answering, found = answering or Answering(), []
     for place in places:
         group = generation.groups[place]
         for k, answer in enumerate(group.answers):
@@ -64,18 +72,25 @@ def trained(
                 "group_std": float(shaped.std[place]),
                 "finished": float(answer.finished),
                 "failed": float(generation.failed[place, k]),
-                "answer_length": float(len(answer.tokens)),
+                "answer_length": float(answer.written),
                 "group": float(place),
                 "correct": correctness(generation.rewards[place, k, list(verifies)]),
                 "kl_coef": kl_coef,
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
-            on = not np.isnan(reward) and (answer.finished or not mask_truncated)
+            on = (not answering.rewarded or not np.isnan(reward)) and (answer.finished or not mask_truncated)
             number = place * len(group.answers) + k
             per_token = {name: values[number] for name, values in columns.items()}
-            per_token[SAMPLING_LOGPS] = answer.sampling_logps
-            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, about))
+            per_token[SAMPLING_LOGPS] = drawn = answer.sampling_logps
+            mask = None if answer.talk is None else answer.talk.mask
+            own = drawn_by_policy(answering, k, len(group.answers)) and not np.isnan(drawn).any()
+            found.append(Trained(number, group.prompt.ids, answer.tokens, on, per_token, about, own, mask))
     return found
+
+
+def drawn_by_policy(answering: Answering, k: int, n: int) -> bool:
+    """Whether answer k of n was drawn from the policy's own distribution."""
+    return answering.by != "teacher_mixture" and not (answering.opponents and k >= n // 2)
 
 
 def correctness(values: np.ndarray) -> float:

@@ -54,6 +54,17 @@ class Writer:
     say: Callable[[str], None]
     _engine: Engine | None = field(default=None, init=False)
 
+    @property
+    def own(self) -> Writer:
+        """The policy's writer: itself, where nobody else writes."""
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """With the weights that were given last."""
+        assert self._engine is not None
+        return self._engine
+
     def use(self, params: Tree, most: int) -> None:
         """Write with these weights from now on.
 
@@ -87,8 +98,7 @@ class Writer:
         Raises:
           RunError: the engine gave up an answer.
         """
-        assert self._engine is not None
-        engine = self._engine
+        engine = self.engine
         numbers = {
             engine.submit(
                 Request(

@@ -77,8 +77,8 @@ def packed_rows(materials: Materials) -> Source:
 
 def rollouts(materials: Materials) -> Source:
     """Answers that the model writes to the prompts of the training files."""
+    from jaxpo.online.assemble import rollout_source
     from jaxpo.online.networks import networks_in_state
-    from jaxpo.online.source import rollout_source
 
     stage, whole = materials.stage, materials.whole
     method: Any = method_of(stage)
@@ -96,6 +96,7 @@ def rollouts(materials: Materials) -> Source:
         network=materials.network,
         say=materials.say,
         show=materials.show,
+        frozen=materials.frozen,
     )
 
 

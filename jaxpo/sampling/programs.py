@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.models.family import TextConfig, decoder, output_matrix
+from jaxpo.models.family import TextConfig, decoder, family, output_matrix
 from jaxpo.ops.linear import einsum
 from jaxpo.sampling import cache as caches
 from jaxpo.sampling.draw import draw, log_normaliser, top_logps
@@ -54,6 +54,8 @@ class Compute:
 
     def logits(self, params: Tree, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """Of the next token, float32."""
+        if (own := family(self.config).logits) is not None:
+            return own(params, hidden, self.config)
         return einsum("bd,vd->bv", hidden, output_matrix(params, self.config), out_dtype=jnp.float32)
 
 

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jaxpo.data.chat.reading_calls import Call
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.sampling.prompts import Conversation
 from jaxpo.sampling.request import Generation
 from jaxpo.sampling.text import encode_prompt
-from jaxpo.serve.calls import Call
 from jaxpo.serve.errors import wrong
 from jaxpo.serve.growing import Growing, Piece
 from jaxpo.serve.logprobs import chat_logprobs

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxpo.data.chat.calls import CALL_END, CALL_START
+from jaxpo.data.chat.reading_calls import Call, read_calls
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.sampling.request import Generation
-from jaxpo.serve.calls import Call, read_calls
 
 
 @dataclass(frozen=True)

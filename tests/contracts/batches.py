@@ -119,6 +119,11 @@ def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
         "margin": float(np.round(rng.normal(), 2)),
         "votes": np.asarray([1 + i % 4, 1.0], np.float32),
         "rewards": np.round(rng.normal(size=(2, 2)), 2).astype(np.float32),
+        "chosen_score": 1.0 + i % 3,
+        "rejected_score": 0.5,
+        "chosen_finished": float(i % 4 > 0),
+        "rejected_finished": float(i % 5 > 0),
+        "own_chosen": float(i % 3 > 0),
         "tie": i % 4 == 1,
         "group": i % 2,
     }

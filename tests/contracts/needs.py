@@ -50,16 +50,15 @@ def shape_of_need(name: str) -> Hashable:
     """Methods with equal shapes of need get the same features."""
     method = configured(name)
     needs = method.NEEDS
-    if needs.kind("teacher") != "none":
+    if needs.kind("teacher") != "none" and not isinstance(method, FeatureMethod):
         return f"teacher {needs.kind('teacher')}"
     if isinstance(method, RewardMethod):
         asked = (needs.roles, needs.optional_roles, needs.per_token, needs.extra, getattr(method, "lm_coefficient", 0))
         return f"reward model {asked}"
     if not isinstance(method, FeatureMethod):
         return name
-    own = type(method).encode_extra is not FeatureMethod.encode_extra or type(method).objective is not (
-        FeatureMethod.objective
-    )
+    changed = ("encode_extra", "objective", "encoder")
+    own = any(getattr(type(method), each) is not getattr(FeatureMethod, each) for each in changed)
     roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra)
     return (kind_of(method), roles, needs.kind("reference"), method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
 

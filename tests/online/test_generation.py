@@ -56,6 +56,7 @@ def maker(folder, replaced):
         max_new_tokens=4,
         replaced=replaced,
         spread=lambda rewards: deviation(summed(rewards, weights)),
+        at_once=6,
         show=shown.append,
     )
     return made, shown

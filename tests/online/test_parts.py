@@ -29,7 +29,7 @@ from jaxpo.online.rewards import (
 )
 from jaxpo.online.rewards.names import reward_names
 from jaxpo.online.schedule import Schedule
-from jaxpo.online.scoring import Scoring, changed
+from jaxpo.online.scoring import ENVIRONMENT, Scoring, changed
 
 LENGTHS = np.asarray([[3, 1, 2, 5], [4, 4, 1, 1]])
 ROW = Row(HERE, 1, {"prompt": "two?", "answer": "2", "level": 3})
@@ -231,6 +231,8 @@ def test_names_and_changed_rewards(tmp_path):
     changed(before, before, tmp_path)
     with pytest.raises(ConfigError, match=r"'told' is another one .* its source has changed"):
         changed(before, {**before, "told": {"function": "f", "source": "2"}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"the environment is another one .* its turns has changed"):
+        changed({ENVIRONMENT: {"turns": 3}}, {ENVIRONMENT: {"turns": 4}}, tmp_path)
     with pytest.raises(ConfigError, match="'json'"):
         changed(before, {"told": before["told"]}, tmp_path)
 

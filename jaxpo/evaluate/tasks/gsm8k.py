@@ -53,7 +53,7 @@ class GSM8K(Generative[Row]):
             yield f"{self.NAME}.shots: {self.shots} must be at least 0."
 
     def examples(self) -> list[Row]:
-        _ = verifier(self.NAME), self._solved
+        _ = verifier(f"--tasks {self.NAME}"), self._solved
         return spaced(self._read(self.source or ""), self.limit)
 
     def prompt(self, example: Row) -> Prompt:
@@ -83,7 +83,7 @@ class GSM8K(Generative[Row]):
         }
 
     def score(self, example: Row, reply: Reply) -> Scored:
-        right, check = right_answer(example), verifier(self.NAME)
+        right, check = right_answer(example), verifier(f"--tasks {self.NAME}")
         return Scored(
             {
                 **self.graded("strict", [check.strict(right, text) for text in reply.texts]),
@@ -101,7 +101,7 @@ class GSM8K(Generative[Row]):
         rows = task_rows(self.NAME, source, COLUMNS, self.NEEDS)
         for row in rows:
             text_in(row, "question")
-            if not verifier(self.NAME).parse(right_answer(row)):
+            if not verifier(f"--tasks {self.NAME}").parse(right_answer(row)):
                 message = f"{right_answer(row)[:60]!r} is no answer that math-verify can read."
                 raise row.error(message, field="answer", remedy=f"End it in `{MARK} NUMBER`.")
         return rows

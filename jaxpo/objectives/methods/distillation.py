@@ -46,6 +46,7 @@ class Distillation(Method):
     def objective(self, scorer: Scorer, options: Options) -> Objective:
         from jaxpo.objectives.families.distilled import distillation
 
+        taught = options.scorers.get(TEACHER)
         return distillation(
             self.INFO.name,
             self.NEEDS,
@@ -55,7 +56,7 @@ class Distillation(Method):
             kd_weight=self.kd_weight,
             top_k=getattr(self, "top_k", None),
             records=TEACHER in options.recorded,
-            teacher_scorer=options.scorers.get(TEACHER),
+            teacher_scorer=None if taught is None else scorer.alike(taught),
         )
 
 

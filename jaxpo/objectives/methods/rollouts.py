@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import REFERENCE, Needs
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.base import number
 from jaxpo.objectives.methods.features import FeatureMethod
 from jaxpo.objectives.methods.options import Options
@@ -69,21 +70,24 @@ class Advantage:
     epsilon: float = 1e-4
 
 
-@dataclass(frozen=True)
-class RolloutMethod(FeatureMethod):
-    """A method on answers: `loss` reads a `Rollouts`; counts are "answers" and "tokens".
+class FromAnswers:
+    """What the source of answers asks of a method.
 
     Attributes:
       BY_TOKEN: `token_advantages` makes the advantages.
     """
 
-    TOKENS: ClassVar[bool] = True
     BY_TOKEN: ClassVar[bool] = False
 
     @property
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def answering(self) -> Answering:
+        """Who writes the answers that the source makes for it."""
+        return Answering()
 
     @property
     def penalty(self) -> Penalty | None:
@@ -96,7 +100,7 @@ class RolloutMethod(FeatureMethod):
         """Advantages and returns of every token of a generation, where they differ within an answer (`BY_TOKEN`).
 
         Args:
-          rewards: float64 `[N, T]` of tokens, with the KL in them.
+          rewards: float64 `[N, T]` of the tokens that the model wrote, side by side, with the KL in them.
           values: `[N, T]` of the critic before each token; zeros without one.
           mask: `[N, T]` the tokens of answers that have a reward.
 
@@ -104,6 +108,13 @@ class RolloutMethod(FeatureMethod):
           Both `[N, T]`.
         """
         raise NotImplementedError(f"{type(self).__name__}: every token has its answer's advantage")
+
+
+@dataclass(frozen=True)
+class RolloutMethod(FromAnswers, FeatureMethod):
+    """A method on answers: `loss` reads a `Rollouts`; counts are "answers" and "tokens"."""
+
+    TOKENS: ClassVar[bool] = True
 
     def shape(self) -> Shape:
         from jaxpo.objectives.families.rollouts import ROLLOUT_SHAPE

@@ -2,20 +2,27 @@
 
 from jaxpo.judges import ChatJudge, Endpoint, Jury, ProgramJudge, RewardJudge
 from jaxpo.online.rewards.base import Response, RewardFunction
+from jaxpo.online.rewards.environment import EnvironmentReward
 from jaxpo.online.rewards.forms import JSONReward, PatternReward
 from jaxpo.online.rewards.function import FunctionReward
 from jaxpo.online.rewards.lengths import LengthReward, RepetitionPenalty, SoftOverlong
+from jaxpo.online.rewards.maths import MathReward
 from jaxpo.online.rewards.named import named_reward
+from jaxpo.online.rewards.shaped_lengths import BudgetReward, CosineReward
 from jaxpo.online.rewards.unit_tests import UnitTestReward
 from jaxpo.online.rewards.verifier import VerifierReward
 
 __all__ = [
+    "BudgetReward",
     "ChatJudge",
+    "CosineReward",
     "Endpoint",
+    "EnvironmentReward",
     "FunctionReward",
     "JSONReward",
     "Jury",
     "LengthReward",
+    "MathReward",
     "PatternReward",
     "ProgramJudge",
     "RepetitionPenalty",

@@ -11,6 +11,7 @@ from jaxpo.data.rows.texts import Text
 from jaxpo.errors import JaxpoError, RunError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
+from jaxpo.online.talk import Talk
 
 ALL = 1 << 30
 
@@ -22,14 +23,18 @@ class Response(Item):
     Attributes:
       ids: its tokens, the end included.
       finished: it ended by itself.
+      talk: what came of it in an environment; None without one.
     """
 
     ids: Sequence[int] = ()
     finished: bool = True
+    talk: Talk | None = None
 
     @property
     def completion(self) -> Text:
-        """The answer in the form of the prompt: a string, or an assistant's turn."""
+        """The answer in the form of the prompt: a string, an assistant's turn, or all turns with an environment."""
+        if self.talk is not None:
+            return [dict(message) for message in self.talk.messages]
         return self.answer if isinstance(self.prompt, str) else [{"role": "assistant", "content": self.answer}]
 
 
@@ -71,7 +76,14 @@ class RewardFunction(Judge):
             return failure(error)
 
     def _replies(self, items: Sequence[Any]) -> list[Reply]:
-        found = self.values(items)
+        return self.replies(items, self.values(items))
+
+    def replies(self, items: Sequence[Any], found: Any) -> list[Reply]:
+        """What was given for these answers, as replies.
+
+        Raises:
+          RunError: it is not one value for each.
+        """
         if not hasattr(found, "__len__") or len(found) != len(items):
             what = f"{len(found)} values" if hasattr(found, "__len__") else f"a {type(found).__name__}"
             raise RunError(

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError, JaxpoError
+from jaxpo.judges.asking import Ask, Reply
 from jaxpo.judges.base import Networks
 from jaxpo.judges.function import load_function, source_hash
-from jaxpo.online.rewards.base import Response, RewardFunction
+from jaxpo.online.rewards.base import Response, RewardFunction, failure
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,12 @@ class FunctionReward(RewardFunction):
 
     Attributes:
       function: "module:function", or "file.py:function".
+      seconds: time limit of a call of an `async def`; None = none. A call that takes longer is given up, and every
+        answer of it asked about alone, all at once; those that take longer again have failed.
     """
 
     function: str = ""
+    seconds: float | None = None
 
     NAME: ClassVar[str] = "function"
 
@@ -35,19 +40,54 @@ class FunctionReward(RewardFunction):
             object.__setattr__(self, "label", self.function.rpartition(":")[2])
 
     def check(self, rows: Sequence[Row]) -> None:
-        load_function(self.function)
+        function = load_function(self.function)
+        if self.seconds is None:
+            return
+        if not self.seconds > 0:
+            raise ConfigError(f"seconds is {self.seconds}; it must be more than 0.")
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigError(
+                f"seconds is {self.seconds}, but {self.function} is no `async def`, and another call cannot be given "
+                "up; make it one, or leave seconds out."
+            )
 
     def columns(self) -> None:
         return None
 
     def identity(self, networks: Networks) -> dict[str, Any]:
+        # How long it may take does not enter: a value is one however long it took.
         return {"reward": self.NAME, "function": self.function, "source": source_hash(self.function)}
+
+    def open(self, networks: Networks) -> Ask:
+        function = load_function(self.function)
+        if not inspect.iscoroutinefunction(function):
+            return super().open(networks)
+        return lambda items: asyncio.run(self._awaited(function, items))
 
     def values(self, answers: Sequence[Response]) -> Sequence[float | None]:
         function = load_function(self.function)
-        given = accepted(function, arguments(answers))
-        found: Any = function(**given)
+        found: Any = function(**accepted(function, arguments(answers)))
         return asyncio.run(found) if inspect.isawaitable(found) else found  # type: ignore[arg-type]
+
+    async def _awaited(self, function: Callable[..., Any], items: Sequence[Any]) -> list[Reply]:
+        """One call for all; where that fails one for each, at the same time."""
+        try:
+            return await self._within(function, items)
+        except JaxpoError:
+            raise
+        except Exception as error:
+            if len(items) == 1:
+                return [self._failed(error)]
+        each = await asyncio.gather(*(self._awaited(function, [item]) for item in items))
+        return [reply for (reply,) in each]
+
+    async def _within(self, function: Callable[..., Any], items: Sequence[Any]) -> list[Reply]:
+        found = await asyncio.wait_for(function(**accepted(function, arguments(items))), self.seconds)
+        return self.replies(items, found)
+
+    def _failed(self, error: Exception) -> Reply:
+        late = isinstance(error, TimeoutError) and self.seconds is not None
+        return Reply(failed=f"no value within {self.seconds:g} s") if late else failure(error)
 
 
 def arguments(answers: Sequence[Response]) -> dict[str, list[Any]]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from jaxpo.config import Online, Run
 from jaxpo.config.fields import flag
+from jaxpo.data.rows.needs import TEACHER, Needs
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods.answering import Answering
+from jaxpo.online.environments.base import check_environment
+from jaxpo.recipe.beside import START
 from jaxpo.recipe.lineage import with_models
 from jaxpo.sampling.sampler import Sampler
 
@@ -35,6 +39,7 @@ def online_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
     yield from _sampling_problems(stage)
     yield from _length_problems(stage)
     yield from _group_problems(stage)
+    yield from _answering_problems(stage)
     yield from _reward_problems(run, index, stage)
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: how many tokens the model writes is not known beforehand; give max_steps instead."
@@ -73,31 +78,92 @@ def _length_problems(stage: Online) -> Iterator[str]:
             f"{name}.max_completion_length: {stage.max_completion_length} leaves {stage.longest_prompt} of "
             f"data.max_length {data.max_length} to the prompt; raise {flag((name, 'data', 'max_length'))}."
         )
-    elif data.max_length <= data.row_length and stage.rows_needed > stage.rows_per_step:
-        yield (
-            f"{name}.rows_per_step: {stage.answers_per_step} answers of up to {data.max_length} tokens with their "
-            f"prompts need {stage.rows_needed} rows of {data.row_length}, and a step has {stage.rows_per_step}; give "
-            f"{flag((name, 'rows_per_step'))} {stage.rows_needed}. Microbatches that stay empty cost nothing."
-        )
+    elif data.max_length <= data.row_length:
+        yield from _row_problems(stage)
     if data.block_rows not in (None, 1):
         yield f"{name}.data.block_rows: {data.block_rows}, but an answer is one segment; leave it out."
 
 
+def _row_problems(stage: Online) -> Iterator[str]:
+    """Rows hold the longest answers; both of a pair lie in one."""
+    name, data, answering = stage.name, stage.data, answering_of(stage)
+    each = len(answering.roles)
+    if stage.per_row < each:
+        yield (
+            f"{name}.data.row_length: {data.row_length} holds one answer of up to {data.max_length} tokens with its "
+            f"prompt, and both of a pair lie in one row; give {flag((name, 'data', 'row_length'))} "
+            f"{each * data.max_length}."
+        )
+        return
+    examples = stage.prompts_per_step * answering.per_group(stage.num_generations)
+    needed = -(-examples // (stage.per_row // each))
+    if needed > stage.rows_per_step:
+        what = "answers" if each == 1 else "pairs of answers"
+        yield (
+            f"{name}.rows_per_step: {examples} {what} of up to {data.max_length} tokens with their prompts need "
+            f"{needed} rows of {data.row_length}, and a step has {stage.rows_per_step}; give "
+            f"{flag((name, 'rows_per_step'))} {needed}. Microbatches that stay empty cost nothing."
+        )
+
+
+def answering_of(stage: Online) -> Answering:
+    """Who answers for the stage's method, and what becomes of the answers."""
+    found: Answering = getattr(stage.loss, "answering", Answering())
+    return found
+
+
 def _group_problems(stage: Online) -> Iterator[str]:
-    """Answers that are compared within their group need company."""
+    """Answers that are compared within their group need company; opponents need as many of the policy's."""
+    answering, n = answering_of(stage), stage.num_generations
     advantage = getattr(stage.loss, "advantage", None)
     alone = advantage is not None and advantage.baseline == "none"
-    if stage.num_generations < 2 and not alone:
+    paired = answering.examples != "each"
+    if n < 2 and (paired or not alone) and stage.reward_funcs:
+        yield (f"{stage.name}.num_generations: a group of {n} has nothing to compare its answer with; give at least 2.")
+    if answering.opponents and n % 2:
+        yield (f"{stage.name}.num_generations: {n} is odd, and half of every group is an opponent's; give {n + 1}.")
+    if answering.by == "policy_or_data" and n != 1:
         yield (
-            f"{stage.name}.num_generations: a group of {stage.num_generations} has nothing to compare its answer with; "
-            "give at least 2."
+            f"{stage.name}.num_generations: {n}, but a row has one completion that may stand for the student's answer; "
+            "give 1, or lmbda 1."
+        )
+
+
+def _answering_problems(stage: Online) -> Iterator[str]:
+    """What methods with other writers, without rewards or on pairs cannot have."""
+    name, answering = stage.name, answering_of(stage)
+    mixed = answering.by in ("policy_and_mixture", "teacher_mixture")
+    if mixed and stage.engine.quantize is not None:
+        yield f"{name}.engine.quantize: a mixture of two models is not quantised; leave it out."
+    if answering.opponents and stage.sync_ref_model:
+        yield f"{name}.sync_ref_model: answers are written with the reference as it is; leave it out."
+    if answering.roles != ("completion",) and stage.mask_truncated_completions:
+        yield (
+            f"{name}.mask_truncated_completions: of a pair both answers are trained on; leave it out, or give "
+            f"{flag((name, 'loss', 'missing_eos_penalty'))} 1, so that an answer without an end loses."
+        )
+    if not answering.rewarded and not stage.reward_funcs and stage.dynamic_sampling:
+        yield f"{name}.dynamic_sampling: without rewards no group is better than another; leave it out."
+    if stage.environment is not None:
+        yield from (f"{name}.environment: {problem}" for problem in check_environment(stage.environment))
+        if answering.by != "policy":
+            yield f"{name}.environment: the policy alone talks with environments; choose a loss such as GRPO."
+    elif any(getattr(reward, "NAME", "") == "environment" for reward in stage.reward_funcs):
+        yield f"{name}.reward_funcs: there is no environment whose reward would be read; give {name}.environment."
+    teacher = dict(stage.beside).get(TEACHER)
+    if "teacher" in dict(getattr(stage.loss, "NEEDS", Needs()).networks) and (
+        teacher is None or teacher.source == START
+    ):
+        yield (
+            f'{name}.beside: there is no teacher; give beside=(("teacher", Beside("STAGE or FOLDER")),), or '
+            f"{flag((name, 'beside', TEACHER, 'source'))} FOLDER."
         )
 
 
 def _reward_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
     """There is a reward, each has its weight, and none lacks what it reads."""
     name, rewards, weights = stage.name, stage.reward_funcs, stage.reward_weights
-    if not rewards:
+    if not rewards and answering_of(stage).rewarded:
         yield f"{name}.reward_funcs: no reward; give one of jaxpo.online.rewards, or a judge of jaxpo.judges."
     if weights and len(weights) != len(rewards):
         yield f"{name}.reward_weights: {len(weights)} weights for {len(rewards)} rewards; give one for each."
@@ -111,6 +177,8 @@ def _reward_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
             yield f"{where}: {_called(reward)} is no reward; use an instance of a class of jaxpo.online.rewards."
             continue
         yield from (f"{where}: {problem}" for problem in reward.problems())
+        if stage.max_staleness and getattr(reward, "MAIN_THREAD", False):
+            yield f"{where}: works in the main thread, and with max_staleness rewards are given beside it; give 0."
         for model in reward.models():
             if model not in earlier and not (model == "previous" and earlier):
                 yield f"{where}: the model {model!r} is not that of an earlier stage ({', '.join(earlier) or 'none'})."

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxpo.data.chat.calls import call_list
-from jaxpo.serve.calls import Call, read_calls
+from jaxpo.data.chat.reading_calls import Call, read_calls
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 # Half of a character cannot be written as UTF-8, so no model writes it.

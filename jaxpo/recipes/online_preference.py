@@ -1,0 +1,129 @@
+"""Online DPO and XPO on arithmetic, by the word of a reward model that the recipe trains itself.
+
+    jaxpo run online_preference
+    jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
+
+The fine-tuned model's answers are graded by their numbers once, and a reward model learns from these pairs to tell
+right from wrong. Online DPO and XPO start from the fine-tuned model and see that reward model alone, no right answer.
+
+On your own prompts, with a model and a reward of yours:
+
+    jaxpo run online_preference:own --run runs/my-online --model-from runs/my-sft/export \
+        --online-dpo.data.train prompts.jsonl --reward my_rewards.py:score
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxpo.config import SFT, Data, Online, Optimizer, Reward, Run, Tokenizer
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
+from jaxpo.corpora.arithmetic import Arithmetic
+from jaxpo.evaluate.exact_match import ExactMatch
+from jaxpo.judges import VerifierJudge
+from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
+from jaxpo.online.rewards import FunctionReward, RewardJudge
+from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY
+
+
+def config() -> Run:
+    """The recipe on arithmetic."""
+    pairs = Data(
+        train=("stage:graded/pairs.jsonl",),
+        eval=("stage:graded/heldout_pairs.jsonl",),
+        max_length=LENGTH,
+        row_length=2 * LENGTH,
+    )
+    return Run(
+        name="online_preference",
+        model=MODEL,
+        corpus=Arithmetic(levels=(1, 2, 3)),
+        tokenizer=Tokenizer(train_on=(TRAIN,), vocab_size=VOCABULARY),
+        stages=(
+            SFT(
+                data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
+                optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
+                rows_per_step=16,
+                max_tokens=1_000_000,
+                logging_steps=10,
+                save_steps=100,
+            ),
+            OnPolicyPairs(
+                name="graded",
+                prompts=(TRAIN,),
+                model="sft",
+                judge=VerifierJudge(),
+                samples=6,
+                ties="sample",  # of equally right answers one of the model's own: about those it will be asked
+                max_new_tokens=ANSWER,
+                max_length=LENGTH,
+                max_prompts=2400,
+            ),
+            Reward(
+                init_from="sft",
+                data=pairs,
+                loss=BradleyTerry(center_rewards_coefficient=0.01),
+                optimizer=Optimizer(learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01),
+                rows_per_step=16,
+                num_train_epochs=3,
+                logging_steps=10,
+                save_steps=100,
+            ),
+            learning("online_dpo", OnlineDPO(missing_eos_penalty=1.0)),
+            learning("xpo", XPO(missing_eos_penalty=1.0)),
+        ),
+        prompts=(),
+        probes=(ExactMatch((HELD_OUT,), prompts=600, max_new_tokens=ANSWER),),
+    )
+
+
+def learning(name: str, loss: Any) -> Online:
+    """A stage that learns from what the reward model says of its answers."""
+    return Online(
+        name=name,
+        init_from="sft",
+        data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
+        loss=loss,
+        reward_funcs=(RewardJudge(model="reward"),),
+        num_generations=4,
+        prompts_per_step=16,
+        max_completion_length=ANSWER,
+        rows_per_step=32,
+        gradient_accumulation_steps=8,
+        optimizer=Optimizer(
+            learning_rate=2e-4, lr_scheduler_type="constant", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
+        ),
+        max_steps=60,
+        eval_steps=30,
+        eval_rows=128,
+        logging_steps=5,
+        save_steps=30,
+    )
+
+
+def own(reward: str = "") -> Run:
+    """One stage of online DPO for a model and prompts of yours.
+
+    Args:
+      reward: `file.py:function` or `module:function`, see `jaxpo.online.rewards.FunctionReward`.
+    """
+    return Run(
+        name="online_preference",
+        stages=(
+            Online(
+                name="online_dpo",
+                data=Data(max_length=1024, row_length=2048),
+                loss=OnlineDPO(missing_eos_penalty=1.0),
+                reward_funcs=(FunctionReward(function=reward),) if reward else (),
+                num_generations=2,
+                max_completion_length=512,
+                prompts_per_step=16,
+                rows_per_step=16,
+                gradient_accumulation_steps=8,
+                optimizer=Optimizer(learning_rate=5e-7, weight_decay=0.0),
+                num_train_epochs=1,
+                save_steps=50,
+            ),
+        ),
+    )

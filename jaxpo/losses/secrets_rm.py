@@ -108,8 +108,7 @@ def swav(
     """
     here = jnp.ones(source.shape[0], bool) if where is None else where
     s, t = (x.astype(jnp.float32) for x in clean(here[:, None], source, target))
-    how = {"epsilon": epsilon, "iterations": iterations, "where": here}
-    q_s, q_t = sinkhorn(s, **how), sinkhorn(t, **how)
+    q_s, q_t = (sinkhorn(x, epsilon=epsilon, iterations=iterations, where=here) for x in (s, t))
     ce = lambda q, x: -jnp.sum(q * jax.nn.log_softmax(x / temperature, axis=-1), axis=-1)  # noqa: E731
     return keep(here, ce(q_s, t) + ce(q_t, s))
 

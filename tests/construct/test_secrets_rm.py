@@ -83,15 +83,20 @@ def model(tmp_path_factory):
     return load_model(make_model(tmp_path_factory.mktemp("run") / "stages" / "sft", 0))
 
 
-def test_samples_are_drawn_anew_by_the_seed(model, tmp_path):
-    from jaxpo.judges.network import Network
+class Answers:
+    """A network that says its seed, and nothing at every third answer."""
 
-    networks = {"model": Network.of(model, max_length=64)}
-    found = [list(MetaRM(samples=3, max_new_tokens=6).run(rows()[:2], Tools(seed, networks))) for seed in (1, 1, 2)]
-    assert found[0] == found[1] != found[2]
-    row = Row(Path("x.jsonl"), 1, found[0][0])
-    n = len(row.data["samples"])
-    assert n <= 3
+    def generate(self, prompts, n, *, temperature, top_k, max_new_tokens, seed):
+        assert (temperature, top_k, max_new_tokens) == (1.0, 0, 6)
+        return [[f"{prompt} {k} {seed}" if (k + 1) % 3 else " " for k in range(n)] for prompt in prompts]
+
+
+def test_samples_become_segments_of_the_pair():
+    tools = Tools(7, {"model": Answers()})
+    found = list(MetaRM(samples=3, max_new_tokens=6).run(rows()[:2], tools))
+    assert [row["samples"] for row in found] == [["p0 0 7", "p0 1 7"], ["p1 0 7", "p1 1 7"]]
+    assert tools.counts == {"empty_samples": 2}
+    row, n = Row(Path("x.jsonl"), 1, found[0]), 2
     roles = tuple(f"sample_{i}" for i in range(1, 5) if not lacks(row, f"sample_{i}"))
     assert roles == tuple(f"sample_{i}" for i in range(1, n + 1))
     sides = read_record(row, "preference", roles=roles).sides

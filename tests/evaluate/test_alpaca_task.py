@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxpo.cli.main import main
 from jaxpo.evaluate.alpaca import glm
+from jaxpo.evaluate.tasks.alpaca import Alpaca
 
 N = 24
 
@@ -206,27 +208,41 @@ def test_files_of_others_are_refused(put, outputs, tmp_path, capsys):
     assert "alpaca.baseline=OUTPUTS" in said
 
 
-def test_a_model_answers_and_a_judge_compares(model_folders, put, tmp_path, capsys, monkeypatch):
-    baseline = put("few.json", [{"instruction": f"Say {i}.", "output": "b" * i, "generator": "base"} for i in range(6)])
-    out, model = tmp_path / "out", str(model_folders[0])
-    words = ["--tasks", f"alpaca:{baseline}", "--max-new-tokens", "4", "--set", "alpaca.generator=mine"]
-    assert main(["eval", model, *words, "--out", str(out)]) == 0
-    made = json.loads((out / "model_outputs.json").read_text())
-    assert [set(row) for row in made] == [{"instruction", "output", "generator"}] * 6
-    assert {row["generator"] for row in made} == {"mine"}
+@pytest.fixture
+def few(put):
+    """Six outputs of a baseline."""
+    return put("few.json", [{"instruction": f"Say {i}.", "output": "b" * i, "generator": "base"} for i in range(6)])
+
+
+@pytest.mark.slow  # an engine compiled; what is done with the answers is tested without one
+def test_a_model_answers(model_folders, few, tmp_path, capsys):
+    words = ["--tasks", f"alpaca:{few}", "--max-new-tokens", "4", "--set", "alpaca.generator=mine"]
+    assert main(["eval", str(model_folders[0]), *words, "--out", str(tmp_path / "out")]) == 0
+    made = json.loads((tmp_path / "out" / "model_outputs.json").read_text())
+    assert [row["instruction"] for row in made] == [f"Say {i}." for i in range(6)]
     assert "jaxpo data construct lc_alpacaeval" in capsys.readouterr().out
+
+
+def test_answers_are_judged_and_the_judgements_read(few, put, tmp_path, capsys):
+    task = Alpaca(source=few, generator="mine")
+    scored = [task.score(one, SimpleNamespace(texts=("m" * (9 - i),))) for i, one in enumerate(task.examples())]
+    (text,) = task.files(scored).values()
+    assert [set(row) for row in json.loads(text)] == [{"instruction", "output", "generator"}] * 6
+    assert {row["generator"] for row in json.loads(text)} == {"mine"}
+    assert "jaxpo data construct lc_alpacaeval" in task.notes(scored)[0]
+    (tmp_path / "model_outputs.json").write_text(text)
     (tmp_path / "judge.py").write_text("def score(prompt, answer, row):\n    return len(answer) / 10\n")
     judged = tmp_path / "annotations.jsonl"
-    judge = ["--baseline", baseline, "--judge", f"{tmp_path / 'judge.py'}:score"]
-    assert main(["data", "construct", "lc_alpacaeval", str(out / "model_outputs.json"), str(judged), *judge]) == 0
+    judge = ["--baseline", few, "--judge", f"{tmp_path / 'judge.py'}:score"]
+    assert main(["data", "construct", "lc_alpacaeval", str(tmp_path / "model_outputs.json"), str(judged), *judge]) == 0
     rows = [json.loads(line) for line in judged.read_text().splitlines()]
     for row in rows:
         gap = (len(row["output_2"]) - len(row["output_1"])) / 10
         assert row["preference"] == pytest.approx(1 + 1 / (1 + np.exp(-gap)))
     assert main(["eval", "--tasks", f"alpaca:{judged}", "--out", str(tmp_path / "second")]) == 0
-    assert main(["eval", model, "--tasks", f"alpaca:{judged}", "--out", str(tmp_path / "third")]) == 2
+    assert main(["eval", str(tmp_path), "--tasks", f"alpaca:{judged}", "--out", str(tmp_path / "third")]) == 2
     assert "no model is asked" in capsys.readouterr().err
-    assert main(["eval", "--tasks", f"alpaca:{baseline}", "--out", str(tmp_path / "fourth")]) == 2
+    assert main(["eval", "--tasks", f"alpaca:{few}", "--out", str(tmp_path / "fourth")]) == 2
     assert "name the model" in capsys.readouterr().err
 
 

@@ -63,8 +63,8 @@ def parse(text: str) -> Feature:
     found = FORM.fullmatch(text)
     if found is None:
         raise ConfigError(f"{text!r} is no feature; write KEY[LOW,HIGH], KEY=VALUE or KEY?.")
-    low, high = found["low"], found["high"]
-    return Feature(found["key"], low and float(low), high and float(high), found["value"])
+    low, high = (None if edge is None else float(edge) for edge in (found["low"], found["high"]))
+    return Feature(found["key"], low, high, found["value"])
 
 
 def discovered(instances: Sequence[Instance], words: Sequence[str], n: int = 3) -> list[Feature]:

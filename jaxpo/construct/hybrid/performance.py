@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,7 +91,7 @@ def gains(model: Performance, has: np.ndarray, mask: np.ndarray | None = None) -
     base = np.zeros(has.shape[1]) if mask is None else mask.astype(np.float64) @ has
     if model.kind == "linear":
         return has.astype(np.float64) @ model.coefficients
-    rows: Sequence[np.ndarray] = np.unique(has, axis=0)
-    changed = model.predict(base + np.asarray(rows, np.float64)) - model.predict(base[None])
+    rows = np.asarray(np.unique(has, axis=0))
+    changed = model.predict(base + rows.astype(np.float64)) - model.predict(base[None])
     place = {row.tobytes(): i for i, row in enumerate(rows)}
     return changed[[place[row.tobytes()] for row in has]]

@@ -185,7 +185,7 @@ def _lists(metadata: Mapping[str, Any], file: Path) -> tuple[list[str], list[int
     if not isinstance(merges, list) or not all(type(m) is str and m.count(" ") == 1 for m in merges):
         raise CheckpointError(f"{file}: tokenizer.ggml.merges is {shown(merges)}, not a list of pairs.")
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    return pieces, types, pairs  # type: ignore[return-value]
+    return pieces, types, pairs
 
 
 def _with_template(inner: tokenizers.Tokenizer, template: Any, file: Path) -> Tokenizer:

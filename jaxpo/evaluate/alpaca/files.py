@@ -105,7 +105,8 @@ def read_annotations(path: Path) -> Annotations:
         all; names file, row, field and remedy.
     """
     rows = list(read_rows([path], part="eval"))
-    found, pairs = [], {}
+    found: list[Annotation] = []
+    pairs: dict[tuple[str, str], Row] = {}
     for position, (row, name) in enumerate(zip(rows, _names(rows), strict=True)):
         _, first, second, baseline, model = (_text(row, c, empty=c.startswith("output")) for c in ANNOTATION)
         pairs.setdefault((baseline, model), row)

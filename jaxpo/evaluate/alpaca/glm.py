@@ -64,7 +64,7 @@ BASELINE = Fit(np.zeros(3), float("nan"))
 """What a baseline has against itself, by definition."""
 
 
-def label_of(preference: np.ndarray) -> np.ndarray:
+def label_of(preference: np.ndarray | float) -> np.ndarray:
     """AlpacaEval's preference (1 = baseline, 2 = model, 0 or 1.5 = draw) as y in [0, 1]; NaN stays."""
     found = np.asarray(preference, np.float64)
     return np.where(found == 0, 1.5, found) - 1

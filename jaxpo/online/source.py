@@ -135,10 +135,11 @@ class RolloutSource:
         self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
         answers = [answer for group in generation.groups for answer in group.answers]
         if found.flat.all() and self.method.advantage.baseline != "none":
+            least = "nothing" if self.method.penalty is None else "nothing but the KL in the rewards"
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
-                "nothing is learnt from them; `frac_reward_zero_std` says how often (said once)",
+                f"{least} is learnt from them; `frac_reward_zero_std` says how often (said once)",
             )
         if not any(answer.finished for answer in answers):
             self.once(

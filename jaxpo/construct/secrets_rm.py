@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
+from jaxpo.data.rows.columns import extra_columns
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical, detect
 
@@ -90,7 +92,7 @@ class SecretsRM(Construction):
     def _changed(self, row: dict[str, Any], mu: float, wrong: bool, strong: bool) -> dict[str, Any]:
         flip = wrong and self.policy in ("flip", "flip_margin")
         if flip:
-            row |= {"chosen": row["rejected"], "rejected": row["chosen"], "flipped": True}
+            row = _swapped(row) | {"flipped": True}
         if "margin" in self.policy:
             # Of the direction that the pair now has.
             row["margin"] = -mu if flip else mu
@@ -106,11 +108,35 @@ def _pair(row: Row) -> Row:
     for name in ("strength", "margin", "votes"):
         if name in row.data:
             raise row.error(f"there is a column {name!r} already.", field=name, remedy="Remove it to have it computed.")
+    if "rewards" in row.data:
+        extra_columns(row, ("rewards",))
     return row
+
+
+def _swapped(row: dict[str, Any]) -> dict[str, Any]:
+    """The pair the other way round, with what its columns say of either side."""
+    other = {"chosen": "rejected", "rejected": "chosen"}
+
+    def of_other(name: str) -> str:
+        side, mark, rest = name.partition("_")
+        return other.get(side, side) + mark + rest
+
+    swapped = {of_other(name): value for name, value in row.items()}
+    if "rewards" in swapped:
+        swapped["rewards"] = {name: both[::-1] for name, both in swapped["rewards"].items()}
+    return swapped
 
 
 def _scores(row: Row, name: str) -> tuple[float, float]:
     value: Any = row.data.get(name)
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(x, int | float) for x in value):
-        raise row.error("must be [chosen, rejected].", field=name, remedy="`jaxpo data score` writes such a column.")
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_score, value)):
+        raise row.error(
+            f"must be [chosen, rejected], two finite numbers; found {value!r:.80}.",
+            field=name,
+            remedy="`jaxpo data score` writes such a column; leave a model that has gone wrong out with --scores.",
+        )
     return float(value[0]), float(value[1])
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

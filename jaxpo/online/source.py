@@ -140,10 +140,11 @@ class RolloutSource:
         answering: Answering = self.method.answering
         compares = answering.rewarded and (answering.examples != "each" or self.method.advantage.baseline != "none")
         if compares and found.flat.all():
+            least = "nothing" if self.method.penalty is None else "nothing but the KL in the rewards"
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
-                "nothing is learnt from them; `frac_reward_zero_std` says how often. Prompts that are neither too easy "
+                f"{least} is learnt from them; `frac_reward_zero_std` says how often. Prompts that are neither too easy "
                 "nor too hard, more answers per prompt (num_generations) or a finer reward help (said once)",
             )
         if not any(answer.finished for answer in answers):

@@ -66,7 +66,19 @@ def test_the_policies():
     assert lowest(np.asarray([3.0, 1, 1, 0]), 0.5).tolist() == [False, True, False, True]
 
 
+def test_what_columns_say_of_a_side_goes_along_with_it():
+    more = {"rewards": {"a": [1.0, 2.0]}, "chosen_keywords": ["x"], "rejected_keywords": ["y"], "group": "g"}
+    found = made(SecretsRM(policy="flip"), **more)
+    assert {name: found[0][name] for name in more} == more
+    swapped = {"rewards": {"a": [2.0, 1.0]}, "chosen_keywords": ["y"], "rejected_keywords": ["x"], "group": "g"}
+    assert {name: found[2][name] for name in more} == swapped
+    with pytest.raises(DataError, match="field 'rewards'"):
+        made(SecretsRM(policy="flip"), rewards={"a": 1.0})
+
+
 def test_what_is_refused():
+    with pytest.raises(DataError, match=r"two finite numbers; found \[nan, 1\].*leave a model"):
+        made(SecretsRM(), scores_c=[float("nan"), 1])
     with pytest.raises(DataError, match="1 columns of scores; a strength is the mean of several"):
         made(SecretsRM(scores=("scores_a",)))
     with pytest.raises(DataError, match=r"must be \[chosen, rejected\]"):

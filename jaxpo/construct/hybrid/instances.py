@@ -16,6 +16,8 @@ from jaxpo.data.rows.rows import canonical
 from jaxpo.data.rows.texts import Text, text_of_column
 
 HUMAN, AI = "human", "ai"
+KEPT = ("user", "group")
+"""Columns that go along with a pair: they are about the instance, whoever labels it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Instance:
         if label == 0:
             return None
         chosen, rejected = self.responses if label == 1 else self.responses[::-1]
-        return {"prompt": self.prompt, "chosen": chosen, "rejected": rejected, "label_from": source}
+        kept = {name: self.row.data[name] for name in KEPT if name in self.row.data}
+        return kept | {"prompt": self.prompt, "chosen": chosen, "rejected": rejected, "label_from": source}
 
 
 def read_instances(rows: Sequence[Row]) -> list[Instance]:

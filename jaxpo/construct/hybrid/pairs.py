@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.construct.hybrid.instances import HUMAN, Instance, labelled, read_instances
+from jaxpo.construct.hybrid.routing import share_of
 from jaxpo.data.rows.formats import Row
 
 
@@ -28,7 +29,7 @@ class HybridPrefs(Construction):
 
     NAME = "hybrid_prefs"
     READS = "prompt, responses: [a, b], human and ai: 1, 2 or 0 for a tie [, route: human or ai]"
-    WRITES = "prompt, chosen, rejected, label_from"
+    WRITES = "prompt, chosen, rejected, label_from, and user and group where they are there"
 
     def problems(self) -> list[str]:
         return [] if 0 <= self.share <= 1 else [f"--share is {self.share} but must be from 0 to 1."]
@@ -46,7 +47,7 @@ class HybridPrefs(Construction):
         if self.labels == "route":
             return np.asarray([_route(one) for one in instances])
         if self.labels == "random":
-            chosen = np.random.default_rng(seed).permutation(len(instances)) < int(self.share * len(instances))
+            chosen = np.random.default_rng(seed).permutation(len(instances)) < share_of(self.share, len(instances))
             return np.asarray(chosen)
         return np.full(len(instances), self.labels == HUMAN)
 

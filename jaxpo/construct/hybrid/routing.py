@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -72,4 +73,9 @@ def _greedy(model: Performance, has: np.ndarray, budget: int) -> np.ndarray:
 
 def size_of(budget: float, n: int) -> int:
     """A budget as a number of instances: a share from 0 to 1, rounded down, or a number above 1."""
-    return int(n * budget) if budget <= 1 else min(int(budget), n)
+    return share_of(budget, n) if budget <= 1 else min(int(budget), n)
+
+
+def share_of(share: float, n: int) -> int:
+    """A share from 0 to 1 of n, rounded down as the decimal number that was written: 0.29 of 100 is 29."""
+    return int(Fraction(str(share)) * n)

@@ -19,7 +19,7 @@ class Spread:
 
         place k of the q of a group goes to (k + u) / q of the epoch, u random per group and epoch
 
-    Every stretch of m places holds m q / N of a group, one more or less.
+    Every stretch of m places holds m q / N of a group, up to 1 + G q / N more or less where there are G groups.
 
     Args:
       groups: int `[E]`, number of each example's group.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ class Alpaca(Task[Any]):
             CONTROLLED: found.controlled,
             **against,
             **{f"weight_{name}": Measurement(value, n) for name, value in weights.items()},
-            "regulariser_C": Measurement(found.fit.strength, n),
+            **({} if math.isnan(found.fit.strength) else {"regulariser_C": Measurement(found.fit.strength, n)}),
         }
 
     def notes(self, scored: Sequence[Any]) -> Sequence[str]:

@@ -144,7 +144,7 @@ class RolloutSource:
             self.once(
                 "flat",
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
-                f"{least} is learnt from them; `frac_reward_zero_std` says how often. Prompts that are neither too easy "
+                f"{least} is learnt from them; `frac_reward_zero_std` says how often. Prompts neither too easy "
                 "nor too hard, more answers per prompt (num_generations) or a finer reward help (said once)",
             )
         if not any(answer.finished for answer in answers):

@@ -56,15 +56,8 @@ def main(argv: Sequence[str]) -> int:
         "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
     )
     args = parser.parse(argv)
-    if args.base is not None and not args.adapter:
-        raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
     chosen = FORMATS[args.format]
-    dtypes = chosen.chosen(args.dtype.split(",") if args.dtype else ())
-    if args.adapter and len(dtypes) > 1:
-        raise ConfigError("export: --adapter writes one file; give one --dtype.")
-    if args.max_shard_size != MAX_SHARD_SIZE and (args.adapter or args.format != HF):
-        what = "--adapter" if args.adapter else f"--format {args.format}"
-        raise ConfigError(f"export: --max-shard-size: {what} writes no shards; leave it out.")
+    dtypes = types_of(args, chosen)
     args.dtype = dtypes[0]
     if args.adapter:
         return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
@@ -88,6 +81,21 @@ def main(argv: Sequence[str]) -> int:
     for line in table(rows):
         print(line)
     return 0
+
+
+def types_of(args: Any, chosen: Any) -> tuple[str, ...]:
+    """What `--dtype` asks of the format; ConfigError for that or another option that would mean nothing."""
+    from jaxpo.convert.formats import HF
+
+    if args.base is not None and not args.adapter:
+        raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
+    dtypes: tuple[str, ...] = chosen.chosen(args.dtype.split(",") if args.dtype else ())
+    if args.adapter and len(dtypes) > 1:
+        raise ConfigError("export: --adapter writes one file; give one --dtype.")
+    if args.max_shard_size != MAX_SHARD_SIZE and (args.adapter or args.format != HF):
+        what = "--adapter" if args.adapter else f"--format {args.format}"
+        raise ConfigError(f"export: --max-shard-size: {what} writes no shards; leave it out.")
+    return dtypes
 
 
 def described(formats: Iterable[Any]) -> str:

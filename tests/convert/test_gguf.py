@@ -20,6 +20,7 @@ from jaxpo.cli.main import main  # noqa: E402
 from jaxpo.convert.gguf import k_quants, library, llama  # noqa: E402
 from jaxpo.convert.gguf import write as writer  # noqa: E402
 from jaxpo.convert.gguf.header import read_header  # noqa: E402
+from jaxpo.convert.gguf.hyperparameters import read_config  # noqa: E402
 from jaxpo.convert.gguf.kinds import KINDS  # noqa: E402
 from jaxpo.convert.gguf.names import LAYER, MODEL, gguf_name, hf_names  # noqa: E402
 from jaxpo.convert.gguf.read import import_gguf, open_gguf  # noqa: E402
@@ -206,6 +207,13 @@ def test_all_ends_of_an_answer_are_kept(tmp_path):
         ConfigError, match=r"names the ends \[9, 11, 13.*\] besides 7, and a GGUF file has keys for two"
     ):
         check_expressible(DENSE, tokenizer(), {"eos_token_id": [9, 11, 13]})
+
+
+def test_heads_that_are_rotated_in_part_are_another_model(whole):
+    metadata = read_header(whole).metadata
+    assert read_config({**metadata, "lfm2.rope.dimension_count": 16}, False, whole) == DENSE
+    with pytest.raises(CheckpointError, match=r"rope.dimension_count is 8; LFM2 rotates all 16 of a head"):
+        read_config({**metadata, "lfm2.rope.dimension_count": 8}, False, whole)
 
 
 def test_adapters_and_other_files_are_no_models(whole, tmp_path):

@@ -184,8 +184,7 @@ def _lists(metadata: Mapping[str, Any], file: Path) -> tuple[list[str], list[int
     merges = metadata.get("tokenizer.ggml.merges")
     if not isinstance(merges, list) or not all(type(m) is str and m.count(" ") == 1 for m in merges):
         raise CheckpointError(f"{file}: tokenizer.ggml.merges is {shown(merges)}, not a list of pairs.")
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    return pieces, types, pairs  # type: ignore[return-value]
+    return pieces, types, [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
 
 
 def _with_templates(inner: tokenizers.Tokenizer, metadata: Mapping[str, Any], file: Path) -> Tokenizer:

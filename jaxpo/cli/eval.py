@@ -90,8 +90,8 @@ def model_problems(args: Any, asks: bool) -> list[str]:
     if asks and args.model is None:
         return ["eval: name the model: jaxpo eval MODEL --tasks NAME:FILE."]
     if not asks and (args.model or args.against):
-        tasks = " ".join(args.tasks)
-        return [f"--tasks {tasks}: the files hold all answers, so no model is asked; leave {args.model} out."]
+        tasks, models = " ".join(args.tasks), [str(path) for path in (args.model, args.against) if path]
+        return [f"--tasks {tasks}: the files hold all answers, so no model is asked; leave {' and '.join(models)} out."]
     return []
 
 

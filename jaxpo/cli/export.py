@@ -12,6 +12,7 @@ from typing import Any
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError
 
+MAX_SHARD_SIZE = "5GB"
 DESCRIPTION = "Write a model in a form that other programs load, and compare it numerically with what it came from."
 
 
@@ -21,7 +22,8 @@ def add_options(parser: Parser, *, dtype: bool = True) -> None:
         parser.add_argument(
             "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the tensors on disk"
         )
-    parser.add_argument("--max-shard-size", default="5GB", help="larger models are split and indexed (default 5GB)")
+    split = f"larger models are split and indexed (default {MAX_SHARD_SIZE})"
+    parser.add_argument("--max-shard-size", default=MAX_SHARD_SIZE, help=split)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the files with the model")
 
@@ -43,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--format", choices=tuple(FORMATS), default=HF, help="of the files; default hf")
-    parser.add_argument("--dtype", metavar="TYPE[,TYPE]", help="of the tensors on disk; gguf takes several")
+    parser.add_argument(
+        "--dtype", metavar="TYPE[,TYPE]", help="of the tensors on disk, default the format's first; gguf takes several"
+    )
     add_options(parser, dtype=False)
     parser.add_argument(
         "--adapter", action="store_true", help="write the adapter alone: for PEFT, or llama.cpp's --lora"
@@ -52,10 +56,8 @@ def main(argv: Sequence[str]) -> int:
         "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
     )
     args = parser.parse(argv)
-    if args.base is not None and not args.adapter:
-        raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
     chosen = FORMATS[args.format]
-    dtypes = chosen.chosen(args.dtype.split(",") if args.dtype else ())
+    dtypes = types_of(args, chosen)
     args.dtype = dtypes[0]
     if args.adapter:
         return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
@@ -79,6 +81,21 @@ def main(argv: Sequence[str]) -> int:
     for line in table(rows):
         print(line)
     return 0
+
+
+def types_of(args: Any, chosen: Any) -> tuple[str, ...]:
+    """What `--dtype` asks of the format; ConfigError for that or another option that would mean nothing."""
+    from jaxpo.convert.formats import HF
+
+    if args.base is not None and not args.adapter:
+        raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
+    dtypes: tuple[str, ...] = chosen.chosen(args.dtype.split(",") if args.dtype else ())
+    if args.adapter and len(dtypes) > 1:
+        raise ConfigError("export: --adapter writes one file; give one --dtype.")
+    if args.max_shard_size != MAX_SHARD_SIZE and (args.adapter or args.format != HF):
+        what = "--adapter" if args.adapter else f"--format {args.format}"
+        raise ConfigError(f"export: --max-shard-size: {what} writes no shards; leave it out.")
+    return dtypes
 
 
 def described(formats: Iterable[Any]) -> str:

@@ -64,7 +64,7 @@ def import_gguf_file(args: Any) -> int:
     if not args.no_verify:
         # Their types decide how far llama.cpp is off: it rounds what it multiplies quantised weights with.
         exact = set(found.kinds) == {"F32"}
-        report = compare_outputs(found, params, found.config, KINDS["f32" if exact else "q4_0"])
+        report = compare_outputs(found, params, found.config, KINDS["f32" if exact else "q4_0"], imported=True)
         said = f"max log-prob error {report['max_logprob_error']:.2e} nats, KL {report['kl']:.2e}"
         print(f"verified by {report['by']}: {said}")
     about = {"stage": "import", "trained_on": f"a GGUF file ({args.folder.name})"}

@@ -20,6 +20,7 @@ from jaxpo.cli.main import main  # noqa: E402
 from jaxpo.convert.gguf import k_quants, library, llama  # noqa: E402
 from jaxpo.convert.gguf import write as writer  # noqa: E402
 from jaxpo.convert.gguf.header import read_header  # noqa: E402
+from jaxpo.convert.gguf.hyperparameters import read_config  # noqa: E402
 from jaxpo.convert.gguf.kinds import KINDS  # noqa: E402
 from jaxpo.convert.gguf.names import LAYER, MODEL, gguf_name, hf_names  # noqa: E402
 from jaxpo.convert.gguf.read import import_gguf, open_gguf  # noqa: E402
@@ -171,6 +172,7 @@ DAMAGE = (
     (swap(b"lfm2.rope.freq_base", b"lfm2.rope.freq_bose"), "has no lfm2.rope.freq_base"),
     (swap(UP.encode(), b"blk.0.ffn_op.weight"), "which LFM2 has not"),
     (swap(UP.encode(), b"blk.1.ffn_up.weight"), "holds tensor .* twice"),
+    (swap(b"blk.0.ffn_gate.weight", b"blk.000.ffn_up.weight"), "which LFM2 has not"),
     (swap(b"tokenizer.ggml.pre\x08", b"tokenizer.ggml.prx\x08"), "tokenizer.ggml.pre is None"),
 )
 
@@ -193,6 +195,25 @@ def test_a_metadata_list_of_2_to_the_60_entries(whole):
     whole.write_bytes(data[:at] + struct.pack("<Q", 1 << 60) + data[at + 8 :])
     with pytest.raises(CheckpointError, match="claims 1,152,921,504,606,846,976 entries"):
         read_header(whole)
+
+
+def test_all_ends_of_an_answer_are_kept(tmp_path):
+    file, turn, text = tmp_path / "model.gguf", tokenizer().eos_id, DENSE.eos_token_id
+    for ends, found in ((9, [text, 9]), ([text, 9, 11], [text, 9, 11]), ([9], [text, 9])):
+        write(file, DENSE, generation={"eos_token_id": ends})
+        wanted = list(dict.fromkeys([*found, turn]))
+        assert open_gguf(file).generation["eos_token_id"] == wanted
+    with pytest.raises(
+        ConfigError, match=r"names the ends \[9, 11, 13.*\] besides 7, and a GGUF file has keys for two"
+    ):
+        check_expressible(DENSE, tokenizer(), {"eos_token_id": [9, 11, 13]})
+
+
+def test_heads_that_are_rotated_in_part_are_another_model(whole):
+    metadata = read_header(whole).metadata
+    assert read_config({**metadata, "lfm2.rope.dimension_count": 16}, False, whole) == DENSE
+    with pytest.raises(CheckpointError, match=r"rope.dimension_count is 8; LFM2 rotates all 16 of a head"):
+        read_config({**metadata, "lfm2.rope.dimension_count": 8}, False, whole)
 
 
 def test_adapters_and_other_files_are_no_models(whole, tmp_path):
@@ -250,6 +271,8 @@ def test_added_tokens_that_are_not_special_and_templates_come_back(tmp_path):
     folder = tmp_path / "tokenizer"
     Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(document))).save(folder)
     (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
     own = Tokenizer.load(folder)
     file = tmp_path / "model.gguf"
     write(file, DENSE, own=own)
@@ -257,6 +280,8 @@ def test_added_tokens_that_are_not_special_and_templates_come_back(tmp_path):
     assert found.encode("a<think>b") == own.encode("a<think>b")
     assert 512 in found.encode("a<think>b")
     assert found.template == own.template
+    assert found.files.templates == own.files.templates
+    assert set(own.files.templates) == {"default", "tool_use"}
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +312,7 @@ def test_export_and_import_by_the_command(folder, tmp_path, capsys, monkeypatch)
     back = load_model(tmp_path / "back")
     jax.tree.map(np.testing.assert_array_equal, back.params["model"], random(DENSE))
     assert back.generation == GENERATION
-    assert main(["import", str(out / "out-Q8_0.gguf"), str(tmp_path / "rounded"), "--no-verify"]) == 0
+    assert main(["import", str(out / "out-Q8_0.gguf"), str(tmp_path / "rounded")]) == 0
     assert "its weights are quantised" in capsys.readouterr().out
 
 
@@ -302,6 +327,12 @@ def test_what_is_in_the_way(folder, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(["export", str(folder), str(tmp_path / "o"), "--dtype", "q8_0"]) == 2
     assert "--dtype q8_0 is none of --format hf" in capsys.readouterr().err
+    for options, message in (
+        (["--adapter", "--dtype", "f32,f16"], "--adapter writes one file; give one --dtype"),
+        (["--max-shard-size", "1GB"], "--max-shard-size: --format gguf writes no shards"),
+    ):
+        assert main(["export", str(folder), str(tmp_path / "o"), "--format", "gguf", *options]) == 2
+        assert message in capsys.readouterr().err
     assert sorted(f.name for f in tmp_path.iterdir()) == ["there"]
 
 
@@ -349,6 +380,16 @@ def test_a_wrong_file_is_found(whole):
         verify_gguf(whole, sources, None, DENSE, "f32")
     with pytest.raises(CheckpointError, match="does not compute what the model computes"):
         compare_outputs(open_gguf(whole), random(DENSE), DENSE, KINDS["f32"], run=False)
+
+
+def test_no_rounding_explains_an_import_that_differs(tmp_path):
+    """A quantised file is off from the model that it was made of; what was read from it is not."""
+    file = tmp_path / "model.gguf"
+    write(file, DENSE, "q8_0")
+    params, found = import_gguf(file)
+    assert compare_outputs(found, params, DENSE, KINDS["q8_0"], run=False, imported=True)["max_logprob_error"] < 1e-3
+    with pytest.raises(CheckpointError, match="does not compute what the model computes"):
+        compare_outputs(found, random(DENSE), DENSE, KINDS["q8_0"], run=False, imported=True)
 
 
 def test_without_the_package(monkeypatch):

@@ -31,7 +31,7 @@ def write(model: Path, out: Path, options: Options) -> list[Row]:
     if set(options.dtypes) - KINDS.keys():
         k_quants.program()
     with open_model(model) as opened:
-        check_expressible(opened.config, opened.tokenizer)
+        check_expressible(opened.config, opened.tokenizer, opened.generation)
         with folder_in_making(out, overwrite=options.overwrite) as partial:
             rows, reports = _write_files(opened, partial, out.name, options)
             write_card(partial, facts_of_model(model), opened.config, use(rows), table(rows))

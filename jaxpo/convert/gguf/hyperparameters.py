@@ -115,7 +115,13 @@ def read_config(metadata: Mapping[str, Any], biased: bool, file: Path) -> Any:
     document |= {"vocab_size": len(tokens)} if isinstance(tokens, list) and "vocab_size" not in document else {}
     document |= _layers(metadata, arch, file) | _ids(metadata)
     document |= {"block_auto_adjust_ff_dim": False} if arch == DENSE else {"use_expert_bias": biased}
-    return config_from_json(document, file)
+    config = config_from_json(document, file)
+    rotated = metadata.get(f"{arch}.rope.dimension_count", config.head_dim)
+    if rotated != config.head_dim:
+        raise CheckpointError(
+            f"{file}: {arch}.rope.dimension_count is {shown(rotated)}; LFM2 rotates all {config.head_dim} of a head."
+        )
+    return config
 
 
 def _layers(metadata: Mapping[str, Any], arch: str, file: Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def hf_names(name: str, experts: int) -> list[str]:
     """
     if name in _TO_MODEL:
         return [_TO_MODEL[name]]
-    found = re.fullmatch(r"blk\.(\d{1,6})\.(.+)", name)
+    found = re.fullmatch(r"blk\.(0|[1-9][0-9]{0,5})\.(.+)", name)
     layer = f"model.layers.{int(found[1])}." if found else ""
     part = found[2] if found else ""
     if part in _TO_LAYER:

@@ -136,7 +136,8 @@ def _generation(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
         value = metadata.get(f"general.sampling.{_SAMPLING_KEYS.get(setting, setting)}")
         if type(value) in (int, float):
             found[setting] = float(str(np.float32(value))) if isinstance(value, float) else value
-    ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
-    if all(type(i) is int for i in ends) and ends[0] != ends[1]:
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    ends = list(dict.fromkeys(end for end in named if type(end) is int))
+    if type(named[0]) is int and len(ends) > 1:
         found["eos_token_id"] = ends
     return found or None

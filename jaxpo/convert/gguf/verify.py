@@ -66,13 +66,21 @@ def compare_weights(opened: GGUF, sources: Sequence[Source], kind: Kind) -> floa
     return worst
 
 
-def compare_outputs(opened: GGUF, params: Tree, config: Any, kind: Kind, *, run: bool | None = None) -> dict[str, Any]:
-    """Log-probs of fixed tokens: the model's against llama.cpp's, or against those of a float64 forward on the file."""
+def compare_outputs(
+    opened: GGUF, params: Tree, config: Any, kind: Kind, *, run: bool | None = None, imported: bool = False
+) -> dict[str, Any]:
+    """Log-probs of fixed tokens: the model's against llama.cpp's, or against those of a float64 forward on the file.
+
+    Args:
+      imported: the parameters were read from this file, so that its types explain no difference from the forward on it.
+    """
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, LENGTH)
     exact = log_probs(params, config, tokens, None)
     reference = log_softmax(
         export_of(opened.config).logits(lambda name: opened.tensors[name].read(), opened.config, tokens)
     )
+    if imported:
+        checked(opened.path, {**compare(exact, reference), "by": "float64 numpy"}, TOLERANCE, None)
     version = llama.version() if run is not False else None
     if version is None:
         report = {**compare(exact, reference), "by": "float64 numpy"}

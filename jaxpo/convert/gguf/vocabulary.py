@@ -163,7 +163,7 @@ def read_vocabulary(metadata: Mapping[str, Any], file: Path) -> Tokenizer:
             inner.post_processor = processors.TemplateProcessing(
                 single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, used[BOS])]
             )
-    return _with_template(inner, metadata.get("tokenizer.chat_template"), file)
+    return _with_templates(inner, metadata, file)
 
 
 def _added(piece: str, special: bool) -> AddedToken:
@@ -184,25 +184,29 @@ def _lists(metadata: Mapping[str, Any], file: Path) -> tuple[list[str], list[int
     merges = metadata.get("tokenizer.ggml.merges")
     if not isinstance(merges, list) or not all(type(m) is str and m.count(" ") == 1 for m in merges):
         raise CheckpointError(f"{file}: tokenizer.ggml.merges is {shown(merges)}, not a list of pairs.")
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    return pieces, types, pairs
+    return pieces, types, [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
 
 
-def _with_template(inner: tokenizers.Tokenizer, template: Any, file: Path) -> Tokenizer:
-    """The tokenizer with the file's own chat template, read as that of a checkpoint's folder is."""
+def _with_templates(inner: tokenizers.Tokenizer, metadata: Mapping[str, Any], file: Path) -> Tokenizer:
+    """The tokenizer with the file's own chat templates, read as those of a checkpoint's folder are."""
+    key = "tokenizer.chat_template"
+    template = metadata.get(key)
+    others = {name.removeprefix(f"{key}."): text for name, text in metadata.items() if name.startswith(f"{key}.")}
     if template is None:
         return Tokenizer(
             inner, file, notes=(f"{file}: holds no chat template; conversations are rendered with LFM2's",)
         )
-    if type(template) is not str:
-        raise CheckpointError(f"{file}: tokenizer.chat_template is {shown(template)}, not a text.")
+    for name, text in {DEFAULT: template, **others}.items():
+        if type(text) is not str:
+            raise CheckpointError(f"{file}: {key} ({name[:80]!r}) is {shown(text)}, not a text.")
+    named = [{"name": name, "template": text} for name, text in {DEFAULT: template, **others}.items()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Tokenizer(inner, file).save(folder)
         (folder / JINJA).write_text(template, encoding="utf-8")
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         (folder / CONFIG).write_text(
-            json.dumps(settings | {"chat_template": template}, indent=2) + "\n", encoding="utf-8"
+            json.dumps(settings | {"chat_template": named if others else template}, indent=2) + "\n", encoding="utf-8"
         )
         loaded = Tokenizer.load(folder)
     return Tokenizer(inner, file, loaded.files, loaded.notes)

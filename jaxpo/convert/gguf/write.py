@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxpo.convert.generation import end_ids
 from jaxpo.convert.gguf import hyperparameters, vocabulary
 from jaxpo.convert.gguf.kinds import KINDS, WITHOUT_BLOCKS, Kind
 from jaxpo.convert.gguf.library import gguf
@@ -45,8 +46,8 @@ class Planned:
     sources: list[Source]
 
 
-def check_expressible(config: Any, tokenizer: Tokenizer | None) -> None:
-    """ConfigError that lists everything of a model and its tokenizer that a GGUF file cannot say."""
+def check_expressible(config: Any, tokenizer: Tokenizer | None, generation: Mapping[str, Any] | None = None) -> None:
+    """ConfigError that lists everything of a model, its tokenizer and its sampling that a GGUF file cannot say."""
     problems = hyperparameters.inexpressible(config)
     if tokenizer is None:
         problems.append("a GGUF file holds its tokenizer, and the model's directory has none")
@@ -54,6 +55,11 @@ def check_expressible(config: Any, tokenizer: Tokenizer | None) -> None:
         problems += vocabulary.inexpressible(tokenizer)
         if tokenizer.vocab_size > config.vocab_size:
             problems.append(f"the tokenizer has {tokenizer.vocab_size} ids and the embedding {config.vocab_size} rows")
+        if len(ends := further_ends(config, tokenizer, generation)) > 2:
+            problems.append(
+                f"generation_config.json names the ends {ends} besides {config.eos_token_id}, and a GGUF file has keys "
+                "for two; leave in eos_token_id those that the model writes"
+            )
     if problems:
         raise ConfigError([f"export --format gguf: {problem}." for problem in problems])
 
@@ -83,7 +89,7 @@ def write_gguf(
       ConfigError: something that the format cannot say (`check_expressible`).
       CheckpointError: values that are infinite in the file's type.
     """
-    check_expressible(config, tokenizer)
+    check_expressible(config, tokenizer, generation)
     library, mixture = gguf(), KINDS[kind]
     planned = plan(sources, mixture)
     writer = library.GGUFWriter(file, hyperparameters.architecture(config))
@@ -106,13 +112,19 @@ def _write_ids(writer: Any, config: Any, tokenizer: Tokenizer, generation: Mappi
     writer.add_bos_token_id(config.bos_token_id)
     writer.add_eos_token_id(config.eos_token_id)
     writer.add_pad_token_id(config.pad_token_id)
-    ends = generation.get("eos_token_id")
-    others = [i for i in (ends if isinstance(ends, list) else []) if i != config.eos_token_id]
-    if others or tokenizer.eos_id != config.eos_token_id:
-        writer.add_eot_token_id([*others, tokenizer.eos_id][0])
+    # What llama.cpp calls the end of a turn and of a message ends an answer like the end of a text.
+    keys = (writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, end in zip(keys, further_ends(config, tokenizer, generation), strict=False):
+        add(end)
     for setting, add in SAMPLING.items():
         if isinstance(value := generation.get(setting), int | float):
             getattr(writer, add)(int(value) if setting == "top_k" else float(value))
+
+
+def further_ends(config: Any, tokenizer: Tokenizer, generation: Mapping[str, Any] | None) -> list[int]:
+    """Ids that end an answer besides the configuration's: those of the model's sampling, then the turn's end."""
+    turn, *named = end_ids(generation, tokenizer.eos_id)
+    return [end for end in (*named, turn) if end != config.eos_token_id]
 
 
 def plan(sources: Sequence[Source], mixture: Kind) -> list[Planned]:

@@ -80,7 +80,7 @@ def call_config(module: ModuleType, path: Path, function: str, words: Sequence[s
         has = f"it has {', '.join(names)}" if names else "it has no functions"
         raise ConfigError(f"{path}: has no function {function}() ({has}).{did_you_mean(function, names)}")
     known = inspect.signature(found).parameters
-    arguments: dict[str, str] = {}
+    arguments: dict[str, int | str] = {}
     rest: list[str] = []
     for name, values in split_flags(words):
         parameter = name.replace("-", "_")
@@ -89,9 +89,19 @@ def call_config(module: ModuleType, path: Path, function: str, words: Sequence[s
         elif len(values) != 1:
             raise ConfigError(f"--{name}: needs one value (a parameter of {function}() in {path}), got {values}.")
         else:
-            arguments[parameter] = values[0]
+            arguments[parameter] = _argument(name, known[parameter], values[0])
     with explained(path):
         return found(**arguments), rest
+
+
+def _argument(name: str, parameter: inspect.Parameter, text: str) -> int | str:
+    """What a flag gives a function: a whole number where its parameter is an `int`, else the text."""
+    if parameter.annotation not in (int, "int"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"--{name}: expected an integer, got {text!r}.") from None
 
 
 def resolve_run(run: Run, argv: Sequence[str]) -> Resolved:

@@ -18,8 +18,9 @@ from jaxpo.convert.model_io import load_model
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.segments import lacks
-from jaxpo.errors import DataError
-from jaxpo.recipe.overrides import load_run
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.recipe.overrides import call_config, load_run
+from jaxpo.recipes import secrets_rm
 
 SCORES = {"scores_a": [[3, 1], [0, 1], [0, 2], [1, 0]], "scores_b": [[2, 1], [1, 0], [0, 1], [5, 1]]}
 MU = [1.5, 0.0, -1.5, 2.5]
@@ -147,3 +148,12 @@ def test_the_recipes_name_their_stages():
     names = [stage.name for stage in rounds.stages]
     assert names[:6] == ["reward_0", "policy_0", "samples_1", "reward_1", "pairs_1", "policy_1"]
     assert [s.seed for s in rounds.stages if s.name.startswith("samples")] == [1, 2, 3]
+
+
+def test_a_recipes_numbers_are_given_as_flags():
+    path = Path(secrets_rm.__file__)
+    run, rest = call_config(secrets_rm, path, "config", ["--members", "2", "--name", "x"])
+    assert [stage.name for stage in run.stages] == ["member_1", "member_2", "ensemble", "mended", "reward"]
+    assert rest == ["--name", "x"]
+    with pytest.raises(ConfigError, match="--members: expected an integer, got 'two'"):
+        call_config(secrets_rm, path, "config", ["--members", "two"])

@@ -23,7 +23,7 @@ from jaxpo.evaluate.exact_match import ExactMatch
 from jaxpo.judges import VerifierJudge
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
-from jaxpo.online.rewards import FunctionReward, RewardJudge
+from jaxpo.online.rewards import FunctionReward, RewardJudge, VerifierReward
 from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY
 
 
@@ -54,24 +54,26 @@ def config() -> Run:
                 prompts=(TRAIN,),
                 model="sft",
                 judge=VerifierJudge(),
-                samples=6,
+                samples=1,
                 ties="sample",  # of equally right answers one of the model's own: about those it will be asked
                 max_new_tokens=ANSWER,
                 max_length=LENGTH,
-                max_prompts=2400,
+                max_prompts=9000,
             ),
             Reward(
                 init_from="sft",
                 data=pairs,
-                loss=BradleyTerry(center_rewards_coefficient=0.01),
-                optimizer=Optimizer(learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01),
-                rows_per_step=16,
-                num_train_epochs=3,
+                loss=BradleyTerry(margin="ignore", center_rewards_coefficient=0.01, lm_coefficient=0.5),
+                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.01),
+                rows_per_step=8,
+                num_train_epochs=1,
+                eval_steps=50,
+                eval_rows=256,
                 logging_steps=10,
                 save_steps=100,
             ),
-            learning("online_dpo", OnlineDPO(missing_eos_penalty=1.0)),
-            learning("xpo", XPO(missing_eos_penalty=1.0)),
+            learning("online_dpo", OnlineDPO(beta=0.3, missing_eos_penalty=1.0)),
+            learning("xpo", XPO(beta=0.3, missing_eos_penalty=1.0)),
         ),
         prompts=(),
         probes=(ExactMatch((HELD_OUT,), prompts=600, max_new_tokens=ANSWER),),
@@ -85,20 +87,22 @@ def learning(name: str, loss: Any) -> Online:
         init_from="sft",
         data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
         loss=loss,
-        reward_funcs=(RewardJudge(model="reward"),),
+        reward_funcs=(RewardJudge(model="reward"), VerifierReward()),
+        reward_weights=(1.0, 0.0),
         num_generations=4,
         prompts_per_step=16,
         max_completion_length=ANSWER,
         rows_per_step=32,
         gradient_accumulation_steps=8,
         optimizer=Optimizer(
-            learning_rate=2e-4, lr_scheduler_type="constant", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
+            learning_rate=5e-5, lr_scheduler_type="constant", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
         ),
-        max_steps=60,
-        eval_steps=30,
-        eval_rows=128,
+        max_steps=30,
+        eval_steps=10,
+        eval_rows=256,
         logging_steps=5,
-        save_steps=30,
+        save_steps=10,
+        metric_for_best_model="eval_rewards/correct/mean",
     )
 
 

@@ -29,6 +29,7 @@ class JudgeOptions:
       judge_rubric: text file with the endpoint's instructions, which must ask for a last line `Score: NUMBER`.
       judge_scale: lowest and highest score of an endpoint.
       answer: the verifier's column with the right answer.
+      user: column that names the user whose taste a reward model is asked about, where it knows several.
     """
 
     judge: tuple[str, ...] = ("reward",)
@@ -37,6 +38,7 @@ class JudgeOptions:
     judge_rubric: str = ""
     judge_scale: tuple[float, float] = (1.0, 10.0)
     answer: str = "answer"
+    user: str = ""
 
     def judges(self) -> Judge:
         """The judge that the options describe; ConfigError for a word that is none's name."""
@@ -45,7 +47,7 @@ class JudgeOptions:
 
     def _judge(self, word: str) -> Judge:
         if word == "reward":
-            return RewardJudge()
+            return RewardJudge(user=self.user)
         if word == "verifier":
             return VerifierJudge(self.answer)
         if is_address(word):

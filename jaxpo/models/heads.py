@@ -35,6 +35,24 @@ def biased_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "...
     return linear_head(params, hidden) + params["bias"]
 
 
+def embedding_table(config: TextConfig, size: int) -> Table:
+    """A vector per position, as preference representations begin: `[D, E]`, Gaussian of standard deviation 1/(D + 1)."""
+    return linear_table(config, size, std=1.0 / (config.hidden_size + 1))
+
+
+def embedding(params: Any, hidden: Float[Array, "... D"], *, unit_length: bool = True) -> Float[Array, "... E"]:
+    """`e = W^T h`, or `e / |e|`, in float32; where e is 0 it stays 0, with a finite gradient."""
+    e = linear_head(params, hidden)
+    if not unit_length:
+        return e
+    square = jnp.sum(e * e, axis=-1, keepdims=True)
+    return e * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
+
+
+SMALLEST_SQUARE = 1e-12
+"""Vectors shorter than its root keep their direction, and are not stretched to length 1."""
+
+
 def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
     """A scalar per position, stored under `params["value"]`, which is always one: judges and exports read it."""
     return linear_table(config, 1, std=std)

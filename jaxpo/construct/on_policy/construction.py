@@ -29,6 +29,7 @@ class OnPolicy(PairOptions, JudgeOptions, Construction):
       judge_rubric: text file with the endpoint's instructions, which must ask for a last line `Score: NUMBER`.
       judge_scale: lowest and highest score of an endpoint.
       answer: the verifier's column with the right answer.
+      user: column that names the user whose taste a reward model is asked about, where it knows several.
       refine: module:function, file.py:function or http://..., which revises the chosen answers of instruction data.
       refine_model, refine_key: as for the judge.
     """

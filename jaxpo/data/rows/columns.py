@@ -13,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 # Columns read from every row when the first row has them, by dataset type.
 NAMES = ("annotator", "user", "group")
 """Columns of names: who judged a row, whose taste it shows, and which part of the rows it belongs to."""
-_OF_PAIRS = ("margin", *NAMES, "rewards", "votes", "tie")
+_OF_PAIRS = ("margin", *NAMES, "rewards", "responsibilities", "votes", "tie")
 OPTIONAL = {
     "preference": _OF_PAIRS,
     "triple": _OF_PAIRS,
@@ -32,7 +32,7 @@ UNLABELLED = -1
 """Stands for a step that nobody has judged."""
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
 FILLS = {"relevance": -1, "labels": UNLABELLED, "ratings": math.nan}
-BY_NAME: dict[str, tuple[int, ...]] = {"rewards": (2,), "ratings": ()}
+BY_NAME: dict[str, tuple[int, ...]] = {"rewards": (2,), "ratings": (), "responsibilities": ()}
 """Columns that are objects, name -> numbers, with the same names in every row; the shape of one name's."""
 
 REMEDIES = {
@@ -44,6 +44,7 @@ REMEDIES = {
     "ratings": 'Add a column `ratings`: {"name": number}, null where it was not rated.',
     "labels": "Add a column `labels`: for each step true or false, a number in [0, 1], or null where nobody judged it.",
     "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}.',
+    "responsibilities": 'Add a column `responsibilities`: {"group": weight}; `AssignUsers` writes it.',
     "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
     "label": "Add a column `label`: true for good completions, false for bad ones.",
     "scores": "Add a column `scores`: one number per response.",
@@ -109,6 +110,12 @@ def _rewards(row: Row, value: Any) -> dict[str, list[float]]:
     if not isinstance(value, dict) or not value or not all(isinstance(v, list) and len(v) == 2 for v in value.values()):
         raise row.error("expected {name: [chosen, rejected]}.", field="rewards", remedy=REMEDIES["rewards"])
     return {name: [number(row, "rewards", x) for x in value[name]] for name in sorted(value)}
+
+
+def _responsibilities(row: Row, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not value:
+        raise row.error("expected {group: weight}.", field="responsibilities", remedy=REMEDIES["responsibilities"])
+    return {name: number(row, "responsibilities", value[name]) for name in sorted(value)}
 
 
 def _votes(row: Row, value: Any) -> list[float]:
@@ -179,6 +186,7 @@ _CHECKS: dict[str, Callable[[Row, Any], Any]] = {
     "margin": _margin,
     **{name: _name_in(name) for name in NAMES},
     "rewards": _rewards,
+    "responsibilities": _responsibilities,
     "votes": _votes,
     "label": _flag_in("label"),
     "tie": _flag_in("tie"),

@@ -69,15 +69,17 @@ def rewards_in_rows(
     rows: int,
     row_length: int,
     key: Any = None,
+    name: str | None = None,
 ) -> np.ndarray:
     """The reward of each answer in batches of one shape, float64 `[n]`.
 
     Args:
       params: the model's tree and the heads'.
       key: of the dropout's draws, a row for each answer; None = without dropout.
+      name: of what the method reads per segment, which is wanted in place of the reward, `[n, ...]`.
     """
-    run = functools.partial(_rewards, scorer, method, params, key)
-    beside = [{"completion": _scored(s), **s.per_token} for s in segments]
+    run = functools.partial(_rewards, scorer, method, name, params, key)
+    beside = [{"completion": scored_mask(s), **s.per_token} for s in segments]
     tokens, alone = [s.tokens for s in segments], key is not None
     placed = each_segment(run, tokens, rows, row_length, beside=beside, alone=alone)
     found = {place.segment: row[place.slot] for place, row in placed}
@@ -101,16 +103,18 @@ def rewards_of(
     return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _rewards(scorer: Scorer, method: RewardMethod, params: Tree, key: Any, batch: Batch) -> jax.Array:
-    """`[R, M]`."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _rewards(scorer: Scorer, method: RewardMethod, name: str | None, params: Tree, key: Any, batch: Batch) -> jax.Array:
+    """`[R, M, ...]`."""
     hidden, _ = scorer.run(params["model"], batch, key)
     found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
+    if name is not None:
+        return found[name]
     rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
     return rewards.reshape(batch.rows, batch.slots)
 
 
-def _scored(segment: Segment) -> np.ndarray:
+def scored_mask(segment: Segment) -> np.ndarray:
     """The mask of a segment's answer in a batch: its first token has no predecessor."""
     mask = segment.supervised.copy()
     mask[:1] = False

@@ -1,0 +1,67 @@
+"""The second stage of MiCRo: a router that reads a user's context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxpo.data.rows.needs import Needs
+from jaxpo.objectives.methods.base import Info
+from jaxpo.objectives.methods.micro import HEADS, PAPER, MicroMethod, named
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.objectives.base import Metric
+    from jaxpo.objectives.families.rewards import Reading, Rewards
+
+
+@dataclass(frozen=True)
+class MicroRouter(MicroMethod):
+    """The router of `micro`, learnt from prompts with a context in front and the weights that belong to it.
+
+    Rows are rated prompts, as `jaxpo data construct micro_context` writes them. The stage starts from that of `micro`,
+    with its settings, and trains "router/*" and the model's own layers if they are to read contexts; the heads stay.
+
+    Attributes:
+      heads, router, prior_scale, combine, mixture: those of the first stage.
+    """
+
+    INFO = Info(name="micro_router", family="reward model", function="jaxpo.losses.micro_distil",
+                certainty="ours: the paper says that context is routed, not how that is learnt", **PAPER)  # fmt: skip
+    NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=HEADS)
+    METRICS = ("excess",)
+    UNMEASURED = ("accuracy", "margin")
+
+    def check_names(self, names: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Weights of as many heads as there are."""
+        wanted = tuple(named(k) for k in range(self.heads))
+        if names.get("ratings", wanted) == wanted:
+            return []
+        return [
+            f"micro_router: the rows have weights of {len(names['ratings'])} heads ({names['ratings'][0]}, ...), and "
+            f"heads is {self.heads}; give the settings of the stage that the construction read."
+        ]
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        return {"ratings": (self.heads,)}
+
+    def reward(self, reading: Reading) -> Array:
+        return super().reward(reading)
+
+    def loss(self, x: Rewards) -> Array:
+        """`[N]`, 0 where there is no row."""
+        from jaxpo.losses import micro_distil
+
+        return micro_distil(x.roles["completion"]["router"], x.columns["ratings"], where=x.present)
+
+    def metrics(self, x: Rewards) -> dict[str, Metric]:
+        """`excess`: what the loss has above its least value, KL(w || pi) in nats."""
+        import jax.numpy as jnp
+
+        from jaxpo.objectives.base import masked_mean
+
+        w = jnp.where(x.present[:, None], x.columns["ratings"], 0.0)
+        entropy = -jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1.0)), 0.0), axis=-1)
+        return {"excess": masked_mean(self.loss(x) - entropy, x.present)}

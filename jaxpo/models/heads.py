@@ -36,7 +36,7 @@ def biased_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "...
 
 
 def embedding_table(config: TextConfig, size: int) -> Table:
-    """A vector per position, as preference representations begin: `[D, E]`, Gaussian of standard deviation 1/(D + 1)."""
+    """A vector per position: `[D, E]`, Gaussian of standard deviation 1/(D + 1), as preference embeddings begin."""
     return linear_table(config, size, std=1.0 / (config.hidden_size + 1))
 
 

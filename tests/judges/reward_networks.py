@@ -29,6 +29,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "value": ("bradley_terry", {}),
     "yes_no": ("outcome_reward", {"yes_no": (65, 66)}),
     "aspects": ("rating", {"aspects": ("brief", "helpful"), "weights": (0.25, 0.75)}),
+    "embedding": ("embedding_reward", {"size": 5}),
+    "two_embeddings": ("embedding_reward", {"size": 5, "query": "prompt", "unit_length": False}),
     "steps": ("process_reward", {"combine": "product"}),
 }
 PROMPTS = ["Add 2 and 3.", "What is 4 * 2 + 1?", "Name a fruit.", "Say nothing much, at length."]

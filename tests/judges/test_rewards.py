@@ -15,6 +15,7 @@ from jaxpo.convert.model_io import load_model, read_heads
 from jaxpo.convert.reader import REWARD, reader_of, why_no_reward
 from jaxpo.convert.reward_hf import rewards_of
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.tokens.examples import Segment
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.judges import RewardJudge
 from jaxpo.judges.asking import Item
@@ -31,8 +32,8 @@ def states(ids: np.ndarray) -> np.ndarray:
     return reference_hidden(lambda name: sources[name].load(), CONFIG, ids)
 
 
-def by_hand(name: str, segment: np.ndarray, ends: np.ndarray) -> float:
-    hidden = states(segment)
+def by_hand(name: str, segment: Segment, ends: np.ndarray) -> float:
+    hidden = states(segment.tokens)
     heads = jax.tree.map(
         lambda x: np.asarray(x, np.float64), {k: v for k, v in network(name).params.items() if k != "model"}
     )
@@ -40,6 +41,12 @@ def by_hand(name: str, segment: np.ndarray, ends: np.ndarray) -> float:
         return float(hidden[-1] @ heads["value"]["weight"][:, 0])
     if name == "aspects":
         return float((hidden[-1] @ heads["ratings"]["weight"] + heads["ratings"]["bias"]) @ [0.25, 0.75])
+    if name == "embedding":
+        vector = hidden[-1] @ heads["embedding"]["weight"]
+        return float(vector @ heads["query"]["weight"][:, 0] / np.sqrt(vector @ vector))
+    if name == "two_embeddings":
+        asked = hidden[np.flatnonzero(segment.supervised)[0] - 1] @ heads["query"]["weight"]
+        return float(asked @ (hidden[-1] @ heads["embedding"]["weight"]))
     if name == "steps":
         return float(np.prod(1 / (1 + np.exp(-hidden[ends] @ heads["value"]["weight"][:, 0]))))
     output = np.asarray(network(name).params["model"]["embed_tokens"]["weight"], np.float64)
@@ -55,13 +62,23 @@ def test_a_reward_is_what_its_method_reads(name: str) -> None:
     for segment, steps in zip(segments, (1, 2, 1, 3), strict=True):
         ends = np.flatnonzero(segment.per_token.get("step_end", np.zeros(1)))
         assert len(ends) == (steps if name == "steps" else 0)
-        expected.append(by_hand(name, segment.tokens, ends))
+        expected.append(by_hand(name, segment, ends))
     found = own.rewards(PROMPTS, ANSWERS)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(own.rewards(PROMPTS[::-1], ANSWERS[::-1]), found[::-1], rtol=1e-5, atol=1e-6)
     ask = RewardJudge().open(lambda _: own)
     items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
     np.testing.assert_allclose([reply.value for reply in ask(items)], found, rtol=1e-5)
+
+
+def test_an_answer_has_a_vector() -> None:
+    own = network("embedding")
+    found = own.embeddings(PROMPTS, ANSWERS)
+    heads = np.asarray(own.params["embedding"]["weight"], np.float64)
+    expected = np.stack([states(s.tokens)[-1] @ heads for s in own.answers(PROMPTS, ANSWERS, own.reader.method)])
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="was trained by bradley_terry, which gives answers no vectors"):
+        network("value").embeddings(PROMPTS, ANSWERS)
 
 
 def test_a_value_head_alone_is_read_as_bradley_terry_reads_it() -> None:
@@ -100,7 +117,7 @@ def test_masks_belong_to_the_answer_and_the_seed() -> None:
         network("value").rewards(PROMPTS, ANSWERS, masks=2)
 
 
-@pytest.mark.parametrize("name", ["aspects", "steps", "yes_no"])
+@pytest.mark.parametrize("name", ["aspects", "two_embeddings", "steps", "yes_no"])
 def test_every_head_goes_out_and_comes_back(name: str, tmp_path: Path) -> None:
     own, folder = network(name), tmp_path / "model"
     report = export_heads(own.params, CONFIG, folder, own.reader, tokenizer=own.tokenizer, compare_transformers=False)

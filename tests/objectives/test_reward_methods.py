@@ -14,6 +14,7 @@ from contracts.batches import make_examples, packed, unpacked
 from contracts.harness import CONFIG, SCORER, assert_same, initial, run
 
 from jaxpo.errors import ConfigError
+from jaxpo.models.heads import embedding
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.families.groups import WORST
 from jaxpo.objectives.methods import METHODS
@@ -212,6 +213,40 @@ def test_ratings_that_do_not_fit() -> None:
     ]
 
 
+@pytest.mark.parametrize("query", ["vector", "prompt"])
+def test_a_reward_is_the_product_of_an_embedding_with_a_query(query: str) -> None:
+    settings: dict[str, Any] = {"size": 6, "query": query, "temperature": 0.5, "center_rewards_coefficient": 0.1}
+    start = parameters("embedding_reward", **settings)
+    heads = {name: np.asarray(start[name]["weight"], np.float64) for name in ("embedding", "query")}
+    loss, metrics = measured("embedding_reward", "pair", **settings)
+    terms, right = [], []
+    for example, segments in zip(examples("pair"), states("pair"), strict=True):
+        e = np.stack([s[-1] @ heads["embedding"] for s in segments])
+        e /= np.linalg.norm(e, axis=1, keepdims=True)
+        prompts = np.stack([s[prompt - 1] for s, (_, prompt) in zip(segments, example.segments, strict=True)])
+        q = prompts @ heads["query"] if query == "prompt" else heads["query"].T
+        w, v = np.sum(q * e, axis=1)
+        terms.append(sp(-(w - v - example.columns["margin"]) / 0.5) + 0.1 * (w + v) ** 2)
+        right.append(w > v)
+    assert loss == pytest.approx(np.mean(terms), rel=1e-5)
+    decided = [ok for ok, example in zip(right, examples("pair"), strict=True) if not example.columns["tie"]]
+    assert metrics["accuracy"] == pytest.approx(np.mean(decided))
+
+
+def test_embeddings_have_a_finite_gradient_everywhere() -> None:
+    """Also at 0, and the gradient is that of differences; a vector of unit length has none along itself."""
+    eye = {"weight": jnp.eye(3)}
+    f = lambda h: jnp.sum(embedding(eye, h) * jnp.asarray([1.0, -2.0, 0.5]))  # noqa: E731
+    assert np.all(np.isfinite(jax.grad(f)(jnp.zeros(3))))
+    h = jnp.asarray([0.3, -1.2, 2.0])
+    grad = np.asarray(jax.grad(f)(h), np.float64)
+    assert grad @ np.asarray(h, np.float64) == pytest.approx(0.0, abs=1e-6)
+    g = lambda x: x @ [1.0, -2.0, 0.5] / np.linalg.norm(x)  # noqa: E731
+    x = np.asarray(h, np.float64)
+    numeric = [(g(x + d) - g(x - d)) / 2e-6 for d in 1e-6 * np.eye(3)]
+    np.testing.assert_allclose(grad, numeric, atol=1e-5)
+
+
 def test_yes_and_no_need_no_head() -> None:
     loss, _ = measured("bradley_terry", "pair", yes_no=(YES, NO), margin="ignore")
     assert "value" not in parameters("bradley_terry", yes_no=(YES, NO), margin="ignore")
@@ -243,6 +278,34 @@ def test_accuracy_by_group(name: str) -> None:
     assert metrics[WORST] == pytest.approx(min(even, odd))
     assert metrics["rewards/accuracies/never"] == 0.0
     assert not any(key.startswith("rewards/") for key in measured("bradley_terry", "pair")[1])
+
+
+def judgements(kind: str, i: int) -> int:
+    """How many an example of the kind has: pairs of candidates, labelled steps, ratings."""
+    example = examples(kind)[i]
+    if kind == "list":
+        n = len(example.segments)
+        return n * (n - 1) // 2
+    if kind == "steps":
+        ids, prompt = example.segments[0]
+        return int(np.sum(example.columns["labels"][: min(3, len(ids) - prompt)] >= 0))
+    return int(np.sum(~np.isnan(example.columns["ratings"])))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [("plackett_luce", "list", {"top_k": 2, "temperature": 0.5}),
+     ("process_reward", "steps", {"last_step_only": False, "combine": "product"}),
+     ("rating", "completion", {"aspects": ("a", "b"), "tolerance": 1.5})],
+)  # fmt: skip
+def test_accuracy_by_group_counts_judgements(name: str, kind: str, settings: dict[str, Any]) -> None:
+    """Of lists every two candidates, of answers in steps each step, of ratings each number."""
+    metrics = measured(name, kind, ("even", "odd"), **settings)[1]
+    each = [metrics[f"rewards/accuracies/{group}"] for group in ("even", "odd")]
+    count = [sum(judgements(kind, i) for i in range(16) if i % 2 == which) for which in (0, 1)]
+    assert 0 < metrics["accuracy"] < 1
+    assert metrics["accuracy"] == pytest.approx(np.dot(each, count) / np.sum(count), rel=1e-5)
+    assert metrics[WORST] == pytest.approx(min(each))
 
 
 DROPPING = replace(SCORER, pooled_dropout=0.3, embedding_dropout=0.2)

@@ -138,6 +138,7 @@ def test_instructions_train_a_reward_model(model: Path, tmp_path: Path) -> None:
 REWARDS: dict[str, tuple[str, list[str]]] = {
     "bradley_terry": ("annotators.jsonl", ["--stage.loss.soft-labels", "True", "--stage.loss.lm-coefficient", "0.1"]),
     "davidson": ("groups.jsonl", []),
+    "embedding_reward": ("preference.jsonl", ["--stage.loss.size", "8", "--stage.loss.query", "prompt"]),
     "outcome_reward": ("unpaired.jsonl", ["--stage.loss.yes-no", "7", "9"]),
     "plackett_luce": ("list.jsonl", ["--stage.loss.ties", "order", "--stage.loss.top-k", "2"]),
     "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),

@@ -1,4 +1,4 @@
-"""GPO: on rock, paper, scissors three rounds stay near the equilibrium; steps along a scalar reward run away from it."""
+"""GPO: on rock, paper, scissors it stays nearer to the equilibrium than steps along a scalar reward do."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ SMALLEST = 1e-6
 class AssignUsers(Work):
     """Every row with the `responsibilities` of its user's group, by the heads of an earlier stage of `maxmin_rlhf`.
 
-    Writes `rows.jsonl` and `users.json`: the groups' weights for each user, their proportions, the log-likelihood of the
-    labels, and mean and standard deviation of each head's rewards over all answers, for `means` and `scales`.
+    Writes `rows.jsonl` and `users.json`: the groups' weights for each user, their proportions, the log-likelihood of
+    the labels, and mean and standard deviation of each head's rewards over all answers, for `means` and `scales`.
 
     Attributes:
       rows: pairs with a column of users.

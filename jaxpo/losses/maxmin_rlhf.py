@@ -28,7 +28,7 @@ def maxmin_rlhf(
       where: `[B]` False where there is no pair.
 
     Returns:
-      `[B, K]` float32, 0 where there is no pair; the objective is sum_k (sum_i L_ik) / (sum_i gamma_ik), in which a group
+      `[B, K]` float32, 0 where there is no pair; the objective is sum_k (sum_i L_ik) / (sum_i gamma_ik), where a group
       without users adds nothing.
 
     Limits: K = 1 is Bradley-Terry.

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class MaxMinRLHF(MixtureMethod):
     """Bradley-Terry heads of K groups, each on the pairs of its users: the M step of an EM over users.
 
-    Rows carry `responsibilities`, a weight for every group, which `jaxpo.construct.maxmin.AssignUsers` writes between two
-    such stages.
+    Rows carry `responsibilities`, a weight for every group, which `jaxpo.construct.maxmin.AssignUsers` writes between
+    two such stages.
 
     Attributes:
       groups: K.
-      combine: what a response is worth as one number: the "mean" of the groups' z-scored rewards under `mixture`, or the
-        "least" of them.
+      combine: what a response is worth as one number: the "mean" of the groups' z-scored rewards under `mixture`, or
+        the "least" of them.
       mixture: weights lambda of the groups; None = alike.
       means: of each group's rewards over common responses, which are subtracted; None = 0. `AssignUsers` reports both.
       scales: their standard deviations, which rewards are divided by; None = 1.

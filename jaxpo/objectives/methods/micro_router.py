@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.families.rewards import Reading, Rewards
+    from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,17 @@ class MicroRouter(MicroMethod):
             f"heads is {self.heads}; give the settings of the stage that the construction read."
         ]
 
+    def check_columns(self, columns: Mapping[str, Any]) -> list[str]:
+        """Every row has a weight of every head, and they add up to 1."""
+        import numpy as np
+
+        w = np.asarray(columns.get("ratings", ()), np.float64)
+        if w.ndim < 2 or (np.all(w >= 0) and np.all(np.abs(w.sum(-1) - 1) < 1e-3)):
+            return []
+        return ["micro_router: ratings must be weights of all heads, at least 0, whose sum is 1."]
+
     def widths(self) -> dict[str, tuple[int, ...]]:
         return {"ratings": (self.heads,)}
-
-    def reward(self, reading: Reading) -> Array:
-        return super().reward(reading)
 
     def loss(self, x: Rewards) -> Array:
         """`[N]`, 0 where there is no row."""

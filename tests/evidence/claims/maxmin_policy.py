@@ -22,7 +22,7 @@ CLAIM = Claim(
     threshold=0.1,
     min_share=1.0,
     not_reproduced=NotReproduced(
-        "four of five draws have the sign, the mean is four times the threshold; in the fifth the groups hardly disagree "
+        "four of five draws have the sign and the mean is four times the threshold; in one the groups hardly disagree "
         "on the best arms, and REINFORCE on the single reward ends a hundredth nearer to the closed form (0.215 and "
         "0.203 of 0.228), because the worst group's reward changes from batch to batch. maxmin_policy_ten_draws, "
         "registered after this run, asks for the sign in eight draws of ten",

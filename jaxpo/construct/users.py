@@ -30,9 +30,9 @@ USERS, PROTOTYPES, ACCURACY = "users.json", "prototypes.npz", "accuracy.json"
 class MapUsers(Work):
     """Held-out pairs of named users under a stage of `pal`, and under other reward models beside it.
 
-    Writes `accuracy.json`, `users.json` (the mixture of every user) and `prototypes.npz` (`prototypes`, and of variant "a" `ideal`, their
-    places in the space of the items, and `users`, each user's). The report has every model's accuracy for each group
-    beside 'longer wins', and a map of prototypes and users.
+    Writes `accuracy.json`, `users.json` (the mixture of every user) and `prototypes.npz`: `prototypes`, and of variant
+    "a" `ideal`, their places in the space of the items, and `users`, each user's. The report has the accuracy of every
+    model for each group beside 'longer wins', and a map of prototypes and users.
 
     Attributes:
       rows: pairs with a column of users, and perhaps one of groups.
@@ -102,7 +102,7 @@ class MapUsers(Work):
             context.check()
         lengths = np.stack([network.token_counts(*side) for side in sides], axis=1)
         groups = [str(r.row.data.get(self.group, "all")) for r in records]
-        named = {user: group for user, group in zip(users, groups, strict=True)}
+        named = dict(zip(users, groups, strict=True))
         found = by_group(right, groups, lengths)
         write_json(context.folder / ACCURACY, found)
         picture = self.keep(context, network, method, named)

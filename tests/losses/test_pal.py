@@ -93,7 +93,7 @@ def test_an_isometry_moves_nothing_and_a_wide_margin_is_done():
     done = lambda c: jnp.sum(losses.pal(c, jnp.zeros((1, 1)), jnp.ones((1, 1))))  # noqa: E731
     for margin in (1.0, 1.5):
         value, slope = jax.value_and_grad(done)(jnp.full((1, 1), margin))
-        assert float(value) == float(slope) == 0.0
+        assert float(value) == float(slope[0, 0]) == 0.0
 
 
 def test_similarities_know_directions_alone_and_are_bounded():

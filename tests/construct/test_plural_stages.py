@@ -126,9 +126,9 @@ def test_one_annotator_alone_and_a_row_without_one_are_refused(tmp_path: Path) -
     assert AssignUsers(rows=("x",), before="a").problems() == [
         "before belongs to the soft form, after a stage has been trained; leave it out."
     ]
+    where, three = context(tmp_path, groups="maxmin"), write(tmp_path / "p.jsonl", pairs())
     with pytest.raises(ConfigError, match="no stage of maxmin_rlhf with 3 groups"):
-        where = context(tmp_path, groups="maxmin")
-        AssignUsers(rows=(write(tmp_path / "p.jsonl", pairs()),), model="groups", groups=3).run(where)
+        AssignUsers(rows=(three,), model="groups", groups=3).run(where)
 
 
 def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ class MicroContext(Construction):
 
     Every user's first rows are their comparisons; for each of the user's other prompts a row says which weights the
     router should give it with the context in front: w_k ~ w0_k exp(-eta sum_i l_ik), w0 the router's own on context and
-    prompt. A user with no more rows than comparisons has a row for each prompt of those.
+    prompt. Its answer comes along, which the router does not see. A user with no more rows than comparisons has a row
+    for each prompt of those.
 
     Attributes:
       user: column that names the user, or the attribute that a row was judged by.
@@ -41,7 +42,7 @@ class MicroContext(Construction):
 
     NAME = "micro_context"
     READS = "pairs with a column that names the user, and one with a text about them"
-    WRITES = "prompt (the context in front), ratings: {head: weight}, and the user's column"
+    WRITES = "prompt (the context in front), completion, ratings: {head: weight}, and the user's column"
 
     def needed_networks(self) -> tuple[str, ...]:
         return ("reward",)
@@ -75,9 +76,9 @@ class MicroContext(Construction):
             prior = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
             weights = np.asarray(micro_hedge(jnp.asarray(prior), jnp.asarray(losses)[None], eta=self.eta), np.float64)
             tools.count("users")
-            for prompt, w in zip(prompts, weights, strict=True):
+            for prompt, answer, w in zip(prompts, answers, weights, strict=True):
                 ratings = {named(k): float(x) if x >= 1e-12 else 0.0 for k, x in enumerate(w)}
-                yield {"prompt": prompt, "ratings": ratings, self.user: user}
+                yield {"prompt": prompt, "completion": answer, "ratings": ratings, self.user: user}
 
     def losses(self, records: Sequence[Record], tools: Tools) -> np.ndarray:
         """softplus(-D_ik) of each comparison under each head, `[C, K]`."""

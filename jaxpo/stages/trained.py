@@ -83,7 +83,8 @@ def _shapes(table: Table) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _untrained(stage: Stage, head: str) -> str:
-    return f"{stage.name}.train: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
+    where = f"{stage.name}.train: nothing of the head {head!r}"
+    return f"{where}, which the loss trains from scratch, matches; add '{head}/*'."
 
 
 def train_problems(

@@ -148,7 +148,7 @@ def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
         prompt = f"likes {USERS[user]}\n\n{rest[0]['prompt']}"
         z = own.read([prompt], [rest[0]["chosen"]], ("router",))["router"][0].astype(np.float64)
         w = np.exp(z - 0.5 * loss)
-        assert made[user]["prompt"] == prompt
+        assert (made[user]["prompt"], made[user]["completion"]) == (prompt, rest[0]["chosen"])
         assert list(made[user]["ratings"].values()) == pytest.approx(w / w.sum(), rel=1e-4)
         assert list(made[user]["ratings"]) == ["head_000", "head_001", "head_002"]
     chat = [{"role": "user", "content": "Hello"}]

@@ -139,6 +139,7 @@ BEYOND_PAIRS = {
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
+    **{"gpo": "rewards", "maxmin_rlhf": "responsibilities", "micro_router": "completion", "pal": "user"},
     **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
 }

@@ -11,11 +11,9 @@ import numpy as np
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
-from jaxpo.construct.lcpo import read_pairs
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.losses import maxmin_responsibilities
 from jaxpo.models.family import limits
 from jaxpo.train.files import write_json
 
@@ -80,6 +78,8 @@ class AssignUsers(Work):
         Raises:
           DataError: a row without a user, or users of whom there is one alone; names file, row and field.
         """
+        from jaxpo.construct.lcpo import read_pairs
+
         records = read_pairs(list(read_rows(files)))
         if not records:
             raise DataError("holds no rows.", file=files[0], remedy="Give pairs with a column of users.")
@@ -152,6 +152,8 @@ class AssignUsers(Work):
           margins: `[n, K]` r_k(chosen) - r_k(rejected).
           who: `[n]` number of each pair's user.
         """
+        from jaxpo.losses import maxmin_responsibilities
+
         of_users = np.zeros((users, margins.shape[1]))
         np.add.at(of_users, who, -np.logaddexp(0.0, -margins))
         gamma = np.asarray(maxmin_responsibilities(of_users, proportions, hard=self.em == "hard"))

@@ -21,6 +21,18 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
             yield f"{stage.name}.{field}: {getattr(stage, field):g} must lie in [0, 1)."
     if stage.loss is not None:
         yield from unread_settings(stage)
+        yield from lonely_users(stage)
+
+
+def lonely_users(stage: Reward) -> Iterator[str]:
+    """A model of users needs several, but for a stage that fits one more to what is there."""
+    for column, names in getattr(getattr(stage.loss, "NEEDS", None), "names", ()):
+        if len(names) == 1 and stage.train == Reward.train:
+            yield (
+                f"{stage.name}.loss: of one {column} alone ({names[0]}) nothing is learnt about who prefers what; name "
+                f"several, train bradley_terry, or fit {names[0]} to a finished model with "
+                f"{flag((stage.name, 'train'))} '{column}s/*'."
+            )
 
 
 def unread_settings(stage: Reward) -> Iterator[str]:

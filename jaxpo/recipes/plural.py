@@ -1,4 +1,4 @@
-"""Who prefers what: people of four tastes compare real answers; models of preferences and of users learn from them.
+"""Who prefers what: people of four tastes compare answers; models of preferences and users learn from it.
 
     jaxpo run plural --answers FILE
 

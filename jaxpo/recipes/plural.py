@@ -38,7 +38,7 @@ from jaxpo.objectives.methods.gpo import GPO
 from jaxpo.objectives.methods.maxmin_rlhf import MaxMinRLHF
 from jaxpo.objectives.methods.pal import PAL
 
-VOCABULARY, LENGTH = 2048, 320
+VOCABULARY, LENGTH = 2048, 512
 USERS = (
     *(f"judged-{i}" for i in range(4)),
     *(f"thorough-{i}" for i in (4, 5)),

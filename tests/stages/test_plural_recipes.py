@@ -1,4 +1,4 @@
-"""The recipes of who prefers what, short: every stage runs, reads what the ones before it wrote, and leaves its files."""
+"""The recipes of who prefers what, short: every stage runs and reads what those before it wrote."""
 
 from __future__ import annotations
 

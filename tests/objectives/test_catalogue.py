@@ -52,6 +52,7 @@ sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales
 mapl mapl_reward lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
+gpm gpo pal micro micro_router maxmin_rlhf
 """.split()  # noqa: SIM905
 
 

@@ -246,7 +246,7 @@ def test_users_are_named_and_mixtures_are_mixtures() -> None:
     np.testing.assert_allclose(pal.mixtures(params, ["c", "a"]), softmax(logits[[2, 0]]), rtol=1e-5)
     assert pal.NEEDS.names == (("user", USERS),)
     assert "2 of the users have no row (b, c)" in pal.check_columns({"user": np.zeros(4, np.int32)})[0]
-    assert "users is empty" in METHODS["pal"]().problems()[0]
+    assert METHODS["pal"](users=("a", "a")).problems() == ["pal: users names somebody twice."]
     assert "mixture is (0.5, 0.6) but must be 2 numbers" in replace(pal, mixture=(0.5, 0.6)).problems()[0]
     with pytest.raises(ConfigError, match="belong to no users"):
         METHODS["micro"]().mixtures({}, ["a"])

@@ -67,7 +67,9 @@ def test_a_model_of_users_needs_several(recipe):
     )
     assert list(find_problems(with_reward(recipe, loss=pal, train=("users/*",)))) == []
     (found,) = find_problems(with_reward(recipe, loss=METHODS["pal"](size=4)))
-    assert "pal: users is empty" in found
+    assert (
+        found == "reward.loss: --reward.loss.users is empty; give the names that the column 'user' of the rows holds."
+    )
 
 
 def test_sound_numbers(recipe):

@@ -123,7 +123,11 @@ class MiCRo(MicroMethod):
         each by itself.
       entropy_coefficient: lambda of the negative entropy of the weights, added: it spreads them. Of the mixture alone.
       label_smoothing: probability that a label is flipped.
-      heads, router, prior_scale, combine, mixture: see `MicroMethod`.
+      heads: K.
+      router: what it reads: the state at the end of the "prompt", or nothing ("global").
+      prior_scale: of the fixed random vector beside each head, times 1 / sqrt(D).
+      combine: a response's one number: weighted log sigmoids of its K rewards, or their weighted "mean".
+      mixture: weights in the router's place where a response is scored; None = the router's.
     """
 
     variant: Literal["mixture", "mixed_rewards", "heads"] = "mixture"

@@ -25,7 +25,11 @@ class MicroRouter(MicroMethod):
     with its settings, and trains "router/*" and the model's own layers if they are to read contexts; the heads stay.
 
     Attributes:
-      heads, router, prior_scale, combine, mixture: those of the first stage.
+      heads: K, as in the first stage, like all of these.
+      router: what it reads, the end of the "prompt"; "global" sees no context.
+      prior_scale: of the fixed random vectors beside the heads.
+      combine: a response's one number: weighted log sigmoids of its K rewards, or their weighted "mean".
+      mixture: weights in the router's place where a response is scored; None = the router's.
     """
 
     INFO = Info(name="micro_router", family="reward model", function="jaxpo.losses.micro_distil",

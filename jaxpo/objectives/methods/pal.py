@@ -81,10 +81,8 @@ class PAL(MixtureMethod):
         return ("item",) if self.variant == "a" else ("item", "points")
 
     def problems(self) -> list[str]:
-        """Also no users, or one twice, and a mixture of other parts."""
+        """Also a user who is named twice, and a mixture of other parts."""
         found = super().problems()
-        if not self.users:
-            found.append("pal: users is empty; give the names that the column `user` of the rows holds.")
         if len(set(self.users)) < len(self.users):
             found.append("pal: users names somebody twice.")
         return found + mixture_problems("pal", self.mixture, self.parts)

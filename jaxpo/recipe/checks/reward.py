@@ -27,6 +27,9 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
 def lonely_users(stage: Reward) -> Iterator[str]:
     """A model of users needs several, but for a stage that fits one more to what is there."""
     for column, names in getattr(getattr(stage.loss, "NEEDS", None), "names", ()):
+        if not names:
+            where = flag((stage.name, "loss", f"{column}s"))
+            yield f"{stage.name}.loss: {where} is empty; give the names that the column {column!r} of the rows holds."
         if len(names) == 1 and stage.train == Reward.train:
             yield (
                 f"{stage.name}.loss: of one {column} alone ({names[0]}) nothing is learnt about who prefers what; name "

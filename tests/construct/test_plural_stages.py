@@ -159,7 +159,7 @@ def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
     assert len(MicroContext(comparisons=0, eta=0.0).problems()) == 2
 
 
-@pytest.mark.parametrize("name", ["pal_a", "pal_b"])
+@pytest.mark.parametrize("name", ["pal_a", pytest.param("pal_b", marks=pytest.mark.slow)])
 def test_the_map_of_users(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / "pairs.jsonl", pairs())
     where = context(tmp_path, pal=name, gpm="gpm", micro="micro")

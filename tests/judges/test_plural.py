@@ -32,7 +32,7 @@ def answered() -> tuple[list[str], list[str]]:
     return prompts, [f"{ANSWERS[i % 4]} {i}" for i in range(sum(SIZES))]
 
 
-@pytest.mark.parametrize("name", ["gpm", "gpm_learnt"])
+@pytest.mark.parametrize("name", ["gpm", pytest.param("gpm_learnt", marks=pytest.mark.slow)])
 def test_tables_of_scores_come_from_one_vector_an_answer(name: str) -> None:
     own, (prompts, texts) = network(name), answered()
     values = own.read(prompts, texts, ("embedding", "gate", "temperature"))

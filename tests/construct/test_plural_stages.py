@@ -14,7 +14,7 @@ from judges.plural_networks import network
 from jaxpo.construct.base import Tools
 from jaxpo.construct.gpo import GPOPairs
 from jaxpo.construct.maxmin import AssignUsers
-from jaxpo.construct.micro_context import MicroContext, with_context
+from jaxpo.construct.micro_router import MicroContext, with_context
 from jaxpo.construct.users import MapUsers
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError

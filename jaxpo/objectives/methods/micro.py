@@ -116,7 +116,7 @@ class MicroMethod(MixtureMethod):
 class MiCRo(MicroMethod):
     """Mixture of Bradley-Terry heads, learnt from the pairs of many without their names, and routed by the prompt.
 
-    `jaxpo data construct micro_context` turns a few comparisons of a user into targets for `micro_router`.
+    `jaxpo data construct micro_router` turns a few comparisons of a user into targets for `micro_router`.
 
     Attributes:
       variant: "mixture" of likelihoods; of "mixed_rewards", weighted by a router at the end of each response; "heads",

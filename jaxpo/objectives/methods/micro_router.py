@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class MicroRouter(MicroMethod):
     """The router of `micro`, learnt from prompts with a context in front and the weights that belong to it.
 
-    Rows are rated prompts, as `jaxpo data construct micro_context` writes them. The stage starts from that of `micro`,
+    Rows are rated prompts, as `jaxpo data construct micro_router` writes them. The stage starts from that of `micro`,
     with its settings, and trains "router/*" and the model's own layers if they are to read contexts; the heads stay.
 
     Attributes:

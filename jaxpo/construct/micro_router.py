@@ -40,7 +40,7 @@ class MicroContext(Construction):
     comparisons: int = 10
     eta: float = 1.0
 
-    NAME = "micro_context"
+    NAME = "micro_router"
     READS = "pairs with a column that names the user, and one with a text about them"
     WRITES = "prompt (the context in front), completion, ratings: {head: weight}, and the user's column"
 
@@ -59,7 +59,7 @@ class MicroContext(Construction):
         network = tools.network("reward")
         method = network.mixture_method()
         if method.READ_PER_ANSWER != ("heads",):
-            raise ConfigError(f"micro_context reads a model of micro; this one is of {method.INFO.name}.")
+            raise ConfigError(f"micro_router reads a model of micro; this one is of {method.INFO.name}.")
         by_user: dict[str, list[Record]] = {}
         for record in read_pairs(rows):
             name = record.row.data.get(self.user)
@@ -106,6 +106,6 @@ def with_context(context: str, prompt: Text) -> Text:
     turns = [dict(turn) for turn in prompt]
     first = next((turn for turn in turns if turn["role"] == "user"), None)
     if first is None or not isinstance(first["content"], str):
-        raise ConfigError("micro_context: a conversation without a turn of the user has no place for a context.")
+        raise ConfigError("micro_router: a conversation without a turn of the user has no place for a context.")
     first["content"] = f"{context}\n\n{first['content']}"
     return turns

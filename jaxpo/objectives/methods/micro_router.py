@@ -53,6 +53,8 @@ class MicroRouter(MicroMethod):
         import numpy as np
 
         w = np.asarray(columns.get("ratings", ()), np.float64)
+        if w.ndim == 2 and w.shape[1] != self.heads:
+            return [f"micro_router: column 'ratings' holds {w.shape[1]} weights, and heads is {self.heads}."]
         if w.ndim < 2 or (np.all(w >= 0) and np.all(np.abs(w.sum(-1) - 1) < 1e-3)):
             return []
         return ["micro_router: ratings must be weights of all heads, at least 0, whose sum is 1."]

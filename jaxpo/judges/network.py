@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +27,12 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import ConfigError
+from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of, table_of
 from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.embeddings import EmbeddingMethod
+from jaxpo.objectives.methods.mixtures import MixtureMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
@@ -100,6 +103,8 @@ class Network(Model):
     ) -> np.ndarray:
         """The reward of each answer, as the model's method reads it, float64 `[n]`.
 
+        Whose taste is meant, where the method knows several, its `mixture` says; `rewards_under` asks about others.
+
         Args:
           masks: T; under T draws of the dropout that it was trained with instead, `[n, T]`: what two of them differ by
             tells how sure the model is.
@@ -121,6 +126,74 @@ class Network(Model):
         scorer, key = dataclasses.replace(self.scorer, **rates), jax.random.key(seed)
         drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
         return np.stack(drawn, axis=1)
+
+    def read(self, prompts: Sequence[Text], completions: Sequence[Text], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """What the heads read of each answer, by name, float32 `[n, ...]`; one forward per answer.
+
+        Raises:
+          ConfigError: it is no reward model.
+        """
+        method = self.asked_reader().method
+        segments = self.answers(prompts, completions, method)
+        return readings_of(self.scorer, method, self.params, segments, names)
+
+    def rewards_under(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Text],
+        *,
+        users: Sequence[str] | None = None,
+        mixtures: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The reward of each answer for somebody, float64 `[n]`.
+
+        Args:
+          users: who is asked about each answer.
+          mixtures: `[K]` or `[n, K]`, weights of the method's parts, in the place of users.
+
+        Raises:
+          ConfigError: a model of one taste alone, or a user that it does not know; names who.
+        """
+        method = self.mixture_method()
+        if (users is None) == (mixtures is None):
+            raise ConfigError("rewards_under: give users or mixtures, one of them.")
+        weights = method.mixtures(self.params, users) if users is not None else jnp.asarray(mixtures, jnp.float32)
+        values = self.read(prompts, completions, method.READ_PER_ANSWER)
+        everyone = jnp.broadcast_to(weights, (len(prompts), method.parts))
+        found = method.under(self.params, {name: jnp.asarray(x) for name, x in values.items()}, everyone)
+        return np.asarray(found, np.float64)
+
+    def mixture_method(self) -> MixtureMethod:
+        """Its method, which knows several tastes; ConfigError where it does not."""
+        method = self.asked_reader().method
+        if not isinstance(method, MixtureMethod):
+            raise ConfigError(f"the model was trained by {method.INFO.name}, which knows one taste alone.")
+        return method
+
+    def mean_scores(
+        self, prompts: Sequence[Text], completions: Sequence[Text], sizes: Sequence[int]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of a model that compares answers: each one's mean score among those to its prompt, and the tables.
+
+        Args:
+          prompts, completions: those of one prompt next to one another.
+          sizes: answers to each prompt.
+
+        Returns:
+          Float64 `[n]`; and for each prompt the log-odds `[K, K]` of every two answers, one forward per answer.
+
+        Raises:
+          ConfigError: it gives every answer a reward by itself.
+        """
+        method = self.asked_reader().method
+        if not method.COMPARES_ANSWERS:
+            raise ConfigError(
+                f"the model was trained by {method.INFO.name}, which compares no answers; ask for rewards."
+            )
+        values = self.read(prompts, completions, VECTORS)
+        borders = np.cumsum([0, *sizes])
+        each = [{k: x[a:b] for k, x in values.items()} for a, b in itertools.pairwise(borders)]
+        return mean_scores_of(values, sizes), [table_of(own) for own in each]
 
     def embeddings(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
         """The vector of each answer that the method reads, float64 `[n, E]`.

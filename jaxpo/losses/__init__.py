@@ -21,6 +21,8 @@ from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
 from jaxpo.losses.gae import gae, token_rewards
+from jaxpo.losses.gpm import gpm, gpm_gates, gpm_mean_scores, gpm_ptx, gpm_score, gpm_table, gpm_temperature
+from jaxpo.losses.gpo import gpo
 from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
@@ -54,6 +56,15 @@ from jaxpo.losses.length_normalized import (
 from jaxpo.losses.lipo import implicit_scores, lipo
 from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.maxmin_rlhf import (
+    maxmin_dual,
+    maxmin_policy,
+    maxmin_responsibilities,
+    maxmin_rewards,
+    maxmin_rlhf,
+    maxmin_weights,
+)
+from jaxpo.losses.micro import micro, micro_distil, micro_heads, micro_hedge, micro_mixed, micro_score
 from jaxpo.losses.minillm import minillm_advantages
 from jaxpo.losses.modpo import modpo, modpo_reward
 from jaxpo.losses.nash_md import nash_md
@@ -61,6 +72,7 @@ from jaxpo.losses.nca_pair import nca_pair
 from jaxpo.losses.off_policy import geometric_mask, off_policy_mask, off_policy_weights
 from jaxpo.losses.online_dpo import online_dpo
 from jaxpo.losses.orpo import orpo
+from jaxpo.losses.pal import pal, pal_bound, pal_distance, pal_mixture, pal_similarity, pal_token_weights
 from jaxpo.losses.ppo import ppo, ppo_value
 from jaxpo.losses.pro_ranking import pro_ranking
 from jaxpo.losses.process_reward import outcome_reward, process_reward, solution_score
@@ -160,6 +172,14 @@ __all__ = [
     "gae",
     "generalized_jsd",
     "geometric_mask",
+    "gpm",
+    "gpm_gates",
+    "gpm_mean_scores",
+    "gpm_ptx",
+    "gpm_score",
+    "gpm_table",
+    "gpm_temperature",
+    "gpo",
     "grpo",
     "gspo_token",
     "hinge",
@@ -207,8 +227,20 @@ __all__ = [
     "mapo_mask",
     "mask_network",
     "masked_moments",
+    "maxmin_dual",
+    "maxmin_policy",
+    "maxmin_responsibilities",
+    "maxmin_rewards",
+    "maxmin_rlhf",
+    "maxmin_weights",
     "merge_steps",
     "merged_moments",
+    "micro",
+    "micro_distil",
+    "micro_heads",
+    "micro_hedge",
+    "micro_mixed",
+    "micro_score",
     "minillm_advantages",
     "modpo",
     "modpo_reward",
@@ -223,6 +255,12 @@ __all__ = [
     "outcome_reward",
     "pair_hinge",
     "pair_logistic",
+    "pal",
+    "pal_bound",
+    "pal_distance",
+    "pal_mixture",
+    "pal_similarity",
+    "pal_token_weights",
     "point_mse",
     "point_sigmoid",
     "ppo",

@@ -35,7 +35,7 @@ from jaxpo.stages.critic import with_critic
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
+from jaxpo.stages.trained import beside_fixed, check_heads, fixed_part, flops_per_token, trained_lines
 from jaxpo.train.bookkeeping import Evaluate
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
@@ -67,7 +67,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     with recording, setting.watching.ledger.during("work"):
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
-    first = _first(with_critic(setting, stage, base), own_tables(stage, config), seed)
+    begun = with_critic(setting, stage, base)
+    check_heads(stage, own_tables(stage, config), begun)
+    first = _first(begun, own_tables(stage, config), seed)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
 

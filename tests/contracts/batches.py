@@ -69,6 +69,14 @@ def completion(rng: np.random.Generator, i: int) -> Example:
     return Example(segments, {"completion": 0, "kl": 1}, columns)
 
 
+def mixture(rng: np.random.Generator, i: int) -> Example:
+    """A prompt with the weights of two heads."""
+    one = segment(rng, some_prompt(rng), some_length(rng))
+    return Example(
+        [one], {"completion": 0}, {"ratings": np.asarray([0.1 + 0.1 * (i % 8), 0.9 - 0.1 * (i % 8)], np.float32)}
+    )
+
+
 TRAINER = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
 
 
@@ -121,6 +129,8 @@ def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
         "rewards": np.round(rng.normal(size=(2, 2)), 2).astype(np.float32),
         "tie": i % 4 == 1,
         "group": i % 2,
+        "user": i % 3,
+        "responsibilities": np.asarray([0.25 + 0.5 * (i % 2), 0.75 - 0.5 * (i % 2)], np.float32),
     }
 
 
@@ -159,6 +169,7 @@ def sampled(rng: np.random.Generator, i: int) -> Example:
 KINDS = {
     "text": text,
     "completion": completion,
+    "mixture": mixture,
     "rollout": rollout,
     "steps": steps,
     "list": listed,

@@ -104,6 +104,14 @@ CASES = {
     "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
+    "gpm": rows("gpm", normal(N, 4), normal(N, 4), free=2, temperature=1.0),
+    "gpo": rows("gpo", logps(RNG, N), logps(RNG, N), normal(N), free=1, beta=0.05),
+    "pal": rows("pal", normal(N, T), normal(N, T), np.full((N, T), 1.0 / T, np.float32), free=2),
+    "micro": rows("micro", normal(N, K), normal(N, K), normal(N, K), free=3),
+    "micro_distil": rows("micro_distil", normal(N, K), np.full((N, K), 1.0 / K, np.float32), free=1),
+    "maxmin_rlhf": Case(
+        lambda where, c, r: losses.maxmin_rlhf(c, r, np.full((N, K), 1.0 / K, np.float32), where=where).sum(-1),
+        (normal(N, K), normal(N, K)), 2),
     "list_mle": lists("list_mle", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "lddpo": tokens("lddpo", TOKENS_W, TOKENS_L),
     "dove": tokens("dove", TOKENS_W, TOKENS_L, ~TOKENS_W, ~TOKENS_L),
@@ -144,9 +152,9 @@ CASES = {
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.
 NAMED = [
-    ("fdpo", "divergence"), ("grpo", "importance_sampling_level"),
+    ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"),
+    ("irpo_ranking", "weighting"), ("modpo", "form"), ("pal", "form"), ("rating", "form"), ("rationales", "base"),
     ("rationales", "form"),
     ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
 ]  # fmt: skip

@@ -34,6 +34,9 @@ NO_GRADIENT = {
                     "constants of an update, made before it"),
     **dict.fromkeys(("geometric_mask", "off_policy_mask", "off_policy_weights", "top_entropy_mask", "vespo_weights"),
                     "weights and masks without gradient"),
+    **dict.fromkeys(("maxmin_dual", "maxmin_responsibilities", "maxmin_rewards", "maxmin_weights"),
+                    "weights and rewards of an update, made before it"),
+    "pal_token_weights": "weights of positions",
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip
 # Three points of either side and not the case itself, so that a jump there is seen as one.

@@ -54,6 +54,7 @@ mapl mapl_reward secrets_rm meta_rm lipo pro_ranking tpo_tree irpo_ranking bco r
 rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus ppo
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
+gpm gpo pal micro micro_router maxmin_rlhf
 """.split()  # noqa: SIM905
 
 

@@ -82,6 +82,7 @@ SHAPES: dict[str, tuple[str, list[str]]] = {
     "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
     "rationales": ("rationale.jsonl", []),
     "rrpo": ("spans.jsonl", []),
+    "gpo": ("mean_scores.jsonl", []),
     "simpo": ("preference_implicit.jsonl", []),
     "sparsepo": ("preference_chat.jsonl", []),
     "spo_degree": ("keywords.jsonl", []),
@@ -139,7 +140,12 @@ REWARDS: dict[str, tuple[str, list[str]]] = {
     "bradley_terry": ("annotators.jsonl", ["--stage.loss.soft-labels", "True", "--stage.loss.lm-coefficient", "0.1"]),
     "davidson": ("groups.jsonl", []),
     "embedding_reward": ("preference.jsonl", ["--stage.loss.size", "8", "--stage.loss.query", "prompt"]),
+    "gpm": ("annotators.jsonl", ["--stage.loss.size", "4", "--stage.loss.ptx-coefficient", "0.1"]),
+    "maxmin_rlhf": ("responsibilities.jsonl", ["--stage.loss.combine", "least"]),
+    "micro": ("annotators.jsonl", ["--stage.loss.heads", "3"]),
+    "micro_router": ("weights_of_heads.jsonl", ["--stage.loss.heads", "2"]),
     "outcome_reward": ("unpaired.jsonl", ["--stage.loss.yes-no", "7", "9"]),
+    "pal": ("responsibilities.jsonl", ["--stage.loss.users", "bob", "ann", "--stage.loss.size", "8"]),
     "plackett_luce": ("list.jsonl", ["--stage.loss.ties", "order", "--stage.loss.top-k", "2"]),
     "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),
     "rating": ("rated.jsonl", ["--stage.loss.aspects", "brief", "helpful", "--stage.pooled-dropout", "0.1"]),
@@ -194,9 +200,20 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["reward", "--stage.loss", "rating", *TWO_ASPECTS, "--stage.loss.low", "1", "--stage.loss.high", "5"],
         "row 4, field 'ratings': rating: ratings lie between 0 and 5, but low is 1.0 and high is 5.0",
     ),
+    "stranger": (
+        ["reward", "--stage.loss", "pal", "--stage.loss.users", "ann", "cy"],
+        "row 2, field 'user': 'bob' is not among the 2 known: ann, cy.",
+    ),
+    "absent": (
+        ["reward", "--stage.loss", "pal", "--stage.loss.users", "ann", "bob", "cy"],
+        "pal: 1 of the users have no row (cy)",
+    ),
     "ungrouped": (["reward", "--stage.data.spread-groups", "True"], "field 'group': there is no column 'group'."),
 }
-FILE_OF = {"groups": "groups", "apart": "groups", "names": "rated", "scale": "rated", "ungrouped": "preference"}
+FILE_OF = {
+    **{"groups": "groups", "apart": "groups", "names": "rated", "scale": "rated", "ungrouped": "preference"},
+    **{"stranger": "responsibilities", "absent": "responsibilities"},
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

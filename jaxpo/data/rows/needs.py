@@ -31,6 +31,8 @@ class Needs:
       optional_roles: segment roles that an example may lack.
       whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
         statistic of parameters); coupled losses over features need not ask for it.
+      names: (column of names, names in the order of their numbers) where the method has parameters for each; a training
+        row of another name is refused, a held-out one left out.
     """
 
     roles: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class Needs:
     per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
     whole_step: bool = False
+    names: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.networks]

@@ -79,7 +79,7 @@ def rewards_in_rows(
       name: of what the method reads per segment, which is wanted in place of the reward, `[n, ...]`.
     """
     run = functools.partial(_rewards, scorer, method, name, params, key)
-    beside = [{"completion": _scored(s), **s.per_token} for s in segments]
+    beside = [{"completion": scored_mask(s), **s.per_token} for s in segments]
     tokens, alone = [s.tokens for s in segments], key is not None
     placed = each_segment(run, tokens, rows, row_length, beside=beside, alone=alone)
     found = {place.segment: row[place.slot] for place, row in placed}
@@ -114,7 +114,7 @@ def _rewards(scorer: Scorer, method: RewardMethod, name: str | None, params: Tre
     return rewards.reshape(batch.rows, batch.slots)
 
 
-def _scored(segment: Segment) -> np.ndarray:
+def scored_mask(segment: Segment) -> np.ndarray:
     """The mask of a segment's answer in a batch: its first token has no predecessor."""
     mask = segment.supervised.copy()
     mask[:1] = False

@@ -152,11 +152,14 @@ class AssignUsers(Work):
           margins: `[n, K]` r_k(chosen) - r_k(rejected).
           who: `[n]` number of each pair's user.
         """
+        import jax.numpy as jnp
+
         from jaxpo.losses import maxmin_responsibilities
 
         of_users = np.zeros((users, margins.shape[1]))
         np.add.at(of_users, who, -np.logaddexp(0.0, -margins))
-        gamma = np.asarray(maxmin_responsibilities(of_users, proportions, hard=self.em == "hard"))
+        prior = None if proportions is None else jnp.asarray(proportions)
+        gamma = np.asarray(maxmin_responsibilities(jnp.asarray(of_users), prior, hard=self.em == "hard"))
         p = np.full(margins.shape[1], 1.0 / margins.shape[1]) if proportions is None else proportions
         with np.errstate(divide="ignore"):
             soft = np.logaddexp.reduce(of_users + np.log(p), axis=1).sum()

@@ -116,8 +116,8 @@ class MapUsers(Work):
         """Rewards of the better and of the worse answers; of a preference model halves of their log-odds."""
         if not network.asked_reader().method.COMPARES_ANSWERS:
             return [network.rewards(*side) for side in sides]
-        texts = [[x for pair in zip(sides[0][k], sides[1][k], strict=True) for x in pair] for k in (0, 1)]
-        found, _ = network.mean_scores(*texts, [2] * len(sides[0][0]))
+        prompts, texts = ([x for pair in zip(sides[0][k], sides[1][k], strict=True) for x in pair] for k in (0, 1))
+        found, _ = network.mean_scores(prompts, texts, [2] * len(sides[0][0]))
         return [found[::2], found[1::2]]
 
     @staticmethod
@@ -127,17 +127,19 @@ class MapUsers(Work):
 
     def keep(self, context: WorkContext, network: Network, method: PAL, groups: dict[str, str]) -> Picture:
         """Write what the model knows of its users, and draw it."""
+        import jax.numpy as jnp
+
         from jaxpo.evaluate.rewards.tastes import plane
 
         mixtures = np.asarray(method.mixtures(network.params, method.users), np.float64)
         write_json(context.folder / USERS, {u: w.tolist() for u, w in zip(method.users, mixtures, strict=True)})
         prototypes = network.params["prototypes"]
         if method.variant == "b":
-            arrays = {name: np.asarray(x) for name, x in _leaves(prototypes)}
+            arrays: dict[str, Any] = {name: np.asarray(x) for name, x in _leaves(prototypes)}
             places, corners = mixtures, np.eye(method.prototypes)
         else:
-            places = np.asarray(method.ideals(network.params, mixtures, None), np.float64)
-            corners = np.asarray(method.ideals(network.params, np.eye(method.prototypes), None), np.float64)
+            places = np.asarray(method.ideals(network.params, jnp.asarray(mixtures), None), np.float64)
+            corners = np.asarray(method.ideals(network.params, jnp.eye(method.prototypes), None), np.float64)
             arrays = {"prototypes": np.asarray(prototypes["weight"]), "ideal": corners, "users": places}
         np.savez(context.folder / PROTOTYPES, **arrays)
         flat, (own,) = plane(np.concatenate([corners, places]), [places])

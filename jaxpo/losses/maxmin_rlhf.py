@@ -100,7 +100,7 @@ def maxmin_rewards(
 
 
 def maxmin_weights(
-    weights: Float[Array, "K"], utilities: Float[Array, "K"], *, learning_rate: float = 0.1
+    weights: Float[Array, "K"], utilities: Float[Array, "K"], *, learning_rate: float | Float[Array, ""] = 0.1
 ) -> Float[Array, "K"]:
     """lambda_u <- lambda_u exp(-eta F_u) / Z: a step of mirror descent towards the groups that fare worst.
 

@@ -160,4 +160,5 @@ class MaxMinRLHF(MixtureMethod):
         gamma = jnp.where(x.present[:, None], x.columns["responsibilities"], 0.0)
         right = jnp.where(chosen > rejected, gamma, 0.0)
         sums = {"total": jnp.sum(right, axis=0), "count": jnp.sum(gamma, axis=0)}
-        return {"group_accuracy_min": OfSums(sums, worst)}
+        found: dict[str, Any] = {"group_accuracy_min": OfSums(sums, worst)}
+        return found

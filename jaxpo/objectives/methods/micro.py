@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.families.rewards import Reading, Rewards
 
-PAPER = {
+PAPER: dict[str, Any] = {
     "paper": "MiCRo: Mixture Modeling and Context-aware Routing for Personalized Preference Learning",
     "arxiv": "2505.24846",
 }

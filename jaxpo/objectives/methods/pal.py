@@ -221,7 +221,7 @@ class PAL(MixtureMethod):
         span = x.columns["first_difference"], jnp.max(ends, axis=1)
         weights = pal_token_weights(*span, scores[0].shape[1], weighting=self.weighting)
         form: Literal["hinge", "logistic"] = "hinge" if self.variant == "a" else "logistic"
-        loss = pal(*scores, weights, form=form, where=x.present)
+        loss = pal(scores[0], scores[1], weights, form=form, where=x.present)
         if not self.bound_coefficient:
             return loss
         return loss + self.bound_coefficient * pal_bound(ideal, self.bound, where=x.present)

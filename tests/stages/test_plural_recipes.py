@@ -11,7 +11,10 @@ import pytest
 from jaxpo.cli.main import main
 from jaxpo.convert.model_io import load_model
 
-SHORT = ["--stage.num-train-epochs", "0.05", "--stage.rows-per-step", "8", "--stage.logging-steps", "1"]
+
+def short(*stages: str) -> list[str]:
+    """A few steps of each of them."""
+    return [word for name in stages for word in (f"--{name}.num-train-epochs", "0.05", f"--{name}.logging-steps", "1")]
 
 
 def run(recipe: str, folder: Path, *options: str) -> Path:
@@ -26,7 +29,7 @@ def summary(home: Path) -> dict:
 
 @pytest.mark.slow
 def test_users_and_newcomers(tmp_path: Path) -> None:
-    home = run("plural", tmp_path, *SHORT)
+    home = run("plural", tmp_path, *short("gpm", "pal", "newcomers"))
     pal, new = (load_model(home / "stages" / name).params for name in ("pal", "newcomers"))
     for group in pal.keys() - {"users"}:
         for (path, a), (_, b) in zip(leaves(pal[group]), leaves(new[group]), strict=True):
@@ -47,7 +50,7 @@ def leaves(tree: dict) -> list:
 
 @pytest.mark.slow
 def test_groups_by_em(tmp_path: Path) -> None:
-    home = run("plural:maxmin", tmp_path, "--em", "soft", "--rounds", "2", *SHORT)
+    home = run("plural:maxmin", tmp_path, "--em", "soft", "--rounds", "2", *short("groups_1", "groups_2"))
     found = summary(home)
     assert found["assign_1"]["users"] == found["assign_2"]["users"] == 10
     assert found["assign_1"]["users_of_groups"] == [5, 5]

@@ -123,7 +123,24 @@ class Network(Model):
         drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
         return np.stack(drawn, axis=1)
 
-    def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
+    def heads(
+        self, prompts: Sequence[Text], completions: Sequence[Text] | None
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of all that a reward model's heads say: of each answer, or of prompts; float64 `[n, C]`.
+
+        Raises:
+          ConfigError: it is no reward model.
+        """
+        reader = self.reader
+        if reader is None:
+            raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
+        segments = self.answers(prompts, completions, reader.method)
+        how: dict[str, Any] = {"rows": ROWS, "row_length": self.max_length, "every_head": True}
+        return reader.method.head_names(), rewards_in_rows(self.scorer, reader.method, self.params, segments, **how)
+
+    def answers(
+        self, prompts: Sequence[Text], completions: Sequence[Text] | None, method: RewardMethod
+    ) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
         places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
         cut = Cut(self.max_length)
@@ -134,13 +151,32 @@ class Network(Model):
         return rewards_in_rows(scorer, method, self.params, segments, **how)
 
     def generate(
-        self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        temperature: float,
+        top_k: int,
+        max_new_tokens: int,
+        seed: int,
+        begun: Sequence[str] | None = None,
+        stop: tuple[str, ...] = (),
     ) -> list[list[str]]:
-        """`n` samples per prompt."""
+        """`n` samples per prompt.
+
+        Args:
+          begun: what each prompt's answers begin with; it is no part of what is returned.
+          stop: strings that end an answer, and are cut from it.
+        """
         sampler = Sampler(temperature=temperature, top_k=top_k)
-        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed, stop=stop)
         requests = requests_for(self.tokenizer, prompts, template)
-        answers = self._engine(requests).generate(requests)
+        if begun is not None:
+            requests = [
+                dataclasses.replace(request, prompt=[*request.prompt, *self.tokenizer.encode(text)])
+                for request, text in zip(requests, begun, strict=True)
+            ]
+        answers = self.engine(requests).generate(requests)
         return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
 
     def draw(
@@ -160,14 +196,15 @@ class Network(Model):
         """
         template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
         requests = requests_for(self.tokenizer, prompts, template, numbers)
-        engine = self._engine(requests, slots=max_rows)
+        engine = self.engine(requests, slots=max_rows)
         for request in requests:
             engine.submit(request)
         while engine.busy:
             if done := engine.step():
                 yield done
 
-    def _engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+    def engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+        """An engine that writes as the model computes scores, as large as these requests need it."""
         computed = as_scored(self.scorer)
         return fitted(self.params["model"], self.config, requests, tokenizer=self.tokenizer, slots=slots, **computed)
 

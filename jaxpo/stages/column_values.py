@@ -25,12 +25,12 @@ def check_values(dataset: Dataset, method: Any) -> None:
     named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
     if named:
         raise DataError(" ".join(named), file=dataset.files[0])
-    columns = _columns(dataset, method.NEEDS.columns)
-    problems = method.check_columns(columns)
+    columns = columns_of(dataset, method.NEEDS.columns)
+    problems = method.checkcolumns_of(columns)
     if not problems:
         return
     alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
-    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
+    worst = next((n for n, row in enumerate(alone) if method.checkcolumns_of(row)), 0)
     (example,) = dataset.store.read(range(worst, worst + 1))
     field = next(iter(columns)) if len(columns) == 1 else None
     raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)
@@ -40,7 +40,7 @@ def _check_ties(dataset: Dataset, method: Any) -> None:
     """DataError for the first tied pair, where the method takes every pair for a decided one."""
     if "tie" not in dataset.columns or "tie" in method.NEEDS.columns:
         return
-    tied = np.flatnonzero(_columns(dataset, ("tie",))["tie"])
+    tied = np.flatnonzero(columns_of(dataset, ("tie",))["tie"])
     if not len(tied):
         return
     (example,) = dataset.store.read(tied[:1].tolist())
@@ -57,7 +57,7 @@ def _check_classes(dataset: Dataset, method: Any) -> None:
     """DataError for a group of labelled answers that are all alike: of it there is no accuracy to speak of."""
     if "group" not in dataset.columns or "label" not in method.NEEDS.columns or not isinstance(method, RewardMethod):
         return
-    found = _columns(dataset, ("group", "label"))
+    found = columns_of(dataset, ("group", "label"))
     for number, name in enumerate(dataset.names["group"]):
         labels = found["label"][found["group"] == number]
         if len(labels) and labels.all() == labels.any():
@@ -83,7 +83,7 @@ def check_metric(held_out: Dataset, stage: Stage) -> None:
         )
 
 
-def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def columns_of(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
     known = {name: dataset.columns[name] for name in names if name in dataset.columns}
     end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},
     "plackett_luce": {"top_k": 2},
     "rating": {"aspects": ("a", "b")},
+    "pro_orchestrator": {"objectives": ("a", "b"), "width": 8},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)

@@ -140,7 +140,7 @@ BEYOND_PAIRS = {
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
     **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
-    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
+    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts", "pro_orchestrator": "completion"},
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
@@ -157,7 +157,7 @@ OF_THEIR_OWN = {
         "mapl": {"mapl", "mapl_reward"},
         "rationale": {"rationales"},
     },
-    **{"rewards": {"modpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
+    **{"parts": {"themis"}, "rewards": {"modpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }
 OTHERS = {

@@ -143,6 +143,7 @@ REWARDS: dict[str, tuple[str, list[str]]] = {
     "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),
     "rating": ("rated.jsonl", ["--stage.loss.aspects", "brief", "helpful", "--stage.pooled-dropout", "0.1"]),
     "process_reward": ("steps.jsonl", ["--stage.loss.combine", "mean"]),
+    "themis": ("parts.jsonl", ["--stage.loss.normalisation", "pooled"]),
 }
 
 

@@ -41,7 +41,9 @@ class Themis(Writing, Construction):
     unsandboxed: bool = False
 
     NAME = "themis"
-    READS = "pairs, with `chosen_trajectory`, `rejected_trajectory`, `chosen_rationale`, `rejected_rationale` or --model"
+    READS = (
+        "pairs, with `chosen_trajectory`, `rejected_trajectory`, `chosen_rationale`, `rejected_rationale` or --model"
+    )
     WRITES = "prompt, chosen, rejected (answer, calls, observations, rationale), chosen_parts, rejected_parts"
 
     def problems(self) -> list[str]:

@@ -123,9 +123,7 @@ class Network(Model):
         drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
         return np.stack(drawn, axis=1)
 
-    def heads(
-        self, prompts: Sequence[Text], completions: Sequence[Text] | None
-    ) -> tuple[tuple[str, ...], np.ndarray]:
+    def heads(self, prompts: Sequence[Text], completions: Sequence[Text] | None) -> tuple[tuple[str, ...], np.ndarray]:
         """Names and values of all that a reward model's heads say: of each answer, or of prompts; float64 `[n, C]`.
 
         Raises:

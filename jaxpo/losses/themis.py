@@ -100,5 +100,7 @@ def themis_tokens(
     """Supervised tokens of each pair, `[B]`: those of parts whose weight is not 0."""
     found = jnp.zeros(chosen_tokens.shape[0], jnp.float32)
     for tokens, answer in ((chosen_tokens, lm), (rejected_tokens, False)):
-        found = found + jnp.sum(jnp.where(part_weights(beta=beta, omega=omega, answer=answer) > 0, tokens, 0.0), axis=-1)
+        found = found + jnp.sum(
+            jnp.where(part_weights(beta=beta, omega=omega, answer=answer) > 0, tokens, 0.0), axis=-1
+        )
     return keep(where, found)

@@ -61,7 +61,12 @@ def rounds(
                 name=solution,
                 init_from=policy,
                 loss=DPO(beta=0.1) if inner == "dpo" else SPPOHard(beta=1e-2),
-                data=Data(train=(pairs,), eval=(f"stage:pairs_{t}/heldout_pairs.jsonl",), max_length=length, row_length=2 * length),
+                data=Data(
+                    train=(pairs,),
+                    eval=(f"stage:pairs_{t}/heldout_pairs.jsonl",),
+                    max_length=length,
+                    row_length=2 * length,
+                ),
                 optimizer=Optimizer(learning_rate=rate, lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.0),
                 rows_per_step=16,
                 num_train_epochs=1,
@@ -69,7 +74,12 @@ def rounds(
             ),
             Merge(name=following, models=(solution, before), weights=(1.0 + alpha, -alpha)),
             Divergence(
-                name=f"kl_{t}", model=following, other=solution, prompts=prompts, max_new_tokens=answer, max_length=length
+                name=f"kl_{t}",
+                model=following,
+                other=solution,
+                prompts=prompts,
+                max_new_tokens=answer,
+                max_length=length,
             ),
         ]
         policy, before = following, solution

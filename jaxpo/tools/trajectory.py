@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 CALL_MARK, OBSERVATION_MARK, RATIONALE_MARK = "\n[tool]", "\n[observation]", "\n[rationale]"
 MAX_CALLS = 3
-_CALL = re.compile(r"(?:Thought:(?P<thought>.*?)\n)?\s*Action:(?P<action>[^\n]*)\nAction Input:(?P<input>.*)", re.DOTALL)
+_CALL = re.compile(
+    r"(?:Thought:(?P<thought>.*?)\n)?\s*Action:(?P<action>[^\n]*)\nAction Input:(?P<input>.*)", re.DOTALL
+)
 _FINISHED = re.compile(r"\bfinished\b", re.IGNORECASE)
 
 Part = tuple[int, int, str]
@@ -96,9 +98,7 @@ class Trajectory:
 
 def tool_text(call: Call) -> str:
     """A call up to the mark after which the observation stands."""
-    return (
-        f"{CALL_MARK} Thought: {call.thought}\nAction: {call.action}\nAction Input: {call.input}{OBSERVATION_MARK}"
-    )
+    return f"{CALL_MARK} Thought: {call.thought}\nAction: {call.action}\nAction Input: {call.input}{OBSERVATION_MARK}"
 
 
 def parse(text: str) -> Written:

@@ -15,7 +15,10 @@ from jaxpo.judges.asking import Item
 from jaxpo.judges.orchestrated import OrchestratedJudge
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
 
-PAIRS = ({"prompt": "short", "chosen": "a", "rejected": "bb"}, {"prompt": "a long one", "chosen": "ccc", "rejected": "d"})
+PAIRS = (
+    {"prompt": "short", "chosen": "a", "rejected": "bb"},
+    {"prompt": "a long one", "chosen": "ccc", "rejected": "d"},
+)
 JUDGES = "def one(p, a, r):\n    return len(a)\n\ndef two(p, a, r):\n    return -10 * len(a)\n"
 
 

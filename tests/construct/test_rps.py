@@ -75,13 +75,13 @@ class Writer:
         return [["" if i in self.silent else f"{text} x{'y' * k}" for k in range(n)] for i, text in enumerate(said)]
 
 
-JUDGES = '''
+JUDGES = """
 def first(prompt, answer, row):
     return float(answer.split()[1].strip(",")) + answer.count("y")
 
 def second(prompt, answer, row):
     return float(answer.split()[3].strip(","))
-'''
+"""
 
 
 @pytest.fixture

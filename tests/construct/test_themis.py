@@ -72,6 +72,8 @@ def test_mistakes_are_named():
     ],
 )
 def test_parts_that_cannot_be_read_are_named(parts, message):
-    row = Row(Path("x"), 1, json.loads(json.dumps({**PAIR, "chosen": "abcd", "chosen_parts": parts, "rejected_parts": []})))
+    row = Row(
+        Path("x"), 1, json.loads(json.dumps({**PAIR, "chosen": "abcd", "chosen_parts": parts, "rejected_parts": []}))
+    )
     with pytest.raises(DataError, match=message):
         read_record(row, "preference", marks=("part",))

@@ -140,7 +140,12 @@ BEYOND_PAIRS = {
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
     **{"modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
-    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts", "pro_orchestrator": "completion"},
+    **{
+        "rrpo": "chosen_spans",
+        "spo_degree": "chosen_keywords",
+        "themis": "chosen_parts",
+        "pro_orchestrator": "completion",
+    },
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)

@@ -36,7 +36,15 @@ def reference(rw, rl, pw, pl, nw, nl, *, alpha=1.0, beta=1.0, omega=1.0, lm=Fals
     out = rank_weight * sp(-(np.asarray(rw, np.float64) - rl))
     for p, n, answer in ((pw, nw, lm), (pl, nl, False)):
         for part in range(PARTS):
-            w = 1.0 if part in TOOLS else beta if part in OBSERVATIONS else omega if part == RATIONALE else float(answer)
+            w = (
+                1.0
+                if part in TOOLS
+                else beta
+                if part in OBSERVATIONS
+                else omega
+                if part == RATIONALE
+                else float(answer)
+            )
             for i in range(N):
                 if n[i, part] > 0 and w > 0:
                     out[i] += -alpha * w * (p[i, part] if pooled else 0.5 * p[i, part] / n[i, part])
@@ -84,7 +92,9 @@ def test_switched_off_parts_and_the_rejected_answer_have_no_effect():
                 np.testing.assert_array_equal(g[:, list(parts)], 0.0)
     tokens = losses.themis_tokens(base[4], base[5], beta=0.0, omega=0.0)
     np.testing.assert_array_equal(tokens, sum(base[k][:, list(TOOLS)].sum(1) for k in (4, 5)))
-    np.testing.assert_array_equal(losses.themis_tokens(base[4], base[5], lm=True), base[4].sum(1) + base[5][:, :-1].sum(1))
+    np.testing.assert_array_equal(
+        losses.themis_tokens(base[4], base[5], lm=True), base[4].sum(1) + base[5][:, :-1].sum(1)
+    )
 
 
 def test_the_released_weights_are_half_of_alpha_two_with_pooled_tokens():

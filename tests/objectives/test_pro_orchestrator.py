@@ -38,7 +38,9 @@ def batch_of(whole=(), **kw):
 
 
 def means(whole=()):
-    return np.array([d["hidden"][: None if i in whole else q].mean(0) for i, (q, d) in enumerate(segments(4, seed=5))], float)
+    return np.array(
+        [d["hidden"][: None if i in whole else q].mean(0) for i, (q, d) in enumerate(segments(4, seed=5))], float
+    )
 
 
 def softmax(x):
@@ -64,7 +66,9 @@ def test_loss_metrics_and_gradients(whole):
     out, grads = Runner(method(temperature=0.5).build(ArrayScorer()))(batch, params, frozen)
     z, w = logits(params, means(whole)), targets(0.5)
     np.testing.assert_allclose(out.loss, np.mean(np.sum(w * (np.log(w) - np.log(softmax(z))), -1)), rtol=1e-4)
-    np.testing.assert_allclose(grads["orchestrator"]["output"]["bias"], np.mean(softmax(z) - w, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        grads["orchestrator"]["output"]["bias"], np.mean(softmax(z) - w, 0), rtol=1e-4, atol=1e-6
+    )
     for name in ("offset", "scale"):
         np.testing.assert_array_equal(grads["orchestrator"][name], 0.0)
     got = values_of(out)

@@ -49,7 +49,9 @@ def test_the_calendar_refuses(text):
 
 def test_a_table_is_looked_up_by_its_first_column(tmp_path):
     file = tmp_path / "capitals.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ({"of": "France", "is": "Paris"}, {"of": "Peru", "is": "Lima"})))
+    file.write_text(
+        "".join(json.dumps(row) + "\n" for row in ({"of": "France", "is": "Paris"}, {"of": "Peru", "is": "Lima"}))
+    )
     box = toolbox((f"table:{file}",))
     box.check()
     assert box.use("table", " france ").text == "is: Paris"

@@ -84,9 +84,7 @@ def written(*scripts, **how):
 
 
 def test_the_tool_answers_and_the_model_goes_on_behind_it():
-    (one, two), asked = written(
-        (CALL, "\n[rationale] right"), ("\n[rationale] I know",)
-    )
+    (one, two), asked = written((CALL, "\n[rationale] right"), ("\n[rationale] I know",))
     assert one == Trajectory((Step(Call("add them", "calculator", "3 + 4"), "7"),), "right")
     assert two == Trajectory((), "I know")
     assert asked == ["q0 7", "q1 7", f"q0 7{CALL}\n[observation] 7"]

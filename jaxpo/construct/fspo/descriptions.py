@@ -40,7 +40,9 @@ class FSPODescriptions(Construction):
 
     NAME = "fspo_descriptions"
     READS = "few-shot pairs (what fspo makes) with a column `description` of the user"
-    WRITES = "prompt, chosen, rejected: descriptions under the few-shot prompt; or responses, the prompt with description"
+    WRITES = (
+        "prompt, chosen, rejected: descriptions under the few-shot prompt; or responses, the prompt with description"
+    )
 
     def problems(self) -> list[str]:
         found = not_positive(temperature=self.temperature, max_new_tokens=self.max_new_tokens)

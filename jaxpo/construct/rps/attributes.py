@@ -30,7 +30,9 @@ class AttributeOptions:
     def attribute_problems(self) -> list[str]:
         """What does not go together."""
         if self.judges and len(self.judges) != len(self.attributes):
-            return [f"--judges has {len(self.judges)} entries for {len(self.attributes)} attributes; give one for each."]
+            return [
+                f"--judges has {len(self.judges)} entries for {len(self.attributes)} attributes; give one for each."
+            ]
         if self.attributes and len(set(self.attributes)) < len(self.attributes):
             return [f"--attributes is {self.attributes!r} but must be different names."]
         return []
@@ -54,7 +56,9 @@ class AttributeOptions:
         else:
             names, values = tools.network("reward").heads([prompts[i] for i in here], [answers[i] for i in here])
             if self.attributes and self.attributes != names:
-                raise ConfigError(f"--attributes is {self.attributes!r}, but the reward model rates {', '.join(names)}.")
+                raise ConfigError(
+                    f"--attributes is {self.attributes!r}, but the reward model rates {', '.join(names)}."
+                )
         every = np.full((len(answers), len(names)), np.nan)
         every[here] = values
         return names, every

@@ -57,7 +57,11 @@ class RPS(DPA):
         self.say_outside(wanted, tools)
         near = np.stack([self.near(v, np.random.default_rng((tools.seed, i))) for i, v in enumerate(wanted)])
         answers, scores = self.best(rows, prompts, near, wanted, tools)
-        plain = self.best(rows, prompts, np.repeat(wanted[:, None], self.n, axis=1), wanted, tools) if self.baseline else None
+        plain = (
+            self.best(rows, prompts, np.repeat(wanted[:, None], self.n, axis=1), wanted, tools)
+            if self.baseline
+            else None
+        )
         for i, prompt in enumerate(prompts):
             chosen = self.picked(scores[i])
             other = -1 if plain is None else self.picked(plain[1][i])

@@ -114,7 +114,11 @@ def prepare(
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
-            known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns) - set(needs.new_names))))
+            known = (
+                None
+                if names is None
+                else _Known(names, ("annotator", *({"user"} & set(needs.columns) - set(needs.new_names))))
+            )
             return {"settings": settings, "reading": READING, **_write(writer, rows, tokenizer, cut, known)}
 
         return Shard(key if len(groups) == 1 else _key(*named, *about), write)

@@ -46,7 +46,10 @@ def answer_segments(
       DataError: an answer without a token that is left, or one that is too long; names file and row.
     """
     if answers is None:
-        asked = [Row(place.file, place.number, {"prompt": p, "ratings": {"-": 0}}) for place, p in zip(places, prompts, strict=True)]
+        asked = [
+            Row(place.file, place.number, {"prompt": p, "ratings": {"-": 0}})
+            for place, p in zip(places, prompts, strict=True)
+        ]
         whole = [read_record(row, "rated") for row in asked]
         return [example.segments[0] for example in build_examples(whole, tokenizer, cut, counts)]
     steps = "step_end" in method.NEEDS.per_token
@@ -110,9 +113,7 @@ def rewards_of(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _rewards(
-    scorer: Scorer, method: RewardMethod, every_head: bool, params: Tree, key: Any, batch: Batch
-) -> jax.Array:
+def _rewards(scorer: Scorer, method: RewardMethod, every_head: bool, params: Tree, key: Any, batch: Batch) -> jax.Array:
     """`[R, M]`, or `[R, M, C]`."""
     hidden, _ = scorer.run(params["model"], batch, key)
     found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)

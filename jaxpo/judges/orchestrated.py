@@ -57,8 +57,8 @@ class OrchestratedJudge(Judge):
         names = network.reader.method.head_names()
         if len(names) != len(self.judges):
             raise ConfigError(
-                f"the adapter of {self.weights_of!r} weighs {', '.join(names)}, and there are {len(self.judges)} judges; "
-                "give one for each, in its order."
+                f"the adapter of {self.weights_of!r} weighs {', '.join(names)}, and there are {len(self.judges)} "
+                "judges; give one for each, in its order."
             )
         asks = [judge.open(networks) for judge in self.judges]
         own = network.params["orchestrator"]

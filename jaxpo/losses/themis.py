@@ -1,4 +1,4 @@
-"""Tool-augmented reward modelling: a ranking after a trajectory of tool calls, which is learnt too (arXiv:2310.01045)."""
+"""Tool-augmented reward modelling: a ranking after tool calls, which are learnt too (arXiv:2310.01045)."""
 
 from __future__ import annotations
 

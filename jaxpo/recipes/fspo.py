@@ -2,8 +2,8 @@
 
     jaxpo run fspo --run runs/my-fspo --model-from runs/my-sft/export --rows pairs.jsonl
 
-Rows are pairs with a column `user`; every user needs one row more than a prompt shows. Users whose names say so are held
-out whole, for what counts is a user whom nobody has trained on. Fewer shots, another loss, users of equal weight:
+Rows are pairs with a column `user`; every user needs one row more than a prompt shows. Some users are held out whole,
+for what counts is a user whom nobody has trained on. Fewer shots, another loss, users of equal weight:
 
     jaxpo run fspo ... --shots 2 --fspo.loss.form dpo --fspo.loss.beta 0.1 --fspo.loss.balance-users True
 

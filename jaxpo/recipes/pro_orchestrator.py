@@ -1,11 +1,12 @@
 """Weights of several rewards from the prompt alone (PRO), and fine-tuning on prompts that say them.
 
-    jaxpo run pro_orchestrator --run runs/my-pro --model-from runs/my-sft/export --ratings rated.jsonl --pairs pairs.jsonl
+    jaxpo run pro_orchestrator --run runs/my-pro --model-from runs/my-sft/export \
+        --ratings rated.jsonl --pairs pairs.jsonl
 
 Rated rows have prompt, completion and `ratings: {name: number}`: a reward model with a head for each reward is trained
-on them. The preferred answers of the pairs are learnt, and scored by all heads; the adapter learns which of them a prompt is about,
-while the model stays as it is; then the model is fine-tuned on the preferred answers, each prompt with its weights.
-`objectives` are the names in the ratings, in alphabetical order:
+on them. The preferred answers of the pairs are learnt, and scored by all heads; the adapter learns which of them a
+prompt is about, while the model stays as it is; then the model is fine-tuned on the preferred answers, each prompt with
+its weights. `objectives` are the names in the ratings, in alphabetical order:
 
     jaxpo run pro_orchestrator ... --objectives "correct harmless helpful"
 """

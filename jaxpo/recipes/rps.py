@@ -3,9 +3,9 @@
     jaxpo run rps --run runs/my-rps --model-from runs/my-sft/export --ratings rated.jsonl --prompts prompts.jsonl
 
 Rated rows have prompt, completion and `ratings: {"helpfulness": number, "verbosity": number}`: a reward model with a
-head for each, and the model to begin with, are trained on them. Each round writes eight answers to every prompt for a drawn direction, keeps the best
-along it, and fine-tunes on these; the second round's answers are the first one's model's. The last stage answers the
-prompts for one direction, by RPS and by the best of as many answers for it alone:
+head for each, and the model to begin with, are trained on them. Each round writes eight answers to every prompt for a
+drawn direction, keeps the best along it, and fine-tunes on these; the second round's answers are the first one's
+model's. The last stage answers the prompts for one direction, by RPS and by the best of as many answers for it alone:
 
     jaxpo run rps ... --angle 45 --rps.construction.spread 20
 """

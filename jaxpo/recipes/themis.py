@@ -23,7 +23,7 @@ def config(rows: str = "", tool: str = "calculator") -> Run:
 
     Args:
       rows: pairs with trajectories.
-      tool: calculator, calendar, python, table:FILE or file.py:function; further ones by --trajectories.construction.tools.
+      tool: calculator, calendar, python, table:FILE or file.py:function.
     """
     made = Construct(
         name="trajectories",

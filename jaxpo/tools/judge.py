@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
@@ -28,7 +28,7 @@ class ToolRewardJudge(Judge):
 
     model: str = "reward"
     tools: tuple[str, ...] = ("calculator",)
-    writing: Writing = Writing()
+    writing: Writing = field(default_factory=Writing)
     unsandboxed: bool = False
 
     NAME: ClassVar[str] = "tool_reward"

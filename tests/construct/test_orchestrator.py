@@ -25,7 +25,9 @@ JUDGES = "def one(p, a, r):\n    return len(a)\n\ndef two(p, a, r):\n    return 
 class Adapter:
     """Weighs the first objective by the length of the prompt."""
 
-    params = {"orchestrator": {"offset": np.array([1.0, 0.0]), "scale": np.array([2.0, 10.0])}}
+    def __init__(self):
+        self.params = {"orchestrator": {"offset": np.array([1.0, 0.0]), "scale": np.array([2.0, 10.0])}}
+
     reader = type("Reader", (), {"method": Method()})
 
     def heads(self, prompts, completions):

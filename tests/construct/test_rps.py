@@ -125,7 +125,7 @@ def test_rps_chooses_among_neighbours_beside_the_best_for_the_direction_itself(j
         np.testing.assert_allclose(row["written_for"], at_angle(60.0), atol=1e-9)
         np.testing.assert_allclose(row["score"], row["baseline_score"])
     assert counts["rps_ties"] == 4
-    inside, counts, said = run(RPS(angle=45.0, **judged), ASKED, Writer())
+    _, counts, said = run(RPS(angle=45.0, **judged), ASKED, Writer())
     assert not said
     assert "directions_outside_the_trained_cone" not in counts
 
@@ -143,7 +143,7 @@ def test_without_spread_it_is_the_baseline_and_failed_candidates_are_masked(judg
 def test_rows_have_directions_of_their_own(judged):
     made, _, _ = run(RPS(n=1, **judged), [{"prompt": "q", "direction": [0, 2]}], Writer())
     assert made[0]["direction"] == [0.0, 1.0]
-    with pytest.raises(DataError, match="field 'direction': .* is no direction"):
+    with pytest.raises(DataError, match=r"field 'direction': .* is no direction"):
         run(RPS(**judged), [{"prompt": "q", "direction": [0, 0]}], Writer())
     with pytest.raises(DataError, match="is no direction"):
         run(RPS(**judged), [{"prompt": "q", "direction": [1, 0, 0]}], Writer())
@@ -152,7 +152,7 @@ def test_rows_have_directions_of_their_own(judged):
 def test_options_that_do_not_go_together_are_named(judged):
     with pytest.raises(ConfigError, match="--judges has 1 entries for 2 attributes"):
         run(DPA(attributes=("a", "b"), judges=("verifier",)), ASKED, Writer())
-    with pytest.raises(ConfigError, match="there are 2 attributes .a, b. for 3 weights"):
+    with pytest.raises(ConfigError, match=r"there are 2 attributes .a, b. for 3 weights"):
         run(DPA(centre=(1.0, 1.0, 1.0), **judged), ASKED, Writer())
     with pytest.raises(ConfigError, match="--neighbours grid has two attributes"):
         run(RPS(centre=(1.0, 1.0, 1.0), **judged), ASKED, Writer())

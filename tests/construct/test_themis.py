@@ -55,7 +55,7 @@ def test_what_is_malformed_failed_or_too_long_is_left_out_and_counted():
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match=r"no tool 'calculater'.*Did you mean calculator"):
         run([PAIR], Themis(tools=("calculater",)))
-    with pytest.raises(DataError, match="field 'chosen_trajectory': .* is no call"):
+    with pytest.raises(DataError, match=r"field 'chosen_trajectory': .* is no call"):
         run([PAIR | {"chosen_trajectory": [{"action": "calculator"}]}])
     with pytest.raises(ConfigError, match="--model"):
         run([{k: v for k, v in PAIR.items() if not k.startswith("rejected_")} | {"rejected": "8"}])

@@ -108,7 +108,7 @@ def test_the_reward_is_of_normalised_rewards_and_a_user_may_interpolate():
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_no_fixed_weights_beat_those_of_the_prompts(constant):
-    """mean_x [max_y w(x) . R - w(x) . R(x, argmax_y v . R)] >= 0 for every v, 0 where all prompts have the weights v."""
+    """mean_x [max_y w(x) . R - w(x) . R(x, argmax_y v . R)] >= 0 for every v, 0 where all w(x) are v."""
     rng = np.random.default_rng(3)
     r = rng.normal(size=(40, 8, 2))
     first = np.full(40, 0.3) if constant else rng.random(40)

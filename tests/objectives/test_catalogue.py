@@ -50,7 +50,8 @@ dpo cdpo ipo ipo_sum slic hinge kto cpo orpo simpo rdpo_length exo_pair exo_rw n
 sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dpop tdpo1 tdpo2
 sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales
-fspo themis pro_orchestrator mapl mapl_reward lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
+fspo themis pro_orchestrator
+mapl mapl_reward lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 """.split()  # noqa: SIM905
 

@@ -32,7 +32,7 @@ def batch_of(**kw):
 
 
 def by_part():
-    """Log-probs and tokens of each part, `[8 segments, 8]` float64; an end counts to the rationale where there is one."""
+    """Log-probs and tokens of each part, `[8 segments, 8]` float64; an end is the rationale's where there is one."""
     logps, tokens = np.zeros((8, 8)), np.zeros((8, 8))
     for i, (q, data) in enumerate(segments(8, seed=3)):
         for x, part in zip(data["logps"][q:], PARTS[i], strict=True):

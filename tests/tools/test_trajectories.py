@@ -46,7 +46,7 @@ class Scripted:
 
     max_length = 4000
 
-    class tokenizer:  # noqa: N801
+    class tokenizer:
         bos_id = 0
 
         @staticmethod

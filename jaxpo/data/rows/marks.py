@@ -22,8 +22,8 @@ CALLS = 3
 """Tool calls that a response may have."""
 _FORM = "Give [[start, end], ...] in characters of the response, the end exclusive, none of them overlapping."
 _PARTS = (
-    'Give [[start, end, kind], ...] in characters of the response, kind "tool", "observation", "rationale" or "answer", '
-    f"none of them overlapping, and {CALLS} tools and observations at most."
+    'Give [[start, end, kind], ...] in characters of the response, kind "tool", "observation", "rationale" or '
+    f'"answer", none of them overlapping, and {CALLS} tools and observations at most.'
 )
 
 

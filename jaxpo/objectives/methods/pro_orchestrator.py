@@ -58,7 +58,8 @@ class PROOrchestrator(RewardMethod):
         found = super().problems()
         if not self.objectives or list(self.objectives) != sorted(set(self.objectives)):
             found.append(
-                f"pro_orchestrator: objectives is {self.objectives!r} but must be different names in alphabetical order."
+                f"pro_orchestrator: objectives is {self.objectives!r} but must be different names in alphabetical "
+                "order."
             )
         return found
 

@@ -27,7 +27,7 @@ CLAIM = Claim(
 
 @jax.jit
 def inner(policy, wins):
-    """DPO from a policy, with it as the reference, on all its pairs of actions as often as it samples and labels them."""
+    """DPO from a policy, the reference too, on all pairs of actions as often as it samples and labels them."""
     optimizer = optax.adam(0.05)
     share = jnp.exp(policy[FIRST] + policy[SECOND]) * wins
 

@@ -16,8 +16,8 @@ WEIGHTS = np.array([[0.9, 0.1], [0.1, 0.9]])
 CLAIM = Claim(
     method="pro_orchestrator",
     paper="arXiv:2511.10656",
-    claim="Where one objective matters to prompts of one kind and another to the others, the answers chosen by predicted "
-    "weights are worth more than those chosen by the best fixed weights.",
+    claim="Where one objective matters to prompts of one kind and another to the others, the answers chosen by "
+    "predicted weights are worth more than those chosen by the best fixed weights.",
     baseline="the best of 11 fixed weightings, found on the test prompts",
     measure="mean true utility of the chosen answers, predicted minus fixed; -1 where the adapter names the objective "
     "that matters in at most 95 % of the prompts",

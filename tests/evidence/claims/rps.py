@@ -19,8 +19,8 @@ INSIDE, OUTSIDE = (0.0,), (40.0, 50.0, 60.0)
 CLAIM = Claim(
     method="rps",
     paper="arXiv:2510.20498",
-    claim="Of a policy that DPA trained on directions of at most 10 degrees, RPS loses to the best of as many answers at 0 "
-    "degrees and beats it at 40 to 60 degrees.",
+    claim="Of a policy that DPA trained on directions of at most 10 degrees, RPS loses to the best of as many answers "
+    "at 0 degrees and beats it at 40 to 60 degrees.",
     baseline="best of 5 answers for the direction itself",
     measure="RPS' win rate, ties half; effect: the smaller of win rate outside - 0.5 and 0.5 - win rate inside",
     seeds=(0, 1, 2, 3, 4),

@@ -17,7 +17,8 @@ PAIRS, TESTED, WIDTH, STEPS, BATCH, DIGITS = 4000, 1000, 128, 1200, 256, 4
 CLAIM = Claim(
     method="themis",
     paper="arXiv:2310.01045",
-    claim="A reward model that reads a calculator's observation ranks sums of unseen operands; one without is near chance.",
+    claim="A reward model that reads a calculator's observation ranks sums of unseen operands; one without "
+    "is near chance.",
     baseline="the same network without the tool, Bradley-Terry alone",
     measure="held-out accuracy on pairs of a right sum and one that is off by 1 to 9, with minus without the tool",
     seeds=(0, 1, 2),

@@ -15,7 +15,7 @@ def batch_of():
     batch, params, reference = lay_out(
         [tuple(flat[2 * i : 2 * i + 2]) for i in range(4)] + [None], {"chosen": 0, "rejected": 1}, {"user": USERS}
     )
-    return batch, params, {"reference": reference}
+    return batch, params, reference
 
 
 def sums(name):

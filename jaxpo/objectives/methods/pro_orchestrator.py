@@ -188,4 +188,5 @@ def prompt_means(hidden: Array, batch: Batch) -> Array:
     whole = ~jnp.any(given & ~first, axis=-1, keepdims=True)
     read = jnp.where(whole, inside, given).astype(jnp.float32)
     count = jnp.maximum(jnp.sum(read, axis=-1, keepdims=True), 1.0)
-    return jnp.einsum("rms,rsd->rmd", read, hidden.astype(jnp.float32)) / count
+    states = jnp.where(batch.segment_ids[..., None] > 0, hidden.astype(jnp.float32), 0.0)
+    return jnp.einsum("rms,rsd->rmd", read, states) / count

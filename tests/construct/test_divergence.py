@@ -1,4 +1,4 @@
-"""KL between two models along answers of the first, against distributions in float64; its mistakes; the recipe of rounds."""
+"""KL between two models along answers of the first, against float64; its mistakes; the recipe of rounds."""
 
 import json
 

@@ -21,7 +21,7 @@ from jaxpo.train.step import make_step
 # The largest programs to compile; what is special about them is tested on small features, packing included.
 LARGE = (
     "sparsepo", "rrpo", "spo_degree", "tpo_tree", "lddpo", "apo_zero_unpaired", "forward_kl", "mapl", "mapl_reward",
-    "aot", "dove", "davidson", "rao_kupper", "plackett_luce", "outcome_reward",
+    "aot", "dove", "davidson", "rao_kupper", "plackett_luce", "outcome_reward", "themis", "pro_orchestrator",
 )  # fmt: skip
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ("next_token", *representatives())

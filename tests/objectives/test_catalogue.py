@@ -117,6 +117,8 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
         ("rorpo", "set --stage.loss rationales --stage.loss.base orpo --stage.loss.gamma 1."),
         ("RSimPO", "set --stage.loss rationales --stage.loss.base simpo."),
         ("sft-dpo", "set --stage.loss dpo3d --stage.loss.beta-minus 0.1 --stage.loss.sft-weight WEIGHT."),
+        ("apo-accel", "extrapolates between rounds of any loss on pairs; `jaxpo run apo_accel`."),
+        ("RPS", "`jaxpo run rps`."),
     ],
 )
 def test_names_that_are_settings_are_refused_with_the_flags(name, remedy):

@@ -41,7 +41,12 @@ def calls(monkeypatch):
 
 def test_the_engine_goes_on_behind_the_observations_from_what_it_has_read(network, calls, monkeypatch):
     made = []
-    monkeypatch.setattr(Network, "engine", lambda self, requests, slots=64: made.append(kept(self, requests)) or made[-1])
+
+    def engine(self, requests, slots=64):
+        made.append(kept(self, requests, slots))
+        return made[-1]
+
+    monkeypatch.setattr(Network, "engine", engine)
     found = write_trajectories(network, ["read "], ["open"], toolbox(("calculator",)), HOW)
     assert [step.observation for step in found[0].steps] == ["7", "7"]
     assert found[0].rationale == "so"

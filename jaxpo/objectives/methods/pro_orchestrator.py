@@ -135,22 +135,39 @@ class PROOrchestrator(RewardMethod):
 
         return jax.nn.softmax(reading["logits"], axis=-1)
 
-    def targets(self, x: Rewards) -> Array:
-        """w* of each row, `[N, K]`."""
+    def rated(self, ratings: Array, present: Array) -> Array:
+        """Rows that have all rewards, `[N]`: of held-out rows some may lack one."""
+        import jax.numpy as jnp
+
+        return present & ~jnp.any(jnp.isnan(ratings), axis=-1)
+
+    def counts(self, batch: Batch) -> dict[str, Array]:
+        """Also "rated", rows that have all rewards."""
+        import jax.numpy as jnp
+
+        from jaxpo.objectives.families.rewards import examples_present
+
+        here = self.rated(batch.per_example["ratings"], examples_present(batch, self.NEEDS))
+        return super().counts(batch) | {"rated": jnp.sum(here.astype(jnp.float32))}
+
+    def targets(self, x: Rewards) -> tuple[Array, Array]:
+        """w* of each row, `[N, K]`, and which rows have one, `[N]`."""
         import jax.numpy as jnp
 
         from jaxpo.losses import orchestrator_targets
 
+        here = self.rated(x.columns["ratings"], x.present)
         statistics = x.roles["completion"]["statistics"]
-        rewards = jnp.where(x.present[:, None], x.columns["ratings"], 0.0)
+        rewards = jnp.where(here[:, None], x.columns["ratings"], 0.0)
         # Absent rows have statistics of 0.
-        offset, scale = statistics[:, 0], jnp.where(x.present[:, None], statistics[:, 1], 1.0)
-        return orchestrator_targets(rewards, offset, scale, temperature=self.temperature)
+        offset, scale = statistics[:, 0], jnp.where(here[:, None], statistics[:, 1], 1.0)
+        return orchestrator_targets(rewards, offset, scale, temperature=self.temperature), here
 
-    def loss(self, x: Rewards) -> Array:
+    def loss(self, x: Rewards) -> dict[str, Array]:
         from jaxpo.losses import pro_orchestrator
 
-        return pro_orchestrator(x.roles["completion"]["logits"], self.targets(x), where=x.present)
+        targets, here = self.targets(x)
+        return {"rated": pro_orchestrator(x.roles["completion"]["logits"], targets, where=here)}
 
     def common_metrics(self, features: Rewards) -> dict[str, Metric]:
         return {}
@@ -162,13 +179,13 @@ class PROOrchestrator(RewardMethod):
 
         from jaxpo.objectives.base import masked_mean
 
-        z, target = x.roles["completion"]["logits"], self.targets(x)
+        z, (target, here) = x.roles["completion"]["logits"], self.targets(x)
         logs = jax.nn.log_softmax(z, axis=-1)
         same = jnp.argmax(z, axis=-1) == jnp.argmax(target, axis=-1)
         return {
-            "argmax_accuracy": masked_mean(same.astype(jnp.float32), x.present),
-            "weights_entropy": masked_mean(-jnp.sum(jnp.exp(logs) * logs, axis=-1), x.present),
-            "targets_entropy": masked_mean(jnp.sum(jax.scipy.special.entr(target), axis=-1), x.present),
+            "argmax_accuracy": masked_mean(same.astype(jnp.float32), here),
+            "weights_entropy": masked_mean(-jnp.sum(jnp.exp(logs) * logs, axis=-1), here),
+            "targets_entropy": masked_mean(jnp.sum(jax.scipy.special.entr(target), axis=-1), here),
         }
 
 

@@ -104,3 +104,13 @@ def test_rows_that_do_not_fit_are_named():
     assert "the rows hold a, c" in method().check_names({"ratings": ("a", "c")})[0]
     assert "holds 3 reward(s)" in method().check_columns({"ratings": np.ones((2, 3))})[0]
     assert "lacks one of the rewards" in method().check_columns({"ratings": [[1.0, np.nan]]})[0]
+
+
+def test_a_held_out_row_that_lacks_a_reward_does_not_count():
+    batch, params, frozen = batch_of()
+    ratings = np.array(RATINGS)
+    ratings[2, 1] = np.nan
+    out, grads = Runner(method().build(ArrayScorer()))(batch.replace(per_example={"ratings": ratings}), params, frozen)
+    z, w = logits(params, means())[[0, 1, 3]], targets()[[0, 1, 3]]
+    np.testing.assert_allclose(out.loss, np.mean(np.sum(w * (np.log(w) - np.log(softmax(z))), -1)), rtol=1e-4)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads["orchestrator"]))

@@ -1,4 +1,4 @@
-"""A reward model that calls tools before it judges: calls, observations and reasons are learnt with the ranking.
+"""A reward model that calls tools before it judges; calls, observations and reasons are learnt, too.
 
     jaxpo run themis --run runs/my-themis --model-from runs/my-sft/export --rows pairs.jsonl --tool calculator
 

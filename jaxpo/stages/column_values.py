@@ -26,11 +26,11 @@ def check_values(dataset: Dataset, method: Any) -> None:
     if named:
         raise DataError(" ".join(named), file=dataset.files[0])
     columns = columns_of(dataset, method.NEEDS.columns)
-    problems = method.checkcolumns_of(columns)
+    problems = method.check_columns(columns)
     if not problems:
         return
     alone = ({name: values[n : n + 1] for name, values in columns.items()} for n in range(len(dataset)))
-    worst = next((n for n, row in enumerate(alone) if method.checkcolumns_of(row)), 0)
+    worst = next((n for n, row in enumerate(alone) if method.check_columns(row)), 0)
     (example,) = dataset.store.read(range(worst, worst + 1))
     field = next(iter(columns)) if len(columns) == 1 else None
     raise DataError(" ".join(problems), file=dataset.files[example.file], row=example.row, field=field)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from cli.conftest import make_model
+from cli.conftest import WORDS, make_model
 
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.rows.formats import Row
@@ -19,14 +19,15 @@ from jaxpo.tools.trajectory import Call, Invalid, Rationale, parse
 from jaxpo.tools.writing import Writing, write_trajectories
 
 kept = Network.engine
-HOW = Writing(max_calls=2, max_new_tokens=3)
+HOW = Writing(max_calls=1, max_new_tokens=3)
+LONG = " ".join([*WORDS * 2, *WORDS[:6], ""])
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     model = load_model(make_model(tmp_path_factory.mktemp("run") / "stages" / "themis", 0))
     head = {"weight": jax.random.normal(jax.random.key(1), (16, 1))}
-    return replace(Network.of(model, max_length=120), params={**model.params, "value": head})
+    return replace(Network.of(model, max_length=128), params={**model.params, "value": head})
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def calls(monkeypatch):
     """Whatever the model writes is a call, and a reason once it is asked for one."""
 
     def read(text):
-        return Rationale("so") if "[rationale]" in text else Call("", "calculator", "3 + 4")
+        return Rationale("so") if "[rationale]" in text else Call("", "calculator", "7")
 
     monkeypatch.setattr(writing, "parse", read)
 
@@ -47,11 +48,11 @@ def test_the_engine_goes_on_behind_the_observations_from_what_it_has_read(networ
         return made[-1]
 
     monkeypatch.setattr(Network, "engine", engine)
-    found = write_trajectories(network, ["read "], ["open"], toolbox(("calculator",)), HOW)
-    assert [step.observation for step in found[0].steps] == ["7", "7"]
+    found = write_trajectories(network, [LONG], ["open"], toolbox(("calculator",)), HOW)
+    assert [step.observation for step in found[0].steps] == ["7"]
     assert found[0].rationale == "so"
     assert len(made) == 1
-    assert made[0].load.submitted == 3
+    assert made[0].load.submitted == 2
     assert made[0].load.shared > 0
 
 
@@ -62,7 +63,7 @@ def test_the_reward_is_that_of_the_answer_with_its_trajectory(network, calls):
     trajectories = write_trajectories(network, ["read "] * 2, ["open", "close"], toolbox(("calculator",)), HOW)
     texts = [t.text(a) for t, a in zip(trajectories, ("open", "close"), strict=True)]
     np.testing.assert_allclose([r.value for r in replies], network.rewards(["read "] * 2, texts), rtol=1e-5)
-    assert texts[0].count("[observation] 7") == 2
+    assert texts[0].count("[observation] 7") == 1
     assert judge.models() == ("themis",)
     assert "tools" in judge.identity(lambda name: network)
 

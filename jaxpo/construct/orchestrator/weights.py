@@ -13,7 +13,6 @@ from jaxpo.construct.rps.directions import TEXT, conditioned
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import canonical
 from jaxpo.data.rows.texts import text_of_column
-from jaxpo.losses import interpolated_weights
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class PROWeights(Construction):
 
     def weights(self, row: Row, names: Sequence[str], predicted: np.ndarray) -> np.ndarray:
         """Predicted ones, as far as no user says others."""
+        from jaxpo.losses import interpolated_weights
+
         own = row.data.get("user_weights")
         if own is None and not self.user:
             return predicted

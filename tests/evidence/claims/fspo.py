@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import fspo
 
@@ -24,6 +24,12 @@ CLAIM = Claim(
     "shot, 1 shot - none",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.0,
+    not_reproduced=NotReproduced(
+        "The order holds on every seed, but four shots reach 0.82: a learner that knows the six trained tastes takes the "
+        "two others for impossible, so that it is surely wrong about an attribute that no shot shows. Eight shots show "
+        "nearly all (fspo_eight_shots).",
+        (-0.07, -0.005),
+    ),
 )
 
 TASTES = np.array(list(itertools.product((-1, 1), repeat=ATTRIBUTES)))
@@ -42,10 +48,10 @@ def choices(rng: np.random.Generator, taste: np.ndarray) -> np.ndarray:
     return found
 
 
-def episodes(rng: np.random.Generator, tastes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shots `[n, 4, 3]` and questions `[n, 3]`, each of one user."""
+def episodes(rng: np.random.Generator, tastes: np.ndarray, n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shots `[n, count, 3]` and questions `[n, 3]`, each of one user."""
     taste = tastes[rng.integers(0, len(tastes), n)]
-    shots = np.stack([choices(rng, taste) for _ in range(SHOTS)], 1)
+    shots = np.stack([choices(rng, taste) for _ in range(count)], 1)
     return shots.astype(np.float32), choices(rng, taste).astype(np.float32)
 
 
@@ -77,12 +83,12 @@ def train(params, shots, question, index):
     return jax.lax.scan(step, (params, optimizer.init(params)), index)[0][0]
 
 
-def measure(seed: int) -> dict[str, float]:
+def measure(seed: int, most: int = SHOTS) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     unseen = rng.integers(0, len(TASTES) // 2)
     held = np.array([unseen, len(TASTES) - 1 - unseen])  # a taste and its opposite
-    shots, question = episodes(rng, np.delete(TASTES, held, 0), EPISODES)
-    asked, answer = episodes(rng, TASTES[held], TESTED)
+    shots, question = episodes(rng, np.delete(TASTES, held, 0), EPISODES, most)
+    asked, answer = episodes(rng, TASTES[held], TESTED, most)
     start = {
         "w": rng.normal(size=(ATTRIBUTES, WIDTH)) / np.sqrt(ATTRIBUTES),
         "b": np.zeros(WIDTH),
@@ -91,14 +97,14 @@ def measure(seed: int) -> dict[str, float]:
     }
     index = jnp.asarray(rng.integers(0, EPISODES, (STEPS, BATCH)))
     accuracy = {}
-    for n in (SHOTS, 1, 0):
-        shown = np.arange(SHOTS)[None, :, None] < n
+    for n in (most, 1, 0):
+        shown = np.arange(most)[None, :, None] < n
         params = train(jax.tree.map(jnp.float32, start), shots * shown, question, index)
         h = np.asarray(margin(params, jnp.asarray(asked * shown), jnp.asarray(answer)))
         accuracy[n] = float(np.mean(h > 0) + 0.5 * np.mean(h == 0))
     return {
-        "method": accuracy[SHOTS],
+        "method": accuracy[most],
         "baseline": accuracy[0],
-        "effect": min(accuracy[SHOTS] - 0.85, accuracy[SHOTS] - accuracy[1], accuracy[1] - accuracy[0]),
+        "effect": min(accuracy[most] - 0.85, accuracy[most] - accuracy[1], accuracy[1] - accuracy[0]),
         "one shot": accuracy[1],
     }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import themis
 from jaxpo.losses.themis import CALLS, PARTS
@@ -24,6 +24,11 @@ CLAIM = Claim(
     seeds=(0, 1, 2),
     threshold=0.35,
     min_share=1.0,
+    not_reproduced=NotReproduced(
+        "With the tool it is right in all pairs, but without it 77 %: from 4,000 pairs the network learns to add last "
+        "digits, which gives most wrong sums away. From 500 pairs it should not (themis_few_pairs).",
+        (0.15, 0.3),
+    ),
 )
 
 
@@ -68,9 +73,9 @@ def train(params, good, bad, index, alpha):
     return jax.lax.scan(step, (params, optimizer.init(params)), index)[0][0]
 
 
-def measure(seed: int) -> dict[str, float]:
+def measure(seed: int, count: int = PAIRS) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    data, tested = pairs(rng, PAIRS), pairs(rng, TESTED)
+    data, tested = pairs(rng, count), pairs(rng, TESTED)
     inputs = data[0].shape[1]
     start = {
         "w": rng.normal(size=(inputs, WIDTH)) / np.sqrt(4 * DIGITS),
@@ -78,7 +83,7 @@ def measure(seed: int) -> dict[str, float]:
         "reward": rng.normal(size=WIDTH) / np.sqrt(WIDTH),
         "words": rng.normal(size=(WIDTH, 2)) / np.sqrt(WIDTH),
     }
-    index = jnp.asarray(rng.integers(0, PAIRS, (STEPS, BATCH)))
+    index = jnp.asarray(rng.integers(0, count, (STEPS, BATCH)))
     accuracy = {}
     for name, tool, alpha in (("both", 1.0, 1.0), ("no rationale", 1.0, 0.0), ("no tool", 0.0, 0.0)):
         shown = np.concatenate([np.ones(inputs - 10 * DIGITS), np.full(10 * DIGITS, tool)]).astype(np.float32)

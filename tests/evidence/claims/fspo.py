@@ -26,8 +26,8 @@ CLAIM = Claim(
     threshold=0.0,
     not_reproduced=NotReproduced(
         "The order holds on every seed, but four shots reach 0.82: a learner that knows the six trained tastes takes "
-        "the two others for impossible, so that it is surely wrong about an attribute that no shot shows. Eight shots show "
-        "nearly all (fspo_eight_shots).",
+        "the two others for impossible, so that it is surely wrong about an attribute that no shot shows. "
+        "Eight shots show nearly all (fspo_eight_shots).",
         (-0.07, -0.005),
     ),
 )

@@ -23,8 +23,8 @@ VALUES = jnp.asarray(REWARDS, jnp.float32)
 CLAIM = Claim(
     method="rps",
     paper="arXiv:2510.20498",
-    claim="Where each direction has an answer of its own: of a policy that DPA trained on at most 10 degrees, RPS loses "
-    "to the best of as many answers at 0 degrees and beats it at 40 to 60 degrees.",
+    claim="Where each direction has an answer of its own: of a policy that DPA trained on at most 10 degrees, RPS "
+    "loses to the best of as many answers at 0 degrees and beats it at 40 to 60 degrees.",
     baseline="best of 5 answers for the direction itself",
     measure="RPS' win rate, ties half; effect: the smaller of win rate outside - 0.5 and 0.5 - win rate inside",
     seeds=(5, 6, 7, 8, 9),

@@ -8,8 +8,8 @@ from evidence.claims import themis
 
 CLAIM = replace(
     themis.CLAIM,
-    claim="From 500 pairs a reward model that reads a calculator's observation ranks sums of unseen operands; one without "
-    "is near chance.",
+    claim="From 500 pairs a reward model that reads a calculator's observation ranks sums of unseen operands; one "
+    "without is near chance.",
     seeds=(3, 4, 5),
     not_reproduced=None,
 )

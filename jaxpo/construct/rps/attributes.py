@@ -47,7 +47,8 @@ class AttributeOptions:
         """Names, and values `[n, m]`; NaN where a judge failed or there is no answer."""
         here = [i for i, answer in enumerate(answers) if answer.strip()]
         if self.judges:
-            names, columns = self.attributes, []
+            names = self.attributes
+            columns: list[list[float]] = []
             items = [Item(prompts[i], answers[i], rows[i]) for i in here]
             for word in self.judges:
                 found = tools.judged(replace(JudgeOptions(), judge=(word,)).judges(), items)

@@ -27,8 +27,8 @@ CLAIM = Claim(
     threshold=0.02,
     not_reproduced=NotReproduced(
         "Of whole numbers of keywords the largest is best for all trained directions, so that the policy learns one "
-        "answer and no direction: its neighbours write the same, and nearly all comparisons are ties. Where every "
-        "direction has an answer of its own the claim holds or falls by itself (rps_angles).",
+        "answer and no direction: its neighbours write the same, and nearly all comparisons are ties. Answers of "
+        "their own for every direction: rps_angles.",
         (-0.01, 0.01),
     ),
 )

@@ -27,7 +27,8 @@ LONG = " ".join([*WORDS * 2, *WORDS[:6], ""])
 def network(tmp_path_factory):
     model = load_model(make_model(tmp_path_factory.mktemp("run") / "stages" / "themis", 0))
     head = {"weight": jax.random.normal(jax.random.key(1), (16, 1))}
-    return replace(Network.of(model, max_length=128), params={**model.params, "value": head})
+    longer = replace(model.config, max_position_embeddings=256)
+    return replace(Network.of(model, max_length=224), config=longer, params={**model.params, "value": head})
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     "groups": {"davidson", "rao_kupper"},
     "rated": SFT,
-    "rated_prompts": NONE,
+    "rated_prompts": {"pro_orchestrator"},
     "steps": {"process_reward"},
     **{
         "list": LISTS,

@@ -49,29 +49,29 @@ def test_the_engine_goes_on_behind_the_observations_from_what_it_has_read(networ
         return made[-1]
 
     monkeypatch.setattr(Network, "engine", engine)
-    found = write_trajectories(network, [LONG], ["open"], toolbox(("calculator",)), HOW)
+    found = write_trajectories(network, [LONG] * 2, ["open", "close"], toolbox(("calculator",)), HOW)
     assert [step.observation for step in found[0].steps] == ["7"]
     assert found[0].rationale == "so"
     assert len(made) == 1
-    assert made[0].load.submitted == 2
+    assert made[0].load.submitted == 4
     assert made[0].load.shared > 0
 
 
 def test_the_reward_is_that_of_the_answer_with_its_trajectory(network, calls):
     judge = ToolRewardJudge("themis", writing=HOW)
-    items = [Item("read ", answer, Row("x", 1, {})) for answer in ("open", "close")]
+    items = [Item(LONG, answer, Row("x", 1, {})) for answer in ("open", "close")]
     replies = judge.open(lambda name: network)(items)
-    trajectories = write_trajectories(network, ["read "] * 2, ["open", "close"], toolbox(("calculator",)), HOW)
+    trajectories = write_trajectories(network, [LONG] * 2, ["open", "close"], toolbox(("calculator",)), HOW)
     texts = [t.text(a) for t, a in zip(trajectories, ("open", "close"), strict=True)]
-    np.testing.assert_allclose([r.value for r in replies], network.rewards(["read "] * 2, texts), rtol=1e-5)
+    np.testing.assert_allclose([r.value for r in replies], network.rewards([LONG] * 2, texts), rtol=1e-5)
     assert texts[0].count("[observation] 7") == 1
     assert judge.models() == ("themis",)
     assert "tools" in judge.identity(lambda name: network)
 
 
 def test_what_a_model_without_training_writes_is_malformed(network):
-    (found,) = write_trajectories(network, ["read "], ["open"], toolbox(("calculator",)), HOW)
-    assert found.malformed
+    found = write_trajectories(network, [LONG] * 2, ["open", "close"], toolbox(("calculator",)), HOW)
+    assert all(one.malformed for one in found)
     assert isinstance(parse("read read"), Invalid)
 
 

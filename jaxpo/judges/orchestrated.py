@@ -49,6 +49,8 @@ class OrchestratedJudge(Judge):
         return {"judge": self.NAME, "weights": weights, "judges": [j.identity(networks) for j in self.judges]}
 
     def open(self, networks: Networks) -> Ask:
+        import jax.numpy as jnp
+
         from jaxpo.losses import orchestrated_reward
 
         network = networks(self.weights_of)
@@ -72,7 +74,7 @@ class OrchestratedJudge(Judge):
                 if failed:
                     found.append(Reply(failed=failed))
                     continue
-                scores = [reply[i].value for reply in replies]
+                scores = jnp.asarray([reply[i].value for reply in replies])
                 found.append(score_reply(orchestrated_reward(weights[i], scores, own["offset"], own["scale"])))
             return found
 

@@ -60,12 +60,15 @@ class PROWeights(Construction):
 
     def weights(self, row: Row, names: Sequence[str], predicted: np.ndarray) -> np.ndarray:
         """Predicted ones, as far as no user says others."""
+        import jax.numpy as jnp
+
         from jaxpo.losses import interpolated_weights
 
         own = row.data.get("user_weights")
         if own is None and not self.user:
             return predicted
-        given = [own.get(name) for name in names] if isinstance(own, dict) else list(self.user if own is None else ())
+        chosen = list(self.user) if own is None else []
+        given: list[Any] = [own.get(name) for name in names] if isinstance(own, dict) else chosen
         numbers = len(given) == len(names) and all(isinstance(x, int | float) and x >= 0 for x in given)
         if not numbers or sum(given) <= 0:
             raise row.error(
@@ -74,4 +77,4 @@ class PROWeights(Construction):
                 remedy="Give one number for each, none negative and one positive.",
             )
         user = np.asarray(given, np.float64) / sum(given)
-        return np.asarray(interpolated_weights(predicted, user, share=self.share), np.float64)
+        return np.asarray(interpolated_weights(jnp.asarray(predicted), jnp.asarray(user), share=self.share), np.float64)

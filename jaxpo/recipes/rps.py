@@ -1,6 +1,6 @@
 """A model that answers along a direction of preference (DPA, two rounds), and answers by its neighbours (RPS).
 
-    jaxpo run rps --run runs/my-rps --model-from runs/my-sft/export --ratings rated.jsonl --prompts prompts.jsonl
+    jaxpo run rps --run runs/my-rps --model-from runs/my-sft/export --ratings rated.jsonl --questions prompts.jsonl
 
 Rated rows have prompt, completion and `ratings: {"helpfulness": number, "verbosity": number}`: a reward model with a
 head for each, and the model to begin with, are trained on them. Each round writes eight answers to every prompt for a
@@ -22,16 +22,16 @@ ATTRIBUTES = ("helpfulness", "verbosity")
 ROUNDS = 2
 
 
-def config(ratings: str = "", prompts: str = "", angle: float = 40.0, cone: float = 45.0) -> Run:
+def config(ratings: str = "", questions: str = "", angle: float = 40.0, cone: float = 45.0) -> Run:
     """Attribute regression, two rounds of conditioned rejection-sampling fine-tuning, and the choice among neighbours.
 
     Args:
       ratings: rows with ratings of answers.
-      prompts: rows with prompts.
+      questions: rows with prompts.
       angle: of the direction that is asked for in the end, degrees from helpfulness towards verbosity.
       cone: degrees around helpfulness within which directions are trained.
     """
-    asked = (prompts,) if prompts else ()
+    asked = (questions,) if questions else ()
     rated = Data(train=(ratings,) if ratings else (), max_length=1024, row_length=2048)
     optimizer = Optimizer(learning_rate=1e-5, warmup_ratio=0.1, weight_decay=0.0)
     start = SFT(name="sft", data=rated, optimizer=optimizer, num_train_epochs=1, save_steps=200)

@@ -60,7 +60,7 @@ def rounds(
             Preference(
                 name=solution,
                 init_from=policy,
-                loss=DPO(beta=0.1) if inner == "dpo" else SPPOHard(beta=1e-2),
+                loss={"dpo": DPO(beta=0.1), "sppo": SPPOHard(beta=1e-2)}[inner],
                 data=Data(
                     train=(pairs,),
                     eval=(f"stage:pairs_{t}/heldout_pairs.jsonl",),
@@ -94,7 +94,9 @@ def config(alpha: float = 0.3, count: int = 3, inner: Literal["dpo", "sppo"] = "
       count: rounds.
       inner: the method inside a round.
     """
-    own = rounds((TRAIN,), VerifierJudge("completion"), count=count, alpha=alpha, inner=inner, max_prompts=600)
+    own = rounds(
+        (TRAIN,), VerifierJudge("completion"), count=int(count), alpha=float(alpha), inner=inner, max_prompts=600
+    )
     return Run(
         name="apo_accel",
         model=MODEL,

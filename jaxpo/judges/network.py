@@ -204,8 +204,18 @@ class Network(Model):
         method = self.asked_reader().method
         if not isinstance(method, EmbeddingMethod):
             raise ConfigError(f"the model was trained by {method.INFO.name}, which gives answers no vectors.")
+        return self.read(prompts, completions, ("embedding",))["embedding"].astype(np.float64)
+
+    def heads(self, prompts: Sequence[Text], completions: Sequence[Text] | None) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of all that a reward model's heads say: of each answer, or of prompts; float64 `[n, C]`.
+
+        Raises:
+          ConfigError: it is no reward model.
+        """
+        method = self.asked_reader().method
         segments = self.answers(prompts, completions, method)
-        return self._rewards(segments, method, self.scorer, None, name="embedding")
+        how: dict[str, Any] = {"rows": ROWS, "row_length": self.max_length, "every_head": True}
+        return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, **how)
 
     def asked_reader(self) -> Reader:
         """How its rewards are read; ConfigError where it is no reward model."""
@@ -213,26 +223,45 @@ class Network(Model):
             raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
         return self.reader
 
-    def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
+    def answers(
+        self, prompts: Sequence[Text], completions: Sequence[Text] | None, method: RewardMethod
+    ) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
         places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
         cut = Cut(self.max_length)
         return answer_segments(places, prompts, completions, method, self.tokenizer, cut, Counter())
 
-    def _rewards(
-        self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any, name: str | None = None
-    ) -> np.ndarray:
-        how = {"rows": ROWS, "row_length": self.max_length, "key": key, "name": name}
+    def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
+        how = {"rows": ROWS, "row_length": self.max_length, "key": key}
         return rewards_in_rows(scorer, method, self.params, segments, **how)
 
     def generate(
-        self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        temperature: float,
+        top_k: int,
+        max_new_tokens: int,
+        seed: int,
+        begun: Sequence[str] | None = None,
+        stop: tuple[str, ...] = (),
     ) -> list[list[str]]:
-        """`n` samples per prompt."""
+        """`n` samples per prompt.
+
+        Args:
+          begun: what each prompt's answers begin with; it is no part of what is returned.
+          stop: strings that end an answer, and are cut from it.
+        """
         sampler = Sampler(temperature=temperature, top_k=top_k)
-        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed, stop=stop)
         requests = requests_for(self.tokenizer, prompts, template)
-        answers = self._engine(requests).generate(requests)
+        if begun is not None:
+            requests = [
+                dataclasses.replace(request, prompt=[*request.prompt, *self.tokenizer.encode(text)])
+                for request, text in zip(requests, begun, strict=True)
+            ]
+        answers = self.engine(requests).generate(requests)
         return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
 
     def draw(
@@ -252,14 +281,15 @@ class Network(Model):
         """
         template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
         requests = requests_for(self.tokenizer, prompts, template, numbers)
-        engine = self._engine(requests, slots=max_rows)
+        engine = self.engine(requests, slots=max_rows)
         for request in requests:
             engine.submit(request)
         while engine.busy:
             if done := engine.step():
                 yield done
 
-    def _engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+    def engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+        """An engine that writes as the model computes scores, as large as these requests need it."""
         computed = as_scored(self.scorer)
         return fitted(self.params["model"], self.config, requests, tokenizer=self.tokenizer, slots=slots, **computed)
 

@@ -54,6 +54,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ra
 FAMILIES = ("pairs", "pairs, coupled", "lists", "unpaired")
 LEFT_OUT = {
     "sft": "the starting point is one already",
+    "fspo": "its prompts show other pairs of the same user, and these pairs have no users; without them it is ipo_sum",
     "gpo": "its pairs are answers of the policy itself, which a preference model compares",
 }
 WARM_UP = 2

@@ -37,7 +37,7 @@ def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tupl
     return tokens.astype(np.int32), len(prompt)
 
 
-PAIR_MARKS = {"phrase": 2, "keyword": 3, "step": 3}
+PAIR_MARKS = {"phrase": 2, "keyword": 3, "step": 3, "part": 8}
 OTHER_ROLES = (
     "gold", "rationale", "inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus",
     "intra_rejected_plus", "intra_rejected_minus",

@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "micro": {"heads": 3},
     "micro_router": {"heads": 2},
     "pal": {"users": ("a", "b", "c"), "size": 4},
+    "pro_orchestrator": {"objectives": ("a", "b"), "width": 8},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)

@@ -141,7 +141,8 @@ BEYOND_PAIRS = {
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
     **{"gpo": "rewards", "maxmin_rlhf": "responsibilities", "micro_router": "completion", "pal": "user"},
     **{"meta_rm": "samples", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
-    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
+    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts"},
+    "pro_orchestrator": "completion",
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
@@ -160,15 +161,15 @@ OF_THEIR_OWN = {
         "rationale": {"rationales"},
     },
     "responsibilities": {"maxmin_rlhf", "pal"},
-    **{"rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
+    **{"parts": {"themis"}, "rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     "groups": {"davidson", "rao_kupper"},
     "rated": SFT,
-    "weights_of_heads": SFT,
-    "rated_prompts": NONE,
+    "weights_of_heads": SFT | {"pro_orchestrator"},
+    "rated_prompts": {"pro_orchestrator"},
     "steps": {"process_reward"},
     **{
         "list": LISTS,

@@ -57,6 +57,13 @@ HEADS = {
     "sure": ([1.0, -1.0], [0.0, 0.0], [1e4, 0.0]),
 }
 """Embeddings, items, scores of positions, and rewards of two heads with a router's logits or weights."""
+PARTS = {
+    "none": (1.0, 0.5, [0.0] * 8, [0.0] * 8, [0.0] * 8, [0.0] * 8),
+    "some": (1.0, 1.0, [-3.0] * 8, [-2.0] * 8, [2.0, 0.0] * 4, [1.0] * 8),
+    "far": (1e4, -1e4, [-1e4] * 8, [-2.0] * 8, [5.0] * 8, [1.0] * 8),
+}
+WEIGHTS = {"soft": ([1.0, 0.0], [0.5, 0.5]), "hot": ([0.0, 1e4], [0.0, 1.0]), "wrong": ([1e4, 0.0], [0.0, 1.0])}
+REWARDS = {"one": ([1.0, 0.0], [3.0, -2.0], [1.0, 0.0], [1.0, 2.0])}
 
 PAIRWISE = {
     **{name: pair(name) for name in ("ipo_sum", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
@@ -82,6 +89,8 @@ PAIRWISE = {
     "rpo": pair("rpo", 4.0, variant="average"),
     "tdpo1": pair("tdpo1", 0.5, 0.0, free=6),
     "tdpo2": pair("tdpo2", 0.5, 0.0, free=(0, 1, 2, 3, 5)),
+    "fspo ipo": pair("fspo"),
+    "fspo dpo": pair("fspo", form="dpo", label_smoothing=0.1),
     "modpo": pair("modpo", [1.0], [0.5]),
     "modpo hinge": pair("modpo", [1.0], [0.5], at={"margin": (7.5, 0.0, 0.0, 0.0, [1.0], [0.5])}, kinks=["margin"],
                         form="hinge"),
@@ -155,6 +164,14 @@ PAIRWISE = {
     "apo_zero_unpaired": single("apo_zero_unpaired", True),
     "bco": single("bco", False, 0.3),
     "sppo_soft": single("sppo_soft", 0.5),
+    "themis": row("themis", PARTS, free=4, loss=lambda *a: sum(losses.themis(*a, beta=0.5))),
+    "themis pooled": row("themis", PARTS, free=4, loss=lambda *a: sum(losses.themis(*a, normalisation="pooled"))),
+    "pro_orchestrator": row("pro_orchestrator", WEIGHTS, free=1),
+    "orchestrated_reward": row("orchestrated_reward", REWARDS, free=2),
+    "normalised_rewards": row("normalised_rewards", {"flat": ([1.0, 2.0], [1.0, 1.0], [0.0, 1.0])}, free=1),
+    "interpolated_weights": row("interpolated_weights", {"both": ([0.5, 0.5], [1.0, 0.0])}, free=2, share=0.25),
+    "extrapolated_logps": row("extrapolated_logps", {"alike": ([0.0, -1.0], [0.0, -1.0]),
+                                                     "far": ([0.0, -1e4], [-1e4, 0.0])}, free=2),
     "mapl_intra": single("mapl_intra"),
     "mapl_inter": pair("mapl_inter", -1.0),
     "mapl": row("mapl", {"equal": (0.0, 0.0, [0.0, 0.0], [0.0, 0.0], 0.0, 0.0, 1.0),

@@ -114,7 +114,8 @@ def prepare(
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
-            known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns))))
+            needed = {"user"} & set(needs.columns) - set(needs.new_names)
+            known = None if names is None else _Known(names, ("annotator", *needed))
             declared = dict(needs.names) if names is None else {}
             written = _write(writer, rows, tokenizer, cut, known, declared)
             for line in known.lines() if known is not None else ():

@@ -63,6 +63,14 @@ class RewardMethod(ArrayMethod):
         """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about."""
         return reading["score"]
 
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the numbers of `head_values`."""
+        return ("reward",)
+
+    def head_values(self, reading: Reading) -> Array:
+        """All numbers that are known of a response, `[N, C]` or `[N, K, C]`."""
+        return self.reward(reading)[..., None]
+
     def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.objectives.families.rewards import gather
 

@@ -12,9 +12,10 @@ from jaxpo.cli.main import main
 from jaxpo.convert.model_io import load_model
 
 
-def short(*stages: str) -> list[str]:
-    """A few steps of each of them."""
-    return [word for name in stages for word in (f"--{name}.num-train-epochs", "0.05", f"--{name}.logging-steps", "1")]
+def short(*stages: str, **options: str) -> list[str]:
+    """A few steps of each of them, of as many rows as the tests have devices."""
+    given = {"num-train-epochs": "0.05", "logging-steps": "1", "rows-per-step": "8", **options}
+    return [word for name in stages for option, value in given.items() for word in (f"--{name}.{option}", value)]
 
 
 def run(recipe: str, folder: Path, *options: str) -> Path:
@@ -50,7 +51,15 @@ def leaves(tree: dict) -> list:
 
 @pytest.mark.slow
 def test_groups_by_em(tmp_path: Path) -> None:
-    home = run("plural:maxmin", tmp_path, "--em", "soft", "--rounds", "2", *short("groups_1", "groups_2"))
+    home = run(
+        "plural:maxmin",
+        tmp_path,
+        "--em",
+        "soft",
+        "--rounds",
+        "2",
+        *short("groups_1", "groups_2", **{"optimizer.warmup-steps": "0"}),
+    )
     found = summary(home)
     assert found["assign_1"]["users"] == found["assign_2"]["users"] == 10
     assert found["assign_1"]["users_of_groups"] == [5, 5]
@@ -61,7 +70,8 @@ def test_groups_by_em(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_rounds_against_the_last_iterate(tmp_path: Path) -> None:
     sizes = ["--prompts", "6", "--samples", "3", "--max-new-tokens", "8", "--rounds", "2"]
-    home = run("plural:gpo", tmp_path, *sizes, "--gpo_0.max-steps", "2", "--gpm.max-steps", "2")
+    few = [w for s in ("gpo_0", "gpm") for w in (f"--{s}.max-steps", "2", f"--{s}.optimizer.warmup-steps", "0")]
+    home = run("plural:gpo", tmp_path, *sizes, *few)
     for number in (1, 2):
         rows = (home / "stages" / f"pairs_{number}" / "pairs.jsonl").read_text().splitlines()
         assert {"prompt", "chosen", "rejected", "rewards", "log_odds"} == set(json.loads(rows[0]))

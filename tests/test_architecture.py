@@ -27,6 +27,7 @@ ROOMS = {
     "convert": "finished models on disk, in and out",
     "evaluate": "probes, measurements, reports",
     "judges": "what gives an answer its score",
+    "tools": "what a model may call",
     "construct": "data made between stages",
     "curriculum": "difficulty",
     "online": "data made between steps",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from jaxpo.objectives.methods import BY_SETTING
+from jaxpo.objectives.methods import BY_RECIPE, BY_SETTING
 
 HEAD = """\
 # Losses
@@ -74,8 +74,8 @@ def document(rows: list[dict[str, Any]], doc: Any) -> str:
         members = [row for row in rows if row["family"] == family]
         if members:
             lines += [f"## {title}\n", *table(members), ""]
-    named = (f"- `{name}`: {what}: `{flags}`" for name, (what, flags) in BY_SETTING.items())
-    lines += ["## Names that are settings\n", *named, ""]
+    named = (f"- `{name}`: {what}: `{flags}`" for name, (what, flags) in (BY_SETTING | BY_RECIPE).items())
+    lines += ["## Names that are settings or recipes\n", *named, ""]
     for row in rows:
         lines += section(row, doc(row["function"]))
     return "\n".join(lines).rstrip("\n") + "\n"

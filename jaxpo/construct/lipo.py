@@ -38,8 +38,8 @@ class LiPO(JudgeOptions, Construction):
       labels: "rewards" compares scores as Bradley-Terry rewards do; "ranks" uses their order alone (human rankings).
       reward_temperature: of the Bradley-Terry comparison.
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
-      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed: who scores where rows have
-        no scores, as of on_policy.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed, user: who scores where rows
+        have no scores, as of on_policy.
     """
 
     labels: Literal["rewards", "ranks"] = "rewards"

@@ -46,8 +46,8 @@ class PRO(JudgeOptions, Construction):
       ties: "drop" keeps one response of each score, since equal ones rank nothing; "keep" keeps all.
       keep_prompt: characters kept of a prompt's end; 0 keeps all. (Tokens are cut by data.truncation=prompt_left.)
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
-      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed: who scores where rows have
-        no scores, as of on_policy.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed, user: who scores where rows
+        have no scores, as of on_policy.
     """
 
     n: int = 3

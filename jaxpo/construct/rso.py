@@ -82,8 +82,8 @@ class RSO(JudgeOptions, Construction):
       pairing: first_round makes n / 2 disjoint pairs, tournament the n - 1 of a knock-out.
       logit: the scores are win probabilities against one baseline response; their logit is the reward.
       candidates, temperature, top_k, max_new_tokens: of the responses drawn from --model where rows have none.
-      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed: who scores where rows have
-        no scores, as of on_policy.
+      judge, judge_model, judge_key, judge_rubric, judge_scale, answer, tests, unsandboxed, user: who scores where rows
+        have no scores, as of on_policy.
     """
 
     n: int = 8

@@ -128,7 +128,9 @@ class Asked:
         sequences = [segment.tokens for ask in self.asks for segment in ask.segments]
         logps = iter(subject.logps(sequences, lambda done, total: say(f"{self.label}: sequences", done, total)))
         rewarded = [segment for ask in self.asks for segment in ask.rewarded]
-        rewards = iter(subject.rewards(rewarded, lambda done, total: say(f"{self.label}: rewards", done, total)))
+        sizes = [len(ask.rewarded) for ask in self.asks if ask.rewarded]
+        scored = subject.rewards(rewarded, lambda done, total: say(f"{self.label}: rewards", done, total), sizes)
+        rewards = iter(scored)
         questions = [question for ask in self.asks for question in ask.questions]
         requests = [
             _request(question, prompt, number, subject.stop_ids)

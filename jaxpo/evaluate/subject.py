@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxpo.config.precision import Dtype, compute_dtype
 from jaxpo.errors import CheckpointError, JaxpoError
+from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of
 from jaxpo.evaluate.rewards.score import rewards_of
 from jaxpo.evaluate.score import Kind, Progress, token_scores
 from jaxpo.evaluate.tasks.base import Reader
@@ -62,14 +63,22 @@ class Subject:
         """As `token_scores`."""
         return token_scores(self.scorer, self.params, segments, kind, progress)
 
-    def rewards(self, segments: Sequence[Segment], progress: Progress = silent) -> np.ndarray:
-        """The reward of each answer, as `Reader.reward` reads it, float64 `[n]`."""
+    def rewards(
+        self, segments: Sequence[Segment], progress: Progress = silent, sizes: Sequence[int] = ()
+    ) -> np.ndarray:
+        """The reward of each answer, as `Reader.reward` reads it, float64 `[n]`.
+
+        Args:
+          sizes: answers to each prompt; of a model that compares answers the reward is the mean score among them.
+        """
         if not segments:
             return np.zeros(0)
         assert self.reader.reward is not None, "a task asks only reward models for rewards"
-        return rewards_of(
-            self.scorer, self.reader.reward.method, {"model": self.params, **self.heads}, segments, progress
-        )
+        method, params = self.reader.reward.method, {"model": self.params, **self.heads}
+        if method.COMPARES_ANSWERS:
+            values = readings_of(self.scorer, method, params, segments, VECTORS, progress)
+            return mean_scores_of(values, sizes)
+        return rewards_of(self.scorer, method, params, segments, progress)
 
     def answers(self, requests: Sequence[Request], progress: Progress = silent) -> list[list[Generation]]:
         """Per request its continuations.

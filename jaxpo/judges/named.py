@@ -35,6 +35,7 @@ class JudgeOptions:
       answer: the verifier's column with the right answer.
       tests: the column with the tests that unit_tests runs.
       unsandboxed: run foreign code with limits alone where bubblewrap does not work: it has the network and your files.
+      user: column that names the user whose taste a reward model is asked about, where it knows several.
     """
 
     judge: tuple[str, ...] = ("reward",)
@@ -45,6 +46,7 @@ class JudgeOptions:
     answer: str = "answer"
     tests: str = "tests"
     unsandboxed: bool = False
+    user: str = ""
 
     def judges(self) -> Judge:
         """The judge that the options describe; ConfigError for a word that is none's name."""
@@ -53,7 +55,7 @@ class JudgeOptions:
 
     def _judge(self, word: str) -> Judge:
         if word == "reward":
-            return RewardJudge()
+            return RewardJudge(user=self.user)
         if word == "verifier":
             return VerifierJudge(self.answer)
         if word == UnitTestJudge.NAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +27,12 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import ConfigError
+from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of, table_of
 from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.embeddings import EmbeddingMethod
+from jaxpo.objectives.methods.mixtures import MixtureMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
@@ -100,6 +103,8 @@ class Network(Model):
     ) -> np.ndarray:
         """The reward of each answer, as the model's method reads it, float64 `[n]`.
 
+        Whose taste is meant, where the method knows several, its `mixture` says; `rewards_under` asks about others.
+
         Args:
           masks: T; under T draws of the dropout that it was trained with instead, `[n, T]`: what two of them differ by
             tells how sure the model is.
@@ -122,6 +127,74 @@ class Network(Model):
         drawn = [self._rewards(segments, reader.method, scorer, jax.random.fold_in(key, t)) for t in range(masks)]
         return np.stack(drawn, axis=1)
 
+    def read(self, prompts: Sequence[Text], completions: Sequence[Text], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """What the heads read of each answer, by name, float32 `[n, ...]`; one forward per answer.
+
+        Raises:
+          ConfigError: it is no reward model.
+        """
+        method = self.asked_reader().method
+        segments = self.answers(prompts, completions, method)
+        return readings_of(self.scorer, method, self.params, segments, names)
+
+    def rewards_under(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Text],
+        *,
+        users: Sequence[str] | None = None,
+        mixtures: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The reward of each answer for somebody, float64 `[n]`.
+
+        Args:
+          users: who is asked about each answer.
+          mixtures: `[K]` or `[n, K]`, weights of the method's parts, in the place of users.
+
+        Raises:
+          ConfigError: a model of one taste alone, or a user that it does not know; names who.
+        """
+        method = self.mixture_method()
+        if (users is None) == (mixtures is None):
+            raise ConfigError("rewards_under: give users or mixtures, one of them.")
+        weights = method.mixtures(self.params, users) if users is not None else jnp.asarray(mixtures, jnp.float32)
+        values = self.read(prompts, completions, method.READ_PER_ANSWER)
+        everyone = jnp.broadcast_to(weights, (len(prompts), method.parts))
+        found = method.under(self.params, {name: jnp.asarray(x) for name, x in values.items()}, everyone)
+        return np.asarray(found, np.float64)
+
+    def mixture_method(self) -> MixtureMethod:
+        """Its method, which knows several tastes; ConfigError where it does not."""
+        method = self.asked_reader().method
+        if not isinstance(method, MixtureMethod):
+            raise ConfigError(f"the model was trained by {method.INFO.name}, which knows one taste alone.")
+        return method
+
+    def mean_scores(
+        self, prompts: Sequence[Text], completions: Sequence[Text], sizes: Sequence[int]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of a model that compares answers: each one's mean score among those to its prompt, and the tables.
+
+        Args:
+          prompts, completions: those of one prompt next to one another.
+          sizes: answers to each prompt.
+
+        Returns:
+          Float64 `[n]`; and for each prompt the log-odds `[K, K]` of every two answers, one forward per answer.
+
+        Raises:
+          ConfigError: it gives every answer a reward by itself.
+        """
+        method = self.asked_reader().method
+        if not method.COMPARES_ANSWERS:
+            raise ConfigError(
+                f"the model was trained by {method.INFO.name}, which compares no answers; ask for rewards."
+            )
+        values = self.read(prompts, completions, VECTORS)
+        borders = np.cumsum([0, *sizes])
+        each = [{k: x[a:b] for k, x in values.items()} for a, b in itertools.pairwise(borders)]
+        return mean_scores_of(values, sizes), [table_of(own) for own in each]
+
     def embeddings(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
         """The vector of each answer that the method reads, float64 `[n, E]`.
 
@@ -131,8 +204,18 @@ class Network(Model):
         method = self.asked_reader().method
         if not isinstance(method, EmbeddingMethod):
             raise ConfigError(f"the model was trained by {method.INFO.name}, which gives answers no vectors.")
+        return self.read(prompts, completions, ("embedding",))["embedding"].astype(np.float64)
+
+    def heads(self, prompts: Sequence[Text], completions: Sequence[Text] | None) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of all that a reward model's heads say: of each answer, or of prompts; float64 `[n, C]`.
+
+        Raises:
+          ConfigError: it is no reward model.
+        """
+        method = self.asked_reader().method
         segments = self.answers(prompts, completions, method)
-        return self._rewards(segments, method, self.scorer, None, name="embedding")
+        how: dict[str, Any] = {"rows": ROWS, "row_length": self.max_length, "every_head": True}
+        return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, **how)
 
     def asked_reader(self) -> Reader:
         """How its rewards are read; ConfigError where it is no reward model."""
@@ -140,26 +223,45 @@ class Network(Model):
             raise ConfigError(f"the model {why_no_reward(self.params, self.about)}; give that of a reward stage.")
         return self.reader
 
-    def answers(self, prompts: Sequence[Text], completions: Sequence[Text], method: RewardMethod) -> list[Segment]:
+    def answers(
+        self, prompts: Sequence[Text], completions: Sequence[Text] | None, method: RewardMethod
+    ) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
         places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
         cut = Cut(self.max_length)
         return answer_segments(places, prompts, completions, method, self.tokenizer, cut, Counter())
 
-    def _rewards(
-        self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any, name: str | None = None
-    ) -> np.ndarray:
-        how = {"rows": ROWS, "row_length": self.max_length, "key": key, "name": name}
+    def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
+        how = {"rows": ROWS, "row_length": self.max_length, "key": key}
         return rewards_in_rows(scorer, method, self.params, segments, **how)
 
     def generate(
-        self, prompts: Sequence[Text], n: int, *, temperature: float, top_k: int, max_new_tokens: int, seed: int
+        self,
+        prompts: Sequence[Text],
+        n: int,
+        *,
+        temperature: float,
+        top_k: int,
+        max_new_tokens: int,
+        seed: int,
+        begun: Sequence[str] | None = None,
+        stop: tuple[str, ...] = (),
     ) -> list[list[str]]:
-        """`n` samples per prompt."""
+        """`n` samples per prompt.
+
+        Args:
+          begun: what each prompt's answers begin with; it is no part of what is returned.
+          stop: strings that end an answer, and are cut from it.
+        """
         sampler = Sampler(temperature=temperature, top_k=top_k)
-        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+        template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed, stop=stop)
         requests = requests_for(self.tokenizer, prompts, template)
-        answers = self._engine(requests).generate(requests)
+        if begun is not None:
+            requests = [
+                dataclasses.replace(request, prompt=[*request.prompt, *self.tokenizer.encode(text)])
+                for request, text in zip(requests, begun, strict=True)
+            ]
+        answers = self.engine(requests).generate(requests)
         return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
 
     def draw(
@@ -179,14 +281,15 @@ class Network(Model):
         """
         template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
         requests = requests_for(self.tokenizer, prompts, template, numbers)
-        engine = self._engine(requests, slots=max_rows)
+        engine = self.engine(requests, slots=max_rows)
         for request in requests:
             engine.submit(request)
         while engine.busy:
             if done := engine.step():
                 yield done
 
-    def _engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+    def engine(self, requests: Sequence[Request], slots: int = 64) -> Engine:
+        """An engine that writes as the model computes scores, as large as these requests need it."""
         computed = as_scored(self.scorer)
         return fitted(self.params["model"], self.config, requests, tokenizer=self.tokenizer, slots=slots, **computed)
 

@@ -17,9 +17,11 @@ class RewardJudge(Judge):
 
     Attributes:
       model: name of the network: a stage of the recipe, or "reward" for the command's `--reward`.
+      user: column that names the user whose taste each row asks about, of a model that knows several; "" = none.
     """
 
     model: str = "reward"
+    user: str = ""
 
     NAME: ClassVar[str] = "reward"
     BATCH: ClassVar[int] = 256
@@ -28,7 +30,18 @@ class RewardJudge(Judge):
         return (self.model,)
 
     def identity(self, networks: Networks) -> dict[str, Any]:
-        return {"judge": self.NAME, "model": networks(self.model).fingerprint()}
+        asked = {"user": self.user} if self.user else {}
+        return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked}
+
+    def columns(self) -> tuple[str, ...]:
+        return (self.user,) if self.user else ()
+
+    def _of_users(self, network: Any, items: Sequence[Item], prompts: list[Any], answers: list[str]) -> Any:
+        """Rewards for the user that each row names."""
+        for item in items:
+            if self.user not in item.row.data:
+                raise item.row.error("says not whose taste is asked about.", field=self.user)
+        return network.rewards_under(prompts, answers, users=[str(item.row.data[self.user]) for item in items])
 
     def open(self, networks: Networks) -> Ask:
         from jaxpo.convert.reader import why_no_reward
@@ -38,7 +51,8 @@ class RewardJudge(Judge):
             raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
-            scores = network.rewards([item.prompt for item in items], [item.answer for item in items])
+            texts = [item.prompt for item in items], [item.answer for item in items]
+            scores = network.rewards(*texts) if not self.user else self._of_users(network, items, *texts)
             return [score_reply(score) for score in scores]
 
         return ask

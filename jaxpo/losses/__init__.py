@@ -3,6 +3,7 @@
 from jaxpo.losses.alphapo import alphapo
 from jaxpo.losses.aot import aot, aot_unpaired
 from jaxpo.losses.apo import apo_down, apo_zero
+from jaxpo.losses.apo_accel import extrapolated_logps
 from jaxpo.losses.bco import bco, bco_shift, bco_stats, init_bco_state, update_bco_shift
 from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
@@ -20,7 +21,10 @@ from jaxpo.losses.dpop import dpop
 from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
+from jaxpo.losses.fspo import fspo, user_weights
 from jaxpo.losses.gae import gae, token_rewards
+from jaxpo.losses.gpm import gpm, gpm_gates, gpm_mean_scores, gpm_ptx, gpm_score, gpm_table, gpm_temperature
+from jaxpo.losses.gpo import gpo
 from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
@@ -54,6 +58,15 @@ from jaxpo.losses.length_normalized import (
 from jaxpo.losses.lipo import implicit_scores, lipo
 from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.maxmin_rlhf import (
+    maxmin_dual,
+    maxmin_policy,
+    maxmin_responsibilities,
+    maxmin_rewards,
+    maxmin_rlhf,
+    maxmin_weights,
+)
+from jaxpo.losses.micro import micro, micro_distil, micro_heads, micro_hedge, micro_mixed, micro_score
 from jaxpo.losses.minillm import minillm_advantages
 from jaxpo.losses.modpo import modpo, modpo_reward
 from jaxpo.losses.nash_md import nash_md
@@ -61,7 +74,15 @@ from jaxpo.losses.nca_pair import nca_pair
 from jaxpo.losses.off_policy import geometric_mask, off_policy_mask, off_policy_weights
 from jaxpo.losses.online_dpo import online_dpo
 from jaxpo.losses.orpo import orpo
+from jaxpo.losses.pal import pal, pal_bound, pal_distance, pal_mixture, pal_similarity, pal_token_weights
 from jaxpo.losses.ppo import ppo, ppo_value
+from jaxpo.losses.pro_orchestrator import (
+    interpolated_weights,
+    normalised_rewards,
+    orchestrated_reward,
+    orchestrator_targets,
+    pro_orchestrator,
+)
 from jaxpo.losses.pro_ranking import pro_ranking
 from jaxpo.losses.process_reward import outcome_reward, process_reward, solution_score
 from jaxpo.losses.ranking import (
@@ -107,6 +128,7 @@ from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_
 from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
+from jaxpo.losses.themis import part_weights, themis, themis_tokens
 from jaxpo.losses.top_entropy import entropy_threshold, top_entropy_mask
 from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
@@ -152,14 +174,24 @@ __all__ = [
     "entropy_threshold",
     "exo_pair",
     "exo_rw",
+    "extrapolated_logps",
     "f_conjugate",
     "f_conjugate_slope",
     "fdpo",
     "fixed_kl",
     "forward_kl",
+    "fspo",
     "gae",
     "generalized_jsd",
     "geometric_mask",
+    "gpm",
+    "gpm_gates",
+    "gpm_mean_scores",
+    "gpm_ptx",
+    "gpm_score",
+    "gpm_table",
+    "gpm_temperature",
+    "gpo",
     "grpo",
     "gspo_token",
     "hinge",
@@ -170,6 +202,7 @@ __all__ = [
     "implicit_scores",
     "infonca",
     "init_bco_state",
+    "interpolated_weights",
     "ipo",
     "ipo_sum",
     "ipo_threshold",
@@ -207,8 +240,20 @@ __all__ = [
     "mapo_mask",
     "mask_network",
     "masked_moments",
+    "maxmin_dual",
+    "maxmin_policy",
+    "maxmin_responsibilities",
+    "maxmin_rewards",
+    "maxmin_rlhf",
+    "maxmin_weights",
     "merge_steps",
     "merged_moments",
+    "micro",
+    "micro_distil",
+    "micro_heads",
+    "micro_hedge",
+    "micro_mixed",
+    "micro_score",
     "minillm_advantages",
     "modpo",
     "modpo_reward",
@@ -216,17 +261,28 @@ __all__ = [
     "nca",
     "nca_pair",
     "ndcg",
+    "normalised_rewards",
     "off_policy_mask",
     "off_policy_weights",
     "online_dpo",
+    "orchestrated_reward",
+    "orchestrator_targets",
     "orpo",
     "outcome_reward",
     "pair_hinge",
     "pair_logistic",
+    "pal",
+    "pal_bound",
+    "pal_distance",
+    "pal_mixture",
+    "pal_similarity",
+    "pal_token_weights",
+    "part_weights",
     "point_mse",
     "point_sigmoid",
     "ppo",
     "ppo_value",
+    "pro_orchestrator",
     "pro_ranking",
     "process_reward",
     "prototype_scores",
@@ -267,6 +323,8 @@ __all__ = [
     "target_positions",
     "tdpo1",
     "tdpo2",
+    "themis",
+    "themis_tokens",
     "token_rewards",
     "top_entropy_mask",
     "topk_record",
@@ -279,6 +337,7 @@ __all__ = [
     "unseen_mass",
     "update_bco_shift",
     "update_reliability",
+    "user_weights",
     "vespo",
     "vespo_weights",
     "whiten",

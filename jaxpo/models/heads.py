@@ -53,6 +53,28 @@ SMALLEST_SQUARE = 1e-12
 """Vectors shorter than its root keep their direction, and are not stretched to length 1."""
 
 
+def adapter_head_table(config: TextConfig, width: int, outputs: int) -> Table:
+    """Two layers from a state to K logits, and the K offsets and scales of what they were learnt from.
+
+    The first layer is drawn, the second starts at zero: all outputs are alike until something is learnt.
+    """
+    return {
+        "hidden": _linear(config.hidden_size, width),
+        "output": {
+            "weight": Param((width, outputs), (None, None), zeros, decay=False),
+            "bias": Param((outputs,), (None,), zeros, decay=False),
+        },
+        "offset": Param((outputs,), (None,), zeros, decay=False),
+        "scale": Param((outputs,), (None,), ones, decay=False),
+    }
+
+
+def adapter_head(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "... K"]:
+    """`W_2 gelu(W_1 h + b_1) + b_2` in float32."""
+    inner = jax.nn.gelu(linear_head(params["hidden"], hidden) + params["hidden"]["bias"])
+    return linear_head(params["output"], inner) + params["output"]["bias"]
+
+
 def value_table(config: TextConfig, *, std: float = 0.0) -> Table:
     """A scalar per position, stored under `params["value"]`, which is always one: judges and exports read it."""
     return linear_table(config, 1, std=std)

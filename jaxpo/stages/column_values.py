@@ -25,7 +25,7 @@ def check_values(dataset: Dataset, method: Any) -> None:
     named = method.check_names({name: column.names for name, column in dataset.columns.items() if column.names})
     if named:
         raise DataError(" ".join(named), file=dataset.files[0])
-    columns = _columns(dataset, method.NEEDS.columns)
+    columns = columns_of(dataset, method.NEEDS.columns)
     problems = method.check_columns(columns)
     if not problems:
         return
@@ -40,7 +40,7 @@ def _check_ties(dataset: Dataset, method: Any) -> None:
     """DataError for the first tied pair, where the method takes every pair for a decided one."""
     if "tie" not in dataset.columns or "tie" in method.NEEDS.columns:
         return
-    tied = np.flatnonzero(_columns(dataset, ("tie",))["tie"])
+    tied = np.flatnonzero(columns_of(dataset, ("tie",))["tie"])
     if not len(tied):
         return
     (example,) = dataset.store.read(tied[:1].tolist())
@@ -59,7 +59,7 @@ def _check_classes(dataset: Dataset, method: Any) -> None:
     column = next((name for name in labelled if name in method.NEEDS.columns), None)
     if "group" not in dataset.columns or column is None or not isinstance(method, RewardMethod):
         return
-    found = _columns(dataset, ("group", column))
+    found = columns_of(dataset, ("group", column))
     for number, name in enumerate(dataset.names["group"]):
         labels = found[column][found["group"] == number].astype(np.float32)
         good = labels[labels >= 0] >= 0.5  # a step that nobody judged has a negative one
@@ -87,7 +87,7 @@ def check_metric(held_out: Dataset, stage: Stage) -> None:
         )
 
 
-def _columns(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def columns_of(dataset: Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Per-example columns of a whole dataset, shaped as in batches, for the method's checks; NaN ends short lists."""
     known = {name: dataset.columns[name] for name in names if name in dataset.columns}
     end = {name: np.nan if np.issubdtype(c.dtype, np.floating) else c.fill for name, c in known.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,13 +44,58 @@ def check_patterns(run: Run) -> None:
         except ConfigError as error:
             problems += [f"{stage.name}.{p}" for p in error.problems]
         else:
-            problems += [*train_problems(stage, tables, config), *factor_problems(stage, tables)]
+            given = heads_before(run, stage, tables, config)
+            problems += [*train_problems(stage, tables, config, given), *factor_problems(stage, tables)]
     if problems:
         raise ConfigError(problems)
 
 
-def train_problems(stage: Stage, tables: Mapping[str, Table], config: TextConfig) -> Iterator[str]:
-    """Patterns without a match, and parts that a stage cannot leave fixed."""
+def heads_before(run: Run, stage: Any, tables: Mapping[str, Table], config: TextConfig) -> Collection[str]:
+    """The heads that a stage finds in the model that it starts from, as far as the recipe shows it.
+
+    Of a folder none is known to lack: `check_heads` sees when the model is there.
+    """
+    heads = tables.keys() - {MODEL, ADAPTER}
+    if stage.init_from == lineage.RANDOM:
+        return ()
+    before = {s.name: s for s in lineage.with_models(run, run.stages.index(stage))}
+    if stage.init_from != lineage.PREVIOUS and stage.init_from not in before:
+        return heads
+    if stage.init_from == lineage.PREVIOUS and not before:
+        return () if run.model_from is None else heads
+    origin = list(before.values())[-1] if stage.init_from == lineage.PREVIOUS else before[stage.init_from]
+    if not origin.TRAINS:
+        return ()
+    theirs = own_tables(origin, config)
+    return [name for name in heads if name in theirs and _shapes(theirs[name]) == _shapes(tables[name])]
+
+
+def check_heads(stage: Stage, tables: Mapping[str, Table], base: Tree) -> None:
+    """ConfigError for a head that stays as it is and that the model which a stage starts from does not have."""
+    trained, _ = split_table(tables, stage.train)
+    for head in sorted(tables.keys() - {MODEL, ADAPTER} - trained.keys()):
+        found = base.get(head)
+        if found is None or [x.shape for x in jax.tree.leaves(found)] != [shape for _, shape in _shapes(tables[head])]:
+            raise ConfigError(_untrained(stage, head))
+
+
+def _shapes(table: Table) -> list[tuple[str, tuple[int, ...]]]:
+    return [(path, param.shape) for path, param in leaves(table)]
+
+
+def _untrained(stage: Stage, head: str) -> str:
+    where = f"{stage.name}.train: nothing of the head {head!r}"
+    return f"{where}, which the loss trains from scratch, matches; add '{head}/*'."
+
+
+def train_problems(
+    stage: Stage, tables: Mapping[str, Table], config: TextConfig, given: Collection[str] = ()
+) -> Iterator[str]:
+    """Patterns without a match, and parts that a stage cannot leave fixed.
+
+    Args:
+      given: heads that the stage finds in the model that it starts from.
+    """
     where, paths = f"{stage.name}.train", [path for path, _ in leaves(tables)]
     missed = [pattern for pattern in stage.train if not matching(paths, pattern)]
     for pattern in missed:
@@ -61,8 +106,8 @@ def train_problems(stage: Stage, tables: Mapping[str, Table], config: TextConfig
     if not param_count(trained):
         yield f"{where}: nothing would be trained; give patterns such as 'model/layers/0/*', or '*'."
         return
-    for head in tables.keys() - {MODEL, ADAPTER} - trained.keys():
-        yield f"{where}: nothing of the head {head!r}, which the loss trains from scratch, matches; add '{head}/*'."
+    for head in sorted(tables.keys() - {MODEL, ADAPTER} - trained.keys() - set(given)):
+        yield _untrained(stage, head)
     if any(network.moves for network in networks_of(stage)) and MODEL not in trained:
         yield f"{where}: the model would be fixed, and sync_ref_model moves the reference after it; leave one out."
     experts = family(config).experts(config)

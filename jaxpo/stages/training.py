@@ -25,17 +25,19 @@ from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.paths import cut, joined
 from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
-from jaxpo.recipe.kinds import Materials, kind_of, networks_of
+from jaxpo.recipe.kinds import Materials, kind_of, method_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
+from jaxpo.stages.column_values import columns_of
 from jaxpo.stages.critic import with_critic
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.trained import beside_fixed, fixed_part, flops_per_token, trained_lines
+from jaxpo.stages.trained import beside_fixed, check_heads, fixed_part, flops_per_token, trained_lines
 from jaxpo.train.bookkeeping import Evaluate
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
@@ -67,7 +69,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     with recording, setting.watching.ledger.during("work"):
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
-    first = _first(with_critic(setting, stage, base), own_tables(stage, config), seed)
+    begun = with_critic(setting, stage, base)
+    check_heads(stage, own_tables(stage, config), begun)
+    first = _with_values(_first(begun, own_tables(stage, config), seed), stage, data.train)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
 
@@ -211,6 +215,19 @@ def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -
             f"shape, or init_from '{RANDOM}'."
         )
     return base
+
+
+def _with_values(first: Tree, stage: Stage, rows: Dataset) -> Tree:
+    """The first parameters, with those that the method takes from the training rows."""
+    method = method_of(stage)
+    if type(method).first_values is Method.first_values:
+        return first
+    values = method.first_values(columns_of(rows, method.NEEDS.columns))
+    placed = {
+        group: {name: jax.device_put(x, first[group][name].sharding) for name, x in own.items()}
+        for group, own in values.items()
+    }
+    return {group: tree | placed.get(group, {}) for group, tree in first.items()}
 
 
 def _first(base: Tree, tables: Mapping[str, Table], seed: int) -> Tree:

@@ -52,7 +52,11 @@ CONSTRUCTION: dict[str, dict[str, Any]] = {"rationales": {"rule": "facts"}}
 # Settings that are not the defaults, as the page says; pro_ranking could not read tied scores without its own.
 SETTINGS: dict[str, dict[str, Any]] = {"modpo": {"weights": (0.8, 0.2)}, "pro_ranking": {"ties": "order"}}
 FAMILIES = ("pairs", "pairs, coupled", "lists", "unpaired")
-LEFT_OUT = {"sft": "the starting point is one already"}
+LEFT_OUT = {
+    "sft": "the starting point is one already",
+    "fspo": "its prompts show other pairs of the same user, and these pairs have no users; without them it is ipo_sum",
+    "gpo": "its pairs are answers of the policy itself, which a preference model compares",
+}
 WARM_UP = 2
 """Steps whose time does not count: they compile."""
 

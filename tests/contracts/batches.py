@@ -37,7 +37,7 @@ def segment(rng: np.random.Generator, prompt: np.ndarray, response: int) -> tupl
     return tokens.astype(np.int32), len(prompt)
 
 
-PAIR_MARKS = {"phrase": 2, "keyword": 3, "step": 3}
+PAIR_MARKS = {"phrase": 2, "keyword": 3, "step": 3, "part": 8}
 OTHER_ROLES = (
     "gold", "rationale", "inter_chosen", "inter_rejected", "intra_chosen_plus", "intra_chosen_minus",
     "intra_rejected_plus", "intra_rejected_minus",
@@ -67,6 +67,14 @@ def completion(rng: np.random.Generator, i: int) -> Example:
     segments = [segment(rng, prompt, some_length(rng)) for _ in range(2)]
     columns = {"label": float(i % 3 != 0), "weight": float(0.5 + i % 2), "ratings": ratings(rng, i), "group": i % 2}
     return Example(segments, {"completion": 0, "kl": 1}, columns)
+
+
+def mixture(rng: np.random.Generator, i: int) -> Example:
+    """A prompt with the weights of two heads."""
+    one = segment(rng, some_prompt(rng), some_length(rng))
+    return Example(
+        [one], {"completion": 0}, {"ratings": np.asarray([0.1 + 0.1 * (i % 8), 0.9 - 0.1 * (i % 8)], np.float32)}
+    )
 
 
 TRAINER = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
@@ -126,6 +134,8 @@ def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
         "own_chosen": float(i % 3 > 0),
         "tie": i % 4 == 1,
         "group": i % 2,
+        "user": i % 3,
+        "responsibilities": np.asarray([0.25 + 0.5 * (i % 2), 0.75 - 0.5 * (i % 2)], np.float32),
     }
 
 
@@ -164,6 +174,7 @@ def sampled(rng: np.random.Generator, i: int) -> Example:
 KINDS = {
     "text": text,
     "completion": completion,
+    "mixture": mixture,
     "rollout": rollout,
     "steps": steps,
     "list": listed,

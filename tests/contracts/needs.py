@@ -21,6 +21,12 @@ SETTINGS: dict[str, dict[str, object]] = {
     "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},
     "plackett_luce": {"top_k": 2},
     "rating": {"aspects": ("a", "b")},
+    "gpm": {"size": 4, "learn_temperature": True, "ptx_coefficient": 0.1},
+    "maxmin_rlhf": {"groups": 2},
+    "micro": {"heads": 3},
+    "micro_router": {"heads": 2},
+    "pal": {"users": ("a", "b", "c"), "size": 4},
+    "pro_orchestrator": {"objectives": ("a", "b"), "width": 8},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)
@@ -34,6 +40,8 @@ def configured(name: str) -> Method:
 def kind_of(method: Method) -> str:
     """The kind of `contracts.batches` examples that serves the method."""
     needs = method.NEEDS
+    if method.INFO.name == "micro_router":
+        return "mixture"
     if method.INFO.name in TWO_PROMPTS:
         return "two_prompts"
     if "advantages" in needs.per_token:

@@ -45,9 +45,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
     """`prepared(path, purpose, roles=..., columns=..., **data)` -> Dataset; the first are fields of `Needs`."""
 
-    def make(path: Path, purpose: str = "sft", *, log=lambda line: None, names=None, **data: Any) -> Dataset:
+    def make(
+        path: Path, purpose: str = "sft", *, log=lambda line: None, names=None, declared=(), **data: Any
+    ) -> Dataset:
         asked = ("roles", "columns", "per_token", "optional_roles", "networks")
-        needs = Needs(**{name: data.pop(name) for name in asked if name in data})
+        given = {name: data.pop(name) for name in asked if name in data}
+        needs = Needs(**given, names=(("user", tuple(declared)),) if declared else ())
         length = data.get("max_length", 64)
         settings = Data(**{"max_length": length, "row_length": max(length, 2), **data})
         return prepare(

@@ -164,6 +164,16 @@ def test_users_and_groups_have_the_same_ids_in_held_out_data(prepared, files, wr
     assert known.counts["dropped_unknown_user"] == 1
 
 
+def test_a_method_that_knows_its_users_numbers_them_and_refuses_others(prepared, files, write):
+    ask = {"roles": ("chosen", "rejected"), "columns": ("user",)}
+    known = prepared(files / "responsibilities.jsonl", "preference", names=None, declared=("bob", "ann"), **ask)
+    assert known.names["user"] == ("bob", "ann")
+    assert [e.columns["user"] for e in known.store.read(range(len(known)))] == [1, 0, 1, 0]
+    assert known.columns["responsibilities"].names == ("group_000", "group_001")
+    with pytest.raises(DataError, match=r"row 2, field 'user': 'bob' is not among the 1 known: ann\."):
+        prepared(files / "responsibilities.jsonl", "preference", names=None, declared=("ann",), **ask)
+
+
 def test_a_step_ends_at_the_last_token_of_its_separator(prepared, files, tokenizer):
     data = prepared(files / "steps.jsonl", "preference", roles=("completion",), columns=("labels",),
                     per_token=("step_end",))  # fmt: skip

@@ -139,8 +139,10 @@ BEYOND_PAIRS = {
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
     **dict.fromkeys(("mapl", "mapl_reward"), "inter_prompt"),
+    **{"gpo": "rewards", "maxmin_rlhf": "responsibilities", "micro_router": "completion", "pal": "user"},
     **{"meta_rm": "samples", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
-    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords"},
+    **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts"},
+    "pro_orchestrator": "completion",
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
@@ -149,6 +151,7 @@ LISTS = {"exo_rw", "infonca", "lipo", "nca"}
 OF_VALUES = {
     "modpo": "column 'rewards' holds 2 reward(s) per response, but weights has 2 entries; give 3: the pairs' own, then "
     "one per name in alphabetical order.",
+    "gpo": "column 'rewards' holds 2 names, but a response has one mean score; keep one of them.",
 }
 OF_THEIR_OWN = {
     **{
@@ -157,14 +160,16 @@ OF_THEIR_OWN = {
         "mapl": {"mapl", "mapl_reward"},
         "rationale": {"rationales"},
     },
-    **{"rewards": {"modpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
+    "responsibilities": {"maxmin_rlhf", "pal"},
+    **{"parts": {"themis"}, "rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     "groups": {"davidson", "rao_kupper"},
     "rated": SFT,
-    "rated_prompts": NONE,
+    "weights_of_heads": SFT | {"pro_orchestrator"},
+    "rated_prompts": {"pro_orchestrator"},
     "steps": {"process_reward"},
     **{
         "list": LISTS,
@@ -188,9 +193,11 @@ def test_which_methods_of_the_catalogue_an_example_file_trains(files):
         assert why_not(files / f"{name}.jsonl") == {k: v for k, v in BEYOND_PAIRS.items() if k not in own} | values
     for name, trained in OTHERS.items():
         assert every - set(why_not(files / f"{name}.jsonl")) == trained, name
+    scores = why_not(files / "mean_scores.jsonl")
+    assert scores == {k: v for k, v in BEYOND_PAIRS.items() if k not in ("gpo", "modpo")}
     two_prompts = why_not(files / "two_prompt.jsonl")
     assert two_prompts == BEYOND_PAIRS | dict.fromkeys(UNPAIRED, "completion")
-    assert {path.stem for path in files.glob("*.jsonl")} == {*OF_THEIR_OWN, *OTHERS, "two_prompt"}
+    assert {path.stem for path in files.glob("*.jsonl")} == {*OF_THEIR_OWN, *OTHERS, "two_prompt", "mean_scores"}
     first = why_not(files / "prompt.jsonl")
     for name, column in {"dpo": "chosen", "kto": "completion", "lipo": "responses", "tpo_tree": "steps"}.items():
         assert first[name] == column

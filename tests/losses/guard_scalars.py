@@ -42,6 +42,29 @@ HALF = -math.log(2.0)
 CEILINGS = {"ceiling": (CEILING, -2.0, 1.0, 1.0), "half": (HALF, HALF, 1.0, 1.0), "empty": (-3.0, 0.0, 2.0, 0.0)}
 FROZEN = {key: (*p[:2], 0.0, 0.0, *p[2:], -8.0, 4.0) for key, p in CEILINGS.items()}
 
+VECTORS = {"equal": ([1.0, 2.0], [1.0, 2.0]), "zero": ([0.0, 0.0], [0.0, 0.0]), "far": ([1e2, 0.0], [0.0, 1e2])}
+LIST_OF_TWO = [[1.0, 2.0], [1.0, 2.0]]
+BOUND = math.log(math.expm1(0.01))
+POINTS = {"equal": ([1.0, 2.0], [1.0, 2.0]), "apart": ([1.0, 2.0], [0.0, 0.0])}
+SPANS = {
+    "margin": ([1.0, 0.0], [0.0, 3.0], [1.0, 0.0]),
+    "inside": ([0.5, 0.0], [0.0, 0.0], [0.5, 0.5]),
+    "none": ([0.5, 0.0], [0.0, 0.0], [0.0, 0.0]),
+}
+HEADS = {
+    "equal": ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),
+    "far": ([50.0, -50.0], [0.0, 0.0], [0.0, 1.0]),
+    "sure": ([1.0, -1.0], [0.0, 0.0], [1e4, 0.0]),
+}
+"""Embeddings, items, scores of positions, and rewards of two heads with a router's logits or weights."""
+PARTS = {
+    "none": (1.0, 0.5, [0.0] * 8, [0.0] * 8, [0.0] * 8, [0.0] * 8),
+    "some": (1.0, 1.0, [-3.0] * 8, [-2.0] * 8, [2.0, 0.0] * 4, [1.0] * 8),
+    "far": (1e4, -1e4, [-1e4] * 8, [-2.0] * 8, [5.0] * 8, [1.0] * 8),
+}
+WEIGHTS = {"soft": ([1.0, 0.0], [0.5, 0.5]), "hot": ([0.0, 1e4], [0.0, 1.0]), "wrong": ([1e4, 0.0], [0.0, 1.0])}
+REWARDS = {"one": ([1.0, 0.0], [3.0, -2.0], [1.0, 0.0], [1.0, 2.0])}
+
 PAIRWISE = {
     **{name: pair(name) for name in ("ipo_sum", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
                                      "discopop", "rdpo_robust", "dpo_gamma", "lcpo_margin_dpo", "lcpo_margin_ipo",
@@ -66,6 +89,8 @@ PAIRWISE = {
     "rpo": pair("rpo", 4.0, variant="average"),
     "tdpo1": pair("tdpo1", 0.5, 0.0, free=6),
     "tdpo2": pair("tdpo2", 0.5, 0.0, free=(0, 1, 2, 3, 5)),
+    "fspo ipo": pair("fspo"),
+    "fspo dpo": pair("fspo", form="dpo", label_smoothing=0.1),
     "modpo": pair("modpo", [1.0], [0.5]),
     "modpo hinge": pair("modpo", [1.0], [0.5], at={"margin": (7.5, 0.0, 0.0, 0.0, [1.0], [0.5])}, kinks=["margin"],
                         form="hinge"),
@@ -96,6 +121,35 @@ PAIRWISE = {
     "rao_kupper tie": pair("rao_kupper", True, first=2, threshold=1.01),
     "rao_kupper no ties": pair("rao_kupper", False, first=2, threshold=1.0),
     "davidson": pair("davidson", False, first=2),
+    "gpm": row("gpm", VECTORS, free=2, temperature=1.0),
+    "gpm regression": row("gpm", VECTORS, free=2, temperature=1.0, form="regression"),
+    "gpm_score": row("gpm_score", VECTORS, free=2),
+    "gpm_table": row("gpm_table", {"equal": (LIST_OF_TWO,)}, free=1),
+    "gpm_mean_scores": row("gpm_mean_scores", {"equal": ([[0.0, 0.0], [0.0, 0.0]],)}, free=1),
+    "gpm_gates": row("gpm_gates", {"equal": ([0.0, 0.0],), "far": ([1e4, 0.0],)}, free=1),
+    "gpm_temperature": row("gpm_temperature", {"at the bound": (BOUND,), "below": (-20.0,), "above": (1.0,)}, free=1,
+                           kinks=["at the bound"], steps={"at the bound": 1e-6}),
+    "gpm_ptx": row("gpm_ptx", {"zero": (0.0,), "far": (-1e4,)}, free=1, beta=1.0),
+    "gpo": row("gpo", {"zero": (0.0, 0.0, 0.0), "far": (1e4, 0.0, 1.0)}, free=1, beta=1.0),
+    "pal": row("pal", SPANS, free=2, kinks=["margin"]),
+    "pal logistic": row("pal", SPANS, free=2, form="logistic"),
+    "pal_distance": row("pal_distance", POINTS, free=2, kinks=["equal"]),
+    "pal_similarity": row("pal_similarity", {"apart": ([1.0, 2.0], [0.5, -1.0], 0.0), "scale": (
+        [1.0, 2.0], [0.5, -1.0], math.log(100.0))}, free=3, kinks=["scale"], steps={"scale": 1e-6}),
+    "pal_mixture": row("pal_mixture", {"equal": ([0.0, 0.0],), "far": ([1e4, 0.0],)}, free=1),
+    "pal_bound": row("pal_bound", {"on the surface": ([3.0, 4.0],), "inside": ([1.0, 0.0],), "outside": ([6.0, 8.0],),
+                                   "nowhere": ([0.0, 0.0],)}, free=1, radius=5.0, kinks=["on the surface"]),
+    "micro": row("micro", HEADS, free=3),
+    "micro smoothed": row("micro", HEADS, free=3, label_smoothing=0.1, entropy_coefficient=0.0),
+    "micro_mixed": row("micro_mixed", {k: (*v, v[2]) for k, v in HEADS.items()}, free=4),
+    "micro_heads": row("micro_heads", {k: v[:2] for k, v in HEADS.items()}, free=2),
+    "micro_hedge": row("micro_hedge", {"equal": ([0.5, 0.5], [[0.0, 0.0]]), "far": ([0.5, 0.5], [[1e4, 0.0]])},
+                       free=(1,)),
+    "micro_distil": row("micro_distil", {"equal": ([0.0, 0.0], [0.5, 0.5]), "sure": ([1e4, 0.0], [1.0, 0.0])}, free=1),
+    "micro_score": row("micro_score", {"zero": ([0.0, 0.0], [0.5, 0.5]), "far": ([1e4, -1e4], [0.0, 1.0])}, free=2),
+    "maxmin_rlhf": row("maxmin_rlhf", HEADS, free=2),
+    "maxmin_policy": row("maxmin_policy", {"equal": ([[0.5, 0.5]], [[[0.0, 0.0]]], [1.0])}, free=(1, 2),
+                         loss=jax.vmap(losses.maxmin_policy)),
     "davidson tie": pair("davidson", True, first=2, nu=0.01),
     "davidson no ties": pair("davidson", False, first=2, nu=0.0),
     "outcome_reward": pair("outcome_reward", 0.3, first=1),
@@ -110,6 +164,14 @@ PAIRWISE = {
     "apo_zero_unpaired": single("apo_zero_unpaired", True),
     "bco": single("bco", False, 0.3),
     "sppo_soft": single("sppo_soft", 0.5),
+    "themis": row("themis", PARTS, free=4, loss=lambda *a: sum(losses.themis(*a, beta=0.5))),
+    "themis pooled": row("themis", PARTS, free=4, loss=lambda *a: sum(losses.themis(*a, normalisation="pooled"))),
+    "pro_orchestrator": row("pro_orchestrator", WEIGHTS, free=1),
+    "orchestrated_reward": row("orchestrated_reward", REWARDS, free=2),
+    "normalised_rewards": row("normalised_rewards", {"flat": ([1.0, 2.0], [1.0, 1.0], [0.0, 1.0])}, free=1),
+    "interpolated_weights": row("interpolated_weights", {"both": ([0.5, 0.5], [1.0, 0.0])}, free=2, share=0.25),
+    "extrapolated_logps": row("extrapolated_logps", {"alike": ([0.0, -1.0], [0.0, -1.0]),
+                                                     "far": ([0.0, -1e4], [-1e4, 0.0])}, free=2),
     "mapl_intra": single("mapl_intra"),
     "mapl_inter": pair("mapl_inter", -1.0),
     "mapl": row("mapl", {"equal": (0.0, 0.0, [0.0, 0.0], [0.0, 0.0], 0.0, 0.0, 1.0),

@@ -24,6 +24,7 @@ GOOD = np.array([True, False, False, True])
 TOKENS_W = np.arange(T) < np.array([1, 5, 3, 2])[:, None]
 TOKENS_L = np.arange(T) < np.array([1, 2, 3, 4])[:, None]
 PHRASES = np.tile(np.int32([1, 0, 2, 1, 0]), (N, 1))
+PARTS_W, PARTS_L = np.tile(np.float32([2, 1, 0, 0, 0, 0, 3, 4]), (N, 1)), np.tile(np.float32([1, 0] * 4), (N, 1))
 V, TOP = 7, np.tile(np.int32([4, 0, 2]), (N, 1))
 LISTED = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]], bool)
 
@@ -90,7 +91,11 @@ CASES = {
     "rpo": referenced("rpo", N_W),
     "tdpo1": referenced("tdpo1", np.abs(normal(N)), np.abs(normal(N))),
     "tdpo2": referenced("tdpo2", np.abs(normal(N)), np.abs(normal(N))),
+    "fspo": referenced("fspo"),
     "modpo": referenced("modpo", normal(N, 1), normal(N, 1)),
+    "themis": rows("themis", normal(N), normal(N), -np.abs(normal(N, 8)), -np.abs(normal(N, 8)), PARTS_W, PARTS_L,
+                   free=4),
+    "pro_orchestrator": rows("pro_orchestrator", normal(N, K), np.tile(np.float32([0.2, 0, 0.8]), (N, 1)), free=1),
     "rationales": referenced("rationales", N_W, N_L, logps(RNG, N), N_L),
     "tpo_triple": rows("tpo_triple", *(logps(RNG, N) for _ in range(3)), N_W, N_L, free=3),
     "mapl": rows("mapl", normal(N), normal(N), normal(N, 2), normal(N, 2), normal(N), normal(N),
@@ -104,6 +109,14 @@ CASES = {
     "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
+    "gpm": rows("gpm", normal(N, 4), normal(N, 4), free=2, temperature=1.0),
+    "gpo": rows("gpo", logps(RNG, N), logps(RNG, N), normal(N), free=1, beta=0.05),
+    "pal": rows("pal", normal(N, T), normal(N, T), np.full((N, T), 1.0 / T, np.float32), free=2),
+    "micro": rows("micro", normal(N, K), normal(N, K), normal(N, K), free=3),
+    "micro_distil": rows("micro_distil", normal(N, K), np.full((N, K), 1.0 / K, np.float32), free=1),
+    "maxmin_rlhf": Case(
+        lambda where, c, r: losses.maxmin_rlhf(c, r, np.full((N, K), 1.0 / K, np.float32), where=where).sum(-1),
+        (normal(N, K), normal(N, K)), 2),
     "list_mle": lists("list_mle", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "lddpo": tokens("lddpo", TOKENS_W, TOKENS_L),
     "dove": tokens("dove", TOKENS_W, TOKENS_L, ~TOKENS_W, ~TOKENS_L),
@@ -144,11 +157,12 @@ CASES = {
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.
 NAMED = [
-    ("fdpo", "divergence"), ("grpo", "importance_sampling_level"),
+    ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("irpo_ranking", "weighting"), ("modpo", "form"), ("rating", "form"), ("rationales", "base"),
+    ("fspo", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"), ("pal", "form"), ("rating", "form"),
+    ("rationales", "base"),
     ("rationales", "form"),
-    ("rpo", "variant"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
+    ("rpo", "variant"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
 ]  # fmt: skip
 
 EVERYONE, NOBODY, SOME = np.ones(N, bool), np.zeros(N, bool), np.array([True, False, True, True])

@@ -22,9 +22,10 @@ NO_GRADIENT = {
     **dict.fromkeys(("bco_shift", "bco_stats", "init_bco_state", "update_bco_shift", "kto_kl", "lcpo_em", "lcpo_stats",
                      "update_reliability"), "state of a step, which no loss differentiates"),
     **dict.fromkeys(("idealised_ranking_accuracy", "label_pairs", "ndcg", "ranking_accuracy", "ranking_accuracy_list",
-                     "ranking_accuracy_norm"), "counts"),
+                     "ranking_accuracy_norm", "themis_tokens"), "counts"),
     **dict.fromkeys(("keep_masks", "shortest", "target_positions"), "masks and integers"),
-    **dict.fromkeys(("mapo_map", "mapo_mask", "sinkhorn", "wpo_weight"), "weights that are constants by definition"),
+    **dict.fromkeys(("mapo_map", "mapo_mask", "orchestrator_targets", "part_weights", "sinkhorn", "user_weights",
+                     "wpo_weight"), "weights that are constants by definition"),
     **dict.fromkeys(("TopKRecord", "topk_record"), "a frozen teacher's record"),
     **dict.fromkeys(("cispo", "gspo_token", "kl_straight_through", "nash_md", "swav", "vespo"),
                     "a gradient that is not the slope of the value, by definition: the file of each"),
@@ -34,6 +35,9 @@ NO_GRADIENT = {
                     "constants of an update, made before it"),
     **dict.fromkeys(("geometric_mask", "off_policy_mask", "off_policy_weights", "top_entropy_mask", "vespo_weights"),
                     "weights and masks without gradient"),
+    **dict.fromkeys(("maxmin_dual", "maxmin_responsibilities", "maxmin_rewards", "maxmin_weights"),
+                    "weights and rewards of an update, made before it"),
+    "pal_token_weights": "weights of positions",
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip
 # Three points of either side and not the case itself, so that a jump there is seen as one.

@@ -50,10 +50,12 @@ dpo cdpo ipo ipo_sum slic hinge kto cpo orpo simpo rdpo_length exo_pair exo_rw n
 sppo_hard sppo_soft apo_zero apo_down apo_zero_unpaired discopop alphapo fdpo dpop tdpo1 tdpo2
 sigmoid_norm apo_zero_norm apo_down_norm hinge_per_token length_normalized
 sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo implicit_reward dove rationales
+fspo themis pro_orchestrator
 mapl mapl_reward secrets_rm meta_rm lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry
 rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus ppo online_dpo xpo nash_md gkd minillm
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
+gpm gpo pal micro micro_router maxmin_rlhf
 """.split()  # noqa: SIM905
 
 
@@ -118,6 +120,8 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
         ("rorpo", "set --stage.loss rationales --stage.loss.base orpo --stage.loss.gamma 1."),
         ("RSimPO", "set --stage.loss rationales --stage.loss.base simpo."),
         ("sft-dpo", "set --stage.loss dpo3d --stage.loss.beta-minus 0.1 --stage.loss.sft-weight WEIGHT."),
+        ("apo-accel", "extrapolates between rounds of any loss on pairs; `jaxpo run apo_accel`."),
+        ("RPS", "`jaxpo run rps`."),
     ],
 )
 def test_names_that_are_settings_are_refused_with_the_flags(name, remedy):

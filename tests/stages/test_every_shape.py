@@ -15,6 +15,7 @@ from jaxpo.convert.model_io import load_model, save_model
 from jaxpo.convert.reader import Reader
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.texts import texts_of
+from jaxpo.errors import ConfigError
 from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.table import param_table
@@ -82,6 +83,7 @@ SHAPES: dict[str, tuple[str, list[str]]] = {
     "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
     "rationales": ("rationale.jsonl", []),
     "rrpo": ("spans.jsonl", []),
+    "gpo": ("mean_scores.jsonl", []),
     "simpo": ("preference_implicit.jsonl", []),
     "sparsepo": ("preference_chat.jsonl", []),
     "spo_degree": ("keywords.jsonl", []),
@@ -139,11 +141,17 @@ REWARDS: dict[str, tuple[str, list[str]]] = {
     "bradley_terry": ("annotators.jsonl", ["--stage.loss.soft-labels", "True", "--stage.loss.lm-coefficient", "0.1"]),
     "davidson": ("groups.jsonl", []),
     "embedding_reward": ("preference.jsonl", ["--stage.loss.size", "8", "--stage.loss.query", "prompt"]),
+    "gpm": ("annotators.jsonl", ["--stage.loss.size", "4", "--stage.loss.ptx-coefficient", "0.1"]),
+    "maxmin_rlhf": ("responsibilities.jsonl", ["--stage.loss.combine", "least"]),
+    "micro": ("annotators.jsonl", ["--stage.loss.heads", "3"]),
+    "micro_router": ("weights_of_heads.jsonl", ["--stage.loss.heads", "2"]),
     "outcome_reward": ("unpaired.jsonl", ["--stage.loss.yes-no", "7", "9"]),
+    "pal": ("responsibilities.jsonl", ["--stage.loss.users", "bob", "ann", "--stage.loss.size", "8"]),
     "plackett_luce": ("list.jsonl", ["--stage.loss.ties", "order", "--stage.loss.top-k", "2"]),
     "rao_kupper": ("groups.jsonl", ["--stage.data.spread-groups", "True"]),
     "rating": ("rated.jsonl", ["--stage.loss.aspects", "brief", "helpful", "--stage.pooled-dropout", "0.1"]),
     "process_reward": ("steps.jsonl", ["--stage.loss.combine", "mean"]),
+    "themis": ("parts.jsonl", ["--stage.loss.normalisation", "pooled"]),
 }
 
 
@@ -194,9 +202,20 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["reward", "--stage.loss", "rating", *TWO_ASPECTS, "--stage.loss.low", "1", "--stage.loss.high", "5"],
         "row 4, field 'ratings': rating: ratings lie between 0 and 5, but low is 1.0 and high is 5.0",
     ),
+    "stranger": (
+        ["reward", "--stage.loss", "pal", "--stage.loss.users", "ann", "cy"],
+        "row 2, field 'user': 'bob' is not among the 2 known: ann, cy.",
+    ),
+    "absent": (
+        ["reward", "--stage.loss", "pal", "--stage.loss.users", "ann", "bob", "cy"],
+        "pal: 1 of the users have no row (cy)",
+    ),
     "ungrouped": (["reward", "--stage.data.spread-groups", "True"], "field 'group': there is no column 'group'."),
 }
-FILE_OF = {"groups": "groups", "apart": "groups", "names": "rated", "scale": "rated", "ungrouped": "preference"}
+FILE_OF = {
+    **{"groups": "groups", "apart": "groups", "names": "rated", "scale": "rated", "ungrouped": "preference"},
+    **{"stranger": "responsibilities", "absent": "responsibilities"},
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -227,3 +246,27 @@ def test_a_group_that_is_all_alike(model: Path, tmp_path: Path, name: str, capsy
 @pytest.mark.slow
 def test_demonstrations_train_the_implicit_reward(model: Path, tmp_path: Path) -> None:
     train(model, tmp_path, "sft", "prompt_completion.jsonl", "--stage.loss", "implicit_reward")
+
+
+def test_an_orchestrator_learns_beside_a_model_that_stays_and_keeps_its_statistics(model: Path, tmp_path: Path) -> None:
+    """From prompts with the rewards of their preferred answers; what it gives are weights, of prompts."""
+    options = [
+        *("--stage.loss", "pro_orchestrator", "--stage.loss.objectives", "creative", "factual"),
+        *("--stage.loss.width", "8", "--stage.train", "orchestrator/*"),
+    ]
+    trained, _ = train(model, tmp_path, "reward", "rated_prompts.jsonl", *options)
+    assert {"argmax_accuracy", "weights_entropy", "targets_entropy"} <= set(trained)
+    rated = [json.loads(line)["ratings"] for line in (FILES / "rated_prompts.jsonl").read_text().splitlines()]
+    values = np.array([[r["creative"], r["factual"]] for r in rated])
+    found = load_model(tmp_path / "run")
+    own = found.params["orchestrator"]
+    np.testing.assert_allclose(own["offset"], values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(own["scale"], values.std(0), rtol=1e-5)
+    before = load_model(model).params["model"]
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found.params["model"]), jax.device_get(before))
+    network = Network.of(found, max_length=64)
+    names, weights = network.heads(["Write a poem. ", "When was it? "], None)
+    assert names == ("creative", "factual")
+    np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-6)
+    with pytest.raises(ConfigError, match="weights of rewards for a prompt, and no reward"):
+        network.rewards(["p"], ["a"])

@@ -58,6 +58,20 @@ def test_numbers_out_of_range(recipe, fields, problem):
     assert found.startswith(problem)
 
 
+def test_a_model_of_users_needs_several(recipe):
+    """But for a stage that fits one more to a finished model."""
+    pal = METHODS["pal"](users=("ann",), size=4)
+    (found,) = find_problems(with_reward(recipe, loss=pal))
+    assert found.startswith(
+        "reward.loss: of one user alone (ann) nothing is learnt about who prefers what; name several"
+    )
+    assert list(find_problems(with_reward(recipe, loss=pal, train=("users/*",)))) == []
+    (found,) = find_problems(with_reward(recipe, loss=METHODS["pal"](size=4)))
+    assert (
+        found == "reward.loss: --reward.loss.users is empty; give the names that the column 'user' of the rows holds."
+    )
+
+
 def test_sound_numbers(recipe):
     sound = with_reward(
         recipe, label_smoothing=0.5, center_rewards_coefficient=0.0, metric_for_best_model="eval_accuracy"

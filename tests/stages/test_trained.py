@@ -20,7 +20,7 @@ from jaxpo.convert.model_io import load_model
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import preset
 from jaxpo.models.lfm2.table import param_table
-from jaxpo.models.spec import leaves, param_count
+from jaxpo.models.spec import init_params, leaves, param_count
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.recipe.checks.run import find_problems
@@ -28,7 +28,15 @@ from jaxpo.recipe.overrides import resolve_run
 from jaxpo.stages.adapter import load_adapter
 from jaxpo.stages.assemble import own_tables
 from jaxpo.stages.beside import same_beside
-from jaxpo.stages.trained import check_patterns, factor_problems, flops_per_token, part_lines, train_problems
+from jaxpo.stages.trained import (
+    check_heads,
+    check_patterns,
+    factor_problems,
+    flops_per_token,
+    heads_before,
+    part_lines,
+    train_problems,
+)
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -93,6 +101,31 @@ def test_patterns(stage: Stage, expected: list[str]) -> None:
     assert len(found) == len(expected), found
     for got, begins in zip(found, expected, strict=True):
         assert got.startswith(begins), got
+
+
+def test_a_head_that_the_model_brings_may_stay(recipe: Any) -> None:
+    """A recipe shows what an earlier stage leaves; of a folder that is seen when the model is there."""
+    sft = recipe.stages[0]
+    pal = METHODS["pal"](users=("a", "b"), size=4)
+    first = Reward(name="first", loss=pal, data=sft.data, max_steps=1)
+    newcomer = dataclasses.replace(pal, users=("c",))
+    new = Reward(name="new", init_from="first", loss=newcomer, train=("users/*",), data=sft.data, max_steps=1)
+    run = dataclasses.replace(recipe, stages=(sft, first, new))
+    tables = own_tables(new, NANO)
+    assert sorted(heads_before(run, new, tables, NANO)) == ["projector", "prototypes"]
+    wider = dataclasses.replace(new, loss=dataclasses.replace(newcomer, size=5))
+    run = dataclasses.replace(recipe, stages=(sft, first, wider))
+    assert heads_before(run, wider, own_tables(wider, NANO), NANO) == ["prototypes"]
+    other = dataclasses.replace(new, init_from="previous")
+    run = dataclasses.replace(recipe, stages=(first, sft, other))
+    assert heads_before(run, other, own_tables(other, NANO), NANO) == []
+    alone = dataclasses.replace(new, init_from="runs/elsewhere")
+    run = dataclasses.replace(recipe, stages=(alone,))
+    assert heads_before(run, alone, tables, NANO) == tables.keys() - {"model"}
+    base = {name: init_params(table, jax.random.key(0)) for name, table in own_tables(first, NANO).items()}
+    check_heads(new, tables, base)
+    with pytest.raises(ConfigError, match="nothing of the head 'projector'"):
+        check_heads(wider, own_tables(wider, NANO), base)
 
 
 def test_all_stages_are_checked_together_and_before_anything(recipe: Any) -> None:

@@ -32,6 +32,7 @@ class OnPolicy(PairOptions, JudgeOptions, Construction):
       answer: the verifier's column with the right answer.
       tests: the column with the tests that unit_tests runs.
       unsandboxed: run foreign code with limits alone where bubblewrap does not work: it has the network and your files.
+      user: column that names the user whose taste a reward model is asked about, where it knows several.
       refine: module:function, file.py:function or http://..., which revises the chosen answers of instruction data.
       refine_model, refine_key: as for the judge.
     """

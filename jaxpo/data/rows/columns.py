@@ -13,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 # Columns read from every row when the first row has them, by dataset type.
 NAMES = ("annotator", "user", "group")
 """Columns of names: who judged a row, whose taste it shows, and which part of the rows it belongs to."""
-_OF_PAIRS = ("margin", *NAMES, "rewards", "votes", "tie")
+_OF_PAIRS = ("margin", *NAMES, "rewards", "responsibilities", "votes", "tie")
 _OF_ANSWERS = (*NAMES, "rewards")
 OPTIONAL = {
     "preference": _OF_PAIRS,
@@ -33,7 +33,7 @@ UNLABELLED = -1
 """Stands for a step that nobody has judged."""
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
 FILLS = {"relevance": -1, "labels": UNLABELLED, "ratings": math.nan}
-BY_NAME = ("rewards", "ratings")
+BY_NAME = ("rewards", "ratings", "responsibilities")
 """Columns that are objects, name -> number or list of numbers, with the same names in every row."""
 
 REMEDIES = {
@@ -46,6 +46,7 @@ REMEDIES = {
     "labels": "Add a column `labels`: for each step true or false, a number in [0, 1], or null where nobody judged it.",
     "rewards": 'Add a column `rewards`: {"name": [chosen, rejected]}, of lists a number per response, of single '
     "answers one number.",
+    "responsibilities": 'Add a column `responsibilities`: {"group": weight}; `AssignUsers` writes it.',
     "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
     "label": "Add a column `label`: true for good completions, false for bad ones.",
     "scores": "Add a column `scores`: one number per response.",
@@ -149,6 +150,12 @@ def _is_for(value: Any, responses: int | None) -> bool:
     return not isinstance(value, list) if responses is None else isinstance(value, list) and len(value) == responses
 
 
+def _responsibilities(row: Row, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not value:
+        raise row.error("expected {group: weight}.", field="responsibilities", remedy=REMEDIES["responsibilities"])
+    return {name: number(row, "responsibilities", value[name]) for name in sorted(value)}
+
+
 def _votes(row: Row, value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 2:
         raise row.error("expected two counts.", field="votes", remedy=REMEDIES["votes"])
@@ -217,6 +224,7 @@ _CHECKS: dict[str, Callable[[Row, Any], Any]] = {
     "margin": _margin,
     **{name: _name_in(name) for name in NAMES},
     "rewards": _rewards,
+    "responsibilities": _responsibilities,
     "votes": _votes,
     "label": _flag_in("label"),
     "tie": _flag_in("tie"),

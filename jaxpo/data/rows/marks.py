@@ -12,12 +12,19 @@ from jaxpo.data.rows.formats import Row
 SOURCES: dict[str, tuple[str, ...]] = {
     "phrase": ("chosen_spans", "rejected_spans"),
     "keyword": ("chosen_keywords", "rejected_keywords"),
+    "part": ("chosen_parts", "rejected_parts"),
     "step": ("steps",),
     "step_end": ("completions", "labels"),
     "item": ("items",),
 }
-SPANS = ("phrase", "keyword")  # marked by character spans
+SPANS = ("phrase", "keyword", "part")  # marked by character spans
+CALLS = 3
+"""Tool calls that a response may have."""
 _FORM = "Give [[start, end], ...] in characters of the response, the end exclusive, none of them overlapping."
+_PARTS = (
+    'Give [[start, end, kind], ...] in characters of the response, kind "tool", "observation", "rationale" or '
+    f'"answer", none of them overlapping, and {CALLS} tools and observations at most.'
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,10 @@ def endings(name: str, parts: Sequence[str]) -> tuple[Mark, ...]:
 
 
 def span_marks(row: Row, column: str, name: str, *, length: int, shift: int) -> tuple[Mark, ...]:
-    """Check a column of character spans; the k-th becomes number k.
+    """Check a column of character spans; the k-th becomes number k, a part that of its kind.
+
+    The parts of a response that calls tools have kinds: the k-th "tool" becomes 2k - 1, the k-th "observation" 2k,
+    "rationale" 7 and "answer" 8.
 
     Args:
       length: characters of the column's text that belong to the response.
@@ -55,11 +65,32 @@ def span_marks(row: Row, column: str, name: str, *, length: int, shift: int) -> 
     Raises:
       DataError: spans that are no pairs of integers, empty, out of range or overlapping.
     """
-    spans = [_span(row, column, k, span, shift, length) for k, span in enumerate(_listed(row, column))]
+    given = _listed(row, column)
+    numbers = part_numbers(row, column, given) if name == "part" else range(1, len(given) + 1)
+    given = [span[:2] for span in given] if name == "part" else given
+    spans = [_span(row, column, k, span, shift, length) for k, span in enumerate(given)]
     for (_, end, k), (start, _, other) in zip(sorted(spans), sorted(spans)[1:], strict=False):
         if start < end:
             raise row.error(f"spans {min(k, other)} and {max(k, other)} overlap.", field=column, remedy=_FORM)
-    return tuple(Mark(name, k + 1, start - shift, end - shift) for start, end, k in spans)
+    return tuple(Mark(name, numbers[k], start - shift, end - shift) for start, end, k in spans)
+
+
+def part_numbers(row: Row, column: str, spans: list[Any]) -> list[int]:
+    """The number of each part, by its kind and how many of the kind there were before."""
+    seen: dict[str, int] = {}
+    found = []
+    for k, span in enumerate(spans):
+        kind = span[2] if isinstance(span, list) and len(span) == 3 else None
+        if kind not in _FIRST:
+            raise row.error(f"part {k} is {span!r}, not [start, end, kind].", field=column, remedy=_PARTS)
+        found.append(_FIRST[kind] + 2 * seen.get(kind, 0) if kind in ("tool", "observation") else _FIRST[kind])
+        seen[kind] = seen.get(kind, 0) + 1
+    if max(seen.get("tool", 0), seen.get("observation", 0)) > CALLS:
+        raise row.error(f"there are more than {CALLS} tool calls.", field=column, remedy=_PARTS)
+    return found
+
+
+_FIRST = {"tool": 1, "observation": 2, "rationale": 2 * CALLS + 1, "answer": 2 * CALLS + 2}
 
 
 def _listed(row: Row, column: str) -> list[Any]:

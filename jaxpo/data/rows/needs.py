@@ -29,8 +29,11 @@ class Needs:
       per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
         of supervised tokens, 0 = none.
       optional_roles: segment roles that an example may lack.
+      new_names: those of the columns of names ("user") in which held-out rows may have names that no training row has.
       whole_step: `encode` must see all examples of a step at once, so there is one microbatch (an in-batch bank, a
         statistic of parameters); coupled losses over features need not ask for it.
+      names: (column of names, names in the order of their numbers) where the method has parameters for each; a training
+        row of another name is refused, a held-out one left out.
     """
 
     roles: tuple[str, ...] = ()
@@ -39,7 +42,9 @@ class Needs:
     extra: tuple[str, ...] = ()
     per_token: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
+    new_names: tuple[str, ...] = ()
     whole_step: bool = False
+    names: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.networks]

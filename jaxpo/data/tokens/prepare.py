@@ -44,7 +44,7 @@ from jaxpo.data.tokens.shapes import Shapes, merged
 from jaxpo.data.tokens.shards import ALONE, Shard, Team, open_or_write
 from jaxpo.data.tokens.shards import cut as cut_files
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter
-from jaxpo.errors import DataError
+from jaxpo.errors import DataError, did_you_mean
 
 CHUNK, SHOWN = 512, 3
 READING = 2
@@ -114,8 +114,10 @@ def prepare(
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
             rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
-            known = None if names is None else _Known(names, ("annotator", *({"user"} & set(needs.columns))))
-            written = _write(writer, rows, tokenizer, cut, known)
+            needed = {"user"} & set(needs.columns) - set(needs.new_names)
+            known = None if names is None else _Known(names, ("annotator", *needed))
+            declared = dict(needs.names) if names is None else {}
+            written = _write(writer, rows, tokenizer, cut, known, declared)
             for line in known.lines() if known is not None else ():
                 log(line)
             return {"settings": settings, "reading": READING, **written}
@@ -235,12 +237,37 @@ class _Known:
                 yield f"warning: left out: rows of the {column}s {named}{more}, whom the training rows do not have"
 
 
-def _write(writer: StoreWriter, rows: _Rows, tokenizer: Tokenizer, cut: Cut, known: _Known | None) -> dict[str, Any]:
-    ids = {column: {name: i for i, name in enumerate(known.names.get(column, ()) if known else ())} for column in NAMES}
+def _only_declared(records: list[Record], declared: Mapping[str, Sequence[str]], bad: BadRows) -> list[Record]:
+    """Those of the names that the method has parameters for; the others are bad rows."""
+    kept = []
+    for record in records:
+        strange = [column for column in declared if record.columns.get(column) not in declared[column]]
+        if not strange:
+            kept.append(record)
+            continue
+        column, name = strange[0], record.columns.get(strange[0])
+        known = declared[column]
+        some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+        remedy = f"Name all of them in the setting of the loss, or remove the row.{did_you_mean(str(name), known)}"
+        bad(record.row.error(f"{name!r} is not among the {len(known)} known: {some}.", field=column, remedy=remedy))
+    return kept
+
+
+def _write(
+    writer: StoreWriter,
+    rows: _Rows,
+    tokenizer: Tokenizer,
+    cut: Cut,
+    known: _Known | None,
+    declared: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    before = declared if known is None else known.names
+    ids = {column: {name: i for i, name in enumerate(before.get(column, ()))} for column in NAMES}
     shapes, counts = Shapes(), rows.counts
     while chunk := list(itertools.islice(rows.records, CHUNK)):
         counts["read"] += len(chunk)
         chunk = chunk if known is None else known.only(chunk, counts)
+        chunk = _only_declared(chunk, declared, rows.bad) if declared else chunk
         for record in chunk:
             note(record, counts)
         for example in build_examples(chunk, tokenizer, cut, counts, rows.files, rows.bad):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from jaxpo.evaluate.picture import Marks, Picture
 from jaxpo.evaluate.report.curves import stage_charts
 from jaxpo.evaluate.report.data import data_counts
 from jaxpo.evaluate.report.evaluation import evaluations
 from jaxpo.evaluate.report.merges import merges
-from jaxpo.evaluate.report.page import duration, measured, number, section, table, tile
+from jaxpo.evaluate.report.page import duration, figure, measured, number, section, table, tile
+from jaxpo.evaluate.report.pictures import picture_svg
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 from jaxpo.evaluate.report.rollouts import rollouts
 from jaxpo.evaluate.report.watching import alerts, processes, starts, times
+
+PICTURES, TABLES = "pictures", "tables"
+"""What a work stage may report beside counts: charts, as `dataclasses.asdict(Picture(...))`, and tables."""
 
 
 def render(run: RunData) -> str:
@@ -180,8 +186,27 @@ def results(run: RunData) -> str:
 def work(run: RunData) -> Iterator[str]:
     """What the stages that train nothing reported: one row per count or figure."""
     for stage, report in (run.summary.get("work") or {}).items():
-        rows = [[escape(name.replace("_", " ")), escape(value)] for name, value in flat(report)]
-        yield section(stage, f'<div class="card">{table(["", ""], rows)}</div>', "Reported by the stage.")
+        told = {name: value for name, value in report.items() if name not in (PICTURES, TABLES)}
+        rows = [[escape(name.replace("_", " ")), escape(value)] for name, value in flat(told)]
+        drawn = "".join(_picture(found, f"{stage}-{i}") for i, found in enumerate(report.get(PICTURES, ())))
+        charts = f'<div class="charts">{drawn}</div>' if drawn else ""
+        tables = "".join(_table(found) for found in report.get(TABLES, ()))
+        yield section(
+            stage, f'<div class="card">{table(["", ""], rows)}</div>{tables}{charts}', "Reported by the stage."
+        )
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    """A table that a stage reported: title, head and rows of texts and numbers."""
+    rows = [[escape(x if isinstance(x, str) else number(x)) for x in row] for row in found["rows"]]
+    return f'<div class="card"><h3>{escape(found["title"])}</h3>{table(found["head"], rows)}</div>'
+
+
+def _picture(found: Mapping[str, Any], name: str) -> str:
+    """A picture that a stage reported: `dataclasses.asdict` of one."""
+    marks = tuple(Marks(**series) for series in found["marks"])
+    picture = Picture(**{**found, "marks": marks})
+    return figure(picture.title, picture_svg(picture, re.sub(r"\W+", "-", name)), wide=True)
 
 
 def teacher_records(run: RunData) -> str:

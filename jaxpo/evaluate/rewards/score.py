@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ Tree = Any
 def answer_segments(
     places: Sequence[Row],
     prompts: Sequence[Text],
-    answers: Sequence[Text],
+    answers: Sequence[Text] | None,
     method: RewardMethod,
     tokenizer: Tokenizer,
     cut: Cut,
@@ -38,11 +39,19 @@ def answer_segments(
 
     Args:
       places: rows whose file and number errors name.
+      answers: None = there are none: the prompts themselves are what something is said about.
       counts: as of `build_examples`.
 
     Raises:
       DataError: an answer without a token that is left, or one that is too long; names file and row.
     """
+    if answers is None:
+        asked = [
+            Row(place.file, place.number, {"prompt": p, "ratings": {"-": 0}})
+            for place, p in zip(places, prompts, strict=True)
+        ]
+        whole = [read_record(row, "rated") for row in asked]
+        return [example.segments[0] for example in build_examples(whole, tokenizer, cut, counts)]
     steps = "step_end" in method.NEEDS.per_token
     kind, marks = ("steps", ("step_end",)) if steps else ("prompt_completion", ())
     separator = getattr(method, "separator", "")
@@ -69,17 +78,17 @@ def rewards_in_rows(
     rows: int,
     row_length: int,
     key: Any = None,
-    name: str | None = None,
+    every_head: bool = False,
 ) -> np.ndarray:
     """The reward of each answer in batches of one shape, float64 `[n]`.
 
     Args:
       params: the model's tree and the heads'.
+      every_head: all numbers that the method reads of an answer instead, `[n, C]`, see `RewardMethod.head_names`.
       key: of the dropout's draws, a row for each answer; None = without dropout.
-      name: of what the method reads per segment, which is wanted in place of the reward, `[n, ...]`.
     """
-    run = functools.partial(_rewards, scorer, method, name, params, key)
-    beside = [{"completion": _scored(s), **s.per_token} for s in segments]
+    run = functools.partial(_rewards, scorer, method, every_head, params, key)
+    beside = [{"completion": scored_mask(s), **s.per_token} for s in segments]
     tokens, alone = [s.tokens for s in segments], key is not None
     placed = each_segment(run, tokens, rows, row_length, beside=beside, alone=alone)
     found = {place.segment: row[place.slot] for place, row in placed}
@@ -104,17 +113,19 @@ def rewards_of(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _rewards(scorer: Scorer, method: RewardMethod, name: str | None, params: Tree, key: Any, batch: Batch) -> jax.Array:
-    """`[R, M, ...]`."""
+def _rewards(scorer: Scorer, method: RewardMethod, every_head: bool, params: Tree, key: Any, batch: Batch) -> jax.Array:
+    """`[R, M]`, or `[R, M, C]`."""
     hidden, _ = scorer.run(params["model"], batch, key)
     found = method.read_states(scorer, params, scorer.pooled(hidden, batch, key), batch)
-    if name is not None:
-        return found[name]
-    rewards = method.reward(reading(found, batch, "answer", method.NEEDS, method.PER_TOKEN))
-    return rewards.reshape(batch.rows, batch.slots)
+    # Marks of what is learnt have no place where nothing is.
+    needs = replace(method.NEEDS, per_token=tuple(name for name in method.NEEDS.per_token if name in batch.per_token))
+    one = reading(found, batch, "answer", needs, method.PER_TOKEN)
+    if every_head:
+        return method.head_values(one).reshape(batch.rows, batch.slots, -1)
+    return method.reward(one).reshape(batch.rows, batch.slots)
 
 
-def _scored(segment: Segment) -> np.ndarray:
+def scored_mask(segment: Segment) -> np.ndarray:
     """The mask of a segment's answer in a batch: its first token has no predecessor."""
     mask = segment.supervised.copy()
     mask[:1] = False

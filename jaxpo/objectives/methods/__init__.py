@@ -8,7 +8,7 @@ import pkgutil
 from jaxpo.errors import ConfigError, near_misses
 from jaxpo.objectives.methods.base import Info, Method
 
-__all__ = ["AMBIGUOUS", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
+__all__ = ["AMBIGUOUS", "BY_RECIPE", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
 
 
 def _discover() -> dict[str, type[Method]]:
@@ -99,6 +99,16 @@ BY_SETTING: dict[str, tuple[str, str]] = {
 }
 """Names of papers that are no loss of their own -> (what they are, the flags that choose it)."""
 
+BY_RECIPE: dict[str, tuple[str, str]] = {
+    "apo_accel": (
+        "Accelerated Preference Optimization, arXiv:2410.06293, extrapolates between rounds of any loss on pairs",
+        "jaxpo run apo_accel",
+    ),
+    "dpa": ("DPA, arXiv:2402.18571, fine-tunes on the best of several answers along a direction", "jaxpo run rps"),
+    "rps": ("RPS, arXiv:2510.20498, chooses among answers for neighbouring directions", "jaxpo run rps"),
+}
+"""Names of papers whose algorithm is made of stages -> (what they are, the command that runs them)."""
+
 
 def resolve(name: str) -> type[Method]:
     """The method of that name or alias.
@@ -114,14 +124,22 @@ def resolve(name: str) -> type[Method]:
     if key in BY_SETTING:
         what, flags = BY_SETTING[key]
         raise ConfigError(f"loss {name!r} is no loss of its own: {what}; set {flags}.")
+    if key in BY_RECIPE:
+        what, command = BY_RECIPE[key]
+        raise ConfigError(f"loss {name!r} is no loss of its own: {what}; `{command}`.")
     aliases = {alias: method for method in METHODS.values() for alias in method.INFO.aliases}
     if key in aliases:
         return aliases[key]
-    close = near_misses(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING], n=3, cutoff=0.6)
+    close = near_misses(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING, *BY_RECIPE], n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(METHODS)}."
     raise ConfigError(f"unknown loss {name!r}; {hint}")
 
 
 def _ambiguous(name: str, candidates: tuple[tuple[str, str], ...]) -> str:
-    lines = (f"{c} ({paper}{'' if c in METHODS else '; not in this version'})" for c, paper in candidates)
+    def where(name: str) -> str:
+        if name in BY_RECIPE:
+            return f"; `{BY_RECIPE[name][1]}`"
+        return "" if name in METHODS else "; not in this version"
+
+    lines = (f"{c} ({paper}{where(c)})" for c, paper in candidates)
     return f"loss {name!r} is the name of several methods; say which: {', or '.join(lines)}."

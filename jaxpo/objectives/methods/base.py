@@ -161,6 +161,14 @@ class Method(ABC):
         """Problems of the names in the data set's columns, `Column.names`; empty if there are none."""
         return []
 
+    def first_values(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """First values of parameters of `extra_tables` that come from the training rows, as a part of their tree.
+
+        Args:
+          columns: as of `check_columns`, those of NEEDS, of the whole training set.
+        """
+        return {}
+
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Shapes beyond the example axis of the columns whose shape this method decides."""
         return {}

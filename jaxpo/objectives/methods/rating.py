@@ -112,6 +112,14 @@ class Rating(RewardMethod):
 
         return {"aspects": biased_head(params["ratings"], read_at(hidden, ends))}
 
+    def head_names(self) -> tuple[str, ...]:
+        """The aspects."""
+        return self.aspects
+
+    def head_values(self, reading: Reading) -> Array:
+        """Each aspect's."""
+        return reading["aspects"]
+
     def reward(self, reading: Reading) -> Array:
         """The weighted sum of the aspects, or their mean."""
         import jax.numpy as jnp

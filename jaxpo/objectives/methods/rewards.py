@@ -6,7 +6,7 @@ No jax here at the top level, as in `jaxpo.objectives.methods.base`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.objectives.methods.base import ArrayMethod, Encode
@@ -31,10 +31,12 @@ class RewardMethod(ArrayMethod):
     Attributes:
       PER_TOKEN: names of what `read` gives per token; all else is per segment.
       UNMEASURED: names of the common metrics of reward models that this one's rows do not show.
+      COMPARES_ANSWERS: what a response is worth depends on the others to its prompt; there is no `reward` of one.
     """
 
     PER_TOKEN: ClassVar[tuple[str, ...]] = ()
     UNMEASURED: ClassVar[tuple[str, ...]] = ()
+    COMPARES_ANSWERS: ClassVar[bool] = False
 
     def read(
         self, params: Any, hidden: Array, ends: Array, prompt_ends: Array, per_token: Mapping[str, Array]
@@ -61,6 +63,14 @@ class RewardMethod(ArrayMethod):
         """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about."""
         return reading["score"]
 
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the numbers of `head_values`."""
+        return ("reward",)
+
+    def head_values(self, reading: Reading) -> Array:
+        """All numbers that are known of a response, `[N, C]` or `[N, K, C]`."""
+        return self.reward(reading)[..., None]
+
     def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.objectives.families.rewards import gather
 
@@ -68,7 +78,8 @@ class RewardMethod(ArrayMethod):
             hidden, aux = scorer.run(params["model"], batch, rng)
             found = self.read_states(scorer, params, scorer.pooled(hidden, batch, rng), batch)
             found |= self.also_read(scorer, params, hidden, batch)
-            return gather(found, batch, self.NEEDS, self.PER_TOKEN), aux
+            features = gather(found, batch, self.NEEDS, self.PER_TOKEN)
+            return replace(features, columns=features.columns | self.of_examples(params, batch)), aux
 
         return encode
 
@@ -80,6 +91,10 @@ class RewardMethod(ArrayMethod):
 
     def also_read(self, scorer: Scorer, params: Any, hidden: Array, batch: Batch) -> dict[str, Array]:
         """What training alone reads of the states, which no dropout has touched after the last layer."""
+        return {}
+
+    def of_examples(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """What parameters and data say of an example beside its responses, such as its user, as further columns."""
         return {}
 
     def counts(self, batch: Batch) -> dict[str, Array]:
@@ -95,11 +110,13 @@ class RewardMethod(ArrayMethod):
         """TRL's metrics of a reward trainer, of both sides of pairs, or of the first role."""
         from jaxpo.objectives.families.rewards import pair_metrics, reward_metrics
 
-        rewards = {
-            role: self.reward(features.roles[role]) for role in (SIDES if self.on_pairs else self.NEEDS.roles[:1])
-        }
+        rewards = self.rewards(features)
         more = pair_metrics(features, *rewards.values()) if self.on_pairs else {}
         return more | reward_metrics(features, rewards)
+
+    def rewards(self, features: Rewards) -> dict[str, Array]:
+        """What the common metrics are about, by role: of pairs both sides, else the first role."""
+        return {role: self.reward(features.roles[role]) for role in (SIDES if self.on_pairs else self.NEEDS.roles[:1])}
 
     @property
     def on_pairs(self) -> bool:
@@ -111,5 +128,5 @@ class RewardMethod(ArrayMethod):
             return None
         from jaxpo.objectives.families.rewards import decided
 
-        chosen, rejected = (self.reward(features.roles[role]) for role in SIDES)
+        chosen, rejected = (self.rewards(features)[role] for role in SIDES)
         return chosen > rejected, decided(features)

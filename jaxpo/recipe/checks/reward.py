@@ -22,6 +22,7 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
     if stage.loss is not None:
         yield from unread_settings(stage)
         yield from view_problems(stage)
+        yield from lonely_users(stage)
 
 
 def view_problems(stage: Reward) -> Iterator[str]:
@@ -37,6 +38,20 @@ def view_problems(stage: Reward) -> Iterator[str]:
             f"{stage.name}.{part}: {stage.loss.INFO.name} moves all parameters before it reads pairs, but the stage "
             f"trains a part of them; leave {part} out, or use bradley_terry."
         )
+
+
+def lonely_users(stage: Reward) -> Iterator[str]:
+    """A model of users needs several, but for a stage that fits one more to what is there."""
+    for column, names in getattr(getattr(stage.loss, "NEEDS", None), "names", ()):
+        if not names:
+            where = flag((stage.name, "loss", f"{column}s"))
+            yield f"{stage.name}.loss: {where} is empty; give the names that the column {column!r} of the rows holds."
+        if len(names) == 1 and stage.train == Reward.train:
+            yield (
+                f"{stage.name}.loss: of one {column} alone ({names[0]}) nothing is learnt about who prefers what; name "
+                f"several, train bradley_terry, or fit {names[0]} to a finished model with "
+                f"{flag((stage.name, 'train'))} '{column}s/*'."
+            )
 
 
 def unread_settings(stage: Reward) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""FSPO's data: episodes of one user, descriptions of users, answers in two steps, and personas that decide."""

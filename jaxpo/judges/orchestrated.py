@@ -1,0 +1,81 @@
+"""Several judges, weighed for each prompt by an orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError
+from jaxpo.judges.asking import Ask, Item, Reply
+from jaxpo.judges.base import Judge, Networks, score_reply
+
+
+@dataclass(frozen=True)
+class OrchestratedJudge(Judge):
+    """`w(x) . R~(x, y)`: normalised scores of K judges, weighed as the adapter says for the prompt.
+
+    Attributes:
+      judges: one for each objective of the adapter, in its order.
+      weights_of: a stage with the loss pro_orchestrator.
+    """
+
+    judges: tuple[Judge, ...] = ()
+    weights_of: str = "reward"
+
+    NAME: ClassVar[str] = "orchestrated"
+    BATCH: ClassVar[int] = 64
+
+    def models(self) -> tuple[str, ...]:
+        return (self.weights_of, *(name for judge in self.judges for name in judge.models()))
+
+    def check(self, rows: Sequence[Row]) -> None:
+        if not self.judges:
+            raise ConfigError("an orchestrated judge has no judges; give one for each objective.")
+        for judge in self.judges:
+            if len(judge.members()) > 1:
+                raise ConfigError("a jury cannot be weighed by an orchestrator; give its members.")
+            judge.check(rows)
+
+    def columns(self) -> tuple[str, ...] | None:
+        own = [judge.columns() for judge in self.judges]
+        if any(columns is None for columns in own):
+            return None
+        return tuple(dict.fromkeys(name for columns in own for name in columns or ()))
+
+    def identity(self, networks: Networks) -> dict[str, Any]:
+        weights = networks(self.weights_of).fingerprint()
+        return {"judge": self.NAME, "weights": weights, "judges": [j.identity(networks) for j in self.judges]}
+
+    def open(self, networks: Networks) -> Ask:
+        import jax.numpy as jnp
+
+        from jaxpo.losses import orchestrated_reward
+
+        network = networks(self.weights_of)
+        if "orchestrator" not in network.params:
+            raise ConfigError(f"{self.weights_of!r} has no adapter; name a stage with the loss pro_orchestrator.")
+        names = network.reader.method.head_names()
+        if len(names) != len(self.judges):
+            raise ConfigError(
+                f"the adapter of {self.weights_of!r} weighs {', '.join(names)}, and there are {len(self.judges)} "
+                "judges; give one for each, in its order."
+            )
+        asks = [judge.open(networks) for judge in self.judges]
+        own = network.params["orchestrator"]
+
+        def ask(items: Sequence[Item]) -> list[Reply]:
+            replies = [one(items) for one in asks]
+            _, weights = network.heads([item.prompt for item in items], None)
+            found = []
+            for i in range(len(items)):
+                failed = next((reply[i].failed for reply in replies if reply[i].failed), "")
+                if failed:
+                    found.append(Reply(failed=failed))
+                    continue
+                scores = jnp.asarray([reply[i].value for reply in replies])
+                found.append(score_reply(orchestrated_reward(weights[i], scores, own["offset"], own["scale"])))
+            return found
+
+        return ask

@@ -1,0 +1,296 @@
+"""Who prefers what: people of four tastes compare answers; models of preferences and users learn from it.
+
+    jaxpo run plural --answers FILE
+
+FILE has prompt, responses and scores (alpaca_eval's ranked answers); without it prompts and answers are made up too.
+The people always are: some follow the file's scores, others want long, brief or plain answers. In ten minutes on two
+cores:
+
+- `gpm`: a general preference model of all pairs (GPM), from random weights;
+- `pal`: a reward model per user on the same pairs (PAL), from that model's body;
+- `newcomers`: two people whom `pal` has never seen, fitted by a few of their pairs; nothing else is trained;
+- `users`, `strangers`: what each of them gets right of the held-out pairs of every taste, beside 'the longer answer is
+  better', and a map of prototypes and users, both in the report.
+
+    jaxpo run plural:maxmin --answers FILE --em soft
+    jaxpo run plural:gpo --answers FILE
+
+`maxmin` finds two groups of users by EM: stages that train one head per group, and between them stages that ask which
+group each user belongs to (MaxMin-RLHF). `gpo` trains a policy for three rounds: every round draws answers from the
+last iterate, compares them by the preference model, and regresses the log-ratios of the best and the worst to that
+iterate, the second network of its stage, on their scores (GPO).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from jaxpo.config import SFT, Beside, Data, Optimizer, Preference, Reward, Run, Stage, Tokenizer, Work
+from jaxpo.construct.gpo import HELD_OUT as PAIRS_HELD_OUT
+from jaxpo.construct.gpo import PAIRS, GPOPairs
+from jaxpo.construct.maxmin import ROWS, AssignUsers
+from jaxpo.construct.users import MapUsers
+from jaxpo.corpora.people import HELD_OUT, TRAIN, People
+from jaxpo.models.family import preset
+from jaxpo.objectives.methods.gpm import GPM
+from jaxpo.objectives.methods.gpo import GPO
+from jaxpo.objectives.methods.maxmin_rlhf import MaxMinRLHF
+from jaxpo.objectives.methods.pal import PAL
+
+VOCABULARY, LENGTH = 2048, 512
+USERS = (
+    *(f"judged-{i}" for i in range(4)),
+    *(f"thorough-{i}" for i in (4, 5)),
+    *(f"brief-{i}" for i in (6, 7)),
+    *(f"plain-{i}" for i in (8, 9)),
+)
+NEW = ("thorough-5", "brief-7")
+KNOWN = tuple(user for user in USERS if user not in NEW)
+MODEL = replace(
+    preset("nano"),
+    vocab_size=VOCABULARY,
+    hidden_size=96,
+    intermediate_size=256,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=24,
+    layer_types=("conv", "full_attention", "conv", "full_attention"),
+)
+
+
+@dataclass(frozen=True)
+class SplitUsers(Work):
+    """The pairs of the people who are known from the start, and a few of each newcomer.
+
+    Attributes:
+      train, heldout: files of the corpus.
+      new: the newcomers.
+      few: pairs of each that they are fitted by.
+    """
+
+    name: str = "split"
+    train: str = f"corpus:{TRAIN}"
+    heldout: str = f"corpus:{HELD_OUT}"
+    new: tuple[str, ...] = NEW
+    few: int = 20
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("known.jsonl", "few.jsonl", "heldout_known.jsonl", "heldout_new.jsonl")
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.train, self.heldout)
+
+    def run(self, context: Any) -> dict[str, Any]:
+        from jaxpo.data.rows.formats import read_rows
+        from jaxpo.data.rows.json_lines import write_jsonl
+
+        train, heldout = ([row.data for row in read_rows([path])] for path in context.files(self.inputs()))
+        few = [[row for row in train if row["user"] == user][: self.few] for user in self.new]
+        parts = {
+            "known.jsonl": [row for row in train if row["user"] not in self.new],
+            "few.jsonl": [row for rows in few for row in rows],
+            "heldout_known.jsonl": [row for row in heldout if row["user"] not in self.new],
+            "heldout_new.jsonl": [row for row in heldout if row["user"] in self.new],
+        }
+        return {name: write_jsonl(context.folder / name, rows) for name, rows in parts.items()}
+
+
+def data(train: str, heldout: str, stage: str = "stage:split") -> Data:
+    """Files of a stage, or of the corpus."""
+    train, heldout = (f"{stage}{':' if stage == 'corpus' else '/'}{name}" for name in (train, heldout))
+    window: dict[str, Any] = {"max_length": LENGTH, "row_length": 2 * LENGTH, "truncation": "prompt_left"}
+    return Data(train=(train,), eval=(heldout,), **window)
+
+
+def made_of(answers: str) -> dict[str, Any]:
+    """What all three recipes have."""
+    tokenizer = Tokenizer(train_on=(f"corpus:{TRAIN}",), vocab_size=VOCABULARY)
+    return {"model": MODEL, "corpus": People(answers or None, pairs=2), "tokenizer": tokenizer, "prompts": ()}
+
+
+def config(answers: str = "") -> Run:
+    """The recipe.
+
+    Args:
+      answers: file with prompt, responses and scores; "" = made-up answers.
+    """
+    known = data("known.jsonl", "heldout_known.jsonl")
+    pal = PAL(users=KNOWN, prototypes=4, size=32)
+    return Run(
+        name="plural",
+        stages=(
+            SplitUsers(),
+            Reward(
+                name="gpm",
+                loss=GPM(size=4),
+                data=known,
+                optimizer=Optimizer(learning_rate=2e-3, warmup_steps=10, weight_decay=0.0),
+                rows_per_step=8,
+                num_train_epochs=1,
+                logging_steps=5,
+                save_steps=100,
+            ),
+            Reward(
+                name="pal",
+                loss=pal,
+                data=known,
+                # The authors' rates stand to one another as 1 : 10 : 500 : 500.
+                optimizer=Optimizer(
+                    learning_rate=5e-4,
+                    warmup_ratio=0.1,
+                    weight_decay=0.0,
+                    lr_factors=(("projector/*", 4.0), ("prototypes/*", 20.0), ("users/*", 20.0)),
+                ),
+                rows_per_step=8,
+                num_train_epochs=1,
+                logging_steps=5,
+                save_steps=100,
+            ),
+            MapUsers(rows=("stage:split/heldout_known.jsonl",), model="pal", others=("gpm",), max_length=LENGTH),
+            Reward(
+                name="newcomers",
+                init_from="pal",
+                loss=replace(pal, users=NEW),
+                train=("users/*",),
+                data=data("few.jsonl", "heldout_new.jsonl"),
+                optimizer=Optimizer(learning_rate=5e-2, lr_scheduler_type="constant", weight_decay=0.0),
+                rows_per_step=4,
+                num_train_epochs=10,
+                logging_steps=5,
+            ),
+            MapUsers(
+                name="strangers",
+                rows=("stage:split/heldout_new.jsonl",),
+                model="newcomers",
+                others=("gpm",),
+                max_length=LENGTH,
+            ),
+        ),
+        **made_of(answers),
+    )
+
+
+def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int = 3) -> Run:
+    """Two groups of users by EM.
+
+    Args:
+      answers: file with prompt, responses and scores; "" = made-up answers.
+      em: "hard": a user belongs to the likeliest group; "soft": to each by its posterior.
+      rounds: of assigning and training; the paper has ten.
+    """
+    rounds = int(rounds)  # a word, from a command line
+    stages: list[Stage | Work] = []
+    for number in range(1, rounds + 1):
+        before = number > 1
+        assign = AssignUsers(
+            name=f"assign_{number}",
+            rows=(f"corpus:{TRAIN}",),
+            model=f"groups_{number - 1}" if before else None,
+            em=em,
+            before=f"assign_{number - 1}" if before and em == "soft" else None,
+        )
+        groups = Reward(
+            name=f"groups_{number}",
+            init_from=f"groups_{number - 1}" if before else "previous",
+            loss=MaxMinRLHF(),
+            data=replace(data(ROWS, "", f"stage:{assign.name}"), eval=()),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=5, weight_decay=0.0, lr_factors=(("groups/*", 10.0),)),
+            rows_per_step=8,
+            num_train_epochs=1,
+            logging_steps=5,
+        )
+        stages += [assign, groups]
+    last = AssignUsers(name="assigned", rows=(f"corpus:{HELD_OUT}",), model=f"groups_{rounds}", em=em)
+    return Run(name="maxmin", stages=(*stages, last), **made_of(answers))
+
+
+@dataclass(frozen=True)
+class ChosenAnswers(Work):
+    """The chosen answers of pairs to imitate, and their prompts in as many parts as there are rounds.
+
+    Attributes:
+      rows: pairs.
+      rounds: parts.
+    """
+
+    name: str = "chosen"
+    rows: tuple[str, ...] = (f"corpus:{TRAIN}",)
+    rounds: int = 3
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("answers.jsonl", *(f"round_{i}.jsonl" for i in range(1, self.rounds + 1)))
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.rows
+
+    def run(self, context: Any) -> dict[str, Any]:
+        from jaxpo.data.rows.formats import read_rows
+        from jaxpo.data.rows.json_lines import write_jsonl
+
+        rows = [row.data for row in read_rows(context.files(self.rows))]
+        prompts = list({str(row["prompt"]): {"prompt": row["prompt"]} for row in rows}.values())
+        parts = {f"round_{i}.jsonl": prompts[i - 1 :: self.rounds] for i in range(1, self.rounds + 1)}
+        parts["answers.jsonl"] = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+        return {name: write_jsonl(context.folder / name, part) for name, part in parts.items()}
+
+
+def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64, max_new_tokens: int = 48) -> Run:
+    """Three rounds of GPO with a general preference model.
+
+    Args:
+      answers: file with prompt, responses and scores; "" = made-up answers.
+      rounds: of answering, comparing and training; each has its share of the prompts.
+      samples: answers to each prompt.
+      prompts: of a round.
+      max_new_tokens: of an answer.
+    """
+    rounds, samples, prompts, max_new_tokens = map(int, (rounds, samples, prompts, max_new_tokens))  # maybe words
+    imitated = replace(data("answers.jsonl", "", "stage:chosen"), eval=())
+    small: dict[str, Any] = {"rows_per_step": 8, "logging_steps": 5}
+    stages: list[Stage | Work] = [
+        ChosenAnswers(rounds=rounds),
+        SFT(
+            name="gpo_0",
+            data=imitated,
+            optimizer=Optimizer(learning_rate=4e-3, warmup_steps=10),
+            max_steps=100,
+            **small,
+        ),
+        Reward(
+            name="gpm",
+            loss=GPM(size=4),
+            data=data(TRAIN, HELD_OUT, "corpus"),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=10, weight_decay=0.0),
+            max_steps=100,
+            **small,
+        ),
+    ]
+    for number in range(1, rounds + 1):
+        last, pairs = f"gpo_{number - 1}", f"pairs_{number}"
+        stages.append(
+            GPOPairs(
+                name=pairs,
+                prompts=(f"stage:chosen/round_{number}.jsonl",),
+                model=last,
+                preference="gpm",
+                samples=samples,
+                max_prompts=prompts,
+                max_new_tokens=max_new_tokens,
+            )
+        )
+        # Adam without a first moment is the authors' RMSProp.
+        steps = Optimizer(learning_rate=2e-4, adam_beta1=0.0, lr_scheduler_type="constant", weight_decay=0.0)
+        stages.append(
+            Preference(
+                name=f"gpo_{number}",
+                init_from=last,
+                loss=GPO(beta=0.1),
+                beside=(("reference", Beside(last)),),
+                data=data(PAIRS, PAIRS_HELD_OUT, f"stage:{pairs}"),
+                optimizer=steps,
+                num_train_epochs=1,
+                **small,
+            )
+        )
+    return Run(name="gpo", stages=tuple(stages), **made_of(answers))

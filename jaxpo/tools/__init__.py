@@ -1,0 +1,1 @@
+"""Tools that a model may call: text in, an observation out. Importing them imports no jax."""

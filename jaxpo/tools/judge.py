@@ -1,0 +1,62 @@
+"""A reward model that calls tools, as a judge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError
+from jaxpo.judges.asking import Ask, Item, Reply
+from jaxpo.judges.base import Judge, Networks, score_reply
+from jaxpo.tools.named import toolbox
+from jaxpo.tools.writing import Writing, write_trajectories
+
+
+@dataclass(frozen=True)
+class ToolRewardJudge(Judge):
+    """Themis: the model writes tool calls about an answer, the tools answer, and the reward stands behind its reason.
+
+    Attributes:
+      model: a stage that `themis` trained; "reward" for the command's `--reward`.
+      tools: by name, see `jaxpo.tools.named`.
+      writing: how trajectories are written.
+      unsandboxed: let programs run where there is no fence.
+    """
+
+    model: str = "reward"
+    tools: tuple[str, ...] = ("calculator",)
+    writing: Writing = field(default_factory=Writing)
+    unsandboxed: bool = False
+
+    NAME: ClassVar[str] = "tool_reward"
+    BATCH: ClassVar[int] = 64
+
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def check(self, rows: Sequence[Row]) -> None:
+        if problems := self.writing.problems():
+            raise ConfigError(problems)
+        toolbox(self.tools, unsandboxed=self.unsandboxed).check()
+
+    def identity(self, networks: Networks) -> dict[str, Any]:
+        own = dataclasses.asdict(self) | {"model": networks(self.model).fingerprint()}
+        return {"judge": self.NAME, **own}
+
+    def open(self, networks: Networks) -> Ask:
+        from jaxpo.convert.reader import why_no_reward
+
+        network, box = networks(self.model), toolbox(self.tools, unsandboxed=self.unsandboxed)
+        if lacking := why_no_reward(network.params, network.about):
+            raise ConfigError(f"the judge {self.model!r} {lacking}; name a stage that themis trained.")
+
+        def ask(items: Sequence[Item]) -> list[Reply]:
+            prompts, answers = [item.prompt for item in items], [item.answer for item in items]
+            found = write_trajectories(network, prompts, answers, box, self.writing)
+            texts = [one.text(answer) for one, answer in zip(found, answers, strict=True)]
+            return [score_reply(score) for score in network.rewards(prompts, texts)]
+
+        return ask

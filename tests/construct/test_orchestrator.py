@@ -1,0 +1,110 @@
+"""The orchestrator's rows: rewards of preferred answers, prompts that say their weights, and judges weighed by them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxpo.construct.base import Tools, constructions
+from jaxpo.construct.orchestrator.rewards import PROOrchestrator
+from jaxpo.construct.orchestrator.weights import PROWeights
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.judges import FunctionJudge, Jury
+from jaxpo.judges.asking import Item
+from jaxpo.judges.orchestrated import OrchestratedJudge
+from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
+
+PAIRS = (
+    {"prompt": "short", "chosen": "a", "rejected": "bb"},
+    {"prompt": "a long one", "chosen": "ccc", "rejected": "d"},
+)
+JUDGES = "def one(p, a, r):\n    return len(a)\n\ndef two(p, a, r):\n    return -10 * len(a)\n"
+
+
+class Adapter:
+    """Weighs the first objective by the length of the prompt."""
+
+    def __init__(self):
+        self.params = {"orchestrator": {"offset": np.array([1.0, 0.0]), "scale": np.array([2.0, 10.0])}}
+
+    reader = type("Reader", (), {"method": Method()})
+
+    def heads(self, prompts, completions):
+        assert completions is None
+        first = np.array([min(len(p), 10) / 10 for p in prompts])
+        return ("helpful", "short"), np.stack([first, 1 - first], -1)
+
+    def fingerprint(self):
+        return "adapter"
+
+
+class Rater:
+    def heads(self, prompts, completions):
+        return ("helpful", "short"), np.array([[len(c), -len(c)] for c in completions], float)
+
+
+def rows(*data):
+    return [Row(Path("rows.jsonl"), i, dict(d)) for i, d in enumerate(data, start=1)]
+
+
+def run(construction, data=PAIRS, **networks):
+    tools = Tools(networks=networks, say=lambda text: None)
+    return list(construction.run(rows(*data), tools)), tools.counts
+
+
+@pytest.fixture
+def judges(tmp_path):
+    file = tmp_path / "judges.py"
+    file.write_text(JUDGES)
+    return (f"{file}:one", f"{file}:two")
+
+
+def test_preferred_answers_are_scored_by_every_head_or_judge(judges):
+    made, _ = run(PROOrchestrator(), reward=Rater())
+    assert made == [
+        {"prompt": "short", "ratings": {"helpful": 1.0, "short": -1.0}},
+        {"prompt": "a long one", "ratings": {"helpful": 3.0, "short": -3.0}},
+    ]
+    made, _ = run(PROOrchestrator(attributes=("x", "y"), judges=judges))
+    assert made[1]["ratings"] == {"x": 3.0, "y": -30.0}
+    with pytest.raises(DataError, match="has no preferred response"):
+        run(PROOrchestrator(), [{"prompt": "p", "responses": ["a"], "scores": [1.0]}], reward=Rater())
+    with pytest.raises(ConfigError, match="the reward model rates helpful, short"):
+        run(PROOrchestrator(attributes=("x", "y")), reward=Rater())
+    with pytest.raises(ConfigError, match="--reward"):
+        run(PROOrchestrator())
+
+
+def test_prompts_say_the_predicted_weights_and_a_user_may_have_others():
+    made, counts = run(PROWeights(), reward=Adapter())
+    assert made[0]["weights"] == {"helpful": 0.5, "short": 0.5}
+    assert made[0]["prompt"] == "Weigh this answer so, in percent: helpful 50, short 50.\nshort"
+    assert made[1]["weights"] == {"helpful": 1.0, "short": 0.0}
+    assert made[1]["chosen"] == "ccc"
+    assert counts == {"largest_weight_helpful": 2}
+    (half, _), _ = run(PROWeights(share=0.5, user=(0.0, 4.0)), reward=Adapter())
+    assert half["weights"] == {"helpful": 0.25, "short": 0.75}
+    own = [PAIRS[0] | {"user_weights": {"short": 1, "helpful": 3}}]
+    (mine,), _ = run(PROWeights(share=1.0), own, reward=Adapter())
+    assert mine["weights"] == {"helpful": 0.75, "short": 0.25}
+    with pytest.raises(DataError, match="are no weights of helpful, short"):
+        run(PROWeights(share=1.0), [PAIRS[0] | {"user_weights": {"short": 1}}], reward=Adapter())
+    assert len(PROWeights(share=2.0, user=(-1.0,), text="x").problems()) == 3
+    assert {"pro_orchestrator", "pro_weights"} <= set(constructions())
+
+
+def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):
+    judge = OrchestratedJudge(tuple(FunctionJudge(name) for name in judges), "adapter")
+    items = [Item(row["prompt"], row["chosen"], r) for row, r in zip(PAIRS, rows(*PAIRS), strict=True)]
+    replies = judge.open(lambda name: Adapter())(items)
+    np.testing.assert_allclose([r.value for r in replies], [0.5 * 0 + 0.5 * -1.0, 1.0 * (3 - 1) / 2], rtol=1e-6)
+    assert judge.models() == ("adapter",)
+    assert judge.columns() is None
+    assert "adapter" in judge.identity(lambda name: Adapter()).values()
+    with pytest.raises(ConfigError, match="weighs helpful, short, and there are 1 judges"):
+        OrchestratedJudge(judge.judges[:1]).open(lambda name: Adapter())
+    with pytest.raises(ConfigError, match="no judges"):
+        OrchestratedJudge().check(())
+    with pytest.raises(ConfigError, match="a jury cannot be weighed"):
+        OrchestratedJudge((Jury(judge.judges),)).check(())

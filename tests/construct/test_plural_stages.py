@@ -1,0 +1,196 @@
+"""The work stages of GPO, MaxMin-RLHF, MiCRo and PAL around networks with random heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from construct.work_context import context_of
+from judges.plural_networks import network
+
+from jaxpo.construct.base import Tools
+from jaxpo.construct.gpo import GPOPairs
+from jaxpo.construct.maxmin import AssignUsers
+from jaxpo.construct.micro_router import MicroContext, with_context
+from jaxpo.construct.users import MapUsers
+from jaxpo.data.rows.formats import read_rows
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.report.read import RunData
+from jaxpo.evaluate.report.sections import work
+
+WORDS = ("rivers", "bread", "stars", "music", "ships", "paper")
+USERS = ("ann", "ben", "cat")
+
+
+def pairs(n: int = 12) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"Say {WORDS[i % 6]}.",
+            "chosen": f"{WORDS[i % 6]} {i}",
+            "rejected": f"no {WORDS[(i + 1) % 6]} at all {i}",
+            "user": USERS[i % 3],
+            "group": "odd" if i % 3 else "even",
+            "context": f"likes {USERS[i % 3]}",
+        }
+        for i in range(n)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def context(tmp_path: Path, **models: str) -> Any:
+    """Stages by name, each the network of another name."""
+    some = network(next(iter(models.values())))
+    object.__setattr__(some, "path", tmp_path / "stages" / "sft")
+    return context_of(
+        some, tmp_path / "stages" / "work", load=lambda path: network(models[path.name]), stages=tuple(models),
+        run_dir=tmp_path,
+    )  # fmt: skip
+
+
+def test_gpo_keeps_the_best_and_the_worst_of_the_answers(tmp_path: Path) -> None:
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": f"Say {w}."} for w in WORDS])
+    stage = GPOPairs(
+        prompts=(prompts,), model="policy", preference="gpm", samples=4, max_new_tokens=6, heldout_one_in=3
+    )
+    assert stage.problems() == []
+    where = context(tmp_path, policy="micro", gpm="gpm")
+    report = stage.run(where)
+    rows = [row for name in stage.outputs() for row in rows_of(where.folder / name)]
+    assert report["pairs"] + report["heldout_pairs"] == len(rows) == 6
+    assert report["samples_drawn"] == 24
+    assert 0 <= report["longer_wins"] <= 1
+    for row in rows:
+        best, worst = row["rewards"]["gpm"]
+        table = np.asarray(row["log_odds"])
+        np.testing.assert_allclose(table, -table.T, atol=1e-6)
+        assert best > worst
+        if len(table) == 4:  # no answer came twice
+            means = table.mean(1)
+            assert (best, worst) == (pytest.approx(means.max()), pytest.approx(means.min()))
+        odds = network("gpm").mean_scores([row["prompt"]] * 2, [row["chosen"], row["rejected"]], [2])[1][0]
+        i, j = np.argmax(table.mean(1)), np.argmin(table.mean(1))
+        if len(table) == 4:
+            assert odds[0, 1] == pytest.approx(table[i, j], rel=1e-3, abs=1e-4)
+    with pytest.raises(ConfigError, match="compares no answers; name a stage of gpm"):
+        GPOPairs(prompts=(prompts,), model="policy", preference="policy").run(where)
+    assert len(GPOPairs(samples=1).problems()) == 2
+
+
+@pytest.mark.parametrize("em", ["hard", "soft"])
+def test_users_are_assigned_to_groups(tmp_path: Path, em: Any) -> None:
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    where = context(tmp_path, groups="maxmin")
+    start = AssignUsers(name="start", rows=(file,))
+    assert start.run(where)["users_of_groups"] == [2, 1]  # user i belongs to group i modulo 2
+    first = rows_of(where.folder / "rows.jsonl")
+    assert [r["responsibilities"]["group_000"] for r in first[:3]] == [1.0, 0.0, 1.0]
+    stage = AssignUsers(rows=(file,), model="groups", em=em)
+    report = stage.run(where)
+    own, data = network("maxmin"), pairs()
+    r = [
+        own.read([x["prompt"] for x in data], [x[k] for x in data], ("groups",))["groups"]
+        for k in ("chosen", "rejected")
+    ]
+    likelihood = -np.logaddexp(0, -(r[0] - r[1]).astype(np.float64))
+    of_users = np.stack([likelihood[u::3].sum(0) for u in range(3)])
+    soft = np.exp(of_users - np.logaddexp.reduce(of_users, axis=1, keepdims=True))
+    expected = soft if em == "soft" else np.eye(2)[of_users.argmax(1)]
+    for i, row in enumerate(rows_of(where.folder / "rows.jsonl")):
+        assert list(row["responsibilities"].values()) == pytest.approx(expected[i % 3], abs=1e-5)
+    both = np.concatenate(r).astype(np.float64)
+    assert report["means"] == pytest.approx(both.mean(0), rel=1e-4)
+    assert report["scales"] == pytest.approx(both.std(0), rel=1e-4)
+    held = of_users.max(1).sum() if em == "hard" else np.logaddexp.reduce(of_users + np.log(0.5), axis=1).sum()
+    assert report["log_likelihood"] == pytest.approx(held, rel=1e-5)
+
+
+def test_one_annotator_alone_and_a_row_without_one_are_refused(tmp_path: Path) -> None:
+    stage = AssignUsers(rows=("x",))
+    alone = write(tmp_path / "alone.jsonl", [{**row, "user": "ann"} for row in pairs()])
+    with pytest.raises(DataError, match="all rows are of one user"):
+        stage.check_inputs([Path(alone)])
+    nobody = write(tmp_path / "nobody.jsonl", [*pairs(2), {k: v for k, v in pairs()[2].items() if k != "user"}])
+    with pytest.raises(DataError, match=r"nobody.jsonl, row 3, field 'user': expected a name"):
+        stage.check_inputs([Path(nobody)])
+    assert AssignUsers(rows=("x",), before="a").problems() == [
+        "before belongs to the soft form, after a stage has been trained; leave it out."
+    ]
+    where, three = context(tmp_path, groups="maxmin"), write(tmp_path / "p.jsonl", pairs())
+    with pytest.raises(ConfigError, match="no stage of maxmin_rlhf with 3 groups"):
+        AssignUsers(rows=(three,), model="groups", groups=3).run(where)
+
+
+def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
+    rows = list(read_rows([Path(write(tmp_path / "pairs.jsonl", pairs()))]))
+    own = network("micro")
+    tools = Tools(networks={"reward": own})
+    made = list(MicroContext(comparisons=3, eta=0.5).run(rows, tools))
+    assert len(made) == 3  # one of four pairs of each user is left
+    data = pairs()
+    for user in range(3):
+        first, rest = data[user::3][:3], data[user::3][3:]
+        d = [
+            own.read([x["prompt"] for x in first], [x[k] for x in first], ("heads",))["heads"]
+            for k in ("chosen", "rejected")
+        ]
+        loss = np.logaddexp(0, d[1] - d[0]).astype(np.float64).sum(0)
+        prompt = f"likes {USERS[user]}\n\n{rest[0]['prompt']}"
+        z = own.read([prompt], [rest[0]["chosen"]], ("router",))["router"][0].astype(np.float64)
+        w = np.exp(z - 0.5 * loss)
+        assert (made[user]["prompt"], made[user]["completion"]) == (prompt, rest[0]["chosen"])
+        assert list(made[user]["ratings"].values()) == pytest.approx(w / w.sum(), rel=1e-4)
+        assert list(made[user]["ratings"]) == ["head_000", "head_001", "head_002"]
+    chat = [{"role": "user", "content": "Hello"}]
+    assert with_context("brief", chat) == [{"role": "user", "content": "brief\n\nHello"}]
+    assert chat[0]["content"] == "Hello"
+    with pytest.raises(ConfigError, match="this one is of maxmin_rlhf"):
+        list(MicroContext().run(rows, Tools(networks={"reward": network("maxmin")})))
+    assert len(MicroContext(comparisons=0, eta=0.0).problems()) == 2
+
+
+@pytest.mark.parametrize("name", ["pal_a", pytest.param("pal_b", marks=pytest.mark.slow)])
+def test_the_map_of_users(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    where = context(tmp_path, pal=name, gpm="gpm", micro="micro")
+    stage = MapUsers(rows=(file,), model="pal", others=("gpm", "micro"), max_length=96)
+    report = stage.run(where)
+    own, data = network(name), pairs()
+    users = [row["user"] for row in data]
+    sides = [
+        own.rewards_under([x["prompt"] for x in data], [x[k] for x in data], users=users)
+        for k in ("chosen", "rejected")
+    ]
+    accuracy = json.loads((where.folder / "accuracy.json").read_text())
+    assert accuracy["all"]["pal"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
+    assert accuracy["all"]["longer_wins"]["value"] == 0.0  # every rejected answer is the longer one
+    assert set(accuracy) == {"all", "even", "odd"}
+    assert set(accuracy["odd"]) == {"pal", "pal (all prototypes alike)", "gpm", "micro", "longer_wins"}
+    mixtures = json.loads((where.folder / "users.json").read_text())
+    assert {user: pytest.approx(1.0) == sum(w) for user, w in mixtures.items()} == dict.fromkeys(USERS, True)
+    with np.load(where.folder / "prototypes.npz") as kept:
+        if name == "pal_a":
+            assert kept["prototypes"].shape == (2, 16)
+            assert kept["ideal"].shape == (2, 5)
+            assert kept["users"].shape == (3, 5)
+        else:
+            assert kept["in.weight"].shape == (2, 16, 5)
+    (html,) = work(RunData(tmp_path, "run", {}, {}, {"work": {"users": report}}))
+    assert "Prototypes and users" in html
+    assert "<svg" in html
+    assert "longer_wins" in html
+    stranger = write(tmp_path / "stranger.jsonl", [{**pairs()[0], "user": "zoe"}])
+    with pytest.raises(DataError, match=r"stranger.jsonl, row 1, field 'user': the model knows no user 'zoe'"):
+        MapUsers(rows=(stranger,), model="pal").run(where)
+    with pytest.raises(ConfigError, match="is of micro, not of pal"):
+        MapUsers(rows=(file,), model="micro").run(where)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from jaxpo.config import Run, serialise
 from jaxpo.config.fields import BUDGETS, Leaf, describe, flag, key, leaves, put
@@ -80,28 +80,29 @@ def call_config(module: ModuleType, path: Path, function: str, words: Sequence[s
         has = f"it has {', '.join(names)}" if names else "it has no functions"
         raise ConfigError(f"{path}: has no function {function}() ({has}).{did_you_mean(function, names)}")
     known = inspect.signature(found).parameters
-    arguments: dict[str, int | str] = {}
+    arguments: dict[str, Any] = {}
     rest: list[str] = []
     for name, values in split_flags(words):
         parameter = name.replace("-", "_")
         if parameter not in known:
             rest += [f"--{name}", *values]
-        elif len(values) != 1:
+            continue
+        hint = _hint(found, parameter)
+        values = values or (["True"] if hint is bool else [])
+        if len(values) != 1:
             raise ConfigError(f"--{name}: needs one value (a parameter of {function}() in {path}), got {values}.")
-        else:
-            arguments[parameter] = _argument(name, known[parameter], values[0])
+        default = known[parameter].default
+        arguments[parameter] = parse_value(Leaf((parameter,), hint, default, default), values)
     with explained(path):
         return found(**arguments), rest
 
 
-def _argument(name: str, parameter: inspect.Parameter, text: str) -> int | str:
-    """What a flag gives a function: a whole number where its parameter is an `int`, else the text."""
-    if parameter.annotation not in (int, "int"):
-        return text
+def _hint(found: Any, parameter: str) -> Any:
+    """What type a flag is read as: the parameter's annotation, or text where there is none."""
     try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"--{name}: expected an integer, got {text!r}.") from None
+        return get_type_hints(found).get(parameter, str)
+    except NameError:  # annotations that are there for type checkers alone
+        return str
 
 
 def resolve_run(run: Run, argv: Sequence[str]) -> Resolved:

@@ -95,7 +95,7 @@ def config(alpha: float = 0.3, count: int = 3, inner: Literal["dpo", "sppo"] = "
       inner: the method inside a round.
     """
     own = rounds(
-        (TRAIN,), VerifierJudge("completion"), count=int(count), alpha=float(alpha), inner=inner, max_prompts=600
+        (TRAIN,), VerifierJudge("completion"), count=count, alpha=alpha, inner=inner, max_prompts=600
     )
     return Run(
         name="apo_accel",

@@ -29,7 +29,6 @@ def config(rows: str = "", shots: int = 4, length: int = 2048) -> Run:
       shots: pairs of the user that a prompt shows; 8 for short ones.
       length: longest prompt with a response, in tokens.
     """
-    shots, length = int(shots), int(length)  # words, from a command line
     files = (rows,) if rows else ()
     made = {"pref_ft": Episodes(shots, form="sft", users="train"), "pairs": Episodes(shots, users="train")}
     held = Episodes(shots, passes=1, users="held_out")

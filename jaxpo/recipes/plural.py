@@ -179,7 +179,6 @@ def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int 
       em: "hard": a user belongs to the likeliest group; "soft": to each by its posterior.
       rounds: of assigning and training; the paper has ten.
     """
-    rounds = int(rounds)  # a word, from a command line
     stages: list[Stage | Work] = []
     for number in range(1, rounds + 1):
         before = number > 1
@@ -245,7 +244,6 @@ def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64,
       prompts: of a round.
       max_new_tokens: of an answer.
     """
-    rounds, samples, prompts, max_new_tokens = map(int, (rounds, samples, prompts, max_new_tokens))  # maybe words
     imitated = replace(data("answers.jsonl", "", "stage:chosen"), eval=())
     small: dict[str, Any] = {"rows_per_step": 8, "logging_steps": 5}
     stages: list[Stage | Work] = [

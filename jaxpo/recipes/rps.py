@@ -31,7 +31,6 @@ def config(ratings: str = "", questions: str = "", angle: float = 40.0, cone: fl
       angle: of the direction that is asked for in the end, degrees from helpfulness towards verbosity.
       cone: degrees around helpfulness within which directions are trained.
     """
-    angle, cone = float(angle), float(cone)  # words, from a command line
     asked = (questions,) if questions else ()
     rated = Data(train=(ratings,) if ratings else (), max_length=1024, row_length=2048)
     optimizer = Optimizer(learning_rate=1e-5, warmup_ratio=0.1, weight_decay=0.0)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxpo.config import Run
 from jaxpo.errors import ConfigError
-from jaxpo.recipe.overrides import load_run, resolve_run
+from jaxpo.recipe.overrides import load_run, load_run_with, resolve_run
 
 
 def problems(run: Run, *argv: str) -> list[str]:
@@ -134,6 +134,26 @@ def test_load_by_function_name_json_and_directory(config_file: Path) -> None:
     (config_file.parent / "config.json").write_text(serialise.dump(run))
     assert load_run(str(config_file.parent / "config.json")) == run
     assert load_run(str(config_file.parent)) == run
+
+
+def test_flags_of_a_recipes_function_are_read_by_its_annotations(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from typing import Literal\nfrom jaxpo.config import Run\n\n\n"
+        "def config(text='', count: int = 1, rate: float = 0.5, fenced: bool = True, how: Literal['a', 'b'] = 'a'):\n"
+        "    return Run(name=repr((text, count, rate, fenced, how)), stages=())\n"
+    )
+    given = ["--text", "7", "--count", "2", "--rate", "0", "--fenced", "False", "--how", "b", "--seed", "3"]
+    run, rest = load_run_with(str(path), given)
+    assert (run.name, rest) == ("('7', 2, 0.0, False, 'b')", ["--seed", "3"])
+    assert load_run_with(str(path), ["--fenced"])[0].name == "('', 1, 0.5, True, 'a')"
+    for words, message in (
+        (["--count", "two"], "--count: expected an integer, got 'two'"),
+        (["--how", "c"], "--how: expected one of a, b, got 'c'"),
+        (["--count", "1", "2"], "--count: needs one value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_run_with(str(path), words)
 
 
 def load_error(spec: object) -> str:

@@ -4,7 +4,8 @@
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
 
 The fine-tuned model's answers are graded by their numbers once, and a reward model learns from these pairs to tell
-right from wrong. Online DPO and XPO start from the fine-tuned model and see that reward model alone, no right answer.
+right from wrong. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share
+of right answers is measured beside it, with weight 0. It falls: docs/online.md has the figures and the reason.
 
 On your own prompts, with a model and a reward of yours:
 

@@ -1,6 +1,7 @@
-"""PPO as a stage: the critic, the KL in the rewards, and a resume in the middle of a generation."""
+"""An online stage whole, with all that PPO has: compared with the sampler and the ledger, measured, and resumed."""
 
 import dataclasses
+import inspect
 import json
 import shutil
 
@@ -8,24 +9,86 @@ import jax
 import numpy as np
 import pytest
 from online.test_recipe import PPO_WIDE, same_models, steps
-from online.tiny import online, recipe
+from online.tiny import online, recipe, vowels
 
 from jaxpo.convert.model_io import load_model
+from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.ppo import PPO
+from jaxpo.online.rewards import FunctionReward
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages import run as running
+from jaxpo.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, one_device):
-    """The recipe and its folder."""
+    """The recipe and its folder; the reward is in a file of its own, checkpoints are of steps 3 and 6."""
     folder = tmp_path_factory.mktemp("ppo")
-    run = recipe(folder, online(folder, **PPO_WIDE, save_steps=1, save_total_limit=9, eval_rows=2), reward=True)
+    file = folder / "own.py"
+    file.write_text(inspect.getsource(vowels))
+    rewards = (FunctionReward(function=f"{file}:vowels"),)
+    run = recipe(folder, online(folder, **PPO_WIDE, save_steps=3, reward_funcs=rewards), reward=True)
     assert running.execute(run) == 0
     return run, folder / "runs" / "tiny"
+
+
+def unfinished(run, folder, into):
+    """A copy of the run without its end."""
+    shutil.copytree(folder, into / "tiny")
+    shutil.rmtree(into / "tiny/stages/online/model")
+    (into / "tiny/finished.json").unlink()
+    return dataclasses.replace(run, output_dir=str(into))
+
+
+def test_the_trainer_agrees_with_the_sampler_before_it_trains_on_a_generation(finished):
+    _, folder = finished
+    found = steps(folder)
+    for first in (found[0], found[4]):
+        assert first["sampling/sampling_logp_difference/max"] <= 1e-4
+        assert abs(first["sampling/importance_sampling_ratio/min"] - 1) <= 1e-4
+        assert abs(first["sampling/importance_sampling_ratio/max"] - 1) <= 1e-4
+
+
+def test_metrics_are_those_of_the_ledger(finished):
+    _, folder = finished
+    for record in steps(folder):
+        generation, at = divmod(record["step"] - 1, 4)
+        (path,) = (folder / "stages/online/rollouts" / f"{generation:08d}").glob("answers-*.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        own = slice(at % 2 * 2, at % 2 * 2 + 2)  # a step's two of the four prompts of its generation
+        rewards = np.asarray(lines[-1]["rewards"], float)[own, :, 0]
+        assert rewards.shape == (2, 4)
+        assert record["reward"] == pytest.approx(rewards.mean(), rel=1e-5)
+        assert record["reward_std"] == pytest.approx(rewards.std(1, ddof=1).mean(), rel=1e-5)
+        assert record["rewards/vowels/std"] == pytest.approx(rewards.std(ddof=1), rel=1e-3)
+        groups = sorted(lines[1:-1], key=lambda line: line["place"])[own]
+        ended = [answer["finished"] for group in groups for answer in group["answers"]]
+        assert record["completions/clipped_ratio"] == pytest.approx(1 - np.mean(ended))
+        assert not record["skipped"]
+        assert "recompiles" not in record
+
+
+def test_held_out_prompts_are_answered_and_rewarded(finished):
+    _, folder = finished
+    (record,) = (r for r in read_metrics(folder / "metrics.jsonl") if "eval_reward" in r)
+    assert 0 <= record["eval_reward"] <= 1
+    assert record["eval_completions/mean_length"] > 0
+
+
+def test_a_changed_reward_is_refused_by_name(finished, tmp_path):
+    run, folder = finished
+    file = folder.parents[1] / "own.py"
+    before = file.read_text()
+    again = unfinished(run, folder, tmp_path)
+    file.write_text(before.replace("aeiou", "aeiouy"))
+    try:
+        with pytest.raises(ConfigError, match=r"'vowels' is another one .* its source has changed"):
+            running.execute(again)
+    finally:
+        file.write_text(before)
 
 
 def trainer_lines(folder, generation):
@@ -65,10 +128,7 @@ def test_the_critic_starts_as_the_reward_model_and_leaves_with_the_stage(finishe
 def test_it_goes_on_bit_for_bit_in_the_middle_of_a_generation(finished, tmp_path_factory):
     run, folder = finished
     again = tmp_path_factory.mktemp("again")
-    shutil.copytree(folder, again / "tiny")
-    shutil.rmtree(again / "tiny/stages/online/model")
-    (again / "tiny/finished.json").unlink()
-    back = dataclasses.replace(run, output_dir=str(again))
+    back = unfinished(run, folder, again)
     assert running.execute(back, resume=3) == 0
     same_models(folder, again / "tiny")
 

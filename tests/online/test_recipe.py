@@ -1,4 +1,4 @@
-"""An online stage whole: run, measured, compared with the sampler, resumed, and killed."""
+"""Online stages whole, killed and on two devices, and what is refused before they start; the default one is PPO's."""
 
 import dataclasses
 import json
@@ -14,7 +14,6 @@ from stages import process
 from jaxpo.config import Optimizer
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import load_model
-from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.ppo import PPO
 from jaxpo.online.rewards import FunctionReward, LengthReward
@@ -61,6 +60,7 @@ def steps(folder):
     return [r for r in read_metrics(folder / "metrics.jsonl") if r["stage"] == "online" and "loss" in r]
 
 
+@pytest.mark.slow
 def test_the_trainer_agrees_with_the_sampler_in_every_step(plain):
     found = steps(plain)
     assert len(found) == 6
@@ -68,30 +68,8 @@ def test_the_trainer_agrees_with_the_sampler_in_every_step(plain):
         assert record["sampling/sampling_logp_difference/max"] <= 1e-4
         assert abs(record["sampling/importance_sampling_ratio/min"] - 1) <= 1e-4
         assert abs(record["sampling/importance_sampling_ratio/max"] - 1) <= 1e-4
-
-
-def test_metrics_are_those_of_the_ledger(plain):
-    for record in steps(plain):
-        (path,) = (plain / "stages/online/rollouts" / f"{record['step'] - 1:08d}").glob("answers-*.jsonl")
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        rewards = np.asarray(lines[-1]["rewards"], float)[..., 0]
-        assert rewards.shape == (2, 4)
-        assert record["reward"] == pytest.approx(rewards.mean(), rel=1e-5)
-        assert record["reward_std"] == pytest.approx(rewards.std(1, ddof=1).mean(), rel=1e-5)
-        assert record["rewards/vowels/std"] == pytest.approx(rewards.std(ddof=1), rel=1e-3)
-        ended = [answer["finished"] for line in lines[1:-1] for answer in line["answers"]]
-        assert record["completions/clipped_ratio"] == pytest.approx(1 - np.mean(ended))
         assert not record["skipped"]
-
-
-def test_held_out_prompts_are_answered_and_rewarded(plain):
-    (record,) = (r for r in read_metrics(plain / "metrics.jsonl") if "eval_reward" in r)
-    assert 0 <= record["eval_reward"] <= 1
-    assert record["eval_completions/mean_length"] > 0
-
-
-def test_nothing_is_compiled_after_the_first_steps(plain):
-    assert all("recompiles" not in record for record in steps(plain))
+        assert "recompiles" not in record
 
 
 def same_models(one, two):
@@ -144,19 +122,13 @@ def test_everything_at_once(tmp_path):
     assert found[0]["clip_ratio/region_mean"] == 0
 
 
-def test_a_changed_reward_is_refused_by_name(tmp_path):
+@pytest.mark.slow
+def test_rewards_that_are_all_equal_train_nothing(tmp_path):
     rewards = tmp_path / "own.py"
-    rewards.write_text("def first(completions, **columns):\n    return [0.5 for _ in completions]\n")
-    stage = online(
-        tmp_path,
-        max_steps=2,
-        save_steps=1,
-        mask_truncated_completions=True,
-        reward_funcs=(FunctionReward(function=f"{rewards}:first"),),
-        optimizer=Optimizer(learning_rate=1e-3, lr_scheduler_type="constant"),
-    )
-    run = recipe(tmp_path, stage)
-    assert running.execute(run) == 0
+    rewards.write_text("def equal(completions, **columns):\n    return [0.5 for _ in completions]\n")
+    changes = {"max_steps": 2, "mask_truncated_completions": True}
+    stage = online(tmp_path, reward_funcs=(FunctionReward(function=f"{rewards}:equal"),), **changes)
+    assert running.execute(recipe(tmp_path, stage)) == 0
     found = steps(tmp_path / "runs" / "tiny")
     assert all(r["frac_reward_zero_std"] == 1 and r["loss"] == 0 for r in found)
     # Of all that were cut off nothing is trained on: there is no entropy, and no length of one that ended.
@@ -164,10 +136,6 @@ def test_a_changed_reward_is_refused_by_name(tmp_path):
         everything = record["completions/clipped_ratio"] == 1
         assert ("entropy" in record) != everything
         assert ("completions/max_terminated_length" in record) != everything
-    rewards.write_text("def first(completions, **columns):\n    return [0.25 for _ in completions]\n")
-    longer = dataclasses.replace(run, stages=(run.stages[0], dataclasses.replace(stage, max_steps=3)))
-    with pytest.raises(ConfigError, match=r"'first' is another one .* its source has changed"):
-        running.execute(longer)
 
 
 WRONG = [

@@ -94,9 +94,7 @@ def config(alpha: float = 0.3, count: int = 3, inner: Literal["dpo", "sppo"] = "
       count: rounds.
       inner: the method inside a round.
     """
-    own = rounds(
-        (TRAIN,), VerifierJudge("completion"), count=count, alpha=alpha, inner=inner, max_prompts=600
-    )
+    own = rounds((TRAIN,), VerifierJudge("completion"), count=count, alpha=alpha, inner=inner, max_prompts=600)
     return Run(
         name="apo_accel",
         model=MODEL,

@@ -117,6 +117,7 @@ class GPOPairs(Work):
         """The kept answers of every prompt with two that differ."""
         there = [q for q in questions if q.number in drawn]
         texts = {q.number: list(dict.fromkeys(s.text for s in drawn[q.number] if s.text.strip())) for q in there}
+        counts["answers_without_text"] += sum(not s.text.strip() for q in there for s in drawn[q.number])
         told = [q for q in there if len(texts[q.number]) > 1]
         counts["prompts_with_one_answer"] += len(there) - len(told)
         if not told:

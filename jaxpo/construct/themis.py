@@ -19,6 +19,8 @@ from jaxpo.tools.trajectory import Call, Step, Trajectory
 from jaxpo.tools.writing import Writing, write_trajectories
 
 SIDES = ("chosen", "rejected")
+READ = tuple(f"{side}{what}" for side in SIDES for what in ("", "_trajectory", "_rationale", "_parts"))
+"""Columns that are read here or made anew; the others of a row stay."""
 _FORM = 'Give [{"thought": ..., "action": TOOL, "input": ...}, ...], with "observation" where it is known.'
 
 
@@ -98,7 +100,7 @@ class Themis(Writing, Construction):
 
     def row_of(self, record: Record, both: Mapping[str, Trajectory]) -> dict[str, Any]:
         """The pair with its trajectories, and its other columns."""
-        rest = {k: v for k, v in record.row.data.items() if not k.startswith(SIDES)}
+        rest = {k: v for k, v in record.row.data.items() if k not in READ}
         prompt = record.sides[0].prompt or ""
         if prompt != (record.sides[1].prompt or ""):
             raise record.row.error("the responses answer different prompts.", remedy="Give pairs under one prompt.")

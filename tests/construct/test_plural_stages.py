@@ -69,6 +69,7 @@ def test_gpo_keeps_the_best_and_the_worst_of_the_answers(tmp_path: Path) -> None
     rows = [row for name in stage.outputs() for row in rows_of(where.folder / name)]
     assert report["pairs"] + report["heldout_pairs"] == len(rows) == 6
     assert report["samples_drawn"] == 24
+    assert report["answers_without_text"] == 0
     assert 0 <= report["longer_wins"] <= 1
     for row in rows:
         best, worst = row["rewards"]["gpm"]

@@ -25,8 +25,10 @@ def run(data, construction=None, **networks):
 
 
 def test_calls_are_made_and_every_part_has_its_place():
-    (made,), counts = run([PAIR])
+    (made,), counts = run([PAIR | {"chosen_model": "one"}])
     assert counts == {"tool_calls": 2}
+    assert made["chosen_model"] == "one"
+    assert "chosen_trajectory" not in made
     assert made["user"] == "ann"
     assert made["chosen"] == (
         "7\n[tool] Thought: add\nAction: calculator\nAction Input: 3 + 4\n[observation] 7\n[rationale] it is 7"

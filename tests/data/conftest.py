@@ -48,7 +48,7 @@ def prepared(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., Dataset]:
     def make(
         path: Path, purpose: str = "sft", *, log=lambda line: None, names=None, declared=(), **data: Any
     ) -> Dataset:
-        asked = ("roles", "columns", "per_token", "optional_roles", "networks")
+        asked = ("roles", "columns", "per_token", "optional_roles", "networks", "new_names")
         given = {name: data.pop(name) for name in asked if name in data}
         needs = Needs(**given, names=(("user", tuple(declared)),) if declared else ())
         length = data.get("max_length", 64)

@@ -162,6 +162,9 @@ def test_users_and_groups_have_the_same_ids_in_held_out_data(prepared, files, wr
     assert "warning: left out: rows of the users eve, whom the training rows do not have" in said
     assert [e.columns["user"] for e in known.store.read(range(len(known)))] == [1]
     assert known.counts["dropped_unknown_user"] == 1
+    # Another method may meet new users: it does not take up what this one has left.
+    new = prepared(held_out, "preference", names=data.names, columns=("user",), new_names=("user",), **ask)
+    assert [e.columns["user"] for e in new.store.read(range(len(new)))] == [3, 1]
 
 
 def test_a_method_that_knows_its_users_numbers_them_and_refuses_others(prepared, files, write):

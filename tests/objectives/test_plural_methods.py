@@ -120,6 +120,7 @@ def test_gpm(settings: dict[str, Any]) -> None:
 
 def test_gpm_refuses_a_reward_of_one_answer_and_odd_sizes() -> None:
     assert METHODS["gpm"](size=3).problems() == ["gpm: size is 3 but must be even: it is cut into blocks of two."]
+    assert "regression has none" in METHODS["gpm"](form="regression", margin=0.1).problems()[0]
     with pytest.raises(ConfigError, match="compares answers"):
         METHODS["gpm"]().reward(None)
     assert METHODS["gpm"](gate="none", learn_temperature=True).NEEDS.extra == ("embedding", "temperature")

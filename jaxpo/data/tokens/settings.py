@@ -94,7 +94,7 @@ def settings_of(
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
     known = {name: list(found) for name, found in (names or {}).items() if name in reading.columns}
     if known.keys() - {"annotator"}:
-        settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns))}
+        settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns) - set(needs.new_names))}
     settings |= {} if not needs.names else {"declared": {name: list(known) for name, known in needs.names}}
     settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
     settings |= {} if data.on_bad_row == "error" else {"on_bad_row": data.on_bad_row}

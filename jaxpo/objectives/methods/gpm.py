@@ -70,10 +70,12 @@ class GPM(EmbeddingMethod):
             object.__setattr__(self, "METRICS", (*type(self).METRICS, "nll_loss"))
 
     def problems(self) -> list[str]:
-        """Also a size that makes no blocks of two."""
+        """Also a size that makes no blocks of two, and a margin that nothing reads."""
         found = super().problems()
         if self.size % 2:
             found.append(f"gpm: size is {self.size} but must be even: it is cut into blocks of two.")
+        if self.form == "regression" and self.margin:
+            found.append("gpm: margin is of the form logistic; regression has none. Set it to 0, or form to logistic.")
         return found
 
     def extra_tables(self, config: TextConfig) -> dict[str, Table]:

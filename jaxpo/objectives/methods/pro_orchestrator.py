@@ -123,7 +123,7 @@ class PROOrchestrator(RewardMethod):
         """There is none: what it says is said of a prompt."""
         raise ConfigError(
             "pro_orchestrator gives the weights of rewards for a prompt, and no reward; name it in "
-            "OrchestratedJudge(weights=...) or `jaxpo data construct pro_weights`."
+            "OrchestratedJudge(weights_of=...) or `jaxpo data construct pro_weights`."
         )
 
     def head_names(self) -> tuple[str, ...]:

@@ -65,8 +65,11 @@ def quantized(params: Tree, config: TextConfig, mode: str = "int8") -> Tree:
 
 
 def contracted_axes(table: Table, config: TextConfig) -> dict[int, int | None]:
-    """`id(param) -> the axis that products contract`; None of what stays as it is."""
-    head = output_matrix(table, config)
+    """`id(param) -> the axis that products contract`; None of what stays as it is.
+
+    A mixture has no output matrix of its own: those of its parts stay as they are.
+    """
+    head = None if family(config).unembedding is None else output_matrix(table, config)
     return {id(param): -1 if param is head else _contracted(param) for _, param in leaves(table)}
 
 

@@ -85,9 +85,15 @@ def examples(answering: Answering, each: Sequence[Trained], shaped: Shaped, plac
     return make[answering.examples]()
 
 
-def figures(answering: Answering, generation: Generation, shaped: Shaped) -> dict[str, float]:
+def figures(
+    answering: Answering, generation: Generation, shaped: Shaped, names: Sequence[str] = ()
+) -> dict[str, float]:
     """What is logged of a generation whose answers are not all trained on one by one: TRL's names of GRPO's trainer,
-    the policy's answers alone, and the shares of pairs that were left out."""
+    the policy's answers alone, and the shares of pairs that were left out.
+
+    Args:
+      names: of the rewards, each of which is logged before any weight.
+    """
     n = shaped.reward.shape[1]
     own = slice(0, n // 2 if answering.opponents else n)
     answers = [answer for group in generation.groups for answer in group.answers[own]]
@@ -97,6 +103,7 @@ def figures(answering: Answering, generation: Generation, shaped: Shaped) -> dic
         "completions/max_length": float(np.max(lengths)),
         "completions/clipped_ratio": float(np.mean([not answer.finished for answer in answers])),
     }
+    found |= {f"rewards/{name}/mean": _mean(generation.rewards[:, own, f]) for f, name in enumerate(names)}
     if answering.rewarded:
         found |= {"reward": _mean(shaped.reward[:, own]), "rewards/failed": float(generation.failed.mean())}
         found["frac_reward_zero_std"] = float(shaped.flat.mean())

@@ -15,7 +15,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience, ask_all
 from jaxpo.judges.base import Judge, Networks
-from jaxpo.judges.ledger import Ledger
+from jaxpo.judges.ledger import Ledger, digest
 from jaxpo.online.answers import Group, Prompt
 from jaxpo.online.rewards.base import Response
 from jaxpo.online.rewards.names import reward_names
@@ -175,8 +175,9 @@ def key_of(group: Group, sample: int) -> str:
 
 
 def by_content(group: Group, sample: int) -> str:
-    """Names an answer by what it says, whenever that was."""
-    return response(group, sample).key(None)
+    """Names an answer by what it says, whenever that was; a conversation by all of it: several end with one turn."""
+    answer = response(group, sample)
+    return answer.key(None) if answer.talk is None else digest(answer.key(None), answer.talk.record())
 
 
 def row_of(prompt: Prompt) -> Row:

@@ -128,7 +128,7 @@ class RolloutSource:
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
-            self.figures[generation.number] |= figures(answering, generation, found)
+            self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
         answers = [answer for group in generation.groups for answer in group.answers]
         if talks := [answer.talk for answer in answers if answer.talk is not None]:
             self.figures[generation.number] |= talk_figures(talks)

@@ -26,7 +26,7 @@ from jaxpo.online.environments.turns import after_turn, message_of
 from jaxpo.online.environments.writing import EnvironmentWriter
 from jaxpo.online.generation import Generation as Made
 from jaxpo.online.rewards import EnvironmentReward, FunctionReward
-from jaxpo.online.scoring import response
+from jaxpo.online.scoring import by_content, response
 from jaxpo.online.talk import Talk, runs, talk_figures
 from jaxpo.online.training import trained
 from jaxpo.online.writer import Asked
@@ -183,6 +183,15 @@ def test_a_number_is_guessed_by_higher_and_lower(tokenizer):
     assert said == ["higher", "Say a number."]
     assert answer.talk.reward == pytest.approx(0.5)
     assert answer.finished
+
+
+def test_conversations_that_end_with_the_same_turn_are_rewarded_each_by_itself(tokenizer):
+    at_once, again, later = (
+        played(tokenizer, GuessNumber(), NUMBER, [turns])[0] for turns in (["7"], ["7"], ["3", "7"])
+    )
+    assert at_once.answers[0].text == later.answers[0].text
+    assert at_once.answers[0].talk.reward != later.answers[0].talk.reward
+    assert by_content(at_once, 0) == by_content(again, 0) != by_content(later, 0)
 
 
 def test_a_table_is_looked_up(tokenizer):

@@ -55,9 +55,10 @@ def test_both_of_a_pair_have_its_number_and_columns():
     scores = [tuple(a.columns[name] for name in COLUMNS) for a in found[::2]]
     assert scores == [(1, 0, 1, 1, 1), (6, 5, 1, 1, 0), (4, 1, 1, 1, 0)]
     assert [a.own for a in found] == [True, False, False, True, False, True]
-    said = figures(XPO().answering, whole, shape)
+    said = figures(XPO().answering, whole, shape, ["r"])
     assert said["pairs/left_out"] == pytest.approx(0.25)
     assert said["reward"] == pytest.approx((1 + 2 + 5 + 1) / 4)  # the policy's
+    assert said["rewards/r/mean"] == said["reward"]
     assert said["completions/mean_length"] == pytest.approx((4 + 2 + 2 + 2) / 4)
 
 

@@ -131,6 +131,7 @@ WRONG = [
     ("online_dpo", {"rows_per_step": 2, "prompts_per_step": 3}, "online.rows_per_step: 3 pairs of answers of up to 56"),
     ("online_dpo", {"mask_truncated_completions": True}, "online.mask_truncated_completions: of a pair both answers"),
     ("online_dpo", {"reward_funcs": ()}, "online.reward_funcs: no reward"),
+    ("xpo", {"multi_objective_aggregation": "normalize_then_sum"}, "online.multi_objective_aggregation: xpo orders"),
     ("xpo", {"sync_ref_model": True}, "online.sync_ref_model: answers are written with the reference as it is"),
     ("gkd", {"num_generations": 2}, "online.num_generations: 2, but a row has one completion"),
     ("gkd", {"beside": ()}, "online.beside: there is no teacher"),

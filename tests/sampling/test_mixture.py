@@ -54,11 +54,16 @@ def log_softmax(z):
 
 
 @pytest.mark.parametrize(
-    ("rule", "cache"), [("geometric", "dense"), pytest.param("arithmetic", "pages", marks=pytest.mark.slow)]
+    ("rule", "cache", "one_shape"),
+    [
+        ("geometric", "dense", True),
+        pytest.param("geometric", "dense", False, marks=pytest.mark.slow),
+        pytest.param("arithmetic", "pages", True, marks=pytest.mark.slow),
+    ],
 )
-def test_log_probs_are_those_of_the_mixture(rule, cache):
+def test_log_probs_are_those_of_the_mixture(rule, cache, one_shape):
     mixed = Mixture(SMALL, LARGE, 0.3, rule)
-    engine = Engine(PARAMS, mixed, slots=3, context=64, rounds=4, cache=cache, one_shape=True)
+    engine = Engine(PARAMS, mixed, slots=3, context=64, rounds=4, cache=cache, one_shape=one_shape)
     asked = Request(PROMPT, n=3, sampler=Sampler(temperature=1.0), max_new_tokens=9, stop_ids=(), seed=3)
     for found in engine.run([asked]):
         tokens = [*PROMPT, *found.tokens]

@@ -31,15 +31,21 @@ class MiniLLM(GRPO):
       epsilon: how far below 1 a ratio counts.
       epsilon_high: how far above 1; None = epsilon (DAPO: 0.28). Of cispo the largest weight itself (5, say).
       delta: bound on the ratio where the advantage is negative; None = none. Of the clipped losses.
-      importance_sampling_level: one ratio per "token", or per answer ("sequence", GSPO; LUSPO has it).
+      importance_sampling_level: one ratio per "token", or per answer ("sequence", GSPO; LUSPO has it);
+        "sequence_token" is GSPO-token, the answer's ratio with a gradient per token, of the clipped losses.
       loss_type: "grpo" averages over each answer's tokens, then over answers; "dapo" and "bnpo" over all tokens of the
         step; "dr_grpo" divides each answer's sum by the longest length an answer may have; "luspo" takes the sum;
         "cispo", "sapo" and "vespo" have other terms in the place of the clipped ones.
       scale_rewards: the deviation that advantages are divided by: of the "group", the "batch", or "none" (Dr. GRPO).
+      kl_estimator: of the KL in the loss: "k1", "k2", "k3", or the value of k1 or k3 with the gradient of k2 ("k1+",
+        "k3+"; verl's names of it are "kl+" and "low_var_kl+").
       use_bias_correction_kl: weigh the KL of each token with its ratio, so that its gradient is that of the KL.
       importance_sampling_correction: of a sampler that differs from the trainer, by token or answer, its weights cut
         at the cap or left out beyond it. Vespo takes those of tokens into its own weight.
       importance_sampling_cap: see there.
+      importance_sampling_floor: likewise from below; None = none. IcePop is "token_mask" with 0.5 and 5.
+      geometric_mask: answers whose mean ratio of trainer to sampler lies outside these two bounds are left out, such as
+        (0.99, 1.01); None = none is.
       off_policy_mask_threshold: answers of negative advantage that the policy has lost so much of per token, in nats,
         are left out; None = none is.
       top_entropy_quantile: share of the step's tokens that is trained on, those of the highest entropy; below 1 the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaxpo.config import Online, Run
+from jaxpo.recipe.checks.online import answering_of
 
 
 def rollout_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
@@ -17,7 +18,12 @@ def rollout_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
         )
     if stage.multi_objective_aggregation == "sum_then_normalize" or method is None:
         return
-    if getattr(method, "penalty", None) is not None or getattr(method, "BY_TOKEN", False):
+    if answering_of(stage).examples != "each":
+        yield (
+            f"{name}.multi_objective_aggregation: {method.INFO.name} orders answers by the sum of their rewards and "
+            'normalises nothing; leave it out ("sum_then_normalize").'
+        )
+    elif getattr(method, "penalty", None) is not None or getattr(method, "BY_TOKEN", False):
         yield (
             f"{name}.multi_objective_aggregation: {method.INFO.name} takes the sum of the rewards as it is "
             'and makes advantages of it itself; leave it out ("sum_then_normalize"), or the KL out of the rewards.'

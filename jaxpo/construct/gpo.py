@@ -141,3 +141,30 @@ class GPOPairs(Work):
                 "rewards": {"gpm": [float(scores[best]), float(scores[worst])]},
                 "log_odds": table.tolist(),
             }
+
+
+@dataclass(frozen=True)
+class ChosenAnswers(Work):
+    """The chosen answers of pairs to imitate, and their prompts in as many parts as there are rounds.
+
+    Attributes:
+      rows: pairs.
+      rounds: parts.
+    """
+
+    name: str = "chosen"
+    rows: tuple[str, ...] = ()
+    rounds: int = 3
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("answers.jsonl", *(f"round_{i}.jsonl" for i in range(1, self.rounds + 1)))
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.rows
+
+    def run(self, context: WorkContext) -> dict[str, Any]:
+        rows = [row.data for row in read_rows(context.files(self.rows))]
+        prompts = list({str(row["prompt"]): {"prompt": row["prompt"]} for row in rows}.values())
+        parts = {f"round_{i}.jsonl": prompts[i - 1 :: self.rounds] for i in range(1, self.rounds + 1)}
+        parts["answers.jsonl"] = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+        return {name: write_jsonl(context.folder / name, part) for name, part in parts.items()}

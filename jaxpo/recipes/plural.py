@@ -23,13 +23,14 @@ iterate, the second network of its stage, on their scores (GPO).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from jaxpo.config import SFT, Beside, Data, Optimizer, Preference, Reward, Run, Stage, Tokenizer, Work
 from jaxpo.construct.gpo import HELD_OUT as PAIRS_HELD_OUT
-from jaxpo.construct.gpo import PAIRS, GPOPairs
+from jaxpo.construct.gpo import PAIRS, ChosenAnswers, GPOPairs
 from jaxpo.construct.maxmin import ROWS, AssignUsers
+from jaxpo.construct.newcomers import SplitUsers
 from jaxpo.construct.users import MapUsers
 from jaxpo.corpora.people import HELD_OUT, TRAIN, People
 from jaxpo.models.family import preset
@@ -59,43 +60,6 @@ MODEL = replace(
 )
 
 
-@dataclass(frozen=True)
-class SplitUsers(Work):
-    """The pairs of the people who are known from the start, and a few of each newcomer.
-
-    Attributes:
-      train, heldout: files of the corpus.
-      new: the newcomers.
-      few: pairs of each that they are fitted by.
-    """
-
-    name: str = "split"
-    train: str = f"corpus:{TRAIN}"
-    heldout: str = f"corpus:{HELD_OUT}"
-    new: tuple[str, ...] = NEW
-    few: int = 20
-
-    def outputs(self) -> tuple[str, ...]:
-        return ("known.jsonl", "few.jsonl", "heldout_known.jsonl", "heldout_new.jsonl")
-
-    def inputs(self) -> tuple[str, ...]:
-        return (self.train, self.heldout)
-
-    def run(self, context: Any) -> dict[str, Any]:
-        from jaxpo.data.rows.formats import read_rows
-        from jaxpo.data.rows.json_lines import write_jsonl
-
-        train, heldout = ([row.data for row in read_rows([path])] for path in context.files(self.inputs()))
-        few = [[row for row in train if row["user"] == user][: self.few] for user in self.new]
-        parts = {
-            "known.jsonl": [row for row in train if row["user"] not in self.new],
-            "few.jsonl": [row for rows in few for row in rows],
-            "heldout_known.jsonl": [row for row in heldout if row["user"] not in self.new],
-            "heldout_new.jsonl": [row for row in heldout if row["user"] in self.new],
-        }
-        return {name: write_jsonl(context.folder / name, rows) for name, rows in parts.items()}
-
-
 def data(train: str, heldout: str, stage: str = "stage:split") -> Data:
     """Files of a stage, or of the corpus."""
     train, heldout = (f"{stage}{':' if stage == 'corpus' else '/'}{name}" for name in (train, heldout))
@@ -120,7 +84,7 @@ def config(answers: str = "") -> Run:
     return Run(
         name="plural",
         stages=(
-            SplitUsers(),
+            SplitUsers(train=f"corpus:{TRAIN}", heldout=f"corpus:{HELD_OUT}", new=NEW),
             Reward(
                 name="gpm",
                 loss=GPM(size=4),
@@ -204,36 +168,6 @@ def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int 
     return Run(name="maxmin", stages=(*stages, last), **made_of(answers))
 
 
-@dataclass(frozen=True)
-class ChosenAnswers(Work):
-    """The chosen answers of pairs to imitate, and their prompts in as many parts as there are rounds.
-
-    Attributes:
-      rows: pairs.
-      rounds: parts.
-    """
-
-    name: str = "chosen"
-    rows: tuple[str, ...] = (f"corpus:{TRAIN}",)
-    rounds: int = 3
-
-    def outputs(self) -> tuple[str, ...]:
-        return ("answers.jsonl", *(f"round_{i}.jsonl" for i in range(1, self.rounds + 1)))
-
-    def inputs(self) -> tuple[str, ...]:
-        return self.rows
-
-    def run(self, context: Any) -> dict[str, Any]:
-        from jaxpo.data.rows.formats import read_rows
-        from jaxpo.data.rows.json_lines import write_jsonl
-
-        rows = [row.data for row in read_rows(context.files(self.rows))]
-        prompts = list({str(row["prompt"]): {"prompt": row["prompt"]} for row in rows}.values())
-        parts = {f"round_{i}.jsonl": prompts[i - 1 :: self.rounds] for i in range(1, self.rounds + 1)}
-        parts["answers.jsonl"] = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
-        return {name: write_jsonl(context.folder / name, part) for name, part in parts.items()}
-
-
 def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64, max_new_tokens: int = 48) -> Run:
     """Three rounds of GPO with a general preference model.
 
@@ -247,7 +181,7 @@ def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64,
     imitated = replace(data("answers.jsonl", "", "stage:chosen"), eval=())
     small: dict[str, Any] = {"rows_per_step": 8, "logging_steps": 5}
     stages: list[Stage | Work] = [
-        ChosenAnswers(rounds=rounds),
+        ChosenAnswers(rows=(f"corpus:{TRAIN}",), rounds=rounds),
         SFT(
             name="gpo_0",
             data=imitated,

@@ -61,7 +61,9 @@ def shape_of_need(name: str) -> Hashable:
     if needs.kind("teacher") != "none" and not isinstance(method, FeatureMethod):
         return f"teacher {needs.kind('teacher')}"
     if isinstance(method, RewardMethod):
-        asked = (needs.roles, needs.optional_roles, needs.per_token, needs.extra, getattr(method, "lm_coefficient", 0))
+        own = type(method).encoder is not RewardMethod.encoder and name
+        tokens = (needs.per_token, getattr(method, "lm_coefficient", 0))
+        asked = (needs.roles, needs.optional_roles, needs.extra, *tokens, own)
         return f"reward model {asked}"
     if not isinstance(method, FeatureMethod):
         return name

@@ -222,7 +222,7 @@ class Rememberer:
         assert not sequences
         return []
 
-    def rewards(self, segments, progress):
+    def rewards(self, segments, progress, sizes=None):
         assert not segments
         return []
 

@@ -153,6 +153,12 @@ CASES = {
     "grpo": Case(lambda where, p, o, a, mask: losses.grpo(p, o, a, mask, where=where).sum(-1),
                  (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), normal(N, T), TOKENS_W), 1),
     "truncated_topk_kl": rows("truncated_topk_kl", normal(N, V), normal(N, K), TOP, free=2),
+    **{name: rows(name, *(logps(RNG, N) for _ in range(4)), GOOD, free=2) for name in ("online_dpo", "xpo")},
+    "nash_md": rows("nash_md", *(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)),
+                    np.float32([0.2, 0.5, 0.9, 0.7]), TOKENS_W, free=1),
+    "minillm_advantages": Case(
+        lambda where, p, t, mask: losses.minillm_advantages(p, t, mask & where[:, None]).sum(-1),
+        (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), TOKENS_W), 2),
 }  # fmt: skip
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.

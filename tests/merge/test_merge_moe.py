@@ -10,11 +10,10 @@ import pytest
 from models.tiny_moe import CONFIG, params
 
 from jaxpo.checkpoint.store import CheckpointStore
-from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.model_io import save_model
 from jaxpo.convert.open_model import open_model
-from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.convert.shards import open_shards
 from jaxpo.merge.methods import Soup
 from jaxpo.merge.plan import plan_models
 from jaxpo.sharding import make_mesh
@@ -36,22 +35,6 @@ def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):
         assert {n.rpartition(".")[2]: t.dtype for n, t in stored.items()} == {"weight": "BF16", "expert_bias": "F32"}
 
 
-def _fused(folder):
-    """Tensors per expert of a file that holds all experts of a layer in one tensor; and how often each was read."""
-    rng, reads = np.random.default_rng(0), []
-
-    def stored(name, shape):
-        def read():
-            reads.append(name)
-            return rng.standard_normal(shape).astype(np.float32)
-
-        return Stored(shape, "F32", read)
-
-    shapes = {".experts.gate_up_proj": (8, 24, 16), ".experts.down_proj": (8, 16, 12)}
-    names = {f"model.layers.{i}.feed_forward{end}": shape for i in (1, 2) for end, shape in shapes.items()}
-    return per_expert({name: stored(name, shape) for name, shape in names.items()}), reads
-
-
 @contextlib.contextmanager
 def _of_stage(folder):
     save_model(folder / "stage", {"model": params()}, CONFIG, {"stage": "sft"})
@@ -66,9 +49,8 @@ def _of_stage(folder):
         yield opened.leaves, reads
 
 
-@pytest.mark.parametrize("open_leaves", [_of_stage, lambda folder: contextlib.nullcontext(_fused(folder))])
-def test_one_matrix_of_experts_is_held_at_a_time(tmp_path, open_leaves):
-    with open_leaves(tmp_path) as (found, reads):
+def test_one_matrix_of_experts_is_held_at_a_time(tmp_path):
+    with _of_stage(tmp_path) as (found, reads):
 
         def read(layer, expert):
             return found[f"model.layers.{layer}.feed_forward.experts.{expert}.w1.weight"].read()

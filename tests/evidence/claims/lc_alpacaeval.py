@@ -33,7 +33,7 @@ def measure(seed: int) -> dict[str, float]:
     raw, controlled = np.asarray(
         [_rates(q, difficulty, baseline, n, gamed) for q, n in zip(quality, sizes, strict=True)]
     ).T
-    middle = int(np.argsort(quality)[MODELS // 2])
+    middle = int(np.argsort(quality, kind="stable")[MODELS // 2])
     longer = _rates(quality[middle], difficulty, baseline, 2 * sizes[middle], gamed)
     share = abs(longer[1] - controlled[middle]) / abs(longer[0] - raw[middle])
     ranks = spearmanr(controlled, quality).statistic, spearmanr(raw, quality).statistic

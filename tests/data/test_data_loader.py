@@ -192,7 +192,7 @@ def test_rewards_of_lists_and_of_single_answers(prepared, write):
     ]
     data, batch = batch_of(prepared, write(*rows, name="l.jsonl"), roles=("candidate",), columns=("scores", "rewards"))
     assert data.columns["rewards"].names == ("x", "y")
-    found = batch.per_example["rewards"][np.argsort(batch.example_id)][-2:].tolist()
+    found = batch.per_example["rewards"][np.argsort(batch.example_id, kind="stable")][-2:].tolist()
     assert found == [[[4, 5, 6], [1, 2, 3]], [[7, 8, 0], [1, 2, 0]]]
 
     pairs = [{"prompt": "p ", "chosen": "good", "rejected": "bad", "rewards": {"r": [0.5, -1]}}]

@@ -165,7 +165,8 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("fspo", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"), ("pal", "form"), ("rating", "form"),
+    ("fspo", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
+    ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),
     ("rpo", "variant"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),

@@ -161,6 +161,7 @@ OF_THEIR_OWN = {
         "rationale": {"rationales"},
     },
     "responsibilities": {"maxmin_rlhf", "pal"},
+    "samples": {"meta_rm"},
     **{"parts": {"themis"}, "rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }

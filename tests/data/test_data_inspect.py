@@ -168,9 +168,9 @@ OF_THEIR_OWN = {
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     "groups": {"davidson", "rao_kupper"},
-    "rated": SFT,
-    "weights_of_heads": SFT | {"pro_orchestrator"},
-    "rated_prompts": {"pro_orchestrator"},
+    "rated": SFT | {"rating"},
+    "weights_of_heads": SFT | {"pro_orchestrator", "rating"},
+    "rated_prompts": {"pro_orchestrator", "rating"},
     "steps": {"process_reward"},
     **{
         "list": LISTS,

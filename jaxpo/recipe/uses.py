@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from jaxpo.data.rows.trainable import OWN_TOKENIZER, Asked, Use
+from jaxpo.data.rows.trainable import OWN_TOKENIZER, Asked, Names, Use
 from jaxpo.objectives.methods import METHODS, Method
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.overrides import load_run
@@ -40,9 +41,11 @@ def use_of(name: str, recipe: str, words: str) -> Use:
 
 def asked(method: Method) -> Asked:
     """What a method asks of a file."""
-    return Asked(method.NEEDS, lambda columns: unnamed(method, columns))
+    return Asked(method.NEEDS, lambda columns, names: unnamed(method, columns, names), method.NAMED)
 
 
-def unnamed(method: Method, columns: Mapping[str, Any]) -> list[str]:
+def unnamed(method: Method, columns: Mapping[str, Any], names: Names) -> list[str]:
     """Problems of the columns' values; the method's name stands beside them already."""
-    return [problem.removeprefix(f"{method.INFO.name}: ") for problem in method.check_columns(columns)]
+    told: Any = replace(method, **{to: names[column] for column, to in method.NAMED.items() if column in names})
+    found = told.check_names(names) or told.check_columns(columns)
+    return [problem.removeprefix(f"{method.INFO.name}: ") for problem in found]

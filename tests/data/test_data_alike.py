@@ -25,7 +25,7 @@ BASE = {
     "tree": {"prompt": "p", "steps": [["a"], ["b"]], "scores": [1, 0]},
 }
 VALUES = {"margin": 0.5, "annotator": "ann", "rewards": {"r": [1, 0]}, "votes": [2, 1], "weight": 0.5}
-VALUES |= {"user": "u", "group": 3, "tie": False}
+VALUES |= {"user": "u", "group": 3, "tie": False, "responsibilities": {"g": 1}}
 OPTIONAL_ONES = [(kind, name) for kind, row in BASE.items() for name in OPTIONAL[kind] if name not in row]
 
 
@@ -94,6 +94,7 @@ FORMS = {
     "scores": lambda x: [0.5, x],
     "relevance": lambda x: [1, x],
     "ratings": lambda x: {"a": 1, "b": x},
+    "responsibilities": lambda x: {"g": x},
     "labels": lambda x: [True, x],
 }
 NUMBERS = [name for name in _CHECKS if name not in (*NAMES, "label", "tie", "inter_sign")]

@@ -161,15 +161,16 @@ OF_THEIR_OWN = {
         "rationale": {"rationales"},
     },
     "responsibilities": {"maxmin_rlhf", "pal"},
+    "samples": {"meta_rm"},
     **{"parts": {"themis"}, "rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }
 OTHERS = {
     **dict.fromkeys(("unpaired", "weights"), UNPAIRED),
     "groups": {"davidson", "rao_kupper"},
-    "rated": SFT,
-    "weights_of_heads": SFT | {"pro_orchestrator"},
-    "rated_prompts": {"pro_orchestrator"},
+    "rated": SFT | {"rating"},
+    "weights_of_heads": SFT | {"pro_orchestrator", "rating"},
+    "rated_prompts": {"pro_orchestrator", "rating"},
     "steps": {"process_reward"},
     **{
         "list": LISTS,

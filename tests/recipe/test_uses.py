@@ -51,7 +51,7 @@ def accepts(words: str, model: Path, cache: Path) -> None:
 def tried(fit: Fit, path: Path, method: str) -> str:
     """The command with a method of one's own choice."""
     words = f"jaxpo run {fit.use.recipe} {fit.use.options}".replace("FILE", shlex.quote(str(path)))
-    return words if method == fit.own else f"{words} --stage.loss {method}"
+    return words if method == fit.own else f"{words} {fit.choice(method)}"
 
 
 def test_the_commands_read_the_file_as_it_was_looked_at(model: Path, tmp_path: Path) -> None:

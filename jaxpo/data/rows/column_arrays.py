@@ -14,6 +14,8 @@ class ColumnArrays:
     """Collects the columns of records as they come."""
 
     def __init__(self) -> None:
+        self.names: dict[str, tuple[str, ...]] = {}
+        """Of the columns that are objects, the same in every row."""
         self._values: dict[str, list[Any]] = {}
         self._names: dict[str, dict[str, int]] = {name: {} for name in NAMES}
 
@@ -22,6 +24,7 @@ class ColumnArrays:
             if name in NAMES:
                 value = self._names[name].setdefault(value, len(self._names[name]))
             elif name in BY_NAME:
+                self.names[name] = tuple(value)
                 value = list(value.values())
             self._values.setdefault(name, []).append(value)
 

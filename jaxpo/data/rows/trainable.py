@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from jaxpo.data.rows.requirements import Purpose, absent_everywhere, check_needs
 from jaxpo.data.rows.rows import detect
 from jaxpo.errors import DataError
 
+Names = Mapping[str, tuple[str, ...]]
+"""Column -> the names of the numbers that it holds."""
 NO_SETTINGS: Mapping[str, Sequence[str]] = {}
 DATA = ".data.train"
 """How the flag ends that a command names its file with."""
@@ -33,11 +35,14 @@ class Asked:
     """What a method asks of a file.
 
     Attributes:
-      check: problems of the values of its columns, with the settings that the method has unless told otherwise.
+      check: problems of the values of its columns and of their names, with the settings that the method has unless
+        told otherwise; the fields of `named` are told.
+      named: column -> the field that names what the column holds.
     """
 
     needs: Needs
-    check: Callable[[Mapping[str, np.ndarray]], list[str]] = lambda columns: []
+    check: Callable[[Mapping[str, np.ndarray], Names], list[str]] = lambda columns, names: []
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Seen:
       roles, labels: those that occur.
       rows: how many there are.
       columns: of numbers, over all rows.
+      names: of those of them that are objects.
     """
 
     first: Row
@@ -75,6 +81,7 @@ class Seen:
     labels: frozenset[bool]
     rows: int
     columns: Mapping[str, np.ndarray]
+    names: Names = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,12 @@ class Fit:
 
     Attributes:
       missing: method -> "" when the file can train it, else what is missing.
+      names: of what the file's columns hold; the command tells them to a method that has to know them.
     """
 
     use: Use
     missing: Mapping[str, str]
+    names: Names = field(default_factory=dict)
 
     @property
     def own(self) -> str:
@@ -112,7 +121,13 @@ class Fit:
         words = f"jaxpo run {self.use.recipe} {self.use.options}".replace("FILE", shlex.quote(file))
         flag = next((word for word in self.use.options.split() if word.endswith(DATA)), DATA).removesuffix("train")
         words += "".join(f" {flag}{name.replace('_', '-')} {shlex.join(value)}" for name, value in settings.items())
-        return words if self.own in self.trained else f"{words} --stage.loss {self.trained[0]}"
+        return words if self.own in self.trained else f"{words} {self.choice(self.trained[0])}"
+
+    def choice(self, method: str) -> str:
+        """What the command says to train by another method than the recipe's own."""
+        named = self.use.methods[method].named
+        told = "".join(f" --stage.loss.{named[c]} {shlex.join(self.names[c])}" for c in named if c in self.names)
+        return f"--stage.loss {method}{told}"
 
 
 def fits(uses: Iterable[Use], seen: Seen) -> tuple[Fit, ...]:
@@ -122,7 +137,8 @@ def fits(uses: Iterable[Use], seen: Seen) -> tuple[Fit, ...]:
     if kind == "tokens":
         ordered = [replace(use, options=use.options.replace(OWN_TOKENIZER, GIVEN_TOKENIZER)) for use in ordered]
     return tuple(
-        Fit(use, {name: missing(seen, use.purpose, asked) for name, asked in use.methods.items()}) for use in ordered
+        Fit(use, {name: missing(seen, use.purpose, asked) for name, asked in use.methods.items()}, seen.names)
+        for use in ordered
     )
 
 
@@ -142,7 +158,9 @@ def missing(seen: Seen, purpose: Purpose, asked: Asked) -> str:
         return f"no row with label {str(True not in seen.labels).lower()}"
     if "kl" in needs.roles and seen.rows == 1 and seen.labels:
         return "a single row"
-    return " ".join(asked.check({name: seen.columns[name] for name in needs.columns if name in seen.columns}))
+    return " ".join(
+        asked.check({name: seen.columns[name] for name in needs.columns if name in seen.columns}, seen.names)
+    )
 
 
 def advice(found: Iterable[Fit], file: str, settings: Mapping[str, Sequence[str]] = NO_SETTINGS) -> list[str]:

@@ -171,7 +171,8 @@ class _Collected:
         return {role: tuple(int(p) for p in np.percentile(sizes, PERCENTILES)) for role, sizes in self.lengths.items()}
 
     def seen(self, first: Row) -> Seen:
-        return Seen(first, frozenset(self.lengths), frozenset(self.labels), self.rows, self.numbers.arrays())
+        seen = frozenset(self.lengths), frozenset(self.labels), self.rows
+        return Seen(first, *seen, self.numbers.arrays(), self.numbers.names)
 
 
 def _settings(data: Data) -> dict[str, Sequence[str]]:

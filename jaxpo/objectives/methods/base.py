@@ -84,6 +84,8 @@ class Method(ABC):
     INFO: ClassVar[Info]
     NEEDS: ClassVar[Needs]
     COMPARES: ClassVar[bool] = False
+    NAMED: ClassVar[Mapping[str, str]] = {}
+    """Column -> the field that has the names of what the column holds."""
 
     @property
     def weighs_pairs(self) -> bool:

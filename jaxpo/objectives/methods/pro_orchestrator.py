@@ -51,6 +51,7 @@ class PROOrchestrator(RewardMethod):
         certainty="abstract and a summary; normaliser, temperature, adapter and KL's direction are reconstructed",
     )
     NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=(GROUP,))
+    NAMED: ClassVar[Mapping[str, str]] = {"ratings": "objectives"}
     METRICS: ClassVar[tuple[str, ...]] = ("argmax_accuracy", "weights_entropy", "targets_entropy")
     UNMEASURED: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, number
@@ -49,6 +49,7 @@ class Rating(RewardMethod):
         aliases=("regression",),
     )
     NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=("ratings",))
+    NAMED: ClassVar[Mapping[str, str]] = {"ratings": "aspects"}
     METRICS = ("rmse", "correlation")
     UNMEASURED = ("margin",)
 

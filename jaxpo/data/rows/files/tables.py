@@ -20,7 +20,7 @@ NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "
 STRUCTURED = (
     *("messages", "conversations", "conversation", "history", "tools", "responses", "scores", "steps", "items"),
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),
-    *("rejected_keywords", "completions", "ratings", "responsibilities", "samples"),
+    *("rejected_keywords", "chosen_parts", "rejected_parts", "completions", "ratings", "responsibilities", "samples"),
     *("input_ids", "labels", "attention_mask", "assistant_masks", "assistant_mask", "completion_mask"),
     *("completion_masks", "loss_mask", "loss_masks"),
 )

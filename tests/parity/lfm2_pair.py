@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,15 @@ CLASSES = {
 }
 
 
+def _held(values: np.ndarray) -> Stored:
+    """An array as a tensor of an open folder, which may be read in pieces."""
+
+    def piece(first: int, shape: tuple[int, ...]) -> np.ndarray:
+        return values.reshape(-1)[first : first + math.prod(shape)].reshape(shape)
+
+    return Stored(values.shape, "F32", lambda: values, piece)
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same weights twice."""
@@ -151,7 +161,7 @@ class Pair:
         """Under the names of the file: LFM3's gate, and fused experts one by one, are renamed by transformers."""
         found = self.torch_model.named_parameters()
         grads = {name.replace(".g_proj.", ".gate_proj."): p.grad.numpy() for name, p in found}
-        tensors = per_expert({name: Stored(g.shape, "F32", lambda g=g: g) for name, g in grads.items()})
+        tensors = per_expert({name: _held(g) for name, g in grads.items()})
         return {name: tensor.read() for name, tensor in tensors.items()}
 
     def gradients_as_stored(self, tree: Any) -> dict[str, np.ndarray]:

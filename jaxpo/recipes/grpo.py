@@ -45,6 +45,18 @@ MODEL = replace(
 )
 
 
+def fine_tuning(max_tokens: int) -> SFT:
+    """The stage that online stages on arithmetic begin with."""
+    return SFT(
+        data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
+        optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
+        rows_per_step=16,
+        max_tokens=max_tokens,
+        logging_steps=10,
+        save_steps=100,
+    )
+
+
 def config() -> Run:
     """The recipe on arithmetic."""
     return Run(
@@ -53,14 +65,7 @@ def config() -> Run:
         corpus=Arithmetic(levels=(1, 2, 3)),
         tokenizer=Tokenizer(train_on=(TRAIN,), vocab_size=VOCABULARY),
         stages=(
-            SFT(
-                data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
-                optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
-                rows_per_step=16,
-                max_tokens=900_000,
-                logging_steps=10,
-                save_steps=100,
-            ),
+            fine_tuning(900_000),
             Online(
                 name="grpo",
                 data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),

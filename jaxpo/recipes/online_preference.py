@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxpo.config import SFT, Data, Online, Optimizer, Reward, Run, Tokenizer
+from jaxpo.config import Data, Online, Optimizer, Reward, Run, Tokenizer
 from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.corpora.arithmetic import Arithmetic
 from jaxpo.evaluate.exact_match import ExactMatch
@@ -25,7 +25,7 @@ from jaxpo.judges import VerifierJudge
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
 from jaxpo.online.rewards import FunctionReward, RewardJudge, VerifierReward
-from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY
+from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY, fine_tuning
 
 
 def config() -> Run:
@@ -42,14 +42,7 @@ def config() -> Run:
         corpus=Arithmetic(levels=(1, 2, 3)),
         tokenizer=Tokenizer(train_on=(TRAIN,), vocab_size=VOCABULARY),
         stages=(
-            SFT(
-                data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
-                optimizer=Optimizer(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.0),
-                rows_per_step=16,
-                max_tokens=1_000_000,
-                logging_steps=10,
-                save_steps=100,
-            ),
+            fine_tuning(1_000_000),
             OnPolicyPairs(
                 name="graded",
                 prompts=(TRAIN,),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from jaxpo.config.places import OtherFile
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.picture import Marks, Picture
-from jaxpo.models.family import limits
 from jaxpo.train.files import write_json
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class MapUsers(Work):
         from jaxpo.evaluate.rewards.tastes import as_table, by_group
         from jaxpo.objectives.methods.pal import PAL
 
-        network = self.cut(context.network(self.model))
+        network = context.network(self.model, self.max_length)
         method = network.asked_reader().method
         if not isinstance(method, PAL):
             raise ConfigError(f"{self.name}.model: {self.model!r} is of {method.INFO.name}, not of pal.")
@@ -98,7 +97,7 @@ class MapUsers(Work):
         right = {f"{self.model}": self.right([network.rewards_under(*side, users=users) for side in sides])}
         right[f"{self.model} (all prototypes alike)"] = self.right([network.rewards(*side) for side in sides])
         for name in self.others:
-            right[name] = self.right(self.scores(self.cut(context.network(name)), sides))
+            right[name] = self.right(self.scores(context.network(name, self.max_length), sides))
             context.check()
         lengths = np.stack([network.token_counts(*side) for side in sides], axis=1)
         groups = [str(r.row.data.get(self.group, "all")) for r in records]
@@ -107,10 +106,6 @@ class MapUsers(Work):
         write_json(context.folder / ACCURACY, found)
         picture = self.keep(context, network, method, named)
         return {"pairs": len(records), "tables": [as_table(found)], "pictures": [asdict(picture)]}
-
-    def cut(self, network: Network) -> Network:
-        """Read as the stages read: within `max_length`."""
-        return replace(network, max_length=min(self.max_length, limits(network.config).context))
 
     def scores(self, network: Network, sides: Sequence[tuple[list[Any], list[Any]]]) -> list[np.ndarray]:
         """Rewards of the better and of the worse answers; of a preference model halves of their log-odds."""

@@ -73,6 +73,16 @@ def mean(values: ArrayLike, seed: int = 0) -> Measurement:
     return ratio(values, np.ones(np.size(values)), seed)
 
 
+def shares(totals: ArrayLike, weights: ArrayLike, seed: int = 0) -> Measurement:
+    """As `ratio`, of units each of which has a total between 0 and its weight.
+
+    Where all units agree no resample differs, and the bootstrap would give an interval without width: Wilson's for
+    the same mean stands in its place, since no values in [0, 1] of that mean vary more than 0 and 1 do.
+    """
+    found = ratio(totals, weights, seed)
+    return share(found.value * found.n, found.n) if found.low == found.high else found
+
+
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = 0) -> list[Measurement]:
     """Any statistics of weighted units, with percentile intervals over resamples of whole units.
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxpo.evaluate.intervals import LEVEL, RESAMPLES
 from jaxpo.evaluate.results import TaskResult
-from jaxpo.evaluate.tasks.base import Cell, Score, cells
+from jaxpo.evaluate.tasks.base import Cell, cells
+from jaxpo.evaluate.tasks.reading import Score
 
 
 @dataclass(frozen=True)

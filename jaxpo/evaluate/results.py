@@ -11,7 +11,8 @@ from typing import Any
 from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.picture import Picture
-from jaxpo.evaluate.tasks.base import Score, Scored, measure
+from jaxpo.evaluate.tasks.base import Scored, measure
+from jaxpo.evaluate.tasks.reading import Score
 
 FORMAT = 1
 """Of results.json."""

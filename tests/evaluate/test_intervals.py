@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxpo.evaluate.intervals import Measurement, mean, ratio, share
+from jaxpo.evaluate.intervals import Measurement, mean, ratio, share, shares
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,18 @@ def test_ratio_weighs_units_by_size_and_resamples_them_whole():
     constant = ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert (constant.low, constant.high) == pytest.approx((2.0, 2.0))
     assert ratio([10.0, 1.0], [5.0, 1.0]) == measured, "the same numbers give the same interval"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_shares_that_all_agree_have_the_interval_of_as_many_hits(value):
+    alike = shares([value] * 20, [1.0] * 20)
+    assert alike == share(20 * value, 20)
+    assert alike.high - alike.low > 0.1
+
+
+def test_shares_that_differ_have_the_bootstrap():
+    values = [0.0, 0.25, 0.5, 1.0]
+    assert shares(values, [1.0] * 4) == ratio(values, [1.0] * 4)
 
 
 def test_no_units_is_an_error():

@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 
 from jaxpo.evaluate.paired import differences, mcnemar
 from jaxpo.evaluate.results import TaskResult
-from jaxpo.evaluate.tasks.base import Score, Scored
+from jaxpo.evaluate.tasks.base import Scored
+from jaxpo.evaluate.tasks.reading import Score
 
 
 def result(values, weights=None, **how):

@@ -14,11 +14,12 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.maths import marked, verifier
 from jaxpo.evaluate.pass_at_k import pass_at_k
 from jaxpo.evaluate.results import worst
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Scored, measure
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Scored, measure
 from jaxpo.evaluate.tasks.exact_match import ExactMatch
 from jaxpo.evaluate.tasks.gsm8k import GSM8K, standard_shots
 from jaxpo.evaluate.tasks.multiple_choice import MultipleChoice
 from jaxpo.evaluate.tasks.ranking import Ranking
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.evaluate.tasks.registry import TASKS, task_class
 from jaxpo.evaluate.tasks.text import BitsPerByte, Perplexity
 from jaxpo.sampling.request import Generation

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.results import TaskResult, prompt_hash
-from jaxpo.evaluate.tasks.base import Score, Scored
+from jaxpo.evaluate.tasks.base import Scored
+from jaxpo.evaluate.tasks.reading import Score
 
 # What of a task's file its prompts are made of.
 _WORDING = (

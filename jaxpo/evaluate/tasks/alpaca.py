@@ -14,8 +14,9 @@ from jaxpo.evaluate.alpaca import glm
 from jaxpo.evaluate.alpaca.files import Annotation, Output, holds_annotations, read_outputs
 from jaxpo.evaluate.alpaca.study import FITTED, Study
 from jaxpo.evaluate.intervals import Measurement
-from jaxpo.evaluate.tasks.base import Ask, Question, Reader, Reply, Score, Scored, Task
+from jaxpo.evaluate.tasks.base import Ask, Question, Reader, Reply, Scored, Task
 from jaxpo.evaluate.tasks.files import place, present, spaced
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.sampler import Sampler
 
 RAW, CONTROLLED, DISCRETE = "win_rate", "length_controlled_winrate", "discrete_win_rate"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from jaxpo.evaluate.grid import Grid
-from jaxpo.evaluate.intervals import Measurement, ratio, share
+from jaxpo.evaluate.intervals import Measurement
 from jaxpo.evaluate.likelihood import log_likelihood, predicted
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation, said
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -139,37 +140,6 @@ class Scored:
     answer: str = ""
     expected: str = ""
     worst: float | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a score is read.
-
-    Attributes:
-      about: what it is, in a few words.
-      binary: each example has 0 or 1 (a tie may be 1/2): Wilson's interval, McNemar in comparisons; otherwise the
-        bootstrap over examples of sum values / sum weights.
-      higher: whether more is better.
-      exp: the result is the exponential of the ratio (perplexity).
-    """
-
-    about: str
-    binary: bool = False
-    higher: bool = True
-    exp: bool = False
-
-    def measure(self, values: np.ndarray, weights: np.ndarray) -> Measurement:
-        """The result over examples, with n and interval."""
-        if self.binary:
-            return share(float(values.sum()), len(values))
-        found = ratio(values, weights)
-        if found.n == 1:
-            # One unit says nothing of how units differ.
-            found = Measurement(found.value, 1)
-        if not self.exp:
-            return found
-        ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
-        return Measurement(float(np.exp(found.value)), found.n, *ends)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import ClassVar
 from jaxpo.data.rows.rows import Record
 from jaxpo.evaluate.final_answer import MARK, grade, right_answer
 from jaxpo.evaluate.perplexity import read_records
-from jaxpo.evaluate.tasks.base import Reply, Score, Scored
+from jaxpo.evaluate.tasks.base import Reply, Scored
 from jaxpo.evaluate.tasks.files import place, present, spaced
 from jaxpo.evaluate.tasks.generative import Generative
 from jaxpo.evaluate.tasks.ranking import shown
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt, prompt_of
 
 

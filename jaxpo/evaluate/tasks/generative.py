@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxpo.evaluate.pass_at_k import pass_at_k
-from jaxpo.evaluate.tasks.base import Ask, E, Question, Reader, Score, Task
+from jaxpo.evaluate.tasks.base import Ask, E, Question, Reader, Task
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.sampler import Sampler
 
@@ -71,7 +72,9 @@ class Generative(Task[E]):
 
     def graded_scores(self, name: str, about: str) -> Mapping[str, Score]:
         """What `graded` gives, as `scores` declares it."""
-        found = {
-            f"{name}_pass@{k}": Score(f"{about}, of {k} tries at least one", binary=self.samples == 1) for k in self.k
-        }
-        return {name: Score(about, binary=self.samples == 1), **found}
+        found = {f"{name}_pass@{k}": self.of_tries(f"{about}, of {k} tries at least one") for k in self.k}
+        return {name: self.of_tries(about), **found}
+
+    def of_tries(self, about: str) -> Score:
+        """A score that is the share of an example's answers of which something holds."""
+        return Score(about, binary=self.samples == 1, shares=True)

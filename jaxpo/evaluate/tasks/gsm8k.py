@@ -13,10 +13,11 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.final_answer import MARK
 from jaxpo.evaluate.maths import verifier
-from jaxpo.evaluate.tasks.base import Reply, Score, Scored
+from jaxpo.evaluate.tasks.base import Reply, Scored
 from jaxpo.evaluate.tasks.few_shot import after_shots
 from jaxpo.evaluate.tasks.files import place, spaced, task_rows, text_in
 from jaxpo.evaluate.tasks.generative import Generative
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 
 COLUMNS = {"question": "the problem, as a text", "answer": f"its solution, which ends in `{MARK} NUMBER`"}

@@ -9,9 +9,10 @@ from typing import ClassVar
 from jaxpo.evaluate.ifeval.kinds import KINDS
 from jaxpo.evaluate.ifeval.prompts import NEEDS, Instructed, one_of_each, read_prompts
 from jaxpo.evaluate.ifeval.score import Followed, follow
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Scored
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Scored
 from jaxpo.evaluate.tasks.files import spaced
 from jaxpo.evaluate.tasks.generative import Generative
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 
 PROMPT_STRICT, INSTRUCTION_STRICT = "prompt_level_strict_acc", "inst_level_strict_acc"
@@ -67,11 +68,11 @@ class IFEval(Generative[Instructed]):
     def scores(self) -> Mapping[str, Score]:
         found = {
             **self.graded_scores(PROMPT_STRICT, "prompts all of whose instructions are followed"),
-            INSTRUCTION_STRICT: Score("instructions that are followed"),
-            PROMPT_LOOSE: Score("the same, the answer without its first or last line or asterisks", self.samples == 1),
-            INSTRUCTION_LOOSE: Score("instructions that are followed in this reading"),
+            INSTRUCTION_STRICT: Score("instructions that are followed", shares=True),
+            PROMPT_LOOSE: self.of_tries("the same, the answer without its first or last line or asterisks"),
+            INSTRUCTION_LOOSE: Score("instructions that are followed in this reading", shares=True),
         }
-        each = {f"strict_{id}": Score(f"instructions {id} that are followed") for id in self.ids}
+        each = {f"strict_{id}": Score(f"instructions {id} that are followed", shares=True) for id in self.ids}
         return {**found, **each} if self.kinds else found
 
     def score(self, example: Instructed, reply: Reply) -> Scored:

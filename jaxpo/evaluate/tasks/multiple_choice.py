@@ -12,9 +12,10 @@ import numpy as np
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.tasks import asking
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Scored, Task
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Scored, Task
 from jaxpo.evaluate.tasks.few_shot import after_shots
 from jaxpo.evaluate.tasks.files import place, spaced, task_rows, text_in
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 
 COLUMNS = {

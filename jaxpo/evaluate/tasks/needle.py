@@ -15,8 +15,9 @@ from typing import ClassVar
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.grid import Grid
 from jaxpo.evaluate.haystack import NEAR, SLACK, Haystack, filler, most_words
-from jaxpo.evaluate.tasks.base import Ask, Question, Reader, Reply, Score, Scored, Task
+from jaxpo.evaluate.tasks.base import Ask, Question, Reader, Reply, Scored, Task
 from jaxpo.evaluate.tasks.files import present, spaced
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 
 NAMES = (

@@ -14,8 +14,9 @@ from jaxpo.data.tokens.examples import build_examples
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.ranking import pair_of, pair_scores, preferred, without_prompts
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Scored, Task
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Scored, Task
 from jaxpo.evaluate.tasks.files import place, present, spaced
+from jaxpo.evaluate.tasks.reading import Score
 
 
 @dataclass(frozen=True)

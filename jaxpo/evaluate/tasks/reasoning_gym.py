@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from jaxpo.errors import ConfigError, did_you_mean
-from jaxpo.evaluate.tasks.base import Reply, Score, Scored
+from jaxpo.evaluate.tasks.base import Reply, Scored
 from jaxpo.evaluate.tasks.files import spaced
 from jaxpo.evaluate.tasks.generative import Generative
+from jaxpo.evaluate.tasks.reading import Score
 from jaxpo.sampling.prompts import Prompt
 
 SCORE, SOLVED, ANSWERED = "score", "solved", "answered"
@@ -84,9 +85,9 @@ class ReasoningGym(Generative[Puzzle]):
 
     def scores(self) -> Mapping[str, Score]:
         return {
-            SCORE: Score("what the generator's scorer gives, 0 to 1"),
+            SCORE: Score("what the generator's scorer gives, 0 to 1", shares=True),
             **self.graded_scores(SOLVED, "puzzles with the full score"),
-            ANSWERED: Score("answers that stand between the tags and that the scorer can read", self.samples == 1),
+            ANSWERED: self.of_tries("answers that stand between the tags and that the scorer can read"),
         }
 
     def score(self, example: Puzzle, reply: Reply) -> Scored:

@@ -19,9 +19,10 @@ from jaxpo.evaluate.rewards.files import Answers, Kind, read_answers
 from jaxpo.evaluate.rewards.judged import Judged, best_of, pairs_of
 from jaxpo.evaluate.rewards.measures import measures, pictures
 from jaxpo.evaluate.rewards.style import style_of, style_results
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Task
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Task
 from jaxpo.evaluate.tasks.files import place, present, spaced
 from jaxpo.evaluate.tasks.ranking import shown
+from jaxpo.evaluate.tasks.reading import Score
 
 LONGER = "longer_wins"
 

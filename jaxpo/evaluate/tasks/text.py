@@ -9,8 +9,9 @@ from typing import ClassVar
 from jaxpo.data.rows.formats import Row
 from jaxpo.evaluate.perplexity import bits, nats
 from jaxpo.evaluate.tasks import asking
-from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Score, Scored, Task
+from jaxpo.evaluate.tasks.base import Ask, Reader, Reply, Scored, Task
 from jaxpo.evaluate.tasks.files import place, spaced, task_rows, text_in
+from jaxpo.evaluate.tasks.reading import Score
 
 LONGEST = 2048
 """Of pieces, where neither the setting nor a smaller model says otherwise."""

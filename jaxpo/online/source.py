@@ -13,6 +13,7 @@ from jaxpo.data.source import steps_of
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES, REF_LOGPS
 from jaxpo.objectives.methods.answering import Answering
+from jaxpo.objectives.wrappers.moving_reference import METHOD
 from jaxpo.online.advantages import Shaped, summed
 from jaxpo.online.answers import Answer
 from jaxpo.online.batches import Layout, Trained
@@ -25,6 +26,7 @@ from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import by_content
 from jaxpo.online.talk import talk_figures
+from jaxpo.online.thresholds import mean_reward, out_of_reach, searching
 from jaxpo.online.token_advantages import made_of
 from jaxpo.online.training import columns_of, make_read, per_token_of, trained
 from jaxpo.online.writer import Asked
@@ -45,6 +47,7 @@ class RolloutSource:
       reference: how the reference is run.
       layout: shape of every batch.
       said: what was said once.
+      returns: mean rewards of the constraints, of the generations that this process has seen.
     """
 
     stage: Online
@@ -62,15 +65,19 @@ class RolloutSource:
     schedule: Schedule = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    returns: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = weights_of(stage)
         needs, penalty = self.method.NEEDS, self.method.penalty
-        self.columns = columns_of(self.maker.scoring.names, needs, penalised=penalty is not None)
+        searched = () if self.method.threshold_search is None else self.method.streams[1:]
+        names_of_rewards = self.maker.scoring.names
+        self.columns = columns_of(names_of_rewards, needs, penalised=penalty is not None, searched=searched)
         self.per_token = per_token_of(stage, needs)
-        names = tuple(name for name in (OLD_LOGPS, REF_LOGPS, OLD_VALUES) if name in self.per_token)
+        read_beforehand = (OLD_LOGPS, REF_LOGPS, OLD_VALUES)
+        names = tuple(name for name in self.per_token if name.partition(":")[0] in read_beforehand)
         sampler, longest = stage.old_logps == "sampler", stage.max_completion_length
         asked = [name for name in names if not (sampler and name == OLD_LOGPS)]
         read = make_read(self.scorer, self.reference, self.layout, asked)
@@ -84,7 +91,12 @@ class RolloutSource:
             penalty,
             longest,
             self.method.answering.opponents,
+            searching(self.method, names_of_rewards, self.held_out_mean),
         )
+
+    def held_out_mean(self, state: Any, name: str) -> float:
+        """Mean of a reward over answers to the held-out prompts."""
+        return float(self.evaluate(state)[f"rewards/{name}/mean"])
 
     def logps(self, state: Any, batch: Any) -> np.ndarray:
         """`[R, S]` log-probs by the trainer."""
@@ -122,11 +134,13 @@ class RolloutSource:
             self.weights,
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
+            names=self.maker.scoring.names,
         )
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
-        self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
+        timed = {"rollouts/" + name: value for name, value in seconds.items()}
+        self.figures[generation.number] = kept | timed | dict(generation.figures)
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
             self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
         answers = [answer for group in generation.groups for answer in group.answers]
@@ -134,6 +148,19 @@ class RolloutSource:
             self.figures[generation.number] |= talk_figures(talks)
         self._warn(generation, found, answers)
         return found, columns
+
+    def watch(self, generation: Generation, recorded: Recorded, state: Any) -> None:
+        """Say once which thresholds of the rewards seem out of reach."""
+        method, names = self.method, self.maker.scoring.names
+        if len(method.streams) < 2:
+            return
+        held = method.streams[1:]
+        self.returns.append([mean_reward(generation, names.index(name)) for name in held])
+        carry = state.carry[METHOD] if self.stage.sync_ref_model else state.carry
+        weights = np.asarray(method.multipliers(carry))
+        thresholds = recorded.thresholds or dict(method.thresholds)
+        for name, line in out_of_reach(held, self.returns, thresholds, weights, bound=method.bound).items():
+            self.once(f"threshold {name}", f"generation {generation.number}: {line}")
 
     def _warn(self, generation: Generation, found: Shaped, answers: Sequence[Answer]) -> None:
         """Say once that nothing is learnt from rewards, or that no answer ends."""
@@ -159,7 +186,7 @@ class RolloutSource:
         self,
         generation: Generation,
         shaped: Shaped,
-        kl_coef: float,
+        recorded: Recorded,
         columns: Mapping[str, Sequence[np.ndarray]],
         places: range,
     ) -> list[Trained]:
@@ -172,7 +199,8 @@ class RolloutSource:
             scoring.verifies,
             columns,
             mask_truncated=self.stage.mask_truncated_completions,
-            kl_coef=kl_coef,
+            kl_coef=recorded.kl_coef,
+            thresholds=recorded.thresholds,
             places=places,
             answering=answering,
         )

@@ -53,6 +53,7 @@ class PPO(PolicyGradient):
       gamma: discount per token.
       lam: of GAE: 0 trusts the critic alone, 1 the rewards alone.
       whiten_rewards: divide the rewards of tokens by their deviation.
+      spread_reward: an answer's reward is split evenly over its tokens (SPO), instead of given to the last one.
       kl_coef: weight of the KL to the reference that is taken from the rewards of tokens; at 0 there is no reference.
       kl_estimator: of that KL.
       target_kl: KL of an answer, in nats, that kl_coef is led towards; None = it stays.
@@ -71,6 +72,7 @@ class PPO(PolicyGradient):
     gamma: float = number(1.0, at_least=0, at_most=1)
     lam: float = number(0.95, at_least=0, at_most=1)
     whiten_rewards: bool = False
+    spread_reward: bool = False
     kl_coef: float = number(0.05, at_least=0)
     kl_estimator: Estimator = "k1"
     target_kl: float | None = number(None, above=0)
@@ -100,6 +102,10 @@ class PPO(PolicyGradient):
     @property
     def advantage(self) -> Advantage:
         return Advantage("none", "none")
+
+    @property
+    def spreads(self) -> bool:
+        return self.spread_reward
 
     @property
     def penalty(self) -> Penalty | None:

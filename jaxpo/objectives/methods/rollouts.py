@@ -70,6 +70,11 @@ class Advantage:
     epsilon: float = 1e-4
 
 
+def stream_column(name: str, stream: str) -> str:
+    """The column of a stream: that of the KL has the plain name."""
+    return f"{name}:{stream}" if stream else name
+
+
 class FromAnswers:
     """What the source of answers asks of a method.
 
@@ -83,6 +88,21 @@ class FromAnswers:
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def threshold_search(self) -> Any:
+        """How the thresholds of its rewards are searched; None = it has none, or they stay."""
+        return None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Rewards that have advantages of their own, beside "", which is the KL's then; ("",) = one for all."""
+        return ("",)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether an answer's reward is split evenly over its tokens (`BY_TOKEN`); else the last one has it."""
+        return False
 
     @property
     def answering(self) -> Answering:

@@ -11,6 +11,7 @@ from jaxpo.online.rewards.named import named_reward
 from jaxpo.online.rewards.shaped_lengths import BudgetReward, CosineReward
 from jaxpo.online.rewards.unit_tests import UnitTestReward
 from jaxpo.online.rewards.verifier import VerifierReward
+from jaxpo.online.rewards.win_rate import WinRateReward
 
 __all__ = [
     "BudgetReward",
@@ -32,5 +33,6 @@ __all__ = [
     "SoftOverlong",
     "UnitTestReward",
     "VerifierReward",
+    "WinRateReward",
     "named_reward",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from jaxpo.online.examples import examples, figures
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import SharedLedger
+from jaxpo.online.mixing import Mixer
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.schedule import Schedule
@@ -63,6 +65,7 @@ class RolloutSource:
     show: Callable[[str], None]
     hash: str
     schedule: Schedule = field(init=False)
+    mixer: Mixer | None = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
     returns: list[list[float]] = field(default_factory=list)
@@ -71,6 +74,10 @@ class RolloutSource:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = weights_of(stage)
+        self.mixer = None
+        if stage.maxmin is not None:
+            groups = np.flatnonzero(self.weights).tolist()
+            self.mixer = Mixer(stage.maxmin, groups, lambda number: self.maker.read(number).rewards)
         needs, penalty = self.method.NEEDS, self.method.penalty
         searched = () if self.method.threshold_search is None else self.method.streams[1:]
         names_of_rewards = self.maker.scoring.names
@@ -127,11 +134,15 @@ class RolloutSource:
     def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
         """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
         answering: Answering = self.method.answering
+        paid, weights = generation, self.weights
+        if self.mixer is not None:
+            values, weights = self.mixer.mixed(generation.number, generation.rewards)
+            paid = dataclasses.replace(generation, rewards=values)
         found, columns = made_of(
-            generation,
+            paid,
             recorded,
             self.method,
-            self.weights,
+            weights,
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
             names=self.maker.scoring.names,
@@ -141,6 +152,10 @@ class RolloutSource:
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         timed = {"rollouts/" + name: value for name, value in seconds.items()}
         self.figures[generation.number] = kept | timed | dict(generation.figures)
+        if self.mixer is not None and len(weights) == len(self.mixer.groups):
+            names = [self.maker.scoring.names[number] for number in self.mixer.groups]
+            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(names, weights, strict=True)}
+            self.figures[generation.number] |= weighed
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
             self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
         answers = [answer for group in generation.groups for answer in group.answers]
@@ -229,7 +244,8 @@ class RolloutSource:
 
         values, _ = maker.scoring.score(groups, ledger, by_content)
         answers = [answer for group in groups for answer in group.answers]
-        found = {"reward": _mean(summed(values, self.weights))} if maker.scoring.names else {}
+        mixed = _mean(summed(values, self.weights)) if self.mixer is None else self.mixer.worst(values)
+        found = {"reward": mixed} if maker.scoring.names else {}
         found |= {
             "completions/mean_length": float(np.mean([a.written for a in answers])),
             "completions/clipped_ratio": float(np.mean([not a.finished for a in answers])),

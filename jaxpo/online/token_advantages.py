@@ -38,8 +38,8 @@ def made_of(
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
     grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
-    lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     values = generation.rewards
+    lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)

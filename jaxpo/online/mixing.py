@@ -1,0 +1,84 @@
+"""Rewards of several groups as one: the worst-off group's, each answer's least, or smooth weights that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jaxpo.config.online import MaxMin
+
+SCALE = 1e-8
+"""Added to a standard deviation."""
+
+
+@dataclass
+class Mixer:
+    """What a generation's rewards are, group by group: a fold over the rewards of those before it.
+
+    Attributes:
+      groups: numbers of the rewards that are groups'; others are only measured.
+      before: number of a generation -> its rewards `[G, K, F]`, as the ledger has them.
+    """
+
+    how: MaxMin
+    groups: list[int]
+    before: Callable[[int], np.ndarray]
+    _weights: np.ndarray = field(init=False)
+    _folded: int = 0
+    _scale: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        self._weights = np.full(len(self.groups), 1 / len(self.groups))
+
+    def mixed(self, number: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards `[G, K, 1 or U]` of a generation and their weights.
+
+        Args:
+          rewards: `[G, K, F]` of it.
+        """
+        own = self.comparable(rewards, number)
+        if self.how.mode == "sample":
+            return own.min(axis=-1, keepdims=True), np.ones(1)
+        return own, self.weights(number, own)
+
+    def weights(self, number: int, own: np.ndarray) -> np.ndarray:
+        """`[U]`: 1 for the worst-off group of this generation; or what the generations up to it have made of them."""
+        if self.how.mode == "group":
+            return np.eye(len(self.groups))[int(np.argmin(utilities(own)))]
+        if number < self._folded:
+            self._weights, self._folded = np.full(len(self.groups), 1 / len(self.groups)), 0
+        for earlier in range(self._folded, number):
+            self._weights = self._moved(utilities(self.comparable(self.before(earlier), earlier)))
+        self._folded = number
+        return self._moved(utilities(own))
+
+    def _moved(self, utility: np.ndarray) -> np.ndarray:
+        """lambda exp(-eta F) / Z."""
+        logits = np.log(self._weights) - self.how.learning_rate * utility
+        found = np.exp(logits - logits.max())
+        weights: np.ndarray = found / found.sum()
+        return weights
+
+    def comparable(self, rewards: np.ndarray, number: int) -> np.ndarray:
+        """`[G, K, U]` the groups' rewards, as z-scores over the answers of the first generation."""
+        own = rewards[..., self.groups]
+        if not self.how.standardise:
+            return own
+        if self._scale is None:
+            first = own if number == 0 else self.before(0)[..., self.groups]
+            self._scale = np.nanmean(first, axis=(0, 1)), np.nanstd(first, axis=(0, 1))
+        mean, deviation = self._scale
+        return (own - mean) / (deviation + SCALE)
+
+    def worst(self, rewards: np.ndarray) -> float:
+        """The smallest mean of a group over these answers; the first generation has been written."""
+        return float(utilities(self.comparable(rewards, 1)).min())
+
+
+def utilities(own: np.ndarray) -> np.ndarray:
+    """`[U]` mean reward of each group over the answers that have it; infinite where none has."""
+    known = ~np.isnan(own)
+    total, count = np.where(known, own, 0).sum(axis=(0, 1)), known.sum(axis=(0, 1))
+    return np.where(count > 0, total / np.maximum(count, 1), np.inf)

@@ -12,7 +12,7 @@ from jaxpo.judges.asking import Item, Patience, Reply
 from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.online.answers import Answer, Group, Prompt
-from jaxpo.online.rewards import FunctionReward, WinRateReward
+from jaxpo.online.rewards import FunctionReward, Response, WinRateReward
 from jaxpo.online.rewards.win_rate import Opponents
 from jaxpo.online.scoring import Scoring
 
@@ -130,11 +130,11 @@ def test_the_queue_is_met_before_siblings(tmp_path):
     reward = duel(queue=2)
     values, _, _ = scored(tmp_path / "a", reward, [group(1, "rp")], queue.queues)
     np.testing.assert_allclose(values[0, :, 0], expected("rp"))  # nothing there yet: the siblings fill it
-    queue.push("0.0", Item("x", "s", row))
+    queue.push("0.0", Response("x", "s", row))
     values, _, _ = scored(tmp_path / "b", reward, [group(1, "rp")], queue.queues)
     p = 2 * CIRCLE - 1
     np.testing.assert_allclose(values[0, :, 0], [(p[0, 2] + p[0, 1]) / 2, (p[1, 2] + p[1, 0]) / 2])
-    queue.push("0.1", Item("x", "s", row))
+    queue.push("0.1", Response("x", "s", row))
     values, _, _ = scored(tmp_path / "c", reward, [group(1, "rp")], queue.queues)
     np.testing.assert_allclose(values[0, :, 0], [p[0, 2], p[1, 2]])
 

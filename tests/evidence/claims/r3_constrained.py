@@ -11,8 +11,8 @@ from jaxpo.online.rewards.r3 import R3Reward
 CLAIM = Claim(
     method="r3",
     paper="arXiv:2402.03469",
-    claim="REINFORCE on the branch of constrained questions ends with short answers, where the reward of open questions "
-    "makes them long.",
+    claim="REINFORCE on the branch of constrained questions ends with short answers, where the reward of open "
+    "questions makes them long.",
     baseline="the same questions, taken for open ones (branches=False)",
     measure="mean words of an answer, baseline minus branched",
     seeds=(0, 1, 2, 3, 4),

@@ -1,5 +1,7 @@
 """Rewards of groups of users as one: the worst-off group's, each answer's least, and weights that follow the groups."""
 
+import json
+
 import numpy as np
 import pytest
 from online.test_ppo_stage import unfinished
@@ -7,9 +9,9 @@ from online.test_recipe import same_models, steps
 from online.tiny import HERE, online, recipe
 
 from jaxpo import losses
-from jaxpo.config import MaxMin
+from jaxpo.config import Data, MaxMin
 from jaxpo.online.mixing import Mixer, utilities
-from jaxpo.online.rewards import FunctionReward
+from jaxpo.online.rewards import FunctionReward, WinRateReward
 from jaxpo.stages import run as running
 
 RNG = np.random.default_rng(4)
@@ -80,13 +82,24 @@ def test_answers_without_a_groups_reward_do_not_count_for_it():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, one_device):
-    """Six generations whose groups are smoothly weighed; a third reward is only measured."""
+    """Six generations on three prompts whose groups are smoothly weighed; win rates with a queue are only measured."""
     folder = tmp_path_factory.mktemp("maxmin")
-    rewards = tuple(FunctionReward(function=f"{HERE}:{name}") for name in ("vowels", "short", "vowels"))
-    changes = {"reward_funcs": rewards, "reward_weights": (1.0, 1.0, 0.0), "save_steps": 3}
+    vowels, short, longer = (FunctionReward(function=f"{HERE}:{name}") for name in ("vowels", "short", "longer"))
+    rewards = (vowels, short, WinRateReward(judge=longer, queue=6))
+    prompts = [{"prompt": [{"role": "user", "content": text}]} for text in ("a man", "the dog", "a cat")]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    data = Data(train=(str(folder / "prompts.jsonl"),), max_length=56, row_length=112)
+    changes = {"reward_funcs": rewards, "reward_weights": (1.0, 1.0, 0.0), "save_steps": 3, "data": data}
     run = recipe(folder, online(folder, maxmin=MaxMin("smooth", 0.5), **changes))
     assert running.execute(run) == 0
     return run, folder / "runs" / "tiny"
+
+
+def answers_of(folder, number):
+    (path,) = (folder / "stages/online/rollouts" / f"{number:08d}").glob("answers-*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    groups = sorted((line for line in lines if "place" in line), key=lambda line: line["place"])
+    return [(line["prompt"], [answer["text"] for answer in line["answers"]]) for line in groups], lines[-1]
 
 
 @pytest.mark.usefixtures("one_device")
@@ -95,9 +108,25 @@ def test_a_stage_weighs_its_groups_and_goes_on(finished, tmp_path_factory):
     found = steps(folder)
     for record in found:
         assert record["maxmin/vowels/weight"] + record["maxmin/short/weight"] == pytest.approx(1)
-        assert "maxmin/vowels_3/weight" not in record
+        assert "maxmin/win_rate/weight" not in record
+        assert record["rewards/win_rate/asymmetry"] == pytest.approx(0, abs=1e-9)
     assert len({record["maxmin/vowels/weight"] for record in found}) > 1
     again = tmp_path_factory.mktemp("again")
     assert running.execute(unfinished(run, folder, again), resume=3) == 0
     same_models(folder, again / "tiny")
-    assert steps(again / "tiny")[-1]["maxmin/vowels/weight"] == found[-1]["maxmin/vowels/weight"]
+
+
+def test_the_queue_of_a_stage_is_what_its_ledger_says(finished):
+    """Every win rate again, from the texts alone: the last six answers to the prompt, then the others of the group."""
+    _, folder = finished
+    before = {}
+    for number in range(6):
+        groups, last = answers_of(folder, number)
+        for place, (prompt, texts) in enumerate(groups):
+            for i, text in enumerate(texts):
+                others = [*before.get(prompt, []), *(t for j, t in enumerate(texts) if j != i)][:6]
+                wins = [2 / (1 + 2.0 ** (len(o) - len(text))) - 1 for o in others]
+                assert last["rewards"][place][i][2] == pytest.approx(np.mean(wins), abs=1e-9)
+        for prompt, texts in groups:
+            before[prompt] = [*before.get(prompt, []), *texts][-6:]
+    assert all(len(queue) == 6 for queue in before.values())

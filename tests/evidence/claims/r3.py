@@ -12,7 +12,8 @@ CLAIM = Claim(
     method="r3",
     paper="arXiv:2402.03469",
     claim="REINFORCE on the product gives most answers that are on the topic, long and without repetition; on "
-    "relevance alone it copies the question, on length alone it repeats, on length with the penalty it leaves the topic.",
+    "relevance alone it copies the question, on length alone it repeats, on length with the penalty it leaves the "
+    "topic.",
     baseline="the best of relevance alone, length alone, and length with the repetition penalty",
     measure="share of answers on the topic with 60 different words, product minus baseline",
     seeds=(0, 1, 2, 3, 4),

@@ -26,8 +26,8 @@ OPEN, CONSTRAINED, TYPE = "open", "constrained", "query_type"
 RUBRIC = """You sort questions for an assistant. A question is constrained if a good answer is determined by it, so \
 that there is little freedom in what to say and how long it is: a fact, a number, a choice, a translation, a short \
 transformation of a given text. It is open-ended if many different answers would be good, and more detail helps. Only \
-the question counts; there may be no answer below it. Write one sentence of reasoning, then a last line of exactly this \
-form, with {high} for a constrained question and {low} for an open-ended one:
+the question counts; there may be no answer below it. Write one sentence of reasoning, then a last line of exactly \
+this form, with {high} for a constrained question and {low} for an open-ended one:
 Score: NUMBER"""
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxpo.config.online import MaxMin
 
-SCALE = 1e-8
-"""Added to a standard deviation."""
+LEAST = 1e-8
+"""A standard deviation below this says nothing of a reward's scale, which is left as it is."""
 
 
 @dataclass
@@ -25,12 +25,12 @@ class Mixer:
     how: MaxMin
     groups: list[int]
     before: Callable[[int], np.ndarray]
-    _weights: np.ndarray = field(init=False)
+    _logits: np.ndarray = field(init=False)
     _folded: int = 0
     _scale: tuple[np.ndarray, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        self._weights = np.full(len(self.groups), 1 / len(self.groups))
+        self._logits = np.zeros(len(self.groups))
 
     def mixed(self, number: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rewards `[G, K, 1 or U]` of a generation and their weights.
@@ -48,18 +48,20 @@ class Mixer:
         if self.how.mode == "group":
             return np.eye(len(self.groups))[int(np.argmin(utilities(own)))]
         if number < self._folded:
-            self._weights, self._folded = np.full(len(self.groups), 1 / len(self.groups)), 0
+            self._logits, self._folded = np.zeros(len(self.groups)), 0
         for earlier in range(self._folded, number):
-            self._weights = self._moved(utilities(self.comparable(self.before(earlier), earlier)))
+            self._logits = self._moved(self.comparable(self.before(earlier), earlier))
         self._folded = number
-        return self._moved(utilities(own))
-
-    def _moved(self, utility: np.ndarray) -> np.ndarray:
-        """lambda exp(-eta F) / Z."""
-        logits = np.log(self._weights) - self.how.learning_rate * utility
+        logits = self._moved(own)
         found = np.exp(logits - logits.max())
         weights: np.ndarray = found / found.sum()
         return weights
+
+    def _moved(self, own: np.ndarray) -> np.ndarray:
+        """log lambda - eta F, but for a constant; a group without a reward stays where it is."""
+        utility = utilities(own)
+        moved: np.ndarray = self._logits - self.how.learning_rate * np.where(np.isfinite(utility), utility, 0.0)
+        return moved
 
     def comparable(self, rewards: np.ndarray, number: int) -> np.ndarray:
         """`[G, K, U]` the groups' rewards, as z-scores over the answers of the first generation."""
@@ -70,7 +72,7 @@ class Mixer:
             first = own if number == 0 else self.before(0)[..., self.groups]
             self._scale = np.nanmean(first, axis=(0, 1)), np.nanstd(first, axis=(0, 1))
         mean, deviation = self._scale
-        return (own - mean) / (deviation + SCALE)
+        return (own - mean) / np.where(deviation > LEAST, deviation, 1.0)
 
     def worst(self, rewards: np.ndarray) -> float:
         """The smallest mean of a group over these answers; the first generation has been written."""

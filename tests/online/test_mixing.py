@@ -68,6 +68,9 @@ def test_smooth_weights_are_a_fold_over_the_generations():
     again = mixer(**how)  # as after a kill: nothing is remembered, all is read
     np.testing.assert_array_equal(again.mixed(3, GENERATIONS[3])[1], found[3])
     np.testing.assert_array_equal(one.mixed(1, GENERATIONS[1])[1], found[1])  # back to an earlier checkpoint
+    rewards = np.concatenate([GENERATIONS[0][..., :1] * 0 + 3, GENERATIONS[0][..., 1:]], -1)
+    flat = Mixer(MaxMin("smooth"), [0, 1], lambda number: rewards)
+    np.testing.assert_allclose(flat.comparable(GENERATIONS[1], 1)[..., 0], GENERATIONS[1][..., 0] - 3)
     moved = losses.maxmin_weights(found[0], utilities((GENERATIONS[1] - mean) / deviation), learning_rate=0.3)
     np.testing.assert_allclose(moved, found[1], rtol=1e-4)
 
@@ -102,6 +105,7 @@ def answers_of(folder, number):
     return [(line["prompt"], [answer["text"] for answer in line["answers"]]) for line in groups], lines[-1]
 
 
+@pytest.mark.slow  # a stage is compiled, and again
 @pytest.mark.usefixtures("one_device")
 def test_a_stage_weighs_its_groups_and_goes_on(finished, tmp_path_factory):
     run, folder = finished
@@ -116,6 +120,7 @@ def test_a_stage_weighs_its_groups_and_goes_on(finished, tmp_path_factory):
     same_models(folder, again / "tiny")
 
 
+@pytest.mark.slow
 def test_the_queue_of_a_stage_is_what_its_ledger_says(finished):
     """Every win rate again, from the texts alone: the last six answers to the prompt, then the others of the group."""
     _, folder = finished

@@ -46,8 +46,6 @@ def _maxmin_problems(stage: Online) -> Iterator[str]:
     how, where = stage.maxmin, f"{stage.name}.maxmin"
     if how is None:
         return
-    if how.mode not in ("group", "sample", "smooth"):
-        yield f"{where}.mode: {how.mode!r} must be group, sample or smooth."
     if not how.learning_rate > 0:
         yield f"{where}.learning_rate: {how.learning_rate} must be above 0."
     if set(stage.reward_weights) - {0.0, 1.0} or (stage.reward_weights and not any(stage.reward_weights)):

@@ -25,6 +25,7 @@ from jaxpo.online.ledger import SharedLedger
 from jaxpo.online.mixing import Mixer
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.recording import Recorded, Recorder
+from jaxpo.online.scaling import Scaler
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import by_content
 from jaxpo.online.talk import talk_figures
@@ -66,6 +67,7 @@ class RolloutSource:
     hash: str
     schedule: Schedule = field(init=False)
     mixer: Mixer | None = field(init=False)
+    scaler: Scaler | None = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
     returns: list[list[float]] = field(default_factory=list)
@@ -78,6 +80,8 @@ class RolloutSource:
         if stage.maxmin is not None:
             groups = np.flatnonzero(self.weights).tolist()
             self.mixer = Mixer(stage.maxmin, groups, lambda number: self.maker.read(number).rewards)
+        scaling = self.method.scaling
+        self.scaler = None if scaling is None else Scaler(scaling, self._paid)
         needs, penalty = self.method.NEEDS, self.method.penalty
         searched = () if self.method.threshold_search is None else self.method.streams[1:]
         names_of_rewards = self.maker.scoring.names
@@ -100,6 +104,13 @@ class RolloutSource:
             self.method.answering.opponents,
             searching(self.method, names_of_rewards, self.held_out_mean),
         )
+
+    def _paid(self, number: int) -> np.ndarray:
+        """`[G, K]` what the answers of an earlier generation were paid."""
+        values, weights = self.maker.read(number).rewards, self.weights
+        if self.mixer is not None:
+            values, weights = self.mixer.mixed(number, values)
+        return summed(values, weights)
 
     def held_out_mean(self, state: Any, name: str) -> float:
         """Mean of a reward over answers to the held-out prompts."""
@@ -138,6 +149,10 @@ class RolloutSource:
         if self.mixer is not None:
             values, weights = self.mixer.mixed(generation.number, generation.rewards)
             paid = dataclasses.replace(generation, rewards=values)
+        raw, mixed_by = summed(paid.rewards, weights), weights
+        if self.scaler is not None:
+            scaled = self.scaler.scaled(generation.number, raw)
+            paid, weights = dataclasses.replace(generation, rewards=scaled[..., None]), np.ones(1)
         found, columns = made_of(
             paid,
             recorded,
@@ -147,14 +162,16 @@ class RolloutSource:
             longest=self.stage.max_completion_length,
             names=self.maker.scoring.names,
         )
+        if self.scaler is not None:
+            found = dataclasses.replace(found, reward=raw)
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         timed = {"rollouts/" + name: value for name, value in seconds.items()}
         self.figures[generation.number] = kept | timed | dict(generation.figures)
-        if self.mixer is not None and len(weights) == len(self.mixer.groups):
+        if self.mixer is not None and len(mixed_by) == len(self.mixer.groups):
             names = [self.maker.scoring.names[number] for number in self.mixer.groups]
-            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(names, weights, strict=True)}
+            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(names, mixed_by, strict=True)}
             self.figures[generation.number] |= weighed
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
             self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)

@@ -63,6 +63,7 @@ class ConstrainedRLHF(PPO):
       vf_coef_kl: of the KL's critic.
       critic, epsilon, epsilon_high, dual_clip, cliprange_value, gamma, lam, whiten_rewards: as of PPO.
       spread_reward: as of PPO.
+      score_scaling, score_clip: of PPO; here every stream's advantages are whitened, whatever its scale.
       kl_coef: weight of the KL in its own reward.
       kl_estimator: of that KL.
       target_kl, horizon: as of PPO.
@@ -115,6 +116,8 @@ class ConstrainedRLHF(PPO):
 
     def problems(self) -> list[str]:
         found, name, held = super().problems(), self.INFO.name, self.constraints
+        if self.score_scaling != "none":
+            found.append(f"{name}.score_scaling: every stream is whitened, whatever its scale; leave it out.")
         if not held:
             found.append(f'{name}.thresholds: none; give the name of a reward and its threshold, (("reward", 0.5),).')
         if len(set(held)) < len(held):

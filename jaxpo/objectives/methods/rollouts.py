@@ -55,6 +55,19 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class ScoreScaling:
+    """Rewards of answers over the running deviation of all so far, see `jaxpo.online.scaling`.
+
+    Attributes:
+      kind: "scale" divides by it; "norm" subtracts the running mean before.
+      clip: bound of what comes out; None = none.
+    """
+
+    kind: Literal["scale", "norm"]
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
 class Advantage:
     """How the rewards of a group become advantages, see `jaxpo.online.advantages`.
 
@@ -88,6 +101,11 @@ class FromAnswers:
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def scaling(self) -> ScoreScaling | None:
+        """How the source scales the rewards of answers, before the KL is taken off; None = not."""
+        return None
 
     @property
     def threshold_search(self) -> Any:

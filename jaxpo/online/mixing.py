@@ -25,12 +25,11 @@ class Mixer:
     how: MaxMin
     groups: list[int]
     before: Callable[[int], np.ndarray]
-    _logits: np.ndarray = field(init=False)
-    _folded: int = 0
+    _logits: list[np.ndarray] = field(init=False)
     _scale: tuple[np.ndarray, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        self._logits = np.zeros(len(self.groups))
+        self._logits = [np.zeros(len(self.groups))]  # before each generation
 
     def mixed(self, number: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rewards `[G, K, 1 or U]` of a generation and their weights.
@@ -47,20 +46,18 @@ class Mixer:
         """`[U]`: 1 for the worst-off group of this generation; or what the generations up to it have made of them."""
         if self.how.mode == "group":
             return np.eye(len(self.groups))[int(np.argmin(utilities(own)))]
-        if number < self._folded:
-            self._logits, self._folded = np.zeros(len(self.groups)), 0
-        for earlier in range(self._folded, number):
-            self._logits = self._moved(self.comparable(self.before(earlier), earlier))
-        self._folded = number
-        logits = self._moved(own)
+        while len(self._logits) <= number:
+            earlier = len(self._logits) - 1
+            self._logits.append(self._moved(self._logits[-1], self.comparable(self.before(earlier), earlier)))
+        logits = self._moved(self._logits[number], own)
         found = np.exp(logits - logits.max())
         weights: np.ndarray = found / found.sum()
         return weights
 
-    def _moved(self, own: np.ndarray) -> np.ndarray:
+    def _moved(self, logits: np.ndarray, own: np.ndarray) -> np.ndarray:
         """log lambda - eta F, but for a constant; a group without a reward stays where it is."""
         utility = utilities(own)
-        moved: np.ndarray = self._logits - self.how.learning_rate * np.where(np.isfinite(utility), utility, 0.0)
+        moved: np.ndarray = logits - self.how.learning_rate * np.where(np.isfinite(utility), utility, 0.0)
         return moved
 
     def comparable(self, rewards: np.ndarray, number: int) -> np.ndarray:

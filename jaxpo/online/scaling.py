@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,20 +25,16 @@ class Scaler:
 
     how: ScoreScaling
     before: Callable[[int], np.ndarray]
-    _seen: Moments = NOTHING
-    _folded: int = 0
+    _seen: list[Moments] = field(default_factory=lambda: [NOTHING])
 
     def scaled(self, number: int, rewards: np.ndarray) -> np.ndarray:
         """`[G, K]` on the scale of all answers up to these, n - 1, cut at a size.
 
         norm: (r - mean) / (std + 1e-8);    scale: r / (std + 1e-8)
         """
-        if number < self._folded:
-            self._seen, self._folded = NOTHING, 0
-        for earlier in range(self._folded, number):
-            self._seen = merged_moments(self._seen, moments(self.before(earlier)))
-        self._folded = number
-        now = merged_moments(self._seen, moments(rewards))
+        while len(self._seen) <= number:
+            self._seen.append(merged_moments(self._seen[-1], moments(self.before(len(self._seen) - 1))))
+        now = merged_moments(self._seen[number], moments(rewards))
         deviation = np.sqrt(now.squares / max(now.count - 1.0, 1.0)) + EPSILON
         found = (rewards - now.mean) / deviation if self.how.kind == "norm" else rewards / deviation
         return found if self.how.clip is None else np.clip(found, -self.how.clip, self.how.clip)

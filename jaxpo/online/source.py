@@ -107,10 +107,7 @@ class RolloutSource:
 
     def _paid(self, number: int) -> np.ndarray:
         """`[G, K]` what the answers of an earlier generation were paid."""
-        values, weights = self.maker.read(number).rewards, self.weights
-        if self.mixer is not None:
-            values, weights = self.mixer.mixed(number, values)
-        return summed(values, weights)
+        return summed(*self.mixed(number, self.maker.read(number).rewards))
 
     def held_out_mean(self, state: Any, name: str) -> float:
         """Mean of a reward over answers to the held-out prompts."""
@@ -144,17 +141,12 @@ class RolloutSource:
 
     def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
         """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
-        answering: Answering = self.method.answering
-        paid, weights = generation, self.weights
-        if self.mixer is not None:
-            values, weights = self.mixer.mixed(generation.number, generation.rewards)
-            paid = dataclasses.replace(generation, rewards=values)
-        raw, mixed_by = summed(paid.rewards, weights), weights
+        values, mixed_by = self.mixed(generation.number, generation.rewards)
+        raw, weights = summed(values, mixed_by), mixed_by
         if self.scaler is not None:
-            scaled = self.scaler.scaled(generation.number, raw)
-            paid, weights = dataclasses.replace(generation, rewards=scaled[..., None]), np.ones(1)
+            values, weights = self.scaler.scaled(generation.number, raw)[..., None], np.ones(1)
         found, columns = made_of(
-            paid,
+            dataclasses.replace(generation, rewards=values),
             recorded,
             self.method,
             weights,
@@ -164,22 +156,30 @@ class RolloutSource:
         )
         if self.scaler is not None:
             found = dataclasses.replace(found, reward=raw)
-        size = self.maker.size
+        answers = [answer for group in generation.groups for answer in group.answers]
+        self._note(generation, found, mixed_by, answers)
+        self._warn(generation, found, answers)
+        return found, columns
+
+    def mixed(self, number: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards `[G, K, F]` of a generation as they are added up, and their weights."""
+        return (rewards, self.weights) if self.mixer is None else self.mixer.mixed(number, rewards)
+
+    def _note(self, generation: Generation, found: Shaped, weights: np.ndarray, answers: Sequence[Answer]) -> None:
+        """Keep what is logged of a generation."""
+        size, names = self.maker.size, self.maker.scoring.names
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
         seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
         timed = {"rollouts/" + name: value for name, value in seconds.items()}
         self.figures[generation.number] = kept | timed | dict(generation.figures)
-        if self.mixer is not None and len(mixed_by) == len(self.mixer.groups):
-            names = [self.maker.scoring.names[number] for number in self.mixer.groups]
-            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(names, mixed_by, strict=True)}
+        if self.mixer is not None and len(weights) == len(self.mixer.groups):
+            groups = [names[number] for number in self.mixer.groups]
+            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(groups, weights, strict=True)}
             self.figures[generation.number] |= weighed
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
-            self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
-        answers = [answer for group in generation.groups for answer in group.answers]
+            self.figures[generation.number] |= figures(self.method.answering, generation, found, names)
         if talks := [answer.talk for answer in answers if answer.talk is not None]:
             self.figures[generation.number] |= talk_figures(talks)
-        self._warn(generation, found, answers)
-        return found, columns
 
     def watch(self, generation: Generation, recorded: Recorded, state: Any) -> None:
         """Say once which thresholds of the rewards seem out of reach."""

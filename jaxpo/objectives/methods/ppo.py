@@ -54,8 +54,8 @@ class PPO(PolicyGradient):
       gamma: discount per token.
       lam: of GAE: 0 trusts the critic alone, 1 the rewards alone.
       whiten_rewards: divide the rewards of tokens by their deviation.
-      score_scaling: of an answer's reward, before the KL: over the running deviation of all so far ("scale"), less their
-        running mean too ("norm"), or "none" (TRL's use_score_scaling and use_score_norm).
+      score_scaling: of an answer's reward, before the KL: over the running deviation of all so far ("scale"), less
+        their running mean too ("norm"), or "none" (TRL's use_score_scaling and use_score_norm).
       score_clip: bound of an answer's reward after that; None = none.
       spread_reward: an answer's reward is split evenly over its tokens (SPO), instead of given to the last one.
       kl_coef: weight of the KL to the reference that is taken from the rewards of tokens; at 0 there is no reference.

@@ -85,7 +85,7 @@ class Scoring:
     @property
     def remembers(self) -> int:
         """Earlier answers to each prompt that rewards depend on."""
-        return max((reward.remembers for reward in self.rewards), default=0)
+        return max((member.judge.remembers for members in self._members for member in members), default=0)
 
     def identity(self) -> dict[str, Any]:
         """Name of every judge -> what its values depend on."""

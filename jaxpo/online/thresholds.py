@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.errors import RunError
 from jaxpo.objectives.methods.constrained_rlhf import ThresholdSearch
 from jaxpo.online.generation import Generation
 from jaxpo.online.nelder_mead import Search, Simplex, nelder_mead
@@ -95,6 +96,11 @@ class Searching:
         found, scored = replayed(self.search, before), {}
         if found.due:
             scored = {"score": self.score(state, self.search.score)}
+            if not np.isfinite(scored["score"]):
+                raise RunError(
+                    f"the reward {self.search.score!r} says nothing of any answer to the held-out prompts, and thresholds "
+                    "are searched by it; see why it fails, or name another (threshold_search.score)."
+                )
             found = replayed(self.search, before, scored["score"])
         thresholds = dict(zip(self.names, found.thresholds.tolist(), strict=True))
         returns = [mean_reward(generation, self.rewards.index(name)) for name in self.names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ def made_of(
     scores = {"": found.reward}
     if len(method.streams) > 1:
         scores = {name: values[..., names.index(name)] for name in method.streams[1:]}
+        lacking = np.any([np.isnan(score) for score in scores.values()], axis=0)
+        found = replace(found, reward=np.where(lacking, np.nan, found.reward))
     made = _by_token(scores, recorded, kl, grid, method)
     return found, {**recorded.columns, **made}
 

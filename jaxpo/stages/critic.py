@@ -28,7 +28,7 @@ def with_critic(setting: Setting, stage: Any, base: Tree) -> Tree:
     table = own_tables(stage, setting.config(stage))[CRITIC]
     if stage.critic_from is not None:
         return {**base, CRITIC: _of_reward_model(setting, stage, table)}
-    if base.get(CRITIC, {}).keys() == table.keys():
+    if jax.tree.map(_shape, base.get(CRITIC, {})) == jax.tree.map(_shape, abstract_params(table)):
         return base
     head = init_params(table[VALUE], jax.random.key(0))  # zeros, whatever the key
     return {**base, CRITIC: {MODEL: base[MODEL], VALUE: head} if MODEL in table else {VALUE: head}}

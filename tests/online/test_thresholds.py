@@ -129,6 +129,17 @@ def made():
     return made_of(whole, known, METHOD, np.ones(2), aggregation="sum_then_normalize", longest=6, names=("a", "b"))[1]
 
 
+def test_an_answer_without_one_of_its_rewards_is_not_trained_on():
+    holes = REWARDS.copy()
+    holes[0, 1, 0] = np.nan
+    columns = {f"old_values:{s}" if s else "old_values": rows(x) for s, x in HEADS.items()}
+    whole = dataclasses.replace(generation(), rewards=holes)
+    how = {"aggregation": "sum_then_normalize", "longest": 6, "names": ("a", "b")}
+    found, got = made_of(whole, Recorded({**recorded().columns, **columns}, 0.3), METHOD, np.ones(2), **how)
+    np.testing.assert_array_equal(np.isnan(found.reward), np.isnan(holes).any(-1))
+    assert not np.any(got["returns:b"][1])
+
+
 def estimated(rewards, values, gamma, lam):
     """Advantages and returns by loops, NaN outside."""
     advantages = np.full(MASK.shape, np.nan)

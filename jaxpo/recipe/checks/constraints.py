@@ -35,6 +35,8 @@ def constraint_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
             f"{name}.loss.threshold_search.score: there is no reward {search.score!r} ({', '.join(rewards)})."
             f"{did_you_mean(search.score, rewards)}"
         )
+    if stage.max_staleness:
+        yield f"{name}.max_staleness: a search asks held-out prompts between generations, not beside them; give 0."
     if not stage.data.eval:
         yield (
             f"{name}.data.eval: thresholds are searched by {search.score!r} of answers to held-out prompts; give some."

@@ -98,8 +98,8 @@ class Searching:
             scored = {"score": self.score(state, self.search.score)}
             if not np.isfinite(scored["score"]):
                 raise RunError(
-                    f"the reward {self.search.score!r} says nothing of any answer to the held-out prompts, and thresholds "
-                    "are searched by it; see why it fails, or name another (threshold_search.score)."
+                    f"the reward {self.search.score!r} says nothing of any answer to the held-out prompts, and "
+                    "thresholds are searched by it; see why it fails, or name another (threshold_search.score)."
                 )
             found = replayed(self.search, before, scored["score"])
         thresholds = dict(zip(self.names, found.thresholds.tolist(), strict=True))

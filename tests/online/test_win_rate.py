@@ -1,9 +1,11 @@
 """Win rates as rewards: who meets whom, oracles that favour a place, the queue as a fold over the ledger."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from online.rollout_numbers import COEF, LENGTHS, LONGEST, REWARDS, generation, recorded
 
 from jaxpo import losses
 from jaxpo.data.rows.formats import Row
@@ -11,10 +13,14 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges.asking import Item, Patience, Reply
 from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
+from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.objectives.methods.ppo import PPO
+from jaxpo.online.advantages import shaped
 from jaxpo.online.answers import Answer, Group, Prompt
 from jaxpo.online.rewards import FunctionReward, Response, WinRateReward
 from jaxpo.online.rewards.win_rate import Opponents
 from jaxpo.online.scoring import Scoring
+from jaxpo.online.token_advantages import made_of
 
 STYLES = "rps"
 CIRCLE = np.asarray([[0.5, 0.1, 0.8], [0.9, 0.5, 0.3], [0.2, 0.7, 0.5]])
@@ -163,3 +169,23 @@ def test_bad_input_is_refused(tmp_path):
         duel().check([Row(HERE, 1, {"prompt": "x", "opponent": "y"})])
     with pytest.raises(ConfigError, match="which is no probability of winning"):
         scored(tmp_path, duel("certain"), [group(0, "rp")])
+
+
+def test_a_groups_mean_as_the_baseline_changes_nothing(tmp_path):
+    values, _, _ = scored(tmp_path, duel(), [group(0, "rrps", "x"), group(1, "spsp", "y")])
+    how = GRPO(loss_type="dr_grpo", scale_rewards="none").advantage
+    found = shaped(values, np.ones(1), how, np.ones((2, 4)))
+    np.testing.assert_allclose(found.advantage, values[..., 0], atol=1e-12)
+
+
+def test_ppo_may_split_a_reward_evenly_over_the_tokens():
+    method = PPO(spread_reward=True, gamma=1.0, lam=1.0, kl_coef=COEF)
+    plain = dataclasses.replace(method, spread_reward=False)
+    how = {"aggregation": "sum_then_normalize", "longest": LONGEST}
+    _, split = made_of(generation(), recorded(), method, np.ones(1), **how)
+    _, last = made_of(generation(), recorded(), plain, np.ones(1), **how)
+    lengths, rewards = LENGTHS.reshape(-1), np.nan_to_num(REWARDS.reshape(-1))
+    for i, n in enumerate(lengths):
+        to_go = rewards[i] * (n - np.arange(n)) / n  # of the reward; what the KL takes is the same in both
+        np.testing.assert_allclose(split["returns"][i] - last["returns"][i], to_go - rewards[i], atol=1e-5)
+        assert split["returns"][i][0] == pytest.approx(last["returns"][i][0], abs=1e-5)

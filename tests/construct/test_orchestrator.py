@@ -19,6 +19,8 @@ from jaxpo.judges.orchestrated import OrchestratedJudge
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
 from jaxpo.online.answers import Answer, Group, Prompt
 from jaxpo.online.scoring import Scoring
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import load_run
 
 PAIRS = (
     {"prompt": "short", "chosen": "a", "rejected": "bb"},
@@ -156,3 +158,14 @@ def test_a_reward_model_is_asked_for_one_head_or_one_group():
             ask(**how)
     with pytest.raises(ConfigError, match="one of them says"):
         RewardJudge(head="short", part=1).check(())
+
+
+def test_the_recipe_ends_with_an_online_stage_on_these_rewards():
+    run = load_run("pro_orchestrator:online")
+    *before, last = run.stages
+    assert [stage.name for stage in before] == ["sft", "rewards", "scored", "adapter"]
+    (judge,) = last.reward_funcs
+    assert judge.models() == ("adapter", "rewards", "rewards")
+    assert [one.head for one in judge.judges] == ["helpful", "short"]
+    problems = [p for p in find_problems(run) if p.startswith("online")]
+    assert problems == []

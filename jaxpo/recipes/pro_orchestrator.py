@@ -10,8 +10,8 @@ its weights. `objectives` are the names in the ratings, in alphabetical order:
 
     jaxpo run pro_orchestrator ... --objectives "correct harmless helpful"
 
-`jaxpo run pro_orchestrator:online` ends with GRPO on the prompts of the pairs instead: every head is a reward, and each prompt's
-weights are the adapter's.
+`jaxpo run pro_orchestrator:online` ends with GRPO on the prompts of the pairs instead: every head is a reward, and each
+prompt's weights are the adapter's.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ def multipliers(logits: Float[Array, "K"], *, bound: Bound = "tanh") -> Float[Ar
     """m of the learnt numbers l: sigmoid(l) in (0, 1) for V >= theta, tanh(l) in (-1, 1) for V = theta, or l itself."""
     check_choice("bound", bound, get_args(Bound))
     x = jnp.asarray(logits).astype(jnp.float32)
-    return {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "unbounded": lambda y: y}[bound](x)
+    if bound == "sigmoid":
+        return jax.nn.sigmoid(x)
+    return jnp.tanh(x) if bound == "tanh" else x
 
 
 def constrained_advantages(
@@ -83,7 +85,10 @@ def update_multipliers(
     Args:
       state: "logits" and "velocity", each `[K]`.
     """
-    loss = lambda logits: jnp.sum(multiplier_loss(logits, values, thresholds, bound=bound))  # noqa: E731
+
+    def loss(logits: Array) -> Array:
+        return jnp.sum(multiplier_loss(logits, values, thresholds, bound=bound))
+
     gradient = jax.grad(loss)(state["logits"])
     norm = jnp.sqrt(jnp.sum(jnp.square(gradient)))
     gradient = gradient * jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))

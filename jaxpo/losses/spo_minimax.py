@@ -34,7 +34,8 @@ def win_rates(preferences: Float[A, "... K O"], known: Bool[A, "... K O"]) -> Fl
     xp = namespace(preferences)
     on = xp.asarray(known, dtype=bool)
     count = xp.sum(xp.where(on, 1.0, 0.0), axis=-1)
-    return xp.sum(under(on, preferences), axis=-1) / xp.maximum(count, 1.0)
+    found: A = xp.sum(under(on, preferences), axis=-1) / xp.maximum(count, 1.0)
+    return found
 
 
 def asymmetry(preferences: Float[A, "... K K"], known: Bool[A, "... K K"]) -> Float[A, "..."]:
@@ -45,7 +46,8 @@ def asymmetry(preferences: Float[A, "... K K"], known: Bool[A, "... K K"]) -> Fl
     p = under(on, preferences)
     apart = xp.where(both, xp.abs(p + xp.swapaxes(p, -1, -2)), 0.0)
     count = xp.sum(xp.where(both, 1.0, 0.0), axis=(-1, -2))
-    return xp.sum(apart, axis=(-1, -2)) / xp.maximum(count, 1.0)
+    found: A = xp.sum(apart, axis=(-1, -2)) / xp.maximum(count, 1.0)
+    return found
 
 
 def even_rewards(score: Float[A, "N"], mask: Bool[A, "N T"]) -> Float[A, "N T"]:
@@ -55,8 +57,9 @@ def even_rewards(score: Float[A, "N"], mask: Bool[A, "N T"]) -> Float[A, "N T"]:
     """
     xp = namespace(score)
     on = xp.asarray(mask, dtype=bool)
-    each = under(on, xp.where(on, 1.0, 0.0) * score[..., None])
-    return each / xp.maximum(xp.sum(xp.where(on, 1.0, 0.0), axis=-1), 1.0)[..., None]
+    here = xp.where(on, 1.0, 0.0)
+    found: A = under(on, here * score[..., None]) / xp.maximum(xp.sum(here, axis=-1), 1.0)[..., None]
+    return found
 
 
 def exploitability(payoffs: Float[Array, "N N"], policy: Float[Array, "N"]) -> Float[Array, ""]:

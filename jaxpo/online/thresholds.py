@@ -93,9 +93,9 @@ class Searching:
 
     def line(self, generation: Generation, before: Sequence[Mapping[str, Any]], state: Any) -> dict[str, Any]:
         """What is written down of a generation: its thresholds, mean rewards, and the score where one was due."""
-        found, scored = replayed(self.search, before), {}
+        found, scored = replayed(self.search, before), dict[str, float]()
         if found.due:
-            scored = {"score": self.score(state, self.search.score)}
+            scored["score"] = self.score(state, self.search.score)
             if not np.isfinite(scored["score"]):
                 raise RunError(
                     f"the reward {self.search.score!r} says nothing of any answer to the held-out prompts, and "

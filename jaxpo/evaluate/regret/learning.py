@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def _descended(features: Array, ends: Array, labels: Array, start: Array, fit: F
         both = regret_reward(one, two, labels) + regret_reward(two, one, 1.0 - labels)
         return 0.5 * jnp.mean(both)
 
-    def step(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
+    def step(state: Any, _: None) -> tuple[Any, None]:
         weights, moments, best, least = state
         value, gradient = jax.value_and_grad(loss)(weights)
         best, least = jnp.where(value < least, weights, best), jnp.minimum(value, least)

@@ -175,7 +175,7 @@ def _meetings(
     items: Mapping[str, Item], earlier: Mapping[str, Sequence[Named]], queue: int
 ) -> tuple[dict[str, Item], list[Pair]]:
     """All answers by name, and who meets whom: (answer, opponent)."""
-    every, met = dict(items), []
+    every, met = dict(items), list[Pair]()
     of_prompt: dict[str, list[str]] = {}
     for key, item in items.items():
         of_prompt.setdefault(prompt_key(item), []).append(key)

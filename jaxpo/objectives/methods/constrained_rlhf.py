@@ -98,7 +98,14 @@ class ConstrainedRLHF(PPO):
     def __post_init__(self) -> None:
         columns = tuple(stream_column(name, stream) for name in STREAMED for stream in self.streams)
         rest = tuple(name for name in PENALISED.per_token if name not in columns)
-        needs = Needs(PENALISED.roles, per_token=(*rest, *columns), networks=PENALISED.networks, extra=(CRITIC,))
+        kinds = ("reward",) if self.threshold_search is None else ("reward", "threshold")
+        needs = Needs(
+            PENALISED.roles,
+            columns=tuple(f"{kind}:{name}" for kind in kinds for name in self.constraints),
+            per_token=(*rest, *columns),
+            networks=PENALISED.networks,
+            extra=(CRITIC,),
+        )
         object.__setattr__(self, "NEEDS", needs)
 
     @property

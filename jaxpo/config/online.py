@@ -32,6 +32,23 @@ class RolloutEngine:
 
 
 @dataclass(frozen=True)
+class MaxMin:
+    """The policy is paid by the group of users that fares worst (MaxMin-RLHF); every reward is a group's.
+
+    Attributes:
+      mode: "group" pays the rewards of the group whose mean over a generation is smallest, as the paper says; "sample"
+        each answer's least reward, as its code does, which forbids to serve groups by different answers; "smooth" the
+        rewards weighed by lambda, which moves towards groups that fare worse: lambda <- lambda exp(-eta F) / Z.
+      learning_rate: eta of "smooth", once per generation.
+      standardise: compare z-scores over the answers of the first generation; False = rewards that have one scale.
+    """
+
+    mode: Literal["group", "sample", "smooth"] = "group"
+    learning_rate: float = 0.1
+    standardise: bool = True
+
+
+@dataclass(frozen=True)
 class Online(Stage):
     """Reinforcement learning from rewards of the answers that the model itself writes; `data` gives the prompts.
 
@@ -47,6 +64,8 @@ class Online(Stage):
       reward_weights: one per reward; () = 1 each.
       multi_objective_aggregation: "sum_then_normalize" weighs the rewards and compares their sum within the group;
         "normalize_then_sum" compares each reward within the group first, then weighs and whitens over the generation.
+      maxmin: rewards are those of groups of users, and the worst-off group's counts; those of weight 0 are only
+        measured. None = their weighted sum.
       reward_tries: a reward that fails about an answer is asked so often; what still fails is left out, and counted.
       reward_failures: so many failures of a reward one after another stop the run.
       num_generations: answers per prompt; half of them are the opponent's where the loss has one (XPO, NashMD).
@@ -81,6 +100,7 @@ class Online(Stage):
     reward_funcs: tuple[Any, ...] = ()
     reward_weights: tuple[float, ...] = ()
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    maxmin: MaxMin | None = None
     reward_tries: int = 3
     reward_failures: int = 50
     num_generations: int = 8

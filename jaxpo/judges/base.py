@@ -5,16 +5,35 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
-from jaxpo.judges.asking import Ask, Reply
+from jaxpo.judges.asking import Ask, Item, Reply
 
 Networks = Callable[[str], Any]
 """A name -> `jaxpo.judges.network.Network`."""
+
+Asked = Mapping[str, Item]
+Earlier = Mapping[str, Sequence[tuple[str, Item]]]
+"""By prompt, answers of before with their names, the newest last."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Values of answers by name, and what is worth knowing of how they came about.
+
+    Attributes:
+      values: None where nothing is said of an answer; what is not here has failed.
+      figures: by name.
+      warning: said once; "" = none.
+    """
+
+    values: Mapping[str, Any]
+    figures: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,19 @@ class Judge(ABC):
     def weights(self) -> tuple[float, ...]:
         """What each member's score counts."""
         return (1.0,)
+
+    @property
+    def remembers(self) -> int:
+        """Earlier answers to each prompt that values depend on."""
+        return 0
+
+    def asked(self, items: Mapping[str, Item], earlier: Earlier) -> Asked:
+        """What is asked about, so that these answers have values: they themselves, unless they are compared."""
+        return items
+
+    def made(self, items: Mapping[str, Item], earlier: Earlier, values: Mapping[str, Any]) -> Made:
+        """The answers' values, out of those of what was asked about."""
+        return Made({key: values[key] for key in items if key in values})
 
     @abstractmethod
     def open(self, networks: Networks) -> Ask:

@@ -19,10 +19,16 @@ class OrchestratedJudge(Judge):
     Attributes:
       judges: one for each objective of the adapter, in its order.
       weights_of: a stage with the loss pro_orchestrator.
+      normalise: weigh scores by the statistics beside the adapter; False = as they are, where they have one scale.
+      share: how much a user's own weights count, `w <- (1 - share) w(x) + share own`.
+      own: these, one for each judge; () = none.
     """
 
     judges: tuple[Judge, ...] = ()
     weights_of: str = "reward"
+    normalise: bool = True
+    share: float = 0.0
+    own: tuple[float, ...] = ()
 
     NAME: ClassVar[str] = "orchestrated"
     BATCH: ClassVar[int] = 64
@@ -33,6 +39,10 @@ class OrchestratedJudge(Judge):
     def check(self, rows: Sequence[Row]) -> None:
         if not self.judges:
             raise ConfigError("an orchestrated judge has no judges; give one for each objective.")
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"share is {self.share}; it must lie between 0 and 1.")
+        if (self.share > 0 or self.own) and len(self.own) != len(self.judges):
+            raise ConfigError(f"own has {len(self.own)} weights for {len(self.judges)} judges; give one for each.")
         for judge in self.judges:
             if len(judge.members()) > 1:
                 raise ConfigError("a jury cannot be weighed by an orchestrator; give its members.")
@@ -46,12 +56,15 @@ class OrchestratedJudge(Judge):
 
     def identity(self, networks: Networks) -> dict[str, Any]:
         weights = networks(self.weights_of).fingerprint()
-        return {"judge": self.NAME, "weights": weights, "judges": [j.identity(networks) for j in self.judges]}
+        how = {} if self.normalise else {"normalise": False}
+        how |= {"share": self.share, "own": list(self.own)} if self.share else {}
+        judges = [judge.identity(networks) for judge in self.judges]
+        return {"judge": self.NAME, "weights": weights, "judges": judges, **how}
 
     def open(self, networks: Networks) -> Ask:
         import jax.numpy as jnp
 
-        from jaxpo.losses import orchestrated_reward
+        from jaxpo.losses import interpolated_weights, orchestrated_reward
 
         network = networks(self.weights_of)
         if "orchestrator" not in network.params:
@@ -68,6 +81,8 @@ class OrchestratedJudge(Judge):
         def ask(items: Sequence[Item]) -> list[Reply]:
             replies = [one(items) for one in asks]
             _, weights = network.heads([item.prompt for item in items], None)
+            if self.share:
+                weights = interpolated_weights(weights, jnp.asarray(self.own), share=self.share)
             found = []
             for i in range(len(items)):
                 failed = next((reply[i].failed for reply in replies if reply[i].failed), "")
@@ -75,7 +90,12 @@ class OrchestratedJudge(Judge):
                     found.append(Reply(failed=failed))
                     continue
                 scores = jnp.asarray([reply[i].value for reply in replies])
-                found.append(score_reply(orchestrated_reward(weights[i], scores, own["offset"], own["scale"])))
+                paid = (
+                    orchestrated_reward(weights[i], scores, own["offset"], own["scale"])
+                    if self.normalise
+                    else jnp.sum(weights[i] * scores)
+                )
+                found.append(score_reply(paid))
             return found
 
         return ask

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
@@ -18,10 +19,15 @@ class RewardJudge(Judge):
     Attributes:
       model: name of the network: a stage of the recipe, or "reward" for the command's `--reward`.
       user: column that names the user whose taste each row asks about, of a model that knows several; "" = none.
+      part: number of the group or prototype that is asked, from 0, of a model that knows several; None = all, as they
+        are mixed.
+      head: name of the one that is read, of a model with a head for every aspect; "" = what they make together.
     """
 
     model: str = "reward"
     user: str = ""
+    part: int | None = None
+    head: str = ""
 
     NAME: ClassVar[str] = "reward"
     BATCH: ClassVar[int] = 256
@@ -30,7 +36,8 @@ class RewardJudge(Judge):
         return (self.model,)
 
     def identity(self, networks: Networks) -> dict[str, Any]:
-        asked = {"user": self.user} if self.user else {}
+        asked: dict[str, Any] = {"user": self.user} if self.user else {}
+        asked |= ({} if self.part is None else {"part": self.part}) | ({"head": self.head} if self.head else {})
         return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked}
 
     def columns(self) -> tuple[str, ...]:
@@ -43,6 +50,35 @@ class RewardJudge(Judge):
                 raise item.row.error("says not whose taste is asked about.", field=self.user)
         return network.rewards_under(prompts, answers, users=[str(item.row.data[self.user]) for item in items])
 
+    def _scores(self, network: Any, items: Sequence[Item], prompts: list[Any], answers: list[str]) -> Any:
+        if self.part is not None:
+            return self._of_part(network, prompts, answers)
+        if self.head:
+            return self._of_head(network, prompts, answers)
+        return network.rewards(prompts, answers) if not self.user else self._of_users(network, items, prompts, answers)
+
+    def _of_part(self, network: Any, prompts: list[Any], answers: list[str]) -> Any:
+        """Rewards of one group."""
+        import numpy as np
+
+        parts, part = network.mixture_method().parts, self.part
+        if not 0 <= part < parts:  # type: ignore[operator]
+            raise ConfigError(f"the judge {self.model!r} has groups 0 to {parts - 1}, and none with number {part}.")
+        return network.rewards_under(prompts, answers, mixtures=np.eye(parts, dtype=np.float32)[part])
+
+    def _of_head(self, network: Any, prompts: list[Any], answers: list[str]) -> Any:
+        """What one head says."""
+        names, values = network.heads(prompts, answers)
+        if self.head not in names:
+            raise ConfigError(f"the judge {self.model!r} has no head {self.head!r}; there are {', '.join(names)}.")
+        return values[:, names.index(self.head)]
+
+    def check(self, rows: Sequence[Row]) -> None:
+        if bool(self.user) + (self.part is not None) + bool(self.head) > 1:
+            raise ConfigError(
+                f"user is {self.user!r}, part {self.part} and head {self.head!r}; one of them says what is asked."
+            )
+
     def open(self, networks: Networks) -> Ask:
         from jaxpo.convert.reader import why_no_reward
 
@@ -52,7 +88,7 @@ class RewardJudge(Judge):
 
         def ask(items: Sequence[Item]) -> list[Reply]:
             texts = [item.prompt for item in items], [item.answer for item in items]
-            scores = network.rewards(*texts) if not self.user else self._of_users(network, items, *texts)
+            scores = self._scores(network, items, *texts)
             return [score_reply(score) for score in scores]
 
         return ask

@@ -9,6 +9,14 @@ from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.centring import centring
 from jaxpo.losses.cispo import cispo
+from jaxpo.losses.constrained_rlhf import (
+    constrained_advantages,
+    constrained_dual,
+    constrained_policy,
+    multiplier_loss,
+    multipliers,
+    update_multipliers,
+)
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
@@ -113,6 +121,14 @@ from jaxpo.losses.rationales import rationales
 from jaxpo.losses.rdpo_length import rdpo_length
 from jaxpo.losses.rdpo_robust import rdpo_robust, unbiased_under_flips
 from jaxpo.losses.recurrence import returns_to_go
+from jaxpo.losses.regret_reward import (
+    deterministic_regret,
+    improved_values,
+    noiseless_preference,
+    partial_returns,
+    regret_reward,
+    segment_regret,
+)
 from jaxpo.losses.reinforce_plus_plus import reinforce_plus_plus, reinforce_plus_plus_baseline
 from jaxpo.losses.rloo import kl_shaped_rewards, rloo
 from jaxpo.losses.rpo import rpo
@@ -125,6 +141,7 @@ from jaxpo.losses.simpo import simpo
 from jaxpo.losses.slic import slic
 from jaxpo.losses.sparsepo import mapo_map, mapo_mask, mask_network, sparsepo
 from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_degree
+from jaxpo.losses.spo_minimax import asymmetry, even_rewards, exploitability, self_play, win_rates
 from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
@@ -150,6 +167,7 @@ __all__ = [
     "apo_zero",
     "apo_zero_norm",
     "apo_zero_unpaired",
+    "asymmetry",
     "bco",
     "bco_pair",
     "bco_shift",
@@ -158,11 +176,15 @@ __all__ = [
     "bucket_topk_kl",
     "centring",
     "cispo",
+    "constrained_advantages",
+    "constrained_dual",
+    "constrained_policy",
     "cpo",
     "davidson",
     "decoupled_topk_kd",
     "degree_logits",
     "degree_loss",
+    "deterministic_regret",
     "difficulty",
     "discopop",
     "dove",
@@ -172,8 +194,10 @@ __all__ = [
     "dpo_threshold",
     "dpop",
     "entropy_threshold",
+    "even_rewards",
     "exo_pair",
     "exo_rw",
+    "exploitability",
     "extrapolated_logps",
     "f_conjugate",
     "f_conjugate_slope",
@@ -200,6 +224,7 @@ __all__ = [
     "idealised_ranking_accuracy",
     "implicit_reward",
     "implicit_scores",
+    "improved_values",
     "infonca",
     "init_bco_state",
     "interpolated_weights",
@@ -257,10 +282,13 @@ __all__ = [
     "minillm_advantages",
     "modpo",
     "modpo_reward",
+    "multiplier_loss",
+    "multipliers",
     "nash_md",
     "nca",
     "nca_pair",
     "ndcg",
+    "noiseless_preference",
     "normalised_rewards",
     "off_policy_mask",
     "off_policy_weights",
@@ -278,6 +306,7 @@ __all__ = [
     "pal_similarity",
     "pal_token_weights",
     "part_weights",
+    "partial_returns",
     "point_mse",
     "point_sigmoid",
     "ppo",
@@ -295,6 +324,7 @@ __all__ = [
     "rationales",
     "rdpo_length",
     "rdpo_robust",
+    "regret_reward",
     "reinforce_plus_plus",
     "reinforce_plus_plus_baseline",
     "returns_to_go",
@@ -305,6 +335,8 @@ __all__ = [
     "rrpo",
     "rso",
     "sapo",
+    "segment_regret",
+    "self_play",
     "sft",
     "shortest",
     "sigmoid_norm",
@@ -336,11 +368,13 @@ __all__ = [
     "unbiased_under_flips",
     "unseen_mass",
     "update_bco_shift",
+    "update_multipliers",
     "update_reliability",
     "user_weights",
     "vespo",
     "vespo_weights",
     "whiten",
+    "win_rates",
     "wpo_weight",
     "xpo",
 ]

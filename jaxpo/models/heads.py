@@ -85,13 +85,14 @@ def value(params: Any, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
     return linear_head(params, hidden)[..., 0]
 
 
-def critic_table(config: TextConfig, *, network: bool = True) -> dict[str, Table]:
+def critic_table(config: TextConfig, *, network: bool = True, outputs: int = 1) -> dict[str, Table]:
     """PPO's critic, stored under `params["critic"]`: a network of its own with a value head, or that head alone.
 
-    The head is not `params["value"]`, so that nobody takes the policy for a reward model.
+    A head has an output for every stream of rewards. It is not `params["value"]`, so that nobody takes the policy for a
+    reward model.
     """
     own = {"model": param_table(config)} if network else {}
-    return {**own, "value": value_table(config)}
+    return {**own, "value": linear_table(config, outputs)}
 
 
 def log_odds(output: Float[Array, "V D"], hidden: Float[Array, "... D"], yes: int, no: int) -> Float[Array, "..."]:

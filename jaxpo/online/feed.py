@@ -79,7 +79,8 @@ class RolloutFeed:
         shaped, columns = source.shape(generation, recorded)
         if source.recorder.asked:
             source.figures[number]["rollouts/reading_seconds"] = reading
-        self._slices = [source.examples(generation, shaped, recorded.kl_coef, columns, places) for places in parts]
+        source.watch(generation, recorded, state)
+        self._slices = [source.examples(generation, shaped, recorded, columns, places) for places in parts]
         self._now = number
         self._compare_types(state)
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
+from jaxpo.judges.base import Earlier
 from jaxpo.judges.ledger import Ledger
 from jaxpo.online.advantages import FLAT
 from jaxpo.online.answers import Answer, Group
 from jaxpo.online.ledger import DONE, Journal
 from jaxpo.online.prompts import Prompts
-from jaxpo.online.scoring import Scoring
+from jaxpo.online.rewards.win_rate import Opponents
+from jaxpo.online.scoring import Scoring, key_of, response
 from jaxpo.online.writer import Asked
 from jaxpo.online.writers import Writes
 from jaxpo.sampling.sampler import Sampler
@@ -35,6 +37,7 @@ class Generation:
       failed: `[G, K]` rewards that failed.
       tried: prompts that were asked; more than G where some were replaced.
       seconds: "writing" and "rewards", where it was made now.
+      figures: what its rewards are worth knowing of besides their values.
     """
 
     number: int
@@ -44,6 +47,7 @@ class Generation:
     failed: np.ndarray
     tried: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +69,7 @@ class _Work:
     rewards: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     failed: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     spent: dict[str, float] = field(default_factory=lambda: {"writing": 0.0, "rewards": 0.0})
+    figures: dict[str, float] = field(default_factory=dict)
     _used: bool = False
 
     def ready(self) -> None:
@@ -86,7 +91,8 @@ class _Work:
         """The line that says that a generation is whole."""
         positions = [self.groups[place].position for place in range(len(self.rewards))]
         rewards, failed = _to_json(self.rewards), self.failed.astype(int).tolist()
-        return {DONE: True, "tried": tried, "positions": positions, "rewards": rewards, "failed": failed}
+        said = {"figures": self.figures} if self.figures else {}
+        return {DONE: True, "tried": tried, "positions": positions, "rewards": rewards, "failed": failed, **said}
 
 
 @dataclass
@@ -115,6 +121,8 @@ class Maker:
     at_once: int
     show: Callable[[str], None]
     _ends: dict[int, int] = field(default_factory=dict)
+    _queue: Opponents = field(default_factory=lambda: Opponents(0))
+    _queued: int = 0
 
     def make(self, number: int, params: Tree) -> Generation:
         """A generation by these weights: what of it is in the ledger is read, the rest is written."""
@@ -138,7 +146,8 @@ class Maker:
         work.ledger.append([work.last(position - first)])
         self._ends[number] = position
         kept = [work.groups[place] for place in range(self.size)]
-        return Generation(number, weights, kept, work.rewards, work.failed, position - first, work.spent)
+        tried = position - first
+        return Generation(number, weights, kept, work.rewards, work.failed, tried, work.spent, work.figures)
 
     def _written(self, work: _Work, asked: Sequence[Asked]) -> list[Group]:
         """The groups that are asked for: those of the ledger, and new ones, which go there as they end."""
@@ -161,10 +170,27 @@ class Maker:
         began = time.monotonic()
         self.show(f"generation {work.number}, rewards")
         found = self.scoring.score(
-            groups, lambda name, about: self.journal.rewards(work.number, work.weights, name, about)
+            groups,
+            lambda name, about: self.journal.rewards(work.number, work.weights, name, about),
+            earlier=self._earlier(work.number),
         )
+        work.figures = dict(self.scoring.figures)
         work.spent["rewards"] += time.monotonic() - began
         return found
+
+    def _earlier(self, number: int) -> Earlier:
+        """The newest answers to every prompt of the generations before this one, as the ledger holds them."""
+        size = self.scoring.remembers
+        if not size:
+            return {}
+        if self._queue.size != size or self._queued > number:
+            self._queue, self._queued = Opponents(size), 0
+        for before in range(self._queued, number):
+            for group in self.read(before).groups:
+                for k in range(len(group.answers)):
+                    self._queue.push(key_of(group, k), response(group, k))
+        self._queued = number
+        return self._queue.queues
 
     def read(self, number: int) -> Generation:
         """A generation that weights of before wrote; DataError where its ledger is not whole."""
@@ -177,7 +203,8 @@ class Maker:
         groups = [self._group(by_position[position]) for position in last["positions"]]
         self._ends[number] = first + last["tried"]
         rewards, failed = _from_json(last["rewards"]), np.asarray(last["failed"], float)
-        return Generation(number, weights, groups, rewards, failed, last["tried"])
+        figures = last.get("figures", {})
+        return Generation(number, weights, groups, rewards, failed, last["tried"], figures=figures)
 
     def _first(self, number: int) -> int:
         """Position of a generation's first prompt: behind all that those before it asked."""

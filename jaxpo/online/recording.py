@@ -17,7 +17,8 @@ from jaxpo.online.answers import FLOAT, packed, unpacked
 from jaxpo.online.batches import Layout, Trained, batch_of, taken_apart
 from jaxpo.online.generation import Generation
 from jaxpo.online.ledger import Journal, SharedLedger, opened
-from jaxpo.online.penalty import next_coef, padded, token_kl
+from jaxpo.online.penalty import Columns, next_coef, padded, token_kl
+from jaxpo.online.thresholds import Searching
 
 Tree = Any
 TRAINER = "trainer"
@@ -31,10 +32,12 @@ class Recorded:
     Attributes:
       columns: name -> an array per answer.
       kl_coef: weight of the KL in this generation's rewards.
+      thresholds: of rewards, where they are searched.
     """
 
     columns: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     kl_coef: float = 0.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Recorder:
       from_sampler: the old log-probs are those that the answers were drawn with.
       penalty: of the method.
       longest: tokens of an answer.
+      thresholds: how they are searched; None = they are not.
       opponents: half of every group is an opponent's, of which nothing is trained on and nothing is read.
     """
 
@@ -60,6 +64,7 @@ class Recorder:
     penalty: Penalty | None
     longest: int
     opponents: bool = False
+    thresholds: Searching | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -92,9 +97,9 @@ class Recorder:
             for name in self.asked:
                 columns[name] += [unpacked(text, FLOAT) for text in line[name]]
         if len(lines) == len(parts):
-            ledger.append([self._last(generation, columns)])
+            ledger.append([self._last(generation, columns, state)])
             lines = ledger.read()
-        return Recorded(columns, lines[-1]["kl_coef"])
+        return Recorded(columns, lines[-1]["kl_coef"], lines[-1].get("thresholds", {}))
 
     def _begun(self, generation: Generation, state: Any) -> SharedLedger:
         about = {"answers": generation.weights, "trained": fingerprint(self.weights(state)), "names": list(self.names)}
@@ -128,8 +133,15 @@ class Recorder:
             found[name] = [packed(x, FLOAT) for x in read]
         return found
 
-    def _last(self, generation: Generation, columns: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
-        """The KL's weight, and the KL of an answer on average, from which the next weight follows."""
+    def _last(self, generation: Generation, columns: Columns, state: Any) -> dict[str, Any]:
+        """The KL's weight, and the KL of an answer on average, from which the next weight follows; thresholds."""
+        found: dict[str, Any] = self._kl(generation, columns)
+        if self.thresholds is not None:
+            before = [self._found(number).read()[-1] for number in range(generation.number)]
+            found |= self.thresholds.line(generation, before, state)
+        return found
+
+    def _kl(self, generation: Generation, columns: Columns) -> dict[str, float]:
         if self.penalty is None:
             return {"kl_coef": 0.0, "kl": 0.0}
         kl = token_kl(self.penalty, padded(generation.groups, self.longest), columns)

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
-from jaxpo.judges.asking import Patience, ask_all
-from jaxpo.judges.base import Judge, Networks
+from jaxpo.judges.asking import Item, Patience, ask_all
+from jaxpo.judges.base import Earlier, Judge, Networks
 from jaxpo.judges.ledger import Ledger, digest
 from jaxpo.online.answers import Group, Prompt
 from jaxpo.online.rewards.base import Response
@@ -52,6 +52,9 @@ class Scoring:
       networks: name -> model, for those that ask one.
       patience: how failures are met.
       say: shows one line to the user.
+
+    Attributes:
+      figures: of the answers that were scored last, `rewards/NAME/FIGURE`, besides their values.
     """
 
     rewards: Sequence[Judge]
@@ -59,8 +62,10 @@ class Scoring:
     patience: Patience
     say: Callable[[str], None]
     names: list[str] = field(init=False)
+    figures: dict[str, float] = field(default_factory=dict)
     _members: list[list[Member]] = field(init=False)
     _asks: dict[str, Any] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.names = reward_names(self.rewards)
@@ -76,6 +81,11 @@ class Scoring:
     def verifies(self) -> list[int]:
         """Numbers of the rewards whose 1 says that an answer is right."""
         return [i for i, reward in enumerate(self.rewards) if getattr(reward, "VERIFIES", False)]
+
+    @property
+    def remembers(self) -> int:
+        """Earlier answers to each prompt that rewards depend on."""
+        return max((member.judge.remembers for members in self._members for member in members), default=0)
 
     def identity(self) -> dict[str, Any]:
         """Name of every judge -> what its values depend on."""
@@ -97,35 +107,51 @@ class Scoring:
         return self._asks[member.name]
 
     def score(
-        self, groups: Sequence[Group], ledger: LedgerOf, key: Callable[[Group, int], str] | None = None
+        self,
+        groups: Sequence[Group],
+        ledger: LedgerOf,
+        key: Callable[[Group, int], str] | None = None,
+        earlier: Earlier | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """`(values [n, K, F] float64, failed [n, K])`: NaN where a reward says nothing, and how many failed there.
 
         Args:
           key: names an answer in the ledgers; by default by its place in the order of prompts.
+          earlier: answers of before, for rewards that remember some.
         """
         answers = [(group, k) for group in groups for k in range(len(group.answers))]
         keys = [(key or key_of)(*answer) for answer in answers]
         items = {name: response(*answer) for name, answer in zip(keys, answers, strict=True)}
         failed: Counter[str] = Counter()
-        columns = [self._column(members, items, ledger, failed) for members in self._members]
+        self.figures.clear()
+        columns = [self._column(members, items, ledger, failed, earlier or {}) for members in self._members]
         shape = (len(groups), len(answers) // len(groups))
         values = np.asarray([[c[name] for c in columns] for name in keys], float).reshape(*shape, len(columns))
         return values, np.asarray([failed[name] for name in keys]).reshape(shape)
 
     def _column(
-        self, members: Sequence[Member], items: Mapping[str, Response], ledger: LedgerOf, failed: Counter[str]
+        self,
+        members: Sequence[Member],
+        items: Mapping[str, Response],
+        ledger: LedgerOf,
+        failed: Counter[str],
+        earlier: Earlier,
     ) -> dict[str, float]:
         total = dict.fromkeys(items, 0.0)
         for member in members:
-            values = self._values(member, items, ledger)
+            made = member.judge.made(items, earlier, self._values(member, member.judge.asked(items, earlier), ledger))
+            values = made.values
+            self.figures |= {f"rewards/{member.name}/{name}": value for name, value in made.figures.items()}
+            if made.warning and member.name not in self._said:
+                self._said.add(member.name)
+                self.say(f"warning: {made.warning}")
             for key in items:
                 value = values.get(key)
                 failed[key] += key not in values
                 total[key] = total[key] + member.share * value if value is not None else np.nan
         return total
 
-    def _values(self, member: Member, items: Mapping[str, Response], ledger: LedgerOf) -> dict[str, Any]:
+    def _values(self, member: Member, items: Mapping[str, Item], ledger: LedgerOf) -> dict[str, Any]:
         """By key, those that are known; one process asks, unless it is a model that all of them hold."""
 
         def asked() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from jaxpo.data.source import steps_of
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES, REF_LOGPS
 from jaxpo.objectives.methods.answering import Answering
+from jaxpo.objectives.wrappers.moving_reference import METHOD
 from jaxpo.online.advantages import Shaped, summed
 from jaxpo.online.answers import Answer
 from jaxpo.online.batches import Layout, Trained
@@ -20,11 +22,14 @@ from jaxpo.online.examples import examples, figures
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import SharedLedger
+from jaxpo.online.mixing import Mixer
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.recording import Recorded, Recorder
+from jaxpo.online.scaling import Scaler
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.scoring import by_content
 from jaxpo.online.talk import talk_figures
+from jaxpo.online.thresholds import mean_reward, out_of_reach, searching
 from jaxpo.online.token_advantages import made_of
 from jaxpo.online.training import columns_of, make_read, per_token_of, trained
 from jaxpo.online.writer import Asked
@@ -45,6 +50,7 @@ class RolloutSource:
       reference: how the reference is run.
       layout: shape of every batch.
       said: what was said once.
+      returns: mean rewards of the constraints, of the generations that this process has seen.
     """
 
     stage: Online
@@ -60,17 +66,29 @@ class RolloutSource:
     show: Callable[[str], None]
     hash: str
     schedule: Schedule = field(init=False)
+    mixer: Mixer | None = field(init=False)
+    scaler: Scaler | None = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    returns: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = weights_of(stage)
+        self.mixer = None
+        if stage.maxmin is not None:
+            groups = np.flatnonzero(self.weights).tolist()
+            self.mixer = Mixer(stage.maxmin, groups, lambda number: self.maker.read(number).rewards)
+        scaling = self.method.scaling
+        self.scaler = None if scaling is None else Scaler(scaling, self._paid)
         needs, penalty = self.method.NEEDS, self.method.penalty
-        self.columns = columns_of(self.maker.scoring.names, needs, penalised=penalty is not None)
+        searched = () if self.method.threshold_search is None else self.method.streams[1:]
+        names_of_rewards = self.maker.scoring.names
+        self.columns = columns_of(names_of_rewards, needs, penalised=penalty is not None, searched=searched)
         self.per_token = per_token_of(stage, needs)
-        names = tuple(name for name in (OLD_LOGPS, REF_LOGPS, OLD_VALUES) if name in self.per_token)
+        read_beforehand = (OLD_LOGPS, REF_LOGPS, OLD_VALUES)
+        names = tuple(name for name in self.per_token if name.partition(":")[0] in read_beforehand)
         sampler, longest = stage.old_logps == "sampler", stage.max_completion_length
         asked = [name for name in names if not (sampler and name == OLD_LOGPS)]
         read = make_read(self.scorer, self.reference, self.layout, asked)
@@ -84,7 +102,16 @@ class RolloutSource:
             penalty,
             longest,
             self.method.answering.opponents,
+            searching(self.method, names_of_rewards, self.held_out_mean),
         )
+
+    def _paid(self, number: int) -> np.ndarray:
+        """`[G, K]` what the answers of an earlier generation were paid."""
+        return summed(*self.mixed(number, self.maker.read(number).rewards))
+
+    def held_out_mean(self, state: Any, name: str) -> float:
+        """Mean of a reward over answers to the held-out prompts."""
+        return float(self.evaluate(state)[f"rewards/{name}/mean"])
 
     def logps(self, state: Any, batch: Any) -> np.ndarray:
         """`[R, S]` log-probs by the trainer."""
@@ -114,26 +141,58 @@ class RolloutSource:
 
     def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
         """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
-        answering: Answering = self.method.answering
+        values, mixed_by = self.mixed(generation.number, generation.rewards)
+        raw, weights = summed(values, mixed_by), mixed_by
+        if self.scaler is not None:
+            values, weights = self.scaler.scaled(generation.number, raw)[..., None], np.ones(1)
         found, columns = made_of(
-            generation,
+            dataclasses.replace(generation, rewards=values),
             recorded,
             self.method,
-            self.weights,
+            weights,
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
+            names=self.maker.scoring.names,
         )
-        size = self.maker.size
-        kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
-        seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
-        self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
-        if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
-            self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
+        if self.scaler is not None:
+            found = dataclasses.replace(found, reward=raw)
         answers = [answer for group in generation.groups for answer in group.answers]
-        if talks := [answer.talk for answer in answers if answer.talk is not None]:
-            self.figures[generation.number] |= talk_figures(talks)
+        self._note(generation, found, mixed_by, answers)
         self._warn(generation, found, answers)
         return found, columns
+
+    def mixed(self, number: int, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards `[G, K, F]` of a generation as they are added up, and their weights."""
+        return (rewards, self.weights) if self.mixer is None else self.mixer.mixed(number, rewards)
+
+    def _note(self, generation: Generation, found: Shaped, weights: np.ndarray, answers: Sequence[Answer]) -> None:
+        """Keep what is logged of a generation."""
+        size, names = self.maker.size, self.maker.scoring.names
+        kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
+        seconds = {f"{name}_seconds": s for name, s in generation.seconds.items()}
+        timed = {"rollouts/" + name: value for name, value in seconds.items()}
+        self.figures[generation.number] = kept | timed | dict(generation.figures)
+        if self.mixer is not None and len(weights) == len(self.mixer.groups):
+            groups = [names[number] for number in self.mixer.groups]
+            weighed = {f"maxmin/{name}/weight": float(w) for name, w in zip(groups, weights, strict=True)}
+            self.figures[generation.number] |= weighed
+        if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
+            self.figures[generation.number] |= figures(self.method.answering, generation, found, names)
+        if talks := [answer.talk for answer in answers if answer.talk is not None]:
+            self.figures[generation.number] |= talk_figures(talks)
+
+    def watch(self, generation: Generation, recorded: Recorded, state: Any) -> None:
+        """Say once which thresholds of the rewards seem out of reach."""
+        method, names = self.method, self.maker.scoring.names
+        if len(method.streams) < 2:
+            return
+        held = method.streams[1:]
+        self.returns.append([mean_reward(generation, names.index(name)) for name in held])
+        carry = state.carry[METHOD] if self.stage.sync_ref_model else state.carry
+        weights = np.asarray(method.multipliers(carry))
+        thresholds = recorded.thresholds or dict(method.thresholds)
+        for name, line in out_of_reach(held, self.returns, thresholds, weights, bound=method.bound).items():
+            self.once(f"threshold {name}", f"generation {generation.number}: {line}")
 
     def _warn(self, generation: Generation, found: Shaped, answers: Sequence[Answer]) -> None:
         """Say once that nothing is learnt from rewards, or that no answer ends."""
@@ -159,7 +218,7 @@ class RolloutSource:
         self,
         generation: Generation,
         shaped: Shaped,
-        kl_coef: float,
+        recorded: Recorded,
         columns: Mapping[str, Sequence[np.ndarray]],
         places: range,
     ) -> list[Trained]:
@@ -172,7 +231,8 @@ class RolloutSource:
             scoring.verifies,
             columns,
             mask_truncated=self.stage.mask_truncated_completions,
-            kl_coef=kl_coef,
+            kl_coef=recorded.kl_coef,
+            thresholds=recorded.thresholds,
             places=places,
             answering=answering,
         )
@@ -201,7 +261,8 @@ class RolloutSource:
 
         values, _ = maker.scoring.score(groups, ledger, by_content)
         answers = [answer for group in groups for answer in group.answers]
-        found = {"reward": _mean(summed(values, self.weights))} if maker.scoring.names else {}
+        mixed = _mean(summed(values, self.weights)) if self.mixer is None else self.mixer.worst(values)
+        found = {"reward": mixed} if maker.scoring.names else {}
         found |= {
             "completions/mean_length": float(np.mean([a.written for a in answers])),
             "completions/clipped_ratio": float(np.mean([not a.finished for a in answers])),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jaxpo.losses import token_rewards
+from jaxpo.losses import even_rewards, token_rewards
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_VALUES, RETURNS
+from jaxpo.objectives.methods.rollouts import stream_column
 from jaxpo.online.advantages import Shaped, shaped
 from jaxpo.online.examples import penalties
 from jaxpo.online.generation import Generation
@@ -17,34 +19,61 @@ from jaxpo.online.recording import Recorded
 
 
 def made_of(
-    generation: Generation, recorded: Recorded, method: Any, weights: np.ndarray, *, aggregation: str, longest: int
+    generation: Generation,
+    recorded: Recorded,
+    method: Any,
+    weights: np.ndarray,
+    *,
+    aggregation: str,
+    longest: int,
+    names: Sequence[str] = (),
 ) -> tuple[Shaped, dict[str, Sequence[np.ndarray]]]:
     """A generation's rewards, compared; and name -> an array per answer, of what its tokens are trained with.
 
     Args:
       method: of the rollouts family.
       weights: of the rewards.
+      names: of the rewards, for a method that has a stream for some of them.
       longest: tokens of an answer.
     """
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
     grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
-    lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     values = generation.rewards
+    lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}
-    return found, {**recorded.columns, **_by_token(found, recorded, kl, grid, method)}
+    scores = {"": found.reward}
+    if len(method.streams) > 1:
+        scores = {name: values[..., names.index(name)] for name in method.streams[1:]}
+        lacking = np.any([np.isnan(score) for score in scores.values()], axis=0)
+        found = replace(found, reward=np.where(lacking, np.nan, found.reward))
+    made = _by_token(scores, recorded, kl, grid, method)
+    return found, {**recorded.columns, **made}
 
 
 def _by_token(
-    found: Shaped, recorded: Recorded, kl: np.ndarray, grid: Padded, method: Any
+    scores: Mapping[str, np.ndarray], recorded: Recorded, kl: np.ndarray, grid: Padded, method: Any
 ) -> dict[str, Sequence[np.ndarray]]:
-    """What a method makes of the rewards of tokens; 0 in answers that have none."""
-    score = found.reward.reshape(-1)
-    mask = grid.mask & ~np.isnan(score)[:, None]
-    rewards = token_rewards(np.nan_to_num(score), kl, mask, kl_coef=recorded.kl_coef)
-    values = grid.rows(recorded.columns[OLD_VALUES]) if OLD_VALUES in recorded.columns else np.zeros(mask.shape)
-    advantages, returns = method.token_advantages(rewards, values, mask)
-    return {ADVANTAGES: grid.parts(advantages), RETURNS: grid.parts(returns)}
+    """What a method makes of the rewards of tokens, stream by stream; 0 in answers that lack a reward.
+
+    Args:
+      scores: `[G, K]` of every stream that has some.
+    """
+    missing = np.any([np.isnan(score) for score in scores.values()], axis=0).reshape(-1)
+    mask, found = grid.mask & ~missing[:, None], {}
+    for stream in method.streams:
+        score = np.nan_to_num(scores.get(stream, np.zeros(len(mask)))).reshape(-1)
+        last = np.zeros_like(score) if method.spreads else score
+        coef = 0.0 if stream else recorded.kl_coef
+        rewards = token_rewards(last, kl, mask, kl_coef=coef)
+        if method.spreads:
+            rewards = rewards + even_rewards(score, mask)
+        old = stream_column(OLD_VALUES, stream)
+        values = grid.rows(recorded.columns[old]) if old in recorded.columns else np.zeros(mask.shape)
+        advantages, returns = method.token_advantages(rewards, values, mask)
+        found[stream_column(ADVANTAGES, stream)] = grid.parts(advantages)
+        found[stream_column(RETURNS, stream)] = grid.parts(returns)
+    return found

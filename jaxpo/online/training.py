@@ -14,7 +14,7 @@ from jaxpo.config import Online
 from jaxpo.data.packing.batch import Batch, join_leading
 from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.families.critic import critic_values
+from jaxpo.objectives.families.critic import critic_heads
 from jaxpo.objectives.families.rollouts import OLD_LOGPS, OLD_VALUES, REF_LOGPS, SAMPLING_LOGPS
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.advantages import Shaped
@@ -25,12 +25,19 @@ from jaxpo.sharding import current_mesh, put_batch, row_share, settle, to_host
 Tree = Any
 
 
-def columns_of(names: Sequence[str], needs: Needs, *, penalised: bool = False) -> tuple[str, ...]:
-    """The per-example columns of a stage whose rewards have these names: those of pairs are the method's alone."""
+def columns_of(
+    names: Sequence[str], needs: Needs, *, penalised: bool = False, searched: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The per-example columns of a stage whose rewards have these names: those of pairs are the method's alone.
+
+    Args:
+      searched: rewards whose thresholds are.
+    """
     if "completion" not in needs.roles:
         return needs.columns
     own = ("reward", "rewarded", "group_std", "finished", "failed", "answer_length", "group", "correct")
-    return (*own, *(f"reward:{name}" for name in names), *(("kl_coef",) if penalised else ()))
+    more = ("kl_coef",) if penalised else ()
+    return (*own, *(f"reward:{name}" for name in names), *more, *(f"threshold:{name}" for name in searched))
 
 
 def per_token_of(stage: Online, needs: Needs) -> tuple[str, ...]:
@@ -51,6 +58,7 @@ def trained(
     *,
     mask_truncated: bool,
     kl_coef: float = 0.0,
+    thresholds: Mapping[str, float] | None = None,
     places: range,
     answering: Answering | None = None,
 ) -> list[Trained]:
@@ -59,6 +67,7 @@ def trained(
     Args:
       columns: name -> an array per answer of the generation.
       names: of the rewards.
+      thresholds: of the generation, by reward.
       verifies: numbers of those that say whether an answer is right: `correct` is 1 or 0 then, -1 where none says it.
     """
     answering, found = answering or Answering(), []
@@ -76,6 +85,7 @@ def trained(
                 "group": float(place),
                 "correct": correctness(generation.rewards[place, k, list(verifies)]),
                 "kl_coef": kl_coef,
+                **{f"threshold:{name}": theta for name, theta in (thresholds or {}).items()},
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
             on = (not answering.rewarded or not np.isnan(reward)) and (answer.finished or not mask_truncated)
@@ -116,18 +126,19 @@ def make_read(scorer: Scorer, reference: Scorer, layout: Layout, names: Sequence
 
     Args:
       scorer, reference: how the two are run.
-      names: of the columns: "old_logps", "ref_logps", "old_values".
+      names: of the columns: "old_logps", "ref_logps", and "old_values" of every stream, in the order of its heads.
     """
+    values = [name for name in names if name.partition(":")[0] == OLD_VALUES]
 
     def read(networks: Mapping[str, Tree], batch: Batch) -> dict[str, jax.Array]:
         found = {}
-        if OLD_LOGPS in names or OLD_VALUES in names:
+        if OLD_LOGPS in names or values:
             policy = networks["policy"]
             hidden = scorer.hidden(policy["model"], batch)
             if OLD_LOGPS in names:
                 found[OLD_LOGPS] = scorer.logps(policy["model"], batch, hidden)
-            if OLD_VALUES in names:
-                found[OLD_VALUES] = critic_values(scorer, policy, batch, hidden)
+            if values:
+                found |= dict(zip(values, critic_heads(scorer, policy, batch, hidden), strict=True))
         if REF_LOGPS in names:
             found[REF_LOGPS] = scorer.alike(reference).logps(networks["reference"], batch)
         return found

@@ -19,6 +19,7 @@ from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
+from jaxpo.recipe.checks.constraints import constraint_problems
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
@@ -184,7 +185,7 @@ KINDS: dict[type[RecipePart], Kind] = {
         default=lambda stage: GRPO(),
         metrics=ONLINE,
         more_metrics=reward_metrics,
-        checks=(sync_problems, online_problems, rollout_problems),
+        checks=(sync_problems, online_problems, rollout_problems, constraint_problems),
         options=lambda stage: Options(max_completion_length=stage.max_completion_length),
         scoring=lambda stage: {"temperature": stage.temperature},
         data=prompts_of,

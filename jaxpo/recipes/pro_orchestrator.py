@@ -9,16 +9,23 @@ prompt is about, while the model stays as it is; then the model is fine-tuned on
 its weights. `objectives` are the names in the ratings, in alphabetical order:
 
     jaxpo run pro_orchestrator ... --objectives "correct harmless helpful"
+
+`jaxpo run pro_orchestrator:online` ends with GRPO on the prompts of the pairs instead: every head is a reward, and each
+prompt's weights are the adapter's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from jaxpo.config import Data, Optimizer, Preference, Reward, Run
+from jaxpo.config import Data, Online, Optimizer, Preference, Reward, Run
 from jaxpo.construct.orchestrator.rewards import PROOrchestrator as Scored
 from jaxpo.construct.orchestrator.weights import PROWeights
 from jaxpo.construct.stage import Construct
+from jaxpo.judges import RewardJudge
+from jaxpo.judges.orchestrated import OrchestratedJudge
+from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator
 from jaxpo.objectives.methods.rating import Rating
 from jaxpo.objectives.methods.sft import SFT as Chosen
@@ -70,3 +77,33 @@ def config(ratings: str = "", pairs: str = "", objectives: str = "helpful short"
             ),
         ),
     )
+
+
+def online(ratings: str = "", pairs: str = "", objectives: str = "helpful short") -> Run:
+    """Reward heads, the adapter, and reinforcement learning on rewards that it weighs for every prompt.
+
+    Args:
+      ratings: rows with ratings of answers.
+      pairs: rows with prompt, chosen and rejected; their prompts are answered.
+      objectives: names in the ratings, in alphabetical order, with spaces between them.
+    """
+    plain = config(ratings, pairs, objectives)
+    heads = tuple(RewardJudge("rewards", head=name) for name in objectives.split())
+    last = Online(
+        name="online",
+        init_from="sft",
+        loss=GRPO(beta=0.04),
+        reward_funcs=(OrchestratedJudge(heads, weights_of="adapter"),),
+        data=Data(
+            train=("stage:scored/rows.jsonl",),
+            eval=("stage:scored/heldout_rows.jsonl",),
+            max_length=768,
+            row_length=1536,
+        ),
+        max_completion_length=256,
+        rows_per_step=32,
+        gradient_accumulation_steps=8,
+        max_steps=200,
+        optimizer=Optimizer(learning_rate=1e-6, weight_decay=0.0),
+    )
+    return dataclasses.replace(plain, stages=(*plain.stages[:4], last))

@@ -30,7 +30,7 @@ MEAN_SEGMENT = 128
 """Tokens of a segment where only the rows know their lengths; it decides how many a block holds."""
 _LISTS = ("candidate",)
 REAL = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
-"""Per-token columns of real numbers; the others are marks."""
+"""Per-token columns of real numbers, those of a stream `NAME:STREAM`; the others are marks."""
 _WIDTHS: Mapping[str, tuple[int, ...]] = {
     **{"scores": (LISTED,), "relevance": (LISTED,), "votes": (2,), "labels": (LISTED,)},
 }
@@ -48,7 +48,9 @@ def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
     roles = {role: (LISTED,) if role in _LISTS else () for role in (*needs.roles, *needs.optional_roles)}
     columns = dict.fromkeys([*needs.columns, *(COLUMN_OF[role] for role in roles if role in COLUMN_OF)])
-    per_token = {name: _array(rows, np.float32 if name in REAL else np.int32) for name in needs.per_token}
+    per_token = {
+        name: _array(rows, np.float32 if name.partition(":")[0] in REAL else np.int32) for name in needs.per_token
+    }
     for network in networks_of(stage):
         if network.recorded:
             per_token |= _recorded(network, stage, config, rows)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from jaxpo.errors import CheckpointError
-from jaxpo.models.heads import value_table
 from jaxpo.models.spec import abstract_params, init_params
 from jaxpo.objectives.families.critic import CRITIC, MODEL
 from jaxpo.recipe.kinds import method_of
@@ -29,9 +28,9 @@ def with_critic(setting: Setting, stage: Any, base: Tree) -> Tree:
     table = own_tables(stage, setting.config(stage))[CRITIC]
     if stage.critic_from is not None:
         return {**base, CRITIC: _of_reward_model(setting, stage, table)}
-    if base.get(CRITIC, {}).keys() == table.keys():
+    if jax.tree.map(_shape, base.get(CRITIC, {})) == jax.tree.map(_shape, abstract_params(table)):
         return base
-    head = init_params(value_table(setting.config(stage)), jax.random.key(0))  # zeros, whatever the key
+    head = init_params(table[VALUE], jax.random.key(0))  # zeros, whatever the key
     return {**base, CRITIC: {MODEL: base[MODEL], VALUE: head} if MODEL in table else {VALUE: head}}
 
 

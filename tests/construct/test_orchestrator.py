@@ -1,5 +1,7 @@
 """The orchestrator's rows: rewards of preferred answers, prompts that say their weights, and judges weighed by them."""
 
+import dataclasses
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,15 @@ from jaxpo.construct.orchestrator.rewards import PROOrchestrator
 from jaxpo.construct.orchestrator.weights import PROWeights
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.judges import FunctionJudge, Jury
-from jaxpo.judges.asking import Item
+from jaxpo.judges import FunctionJudge, Jury, RewardJudge
+from jaxpo.judges.asking import Item, Patience
+from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.orchestrated import OrchestratedJudge
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
+from jaxpo.online.answers import Answer, Group, Prompt
+from jaxpo.online.scoring import Scoring
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import load_run
 
 PAIRS = (
     {"prompt": "short", "chosen": "a", "rejected": "bb"},
@@ -99,6 +106,14 @@ def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):
     items = [Item(row["prompt"], row["chosen"], r) for row, r in zip(PAIRS, rows(*PAIRS), strict=True)]
     replies = judge.open(lambda name: Adapter())(items)
     np.testing.assert_allclose([r.value for r in replies], [0.5 * 0 + 0.5 * -1.0, 1.0 * (3 - 1) / 2], rtol=1e-6)
+    plain = dataclasses.replace(judge, normalise=False).open(lambda name: Adapter())(items)
+    np.testing.assert_allclose([r.value for r in plain], [0.5 * 1 + 0.5 * -10, 1.0 * 3], rtol=1e-6)
+    mine = dataclasses.replace(judge, share=0.5, own=(0.0, 1.0))
+    replies = mine.open(lambda name: Adapter())(items)
+    np.testing.assert_allclose([r.value for r in replies], [0.25 * 0 + 0.75 * -1.0, 0.5 * 1.0 + 0.5 * -3.0], rtol=1e-6)
+    for bad, message in (({"share": 2.0}, "share is 2.0"), ({"share": 0.5}, "own has 0 weights for 2 judges")):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(judge, **bad).check(())
     assert judge.models() == ("adapter",)
     assert judge.columns() is None
     assert "adapter" in judge.identity(lambda name: Adapter()).values()
@@ -108,3 +123,49 @@ def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):
         OrchestratedJudge().check(())
     with pytest.raises(ConfigError, match="a jury cannot be weighed"):
         OrchestratedJudge((Jury(judge.judges),)).check(())
+
+
+def test_the_orchestrated_judge_is_a_reward_of_an_online_stage(judges, tmp_path):
+    """As any judge: asked about a generation's answers, kept in its ledger, one adapter's weights per prompt."""
+    judge = OrchestratedJudge(tuple(FunctionJudge(name) for name in judges), "adapter")
+    scoring = Scoring((judge,), lambda name: Adapter(), Patience(2), lambda line: None)
+
+    def answer(text):
+        return Answer(np.int32([1]), np.zeros(1, np.float32), np.zeros(1, np.float32), True, text)
+
+    groups = [
+        Group(i, i, Prompt(i, np.int32([1]), prompt, {"prompt": prompt}), (answer("a"), answer("ccc")))
+        for i, prompt in enumerate(("short", "a long one"))
+    ]
+    values, failed = scoring.score(groups, lambda name, about: Ledger(tmp_path, name, about))
+    np.testing.assert_allclose(values[..., 0], [[-0.5, 0.5 * 1 + 0.5 * -3], [0, 1]], rtol=1e-6)
+    assert not failed.any()
+    again = Scoring((judge,), lambda name: Adapter(), Patience(2), lambda line: None)
+    np.testing.assert_array_equal(again.score(groups, lambda name, about: Ledger(tmp_path, name, about))[0], values)
+
+
+def test_a_reward_model_is_asked_for_one_head_or_one_group():
+    network = Rater()
+    network.params, network.about = {"value": 0}, {}
+    network.mixture_method = lambda: types.SimpleNamespace(parts=2)
+    network.rewards_under = lambda prompts, answers, mixtures: mixtures @ np.asarray([3.0, 5.0]) * np.ones(len(answers))
+    items = [Item(row["prompt"], row["chosen"], r) for row, r in zip(PAIRS, rows(*PAIRS), strict=True)]
+    ask = lambda **how: [r.value for r in RewardJudge("m", **how).open(lambda name: network)(items)]  # noqa: E731
+    assert ask(head="short") == [-1, -3]
+    assert ask(part=1) == [5, 5]
+    for how, message in (({"head": "long"}, "has no head 'long'"), ({"part": 2}, "none with number 2")):
+        with pytest.raises(ConfigError, match=message):
+            ask(**how)
+    with pytest.raises(ConfigError, match="one of them says"):
+        RewardJudge(head="short", part=1).check(())
+
+
+def test_the_recipe_ends_with_an_online_stage_on_these_rewards():
+    run = load_run("pro_orchestrator:online")
+    *before, last = run.stages
+    assert [stage.name for stage in before] == ["sft", "rewards", "scored", "adapter"]
+    (judge,) = last.reward_funcs
+    assert judge.models() == ("adapter", "rewards", "rewards")
+    assert [one.head for one in judge.judges] == ["helpful", "short"]
+    problems = [p for p in find_problems(run) if p.startswith("online")]
+    assert problems == []

@@ -77,7 +77,10 @@ def mixture(rng: np.random.Generator, i: int) -> Example:
     )
 
 
-TRAINER = ("advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns")
+TRAINER = (
+    "advantages", "sampling_logps", "old_logps", "ref_logps", "old_values", "returns",
+    *(f"{name}:one" for name in ("advantages", "old_values", "returns")),
+)  # fmt: skip
 
 
 def rollout(rng: np.random.Generator, i: int) -> Example:

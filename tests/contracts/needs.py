@@ -16,6 +16,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
     "grpo": {"beta": 0.04, "epsilon": 0.05},
     "reinforce_plus_plus": {"epsilon": 0.05, "dual_clip": 3.0},
+    "constrained_rlhf": {"thresholds": (("one", 0.5),)},
     "ppo": {"dual_clip": 3.0},
     "modpo": {"weights": (0.5, 0.3, 0.2)},
     "bradley_terry": {"center_rewards_coefficient": 0.01, "soft_labels": True, "lm_coefficient": 0.1},

@@ -53,7 +53,7 @@ sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo
 fspo themis pro_orchestrator
 mapl mapl_reward secrets_rm meta_rm lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry
 rpo_average rpo_tokens sft
-grpo rloo reinforce_plus_plus ppo online_dpo xpo nash_md gkd minillm
+grpo rloo reinforce_plus_plus ppo constrained_rlhf online_dpo xpo nash_md gkd minillm
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 gpm gpo pal micro micro_router maxmin_rlhf
 """.split()  # noqa: SIM905
@@ -122,6 +122,8 @@ def test_ambiguous_acronyms_are_refused_with_their_candidates(acronym):
         ("sft-dpo", "set --stage.loss dpo3d --stage.loss.beta-minus 0.1 --stage.loss.sft-weight WEIGHT."),
         ("apo-accel", "extrapolates between rounds of any loss on pairs; `jaxpo run apo_accel`."),
         ("RPS", "`jaxpo run rps`."),
+        ("R3", "is a reward of any online loss; give the online stage reward_funcs=(R3Reward(),)."),
+        ("spo-minimax", "by how often they win; give the online stage reward_funcs=(WinRateReward(judge=JUDGE),)."),
     ],
 )
 def test_names_that_are_settings_are_refused_with_the_flags(name, remedy):

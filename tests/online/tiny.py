@@ -25,6 +25,11 @@ def short(completion_ids, **columns):
     return [-len(ids) / 16 for ids in completion_ids]
 
 
+def longer(completions, opponent, **columns):
+    """The probability that an answer is longer than its opponent, which is never sure."""
+    return [1 / (1 + 2 ** (len(o) - len(c[0]["content"]))) for c, o in zip(completions, opponent, strict=True)]
+
+
 def online(folder: Path, **changes: Any) -> Online:
     """A stage of a few steps."""
     files = {part: (str(folder / f"sft_{part}.jsonl"),) for part in ("train", "eval")}

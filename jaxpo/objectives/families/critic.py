@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.losses.importance import log_ratios
-from jaxpo.models.heads import value
+from jaxpo.models.heads import linear_head
 from jaxpo.objectives.base import Metric, OfSums, masked_mean
 from jaxpo.objectives.encode import Scorer, to_targets
 from jaxpo.objectives.families.rollouts import OLD_VALUES, RETURNS, Rollouts, of_answers
@@ -28,9 +28,17 @@ def critic_values(
       hidden: the policy's final states, which a critic without a network of its own reads.
       rng: the step's key; None = no dropout.
     """
+    return critic_heads(scorer, params, batch, hidden, rng)[0]
+
+
+def critic_heads(
+    scorer: Scorer, params: Tree, batch: Batch, hidden: Float[Array, "R S D"], rng: Array | None = None
+) -> list[Float[Array, "R S"]]:
+    """As `critic_values`, of every stream of rewards that the critic has a head for."""
     critic = params[CRITIC]
     states = scorer.run(critic[MODEL], batch, rng)[0] if MODEL in critic else hidden
-    return to_targets(value(critic["value"], states), batch)
+    every = linear_head(critic["value"], states)
+    return [to_targets(every[..., i], batch) for i in range(every.shape[-1])]
 
 
 def critic_metrics(

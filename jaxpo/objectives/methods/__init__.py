@@ -8,7 +8,7 @@ import pkgutil
 from jaxpo.errors import ConfigError, near_misses
 from jaxpo.objectives.methods.base import Info, Method
 
-__all__ = ["AMBIGUOUS", "BY_RECIPE", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
+__all__ = ["AMBIGUOUS", "BY_RECIPE", "BY_REWARD", "BY_SETTING", "METHODS", "Info", "Method", "resolve"]
 
 
 def _discover() -> dict[str, type[Method]]:
@@ -109,6 +109,15 @@ BY_RECIPE: dict[str, tuple[str, str]] = {
 }
 """Names of papers whose algorithm is made of stages -> (what they are, the command that runs them)."""
 
+BY_REWARD: dict[str, tuple[str, str]] = {
+    "r3": ("R^3, arXiv:2402.03469, is a reward of any online loss", "reward_funcs=(R3Reward(),)"),
+    "spo_minimax": (
+        "SPO, arXiv:2401.04056, rewards the answers of any online loss by how often they win",
+        "reward_funcs=(WinRateReward(judge=JUDGE),)",
+    ),
+}
+"""Names of papers whose method is a reward of `jaxpo.online.rewards` -> (what they are, how a stage has it)."""
+
 
 def resolve(name: str) -> type[Method]:
     """The method of that name or alias.
@@ -127,10 +136,13 @@ def resolve(name: str) -> type[Method]:
     if key in BY_RECIPE:
         what, command = BY_RECIPE[key]
         raise ConfigError(f"loss {name!r} is no loss of its own: {what}; `{command}`.")
+    if key in BY_REWARD:
+        what, setting = BY_REWARD[key]
+        raise ConfigError(f"loss {name!r} is no loss of its own: {what}; give the online stage {setting}.")
     aliases = {alias: method for method in METHODS.values() for alias in method.INFO.aliases}
     if key in aliases:
         return aliases[key]
-    close = near_misses(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING, *BY_RECIPE], n=3, cutoff=0.6)
+    close = near_misses(key, [*METHODS, *aliases, *AMBIGUOUS, *BY_SETTING, *BY_RECIPE, *BY_REWARD], n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(METHODS)}."
     raise ConfigError(f"unknown loss {name!r}; {hint}")
 
@@ -139,6 +151,8 @@ def _ambiguous(name: str, candidates: tuple[tuple[str, str], ...]) -> str:
     def where(name: str) -> str:
         if name in BY_RECIPE:
             return f"; `{BY_RECIPE[name][1]}`"
+        if name in BY_REWARD:
+            return f"; {BY_REWARD[name][1]}"
         return "" if name in METHODS else "; not in this version"
 
     lines = (f"{c} ({paper}{where(c)})" for c, paper in candidates)

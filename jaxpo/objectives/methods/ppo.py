@@ -13,6 +13,7 @@ from jaxpo.objectives.methods.rollouts import (
     Estimator,
     Penalty,
     PolicyGradient,
+    ScoreScaling,
     penalty_of,
 )
 
@@ -53,6 +54,10 @@ class PPO(PolicyGradient):
       gamma: discount per token.
       lam: of GAE: 0 trusts the critic alone, 1 the rewards alone.
       whiten_rewards: divide the rewards of tokens by their deviation.
+      score_scaling: of an answer's reward, before the KL: over the running deviation of all so far ("scale"), less
+        their running mean too ("norm"), or "none" (TRL's use_score_scaling and use_score_norm).
+      score_clip: bound of an answer's reward after that; None = none.
+      spread_reward: an answer's reward is split evenly over its tokens (SPO), instead of given to the last one.
       kl_coef: weight of the KL to the reference that is taken from the rewards of tokens; at 0 there is no reference.
       kl_estimator: of that KL.
       target_kl: KL of an answer, in nats, that kl_coef is led towards; None = it stays.
@@ -71,6 +76,9 @@ class PPO(PolicyGradient):
     gamma: float = number(1.0, at_least=0, at_most=1)
     lam: float = number(0.95, at_least=0, at_most=1)
     whiten_rewards: bool = False
+    score_scaling: Literal["none", "scale", "norm"] = "none"
+    score_clip: float | None = number(None, above=0)
+    spread_reward: bool = False
     kl_coef: float = number(0.05, at_least=0)
     kl_estimator: Estimator = "k1"
     target_kl: float | None = number(None, above=0)
@@ -95,11 +103,21 @@ class PPO(PolicyGradient):
         found, high = super().problems(), self.epsilon if self.epsilon_high is None else self.epsilon_high
         if self.dual_clip is not None and self.dual_clip <= 1 + high:
             found.append(f"ppo.dual_clip: {self.dual_clip} must be above 1 + epsilon_high, {1 + high:g}.")
+        if self.score_clip is not None and self.score_scaling == "none":
+            found.append(f'ppo.score_clip: {self.score_clip} bounds scaled rewards; give score_scaling "norm", too.')
         return found
 
     @property
     def advantage(self) -> Advantage:
         return Advantage("none", "none")
+
+    @property
+    def scaling(self) -> ScoreScaling | None:
+        return None if self.score_scaling == "none" else ScoreScaling(self.score_scaling, self.score_clip)
+
+    @property
+    def spreads(self) -> bool:
+        return self.spread_reward
 
     @property
     def penalty(self) -> Penalty | None:

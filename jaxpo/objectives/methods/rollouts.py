@@ -55,6 +55,19 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class ScoreScaling:
+    """Rewards of answers over the running deviation of all so far, see `jaxpo.online.scaling`.
+
+    Attributes:
+      kind: "scale" divides by it; "norm" subtracts the running mean before.
+      clip: bound of what comes out; None = none.
+    """
+
+    kind: Literal["scale", "norm"]
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
 class Advantage:
     """How the rewards of a group become advantages, see `jaxpo.online.advantages`.
 
@@ -70,6 +83,11 @@ class Advantage:
     epsilon: float = 1e-4
 
 
+def stream_column(name: str, stream: str) -> str:
+    """The column of a stream: that of the KL has the plain name."""
+    return f"{name}:{stream}" if stream else name
+
+
 class FromAnswers:
     """What the source of answers asks of a method.
 
@@ -83,6 +101,26 @@ class FromAnswers:
     def advantage(self) -> Advantage:
         """How the source makes advantages for it."""
         return Advantage()
+
+    @property
+    def scaling(self) -> ScoreScaling | None:
+        """How the source scales the rewards of answers, before the KL is taken off; None = not."""
+        return None
+
+    @property
+    def threshold_search(self) -> Any:
+        """How the thresholds of its rewards are searched; None = it has none, or they stay."""
+        return None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Rewards that have advantages of their own, beside "", which is the KL's then; ("",) = one for all."""
+        return ("",)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether an answer's reward is split evenly over its tokens (`BY_TOKEN`); else the last one has it."""
+        return False
 
     @property
     def answering(self) -> Answering:

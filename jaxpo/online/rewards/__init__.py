@@ -8,9 +8,11 @@ from jaxpo.online.rewards.function import FunctionReward
 from jaxpo.online.rewards.lengths import LengthReward, RepetitionPenalty, SoftOverlong
 from jaxpo.online.rewards.maths import MathReward
 from jaxpo.online.rewards.named import named_reward
+from jaxpo.online.rewards.r3 import R3Reward
 from jaxpo.online.rewards.shaped_lengths import BudgetReward, CosineReward
 from jaxpo.online.rewards.unit_tests import UnitTestReward
 from jaxpo.online.rewards.verifier import VerifierReward
+from jaxpo.online.rewards.win_rate import WinRateReward
 
 __all__ = [
     "BudgetReward",
@@ -25,6 +27,7 @@ __all__ = [
     "MathReward",
     "PatternReward",
     "ProgramJudge",
+    "R3Reward",
     "RepetitionPenalty",
     "Response",
     "RewardFunction",
@@ -32,5 +35,6 @@ __all__ = [
     "SoftOverlong",
     "UnitTestReward",
     "VerifierReward",
+    "WinRateReward",
     "named_reward",
 ]

@@ -24,6 +24,9 @@ def critic_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     if needs is None or CRITIC not in needs.extra:
         yield f"{where}: {source!r}, but the loss has no critic; leave it out, or take the loss ppo."
         return
+    if len(getattr(stage.loss, "streams", ("",))) > 1:
+        yield f"{where}: {source!r} has one head, and this critic one for every stream of rewards; leave it out."
+        return
     earlier = {s.name: s for s in with_models(run, index)}
     if source not in earlier:
         if not Path(source).is_dir():

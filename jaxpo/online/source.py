@@ -13,6 +13,7 @@ from jaxpo.data.source import steps_of
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES, REF_LOGPS
 from jaxpo.objectives.methods.answering import Answering
+from jaxpo.objectives.methods.outcomes import Outcomes
 from jaxpo.online.advantages import Shaped, summed
 from jaxpo.online.answers import Answer
 from jaxpo.online.batches import Layout, Trained
@@ -20,6 +21,7 @@ from jaxpo.online.examples import examples, figures
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import SharedLedger
+from jaxpo.online.outcomes import Past, Paying, outcomes_of
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.schedule import Schedule
@@ -60,6 +62,7 @@ class RolloutSource:
     show: Callable[[str], None]
     hash: str
     schedule: Schedule = field(init=False)
+    past: Past = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -67,6 +70,7 @@ class RolloutSource:
         stage = self.stage
         self.schedule = Schedule(stage.steps_per_generation, stage.num_iterations, stage.max_staleness)
         self.weights = weights_of(stage)
+        self.past = Past(self.method.remembered, lambda number: self._outcomes(self.maker.read(number)))
         needs, penalty = self.method.NEEDS, self.method.penalty
         self.columns = columns_of(self.maker.scoring.names, needs, penalised=penalty is not None)
         self.per_token = per_token_of(stage, needs)
@@ -110,11 +114,20 @@ class RolloutSource:
 
     def open(self, rows_seen: int, steps: int) -> RolloutFeed:
         """The next `steps` batches after `rows_seen` rows."""
+        epochs = self.epoch_of(rows_seen + steps * self.stage.rows_per_step)
+        if self.method.REMEMBERS and epochs <= 1:
+            self.once(
+                "one epoch",
+                f"warning: {self.method.INFO.name} compares answers with those of earlier epochs, and this stage asks "
+                f"its {len(self.maker.prompts)} prompts {epochs:.2g} times: without a second encounter it is plain "
+                "correctness. Give more steps or fewer prompts, 2 epochs at least",
+            )
         return RolloutFeed(self, rows_seen // self.stage.rows_per_step, steps)
 
     def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
         """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
         answering: Answering = self.method.answering
+        paying = self._paying(generation)
         found, columns = made_of(
             generation,
             recorded,
@@ -122,6 +135,7 @@ class RolloutSource:
             self.weights,
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
+            paid=paying,
         )
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}
@@ -129,11 +143,23 @@ class RolloutSource:
         self.figures[generation.number] = kept | {"rollouts/" + name: value for name, value in seconds.items()}
         if ADVANTAGES not in self.method.NEEDS.per_token:  # its objective sees no rewards and lengths
             self.figures[generation.number] |= figures(answering, generation, found, self.maker.scoring.names)
+        if paying is not None:
+            self.figures[generation.number] |= paying.figures
         answers = [answer for group in generation.groups for answer in group.answers]
         if talks := [answer.talk for answer in answers if answer.talk is not None]:
             self.figures[generation.number] |= talk_figures(talks)
         self._warn(generation, found, answers)
         return found, columns
+
+    def _paying(self, generation: Generation) -> Paying | None:
+        """How the method pays this generation's answers; None where it takes the rewards as they are."""
+        if not self.method.PAYS:
+            return None
+        memory = self.past.before(generation.number) if self.method.REMEMBERS else {}
+        return Paying(self.method, self._outcomes(generation), memory)
+
+    def _outcomes(self, generation: Generation) -> Outcomes:
+        return outcomes_of(generation, self.maker.scoring.verifies, self.stage.max_completion_length)
 
     def _warn(self, generation: Generation, found: Shaped, answers: Sequence[Answer]) -> None:
         """Say once that nothing is learnt from rewards, or that no answer ends."""

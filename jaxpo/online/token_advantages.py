@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,14 @@ from jaxpo.online.recording import Recorded
 
 
 def made_of(
-    generation: Generation, recorded: Recorded, method: Any, weights: np.ndarray, *, aggregation: str, longest: int
+    generation: Generation,
+    recorded: Recorded,
+    method: Any,
+    weights: np.ndarray,
+    *,
+    aggregation: str,
+    longest: int,
+    paid: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Shaped, dict[str, Sequence[np.ndarray]]]:
     """A generation's rewards, compared; and name -> an array per answer, of what its tokens are trained with.
 
@@ -25,13 +32,14 @@ def made_of(
       method: of the rollouts family.
       weights: of the rewards.
       longest: tokens of an answer.
+      paid: see `jaxpo.online.advantages.shaped`.
     """
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
     grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
     lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
     values = generation.rewards
-    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost)
+    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost, paid=paid)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}

@@ -172,7 +172,8 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
+    ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"),
+    ("online_dpo", "loss_type"), ("pal", "form"),
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),

@@ -1,6 +1,6 @@
 """Questions of rising difficulty and a policy that chooses how much effort to spend on each.
 
-64 questions of difficulty d in [0, 1] are seen as [1, d + noise]; a linear softmax policy chooses among three efforts of
+64 questions of difficulty d in [0, 1] are seen as [1, d + noise]; a linear softmax policy chooses among efforts of
 200, 800 and 3,000 tokens. Success is likelier with more effort and falls with d. Every step samples eight answers to
 every question; accuracy and length of a policy are exact expectations.
 """

@@ -19,8 +19,8 @@ NODES = np.quantile(np.random.default_rng(0).standard_normal(4000), (np.arange(1
 CLAIM = Claim(
     method="dler",
     paper="arXiv:2510.15110",
-    claim="With truncation as the only penalty, training on batch-whitened advantages answers more of the hard third of "
-    "the questions at equal mean length than training on group-normalised ones.",
+    claim="With truncation as the only penalty, training on batch-whitened advantages answers more of the hard third "
+    "of the questions at equal mean length than training on group-normalised ones.",
     baseline="the same with every group divided by its own deviation",
     measure="chance of success on the hard third at equal mean length, at three lengths within what both sweeps of the "
     "limit reach, batch minus group",

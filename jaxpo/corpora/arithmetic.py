@@ -236,7 +236,7 @@ class Arithmetic:
         Raises:
           ConfigError: a level that does not exist, or more items than a level has.
         """
-        self._check()
+        self.check()
         inputs = hashlib.sha256(json.dumps({"format": FORMAT, **asdict(self)}).encode()).hexdigest()[:16]
         if (report := reusable(directory, inputs)) is not None:
             return {**report, "reused": True}
@@ -258,7 +258,8 @@ class Arithmetic:
         ]
         return (item.row() for item in sorted(found, key=lambda item: item.id.partition("-")[2]))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """ConfigError: a level that does not exist, or numbers of rows that make no corpus."""
         problems = []
         if not self.levels or len(set(self.levels)) < len(self.levels) or set(self.levels) - set(LEVELS):
             problems.append(f"corpus.levels={self.levels} must be different ones of {tuple(LEVELS)}.")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import dler, dler_rewards, dler_truncated, whiten
 
@@ -26,6 +26,12 @@ CLAIM = Claim(
     "limit reach, batch minus group",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.01,
+    not_reproduced=NotReproduced(
+        "both normalisations end within 0.002 of each other: with one policy for all questions and new samples in "
+        "every step the group's deviation only weighs questions anew. dler_filter, registered after this run, asks "
+        "for what filtering does",
+        (-0.005, 0.005),
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from evidence.claims._effort_bandit import LONGEST, at_length, penalised, policy_gradient, train
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import drpo
 
@@ -21,6 +21,12 @@ CLAIM = Claim(
     measure="accuracy at equal length, mean over the two lengths, DRPO minus GRPO",
     seeds=(10, 11, 12, 13, 14),
     threshold=0.005,
+    not_reproduced=NotReproduced(
+        "a question whose eight answers are all right adds nothing to DRPO's loss, so that the easy ones stay long "
+        "and the mixed ones alone are shortened, and between lam 0.15 and 0.2 the sweep has a cliff from 1,600 to "
+        "2,900 tokens. drpo_sign, registered after this run, asks for what the method is built for",
+        (-0.05, -0.01),
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evidence.claims._effort_bandit import penalised, plain, policy_gradient, train
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import hapo_rewards
 
@@ -16,6 +16,11 @@ CLAIM = Claim(
     measure="share of tokens saved; less 1 where accuracy falls by more than 0.03 or the penalty's by less than 0.1",
     seeds=(10, 11, 12, 13, 14),
     threshold=0.05,
+    not_reproduced=NotReproduced(
+        "a question's shortest right answer is soon one of 200 tokens, against which every longer one is at the "
+        "floor, and at weight 1 the policy falls to it. hapo_gentle, registered after this run, asks for weight 0.2",
+        (-0.1, -0.05),
+    ),
 )
 
 

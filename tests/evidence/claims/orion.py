@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evidence.claims._effort_bandit import plain, policy_gradient, train
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import orion_rewards
 
@@ -16,6 +16,11 @@ CLAIM = Claim(
     measure="share of tokens saved; less 1 where accuracy falls by more than 0.07",
     seeds=(10, 11, 12, 13, 14),
     threshold=0.25,
+    not_reproduced=NotReproduced(
+        "the tokens are saved (28 to 43%), but in one draw of five 0.077 of the accuracy is lost where 0.07 was "
+        "allowed. orion_bound, registered after this run, allows 0.1 on other draws",
+        (0.05, 0.24),
+    ),
 )
 
 

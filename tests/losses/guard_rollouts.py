@@ -85,8 +85,8 @@ ROLLOUTS = {
     "ppo dual clip": answers("ppo", DUAL, kinks=["dual, mixed, all", "dual, mixed, one", "dual, bad, all",
                                                  "dual, bad, one"], epsilon=0.5, dual_clip=2.0),
     "dler": row("dler", {f"{p}, {g}, {m}": (*pair, [-1.5, -1.0, -3.0], gain, mask) for p, pair in (AWAY | CLIPS).items()
-                         for g, gain in GAIN.items() for m, mask in MASKS.items()}, free=1, kinks=CLIPPED, epsilon=0.5,
-                epsilon_high=0.5, beta=0.1),
+                         for g, gain in GAIN.items() for m, mask in MASKS.items()}, free=1, kinks=CLIPPED[:-1],
+                epsilon=0.5, epsilon_high=0.5, beta=0.1),
     "drpo": row("drpo", QUESTIONS, free=1, longest=10.0, tau=0.5),
     "drpo_scores": row("drpo_scores", {f"{p}, {m}": (*pair, mask) for p, pair in AWAY.items()
                                        for m, mask in MASKS.items()}, free=1, kinks=["bound, all"],

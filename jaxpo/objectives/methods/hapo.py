@@ -35,6 +35,27 @@ class HAPO(GRPO):
       repetition: weight of the share of an answer's tokens that lie in a repeated n-gram, taken off its reward.
       repetition_n: that n.
       problem: column that names the problem, so that rows of one problem share a history; "" = each row is its own.
+      beta: as of GRPO.
+      epsilon: see there.
+      epsilon_high: see there.
+      delta: see there.
+      importance_sampling_level: see there.
+      loss_type: see there.
+      scale_rewards: see there.
+      kl_estimator: see there.
+      use_bias_correction_kl: see there.
+      importance_sampling_correction: see there.
+      importance_sampling_cap: see there.
+      importance_sampling_floor: see there.
+      geometric_mask: see there.
+      off_policy_mask_threshold: see there.
+      top_entropy_quantile: see there.
+      sapo_temperature_pos: see there.
+      sapo_temperature_neg: see there.
+      vespo_k_pos: see there.
+      vespo_lambda_pos: see there.
+      vespo_k_neg: see there.
+      vespo_lambda_neg: see there.
     """
 
     weight: float = number(1.0, at_least=0)

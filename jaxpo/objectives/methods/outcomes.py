@@ -1,12 +1,16 @@
-"""What became of a generation's answers, for methods that pay right and wrong ones by their length. Imports no jax."""
+"""What became of a generation's answers, for methods that pay right and wrong ones by their length.
+
+Imports neither jax nor numpy: configurations hold methods.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Outcomes:
     @property
     def known(self) -> np.ndarray:
         """`[G, K]` whether a reward says if the answer is right."""
-        return ~np.isnan(self.correct)
+        return self.correct == self.correct  # NaN is not equal to itself
 
     @property
     def right(self) -> np.ndarray:

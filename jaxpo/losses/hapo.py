@@ -77,7 +77,7 @@ def hapo_history(
       mode: "min" or "mean".
 
     Returns:
-      The same of all of them; None if there was no right answer yet. Histories of several workers join in the same way.
+      The same of all of them; None if there was no right answer yet.
 
     Reference: Huang et al. 2025, arXiv:2505.11225, and its code.
     """

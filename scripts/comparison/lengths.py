@@ -1,4 +1,4 @@
-"""Accuracy against length after every stage of some runs: read from what they measured (`scripts/reasoning_lengths`)."""
+"""Accuracy against length after every stage of some runs, from what they measured (`scripts/reasoning_lengths`)."""
 
 from __future__ import annotations
 

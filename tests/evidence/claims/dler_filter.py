@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from evidence.claims.dler import ANSWERS, NODES, QUESTIONS, WIDTH, questions, success
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import dler, whiten
 
@@ -23,6 +23,11 @@ CLAIM = Claim(
     measure="chance of success on all questions, without minus with the groups that teach nothing",
     seeds=(20, 21, 22, 23, 24),
     threshold=0.01,
+    not_reproduced=NotReproduced(
+        "300 steps are enough for both to come within a thousandth of the 0.95 that can be reached; with the groups that "
+        "teach nothing it is 0.0005 less in every draw",
+        (0.0, 0.002),
+    ),
 )
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from evidence.claims._effort_bandit import ANSWERS, LONGEST, QUESTIONS, TOKENS, policy_gradient, questions
 from evidence.claims.drpo import ours
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 CLAIM = Claim(
     method="drpo",
@@ -18,6 +18,11 @@ CLAIM = Claim(
     seeds=(20, 21, 22, 23, 24),
     threshold=0.1,
     min_share=1.0,
+    not_reproduced=NotReproduced(
+        "DRPO pushes down none in all draws, but GRPO pushes down 7 to 17% of the right answers, 9.9% on average, where "
+        "more than a tenth was registered",
+        (0.05, 0.1),
+    ),
 )
 
 

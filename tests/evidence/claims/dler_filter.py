@@ -24,8 +24,8 @@ CLAIM = Claim(
     seeds=(20, 21, 22, 23, 24),
     threshold=0.01,
     not_reproduced=NotReproduced(
-        "300 steps are enough for both to come within a thousandth of the 0.95 that can be reached; with the groups that "
-        "teach nothing it is 0.0005 less in every draw",
+        "300 steps are enough for both to come within a thousandth of the 0.95 that can be reached; with the groups "
+        "that teach nothing it is 0.0005 less in every draw",
         (0.0, 0.002),
     ),
 )

@@ -19,8 +19,8 @@ CLAIM = Claim(
     threshold=0.1,
     min_share=1.0,
     not_reproduced=NotReproduced(
-        "DRPO pushes down none in all draws, but GRPO pushes down 7 to 17% of the right answers, 9.9% on average, where "
-        "more than a tenth was registered",
+        "DRPO pushes down none in all draws, but GRPO pushes down 7 to 17% of the right answers, 9.9% on average, "
+        "where more than a tenth was registered",
         (0.05, 0.1),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -167,18 +168,25 @@ REWARD = np.asarray([1.0, 0.0, 0.0, 0.0, 1.0, 0.25])
 ANSWERED = np.asarray([4.0, 1, 6, 2, 5, 3])
 
 
-def drpo_step(method, new):
+def drpo_step(new):
     """A step's loss and slope, as the objective makes them."""
+    (value, metrics), slope = _drpo_step()(jnp.float32(new))
+    return float(value), np.asarray(slope), {name: float(m) for name, m in metrics.items()}
+
+
+@functools.cache
+def _drpo_step():
+    method = DRPO()
 
     def loss(logps):
         x = features({**recorded().columns, "advantages": rows(OLD)}, logps)
         about = {"reward": REWARD, "rewarded": np.ones(COUNT), "group": GROUP, "answer_length": ANSWERED}
         x = x.replace(columns={**x.columns, **{name: jnp.float32(v) for name, v in about.items()}})
         counts = {"questions": jnp.float32(2), "tokens": jnp.sum(x.mask)}
-        return method.reduce(x, method.terms(x, 6), counts), method.metrics(x)
+        metrics = {name: metric.value() for name, metric in method.metrics(x).items()}
+        return method.reduce(x, method.terms(x, 6), counts), metrics
 
-    (value, metrics), slope = jax.value_and_grad(loss, has_aux=True)(jnp.float32(new))
-    return float(value), np.asarray(slope), {name: float(m.value()) for name, m in metrics.items()}
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def test_a_step_of_drpo_is_the_mean_over_questions_and_the_trust_region():
@@ -187,7 +195,7 @@ def test_a_step_of_drpo_is_the_mean_over_questions_and_the_trust_region():
     np.testing.assert_array_equal(everywhere, on)
     # The fifth answer has no trained token there, so the right ones are the first alone.
     for new in (NEW, OLD, OLD - 0.2):
-        value, slope, metrics = drpo_step(DRPO(), new)
+        value, slope, metrics = drpo_step(new)
         s = np.array([new[n][on[n]].mean() if on[n].any() else 0.0 for n in range(COUNT)])
         kl = np.sum((OLD - new)[on]) / on.sum()
         assert value == pytest.approx(-(s[0] - s[2]) / 2 + 500 * max(kl - 1e-4, 0) ** 2, rel=1e-4)

@@ -70,6 +70,8 @@ def _step(text: str, number: int) -> Step:
             f"step {number} of a trace, {text!r}: {op} has two sides and one of {SIGNS[op] or 'no'} between."
         )
     sides = [part.replace(" ", "") for part in parts]
+    if op in ("SET", "SOLVE") and not re.fullmatch("[a-z]", sides[0]):
+        raise DataError(f"step {number} of a trace, {text!r}: {op} gives a number to a name of one letter.")
     for side in sides[::2]:
         value(side, dict.fromkeys("abcdefghijklmnopqrstuvwxyz", Fraction(1)), f"step {number} of a trace, {text!r}")
     return Step(op, *sides)

@@ -32,6 +32,7 @@ def test_a_trace_is_steps_whose_last_number_is_what_it_comes_to():
         ("ANS:1/0", "divides by zero"),
         ("THINK:2+2=4", "begins with none of SET, EQ, CALC, SOLVE, CASE, ANS"),
         ("CALC:2+2", "CALC has two sides"),
+        ("SET:2=3", "SET gives a number to a name of one letter"),
         ("CALC:2+=4", "'2\\+' is no expression"),
         ("CALC:__import__('os')=4", "has more than numbers"),
         ("CALC:2**9=4", "is no expression"),

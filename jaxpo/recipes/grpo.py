@@ -135,7 +135,7 @@ def hapo() -> Run:
 
 
 def orion() -> Run:
-    """The recipe on arithmetic, by ORION's second stage; `jaxpo run orion` has the first one too."""
+    """The recipe on arithmetic, by ORION's second stage; the recipe "orion" has the first one too."""
     return _instead(SHORTER["orion"], "orion")
 
 

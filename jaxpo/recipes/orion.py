@@ -1,4 +1,4 @@
-"""ORION on arithmetic: think in Mentalese, a few operators without prose, then learn to be right and short (SLPO).
+"""ORION on arithmetic: think in Mentalese, operators without prose, then learn to be right and short (SLPO).
 
     jaxpo run orion
     jaxpo run orion --orion.loss.alpha 0.5 --orion.loss.scale-rewards none

@@ -33,6 +33,7 @@ from jaxpo.online.rewards.base import RewardFunction
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.source import RolloutSource
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.overrides import load_run
 from jaxpo.stages import run as running
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -223,6 +224,15 @@ WRONG = [
 def test_mistakes_are_found_before_any_work(changes, message, tmp_path):
     run = recipe(tmp_path, online(tmp_path, **changes))
     assert any(problem.startswith(message) for problem in find_problems(run)), list(find_problems(run))
+
+
+@pytest.mark.parametrize("name", ["grpo:drpo", "grpo:dler", "grpo:hapo", "grpo:orion", "grpo:lengths", "orion"])
+def test_the_recipes_have_no_mistakes(name):
+    run = load_run(name)
+    assert list(find_problems(run)) == []
+    for stage in run.stages:
+        if getattr(stage.loss, "REMEMBERS", False):
+            assert stage.max_steps * stage.prompts_per_step >= 2 * run.corpus.few, "two epochs at least"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxpo.data.cleaning.heldout import is_held_out
 from jaxpo.errors import ConfigError
 
 FORMAT = 1
-TRAIN, HELD_OUT = "arithmetic_train.jsonl", "arithmetic_heldout.jsonl"
+TRAIN, HELD_OUT, FEW = "arithmetic_train.jsonl", "arithmetic_heldout.jsonl", "arithmetic_few.jsonl"
 # A level counts as exhausted after so many draws in a row that were no new item.
 PATIENCE = 2000
 
@@ -219,6 +219,8 @@ class Arithmetic:
       train, heldout: number of rows, spread evenly over the levels.
       levels: which of the levels 1 to 6.
       held_out_one_in: about one problem in this many is held out, by a hash of it.
+      few: rows of `arithmetic_few.jsonl`, the first of the training rows, for stages that ask a problem several times;
+        0 = no such file.
     """
 
     train: int = 12_000
@@ -226,6 +228,7 @@ class Arithmetic:
     levels: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     seed: int = 0
     held_out_one_in: int = 8
+    few: int = 0
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write `arithmetic_train.jsonl` and `arithmetic_heldout.jsonl`, unless they are there with these settings.
@@ -236,11 +239,12 @@ class Arithmetic:
         Raises:
           ConfigError: a level that does not exist, or more items than a level has.
         """
-        self._check()
+        self.check()
         inputs = hashlib.sha256(json.dumps({"format": FORMAT, **asdict(self)}).encode()).hexdigest()[:16]
         if (report := reusable(directory, inputs)) is not None:
             return {**report, "reused": True}
         files = {TRAIN: list(self._rows(self.train, False)), HELD_OUT: list(self._rows(self.heldout, True))}
+        files |= {FEW: files[TRAIN][: self.few]} if self.few else {}
         counts = {name.removesuffix(".jsonl"): len(rows) for name, rows in files.items()}
         lines = [
             f"arithmetic: {self.train:,} word problems to train on, {self.heldout:,} held out, of {len(self.levels)} "
@@ -258,12 +262,15 @@ class Arithmetic:
         ]
         return (item.row() for item in sorted(found, key=lambda item: item.id.partition("-")[2]))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """ConfigError: a level that does not exist, or numbers of rows that make no corpus."""
         problems = []
         if not self.levels or len(set(self.levels)) < len(self.levels) or set(self.levels) - set(LEVELS):
             problems.append(f"corpus.levels={self.levels} must be different ones of {tuple(LEVELS)}.")
         if min(self.train, self.heldout) < 1:
             problems.append(f"corpus.train={self.train} and corpus.heldout={self.heldout} must be at least 1.")
+        if not 0 <= self.few <= self.train:
+            problems.append(f"corpus.few={self.few} must lie in 0..corpus.train ({self.train}).")
         if self.held_out_one_in < 2:
             problems.append(f"corpus.held_out_one_in={self.held_out_one_in} must be at least 2.")
         if problems:

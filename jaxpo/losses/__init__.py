@@ -22,10 +22,12 @@ from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
 from jaxpo.losses.discopop import discopop
 from jaxpo.losses.distillation import bucket_topk_kl, forward_kl, generalized_jsd, reverse_kl, truncated_topk_kl
+from jaxpo.losses.dler import dler, dler_limits, dler_rewards, dler_truncated
 from jaxpo.losses.dove import dove
 from jaxpo.losses.dpo import dpo
 from jaxpo.losses.dpo3d import dpo3d, log_probability_gradients, unseen_mass
 from jaxpo.losses.dpop import dpop
+from jaxpo.losses.drpo import drpo, drpo_scores, drpo_trust_region
 from jaxpo.losses.exo_pair import exo_pair
 from jaxpo.losses.exo_rw import exo_rw
 from jaxpo.losses.fdpo import fdpo
@@ -35,6 +37,7 @@ from jaxpo.losses.gpm import gpm, gpm_gates, gpm_mean_scores, gpm_ptx, gpm_score
 from jaxpo.losses.gpo import gpo
 from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
+from jaxpo.losses.hapo import hapo_history, hapo_rewards, repeated_tokens
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
@@ -81,6 +84,7 @@ from jaxpo.losses.nash_md import nash_md
 from jaxpo.losses.nca_pair import nca_pair
 from jaxpo.losses.off_policy import geometric_mask, off_policy_mask, off_policy_weights
 from jaxpo.losses.online_dpo import online_dpo
+from jaxpo.losses.orion import orion_rewards
 from jaxpo.losses.orpo import orpo
 from jaxpo.losses.pal import pal, pal_bound, pal_distance, pal_mixture, pal_similarity, pal_token_weights
 from jaxpo.losses.ppo import ppo, ppo_value
@@ -187,12 +191,19 @@ __all__ = [
     "deterministic_regret",
     "difficulty",
     "discopop",
+    "dler",
+    "dler_limits",
+    "dler_rewards",
+    "dler_truncated",
     "dove",
     "dpo",
     "dpo3d",
     "dpo_gamma",
     "dpo_threshold",
     "dpop",
+    "drpo",
+    "drpo_scores",
+    "drpo_trust_region",
     "entropy_threshold",
     "even_rewards",
     "exo_pair",
@@ -218,6 +229,8 @@ __all__ = [
     "gpo",
     "grpo",
     "gspo_token",
+    "hapo_history",
+    "hapo_rewards",
     "hinge",
     "hinge_per_token",
     "idealised_log_ratio",
@@ -295,6 +308,7 @@ __all__ = [
     "online_dpo",
     "orchestrated_reward",
     "orchestrator_targets",
+    "orion_rewards",
     "orpo",
     "outcome_reward",
     "pair_hinge",
@@ -327,6 +341,7 @@ __all__ = [
     "regret_reward",
     "reinforce_plus_plus",
     "reinforce_plus_plus_baseline",
+    "repeated_tokens",
     "returns_to_go",
     "reverse_kl",
     "reward_difference",

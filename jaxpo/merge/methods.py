@@ -28,6 +28,7 @@ from jaxpo.merge.on_base import (
     DellaLinear,
     TaskArithmetic,
     Ties,
+    UpdateSelective,
 )
 from jaxpo.merge.passthrough import passthrough
 from jaxpo.merge.sce import sce
@@ -176,7 +177,7 @@ METHODS: dict[str, type[Method]] = {
     cls.NAME: cls
     for cls in (
         Soup, Slerp, NuSlerp, TaskArithmetic, Ties, DareLinear, DareTies, DellaLinear, Della, Breadcrumbs,
-        BreadcrumbsTies, ModelStock, Karcher, SCE, Passthrough,
+        BreadcrumbsTies, UpdateSelective, ModelStock, Karcher, SCE, Passthrough,
     )
 }  # fmt: skip
 ALIASES = {"linear": "soup"}

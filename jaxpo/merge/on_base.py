@@ -16,6 +16,7 @@ from jaxpo.merge.numerics import per_model
 from jaxpo.merge.rescale import Rescale
 from jaxpo.merge.task_arithmetic import task_arithmetic
 from jaxpo.merge.ties import ties
+from jaxpo.merge.update_selective import update_selective
 
 Leafwise = Callable[..., np.ndarray]
 """A method as a function of one leaf's values."""
@@ -180,3 +181,24 @@ class BreadcrumbsTies(Breadcrumbs):
 
     NAME: ClassVar[str] = "breadcrumbs_ties"
     FUNCTION: ClassVar[Leafwise] = staticmethod(breadcrumbs_ties)
+
+
+@dataclass(frozen=True)
+class UpdateSelective(Method):
+    """The largest changes of one model, weakened, on the base that it was trained from (DLER's merge).
+
+    Attributes:
+      density: share of the entries that move.
+      scale: lambda, how far they move.
+    """
+
+    NAME: ClassVar[str] = "update_selective"
+    BASE: ClassVar[BaseUse] = "required"
+    MOST: ClassVar[int | None] = 1
+    WEIGHTED: ClassVar[bool] = False
+    density: float = 0.25
+    scale: float = 0.7
+
+    def merge(self, inputs: Inputs) -> np.ndarray:
+        (leaf,) = inputs.leaves
+        return update_selective(inputs.base, leaf, density=self.density, scale=self.scale)

@@ -18,7 +18,13 @@ def trimmed(base: Leaf, leaf: Leaf, density: float) -> np.ndarray:
 
     Exactly that many, at least one; of equal ones the first in memory order. The vector itself is never in memory.
     """
-    count = kept_count(density, np.size(leaf))
+    return largest_changes(base, leaf, kept_count(density, np.size(leaf)))
+
+
+def largest_changes(base: Leaf, leaf: Leaf, count: int) -> np.ndarray:
+    """Mask of exactly `count` entries in which a leaf is farthest from its base; of equal ones the first in memory."""
+    if count <= 0:
+        return np.zeros(np.shape(leaf), bool)
     if count >= np.size(leaf):
         return np.ones(np.shape(leaf), bool)
     ordered = blockwise(_magnitude, leaf, base).reshape(-1)

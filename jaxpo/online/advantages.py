@@ -6,6 +6,7 @@ An answer about which no reward says anything is NaN: it enters no mean and no d
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +58,12 @@ def shaped(
     *,
     aggregation: str = "sum_then_normalize",
     penalties: Penalties | None = None,
+    paid: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Shaped:
     """Rewards of several functions to one advantage per answer.
 
-        r = sum_f w_f r_f - ending
-        sum_then_normalize: A = (r - kl - baseline) / (std + epsilon)
+        r = paid(sum_f w_f r_f - ending)
+        sum_then_normalize: A = (r - kl - baseline) / (std + epsilon) + boost 1[r >= 1]
         normalize_then_sum: A_f = (r_f - baseline) / (std_f + epsilon);  a = sum_f w_f A_f;
                             A = (a - mean a) / (std a + epsilon), over the generation
 
@@ -71,14 +73,17 @@ def shaped(
       how: baseline, scale, epsilon.
       lengths: `[G, K]` tokens of the answers.
       penalties: None = none.
+      paid: of methods that pay by what became of the answers, `[G, K] -> [G, K]`; with sum_then_normalize.
 
     Reference: the rules of TRL's GRPO trainer; normalize_then_sum is GDPO (arXiv 2601.05242) there.
     """
     lost = penalties or Penalties()
     total = summed(rewards, weights) - lost.ending
+    total = total if paid is None else paid(total)
     std = deviation(total)
     if aggregation == "sum_then_normalize":
-        return Shaped(total, np.nan_to_num(compared(total - lost.kl, how, lengths)), std)
+        advantage = compared(total - lost.kl, how, lengths) + how.boost * (total >= 1)
+        return Shaped(total, np.nan_to_num(advantage), std)
     each = np.stack([compared(rewards[..., f], how, lengths) for f in range(rewards.shape[-1])], axis=-1)
     both = summed(each, weights)
     both = (both - _mean(both)) / (_std(both) + how.epsilon)
@@ -104,14 +109,17 @@ def compared(reward: np.ndarray, how: Advantage, lengths: np.ndarray) -> np.ndar
         centred = np.where(known > 1, (reward - mean) * known / np.maximum(known - 1, 1), reward * 0.0)
     if how.scale == "none":
         return centred
-    if how.scale == "tokens":
-        return whitened(centred, lengths)
+    if how.scale in ("tokens", "answers"):
+        return whitened(centred, lengths if how.scale == "tokens" else np.ones(lengths.shape))
     spread = deviation(reward)[:, None] if how.scale == "group" else _std(reward)
     return centred / (spread + how.epsilon)
 
 
 def whitened(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Mean 0 and variance 1 over all tokens, each with its answer's number: `(x - mean) / sqrt(var + 1e-8)`, n - 1."""
+    """Mean 0 and variance 1 over all tokens, each with its answer's number: `(x - mean) / sqrt(var + 1e-8)`, n - 1.
+
+    With lengths of 1, over all answers.
+    """
     n = np.where(np.isnan(x), 0.0, lengths)
     known, count = np.nan_to_num(x), max(n.sum(), 1.0)
     mean = np.sum(n * known) / count

@@ -26,7 +26,7 @@ from jaxpo.online.environments.prompts import prompts_of
 from jaxpo.online.generation import Maker
 from jaxpo.online.ledger import FOLDER, Journal
 from jaxpo.online.prompts import Prompts
-from jaxpo.online.scoring import ENVIRONMENT, Scoring, changed
+from jaxpo.online.scoring import ENVIRONMENT, Scoring, changed, row_of
 from jaxpo.online.source import RolloutSource, weights_of
 from jaxpo.online.writer import Writer
 from jaxpo.online.writers import Writes, writer_of
@@ -77,6 +77,7 @@ def rollout_source(
     trained = prompts_of(stage, prompts.dataset, seed, shuffle=stage.data.shuffle)
     rows = [trained.at(number) for number in range(len(trained))]
     scoring.check(rows)
+    method.check_rows([row_of(row) for row in rows])
     dtype = stage.engine.dtype or scorer.dtype
     own = Writer(scorer.config, prompts.dataset.tokenizer, stage.data.max_length, dtype, seed, stage.engine, say)
     writer, about = writer_of(stage, method.answering, own, frozen, scorers)

@@ -14,6 +14,7 @@ from jaxpo.data.source import steps_of
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES, REF_LOGPS
 from jaxpo.objectives.methods.answering import Answering
+from jaxpo.objectives.methods.outcomes import Outcomes
 from jaxpo.objectives.wrappers.moving_reference import METHOD
 from jaxpo.online.advantages import Shaped, summed
 from jaxpo.online.answers import Answer
@@ -23,6 +24,7 @@ from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
 from jaxpo.online.ledger import SharedLedger
 from jaxpo.online.mixing import Mixer
+from jaxpo.online.outcomes import Past, Paying, outcomes_of
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.scaling import Scaler
@@ -68,6 +70,7 @@ class RolloutSource:
     schedule: Schedule = field(init=False)
     mixer: Mixer | None = field(init=False)
     scaler: Scaler | None = field(init=False)
+    past: Past = field(init=False)
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
     returns: list[list[float]] = field(default_factory=list)
@@ -82,6 +85,7 @@ class RolloutSource:
             self.mixer = Mixer(stage.maxmin, groups, lambda number: self.maker.read(number).rewards)
         scaling = self.method.scaling
         self.scaler = None if scaling is None else Scaler(scaling, self._paid)
+        self.past = Past(self.method.remembered, lambda number: self._outcomes(self.maker.read(number)))
         needs, penalty = self.method.NEEDS, self.method.penalty
         searched = () if self.method.threshold_search is None else self.method.streams[1:]
         names_of_rewards = self.maker.scoring.names
@@ -137,10 +141,19 @@ class RolloutSource:
 
     def open(self, rows_seen: int, steps: int) -> RolloutFeed:
         """The next `steps` batches after `rows_seen` rows."""
+        epochs = self.epoch_of(rows_seen + steps * self.stage.rows_per_step)
+        if self.method.REMEMBERS and epochs <= 1:
+            self.once(
+                "one epoch",
+                f"warning: {self.method.INFO.name} compares answers with those of earlier epochs, and this stage asks "
+                f"its {len(self.maker.prompts)} prompts {epochs:.2g} times: without a second encounter it is plain "
+                "correctness. Give more steps or fewer prompts, 2 epochs at least",
+            )
         return RolloutFeed(self, rows_seen // self.stage.rows_per_step, steps)
 
     def shape(self, generation: Generation, recorded: Recorded) -> tuple[Shaped, Mapping[str, Sequence[np.ndarray]]]:
         """Rewards of a generation, compared, and its per-token columns; what is logged of it is kept."""
+        paying = self._paying(generation)
         values, mixed_by = self.mixed(generation.number, generation.rewards)
         raw, weights = summed(values, mixed_by), mixed_by
         if self.scaler is not None:
@@ -153,11 +166,14 @@ class RolloutSource:
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
             names=self.maker.scoring.names,
+            paid=paying,
         )
         if self.scaler is not None:
             found = dataclasses.replace(found, reward=raw)
         answers = [answer for group in generation.groups for answer in group.answers]
         self._note(generation, found, mixed_by, answers)
+        if paying is not None:
+            self.figures[generation.number] |= paying.figures
         self._warn(generation, found, answers)
         return found, columns
 
@@ -193,6 +209,16 @@ class RolloutSource:
         thresholds = recorded.thresholds or dict(method.thresholds)
         for name, line in out_of_reach(held, self.returns, thresholds, weights, bound=method.bound).items():
             self.once(f"threshold {name}", f"generation {generation.number}: {line}")
+
+    def _paying(self, generation: Generation) -> Paying | None:
+        """How the method pays this generation's answers; None where it takes the rewards as they are."""
+        if not self.method.PAYS:
+            return None
+        memory = self.past.before(generation.number) if self.method.REMEMBERS else {}
+        return Paying(self.method, self._outcomes(generation), memory)
+
+    def _outcomes(self, generation: Generation) -> Outcomes:
+        return outcomes_of(generation, self.maker.scoring.verifies, self.stage.max_completion_length)
 
     def _warn(self, generation: Generation, found: Shaped, answers: Sequence[Answer]) -> None:
         """Say once that nothing is learnt from rewards, or that no answer ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ def made_of(
     aggregation: str,
     longest: int,
     names: Sequence[str] = (),
+    paid: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Shaped, dict[str, Sequence[np.ndarray]]]:
     """A generation's rewards, compared; and name -> an array per answer, of what its tokens are trained with.
 
@@ -35,13 +36,14 @@ def made_of(
       weights: of the rewards.
       names: of the rewards, for a method that has a stream for some of them.
       longest: tokens of an answer.
+      paid: see `jaxpo.online.advantages.shaped`.
     """
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
     grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
     values = generation.rewards
     lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
-    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost)
+    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost, paid=paid)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}

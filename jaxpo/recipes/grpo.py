@@ -4,6 +4,8 @@
     jaxpo run grpo --grpo.loss.loss-type dr_grpo --grpo.loss.scale-rewards none
     jaxpo run grpo:rloo         the same by RLOO
     jaxpo run grpo:ppo          the same by PPO, with a critic of its own
+    jaxpo run grpo:drpo         and with an eye on length: grpo:drpo, grpo:dler, grpo:hapo, grpo:orion
+    jaxpo run grpo:lengths      GRPO and these four from one fine-tuned model, side by side
 
 The corpus is made here: word problems with an answer after `####`. A model of half a million parameters learns their
 form and a part of the arithmetic from examples, and the rest from being told which of its answers were right.
@@ -21,17 +23,26 @@ from dataclasses import replace
 from jaxpo.config import SFT, Data, Online, Optimizer, Run, Tokenizer
 from jaxpo.corpora.arithmetic import Arithmetic
 from jaxpo.evaluate.exact_match import ExactMatch
+from jaxpo.evaluate.probes import EndsByItself
 from jaxpo.models.family import preset
+from jaxpo.objectives.methods.dler import DLER
+from jaxpo.objectives.methods.drpo import DRPO
 from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.objectives.methods.hapo import HAPO
+from jaxpo.objectives.methods.orion import ORION
 from jaxpo.objectives.methods.ppo import PPO
 from jaxpo.objectives.methods.rloo import RLOO
-from jaxpo.objectives.methods.rollouts import PolicyGradient
+from jaxpo.objectives.methods.rollouts import RolloutMethod
 from jaxpo.online.rewards import VerifierReward, named_reward
 
 VOCABULARY = 320
 LENGTH = 160
 ANSWER = 48
 TRAIN, HELD_OUT = "corpus:arithmetic_train.jsonl", "corpus:arithmetic_heldout.jsonl"
+FEW_PROMPTS, FEW = 640, "corpus:arithmetic_few.jsonl"
+"""Asked six times in 240 steps: HAPO compares with what became of a problem before."""
+SHORTER = {"drpo": DRPO(), "dler": DLER(limit=16, beta=0.0), "hapo": HAPO(), "orion": ORION()}
+"""Methods of short answers, as the variants of these names have them."""
 MODEL = replace(
     preset("nano"),
     vocab_size=VOCABULARY,
@@ -105,7 +116,45 @@ def ppo() -> Run:
     return _instead(PPO(kl_coef=0.0, vf_coef=0.5), "ppo")
 
 
-def _instead(loss: PolicyGradient, name: str) -> Run:
+def drpo() -> Run:
+    """The recipe on arithmetic, by DRPO: right answers are weighed by their length, wrong ones pushed down apart."""
+    return _instead(SHORTER["drpo"], "drpo")
+
+
+def dler() -> Run:
+    """The recipe on arithmetic, by DLER: answers of more than 16 tokens are worth nothing, and questions whose answers
+    are all alike are replaced once."""
+    run = _instead(SHORTER["dler"], "dler")
+    sft, stage = run.stages
+    return replace(run, stages=(sft, replace(stage, dynamic_sampling=1)))
+
+
+def hapo() -> Run:
+    """The recipe on arithmetic, by HAPO: on few problems, which come again and again."""
+    return _on_few(_instead(SHORTER["hapo"], "hapo"))
+
+
+def orion() -> Run:
+    """The recipe on arithmetic, by ORION's second stage; the recipe "orion" has the first one too."""
+    return _instead(SHORTER["orion"], "orion")
+
+
+def lengths() -> Run:
+    """GRPO and the methods of short answers from one fine-tuned model, on the same few problems."""
+    runs = (config(), drpo(), dler(), hapo(), orion())
+    stages = tuple(replace(run.stages[1], init_from="sft") for run in runs)
+    return _on_few(replace(runs[0], name="lengths", stages=(runs[0].stages[0], *stages)))
+
+
+def _on_few(run: Run) -> Run:
+    """The recipe with prompts that come several times, and the tokens of answers among its measurements."""
+    few = replace(run.stages[1].data, train=(FEW,))
+    stages = (run.stages[0], *(replace(stage, data=few) for stage in run.stages[1:]))
+    probes = (*run.probes, EndsByItself((HELD_OUT,), prompts=600, max_new_tokens=ANSWER))
+    return replace(run, corpus=replace(run.corpus, few=FEW_PROMPTS), stages=stages, probes=probes)
+
+
+def _instead(loss: RolloutMethod, name: str) -> Run:
     """The recipe with another method."""
     run = config()
     sft, stage = run.stages

@@ -88,7 +88,7 @@ def rollout(rng: np.random.Generator, i: int) -> Example:
     columns = {
         "reward": float(i % 3), "reward:one": float(i % 3), "rewarded": float(i % 5 > 0), "group_std": float(i % 2),
         "finished": float(i % 4 > 0), "failed": float(i % 7 == 0), "answer_length": float(len(one[0]) - one[1]),
-        "kl_coef": 0.1,
+        "kl_coef": 0.1, "group": float(i // 4),
     }  # fmt: skip
     return Example([one], {"completion": 0}, columns, floats=TRAINER)
 

@@ -14,6 +14,7 @@ from jaxpo.objectives.methods.rewards import RewardMethod
 # Settings that exercise what is special about a method; the others run with their defaults.
 SETTINGS: dict[str, dict[str, object]] = {
     "lcpo": {"num_annotators": 3},
+    "drpo": {"penalty_weight": 1.0},
     "grpo": {"beta": 0.04, "epsilon": 0.05},
     "reinforce_plus_plus": {"epsilon": 0.05, "dual_clip": 3.0},
     "constrained_rlhf": {"thresholds": (("one", 0.5),)},

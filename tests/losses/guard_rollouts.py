@@ -41,6 +41,15 @@ VALUES = {
     "far": ([1e4, -1e4], [0.0, 0.0], [1.0, 1.0], BOTH),
     "none": ([0.2, -0.2], [0.0, 0.0], [1.0, -1.0], [False, False]),
 }
+RIGHT, WRONG, TOGETHER = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.5], [1, 1, 1, 1]
+QUESTIONS = {
+    "equal": ([-1.0, -1.0, -1.0, -1.0], RIGHT, [5.0, 5.0, 5.0, 5.0], TOGETHER),
+    "apart": ([-1.0, -3.0, -2.0, -0.5], RIGHT, [1.0, 9.0, 3.0, 4.0], TOGETHER),
+    "far": ([-1e4, 0.0, -1e4, 0.0], RIGHT, [1.0, 9.0, 3.0, 4.0], TOGETHER),
+    "all wrong": ([-1.0, -3.0, -2.0, -0.5], WRONG, [1.0, 9.0, 3.0, 4.0], TOGETHER),
+    "strangers": ([-1.0, -3.0, -2.0, -0.5], RIGHT, [1.0, 9.0, 3.0, 4.0], [1, 2, 3, 4]),
+}
+"""Scores, rewards, lengths and questions of a step's answers."""
 RATIOS = {
     "one": (1.0, 1.0),
     "high": (1.5, 1.0),
@@ -75,6 +84,15 @@ ROLLOUTS = {
     "ppo": answers("ppo", CLIPS, kinks=CLIPPED, epsilon=0.5),
     "ppo dual clip": answers("ppo", DUAL, kinks=["dual, mixed, all", "dual, mixed, one", "dual, bad, all",
                                                  "dual, bad, one"], epsilon=0.5, dual_clip=2.0),
+    "dler": row("dler", {f"{p}, {g}, {m}": (*pair, [-1.5, -1.0, -3.0], gain, mask) for p, pair in (AWAY | CLIPS).items()
+                         for g, gain in GAIN.items() for m, mask in MASKS.items()}, free=1, kinks=CLIPPED[:-1],
+                epsilon=0.5, epsilon_high=0.5, beta=0.1),
+    "drpo": row("drpo", QUESTIONS, free=1, longest=10.0, tau=0.5),
+    "drpo_scores": row("drpo_scores", {f"{p}, {m}": (*pair, mask) for p, pair in AWAY.items()
+                                       for m, mask in MASKS.items()}, free=1, kinks=["bound, all"],
+                       score="likelihood_ratio"),
+    "drpo_trust_region": row("drpo_trust_region", {"within": (0.0,), "edge": (0.5,), "beyond": (2.0,)}, free=1,
+                             delta=0.5, penalty=2.0),
     "ppo_value": row("ppo_value", VALUES, free=1, kinks=["clip", "cross"]),
     "sapo": answers("sapo", CLIPS),
     "luspo": answers("luspo", CLIPS, kinks=["low, mixed, one", "low, bad, one"], epsilon=0.5, epsilon_high=0.5),

@@ -148,6 +148,13 @@ CASES = {
        for name in ("decoupled_topk_kd", "bucket_topk_kl")},
     "ppo": Case(lambda where, p, o, a, mask: losses.ppo(p, o, a, mask, where=where).sum(-1),
                 (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), normal(N, T), TOKENS_W), 1),
+    "dler": Case(lambda where, p, o, r, a, mask: losses.dler(p, o, r, a, mask, where=where).sum(-1),
+                 (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(3)), normal(N, T), TOKENS_W), 1),
+    "drpo": rows("drpo", logps(RNG, N), np.float32([1, 0, 1, 0]), N_W, np.int32([0, 1, 0, 0]), free=1),
+    "hapo_rewards": rows("hapo_rewards", N_L, GOOD, np.float32([3, 2, 4, 9]), free=1),
+    "orion_rewards": Case(
+        lambda where, n, right: losses.orion_rewards(n, right, where=where[:, None] & LISTED).sum(-1),
+        (np.abs(normal(N, K)), LISTED), 1),
     "rloo": rows("rloo", logps(RNG, (N, T), scale=0.1, mean=-2.0), logps(RNG, (N, T), scale=0.1, mean=-2.0),
                  -np.abs(normal(N)), TOKENS_W, free=1),
     "grpo": Case(lambda where, p, o, a, mask: losses.grpo(p, o, a, mask, where=where).sum(-1),
@@ -165,7 +172,8 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("fspo", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
+    ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"),
+    ("online_dpo", "loss_type"), ("pal", "form"),
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),

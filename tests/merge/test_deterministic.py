@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from merge.merge_leaves import leaves
 
+from jaxpo.merge.base import Inputs
 from jaxpo.merge.blocks import BLOCK
 from jaxpo.merge.breadcrumbs import breadcrumbs, breadcrumbs_ties, crumbs
 from jaxpo.merge.karcher import karcher
@@ -13,11 +14,13 @@ from jaxpo.merge.linear import linear
 from jaxpo.merge.model_stock import model_stock
 from jaxpo.merge.numerics import kept_count
 from jaxpo.merge.nuslerp import nuslerp
+from jaxpo.merge.on_base import UpdateSelective
 from jaxpo.merge.passthrough import passthrough
 from jaxpo.merge.sce import sce
 from jaxpo.merge.slerp import slerp
 from jaxpo.merge.task_arithmetic import task_arithmetic
 from jaxpo.merge.ties import ties, trimmed
+from jaxpo.merge.update_selective import update_selective
 
 WEIGHTS = (0.5, 0.9, -0.3)
 
@@ -268,3 +271,23 @@ def test_half_precision_leaves_are_merged_in_float32():
     expected = np.mean([np.float64(h) for h in half], axis=0)
     close(linear(half, (1 / 3,) * 3), expected)
     close(ties(base.astype(ml_dtypes.bfloat16), half[:1], (1.0,), (1.0,)), np.float64(half[0]))
+
+
+def test_update_selective_moves_the_largest_changes_alone():
+    rng = np.random.default_rng(4)
+    base, model = (rng.standard_normal((9, 7)).astype(np.float32) for _ in range(2))
+    got = update_selective(base, model)
+    moved = got != base
+    count = round(0.25 * base.size)
+    assert moved.sum() == count
+    change = np.abs(model - base)
+    assert change[moved].min() >= change[~moved].max()
+    np.testing.assert_array_equal(got[~moved].view(np.int32), base[~moved].view(np.int32))
+    np.testing.assert_allclose(got[moved], (base + 0.7 * (model - base))[moved], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(update_selective(base, model, density=1.0, scale=1.0), model)
+    np.testing.assert_array_equal(update_selective(base, model, density=0.0), base)
+    np.testing.assert_array_equal(update_selective(base, model, scale=0.0), base)
+    same = UpdateSelective().merge(Inputs([model], (1.0,), base, lambda i: rng))
+    np.testing.assert_array_equal(same, got)
+    (problem,) = UpdateSelective().problems(2, True)
+    assert problem == "models: update_selective merges exactly 1 besides the base, got 2."

@@ -53,7 +53,7 @@ sparsepo lddpo lndpo rdpo_robust rpo spo_degree modpo tpo_triple lcpo dpo3d rrpo
 fspo themis pro_orchestrator
 mapl mapl_reward secrets_rm meta_rm lipo pro_ranking tpo_tree irpo_ranking bco rso dpo_gamma bradley_terry
 rpo_average rpo_tokens sft
-grpo rloo reinforce_plus_plus ppo constrained_rlhf online_dpo xpo nash_md gkd minillm
+grpo rloo reinforce_plus_plus ppo constrained_rlhf online_dpo xpo nash_md gkd minillm drpo dler hapo orion
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 gpm gpo pal micro micro_router maxmin_rlhf
 """.split()  # noqa: SIM905

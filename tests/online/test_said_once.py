@@ -23,6 +23,7 @@ def source(method, lines):
         multi_objective_aggregation="sum_then_normalize", dynamic_sampling=0, max_completion_length=8
     )
     found.once = lambda what, line: RolloutSource.once(found, what, line)
+    found._paying = lambda made: RolloutSource._paying(found, made)
     found._warn = lambda *about: RolloutSource._warn(found, *about)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.packing.batch import Batch
+    from jaxpo.data.rows.formats import Row
     from jaxpo.objectives.base import Counts, Objective, Out
     from jaxpo.objectives.encode import Scorer
     from jaxpo.objectives.families.features import Shape
     from jaxpo.objectives.families.rollouts import Rollouts
+    from jaxpo.objectives.methods.outcomes import Outcomes, Paid
 
 ROLLOUTS = Needs(roles=("completion",), per_token=("advantages", "sampling_logps"))
 ROLLOUTS_AND_REFERENCE = Needs(
@@ -35,6 +38,8 @@ PENALISED = Needs(
 
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 Estimator = Literal["k1", "k2", "k3"]
+Memory = Mapping[str, tuple[float, int]]
+"""Problem -> (history, how many answers it comes from)."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,16 @@ class Advantage:
     Attributes:
       baseline: what is subtracted: the group's "mean", the mean of the others ("leave_one_out"), or "none".
       scale: the standard deviation that it is divided by: of the "group", of the "batch" (a whole generation), or
-        "none"; "tokens" whitens over all tokens of a generation, so that long answers count more.
+        "none"; "answers" whitens what is left over all answers of a generation, "tokens" over all their tokens, so that
+        long answers count more.
       epsilon: added to the standard deviation.
+      boost: added to the advantages of answers whose reward is at least 1, last of all.
     """
 
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
-    scale: Literal["group", "batch", "none", "tokens"] = "group"
+    scale: Literal["group", "batch", "none", "answers", "tokens"] = "group"
     epsilon: float = 1e-4
+    boost: float = 0.0
 
 
 def stream_column(name: str, stream: str) -> str:
@@ -93,9 +101,13 @@ class FromAnswers:
 
     Attributes:
       BY_TOKEN: `token_advantages` makes the advantages.
+      PAYS: `paid` changes the rewards by what became of the answers, right or wrong.
+      REMEMBERS: and by what became of those before, a fold over the ledger by `remembered`.
     """
 
     BY_TOKEN: ClassVar[bool] = False
+    PAYS: ClassVar[bool] = False
+    REMEMBERS: ClassVar[bool] = False
 
     @property
     def advantage(self) -> Advantage:
@@ -131,6 +143,23 @@ class FromAnswers:
     def penalty(self) -> Penalty | None:
         """The KL that the source takes from rewards; None = none."""
         return None
+
+    def paid(self, rewards: np.ndarray, outcomes: Outcomes, memory: Memory) -> Paid:
+        """The rewards that are compared, of methods that say `PAYS`.
+
+        Args:
+          rewards: float64 `[G, K]`, the stage's sum; NaN where no reward says anything.
+          outcomes: of the same answers.
+          memory: of all generations before; empty where nothing is remembered.
+        """
+        raise NotImplementedError(f"{type(self).__name__} pays rewards as they are")
+
+    def remembered(self, memory: Memory, outcomes: Outcomes) -> Memory:
+        """The memory after a generation, of methods that say `REMEMBERS`; the one given is left as it was."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+
+    def check_rows(self, rows: Sequence[Row]) -> None:
+        """The rows have what `paid` reads of them; DataError."""
 
     def token_advantages(
         self, rewards: np.ndarray, values: np.ndarray, mask: np.ndarray

@@ -16,12 +16,22 @@ def rollout_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
             f"{name}.dynamic_sampling: the one answer of a group is always alike, so that every prompt would be "
             "replaced; leave it out, or give num_generations at least 2."
         )
+    if getattr(method, "PAYS", False) and not any(getattr(r, "VERIFIES", False) for r in stage.reward_funcs):
+        yield (
+            f"{name}.reward_funcs: {method.INFO.name} pays right and wrong answers by their length, and no reward says "
+            "which are right; give one that does, such as VerifierReward() or MathReward()."
+        )
     if stage.multi_objective_aggregation == "sum_then_normalize" or method is None:
         return
     if answering_of(stage).examples != "each":
         yield (
             f"{name}.multi_objective_aggregation: {method.INFO.name} orders answers by the sum of their rewards and "
             'normalises nothing; leave it out ("sum_then_normalize").'
+        )
+    elif getattr(method, "PAYS", False):
+        yield (
+            f"{name}.multi_objective_aggregation: {method.INFO.name} pays by the sum of the rewards; leave it out "
+            '("sum_then_normalize").'
         )
     elif getattr(method, "penalty", None) is not None or getattr(method, "BY_TOKEN", False):
         yield (

@@ -37,7 +37,7 @@ def test_users_and_newcomers(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a, b, err_msg=f"{group}{path}")
     assert new["users"]["logits"].shape == (2, 4)
     accuracy = json.loads((home / "stages" / "strangers" / "accuracy.json").read_text())
-    assert set(accuracy) == {"all", "thorough", "brief"}
+    assert set(accuracy) == {"all", "thorough", "plain"}
     assert all("longer_wins" in of for of in accuracy.values())
     page = (home / "report.html").read_text()
     assert page.count("Prototypes and users") == 2

@@ -55,15 +55,22 @@ class WorkContext:
         """Parameters of an earlier stage's model."""
         return self.load(self.stage_folder(name)).params["model"]
 
-    def network(self, name: str, max_length: int | Literal["whole"] | None = None) -> Network:
+    def network(
+        self,
+        name: str,
+        max_length: int | Literal["whole"] | None = None,
+        truncation: Literal["response_right", "prompt_left"] = "response_right",
+    ) -> Network:
         """An earlier stage's model with its heads, ready to score and to generate as the run computes.
 
         Args:
           max_length: of what it reads, at most what it has positions for, which "whole" is; None = a network's own
             default.
+          truncation: what longer texts lose.
         """
         loaded = self.load(self.stage_folder(name))
         how = {name: getattr(self.scorer, name) for name in ("dtype", "attention", "experts")}
+        how["truncation"] = truncation
         if max_length is not None:
             most = limits(loaded.config).context
             how["max_length"] = most if max_length == "whole" else min(max_length, most)

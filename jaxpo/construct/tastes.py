@@ -77,7 +77,7 @@ class MeasureTastes(Work):
                  for ps, answers in plain]  # fmt: skip
         right = {}
         for name in self.models:
-            network = context.network(name, self.max_length)
+            network = context.network(name, self.max_length, "prompt_left")
             right[f"{name} (user in front)" if name in self.named else name] = ordered(
                 network, asked if name in self.named else plain
             )

@@ -70,7 +70,7 @@ class MapUsers(Work):
     def run(self, context: WorkContext) -> dict[str, Any]:
         from jaxpo.objectives.methods.pal import PAL
 
-        network = context.network(self.model, self.max_length)
+        network = context.network(self.model, self.max_length, "prompt_left")
         method = network.asked_reader().method
         if not isinstance(method, PAL):
             raise ConfigError(f"{self.name}.model: {self.model!r} is of {method.INFO.name}, not of pal.")
@@ -83,7 +83,7 @@ class MapUsers(Work):
         better, worse = (network.rewards_under(*side, users=users) for side in sides)
         right = {self.model: better > worse, f"{self.model} (all prototypes alike)": ordered(network, sides)}
         for name in self.others:
-            right[name] = ordered(context.network(name, self.max_length), sides)
+            right[name] = ordered(context.network(name, self.max_length, "prompt_left"), sides)
             context.check()
         named = dict(zip(users, groups_of(records, self.group), strict=True))
         picture = self.keep(context, network, method, named)

@@ -173,7 +173,7 @@ def micro(answers: str = "", heads: int = 6) -> Run:
                 construction=MicroContext(comparisons=10),
                 rows=("stage:split/few.jsonl",),
                 networks=(("reward", "micro"),),
-                max_length=length,
+                max_length=2 * length,
             ),
             Reward(
                 name="router",

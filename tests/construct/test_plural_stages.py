@@ -206,6 +206,10 @@ def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) ->
     sides = [network("micro").rewards(asked, [x[k] for x in pairs()]) for k in ("chosen", "rejected")]
     assert accuracy["all"]["micro (user in front)"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
     assert report["tables"][0]["head"][-1] == "longer_wins"
+    # A prompt that is longer than all there is room for loses its start, not the answer.
+    long = write(tmp_path / "long.jsonl", [{**row, "prompt": "word " * 60 + row["prompt"]} for row in pairs()])
+    assert MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=48).run(where)["pairs"] == 12
+    MapUsers(rows=(long,), model="pal", max_length=48).run(context(tmp_path / "map", pal="pal_a"))
     assert "must name a stage" in MeasureTastes(rows=("x",), models=("a",), named=("b",)).problems()[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxpo.convert.model_io import Model
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -55,16 +55,25 @@ class WorkContext:
         """Parameters of an earlier stage's model."""
         return self.load(self.stage_folder(name)).params["model"]
 
-    def network(self, name: str, max_length: int | None = None) -> Network:
+    def network(
+        self,
+        name: str,
+        max_length: int | Literal["whole"] | None = None,
+        truncation: Literal["response_right", "prompt_left"] = "response_right",
+    ) -> Network:
         """An earlier stage's model with its heads, ready to score and to generate as the run computes.
 
         Args:
-          max_length: of what it reads, at most what it has positions for; None = a network's own default.
+          max_length: of what it reads, at most what it has positions for, which "whole" is; None = a network's own
+            default.
+          truncation: what longer texts lose.
         """
         loaded = self.load(self.stage_folder(name))
         how = {name: getattr(self.scorer, name) for name in ("dtype", "attention", "experts")}
+        how["truncation"] = truncation
         if max_length is not None:
-            how["max_length"] = min(max_length, limits(loaded.config).context)
+            most = limits(loaded.config).context
+            how["max_length"] = most if max_length == "whole" else min(max_length, most)
         return Network.of(loaded, tokenizer=self.tokenizer, **how)
 
     def snapshots(self, name: str) -> list[Path]:

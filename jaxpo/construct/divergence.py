@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from jaxpo.config.places import OtherFile
 from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.texts import text_of_column
 from jaxpo.errors import DataError
-from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -74,8 +73,7 @@ class Divergence(Work):
         return list(islice(read_rows(files), self.max_prompts))
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        mine, other = (context.network(name) for name in (self.model, self.other))
-        network = replace(mine, max_length=min(self.max_length, limits(mine.config).context))
+        network, other = context.network(self.model, self.max_length), context.network(self.other)
         prompts = [text_of_column(row, "prompt") for row in self._rows(context.files(self.prompts))]
         context.check()
         drawn = network.generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges.questions import Question, read_questions
-from jaxpo.models.family import limits
 from jaxpo.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ class GPOPairs(Work):
         return found
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        policy, judge = context.network(self.model), context.network(self.preference)
-        judge = replace(judge, max_length=limits(judge.config).context)
+        policy, judge = context.network(self.model), context.network(self.preference, "whole")
         if not judge.asked_reader().method.COMPARES_ANSWERS:
             raise ConfigError(f"{self.name}.preference: {self.preference!r} compares no answers; name a stage of gpm.")
         questions = read_questions(list(islice(read_rows(context.files(self.prompts)), self.max_prompts)))

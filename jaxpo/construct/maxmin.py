@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from jaxpo.config.places import OtherFile
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.models.family import limits
+from jaxpo.objectives.methods.maxmin_rlhf import MaxMinRLHF
 from jaxpo.train.files import write_json
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class AssignUsers(Work):
       column: its name.
       groups: K.
       model: the stage whose heads judge; None = the start, user number i belongs to group i modulo K.
+      models: instead of it K stages, the separate reward model of each group (`own` of maxmin_rlhf).
       em: "hard": a user belongs to the likeliest group. "soft": to each by its posterior.
       before: an earlier stage of this kind, whose proportions the soft form begins with; None = equal ones.
     """
@@ -47,6 +48,7 @@ class AssignUsers(Work):
     column: Literal["user", "annotator"] = "user"
     groups: int = 2
     model: str | None = None
+    models: tuple[str, ...] = ()
     em: Literal["hard", "soft"] = "hard"
     before: str | None = None
 
@@ -57,7 +59,7 @@ class AssignUsers(Work):
         return self.rows
 
     def needed_models(self) -> tuple[str, ...]:
-        return () if self.model is None else (self.model,)
+        return self.models if self.model is None else (self.model, *self.models)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -65,7 +67,11 @@ class AssignUsers(Work):
             found.append("rows names no file.")
         if self.groups < 1:
             found.append(f"groups is {self.groups} but must be at least 1.")
-        if self.before is not None and (self.em == "hard" or self.model is None):
+        if self.models and (self.model is not None or len(self.models) != self.groups):
+            found.append(
+                f"models names {len(self.models)} stages; name one for each of {self.groups} groups, and no model."
+            )
+        if self.before is not None and (self.em == "hard" or not self.needed_models()):
             found.append("before belongs to the soft form, after a stage has been trained; leave it out.")
         return found
 
@@ -97,7 +103,7 @@ class AssignUsers(Work):
 
     def run(self, context: WorkContext) -> dict[str, Any]:
         records, users, who = self.read(context.files(self.rows))
-        if self.model is None:
+        if not self.needed_models():
             gamma = np.eye(self.groups, dtype=np.float32)[np.arange(len(users)) % self.groups]
             about: dict[str, Any] = {}
         else:
@@ -122,15 +128,22 @@ class AssignUsers(Work):
 
     def rewards(self, context: WorkContext, records: Sequence[Record]) -> np.ndarray:
         """Of every head, of the chosen answers and then of the rejected ones, float64 `[2 n, K]`."""
-        assert self.model is not None
-        network = context.network(self.model)
-        network = replace(network, max_length=limits(network.config).context)
-        method = network.mixture_method()
-        if method.READ_PER_ANSWER != ("groups",) or method.parts != self.groups:
-            raise ConfigError(
-                f"{self.name}.model: {self.model!r} is no stage of maxmin_rlhf with {self.groups} groups."
-            )
         sides = [(record.sides[k].prompt or "", record.sides[k].completion) for k in (0, 1) for record in records]
+        if self.model is not None:
+            return self.heads(context, self.model, sides, None)
+        each = [self.heads(context, name, sides, k)[:, k] for k, name in enumerate(self.models)]
+        return np.stack(each, axis=1)
+
+    def heads(self, context: WorkContext, name: str, sides: Sequence[tuple[Any, Any]], own: int | None) -> np.ndarray:
+        """Those of one stage, `[n, K]`; ConfigError where it is none of maxmin_rlhf, or trains other groups."""
+        network = context.network(name, "whole")
+        method = network.mixture_method()
+        if not isinstance(method, MaxMinRLHF) or method.groups != self.groups:
+            raise ConfigError(f"{self.name}: {name!r} is no stage of maxmin_rlhf with {self.groups} groups.")
+        if method.own != own:
+            which = "shares one model among the groups" if method.own is None else f"trains group {method.own} alone"
+            remedy = "name it as model" if method.own is None else "name the stages of all groups as models, in order"
+            raise ConfigError(f"{self.name}: {name!r} {which}; {remedy}.")
         prompts, texts = zip(*sides, strict=True)
         return network.read(prompts, texts, ("groups",))["groups"].astype(np.float64)
 

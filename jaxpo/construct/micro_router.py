@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.construct.base import Construction, Tools
@@ -15,7 +14,6 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.texts import Text
 from jaxpo.errors import ConfigError
-from jaxpo.losses import micro_hedge
 from jaxpo.objectives.methods.micro import named
 
 
@@ -56,10 +54,19 @@ class MicroContext(Construction):
         return found
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
+        import jax.numpy as jnp
+
+        from jaxpo.losses import micro_hedge
+
         network = tools.network("reward")
         method = network.mixture_method()
         if method.READ_PER_ANSWER != ("heads",):
             raise ConfigError(f"micro_router reads a model of micro; this one is of {method.INFO.name}.")
+        if getattr(method, "routes_answers", False):
+            raise ConfigError(
+                "micro_router needs weights that belong to a prompt; this model of micro mixes rewards by a router at "
+                "the end of each answer. Train it with --stage.loss.variant mixture."
+            )
         by_user: dict[str, list[Record]] = {}
         for record in read_pairs(rows):
             name = record.row.data.get(self.user)

@@ -11,18 +11,17 @@ import numpy as np
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
-from jaxpo.data.rows.formats import read_rows
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.construct.tastes import ACCURACY, groups_of, kept, lengths, ordered, read_users, sides_of
+from jaxpo.errors import ConfigError
 from jaxpo.evaluate.picture import Marks, Picture
 from jaxpo.train.files import write_json
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
-    from jaxpo.data.rows.rows import Record
     from jaxpo.judges.network import Network
     from jaxpo.objectives.methods.pal import PAL
 
-USERS, PROTOTYPES, ACCURACY = "users.json", "prototypes.npz", "accuracy.json"
+USERS, PROTOTYPES = "users.json", "prototypes.npz"
 
 
 @dataclass(frozen=True)
@@ -66,59 +65,30 @@ class MapUsers(Work):
         return found
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        self.read(files)
-
-    def read(self, files: Sequence[Path]) -> list[Record]:
-        """The pairs; DataError for a row without a user."""
-        from jaxpo.construct.lcpo import read_pairs
-
-        records = read_pairs(list(read_rows(files)))
-        if not records:
-            raise DataError("holds no rows.", file=files[0], remedy="Give pairs with a column of users.")
-        for record in records:
-            if not isinstance(record.row.data.get("user"), str | int):
-                raise record.row.error("the row names no user.", field="user")
-        return records
+        read_users(files)
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        from jaxpo.evaluate.rewards.tastes import as_table, by_group
         from jaxpo.objectives.methods.pal import PAL
 
-        network = context.network(self.model, self.max_length)
+        network = context.network(self.model, self.max_length, "prompt_left")
         method = network.asked_reader().method
         if not isinstance(method, PAL):
             raise ConfigError(f"{self.name}.model: {self.model!r} is of {method.INFO.name}, not of pal.")
-        records = self.read(context.files(self.rows))
+        records = read_users(context.files(self.rows))
         unknown = [r for r in records if str(r.row.data["user"]) not in method.users]
         if unknown:
             raise unknown[0].row.error(f"the model knows no user {unknown[0].row.data['user']!r}.", field="user")
-        sides = _sides(records)
+        sides = sides_of(records)
         users = [str(r.row.data["user"]) for r in records]
-        right = {f"{self.model}": self.right([network.rewards_under(*side, users=users) for side in sides])}
-        right[f"{self.model} (all prototypes alike)"] = self.right([network.rewards(*side) for side in sides])
+        better, worse = (network.rewards_under(*side, users=users) for side in sides)
+        right = {self.model: better > worse, f"{self.model} (all prototypes alike)": ordered(network, sides)}
         for name in self.others:
-            right[name] = self.right(self.scores(context.network(name, self.max_length), sides))
+            right[name] = ordered(context.network(name, self.max_length, "prompt_left"), sides)
             context.check()
-        lengths = np.stack([network.token_counts(*side) for side in sides], axis=1)
-        groups = [str(r.row.data.get(self.group, "all")) for r in records]
-        named = dict(zip(users, groups, strict=True))
-        found = by_group(right, groups, lengths)
-        write_json(context.folder / ACCURACY, found)
+        named = dict(zip(users, groups_of(records, self.group), strict=True))
         picture = self.keep(context, network, method, named)
-        return {"pairs": len(records), "tables": [as_table(found)], "pictures": [asdict(picture)]}
-
-    def scores(self, network: Network, sides: Sequence[tuple[list[Any], list[Any]]]) -> list[np.ndarray]:
-        """Rewards of the better and of the worse answers; of a preference model halves of their log-odds."""
-        if not network.asked_reader().method.COMPARES_ANSWERS:
-            return [network.rewards(*side) for side in sides]
-        prompts, texts = ([x for pair in zip(sides[0][k], sides[1][k], strict=True) for x in pair] for k in (0, 1))
-        found, _ = network.mean_scores(prompts, texts, [2] * len(sides[0][0]))
-        return [found[::2], found[1::2]]
-
-    @staticmethod
-    def right(rewards: Sequence[np.ndarray]) -> np.ndarray:
-        """A tie is wrong."""
-        return rewards[0] > rewards[1]
+        report = kept(context, records, right, lengths(network, sides), self.group)
+        return report | {"pictures": [asdict(picture)]}
 
     def keep(self, context: WorkContext, network: Network, method: PAL, groups: dict[str, str]) -> Picture:
         """Write what the model knows of its users, and draw it."""
@@ -146,11 +116,6 @@ class MapUsers(Work):
         what = "mixtures" if method.variant == "b" else "ideal points"
         axes = (f"first principal axis of the {what}", "second")
         return Picture("Prototypes and users", *axes, tuple(series))
-
-
-def _sides(records: Sequence[Record]) -> list[tuple[list[Any], list[Any]]]:
-    """Prompts and answers of the better side and of the worse."""
-    return [([r.sides[k].prompt or "" for r in records], [r.sides[k].completion for r in records]) for k in (0, 1)]
 
 
 def _leaves(tree: Any, before: str = "") -> list[tuple[str, Any]]:

@@ -54,6 +54,9 @@ TASTES: dict[str, tuple[Utility, float, int]] = {
     "plain": (markup, 2.0, 2),
 }
 """Group -> (utility, how sharply its people see a difference of 1, people)."""
+GROUPS = tuple(group for group, (_, _, people) in TASTES.items() for _ in range(people))
+USERS = tuple(f"{group}-{place}" for place, group in enumerate(GROUPS))
+"""Everybody, and the group of each."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,9 @@ class People:
     def judgements(self, one: Answered) -> Iterator[dict[str, Any]]:
         """The pairs of a prompt, each with who judged it."""
         rng = random.Random(f"{self.seed} {one.prompt}")
-        groups = [group for group, (_, _, people) in TASTES.items() for _ in range(people)]
         for _ in range(self.pairs):
-            place = rng.randrange(len(groups))
-            group, user = groups[place], f"{groups[place]}-{place}"
+            place = rng.randrange(len(GROUPS))
+            group, user = GROUPS[place], USERS[place]
             # Some people see differences more sharply than others.
             sharp = TASTES[group][1] * random.Random(f"{self.seed} {user}").uniform(0.5, 2.0)
             for _ in range(TRIES):

@@ -36,11 +36,13 @@ class Reply:
 
     Attributes:
       note: what is worth counting of how it came about, such as "timed out".
+      parts: what the value is made of, by name; kept in the ledger for whoever looks into it.
     """
 
     value: Any = None
     failed: str = ""
     note: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Ask = Callable[[Sequence[Item]], Sequence[Reply]]
@@ -179,7 +181,8 @@ class Progress:
 
 def _record(key: str, reply: Reply) -> dict[str, Any]:
     said = {"failed": reply.failed} if reply.failed else {"value": reply.value}
-    return {"key": key, **said, **({"note": reply.note} if reply.note else {})}
+    more = {"note": reply.note} if reply.note else {}
+    return {"key": key, **said, **more, **({"parts": dict(reply.parts)} if reply.parts else {})}
 
 
 def _note(found: Replies, key: str, record: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
-from jaxpo.data.tokens.rendering import Cut
+from jaxpo.data.tokens.rendering import Cut, Truncation
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of, table_of
 from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
@@ -49,13 +49,16 @@ class Network(Model):
     """A model with its tokenizer, and how it is run.
 
     Attributes:
-      max_length: longer texts lose the end of the completion, or the start of a prompt that is embedded.
+      max_length: of prompt and completion, in tokens; longer ones are cut as `truncation` says.
+      truncation: as of a stage's data: "response_right" takes the end of the completion, "prompt_left" the start of the
+        prompt. A prompt that is embedded always loses its start.
       dtype: compute dtype of scores and of samples ("float32" or "bfloat16").
       attention, experts: names of implementations; None = the best here.
     """
 
     tokenizer: Tokenizer
     max_length: int = 1024
+    truncation: Truncation = "response_right"
     dtype: str = "float32"
     attention: str | None = None
     experts: str | None = None
@@ -77,7 +80,7 @@ class Network(Model):
             for i, (p, c) in _numbered(prompts, completions)
         )
         records = [read_record(row, "prompt_completion") for row in rows]
-        examples = build_examples(records, self.tokenizer, Cut(self.max_length), Counter())
+        examples = build_examples(records, self.tokenizer, self.cut, Counter())
         return [example.segments[0] for example in examples]
 
     def logps(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
@@ -228,8 +231,12 @@ class Network(Model):
     ) -> list[Segment]:
         """Token segments as the method's stage would make them: with the ends of their steps, where it reads those."""
         places = [Row(Path("(construction)"), i, {}) for i in range(1, len(prompts) + 1)]
-        cut = Cut(self.max_length)
-        return answer_segments(places, prompts, completions, method, self.tokenizer, cut, Counter())
+        return answer_segments(places, prompts, completions, method, self.tokenizer, self.cut, Counter())
+
+    @property
+    def cut(self) -> Cut:
+        """What longer texts lose."""
+        return Cut(self.max_length, self.truncation)
 
     def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
         how = {"rows": ROWS, "row_length": self.max_length, "key": key}

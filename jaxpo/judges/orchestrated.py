@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
@@ -15,6 +15,8 @@ from jaxpo.judges.base import Judge, Networks, score_reply
 @dataclass(frozen=True)
 class OrchestratedJudge(Judge):
     """`w(x) . R~(x, y)`: normalised scores of K judges, weighed as the adapter says for the prompt.
+
+    The ledger of scores has the weights of every prompt, and the judges' own scores, in `parts`.
 
     Attributes:
       judges: one for each objective of the adapter, in its order.
@@ -89,13 +91,18 @@ class OrchestratedJudge(Judge):
                 if failed:
                     found.append(Reply(failed=failed))
                     continue
-                scores = jnp.asarray([reply[i].value for reply in replies])
+                scores = [float(reply[i].value) for reply in replies]
+                each = jnp.asarray(scores)
                 paid = (
-                    orchestrated_reward(weights[i], scores, own["offset"], own["scale"])
+                    orchestrated_reward(weights[i], each, own["offset"], own["scale"])
                     if self.normalise
-                    else jnp.sum(weights[i] * scores)
+                    else jnp.sum(weights[i] * each)
                 )
-                found.append(score_reply(paid))
+                parts = {
+                    "weights": dict(zip(names, map(float, weights[i]), strict=True)),
+                    "scores": dict(zip(names, scores, strict=True)),
+                }
+                found.append(replace(score_reply(paid), parts=parts))
             return found
 
         return ask

@@ -12,13 +12,15 @@ cores:
 - `users`, `strangers`: what each of them gets right of the held-out pairs of every taste, beside 'the longer answer is
   better', and a map of prototypes and users, both in the report.
 
+    jaxpo run plural:micro --answers FILE
     jaxpo run plural:maxmin --answers FILE --em soft
     jaxpo run plural:gpo --answers FILE
 
-`maxmin` finds two groups of users by EM: stages that train one head per group, and between them stages that ask which
-group each user belongs to (MaxMin-RLHF). `gpo` trains a policy for three rounds: every round draws answers from the
-last iterate, compares them by the preference model, and regresses the log-ratios of the best and the worst to that
-iterate, the second network of its stage, on their scores (GPO).
+`micro` learns heads and a router from people who say what they want, then a router that reads newcomers' names from a
+few of their pairs (MiCRo). `maxmin` finds two groups of users by EM: stages that train one head per group, or a model
+(`--separate True`), and between them stages that ask which group each user belongs to (MaxMin-RLHF). `gpo` trains a
+policy for three rounds: every round draws answers from the last iterate, compares them by the preference model, and
+regresses the log-ratios of the best and the worst to that iterate, the second network of its stage, on their scores.
 """
 
 from __future__ import annotations
@@ -30,23 +32,30 @@ from jaxpo.config import SFT, Beside, Data, Optimizer, Preference, Reward, Run, 
 from jaxpo.construct.gpo import HELD_OUT as PAIRS_HELD_OUT
 from jaxpo.construct.gpo import PAIRS, ChosenAnswers, GPOPairs
 from jaxpo.construct.maxmin import ROWS, AssignUsers
+from jaxpo.construct.micro_router import MicroContext
 from jaxpo.construct.newcomers import SplitUsers
+from jaxpo.construct.stage import Construct
+from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.construct.users import MapUsers
-from jaxpo.corpora.people import HELD_OUT, TRAIN, People
+from jaxpo.corpora.people import HELD_OUT, TRAIN, USERS, People
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods.gpm import GPM
 from jaxpo.objectives.methods.gpo import GPO
 from jaxpo.objectives.methods.maxmin_rlhf import MaxMinRLHF
+from jaxpo.objectives.methods.micro import MiCRo
+from jaxpo.objectives.methods.micro_router import MicroRouter
 from jaxpo.objectives.methods.pal import PAL
 
 VOCABULARY, LENGTH = 2048, 512
-USERS = (
-    *(f"judged-{i}" for i in range(4)),
-    *(f"thorough-{i}" for i in (4, 5)),
-    *(f"brief-{i}" for i in (6, 7)),
-    *(f"plain-{i}" for i in (8, 9)),
+NEW = ("thorough-5", "plain-9")
+WISHES = (
+    ("judged", "Answer well."),
+    ("thorough", "Say as much as you can."),
+    ("brief", "Be brief."),
+    ("plain", "No lists and no headings."),
 )
-NEW = ("thorough-5", "brief-7")
+GROUPS = 2
+"""That EM looks for."""
 KNOWN = tuple(user for user in USERS if user not in NEW)
 MODEL = replace(
     preset("nano"),
@@ -135,37 +144,99 @@ def config(answers: str = "") -> Run:
     )
 
 
-def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int = 3) -> Run:
+def micro(answers: str = "", heads: int = 6) -> Run:
+    """MiCRo in its two stages, and newcomers who are known by a few pairs.
+
+    Args:
+      answers: file with prompt, responses and scores; "" = made-up answers.
+      heads: K.
+    """
+    length = 2 * LENGTH  # A longer prompt loses its start, where the wish stands.
+    window: dict[str, Any] = {"max_length": length, "row_length": length, "truncation": "prompt_left"}
+    small: dict[str, Any] = {"rows_per_step": 8, "logging_steps": 5}
+    newcomers = "stage:split/heldout_new.jsonl"
+    return Run(
+        name="micro",
+        stages=(
+            SplitUsers(train=f"corpus:{TRAIN}", heldout=f"corpus:{HELD_OUT}", new=NEW, few=60, wishes=WISHES),
+            Reward(
+                name="micro",
+                loss=MiCRo(heads=heads, entropy_coefficient=0.05),
+                data=Data(train=("stage:split/known.jsonl",), eval=("stage:split/heldout_known.jsonl",), **window),
+                optimizer=Optimizer(learning_rate=2e-3, warmup_steps=10, weight_decay=0.0),
+                num_train_epochs=1,
+                **small,
+            ),
+            MeasureTastes(rows=("stage:split/heldout_known.jsonl",), models=("micro",), max_length=length),
+            Construct(
+                name="targets",
+                construction=MicroContext(comparisons=10),
+                rows=("stage:split/few.jsonl",),
+                networks=(("reward", "micro"),),
+                max_length=2 * length,
+            ),
+            Reward(
+                name="router",
+                init_from="micro",
+                loss=MicroRouter(heads=heads),
+                train=("router/*",),
+                data=Data(train=("stage:targets/rows.jsonl",), **window),
+                optimizer=Optimizer(learning_rate=5e-3, lr_scheduler_type="constant", weight_decay=0.0),
+                num_train_epochs=5,
+                **small,
+            ),
+            MeasureTastes(
+                name="strangers", rows=(newcomers,), models=("micro", "router"), named=("router",), max_length=length
+            ),
+        ),
+        **made_of(answers),
+    )
+
+
+def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int = 3, separate: bool = False) -> Run:
     """Two groups of users by EM.
 
     Args:
       answers: file with prompt, responses and scores; "" = made-up answers.
       em: "hard": a user belongs to the likeliest group; "soft": to each by its posterior.
       rounds: of assigning and training; the paper has ten.
+      separate: a reward model for each group, as in the paper, instead of one with a head for each.
     """
+    owners: tuple[int | None, ...] = tuple(range(GROUPS)) if separate else (None,)
     stages: list[Stage | Work] = []
-    for number in range(1, rounds + 1):
-        before = number > 1
+    for number in range(1, rounds + 2):
+        before = [f"groups_{number - 1}{_of(own)}" for own in owners] if number > 1 else []
+        last = number > rounds
         assign = AssignUsers(
-            name=f"assign_{number}",
-            rows=(f"corpus:{TRAIN}",),
-            model=f"groups_{number - 1}" if before else None,
+            name="assigned" if last else f"assign_{number}",
+            rows=(f"corpus:{HELD_OUT if last else TRAIN}",),
+            groups=GROUPS,
+            model=before[0] if before and not separate else None,
+            models=tuple(before) if separate else (),
             em=em,
-            before=f"assign_{number - 1}" if before and em == "soft" else None,
+            before=f"assign_{number - 1}" if before and not last and em == "soft" else None,
         )
-        groups = Reward(
-            name=f"groups_{number}",
-            init_from=f"groups_{number - 1}" if before else "previous",
-            loss=MaxMinRLHF(),
-            data=replace(data(ROWS, "", f"stage:{assign.name}"), eval=()),
-            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=5, weight_decay=0.0, lr_factors=(("groups/*", 10.0),)),
-            rows_per_step=8,
-            num_train_epochs=1,
-            logging_steps=5,
-        )
-        stages += [assign, groups]
-    last = AssignUsers(name="assigned", rows=(f"corpus:{HELD_OUT}",), model=f"groups_{rounds}", em=em)
-    return Run(name="maxmin", stages=(*stages, last), **made_of(answers))
+        stages.append(assign)
+        stages += [] if last else [_group(number, own, assign.name) for own in owners]
+    return Run(name="maxmin", stages=tuple(stages), **made_of(answers))
+
+
+def _group(number: int, own: int | None, assigned: str) -> Reward:
+    """The reward model of all groups, or of one, in a round."""
+    return Reward(
+        name=f"groups_{number}{_of(own)}",
+        init_from=f"groups_{number - 1}{_of(own)}" if number > 1 else "random",
+        loss=MaxMinRLHF(groups=GROUPS, own=own),
+        data=replace(data(ROWS, "", f"stage:{assigned}"), eval=()),
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=5, weight_decay=0.0, lr_factors=(("groups/*", 10.0),)),
+        rows_per_step=8,
+        num_train_epochs=1,
+        logging_steps=5,
+    )
+
+
+def _of(own: int | None) -> str:
+    return "" if own is None else f"_of_{own}"
 
 
 def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64, max_new_tokens: int = 48) -> Run:

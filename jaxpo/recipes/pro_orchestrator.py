@@ -64,7 +64,7 @@ def config(ratings: str = "", pairs: str = "", objectives: str = "helpful short"
                 train=("orchestrator/*",),
                 data=Data(train=("stage:scored/rows.jsonl",), eval=("stage:scored/heldout_rows.jsonl",), **cut),
                 optimizer=Optimizer(learning_rate=1e-4, weight_decay=0.0),
-                rows_per_step=16,
+                rows_per_step=4,
                 num_train_epochs=3,
             ),
             Construct(name="weighed", construction=PROWeights(), rows=rows, networks=(("reward", "adapter"),)),

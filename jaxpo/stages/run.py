@@ -28,6 +28,7 @@ from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
 from jaxpo.stages.loaders import check_blocks, check_rows
 from jaxpo.stages.merging.stage import merge
+from jaxpo.stages.named_parts import check_parts
 from jaxpo.stages.offload import check_host_memory
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
@@ -61,6 +62,7 @@ def execute(run: Run, *, resume: str | int = "auto", restart: bool = False, prof
     check(run)
     check_patterns(run)
     check_origin(run)
+    check_parts(run)
     check_host_memory(run)
     console = Console(primary=jax.process_index() == 0)
     try:

@@ -24,6 +24,7 @@ from jaxpo.recipe import lineage
 from jaxpo.recipe.kinds import networks_of
 from jaxpo.stages.assemble import Assembly, own_tables
 from jaxpo.stages.beside import Opened
+from jaxpo.stages.named_parts import heads_of_others
 from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
@@ -67,14 +68,20 @@ def heads_before(run: Run, stage: Any, tables: Mapping[str, Table], config: Text
     if not origin.TRAINS:
         return ()
     theirs = own_tables(origin, config)
-    return [name for name in heads if name in theirs and _shapes(theirs[name]) == _shapes(tables[name])]
+    others = heads_of_others(run, stage)
+    fit = [name for name in heads if name in theirs and _shapes(theirs[name]) == _shapes(tables[name])]
+    return [name for name in fit if name not in others]
 
 
-def check_heads(stage: Stage, tables: Mapping[str, Table], base: Tree) -> None:
-    """ConfigError for a head that stays as it is and that the model which a stage starts from does not have."""
+def check_heads(stage: Stage, tables: Mapping[str, Table], base: Tree, others: Collection[str] = ()) -> None:
+    """ConfigError for a head that stays as it is and that the model which a stage starts from does not have.
+
+    Args:
+      others: heads that belong to others there (`named_parts.heads_of_others`).
+    """
     trained, _ = split_table(tables, stage.train)
     for head in sorted(tables.keys() - {MODEL, ADAPTER} - trained.keys()):
-        found = base.get(head)
+        found = None if head in others else base.get(head)
         if found is None or [x.shape for x in jax.tree.leaves(found)] != [shape for _, shape in _shapes(tables[head])]:
             raise ConfigError(_untrained(stage, head))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.column_values import columns_of
 from jaxpo.stages.critic import with_critic
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
+from jaxpo.stages.named_parts import heads_of_others
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, check_heads, fixed_part, flops_per_token, trained_lines
@@ -70,8 +71,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         beside = open_beside(setting, stage, base, loaders)
     loaders = {part: loader.reading(*beside.columns[part]) for part, loader in loaders.items()}
     begun = with_critic(setting, stage, base)
-    check_heads(stage, own_tables(stage, config), begun)
-    first = _with_values(_first(begun, own_tables(stage, config), seed), stage, data.train)
+    others = heads_of_others(setting.run, stage)
+    check_heads(stage, own_tables(stage, config), begun, others)
+    first = _with_values(_first(begun, own_tables(stage, config), seed, others), stage, data.train)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
 
@@ -110,7 +112,10 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
     given = [] if kind_of(stage).purpose == "prompts" else packed  # of prompts alone nothing is trained on
-    for line in [*said, *given, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
+    anew = [
+        f"{head} is learnt anew: the model that {stage.name} starts from has it of others" for head in sorted(others)
+    ]
+    for line in [*said, *given, *anew, *loop_lines(scorer), *trained_lines(stage, config, assembly)]:
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
@@ -230,9 +235,10 @@ def _with_values(first: Tree, stage: Stage, rows: Dataset) -> Tree:
     return {group: tree | placed.get(group, {}) for group, tree in first.items()}
 
 
-def _first(base: Tree, tables: Mapping[str, Table], seed: int) -> Tree:
-    """First parameters of a stage: those it starts from where they fit, and fresh ones elsewhere."""
-    fits = {n: n in base and _shapes(base[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
+def _first(base: Tree, tables: Mapping[str, Table], seed: int, others: Collection[str]) -> Tree:
+    """First parameters of a stage: those it starts from where they fit and are nobody else's, fresh ones elsewhere."""
+    own = {n: tree for n, tree in base.items() if n not in others}
+    fits = {n: n in own and _shapes(own[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
     key = jax.random.key(seed + 1)
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 

@@ -16,6 +16,7 @@ from jaxpo.judges import FunctionJudge, Jury, RewardJudge
 from jaxpo.judges.asking import Item, Patience
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.orchestrated import OrchestratedJudge
+from jaxpo.judges.scoring import plainly, score_all
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
 from jaxpo.online.answers import Answer, Group, Prompt
 from jaxpo.online.scoring import Scoring
@@ -99,6 +100,26 @@ def test_prompts_say_the_predicted_weights_and_a_user_may_have_others():
         run(PROWeights(share=1.0), [PAIRS[0] | {"user_weights": {"short": 1}}], reward=Adapter())
     assert len(PROWeights(share=2.0, user=(-1.0,), text="x").problems()) == 3
     assert {"pro_orchestrator", "pro_weights"} <= set(constructions())
+
+
+def test_the_ledger_has_the_weights_of_every_prompt(judges, tmp_path):
+    judge = OrchestratedJudge(tuple(FunctionJudge(name) for name in judges), "adapter")
+    items = [Item(row["prompt"], row["chosen"], r) for row, r in zip(PAIRS, rows(*PAIRS), strict=True)]
+    networks = lambda name: Adapter()  # noqa: E731
+    folder = tmp_path / "kept"
+    found = score_all(judge, items, networks, folder, plainly(say=lambda text: None))
+    (file,) = folder.iterdir()
+    records = Ledger(folder, "scores-orchestrated", judge.identity(networks)).read()
+    assert file.name.startswith("scores-orchestrated-")
+    assert [record["parts"]["weights"] for record in records] == [
+        {"helpful": 0.5, "short": 0.5},
+        {"helpful": 1.0, "short": 0.0},
+    ]
+    assert [record["parts"]["scores"] for record in records] == [
+        {"helpful": 1.0, "short": -10.0},
+        {"helpful": 3.0, "short": -30.0},
+    ]
+    assert sorted(found.values.values()) == sorted(record["value"] for record in records)
 
 
 def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):

@@ -15,6 +15,8 @@ from jaxpo.construct.base import Tools
 from jaxpo.construct.gpo import GPOPairs
 from jaxpo.construct.maxmin import AssignUsers
 from jaxpo.construct.micro_router import MicroContext, with_context
+from jaxpo.construct.newcomers import SplitUsers
+from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.construct.users import MapUsers
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
@@ -132,6 +134,36 @@ def test_one_annotator_alone_and_a_row_without_one_are_refused(tmp_path: Path) -
         AssignUsers(rows=(three,), model="groups", groups=3).run(where)
 
 
+def test_every_group_may_have_a_model_of_its_own(tmp_path: Path) -> None:
+    """Of each the column that it was trained for is read."""
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    where = context(tmp_path, first="maxmin_0", second="maxmin_1", all="maxmin")
+    report = AssignUsers(rows=(file,), models=("first", "second")).run(where)
+    data = pairs()
+    networks = [network("maxmin_0"), network("maxmin_1")]
+    prompts = [x["prompt"] for x in data]
+    each = [
+        np.stack(
+            [n.read(prompts, [x[side] for x in data], ("groups",))["groups"][:, k] for k, n in enumerate(networks)]
+        )
+        for side in ("chosen", "rejected")
+    ]
+    r = np.concatenate(each, axis=1).T.astype(np.float64)
+    assert report["means"] == pytest.approx(r.mean(0), rel=1e-4)
+    likelihood = -np.logaddexp(0, -(r[: len(data)] - r[len(data) :]))
+    best = np.stack([likelihood[u::3].sum(0) for u in range(3)]).argmax(1)
+    found = json.loads((where.folder / "users.json").read_text())["responsibilities"]
+    assert [np.argmax(found[user]) for user in USERS] == best.tolist()
+    with pytest.raises(ConfigError, match="'second' trains group 1 alone; name the stages of all groups as models"):
+        AssignUsers(rows=(file,), models=("second", "first")).run(where)
+    with pytest.raises(ConfigError, match="'all' shares one model among the groups; name it as model"):
+        AssignUsers(rows=(file,), models=("all", "second")).run(where)
+    assert (
+        "models names 1 stages; name one for each of 2 groups" in AssignUsers(rows=(file,), models=("a",)).problems()[0]
+    )
+    assert len(AssignUsers(rows=(file,), model="a", models=("b", "c")).problems()) == 1
+
+
 def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
     rows = list(read_rows([Path(write(tmp_path / "pairs.jsonl", pairs()))]))
     own = network("micro")
@@ -157,7 +189,38 @@ def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
     assert chat[0]["content"] == "Hello"
     with pytest.raises(ConfigError, match="this one is of maxmin_rlhf"):
         list(MicroContext().run(rows, Tools(networks={"reward": network("maxmin")})))
+    with pytest.raises(ConfigError, match="mixes rewards by a router at the end of each answer"):
+        list(MicroContext().run(rows, Tools(networks={"reward": network("micro_mixed")})))
     assert len(MicroContext(comparisons=0, eta=0.0).problems()) == 2
+
+
+def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) -> None:
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    where = context(tmp_path, gpm="gpm", micro="micro")
+    stage = MeasureTastes(rows=(file,), models=("gpm", "micro"), named=("micro",), max_length=96)
+    assert stage.problems() == []
+    report = stage.run(where)
+    accuracy = json.loads((where.folder / "accuracy.json").read_text())
+    assert set(accuracy["odd"]) == {"gpm", "micro (user in front)", "longer_wins"}
+    asked = [f"{x['user']}\n\n{x['prompt']}" for x in pairs()]
+    sides = [network("micro").rewards(asked, [x[k] for x in pairs()]) for k in ("chosen", "rejected")]
+    assert accuracy["all"]["micro (user in front)"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
+    assert report["tables"][0]["head"][-1] == "longer_wins"
+    # A prompt that is longer than all there is room for loses its start, not the answer.
+    long = write(tmp_path / "long.jsonl", [{**row, "prompt": "word " * 60 + row["prompt"]} for row in pairs()])
+    assert MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=48).run(where)["pairs"] == 12
+    MapUsers(rows=(long,), model="pal", max_length=48).run(context(tmp_path / "map", pal="pal_a"))
+    assert "must name a stage" in MeasureTastes(rows=("x",), models=("a",), named=("b",)).problems()[0]
+
+
+def test_known_people_say_what_they_want_and_newcomers_do_not(tmp_path: Path) -> None:
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    stage = SplitUsers(train=file, heldout=file, new=("cat",), few=2, wishes=(("odd", "Be brief."),))
+    where = context(tmp_path, micro="micro")
+    assert stage.run(where) == {"known.jsonl": 8, "few.jsonl": 2, "heldout_known.jsonl": 8, "heldout_new.jsonl": 4}
+    known, new = (rows_of(where.folder / name) for name in ("known.jsonl", "heldout_new.jsonl"))
+    assert [row["prompt"].startswith("Be brief.\n\nSay ") for row in known] == [row["group"] == "odd" for row in known]
+    assert {row["prompt"] for row in new} == {row["prompt"] for row in pairs() if row["user"] == "cat"}
 
 
 @pytest.mark.parametrize("name", ["pal_a", pytest.param("pal_b", marks=pytest.mark.slow)])

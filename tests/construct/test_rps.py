@@ -140,6 +140,21 @@ def test_without_spread_it_is_the_baseline_and_failed_candidates_are_masked(judg
     assert counts["rows_without_an_answer"] == 1
 
 
+def test_a_row_whose_baseline_alone_failed_is_kept_and_counted(judged):
+    class OnceSilent(Writer):
+        def generate(self, prompts, n, **settings):
+            self.silent = (0, 1) if self.asked else ()  # both answers of the first prompt, of the baseline alone
+            return super().generate(prompts, n, **settings)
+
+    made, counts, _ = run(RPS(n=2, **judged), ASKED[:2], OnceSilent())
+    assert [row["baseline_score"] is None for row in made] == [True, False]
+    assert made[0]["baseline_completion"] is None
+    assert np.isfinite(made[0]["score"])
+    assert counts["rows_without_an_answer_of_the_baseline"] == 1
+    assert counts["rps_wins"] + counts["rps_ties"] + counts["rps_loses"] == 1
+    assert "rows_without_an_answer" not in counts
+
+
 def test_rows_have_directions_of_their_own(judged):
     made, _, _ = run(RPS(n=1, **judged), [{"prompt": "q", "direction": [0, 2]}], Writer())
     assert made[0]["direction"] == [0.0, 1.0]

@@ -17,6 +17,8 @@ from report_runs import NASTY, make_run
 from jaxpo.errors import RunError
 from jaxpo.evaluate.report import charts, comparison_text, write_comparison, write_report
 from jaxpo.evaluate.report.page import duration, number
+from jaxpo.evaluate.report.read import RunData
+from jaxpo.evaluate.report.sections import subtitle
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -77,6 +79,11 @@ def report(runs: tuple[Path, Path]) -> tuple[str, Structure, str]:
     path = write_report(runs[0])
     assert path == runs[0] / "report.html"
     return parse(path)
+
+
+def test_a_run_that_began_from_a_model_says_which() -> None:
+    config = {"model": "nano", "model_from": "/home/me/runs/my-sft/export", "seed": 1, "stages": [{"name": "reward"}]}
+    assert subtitle(RunData(Path("run"), "run", config)) == "from my-sft/export · reward · seed 1"
 
 
 def test_every_section_is_there(report: tuple[str, Structure, str]) -> None:

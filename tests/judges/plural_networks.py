@@ -20,7 +20,10 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "pal_a": ("pal", {"users": ("ann", "ben", "cat"), "size": 5}),
     "pal_b": ("pal", {"users": ("ann", "ben", "cat"), "size": 5, "variant": "b", "mixture": (0.25, 0.75)}),
     "micro": ("micro", {"heads": 3}),
+    "micro_mixed": ("micro", {"heads": 3, "variant": "mixed_rewards"}),
     "maxmin": ("maxmin_rlhf", {"means": (1.0, 0.0), "scales": (2.0, 0.5)}),
+    "maxmin_0": ("maxmin_rlhf", {"own": 0}),
+    "maxmin_1": ("maxmin_rlhf", {"own": 1}),
 }
 
 

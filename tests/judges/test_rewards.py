@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 from judges.reward_networks import ANSWERS, CONFIG, PROMPTS, SETTINGS, network
 
+from jaxpo.construct.batch.best import choose
+from jaxpo.construct.batch.draw import Answer as Drawn
+from jaxpo.construct.batch.prompts import Asked
 from jaxpo.convert.heads_hf import HEADS, READING, export_heads, is_heads
 from jaxpo.convert.model_io import load_model, read_heads
 from jaxpo.convert.reader import REWARD, reader_of, why_no_reward
@@ -18,9 +22,12 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.tokens.examples import Segment
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.judges import RewardJudge
-from jaxpo.judges.asking import Item
+from jaxpo.judges.asking import Item, Patience
+from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.network import Network
 from jaxpo.models.lfm2.reference import reference_hidden
+from jaxpo.online.answers import Answer, Group, Prompt
+from jaxpo.online.scoring import Scoring
 
 
 def states(ids: np.ndarray) -> np.ndarray:
@@ -140,3 +147,24 @@ def test_heads_that_are_not_those_described_are_refused(tmp_path: Path) -> None:
     (folder / READING).write_text("{}")
     with pytest.raises(CheckpointError, match=r"reward.json does not describe a reward model"):
         load_model(folder)
+
+
+def test_an_online_stage_and_the_best_of_n_ask_in_the_same_words(tmp_path: Path) -> None:
+    """Their numbers are those of the network."""
+    own = network("aspects")
+    about = [Prompt(i, np.int32([1]), p, {"prompt": p}, "x", i + 1) for i, p in enumerate(PROMPTS[:2])]
+    none = np.zeros(0, np.float32)
+    drawn = [[Answer(np.int32([1]), none, none, True, text) for text in ANSWERS[:2]] for _ in about]
+    groups = [Group(i, i, one, tuple(own)) for i, (one, own) in enumerate(zip(about, drawn, strict=True))]
+    scoring = Scoring((RewardJudge("rm"),), {"rm": own}.__getitem__, Patience(), lambda line: None)
+    values, failed = scoring.score(groups, lambda name, identity: Ledger(tmp_path, name, identity))
+    expected = own.rewards([p for p in PROMPTS[:2] for _ in (0, 1)], ANSWERS[:2] * 2).reshape(2, 2)
+    np.testing.assert_allclose(values[..., 0], expected, rtol=1e-5)
+    assert not failed.any()
+    asked = [Asked(Row(Path("x"), i + 1, {}), p, [1]) for i, p in enumerate(PROMPTS[:2])]
+    answers = {i: [Drawn(text, "stop_id", 3) for text in ANSWERS[:2]] for i in (0, 1)}
+    best = choose(
+        asked, answers, RewardJudge("rm"), {"rm": own}.__getitem__, tmp_path / "best", failures=Counter(), say=len
+    )
+    assert [best[i].answer.text for i in (0, 1)] == [ANSWERS[k] for k in expected.argmax(1)]
+    np.testing.assert_allclose([best[i].score for i in (0, 1)], expected.max(1), rtol=1e-5)

@@ -169,6 +169,20 @@ def test_two_classes_are_the_difference_of_their_logits():
     np.testing.assert_allclose(losses.outcome_reward(logits[:, 1] - logits[:, 0], label), cross_entropy, rtol=1e-5)
 
 
+def test_openrlhf_writes_the_same_losses():
+    """Its `PairWiseLoss`, `LogExpLoss` and, of soft labels, `PRMLoss`, by their formulas."""
+    rw, rl, m = rewards()
+    d = np.asarray(rw, np.float64) - rl
+    np.testing.assert_allclose(losses.bradley_terry(rw, rl, np.abs(m)), -np.log(sig(d - np.abs(m))), rtol=1e-5)
+    np.testing.assert_allclose(losses.bradley_terry(rw, rl), np.log1p(np.exp(rl.astype(np.float64) - rw)), rtol=1e-5)
+    logits = np.random.default_rng(5).normal(size=(6, 2))
+    p = np.array([0.0, 0.3, 1.0, 0.7, 0.5, 0.9])
+    both = logits - np.logaddexp(*logits.T)[:, None]
+    expected = -(p * both[:, 0] + (1 - p) * both[:, 1])
+    score = np.float32(logits[:, 0] - logits[:, 1])
+    np.testing.assert_allclose(losses.outcome_reward(score, np.float32(p)), expected, rtol=1e-5)
+
+
 def test_solution_scores_by_hand():
     scores = np.random.default_rng(4).normal(0, 2, MASK.shape).astype(np.float32)
     spoiled = np.where(MASK, scores, np.nan)

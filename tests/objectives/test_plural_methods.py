@@ -327,6 +327,12 @@ def test_maxmin_rlhf() -> None:
     )
     least = replace(method, combine="least")
     np.testing.assert_allclose(least.under({}, {"groups": rewards}, jnp.ones((2, 2)) / 2), [1.0, -1.0])
+    alone, metrics = measured("maxmin_rlhf", groups=2, own=1)
+    assert alone == pytest.approx(np.sum(gamma[:, 1] * sp(-margins[:, 1])) / gamma[:, 1].sum(), rel=1e-5)
+    assert metrics["group_accuracy_min"] == pytest.approx(worst[1], rel=1e-5)
+    second = METHODS["maxmin_rlhf"](own=1)
+    np.testing.assert_allclose(second.reward({"groups": rewards}), [1.0, 2.0])
+    assert "own is 2 but must be below groups, 2" in METHODS["maxmin_rlhf"](own=2).problems()[0]
     assert "scales is (1.0, 0.0)" in METHODS["maxmin_rlhf"](scales=(1.0, 0.0)).problems()[0]
     assert "whose sum is 1" in method.check_columns({"responsibilities": np.float32([[0.5, 0.6]])})[0]
     assert "weights of 3 groups" in method.check_names({"responsibilities": ("a", "b", "c")})[0]

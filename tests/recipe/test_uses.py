@@ -77,8 +77,11 @@ def test_every_command_is_accepted_and_what_is_not_offered_is_refused(name: str,
                 accepts(tried(fit, path, fit.own), model, tmp_path)
 
 
-# Read the teacher's whole distribution, which the recipe's records do not hold; `jaxpo run` says what to set.
-NEED_A_RUNNING_TEACHER = {"forward_kl", "generalized_jsd", "reverse_kl"}
+# Read the teacher's whole distribution, which the recipe's records do not hold, or two dropout views; `jaxpo run` says
+# what to set.
+TOLD = dict.fromkeys(("forward_kl", "generalized_jsd", "reverse_kl"), "--distill.precompute-teacher False") | {
+    "secrets_rm": "--stage.pooled-dropout 0.1"
+}
 
 
 @pytest.mark.slow
@@ -88,9 +91,7 @@ def test_the_whole_table_says_what_is_accepted(name: str, model: Path, tmp_path:
     path = FILES / f"{name}.jsonl"
     for fit in report_of(path).fits:
         for method, missing in fit.missing.items():
-            words = tried(fit, path, method)
-            if method in NEED_A_RUNNING_TEACHER:
-                words += " --distill.precompute-teacher False"
+            words = f"{tried(fit, path, method)} {TOLD.get(method, '')}"
             if missing:
                 with pytest.raises((ConfigError, DataError)):
                     accepts(words, model, tmp_path)

@@ -37,7 +37,7 @@ def test_users_and_newcomers(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a, b, err_msg=f"{group}{path}")
     assert new["users"]["logits"].shape == (2, 4)
     accuracy = json.loads((home / "stages" / "strangers" / "accuracy.json").read_text())
-    assert set(accuracy) == {"all", "thorough", "brief"}
+    assert set(accuracy) == {"all", "thorough", "plain"}
     assert all("longer_wins" in of for of in accuracy.values())
     page = (home / "report.html").read_text()
     assert page.count("Prototypes and users") == 2
@@ -47,6 +47,33 @@ def leaves(tree: dict) -> list:
     import jax
 
     return jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+
+
+@pytest.mark.slow
+def test_both_stages_of_micro(tmp_path: Path) -> None:
+    home = run("plural:micro", tmp_path, "--heads", "3", *short("micro", "router"))
+    first, second = (load_model(home / "stages" / name).params for name in ("micro", "router"))
+    for group in ("model", "heads"):
+        for (path, a), (_, b) in zip(leaves(first[group]), leaves(second[group]), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{group}{path}")
+    assert any(np.any(a != b) for (_, a), (_, b) in zip(leaves(first["router"]), leaves(second["router"]), strict=True))
+    known = json.loads((home / "stages" / "split" / "known.jsonl").read_text().splitlines()[0])
+    assert any(wish in str(known["prompt"]) for wish in ("Answer well.", "Say as much", "Be brief.", "No lists"))
+    rows = [json.loads(line) for line in (home / "stages" / "targets" / "rows.jsonl").read_text().splitlines()]
+    assert {row["user"] for row in rows} == {"thorough-5", "plain-9"}
+    assert all(len(row["ratings"]) == 3 and row["prompt"][0]["content"].startswith(row["user"]) for row in rows)
+    accuracy = json.loads((home / "stages" / "strangers" / "accuracy.json").read_text())
+    assert set(accuracy["all"]) == {"micro", "router (user in front)", "longer_wins"}
+
+
+@pytest.mark.slow
+def test_a_reward_model_for_every_group(tmp_path: Path) -> None:
+    stages = [f"groups_{n}_of_{k}" for n in (1, 2) for k in (0, 1)]
+    home = run("plural:maxmin", tmp_path, "--separate", "True", "--rounds", "2", *short(*stages))
+    assert summary(home)["assign_1"]["users_of_groups"] == [5, 5]
+    assert sum(summary(home)["assign_2"]["users_of_groups"]) == 10
+    one, other = (load_model(home / "stages" / f"groups_2_of_{k}").params["model"] for k in (0, 1))
+    assert any(np.any(a != b) for (_, a), (_, b) in zip(leaves(one), leaves(other), strict=True))
 
 
 @pytest.mark.slow

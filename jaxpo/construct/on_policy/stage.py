@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from jaxpo.errors import DataError
 from jaxpo.judges import Judge, VerifierJudge
 from jaxpo.judges.questions import read_questions
 from jaxpo.judges.refine import Refiner
-from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -87,8 +86,7 @@ class OnPolicyPairs(PairOptions, Work):
     def run(self, context: WorkContext) -> dict[str, Any]:
         @cache
         def network(name: str) -> Any:
-            found = context.network(self.model if name == "model" else name)
-            return replace(found, max_length=min(self.max_length, limits(found.config).context))
+            return context.network(self.model if name == "model" else name, self.max_length)
 
         shop = Workshop(
             self.pair_options,

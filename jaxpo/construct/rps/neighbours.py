@@ -64,8 +64,7 @@ class RPS(DPA):
         )
         for i, prompt in enumerate(prompts):
             chosen = self.picked(scores[i])
-            other = -1 if plain is None else self.picked(plain[1][i])
-            if chosen < 0 or (plain is not None and other < 0):
+            if chosen < 0:
                 tools.count("rows_without_an_answer")
                 continue
             new: dict[str, Any] = {
@@ -77,13 +76,23 @@ class RPS(DPA):
                 "scores": [None if np.isnan(s) else float(s) for s in scores[i]],
             }
             if plain is not None:
-                gain = float(scores[i, chosen] - plain[1][i, other])
-                tools.count("rps_wins" if gain > 0 else "rps_ties" if gain == 0 else "rps_loses")
-                new |= {
-                    "baseline_completion": as_completion(plain[0][i][other], prompt),
-                    "baseline_score": float(plain[1][i, other]),
-                }
+                new |= self.beside(prompt, float(scores[i, chosen]), plain[0][i], plain[1][i], tools)
             yield new
+
+    def beside(
+        self, prompt: Text, score: float, answers: Sequence[str], scores: np.ndarray, tools: Tools
+    ) -> dict[str, Any]:
+        """The baseline's answer and score, None where all of its answers failed: nothing is compared then."""
+        other = self.picked(scores)
+        if other < 0:
+            tools.count("rows_without_an_answer_of_the_baseline")
+            return {"baseline_completion": None, "baseline_score": None}
+        gain = score - float(scores[other])
+        tools.count("rps_wins" if gain > 0 else "rps_ties" if gain == 0 else "rps_loses")
+        return {
+            "baseline_completion": as_completion(answers[other], prompt),
+            "baseline_score": float(scores[other]),
+        }
 
     def direction(self, row: Row) -> np.ndarray:
         """Which one a row asks for."""

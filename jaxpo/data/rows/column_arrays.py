@@ -14,8 +14,7 @@ class ColumnArrays:
     """Collects the columns of records as they come."""
 
     def __init__(self) -> None:
-        self.names: dict[str, tuple[str, ...]] = {}
-        """Of the columns that are objects, the same in every row."""
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._values: dict[str, list[Any]] = {}
         self._names: dict[str, dict[str, int]] = {name: {} for name in NAMES}
 
@@ -24,9 +23,14 @@ class ColumnArrays:
             if name in NAMES:
                 value = self._names[name].setdefault(value, len(self._names[name]))
             elif name in BY_NAME:
-                self.names[name] = tuple(value)
+                self._keys[name] = tuple(value)
                 value = list(value.values())
             self._values.setdefault(name, []).append(value)
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Of the columns that are objects, the same in every row; of the columns of names, those behind the numbers."""
+        return self._keys | {column: tuple(found) for column, found in self._names.items() if found}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Name -> array with a row per example, as a stage's checks take it; NaN ends short lists."""

@@ -58,9 +58,10 @@ def header(run: RunData) -> str:
 
 
 def subtitle(run: RunData) -> str:
-    """Model, recipe and seed in one line."""
-    model = run.config.get("model")
+    """Model, recipe and seed in one line; a model that the run began from is named by the end of its path."""
+    model, start = run.config.get("model"), run.config.get("model_from")
     shape = model if isinstance(model, str) else "own model configuration" if model else ""
+    shape = shape if start is None else f"from {'/'.join(Path(start).parts[-2:])}"
     stages = " → ".join(str(s.get("name")) for s in run.stages) or " → ".join(run.metrics)
     seed = f"seed {run.config['seed']}" if "seed" in run.config else ""
     return " · ".join(p for p in (shape, stages, seed) if p)

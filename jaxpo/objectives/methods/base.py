@@ -86,6 +86,8 @@ class Method(ABC):
     COMPARES: ClassVar[bool] = False
     NAMED: ClassVar[Mapping[str, str]] = {}
     """Column -> the field that has the names of what the column holds."""
+    PARTS_OF: ClassVar[Mapping[str, str]] = {}
+    """Head -> the field that names its parts (users, aspects): of a model of others the head is not taken over."""
 
     @property
     def weighs_pairs(self) -> bool:

@@ -29,14 +29,17 @@ class MaxMinRLHF(MixtureMethod):
 
     Attributes:
       groups: K.
+      own: number of the one group that is trained, counted from 0: K such stages make K separate reward models, each
+        with a network of its own below its head; None = the groups share one.
       combine: what a response is worth as one number: the "mean" of the groups' z-scored rewards under `mixture`, or
         the "least" of them.
-      mixture: weights lambda of the groups; None = alike.
+      mixture: weights lambda of the groups; None = alike, or the group that is trained alone.
       means: of each group's rewards over common responses, which are subtracted; None = 0. `AssignUsers` reports both.
       scales: their standard deviations, which rewards are divided by; None = 1.
     """
 
     groups: int = number(2, at_least=1)
+    own: int | None = number(None, at_least=0)
     combine: Literal["mean", "least"] = "mean"
     mixture: tuple[float, ...] | None = None
     means: tuple[float, ...] | None = None
@@ -48,7 +51,7 @@ class MaxMinRLHF(MixtureMethod):
         paper="MaxMin-RLHF: Alignment with Diverse Human Preferences",
         arxiv="2402.08925",
         certainty="EM and the per-sample minimum as in a public copy of the code; objective from overviews; soft EM, "
-        "duality and z-scores are standard; groups share the model below their heads",
+        "duality and z-scores are standard; groups share the model below their heads unless `own` parts them",
     )
     NEEDS = Needs(roles=("chosen", "rejected"), columns=("responsibilities",), extra=("groups",))
     METRICS = ("group_accuracy_min",)
@@ -60,6 +63,8 @@ class MaxMinRLHF(MixtureMethod):
 
     def problems(self) -> list[str]:
         found = super().problems() + mixture_problems("maxmin_rlhf", self.mixture, self.groups)
+        if self.own is not None and self.own >= self.groups:
+            found.append(f"maxmin_rlhf: own is {self.own} but must be below groups, {self.groups}: the first is 0.")
         for name in ("means", "scales"):
             values = getattr(self, name)
             if values is not None and len(values) != self.groups:
@@ -106,8 +111,15 @@ class MaxMinRLHF(MixtureMethod):
         import jax.numpy as jnp
 
         rewards = reading["groups"]
-        weights = self.mixture or (1.0 / self.groups,) * self.groups
+        weights = self.mixture or self.trained
         return self.under({}, {"groups": rewards}, jnp.broadcast_to(jnp.asarray(weights, jnp.float32), rewards.shape))
+
+    @property
+    def trained(self) -> tuple[float, ...]:
+        """Weights of the groups that are trained, alike."""
+        if self.own is None:
+            return (1.0 / self.groups,) * self.groups
+        return tuple(float(k == self.own) for k in range(self.groups))
 
     def under(self, params: Any, values: Mapping[str, Array], weights: Array) -> Array:
         """sum_u lambda_u z_u of the z-scores, or the least of those with a weight."""
@@ -136,9 +148,11 @@ class MaxMinRLHF(MixtureMethod):
         return super().counts(batch) | {f"group_{k}": weight[k] for k in range(self.groups)}
 
     def rewards(self, features: Rewards) -> dict[str, Array]:
-        """Of each pair's own groups: weighted by its responsibilities."""
+        """Of each pair's own groups: weighted by its responsibilities; of one group alone that group's."""
         import jax.numpy as jnp
 
+        if self.own is not None:
+            return {role: features.roles[role]["groups"][..., self.own] for role in ("chosen", "rejected")}
         gamma = features.columns["responsibilities"]
         return {role: jnp.sum(gamma * features.roles[role]["groups"], -1) for role in ("chosen", "rejected")}
 
@@ -147,7 +161,7 @@ class MaxMinRLHF(MixtureMethod):
         from jaxpo.losses import maxmin_rlhf
 
         terms = maxmin_rlhf(*x.pair("groups"), x.columns["responsibilities"], where=x.present)
-        return {f"group_{k}": terms[:, k] for k in range(self.groups)}
+        return {f"group_{k}": terms[:, k] for k in range(self.groups) if self.own in (None, k)}
 
     def metrics(self, x: Rewards) -> dict[str, Metric]:
         """`group_accuracy_min`: of the group that is served worst."""
@@ -158,6 +172,7 @@ class MaxMinRLHF(MixtureMethod):
 
         chosen, rejected = x.pair("groups")
         gamma = jnp.where(x.present[:, None], x.columns["responsibilities"], 0.0)
+        gamma = gamma if self.own is None else gamma * jnp.asarray(self.trained)
         right = jnp.where(chosen > rejected, gamma, 0.0)
         sums = {"total": jnp.sum(right, axis=0), "count": jnp.sum(gamma, axis=0)}
         found: dict[str, Any] = {"group_accuracy_min": OfSums(sums, worst)}

@@ -65,6 +65,8 @@ class PAL(MixtureMethod):
         "PAL-B reads the prompt at its end",
     )
     NEEDS = Needs(roles=("chosen", "rejected"), columns=("user",), extra=("projector", "prototypes", "users"))
+    NAMED: ClassVar[Mapping[str, str]] = {"user": "users"}
+    PARTS_OF: ClassVar[Mapping[str, str]] = {"users": "users"}
     PER_TOKEN: ClassVar[tuple[str, ...]] = ("items",)
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class PROOrchestrator(RewardMethod):
     )
     NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=(GROUP,))
     NAMED: ClassVar[Mapping[str, str]] = {"ratings": "objectives"}
+    PARTS_OF: ClassVar[Mapping[str, str]] = {GROUP: "objectives"}
     METRICS: ClassVar[tuple[str, ...]] = ("argmax_accuracy", "weights_entropy", "targets_entropy")
     UNMEASURED: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
 

@@ -50,6 +50,7 @@ class Rating(RewardMethod):
     )
     NEEDS = Needs(roles=("completion",), columns=("ratings",), extra=("ratings",))
     NAMED: ClassVar[Mapping[str, str]] = {"ratings": "aspects"}
+    PARTS_OF: ClassVar[Mapping[str, str]] = {"ratings": "aspects"}
     METRICS = ("rmse", "correlation")
     UNMEASURED = ("margin",)
 

@@ -122,6 +122,7 @@ class RolloutSource:
             self.weights,
             aggregation=self.stage.multi_objective_aggregation,
             longest=self.stage.max_completion_length,
+            mask_truncated=self.stage.mask_truncated_completions,
         )
         size = self.maker.size
         kept = {"prompts_replaced": float(generation.tried - size)} if self.stage.dynamic_sampling else {}

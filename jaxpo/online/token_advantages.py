@@ -32,7 +32,7 @@ def made_of(
       method: of the rollouts family.
       weights: of the rewards.
       longest: tokens of an answer.
-      mask_truncated: answers without an end are not trained on: their rewards count, their tokens are not whitened over.
+      mask_truncated: answers without an end are not trained on: their rewards count, but nothing is whitened over them.
     """
     kept = np.asarray([[a.finished or not mask_truncated for a in group.answers] for group in generation.groups])
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])

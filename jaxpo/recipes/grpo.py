@@ -4,6 +4,7 @@
     jaxpo run grpo --grpo.loss.loss-type dr_grpo --grpo.loss.scale-rewards none
     jaxpo run grpo:rloo         the same by RLOO
     jaxpo run grpo:ppo          the same by PPO, with a critic of its own
+    jaxpo run grpo:side_by_side all three, from one fine-tuned model
 
 The corpus is made here: word problems with an answer after `####`. A model of half a million parameters learns their
 form and a part of the arithmetic from examples, and the rest from being told which of its answers were right.
@@ -103,6 +104,13 @@ def rloo() -> Run:
 def ppo() -> Run:
     """The recipe on arithmetic, by PPO: the same answers per step, none compared with the others of its group."""
     return _instead(PPO(kl_coef=0.0, vf_coef=0.5), "ppo")
+
+
+def side_by_side() -> Run:
+    """GRPO, RLOO and PPO, each from the same fine-tuned model."""
+    sft, grpo = config().stages
+    others = [run.stages[1] for run in (rloo(), ppo())]
+    return replace(config(), stages=(sft, grpo, *(replace(stage, init_from=sft.name) for stage in others)))
 
 
 def _instead(loss: PolicyGradient, name: str) -> Run:

@@ -211,11 +211,11 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
         _table("generation alone", "tokens", count * size.new, writes, options),
         _table("training alone", "useful tokens", useful, trains, options),
     )
-    longest = max(len(a.prompt) for a in answers) + max(len(a.tokens) for a in answers)
+    lengths = [len(a.prompt) for a in answers]
+    longest = max(lengths) + max(len(a.tokens) for a in answers)
     notes = (
         f"Shape: {about(config)}; AdamW with clipping, no reference, nothing filtered in sampling.",
-        f"{size.prompts} real prompts of {min(len(a.prompt) for a in answers)} to {max(len(a.prompt) for a in answers)} "
-        f"tokens, {size.group} answers of {size.new} tokens to each: {useful:,} useful tokens. jaxpo packs them into "
+        f"{size.prompts} real prompts of {min(lengths)} to {max(lengths)} tokens, {size.group} answers of {size.new} tokens to each: {useful:,} useful tokens. jaxpo packs them into "
         f"{int(np.sum(np.any(batches[ALIKE].segment_ids > 0, axis=1))) * batches[ALIKE].segment_ids.shape[1]:,} "
         f"positions, with a row for each it has {batches[PADDED].segment_ids.size:,}, and TRL pads to "
         f"{len(answers) * longest:,}.",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from curves.stages import OnlineRun
 
+from curves.stages import OnlineRun
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.evaluate.score import token_scores
+from jaxpo.objectives.encode import Scorer
 from jaxpo.online.answers import Answer
 from jaxpo.online.ledger import FOLDER, Journal
 from jaxpo.sampling.prompts import Conversation
 from jaxpo.sampling.text import encode_prompt
-from jaxpo.objectives.encode import Scorer
 
 
 def to_first_model(stage: OnlineRun, points: int) -> tuple[list[int], list[float]]:
@@ -45,4 +45,3 @@ def to_first_model(stage: OnlineRun, points: int) -> tuple[list[int], list[float
         steps.append(round(number * each) + 1)
         values.append(float(np.mean(apart)))
     return steps, values
-

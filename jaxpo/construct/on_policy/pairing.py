@@ -49,7 +49,7 @@ def make_pairs(rows: Sequence[Row], judge: Judge, refiner: Refiner | None, shop:
 
 
 def _candidates(questions: Sequence[Question], shop: Workshop) -> list[tuple[Question, list[Candidate]]]:
-    """Given answers, where the options take them, and samples, each text once; questions that cannot be sampled are gone."""
+    """Given answers, if they take part, and samples, each text once; questions that cannot be sampled are gone."""
     options, counts = shop.options, shop.counts
     drawn: dict[int, list[Sample]] = {q.number: [] for q in questions}
     if options.samples:

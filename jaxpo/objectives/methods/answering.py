@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-By = Literal["policy", "policy_and_reference", "policy_and_mixture", "teacher_mixture", "policy_or_data", "policy_or_teacher"]
+By = Literal[
+    "policy", "policy_and_reference", "policy_and_mixture", "teacher_mixture", "policy_or_data", "policy_or_teacher"
+]
 HALVES: tuple[By, ...] = ("policy_and_reference", "policy_and_mixture")
 """The policy writes the first half of every group, an opponent the second."""
 

@@ -213,12 +213,13 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
     )
     lengths = [len(a.prompt) for a in answers]
     longest = max(lengths) + max(len(a.tokens) for a in answers)
+    filled = np.any(batches[ALIKE].segment_ids > 0, axis=1)
+    positions = int(filled.sum()) * batches[ALIKE].segment_ids.shape[1]
     notes = (
         f"Shape: {about(config)}; AdamW with clipping, no reference, nothing filtered in sampling.",
-        f"{size.prompts} real prompts of {min(lengths)} to {max(lengths)} tokens, {size.group} answers of {size.new} tokens to each: {useful:,} useful tokens. jaxpo packs them into "
-        f"{int(np.sum(np.any(batches[ALIKE].segment_ids > 0, axis=1))) * batches[ALIKE].segment_ids.shape[1]:,} "
-        f"positions, with a row for each it has {batches[PADDED].segment_ids.size:,}, and TRL pads to "
-        f"{len(answers) * longest:,}.",
+        f"{size.prompts} real prompts of {min(lengths)} to {max(lengths)} tokens, {size.group} answers of {size.new} "
+        f"tokens to each: {useful:,} useful tokens. jaxpo packs them into {positions:,} positions, with a row for each "
+        f"it has {batches[PADDED].segment_ids.size:,}, and TRL pads to {len(answers) * longest:,}.",
         _shares(ours, tables[0]),
         "TRL by its trainer's own `_generate_and_score_completions`, with transformers, and its training step, without "
         f"gradient checkpointing; checked: on the same answers the gradients' lengths agree within {TOLERANCE:.0%}.",

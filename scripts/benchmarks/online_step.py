@@ -179,7 +179,7 @@ def measure(options: Options) -> Result:
 
 def _measured(options: Options, source: Path, size: Size, folder: Path) -> Result:
     rows, config = real.ranked(source), config_of(options)
-    tokenizer = real.tokenizer_of(rows[:200] if options.smoke else rows, config.vocab_size)
+    tokenizer = real.tokenizer_of(rows[:200] if options.smoke else rows, 512 if options.smoke else config.vocab_size)
     config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     params, file = params_of(config), folder / "prompts.jsonl"
     prompts = prompts_in(rows, tokenizer, size)[: size.prompts]

@@ -40,7 +40,7 @@ def to_first_model(stage: OnlineRun, points: int) -> tuple[list[int], list[float
             for answer in map(Answer.of, group["answers"]):
                 segments.append(np.asarray([*prompt, *answer.tokens], np.int32))
                 drawn.append(answer.sampling_logps)
-        before = token_scores(scorer, model.params, segments, "logps")
+        before = token_scores(scorer, model.params["model"], segments, "logps")
         apart = [float(np.sum(own - x[-len(own) :])) for own, x in zip(drawn, before, strict=True)]
         steps.append(round(number * each) + 1)
         values.append(float(np.mean(apart)))

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import online_reward
 from benchmarks import pairs as real
 from benchmarks.ceilings import has
 from benchmarks.measure import interleaved
@@ -62,11 +63,6 @@ class Size:
 TINY = Size(prompts=2, group=2, longest=16, new=4, row=64)
 
 
-def even(completion_ids: list[list[int]], **columns: Any) -> list[float]:
-    """The share of even ids: any reward that differs between the answers of a group."""
-    return [sum(i % 2 == 0 for i in ids) / max(len(ids), 1) for ids in completion_ids]
-
-
 def stage_of(file: Path, size: Size, *, packed: bool) -> Online:
     """The stage that a user would write."""
     length = size.longest + size.new
@@ -76,7 +72,7 @@ def stage_of(file: Path, size: Size, *, packed: bool) -> Online:
     parts = next(n for n in (4, 2, 1) if rows % n == 0)
     return Online(
         loss=GRPO(),
-        reward_funcs=(FunctionReward(function=f"{__file__}:even"),),
+        reward_funcs=(FunctionReward(function=f"{online_reward.__file__}:even"),),
         data=Data(train=(str(file),), max_length=length, row_length=length * per_row, shuffle=False),
         optimizer=Optimizer(learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.0),
         num_generations=size.group,
@@ -241,7 +237,7 @@ def _peer(
     export_hf(params, config, folder / "hf", tokenizer=tokenizer, verify=False)
     model = in_transformers(params, config, options.threads)
     how = {"learning_rate": RATE, "group": size.group, "new": size.new}
-    return Trl(model, folder / "hf", prompts, even, folder / "trl", **how)
+    return Trl(model, folder / "hf", prompts, online_reward.even, folder / "trl", **how)
 
 
 def _table(title: str, unit: str, amount: float, runs: Mapping[str, Any], options: Options) -> Table:

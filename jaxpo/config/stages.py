@@ -66,6 +66,8 @@ class Stage(RecipePart):
         rows, padding included).
       eval_steps: evaluate every n steps (and at the end); 0 = at the end only.
       save_steps: checkpoint every n steps (and at the end); 0 = at the end only.
+      metric_for_best_model: of the held-out evaluations; the checkpoint that is best by it is not deleted.
+      load_best_model_at_end: what the stage leaves is that checkpoint's model, not the last one.
       snapshot_steps: keep the model of every n-th step for good, in `snapshots/STEP` (a success matrix grades them);
         0 = none.
       lora: train low-rank adapters beside the frozen model, which is the reference too, unless `beside` names another;
@@ -105,6 +107,7 @@ class Stage(RecipePart):
     save_total_limit: int = 2
     snapshot_steps: int = 0
     metric_for_best_model: str | None = None
+    load_best_model_at_end: bool = False
     lora: LoRA | None = None
     train: tuple[str, ...] = ("*",)
     beside: tuple[tuple[str, Beside], ...] = ()

@@ -71,7 +71,7 @@ def shaped(
       rewards: `[G, K, F]`; NaN where a function says nothing.
       weights: `[F]`.
       how: baseline, scale, epsilon.
-      lengths: `[G, K]` tokens of the answers.
+      lengths: `[G, K]` tokens of the answers that are trained on; 0 of one that is left out.
       penalties: None = none.
       paid: of methods that pay by what became of the answers, `[G, K] -> [G, K]`; with sum_then_normalize.
 
@@ -91,8 +91,8 @@ def shaped(
 
 
 def summed(rewards: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sum over the last axis of what is there; NaN where nothing is."""
-    known = ~np.isnan(rewards)
+    """Weighted sum over the last axis of what is there; NaN where nothing is that has a weight."""
+    known = ~np.isnan(rewards) & (weights != 0)
     total = np.sum(np.where(known, rewards, 0.0) * weights, axis=-1)
     return np.where(known.any(axis=-1), total, np.nan)
 

@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxpo.config import Online
 from jaxpo.data.durable import publish
 from jaxpo.data.rows.needs import REFERENCE
 from jaxpo.data.tokens.dataset import Dataset
-from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
 from jaxpo.objectives.encode import Scorer
@@ -66,11 +63,6 @@ def rollout_source(
       ConfigError: a reward has changed since the stage began, or lacks what it reads.
       DataError: a row that a reward cannot use.
     """
-    if jax.process_count() > 1:
-        raise ConfigError(
-            f"{stage.name}: an online stage runs in one process, and this run has {jax.process_count()}; start it on "
-            "one host, whose devices share its work."
-        )
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring.identity() | played))
@@ -83,7 +75,7 @@ def rollout_source(
     writer, about = writer_of(stage, method.answering, own, frozen, scorers)
     if method.answering.by == "policy_or_data":
         for row in rows:
-            writer.completion(row)  # type: ignore[attr-defined]
+            writer.other.completion(row)  # type: ignore[attr-defined]
     settings = _settings(stage, prompts.dataset, scorer, seed) | about
     named = json.dumps([settings, scoring.identity()], sort_keys=True, default=str)
     layout = Layout(

@@ -36,8 +36,10 @@ class RolloutFeed:
         self._pending: dict[int, Future[Generation]] = {}
         self._slices: list[list[Trained]] = []
         self._now = -1
-        # With staleness answers are written while steps are trained; without it there is nothing to wait for.
-        self._pool = ThreadPoolExecutor(1, "rollouts") if source.schedule.staleness else None
+        # With staleness answers are written while steps are trained; without it there is nothing to wait for. Several
+        # processes must give the devices their work in one order, which two threads do not keep: they write first.
+        beside = source.schedule.staleness and jax.process_count() == 1
+        self._pool = ThreadPoolExecutor(1, "rollouts") if beside else None
 
     def next(self, state: Any) -> Batch:
         """The batch of the next step."""

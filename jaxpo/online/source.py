@@ -167,6 +167,7 @@ class RolloutSource:
             longest=self.stage.max_completion_length,
             names=self.maker.scoring.names,
             paid=paying,
+            mask_truncated=self.stage.mask_truncated_completions,
         )
         if self.scaler is not None:
             found = dataclasses.replace(found, reward=raw)

@@ -28,6 +28,7 @@ def made_of(
     longest: int,
     names: Sequence[str] = (),
     paid: Callable[[np.ndarray], np.ndarray] | None = None,
+    mask_truncated: bool = False,
 ) -> tuple[Shaped, dict[str, Sequence[np.ndarray]]]:
     """A generation's rewards, compared; and name -> an array per answer, of what its tokens are trained with.
 
@@ -37,13 +38,16 @@ def made_of(
       names: of the rewards, for a method that has a stream for some of them.
       longest: tokens of an answer.
       paid: see `jaxpo.online.advantages.shaped`.
+      mask_truncated: answers without an end are not trained on: their rewards count, but nothing is whitened over them.
     """
+    kept = np.asarray([[a.finished or not mask_truncated for a in group.answers] for group in generation.groups])
     lengths = np.asarray([[answer.written for answer in group.answers] for group in generation.groups])
     grid = padded(generation.groups, longest)
     kl = np.zeros(grid.mask.shape) if method.penalty is None else token_kl(method.penalty, grid, recorded.columns)
     values = generation.rewards
     lost = penalties(method.answering, generation.groups, recorded.kl_coef * kl.sum(axis=1).reshape(lengths.shape))
-    found = shaped(values, weights, method.advantage, lengths, aggregation=aggregation, penalties=lost, paid=paid)
+    comparable = lengths * kept
+    found = shaped(values, weights, method.advantage, comparable, aggregation=aggregation, penalties=lost, paid=paid)
     if not method.BY_TOKEN:
         every = np.broadcast_to(found.advantage.reshape(-1, 1), grid.mask.shape)
         return found, {**recorded.columns, ADVANTAGES: grid.parts(every)}
@@ -52,20 +56,21 @@ def made_of(
         scores = {name: values[..., names.index(name)] for name in method.streams[1:]}
         lacking = np.any([np.isnan(score) for score in scores.values()], axis=0)
         found = replace(found, reward=np.where(lacking, np.nan, found.reward))
-    made = _by_token(scores, recorded, kl, grid, method)
-    return found, {**recorded.columns, **made}
+    return found, {**recorded.columns, **_by_token(scores, recorded, kl, grid, method, kept)}
 
 
 def _by_token(
-    scores: Mapping[str, np.ndarray], recorded: Recorded, kl: np.ndarray, grid: Padded, method: Any
+    scores: Mapping[str, np.ndarray], recorded: Recorded, kl: np.ndarray, grid: Padded, method: Any, kept: np.ndarray
 ) -> dict[str, Sequence[np.ndarray]]:
-    """What a method makes of the rewards of tokens, stream by stream; 0 in answers that lack a reward.
+    """What a method makes of the rewards of tokens, stream by stream; 0 in answers that lack a reward or are left out.
 
     Args:
       scores: `[G, K]` of every stream that has some.
+      kept: `[G, K]`, whether an answer is trained on.
     """
     missing = np.any([np.isnan(score) for score in scores.values()], axis=0).reshape(-1)
-    mask, found = grid.mask & ~missing[:, None], {}
+    mask = grid.mask & (kept.reshape(-1) & ~missing)[:, None]
+    found: dict[str, Sequence[np.ndarray]] = {}
     for stream in method.streams:
         score = np.nan_to_num(scores.get(stream, np.zeros(len(mask)))).reshape(-1)
         last = np.zeros_like(score) if method.spreads else score

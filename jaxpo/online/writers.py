@@ -105,38 +105,83 @@ class Blended:
 
 
 @dataclass
-class PolicyOrData:
-    """A prompt is answered by the policy, or by its row; which, its position and the seed say.
+class PolicyOr:
+    """A prompt is answered by the policy, or by another writer; which, its position and the seed say.
 
     Attributes:
       share: of the prompts that the policy answers.
-      completion: the answer of a prompt's row.
     """
 
     own: Writer
+    other: Rows | Teacher
     share: float
     seed: int
-    completion: Callable[[Prompt], Answer]
 
     def use(self, params: Tree, most: int) -> None:
         """See `Writes`."""
         self.own.use(params, most)
+        self.other.use(most)
 
     def write(
         self, asked: Sequence[Asked], n: int, sampler: Sampler, max_new_tokens: int, what: str
     ) -> Iterable[Group]:
         """See `Writes`."""
-        drawn = [one for one in asked if self.drawn(one.position)]
-        for one in asked:
-            if one not in drawn:
-                yield Group(one.place, one.position, one.prompt, (self.completion(one.prompt),) * n)
-        if drawn:
-            yield from self.own.write(drawn, n, sampler, max_new_tokens, what)
+        for writer, drawn in ((self.other, False), (self.own, True)):
+            if part := [one for one in asked if self.drawn(one.position) == drawn]:
+                yield from writer.write(part, n, sampler, max_new_tokens, what)
 
     def drawn(self, position: int) -> bool:
         """Whether the policy answers the prompt at a position."""
         key = np.asarray([self.seed & (2**64 - 1), position + (1 << 48)], np.uint64)
         return bool(np.random.Philox(key=key).random_raw() < self.share * 2.0**64)
+
+
+@dataclass
+class Rows:
+    """The completions of the prompts' rows.
+
+    Attributes:
+      completion: the answer of a prompt's row.
+    """
+
+    completion: Callable[[Prompt], Answer]
+
+    def use(self, most: int) -> None:
+        """Rows are there."""
+
+    def write(
+        self, asked: Sequence[Asked], n: int, sampler: Sampler, max_new_tokens: int, what: str
+    ) -> Iterable[Group]:
+        """See `Writes`."""
+        for one in asked:
+            yield Group(one.place, one.position, one.prompt, (self.completion(one.prompt),) * n)
+
+
+@dataclass
+class Teacher:
+    """A network that does not move. What it writes is not the policy's: its log-probs are left out, as NaN."""
+
+    writer: Writer
+    weights: Tree
+    _given: bool = field(default=False, init=False)
+
+    def use(self, most: int) -> None:
+        """Give the writer the weights, once."""
+        if not self._given:
+            self.writer.use(self.weights, most)
+            self._given = True
+
+    def write(
+        self, asked: Sequence[Asked], n: int, sampler: Sampler, max_new_tokens: int, what: str
+    ) -> Iterable[Group]:
+        """See `Writes`."""
+        for group in self.writer.write(asked, n, sampler, max_new_tokens, f"{what}, teacher"):
+            yield dataclasses.replace(group, answers=tuple(_of_nobody(answer) for answer in group.answers))
+
+
+def _of_nobody(answer: Answer) -> Answer:
+    nobody = np.full_like(answer.logps, np.nan)
+    return dataclasses.replace(answer, logps=nobody, sampling_logps=nobody)
 
 
 def writer_of(
@@ -156,8 +201,8 @@ def writer_of(
     about: dict[str, Any] = {"by": answering.by, "weight": answering.weight}
     if answering.by == "policy_or_data":
         how: dict[str, Any] = {"tokenizer": own.tokenizer, "max_completion_length": stage.max_completion_length}
-        return PolicyOrData(own, answering.weight, own.seed, partial(completion_of, **how)), {"writers": about}
-    name = TEACHER if answering.by == "teacher_mixture" else REFERENCE
+        return PolicyOr(own, Rows(partial(completion_of, **how)), answering.weight, own.seed), {"writers": about}
+    name = TEACHER if answering.by in ("teacher_mixture", "policy_or_teacher") else REFERENCE
     other = frozen.get(name, frozen.get(BASE))
     config = scorers[name].config if name in scorers else own.config
     writer = _with_network(answering, own, other, config)
@@ -169,6 +214,10 @@ def _with_network(answering: Answering, own: Writer, other: Tree, config: TextCo
     if answering.by == "policy_and_reference":
         rival = dataclasses.replace(own, config=config, seed=own.seed + OPPONENT)
         return Halves(own, rival, lambda params: other)
+
+    if answering.by == "policy_or_teacher":
+        rival = dataclasses.replace(own, config=config, seed=own.seed + OPPONENT)
+        return PolicyOr(own, Teacher(rival, other), answering.weight, own.seed)
 
     def both(params: Tree) -> Tree:
         return {FIRST: params, SECOND: other}

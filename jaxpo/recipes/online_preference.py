@@ -48,19 +48,19 @@ def config() -> Run:
                 prompts=(TRAIN,),
                 model="sft",
                 judge=VerifierJudge(),
-                samples=1,
-                ties="sample",  # of equally right answers one of the model's own: about those it will be asked
+                samples=4,
+                given=False,  # a reward model that sees given answers win learns who wrote them, not which are right
                 max_new_tokens=ANSWER,
                 max_length=LENGTH,
-                max_prompts=9000,
+                max_prompts=5000,
             ),
             Reward(
                 init_from="sft",
                 data=pairs,
                 loss=BradleyTerry(margin="ignore", center_rewards_coefficient=0.01, lm_coefficient=0.5),
-                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.01),
+                optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.01),
                 rows_per_step=8,
-                num_train_epochs=1,
+                num_train_epochs=2,
                 eval_steps=50,
                 eval_rows=256,
                 logging_steps=10,
@@ -84,14 +84,14 @@ def learning(name: str, loss: Any) -> Online:
         reward_funcs=(RewardJudge(model="reward"), VerifierReward()),
         reward_weights=(1.0, 0.0),
         num_generations=4,
-        prompts_per_step=16,
+        prompts_per_step=32,
         max_completion_length=ANSWER,
-        rows_per_step=32,
+        rows_per_step=64,
         gradient_accumulation_steps=8,
         optimizer=Optimizer(
-            learning_rate=5e-5, lr_scheduler_type="constant", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
+            learning_rate=2e-4, lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
         ),
-        max_steps=30,
+        max_steps=40,
         eval_steps=10,
         eval_rows=256,
         logging_steps=5,

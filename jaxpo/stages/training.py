@@ -43,7 +43,7 @@ from jaxpo.train.bookkeeping import Evaluate
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
 from jaxpo.train.init import init_state
-from jaxpo.train.loop import fit
+from jaxpo.train.loop import best_state, fit
 from jaxpo.train.profile import Profile
 from jaxpo.train.state import State
 
@@ -160,6 +160,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         hang_timeout=setting.run.hang_timeout,
         hang_exit=setting.run.hang_exit,
     )
+    if stage.load_best_model_at_end:
+        state = best_state(store, assembly.abstract, state, setting.console.say)
     result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
     if other is not None:
         _keep_other(setting, stage, whole(other))

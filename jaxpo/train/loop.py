@@ -154,6 +154,15 @@ def fit(
     return state
 
 
+def best_state(store: CheckpointStore, abstract: State, last: State, say: Callable[[str], None]) -> State:
+    """The state of the checkpoint that was best on the held-out rows, as the last one remembers."""
+    best = store.meta().get("best", {})
+    if best.get("step") in (None, store.latest()):
+        return last
+    say(f"what the stage leaves is step {best['step']}, of the best {best['metric']}: {best['value']:.4g}")
+    return store.restore(best["step"], abstract)[0]
+
+
 @contextlib.contextmanager
 def _saved(store: CheckpointStore, console: Console) -> Iterator[None]:
     """A save under way ends before the interpreter does; its failure must not hide an error at hand."""

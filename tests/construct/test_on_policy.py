@@ -136,6 +136,17 @@ def test_ties_of_a_verifier(tmp_path):
     assert texts(pairs) == [("it is 5", "so 4")]
 
 
+def test_samples_alone_are_compared_where_given_answers_are_no_candidates(tmp_path):
+    data = [{"prompt": f"{a}+3?", "answer": a + 3, "completion": f"#### {a + 3}"} for a in (2, 4)]
+    network = FakeNetwork(answer=lambda p, q, s, seed: ("5", "4")[s])  # right and wrong, then twice wrong
+    pairs, shop = made(data, VerifierJudge(), tmp_path, network=network, samples=2, given=False)
+    assert texts(pairs) == [("5", "4")]
+    assert shop.counts["rows_left_out_equal_scores"] == 1
+    assert shop.counts["candidates"] == 4
+    with pytest.raises(ConfigError, match="samples is 1 and given is False"):
+        made(data, VerifierJudge(), tmp_path, samples=1, given=False)
+
+
 def test_the_files_are_a_function_of_the_seed_and_not_of_the_pass_size(tmp_path):
     def answer(p, q, s, seed):
         return "z" * ((7 * q + 3 * s + seed) % 11 + 1)

@@ -1,5 +1,7 @@
 """From groups of answers to examples: pairs, wins, and rows that hold both of a pair; who wrote what."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from online.test_parts import groups
@@ -10,11 +12,12 @@ from jaxpo.objectives.methods.gkd import GKD
 from jaxpo.objectives.methods.nash_md import NashMD
 from jaxpo.objectives.methods.online_pairs import COLUMNS, XPO, OnlineDPO
 from jaxpo.online.advantages import Penalties, shaped
+from jaxpo.online.answers import Answer
 from jaxpo.online.batches import Layout, batch_of, taken_apart
 from jaxpo.online.examples import examples, figures, pairs_of, penalties
 from jaxpo.online.generation import Generation
 from jaxpo.online.training import trained
-from jaxpo.online.writers import PolicyOrData
+from jaxpo.online.writers import PolicyOr, Teacher
 
 NAN = np.nan
 RANKED, MATCHED = OnlineDPO().answering, XPO().answering
@@ -103,9 +106,32 @@ def test_a_pair_lies_in_one_row_and_roles_point_at_its_answers():
 
 
 def test_the_student_answers_its_share_whatever_is_asked_together():
-    writer = PolicyOrData(None, 0.3, 7, None)
+    writer = PolicyOr(None, None, 0.3, 7)
     drawn = [writer.drawn(position) for position in range(4000)]
     assert np.mean(drawn) == pytest.approx(0.3, abs=0.03)
-    assert [PolicyOrData(None, 0.3, 7, None).drawn(p) for p in range(50)] == drawn[:50]
-    assert not any(PolicyOrData(None, 0.0, 7, None).drawn(p) for p in range(50))
+    assert [PolicyOr(None, None, 0.3, 7).drawn(p) for p in range(50)] == drawn[:50]
+    assert not any(PolicyOr(None, None, 0.0, 7).drawn(p) for p in range(50))
     assert GKD(lmbda=1.0).answering.by == "policy"
+    assert [GKD(seq_kd=on).answering.by for on in (False, True)] == ["policy_or_data", "policy_or_teacher"]
+
+
+def test_what_the_teacher_writes_is_compared_with_no_trainer():
+    class Fake:
+        used = 0
+
+        def use(self, params, most):
+            Fake.used += 1
+
+        def write(self, asked, n, sampler, longest, what):
+            for one in asked:
+                ids, logps = np.asarray([4, 5], np.int32), np.zeros(2, np.float32)
+                yield replace(groups(TEXTS)[one], answers=(Answer(ids, logps, logps, True, what),) * n)
+
+    teacher = Teacher(Fake(), None)
+    teacher.use(4)
+    teacher.use(4)
+    ((answer, _),) = (group.answers for group in teacher.write([0], 2, None, 2, "generation 0"))
+    assert Fake.used == 1
+    assert answer.text == "generation 0, teacher"
+    assert np.isnan(answer.logps).all()
+    assert np.isnan(answer.sampling_logps).all()

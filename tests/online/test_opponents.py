@@ -35,6 +35,12 @@ KINDS = {
         "beside": TEACHER,
         "max_completion_length": 20,
     },
+    "gkd_of_sequences": {
+        "loss": GKD(seq_kd=True, lmbda=0.5, beta=0.0),
+        "reward_funcs": (),
+        "num_generations": 2,
+        "beside": TEACHER,
+    },
     "minillm": {
         "loss": MiniLLM(teacher_mixed=0.2, gamma=0.5),
         "reward_funcs": (),
@@ -70,7 +76,7 @@ def test_every_kind_trains_on_what_it_wrote(kind, tmp_path):
         assert 0 < first["rewards/probabilities"] < 1
         assert first["objective/kl"] == pytest.approx(0, abs=1e-4)
         assert first["sampling/sampling_logp_difference/max"] <= 1e-4  # of the policy's answers alone
-    if kind == "gkd":
+    if kind in ("gkd", "gkd_of_sequences"):
         assert first["kd_loss"] > 0 or first["kd_loss"] == pytest.approx(0, abs=1e-5)
     if kind == "minillm":
         assert first["reverse_kl"] >= -1e-5

@@ -101,6 +101,14 @@ def test_what_no_reward_speaks_of_enters_no_statistic():
     assert got.std[1] == 0
 
 
+def test_a_reward_without_weight_says_nothing_of_an_answer():
+    values = np.asarray([[[1.0, 1.0], [0.0, 0.0], [np.nan, 1.0], [np.nan, 0.0]]])
+    got = shaped(values, np.asarray([1.0, 0.0]), Advantage(), np.ones((1, 4)))
+    np.testing.assert_array_equal(got.reward, [[1.0, 0.0, np.nan, np.nan]])
+    np.testing.assert_array_equal(got.advantage[0, 2:], 0.0)
+    assert got.advantage[0, 0] > 0 > got.advantage[0, 1]
+
+
 def test_rewards_normalised_before_they_are_summed():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(3, 4, 2)), np.asarray([1.0, 3.0])

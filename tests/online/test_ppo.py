@@ -102,6 +102,19 @@ def loss_of(method, new, values):
     return total / KNOWN.sum()
 
 
+@pytest.mark.parametrize("method", [PPO(), PPO(whiten_rewards=True, gamma=0.9)])
+def test_answers_that_are_left_out_for_want_of_an_end_enter_no_mean_and_no_deviation(method, monkeypatch):
+    ended = np.repeat(LENGTHS.reshape(-1, 1) != 6, LONGEST, axis=1)
+    how = {"aggregation": "sum_then_normalize", "longest": LONGEST, "mask_truncated": True}
+    _, columns = made_of(generation(), recorded(), method, np.ones(1), **how)
+    monkeypatch.setitem(globals(), "KNOWN", KNOWN & ended)
+    assert 0 < KNOWN.sum() < (MASK & ~np.isnan(REWARDS.reshape(-1, 1))).sum()
+    a, back = advantages(method)
+    np.testing.assert_allclose(on_grid(columns["advantages"])[KNOWN], a[KNOWN], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(on_grid(columns["returns"])[KNOWN], back[KNOWN], rtol=1e-5, atol=1e-6)
+    assert np.all(on_grid(columns["advantages"])[MASK & ~ended] == 0)
+
+
 def differences(f, x, step=1e-6):
     found = np.zeros_like(x)
     for index in np.ndindex(*x.shape):

@@ -8,6 +8,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from curves.kl import to_first_model
+from curves.main import main
+from curves.picture import smoothed
+from curves.stages import online_stages
 from online.test_recipe import PPO_WIDE, same_models, steps
 from online.tiny import online, recipe, vowels
 
@@ -69,6 +73,18 @@ def test_metrics_are_those_of_the_ledger(finished):
         assert record["completions/clipped_ratio"] == pytest.approx(1 - np.mean(ended))
         assert not record["skipped"]
         assert "recompiles" not in record
+
+
+def test_its_curves_are_drawn_from_the_run(finished, tmp_path):
+    _, folder = finished
+    (stage,) = online_stages(folder)
+    steps, kl = to_first_model(stage, 2)
+    assert steps == [1, 5]
+    assert kl[0] == pytest.approx(0, abs=1e-4)  # the first answers are the first model's
+    assert kl[1] != 0
+    assert main([str(folder), "--out", str(tmp_path / "curves.png"), "--points", "2"]) == 0
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert smoothed([1, 2, 3, 4, 5, 6], [0, 5, 0, 5, 0, 5])[1].tolist() == [2, 3]
 
 
 def test_held_out_prompts_are_answered_and_rewarded(finished):

@@ -68,6 +68,9 @@ def test_bad_settings_and_the_methods_metrics(run):
     with pytest.raises(ConfigError, match="has no metric 'eval_nll'"):
         check(dataclasses.replace(run, stages=(best,)))
     check(dataclasses.replace(run, stages=(dataclasses.replace(best, loss=METHODS["implicit_reward"]()),)))
+    without = dataclasses.replace(run.stages[0], load_best_model_at_end=True)
+    with pytest.raises(ConfigError, match="load_best_model_at_end: by no metric is one the best"):
+        check(dataclasses.replace(run, stages=(without,)))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from jaxpo.errors import ConfigError, DataError, NonFiniteError
 from jaxpo.train.clock import NAMES as SHARES
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.dump import load_dump
-from jaxpo.train.loop import _contradiction
+from jaxpo.train.loop import _contradiction, best_state
 from jaxpo.train.metrics import TIMING, read_metrics
 from jaxpo.train.signals import Preempted, Stop
 
@@ -238,10 +238,21 @@ def test_best_checkpoint_is_kept(tmp_path):
     """The best evaluation (step 4) outlives `save_total_limit` = 1."""
     values = iter([3.0, 1.0, 2.0, 2.5])
     stage = Pretrain(name="toy", rows_per_step=toy.ROWS, eval_steps=2, save_total_limit=1, metric_for_best_model="loss")
-    toy.train(tmp_path, 8, stage=stage, evaluate=lambda state: {"loss": next(values)})
+    seen = []
+
+    def evaluate(state):
+        seen.append(leaves(state))
+        return {"loss": next(values)}
+
+    last = toy.train(tmp_path, 8, stage=stage, evaluate=evaluate)
     store = CheckpointStore(tmp_path / "stages" / "toy" / "checkpoints", 1)
     assert store.steps() == [4, 8]
     assert store.meta()["best"] == {"metric": "eval_loss", "value": 1.0, "step": 4}
+    said = []
+    best = best_state(store, toy.abstract(), last, said.append)
+    for x, y in zip(leaves(best), seen[1], strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert said == ["what the stage leaves is step 4, of the best eval_loss: 1"]
 
 
 def test_best_metric_that_is_not_measured_is_named(tmp_path):

@@ -49,7 +49,7 @@ def make_pairs(rows: Sequence[Row], judge: Judge, refiner: Refiner | None, shop:
 
 
 def _candidates(questions: Sequence[Question], shop: Workshop) -> list[tuple[Question, list[Candidate]]]:
-    """Given answers and samples, each text once; questions that cannot be sampled are gone."""
+    """Given answers, if they take part, and samples, each text once; questions that cannot be sampled are gone."""
     options, counts = shop.options, shop.counts
     drawn: dict[int, list[Sample]] = {q.number: [] for q in questions}
     if options.samples:
@@ -70,7 +70,8 @@ def _candidates(questions: Sequence[Question], shop: Workshop) -> list[tuple[Que
     for q in questions:
         if q.number in drawn:
             samples = list(_usable(drawn[q.number], options.keep_unfinished, counts))
-            every = [*(Candidate(text, origin) for origin, text in q.given.items()), *samples]
+            given = [Candidate(text, origin) for origin, text in q.given.items()] if options.given else []
+            every = [*given, *samples]
             kept = without_repeats(every)
             counts["candidates_repeated"] += len(every) - len(kept)
             counts["candidates"] += len(kept)

@@ -24,6 +24,8 @@ class PairOptions:
     Attributes:
       samples: on-policy answers per prompt.
       temperature, top_k, top_p, max_new_tokens: of the sampling.
+      given: the rows' own answers are candidates too; False = samples alone, so that a reward model learns to tell them
+        from one another and not from what was given.
       keep_unfinished: answers that were cut off at `max_new_tokens` are candidates too.
       ties: between candidates of one score; see `best_and_worst`.
       min_score: pairs whose chosen answer scores less are left out; None = all stay.
@@ -38,6 +40,7 @@ class PairOptions:
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int = 128
+    given: bool = True
     keep_unfinished: bool = False
     ties: Ties = "given"
     min_score: float | None = None
@@ -54,6 +57,8 @@ class PairOptions:
             for name, least in low.items()
             if not getattr(self, name) >= least
         ]
+        if not self.given and self.samples < 2:
+            found.append(f"samples is {self.samples} and given is False: a pair needs two; give samples at least 2.")
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all samples would be alike.")
         return found

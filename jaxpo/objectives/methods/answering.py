@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-By = Literal["policy", "policy_and_reference", "policy_and_mixture", "teacher_mixture", "policy_or_data"]
+By = Literal[
+    "policy", "policy_and_reference", "policy_and_mixture", "teacher_mixture", "policy_or_data", "policy_or_teacher"
+]
 HALVES: tuple[By, ...] = ("policy_and_reference", "policy_and_mixture")
 """The policy writes the first half of every group, an opponent the second."""
 
@@ -17,7 +19,8 @@ class Answering:
     Attributes:
       by: who writes them. "policy"; "policy_and_reference" and "policy_and_mixture": half of a group each, the mixture
         being softmax((1 - w) logits + w reference logits); "teacher_mixture": all by (1 - w) p + w p_teacher;
-        "policy_or_data": with probability w the policy, else the answer is the completion of the prompt's row.
+        "policy_or_data": with probability w the policy, else the answer is the completion of the prompt's row;
+        "policy_or_teacher": with probability w the policy, else the teacher.
       weight: w.
       examples: "each" answer is one; "wins": each of the policy's, whose advantage is the probability of beating its
         opponent, less 1/2; "ranked": the best and the worst of a group as a pair; "matched": each of the policy's with

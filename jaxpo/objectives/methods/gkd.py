@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxpo.objectives.methods.answering import Answering
+from jaxpo.objectives.methods.answering import Answering, By
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.distillation import WHOLE, Distillation
 from jaxpo.objectives.methods.rollouts import Advantage, FromAnswers
@@ -22,12 +22,14 @@ class GKD(FromAnswers, Distillation):
       ce_weight: of the cross-entropy of the answers, 0 as in the paper.
       kd_weight: of the divergence.
       lmbda: probability that a prompt is answered by the student; else its row's completion is the answer.
+      seq_kd: the teacher writes the other answers, instead of the rows (sequence-level distillation).
       beta: of the divergence: 0 = forward KL, 1 = reverse KL.
       temperature: of both distributions in the loss; that of the sampling is the stage's.
     """
 
     ce_weight: float = number(0.0, at_least=0)
     lmbda: float = number(0.5, at_least=0, at_most=1)
+    seq_kd: bool = False
     beta: float = number(0.5, at_least=0, at_most=1)
     temperature: float = number(1.0, above=0)
 
@@ -48,8 +50,9 @@ class GKD(FromAnswers, Distillation):
 
     @property
     def answering(self) -> Answering:
-        """The student or the data, prompt by prompt."""
-        return Answering("policy_or_data" if self.lmbda < 1 else "policy", self.lmbda, rewarded=False)
+        """The student or the data, or the teacher, prompt by prompt."""
+        other: By = "policy_or_teacher" if self.seq_kd else "policy_or_data"
+        return Answering(other if self.lmbda < 1 else "policy", self.lmbda, rewarded=False)
 
     def per_token(self, logits: Array, teacher: Array) -> Array:
         from jaxpo.losses import generalized_jsd

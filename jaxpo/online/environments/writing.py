@@ -20,6 +20,7 @@ from jaxpo.online.talk import Talk
 from jaxpo.online.writer import Asked, Writer
 from jaxpo.sampling.request import Generation, Request
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sharding.turns import by_first_process
 
 Tree = Any
 DRAWS = 41
@@ -42,6 +43,8 @@ class _Conversation:
     turns: int = 0
     finished: bool = False
     cut_off: bool = False
+    calls: int = 0
+    failures: int = 0
     trouble: str = ""
 
     def add(self, tokens: Sequence[int], logps: Any = None, sampling_logps: Any = None) -> None:
@@ -60,8 +63,8 @@ class _Conversation:
             self.reward,
             self.turns,
             self.cut_off,
-            self.environment.calls,
-            self.environment.failures,
+            self.calls,
+            self.failures,
             self.trouble,
         )
         logps, drawn = (np.asarray(values, np.float32) for values in (self.logps, self.sampling_logps))
@@ -140,17 +143,28 @@ class EnvironmentWriter:
         talk.messages.append(message_of(self.writer.tokenizer, generation.tokens))
         if generation.reason == "length":
             return False
-        try:
-            further, reward, done = talk.environment.step(tuple(talk.messages))
-            added = after_turn(self.writer.tokenizer, further)
-        except Exception as error:  # of the user's environment: kept as the reason that there is no reward
-            talk.trouble = f"{type(error).__name__}: {error}"[:300]
+        said = by_first_process(lambda: self._said(talk))
+        talk.calls, talk.failures, talk.trouble = said["calls"], said["failures"], said["trouble"]
+        if talk.trouble:
             return False
-        talk.reward += float(reward)
-        talk.messages += further
-        talk.finished = bool(done)
+        done, added = said["done"], said["added"]
+        talk.reward += said["reward"]
+        talk.messages += said["messages"]
+        talk.finished = done
         talk.cut_off = not done and talk.turns >= self.environment.turns
         if done or talk.cut_off or len(talk.tokens) + len(added) >= limit:
             return False
         talk.add(added)
         return True
+
+    def _said(self, talk: _Conversation) -> dict[str, Any]:
+        """What the environment says of the model's newest turn; of several processes the first one asks it."""
+        environment = talk.environment
+        said: dict[str, Any] = {"trouble": ""}
+        try:
+            further, reward, done = environment.step(tuple(talk.messages))
+            added = after_turn(self.writer.tokenizer, further)
+            said |= {"messages": list(further), "added": added, "reward": float(reward), "done": bool(done)}
+        except Exception as error:  # of the user's environment: kept as the reason that there is no reward
+            said["trouble"] = f"{type(error).__name__}: {error}"[:300]
+        return said | {"calls": environment.calls, "failures": environment.failures}

@@ -167,6 +167,8 @@ def _reward_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
         yield f"{name}.reward_funcs: no reward; give one of jaxpo.online.rewards, or a judge of jaxpo.judges."
     if weights and len(weights) != len(rewards):
         yield f"{name}.reward_weights: {len(weights)} weights for {len(rewards)} rewards; give one for each."
+    if weights and answering_of(stage).rewarded and not any(weights):
+        yield f"{name}.reward_weights: all are 0, so that nothing is learnt from any reward; give one another weight."
     for weight in weights:
         if not math.isfinite(weight):
             yield f"{name}.reward_weights: {weight} is no finite number."

@@ -151,6 +151,11 @@ def evaluation_problems(stage: Stage, kind: Kind) -> Iterator[str]:
         if getattr(stage, field) < 1:
             yield f"{name}.{field}: {getattr(stage, field)} must be at least 1."
     asked = "metric_for_best_model" if metric is not None else "eval_steps" if stage.eval_steps > 0 else None
+    if stage.load_best_model_at_end and metric is None:
+        yield (
+            f"{name}.load_best_model_at_end: by no metric is one the best; give "
+            f"{flag((name, 'metric_for_best_model'))} METRIC, or leave it out."
+        )
     if asked and not stage.data.eval:
         yield f"{name}.{asked}: needs held-out files; give {flag((name, 'data', 'eval'))} FILES."
     if metric is not None:

@@ -1,0 +1,1 @@
+"""Curves of online stages: read from runs, measured where a run did not, drawn."""

@@ -30,6 +30,7 @@ from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
+from jaxpo.losses.inpo import duality_gap, inpo, mirror_step
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
 from jaxpo.losses.kl import kl_k1, kl_k2, kl_k3, kl_straight_through
@@ -134,6 +135,7 @@ from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree,
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
 from jaxpo.losses.vespo import vespo, vespo_weights
+from jaxpo.losses.vpo import vpo
 from jaxpo.losses.whitening import Moments, masked_moments, merged_moments, whiten
 from jaxpo.losses.wpo import wpo_weight
 from jaxpo.losses.xpo import xpo
@@ -171,6 +173,7 @@ __all__ = [
     "dpo_gamma",
     "dpo_threshold",
     "dpop",
+    "duality_gap",
     "entropy_threshold",
     "exo_pair",
     "exo_rw",
@@ -202,6 +205,7 @@ __all__ = [
     "implicit_scores",
     "infonca",
     "init_bco_state",
+    "inpo",
     "interpolated_weights",
     "ipo",
     "ipo_sum",
@@ -255,6 +259,7 @@ __all__ = [
     "micro_mixed",
     "micro_score",
     "minillm_advantages",
+    "mirror_step",
     "modpo",
     "modpo_reward",
     "nash_md",
@@ -340,6 +345,7 @@ __all__ = [
     "user_weights",
     "vespo",
     "vespo_weights",
+    "vpo",
     "whiten",
     "wpo_weight",
     "xpo",

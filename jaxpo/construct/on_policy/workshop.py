@@ -25,6 +25,7 @@ class PairOptions:
       samples: on-policy answers per prompt.
       temperature, top_k, top_p, max_new_tokens: of the sampling.
       keep_unfinished: answers that were cut off at `max_new_tokens` are candidates too.
+      given_answers: the answers that rows give are candidates too; False = the model's own alone.
       ties: between candidates of one score; see `best_and_worst`.
       min_score: pairs whose chosen answer scores less are left out; None = all stay.
       min_margin: pairs whose scores differ by less are left out; equal scores never make a pair.
@@ -39,6 +40,7 @@ class PairOptions:
     top_p: float = 1.0
     max_new_tokens: int = 128
     keep_unfinished: bool = False
+    given_answers: bool = True
     ties: Ties = "given"
     min_score: float | None = None
     min_margin: float = 0.0

@@ -53,6 +53,7 @@ REMEDIES = {
     "weight": "Add a column `weight`: a positive number, how much the row counts.",
     "relevance": "Add a column `relevance`: one grade 0, 1, 2, ... per item.",
     "inter_sign": "Add the columns `inter_prompt` and `inter_sign` (1 or -1).",
+    "calibration": "Add a column `calibration`: a response of a fixed distribution; `Calibrate` draws it.",
     "rationale": "Add the columns `rationale` and `rationale_prompt`.",
 }
 

@@ -28,6 +28,7 @@ from jaxpo.losses.gpo import gpo
 from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
+from jaxpo.losses.hypo import hypo, hypo_weights
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.inpo import duality_gap, inpo, mirror_step
@@ -67,6 +68,7 @@ from jaxpo.losses.maxmin_rlhf import (
     maxmin_rlhf,
     maxmin_weights,
 )
+from jaxpo.losses.mcts_dpo import mcts_dpo
 from jaxpo.losses.micro import micro, micro_distil, micro_heads, micro_hedge, micro_mixed, micro_score
 from jaxpo.losses.minillm import minillm_advantages
 from jaxpo.losses.modpo import modpo, modpo_reward
@@ -134,6 +136,7 @@ from jaxpo.losses.top_entropy import entropy_threshold, top_entropy_mask
 from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
+from jaxpo.losses.upo import upo, upo_information_gain, upo_sampling_weights, upo_smoothing
 from jaxpo.losses.vespo import vespo, vespo_weights
 from jaxpo.losses.vpo import vpo
 from jaxpo.losses.whitening import Moments, masked_moments, merged_moments, whiten
@@ -199,6 +202,8 @@ __all__ = [
     "gspo_token",
     "hinge",
     "hinge_per_token",
+    "hypo",
+    "hypo_weights",
     "idealised_log_ratio",
     "idealised_ranking_accuracy",
     "implicit_reward",
@@ -250,6 +255,7 @@ __all__ = [
     "maxmin_rewards",
     "maxmin_rlhf",
     "maxmin_weights",
+    "mcts_dpo",
     "merge_steps",
     "merged_moments",
     "micro",
@@ -342,6 +348,10 @@ __all__ = [
     "unseen_mass",
     "update_bco_shift",
     "update_reliability",
+    "upo",
+    "upo_information_gain",
+    "upo_sampling_weights",
+    "upo_smoothing",
     "user_weights",
     "vespo",
     "vespo_weights",

@@ -46,7 +46,8 @@ def mcts_dpo(
     Returns:
       `[B]` float32 loss, 0 where there is no pair.
 
-    Limits: `dpo` of the steps at a = 0 and p = 0; at a = 1/2 the gradient at z = 0 is 0. What both share enters nowhere.
+    Limits: `dpo` of the steps at a = 0 and p = 0; at a = 1/2 the gradient at z = 0 is 0. What both share is
+    nowhere.
 
     Reference: Xie et al. 2024, arXiv:2405.00451, Eq. 6, and its authors' trainer.
     """

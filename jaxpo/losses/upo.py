@@ -98,8 +98,8 @@ def upo_smoothing(weights: Float[Array, "P"], *, c: float | None = None) -> Floa
 
     Args:
       weights: `[P]` P of `upo_sampling_weights`.
-      c: scale; None = 9 P, which gives a pair of average weight 0.1. The paper prints no c: 1 gives its formula, whose a
-        lies in [1/2, 1), so that every pair is learnt the wrong way round.
+      c: scale; None = 9 times their number, which gives a pair of average weight 0.1. The paper prints no c: 1 gives its
+        formula, whose a lies in [1/2, 1), so that every pair is learnt the wrong way round.
 
     Returns:
       `[P]` float32 in (0, 1).

@@ -1,4 +1,4 @@
-"""Preferences from posts that nobody labelled (PUGC): the questions they answer, the policy's answers, the post as judge.
+"""Preferences from posts that nobody labelled (PUGC): questions that they answer, and the posts as references.
 
     jaxpo run pugc --run runs/my-pugc --model-from LFM2-350M --instructions instructions.jsonl --posts posts.jsonl
     jaxpo run pugc ... --endpoint http://host:8000/v1 --endpoint-model NAME
@@ -6,9 +6,8 @@
 
 Rows of posts have a text, column `post`. A question is written for each and kept where the post answers it; the
 fine-tuned model answers the question without the post, several times; the post is the reference by which answers are
-scored; and the best and the worst go to DPO. No post is trained on. With an endpoint a large model writes the questions,
-filters them and judges; without one the fine-tuned model asks, and answers are scored by the words they share with the
-post.
+scored; and the best and the worst go to DPO. No post is trained on. With an endpoint a large model writes questions,
+filters and judges; without one the fine-tuned model asks, and answers are scored by the words they share with the post.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 From pairs that the verifier labels come a reward model, a first policy by DPO, and an estimator that reads whole pairs
 and says whether they stand in the right order. Every round draws answers of the last policy to prompts of its own,
-ranks them by the reward model, and draws pairs by how well the estimator's dropout masks agree about them; certain pairs
-are drawn more often and smoothed less. The next policy learns from these against the last one, and reward model and
+ranks them by the reward model, and draws pairs by how well the estimator's dropout masks agree about them: certain
+pairs more often, and smoothed less. The next policy learns from these against the last one, and reward model and
 estimator are trained again, from the fine-tuned model, on the labelled pairs and all that were drawn.
 """
 
@@ -70,7 +70,9 @@ def judges(t: int, files: tuple[str, ...]) -> tuple[Reward, RenderPairs, Reward]
     """Reward model and estimator of round t, trained anew on all pairs so far."""
     estimated = Data(train=(f"stage:rendered_{t}/rows.jsonl",), max_length=3 * LENGTH, row_length=3 * LENGTH)
     return (
-        _judge(f"reward_{t}", BradleyTerry(margin="ignore"), Data(train=files, max_length=LENGTH, row_length=2 * LENGTH)),
+        _judge(
+            f"reward_{t}", BradleyTerry(margin="ignore"), Data(train=files, max_length=LENGTH, row_length=2 * LENGTH)
+        ),
         RenderPairs(f"rendered_{t}", rows=files),
         _judge(f"estimator_{t}", OutcomeReward(), estimated, pooled_dropout=0.1),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from contracts.harness import SCORER
 from objectives.pair_arrays import as_pair, evaluate, random_pairs
 from objectives.test_networks import BATCH, loss_of, networks
 
-from contracts.harness import SCORER
 from jaxpo import losses
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.families.features import Side, Tokens
@@ -121,7 +121,11 @@ def of_steps(shared: int):
         sides[side] = Side(total(p), total(r), mask.sum(1).astype(np.float32), 0 * total(p), 0 * total(p), {}, rows)
         numbers[side] = np.where(phrase > 0, np.float64(p) - r, 0).sum(1)[:5]
     columns = {"smoothing": np.array([0.0, 0.1, 0.4, 0.5, 0.2, 0], np.float32)}
-    return Pair(sides["w"], sides["l"], np.arange(6) < 5, columns), numbers["w"] - numbers["l"], columns["smoothing"][:5]
+    return (
+        Pair(sides["w"], sides["l"], np.arange(6) < 5, columns),
+        numbers["w"] - numbers["l"],
+        columns["smoothing"][:5],
+    )
 
 
 @pytest.mark.parametrize("shared", [0, 3])

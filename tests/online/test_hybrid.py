@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 def hybrid(folder: Path, **changes: Any) -> Hybrid:
     """A stage of a few steps on the pairs of the tiny recipe."""
     settings: dict[str, Any] = {
+        "name": "online",
         "data": Data(
             train=(str(folder / "pref_train.jsonl"),), eval=(str(folder / "pref_eval.jsonl"),), max_length=56,
             row_length=112,
@@ -64,7 +65,7 @@ def test_a_step_holds_pairs_and_answers_to_their_prompts(tmp_path: Path, monkeyp
     assert found[0]["kl"] == pytest.approx(0, abs=1e-3)
     assert found[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
     records = [json.loads(line) for line in (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()]
-    held = [r for r in records if r.get("stage") == "hybrid" and "eval_loss" in r]
+    held = [r for r in records if r.get("stage") == "online" and "eval_loss" in r]
     assert held
     assert all(np.isfinite(r["eval_rewards/accuracies"]) for r in held)
 
@@ -85,7 +86,7 @@ def test_a_step_holds_pairs_and_answers_to_their_prompts(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_without_a_weight_it_is_dpo_on_the_same_pairs(tmp_path: Path) -> None:
     plain = Preference(
-        name="hybrid",
+        name="online",
         loss=DPO(beta=0.2),
         data=hybrid(tmp_path).data,
         rows_per_step=4,
@@ -100,7 +101,7 @@ def test_without_a_weight_it_is_dpo_on_the_same_pairs(tmp_path: Path) -> None:
         assert running.execute(recipe(tmp_path, stage, output_dir=str(tmp_path / name))) == 0
         found[name] = [
             r for r in map(json.loads, (tmp_path / name / "tiny" / "metrics.jsonl").read_text().splitlines())
-            if r["stage"] == "hybrid" and "loss" in r
+            if r["stage"] == "online" and "loss" in r
         ]  # fmt: skip
     for a, b in zip(found["both"], found["pairs"], strict=True):
         for metric in ("loss", "grad_norm", "rewards/margins"):
@@ -114,7 +115,7 @@ def test_killed_in_the_middle_it_ends_bit_for_bit_the_same(tmp_path: Path) -> No
     code, out = process.finish(process.start(config, "--run", "whole"))
     assert code == 0, out
     child = process.start(config, "--run", "killed")
-    wait_for(child, tmp_path / "runs" / "killed" / "stages" / "hybrid" / "rollouts" / f"{1:08d}")
+    wait_for(child, tmp_path / "runs" / "killed" / "stages" / "online" / "rollouts" / f"{1:08d}")
     process.kill(child)
     code, out = process.finish(process.start(config, "--run", "killed"))
     assert code == 0, out
@@ -124,10 +125,13 @@ def test_killed_in_the_middle_it_ends_bit_for_bit_the_same(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pair_rows": 0}, "hybrid.pair_rows: 0 of the 8 rows of a step; both pairs and answers need some."),
-        ({"pair_rows": 8}, "hybrid.pair_rows: 8 of the 8 rows of a step; both pairs and answers need some."),
-        ({"loss": GRPO()}, "hybrid.loss: grpo reads no pairs beside its answers; give HyPO, or an Online stage."),
-        ({"prompts_per_step": 9}, "hybrid.rows_per_step: 27 answers of up to 56 tokens with their prompts need 14 rows"),
+        ({"pair_rows": 0}, "online.pair_rows: 0 of the 8 rows of a step; both pairs and answers need some."),
+        ({"pair_rows": 8}, "online.pair_rows: 8 of the 8 rows of a step; both pairs and answers need some."),
+        ({"loss": GRPO()}, "online.loss: grpo reads no pairs beside its answers; give HyPO, or an Online stage."),
+        (
+            {"prompts_per_step": 9},
+            "online.rows_per_step: 27 answers of up to 56 tokens with their prompts need 14 rows",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -146,6 +150,7 @@ def test_a_prompt_that_leaves_no_room_is_named() -> None:
     from jaxpo.online.hybrid import joined
 
     prompts = [SimpleNamespace(ids=np.zeros(n), file="pairs.jsonl", row=n) for n in (3, 9)]
+
     class Listed:
         def __len__(self) -> int:
             return len(prompts)

@@ -74,7 +74,7 @@ def drawn_by_certainty(probabilities: np.ndarray, count: int, *, mu: float, c: f
 
 @dataclass(frozen=True)
 class UncertainPairs(Work):
-    """N answers of an earlier stage's model to every prompt; pairs by a reward model, drawn by an estimator's certainty.
+    """Answers of an earlier stage's model; pairs of them by a reward model, drawn by the certainty of an estimator.
 
     Winners are of the better half of a prompt's answers and losers of the worse one. The estimator reads every pair
     under T dropout masks; those about which its masks agree are drawn more often and smoothed less. Writes
@@ -214,5 +214,5 @@ class UncertainPairs(Work):
             values, scores = scores[: len(own)], scores[len(own) :]
             made = screened(values)
             counts["prompts_without_a_pair"] += not made
-            pairs += [(question, own[w], own[l]) for w, l in made]
+            pairs += [(question, own[better], own[worse]) for better, worse in made]
         return pairs

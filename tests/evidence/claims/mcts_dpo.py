@@ -129,7 +129,9 @@ def measure(seed: int) -> dict[str, float]:
     trees = [Tree(rng) for _ in range(TREES)]
     labels = [searched(tree, SIMULATIONS, seed) for tree in trees]
     once = [searched(tree, 1, seed) for tree in trees]
-    plain = [[(node, rolled(tree, node, rng), 0.0) for node, *_ in own] for tree, own in zip(trees, labels, strict=True)]
+    plain = [
+        [(node, rolled(tree, node, rng), 0.0) for node, *_ in own] for tree, own in zip(trees, labels, strict=True)
+    ]
     before = float(np.mean([tree.success[""] for tree in trees]))
     method, baseline, few = (share_right(x, trees) for x in (labels, plain, once))
     return {

@@ -98,7 +98,7 @@ def upo_smoothing(weights: Float[Array, "P"], *, c: float | None = None) -> Floa
 
     Args:
       weights: `[P]` P of `upo_sampling_weights`.
-      c: scale; None = 9 times their number, which gives a pair of average weight 0.1. The paper prints no c: 1 gives its
+      c: scale; None = 9 times their number, which gives a pair of average weight 0.1. The paper prints no c; 1 is its
         formula, whose a lies in [1/2, 1), so that every pair is learnt the wrong way round.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_eight_players_cost_eleven_matches_and_the_first_beats_the_last():
     assert [len(matches) for matches in rounds] == [4, 2 + 2, 1 + 1, 1]
     assert rounds[0] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert final == (int(strength.argmax()), int(strength.argmin()))
-    for earlier, later in zip(rounds, rounds[1:], strict=False):
+    for earlier, later in itertools.pairwise(rounds):
         assert {k for match in later for k in match} <= {k for match in earlier for k in match}
 
 
@@ -73,7 +74,7 @@ def test_answers_without_text_lose_unasked_and_equal_texts_tie():
         "prompts_left_out_final_not_won": 1,
         "prompts_left_out_judge_failed": 1,
     }
-    (row,) = play_all(read_questions(rows[:1]), [["", "a", "bb", "ccc"][1:] + ["dd"]], play, Counter())
+    (row,) = play_all(read_questions(rows[:1]), [["a", "bb", "ccc", "dd"]], play, Counter())
     assert row == {"prompt": "p1", "chosen": "ccc", "rejected": "a"}
 
 
@@ -128,7 +129,7 @@ def test_the_stage_writes_pairs_and_says_that_its_oracle_is_not_antisymmetric(be
         TournamentPairs(oracle=ByDuel(judge("wrong")), **how).run(context)
     with pytest.raises(DataError, match="no rows are left for tournament after skip_prompts 6"):
         TournamentPairs(oracle=ByScore(judge("score")), **{**how, "skip_prompts": 6}).run(context)
-    with pytest.raises(ConfigError, match="no reward model|value head|reward stage"):
+    with pytest.raises(ConfigError, match="a reward stage"):
         TournamentPairs(oracle=ByPreferenceModel("sft"), **how).run(context)
 
 

@@ -59,18 +59,11 @@ def test_certain_pairs_are_drawn_more_often_and_smoothed_less():
 
 def test_a_pair_is_rendered_both_ways_round(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
-    chat = [
-        {"role": "user", "content": "Hi."},
-        {"role": "assistant", "content": "Yes?"},
-        {"role": "user", "content": "A"},
-    ]
+    said = lambda role, text: {"role": role, "content": text}  # noqa: E731
+    chat = [said("user", "Hi."), said("assistant", "Yes?"), said("user", "A")]
     rows = [
         {"prompt": "p", "chosen": "good", "rejected": "bad"},
-        {
-            "prompt": chat,
-            "chosen": [{"role": "assistant", "content": "b"}],
-            "rejected": [{"role": "assistant", "content": "c"}],
-        },
+        {"prompt": chat, "chosen": [said("assistant", "b")], "rejected": [said("assistant", "c")]},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     where = context(tmp_path)

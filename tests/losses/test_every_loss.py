@@ -170,7 +170,8 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("fspo", "form"), ("irpo_ranking", "weighting"), ("mcts_dpo", "form"), ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
+    ("fspo", "form"), ("irpo_ranking", "weighting"), ("mcts_dpo", "form"),
+    ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),

@@ -1,6 +1,7 @@
 """INPO and its game against their equations in float64, and every property that the specification lists."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def test_without_a_tau_it_is_a_third_of_eta():
 
 
 def test_it_is_ipo_where_the_last_iterate_drops_out():
-    p_w, p_l, r_w, r_l, q_w, q_l = SIX
+    p_w, p_l, r_w, r_l = SIX[:4]
     expected = losses.ipo_sum(p_w, p_l, r_w, r_l, beta=ETA)
     np.testing.assert_allclose(inpo(*SIX, tau=ETA), expected, rtol=1e-5)
     for tau in (0.1, 0.5):  # the first round: the last iterate is the reference
@@ -75,7 +76,7 @@ def test_the_closed_form_has_the_margins_of_the_win_rates_and_minimises_the_popu
         """Over both responses of the last iterate, whichever wins."""
         each = [
             losses.inpo(*(jnp.asarray(x)[s] for x in (z, ref, before) for s in (w, l)), eta=ETA, tau=TAU)
-            for w, l in ((i, j), (j, i))
+            for w, l in ((i, j), (j, i))  # noqa: E741
         ]
         weight = jnp.exp(before[i] + before[j])
         return jnp.sum(weight * (p[i, j] * each[0] + p[j, i] * each[1]))
@@ -84,7 +85,7 @@ def test_the_closed_form_has_the_margins_of_the_win_rates_and_minimises_the_popu
 
 
 def gap(pi, ref, p, tau):
-    """By the definition, with the best responses found in closed form: max over p of J(p, pi), min over q of J(pi, q)."""
+    """By the definition, with best responses in closed form: max over p of J(p, pi), less min over q of J(pi, q)."""
 
     def value(a, b):
         kl = lambda x: np.sum(np.exp(x) * (x - ref))  # noqa: E731
@@ -116,7 +117,7 @@ def test_mirror_descent_comes_to_rest_where_the_gap_is_zero_and_contracts_on_the
     bound = max(np.max(np.abs(np.asarray(x) - ref)) for x in path)
     c = max(bound * tau, 1.0)
     kl = [float(np.sum(np.exp(nash) * (nash - np.asarray(x)))) for x in path[:40]]
-    for before, after in zip(kl, kl[1:], strict=False):
+    for before, after in itertools.pairwise(kl):
         assert after <= (1 - tau / eta) * before + 8 * c**2 / eta**2 + 1e-6
 
 

@@ -57,7 +57,7 @@ def test_inpo_on_networks_is_the_loss_of_their_log_probs():
 
 
 def test_inpo_refuses_a_tie_that_is_stronger_than_its_step():
-    with pytest.raises(ConfigError, match="tau is 0.2 but must be at most eta, 0.1"):
+    with pytest.raises(ConfigError, match=r"tau is 0\.2 but must be at most eta, 0\.1"):
         METHODS["inpo"](eta=0.1, tau=0.2).build(SCORER)
 
 

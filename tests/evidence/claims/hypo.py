@@ -15,8 +15,8 @@ BETA, KL_WEIGHT, SAMPLES, PROMPTS, STEPS, RATE = 0.1, 0.05, 2, 32, 2000, 0.05
 CLAIM = Claim(
     method="hypo",
     paper="arXiv:2406.01462",
-    claim="Trained to the end on noisy pairs of 8 of 20 responses, of which the other 12 are bad, HyPO with two samples "
-    "per prompt has a larger reward than DPO.",
+    claim="Trained to the end on noisy pairs of 8 of 20 responses, of which the other 12 are bad, HyPO with two "
+    "samples per prompt has a larger reward than DPO.",
     baseline="DPO",
     measure="mean true reward of the policy, HyPO minus DPO",
     seeds=(0, 1, 2, 3, 4),

@@ -15,8 +15,8 @@ DIMENSIONS, CLEAN, PAIRS, MASKS, MU, DROPOUT, NOISE = 10, 150, 4000, 10, 8.0, 0.
 CLAIM = Claim(
     method="upo",
     paper="arXiv:2409.11212",
-    claim="Of pairs that a noisy reward model labels wrongly where they are close, those that are drawn by the certainty "
-    "of an estimator, fitted on 150 clean pairs with dropout, hold fewer wrong labels.",
+    claim="Of pairs that a noisy reward model labels wrongly where they are close, those that are drawn by the "
+    "certainty of an estimator, fitted on 150 clean pairs with dropout, hold fewer wrong labels.",
     baseline="pairs drawn alike",
     measure="share of wrong labels, drawn alike minus drawn by certainty (mu = 8)",
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),

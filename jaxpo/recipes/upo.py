@@ -69,10 +69,9 @@ def config(rounds: int = 3, mu: float = 4.0, masks: int = 10, nll_weight: float 
 def judges(t: int, files: tuple[str, ...]) -> tuple[Reward, RenderPairs, Reward]:
     """Reward model and estimator of round t, trained anew on all pairs so far."""
     estimated = Data(train=(f"stage:rendered_{t}/rows.jsonl",), max_length=3 * LENGTH, row_length=3 * LENGTH)
+    ranked = Data(train=files, max_length=LENGTH, row_length=2 * LENGTH)
     return (
-        _judge(
-            f"reward_{t}", BradleyTerry(margin="ignore"), Data(train=files, max_length=LENGTH, row_length=2 * LENGTH)
-        ),
+        _judge(f"reward_{t}", BradleyTerry(margin="ignore"), ranked),
         RenderPairs(f"rendered_{t}", rows=files),
         _judge(f"estimator_{t}", OutcomeReward(), estimated, pooled_dropout=0.1),
     )

@@ -20,8 +20,8 @@ CLAIM = Claim(
     method="mcts_dpo",
     paper="arXiv:2405.00451",
     claim="In binary trees of depth 3 with an exact check of the ends and a noisy evaluation of steps, the better of "
-    "two sibling steps by a search of 16 simulations is the one that more often leads to a right end; more often so than "
-    "by one rollout after each.",
+    "two sibling steps by a search of 16 simulations is the one that more often leads to a right end; more often so "
+    "than by one rollout after each.",
     baseline="one rollout after each sibling, a tie decided by a coin",
     measure="share of right labels of siblings along the search's path, search minus rollouts",
     seeds=(0, 1, 2, 3, 4),

@@ -18,8 +18,8 @@ CLAIM = Claim(
     method="pugc",
     paper="arXiv:2506.04463",
     claim="A policy that learns by DPO from its own answers, ordered by their overlap with posts that are noisy "
-    "samples of hidden keywords, says more of these on held-out topics than one whose answers are ordered by a scorer that is "
-    "blind to the author.",
+    "samples of hidden keywords, says more of these on held-out topics than one whose answers are ordered by a scorer "
+    "that is blind to the author.",
     baseline="the same, ordered by the overlap with the words that are frequent in all posts",
     measure="share of hidden keywords among the words of answers on held-out topics, posts minus blind",
     seeds=(0, 1, 2, 3, 4),

@@ -8,7 +8,7 @@ from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler,
 from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Tokenizer
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
-from jaxpo.config.online import MaxMin, Online, RolloutEngine
+from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Prometheus, Run
@@ -26,6 +26,7 @@ __all__ = [
     "DiskLow",
     "Distill",
     "Fim",
+    "Hybrid",
     "LoRA",
     "LossSpike",
     "MaxMin",

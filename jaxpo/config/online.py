@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from jaxpo.config.places import ModelFolder
@@ -150,3 +150,23 @@ class Online(Stage):
     def per_row(self) -> int:
         """Answers that a row holds whatever their lengths are."""
         return max(self.data.row_length // self.data.max_length, 1)
+
+
+@dataclass(frozen=True)
+class Hybrid(Online):
+    """Offline pairs, and answers that the model writes to their prompts, in every step; `data` gives the pairs.
+
+    `rows_per_step` counts both: `pair_rows` of them hold pairs, the others answers. Epochs are passes over the pairs.
+
+    Attributes:
+      loss: a method of the rollouts family that reads pairs too; None = HyPO.
+      pair_rows: rows of a step that hold pairs.
+    """
+
+    name: str = "hybrid"
+    pair_rows: int = 8
+
+    @property
+    def answering_part(self) -> Online:
+        """The stage as its answers see it: with the rows that they have."""
+        return replace(self, rows_per_step=self.rows_per_step - self.pair_rows)

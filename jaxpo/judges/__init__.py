@@ -5,6 +5,7 @@ from jaxpo.judges.endpoint import ChatJudge, Endpoint
 from jaxpo.judges.function import FunctionJudge
 from jaxpo.judges.jury import Jury
 from jaxpo.judges.program import ProgramJudge
+from jaxpo.judges.reference import OverlapJudge, ReferenceChatJudge
 from jaxpo.judges.reward import RewardJudge
 from jaxpo.judges.unit_tests import UnitTestJudge
 from jaxpo.judges.verifier import VerifierJudge
@@ -15,7 +16,9 @@ __all__ = [
     "FunctionJudge",
     "Judge",
     "Jury",
+    "OverlapJudge",
     "ProgramJudge",
+    "ReferenceChatJudge",
     "RewardJudge",
     "UnitTestJudge",
     "VerifierJudge",

@@ -129,11 +129,15 @@ class ChatJudge(Judge):
     def identity(self, networks: Networks) -> dict[str, Any]:
         return {"judge": self.NAME, **dataclasses.asdict(self), "endpoint": self.endpoint.identity()}
 
+    def message(self, item: Item) -> str:
+        """What is asked about an answer."""
+        return question_text(item)
+
     def open(self, networks: Networks) -> Ask:
         system = self.rubric.replace("{low}", f"{self.low:g}").replace("{high}", f"{self.high:g}")
 
         def one(item: Item) -> Reply:
-            reply = self.endpoint.complete(system, question_text(item))
+            reply = self.endpoint.complete(system, self.message(item))
             return parse_score(reply, self.low, self.high)
 
         return lambda items: self.endpoint.ask_each(items, one)

@@ -39,8 +39,10 @@ from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hapo import hapo_history, hapo_rewards, repeated_tokens
 from jaxpo.losses.hinge import hinge
+from jaxpo.losses.hypo import hypo, hypo_weights
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
 from jaxpo.losses.infonca import infonca, nca
+from jaxpo.losses.inpo import duality_gap, inpo, mirror_step
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
 from jaxpo.losses.kl import kl_k1, kl_k2, kl_k3, kl_straight_through
@@ -77,6 +79,7 @@ from jaxpo.losses.maxmin_rlhf import (
     maxmin_rlhf,
     maxmin_weights,
 )
+from jaxpo.losses.mcts_dpo import mcts_dpo
 from jaxpo.losses.micro import micro, micro_distil, micro_heads, micro_hedge, micro_mixed, micro_score
 from jaxpo.losses.minillm import minillm_advantages
 from jaxpo.losses.modpo import modpo, modpo_reward
@@ -154,7 +157,9 @@ from jaxpo.losses.top_entropy import entropy_threshold, top_entropy_mask
 from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
 from jaxpo.losses.tr_dpo import tr_dpo_reference
+from jaxpo.losses.upo import upo, upo_information_gain, upo_sampling_weights, upo_smoothing
 from jaxpo.losses.vespo import vespo, vespo_weights
+from jaxpo.losses.vpo import vpo
 from jaxpo.losses.whitening import Moments, masked_moments, merged_moments, whiten
 from jaxpo.losses.wpo import wpo_weight
 from jaxpo.losses.xpo import xpo
@@ -204,6 +209,7 @@ __all__ = [
     "drpo",
     "drpo_scores",
     "drpo_trust_region",
+    "duality_gap",
     "entropy_threshold",
     "even_rewards",
     "exo_pair",
@@ -233,6 +239,8 @@ __all__ = [
     "hapo_rewards",
     "hinge",
     "hinge_per_token",
+    "hypo",
+    "hypo_weights",
     "idealised_log_ratio",
     "idealised_ranking_accuracy",
     "implicit_reward",
@@ -240,6 +248,7 @@ __all__ = [
     "improved_values",
     "infonca",
     "init_bco_state",
+    "inpo",
     "interpolated_weights",
     "ipo",
     "ipo_sum",
@@ -284,6 +293,7 @@ __all__ = [
     "maxmin_rewards",
     "maxmin_rlhf",
     "maxmin_weights",
+    "mcts_dpo",
     "merge_steps",
     "merged_moments",
     "micro",
@@ -293,6 +303,7 @@ __all__ = [
     "micro_mixed",
     "micro_score",
     "minillm_advantages",
+    "mirror_step",
     "modpo",
     "modpo_reward",
     "multiplier_loss",
@@ -385,9 +396,14 @@ __all__ = [
     "update_bco_shift",
     "update_multipliers",
     "update_reliability",
+    "upo",
+    "upo_information_gain",
+    "upo_sampling_weights",
+    "upo_smoothing",
     "user_weights",
     "vespo",
     "vespo_weights",
+    "vpo",
     "whiten",
     "win_rates",
     "wpo_weight",

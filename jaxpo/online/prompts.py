@@ -17,10 +17,10 @@ from jaxpo.online.answers import Prompt
 
 
 class Prompts:
-    """Tokens of a dataset of bare prompts beside the rows that they come from.
+    """Tokens of prompts beside the rows that they come from.
 
     Args:
-      dataset: prepared for "prompts".
+      dataset: prepared for "prompts"; or one of pairs, whose responses are left out.
       seed: of the order.
       shuffle: a new order each epoch; False keeps that of the file.
 
@@ -58,6 +58,11 @@ class Prompts:
         columns = self._rows.get((example.file, example.row))
         if columns is None:
             raise DataError("has gone since it was tokenised.", file=file, row=example.row, remedy="Put it back.")
-        text = read_record(Row(file, example.row, columns), "prompt").sides[0].prompt
+        row = Row(file, example.row, columns)
+        if "prompt" not in columns:
+            raise row.error("gives no prompt to be answered.", field="prompt", remedy="Add a column `prompt`.")
+        text = read_record(row, "prompt").sides[0].prompt
         assert text is not None
-        return Prompt(number, np.asarray(example.segments[0].tokens), text, columns, file, example.row)
+        segment = example.segments[0]
+        given = int(segment.supervised.argmax()) if segment.supervised.any() else len(segment.tokens)
+        return Prompt(number, np.asarray(segment.tokens[:given]), text, columns, file, example.row)

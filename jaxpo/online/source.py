@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Online, Stage
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.source import steps_of
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES, REF_LOGPS
@@ -18,7 +19,7 @@ from jaxpo.objectives.methods.outcomes import Outcomes
 from jaxpo.objectives.wrappers.moving_reference import METHOD
 from jaxpo.online.advantages import Shaped, summed
 from jaxpo.online.answers import Answer
-from jaxpo.online.batches import Layout, Trained
+from jaxpo.online.batches import Layout, Trained, batch_of
 from jaxpo.online.examples import examples, figures
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
@@ -33,7 +34,7 @@ from jaxpo.online.scoring import by_content
 from jaxpo.online.talk import talk_figures
 from jaxpo.online.thresholds import mean_reward, out_of_reach, searching
 from jaxpo.online.token_advantages import made_of
-from jaxpo.online.training import columns_of, make_read, per_token_of, trained
+from jaxpo.online.training import columns_of, make_read, own_rows, per_token_of, trained
 from jaxpo.online.writer import Asked
 from jaxpo.sampling.sampler import Sampler
 
@@ -138,6 +139,10 @@ class RolloutSource:
         on pairs what became of its answers."""
         step = rows_seen // self.stage.rows_per_step - 1
         return dict(self.figures.get(self.schedule.generation(step), {})) if step >= 0 else {}
+
+    def empty(self) -> Batch:
+        """This process's rows of a step without any answer."""
+        return own_rows(batch_of([], self.layout, self.per_token, self.columns))
 
     def open(self, rows_seen: int, steps: int) -> RolloutFeed:
         """The next `steps` batches after `rows_seen` rows."""

@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.config import SFT, Data, Distill, Merge, Online, Preference, Pretrain, RecipePart, Reward, Run, Work
+from jaxpo.config import SFT, Data, Distill, Hybrid, Merge, Online, Preference, Pretrain, RecipePart, Reward, Run, Work
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
-from jaxpo.objectives.methods.base import Method
+from jaxpo.objectives.methods.base import PAIRS, Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.grpo import GRPO
+from jaxpo.objectives.methods.hypo import HyPO
 from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.constraints import constraint_problems
 from jaxpo.recipe.checks.distill import teacher_problems
+from jaxpo.recipe.checks.hybrid import hybrid_problems
 from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
 from jaxpo.recipe.checks.online import online_problems
@@ -78,10 +80,22 @@ def packed_rows(materials: Materials) -> Source:
 
 def rollouts(materials: Materials) -> Source:
     """Answers that the model writes to the prompts of the training files."""
+    return answers_of(materials, materials.stage)
+
+
+def pairs_and_answers(materials: Materials) -> Source:
+    """The pairs of the training files, and answers that the model writes to their prompts."""
+    from jaxpo.online.hybrid import joined
+
+    return joined(materials, answers_of(materials, materials.stage.answering_part))
+
+
+def answers_of(materials: Materials, stage: Online) -> Any:
+    """The source of the answers of a stage."""
     from jaxpo.online.assemble import rollout_source
     from jaxpo.online.networks import networks_in_state
 
-    stage, whole = materials.stage, materials.whole
+    whole = materials.whole
     method: Any = method_of(stage)
     return rollout_source(
         stage,
@@ -123,6 +137,7 @@ class Kind:
       scoring: `stage -> fields of Scorer` that its networks are run with in training.
       data: `stage -> Data` that its rows are prepared by.
       make_source: `Materials -> Source` of its batches.
+      rows: what is asked of the training files, where that is less than what its method reads; None = the same.
       measure: `source -> (state -> {name: value})`, what is measured of held-out rows instead of the loss over them.
     """
 
@@ -138,10 +153,16 @@ class Kind:
     data: Callable[[Any], Data] = lambda stage: stage.data
     make_source: Callable[[Materials], Source] = packed_rows
     measure: Callable[[Any], Callable[[Any], Mapping[str, float]]] | None = None
+    rows: Needs | None = None
 
     def asks(self, method: Method) -> Needs:
-        """What is read of the rows: what the method needs, unless the rows are prompts alone."""
-        return Needs() if self.purpose == "prompts" else method.NEEDS
+        """What is read of the rows: what the method needs, unless its stage makes a part of that itself."""
+        return method.NEEDS if self.rows is None else self.rows
+
+    @property
+    def writes(self) -> bool:
+        """Whether its model writes what it learns from."""
+        return self.make_source is not packed_rows
 
 
 KINDS: dict[type[RecipePart], Kind] = {
@@ -191,6 +212,19 @@ KINDS: dict[type[RecipePart], Kind] = {
         data=prompts_of,
         make_source=rollouts,
         measure=lambda source: source.evaluate,
+        rows=Needs(),
+    ),
+    Hybrid: Kind(
+        "train",
+        "preference",
+        families=("rollouts",),
+        default=lambda stage: HyPO(),
+        metrics=PREFERENCE,
+        checks=(sync_problems, hybrid_problems),
+        options=lambda stage: Options(max_completion_length=stage.max_completion_length),
+        scoring=lambda stage: {"temperature": stage.temperature},
+        make_source=pairs_and_answers,
+        rows=PAIRS,
     ),
     Merge: Kind("merge", checks=(merge_problems,)),
     Work: Kind("work", checks=(work_problems,)),

@@ -173,7 +173,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
 def _scorer(setting: Setting, stage: Stage) -> Scorer:
     """How the trained network is run; a stage whose model writes what it learns from reads the ids that are drawn."""
     scorer, ids = setting.scorer_of(stage), setting.inputs.tokenizer.vocab_size
-    drawn = kind_of(stage).purpose == "prompts" and ids < scorer.config.vocab_size
+    drawn = kind_of(stage).writes and ids < scorer.config.vocab_size
     return replace(scorer, vocab=ids) if drawn else scorer
 
 

@@ -136,6 +136,7 @@ def pair_columns(rng: np.random.Generator, i: int) -> dict[str, object]:
         "rejected_finished": float(i % 5 > 0),
         "own_chosen": float(i % 3 > 0),
         "tie": i % 4 == 1,
+        "smoothing": 0.1 * (i % 5),
         "group": i % 2,
         "user": i % 3,
         "responsibilities": np.asarray([0.25 + 0.5 * (i % 2), 0.75 - 0.5 * (i % 2)], np.float32),

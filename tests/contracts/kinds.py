@@ -17,6 +17,7 @@ from jaxpo.config import (
     SFT,
     Data,
     Distill,
+    Hybrid,
     Merge,
     Online,
     Optimizer,
@@ -63,6 +64,14 @@ EXAMPLES: dict[type, Callable[[Path], Any]] = {
         prompts_per_step=2,
         max_completion_length=16,
         **COMMON,
+    ),
+    Hybrid: lambda folder: Hybrid(
+        data=dataclasses.replace(data(folder, "pref"), block_rows=1),
+        num_generations=2,
+        prompts_per_step=4,
+        max_completion_length=12,
+        pair_rows=8,
+        **COMMON | {"rows_per_step": 16},
     ),
     Merge: lambda folder: Merge(models=("sft", "preference")),
     Work: lambda folder: Construct(

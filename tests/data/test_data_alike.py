@@ -25,7 +25,7 @@ BASE = {
     "tree": {"prompt": "p", "steps": [["a"], ["b"]], "scores": [1, 0]},
 }
 VALUES = {"margin": 0.5, "annotator": "ann", "rewards": {"r": [1, 0]}, "votes": [2, 1], "weight": 0.5}
-VALUES |= {"user": "u", "group": 3, "tie": False, "responsibilities": {"g": 1}}
+VALUES |= {"user": "u", "group": 3, "tie": False, "responsibilities": {"g": 1}, "smoothing": 0.25}
 OPTIONAL_ONES = [(kind, name) for kind, row in BASE.items() for name in OPTIONAL[kind] if name not in row]
 
 

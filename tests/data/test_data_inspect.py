@@ -142,7 +142,7 @@ BEYOND_PAIRS = {
     **{"gpo": "rewards", "maxmin_rlhf": "responsibilities", "micro_router": "completion", "pal": "user"},
     **{"meta_rm": "samples", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts"},
-    "pro_orchestrator": "completion",
+    **{"pro_orchestrator": "completion", "mcts_dpo": "chosen_spans", "upo": "smoothing"},
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
@@ -163,6 +163,7 @@ OF_THEIR_OWN = {
     "responsibilities": {"maxmin_rlhf", "pal"},
     "samples": {"meta_rm"},
     **{"parts": {"themis"}, "rewards": {"modpo", "gpo"}, "spans": {"rrpo"}, "triple": {"tpo_triple"}},
+    **{"calibration": NONE, "smoothing": {"upo"}, "step_pairs": {"mcts_dpo", "rrpo", "upo"}},
     **dict.fromkeys(("preference", "preference_chat", "preference_implicit"), NONE),
 }
 OTHERS = {
@@ -191,6 +192,7 @@ def test_which_methods_of_the_catalogue_an_example_file_trains(files):
 
     for name, own in OF_THEIR_OWN.items():
         values = {k: v for k, v in OF_VALUES.items() if k in own}
+        values |= {"mcts_dpo": "smoothing"} if name == "spans" else {}  # which has the spans that others lack first
         assert why_not(files / f"{name}.jsonl") == {k: v for k, v in BEYOND_PAIRS.items() if k not in own} | values
     for name, trained in OTHERS.items():
         assert every - set(why_not(files / f"{name}.jsonl")) == trained, name

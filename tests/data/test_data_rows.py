@@ -33,6 +33,7 @@ TYPES = {
     "rewards": "preference",
     "mean_scores": "preference",
     "responsibilities": "preference",
+    **dict.fromkeys(("calibration", "smoothing", "step_pairs"), "preference"),
     "parts": "preference",
     "samples": "preference",
     "annotators": "preference",

@@ -34,6 +34,7 @@ PHRASES = ([0, 1, 2], [1, 0, 0])
 PER_TOKEN = {
     "lddpo": tokens("lddpo", (), (), free=4),
     "lddpo head": tokens("lddpo", (), (), free=4, alpha=0.0),
+    "mcts_dpo": tokens("mcts_dpo", (), (0.2,), free=4, length_power=0.5),
     "dove": tokens("dove", (), (LAST, FIRST), free=4),
     "rrpo": tokens("rrpo", (KL,), PHRASES, free=5),
     "sparsepo": tokens("sparsepo", (KL, KL), (WEIGHTS, ABSENT, ABSENT, WEIGHTS), free=(0, 1, 2, 3, 4, 5, 8, 9, 10, 11),

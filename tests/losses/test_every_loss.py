@@ -161,6 +161,11 @@ CASES = {
                  (*(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)), normal(N, T), TOKENS_W), 1),
     "truncated_topk_kl": rows("truncated_topk_kl", normal(N, V), normal(N, K), TOP, free=2),
     **{name: rows(name, *(logps(RNG, N) for _ in range(4)), GOOD, free=2) for name in ("online_dpo", "xpo")},
+    "inpo": rows("inpo", *(logps(RNG, N) for _ in range(6)), free=6, eta=0.5),
+    "hypo": rows("hypo", logps(RNG, N), normal(N), free=1),
+    "upo": referenced("upo", np.float32([0.1, 0.0, 0.5, 0.3]), N_W),
+    "mcts_dpo": tokens("mcts_dpo", TOKENS_W, TOKENS_L, np.float32([0.1, 0.0, 0.5, 0.3]), length_power=0.5),
+    "vpo": rows("vpo", *(logps(RNG, N) for _ in range(6)), free=6),
     "nash_md": rows("nash_md", *(logps(RNG, (N, T), scale=1.0, mean=-2.0) for _ in range(2)),
                     np.float32([0.2, 0.5, 0.9, 0.7]), TOKENS_W, free=1),
     "minillm_advantages": Case(
@@ -172,12 +177,13 @@ CASES = {
 NAMED = [
     ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
-    ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("modpo", "form"),
-    ("online_dpo", "loss_type"), ("pal", "form"),
+    ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("mcts_dpo", "form"),
+    ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),
     ("rpo", "variant"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
+    ("vpo", "form"),
 ]  # fmt: skip
 
 EVERYONE, NOBODY, SOME = np.ones(N, bool), np.zeros(N, bool), np.array([True, False, True, True])

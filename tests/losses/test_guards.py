@@ -42,6 +42,9 @@ NO_GRADIENT = {
                     "constants and state of an update"),
     **dict.fromkeys(("maxmin_dual", "maxmin_responsibilities", "maxmin_rewards", "maxmin_weights"),
                     "weights and rewards of an update, made before it"),
+    **dict.fromkeys(("duality_gap", "mirror_step"), "a game's figures, which no loss differentiates"),
+    **dict.fromkeys(("hypo_weights", "upo_information_gain", "upo_sampling_weights", "upo_smoothing"),
+                    "constants of a pair or a sample, by definition"),
     "pal_token_weights": "weights of positions",
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip

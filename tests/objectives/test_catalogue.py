@@ -56,6 +56,7 @@ rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus ppo constrained_rlhf online_dpo xpo nash_md gkd minillm drpo dler hapo orion
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 gpm gpo pal micro micro_router maxmin_rlhf
+inpo vpo hypo upo mcts_dpo
 """.split()  # noqa: SIM905
 
 

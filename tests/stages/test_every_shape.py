@@ -79,6 +79,7 @@ SHAPES: dict[str, tuple[str, list[str]]] = {
     "irpo_ranking": ("items.jsonl", []),
     "lcpo": ("annotators.jsonl", ["--stage.loss.num-annotators", "3"]),
     "mapl": ("mapl.jsonl", ROWS_OF_EIGHT),
+    "mcts_dpo": ("step_pairs.jsonl", []),
     "modpo": ("rewards.jsonl", ["--stage.loss.weights", "0.6", "0.2", "0.2"]),
     "pro_ranking": ("list.jsonl", ["--stage.loss.ties", "order"]),
     "rationales": ("rationale.jsonl", []),
@@ -90,6 +91,8 @@ SHAPES: dict[str, tuple[str, list[str]]] = {
     "sppo_soft": ("annotators.jsonl", []),
     "tpo_tree": ("tree.jsonl", []),
     "tpo_triple": ("triple.jsonl", []),
+    "upo": ("smoothing.jsonl", []),
+    "vpo": ("calibration.jsonl", ["--stage.loss.calibration", "drawn"]),
 }
 
 

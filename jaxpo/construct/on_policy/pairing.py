@@ -91,6 +91,9 @@ def _usable(samples: Sequence[Sample], keep_unfinished: bool, counts: Counter[st
 
 def _pick(q: Question, candidates: list[Candidate], scores: dict[str, float], shop: Workshop) -> Pair | None:
     keys = [item_of(q, c.text).key(None) for c in candidates]
+    if shop.options.partly_judged and len(known := [k for k, key in enumerate(keys) if key in scores]) < len(keys):
+        shop.counts["candidates_left_out_judge_failed"] += len(keys) - len(known)
+        candidates, keys = [candidates[k] for k in known], [keys[k] for k in known]
     if any(key not in scores for key in keys):
         shop.counts["rows_left_out_judge_failed"] += 1
         return None

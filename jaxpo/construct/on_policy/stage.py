@@ -39,7 +39,8 @@ class OnPolicyPairs(PairOptions, Work):
       judge: one of `jaxpo.judges`; `RewardJudge("NAME")` takes the model of the stage NAME.
       refiner: None, or one of `jaxpo.judges.refine`.
       max_length: pairs with more tokens (prompt and the longer answer) are left out.
-      max_prompts: only the first so many rows; None = all.
+      skip_prompts: the first so many rows are not used: an earlier round had them.
+      max_prompts: only so many rows after these; None = all.
       heldout_one_in: about one prompt in so many is held out, and at least one.
     """
 
@@ -49,6 +50,7 @@ class OnPolicyPairs(PairOptions, Work):
     judge: Any = field(default_factory=VerifierJudge)
     refiner: Any = None
     max_length: int = 1024
+    skip_prompts: int = 0
     max_prompts: int | None = None
     heldout_one_in: int = 20
 
@@ -66,6 +68,8 @@ class OnPolicyPairs(PairOptions, Work):
         found = super().problems()
         if not self.prompts:
             found.append("prompts names no file.")
+        if self.skip_prompts < 0:
+            found.append(f"skip_prompts is {self.skip_prompts} but must be at least 0.")
         if self.heldout_one_in < 2:
             found.append(f"heldout_one_in is {self.heldout_one_in} but must be at least 2.")
         if not isinstance(self.judge, Judge):
@@ -81,7 +85,7 @@ class OnPolicyPairs(PairOptions, Work):
         self.judge.check([question.row for question in read_questions(self._rows(files))])
 
     def _rows(self, files: Sequence[Path]) -> list[Row]:
-        return list(islice(read_rows(files), self.max_prompts))
+        return rows_after(files, self.skip_prompts, self.max_prompts, self.name)
 
     def run(self, context: WorkContext) -> dict[str, Any]:
         @cache
@@ -107,6 +111,22 @@ class OnPolicyPairs(PairOptions, Work):
         write_jsonl(context.folder / PAIRS, trained)
         write_jsonl(context.folder / HELD_OUT, held_out)
         return report
+
+
+def rows_after(files: Sequence[Path], skip: int, count: int | None, name: str) -> list[Row]:
+    """The rows of a round: so many after those of earlier rounds.
+
+    Raises:
+      DataError: none is left; names the stage.
+    """
+    rows = list(islice(read_rows(files), skip, None if count is None else skip + count))
+    if not rows:
+        raise DataError(
+            f"no rows are left for {name} after skip_prompts {skip}.",
+            file=files[0],
+            remedy="Give more prompts, fewer per round, or fewer rounds.",
+        )
+    return rows
 
 
 def sorted_counts(shop: Workshop) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class PairOptions:
       min_score: pairs whose chosen answer scores less are left out; None = all stay.
       min_margin: pairs whose scores differ by less are left out; equal scores never make a pair.
       rescore: a refined answer is judged too, and used only if it scores no less than the answer it revises.
+      partly_judged: where the judge fails on some answers to a prompt the others are compared; False = the row is left
+        out.
       tries: a judge or refiner that fails is asked so often about one answer; the next run asks again.
       max_rows: answers sampled at once.
     """
@@ -46,6 +48,7 @@ class PairOptions:
     min_score: float | None = None
     min_margin: float = 0.0
     rescore: bool = True
+    partly_judged: bool = False
     tries: int = 3
     max_rows: int = 64
 

@@ -13,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 # Columns read from every row when the first row has them, by dataset type.
 NAMES = ("annotator", "user", "group")
 """Columns of names: who judged a row, whose taste it shows, and which part of the rows it belongs to."""
-_OF_PAIRS = ("margin", *NAMES, "rewards", "responsibilities", "votes", "tie")
+_OF_PAIRS = ("margin", *NAMES, "rewards", "responsibilities", "votes", "tie", "smoothing")
 _OF_ANSWERS = (*NAMES, "rewards")
 OPTIONAL = {
     "preference": _OF_PAIRS,
@@ -48,11 +48,14 @@ REMEDIES = {
     "answers one number.",
     "responsibilities": 'Add a column `responsibilities`: {"group": weight}; `AssignUsers` writes it.',
     "votes": "Add a column `votes`: [votes for chosen, votes for rejected].",
+    "smoothing": "Add a column `smoothing`: a number in [0, 1), how likely the label is the wrong way round; "
+    "`UncertainPairs` and `TreeSearch` write it.",
     "label": "Add a column `label`: true for good completions, false for bad ones.",
     "scores": "Add a column `scores`: one number per response.",
     "weight": "Add a column `weight`: a positive number, how much the row counts.",
     "relevance": "Add a column `relevance`: one grade 0, 1, 2, ... per item.",
     "inter_sign": "Add the columns `inter_prompt` and `inter_sign` (1 or -1).",
+    "calibration": "Add a column `calibration`: a response of a fixed distribution; `Calibrate` draws it.",
     "rationale": "Add the columns `rationale` and `rationale_prompt`.",
 }
 
@@ -203,6 +206,13 @@ def _weight(row: Row, value: Any) -> float:
     return weight
 
 
+def _smoothing(row: Row, value: Any) -> float:
+    share = number(row, "smoothing", value)
+    if not 0 <= share < 1:
+        raise row.error(f"{value} is no share of wrong labels.", field="smoothing", remedy=REMEDIES["smoothing"])
+    return share
+
+
 def _relevance(row: Row, value: Any) -> list[float]:
     grades = [number(row, "relevance", x) for x in value]
     if any(grade < 0 or grade != int(grade) for grade in grades):
@@ -232,6 +242,7 @@ _CHECKS: dict[str, Callable[[Row, Any], Any]] = {
     "labels": _step_labels,
     "scores": _scores,
     "weight": _weight,
+    "smoothing": _smoothing,
     "relevance": _relevance,
     "inter_sign": _inter_sign,
 }

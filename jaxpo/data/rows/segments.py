@@ -14,6 +14,7 @@ MOST_SAMPLES = 8
 # Role -> the columns it comes from.
 FURTHER: dict[str, tuple[str, ...]] = {
     "gold": ("gold",),
+    "calibration": ("calibration",),
     "rationale": ("rationale", "rationale_prompt"),
     "inter_chosen": ("inter_prompt", "inter_sign"),
     "inter_rejected": ("inter_prompt", "inter_sign"),
@@ -52,8 +53,8 @@ def further_side(row: Row, pair: tuple[Side, ...], role: str) -> Side:
             )
     if role == "rationale":
         return side_of(row, role, text_of_column(row, "rationale_prompt"), answer(row, "rationale"), "rationale")
-    if role == "gold":
-        return side_of(row, role, pair[0].prompt, answer(row, "gold"), "gold")
+    if role in ("gold", "calibration"):
+        return side_of(row, role, pair[0].prompt, answer(row, role), role)
     if role.startswith("sample_"):
         text = text_or_messages(row, "samples", _samples(row)[_number(role) - 1], empty_ok=False)
         return side_of(row, role, pair[0].prompt, text, "samples")

@@ -17,6 +17,7 @@ COLUMNS = (
     "chosen",
     "rejected",
     "gold",
+    "calibration",
     "prompt_chosen",
     "prompt_rejected",
     "history",

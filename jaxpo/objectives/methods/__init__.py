@@ -104,6 +104,10 @@ BY_RECIPE: dict[str, tuple[str, str]] = {
         "Accelerated Preference Optimization, arXiv:2410.06293, extrapolates between rounds of any loss on pairs",
         "jaxpo run apo_accel",
     ),
+    "pugc": (
+        "PUGC, arXiv:2506.04463, is DPO on a policy's answers that posts judge which nobody labelled",
+        "jaxpo run pugc",
+    ),
     "dpa": ("DPA, arXiv:2402.18571, fine-tunes on the best of several answers along a direction", "jaxpo run rps"),
     "rps": ("RPS, arXiv:2510.20498, chooses among answers for neighbouring directions", "jaxpo run rps"),
 }

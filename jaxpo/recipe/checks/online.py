@@ -40,6 +40,9 @@ def online_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
     yield from _length_problems(stage)
     yield from _group_problems(stage)
     yield from _answering_problems(stage)
+    if len(roles := getattr(stage.loss, "NEEDS", Needs()).roles) > 2 and not hasattr(stage, "pair_rows"):
+        read = ", ".join(roles)
+        yield f"{name}.loss: {stage.loss.INFO.name} reads {read}; give a Hybrid stage, whose rows are pairs."
     yield from _reward_problems(run, index, stage)
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: how many tokens the model writes is not known beforehand; give max_steps instead."

@@ -1,0 +1,215 @@
+"""A knockout tournament of K answers: winners meet winners, losers meet losers, and the last of both meet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
+from jaxpo.construct.on_policy.oracles import ASYMMETRY, ByScore, Duel, Oracle, Play, Ring
+from jaxpo.construct.on_policy.samples import Sample, draw_samples
+from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
+from jaxpo.construct.stage import split
+from jaxpo.data.rows.json_lines import write_jsonl
+from jaxpo.errors import DataError
+from jaxpo.judges.questions import Question, read_questions
+from jaxpo.judges.scoring import plainly
+from jaxpo.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from jaxpo.construct.context import WorkContext
+
+Match = tuple[int, int]
+TOLERANCE = 0.05
+"""A mean asymmetry of an oracle above this is said as a warning."""
+
+
+def tournament(players: int) -> Generator[list[Match], list[float], Match | None]:
+    """Rounds of matches of players 0 .. K - 1: yields those of a round, is sent P(first > other) of each.
+
+    A tie goes to the player listed first. Returns the overall winner and the overall loser, or None where the last
+    match between these two does not go to the winner. K = 8 costs 4 + 3 + 3 + 1 matches.
+    """
+    matches = [(i, i + 1) for i in range(0, players, 2)]
+    won = yield matches
+    winners = [pair[p < 0.5] for pair, p in zip(matches, won, strict=True)]
+    losers = [pair[p >= 0.5] for pair, p in zip(matches, won, strict=True)]
+    while len(winners) > 1:
+        matches = [(group[i], group[i + 1]) for group in (winners, losers) for i in range(0, len(group), 2)]
+        won = yield matches
+        half = len(matches) // 2
+        winners = [pair[p < 0.5] for pair, p in zip(matches[:half], won[:half], strict=True)]
+        losers = [pair[p >= 0.5] for pair, p in zip(matches[half:], won[half:], strict=True)]
+    final = (winners[0], losers[0])
+    (p,) = yield [final]
+    return final if p > 0.5 else None
+
+
+@dataclass(frozen=True)
+class TournamentPairs(Work):
+    """K answers of an earlier stage's model to every prompt, and the first and the last of their tournament.
+
+    Writes `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt, chosen, rejected.
+
+    Attributes:
+      prompts: files whose rows have a prompt; their answers are not used.
+      model: the stage that answers: the last iterate.
+      oracle: `ByScore(judge)`, `ByDuel(judge)` or `ByPreferenceModel(stage)`.
+      samples: K, a power of two.
+      temperature, top_p, max_new_tokens: of the answers.
+      keep_unfinished: answers that were cut off play too; else they lose unasked, as answers without text do.
+      skip_prompts: the first so many rows are not used: an earlier round had them.
+      max_prompts: only so many rows after these; None = all.
+      heldout_one_in: about one prompt in so many is held out, and at least one.
+      max_rows: answers that are drawn at once.
+    """
+
+    name: str = "tournament"
+    prompts: tuple[OtherFile, ...] = ()
+    model: str = "previous"
+    oracle: Any = field(default_factory=ByScore)
+    samples: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 128
+    keep_unfinished: bool = False
+    skip_prompts: int = 0
+    max_prompts: int | None = None
+    heldout_one_in: int = 20
+    max_rows: int = 64
+
+    def outputs(self) -> tuple[str, ...]:
+        return (PAIRS, HELD_OUT)
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.prompts
+
+    def needed_models(self) -> tuple[str, ...]:
+        asked = self.oracle.models() if isinstance(self.oracle, Oracle) else ()
+        return tuple(dict.fromkeys((self.model, *asked)))
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.samples < 2 or self.samples & (self.samples - 1):
+            found.append(
+                f"samples is {self.samples}, but players of a tournament meet in pairs to the end; give 2, 4, 8 or 16."
+            )
+        least = {"max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
+        found += [
+            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
+        ]
+        if not self.temperature > 0:
+            found.append(f"temperature is {self.temperature} but must be greater than 0: all answers would be alike.")
+        if not self.prompts:
+            found.append("prompts names no file.")
+        if not isinstance(self.oracle, Oracle):
+            return [*found, f"oracle is {self.oracle!r}; give one of jaxpo.construct.on_policy.oracles."]
+        return found + self.oracle.problems()
+
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        self.oracle.check(self._questions(files))
+
+    def _questions(self, files: Sequence[Path]) -> list[Question]:
+        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
+
+    def run(self, context: WorkContext) -> dict[str, Any]:
+        questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
+        ring = Ring(context.network, context.folder, plainly(say=context.say, check=context.check))
+        play = self.oracle.open(ring)
+        drawn = draw_samples(
+            questions,
+            context.network(self.model),
+            context.folder,
+            n=self.samples,
+            sampler=Sampler(temperature=self.temperature, top_p=self.top_p),
+            max_new_tokens=self.max_new_tokens,
+            seed=context.seed,
+            max_rows=self.max_rows,
+            counts=counts,
+            say=context.say,
+            check=context.check,
+        )
+        told = [q for q in questions if q.number in drawn]
+        answers = [[self._player(sample) for sample in drawn[q.number]] for q in told]
+        rows = play_all(told, answers, play, counts)
+        trained, held_out = split(rows, self.heldout_one_in)
+        report = {"prompts": len(questions), "pairs": len(trained), "heldout_pairs": len(held_out), **counts}
+        report |= ring.figures()
+        if report.get(ASYMMETRY, 0.0) > TOLERANCE:
+            context.say(
+                f"warning: {self.name}: the judge of duels is not antisymmetric: P(a > b) + P(b > a) is off 1 by "
+                f"{report[ASYMMETRY]:.3f} on average; the mean of both ways round was used"
+            )
+        if not trained or not held_out:
+            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
+        write_jsonl(context.folder / PAIRS, trained)
+        write_jsonl(context.folder / HELD_OUT, held_out)
+        return report
+
+    def _player(self, sample: Sample) -> str:
+        """The text that plays; "" loses unasked."""
+        return sample.text if sample.text.strip() and (sample.finished or self.keep_unfinished) else ""
+
+
+def play_all(
+    questions: Sequence[Question], answers: Sequence[Sequence[str]], play: Play, counts: Counter[str]
+) -> list[dict[str, Any]]:
+    """The pairs of all tournaments, which are played side by side, a round of all of them at a time."""
+    found: dict[int, Match | None] = {}
+    open_games = {i: tournament(len(own)) for i, own in enumerate(answers)}
+    rounds = {i: next(game) for i, game in open_games.items()}
+    while rounds:
+        asked = [(i, match) for i, matches in rounds.items() for match in matches]
+        won = _played(asked, questions, answers, play, counts)
+        following = {}
+        for i, matches in rounds.items():
+            results = [won[i, match] for match in matches]
+            if None in results:
+                counts["prompts_left_out_judge_failed"] += 1
+                continue
+            try:
+                following[i] = open_games[i].send(results)  # type: ignore[arg-type]
+            except StopIteration as over:
+                found[i] = over.value
+        rounds = following
+    return [row for i in sorted(found) if (row := _pair(questions[i], answers[i], found[i], counts)) is not None]
+
+
+def _played(
+    asked: Sequence[tuple[int, Match]],
+    questions: Sequence[Question],
+    answers: Sequence[Sequence[str]],
+    play: Play,
+    counts: Counter[str],
+) -> dict[tuple[int, Match], float | None]:
+    """P(first > other) of every match; equal texts tie, and one without text loses, unasked."""
+    won: dict[tuple[int, Match], float | None] = {}
+    duels = {}
+    for i, (a, b) in asked:
+        first, other = answers[i][a], answers[i][b]
+        if not first or not other or first == other:
+            won[i, (a, b)] = 0.5 * (1 + bool(first) - bool(other))
+        else:
+            duels[i, (a, b)] = Duel(questions[i], first, other)
+    counts["comparisons"] += len(duels)
+    if duels:
+        won |= dict(zip(duels, play(list(duels.values())), strict=True))
+    return won
+
+
+def _pair(
+    question: Question, answers: Sequence[str], final: Match | None, counts: Counter[str]
+) -> dict[str, Any] | None:
+    """The pair of a tournament; None where the winner does not beat the loser, or the loser says nothing."""
+    if final is None:
+        counts["prompts_left_out_final_not_won"] += 1
+        return None
+    winner, loser = (answers[k] for k in final)
+    if not loser:
+        counts["prompts_left_out_loser_without_text"] += 1
+        return None
+    return {"prompt": question.prompt, "chosen": question.as_written(winner), "rejected": question.as_written(loser)}

@@ -1,0 +1,218 @@
+"""UPO's pairs: a model's own answers, ranked by a reward model, drawn by how certain an estimator is of each pair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
+from jaxpo.construct.estimator import order_probabilities
+from jaxpo.construct.on_policy.samples import draw_samples
+from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
+from jaxpo.construct.stage import split
+from jaxpo.data.rows.json_lines import write_jsonl
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.judges.questions import Question, read_questions
+from jaxpo.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from jaxpo.construct.context import WorkContext
+
+Pseudo = tuple[Question, str, str]
+"""A question with a winner and a loser by the reward model."""
+
+
+def screened(scores: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (winner, loser) of K scored answers: winners from the better half, losers from the worse one.
+
+    Six answers make 9 of 15 pairs; of an odd number the one in the middle is in neither half. Equal scores make none.
+    """
+    order, half = np.argsort(-np.asarray(scores), kind="stable"), len(scores) // 2
+    best, worst = order[:half], order[len(order) - half :]
+    return [(int(w), int(l)) for w in best for l in worst if scores[w] > scores[l]]  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of all pairs.
+
+    Attributes:
+      information_gain, weights, smoothing: of every pair.
+      index: which pairs were drawn, with repetition, in ascending order.
+    """
+
+    information_gain: np.ndarray
+    weights: np.ndarray
+    smoothing: np.ndarray
+    index: np.ndarray
+
+
+def drawn_by_certainty(probabilities: np.ndarray, count: int, *, mu: float, c: float | None, seed: int) -> Drawn:
+    """Draw pairs, the certain ones more often.
+
+    Args:
+      probabilities: `[P, T]` that each pair is in the right order, under T masks.
+      count: pairs to draw, with replacement.
+      mu, c: of `jaxpo.losses.upo_sampling_weights` and `upo_smoothing`.
+    """
+    import jax.numpy as jnp
+
+    from jaxpo.losses import upo_information_gain, upo_sampling_weights, upo_smoothing
+
+    gain = upo_information_gain(jnp.asarray(probabilities, jnp.float32))
+    weights = upo_sampling_weights(gain, mu=mu)
+    p = np.asarray(weights, np.float64)
+    index = np.sort(np.random.default_rng(seed).choice(len(p), count, p=p / p.sum()))
+    return Drawn(np.asarray(gain), np.asarray(weights), np.asarray(upo_smoothing(weights, c=c)), index)
+
+
+@dataclass(frozen=True)
+class UncertainPairs(Work):
+    """Answers of an earlier stage's model; pairs of them by a reward model, drawn by the certainty of an estimator.
+
+    Winners are of the better half of a prompt's answers and losers of the worse one. The estimator reads every pair
+    under T dropout masks; those about which its masks agree are drawn more often and smoothed less. Writes
+    `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt, chosen, rejected, `smoothing`,
+    `information_gain`. A pair that is drawn twice stands there twice.
+
+    Attributes:
+      prompts: files whose rows have a prompt; their answers are not used.
+      model: the stage that answers: the last iterate.
+      reward: the stage whose reward model ranks.
+      estimator: the stage of `outcome_reward` on rows of `RenderPairs`, trained with dropout.
+      samples: N, at least 4.
+      masks: T.
+      mu: how much certain pairs are preferred; 0 = not.
+      c: scale of the smoothing; None = 9 times the number of pairs, which smooths an average pair by 0.1.
+      share: pairs drawn, as a share of all.
+      temperature, max_new_tokens: of the answers; one that is cut off counts as it stands.
+      skip_prompts: the first so many rows are not used: an earlier round had them.
+      max_prompts: only so many rows after these; None = all.
+      heldout_one_in: about one prompt in so many is held out, and at least one.
+      max_rows: answers that are drawn at once.
+    """
+
+    name: str = "uncertain_pairs"
+    prompts: tuple[OtherFile, ...] = ()
+    model: str = "previous"
+    reward: str = "reward"
+    estimator: str = "estimator"
+    samples: int = 6
+    masks: int = 10
+    mu: float = 4.0
+    c: float | None = None
+    share: float = 0.5
+    temperature: float = 1.0
+    max_new_tokens: int = 128
+    skip_prompts: int = 0
+    max_prompts: int | None = None
+    heldout_one_in: int = 20
+    max_rows: int = 64
+
+    def outputs(self) -> tuple[str, ...]:
+        return (PAIRS, HELD_OUT)
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.prompts
+
+    def needed_models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.model, self.reward, self.estimator)))
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        least = {"samples": 4, "masks": 2, "max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
+        found += [
+            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
+        ]
+        if self.mu < 0:
+            found.append(f"mu is {self.mu} but must be at least 0.")
+        for name in ("temperature", "share"):
+            if not getattr(self, name) > 0:
+                found.append(f"{name} is {getattr(self, name)} but must be greater than 0.")
+        if self.c is not None and not self.c > 0:
+            found.append(f"c is {self.c} but must be greater than 0.")
+        if not self.prompts:
+            found.append("prompts names no file.")
+        return found
+
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        self._questions(files)
+
+    def _questions(self, files: Sequence[Path]) -> list[Question]:
+        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
+
+    def run(self, context: WorkContext) -> dict[str, Any]:
+        counts = Counter[str]()
+        if self.c is not None and self.c <= 1:
+            context.say(f"warning: {self.name}.c: at {self.c:g} pairs are learnt the wrong way round; None scales it")
+        pairs = self._pairs(context, counts)
+        if not pairs:
+            raise DataError(f"stage {self.name}: no two answers of a prompt have different rewards: {dict(counts)}.")
+        texts = [(q.prompt, winner, loser) for q, winner, loser in pairs]
+        p = order_probabilities(context.network(self.estimator), texts, self.masks, context.seed)
+        count = max(1, round(self.share * len(pairs)))
+        found = drawn_by_certainty(p, count, mu=self.mu, c=self.c, seed=context.seed)
+        rows = [self._row(pairs[j], found, j) for j in found.index]
+        trained, held_out = split(rows, self.heldout_one_in)
+        gain = found.information_gain
+        report = {
+            **counts,
+            "pairs_in_all": len(pairs),
+            "pairs": len(trained),
+            "heldout_pairs": len(held_out),
+            "information_gain": float(gain.mean()),
+            "information_gain_drawn": float(gain[found.index].mean()),
+            "smoothing": float(found.smoothing[found.index].mean()),
+        }
+        if not trained or not held_out:
+            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
+        write_jsonl(context.folder / PAIRS, trained)
+        write_jsonl(context.folder / HELD_OUT, held_out)
+        return report
+
+    def _row(self, pair: Pseudo, found: Drawn, j: int) -> dict[str, Any]:
+        question, winner, loser = pair
+        return {
+            "prompt": question.prompt,
+            "chosen": question.as_written(winner),
+            "rejected": question.as_written(loser),
+            "smoothing": float(found.smoothing[j]),
+            "information_gain": float(found.information_gain[j]),
+        }
+
+    def _pairs(self, context: WorkContext, counts: Counter[str]) -> list[Pseudo]:
+        questions = self._questions(context.files(self.prompts))
+        drawn = draw_samples(
+            questions,
+            context.network(self.model),
+            context.folder,
+            n=self.samples,
+            sampler=Sampler(temperature=self.temperature),
+            max_new_tokens=self.max_new_tokens,
+            seed=context.seed,
+            max_rows=self.max_rows,
+            counts=counts,
+            say=context.say,
+            check=context.check,
+        )
+        counts["prompts"] = len(questions)
+        there = [q for q in questions if q.number in drawn]
+        texts = [list(dict.fromkeys(s.text for s in drawn[q.number] if s.text.strip())) for q in there]
+        flat = [(q.prompt, text) for q, own in zip(there, texts, strict=True) for text in own]
+        judge = context.network(self.reward)
+        if judge.asked_reader().method.COMPARES_ANSWERS:
+            raise ConfigError(f"{self.name}.reward: {self.reward!r} compares answers; give a stage that scores them.")
+        scores = judge.rewards([p for p, _ in flat], [text for _, text in flat]) if flat else np.zeros(0)
+        pairs: list[Pseudo] = []
+        for question, own in zip(there, texts, strict=True):
+            values, scores = scores[: len(own)], scores[len(own) :]
+            made = screened(values)
+            counts["prompts_without_a_pair"] += not made
+            pairs += [(question, own[better], own[worse]) for better, worse in made]
+        return pairs

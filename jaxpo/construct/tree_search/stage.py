@@ -1,0 +1,225 @@
+"""Pairs of steps out of search trees, as a stage of a recipe."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxpo.config import Work
+from jaxpo.config.places import OtherFile
+from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
+from jaxpo.construct.stage import split
+from jaxpo.construct.tree_search.pairs import Filter, Loser, StepPair, pairs_along, unusable
+from jaxpo.construct.tree_search.search import Plan, search
+from jaxpo.data.rows.json_lines import write_jsonl
+from jaxpo.errors import DataError
+from jaxpo.judges.ledger import Ledger, digest
+from jaxpo.judges.questions import Question, read_questions
+from jaxpo.judges.verifier import VerifierJudge
+
+if TYPE_CHECKING:
+    from jaxpo.construct.context import WorkContext
+    from jaxpo.construct.tree_search.steps import StepWriter
+
+TREES = "trees"
+
+
+@dataclass(frozen=True)
+class TreeSearch(Work):
+    """A search over the steps of answers by an earlier stage's model, and pairs of sibling steps out of its trees.
+
+    A simulation goes down by PUCT and grows leaves to the end of an answer. A step is worth the model's own confidence
+    in it, asked with the right answer in sight, and an answer that is over 1 where it is right (1.25 by another way
+    than the row's completion), -1 where it is wrong. The search moves along the best standing child; every node of the
+    path with two children makes a pair. Writes `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt,
+    chosen, rejected, `chosen_spans` and `rejected_spans` of the steps, `smoothing` by their visits, `margin` of Q.
+    Trees are kept in a ledger as they are finished, so that a stage that was stopped goes on behind them.
+
+    Attributes:
+      prompts: files whose rows have a prompt and a right answer.
+      model: the stage that is searched with: the last iterate.
+      verifier: says whether an answer is right; `VerifierJudge(column)`.
+      simulations: from each node of the path; four times as many from the root.
+      actions: steps that are tried after a beginning.
+      root_actions: after the question; None = `actions`.
+      depth: steps of an answer at most.
+      step_tokens: tokens of a step at most.
+      stop: what ends a step.
+      c_puct: weight of the prior.
+      gamma: of later rewards.
+      temperature: of the sampling.
+      move_temperature: 0 = the best standing child is followed; else one is drawn by exp(Q / temperature).
+      similar: of two steps whose words overlap more than this (F1) the later is dropped.
+      evaluate: the model is asked how sure it is of each step.
+      loser: "worst" of the siblings, "second" best, or a "random" one.
+      kept: trees with an answer that ends ("terminal"), with a right one and a wrong one ("solved"), or all ("none").
+      skip_prompts: the first so many rows are not used: an earlier round had them.
+      max_prompts: only so many rows after these; None = all.
+      heldout_one_in: about one prompt in so many is held out, and at least one.
+      together: questions that are searched side by side.
+      max_rows: steps that are written at once.
+    """
+
+    name: str = "tree_search"
+    prompts: tuple[OtherFile, ...] = ()
+    model: str = "previous"
+    verifier: VerifierJudge = field(default_factory=VerifierJudge)
+    simulations: int = 64
+    actions: int = 2
+    root_actions: int | None = None
+    depth: int = 3
+    step_tokens: int = 128
+    stop: str = "\n"
+    c_puct: float = 1.0
+    gamma: float = 1.0
+    temperature: float = 1.0
+    move_temperature: float = 0.0
+    similar: float = 0.99
+    evaluate: bool = True
+    loser: Loser = "worst"
+    kept: Filter = "terminal"
+    skip_prompts: int = 0
+    max_prompts: int | None = None
+    heldout_one_in: int = 20
+    together: int = 32
+    max_rows: int = 64
+
+    def outputs(self) -> tuple[str, ...]:
+        return (PAIRS, HELD_OUT)
+
+    def inputs(self) -> tuple[str, ...]:
+        return self.prompts
+
+    def needed_models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        least = {"simulations": 1, "actions": 2, "depth": 1, "step_tokens": 2, "together": 1, "max_rows": 1}
+        least |= {"heldout_one_in": 2, "skip_prompts": 0, "c_puct": 0, "gamma": 0, "move_temperature": 0}
+        found += [
+            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
+        ]
+        if self.root_actions is not None and self.root_actions < 2:
+            found.append(f"root_actions is {self.root_actions} but must be at least 2: there is nothing to compare.")
+        if not self.temperature > 0:
+            found.append(f"temperature is {self.temperature} but must be greater than 0: all steps would be alike.")
+        if not self.stop:
+            found.append("stop is empty, so that no step would end; give a line break.")
+        if not self.prompts:
+            found.append("prompts names no file.")
+        return found
+
+    @property
+    def plan(self) -> Plan:
+        """How far and how long is searched."""
+        root = self.actions if self.root_actions is None else self.root_actions
+        how = (self.simulations, self.actions, root, self.depth, self.c_puct, self.gamma, self.move_temperature)
+        return Plan(*how)
+
+    def check_inputs(self, files: Sequence[Path]) -> None:
+        self.verifier.check([question.row for question in self._questions(files)])
+
+    def _questions(self, files: Sequence[Path]) -> list[Question]:
+        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
+
+    def run(self, context: WorkContext) -> dict[str, Any]:
+        questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
+        found = self._trees(questions, context, counts)
+        rows = []
+        for question in questions:
+            record = found[digest(question.prompt)]
+            if record["unusable"]:
+                counts[record["unusable"]] += 1
+                continue
+            counts["trees_without_a_pair"] += not record["pairs"]
+            rows += [_row(question, StepPair(**pair)) for pair in record["pairs"]]
+        if n := counts["trees_without_a_terminal"]:
+            context.say(
+                f"{self.name}: {n} of {len(questions)} search trees hold no answer that ends within {self.depth} steps "
+                f"of {self.step_tokens} tokens; they are left out. Raise depth or step_tokens if they are many"
+            )
+        trained, held_out = split(rows, self.heldout_one_in) if rows else ([], [])
+        report = {"prompts": len(questions), "pairs": len(trained), "heldout_pairs": len(held_out), **counts}
+        if not trained or not held_out:
+            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
+        write_jsonl(context.folder / PAIRS, trained)
+        write_jsonl(context.folder / HELD_OUT, held_out)
+        return report
+
+    def _trees(
+        self, questions: Sequence[Question], context: WorkContext, counts: Counter[str]
+    ) -> dict[str, dict[str, Any]]:
+        """What became of every question's tree, by the prompt's digest; those in the ledger are not searched again."""
+        network = context.network(self.model)
+        settings = asdict(self) | {"model": network.fingerprint(), "seed": context.seed}
+        for name in ("name", "prompts", "skip_prompts", "max_prompts", "heldout_one_in", "together", "max_rows"):
+            settings.pop(name)
+        ledger = Ledger(context.folder, TREES, settings)
+        found = {record["prompt"]: record for record in ledger.read()}
+        left = list({digest(q.prompt): q for q in questions if digest(q.prompt) not in found}.values())
+        if len(left) < len(questions) and found:
+            context.say(f"{self.name}: {len(questions) - len(left)} of {len(questions)} trees are in {ledger.path}")
+        writer = self._writer(network, left, context, counts) if left else None
+        for first in range(0, len(left), self.together):
+            assert writer is not None
+            records = list(self._searched(left[first : first + self.together], writer, context.seed))
+            ledger.append(records)
+            found |= {record["prompt"]: record for record in records}
+            context.check()
+        counts["trees_searched"] = len(left)
+        if writer is not None:
+            load = writer.engine.load()
+            counts["tokens_written"], counts["tokens_shared"] = load.written, load.shared
+        return found
+
+    def _writer(
+        self, network: Any, questions: Sequence[Question], context: WorkContext, counts: Counter[str]
+    ) -> StepWriter:
+        from jaxpo.construct.tree_search.steps import StepWriter, Writing
+
+        how = (self.temperature, self.step_tokens, self.stop, self.similar, self.evaluate, self.max_rows, context.seed)
+        longest = int(max(network.prompt_lengths([q.prompt for q in questions])))
+        sizes = {"longest": longest, "depth": self.depth}
+        return StepWriter(network, Writing(*how), self.verifier, counts, check=context.check, **sizes)
+
+    def _searched(self, questions: Sequence[Question], writer: StepWriter, seed: int) -> Iterator[dict[str, Any]]:
+        """The searches of these questions, side by side."""
+        games = {i: search(self.plan, int(digest(q.prompt), 16) + seed) for i, q in enumerate(questions)}
+        wanted = {i: next(game) for i, game in games.items()}
+        ended: dict[int, Any] = {}
+        while wanted:
+            written = writer.write([(questions[i], want) for i, want in wanted.items()])
+            following = {}
+            for i, steps in zip(list(wanted), written, strict=True):
+                try:
+                    following[i] = games[i].send(steps)
+                except StopIteration as over:
+                    ended[i] = over.value
+            wanted = following
+        for i, question in enumerate(questions):
+            root, path = ended[i]
+            name = digest(question.prompt)
+            draws = random.Random(int(name, 16) + seed)
+            yield {
+                "prompt": name,
+                "unusable": unusable(root, self.kept),
+                "pairs": [asdict(pair) for pair in pairs_along(path, self.loser, draws)],
+            }
+
+
+def _row(question: Question, pair: StepPair) -> dict[str, Any]:
+    texts = [pair.prefix + step for step in (pair.chosen, pair.rejected)]
+    return {
+        "prompt": question.prompt,
+        "chosen": question.as_written(texts[0]),
+        "rejected": question.as_written(texts[1]),
+        "chosen_spans": [[pair.span, len(texts[0])]],
+        "rejected_spans": [[pair.span, len(texts[1])]],
+        "smoothing": pair.smoothing,
+        "margin": pair.margin,
+    }

@@ -1,0 +1,28 @@
+"""The checks of a stage of pairs and answers. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxpo.config import Hybrid, Run
+from jaxpo.recipe.checks.online import online_problems
+from jaxpo.recipe.checks.rollouts import rollout_problems
+
+BOTH = {"chosen", "rejected", "completion"}
+
+
+def hybrid_problems(run: Run, index: int, stage: Hybrid) -> Iterator[str]:
+    """Rows for both, a method that reads both, and what every online stage must have."""
+    name = stage.name
+    if not 0 < stage.pair_rows < stage.rows_per_step:
+        yield (
+            f"{name}.pair_rows: {stage.pair_rows} of the {stage.rows_per_step} rows of a step; both pairs and answers "
+            "need some."
+        )
+        return
+    if stage.loss is not None and not set(stage.loss.NEEDS.roles) >= BOTH:
+        yield f"{name}.loss: {stage.loss.INFO.name} reads no pairs beside its answers; give HyPO, or an Online stage."
+    if stage.environment is not None:
+        yield f"{name}.environment: answers are written to the prompts of the pairs; leave it out."
+    yield from online_problems(run, index, stage.answering_part)
+    yield from rollout_problems(run, index, stage.answering_part)

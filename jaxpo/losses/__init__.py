@@ -9,6 +9,8 @@ from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.centring import centring
 from jaxpo.losses.cispo import cispo
+from jaxpo.losses.colbert_distillation import colbert_distillation, min_max
+from jaxpo.losses.cosent import cosent
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
@@ -29,6 +31,7 @@ from jaxpo.losses.grpo import grpo
 from jaxpo.losses.gspo_token import gspo_token
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
+from jaxpo.losses.info_nce import info_nce
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
@@ -58,6 +61,7 @@ from jaxpo.losses.length_normalized import (
 from jaxpo.losses.lipo import implicit_scores, lipo
 from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.margin_mse import margin_mse
 from jaxpo.losses.maxmin_rlhf import (
     maxmin_dual,
     maxmin_policy,
@@ -158,6 +162,8 @@ __all__ = [
     "bucket_topk_kl",
     "centring",
     "cispo",
+    "colbert_distillation",
+    "cosent",
     "cpo",
     "davidson",
     "decoupled_topk_kd",
@@ -200,6 +206,7 @@ __all__ = [
     "idealised_ranking_accuracy",
     "implicit_reward",
     "implicit_scores",
+    "info_nce",
     "infonca",
     "init_bco_state",
     "interpolated_weights",
@@ -240,6 +247,7 @@ __all__ = [
     "mapo_mask",
     "mask_network",
     "masked_moments",
+    "margin_mse",
     "maxmin_dual",
     "maxmin_policy",
     "maxmin_responsibilities",
@@ -254,6 +262,7 @@ __all__ = [
     "micro_hedge",
     "micro_mixed",
     "micro_score",
+    "min_max",
     "minillm_advantages",
     "modpo",
     "modpo_reward",

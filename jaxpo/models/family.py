@@ -61,10 +61,12 @@ class Limits:
     Attributes:
       context: positions of the longest segment.
       vocabulary: ids below which every token lies.
+      causal: no position sees a later one; what looks both ways predicts no next token.
     """
 
     context: int
     vocabulary: int
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,11 @@ def output_matrix(params: Tree, config: Config) -> Array:
 def decoder(config: Config) -> Decoder:
     """How a model continues a text; ConfigError when its family cannot."""
     found = family(config)
+    if not found.limits(config).causal:
+        raise ConfigError(
+            "the model looks both ways (model.causal is off): it is an encoder and does not continue a text. Use it for "
+            "retrieval or as a reward model, or generate with a causal one."
+        )
     if found.decoder is None:
         raise ConfigError(
             f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."

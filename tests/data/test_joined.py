@@ -10,7 +10,8 @@ import pytest
 from data.feeds import Given, fed
 
 from jaxpo.config import SFT, Data
-from jaxpo.data.packing.batch import KEY, Batch, Media, take
+from jaxpo.data.packing.batch import Batch, Media, take
+from jaxpo.data.tokens.per_token import KEY
 from jaxpo.data.packing.joined import Joined
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import ConfigError, DataError, RunError

@@ -23,7 +23,7 @@ Tree = Any
 
 def limits(config: LFM2Config) -> Limits:
     """Context and vocabulary."""
-    return Limits(config.max_position_embeddings, config.vocab_size)
+    return Limits(config.max_position_embeddings, config.vocab_size, config.causal)
 
 
 def experts(config: LFM2Config) -> Experts | None:
@@ -55,7 +55,7 @@ def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any)
             f"the batch carries {', '.join(sorted(inputs.media))}, and {config.model_type} reads text alone; train on "
             "rows without media, or a model that has an encoder for them."
         )
-    options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment}
+    options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment, "causal": config.causal}
     return forward(params, inputs.tokens, inputs.segment_ids, inputs.positions, config=config, **options)
 
 

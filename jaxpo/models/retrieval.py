@@ -58,9 +58,7 @@ def project(params: Any, x: Float[Array, "... D"], head: VectorHead) -> Float[Ar
     return unit(x) if head.normalize else x
 
 
-def pool(
-    hidden: Float[Array, "... T D"], key: Bool[Array, "... T"], pooling: Pooling
-) -> Float[Array, "... D"]:
+def pool(hidden: Float[Array, "... T D"], key: Bool[Array, "... T"], pooling: Pooling) -> Float[Array, "... D"]:
     """One vector of each text, from the tokens that attention sees."""
     count = jnp.sum(key, axis=-1)
     if pooling == "mean":

@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.config import SFT, Data, Distill, Merge, Online, Preference, Pretrain, RecipePart, Retrieval, Reward, Run, Work
+from jaxpo.config import (
+    SFT,
+    Data,
+    Distill,
+    Merge,
+    Online,
+    Preference,
+    Pretrain,
+    RecipePart,
+    Retrieval,
+    Reward,
+    Run,
+    Work,
+)
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError

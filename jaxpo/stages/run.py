@@ -144,7 +144,7 @@ def run_all(setting: Setting, resume: str | int) -> None:
             if stage.TRAINS:
                 resume = "auto"
         with setting.stop.during(f"what is measured after stage {stage.name}"), ledger.during("eval", stage.name):
-            setting.results.after_stage(stage.name, params, before if same else None, scorer)
+            setting.results.after_stage(stage.name, params, before if same else None, scorer, setting.about(stage))
         note_times(setting)
     with setting.stop.during("the export, its verification and the report"), ledger.during("save"):
         note_times(setting)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from retrieval.tiny_colbert import CONFIG, DOCUMENTS, QUERY, SKIPPED, params
 
+from jaxpo.errors import ConfigError
 from jaxpo.models.family import decoder, family
 from jaxpo.models.language import Inputs
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.retrieval import VectorHead, pool, project
-from jaxpo.errors import ConfigError
 from jaxpo.ops.maxsim import maxsim
 
 BOTH_WAYS = dataclasses.replace(CONFIG, causal=False)

@@ -58,7 +58,7 @@ def test_a_prefix_as_text_and_a_vocabulary_without_the_prefixes(tokenizer):
     (got,) = text_encoder(tokenizer, texts).queries(["a"])
     np.testing.assert_array_equal(got.tokens, [1, *tokenizer.encode("query: a")])
     plain = train_tokenizer(["a"], 280)
-    with pytest.raises(ConfigError, match="--tokenizer.added"):
+    with pytest.raises(ConfigError, match=r"--tokenizer\.added"):
         text_encoder(plain, Texts())
     assert plain.with_added(("[Q] ",)).with_added(("[Q] ",)).vocab_size == plain.vocab_size + 1
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.texts import string
-from jaxpo.errors import DataError
 
 RETRIEVAL = ("query_positive", "query_documents")
 """The dataset types of this room, whose texts are no prompts and answers."""

@@ -60,7 +60,7 @@ class Cut:
     rendered: Rendered = "auto"
     special_tokens: tuple[str, ...] = ()
     reasoning: Reasoning = "keep"
-    texts: Texts = Texts()
+    texts: Texts = field(default_factory=Texts)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Queries and documents as the tokens of a retriever (pylate's, exactly): prefixes, expansion, lengths, skipped words."""
+"""Queries and documents as the tokens of a retriever, exactly pylate's: prefixes, expansion, lengths, skipped words."""
 
 from __future__ import annotations
 

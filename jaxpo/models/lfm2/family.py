@@ -10,7 +10,7 @@ from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.presets import PRESETS
-from jaxpo.models.lfm2.reference import reference_logits, reference_reward
+from jaxpo.models.lfm2.reference import reference_hidden, reference_logits, reference_reward
 
 if TYPE_CHECKING:
     from jax import Array
@@ -112,6 +112,7 @@ FAMILY = Family(
         generation=generation_config_to_json,
         logits=reference_logits,
         reward=reference_reward,
+        hidden=reference_hidden,
     ),
     presets=PRESETS,
 )

@@ -63,17 +63,13 @@ def vectors_of(params: Any, hidden: Float[Array, "R S D"], batch: Batch, head: V
     return Vectors(queries, asks, documents, kept, listed, present, dict(batch.per_example))
 
 
-def _tokens(
-    params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int
-) -> tuple[Array, Array]:
+def _tokens(params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int) -> tuple[Array, Array]:
     """A vector of each position, `[..., T, E]`, and which of them are compared."""
     found = project(params.get(PROJECTION, {}), hidden, head)
     return rows_at(found, batch.roles[role], batch)[..., :rows, :], _flag(SCORED, role, batch)[..., :rows]
 
 
-def _pooled(
-    params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int
-) -> tuple[Array, Array]:
+def _pooled(params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int) -> tuple[Array, Array]:
     """One vector of each text, `[..., 1, E]`."""
     states = rows_at(hidden, batch.roles[role], batch)[..., :rows, :]
     key = _flag(KEY, role, batch)[..., :rows]
@@ -127,9 +123,7 @@ def retrieval_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
     return {"queries": jnp.sum(here.astype(jnp.float32))}
 
 
-def ranking_metrics(
-    scores: Float[Array, "N M"], where: Bool[Array, "N M"], target: Int[Array, "N"]
-) -> dict[str, Mean]:
+def ranking_metrics(scores: Float[Array, "N M"], where: Bool[Array, "N M"], target: Int[Array, "N"]) -> dict[str, Mean]:
     """How often the positive stands above all others, and by how much; a tie is none."""
     others = where & (jnp.arange(scores.shape[1]) != target[:, None])
     right = jnp.take_along_axis(scores, target[:, None], axis=1)[:, 0]

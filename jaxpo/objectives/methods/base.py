@@ -48,7 +48,9 @@ class Info:
     """
 
     name: str
-    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts", "retrieval"]
+    family: Literal[
+        "pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts", "retrieval"
+    ]
     paper: str
     arxiv: str
     certainty: str

@@ -24,7 +24,12 @@ class ColBERTDistillation(RetrievalMethod):
 
     Attributes:
       normalize: bring the student's scores to [0, 1] within each list, which needs three documents or more.
-      temperature, teacher_temperature: of the two distributions.
+      temperature: of the student's distribution.
+      teacher_temperature: of the teacher's.
+      pooling: "tokens" (late interaction), "mean", "cls" or "last".
+      dimensions: of the vectors; None = the hidden states themselves.
+      masked: what a row of a document that does not count is worth, "-inf" or "zero".
+      widths_trained: further widths of the vectors (Matryoshka).
     """
 
     normalize: bool = True
@@ -51,8 +56,8 @@ class ColBERTDistillation(RetrievalMethod):
         if least >= 3:
             return []
         return [
-            f"colbert_distillation: a query has {least} document(s); with normalize their scores become 0 and 1 whatever "
-            "they are, and the gradient is 0. Give three documents or more, or set normalize to False."
+            f"colbert_distillation: a query has {least} document(s); with normalize their scores become 0 and 1 "
+            "whatever they are, and the gradient is 0. Give three documents or more, or set normalize to False."
         ]
 
     def loss_at(self, x: Vectors) -> Array:

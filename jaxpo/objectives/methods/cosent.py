@@ -21,6 +21,10 @@ class CoSENT(RetrievalMethod):
 
     Attributes:
       scale: inverse temperature of the cosines.
+      pooling: "tokens" (late interaction), "mean", "cls" or "last".
+      dimensions: of the vectors; None = the hidden states themselves.
+      masked: what a row of a document that does not count is worth, "-inf" or "zero".
+      widths_trained: further widths of the vectors (Matryoshka).
     """
 
     scale: float = number(20.0, above=0)

@@ -20,6 +20,10 @@ class InfoNCE(RetrievalMethod):
 
     Attributes:
       temperature: of the scores: about 1 for late interaction, 0.05 for single vectors.
+      pooling: "tokens" (late interaction), "mean", "cls" or "last".
+      dimensions: of the vectors; None = the hidden states themselves.
+      masked: what a row of a document that does not count is worth, "-inf" or "zero".
+      widths_trained: further widths of the vectors (Matryoshka).
     """
 
     temperature: float = number(1.0, above=0)
@@ -29,7 +33,7 @@ class InfoNCE(RetrievalMethod):
         family="retrieval",
         paper="Representation Learning with Contrastive Predictive Coding",
         arxiv="1807.03748",
-        certainty="agrees with pylate's Contrastive; its cached form's gradient is larger by the batch size, ours is not",
+        certainty="agrees with pylate's Contrastive; its cached form's gradient is larger by the batch size",
         aliases=("contrastive", "multiple_negatives_ranking"),
     )
     COUPLED = True

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MarginMSE(RetrievalMethod):
-    """The first document's scores should lie above the others' by as much as the teacher's do."""
+    """The first document's scores should lie above the others' by as much as the teacher's do.
+
+    Attributes:
+      pooling: "tokens" (late interaction), "mean", "cls" or "last".
+      dimensions: of the vectors; None = the hidden states themselves.
+      masked: what a row of a document that does not count is worth, "-inf" or "zero".
+      widths_trained: further widths of the vectors (Matryoshka).
+    """
 
     INFO = Info(
         name="margin_mse",

@@ -25,6 +25,6 @@ def retrieval_problems(run: Run, index: int, stage: Retrieval) -> Iterator[str]:
     pooling = getattr(stage.loss, "pooling", "tokens")
     if pooling != "tokens" and texts.expansion:
         yield (
-            f"{name}.texts.expansion: fills queries up with positions that have vectors of their own, but the loss makes "
-            f"one vector of a text (pooling {pooling!r}); set {flag((name, 'texts', 'expansion'))} False."
+            f"{name}.texts.expansion: fills queries up with positions that have vectors of their own, but the loss "
+            f"makes one vector of a text (pooling {pooling!r}); set {flag((name, 'texts', 'expansion'))} False."
         )

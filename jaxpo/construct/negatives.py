@@ -38,8 +38,8 @@ class Negatives(Construction):
     scored: bool = False
 
     NAME = "negatives"
-    READS = "query, positive (or anchor, positive)"
-    WRITES = "query, positive, negatives; or query, documents, scores"
+    READS = "query, positive"
+    WRITES = "query, positive, negatives; or with `--scored` query, documents, scores"
 
     def problems(self) -> list[str]:
         return not_positive(top=self.top, count=self.count, share=self.share)

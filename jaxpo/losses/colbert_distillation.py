@@ -16,11 +16,13 @@ SMALLEST = 1e-8
 def min_max(scores: Float[Array, "B K"], where: Bool[Array, "B K"]) -> Float[Array, "B K"]:
     """`(s - min s) / (max s - min s + 1e-8)` over each list; 0 where there is no document.
 
-    The first of several smallest, and of several largest, scores takes the gradient.
+    The first of several smallest, and of several largest, scores takes the gradient. Where all are equal the function
+    jumps: it is 0 there, with gradient 0 instead of 1e8.
     """
     low = _first(scores, jnp.argmin(jnp.where(where, scores, jnp.inf), axis=-1))
     high = _first(scores, jnp.argmax(jnp.where(where, scores, -jnp.inf), axis=-1))
-    return jnp.where(where, (scores - low) / (high - low + SMALLEST), 0.0)
+    apart = high > low
+    return jnp.where(where & apart, (scores - low) / jnp.where(apart, high - low + SMALLEST, 1.0), 0.0)
 
 
 def _first(scores: Array, index: Array) -> Array:

@@ -5,7 +5,7 @@
     jaxpo run colbert:embedding --run runs/colbert-embedding
 
 The query is the first sentence of a docstring without the object's name, the document what follows it. Whole modules
-are held out; the table at the end has NDCG@10 on them with intervals, beside BM25 (with `pip install bm25s`) and chance.
+are held out; the table at the end has NDCG@10 on them with intervals, beside BM25 (`pip install bm25s`) and chance.
 `distilled` learns from lists of eight documents with a teacher's scores, in as many steps. Then search with it:
 
     jaxpo data embed runs/colbert/corpus/heldout/corpus.jsonl runs/index --model runs/colbert

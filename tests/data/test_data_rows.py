@@ -44,6 +44,8 @@ TYPES = {
     "tree": "tree",
     "items": "items",
     "tokens": "tokens",
+    "query_positive": "query_positive",
+    "query_documents": "query_documents",
 }
 
 

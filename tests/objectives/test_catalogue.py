@@ -56,6 +56,7 @@ rpo_average rpo_tokens sft
 grpo rloo reinforce_plus_plus ppo online_dpo xpo nash_md gkd minillm
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 gpm gpo pal micro micro_router maxmin_rlhf
+colbert_distillation info_nce margin_mse cosent
 """.split()  # noqa: SIM905
 
 

@@ -109,13 +109,20 @@ def _read_dense(folder: Path) -> tuple[dict[str, Any], str]:
     return {name: jnp.asarray(value) for name, value in layer.items()}, activation
 
 
+def _tokenizer_length(folder: Path) -> int | None:
+    """Where sentence-transformers 6 keeps the longest text; None where the number stands for no bound."""
+    file = folder / "tokenizer_config.json"
+    found = read_json(file).get("model_max_length") if file.is_file() else None
+    return int(found) if isinstance(found, int | float) and found < 1e9 else None
+
+
 def _read_texts(folder: Path, late: bool, skip: tuple[str, ...] | None) -> Texts:
     """Of pylate's flat settings, or sentence-transformers 6's, whose prefixes are prompts and expansion an object."""
     said = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     bert = read_json(folder / BERT) if (folder / BERT).is_file() else {}
     prompts = said.get("prompts") or {}
     query, document = prompts.get("query", ""), prompts.get("document", prompts.get("passage", ""))
-    length = bert.get("max_seq_length")
+    length = bert.get("max_seq_length") or _tokenizer_length(folder)
     if not late:
         longest = int(length or 512)
         none = {"query_prefix": "", "document_prefix": "", "expansion": False, "skip": ()}

@@ -16,8 +16,8 @@ SMALLEST = 1e-8
 def min_max(scores: Float[Array, "B K"], where: Bool[Array, "B K"]) -> Float[Array, "B K"]:
     """`(s - min s) / (max s - min s + 1e-8)` over each list; 0 where there is no document.
 
-    The first of several smallest, and of several largest, scores takes the gradient. Where all are equal the function
-    jumps: it is 0 there, with gradient 0 instead of 1e8.
+    Kinks: the first of several smallest, and of several largest, scores takes the gradient. Where all are equal the
+    function jumps: it is 0 there, with gradient 0 instead of 1e8.
     """
     low = _first(scores, jnp.argmin(jnp.where(where, scores, jnp.inf), axis=-1))
     high = _first(scores, jnp.argmax(jnp.where(where, scores, -jnp.inf), axis=-1))
@@ -52,6 +52,8 @@ def colbert_distillation(
 
     Returns:
       `[B]` float32; 0 for a list with fewer than two documents.
+
+    Kinks: where several scores are the smallest or the largest, see `min_max`.
 
     Limits: a shift of s changes nothing and, normalised, neither does a positive scale: the gradient is orthogonal to
     (1, ..., 1) and to s. Of two documents s' is {0, 1} whatever s is, so that normalised the gradient is 0: give three

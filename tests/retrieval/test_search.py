@@ -1,6 +1,6 @@
 """Search: exact scores in blocks, an index on disk, candidates of other libraries, an index of another model."""
 
-import importlib.util
+import importlib
 
 import numpy as np
 import pytest
@@ -90,7 +90,9 @@ def test_candidates_are_ranked_by_their_exact_scores_and_their_recall_is_measure
 def test_libraries_of_neighbours(library, package):
     documents = [unit(6, 16) for _ in range(200)]
     index = made(documents)
-    if importlib.util.find_spec(package) is None:
+    try:
+        importlib.import_module(package)
+    except ImportError:
         with pytest.raises(ConfigError, match="pip install"):
             nearest(index, library)
         return

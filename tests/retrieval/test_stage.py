@@ -115,11 +115,11 @@ def test_lists_of_two_teach_nothing_where_scores_are_normalised():
 
 
 def test_queries_of_docstrings_do_not_name_their_object():
-    doc = "Open a file named open() for reading of lines. It returns a file object, which should be closed after use."
-    entry = Entry("function", "io", "io", "io.open", (), doc)
+    doc = "Open a file named open() for reading of lines. What it returns is a file object, which should be closed."
+    entry = Entry("function", "io", "io", "io.open", (), f"{doc} It is built in.")
     (found,) = pairs([entry])
     assert found.query == "Open a file named for reading of lines."
-    assert found.document.startswith("It returns a file")
+    assert found.document.startswith("What it returns")
     assert not list(pairs([dataclasses.replace(entry, doc="One sentence alone.")]))
     train = [Found(f"how to {word} it", f"{word} it with care and {word} again") for word in ("read", "write", "join")]
     first = next(scored(train, 3))

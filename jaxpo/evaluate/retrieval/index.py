@@ -72,7 +72,8 @@ def save_index(index: Index, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"vectors": index.vectors, "offsets": index.offsets}, folder / VECTORS)
     with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
-        file.writelines(as_json({"_id": i, "text": t}) + "\n" for i, t in zip(index.ids, index.texts, strict=True))
+        rows = zip(index.ids, index.texts, strict=True)
+        file.writelines(as_json({"_id": i, "text": text}, n) + "\n" for n, (i, text) in enumerate(rows, start=1))
     # Last: a folder without it is no index.
     (folder / ABOUT).write_text(json.dumps(index.about, indent=2) + "\n", encoding="utf-8")
 

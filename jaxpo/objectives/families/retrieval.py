@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.data.packing.batch import Batch, rows_of
+from jaxpo.data.packing.batch import Batch, segment_bounds, take
 from jaxpo.data.tokens.per_token import KEY, SCORED
 from jaxpo.models.heads import unit
 from jaxpo.models.retrieval import PROJECTION, VectorHead, pool, project
 from jaxpo.objectives.base import Mean, masked_mean
-from jaxpo.objectives.families.rewards import rows_at
 from jaxpo.ops.maxsim import Masked, maxsim, maxsim_all
 
 DOCUMENT = "document"
@@ -66,20 +65,36 @@ def vectors_of(params: Any, hidden: Float[Array, "R S D"], batch: Batch, head: V
 def _tokens(params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int) -> tuple[Array, Array]:
     """A vector of each position, `[..., T, E]`, and which of them are compared."""
     found = project(params.get(PROJECTION, {}), hidden, head)
-    return rows_at(found, batch.roles[role], batch)[..., :rows, :], _flag(SCORED, role, batch)[..., :rows]
+    return rows_at(found, batch.roles[role], batch, rows), _flag(SCORED, role, batch, rows)
 
 
 def _pooled(params: Any, hidden: Array, batch: Batch, head: VectorHead, role: str, rows: int) -> tuple[Array, Array]:
     """One vector of each text, `[..., 1, E]`."""
-    states = rows_at(hidden, batch.roles[role], batch)[..., :rows, :]
-    key = _flag(KEY, role, batch)[..., :rows]
+    states = rows_at(hidden, batch.roles[role], batch, rows)
+    key = _flag(KEY, role, batch, rows)
     found = project(params.get(PROJECTION, {}), pool(states, key, head.pooling), head)
     return found[..., None, :], jnp.any(key, axis=-1, keepdims=True)
 
 
-def _flag(name: str, role: str, batch: Batch) -> Bool[Array, "N ... T"]:
+def _flag(name: str, role: str, batch: Batch, rows: int) -> Bool[Array, "N ... T"]:
     column = jnp.where(batch.segment_ids > 0, batch.per_token[name], 0)
-    return rows_of(column.astype(jnp.float32), batch.roles[role], batch) > 0
+    return rows_at(column[..., None], batch.roles[role], batch, rows)[..., 0] > 0
+
+
+def rows_at(x: Array, role: Int[Array, "N ..."], batch: Batch, length: int) -> Array:
+    """The first positions of each text, `[R, S, E] -> [N, ..., length, E]`, 0 beyond its end.
+
+    Each is read where it lies: nothing of the size of all slots times all positions exists.
+    """
+    start, size = segment_bounds(batch.segment_ids, batch.slots)
+    first, count = (take(y, role, batch) for y in (start, size))
+    offsets, columns = jnp.arange(length), x.shape[1]
+    row = jnp.maximum(role, 0) // batch.slots
+    place = (row * columns + first)[..., None] + jnp.minimum(offsets, jnp.maximum(count - 1, 0)[..., None])
+    values = x.reshape(batch.blocks, -1, x.shape[2])
+    index = place.reshape(batch.blocks, -1)
+    found = jnp.take_along_axis(values, index[..., None], axis=1).reshape(*place.shape, x.shape[2])
+    return jnp.where((offsets < count[..., None])[..., None], found, jnp.zeros((), x.dtype))
 
 
 def own_scores(x: Vectors, masked: Masked = "-inf") -> Float[Array, "N K"]:

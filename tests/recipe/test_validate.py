@@ -215,7 +215,7 @@ def rename(recipe: Run, name: str) -> Run:
 STAGES: list[tuple[Callable[[Run], Run], str]] = [
     (
         lambda r: dataclasses.replace(r, stages=()),
-        "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Distill, Preference, Reward, Online, Merge",
+        "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Distill, Preference, Reward, Retrieval, Online, Merge",
     ),
     (
         lambda r: dataclasses.replace(r, stages=(Stage(),)),

@@ -10,6 +10,9 @@ import pytest
 from retrieval.retrievers import SINGLE, TEXTS, WORDS, retriever, with_layers
 from safetensors.numpy import load_file, save_file
 
+from jaxpo.convert.formats import Options
+from jaxpo.convert.gguf.folder import write as write_gguf
+from jaxpo.convert.gguf.read import open_gguf
 from jaxpo.convert.model_io import load_model, read_config, read_heads, read_retriever_of
 from jaxpo.convert.pylate import export_retriever, use_of
 from jaxpo.errors import CheckpointError, ConfigError
@@ -142,6 +145,15 @@ def test_an_encoder_is_read_by_its_architecture_whatever_stands_before_its_names
         assert read_config(tmp_path / "out").causal == causal
     (tmp_path / "out" / "config.json").write_text(json.dumps(config))
     same_vectors(model, load_model(tmp_path / "out"))
+
+
+def test_a_gguf_file_says_that_an_encoder_looks_both_ways(tmp_path):
+    pytest.importorskip("gguf", reason="needs gguf")
+    export(retriever("cls", causal=False), tmp_path / "out")
+    (row,) = write_gguf(tmp_path / "out", tmp_path / "gguf", Options(("f32",)))
+    opened = open_gguf(tmp_path / "gguf" / row.file)
+    assert opened.config.causal is False
+    assert row.by == "float64 numpy"
 
 
 def test_a_model_that_is_no_retriever_makes_no_vectors():

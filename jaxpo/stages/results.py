@@ -17,7 +17,7 @@ from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.pylate import export_retriever
 from jaxpo.convert.reader import reader_of
-from jaxpo.convert.retriever import retriever_of
+from jaxpo.convert.retriever import Retriever, retriever_of
 from jaxpo.convert.reward_hf import export_reward
 from jaxpo.data.tokens.shares import as_counts
 from jaxpo.evaluate.context import ProbeContext
@@ -57,18 +57,18 @@ class Results:
         params: Mapping[str, Tree],
         previous: Mapping[str, Tree] | None,
         scorer: Scorer,
-        about: Mapping[str, Any] | None = None,
+        retriever: Retriever | None = None,
     ) -> None:
         """Probe the model and let it answer the run's prompts, unless that was done before an interruption.
 
         Args:
-          about: what the stage's model says of itself.
+          retriever: how the stage's model finds texts.
         """
         if name not in self._read(SUMMARY).get("probes", {}):
             measured: dict[str, Any] = {}
             before = None if previous is None else previous["model"]
             for probe in self.run.probes:
-                for key, found in probe.measure(self._context(name, params, before, scorer, about or {})).items():
+                for key, found in probe.measure(self._context(name, params, before, scorer, retriever)).items():
                     measured[key] = found.record() if hasattr(found, "record") else found
             self._add(SUMMARY, "probes", {name: measured})
             self._say_measured(name, measured)
@@ -167,7 +167,7 @@ class Results:
         return report
 
     def _context(
-        self, stage: str, params: Mapping[str, Tree], before: Tree, scorer: Scorer, about: Mapping[str, Any]
+        self, stage: str, params: Mapping[str, Tree], before: Tree, scorer: Scorer, retriever: Retriever | None
     ) -> ProbeContext:
         return ProbeContext(
             params=params["model"],
@@ -178,7 +178,7 @@ class Results:
             corpus_dir=self.home.path / "corpus",
             before=before,
             heads={name: tree for name, tree in params.items() if name != "model"},
-            retriever=retriever_of(params, about),
+            retriever=retriever,
         )
 
     def _samples(self, model: Tree, scorer: Scorer) -> list[dict[str, str]]:

@@ -219,7 +219,7 @@ STAGES: list[tuple[Callable[[Run], Run], str]] = [
     ),
     (
         lambda r: dataclasses.replace(r, stages=(Stage(),)),
-        "stages[0]: is a Stage, not one of Pretrain, SFT, Distill, Preference, Reward, Retrieval, Online, Merge, or a work stage.",
+        "stages[0]: is a Stage, not one of Pretrain, SFT, Distill, Preference, Reward, Retrieval, Online, Merge, or a",
     ),
     (lambda r: dataclasses.replace(r, stages=(Merge(),)), "merge: a merge needs stages before it."),
     (lambda r: rename(r, "sft"), "stages[1].name: 'sft' is already the name of stages[0]; names must be unique."),

@@ -18,6 +18,7 @@ usage: jaxpo data inspect FILES... [options]    what they can train and how; typ
        jaxpo data score FILES... OUT.jsonl [options]    the rows with a column of a reward model's or judge's scores
        jaxpo data route FILES... OUT.jsonl --runs RUNS [options]    which pairs people label, and which a judge does
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
+       jaxpo data embed FILES... INDEX --model MODEL [options]    a retriever's vectors of documents, to be searched
        jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
        jaxpo data dedup FILES... OUT.jsonl [options]           without rows that nearly repeat earlier ones
        jaxpo data decontaminate FILES... OUT.jsonl --against FILES... [options]    without a benchmark's
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import clean, construct, difficulty, route, score, teach
+    from jaxpo.cli import clean, construct, difficulty, embed, route, score, teach
 
     tasks = {
         "inspect": inspect_files,
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
         "score": score.main,
         "route": route.main,
         "teach": teach.main,
+        "embed": embed.main,
         "difficulty": difficulty.main,
         "dedup": clean.dedup,
         "decontaminate": clean.decontaminate,

@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if args.adapter:
         return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
 
-    from jaxpo.convert.model_io import load_model, near_tokenizer, read_heads, read_reader
+    from jaxpo.convert.model_io import load_model, near_tokenizer, read_heads, read_reader, read_retriever_of
     from jaxpo.models.heads import further_heads
 
     reader = read_reader(args.model)
@@ -70,6 +70,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"export: {args.model} is a reward model; --format {args.format} has no place for its head.")
     if reader is not None and not reader.is_scalar:
         return write_heads(load_model(args.model), reader, args)
+    retriever = read_retriever_of(args.model)
+    if retriever is not None and args.format == HF:
+        return write_retriever(load_model(args.model), retriever, args)
     if heads := further_heads(dict.fromkeys(read_heads(args.model))):
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if reader is not None:
@@ -113,6 +116,21 @@ def write_reward(model: Any, args: Any) -> int:
     reached = f"max reward error {report['max_reward_error']:.2e}" if report else "not verified"
     print(f"{args.out}: reward model exported; {reached}")
     print(f"load it with AutoModelForSequenceClassification.from_pretrained({str(args.out)!r}, trust_remote_code=True)")
+    return 0
+
+
+def write_retriever(model: Any, retriever: Any, args: Any) -> int:
+    """Export a retriever in the form of pylate or sentence-transformers, and say who loads it."""
+    from jaxpo.convert.card import facts_of
+    from jaxpo.convert.pylate import export_retriever, use_of
+
+    if model.tokenizer is None:
+        raise ConfigError(f"export: {args.model} has no tokenizer beside it, which a retriever's files hold.")
+    own = {"tokenizer": model.tokenizer, "facts": facts_of(model.path, model.about)}
+    report = export_retriever(model.params, model.config, args.out, retriever, **own, **options_of(args))
+    reached = f"max vector error {report['max_vector_error']:.2e}" if report else "not verified"
+    print(f"{args.out}: retriever exported; {reached}")
+    print("\n".join(line for line in use_of(model.config, retriever) if line and not line.startswith("```")))
     return 0
 
 

@@ -42,6 +42,7 @@ TITLES = {
     "unpaired": "Single responses with a label",
     "sft": "Demonstrations",
     "reward model": "Reward models",
+    "retrieval": "Retrieval",
     "distillation": "Distillation",
     "rollouts": "Answers of the model itself",
 }

@@ -5,14 +5,14 @@ a typo answer at once.
 """
 
 from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
-from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Tokenizer
+from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Texts, Tokenizer
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Prometheus, Run
-from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Reward, Routing, Stage
+from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Retrieval, Reward, Routing, Stage
 from jaxpo.config.work import Work
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Pretrain",
     "Prometheus",
     "RecipePart",
+    "Retrieval",
     "Reward",
     "RolloutEngine",
     "Routing",
@@ -50,6 +51,7 @@ __all__ = [
     "Stage",
     "Stall",
     "Straggler",
+    "Texts",
     "ThroughputDrop",
     "Tokenizer",
     "Work",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +63,33 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """How queries and documents become the tokens of a retriever; the defaults are those of LFM2-ColBERT.
+
+    A text is BOS, the prefix, and as much of its own tokens as its length leaves room for.
+
+    Attributes:
+      query_prefix, document_prefix: a token of the vocabulary each, set behind BOS; "" = none.
+      query_text, document_text: what is written before every text instead, as embedding models have it ("query: ").
+      query_length, document_length: tokens, BOS and prefix included.
+      expansion: queries are filled up to their length with the end-of-turn token; those positions are scored too.
+      attend_to_expansion: and attention sees them as keys.
+      skip: words whose token is not scored in documents, where it stands alone; those that are no single token are
+        left out, and named.
+    """
+
+    query_prefix: str = "[Q] "
+    document_prefix: str = "[D] "
+    query_text: str = ""
+    document_text: str = ""
+    query_length: int = 32
+    document_length: int = 512
+    expansion: bool = True
+    attend_to_expansion: bool = False
+    skip: tuple[str, ...] = tuple(string.punctuation)
+
+
+@dataclass(frozen=True)
 class Data:
     """Where a stage's examples come from and how they are cut and packed.
 
@@ -102,6 +130,7 @@ class Data:
         rows of tokens full.
       media_length: patches per such row, a multiple of 4; None = those of the largest image.
       packing: "best_fit", or "none" for one segment per row.
+      texts: how queries and documents become tokens; a Retrieval stage gives its own.
       fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
         and are counted.
     """
@@ -124,6 +153,7 @@ class Data:
     media_rows: int | None = None
     media_length: int | None = None
     packing: Literal["best_fit", "none"] = "best_fit"
+    texts: Texts | None = None
     fim: Fim | None = None
     curriculum: Curriculum | None = None
     spread_groups: bool = False
@@ -143,6 +173,8 @@ class Tokenizer:
       path: existing tokenizer.json (or a folder holding it); None = that of `model_from`, else train.
       train_on: text, JSONL or Parquet files.
       vocab_size: total, special tokens included.
+      added: tokens that the vocabulary has besides, such as "[Q] " and "[D] " of a retriever; those that are there
+        already change nothing.
       new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
         embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
@@ -150,4 +182,5 @@ class Tokenizer:
     path: DataFile | None = None
     train_on: tuple[OtherFile, ...] = ()
     vocab_size: int = 4096
+    added: tuple[str, ...] = ()
     new_embedding: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from jaxpo.config.data import Data
+from jaxpo.config.data import Data, Texts
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
@@ -212,3 +212,20 @@ class Reward(Stage):
     center_rewards_coefficient: float | None = None
     embedding_dropout: float = 0.0
     pooled_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Retrieval(Stage):
+    """Retriever: a vector for each token of queries and documents (ColBERT), or one for each text, as its loss says.
+
+    Attributes:
+      loss: None = contrast of each query's document with all others of the step; or a method of the retrieval family
+        with its own settings: `--stage.loss colbert_distillation`.
+      texts: how queries and documents become tokens.
+      embedding_dropout: rate of dropout on the embedding's output, while training.
+    """
+
+    name: str = "retrieval"
+    loss: Any = None
+    texts: Texts = field(default_factory=Texts)
+    embedding_dropout: float = 0.0

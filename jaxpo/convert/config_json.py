@@ -13,7 +13,7 @@ from jaxpo.models.document import shown
 from jaxpo.models.family import Config, Export, families, family
 
 CONFIG = "config.json"
-_CLASSES = ("ForCausalLM", "ForSequenceClassification", "Model")
+_CLASSES = ("ForCausalLM", "ForSequenceClassification", "Model", "BidirectionalModel", "BidirectionalForMaskedLM")
 """What may follow a family's name in `architectures`; "Model" is saved without the head, which is tied."""
 _QUANTISED = ("quantization_config", "quantization", "compression_config")
 """Where transformers, MLX and compressed-tensors say how they packed the weights."""
@@ -71,7 +71,7 @@ def export_of_document(document: Mapping[str, Any], source: object) -> Export:
     # Early releases spelt the class LFM2ForCausalLM.
     if name is not None and shown(name)[1:-1].lower() not in [each.lower() for each in allowed]:
         raise CheckpointError(
-            f"{source}: architectures is {shown(name)}: another model on the same layers, which looks both ways or has "
+            f"{source}: architectures is {shown(name)}: another model on the same layers, with "
             f"another head. This importer reads {', '.join(allowed)}."
         )
     return known[kind]

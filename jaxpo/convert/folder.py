@@ -14,6 +14,8 @@ from jaxpo.convert.shards import Stored, open_shards
 from jaxpo.models.family import TextConfig
 
 BARE, PREFIX = "embed_tokens.weight", "model."
+PREFIXES = ("", "lfm2.")
+"""What may stand before a tensor's name in place of `PREFIX`, in the order in which it is looked for."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ def config_of(path: Path) -> TextConfig:
     return config
 
 
+def with_prefix(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    """The tensors under the names of a model with its head, whatever a file that was saved without one calls them."""
+    other = next((each for each in PREFIXES if each + BARE in stored), None)
+    if other is None or PREFIX + BARE in stored:
+        return stored
+    return {(PREFIX + n.removeprefix(other) if n.startswith(other) else n): tensor for n, tensor in stored.items()}
+
+
 @contextlib.contextmanager
 def open_folder(path: Path) -> Iterator[Folder]:
     """Open a checkpoint or an adapter.
@@ -57,8 +67,7 @@ def open_folder(path: Path) -> Iterator[Folder]:
     base = base_of(path) if is_adapter(path) else path
     with open_shards(base) as stored:
         config: TextConfig = read_config_json(base)
-        if BARE in stored and PREFIX + BARE not in stored:  # a model that was saved without its head
-            stored = {PREFIX + name: tensor for name, tensor in stored.items()}
+        stored = with_prefix(stored)
         tensors: Mapping[str, Stored] = per_expert(stored)
         if is_adapter(path):
             tensors = adapted(tensors, config, read_adapter(path))

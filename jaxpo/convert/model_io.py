@@ -18,7 +18,9 @@ from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import is_heads, read_heads_of, reading_of
 from jaxpo.convert.hf import check_tensors, import_hf
+from jaxpo.convert.pylate_files import is_retriever, read_retriever
 from jaxpo.convert.reader import REWARD, Reader, reader_of
+from jaxpo.convert.retriever import RETRIEVER, Retriever, retriever_of
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError, ConfigError, no_folder
@@ -55,6 +57,11 @@ class Model:
     def reader(self) -> Reader | None:
         """How its rewards are read; None where it is no reward model."""
         return reader_of(self.params, self.about, self.path or "the model")
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """How it finds texts; None where it is no retriever."""
+        return retriever_of(self.params, self.about, self.path or "the model")
 
 
 def save_model(directory: Path, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> None:
@@ -203,6 +210,8 @@ def read_heads(path: Path | str) -> tuple[str, ...]:
     if is_export(path):
         if is_heads(path):
             return tuple(dict.fromkeys(name.split(".")[0] for name in reading_of(path)["heads"]))
+        if is_retriever(path):
+            return tuple(read_retriever(path)[0])
         return ("value",) if is_reward(path) else ()
     return tuple(kept(path).heads)
 
@@ -215,6 +224,15 @@ def read_reader(path: Path | str) -> Reader | None:
         return reader_of(found.heads, found.about, path)
     about = {REWARD: reading_of(path)} if is_heads(path) else {}
     return reader_of(dict.fromkeys(read_heads(path)), about, path)
+
+
+def read_retriever_of(path: Path | str) -> Retriever | None:
+    """How what `load_model` reads finds texts, without its weights; None where it is no retriever."""
+    path = Path(path)
+    if is_export(path):
+        return read_retriever(path)[1] if is_retriever(path) else None
+    found = kept(path)
+    return retriever_of(found.heads, found.about, path)
 
 
 def load_model(path: Path | str, mesh: jax.sharding.Mesh | None = None, rules: Any = None) -> Model:
@@ -261,6 +279,10 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
     if is_heads(path):
         params |= read_heads_of(path, replicated(mesh))
         about[REWARD] = reading_of(path)
+    if is_retriever(path):
+        layers, retriever = read_retriever(path)
+        params |= jax.device_put(layers, replicated(mesh))
+        about[RETRIEVER] = retriever.as_json()
     return Model(params, config, near_tokenizer(path), about, path, near_generation(path))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxpo.convert.config_json import export_of, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.errors import CheckpointError
-from jaxpo.models.family import Config, TextConfig, family, output_matrix, param_table
+from jaxpo.models.family import Config, TextConfig, family, limits, output_matrix, param_table
 from jaxpo.models.language import Inputs
 from jaxpo.models.spec import map_table
 
@@ -80,6 +80,9 @@ def compare_files(
         **compare(rounded, exported),
         "rounding": compare(exact, exported),
     }
+    if not limits(config).causal:
+        report["transformers"] = "not compared: it has no such model that looks both ways"
+        return report
     if transformers is None:
         transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     report["transformers"] = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxpo.convert.retriever import Retriever
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.evaluate.score import token_logps
 from jaxpo.evaluate.subject import Subject
@@ -30,6 +31,8 @@ class ProbeContext:
       corpus_dir: where the run's corpus was built; files named "corpus:FILE" lie here.
       before: the model's tree that this stage started from; None for "initial" and merges.
       rows, row_length: shape of the scoring batches.
+      heads: what was trained beside the model, by name.
+      retriever: how it finds texts; None where it is no retriever.
     """
 
     params: Tree
@@ -41,6 +44,8 @@ class ProbeContext:
     before: Tree = None
     rows: int = 16
     row_length: int = 256
+    heads: Mapping[str, Tree] = field(default_factory=dict)
+    retriever: Retriever | None = None
 
     def files(self, names: Sequence[str]) -> list[Path]:
         """Paths of files, "corpus:FILE" resolved."""

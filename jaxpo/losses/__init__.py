@@ -9,6 +9,7 @@ from jaxpo.losses.bco_pair import bco_pair
 from jaxpo.losses.bradley_terry import bradley_terry
 from jaxpo.losses.centring import centring
 from jaxpo.losses.cispo import cispo
+from jaxpo.losses.colbert_distillation import colbert_distillation, min_max
 from jaxpo.losses.constrained_rlhf import (
     constrained_advantages,
     constrained_dual,
@@ -17,6 +18,7 @@ from jaxpo.losses.constrained_rlhf import (
     multipliers,
     update_multipliers,
 )
+from jaxpo.losses.cosent import cosent
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
@@ -41,6 +43,7 @@ from jaxpo.losses.hapo import hapo_history, hapo_rewards, repeated_tokens
 from jaxpo.losses.hinge import hinge
 from jaxpo.losses.hypo import hypo, hypo_weights
 from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implicit_reward, q_rewards, soft_value
+from jaxpo.losses.info_nce import info_nce
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.inpo import duality_gap, inpo, mirror_step
 from jaxpo.losses.ipo import ipo, ipo_sum
@@ -71,6 +74,7 @@ from jaxpo.losses.length_normalized import (
 from jaxpo.losses.lipo import implicit_scores, lipo
 from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
+from jaxpo.losses.margin_mse import margin_mse
 from jaxpo.losses.maxmin_rlhf import (
     maxmin_dual,
     maxmin_policy,
@@ -185,9 +189,11 @@ __all__ = [
     "bucket_topk_kl",
     "centring",
     "cispo",
+    "colbert_distillation",
     "constrained_advantages",
     "constrained_dual",
     "constrained_policy",
+    "cosent",
     "cpo",
     "davidson",
     "decoupled_topk_kd",
@@ -246,6 +252,7 @@ __all__ = [
     "implicit_reward",
     "implicit_scores",
     "improved_values",
+    "info_nce",
     "infonca",
     "init_bco_state",
     "inpo",
@@ -285,6 +292,7 @@ __all__ = [
     "mapl_intra",
     "mapo_map",
     "mapo_mask",
+    "margin_mse",
     "mask_network",
     "masked_moments",
     "maxmin_dual",
@@ -302,6 +310,7 @@ __all__ = [
     "micro_hedge",
     "micro_mixed",
     "micro_score",
+    "min_max",
     "minillm_advantages",
     "mirror_step",
     "modpo",

@@ -61,10 +61,12 @@ class Limits:
     Attributes:
       context: positions of the longest segment.
       vocabulary: ids below which every token lies.
+      causal: no position sees a later one; what looks both ways predicts no next token.
     """
 
     context: int
     vocabulary: int
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Export:
       logits: `(tensor, config, tokens) -> [S, V]`, the model in float64 numpy on the tensors of a file, which shares no
         code with `Family.forward`: exports are compared with it.
       reward: likewise, what a reward model gives the sequence.
+      hidden: likewise, the final hidden states `[S, D]`.
     """
 
     classes: Mapping[str, str]
@@ -170,6 +173,7 @@ class Export:
     generation: Callable[[Any], dict[str, Any]]
     logits: Callable[[Tensor, Any, np.ndarray], np.ndarray]
     reward: Callable[[Tensor, Any, np.ndarray], float]
+    hidden: Callable[[Tensor, Any, np.ndarray], np.ndarray]
 
 
 def no_experts(config: Any) -> Experts | None:
@@ -255,6 +259,11 @@ def output_matrix(params: Tree, config: Config) -> Array:
 def decoder(config: Config) -> Decoder:
     """How a model continues a text; ConfigError when its family cannot."""
     found = family(config)
+    if not found.limits(config).causal:
+        raise ConfigError(
+            "the model looks both ways (model.causal is off): it is an encoder and does not continue a text. Use it "
+            "for retrieval or as a reward model, or generate with a causal one."
+        )
     if found.decoder is None:
         raise ConfigError(
             f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."

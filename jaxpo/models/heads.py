@@ -43,8 +43,11 @@ def embedding_table(config: TextConfig, size: int) -> Table:
 def embedding(params: Any, hidden: Float[Array, "... D"], *, unit_length: bool = True) -> Float[Array, "... E"]:
     """`e = W^T h`, or `e / |e|`, in float32; where e is 0 it stays 0, with a finite gradient."""
     e = linear_head(params, hidden)
-    if not unit_length:
-        return e
+    return unit(e) if unit_length else e
+
+
+def unit(e: Float[Array, "... E"]) -> Float[Array, "... E"]:
+    """`e / |e|`; where e is 0 it stays 0, with a finite gradient."""
     square = jnp.sum(e * e, axis=-1, keepdims=True)
     return e * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
 

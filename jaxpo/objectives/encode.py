@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxpo.data.packing.batch import KEY, Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.tokens.media import MEDIA
+from jaxpo.data.tokens.per_token import KEY
 from jaxpo.losses import vocab
 from jaxpo.models.family import TextConfig, family, output_matrix
 from jaxpo.models.heads import value

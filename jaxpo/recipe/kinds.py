@@ -9,7 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.config import SFT, Data, Distill, Hybrid, Merge, Online, Preference, Pretrain, RecipePart, Reward, Run, Work
+from jaxpo.config import (
+    SFT,
+    Data,
+    Distill,
+    Hybrid,
+    Merge,
+    Online,
+    Preference,
+    Pretrain,
+    RecipePart,
+    Retrieval,
+    Reward,
+    Run,
+    Work,
+)
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
@@ -17,6 +31,7 @@ from jaxpo.objectives.methods.base import PAIRS, Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.hypo import HyPO
+from jaxpo.objectives.methods.info_nce import InfoNCE
 from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
@@ -27,10 +42,11 @@ from jaxpo.recipe.checks.lora import sync_problems
 from jaxpo.recipe.checks.merge import merge_problems
 from jaxpo.recipe.checks.online import online_problems
 from jaxpo.recipe.checks.optimizer import dropout_problems
+from jaxpo.recipe.checks.retrieval import retrieval_problems
 from jaxpo.recipe.checks.reward import reward_problems
 from jaxpo.recipe.checks.rollouts import rollout_problems
 from jaxpo.recipe.checks.work import work_problems
-from jaxpo.recipe.measured import LANGUAGE, ONLINE, PREFERENCE, REWARD, diagnostic_metrics, reward_metrics
+from jaxpo.recipe.measured import LANGUAGE, ONLINE, PREFERENCE, RETRIEVAL, REWARD, diagnostic_metrics, reward_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +137,12 @@ def prompts_of(stage: Online) -> Data:
     return replace(stage.data, max_length=stage.longest_prompt, truncation=cut)
 
 
+def texts_of(stage: Retrieval) -> Data:
+    """How the texts of a retrieval stage are cut: as its own settings say."""
+    texts = stage.texts
+    return replace(stage.data, texts=texts, max_length=max(texts.query_length, texts.document_length))
+
+
 @dataclass(frozen=True)
 class Kind:
     """What jaxpo knows of a kind of stage.
@@ -133,6 +155,7 @@ class Kind:
       metrics: names of what its held-out evaluation measures, beyond `METRICS` of the method.
       more_metrics: `stage -> names` that depend on its settings.
       checks: beyond those of every trained stage; of merges and work, all.
+      predicts: its methods ask a model for tokens from those before them, which one that looks both ways cannot give.
       options: `stage -> Options`, what its method is built with.
       scoring: `stage -> fields of Scorer` that its networks are run with in training.
       data: `stage -> Data` that its rows are prepared by.
@@ -148,6 +171,7 @@ class Kind:
     metrics: tuple[str, ...] = LANGUAGE
     more_metrics: Callable[[Any], Iterator[str]] = lambda stage: iter(())
     checks: tuple[Problems, ...] = ()
+    predicts: bool = True
     options: Callable[[Any], Options] = lambda stage: Options()
     scoring: Callable[[Any], Mapping[str, Any]] = lambda stage: {}
     data: Callable[[Any], Data] = lambda stage: stage.data
@@ -197,7 +221,20 @@ KINDS: dict[type[RecipePart], Kind] = {
         default=lambda stage: BradleyTerry(stage.label_smoothing, stage.center_rewards_coefficient),
         metrics=REWARD,
         checks=(reward_problems,),
+        predicts=False,
         scoring=lambda stage: {name: getattr(stage, name) for name in ("embedding_dropout", "pooled_dropout")},
+    ),
+    Retrieval: Kind(
+        "train",
+        "preference",
+        families=("retrieval",),
+        default=lambda stage: InfoNCE(),
+        metrics=RETRIEVAL,
+        checks=(retrieval_problems,),
+        predicts=False,
+        options=lambda stage: Options(query_length=stage.texts.query_length),
+        scoring=lambda stage: {"embedding_dropout": stage.embedding_dropout},
+        data=texts_of,
     ),
     Online: Kind(
         "train",

@@ -24,8 +24,7 @@ PREFERENCE = (
     WORST,
 )
 REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", WORST, *ROUTING)
-
-
+RETRIEVAL = ("loss", "accuracy", "margin", *ROUTING)
 ONLINE = ("reward", "completions/mean_length", "completions/clipped_ratio")
 
 

@@ -18,6 +18,7 @@ OFFERED = (
     ("distillation", "distill", "--distill.teacher TEACHER --tokenizer.path TEACHER"),
     ("preferences", "preference", OF_MODEL),
     ("a reward model", "reward", OF_MODEL),
+    ("retrieval", "colbert:own", OF_MODEL),
 )
 """What users call it, the recipe, and what that is given beside the rows (`CAPITALS` of `rows.trainable`)."""
 SUGGESTED = ("tpo_tree", "kto", "lipo")

@@ -15,7 +15,9 @@ from jaxpo.convert.card import facts_of
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.hf import export_hf
+from jaxpo.convert.pylate import export_retriever
 from jaxpo.convert.reader import reader_of
+from jaxpo.convert.retriever import Retriever, retriever_of
 from jaxpo.convert.reward_hf import export_reward
 from jaxpo.data.tokens.shares import as_counts
 from jaxpo.evaluate.context import ProbeContext
@@ -50,14 +52,23 @@ class Results:
         self.run, self.home, self.inputs, self.console = run, home, inputs, console
 
     def after_stage(
-        self, name: str, params: Mapping[str, Tree], previous: Mapping[str, Tree] | None, scorer: Scorer
+        self,
+        name: str,
+        params: Mapping[str, Tree],
+        previous: Mapping[str, Tree] | None,
+        scorer: Scorer,
+        retriever: Retriever | None = None,
     ) -> None:
-        """Probe the model and let it answer the run's prompts, unless that was done before an interruption."""
+        """Probe the model and let it answer the run's prompts, unless that was done before an interruption.
+
+        Args:
+          retriever: how the stage's model finds texts.
+        """
         if name not in self._read(SUMMARY).get("probes", {}):
             measured: dict[str, Any] = {}
             before = None if previous is None else previous["model"]
             for probe in self.run.probes:
-                for key, found in probe.measure(self._context(name, params["model"], before, scorer)).items():
+                for key, found in probe.measure(self._context(name, params, before, scorer, retriever)).items():
                     measured[key] = found.record() if hasattr(found, "record") else found
             self._add(SUMMARY, "probes", {name: measured})
             self._say_measured(name, measured)
@@ -139,6 +150,11 @@ class Results:
             report = export_heads(params, config, folder, reader, generation=own, **options)
             self.console.say(f"reward model exported with {report['heads']} tensors of heads, and verified")
             return report
+        retriever = retriever_of(params, about)
+        if retriever is not None:
+            report = export_retriever(params, config, folder, retriever, **options)
+            self.console.say(f"retriever exported and verified: max vector error {report['max_vector_error']:.2e}")
+            return report
         if heads := further_heads(params):
             self.console.say(f"export: the files do not hold {heads}, which transformers cannot run; the stage does")
         if reader is not None:
@@ -150,15 +166,19 @@ class Results:
             self.console.say(f"export verified: max log-prob error {error:.2e} nats, KL {kl:.2e}")
         return report
 
-    def _context(self, stage: str, model: Tree, before: Tree, scorer: Scorer) -> ProbeContext:
+    def _context(
+        self, stage: str, params: Mapping[str, Tree], before: Tree, scorer: Scorer, retriever: Retriever | None
+    ) -> ProbeContext:
         return ProbeContext(
-            params=model,
+            params=params["model"],
             scorer=scorer,
             tokenizer=self.inputs.tokenizer,
             stage=stage,
             run_dir=self.home.path,
             corpus_dir=self.home.path / "corpus",
             before=before,
+            heads={name: tree for name, tree in params.items() if name != "model"},
+            retriever=retriever,
         )
 
     def _samples(self, model: Tree, scorer: Scorer) -> list[dict[str, str]]:

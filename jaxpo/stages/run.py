@@ -32,7 +32,7 @@ from jaxpo.stages.named_parts import check_parts
 from jaxpo.stages.offload import check_host_memory
 from jaxpo.stages.results import INITIAL
 from jaxpo.stages.run_inputs import make_inputs
-from jaxpo.stages.setting import Setting
+from jaxpo.stages.setting import Setting, retriever_of_stage
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
 from jaxpo.stages.working import work
@@ -146,7 +146,8 @@ def run_all(setting: Setting, resume: str | int) -> None:
             if stage.TRAINS:
                 resume = "auto"
         with setting.stop.during(f"what is measured after stage {stage.name}"), ledger.during("eval", stage.name):
-            setting.results.after_stage(stage.name, params, before if same else None, scorer)
+            found = retriever_of_stage(stage)
+            setting.results.after_stage(stage.name, params, before if same else None, scorer, found)
         note_times(setting)
     with setting.stop.during("the export, its verification and the report"), ledger.during("save"):
         note_times(setting)

@@ -29,7 +29,7 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
     """
     folder = directory / TOKENIZER
     kept = run.tokenizer.path is None and (folder / "tokenizer.json").is_file()
-    tokenizer = Tokenizer.load(folder) if kept else _found(run, files, say)
+    tokenizer = Tokenizer.load(folder) if kept else _found(run, files, say).with_added(run.tokenizer.added)
     problems = [p for name, path in origins(run) for p in _unlike(tokenizer, name, path, run, say)]
     if problems:
         raise ConfigError(problems)

@@ -13,10 +13,12 @@ from jax.sharding import Mesh as DeviceMesh
 from jaxpo.config import RecipePart, Run, Stage
 from jaxpo.convert.model_io import has_model, load_model
 from jaxpo.convert.reader import REWARD, Reader
+from jaxpo.convert.retriever import RETRIEVER, Retriever
 from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.retrieval import RetrievalMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, merged_names, with_models
@@ -128,6 +130,8 @@ class Setting:
         about: dict[str, Any] = {"stage": stage.name, "trained_on": self.trained_on(stage)}
         if (reader := reader_of_stage(stage)) is not None:
             about[REWARD] = reader.as_json()
+        if (retriever := retriever_of_stage(stage)) is not None:
+            about[RETRIEVER] = retriever.as_json()
         return about
 
     def trained_on(self, stage: Any) -> str:
@@ -145,3 +149,9 @@ def reader_of_stage(stage: Any) -> Reader | None:
     if not isinstance(method, RewardMethod):
         return None
     return Reader(method, **kind_of(stage).scoring(stage))
+
+
+def retriever_of_stage(stage: Any) -> Retriever | None:
+    """How a stage's model finds texts; None where it trains no retriever."""
+    method = method_of(stage) if stage.TRAINS else None
+    return Retriever(stage.texts, method.head) if isinstance(method, RetrievalMethod) else None

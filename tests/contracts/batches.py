@@ -116,6 +116,15 @@ def listed(rng: np.random.Generator, i: int) -> Example:
     return Example(segments[: 4 if i % 2 else 3], {"candidate": present}, columns, {"step": 3})
 
 
+def retrieval(rng: np.random.Generator, i: int) -> Example:
+    """A query and up to four documents with a teacher's scores; some positions are no keys, some are not scored."""
+    example = listed(rng, i)
+    texts = [segment(rng, some_prompt(rng)[:0], some_length(rng) + 4) for _ in range(len(example.segments) + 1)]
+    here = [k + 1 if k >= 0 else -1 for k in example.roles["candidate"]]
+    columns = {"scores": example.columns["scores"], "document": np.asarray([10 * i + k for k in range(4)], np.int32)}
+    return Example(texts, {"query": 0, "candidate": here}, columns, {"key": 1, "scored": 1})
+
+
 def items(rng: np.random.Generator, i: int) -> Example:
     number = 4 if i % 2 else 3
     relevance = np.full(4, -1.0, np.float32)
@@ -183,6 +192,7 @@ KINDS = {
     "steps": steps,
     "list": listed,
     "items": items,
+    "retrieval": retrieval,
     "pair": pair,
     "two_prompts": two_prompts,
     "many_roles": many_roles,
@@ -197,6 +207,8 @@ def mark_tokens(name: str, response: np.ndarray, most: int) -> np.ndarray:
         return np.where(steps != np.append(steps[1:], 0), steps, 0)
     if name in ("step", "item"):
         return 1 + np.arange(len(response)) * min(most, len(response)) // len(response)
+    if name in ("key", "scored"):
+        return (response % (5 if name == "key" else 4) > 0).astype(np.int32)
     return response % (most + 1)
 
 

@@ -23,8 +23,10 @@ from jaxpo.config import (
     Optimizer,
     Preference,
     Pretrain,
+    Retrieval,
     Reward,
     Run,
+    Texts,
     Tokenizer,
     Work,
 )
@@ -57,6 +59,12 @@ EXAMPLES: dict[type, Callable[[Path], Any]] = {
     ),
     Preference: lambda folder: Preference(data=data(folder, "pref"), loss=METHODS["dpo"](), **COMMON),
     Reward: lambda folder: Reward(data=data(folder, "pref"), **COMMON),
+    Retrieval: lambda folder: Retrieval(
+        data=data(folder, "query"),
+        loss=METHODS["info_nce"](dimensions=8),
+        texts=Texts("", "", query_length=8, document_length=32),
+        **COMMON,
+    ),
     Online: lambda folder: Online(
         data=dataclasses.replace(data(folder, "sft"), max_length=96, block_rows=None),
         reward_funcs=(PatternReward(pattern=".*[aeiou] .*"),),

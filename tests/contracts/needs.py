@@ -9,6 +9,7 @@ from contracts.harness import SCORER
 from jaxpo.objectives.methods import METHODS
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.methods.features import FeatureMethod
+from jaxpo.objectives.methods.retrieval import RetrievalMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 
 # Settings that exercise what is special about a method; the others run with their defaults.
@@ -42,6 +43,8 @@ def configured(name: str) -> Method:
 def kind_of(method: Method) -> str:
     """The kind of `contracts.batches` examples that serves the method."""
     needs = method.NEEDS
+    if "query" in needs.roles:
+        return "retrieval"
     if method.INFO.name == "micro_router":
         return "mixture"
     if method.INFO.name in TWO_PROMPTS:
@@ -62,6 +65,8 @@ def shape_of_need(name: str) -> Hashable:
     needs = method.NEEDS
     if needs.kind("teacher") != "none" and not isinstance(method, FeatureMethod):
         return f"teacher {needs.kind('teacher')}"
+    if isinstance(method, RetrievalMethod):
+        return f"retrieval {method.COUPLED}"
     if isinstance(method, RewardMethod):
         own = type(method).encoder is not RewardMethod.encoder and name
         tokens = (needs.per_token, getattr(method, "lm_coefficient", 0))

@@ -131,6 +131,7 @@ def test_inspect_shows_further_segments(files):
 
 
 FINE_TUNING = {name for use in uses() if use.purpose == "sft" for name in use.methods}
+RETRIEVAL = ("colbert_distillation", "cosent", "info_nce", "margin_mse")
 # Methods that need more than a pair, and what a plain pair lacks first for them.
 BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
@@ -143,6 +144,7 @@ BEYOND_PAIRS = {
     **{"meta_rm": "samples", "modpo": "rewards", "rationales": "rationale", "sppo_soft": "votes"},
     **{"rrpo": "chosen_spans", "spo_degree": "chosen_keywords", "themis": "chosen_parts"},
     **{"pro_orchestrator": "completion", "mcts_dpo": "chosen_spans", "upo": "smoothing"},
+    **dict.fromkeys(RETRIEVAL, "query"),
 }
 UNPAIRED = {"kto", "bco", "apo_zero_unpaired", "outcome_reward"}
 NONE, SFT = frozenset(), frozenset(FINE_TUNING)
@@ -179,6 +181,8 @@ OTHERS = {
         "items": {"irpo_ranking"},
         "prompt": NONE,
     },
+    "query_positive": {"info_nce"},
+    "query_documents": set(RETRIEVAL),
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),
     **dict.fromkeys(("prompt_completion", "prompt_completion_chat"), SFT),
 }

@@ -45,6 +45,8 @@ TYPES = {
     "tree": "tree",
     "items": "items",
     "tokens": "tokens",
+    "query_positive": "query_positive",
+    "query_documents": "query_documents",
 }
 
 

@@ -10,9 +10,10 @@ import pytest
 from data.feeds import Given, fed
 
 from jaxpo.config import SFT, Data
-from jaxpo.data.packing.batch import KEY, Batch, Media, take
+from jaxpo.data.packing.batch import Batch, Media, take
 from jaxpo.data.packing.joined import Joined
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.tokens.per_token import KEY
 from jaxpo.errors import ConfigError, DataError, RunError
 
 # File -> roles, columns, rows per step, rows per block: lists, pairs and single responses, no two of one shape.

@@ -59,6 +59,8 @@ BY_NAME = {
     "convert/reward_hf.py": "the class that an export brings along, which was just written",
     "config/serialise.py": "types of a stored configuration: jaxpo's own, or of a run that the user runs",
     "construct/base.py": "the modules of its own folder",
+    "evaluate/retrieval/candidates.py": "the library of nearest neighbours, which is optional",
+    "evaluate/retrieval/lexical.py": "bm25s, which is optional",
     "evaluate/tasks/registry.py": "the table of tasks",
     "judges/function.py": "a judge's function, which the configuration names",
     "models/family.py": "the table of families",

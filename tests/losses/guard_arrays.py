@@ -54,6 +54,7 @@ PER_TOKEN = {
 VIEWS = [[1.0, -2.0, 0.5], [0.3, 1.0, 2.0]]
 ALL, TWO, ONE = [True] * 3, [True, False, True], [False, True, False]
 SCORES = {"equal": [0.0, 0.0, 0.0], "two equal": [1.0, 1.0, -2.0], "apart": [0.3, -0.6, 2.0], "far": [1e4, 0.0, -1e4]}
+UNEQUAL = ("two equal", "apart", "far")
 TIED = ("equal, all", "two equal, all")
 LABELS = {"all": ([1.0, 0.5, 0.0], ALL), "two": ([1.0, 0.5, 0.0], TWO), "one": ([1.0, 0.5, 0.0], ONE),
           "same": ([0.5, 0.5, 0.5], ALL), "nothing": ([0.0, 0.0, 0.0], ALL)}  # fmt: skip
@@ -104,6 +105,13 @@ LISTWISE = {
                             free=2, kinks=("zero",), loss=lambda f, c: jax.vmap(losses.prototype_scores)(f, c)),
     **{name: listed(name, [0.0] * 3, free=2, beta=0.1) for name in ("infonca", "nca", "exo_rw")},
     **{name: listed(name) for name in ("pair_logistic", "list_mle", "list_softmax", "point_mse", "point_sigmoid")},
+    **{name: listed(name) for name in ("margin_mse", "cosent")},
+    "info_nce": row("info_nce", {f"{s}, {m}": (SCORES[s], PRESENT[m]) for s in SCORES for m in PRESENT}, free=1,
+                    loss=lambda s, where: losses.info_nce(s, where)),
+    "colbert_distillation": row("colbert_distillation", {key: (SCORES[key], *LABELS["all"]) for key in UNEQUAL},
+                                free=1, kinks=["two equal"]),
+    "colbert_distillation raw": listed("colbert_distillation", normalize=False),
+    "min_max": row("min_max", {key: (SCORES[key], ALL) for key in UNEQUAL}, free=1, kinks=["two equal"]),
     "list_mle top": listed("list_mle", top_k=1),
     "rating": listed("rating", form="mse"),
     "rating bce": listed("rating", form="bce", low=-1.0, high=2.0),

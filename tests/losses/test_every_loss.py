@@ -117,6 +117,12 @@ CASES = {
     "maxmin_rlhf": Case(
         lambda where, c, r: losses.maxmin_rlhf(c, r, np.full((N, K), 1.0 / K, np.float32), where=where).sum(-1),
         (normal(N, K), normal(N, K)), 2),
+    "info_nce": lists("info_nce", normal(N, K), free=1),
+    **{name: lists(name, normal(N, K), RNG.random((N, K)).astype(np.float32), free=1)
+       for name in ("margin_mse", "cosent")},
+    "colbert_distillation": Case(
+        lambda where, s, t: losses.colbert_distillation(s, t, LISTED & where[:, None], normalize=False),
+        (normal(N, K), RNG.random((N, K)).astype(np.float32)), 1),
     "list_mle": lists("list_mle", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "lddpo": tokens("lddpo", TOKENS_W, TOKENS_L),
     "dove": tokens("dove", TOKENS_W, TOKENS_L, ~TOKENS_W, ~TOKENS_L),

@@ -16,7 +16,8 @@ from models.tiny import CONFIG, CONFIGS, params
 from jaxpo.config import Pretrain
 from jaxpo.convert.hf import export_hf
 from jaxpo.convert.model_io import load_model, read_config, save_model
-from jaxpo.data.packing.batch import KEY, Media
+from jaxpo.data.packing.batch import Media
+from jaxpo.data.tokens.per_token import KEY
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import FAMILIES, Experts, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs

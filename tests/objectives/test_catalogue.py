@@ -57,6 +57,7 @@ grpo rloo reinforce_plus_plus ppo constrained_rlhf online_dpo xpo nash_md gkd mi
 decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl generalized_jsd
 gpm gpo pal micro micro_router maxmin_rlhf
 inpo vpo hypo upo mcts_dpo
+colbert_distillation info_nce margin_mse cosent
 """.split()  # noqa: SIM905
 
 

@@ -45,7 +45,14 @@ def accepts(words: str, model: Path, cache: Path) -> None:
     resolved = resolve_run(load_run(given[2]), given[3:]).run
     check(resolved)
     (stage,) = resolved.stages
-    _stage_data(stage, Tokenizer.load(model), as_config(resolved.model), cache, lambda line: None, ALONE)
+    _stage_data(
+        stage,
+        Tokenizer.load(model).with_added(resolved.tokenizer.added),
+        as_config(resolved.model),
+        cache,
+        lambda line: None,
+        ALONE,
+    )
 
 
 def tried(fit: Fit, path: Path, method: str) -> str:

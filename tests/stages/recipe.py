@@ -32,8 +32,8 @@ def sentence(rng: random.Random, low: int = 3, high: int = 12) -> str:
 
 
 def write_data(folder: Path, seed: int = 0) -> None:
-    """text, sft and pref files, each with a held-out part."""
-    rng = random.Random(seed)
+    """text, sft, pref and query files, each with a held-out part."""
+    rng, of_queries = random.Random(seed), random.Random(seed + 1)
 
     def write(name: str, rows: list[dict]) -> None:
         (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -64,6 +64,8 @@ def write_data(folder: Path, seed: int = 0) -> None:
                 for _ in range(n)
             ],
         )
+        answers = [sentence(of_queries, 5, 9) for _ in range(n)]
+        write(f"query_{part}.jsonl", [{"query": " ".join(text.split()[:3]), "positive": text} for text in answers])
 
 
 def recipe(folder: Path, **changes) -> Run:

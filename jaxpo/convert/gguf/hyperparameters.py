@@ -11,6 +11,7 @@ import numpy as np
 from jaxpo.convert.config_json import config_from_json
 from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
+from jaxpo.models.lfm2.config_json import MASKED_LM
 
 DENSE, MIXTURE = "lfm2", "lfm2moe"
 SIGMOID = 2
@@ -84,6 +85,8 @@ def write_hyperparameters(writer: Any, config: Any, library: Any) -> None:
     # No heads of keys and values: that alone tells a layer of convolution.
     groups = [config.num_key_value_heads if kind == "full_attention" else 0 for kind in config.layer_types]
     writer.add_head_count_kv(groups)
+    if not config.causal:
+        writer.add_causal_attention(False)
     if config.num_experts:
         writer.add_expert_gating_func(library.ExpertGatingFuncType(SIGMOID))
 
@@ -108,6 +111,7 @@ def read_config(metadata: Mapping[str, Any], biased: bool, file: Path) -> Any:
         raise CheckpointError(f"{file}: has no {', '.join(absent)}; convert or copy it again.")
     _refuse_features(metadata, arch, file)
     document: dict[str, Any] = {"model_type": "lfm2_moe" if arch == MIXTURE else "lfm2"}
+    document |= {} if metadata.get(f"{arch}.attention.causal", True) else {"architectures": [f"Lfm2{MASKED_LM}"]}
     document |= {
         name: _plain(metadata[f"{arch}.{key}"]) for key, (_, name, _) in fields.items() if f"{arch}.{key}" in metadata
     }
@@ -148,7 +152,6 @@ def _ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_features(metadata: Mapping[str, Any], arch: str, file: Path) -> None:
     odd = {
         "attention.sliding_window": (0, "its attention sees a window"),
-        "attention.causal": (True, "it looks both ways, as encoders do"),
         "rope.scaling.type": ("none", "its rotary embedding is scaled"),
         "expert_gating_func": (SIGMOID, "its router is another"),
         "expert_weights_scale": (1.0, "the weights of its experts are scaled"),

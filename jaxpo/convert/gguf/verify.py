@@ -15,6 +15,7 @@ from jaxpo.convert.gguf.read import GGUF, open_gguf
 from jaxpo.convert.shards import Source
 from jaxpo.convert.verify import LENGTH, TOLERANCE, compare, log_probs, log_softmax
 from jaxpo.errors import CheckpointError
+from jaxpo.models.family import limits
 
 Tree = Any
 POSITIONS = (1, 2, 3, 5, 8, 13, 21, 34, LENGTH)
@@ -81,7 +82,8 @@ def compare_outputs(
     )
     if imported:
         checked(opened.path, {**compare(exact, reference), "by": "float64 numpy"}, TOLERANCE, None)
-    version = llama.version() if run is not False else None
+    # What looks both ways has no next token to be asked for after a prefix.
+    version = llama.version() if run is not False and limits(config).causal else None
     if version is None:
         report = {**compare(exact, reference), "by": "float64 numpy"}
         return checked(opened.path, report, TOLERANCE if kind.nats else None, None)

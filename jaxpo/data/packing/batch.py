@@ -16,9 +16,6 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-KEY = "key"
-"""Per-token column: 0 where attention is to see a position as no key."""
-
 
 @struct.dataclass
 class Media:
@@ -56,7 +53,8 @@ class Batch:
         "step", "item", "keyword": the one that a token belongs to, from 1; 0 = none); a teacher's record `[R, S, K]`,
         see `jaxpo.data.packing.teacher_records`; "media", int32: the token's vector among those that the connector
         makes of its block's media, block-relative, -1 = none: `take(vectors [Q, P / 4, D], per_token["media"], batch)`;
-        "key": 0 where attention sees a position as no key, whatever else reads it, 1 elsewhere.
+        "key": 0 where attention sees a position as no key, whatever else reads it, 1 elsewhere; "scored": 1 where a
+        position of a query or document has a vector.
       per_segment: name -> `[R, M]`.
       per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...); relevance is -1 beyond
         a list's end.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.packing.batch import KEY, Batch
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps, Laid
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.media import empty_media, lay_media
@@ -19,6 +19,7 @@ from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import MEDIA
+from jaxpo.data.tokens.per_token import KEY
 
 Blocks = Sequence[tuple[Part, int]]
 ABSENT = {MEDIA: -1, KEY: 1}

@@ -25,14 +25,15 @@ OPTIONAL = {
     "items": ("relevance",),
     "rated": ("ratings", *_OF_ANSWERS),
     "steps": ("labels", *_OF_ANSWERS),
+    "query_documents": ("scores",),
 }
 # What is smaller than a normal number is 0 on most devices.
 _LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
-DTYPES = {"label": np.bool_, "tie": np.bool_, **dict.fromkeys(NAMES, np.int32)}
+DTYPES = {"label": np.bool_, "tie": np.bool_, "document": np.int32, **dict.fromkeys(NAMES, np.int32)}
 UNLABELLED = -1
 """Stands for a step that nobody has judged."""
 # What stands where a list is shorter than the longest, and where there is no example; 0 for the others.
-FILLS = {"relevance": -1, "labels": UNLABELLED, "ratings": math.nan}
+FILLS = {"relevance": -1, "document": -1, "labels": UNLABELLED, "ratings": math.nan}
 BY_NAME = ("rewards", "ratings", "responsibilities")
 """Columns that are objects, name -> number or list of numbers, with the same names in every row."""
 

@@ -9,6 +9,7 @@ from jaxpo.data.rows.columns import REMEDIES, extra_columns, found
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.retrieval import RETRIEVAL
 from jaxpo.data.rows.rows import PAIRS, TYPES, Record, canonical, detect, read_record
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
 from jaxpo.errors import DataError
@@ -31,6 +32,7 @@ ROLES = {
     "rated": ("completion",),
     "steps": ("completion",),
     "prompt": (),
+    **dict.fromkeys(RETRIEVAL, ("query", "candidate")),
 }
 MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",), "steps": ("step_end",)}
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
@@ -47,6 +49,9 @@ LEARNT = (
     "steps",
     "items",
     "completions",
+    "query",
+    "positive",
+    "documents",
 )
 """Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
@@ -191,6 +196,12 @@ def _check_kind(row: Row, kind: str, purpose: Purpose, needs: Needs) -> None:
             f"a {purpose} stage cannot train on rows of type {kind!r}.",
             field="completion" if "completion" not in row.data else "label",
             remedy="Give rows with text, messages, or prompt + completion (rename `chosen` to `completion`).",
+        )
+    if needs.roles and (kind in RETRIEVAL) != ("query" in needs.roles):
+        raise row.error(
+            f"rows of type {kind!r} are {'for' if kind in RETRIEVAL else 'nothing for'} retrieval.",
+            field="query",
+            remedy="A Retrieval stage reads query and positive, or query, documents and scores; others do not.",
         )
     if kind == "prompt":
         raise row.error(

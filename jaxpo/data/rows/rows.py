@@ -16,6 +16,8 @@
 | list | prompt, responses, scores |
 | tree | prompt, steps, scores |
 | items | prompt, items, relevance [, separator] |
+| query_positive | query, positive [, negatives] |
+| query_documents | query, documents, scores |
 
 Texts are strings or lists of messages. `system`, `history` and `tools` beside them make a row a conversation.
 Without a prompt column a pair's prompt is the common start of both sides.
@@ -31,6 +33,7 @@ from jaxpo.data.rows.columns import extra_columns
 from jaxpo.data.rows.context import asks, gives_context, with_context
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
+from jaxpo.data.rows.retrieval import NEGATIVES, canonical_retrieval
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
 from jaxpo.data.rows.sides import SIDES, Side
 from jaxpo.data.rows.stringified import with_parsed_messages
@@ -43,6 +46,8 @@ __all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
 
 # In the order of detection: the first type whose columns are all there.
 TYPES: dict[str, tuple[str, ...]] = {
+    "query_documents": ("query", "documents", "scores"),
+    "query_positive": ("query", "positive"),
     "two_prompt": ("prompt_chosen", "prompt_rejected", "chosen", "rejected"),
     "triple": ("prompt", "chosen", "rejected", "gold"),
     "tree": ("prompt", "steps", "scores"),
@@ -68,6 +73,7 @@ _BESIDE = {
     "steps": ("separator",),
     "rated": ("completion",),
     "tokens": BESIDE,
+    "query_positive": (NEGATIVES,),
 }
 _ALIASES = {"conversations": "messages", "conversation": "messages"}
 
@@ -116,7 +122,7 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
-    data = with_parsed_messages(row, data)
+    data = canonical_retrieval(with_parsed_messages(row, data))
     if asks(data):
         data["prompt"] = data.pop("messages")
     context = gives_context(row)

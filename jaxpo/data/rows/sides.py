@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import Mark, consecutive, endings
 from jaxpo.data.rows.messages import messages
+from jaxpo.data.rows.retrieval import check_scores, texts_of_row
 from jaxpo.data.rows.texts import Text, answer, string, text_of_column, text_or_messages
 from jaxpo.data.rows.tokenised import Tokens, tokens_of
 from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
@@ -198,7 +199,17 @@ def item_sides(row: Row) -> tuple[Side, ...]:
     return (side_of(row, "items", text_of_column(row, "prompt"), separator.join(texts), "items", marks),)
 
 
+def retrieval_sides(row: Row) -> tuple[Side, ...]:
+    """A query, and its documents as candidates, the positive one first where there are no scores."""
+    query, documents = texts_of_row(row)
+    if "documents" in row.data:
+        check_scores(row, documents)
+    return (Side("query", None, query), *(Side("candidate", None, text) for text in documents))
+
+
 SIDES = {
+    "query_documents": retrieval_sides,
+    "query_positive": retrieval_sides,
     "text": text_sides,
     "messages": message_sides,
     "tokens": token_sides,

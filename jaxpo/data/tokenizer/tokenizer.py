@@ -141,6 +141,20 @@ class Tokenizer:
         same = all(self.special_ids[token] == other.special_ids[token] for token in SPECIAL_TOKENS)
         return added_to_one(self._inner, other._inner) if same else None
 
+    def with_added(self, tokens: Sequence[str]) -> Tokenizer:
+        """A vocabulary with these tokens too, behind all others; itself where it has them."""
+        new = [token for token in tokens if self.id_of(token) is None]
+        if not new:
+            return self
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in new])
+        return Tokenizer(inner, self._source, self.files, self.notes)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token of the vocabulary, special or not; None when it has none."""
+        found: int | None = self._inner.token_to_id(token)
+        return found
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; `"<|im_end|>"` inside it becomes ordinary characters, not the turn end."""
         with explained(self._source, "the tokenizer fails on a text"):

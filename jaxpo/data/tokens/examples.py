@@ -13,6 +13,7 @@ from jaxpo.data.chat.chat import encode_many
 from jaxpo.data.chat.rendered import Edges
 from jaxpo.data.chat.template_choice import template_of
 from jaxpo.data.rows.bad_rows import Bad, refuse
+from jaxpo.data.rows.retrieval import RETRIEVAL
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
 from jaxpo.data.rows.tokenised import Tokens
@@ -22,6 +23,7 @@ from jaxpo.data.tokens import fim
 from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import Patches
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
+from jaxpo.data.tokens.retrieval import TextEncoder, columns_of, retrieval_segments, text_encoder
 from jaxpo.data.tokens.specials import with_specials
 from jaxpo.data.tokens.taken import check_ids
 from jaxpo.errors import DataError
@@ -112,6 +114,10 @@ def build_examples(
     Raises:
       DataError: a row with no supervised token; a row too long under truncation="error".
     """
+    numbers = {file: i for i, file in enumerate(files)}
+    if records and records[0].kind in RETRIEVAL:
+        yield from _retrieval_examples(records, text_encoder(tokenizer, cut.texts), counts, numbers, bad)
+        return
     rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
     whole: list[Record] = []
     rendered = []
@@ -124,7 +130,6 @@ def build_examples(
             bad(error)
     encoded = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
     flat = iter(encoded if cut.fim is None else _with_fim(whole, encoded, tokenizer, cut, counts))
-    numbers = {file: i for i, file in enumerate(files)}
     for record, sides in zip(whole, rendered, strict=True):
         given = [next(flat) if spans else None for spans in sides]
         try:
@@ -271,6 +276,22 @@ def _cut_prompts(sides: list[Encoded], max_length: int) -> list[Encoded]:
         keep = np.r_[0, removed + 1 : len(side.tokens)]
         result.append(side.keep(keep, side.given - removed))
     return result
+
+
+def _retrieval_examples(
+    records: Sequence[Record], encoder: TextEncoder, counts: Counter[str], numbers: dict[Any, int], bad: Bad
+) -> Iterator[Example]:
+    """A query and its documents, every token of which counts as trained on."""
+    for record, texts, columns in retrieval_segments(records, encoder, counts):
+        if not any(text.scored.any() for text in texts[1:]):
+            remedy = "Remove the row, or shorten texts.skip."
+            bad(record.row.error("no token of any document is scored.", field="documents", remedy=remedy))
+            continue
+        counts["kept"] += 1
+        segments = [Segment(text.tokens, np.ones(len(text.tokens), bool), columns_of(text)) for text in texts]
+        roles, kept = _roles(record, [*segments])
+        file = numbers.get(record.row.file, 0)
+        yield Example(kept, roles, {**record.columns, **columns}, file, record.row.number)
 
 
 def _roles(record: Record, segments: list[Segment | None]) -> tuple[dict[str, int | list[int]], tuple[Segment, ...]]:

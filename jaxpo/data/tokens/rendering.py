@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from jaxpo.config import Fim
+from jaxpo.config import Fim, Texts
 from jaxpo.data.chat.chat import Span, render
 from jaxpo.data.chat.reasoning import (
     KEPT,
@@ -50,6 +50,7 @@ class Cut:
 
     Attributes:
       special_tokens: those that answers may hold as ids, by name.
+      texts: how queries and documents become tokens.
     """
 
     max_length: int
@@ -59,6 +60,7 @@ class Cut:
     rendered: Rendered = "auto"
     special_tokens: tuple[str, ...] = ()
     reasoning: Reasoning = "keep"
+    texts: Texts = field(default_factory=Texts)
 
 
 @dataclass(frozen=True)

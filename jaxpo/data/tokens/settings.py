@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def cut_of(data: Data, specials: Iterable[str], *, whole: bool) -> Cut:
     """
     train_on = "all" if whole and data.train_on == "auto" else data.train_on
     special = allowed(specials, data.special_tokens)
-    return Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
+    cut = Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
+    return cut if data.texts is None else replace(cut, texts=data.texts)
 
 
 def check_settings(data: Data) -> None:
@@ -92,6 +93,7 @@ def settings_of(
     settings |= {} if data.fim is None else {"fim": asdict(data.fim)}
     settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
+    settings |= {} if data.texts is None else {"texts": asdict(data.texts)}
     known = {name: list(found) for name, found in (names or {}).items() if name in reading.columns}
     if known.keys() - {"annotator"}:
         settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns) - set(needs.new_names))}

@@ -39,6 +39,7 @@ class LFM2Config:
       sandwich_norm: also normalise what mixer and feed-forward add to the residual stream.
       attention_gate: scale each head's output by a sigmoid of the layer's input.
       tie_word_embeddings: the output matrix is the embedding.
+      causal: False of encoders: attention sees the whole segment, and the convolutions are centred.
 
     Raises:
       ConfigError: lists every inconsistent field.
@@ -73,6 +74,7 @@ class LFM2Config:
     bos_token_id: int = 1
     eos_token_id: int = 7
     pad_token_id: int = 0
+    causal: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer_types", tuple(self.layer_types))
@@ -83,6 +85,7 @@ class LFM2Config:
             *_bad_rotation(self),
             *_bad_generation(self),
             *_bad_experts(self),
+            *_bad_encoder(self),
             *_bad_ids(self),
         ]
         if problems:
@@ -217,6 +220,13 @@ def _bad_experts(config: LFM2Config) -> list[str]:
     if not config.routed_scaling_factor > 0:
         problems.append(f"model.routed_scaling_factor is {config.routed_scaling_factor!r}; it must be positive")
     return problems
+
+
+def _bad_encoder(config: LFM2Config) -> list[str]:
+    if config.causal or (config.model_type == "lfm2" and not config.num_experts):
+        return []
+    kind = "a mixture of experts" if config.num_experts else repr(config.model_type)
+    return [f"model.causal is off and the model {kind}; the bidirectional models are dense 'lfm2'"]
 
 
 def _bad_ids(config: LFM2Config) -> list[str]:

@@ -14,6 +14,10 @@ from jaxpo.models.lfm2.config_sizes import MOST, layers_of
 CLASSES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe", "lfm3": "Lfm3"}
 """`model_type` in a file -> what the names of the classes begin with that transformers loads."""
 
+BIDIRECTIONAL = "Bidirectional"
+"""Part of the architecture's name by which the released encoders say that they look both ways."""
+MASKED_LM = f"{BIDIRECTIONAL}ForMaskedLM"
+
 # What transformers assumes for keys that a file leaves out.
 _DEFAULTS: dict[str, Any] = {
     "vocab_size": 65536,
@@ -62,7 +66,7 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
     kind = "lfm2_moe" if config.num_experts else "lfm2"
     attention = [i for i, mixer in enumerate(config.layer_types) if mixer == "full_attention"]
     document: dict[str, Any] = {
-        "architectures": [f"{CLASSES[kind]}ForCausalLM"],
+        "architectures": [f"{CLASSES[kind]}{'ForCausalLM' if config.causal else MASKED_LM}"],
         "model_type": kind,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -82,7 +86,7 @@ def config_to_json(config: LFM2Config, dtype: str) -> dict[str, Any]:
         "initializer_range": config.initializer_range,
         "tie_word_embeddings": True,
         "tie_embedding": True,
-        "use_cache": True,
+        "use_cache": config.causal,
         **_ids(config),
         "dtype": dtype,
     }
@@ -184,7 +188,14 @@ def _lfm2_from_json(read: Document) -> dict[str, Any]:
         "rope_theta": _theta(read),
         "norm_eps": read.number(("norm_eps", "block_norm_eps"), defaults["norm_eps"]),
         "initializer_range": read.number("initializer_range", defaults["initializer_range"]),
+        "causal": not looks_both_ways(read.values),
     }
+
+
+def looks_both_ways(document: Mapping[str, Any]) -> bool:
+    """Whether a config.json is an encoder's: only the name of the architecture says it."""
+    names = document.get("architectures") or []
+    return BIDIRECTIONAL in str(next(iter(names), "") if isinstance(names, list) else names)
 
 
 _SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings")

@@ -10,7 +10,7 @@ from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.presets import PRESETS
-from jaxpo.models.lfm2.reference import reference_logits, reference_reward
+from jaxpo.models.lfm2.reference import reference_hidden, reference_logits, reference_reward
 
 if TYPE_CHECKING:
     from jax import Array
@@ -23,7 +23,7 @@ Tree = Any
 
 def limits(config: LFM2Config) -> Limits:
     """Context and vocabulary."""
-    return Limits(config.max_position_embeddings, config.vocab_size)
+    return Limits(config.max_position_embeddings, config.vocab_size, config.causal)
 
 
 def experts(config: LFM2Config) -> Experts | None:
@@ -55,7 +55,7 @@ def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any)
             f"the batch carries {', '.join(sorted(inputs.media))}, and {config.model_type} reads text alone; train on "
             "rows without media, or a model that has an encoder for them."
         )
-    options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment}
+    options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment, "causal": config.causal}
     return forward(params, inputs.tokens, inputs.segment_ids, inputs.positions, config=config, **options)
 
 
@@ -112,6 +112,7 @@ FAMILY = Family(
         generation=generation_config_to_json,
         logits=reference_logits,
         reward=reference_reward,
+        hidden=reference_hidden,
     ),
     presets=PRESETS,
 )

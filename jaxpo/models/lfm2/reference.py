@@ -45,7 +45,7 @@ def reference_hidden(tensor: Tensor, config: LFM2Config, tokens: np.ndarray) -> 
 
         normed = _norm(x, layer("operator_norm"), eps)
         kind = config.layer_types[i]
-        mixed = _conv(normed, layer) if kind == "conv" else _attention(normed, layer, config, kind)
+        mixed = _conv(normed, layer, config.causal) if kind == "conv" else _attention(normed, layer, config, kind)
         x = x + (_norm(mixed, layer("post_operator_norm"), eps) if sandwich else mixed)
         normed = _norm(x, layer("ffn_norm"), eps)
         if config.num_experts and i >= config.num_dense_layers:
@@ -85,10 +85,11 @@ def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return weight * x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
 
 
-def _conv(x: np.ndarray, layer: Tensor) -> np.ndarray:
+def _conv(x: np.ndarray, layer: Tensor, causal: bool) -> np.ndarray:
     b, c, value = np.split(x @ layer("conv.in_proj").T, 3, axis=-1)
     taps = layer("conv.conv")[:, 0, :]
-    u = np.pad(b * value, ((taps.shape[1] - 1, 0), (0, 0)))
+    k = taps.shape[1]
+    u = np.pad(b * value, ((k - 1, 0) if causal else (k // 2, k - 1 - k // 2), (0, 0)))
     z = sum(taps[:, j] * u[j : j + len(x)] for j in range(taps.shape[1]))
     return (c * z) @ layer("conv.out_proj").T
 
@@ -106,7 +107,7 @@ def _attention(x: np.ndarray, layer: Tensor, config: LFM2Config, kind: str) -> n
     k = _rotate(_norm(k, layer(f"self_attn.{k_norm}"), eps), theta, share)
     back = np.arange(len(x))[:, None] - np.arange(len(x))
     reach = config.sliding_window if sliding else len(x)
-    hidden = np.where((back >= 0) & (back < reach), 0.0, -np.inf)
+    hidden = np.where(((back >= 0) & (back < reach)) | (not config.causal), 0.0, -np.inf)
     outs = []
     for h in range(heads):
         g = h // (heads // groups)

@@ -48,7 +48,9 @@ class Info:
     """
 
     name: str
-    family: Literal["pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts"]
+    family: Literal[
+        "pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts", "retrieval"
+    ]
     paper: str
     arxiv: str
     certainty: str
@@ -108,18 +110,25 @@ class Method(ABC):
         groups: tuple[str, ...] = (),
         scorers: Mapping[str, Scorer] | None = None,
         max_completion_length: int = 0,
+        query_length: int = 0,
     ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
-          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length: see `Options`.
+          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length, query_length: see `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
         """
         options = Options(
-            frozenset(recorded), use_weighting, tuple(diagnostics), tuple(groups), scorers or {}, max_completion_length
+            frozenset(recorded),
+            use_weighting,
+            tuple(diagnostics),
+            tuple(groups),
+            scorers or {},
+            max_completion_length,
+            query_length,
         )
         problems = self.problems() + self.option_problems(options)
         if problems:

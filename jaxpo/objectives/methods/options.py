@@ -22,6 +22,7 @@ class Options:
       diagnostics: names of further measurements, see `jaxpo.objectives.diagnostics`.
       groups: names of the groups that the rows belong to (their column `group`), by which accuracy is measured too.
       scorers: name -> how a network with its own architecture is run; the others are run as the trained one.
+      query_length: tokens of a query, of stages that train retrievers; 0 = unknown.
       max_completion_length: tokens that an answer may have, of stages whose model writes them; 0 = unknown.
     """
 
@@ -31,6 +32,7 @@ class Options:
     groups: tuple[str, ...] = ()
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     max_completion_length: int = 0
+    query_length: int = 0
 
 
 def why_not_recorded(network: str, kind: str) -> str:

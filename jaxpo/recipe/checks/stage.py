@@ -16,7 +16,7 @@ from jaxpo.recipe.checks.beside import beside_problems
 from jaxpo.recipe.checks.critic import critic_problems
 from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.lora import lora_problems
-from jaxpo.recipe.checks.model import origin_problems, own_model_problems
+from jaxpo.recipe.checks.model import direction_problems, origin_problems, own_model_problems
 from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
 from jaxpo.recipe.checks.routing import routing_problems
 from jaxpo.recipe.kinds import Kind, kind_of, kinds_for
@@ -34,6 +34,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     yield from init_problems(run, index, stage)
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
+    yield from direction_problems(run, stage, kind.predicts)
     yield from lora_problems(stage)
     yield from routing_problems(run, stage)
     if kind.default is None or getattr(stage, "loss", None) is not None:

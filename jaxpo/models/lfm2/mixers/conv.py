@@ -55,7 +55,13 @@ def conv_mixer(
     cache: Tree,
     see: See = unseen,
 ) -> tuple[Float[Array, "R S D"], Tree]:
-    """`out_proj(C * conv(B * x))` with `(B, C, x) = in_proj(h)`."""
+    """`out_proj(C * conv(B * x))` with `(B, C, x) = in_proj(h)`.
+
+    In a causal model h is 0 where a position is no key, as transformers blanks padding; the released bidirectional ones
+    blank nothing.
+    """
+    if isinstance(where, Packed) and where.causal and where.key_ids is not None:
+        x = jnp.where((where.key_ids > 0)[..., None], x, jnp.zeros((), x.dtype))
     gates = keep(constrain(linear(x, params["in_proj"]["weight"]), "batch", "sequence", None, "conv_act"))
     b, c, value = gates[..., 0, :], gates[..., 1, :], gates[..., 2, :]
     for name, gate in (("b", b), ("c", c), ("x", value)):

@@ -1,0 +1,71 @@
+"""`jaxpo data embed FILES... INDEX --model MODEL`: the vectors of documents, as an index that can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError, DataError
+
+DESCRIPTION = """\
+Make the vectors of documents with a retriever, and write them as a folder: vectors.safetensors (`vectors` [n, E],
+`offsets` [N + 1]), documents.jsonl and index.json. Rows have `text`, perhaps `title` and `_id` (BEIR's corpus.jsonl);
+without an id a document has its number. `jaxpo retrieve` searches the folder; other engines can load the vectors."""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser("data embed", DESCRIPTION)
+    parser.add_argument("files", nargs="+", help="data files, then the folder to make")
+    parser.add_argument("--model", type=Path, required=True, help="a retriever: run, stage, or pylate's folder")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing index")
+    args = parser.parse(argv)
+    if len(args.files) < 2:
+        raise ConfigError("data embed: give at least one data file and the folder to make.")
+    *files, out = args.files
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not args.overwrite:
+        raise ConfigError(f"{folder} exists already; choose another folder, or --overwrite.")
+
+    from jaxpo.convert.model_io import load_model
+    from jaxpo.evaluate.retrieval.embedder import embedder_of
+    from jaxpo.evaluate.retrieval.index import make_index, save_index
+
+    rows = list(documents(files))
+    if not rows:
+        raise DataError("there is no document.", file=files[0])
+    model = load_model(args.model)
+    embedder = embedder_of(model, say=print)
+    found = embedder.documents([text for _, text in rows], progress)
+    about = {"model": embedder.hash, "source": str(args.model), "retriever": (model.about or {}).get("retriever")}
+    index = make_index(found, [name for name, _ in rows], [text for _, text in rows], about, args.dtype)
+    save_index(index, folder)
+    empty = sum(not text for _, text in rows)
+    bare = sum(not len(vectors) for vectors in found)
+    notes = f"; {empty} documents are empty" if empty else ""
+    notes += f"; {bare} have no vector and are never found" if bare else ""
+    print(f"{folder}: {len(index):,} documents, {len(index.vectors):,} vectors of {index.vectors.shape[1]}{notes}")
+    return 0
+
+
+def documents(files: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Id and text of every row; DataError for a row without a text, named by file and row."""
+    from jaxpo.data.rows.formats import read_rows
+    from jaxpo.data.rows.retrieval import titled
+
+    for number, row in enumerate(read_rows(files), start=1):
+        if not isinstance(row.data.get("text"), str):
+            raise row.error("there is no text.", field="text", remedy="Documents have a text, perhaps a title and _id.")
+        own: Any = row.data.get("_id", row.data.get("id", number))
+        yield str(own), titled(row.data)
+
+
+def progress(done: int, total: int) -> None:
+    """A line every so often, on standard error."""
+    import sys
+
+    step = max(1, total // 10)
+    if total >= 1000 and done % step == 0:
+        print(f"{done:,} of {total:,} documents", file=sys.stderr)

@@ -1,0 +1,146 @@
+"""Test collections in BEIR's form, from disk: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv; and TREC's run files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxpo.data.rows.formats import Row, read_rows
+from jaxpo.data.rows.retrieval import titled
+from jaxpo.errors import DataError
+
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries and judgements.
+
+    Attributes:
+      corpus: id -> title and text.
+      queries: id -> text, of those that are judged.
+      qrels: query id -> document id -> grade.
+    """
+
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+
+
+def is_collection(folder: Path) -> bool:
+    """Whether a folder holds one."""
+    return all(_file(folder, name) is not None for name in (CORPUS, QUERIES)) and (folder / QRELS).is_dir()
+
+
+def read_collection(folder: Path, split: str = "test") -> Collection:
+    """Read a folder, whose files may be compressed.
+
+    Raises:
+      DataError: a file that is missing, or a row that is none of its kind; names file and line.
+    """
+    corpus = dict(_texts(_needed(folder, CORPUS), titled_row))
+    queries = dict(_texts(_needed(folder, QUERIES), plain_row))
+    qrels = read_qrels(_qrels_file(folder, split), queries, corpus)
+    return Collection(corpus, {query: queries[query] for query in qrels}, qrels)
+
+
+def titled_row(row: Row) -> str:
+    """A document's title and text; empty documents are kept, as others count on their ids."""
+    return titled(row.data)
+
+
+def plain_row(row: Row) -> str:
+    """A query's text."""
+    text = row.data.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise row.error("the query has no text.", field="text", remedy="Give every query a text, or remove it.")
+    return text
+
+
+def _texts(file: Path, read: object) -> Iterator[tuple[str, str]]:
+    assert callable(read)
+    seen: set[str] = set()
+    for row in read_rows([file]):
+        own = row.data.get("_id", row.data.get("id"))
+        if not isinstance(own, str | int) or own == "":
+            raise row.error("the row has no _id.", field="_id", remedy="Give every document and query an _id.")
+        if str(own) in seen:
+            raise row.error(f"_id {own!r} was there before.", field="_id", remedy="Ids must be unique.")
+        for name in ("title", "text"):
+            if not isinstance(row.data.get(name, ""), str):
+                raise row.error(f"{name} is no text.", field=name, remedy="Use a string.")
+        seen.add(str(own))
+        yield str(own), read(row)
+
+
+def read_qrels(file: Path, queries: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """BEIR's tab-separated judgements (with a header), or TREC's four columns.
+
+    Raises:
+      DataError: a line of another form, a query or document that is not there; names file and line.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        parts = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or (number == 1 and "query" in parts[0].lower()):
+            continue
+        parts = [parts[0], *parts[2:]] if len(parts) == 4 else parts
+        try:
+            query, document, grade = parts[0].strip(), parts[1].strip(), int(float(parts[2]))
+        except (IndexError, ValueError) as error:
+            remedy = "Give query-id, corpus-id and score, separated by tabs."
+            raise DataError("is no judgement.", file=file, row=number, remedy=remedy) from error
+        for name, known, what in ((query, queries, "query"), (document, corpus, "document")):
+            if known and name not in known:
+                remedy = f"Every {what} that is judged must be in its file."
+                raise DataError(f"{what} {name!r} is not there.", file=file, row=number, remedy=remedy)
+        found.setdefault(query, {})[document] = grade
+    if not found:
+        raise DataError("holds no judgement.", file=file, remedy="Give query-id, corpus-id and score.")
+    return found
+
+
+def read_run(file: Path) -> dict[str, dict[str, float]]:
+    """A TREC run: `query Q0 document rank score name`, one line each.
+
+    Raises:
+      DataError: a line of another form; names file and line.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            query, _, document, _, score, *_ = line.split()
+            found.setdefault(query, {})[document] = float(score)
+        except ValueError as error:
+            remedy = "Give query, Q0, document, rank, score and a name."
+            raise DataError("is no line of a TREC run.", file=file, row=number, remedy=remedy) from error
+    return found
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((file for end in ("", ".gz", ".zst", ".bz2", ".xz") if (file := folder / (name + end)).is_file()), None)
+
+
+def _needed(folder: Path, name: str) -> Path:
+    found = _file(folder, name)
+    if found is None:
+        raise DataError(
+            f"{name} is missing.", file=folder, remedy="A collection has corpus.jsonl, queries.jsonl, qrels/."
+        )
+    return found
+
+
+def _qrels_file(folder: Path, split: str) -> Path:
+    files = sorted((folder / QRELS).glob("*.tsv"))
+    named = folder / QRELS / f"{split}.tsv"
+    if named in files:
+        return named
+    if len(files) != 1:
+        there = ", ".join(file.stem for file in files) or "none"
+        raise DataError(
+            f"there is no split {split!r}; there are: {there}.", file=folder / QRELS, remedy="Name another."
+        )
+    return files[0]

@@ -1,0 +1,98 @@
+"""An index on disk: the vectors of a corpus, which of them belong to which document, and of what model they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxpo.config.json_text import parse
+from jaxpo.data.rows.json_lines import as_json
+from jaxpo.errors import CheckpointError, ConfigError
+
+VECTORS, DOCUMENTS, ABOUT = "vectors.safetensors", "documents.jsonl", "index.json"
+Stored = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The vectors of documents, one after another.
+
+    Attributes:
+      vectors: `[n, E]`, float32 or float16.
+      offsets: int64 `[N + 1]`; document i has the vectors offsets[i] to offsets[i + 1].
+      ids, texts: of the documents.
+      about: "model", the hash of what made the vectors; "source", where that was; "retriever".
+    """
+
+    vectors: np.ndarray
+    offsets: np.ndarray
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    about: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def check_model(self, found: str, where: object = "the model") -> None:
+        """ConfigError unless the vectors are of the model with this hash."""
+        if found != self.about.get("model"):
+            raise ConfigError(
+                f"the index is of another model than {where} (its hash is {str(self.about.get('model'))[:12]}, not "
+                f"{found[:12]}); scores between their vectors mean nothing. Make the index again with `jaxpo data "
+                "embed`, or name the model that it is of with --model."
+            )
+
+
+def make_index(
+    documents: Sequence[np.ndarray], ids: Sequence[str], texts: Sequence[str], about: dict[str, Any], dtype: Stored
+) -> Index:
+    """Put the vectors of documents one after another.
+
+    Raises:
+      ConfigError: two documents of one id.
+    """
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ConfigError(f"two documents have the id {twice!r}; ids must be unique.")
+    offsets = np.concatenate([[0], np.cumsum([len(d) for d in documents])]).astype(np.int64)
+    vectors = np.concatenate([np.asarray(d, dtype) for d in documents])
+    return Index(vectors, offsets, tuple(ids), tuple(texts), about)
+
+
+def save_index(index: Index, folder: Path) -> None:
+    """Write an index, which `jaxpo retrieve` and programs that read safetensors load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"vectors": index.vectors, "offsets": index.offsets}, folder / VECTORS)
+    with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
+        rows = zip(index.ids, index.texts, strict=True)
+        file.writelines(as_json({"_id": i, "text": text}, n) + "\n" for n, (i, text) in enumerate(rows, start=1))
+    # Last: a folder without it is no index.
+    (folder / ABOUT).write_text(json.dumps(index.about, indent=2) + "\n", encoding="utf-8")
+
+
+def load_index(folder: Path) -> Index:
+    """Read an index; its vectors are read once and kept.
+
+    Raises:
+      CheckpointError: no index there, or one whose parts do not fit.
+    """
+    if not (folder / ABOUT).is_file():
+        raise CheckpointError(f"{folder}: is no index ({ABOUT} is missing); make one with `jaxpo data embed`.")
+    try:
+        about = parse((folder / ABOUT).read_text(encoding="utf-8"))
+        rows = [parse(line) for line in (folder / DOCUMENTS).read_text(encoding="utf-8").split("\n") if line]
+        with safe_open(folder / VECTORS, framework="numpy") as stored:
+            vectors, offsets = stored.get_tensor("vectors"), stored.get_tensor("offsets")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the index cannot be read ({error}); make it again.") from error
+    if offsets.shape != (len(rows) + 1,) or offsets[-1] != len(vectors) or np.any(np.diff(offsets) < 0):
+        raise CheckpointError(f"{folder}: {VECTORS} does not fit {DOCUMENTS}; make the index again.")
+    return Index(vectors, offsets, tuple(row["_id"] for row in rows), tuple(row["text"] for row in rows), about)

@@ -1,0 +1,120 @@
+"""`jaxpo data embed`, `jaxpo retrieve`, and the constructions of retrieval rows."""
+
+import importlib.util
+import json
+
+import pytest
+from retrieval.retrievers import WORDS, retriever
+
+from jaxpo.cli.main import main
+from jaxpo.construct.base import Tools
+from jaxpo.construct.negatives import Negatives
+from jaxpo.construct.three_sets import ThreeSets
+from jaxpo.convert.pylate import export_retriever
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import ConfigError, DataError
+from jaxpo.judges.network import Network
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "late"
+    own = retriever()
+    options = {"tokenizer": own.tokenizer, "verify": False}
+    export_retriever(own.params, own.config, folder, own.retriever, **options)
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(WORDS)))
+    return file
+
+
+def test_an_index_is_made_and_searched(model, corpus, tmp_path, capsys):
+    index = tmp_path / "index"
+    assert main(["data", "embed", str(corpus), str(index), "--model", str(model)]) == 0
+    assert f"{index}: 4 documents" in capsys.readouterr().out
+    assert main(["retrieve", str(index), WORDS[2], "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == WORDS[2]
+    assert len(lines) == 3
+    assert main(["data", "embed", str(corpus), str(index), "--model", str(model)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    about = json.loads((index / "index.json").read_text())
+    (index / "index.json").write_text(json.dumps({**about, "model": "0" * 64}))
+    assert main(["retrieve", str(index), "a"]) == 2
+    assert "of another model" in capsys.readouterr().err
+    assert main(["retrieve", str(index), " "]) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_a_retriever_is_measured_on_a_collection(model, corpus, tmp_path, capsys):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": WORDS[0]}) + "\n")
+    folders = [str(tmp_path), str(tmp_path)]
+    assert main(["retrieve", "--model", str(model), "--collection", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "1 queries, 4 documents" in out
+    assert "ndcg@10" in out
+    assert "mean ndcg@10 of 2 collections" in out
+    assert main(["retrieve", "--collection", *folders]) == 2
+    assert "give --model" in capsys.readouterr().err
+
+
+def rows(tmp_path, *data):
+    return [Row(tmp_path / "rows.jsonl", i, one) for i, one in enumerate(data, start=1)]
+
+
+def test_negatives_by_the_model_stay_below_the_positive(tmp_path):
+    pairs = rows(tmp_path, *({"anchor": text, "positive": f"{text} {i}"} for i, text in enumerate(WORDS)))
+    tools = Tools(networks={"model": Network.of(retriever(), tokenizer=retriever().tokenizer)}, say=lambda _: None)
+    made = list(Negatives(by="model", count=1, scored=True, share=1.0).run(pairs, tools))
+    assert made
+    for row in made:
+        positive, negative = row["documents"]
+        assert positive.startswith(row["query"])
+        assert not negative.startswith(row["query"])
+        assert row["scores"][1] < row["scores"][0]
+    fewer = list(Negatives(by="model", count=1, share=1e-6).run(pairs, tools))
+    assert not fewer
+    assert tools.counts["dropped_too_few_negatives"] >= len(WORDS)
+    with pytest.raises(ConfigError, match="--share is 0"):
+        list(Negatives(share=0).run(pairs, tools))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bm25s") is None, reason="pip install bm25s")
+def test_negatives_by_bm25(tmp_path):
+    texts = ["read a file", "read a file slowly", "read two files", "write a file", "the time of day"]
+    pairs = rows(
+        tmp_path, {"query": "read a file", "positive": texts[0]}, *({"query": t, "positive": t} for t in texts[1:])
+    )
+    made = list(Negatives(count=2, share=1.0).run(pairs, Tools()))
+    first = next(row for row in made if row["query"] == "read a file")
+    assert first["positive"] == texts[0]
+    assert set(first["negatives"]) <= set(texts[1:])
+
+
+def test_three_sets_become_one(tmp_path):
+    def file(name, *data):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(one) + "\n" for one in data))
+        return str(path)
+
+    queries = file("q.jsonl", {"query_id": 1, "text": "why"})
+    documents = file("d.jsonl", {"document_id": "a", "text": "so"}, {"_id": "b", "title": "t", "text": "no"})
+    train = rows(tmp_path, {"query_id": "1", "document_ids": ["a", "b"], "scores": [0.9, 0.1]})
+    joined = ThreeSets(queries, documents)
+    assert list(joined.run(train, Tools())) == [{"query": "why", "documents": ["so", "t no"], "scores": [0.9, 0.1]}]
+    for broken, message in (
+        ({"query_id": 1, "document_ids": ["z"], "scores": [1]}, "no text has the id 'z'"),
+        ({"query_id": 2, "document_ids": ["a"], "scores": [1]}, "no text has the id 2"),
+        ({"query_id": 1, "document_ids": ["a"], "scores": []}, "lists of one length"),
+        ({"query_id": 1, "scores": []}, "'document_ids' is missing"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(joined.run(rows(tmp_path, broken), Tools()))
+    with pytest.raises(ConfigError, match="--queries is missing"):
+        list(ThreeSets().run(train, Tools()))

@@ -40,7 +40,7 @@ class QAT:
 
     Attributes:
       grid: "int4", "int8" (symmetric; in groups of 32 it is llama.cpp's Q8_0), "q4_0" (llama.cpp's), "8da4w"
-        (ExecuTorch's: 4-bit weights, activations in 8 bits); the output matrix gets 8 bits on all of them.
+        (ExecuTorch's: 4-bit weights, activations in 8 bits); the output matrix gets 8 bits on all but the last.
       group: values of a row that share a scale; 0 = the whole row.
     """
 

@@ -1,7 +1,7 @@
 """Which matrices of a model lie on a grid of few bits, and the model with them rounded: for good, or while it trains.
 
-The matrices are those of `jaxpo.models.quantize`. The output matrix, which with tied embeddings is the embedding, gets
-eight bits on every grid. Rows that are no whole number of groups stay as they are.
+The matrices are those of `jaxpo.models.quantize`. The output matrix, which with tied embeddings is the embedding, lies
+on `head_grid`. Rows that are no whole number of groups stay as they are.
 """
 
 from __future__ import annotations

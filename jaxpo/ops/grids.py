@@ -6,9 +6,10 @@ A row (the contracted axis, last here) is cut into groups; a group is `scale * c
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +25,18 @@ class Grid:
 
     Attributes:
       low, high: smallest and largest code.
-      steps: scale = max |w| / steps.
       group: values that share a scale; 0 = the whole row.
       signed: the scale has the sign that gives the value of the largest magnitude the code `low`, as ggml's Q4_0 does.
-      half: scales are float16 numbers, as ggml stores them; a grid is then a fixed point of its own rounding, bit for
-        bit.
+      stored: the type that scales are numbers of, which makes a grid a fixed point of its own rounding, bit for bit:
+        products and quotients of so few digits are exact in float32.
       activations: what is multiplied with the weight is rounded as well, to eight bits per token.
     """
 
     low: int
     high: int
-    steps: float
     group: int
     signed: bool = False
-    half: bool = True
+    stored: Literal["float16", "bfloat16"] = "float16"
     activations: bool = False
 
     @property
@@ -52,13 +51,13 @@ class Grid:
 
 GROUP = 32
 GRIDS = {
-    "int4": Grid(-7, 7, 7, GROUP),
-    "int8": Grid(-127, 127, 127, GROUP),
-    "q4_0": Grid(-8, 7, 8, GROUP, signed=True),
-    "8da4w": Grid(-8, 7, 7.5, GROUP, half=False, activations=True),
+    "int4": Grid(-7, 7, GROUP),
+    "int8": Grid(-127, 127, GROUP),
+    "q4_0": Grid(-8, 7, GROUP, signed=True),
+    "8da4w": Grid(-8, 7, GROUP, stored="bfloat16", activations=True),
 }
-"""By name. "int8" in groups of 32 is ggml's Q8_0. "8da4w" is what ExecuTorch's XNNPACK recipe makes: 4-bit weights, and
-activations rounded to 8 bits when they are multiplied (torchao's symmetric mapping, scale = max |w| / 7.5)."""
+"""By name. "int8" in groups of 32 is ggml's Q8_0. "8da4w" is what ExecuTorch's XNNPACK recipe computes with: 4-bit
+weights in groups with bfloat16 scales, and activations rounded to 8 bits when they are multiplied."""
 _RATIOS = tuple(1 - k / 64 for k in range(33))
 """Of the absmax scale, tried for the best one."""
 
@@ -75,29 +74,34 @@ def grid(name: str, group: int = GROUP) -> Grid:
 
 
 def head_grid(of: Grid) -> Grid:
-    """Eight bits in the same groups, for the output matrix, which decides every token; llama.cpp keeps it so too."""
-    eight = _with_group(GRIDS["int8"], of.group)
-    return of if of.bits == eight.bits else eight
+    """Eight bits in the same groups for the output matrix, which decides every token: llama.cpp keeps it so too.
+
+    8da4w has it like all others, as ExecuTorch does.
+    """
+    return of if of.activations else _with_group(GRIDS["int8"], of.group)
 
 
 @functools.cache
 def _with_group(of: Grid, group: int) -> Grid:
-    return Grid(of.low, of.high, of.steps, group, of.signed, of.half, of.activations)
+    return dataclasses.replace(of, group=group)
 
 
 def absmax_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:
-    """`max |w| / steps` of every group, with Q4_0's sign where the grid has that; float32."""
-    xp, parts = _space(w), split(w, to)
-    largest = xp.max(xp.abs(parts), axis=-1)
+    """The smallest scale that cuts nothing off, `max(max w / high, min w / low)`, of every group; float32.
+
+    Q4_0's instead is `w / low` of the value of the largest magnitude, and cuts one of the other sign off at `high`.
+    """
+    xp, parts = _space(w), split(w, to).astype(np.float32)
     if to.signed:
         first = xp.argmax(xp.abs(parts), axis=-1)
-        largest = -xp.take_along_axis(parts, first[..., None], axis=-1)[..., 0]
-    return stored(largest.astype(xp.float32) / np.float32(to.steps), to)
+        return stored(xp.take_along_axis(parts, first[..., None], axis=-1)[..., 0] / np.float32(to.low), to)
+    above, below = xp.max(parts, axis=-1) / np.float32(to.high), xp.min(parts, axis=-1) / np.float32(to.low)
+    return stored(xp.maximum(above, below), to)
 
 
 def stored(scales: Float[Array, "*s"], to: Grid) -> Float[Array, "*s"]:
     """The scales as they are kept, in float32."""
-    return scales.astype(np.float16).astype(np.float32) if to.half else scales.astype(np.float32)
+    return scales.astype(jnp.dtype(to.stored)).astype(np.float32)
 
 
 def best_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:

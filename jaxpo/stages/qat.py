@@ -13,7 +13,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.grids import check_some, placements, rounded_model, unfitting
 from jaxpo.models.spec import leaves, param_count, param_shardings
-from jaxpo.ops.grids import grid
+from jaxpo.ops.grids import grid, head_grid
 
 Tree = Any
 
@@ -46,7 +46,7 @@ def rounded_lines(stage: Stage, config: TextConfig) -> Iterator[str]:
     groups = f"groups of {to.group}" if to.group else "whole rows"
     yield (
         f"trained on the grid {stage.qat.grid}, {groups}: {size:,} of {param_count(table):,} parameters; the output "
-        "matrix in 8 bits; norms, taps, routers and biases as they are"
+        f"matrix in {head_grid(to).bits} bits; norms, taps, routers and biases as they are"
     )
     if left:
         yield f"not rounded, as their rows are no whole number of groups: {len(left)} matrices, {left[0]} and the like"

@@ -5,6 +5,8 @@ Frantar et al. 2022, arXiv 2210.17323, section 3.3 and algorithm 1: `argmin_Q tr
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float
 
@@ -69,7 +71,7 @@ def _columns(w: np.ndarray, gram: np.ndarray, to: Grid) -> np.ndarray:
 
 def _on_scale(column: np.ndarray, scales: np.ndarray, to: Grid) -> np.ndarray:
     """One value of each row, on the scale of its group."""
-    alone = Grid(to.low, to.high, to.steps, 1)
+    alone = dataclasses.replace(to, group=1)
     values = column.astype(np.float32)[:, None]
     return (codes(values, scales[:, None], alone) * scales[:, None])[:, 0]
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from convert.many_languages import TEXTS
 
+from jaxpo.convert.hf import tensors_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward
@@ -80,3 +81,12 @@ def trained(config=DENSE, steps=150, rows=8, length=48):
     (params, _), losses = run(init_params(param_table(config), jax.random.key(0)))
     assert losses[-5:].mean() < 0.6 * losses[0], "it learnt nothing"
     return params
+
+
+def write(file, config, kind="f32", own=None, **options):
+    """A file of the random model; what it was written from."""
+    from jaxpo.convert.gguf.write import write_gguf
+
+    sources = tensors_of(random(config), param_table(config))
+    write_gguf(file, sources, config, own or tokenizer(), kind, name="tiny", **options)
+    return sources

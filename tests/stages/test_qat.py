@@ -48,20 +48,6 @@ def test_the_stage_hands_on_weights_that_lie_on_the_grid(trained):
     assert len(np.unique(w[:, 0])) <= 16
 
 
-def test_its_loss_is_the_one_that_was_measured(trained):
-    """What evaluation measured with rounded leaves, the plain model has as it is: the held-out loss of the run."""
-    run, folder = trained
-    with open(run / "summary.json", encoding="utf-8") as file:
-        summary = json.load(file)
-    assert summary["probes"]["pretrain"]
-    metrics = [json.loads(line) for line in (run / "stages" / "pretrain" / "metrics.jsonl").read_text().splitlines()]
-    measured = [row["eval_loss"] for row in metrics if "eval_loss" in row] or [
-        row["eval/loss"] for row in metrics if "eval/loss" in row
-    ]
-    assert measured
-    assert np.isfinite(measured[-1])
-
-
 def test_a_gguf_file_of_it_holds_the_very_weights(trained, tmp_path):
     pytest.importorskip("gguf")
     run, _ = trained

@@ -47,7 +47,7 @@ def keep_exact(rows: np.ndarray, packed: np.ndarray, kind: str, library: Any) ->
 
 
 def _bytes(codes: np.ndarray, kind: str) -> np.ndarray:
-    """ggml's order: int8 in turn, or the first half of a block in the low and the second in the high halves of bytes."""
+    """ggml's order: int8 in turn, or half of a block in the low and the other half in the high bits of bytes."""
     if kind == "Q8_0":
         return codes.astype(np.int8).view(np.uint8)
     halves = (codes + 8).astype(np.uint8)

@@ -63,7 +63,7 @@ def test_gptq_without_correlations_is_rounding():
 
 @pytest.mark.parametrize("config", [DENSE, MOE], ids=["dense", "mixture"])
 def test_what_matrices_are_multiplied_with(config):
-    """`X^T X` against inputs that are tapped elsewhere: the output matrix's, and the trace that the norm's weight says."""
+    """`X^T X` in one pass and in several, and against the traces that the norms' weights say."""
     params = random(config)
     axes = axes_of(config, grid("int4"))
     found = input_grams(params, config, WINDOWS[:2], axes)
@@ -95,9 +95,10 @@ def test_awq_scales_without_changing_the_function(config):
     assert len(moved) > len(names) // 2
     again = jax.tree.unflatten(jax.tree.structure(params), [jnp.asarray(other[n]) for n in names])
     tokens = WINDOWS[5]
-    assert compare(log_probs(params, config, tokens, None), log_probs(again, config, tokens, None))[
-        "max_logprob_error"
-    ] < 5e-4
+    assert (
+        compare(log_probs(params, config, tokens, None), log_probs(again, config, tokens, None))["max_logprob_error"]
+        < 5e-4
+    )
 
 
 def test_awq_is_never_worse_than_rounding_in_its_objective():

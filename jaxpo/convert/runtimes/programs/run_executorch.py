@@ -14,20 +14,25 @@ FILE = "model.pte"
 
 def convert(request: Any) -> None:
     """Weights by `lfm2.convert_weights`, then `export_llama` with the recipe that comes with LFM2."""
+    import torch
     from executorch.examples.models.lfm2 import convert_weights
     from executorch.examples.models.llama.export_llama_lib import export_llama
     from executorch.extension.llm.export.config.llm_config import LlmConfig, ModelType
+    from safetensors.torch import load_file
 
     out, scratch = Path(request["out"]), Path(request["cache"])
     out.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
     convert_weights(request["source"], str(scratch / "model.pth"))
-    params = json.loads((Path(request["source"]) / "params.json").read_text())
+    if (instead := Path(request["source"]) / "instead.safetensors").is_file():
+        weights = torch.load(scratch / "model.pth", weights_only=True) | load_file(instead)
+        torch.save(weights, scratch / "model.pth")
+    ids = json.loads((Path(request["source"]) / "config.json").read_text())
     config = LlmConfig()
     config.base.model_class = ModelType.lfm2_1_2b  # any of LFM2's: the shape is that of the parameters' file
     config.base.checkpoint = str(scratch / "model.pth")
     config.base.params = str(Path(request["source"]) / "params.json")
-    config.base.metadata = json.dumps({"get_bos_id": params["bos_id"], "get_eos_ids": params["eos_ids"]})
+    config.base.metadata = json.dumps({"get_bos_id": ids["bos_token_id"], "get_eos_ids": [ids["eos_token_id"]]})
     config.model.use_kv_cache, config.model.use_sdpa_with_kv_cache = True, True
     config.export.max_seq_length = config.export.max_context_length = request["context"]
     config.export.output_dir, config.export.output_name = str(out), FILE
@@ -41,8 +46,8 @@ def convert(request: Any) -> None:
 def ask(request: Any) -> tuple[np.ndarray, list[int]]:
     """Logits of every cutting, and the greedy continuation; the cache is in the program, which is loaded anew."""
     import torch
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401 registers operators of portable_lib
     from executorch.extension.pybindings import portable_lib
-    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401, I001 after portable_lib: registers its operators
     from executorch.kernels import quantized  # noqa: F401
     from serve import cut, greedily
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ def ask(request: Any) -> tuple[np.ndarray, list[int]]:
     takes = {one.name: one for one in session.get_inputs()}
     gives = [one.name for one in session.get_outputs()]
 
+    decoder = json.loads((Path(request["out"]) / "genai_config.json").read_text())["model"]["decoder"]
+    seen_keys = (1, decoder["num_key_value_heads"], 0, decoder["head_size"])
+    columns = (1, decoder["hidden_size"], decoder["conv_cache_size"])
+
     def empty(one: Any) -> np.ndarray:
         """Of a cache: one row, nothing seen."""
-        sizes = [size if isinstance(size, int) else 1 if size == "batch_size" else 0 for size in one.shape]
-        return np.zeros(sizes, TYPES[one.type])
+        return np.zeros(columns if one.name.endswith(".conv") else seen_keys, TYPES[one.type])
 
     def fresh() -> Callable[[list[int]], np.ndarray]:
         cache = {name: empty(one) for name, one in takes.items() if name.startswith("past")}

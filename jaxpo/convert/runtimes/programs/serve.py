@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ def serve(convert: Callable[[Request], None], ask: Callable[[Request], tuple[np.
 def cut(tokens: list[int], sizes: list[int]) -> list[list[int]]:
     """The tokens in pieces of these sizes."""
     starts = np.cumsum([0, *sizes])
-    return [tokens[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [tokens[a:b] for a, b in itertools.pairwise(starts)]
 
 
 def greedily(step: Callable[[list[int]], np.ndarray], prompt: list[int], new: int) -> list[int]:

@@ -13,9 +13,9 @@ FILE = "model.pte"
 
 
 def convert(request: Any) -> None:
-    """Weights by `lfm2.convert_weights`, then `export_llama` with the recipe that comes with LFM2."""
+    """Names of weights by `lfm2.convert_weights`, then `export_llama` with the recipe that comes with LFM2."""
     import torch
-    from executorch.examples.models.lfm2 import convert_weights
+    from executorch.examples.models.lfm2.convert_weights import lfm_2_to_meta
     from executorch.examples.models.llama.export_llama_lib import export_llama
     from executorch.extension.llm.export.config.llm_config import LlmConfig, ModelType
     from safetensors.torch import load_file
@@ -23,10 +23,10 @@ def convert(request: Any) -> None:
     out, scratch = Path(request["out"]), Path(request["cache"])
     out.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    convert_weights(request["source"], str(scratch / "model.pth"))
+    weights = lfm_2_to_meta(load_file(Path(request["source"]) / "model.safetensors"))
     if (instead := Path(request["source"]) / "instead.safetensors").is_file():
-        weights = torch.load(scratch / "model.pth", weights_only=True) | load_file(instead)
-        torch.save(weights, scratch / "model.pth")
+        weights |= load_file(instead)
+    torch.save(weights, scratch / "model.pth")
     ids = json.loads((Path(request["source"]) / "config.json").read_text())
     config = LlmConfig()
     config.base.model_class = ModelType.lfm2_1_2b  # any of LFM2's: the shape is that of the parameters' file

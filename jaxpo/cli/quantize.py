@@ -51,7 +51,7 @@ def quantize(args: Any) -> None:
     from jaxpo.convert.rounding.methods import quantize_model
     from jaxpo.convert.shards import parse_size, write_shards
     from jaxpo.convert.verify import verify
-    from jaxpo.models.family import param_table
+    from jaxpo.models.family import limits, param_table
     from jaxpo.ops.grids import grid
 
     name = args.grid or f"int{args.bits}"
@@ -65,10 +65,11 @@ def quantize(args: Any) -> None:
         raise ConfigError(f"quantize: {args.model} has no tokenizer, without which no text can be read.")
     seen, held_out = texts_of(args)
     params, config = model.params["model"], model.config
-    done = quantize_model(params, config, to, args.method, windows_of(seen, model.tokenizer, args))
-    lines, figures = measured(params, done, config, model.tokenizer, held_out, args.length, to)
-    record = {"grid": name, "bits": to.bits, "group": to.group, "method": args.method, **figures}
+    check_sizes(args, limits(config).context)
     with folder_in_making(args.out, overwrite=args.overwrite) as partial:
+        done = quantize_model(params, config, to, args.method, windows_of(seen, model.tokenizer, args))
+        lines, figures = measured(params, done, config, model.tokenizer, held_out, args.length, to)
+        record = {"grid": name, "bits": to.bits, "group": to.group, "method": args.method, **figures}
         write_shards(partial, tensors_of(done, param_table(config)), "float32", parse_size("5GB"))
         facts = facts_of(model.path, model.about)
         describe(partial, config, "float32", model.tokenizer, model.generation, facts)
@@ -78,6 +79,14 @@ def quantize(args: Any) -> None:
     for line in lines:
         print(line)
     print(f"{args.out}: {name} in groups of {to.group or 'a row'}, {args.method}; figures in {RECORD}")
+
+
+def check_sizes(args: Any, context: int) -> None:
+    """ConfigError for windows that the model cannot read."""
+    if not 2 <= args.length <= context:
+        raise ConfigError(f"quantize: --length {args.length} must lie in 2 to {context:,}, what the model can read.")
+    if args.windows < 1:
+        raise ConfigError(f"quantize: --windows {args.windows} must be at least 1.")
 
 
 def texts_of(args: Any) -> tuple[list[str], list[str]]:

@@ -259,4 +259,10 @@ def test_quantize_says_what_is_wrong_before_it_works(run: Command, model: Path, 
     assert "too short to hold out" in run("quantize", model, tmp_path / "q", "--text", text)[2]
     assert "group is -1" in run("quantize", model, tmp_path / "q", "--text", text, "--group", "-1")[2]
     assert "has 4 bits" in run("quantize", model, tmp_path / "q", "--text", text, "--grid", "q4_0", "--bits", "8")[2]
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"text": "open the file"}\n' * 20)
+    assert "must lie in 2 to 128" in run("quantize", model, tmp_path / "q", "--text", good, "--length", "4096")[2]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    assert "exists already" in run("quantize", model, tmp_path / "there", "--text", good, "--length", "32")[2]
     assert not (tmp_path / "q").exists()

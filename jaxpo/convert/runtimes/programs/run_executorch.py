@@ -46,8 +46,11 @@ def convert(request: Any) -> None:
 def ask(request: Any) -> tuple[np.ndarray, list[int]]:
     """Logits of every cutting, and the greedy continuation; the cache is in the program, which is loaded anew."""
     import torch
-    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401 registers operators of portable_lib
     from executorch.extension.pybindings import portable_lib
+
+    # isort: split
+    # After it: these register operators with it.
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
     from executorch.kernels import quantized  # noqa: F401
     from serve import cut, greedily
 

@@ -234,6 +234,39 @@ def prune(folder: str, now: float) -> None:
             shutil.rmtree(env)
 
 
+# The environments of other programs that run what jaxpo exports: their own packages, neither jaxpo nor its pins.
+
+
+def ensure_runtime(name: str, wanted: tuple[str, ...], asked: str | None = None) -> str:
+    """Interpreter of the environment that holds `wanted` alone, made by the first checkout of the machine that asks.
+
+    torch, where it is among them, is installed first and alone, as for the tests.
+    """
+    refuse_unsupported_platform()
+    base = find_python(asked)
+    where = (wanted, base["base"], base["version"], platform.machine(), os.environ.get("JAXPO_TORCH_INDEX"))
+    digest = hashlib.sha256(repr(where).encode()).hexdigest()[:16]
+    env = os.path.join(shared_folder(), "-".join([name, dotted(base["version"][:2]), digest]))
+    if not is_complete(env):
+        with lock(shared_folder()):
+            if not is_complete(env):
+                prune(shared_folder(), time.time())
+                make_runtime(env, base, wanted, os.environ.get("JAXPO_TORCH_INDEX"))
+    os.utime(complete(env))
+    return env_python(env)
+
+
+def make_runtime(env: str, base: dict, wanted: tuple[str, ...], torch_index: str | None) -> None:
+    """Make such an environment where it will stay, and mark it complete at the end."""
+    print(f"Installing {', '.join(wanted)} into {env}.", file=sys.stderr, flush=True)
+    call([base["path"], "-m", "venv", "--clear", env])
+    pip = [env_python(env), "-m", "pip", "install", "--no-compile", "--quiet"]
+    if TORCH in wanted:
+        call([*pip, TORCH, *(["--extra-index-url", torch_index] if torch_index else [])])
+    call([*pip, *wanted])
+    replace(complete(env), "")
+
+
 def make_shared(env: str, base: dict, extras: tuple[str, ...]) -> None:
     """Make the environment anew where it will stay (its scripts hold its path), and mark it complete at the end."""
     announce(env, extras)

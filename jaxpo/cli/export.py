@@ -55,6 +55,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
     )
+    parser.add_argument(
+        "--python", metavar="PROGRAM", help="interpreter that has mlx-lm, onnxruntime-genai, executorch"
+    )
     args = parser.parse(argv)
     chosen = FORMATS[args.format]
     dtypes = types_of(args, chosen)
@@ -77,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{args.out}: will not hold {heads}, which transformers cannot run; {args.model} does")
     if reader is not None:
         return write_reward(load_model(args.model), args)
-    options = Options(dtypes, args.max_shard_size, args.overwrite, not args.no_verify)
+    options = Options(dtypes, args.max_shard_size, args.overwrite, not args.no_verify, args.python)
     rows = chosen.write(args.model, args.out, options)
     without = "" if near_tokenizer(args.model) is not None else " (without a tokenizer: the model's directory has none)"
     print(f"{args.out}: exported{without}")
@@ -88,11 +91,15 @@ def main(argv: Sequence[str]) -> int:
 
 def types_of(args: Any, chosen: Any) -> tuple[str, ...]:
     """What `--dtype` asks of the format; ConfigError for that or another option that would mean nothing."""
-    from jaxpo.convert.formats import HF
+    from jaxpo.convert.formats import GGUF, HF
 
     if args.base is not None and not args.adapter:
         raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
     dtypes: tuple[str, ...] = chosen.chosen(args.dtype.split(",") if args.dtype else ())
+    if args.adapter and args.format not in (HF, GGUF):
+        raise ConfigError(f"export: --adapter is written for PEFT or llama.cpp; --format {args.format} has none.")
+    if args.python is not None and args.format in (HF, GGUF):
+        raise ConfigError(f"export: --format {args.format} is written here; leave out --python.")
     if args.adapter and len(dtypes) > 1:
         raise ConfigError("export: --adapter writes one file; give one --dtype.")
     if args.max_shard_size != MAX_SHARD_SIZE and (args.adapter or args.format != HF):

@@ -22,6 +22,7 @@ COMMANDS = {
     "losses": ("jaxpo.cli.losses", "the catalogue of preference methods"),
     "import": ("jaxpo.cli.import_", "Hugging Face safetensors -> jaxpo, checked"),
     "export": ("jaxpo.cli.export", "jaxpo -> Hugging Face safetensors, verified"),
+    "quantize": ("jaxpo.cli.quantize", "a model rounded to 4 or 8 bits, plainly or on a text, measured"),
     "merge": ("jaxpo.cli.merge", "one model from several: fifteen methods, mergekit's YAML, or a search"),
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),

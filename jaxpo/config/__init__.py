@@ -12,11 +12,12 @@ from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Prometheus, Run
-from jaxpo.config.stages import SFT, Distill, LoRA, Preference, Pretrain, Retrieval, Reward, Routing, Stage
+from jaxpo.config.stages import QAT, SFT, Distill, LoRA, Preference, Pretrain, Retrieval, Reward, Routing, Stage
 from jaxpo.config.work import Work
 
 __all__ = [
     "OPTIMIZERS",
+    "QAT",
     "SFT",
     "Adafactor",
     "Beside",

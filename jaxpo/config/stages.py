@@ -34,6 +34,21 @@ class LoRA:
 
 
 @dataclass(frozen=True)
+class QAT:
+    """Quantisation-aware training: every product takes the weight rounded to few bits, the gradient goes straight
+    through to the weight that is rounded, and the stage hands on the rounded model.
+
+    Attributes:
+      grid: "int4", "int8" (symmetric; in groups of 32 it is llama.cpp's Q8_0), "q4_0" (llama.cpp's), "8da4w"
+        (ExecuTorch's: 4-bit weights, activations in 8 bits); the output matrix gets 8 bits on all but the last.
+      group: values of a row that share a scale; 0 = the whole row.
+    """
+
+    grid: Literal["int4", "int8", "q4_0", "8da4w"] = "q4_0"
+    group: int = 32
+
+
+@dataclass(frozen=True)
 class Routing:
     """How the experts of a mixture are kept equally busy; a dense model has none of it.
 
@@ -72,6 +87,8 @@ class Stage(RecipePart):
         0 = none.
       lora: train low-rank adapters beside the frozen model, which is the reference too, unless `beside` names another;
         None = train the model. `--stage.lora` or any of its fields on the command line switches it on.
+      qat: train the model on a grid of few bits; None = no rounding. `--stage.qat` or any of its fields on the command
+        line switches it on.
       train: globs over the paths of what would be trained, such as "model/layers/0/*", "value/*", with adapters
         "adapter/*/b"; what none matches stays as it is, without gradient, optimiser state or average.
       beside: networks that the loss reads and the stage does not train, by the names that the loss gives them, such as
@@ -109,6 +126,7 @@ class Stage(RecipePart):
     metric_for_best_model: str | None = None
     load_best_model_at_end: bool = False
     lora: LoRA | None = None
+    qat: QAT | None = None
     train: tuple[str, ...] = ("*",)
     beside: tuple[tuple[str, Beside], ...] = ()
     routing: Routing = field(default_factory=Routing)

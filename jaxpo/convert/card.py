@@ -51,19 +51,29 @@ def facts_of(path: Path | None, about: Mapping[str, Any]) -> Facts:
     return Facts(run.name, trained_on, tuple(recipe), tuple(dict.fromkeys(figures)))
 
 
-def write_card(folder: Path, facts: Facts, config: TextConfig, use: Sequence[str], files: Sequence[str] = ()) -> None:
+def write_card(
+    folder: Path,
+    facts: Facts,
+    config: TextConfig,
+    use: Sequence[str],
+    files: Sequence[str] = (),
+    library: str = "transformers",
+) -> None:
     """Write the card.
 
     Args:
+      library: what loads the folder, by the Hub's name.
       use: how the model is run, lines of Markdown.
       files: a table of the files, lines.
     """
-    (folder / CARD).write_text("\n".join(lines(facts, config, use, files)) + "\n", encoding="utf-8")
+    (folder / CARD).write_text("\n".join(lines(facts, config, use, files, library)) + "\n", encoding="utf-8")
 
 
-def lines(facts: Facts, config: TextConfig, use: Sequence[str], files: Sequence[str] = ()) -> Iterator[str]:
+def lines(
+    facts: Facts, config: TextConfig, use: Sequence[str], files: Sequence[str] = (), library: str = "transformers"
+) -> Iterator[str]:
     """The card's text."""
-    yield from ("---", "# license: name the licence of the model here", "library_name: transformers", "---", "")
+    yield from ("---", "# license: name the licence of the model here", f"library_name: {library}", "---", "")
     yield from (f"# {facts.name}", "")
     kind = getattr(config, "model_type", "a")
     count = f"{param_count(param_table(config)):,} parameters, {config.num_hidden_layers} layers"

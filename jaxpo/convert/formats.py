@@ -40,12 +40,14 @@ class Options:
       max_shard_size: bytes or "5GB", where a model is split.
       overwrite: replace an existing folder.
       verify: run what was written by another implementation and compare.
+      python: the interpreter that has the packages of another runtime; None = this one.
     """
 
     dtypes: tuple[str, ...]
     max_shard_size: int | str = "5GB"
     overwrite: bool = False
     verify: bool = True
+    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,27 @@ FORMATS = {
             (*KINDS, *K_QUANTS),
             True,
             "jaxpo.convert.gguf.folder:write",
+        ),
+        Format(
+            "mlx",
+            "for MLX, by mlx-lm's converter",
+            ("float32", "bfloat16", "int8", "int4"),
+            False,
+            "jaxpo.convert.runtimes.folder:write_mlx",
+        ),
+        Format(
+            "onnx",
+            "for ONNX Runtime and GenAI, by GenAI's builder",
+            ("float32", "int4"),
+            False,
+            "jaxpo.convert.runtimes.folder:write_onnx",
+        ),
+        Format(
+            "executorch",
+            "for ExecuTorch with XNNPACK, by its LFM2 export",
+            ("float32", "8da4w"),
+            False,
+            "jaxpo.convert.runtimes.folder:write_executorch",
         ),
     )
 }

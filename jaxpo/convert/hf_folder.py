@@ -10,7 +10,8 @@ from jaxpo.convert.card import Facts, facts_of
 from jaxpo.convert.folder import is_export
 from jaxpo.convert.formats import HF, Options, Row, nats
 from jaxpo.convert.hf import describe, folder_in_making, read_tensors
-from jaxpo.convert.model_io import import_record, kept
+from jaxpo.convert.kept import kept
+from jaxpo.convert.model_io import import_record
 from jaxpo.convert.open_model import OpenModel, open_model
 from jaxpo.convert.shards import Source, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export

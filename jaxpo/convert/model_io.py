@@ -10,28 +10,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore, together
-from jaxpo.config.places import is_name
-from jaxpo.config.serialise import from_jsonable, to_jsonable
+from jaxpo.checkpoint.store import CheckpointStore, together
+from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
 from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import is_heads, read_heads_of, reading_of
 from jaxpo.convert.hf import check_tensors, import_hf
+from jaxpo.convert.kept import MODEL, Kept, kept, stage_folder
 from jaxpo.convert.pylate_files import is_retriever, read_retriever
 from jaxpo.convert.reader import REWARD, Reader, reader_of
 from jaxpo.convert.retriever import RETRIEVER, Retriever, retriever_of
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.errors import CheckpointError, ConfigError, no_folder
+from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
-from jaxpo.models.family import FAMILIES, TextConfig, family, param_table
-from jaxpo.models.spec import abstract_params, leaves, param_shardings
+from jaxpo.models.family import TextConfig, param_table
+from jaxpo.models.spec import abstract_params, param_shardings
 from jaxpo.sharding import make_mesh, replicated
-from jaxpo.train.files import read_json
 
 Tree = Any
-MODEL, TOKENIZER = "model", "tokenizer"
+TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ def save_model(directory: Path, params: Mapping[str, Tree], config: TextConfig, 
     store.close()
 
 
-def has_model(directory: Path) -> bool:
-    """Whether a stage directory holds a finished model."""
-    return (directory / MODEL).is_dir() and CheckpointStore(directory / MODEL, keep=None).latest() is not None
-
-
 def discard_model(directory: Path) -> Path:
     """Take a damaged model out of a stage directory, on every process; where it is kept."""
     store = CheckpointStore(directory / MODEL, keep=None)
@@ -85,81 +79,6 @@ def discard_model(directory: Path) -> Path:
     moved = store.set_aside(0)
     together("and set aside")
     return moved
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Parameters that a run keeps: the model that a stage left, or those of one of its checkpoints.
-
-    Attributes:
-      part: what their leaves' names begin with.
-      heads: name -> shapes of what lies beside the model.
-      stage: the directory of the stage.
-    """
-
-    store: CheckpointStore
-    step: int | None
-    part: str
-    config: TextConfig
-    heads: Mapping[str, Any]
-    about: Mapping[str, Any]
-    stage: Path
-
-    @property
-    def folder(self) -> Path:
-        """The checkpoint that holds them."""
-        return self.store.path(self.store.latest() or 0 if self.step is None else self.step)
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a path means one checkpoint of a stage, `RUN/stages/STAGE/checkpoints/00000030`."""
-    return path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir()
-
-
-def kept(path: Path) -> Kept:
-    """What a run directory, a stage or a checkpoint holds, without its weights."""
-    stage = stage_folder(path)
-    if not is_checkpoint(path):
-        store = CheckpointStore(stage / MODEL, keep=None)
-        folder, meta = _meta_of(store)
-        return Kept(store, None, "", _config_of(folder, meta["config"]), meta["heads"], meta["about"], stage)
-    store, step = CheckpointStore(path.parent, keep=None), int(path.name)
-    meta, names = store.meta(step), store.signature(step)
-    if "weights" not in meta:
-        raise CheckpointError(f"{path}: an earlier version wrote it, which did not say what model it holds.")
-    part, config = f"{meta['weights']}/", _config_of(path, meta["model"])
-    wanted = (f"{part}model/{name}" for name, _ in leaves(param_table(config)))
-    if lacking := [name for name in wanted if name not in names]:
-        raise CheckpointError(
-            f"{path} holds only what its stage trains, an adapter or a part of the model ({lacking[0]} is not in it): "
-            "give the folder of a stage that has finished."
-        )
-    beside = {name.removeprefix(part): entry["shape"] for name, entry in names.items() if name.startswith(part)}
-    heads = nested({name: shape for name, shape in beside.items() if not name.startswith("model/")})
-    about = {"stage": f"{stage.name}, step {step}", "trained_on": meta.get("trained_on", "")}
-    about |= {REWARD: meta[REWARD]} if REWARD in meta else {}
-    return Kept(store, step, part, config, heads, about, stage)
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a/b": x}` as `{"a": {"b": x}}`."""
-    out: dict[str, Any] = {}
-    for name, value in flat.items():
-        *above, last = name.split("/")
-        inner = out
-        for key in above:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return out
-
-
-def stage_folder(path: Path) -> Path:
-    """The stage directory that a path means: itself, that of a checkpoint, or a run's last finished stage."""
-    if not path.is_dir():
-        raise CheckpointError(f"{no_folder(path)}; give a run directory, a stage directory or an HF export")
-    if is_checkpoint(path):
-        return path.parents[1]
-    return path if (path / MODEL).is_dir() else _last_stage(path)
 
 
 def read_config(path: Path | str) -> TextConfig:
@@ -183,25 +102,6 @@ def check_files(path: Path | str) -> None:
     with open_folder(path) as found:
         tensors = {name: tensor for name, tensor in found.tensors.items() if name not in besides}
         check_tensors(tensors, param_table(found.config), path)
-
-
-def _meta_of(store: CheckpointStore) -> tuple[Path, Mapping[str, Any]]:
-    """What a stage's model says of itself, and the folder that says it; CheckpointError when that is no model's."""
-    meta = store.meta()
-    folder = store.path(store.latest() or 0)
-    parts = ("config", "heads", "about")
-    if not isinstance(meta, Mapping) or not all(isinstance(meta.get(name), Mapping) for name in parts):
-        raise CheckpointError(f"{folder}: its meta.json describes no model; copy the checkpoint again.")
-    return folder, meta
-
-
-def _config_of(folder: Path, stored: Any) -> Any:
-    try:
-        config = from_jsonable(stored, known_types=FAMILIES)
-        family(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: its meta.json holds a configuration that cannot be read: {error}") from error
-    return config
 
 
 def read_heads(path: Path | str) -> tuple[str, ...]:
@@ -292,28 +192,6 @@ def import_record(path: Path) -> dict[str, str]:
     if is_adapter(path):
         return {"stage": "import", "trained_on": f"a PEFT adapter ({name}) on {base_of(path).name}"}
     return {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({name})"}
-
-
-def _last_stage(run: Path) -> Path:
-    """The last stage of a run that has finished, in the order of its configuration."""
-    config = read_json(run / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("stages"), list):
-        raise CheckpointError(
-            f"{run} is not a run directory, a stage directory, an HF export or a PEFT adapter: "
-            f"there is neither {MODEL}/ nor config.json nor adapter_config.json"
-        )
-    for name in reversed(_stage_names(run, config["stages"])):
-        if has_model(run / "stages" / name):
-            return run / "stages" / name
-    raise CheckpointError(f"{run}: no stage has finished yet; run the same command again to go on")
-
-
-def _stage_names(run: Path, stages: Any) -> list[str]:
-    """The names of a stored configuration's stages; each is one of a folder inside the run's."""
-    names = [str(stage.get("name", "")) if isinstance(stage, Mapping) else "" for stage in stages]
-    if not all(map(is_name, names)):
-        raise CheckpointError(f"{run / 'config.json'}: names no stages; restore the file.")
-    return names
 
 
 def near_tokenizer(path: Path) -> Tokenizer | None:

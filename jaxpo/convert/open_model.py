@@ -19,7 +19,8 @@ import numpy as np
 from jaxpo.convert.folder import is_export, open_folder
 from jaxpo.convert.heads_hf import is_heads
 from jaxpo.convert.hf import check_tensors, disk_shape
-from jaxpo.convert.model_io import MODEL, Kept, kept, near_generation, near_tokenizer, read_config
+from jaxpo.convert.kept import MODEL, Kept, kept
+from jaxpo.convert.model_io import near_generation, near_tokenizer, read_config
 from jaxpo.convert.reader import REWARD
 from jaxpo.convert.reward_hf import is_reward
 from jaxpo.convert.shards import Stored

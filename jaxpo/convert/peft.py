@@ -65,7 +65,7 @@ def export_peft(
         write_shards(partial, tensors_of(adapter, table), dtype, sys.maxsize)  # one file: PEFT knows no shards
         (partial / SINGLE).rename(partial / WEIGHTS)
         write_json(partial / ADAPTER_CONFIG, peft_config(param_table(config), table, lora, base_name))
-        write_card(partial, facts or Facts(Path(directory).name), config, use(base_name))
+        write_card(partial, facts or Facts(Path(directory).name), config, use(base_name), library="peft")
         if not verify:
             return {}
         merged = merge(base, adapter, scale_of(lora)) if merged is None else merged

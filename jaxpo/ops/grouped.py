@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxpo.errors import BackendError
-from jaxpo.ops.linear import Weight, linear
+from jaxpo.ops.linear import Standing, Weight, linear
 from jaxpo.ops.quant import Quant
 
 # The share of a group's mean size that a block is, the smallest and the largest block: a program of NVIDIA's has one
@@ -290,13 +290,14 @@ def _refusal(name: str, widths: tuple[int, ...], block: int) -> str | None:
 
 
 def grouped_matmul(
-    x: Float[Array, "P i"], w: Float[Array, "E i o"] | Quant, groups: Groups, *, implementation: str | None = None
+    x: Float[Array, "P i"], w: Weight, groups: Groups, *, implementation: str | None = None
 ) -> Float[Array, "P o"]:
     """`y[p] = x[p] W[group of slot p]`, in the type of `x`; 0 in the slots behind the last group.
 
     Args:
       x: `[P, in]` rows laid out by `dispatch`.
-      w: `[E, in, out]`, cast to the type of `x` at use; or quantised, which "blocks" alone multiplies.
+      w: `[E, in, out]`, cast to the type of `x` at use; or a leaf that stands for such a stack; a quantised one
+        "blocks" alone multiplies.
       groups: the layout.
       implementation: "blocks" (a loop over the blocks in use, one dense product each), "ragged_dot" (XLA's), "megablox"
         (TPU), "triton" (NVIDIA), or None; see `chosen`.
@@ -306,6 +307,12 @@ def grouped_matmul(
     """
     if isinstance(w, Quant):
         return _quantised(x, w, groups, implementation)
+    if isinstance(w, Standing):
+        return w.grouped(x, groups, functools.partial(_product, groups=groups, implementation=implementation))
+    return _product(x, w, groups, implementation)
+
+
+def _product(x: Array, w: Array, groups: Groups, implementation: str | None) -> Array:
     name, _ = chosen(implementation, widths=w.shape[1:], block=groups.block)
     return _BACKENDS[name](x, w, groups)
 

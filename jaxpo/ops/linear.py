@@ -43,6 +43,14 @@ class Standing(ABC):
     def rows(self, index: Int[Array, "..."], dtype: Any) -> Float[Array, "... *o"]:
         """See `rows`."""
 
+    def grouped(self, x: Float[Array, "P i"], groups: Any, product: Callable[..., Array]) -> Float[Array, "P o"]:
+        """See `jaxpo.ops.grouped.grouped_matmul`; `product(x, w)` is that of an array.
+
+        Raises:
+          TypeError: one that stands for no stack of weights.
+        """
+        raise TypeError(f"a {type(self).__name__} has no product by groups; merge it into the model first")
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("base", "a", "b"), meta_fields=("scale",))
 @dataclass(frozen=True)

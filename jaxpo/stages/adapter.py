@@ -14,7 +14,8 @@ from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import LoRA
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.model_io import Model, is_checkpoint, load_model, stage_folder
+from jaxpo.convert.kept import is_checkpoint, stage_folder
+from jaxpo.convert.model_io import Model, load_model
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import adapter_table, merge, scale_of

@@ -25,8 +25,10 @@ from jaxpo.objectives.families.groups import BY_GROUP
 from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
+from jaxpo.objectives.wrappers.on_grid import with_grid
 from jaxpo.objectives.wrappers.routing import with_routing
 from jaxpo.ops import attention, conv, grouped
+from jaxpo.ops.grids import grid
 from jaxpo.recipe.checks.routing import balance_problems
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.recipe.platform import dtype_of
@@ -87,8 +89,13 @@ def make_objective(
     recorded = frozenset(network.name for network in networks if network.recorded)
     options = dataclasses.replace(kind.options(stage), recorded=recorded, groups=groups, scorers=scorers or {})
     plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
-    objective = _compared(_balanced(plain, stage, scorer.config), stage)
+    objective = _compared(_on_grid(_balanced(plain, stage, scorer.config), stage, scorer.config), stage)
     return objective if stage.train == EVERYTHING else with_fixed(objective)
+
+
+def _on_grid(objective: Objective, stage: Stage, config: TextConfig) -> Objective:
+    """With the model's matrices rounded, where the stage trains them so."""
+    return objective if stage.qat is None else with_grid(objective, config, grid(stage.qat.grid, stage.qat.group))
 
 
 def _compared(objective: Objective, stage: Any) -> Objective:

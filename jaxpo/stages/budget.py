@@ -10,7 +10,7 @@ from jaxpo.checkpoint.fallback import set_damaged_aside
 from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config.fields import BUDGETS, key
 from jaxpo.config.serialise import from_jsonable
-from jaxpo.convert.model_io import MODEL, has_model
+from jaxpo.convert.kept import MODEL, has_model
 from jaxpo.errors import RunError
 from jaxpo.stages.adapter import ADAPTER_FOLDER
 from jaxpo.stages.loaders import make_loaders

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxpo.checkpoint.fallback import set_damaged_aside
 from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Run, Stage
-from jaxpo.convert.model_io import has_model
+from jaxpo.convert.kept import has_model
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.caps import shared_problems
 from jaxpo.data.packing.loader import Loader

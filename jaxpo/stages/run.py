@@ -12,7 +12,8 @@ import jax
 from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import RecipePart, Run, Work
 from jaxpo.config.serialise import to_jsonable
-from jaxpo.convert.model_io import discard_model, has_model, load_model, save_model
+from jaxpo.convert.kept import has_model
+from jaxpo.convert.model_io import discard_model, load_model, save_model
 from jaxpo.errors import DamagedError, writing
 from jaxpo.recipe.checks.routing import check_origin, check_placement
 from jaxpo.recipe.checks.run import check

@@ -11,7 +11,8 @@ import jax
 from jax.sharding import Mesh as DeviceMesh
 
 from jaxpo.config import RecipePart, Run, Stage
-from jaxpo.convert.model_io import has_model, load_model
+from jaxpo.convert.kept import has_model
+from jaxpo.convert.model_io import load_model
 from jaxpo.convert.reader import REWARD, Reader
 from jaxpo.convert.retriever import RETRIEVER, Retriever
 from jaxpo.judges.network import Network

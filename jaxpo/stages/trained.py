@@ -25,6 +25,7 @@ from jaxpo.recipe.kinds import networks_of
 from jaxpo.stages.assemble import Assembly, own_tables
 from jaxpo.stages.beside import Opened
 from jaxpo.stages.named_parts import heads_of_others
+from jaxpo.stages.qat import grid_problems, rounded_lines
 from jaxpo.stages.setting import Setting
 from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
 
@@ -36,10 +37,11 @@ def check_patterns(run: Run) -> None:
     """Every pattern of every stage finds its parameters; ConfigError with all that do not. Reads no weights."""
     problems = []
     for stage in lineage.trained(run):
-        if not (stage.lora or stage.train != EVERYTHING or stage.optimizer.lr_factors):
+        if not (stage.lora or stage.qat or stage.train != EVERYTHING or stage.optimizer.lr_factors):
             continue
         model = lineage.declared_model(run, stage)
         config = read_config(model) if isinstance(model, str) else model
+        problems += grid_problems(stage, config)
         try:
             tables = own_tables(stage, config)
         except ConfigError as error:
@@ -154,12 +156,12 @@ def beside_fixed(beside: Opened, fixed: Tree) -> Opened:
 
 
 def trained_lines(stage: Stage, config: TextConfig, assembly: Assembly) -> list[str]:
-    """What a stage says of what it trains: the table of its adapters, and how much its patterns choose."""
+    """What a stage says of what it trains: the table of its adapters, its grid, and how much its patterns choose."""
     adapted: list[str] = []
     if stage.lora is not None:
         count = param_count(assembly.trained.get(ADAPTER, {}))
         adapted = describe_adapter(param_table(config), assembly.tables[ADAPTER], stage.lora, count)
-    return adapted + part_lines(stage, assembly.tables)
+    return [*adapted, *rounded_lines(stage, config), *part_lines(stage, assembly.tables)]
 
 
 def part_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:

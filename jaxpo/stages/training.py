@@ -15,7 +15,8 @@ from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Stage
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.construct.context import SNAPSHOTS
-from jaxpo.convert.model_io import has_model, save_model
+from jaxpo.convert.kept import ROUNDED, has_model
+from jaxpo.convert.model_io import save_model
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.source import Source
 from jaxpo.data.tokens.index import pieces_of
@@ -36,6 +37,7 @@ from jaxpo.stages.column_values import columns_of
 from jaxpo.stages.critic import with_critic
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.named_parts import heads_of_others
+from jaxpo.stages.qat import on_its_grid
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
 from jaxpo.stages.trained import beside_fixed, check_heads, fixed_part, flops_per_token, trained_lines
@@ -145,6 +147,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
             REMAT: scorer.remat,
             "model": to_jsonable(config),
             "weights": "ema" if stage.use_ema else "params",
+            **({} if stage.qat is None else {ROUNDED: stage.qat.grid}),
             **{name: said for name, said in setting.about(stage).items() if name != "stage"},
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
             **beside.about,
@@ -246,10 +249,13 @@ def _first(base: Tree, tables: Mapping[str, Table], seed: int, others: Collectio
 
 
 def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
-    """What a stage hands on: the plain model, an adapter merged into its base, and the heads."""
+    """What a stage hands on: the plain model, rounded or with the adapter merged into its base, and the heads."""
+    config = setting.config(stage)
+    if stage.qat is not None:
+        return dict(params) | {"model": on_its_grid(params["model"], stage.qat, config, setting.mesh, setting.rules)}
     if stage.lora is None:
         return params
-    model = merged(base, params[ADAPTER], stage.lora, setting.config(stage), setting.mesh, setting.rules)
+    model = merged(base, params[ADAPTER], stage.lora, config, setting.mesh, setting.rules)
     return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
 
 

@@ -231,3 +231,38 @@ def test_large_models_are_introduced_without_the_warning_of_small_ones() -> None
     abstract = {"model": {"w": jax.ShapeDtypeStruct((2, size // 2), np.float32)}}
     fake = argparse.Namespace(params=abstract, about={"trained_on": "much text"})
     assert chat.introduction(fake) == "100.0 million parameters, trained on much text; its statements may be wrong."
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
+def test_quantize_measures_and_writes_an_ordinary_checkpoint(
+    run: Command, model: Path, tmp_path: Path, method: str
+) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"open the file {i} and read the list"}) + "\n" for i in range(30)))
+    out = tmp_path / "small"
+    flags = ("--group", "16", "--method", method, "--text", text, "--length", "32", "--windows", "4")
+    code, shown, err = run("quantize", model, out, *flags)
+    assert (code, err) == (0, "")
+    assert "bits per byte before" in shown
+    assert "bits per byte after" in shown
+    record = json.loads((out / "quantization.json").read_text())
+    assert (record["grid"], record["group"], record["method"]) == ("int4", 16, method)
+    assert record["bits_per_byte"]["after"] != record["bits_per_byte"]["before"]
+    w = np.asarray(load_model(out).params["model"]["layers"]["1"]["feed_forward"]["w2"]["weight"])
+    assert len(np.unique(w[:16, 0])) <= 15
+    assert len(leaves(out)) == len(leaves(model))
+
+
+def test_quantize_says_what_is_wrong_before_it_works(run: Command, model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text("x")
+    assert "too short to hold out" in run("quantize", model, tmp_path / "q", "--text", text)[2]
+    assert "group is -1" in run("quantize", model, tmp_path / "q", "--text", text, "--group", "-1")[2]
+    assert "has 4 bits" in run("quantize", model, tmp_path / "q", "--text", text, "--grid", "q4_0", "--bits", "8")[2]
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"text": "open the file"}\n' * 20)
+    assert "must lie in 2 to 128" in run("quantize", model, tmp_path / "q", "--text", good, "--length", "4096")[2]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    assert "exists already" in run("quantize", model, tmp_path / "there", "--text", good, "--length", "32")[2]
+    assert not (tmp_path / "q").exists()

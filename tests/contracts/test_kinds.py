@@ -12,7 +12,8 @@ from contracts.kinds import EXAMPLES, every_kind
 from stages import process
 
 from jaxpo.config.serialise import to_jsonable
-from jaxpo.convert.model_io import has_model, load_model
+from jaxpo.convert.kept import has_model
+from jaxpo.convert.model_io import load_model
 from jaxpo.recipe.kinds import KINDS, kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.measured import ROUTING, WORST

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from convert.many_languages import TEXTS
 
+from jaxpo.convert.hf import tensors_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.forward import forward
@@ -54,8 +55,8 @@ def random(config):
 
 
 @functools.cache
-def trained(steps=150, rows=8, length=48):
-    """The dense model after some steps on the texts: what rounding costs means nothing on random weights."""
+def trained(config=DENSE, steps=150, rows=8, length=48):
+    """A model after some steps on the texts: what rounding costs means nothing on random weights."""
     ids = np.concatenate([[tokenizer().bos_id, *tokenizer().encode(text)] for text in TEXTS])
     starts = np.random.default_rng(0).integers(0, ids.size - length - 1, (steps, rows))
     batches = jnp.asarray(ids[starts[..., None] + np.arange(length + 1)])
@@ -63,7 +64,7 @@ def trained(steps=150, rows=8, length=48):
     optimiser = optax.adamw(3e-3)
 
     def loss(params, tokens):
-        hidden, _ = forward(params, tokens[:, :-1], jnp.ones((rows, length), jnp.int32), positions, config=DENSE)
+        hidden, _ = forward(params, tokens[:, :-1], jnp.ones((rows, length), jnp.int32), positions, config=config)
         logits = (hidden @ params["embed_tokens"]["weight"].T).astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
@@ -77,6 +78,15 @@ def trained(steps=150, rows=8, length=48):
     def run(params):
         return jax.lax.scan(step, (params, optimiser.init(params)), batches)
 
-    (params, _), losses = run(init_params(param_table(DENSE), jax.random.key(0)))
+    (params, _), losses = run(init_params(param_table(config), jax.random.key(0)))
     assert losses[-5:].mean() < 0.6 * losses[0], "it learnt nothing"
     return params
+
+
+def write(file, config, kind="f32", own=None, **options):
+    """A file of the random model; what it was written from."""
+    from jaxpo.convert.gguf.write import write_gguf
+
+    sources = tensors_of(random(config), param_table(config))
+    write_gguf(file, sources, config, own or tokenizer(), kind, name="tiny", **options)
+    return sources

@@ -14,7 +14,7 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain, Run
 from jaxpo.config.serialise import find_type, from_jsonable
 from jaxpo.convert.hf import export_hf
-from jaxpo.convert.model_io import stage_folder
+from jaxpo.convert.kept import stage_folder
 from jaxpo.convert.shards import INDEX, open_shards
 from jaxpo.corpora.files import reusable, write
 from jaxpo.data.rows.formats import list_files

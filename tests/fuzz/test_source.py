@@ -34,6 +34,9 @@ IMPORTED = {
     "data/tokens/store.py": {"zipfile"},  # the error of a damaged one
     "convert/gguf/llama.py": {"subprocess", "urllib"},  # llama.cpp, which listens inside its own process
     "convert/gguf/k_quants.py": {"subprocess"},  # llama.cpp's quantiser, where it is on the PATH
+    "convert/runtimes/runtime.py": {"subprocess"},  # the programs beside it, by the interpreter that the user names
+    "convert/runtimes/programs/run_genai.py": {"subprocess"},  # its model builder, which is a command
+    "convert/runtimes/programs/run_executorch.py": {"torch"},  # which ExecuTorch's export is made of
     "convert/verify.py": {"torch", "transformers"},  # compares an export that was just written with them
     "convert/reward_hf.py": {"torch", "transformers"},  # the same; what it runs is the six lines that were just written
     "judges/http.py": {"http", "urllib"},  # a judge whose address the configuration names

@@ -19,7 +19,8 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.cli.explain import field_help, table
 from jaxpo.config import Adafactor, LoRA, Muon, Optimizer, Run
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.convert.model_io import has_model, load_model
+from jaxpo.convert.kept import has_model
+from jaxpo.convert.model_io import load_model
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import load_run, resolve_run

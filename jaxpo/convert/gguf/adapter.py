@@ -60,7 +60,7 @@ def export_adapter(found: Any, out: Path, *, dtype: str = "f32", overwrite: bool
             report = verify_adapter(file, base.params["model"], merged, config, base.tokenizer, dtype, partial)
             write_json(partial / "verification.json", report)
         use = (f"With llama.cpp, on a GGUF file of its base: `llama-cli -m BASE.gguf --lora {file.name}`.",)
-        write_card(partial, facts_of(found.result.path, found.result.about), config, use)
+        write_card(partial, facts_of(found.result.path, found.result.about), config, use, library="gguf")
         return Row(GGUF, file.name, file.stat().st_size, report.get("by", ""), nats(report) if report else "")
 
 

@@ -34,7 +34,7 @@ def write(model: Path, out: Path, options: Options) -> list[Row]:
         check_expressible(opened.config, opened.tokenizer, opened.generation)
         with folder_in_making(out, overwrite=options.overwrite) as partial:
             rows, reports = _write_files(opened, partial, out.name, options)
-            write_card(partial, facts_of_model(model), opened.config, use(rows), table(rows))
+            write_card(partial, facts_of_model(model), opened.config, use(rows), table(rows), "gguf")
             if options.verify:
                 write_json(partial / "verification.json", reports)
     return rows

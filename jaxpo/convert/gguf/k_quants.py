@@ -17,7 +17,8 @@ def program() -> str:
     if found is None:
         raise ConfigError(
             f"export: this --dtype is made by llama.cpp's own {PROGRAM}, which is not on the PATH; it comes with "
-            "llama.cpp (brew install llama.cpp, or build it). Without it there are f32, f16, bf16, q8_0 and q4_0."
+            "llama.cpp (brew install llama.cpp, or build it), and the package xllamacpp leaves it out. Without it "
+            "there are f32, f16, bf16, q8_0 and q4_0."
         )
     return found
 

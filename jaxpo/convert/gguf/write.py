@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxpo.convert.generation import end_ids
 from jaxpo.convert.gguf import hyperparameters, vocabulary
+from jaxpo.convert.gguf.exact import keep_exact
 from jaxpo.convert.gguf.kinds import KINDS, WITHOUT_BLOCKS, Kind
 from jaxpo.convert.gguf.library import gguf
 from jaxpo.convert.gguf.names import MODEL, TAPS, gguf_name, is_float32
@@ -188,7 +189,8 @@ def _write(out: BinaryIO, source: Source, one: Planned, library: Any) -> int:
         raise ValueError(f"{source.name}: has shape {value.shape}, {source.shape} was announced")
     for rows in _blocks(value.reshape(-1, value.shape[-1])):
         with np.errstate(over="ignore"):
-            packed = library.quants.quantize(np.ascontiguousarray(rows, np.float32), kind)
+            values = np.ascontiguousarray(rows, np.float32)
+            packed = keep_exact(values, library.quants.quantize(values, kind), one.kind, library)
         if one.kind == "F16" and not np.isfinite(packed).all():
             raise CheckpointError(f"{source.name}: holds values beyond float16's 65,504; choose --dtype bf16 or f32.")
         written += out.write(np.ascontiguousarray(packed).data.cast("B"))

@@ -18,6 +18,7 @@ from jaxpo.recipe.checks.files import file_problems
 from jaxpo.recipe.checks.lora import lora_problems
 from jaxpo.recipe.checks.model import direction_problems, origin_problems, own_model_problems
 from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
+from jaxpo.recipe.checks.qat import qat_problems
 from jaxpo.recipe.checks.routing import routing_problems
 from jaxpo.recipe.kinds import Kind, kind_of, kinds_for
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, with_models
@@ -36,6 +37,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     yield from origin_problems(run, index, stage)
     yield from direction_problems(run, stage, kind.predicts)
     yield from lora_problems(stage)
+    yield from qat_problems(stage)
     yield from routing_problems(run, stage)
     if kind.default is None or getattr(stage, "loss", None) is not None:
         yield from method_problems(stage, kind)

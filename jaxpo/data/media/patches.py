@@ -36,7 +36,7 @@ def pieces(pixels: np.ndarray, plan: Geometry) -> Iterator[np.ndarray]:
 def cut(piece: np.ndarray, settings: ImageSettings) -> Patches:
     """Patches of one piece, bytes as they are: those that become one vector stand together.
 
-    Vector (I, J), row by row, reads the patches (2I, 2J), (2I + 1, 2J), (2I, 2J + 1), (2I + 1, 2J + 1). Inside a patch
+    Vector (I, J), row by row, reads the patches (2I, 2J), (2I, 2J + 1), (2I + 1, 2J), (2I + 1, 2J + 1). Inside a patch
     the order is row, column, channel.
     """
     side, factor = settings.encoder_patch_size, settings.downsample_factor
@@ -44,9 +44,9 @@ def cut(piece: np.ndarray, settings: ImageSettings) -> Patches:
         raise ConfigError(f"downsample_factor must be 2; it is {factor}.")
     rows, columns = piece.shape[0] // side, piece.shape[1] // side
     grid = piece.reshape(rows // factor, factor, side, columns // factor, factor, side, 3)
-    values = grid.transpose(0, 3, 4, 1, 2, 5, 6).reshape(rows * columns, side * side * 3)
+    values = grid.transpose(0, 3, 1, 4, 2, 5, 6).reshape(rows * columns, side * side * 3)
     places = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).astype(np.int32)
-    ordered = places.reshape(rows // factor, factor, columns // factor, factor, 2).transpose(0, 2, 3, 1, 4)
+    ordered = places.reshape(rows // factor, factor, columns // factor, factor, 2).transpose(0, 2, 1, 3, 4)
     size = np.broadcast_to(np.asarray((rows, columns), np.int32), ordered.shape)
     return Patches(np.ascontiguousarray(values), np.concatenate([ordered, size], -1).reshape(-1, 4))
 

@@ -60,7 +60,7 @@ def test_patches_stand_in_the_order_of_the_connector():
     at = 0
     for i in range(rows // 2):
         for j in range(columns // 2):
-            for r, c in ((2 * i, 2 * j), (2 * i + 1, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j + 1)):
+            for r, c in ((2 * i, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j), (2 * i + 1, 2 * j + 1)):
                 np.testing.assert_array_equal(found.values[at], piece[2 * r : 2 * r + 2, 2 * c : 2 * c + 2].ravel())
                 np.testing.assert_array_equal(found.positions[at], [r, c, rows, columns])
                 at += 1

@@ -62,9 +62,11 @@ def image_vectors(
 
 
 def placed(
-    x: Float[Array, "R S D"], vectors: Float[Array, "Q V D"], places: Int[Array, "R S"], blocks: int
+    x: Float[Array, "R S D"], vectors: Float[Array, "Q V D"], places: Int[Array, "R S"] | None, blocks: int
 ) -> Float[Array, "R S D"]:
     """Embeddings with the vectors where `places`, counted within each of the blocks, says so; -1 = the embedding."""
+    if places is None:
+        raise ValueError("a batch with media says in `places` where their vectors belong")
     flat = vectors.reshape(blocks, -1, vectors.shape[-1])
     index = places.reshape(blocks, -1)
     picked = jnp.take_along_axis(flat, jnp.maximum(index, 0)[..., None], axis=1).reshape(x.shape)
@@ -85,7 +87,7 @@ def forward(
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
     """`backbone(dropout(embed(tokens) or connect(encode(patches))))`; options are those of LFM2's backbone.
 
-    Without media in the batch it is LFM2 of the text. `remat` other than "none" recomputes each layer of the tower, too.
+    Without media in the batch it is LFM2 of the text. Any `remat` but "none" recomputes each layer of the tower, too.
     """
     x = embed(params, inputs.tokens, dtype)
     if IMAGE in inputs.media:

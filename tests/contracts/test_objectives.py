@@ -30,12 +30,14 @@ from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.objectives.families.tokens import next_token
 from jaxpo.train.step import make_step
 
-# The largest programs to compile, and those that others contain (a rollout's, PPO's); what is special about them is
-# tested on small features, packing included.
+# The largest programs to compile, and those that others contain (a rollout's, PPO's; a reward model's, Bradley and
+# Terry's); what is special about them is tested on small features, packing included (test_reward_methods.py and
+# test_plural_methods.py in tests/objectives).
 LARGE = (
     "sparsepo", "rrpo", "spo_degree", "tpo_tree", "lddpo", "apo_zero_unpaired", "forward_kl", "mapl", "mapl_reward",
     "secrets_rm", "meta_rm", "rloo", "reinforce_plus_plus", "aot", "dove", "davidson", "rao_kupper", "plackett_luce",
-    "outcome_reward", "minillm", "nash_md", "themis", "pro_orchestrator",
+    "outcome_reward", "minillm", "nash_md", "themis", "pro_orchestrator", "gpm", "micro", "micro_router", "rating",
+    "maxmin_rlhf", "embedding_reward",
 )  # fmt: skip
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ("next_token", *representatives())

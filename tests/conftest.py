@@ -2,8 +2,10 @@
 
 import gc
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,11 +73,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.parent.name, len(LONG)))
 
 
+# What a file that patches has traced must not serve another; and one that counts what is compiled begins with nothing.
+ALONE = re.compile(
+    r"[mM]onkey_?[pP]atch|caplog|log_compiles|clear_caches|_cache_size|live_arrays|monitoring|one_device|use_mesh"
+)
+MOST_RESIDENT = 3 << 29
+
+
+def resident() -> float:
+    """Bytes of memory that this process holds; infinity where the system does not say so."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return float("inf")
+
+
 @pytest.fixture(autouse=True, scope="module")
-def release_compiled_programs():
-    """Most programs of one file are of no use to the next, and together they take gigabytes."""
+def release_compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files share what is compiled of small operations; but all programs of all files together take gigabytes."""
+    alone = ALONE.search(request.path.read_text()) is not None
+    if alone and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and (alone or resident() > MOST_RESIDENT):
         sys.modules["jax"].clear_caches()
 
 

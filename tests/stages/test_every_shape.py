@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from stages.process import on_devices
+from stages.process import on_devices, without_curves
 
 from jaxpo.cli.main import main
 from jaxpo.convert.model_io import load_model, save_model
@@ -116,6 +116,7 @@ def test_lists_train_lipo(model: Path, tmp_path: Path) -> None:
 def one(monkeypatch: pytest.MonkeyPatch) -> None:
     """On one device; programs for eight, as the others' are, compile several times longer."""
     on_devices(monkeypatch, 1)
+    without_curves(monkeypatch)
 
 
 @pytest.mark.usefixtures("one")

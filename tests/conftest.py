@@ -1,10 +1,15 @@
 """Shared fixtures: 8 simulated CPU devices, a persistent compile cache, and the optional real data."""
 
+import gc
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+from jaxpo.cli import compile_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 # Compiling is most of this suite's work: the arrays are tiny, so LLVM's optimisations cost more than they save.
@@ -23,7 +28,9 @@ for setting in [name for name in os.environ if name.startswith("JAX_") and "_CAC
     del os.environ[setting]
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE} {PATIENT}"
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+# Checkouts share what they compile, as they share their environments: it is the half of what the tests take.
+COMPILED = compile_cache.root({k: v for k, v in os.environ.items() if k == "XDG_CACHE_HOME"}).with_name("tested")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED / compile_cache.host()))
 # Small programs too: reading one takes a sixth of compiling it, and files, processes and subprocesses share them.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # The cache's own log lines about host features are noise here: cache and tests share one machine.
@@ -48,16 +55,47 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return "mark.parity" not in collection_path.read_text() or None
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """One process of several clears the kept programs down to their size."""
+    if not hasattr(session.config, "workerinput"):
+        compile_cache.prune(COMPILED, 1 << 30)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tracing makes millions of small objects: the collector looks at them less often, and not at the modules."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {folder: i for i, folder in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.parent.name, len(LONG)))
 
 
+# What a file that patches has traced must not serve another; and one that counts what is compiled begins with nothing.
+ALONE = re.compile(
+    r"[mM]onkey_?[pP]atch|caplog|log_compiles|clear_caches|_cache_size|live_arrays|monitoring|one_device|use_mesh"
+)
+MOST_RESIDENT = 3 << 29
+
+
+def resident() -> float:
+    """Bytes of memory that this process holds; infinity where the system does not say so."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return float("inf")
+
+
 @pytest.fixture(autouse=True, scope="module")
-def release_compiled_programs():
-    """Most programs of one file are of no use to the next, and together they take gigabytes."""
+def release_compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files share what is compiled of small operations; but all programs of all files together take gigabytes."""
+    alone = ALONE.search(request.path.read_text()) is not None
+    if alone and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and (alone or resident() > MOST_RESIDENT):
         sys.modules["jax"].clear_caches()
 
 

@@ -125,7 +125,8 @@ def added_gradients(
         return total[0].merge(out), jax.tree.map(jnp.add, total[1], grads)
 
     micros = batch.split(parts)
-    _, shape = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], micros))
+    # Without its gradient: tracing is most of the start of a run, and the scan traces it whole once more.
+    _, shape = jax.eval_shape(value, params, jax.tree.map(lambda x: x[0], micros))
     start = (shape.empty(), jax.tree.map(jnp.zeros_like, params))
     visit = unless_empty(parts, add, lambda total: total)
     (out, grads), _ = jax.lax.scan(lambda total, micro: (visit(total, micro), None), start, micros)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -71,17 +72,25 @@ def run(
     devices: int = 1,
 ) -> Outcome:
     """`STEPS` steps over `batches` (cycled) on `devices` of the simulated devices."""
-    state, frozen = initial(objective, method)
     step = make_step(objective, DESCENT, SCHEDULE, microbatches=microbatches)
     if devices == 1:
-        return drive(jax.jit(step), state, frozen, batches)
+        return drive(jax.jit(step), *initial(objective, method), batches)
+    with placed(objective, method, batches, devices) as (where, state, frozen, spread):
+        return drive(jax.jit(step, out_shardings=where), state, frozen, spread)
+
+
+@contextlib.contextmanager
+def placed(
+    objective: Objective, method: Method | None, batches: list[Batch], devices: int
+) -> Iterator[tuple[Any, State, Any, list[Batch]]]:
+    """On a mesh of so many devices: where a step's results lie, and state, frozen networks and batches spread there."""
+    state, frozen = initial(objective, method)
     mesh = make_mesh({"fsdp": devices}, jax.devices()[:devices])
     with use_mesh(mesh):
         where = jax.tree.map(lambda a: a.sharding, abstract_state(tables(objective, method), DESCENT, objective, mesh))
-        state = jax.device_put(state, where)
+        spread = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
         frozen = jax.device_put(frozen, replicated(mesh))
-        placed = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
-        return drive(jax.jit(step, out_shardings=(where, replicated(mesh))), state, frozen, placed)
+        yield (where, replicated(mesh)), jax.device_put(state, where), frozen, spread
 
 
 def drive(step: Callable[..., Any], state: State, frozen: Any, batches: list[Batch]) -> Outcome:

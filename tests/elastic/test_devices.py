@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import stages.recipe as recipes
 from elastic.follow import assert_alike, assert_none_is_lost, follow, given
-from stages.process import on_devices
+from stages.process import on_devices, without_curves
 
 from jaxpo.config import Optimizer
 from jaxpo.convert.model_io import load_model
@@ -55,6 +55,7 @@ def with_microbatches(run, count, **compute):
 @pytest.mark.parametrize("hops", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["four", "eight"])
 def test_fewer_and_fewer_devices_and_back(hops, tmp_path, monkeypatch, capsys):
     run = recipe(tmp_path)
+    without_curves(monkeypatch)
     on_devices(monkeypatch, 1)
     alone = dataclasses.replace(run, name="alone")
     assert follow(alone, tmp_path / "alone" / "0") == 0

@@ -31,7 +31,10 @@ def single(batches):
     return run(next_token(DROPPING), batches)
 
 
-@pytest.mark.parametrize(("microbatches", "devices"), [(2, 1), (1, 4)])
+LAYOUTS = [(2, 2), *(pytest.param(*layout, marks=pytest.mark.slow) for layout in ((2, 1), (1, 4)))]
+
+
+@pytest.mark.parametrize(("microbatches", "devices"), LAYOUTS)
 def test_the_draw_is_the_same_in_every_layout(batches, single, microbatches, devices):
     objective = next_token(DROPPING)
     got = run(objective, batches, microbatches=microbatches, devices=devices)

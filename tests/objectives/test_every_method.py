@@ -43,7 +43,7 @@ class Loss:
     def __init__(self, name):
         self.objective = configured(name).build(SCORER)
         self.features, self.batch = encoded(shape_of_need(name))
-        self.counts = jax.jit(self.objective.counts)(self.batch)
+        self.counts = self.objective.counts(jax.device_put(self.batch))
         self.run = jax.jit(self._run)
 
     def _run(self, features, batch):

@@ -122,6 +122,14 @@ def test_layouts_and_devices_agree():
     objective, tables, baseline = case("dpo")
     first = start(objective, tables, PART)[0]
     loose = [unpacked(make_examples("pair", 16, seed)) for seed in (0, 1)]
+    assert_same(run(objective, tables, loose, PART, microbatches=4, devices=4), baseline, first)
+
+
+@pytest.mark.slow  # above in four microbatches, on four devices at once
+def test_layouts_and_devices_agree_one_by_one():
+    objective, tables, baseline = case("dpo")
+    first = start(objective, tables, PART)[0]
+    loose = [unpacked(make_examples("pair", 16, seed)) for seed in (0, 1)]
     assert_same(run(objective, tables, loose, PART, microbatches=8), baseline, first)
     assert_same(run(objective, tables, BATCHES, PART, devices=4), baseline, first)
 

@@ -98,26 +98,25 @@ def case(name, config=CONFIG):
         pytest.param("dpo", "lfm3", marks=pytest.mark.slow),
     ],
 )
-def test_packed_in_eight_microbatches_equals_unpacked_in_one(name, config):
+def test_packed_in_microbatches_on_devices_equals_unpacked_in_one(name, config):
     config = CONFIGS[config]
     objective, examples, baseline, first = case(name, config)
     assert_learned(baseline, first)
     assert set(baseline[0].params) == {"adapter"} | set(objective.needs.extra)
-    assert_same(run(objective, [packed(e) for e in examples], config, microbatches=8), baseline, first)
+    batches = [packed(e) for e in examples]
+    assert_same(run(objective, batches, config, microbatches=4, devices=4), baseline, first)
 
 
+@pytest.mark.slow  # above in four microbatches, on four devices at once
+@pytest.mark.parametrize("layout", [{"microbatches": 8}, {"devices": 8}], ids=str)
 @pytest.mark.parametrize(
     ("name", "config"),
-    [
-        ("tdpo2", "lfm2"),
-        pytest.param("bradley_terry", "lfm2", marks=pytest.mark.slow),
-        pytest.param("dpo", "lfm3", marks=pytest.mark.slow),
-    ],
+    [("next_token", "lfm2"), ("tdpo2", "lfm2"), ("aot", "lfm2"), ("bradley_terry", "lfm2"), ("dpo", "lfm3")],
 )
-def test_eight_devices_equal_one(name, config):
+def test_eight_microbatches_and_eight_devices_equal_one(name, config, layout):
     config = CONFIGS[config]
     objective, examples, baseline, first = case(name, config)
-    assert_same(run(objective, [packed(e) for e in examples], config, devices=8), baseline, first)
+    assert_same(run(objective, [packed(e) for e in examples], config, **layout), baseline, first)
 
 
 def value_and_gradient(objective, params, frozen, batch):

@@ -86,8 +86,11 @@ def test_a_copy_after_every_step_makes_the_policy_its_own_reference():
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("name", [pytest.param("tdpo2", marks=pytest.mark.slow), "lcpo"])
-def test_packed_in_eight_microbatches_equals_unpacked_in_one(name):
+METHODS_OF_BOTH_KINDS = [pytest.param("tdpo2", marks=pytest.mark.slow), "lcpo"]
+
+
+@pytest.mark.parametrize("name", METHODS_OF_BOTH_KINDS)
+def test_packed_in_microbatches_on_two_devices_equals_unpacked_in_one(name):
     """Log-prob and vocabulary references, and a method with a carry of its own; the moved reference is compared too."""
     moving, baseline, start = case(name)
     assert set(baseline[0].carry) == {"method", "reference"}
@@ -95,12 +98,15 @@ def test_packed_in_eight_microbatches_equals_unpacked_in_one(name):
         max(np.abs(a - b).max() for a, b in zip(flat(baseline[0].carry["reference"]), flat(start.params), strict=True))
         > 1e-3
     )
-    assert_same(run(moving, batches(), microbatches=8), baseline, start)
+    assert_same(run(moving, batches(), microbatches=4, devices=2), baseline, start)
 
 
-def test_eight_devices_equal_one():
-    moving, baseline, start = case("lcpo")
-    assert_same(run(moving, batches(), devices=8), baseline, start)
+@pytest.mark.slow  # above in four microbatches, on two devices at once
+@pytest.mark.parametrize("layout", [{"microbatches": 8}, {"devices": 8}], ids=str)
+@pytest.mark.parametrize("name", METHODS_OF_BOTH_KINDS)
+def test_eight_microbatches_and_eight_devices_equal_one(name, layout):
+    moving, baseline, start = case(name)
+    assert_same(run(moving, batches(), **layout), baseline, start)
 
 
 def test_the_reference_lives_where_the_parameters_live():

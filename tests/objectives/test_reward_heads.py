@@ -162,6 +162,14 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("steps", "aspect
 
 
 @pytest.mark.parametrize("name", ["embedding", *SLOW])
+def test_unpacked_in_microbatches_on_two_devices_it_is_the_same(name: str) -> None:
+    objective, baseline, start = case(name)
+    loose = [unpacked(e) for e in examples(name)]
+    assert_same(run(objective, loose, METHODS[name], microbatches=4, devices=2), baseline, start)
+
+
+@pytest.mark.slow  # above in four microbatches, on two devices at once
+@pytest.mark.parametrize("name", ["embedding", "steps", "aspects"])
 def test_unpacked_in_eight_microbatches_and_on_eight_devices_it_is_the_same(name: str) -> None:
     objective, baseline, start = case(name)
     method = METHODS[name]

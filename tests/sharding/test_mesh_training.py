@@ -1,5 +1,6 @@
 """The same recipe on 1 device and on fsdp 4 x tensor 2: equal losses, gradient norms, parameters; predicted memory."""
 
+import functools
 import math
 
 import jax
@@ -62,12 +63,22 @@ def single():
     return train({"fsdp": 1}, 1)
 
 
+@functools.cache
+def on_four_by_two(microbatches, head_chunk):
+    return train({"fsdp": 4, "tensor": 2}, 8, microbatches, head_chunk)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "microbatches", "head_chunk"),
-    [({"fsdp": 4, "tensor": 2}, 1, None), ({"fsdp": 4, "tensor": 2}, 2, 16), ({"replica": 2, "fsdp": 4}, 1, 16)],
+    "spread",
+    [
+        pytest.param(lambda: on_four_by_two(1, None), marks=pytest.mark.slow),  # below in microbatches and chunks too
+        lambda: on_four_by_two(2, 16),
+        lambda: train({"replica": 2, "fsdp": 4}, 8, 1, 16),
+    ],
+    ids=["fsdp 4 x tensor 2", "fsdp 4 x tensor 2 in microbatches and chunks", "replica 2 x fsdp 4"],
 )
-def test_eight_devices_train_like_one(single, sizes, microbatches, head_chunk):
-    state, log, _ = train(sizes, 8, microbatches, head_chunk)
+def test_eight_devices_train_like_one(single, spread):
+    state, log, _ = spread()
     for got, expected in zip(log, single[1], strict=True):
         for name in ("loss", "grad_norm", "entropy", "learning_rate"):
             assert got[name] == pytest.approx(expected[name], rel=1e-5), name
@@ -79,7 +90,7 @@ def test_eight_devices_train_like_one(single, sizes, microbatches, head_chunk):
 
 
 def test_bytes_per_device_are_what_the_rules_predict():
-    state, _, _ = train({"fsdp": 4, "tensor": 2}, 8)
+    state, _, _ = on_four_by_two(2, 16)
     sizes = {"fsdp": 4, "tensor": 2, "replica": 1, "expert": 1, "sequence": 1}
     predicted = 0
     for _, param in leaves(param_table(CONFIG)):

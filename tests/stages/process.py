@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from jaxpo.evaluate.report import curves
 from jaxpo.sharding import make_mesh
 from jaxpo.stages import run as running
 
@@ -79,3 +80,11 @@ def on_devices(patch: pytest.MonkeyPatch, count: int) -> None:
     """Runs in this process take so many of the simulated devices; programs for eight compile several times longer."""
     few = jax.devices()[:count]
     patch.setattr(running, "make_mesh", lambda sizes: make_mesh(sizes, few))
+
+
+def without_curves(patch: pytest.MonkeyPatch) -> None:
+    """Reports leave their curves empty: they take seconds of every run.
+
+    Drawn they are of every kind in tests/contracts/test_kinds.py, and each by itself in tests/evaluate/test_report.py.
+    """
+    patch.setattr(curves, "draw", lambda *_, **__: "<svg></svg>")

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from stages.process import on_devices, without_curves
 
 from jaxpo.cli.main import main
 from jaxpo.convert.model_io import load_model, save_model
@@ -114,6 +115,14 @@ def test_lists_train_lipo(model: Path, tmp_path: Path) -> None:
     train(model, tmp_path, "preference", "list.jsonl", "--stage.loss", "lipo")
 
 
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one device; programs for eight, as the others' are, compile several times longer."""
+    on_devices(monkeypatch, 1)
+    without_curves(monkeypatch)
+
+
+@pytest.mark.usefixtures("one")
 def test_pairs_with_every_option(model: Path, tmp_path: Path) -> None:
     """Diagnostics, WPO's weights, and the best checkpoint by a metric that only pairs with votes have."""
     options = [
@@ -126,6 +135,7 @@ def test_pairs_with_every_option(model: Path, tmp_path: Path) -> None:
     assert 0 <= measured["eval_ranking_accuracy/idealised"] <= 1
 
 
+@pytest.mark.usefixtures("one")
 def test_instructions_train_a_reward_model(model: Path, tmp_path: Path) -> None:
     """MAPL's reward form by name, with the best checkpoint by a metric of its own."""
     options = [

@@ -117,6 +117,7 @@ def assert_kills_change_nothing(folder, undisturbed, name, stages, rng):
     assert_same_run(folder / "runs" / name, undisturbed)
 
 
+@pytest.mark.slow  # tests/train/test_kill.py kills a toy; --scale whole runs (tests/faults/test_campaign.py)
 def test_killed_in_a_stage_it_ends_bit_for_bit_the_same(folder, undisturbed):
     rng = random.Random(time.time_ns())
     assert_kills_change_nothing(folder, undisturbed, "killed", (rng.choice(TRAINED),), rng)

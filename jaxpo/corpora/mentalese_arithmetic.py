@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,6 @@ class MentaleseArithmetic:
             yield problem_of(item, unknown=bool(drawn) and may_be_unknown(item))
 
 
-def mean_characters(rows: list[Mapping[str, Any]]) -> float:
+def mean_characters(rows: Sequence[Mapping[str, Any]]) -> float:
     """Of the completions."""
     return sum(len(row["completion"][0]["content"]) for row in rows) / len(rows)

@@ -38,12 +38,14 @@ class Outcomes:
     @property
     def known(self) -> np.ndarray:
         """`[G, K]` whether a reward says if the answer is right."""
-        return self.correct == self.correct  # NaN is not equal to itself
+        known: np.ndarray = self.correct == self.correct  # NaN is not equal to itself
+        return known
 
     @property
     def right(self) -> np.ndarray:
         """`[G, K]`; an answer of which nothing is known is not."""
-        return self.correct == 1
+        right: np.ndarray = self.correct == 1
+        return right
 
 
 @dataclass(frozen=True)

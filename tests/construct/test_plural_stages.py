@@ -22,6 +22,7 @@ from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.report.sections import work
+from jaxpo.stages.working import told
 
 WORDS = ("rivers", "bread", "stars", "music", "ships", "paper")
 USERS = ("ann", "ben", "cat")
@@ -206,6 +207,10 @@ def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) ->
     sides = [network("micro").rewards(asked, [x[k] for x in pairs()]) for k in ("chosen", "rejected")]
     assert accuracy["all"]["micro (user in front)"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
     assert report["tables"][0]["head"][-1] == "longer_wins"
+    first, title, head, *lines = told(report | {"pictures": []})
+    assert (first, title) == ("pairs 12", "Pairs in the order that their people gave them")
+    assert head.split() == ["n", "gpm", "micro", "(user", "in", "front)", "longer_wins"]
+    assert lines[0].split()[:2] == ["all", "12"]
     # A prompt that is longer than all there is room for loses its start, not the answer.
     long = write(tmp_path / "long.jsonl", [{**row, "prompt": "word " * 60 + row["prompt"]} for row in pairs()])
     assert MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=48).run(where)["pairs"] == 12

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PICTURES, TABLES = "pictures", "tables"
-"""What a work stage may report beside counts: charts, as `dataclasses.asdict(Picture(...))`, and tables: {"title": text,
-"head": [text], "rows": [[text or number]]}."""
+"""What a work stage may report beside counts: charts, as `dataclasses.asdict(Picture(...))`, and tables:
+{"title": text, "head": [text], "rows": [[text or number]]}."""
 
 
 @dataclass(frozen=True)

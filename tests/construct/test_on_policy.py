@@ -13,6 +13,7 @@ from construct.list_rows import rows
 from construct.pairs_bench import FakeNetwork, made
 
 from jaxpo.construct.on_policy.best_worst import Candidate, best_and_worst, without_repeats
+from jaxpo.construct.on_policy.workshop import PairOptions
 from jaxpo.errors import ConfigError, DataError, RunError
 from jaxpo.judges import FunctionJudge, Jury, RewardJudge, VerifierJudge
 from jaxpo.judges.ledger import Ledger
@@ -62,6 +63,15 @@ def test_best_and_worst_and_what_decides_between_equals(scores, ties, expected):
 def test_a_text_is_a_candidate_once_and_the_given_one_stays():
     repeated = [GIVEN, A, Candidate(" given\n", "sample 2"), B, Candidate("aa", "sample 3")]
     assert without_repeats(repeated) == [GIVEN, A, B]
+
+
+def test_without_the_given_answers_both_sides_are_samples(tmp_path):
+    network = FakeNetwork(answer=lambda prompt, number, sample, seed: prompt + "x" * sample)
+    pairs, shop = made([ROW], RewardJudge(), tmp_path, samples=3, given_answers=False, network=network)
+    assert texts(pairs) == [("pxx", "p")]
+    assert (pairs[0]["chosen_from"], pairs[0]["rejected_from"]) == ("sample 2", "sample 0")
+    assert shop.counts["candidates"] == 3
+    assert "without given_answers a pair needs two" in PairOptions(samples=1, given_answers=False).problems()[0]
 
 
 def test_instruction_and_preference_rows(tmp_path):

@@ -70,7 +70,8 @@ def _candidates(questions: Sequence[Question], shop: Workshop) -> list[tuple[Que
     for q in questions:
         if q.number in drawn:
             samples = list(_usable(drawn[q.number], options.keep_unfinished, counts))
-            every = [*(Candidate(text, origin) for origin, text in q.given.items()), *samples]
+            given = [Candidate(text, origin) for origin, text in q.given.items()] if options.given_answers else []
+            every = [*given, *samples]
             kept = without_repeats(every)
             counts["candidates_repeated"] += len(every) - len(kept)
             counts["candidates"] += len(kept)

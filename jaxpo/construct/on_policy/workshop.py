@@ -23,6 +23,7 @@ class PairOptions:
 
     Attributes:
       samples: on-policy answers per prompt.
+      given_answers: the rows' own answers are candidates too; without them both sides of a pair are samples.
       temperature, top_k, top_p, max_new_tokens: of the sampling.
       keep_unfinished: answers that were cut off at `max_new_tokens` are candidates too.
       ties: between candidates of one score; see `best_and_worst`.
@@ -34,6 +35,7 @@ class PairOptions:
     """
 
     samples: int = 5
+    given_answers: bool = True
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -54,6 +56,8 @@ class PairOptions:
             for name, least in low.items()
             if not getattr(self, name) >= least
         ]
+        if not self.given_answers and self.samples < 2:
+            found.append(f"samples is {self.samples}, and without given_answers a pair needs two.")
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all samples would be alike.")
         return found

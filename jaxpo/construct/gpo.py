@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jaxpo.construct.context import WorkContext
+    from jaxpo.data.rows.texts import Text
     from jaxpo.judges.network import Network
 
 PAIRS, HELD_OUT = "pairs.jsonl", "heldout_pairs.jsonl"
@@ -106,7 +107,7 @@ class GPOPairs(Work):
             raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
         write_jsonl(context.folder / PAIRS, trained)
         write_jsonl(context.folder / HELD_OUT, held_out)
-        lengths = np.asarray([[len(row["chosen"]), len(row["rejected"])] for row in rows])
+        lengths = np.asarray([[_characters(row["chosen"]), _characters(row["rejected"])] for row in rows])
         return report | {"longer_wins": float(np.mean(lengths[:, 0] > lengths[:, 1]))}
 
     def pairs(
@@ -139,6 +140,11 @@ class GPOPairs(Work):
                 "rewards": {"gpm": [float(scores[best]), float(scores[worst])]},
                 "log_odds": table.tolist(),
             }
+
+
+def _characters(answer: Text) -> int:
+    """Of an answer, or of its turns."""
+    return len(answer) if isinstance(answer, str) else sum(len(str(turn["content"])) for turn in answer)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,9 @@ def ordered(network: Network, sides: Sequence[Side]) -> np.ndarray:
 
 
 def lengths(network: Network, sides: Sequence[Side]) -> np.ndarray:
-    """Tokens of the better and of the worse answers, `[n, 2]`."""
-    return np.stack([network.token_counts(*side) for side in sides], axis=1)
+    """Tokens of the better and of the worse answers, uncut, `[n, 2]`: the rule 'the longer' sees whole answers."""
+    uncut = replace(network, max_length=sys.maxsize)
+    return np.stack([uncut.token_counts(*side) for side in sides], axis=1)
 
 
 def kept(

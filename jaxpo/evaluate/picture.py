@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+PICTURES, TABLES = "pictures", "tables"
+"""What a work stage may report beside counts: charts, as `dataclasses.asdict(Picture(...))`, and tables:
+{"title": text, "head": [text], "rows": [[text or number]]}."""
+
 
 @dataclass(frozen=True)
 class Marks:

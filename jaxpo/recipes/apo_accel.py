@@ -53,6 +53,7 @@ def rounds(
                 model=policy,
                 judge=judge,
                 samples=4,
+                given=False,
                 max_prompts=max_prompts,
                 max_new_tokens=answer,
                 seed=t,

@@ -62,6 +62,7 @@ def config(
                 prompts=(pairs,),
                 model=f"policy_{i - 1}",
                 judge=RewardJudge(f"reward_{i}"),
+                given=False,
                 seed=i,
             ),
             _policy(f"policy_{i}", f"stage:pairs_{i}/pairs.jsonl", f"policy_{i - 1}", optimizer),

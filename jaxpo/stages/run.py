@@ -36,7 +36,7 @@ from jaxpo.stages.run_inputs import make_inputs
 from jaxpo.stages.setting import Setting, retriever_of_stage
 from jaxpo.stages.trained import check_patterns
 from jaxpo.stages.training import train
-from jaxpo.stages.working import work
+from jaxpo.stages.working import told, work
 from jaxpo.train.console import Console
 from jaxpo.train.metrics import MetricsLog
 from jaxpo.train.mirror import Mirror
@@ -220,8 +220,8 @@ def run_work(setting: Setting, stage: Work) -> None:
     if seconds is None:
         setting.console.say(f"stage {stage.name} has finished already")
     else:
-        for name, value in report.items():
-            setting.console.say(f"{stage.name}: {name} {value}")
+        for line in told(report):
+            setting.console.say(f"{stage.name}: {line}")
         setting.results.took(stage.name, seconds)
     # Of a finished stage too: a kill may have come between its report and the run's summary.
     setting.results.worked(stage.name, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxpo.config import Work
 from jaxpo.construct.context import WorkContext
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import RunError
+from jaxpo.evaluate.picture import PICTURES, TABLES
 from jaxpo.recipe.lineage import seed_of
 from jaxpo.sharding.turns import by_first_process, own_devices, works_alone
 from jaxpo.stages.setting import Setting
@@ -43,6 +45,21 @@ def work(setting: Setting, stage: Work) -> tuple[dict[str, Any], float | None]:
     if STOPPED in found:
         raise Preempted(*found[STOPPED])
     return found[DONE], found.get(SECONDS)
+
+
+def told(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a report says, in lines: its counts, its tables in columns, and the titles of its charts."""
+    from jaxpo.evaluate.report.compare import aligned
+
+    for name, value in report.items():
+        if name == TABLES:
+            for one in value:
+                cells = [[f"{x:.3f}" if isinstance(x, float) else str(x) for x in row] for row in one["rows"]]
+                yield from [one["title"], *aligned([one["head"], *cells]).splitlines()]
+        elif name == PICTURES:
+            yield "in report.html: " + ", ".join(one["title"] for one in value)
+        else:
+            yield f"{name} {value}"
 
 
 def _by_this_process(setting: Setting, stage: Work) -> dict[str, Any]:

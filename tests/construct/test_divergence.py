@@ -79,5 +79,6 @@ def test_the_recipe_samples_anew_and_keeps_what_is_not_extrapolated(inner):
     assert (second.models, second.weights) == (("hat_2", "hat_1"), (1.5, -0.5))
     assert stages["pairs_2"].model == stages["hat_2"].init_from == "pi_1"
     assert stages["pairs_1"].seed != stages["pairs_2"].seed
+    assert not stages["pairs_1"].given
     assert (stages["kl_2"].model, stages["kl_2"].other) == ("pi_2", "hat_2")
     assert list(find_problems(run)) == []

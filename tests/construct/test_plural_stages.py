@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.evaluate.report.read import RunData
 from jaxpo.evaluate.report.sections import work
+from jaxpo.stages.working import told
 
 WORDS = ("rivers", "bread", "stars", "music", "ships", "paper")
 USERS = ("ann", "ben", "cat")
@@ -72,7 +74,13 @@ def test_gpo_keeps_the_best_and_the_worst_of_the_answers(tmp_path: Path) -> None
     assert report["pairs"] + report["heldout_pairs"] == len(rows) == 6
     assert report["samples_drawn"] == 24
     assert report["answers_without_text"] == 0
-    assert 0 <= report["longer_wins"] <= 1
+    assert report["longer_wins"] == np.mean([len(row["chosen"]) > len(row["rejected"]) for row in rows])
+    chat = write(tmp_path / "chat.jsonl", [{"prompt": [{"role": "user", "content": f"Say {w}."}]} for w in WORDS])
+    report = replace(stage, prompts=(chat,)).run(replace(where, folder=tmp_path / "chat"))
+    rows = [row for name in stage.outputs() for row in rows_of(tmp_path / "chat" / name)]
+    longer = [len(row["chosen"][0]["content"]) > len(row["rejected"][0]["content"]) for row in rows]
+    assert report["longer_wins"] == np.mean(longer)
+    rows = [row for name in stage.outputs() for row in rows_of(where.folder / name)]
     for row in rows:
         best, worst = row["rewards"]["gpm"]
         table = np.asarray(row["log_odds"])
@@ -206,9 +214,14 @@ def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) ->
     sides = [network("micro").rewards(asked, [x[k] for x in pairs()]) for k in ("chosen", "rejected")]
     assert accuracy["all"]["micro (user in front)"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
     assert report["tables"][0]["head"][-1] == "longer_wins"
+    first, title, head, *lines = told(report | {"pictures": []})
+    assert (first, title) == ("pairs 12", "Pairs in the order that their people gave them")
+    assert head.split() == ["n", "gpm", "micro", "(user", "in", "front)", "longer_wins"]
+    assert lines[0].split()[:2] == ["all", "12"]
     # A prompt that is longer than all there is room for loses its start, not the answer.
     long = write(tmp_path / "long.jsonl", [{**row, "prompt": "word " * 60 + row["prompt"]} for row in pairs()])
-    assert MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=48).run(where)["pairs"] == 12
+    cut = MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=8).run(where)
+    assert cut["tables"][0]["rows"][0][-1] == 0.0  # the worse answer is the longer one, whatever room there is
     MapUsers(rows=(long,), model="pal", max_length=48).run(context(tmp_path / "map", pal="pal_a"))
     assert "must name a stage" in MeasureTastes(rows=("x",), models=("a",), named=("b",)).problems()[0]
 

@@ -8,6 +8,10 @@ from typing import Any
 from jaxpo.evaluate.picture import Marks, Picture
 from jaxpo.evaluate.report.charts import COLOURS, GRID, HEIGHT, MUTED, SERIES, WIDTH, add_legend, inline
 
+SHAPES = "Dos^vPX"
+"""Of series of few points, beside their colours."""
+FEW = 60
+
 
 def picture_svg(picture: Picture, name: str) -> str:
     """An `<svg>` element.
@@ -23,16 +27,20 @@ def picture_svg(picture: Picture, name: str) -> str:
         figure = Figure(figsize=(WIDTH, HEIGHT + 0.5), layout="constrained")
         axes = figure.add_subplot()
         for i, marks in enumerate(picture.marks):
-            _plot(axes, marks, COLOURS[i % SERIES])
+            _plot(axes, marks, COLOURS[i % SERIES], SHAPES[i % len(SHAPES)])
         _dress(axes, picture)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return inline(out.getvalue(), name)
 
 
-def _plot(axes: Any, marks: Marks, colour: str) -> None:
+def _plot(axes: Any, marks: Marks, colour: str, shape: str) -> None:
     if not marks.joined:
-        axes.plot(marks.x, marks.y, "o", color=colour, markersize=2, alpha=0.4, label=marks.label, markeredgewidth=0)
+        # A cloud shows where points are many; of a few each is looked for.
+        how: dict[str, Any] = {"marker": "o", "markersize": 2, "alpha": 0.4}
+        if len(marks.x) <= FEW:
+            how = {"marker": shape, "markersize": 6, "alpha": 0.9}
+        axes.plot(marks.x, marks.y, linestyle="", color=colour, label=marks.label, markeredgewidth=0, **how)
         return
     axes.plot(marks.x, marks.y, color=colour, linewidth=1.6, marker="o", markersize=3.5, label=marks.label)
     if marks.spread is not None:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jaxpo.evaluate.picture import Marks, Picture
+from jaxpo.evaluate.picture import PICTURES, TABLES, Marks, Picture
 from jaxpo.evaluate.report.curves import stage_charts
 from jaxpo.evaluate.report.data import data_counts
 from jaxpo.evaluate.report.evaluation import evaluations
@@ -18,9 +18,6 @@ from jaxpo.evaluate.report.pictures import picture_svg
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 from jaxpo.evaluate.report.rollouts import rollouts
 from jaxpo.evaluate.report.watching import alerts, processes, starts, times
-
-PICTURES, TABLES = "pictures", "tables"
-"""What a work stage may report beside counts: charts, as `dataclasses.asdict(Picture(...))`, and tables."""
 
 
 def render(run: RunData) -> str:

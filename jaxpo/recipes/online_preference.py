@@ -3,9 +3,9 @@
     jaxpo run online_preference
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
 
-The fine-tuned model answers every problem several times, and a reward model learns from its right and its wrong answers to
-tell them apart. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share of
-right answers is measured beside it, with weight 0: docs/online.md has the figures.
+The fine-tuned model answers every problem several times, and a reward model learns from its right and its wrong answers
+to tell them apart. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share
+of right answers is measured beside it, with weight 0: docs/online.md has the figures.
 
 On your own prompts, with a model and a reward of yours:
 

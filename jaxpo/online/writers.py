@@ -126,7 +126,8 @@ class PolicyOr:
         self, asked: Sequence[Asked], n: int, sampler: Sampler, max_new_tokens: int, what: str
     ) -> Iterable[Group]:
         """See `Writes`."""
-        for writer, drawn in ((self.other, False), (self.own, True)):
+        writers: tuple[Rows | Teacher | Writer, ...] = (self.other, self.own)
+        for drawn, writer in enumerate(writers):
             if part := [one for one in asked if self.drawn(one.position) == drawn]:
                 yield from writer.write(part, n, sampler, max_new_tokens, what)
 

@@ -58,7 +58,7 @@ MODEL = replace(
 
 
 FACTORS = (
-    ("model/layers/0/conv/*", 0.1),
+    ("model/layers/*/conv/in_proj/*", 0.1),
     ("model/layers/0/*", 0.3),
     ("model/embed_tokens/*", 0.5),
     ("model/layers/1/*", 1.5),

@@ -3,9 +3,9 @@
     jaxpo run online_preference
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
 
-The fine-tuned model's answers are graded by their numbers once, and a reward model learns from these pairs to tell
-right from wrong. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share
-of right answers is measured beside it, with weight 0. It falls: docs/online.md has the figures and the reason.
+The fine-tuned model answers every problem several times, and a reward model learns from its right and its wrong answers
+to tell them apart. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share
+of right answers is measured beside it, with weight 0: docs/online.md has the figures.
 
 On your own prompts, with a model and a reward of yours:
 
@@ -25,7 +25,7 @@ from jaxpo.judges import VerifierJudge
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
 from jaxpo.online.rewards import FunctionReward, RewardJudge, VerifierReward
-from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY, fine_tuning
+from jaxpo.recipes.grpo import ANSWER, FACTORS, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY, fine_tuning
 
 
 def config() -> Run:
@@ -89,7 +89,12 @@ def learning(name: str, loss: Any) -> Online:
         rows_per_step=64,
         gradient_accumulation_steps=8,
         optimizer=Optimizer(
-            learning_rate=2e-4, lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.0, max_grad_norm=1.0
+            learning_rate=2e-4,
+            lr_scheduler_type="cosine",
+            warmup_steps=5,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            lr_factors=FACTORS,
         ),
         max_steps=40,
         eval_steps=10,

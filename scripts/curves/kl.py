@@ -25,7 +25,6 @@ def to_first_model(stage: OnlineRun, points: int) -> tuple[list[int], list[float
     """
     journal = Journal(stage.folder / FOLDER, {})
     made = sorted(int(path.name) for path in journal.folder.iterdir() if path.is_dir() and path.name.isdigit())
-    each = stage.records[-1]["step"] / len(made)
     model = load_model(stage.first)
     tokenizer = Tokenizer.load(stage.folder.parents[1] / "tokenizer")
     scorer = Scorer(model.config, "float32", "none")
@@ -42,6 +41,6 @@ def to_first_model(stage: OnlineRun, points: int) -> tuple[list[int], list[float
                 drawn.append(answer.sampling_logps)
         before = token_scores(scorer, model.params["model"], segments, "logps")
         apart = [float(np.sum(own - x[-len(own) :])) for own, x in zip(drawn, before, strict=True)]
-        steps.append(round(number * each) + 1)
+        steps.append(number * stage.cycle + 1)
         values.append(float(np.mean(apart)))
     return steps, values

@@ -21,6 +21,7 @@ class OnlineRun:
       folder: of the stage.
       first: folder of the model that it began with.
       chat: its prompts are messages.
+      cycle: steps that a generation serves.
       records: its logged steps, in order.
     """
 
@@ -28,6 +29,7 @@ class OnlineRun:
     folder: Path
     first: Path
     chat: bool
+    cycle: int
     records: list[dict[str, Any]]
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
@@ -45,6 +47,7 @@ def online_stages(folder: Path) -> list[OnlineRun]:
         if isinstance(stage, Online) and records:
             before = run.stages[i - 1].name if stage.init_from == "previous" else stage.init_from
             row = next(iter(read_rows([Path(name) for name in resolve_files(stage.data.train, folder)])))
-            chat, stages = not isinstance(row.data["prompt"], str), folder / "stages"
-            found.append(OnlineRun(stage.name, stages / stage.name, stages / before, chat, records))
+            chat, stages = not isinstance(row.data.get("prompt"), str), folder / "stages"
+            where = (stages / stage.name, stages / before)
+            found.append(OnlineRun(stage.name, *where, chat, stage.steps_per_cycle, records))
     return found

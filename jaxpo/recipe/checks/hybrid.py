@@ -28,7 +28,7 @@ def hybrid_problems(run: Run, index: int, stage: Hybrid) -> Iterator[str]:
         yield f"{name}.environment: answers are written to the prompts of the pairs; leave it out."
     if stage.data.row_length < 2 * stage.data.max_length:
         yield (
-            f"{name}.data.row_length: {stage.data.row_length} holds one response of up to {stage.data.max_length} tokens "
+            f"{name}.data.row_length: {stage.data.row_length} holds one response of {stage.data.max_length} tokens "
             f"with its prompt, and both of a pair lie in one row; give {2 * stage.data.max_length}."
         )
     answers = replace(stage.answering_part, loss=stage.loss or HyPO())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,11 @@ def joined(materials: Any, answers: RolloutSource) -> Joined:
     sharers = stage.gradient_accumulation_steps * (1 if mesh is None else axis_size(mesh, BATCH_AXES))
     pairs = Loader(
         rows.dataset,
-        stage.data,
+        dataclasses.replace(stage.data, block_rows=1),  # as answers have them
         seed=materials.seed,
         rows_per_step=stage.pair_rows,
         columns=rows.columns,
         divisor=sharers,
-        caps=rows.caps,
     )
     parts = [(pairs, stage.pair_rows), (answers, stage.rows_per_step - stage.pair_rows)]
     return Joined(parts, divisor=sharers)

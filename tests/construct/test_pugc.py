@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def pairs_of(folder: Path, stage: OnPolicyPairs, context: Any) -> list[dict[str,
 def test_the_post_judges_and_never_enters_a_batch(bench: Any) -> None:
     stage, context, folder = bench
     stage.run(context)
-    how: dict[str, Any] = {"prompts": (f"{context.folder}/rows.jsonl",), "samples": 4, "max_new_tokens": 6}
+    how: dict[str, Any] = {"prompts": (f"{context.folder}/rows.jsonl",), "samples": 8, "max_new_tokens": 12}
     how |= {"keep_unfinished": True, "heldout_one_in": 3, "max_length": 100}
     on_policy = OnPolicyPairs(judge=OverlapJudge(), **how)
     rows = pairs_of(folder / "pairs", on_policy, context)
@@ -128,11 +129,12 @@ def test_the_post_judges_and_never_enters_a_batch(bench: Any) -> None:
 def test_without_the_reference_the_scores_alone_are_others(bench: Any) -> None:
     stage, context, folder = bench
     stage.run(context)
-    how: dict[str, Any] = {"prompts": (f"{context.folder}/rows.jsonl",), "samples": 4, "max_new_tokens": 6}
+    how: dict[str, Any] = {"prompts": (f"{context.folder}/rows.jsonl",), "samples": 8, "max_new_tokens": 12}
     how |= {"keep_unfinished": True, "heldout_one_in": 3, "max_length": 100}
     drawn = []
     for name, judge in (("with", OverlapJudge()), ("without", OverlapJudge(with_reference=False))):
-        pairs_of(folder / "both", OnPolicyPairs(judge=judge, **how), context)
+        with contextlib.suppress(DataError):  # one of the two may find all answers alike
+            pairs_of(folder / "both", OnPolicyPairs(judge=judge, **how), context)
         drawn.append({p.name: p.read_text() for p in (folder / "both").glob("samples-*")})
         assert len(list((folder / "both").glob("scores-*"))) == len(drawn), name
     assert drawn[0] == drawn[1]  # the same answers to the same questions
@@ -149,10 +151,9 @@ def test_answers_without_a_score_are_never_chosen_and_the_others_are_compared(be
     for row in rows:
         assert all(len(row[side][0]["content"]) % 3 for side in ("chosen", "rejected"))
     wide = OnPolicyPairs(judge=judge, min_margin=4.0, **how)
-    try:
+    fewer: list[dict[str, Any]] = []
+    with contextlib.suppress(DataError):
         fewer = pairs_of(folder / "some", wide, context)
-    except DataError:
-        fewer = []
     assert all(row in rows for row in fewer)
     with pytest.raises(DataError, match="pairs of two prompts at least are needed"):
         pairs_of(folder / "one", OnPolicyPairs(judge=judge, **{**how, "samples": 1}), context)

@@ -173,7 +173,7 @@ class TreeSearch(Work):
             context.check()
         counts["trees_searched"] = len(left)
         if writer is not None:
-            load = writer.engine.load()
+            load = writer.engine.load
             counts["tokens_written"], counts["tokens_shared"] = load.written, load.shared
         return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from jaxpo.config import Hybrid, Run
+from jaxpo.objectives.methods.hypo import HyPO
 from jaxpo.recipe.checks.online import online_problems
 from jaxpo.recipe.checks.rollouts import rollout_problems
 
@@ -24,5 +26,11 @@ def hybrid_problems(run: Run, index: int, stage: Hybrid) -> Iterator[str]:
         yield f"{name}.loss: {stage.loss.INFO.name} reads no pairs beside its answers; give HyPO, or an Online stage."
     if stage.environment is not None:
         yield f"{name}.environment: answers are written to the prompts of the pairs; leave it out."
-    yield from online_problems(run, index, stage.answering_part)
-    yield from rollout_problems(run, index, stage.answering_part)
+    if stage.data.row_length < 2 * stage.data.max_length:
+        yield (
+            f"{name}.data.row_length: {stage.data.row_length} holds one response of {stage.data.max_length} tokens "
+            f"with its prompt, and both of a pair lie in one row; give {2 * stage.data.max_length}."
+        )
+    answers = replace(stage.answering_part, loss=stage.loss or HyPO())
+    yield from online_problems(run, index, answers)
+    yield from rollout_problems(run, index, answers)

@@ -61,6 +61,7 @@ def finished(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow  # a run; tests/contracts/test_kinds.py trains such a stage among the others
 def test_a_stage_learns_to_find_what_answers_a_query(finished):
     records = read_metrics(finished / "metrics.jsonl")
     losses = [r["loss"] for r in records if "loss" in r]
@@ -69,6 +70,7 @@ def test_a_stage_learns_to_find_what_answers_a_query(finished):
     assert last["eval_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_its_model_is_a_retriever_with_the_stage_s_texts_and_so_is_its_export(finished):
     stage, export = load_model(finished), load_model(finished / "export")
     assert stage.retriever.texts == Texts(query_length=10, document_length=16)

@@ -61,8 +61,8 @@ def write_inputs(folder: Path, config: Any, dtype: str) -> None:
 
 
 def preimage(w: np.ndarray) -> np.ndarray:
-    """Weights that torchao rounds to `w`, where `w` lies on the grid: the outermost codes, -8 and 7, stand at 7.5 scales,
-    from which torchao finds the scale again and rounds them back.
+    """Weights that torchao rounds to `w`, where `w` lies on the grid: the outermost codes, -8 and 7, stand at 7.5
+    scales, from which torchao finds the scale again and rounds them back.
     """
     to = GRIDS["8da4w"]
     if not to.fits(w.shape[-1]):

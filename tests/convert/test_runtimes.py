@@ -92,7 +92,7 @@ numpy.savez(told["answers"], log_probs=numpy.full(shape, -numpy.log(544)), ids=[
 
 def test_what_computes_something_else_is_not_exported(folder, tmp_path, capsys):
     """A stand-in that answers with the uniform distribution; and it was told what a converter needs."""
-    python = stand_in(tmp_path / "python", ANSWERS.replace("\n", "\n").replace("'", '"'))
+    python = stand_in(tmp_path / "python", ANSWERS)
     command = ["export", str(folder), str(tmp_path / "out"), "--format", "mlx", "--python", python]
     assert main(command) == 2
     assert "does not compute what the model computes" in capsys.readouterr().err

@@ -61,18 +61,16 @@ def write_inputs(folder: Path, config: Any, dtype: str) -> None:
 
 
 def preimage(w: np.ndarray) -> np.ndarray:
-    """Weights that torchao rounds to `w`, where `w` lies on the grid: of each group one value of the largest code is
-    moved out to 7.5 scales, from which torchao finds the scale again, and is rounded back in.
+    """Weights that torchao rounds to `w`, where `w` lies on the grid: the outermost codes, -8 and 7, stand at 7.5
+    scales, from which torchao finds the scale again and rounds them back.
     """
     to = GRIDS["8da4w"]
     if not to.fits(w.shape[-1]):
         return w
-    parts = split(w, to).copy()
+    parts = split(w, to)
     scale = np.maximum(parts.max(-1) / np.float32(to.high), parts.min(-1) / np.float32(to.low))
     codes = parts / np.where(scale == 0, 1, scale)[..., None]
-    on_grid = (codes == np.round(codes)).all(-1) & (scale > 0)
-    at = np.abs(codes - 0.5 * (to.high + to.low)).argmax(-1)[..., None]
-    largest = np.take_along_axis(parts, at, -1)[..., 0]
-    out = np.where(on_grid, np.sign(largest) * np.float32(STEPS) * scale, largest)
-    np.put_along_axis(parts, at, out[..., None].astype(np.float32), -1)
+    on_grid = ((codes == np.round(codes)).all(-1) & (scale > 0))[..., None]
+    outermost = on_grid & ((codes == to.low) | (codes == to.high))
+    parts = np.where(outermost, np.sign(codes) * np.float32(STEPS) * scale[..., None], parts).astype(np.float32)
     return parts.reshape(w.shape)

@@ -72,6 +72,7 @@ def single():
     return train({"fsdp": 1}, 1, 1)
 
 
+@pytest.mark.scale  # quick: two devices, below
 @pytest.mark.parametrize(
     ("sizes", "devices", "microbatches"),
     [

@@ -68,6 +68,7 @@ def on_four_by_two(microbatches, head_chunk):
     return train({"fsdp": 4, "tensor": 2}, 8, microbatches, head_chunk)
 
 
+@pytest.mark.scale  # quick: two devices, in microbatches, in tests/contracts/test_objectives.py
 @pytest.mark.parametrize(
     "spread",
     [
@@ -89,6 +90,7 @@ def test_eight_devices_train_like_one(single, spread):
         assert worst <= 1e-5, jax.tree_util.keystr(path)
 
 
+@pytest.mark.scale  # quick: where parameters lie, in tests/objectives/test_moving_reference.py
 def test_bytes_per_device_are_what_the_rules_predict():
     state, _, _ = on_four_by_two(2, 16)
     sizes = {"fsdp": 4, "tensor": 2, "replica": 1, "expert": 1, "sequence": 1}

@@ -13,7 +13,6 @@ from construct.list_rows import rows
 from construct.pairs_bench import FakeNetwork, made
 
 from jaxpo.construct.on_policy.best_worst import Candidate, best_and_worst, without_repeats
-from jaxpo.construct.on_policy.workshop import PairOptions
 from jaxpo.errors import ConfigError, DataError, RunError
 from jaxpo.judges import FunctionJudge, Jury, RewardJudge, VerifierJudge
 from jaxpo.judges.ledger import Ledger

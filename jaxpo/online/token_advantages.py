@@ -63,7 +63,7 @@ def _by_token(
       scores: `[G, K]` of every stream that has some.
     """
     missing = np.any([np.isnan(score) for score in scores.values()], axis=0).reshape(-1)
-    mask, found = grid.mask & ~missing[:, None], {}
+    mask, found = grid.mask & ~missing[:, None], dict[str, Sequence[np.ndarray]]()
     for stream in method.streams:
         score = np.nan_to_num(scores.get(stream, np.zeros(len(mask)))).reshape(-1)
         last = np.zeros_like(score) if method.spreads else score

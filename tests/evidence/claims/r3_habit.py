@@ -17,7 +17,8 @@ CLAIM = Claim(
     min_share=1.0,
     not_reproduced=NotReproduced(
         "without relevance all draws end off the topic, as claimed; but the best answer, worth nearly three times the "
-        "next, is drawn once in 158 at the start, and REINFORCE, which explores no further, has settled on others by then",
+        "next, is drawn once in 158 at the start, and REINFORCE, which explores no further, has settled on others by "
+        "then",
         (-0.001, 0.001),
     ),
 )

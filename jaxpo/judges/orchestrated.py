@@ -58,7 +58,7 @@ class OrchestratedJudge(Judge):
 
     def identity(self, networks: Networks) -> dict[str, Any]:
         weights = networks(self.weights_of).fingerprint()
-        how = {} if self.normalise else {"normalise": False}
+        how: dict[str, Any] = {} if self.normalise else {"normalise": False}
         how |= {"share": self.share, "own": list(self.own)} if self.share else {}
         judges = [judge.identity(networks) for judge in self.judges]
         return {"judge": self.NAME, "weights": weights, "judges": judges, **how}

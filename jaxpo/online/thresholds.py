@@ -34,7 +34,7 @@ class Tried:
     over: bool
 
 
-def reached(values: Sequence[float], thresholds: Sequence[float]) -> bool:
+def reached(values: Sequence[float] | np.ndarray, thresholds: Sequence[float] | np.ndarray) -> bool:
     """Whether every mean reward lies within 5% of its threshold."""
     v, theta = np.asarray(values, np.float64), np.asarray(thresholds, np.float64)
     return bool(np.all(np.abs(v - theta) <= REACHED * np.abs(theta)))
@@ -124,7 +124,7 @@ def out_of_reach(
     names: Sequence[str],
     returns: Sequence[Sequence[float]],
     thresholds: Mapping[str, float],
-    weights: Sequence[float],
+    weights: Sequence[float] | np.ndarray,
     *,
     bound: str,
 ) -> dict[str, str]:

@@ -72,7 +72,7 @@ def policy_features(
     found: list[np.ndarray] = []
     best = None if without is None else optimal_values(process, without, gamma=fit.gamma)[0]
     for _ in range(20 * fit.policies):
-        weights = rng.standard_normal(process.features.shape[-1])
+        weights = rng.standard_normal((process.features.shape[-1],))
         psi = successor_features(process, greedy_policy(process, weights, gamma=fit.gamma), gamma=fit.gamma)
         same = best is not None and np.allclose(psi @ without, best, atol=1e-6)
         if not same:

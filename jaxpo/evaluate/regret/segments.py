@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.evaluate.regret.processes import GAMMA, Process, optimal_values
-from jaxpo.losses.regret_reward import deterministic_regret, noiseless_preference, partial_returns, segment_regret
+from jaxpo.losses.regret_reward import deterministic_regret, noiseless_preference, segment_regret
 
 Statistic = Literal["regret", "deterministic_regret", "partial_return"]
 
@@ -59,7 +60,7 @@ def statistic(
     """`[N]` larger is better: minus the regret by V* and Q* of these weights, or the sum of the rewards."""
     returns = segments.features @ weights
     if kind == "partial_return":
-        return np.asarray(partial_returns(segments.features, weights), np.float64)
+        return returns
     values, q = optimal_values(process, weights, gamma=gamma)
     if kind == "deterministic_regret":
         return -np.asarray(deterministic_regret(returns, values[segments.states[:, 0]], values[segments.states[:, -1]]))
@@ -88,5 +89,5 @@ def labelled(
     if noise:
         labels = (rng.random(pairs) < 1 / (1 + np.exp(np.clip(b - a, -700, 700)))).astype(np.float64)
     else:
-        labels = np.asarray(noiseless_preference(a, b, tolerance=1e-5), np.float64)
+        labels = np.asarray(noiseless_preference(jnp.asarray(a), jnp.asarray(b), tolerance=1e-5), np.float64)
     return Preferences(one, two, labels)

@@ -55,18 +55,28 @@ class ConstrainedRLHF(PPO):
       thresholds: (name of a reward, threshold) of each constraint; other rewards are only measured.
       bound: of the multipliers: "tanh" holds a reward at its threshold (xi-PPO), "sigmoid" at or above it (mu-PPO);
         "unbounded" reaches what neither does.
-      multiplier_learning_rate, multiplier_momentum: of their gradient descent.
+      multiplier_learning_rate: of their gradient descent.
+      multiplier_momentum: of it.
       multiplier_max_norm: that its gradient is cut to.
       multiplier_start: the number that is bounded, before the first step; None = from N(0, 0.01^2), unbounded 0.5.
       threshold_search: of the thresholds, which start in its box then; None = they stay.
       vf_coef: weight of the loss of every reward's critic.
       vf_coef_kl: of the KL's critic.
-      critic, epsilon, epsilon_high, dual_clip, cliprange_value, gamma, lam, whiten_rewards: as of PPO.
+      critic: as of PPO.
+      epsilon: as of PPO.
+      epsilon_high: as of PPO.
+      dual_clip: as of PPO.
+      cliprange_value: as of PPO; 0 is the plain squared error.
+      gamma: as of PPO.
+      lam: as of PPO.
+      whiten_rewards: as of PPO, stream by stream.
+      score_scaling: of PPO; here every stream's advantages are whitened, whatever its scale.
+      score_clip: likewise.
       spread_reward: as of PPO.
-      score_scaling, score_clip: of PPO; here every stream's advantages are whitened, whatever its scale.
       kl_coef: weight of the KL in its own reward.
       kl_estimator: of that KL.
-      target_kl, horizon: as of PPO.
+      target_kl: as of PPO.
+      horizon: as of PPO.
       importance_sampling_correction: as of GRPO.
       importance_sampling_cap: see there.
       importance_sampling_floor: see there.

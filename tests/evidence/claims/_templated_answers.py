@@ -41,9 +41,14 @@ def rewards(how: R3Reward, kind: str) -> np.ndarray:
     return how.scores(items, how.encoder.open(lambda name: None))
 
 
-def trained(key, table: np.ndarray) -> np.ndarray:
-    """`[choices]` probabilities after REINFORCE on these rewards, with standardised advantages."""
-    start = jnp.asarray([HABIT * (repeats > 1) for _, _, repeats in CHOICES], jnp.float32)
+def trained(key, table: np.ndarray, *, strays: float = 0.0) -> np.ndarray:
+    """`[choices]` probabilities after REINFORCE on these rewards, with standardised advantages.
+
+    Args:
+      strays: how much likelier, in logits, an answer off the topic is before it.
+    """
+    habits = [HABIT * (repeats > 1) + strays * (about == "off") for about, _, repeats in CHOICES]
+    start = jnp.asarray(habits, jnp.float32)
     return np.asarray(_reinforce(key, jnp.asarray(table, jnp.float32), start))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 from evidence.claims._templated_answers import CHOICES, rewards, trained
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.online.rewards.r3 import R3Reward
 
@@ -19,6 +19,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.3,
     min_share=1.0,
+    not_reproduced=NotReproduced(
+        "relevance alone copies and length alone repeats, in every draw; but without relevance answers on and off the "
+        "topic have exactly the same reward, so that nothing decides between them, and all five draws ended on the "
+        "topic. r3_habit, registered after this run, starts from a policy that strays",
+        (-0.01, 0.02),
+    ),
 )
 
 WANTED = CHOICES.index(("on", 60, 1))
@@ -29,10 +35,10 @@ ABLATIONS = {
 }
 
 
-def measure(seed: int) -> dict[str, float]:
+def measure(seed: int, strays: float = 0.0) -> dict[str, float]:
     key = jax.random.key(seed)
-    ours = trained(key, rewards(R3Reward(), "open"))[WANTED]
-    others = {name: trained(key, rewards(how, "open")) for name, how in ABLATIONS.items()}
+    ours = trained(key, rewards(R3Reward(), "open"), strays=strays)[WANTED]
+    others = {name: trained(key, rewards(how, "open"), strays=strays) for name, how in ABLATIONS.items()}
     plain = max(p[WANTED] for p in others.values())
     copied = sum(p for p, (about, _, _) in zip(others["relevance"], CHOICES, strict=True) if about == "copy")
     repeated = sum(p for p, (_, _, n) in zip(others["length"], CHOICES, strict=True) if n > 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import exploitability, win_rates
 
@@ -19,6 +19,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.5,
     min_share=1.0,
+    not_reproduced=NotReproduced(
+        "every seed has the sign, but in this circle two styles have the same mean score (0.9 - 0.8 and 0.8 - 0.7), so "
+        "that the baseline ends on a mixture of both, which loses 0.39 and not 0.8. spo_minimax_styles_untied, "
+        "registered after this run, has a circle without a tie",
+        (0.3, 0.45),
+    ),
 )
 
 BEATS = (0.9, 0.7, 0.8)
@@ -26,14 +32,14 @@ BEATS = (0.9, 0.7, 0.8)
 GROUP, GROUPS, STEPS, RATE = 8, 16, 3000, 0.02
 
 
-def game():
-    a, b, c = BEATS
+def game(beats=BEATS):
+    a, b, c = beats
     return jnp.asarray([[0, a, -c], [-a, 0, b], [c, -b, 0]], jnp.float32)
 
 
-def run(key, scores=None):
+def run(key, payoffs, scores=None):
     """The average policy, and the last; rewards are win rates in groups, or scores of styles."""
-    payoffs, others = game(), ~np.eye(GROUP, dtype=bool)
+    others = ~np.eye(GROUP, dtype=bool)
 
     def step(theta, key):
         styles = jax.random.categorical(key, theta, shape=(GROUPS, GROUP))
@@ -52,9 +58,9 @@ def run(key, scores=None):
     return jnp.mean(path, axis=0), jax.nn.softmax(last)
 
 
-def measure(seed: int) -> dict[str, float]:
-    key, payoffs = jax.random.key(seed), game()
-    average, _ = run(key)
-    _, single = run(key, scores=payoffs @ jnp.full(3, 1 / 3))
+def measure(seed: int, beats=BEATS) -> dict[str, float]:
+    key, payoffs = jax.random.key(seed), game(beats)
+    average, _ = run(key, payoffs)
+    _, single = run(key, payoffs, scores=payoffs @ jnp.full(3, 1 / 3))
     ours, plain = (float(exploitability(payoffs, p)) for p in (average, single))
     return {"method": ours, "baseline": plain, "effect": plain - ours, "rarest style": float(jnp.min(average))}

@@ -79,7 +79,7 @@ class Trl:
         from torch.nn.utils import clip_grad_norm_
 
         trainer = self.trainer
-        trainer.training_step(trainer.model, rows)
+        trainer.training_step(trainer.model, rows, None)
         norm = clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Hybrid preference optimisation: DPO on offline pairs, and the KL to the reference on the policy's own answers.
+"""Hybrid preference optimisation: DPO on offline pairs, and the KL to the reference on the policy's answers.
 
     jaxpo run hypo
     jaxpo run hypo --kl-weight 0            DPO on the same pairs

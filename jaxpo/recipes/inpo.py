@@ -1,4 +1,4 @@
-"""Iterative Nash policy optimisation: rounds of self-play, each a step of mirror descent on pairs of a tournament.
+"""Iterative Nash policy optimisation: rounds of self-play, each a step of mirror descent on tournament pairs.
 
     jaxpo run inpo
     jaxpo run inpo --selection best_worst --eta 0.5

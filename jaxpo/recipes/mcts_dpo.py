@@ -1,4 +1,4 @@
-"""Step-level DPO by tree search: rounds in which the policy searches over steps, and learns from the siblings it tried.
+"""Step-level DPO by tree search: rounds of searching over steps, and learning from the siblings tried.
 
     jaxpo run mcts_dpo
     jaxpo run mcts_dpo --simulations 16 --rounds 1

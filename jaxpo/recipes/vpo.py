@@ -1,4 +1,4 @@
-"""Value-incentivised preference optimisation: rounds that explore, on all the pairs so far; or one that stays near.
+"""Value-incentivised preference optimisation: rounds that explore on all pairs so far, or one that stays near.
 
     jaxpo run vpo
     jaxpo run vpo --calibration iterate --alpha 0.001

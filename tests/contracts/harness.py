@@ -60,6 +60,8 @@ def initial(objective: Objective, method: Method | None = None) -> tuple[State, 
         frozen["reference"] = init_params(tables(objective)["model"], jax.random.key(2))
     if objective.needs.kind("teacher") != "none":
         frozen["teacher"] = init_params(tables(objective)["model"], jax.random.key(2))
+    if objective.needs.kind("previous") != "none":
+        frozen["previous"] = init_params(tables(objective)["model"], jax.random.key(4))
     return build_state(params, DESCENT, objective, jax.random.key(3)), frozen
 
 

@@ -76,7 +76,8 @@ def shape_of_need(name: str) -> Hashable:
         return name
     changed = ("encode_extra", "objective", "encoder")
     own = any(getattr(type(method), each) is not getattr(FeatureMethod, each) for each in changed)
-    roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra)
+    further = tuple(name for name, _ in needs.networks if name != "reference")
+    roles = (needs.roles, needs.optional_roles, needs.per_token, needs.extra, further)
     return (kind_of(method), roles, needs.kind("reference"), method.TOKENS, method.HIDDEN, method.COUPLED, own and name)
 
 

@@ -62,7 +62,7 @@ def export_retriever(
       CheckpointError: the folder exists, or what was written computes something else.
     """
     size = min(tokenizer.vocab_size, limits(config).vocabulary)
-    config = replace(config, vocab_size=size)  # type: ignore[type-var]
+    config = replace(config, vocab_size=size)
     model = {**params["model"], "embed_tokens": {"weight": params["model"]["embed_tokens"]["weight"][:size]}}
     params = {**params, "model": model}
     with folder_in_making(directory, overwrite=overwrite) as partial:

@@ -125,8 +125,7 @@ def _read_texts(folder: Path, late: bool, skip: tuple[str, ...] | None) -> Texts
     length = bert.get("max_seq_length") or _tokenizer_length(folder)
     if not late:
         longest = int(length or 512)
-        none = {"query_prefix": "", "document_prefix": "", "expansion": False, "skip": ()}
-        return Texts(query_text=query, document_text=document, query_length=longest, document_length=longest, **none)
+        return Texts("", "", query, document, longest, longest, expansion=False, skip=())
     if "query_prefix" in said:
         return Texts(
             query_prefix=said["query_prefix"] or "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import erf
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def _vectors(
 
 
 def _numpy_vectors(x: np.ndarray, layers: Tree, head: VectorHead) -> np.ndarray:
-    functions = {
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "identity": lambda x: x,
         "tanh": np.tanh,
         "relu": lambda x: np.maximum(x, 0),

@@ -31,9 +31,10 @@ def all_scores(index: Index, query: np.ndarray) -> np.ndarray:
 def scores_of(index: Index, query: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The same of some documents alone."""
     starts, ends = index.offsets[places], index.offsets[places + 1]
-    rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)]) if len(places) else []
+    own = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
+    rows = np.concatenate([np.zeros(0, np.int64), *own])
     offsets = np.concatenate([[0], np.cumsum(ends - starts)])
-    return _scores(index.vectors[np.asarray(rows, np.int64)], offsets, query)
+    return _scores(index.vectors[rows], offsets, query)
 
 
 def search(index: Index, query: np.ndarray, top: int) -> Found:

@@ -45,7 +45,7 @@ class Vectors:
     def cut(self, width: int) -> Vectors:
         """The first `width` numbers of every vector, of length 1 again (Matryoshka)."""
         queries, documents = unit(self.queries[..., :width]), unit(self.documents[..., :width])
-        return self.replace(queries=queries, documents=documents)  # type: ignore[attr-defined,no-any-return]
+        return self.replace(queries=queries, documents=documents)  # type: ignore[attr-defined]
 
 
 def vectors_of(params: Any, hidden: Float[Array, "R S D"], batch: Batch, head: VectorHead, query_rows: int) -> Vectors:

@@ -54,7 +54,7 @@ def ability_problems(run: Run, config: Any) -> Iterator[str]:
 def direction_problems(run: Run, stage: Stage, predicts: bool) -> Iterator[str]:
     """What looks both ways sees the tokens that it would be asked to predict."""
     config = declared_model(run, stage)
-    if predicts and config is not None and not limits(config).causal:
+    if predicts and is_config(config) and not limits(config).causal:
         yield (
             f"{stage.name}.model: it looks both ways (model.causal is off), and {type(stage).__name__} predicts tokens "
             "from those before them; train an encoder in a Retrieval or Reward stage, or set model.causal."

@@ -1,4 +1,4 @@
-"""Training on the grid against rounding after training, where a row shares one scale and the learning rate falls to 0."""
+"""Training on the grid against rounding after it, where a row shares one scale and the learning rate falls to 0."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ def texts_of(args: Any) -> tuple[list[str], list[str]]:
 def pieces(text: str) -> list[str]:
     """About twenty stretches of a text, cut between lines."""
     lines, size = text.splitlines(keepends=True), max(1, len(text) // (2 * SHARE))
-    found, now = [], ""
+    found: list[str] = []
+    now = ""
     for line in lines:
         now += line
         if len(now) >= size:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -86,7 +86,7 @@ def _with_group(of: Grid, group: int) -> Grid:
     return dataclasses.replace(of, group=group)
 
 
-def absmax_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:
+def absmax_scales(w: Float[Any, "*o i"], to: Grid) -> Float[Any, "*o n"]:
     """The smallest scale that cuts nothing off, `max(max w / high, min w / low)`, of every group; float32.
 
     Q4_0's instead is `w / low` of the value of the largest magnitude, and cuts one of the other sign off at `high`.
@@ -99,12 +99,12 @@ def absmax_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:
     return stored(xp.maximum(above, below), to)
 
 
-def stored(scales: Float[Array, "*s"], to: Grid) -> Float[Array, "*s"]:
+def stored(scales: Float[Any, "*s"], to: Grid) -> Float[Any, "*s"]:
     """The scales as they are kept, in float32."""
     return scales.astype(jnp.dtype(to.stored)).astype(np.float32)
 
 
-def best_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:
+def best_scales(w: Float[Any, "*o i"], to: Grid) -> Float[Any, "*o n"]:
     """The scale of least squared error of every group, among absmax times 1, 63/64, ..., 1/2 and, for the codes that
     each of them gives, `sum w q / sum q^2`, which is best for those codes. Never worse than absmax.
     """
@@ -122,19 +122,19 @@ def best_scales(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n"]:
     return best
 
 
-def codes(w: Float[Array, "*o i"], scales: Float[Array, "*o n"], to: Grid) -> Float[Array, "*o i"]:
+def codes(w: Float[Any, "*o i"], scales: Float[Any, "*o n"], to: Grid) -> Float[Any, "*o i"]:
     """`clip(round(w / scale), low, high)`, ties to even; whole numbers in the type of `w`. 0 where the scale is 0."""
     return _codes(split(w, to), scales, to).reshape(w.shape)
 
 
-def rounded(w: Float[Array, "*o i"], to: Grid, scales: Float[Array, "*o n"] | None = None) -> Float[Array, "*o i"]:
+def rounded(w: Float[Any, "*o i"], to: Grid, scales: Float[Any, "*o n"] | None = None) -> Float[Any, "*o i"]:
     """`scale * codes`, in the type of `w`; absmax scales unless some are given."""
     if scales is None:
         scales = absmax_scales(w, to)
     return _values(split(w, to), scales, to).reshape(w.shape).astype(w.dtype)
 
 
-def split(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n g"]:
+def split(w: Float[Any, "*o i"], to: Grid) -> Float[Any, "*o n g"]:
     """The groups of every row; ValueError where rows are no whole number of them."""
     if not to.fits(w.shape[-1]):
         raise ValueError(f"rows of {w.shape[-1]} values are no whole number of groups of {to.group}")
@@ -142,7 +142,7 @@ def split(w: Float[Array, "*o i"], to: Grid) -> Float[Array, "*o n g"]:
     return w.reshape(*w.shape[:-1], w.shape[-1] // group, group)
 
 
-def rounded_activations(x: Float[Array, "... i"]) -> Float[Array, "... i"]:
+def rounded_activations(x: Float[Any, "... i"]) -> Float[Any, "... i"]:
     """int8 per token with a zero point, as 8da4w multiplies: `scale = (max(x, 0) - min(x, 0)) / 255`."""
     low, high = jnp.minimum(jnp.min(x, -1, keepdims=True), 0), jnp.maximum(jnp.max(x, -1, keepdims=True), 0)
     scale = jnp.maximum((high - low).astype(jnp.float32) / 255, jnp.finfo(jnp.float32).eps)

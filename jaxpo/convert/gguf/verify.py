@@ -86,7 +86,7 @@ def compare_outputs(
     # What looks both ways has no next token to be asked for after a prefix.
     version = llama.version() if run is not False and limits(config).causal else None
     if version is None:
-        report = {**compare(exact, reference), "by": "float64 numpy"}
+        report: dict[str, Any] = {**compare(exact, reference), "by": "float64 numpy"}
         if kind.nats is None:
             # What rounding costs depends on the model; that both forwards agree on the rounded weights does not.
             stored = log_probs(read_tensors(opened.tensors, param_table(config), opened.path), config, tokens, None)

@@ -48,7 +48,7 @@ def quantize_model(params: Tree, config: TextConfig, to: Grid, method: str, wind
     values = jax.tree.leaves(params)
     weights = {path: np.asarray(value, np.float32) for path, value in zip(paths, values, strict=True)}
     grams: Grams = {}
-    if method in CALIBRATED:
+    if windows is not None and method in CALIBRATED:
         grams = input_grams(params, config, windows, {path: place.axis for path, place in at.items()})
     if method == "awq":
         weights = scaled(weights, grams, config.num_hidden_layers, to)
@@ -56,7 +56,7 @@ def quantize_model(params: Tree, config: TextConfig, to: Grid, method: str, wind
     return jax.tree.unflatten(jax.tree.structure(params), list(done.values()))
 
 
-def _rounded(w: np.ndarray, place: Placed, gram: np.ndarray | None, method: str) -> np.ndarray:
+def _rounded(w: np.ndarray, place: Placed, gram: Any, method: str) -> np.ndarray:
     last = np.moveaxis(w, place.axis, -1)
     if method != "gptq":
         scales = (absmax_scales if method == "rtn" else best_scales)(last, place.grid)

@@ -21,6 +21,7 @@ from jaxpo.convert.runtimes.runtime import Answers, Runtime, python_of, run
 from jaxpo.convert.shards import parse_size, write_shards
 from jaxpo.convert.verify import LENGTH, compare, log_probs
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.family import limits
 
 TOLERANCE = 1e-3
 """Largest difference of a log-prob (nats) that float32 explains; nano models stay below 2e-5."""
@@ -121,7 +122,7 @@ def _convert(
         describe(source, opened.config, "float32", opened.tokenizer, opened.generation, facts_of_model(opened.path))
         runtime.inputs(source, opened.config, dtype)
         request: dict[str, Any] = {"source": str(source), "out": str(made), "dtype": dtype}
-        request |= {"context": min(CONTEXT, opened.config.max_position_embeddings), "packages": runtime.packages}
+        request |= {"context": min(CONTEXT, limits(opened.config).context), "packages": runtime.packages}
         asked = questions(opened.config.vocab_size) if verify else {}
         answers = run(runtime.program, python, request | asked, partial.name)
         for file in made.iterdir():

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 from evidence.claims._low_rank_language import RATE, STEPS, STUDENT, _loss, batches, held_out
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.models.grids import rounded_model
 from jaxpo.models.lfm2.table import param_table
@@ -29,6 +29,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.002,
     min_share=0.8,
+    not_reproduced=NotReproduced(
+        "In groups of 32 four bits cost these networks 0.01 nats, and at a constant learning rate two runs of the last "
+        "third end 0.003 apart whichever weights they train: the method ends lower on two seeds of five. "
+        "qat_whole_rows, registered after this run, lets the rate fall and rounds whole rows, which costs more.",
+        (-0.006, 0.0019),
+    ),
 )
 GRID, LAST = grid("int4"), STEPS // 3
 

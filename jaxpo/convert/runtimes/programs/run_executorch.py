@@ -35,12 +35,15 @@ def convert(request: Any) -> None:
     config.base.metadata = json.dumps({"get_bos_id": ids["bos_token_id"], "get_eos_ids": [ids["eos_token_id"]]})
     config.model.use_kv_cache, config.model.use_sdpa_with_kv_cache = True, True
     config.export.max_seq_length = config.export.max_context_length = request["context"]
-    config.export.output_dir, config.export.output_name = str(out), FILE
+    # A name that ends in ".pte" is a path to it, whatever output_dir says.
+    config.export.output_dir, config.export.output_name = str(out), str(out / FILE)
     config.debug.generate_full_logits = True
     config.backend.xnnpack.enabled = config.backend.xnnpack.extended_ops = True
     if request["dtype"] != "float32":
         config.quantization.qmode, config.quantization.group_size = request["dtype"], 32
     export_llama(config)
+    if not (out / FILE).is_file():  # that it could not be written is logged, and nothing else
+        raise SystemExit(f"export_llama wrote no {out / FILE}; is the disk full?")
 
 
 def ask(request: Any) -> tuple[np.ndarray, list[int]]:

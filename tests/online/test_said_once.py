@@ -18,6 +18,9 @@ from jaxpo.online.source import RolloutSource
 def source(method, lines):
     """As much of a source as `shape` reads."""
     found = SimpleNamespace(method=method, weights=np.ones(1), said=set(), say=lines.append, figures={})
+    found.mixer = found.scaler = None
+    found.mixed = lambda *about: RolloutSource.mixed(found, *about)
+    found._note = lambda *about: RolloutSource._note(found, *about)
     found.maker = SimpleNamespace(size=2, scoring=SimpleNamespace(names=("correct",)))
     found.stage = SimpleNamespace(
         multi_objective_aggregation="sum_then_normalize", dynamic_sampling=0, max_completion_length=8

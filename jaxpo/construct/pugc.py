@@ -145,7 +145,7 @@ class PostQuestions(Work):
     def _questions(self, rows: Sequence[Row], posts: Sequence[str], context: WorkContext) -> list[str]:
         if self.writer is None:
             chats = [[{"role": "user", "content": f"{QUESTION}\n\n{post}"}] for post in posts]
-            how = {"temperature": self.temperature, "top_k": 0, "max_new_tokens": self.max_new_tokens}
+            how: dict[str, Any] = {"temperature": self.temperature, "top_k": 0, "max_new_tokens": self.max_new_tokens}
             texts = context.network(self.model).generate(chats, 1, seed=context.seed, **how)
             return [text for (text,) in texts]
         items = [Item(post, "", row) for row, post in zip(rows, posts, strict=True)]

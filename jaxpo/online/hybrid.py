@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxpo.data.packing.joined import Joined
+from jaxpo.data.packing.joined import Joined, PackedSource
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import DataError
 from jaxpo.online.source import RolloutSource
@@ -36,7 +36,7 @@ def joined(materials: Any, answers: RolloutSource) -> Joined:
         columns=rows.columns,
         divisor=sharers,
     )
-    parts = [(pairs, stage.pair_rows), (answers, stage.rows_per_step - stage.pair_rows)]
+    parts: list[tuple[PackedSource, int]] = [(pairs, stage.pair_rows), (answers, stage.rows_per_step - stage.pair_rows)]
     return Joined(parts, divisor=sharers)
 
 

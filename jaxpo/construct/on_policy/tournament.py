@@ -137,7 +137,12 @@ class TournamentPairs(Work):
         answers = [[self._player(sample) for sample in drawn[q.number]] for q in told]
         rows = play_all(told, answers, play, counts)
         trained, held_out = split(rows, self.heldout_one_in)
-        report = {"prompts": len(questions), "pairs": len(trained), "heldout_pairs": len(held_out), **counts}
+        report: dict[str, float] = {
+            "prompts": len(questions),
+            "pairs": len(trained),
+            "heldout_pairs": len(held_out),
+            **counts,
+        }
         report |= ring.figures()
         if report.get(ASYMMETRY, 0.0) > TOLERANCE:
             context.say(

@@ -22,8 +22,9 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.5,
     not_reproduced=NotReproduced(
-        "0.46 on average: at this weight four to eight tenths of the mass stay on responses outside of the pairs, and on "
-        "one seed DPO happens to end on the best response of all. What the term acts on is the KL: `hypo_kl`.",
+        "0.46 on average: at this weight four to eight tenths of the mass stay on responses outside of "
+        "the pairs, and on one seed DPO happens to end on the best response of all. What the term acts on "
+        "is the KL: `hypo_kl`.",
         (0.3, 0.65),
     ),
 )

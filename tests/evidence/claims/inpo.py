@@ -21,8 +21,9 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
     threshold=0.2,
     not_reproduced=NotReproduced(
-        "In the mean by far (0.44), but with the sign in 6 of 8 seeds, and 7 were registered: in the other two one response "
-        "beats all others, so that best responses come to rest on it too. Where there is a cycle: `inpo_cycles`.",
+        "In the mean by far (0.44), but with the sign in 6 of 8 seeds, and 7 were registered: in the "
+        "other two one response beats all others, so that best responses come to rest on it too. Where "
+        "there is a cycle: `inpo_cycles`.",
         (0.35, 0.55),
     ),
 )

@@ -11,8 +11,8 @@ from evidence.harness import Claim
 CLAIM = Claim(
     method="inpo",
     paper="arXiv:2407.00617",
-    claim="Where no response beats all others, 200 steps of INPO on 512 sampled pairs each leave a smaller duality gap than "
-    "200 regularised best responses to the last iterate.",
+    claim="Where no response beats all others, 200 steps of INPO on 512 sampled pairs each leave a smaller duality gap "
+    "than 200 regularised best responses to the last iterate.",
     baseline="iterated best responses, ref exp(P pi / tau) / Z",
     measure="mean duality gap of the last 50 iterates, best responses minus INPO",
     seeds=(100, 101, 102, 103, 104, 105, 106, 107),

@@ -27,8 +27,9 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.05,
     not_reproduced=NotReproduced(
-        "0.0498, with the sign in all seeds: a noisy evaluator of steps alone (one simulation) labels siblings better than "
-        "the search does, which judges a node by the best of what follows it rather than by what the policy would do.",
+        "0.0498, with the sign in all seeds: a noisy evaluator of steps alone (one simulation) labels "
+        "siblings better than the search does, which judges a node by the best of what follows it rather "
+        "than by what the policy would do.",
         (0.03, 0.07),
     ),
 )

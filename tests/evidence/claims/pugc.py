@@ -25,8 +25,9 @@ CLAIM = Claim(
     seeds=(0, 1, 2, 3, 4),
     threshold=0.05,
     not_reproduced=NotReproduced(
-        "0.13 on average, but with the sign in 3 of 5 seeds: on two the words that are frequent in all posts are most of "
-        "the held-out authors' keywords, since their scores share an offset for every word.",
+        "0.13 on average, but with the sign in 3 of 5 seeds: on two the words that are frequent in all "
+        "posts are most of the held-out authors' keywords, since their scores share an offset for every "
+        "word.",
         (0.0, 0.3),
     ),
 )

@@ -10,8 +10,8 @@ from evidence.harness import Claim
 CLAIM = Claim(
     method="hypo",
     paper="arXiv:2406.01462",
-    claim="Trained to the end on noisy pairs of 8 of 20 responses, HyPO with two samples per prompt stays nearer to its "
-    "reference than DPO.",
+    claim="Trained to the end on noisy pairs of 8 of 20 responses, HyPO with two samples per prompt stays nearer to "
+    "its reference than DPO.",
     baseline="DPO",
     measure="KL(policy || reference) in nats, DPO minus HyPO",
     seeds=(10, 11, 12, 13, 14),

@@ -26,7 +26,9 @@ from jaxpo.judges.refine import FunctionRefiner
 from jaxpo.judges.words import word_overlap
 from jaxpo.objectives.methods.base import PAIRS
 
-POSTS = [f"zebra{i} {WORDS[i]} {WORDS[i + 1]} file open quartz" for i in range(6)]
+# Random texts have such marks more often than words.
+MARKS = " ".join("!#$%&()*+,-./:;<=>?@[]^_{|}~0123456789abcdefghij")
+POSTS = [f"zebra{i} {WORDS[i]} {WORDS[i + 1]} file open quartz {MARKS if i < 5 else ''}" for i in range(6)]
 FUNCTIONS = """
 def ask(post, answer, row):
     if "zebra5" in post:

@@ -20,6 +20,7 @@ from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.refine import Refiner
 from jaxpo.judges.scoring import plainly, score_all
+from jaxpo.models.family import limits
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -117,7 +118,7 @@ class PostQuestions(Work):
         posts = [str(row.data[self.column]) for row in rows]
         asked = [
             (row, post, _first_line(question))
-            for row, post, question in zip(rows, posts, self._questions(rows, posts, context), strict=True)
+            for row, post, question in zip(rows, posts, self._questions(rows, posts, context, counts), strict=True)
         ]
         kept = []
         for row, post, question in asked:
@@ -142,15 +143,23 @@ class PostQuestions(Work):
         write_jsonl(context.folder / ROWS, made)
         return report
 
-    def _questions(self, rows: Sequence[Row], posts: Sequence[str], context: WorkContext) -> list[str]:
+    def _questions(
+        self, rows: Sequence[Row], posts: Sequence[str], context: WorkContext, counts: Counter[str]
+    ) -> list[str]:
+        """One for every post; "" where nobody gave one, or the post leaves the model no room."""
         if self.writer is None:
             chats = [[{"role": "user", "content": f"{QUESTION}\n\n{post}"}] for post in posts]
+            network = context.network(self.model)
+            room = limits(network.config).context - self.max_new_tokens
+            fitting = [i for i, n in enumerate(network.prompt_lengths(chats)) if n <= room]
             how: dict[str, Any] = {"temperature": self.temperature, "top_k": 0, "max_new_tokens": self.max_new_tokens}
-            texts = context.network(self.model).generate(chats, 1, seed=context.seed, **how)
-            return [text for (text,) in texts]
+            texts = network.generate([chats[i] for i in fitting], 1, seed=context.seed, **how) if fitting else []
+            found = dict(zip(fitting, (text for (text,) in texts), strict=True))
+            counts["posts_too_long"] = len(posts) - len(fitting)
+            return [found.get(i, NO_QUESTION) for i in range(len(posts))]
         items = [Item(post, "", row) for row, post in zip(rows, posts, strict=True)]
         ledger = Ledger(context.folder, f"questions-{self.writer.NAME}", self.writer.identity())
-        found = ask_all(
+        replies = ask_all(
             {item.key(None): item for item in items},
             self.writer.open(),
             ledger,
@@ -160,7 +169,7 @@ class PostQuestions(Work):
             say=context.say,
             check=context.check,
         ).values
-        return [found.get(item.key(None), NO_QUESTION) for item in items]
+        return [replies.get(item.key(None), NO_QUESTION) for item in items]
 
     def _answered(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext) -> list[bool]:
         """Whether each post answers its question."""

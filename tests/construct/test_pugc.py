@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cli.conftest import WORDS, make_model
 from construct.work_context import context_of
+from judges.reward_networks import network
 
 from jaxpo.config import Data
 from jaxpo.construct.on_policy.stage import OnPolicyPairs
@@ -25,7 +26,9 @@ from jaxpo.judges.refine import FunctionRefiner
 from jaxpo.judges.words import word_overlap
 from jaxpo.objectives.methods.base import PAIRS
 
-POSTS = [f"zebra{i} {WORDS[i]} {WORDS[i + 1]} file open quartz" for i in range(6)]
+# Random texts have such marks more often than words.
+MARKS = " ".join("!#$%&()*+,-./:;<=>?@[]^_{|}~0123456789abcdefghij")
+POSTS = [f"zebra{i} {WORDS[i]} {WORDS[i + 1]} file open quartz {MARKS if i < 5 else ''}" for i in range(6)]
 FUNCTIONS = """
 def ask(post, answer, row):
     if "zebra5" in post:
@@ -86,6 +89,9 @@ def test_the_model_itself_asks_and_filters(bench: Any) -> None:
     stage, context, _ = bench
     own = replace(stage, writer=None, filter=None, max_new_tokens=3, model="sft")
     assert own.needed_models() == ("sft",)
+    with pytest.raises(DataError, match="'posts_too_long': 6"):  # its context holds 128 tokens
+        own.run(context)
+    object.__setattr__(context, "load", lambda path: network("value"))
     assert replace(own, filter_at=0.0).run(context)["questions"] > 0
     with pytest.raises(DataError, match="no question is left"):
         replace(own, filter_at=1.1).run(context)

@@ -153,7 +153,9 @@ def test_trls_cpo_hinge_and_ipo_are_named_where_one_looks():
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(ConfigError, match=r"unknown loss 'simop'; did you mean simpo.*\?"):
         resolve("simop")
-    with pytest.raises(ConfigError, match=r"unknown loss 'zzz'; there are: alphapo, .*truncated_topk_kl, xpo\."):
+    with pytest.raises(
+        ConfigError, match=r"unknown loss 'zzz'; there are: alphapo, .*truncated_topk_kl, upo, vpo, xpo\."
+    ):
         resolve("zzz")
 
 

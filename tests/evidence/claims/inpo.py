@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import duality_gap, inpo
 
@@ -20,6 +20,12 @@ CLAIM = Claim(
     measure="mean duality gap of the last 50 iterates, best responses minus INPO",
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
     threshold=0.2,
+    not_reproduced=NotReproduced(
+        "In the mean by far (0.44), but with the sign in 6 of 8 seeds, and 7 were registered: in the "
+        "other two one response beats all others, so that best responses come to rest on it too. Where "
+        "there is a cycle: `inpo_cycles`.",
+        (0.35, 0.55),
+    ),
 )
 
 

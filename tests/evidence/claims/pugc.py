@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from evidence.claims._features import adam
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.judges.words import word_overlap
 from jaxpo.losses import dpo
@@ -24,6 +24,12 @@ CLAIM = Claim(
     measure="share of hidden keywords among the words of answers on held-out topics, posts minus blind",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.05,
+    not_reproduced=NotReproduced(
+        "0.13 on average, but with the sign in 3 of 5 seeds: on two the words that are frequent in all "
+        "posts are most of the held-out authors' keywords, since their scores share an offset for every "
+        "word.",
+        (0.0, 0.3),
+    ),
 )
 
 

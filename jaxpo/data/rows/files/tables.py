@@ -16,7 +16,7 @@ from jaxpo.data.rows.files.encoding import characters, undecodable
 from jaxpo.data.rows.files.json_text import DECODER, checked
 from jaxpo.errors import DataError
 
-NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "level", "tie")
+NUMBERS = ("margin", "label", "weight", "difficulty", "correct", "inter_sign", "level", "tie", "smoothing")
 STRUCTURED = (
     *("messages", "conversations", "conversation", "history", "tools", "responses", "scores", "steps", "items"),
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),

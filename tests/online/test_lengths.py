@@ -220,7 +220,7 @@ WRONG = [
     ({"loss": DLER(limit=13)}, "online.loss: dler.limit and its tiers: [13] is more than the 12 tokens"),
     ({"loss": DLER(tiers=((0.5, 20),))}, "online.loss: dler.limit and its tiers: [20] is more than the 12 tokens"),
     ({"loss": DLER(), "mask_truncated_completions": True}, "online.mask_truncated_completions: answers that were cut"),
-    ({"loss": HAPO(), "dynamic_sampling": 1}, "online.dynamic_sampling: it replaces prompts whose answers are all right"),
+    ({"loss": HAPO(), "dynamic_sampling": 1}, "online.dynamic_sampling: it replaces prompts whose answers are all ri"),
     ({"loss": ORION(), "dynamic_sampling": 1}, "online.dynamic_sampling: it replaces prompts whose answers are all ri"),
     ({"loss": HAPO(), "maxmin": MaxMin()}, "online.maxmin: hapo tells right answers from wrong ones"),
     ({"loss": DRPO(), "maxmin": MaxMin()}, "online.maxmin: drpo tells right answers from wrong ones"),

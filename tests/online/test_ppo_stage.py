@@ -181,7 +181,7 @@ WRONG = [
     ({"loss": PPO(), "critic_from": "rewrd"}, "online.critic_from: 'rewrd' is neither an earlier stage (reward)"),
     ({"loss": PPO(), "multi_objective_aggregation": "normalize_then_sum"}, "online.multi_objective_aggregation: ppo"),
     ({"loss": PPO(dual_clip=1.1)}, "online.loss: ppo.dual_clip: 1.1 must be above"),
-    ({"loss": PairedPPO()}, "online.loss: ppo has a critic, which says what the tokens of single answers are worth, and"),
+    ({"loss": PairedPPO()}, "online.loss: ppo has a critic, which says what the tokens of single answers are worth"),
     ({"loss": PPO(), "num_generations": 1, "dynamic_sampling": 2}, "online.dynamic_sampling: the one answer"),
 ]  # fmt: skip
 

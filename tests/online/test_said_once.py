@@ -24,7 +24,10 @@ def source(method, lines):
     found._note = lambda *about: RolloutSource._note(found, *about)
     found.maker = SimpleNamespace(size=2, scoring=SimpleNamespace(names=("correct",)))
     found.stage = SimpleNamespace(
-        multi_objective_aggregation="sum_then_normalize", dynamic_sampling=0, max_completion_length=8
+        multi_objective_aggregation="sum_then_normalize",
+        dynamic_sampling=0,
+        max_completion_length=8,
+        mask_truncated_completions=False,
     )
     found.once = lambda what, line: RolloutSource.once(found, what, line)
     found._paying = lambda made: RolloutSource._paying(found, made)

@@ -8,7 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from online.rollout_numbers import KNOWN, MASK, NEW, NEW_VALUES, OLD, REF, VALUES, features, generation, on_grid, recorded
+from online.rollout_numbers import (
+    KNOWN,
+    MASK,
+    NEW,
+    NEW_VALUES,
+    OLD,
+    REF,
+    VALUES,
+    features,
+    generation,
+    on_grid,
+    recorded,
+)
 from online.test_ppo_stage import unfinished
 from online.test_recipe import steps
 from online.tiny import HERE, online, recipe

@@ -46,7 +46,7 @@ class GKD(FromAnswers, Distillation):
     def problems(self) -> list[str]:
         found = super().problems()
         if self.seq_kd and self.lmbda == 1:
-            found.append("gkd.seq_kd: at lmbda 1 the student writes all answers and the teacher none; give lmbda below 1.")
+            found.append("gkd.seq_kd: at lmbda 1 the student writes all answers, the teacher none; give lmbda below 1.")
         return found
 
     @property

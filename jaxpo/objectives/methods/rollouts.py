@@ -112,7 +112,7 @@ class FromAnswers:
     REMEMBERS: ClassVar[bool] = False
 
     def problems_in(self, stage: Any) -> list[str]:
-        """What is wrong with the method in this stage (`jaxpo.config.Online`); each begins with a field of the stage."""
+        """What is wrong with the method in a stage (`jaxpo.config.Online`); each begins with a field of it."""
         return []
 
     @property

@@ -64,6 +64,6 @@ def _maxmin_problems(stage: Online) -> Iterator[str]:
         yield f"{where}: {stage.loss.INFO.name} holds every reward at a threshold; leave one of the two out."
     if tells_right_from_wrong(stage.loss):
         yield (
-            f"{where}: {stage.loss.INFO.name} tells right answers from wrong ones, and what groups' rewards are mixed to "
-            "says neither; leave one of the two out."
+            f"{where}: {stage.loss.INFO.name} tells right answers from wrong ones, and what groups' rewards are mixed "
+            "to says neither; leave one of the two out."
         )

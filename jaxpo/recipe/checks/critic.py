@@ -21,7 +21,8 @@ def critic_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     """`critic_from` is a reward model of the policy's shape, and there is somebody to start from it."""
     source, where = getattr(stage, "critic_from", None), f"{stage.name}.critic_from"
     needs = getattr(stage.loss, "NEEDS", None)
-    if needs is not None and CRITIC in needs.extra and (needs.roles != ANSWERS or answering_of(stage).examples != "each"):
+    single = needs is not None and needs.roles == ANSWERS and answering_of(stage).examples == "each"
+    if needs is not None and CRITIC in needs.extra and not single:
         yield (
             f"{stage.name}.loss: {stage.loss.INFO.name} has a critic, which says what the tokens of single answers are "
             "worth, and learns from two answers at a time; take a method on pairs without one, or ppo on answers."

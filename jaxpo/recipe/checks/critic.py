@@ -18,9 +18,9 @@ ANSWERS = ("completion",)
 
 
 def critic_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
-    """`critic_from` is a reward model of the policy's shape, and there is somebody to start from it."""
+    """A critic judges single answers; `critic_from` is a reward model of its shape, for a loss that has one."""
     source, where = getattr(stage, "critic_from", None), f"{stage.name}.critic_from"
-    needs = getattr(stage.loss, "NEEDS", None)
+    needs = getattr(getattr(stage, "loss", None), "NEEDS", None)
     single = needs is not None and needs.roles == ANSWERS and answering_of(stage).examples == "each"
     if needs is not None and CRITIC in needs.extra and not single:
         yield (

@@ -71,9 +71,9 @@ def dler_truncated(lengths: Float[A, "..."], finished: Bool[A, "..."], limits: F
 
 
 def dler_rewards(rewards: Float[A, "..."], truncated: Bool[A, "..."], *, factor: float = 0.0) -> Float[A, "..."]:
-    """Rewards of answers within their limit; of those beyond it a share, by default none.
+    """Rewards of answers within their limit; of those beyond it a share, by default none, and never more than they had.
 
-        R' = R (factor if truncated else 1)
+        R' = min(R, factor R) if truncated else R
 
     Args:
       rewards: `[...]` R, numpy or jax.
@@ -83,11 +83,13 @@ def dler_rewards(rewards: Float[A, "..."], truncated: Bool[A, "..."], *, factor:
     Returns:
       `[...]` of the kind given.
 
-    Limits: the rewards themselves at factor = 1 or L = infinity.
+    Limits: the rewards themselves at factor = 1 or L = infinity, and where they are negative, of which the paper, whose
+    rewards are 1 or 0, says nothing: a share of them would pay for being long.
 
     Reference: Liu et al. 2025, arXiv:2510.15110, section 3.
     """
-    return namespace(rewards).where(truncated, factor * rewards, rewards)
+    xp = namespace(rewards)
+    return xp.where(truncated, xp.minimum(rewards, factor * rewards), rewards)
 
 
 def dler_limits(

@@ -110,7 +110,7 @@ def compared(reward: np.ndarray, how: Advantage, lengths: np.ndarray) -> np.ndar
     if how.scale == "none":
         return centred
     if how.scale in ("tokens", "answers"):
-        return whitened(centred, lengths if how.scale == "tokens" else np.ones(lengths.shape))
+        return whitened(centred, lengths if how.scale == "tokens" else (lengths > 0).astype(float))
     spread = deviation(reward)[:, None] if how.scale == "group" else _std(reward)
     return centred / (spread + how.epsilon)
 
@@ -118,7 +118,7 @@ def compared(reward: np.ndarray, how: Advantage, lengths: np.ndarray) -> np.ndar
 def whitened(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Mean 0 and variance 1 over all tokens, each with its answer's number: `(x - mean) / sqrt(var + 1e-8)`, n - 1.
 
-    With lengths of 1, over all answers.
+    With lengths of 1 over all answers; one of length 0 enters neither.
     """
     n = np.where(np.isnan(x), 0.0, lengths)
     known, count = np.nan_to_num(x), max(n.sum(), 1.0)

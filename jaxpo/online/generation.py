@@ -58,6 +58,7 @@ class _Work:
       have: by position, the groups that the ledger holds.
       use: has the writer take the weights; called before the first answer is written.
       groups: by place, those that are kept so far.
+      rounds: figures of the rewards, each time that some were given.
     """
 
     number: int
@@ -69,8 +70,14 @@ class _Work:
     rewards: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     failed: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     spent: dict[str, float] = field(default_factory=lambda: {"writing": 0.0, "rewards": 0.0})
-    figures: dict[str, float] = field(default_factory=dict)
+    rounds: list[Mapping[str, float]] = field(default_factory=list)
     _used: bool = False
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The mean over the rounds of answers that were scored."""
+        names = dict.fromkeys(name for one in self.rounds for name in one)
+        return {name: float(np.mean([one[name] for one in self.rounds if name in one])) for name in names}
 
     def ready(self) -> None:
         """Give the writer the weights, once."""
@@ -174,7 +181,7 @@ class Maker:
             lambda name, about: self.journal.rewards(work.number, work.weights, name, about),
             earlier=self._earlier(work.number),
         )
-        work.figures = dict(self.scoring.figures)
+        work.rounds.append(dict(self.scoring.figures))
         work.spent["rewards"] += time.monotonic() - began
         return found
 

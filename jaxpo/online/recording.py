@@ -65,6 +65,7 @@ class Recorder:
     longest: int
     opponents: bool = False
     thresholds: Searching | None = None
+    _last_lines: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -137,9 +138,15 @@ class Recorder:
         """The KL's weight, and the KL of an answer on average, from which the next weight follows; thresholds."""
         found: dict[str, Any] = self._kl(generation, columns)
         if self.thresholds is not None:
-            before = [self._found(number).read()[-1] for number in range(generation.number)]
-            found |= self.thresholds.line(generation, before, state)
+            found |= self.thresholds.line(generation, self._before(generation.number), state)
         return found
+
+    def _before(self, number: int) -> list[Mapping[str, Any]]:
+        """The last lines of all generations before this one, each of which is read once."""
+        del self._last_lines[number:]  # a run that goes back writes them anew
+        while len(self._last_lines) < number:
+            self._last_lines.append(self._found(len(self._last_lines)).read()[-1])
+        return self._last_lines
 
     def _kl(self, generation: Generation, columns: Columns) -> dict[str, float]:
         if self.penalty is None:

@@ -17,7 +17,7 @@ from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_LOGPS, OLD_VALUES
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.outcomes import Outcomes
 from jaxpo.objectives.wrappers.moving_reference import METHOD
-from jaxpo.online.advantages import Shaped, summed
+from jaxpo.online.advantages import Shaped, deviation, summed
 from jaxpo.online.answers import Answer
 from jaxpo.online.batches import Layout, Trained, batch_of
 from jaxpo.online.examples import examples, figures
@@ -175,7 +175,7 @@ class RolloutSource:
             mask_truncated=self.stage.mask_truncated_completions,
         )
         if self.scaler is not None:
-            found = dataclasses.replace(found, reward=raw)
+            found = dataclasses.replace(found, reward=raw, std=deviation(raw))
         answers = [answer for group in generation.groups for answer in group.answers]
         self._note(generation, found, mixed_by, answers)
         if paying is not None:
@@ -227,7 +227,7 @@ class RolloutSource:
         return outcomes_of(generation, self.maker.scoring.verifies, self.stage.max_completion_length)
 
     def _warn(self, generation: Generation, found: Shaped, answers: Sequence[Answer]) -> None:
-        """Say once that nothing is learnt from rewards, or that no answer ends."""
+        """Say once that nothing is learnt from rewards, that none says right or wrong, or that no answer ends."""
         answering: Answering = self.method.answering
         compares = answering.rewarded and (answering.examples != "each" or self.method.advantage.baseline != "none")
         if compares and found.flat.all():
@@ -237,6 +237,14 @@ class RolloutSource:
                 f"generation {generation.number}: all answers to each prompt have one reward, so that "
                 f"{least} is learnt from them; `frac_reward_zero_std` says how often. Prompts neither too easy "
                 "nor too hard, more answers per prompt (num_generations) or a finer reward help (said once)",
+            )
+        known = found.reward[~np.isnan(found.reward)]
+        if self.method.BINARY and known.size and not np.isin(known, (0.0, 1.0)).any():
+            self.once(
+                "neither",
+                f"generation {generation.number}: no reward is exactly 1 or 0, so that to {self.method.INFO.name} no "
+                "answer is right or wrong, and nothing is learnt from them. Give a reward that verifies alone, with "
+                "weight 1, and the others weight 0 (said once)",
             )
         if not any(answer.finished for answer in answers):
             self.once(

@@ -4,9 +4,9 @@
     jaxpo run grpo --grpo.loss.loss-type dr_grpo --grpo.loss.scale-rewards none
     jaxpo run grpo:rloo         the same by RLOO
     jaxpo run grpo:ppo          the same by PPO, with a critic of its own
+    jaxpo run grpo:side_by_side all three, from one fine-tuned model
     jaxpo run grpo:drpo         and with an eye on length: grpo:drpo, grpo:dler, grpo:hapo, grpo:orion
     jaxpo run grpo:lengths      GRPO and these four from one fine-tuned model, side by side
-    jaxpo run grpo:side_by_side all three, from one fine-tuned model
 
 The corpus is made here: word problems with an answer after `####`. A model of half a million parameters learns their
 form and a part of the arithmetic from examples, and the rest from being told which of its answers were right.
@@ -41,7 +41,7 @@ LENGTH = 160
 ANSWER = 48
 TRAIN, HELD_OUT = "corpus:arithmetic_train.jsonl", "corpus:arithmetic_heldout.jsonl"
 FEW_PROMPTS, FEW = 640, "corpus:arithmetic_few.jsonl"
-"""Asked six times in 240 steps: HAPO compares with what became of a problem before."""
+"""Asked nine times in 360 steps of 16: HAPO compares with what became of a problem before."""
 SHORTER = {"drpo": DRPO(), "dler": DLER(limit=16, beta=0.0), "hapo": HAPO(), "orion": ORION()}
 """Methods of short answers, as the variants of these names have them."""
 MODEL = replace(

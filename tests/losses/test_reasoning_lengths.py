@@ -58,6 +58,9 @@ def test_dler_takes_nothing_but_truncated_answers():
     np.testing.assert_array_equal(losses.dler_rewards(rewards, cut), [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(losses.dler_rewards(rewards, cut, factor=0.1), [1, 1, 0.1, 0, 0.1])
     np.testing.assert_array_equal(losses.dler_rewards(rewards, cut, factor=1.0), rewards)
+    below = np.array([-1.0, -1.0, -1.0, 0.0, np.nan])  # a sum with penalties in it is not raised by being too long
+    for factor in (0.0, 0.1, 1.0):
+        np.testing.assert_array_equal(losses.dler_rewards(below, cut, factor=factor), below)
     everything = losses.dler_truncated(lengths, finished, limit + np.inf)
     assert not everything.any()
 
@@ -88,6 +91,13 @@ def test_advantages_are_whitened_over_the_batch_and_not_over_the_group(whitening
     every = np.repeat(got.ravel(), LENGTHS.ravel()) if whitening == "tokens" else got.ravel()
     assert abs(every.mean()) < 1e-12
     assert every.var(ddof=1) == pytest.approx(1, abs=1e-6)
+    # An answer that is left out has its reward in its group's mean, and enters no mean and no deviation of the batch.
+    left = LENGTHS * np.where(np.arange(12).reshape(3, 4) == 1, 0, 1)
+    got_less = shaped(REWARDS[..., None], np.ones(1), Advantage("mean", whitening), left).advantage
+    n = left.ravel() if whitening == "tokens" else (left.ravel() > 0).astype(int)
+    rest = np.repeat(got_less.ravel(), n)
+    assert abs(rest.mean()) < 1e-12
+    assert rest.var(ddof=1) == pytest.approx(1, abs=1e-6)
     # A group that hardly differs: large under its own deviation, tiny under the batch's.
     alone = shaped(REWARDS[..., None], np.ones(1), Advantage("mean", "group", 1e-8), LENGTHS).advantage
     assert np.abs(alone[1]).max() > 1.4

@@ -40,6 +40,7 @@ class Scoring:
     remembers, figures = 0, {}
 
     def score(self, groups, ledger, earlier):
+        self.figures = {"rewards/number/first": float(groups[0].prompt.number)}
         values = [[[0.5 if g.prompt.number % 2 == 0 else k] for k in range(len(g.answers))] for g in groups]
         return np.asarray(values, float), np.zeros((len(groups), 2))
 
@@ -75,6 +76,7 @@ def test_groups_without_spread_are_replaced_by_the_next_prompts(tmp_path):
     # 0, 1, 2 are asked; 0 and 2 are alike, and 3 and 4 take their places; 4 is alike too, and stays.
     assert positions(first) == [3, 1, 4]
     assert first.tried == 5
+    assert first.figures == {"rewards/number/first": 1.5}, "the mean of both rounds, which began with 0 and 3"
     np.testing.assert_array_equal(first.rewards[..., 0], [[0, 1], [0, 1], [0.5, 0.5]])
     assert shown[:2] == ["generation 0, writing 0/3", "generation 0, writing 1/3"]
     assert "generation 0, rewards" in shown
@@ -85,6 +87,7 @@ def test_groups_without_spread_are_replaced_by_the_next_prompts(tmp_path):
     same, _ = maker(tmp_path, 1)
     assert positions(same.make(1, params)) == positions(second)
     assert positions(same.make(0, params)) == positions(first)
+    assert same.make(0, params).figures == first.figures
     assert same.writer.asked == ()
 
 

@@ -20,6 +20,7 @@ from online.rollout_numbers import COUNT, MASK, NEW, OLD, features, generation, 
 from online.test_recipe import same_models, steps
 from online.tiny import online, recipe
 
+from jaxpo.config import MaxMin
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods.dler import DLER
@@ -209,12 +210,20 @@ def test_a_step_of_drpo_is_the_mean_over_questions_and_the_trust_region():
 
 
 WRONG = [
-    ({"loss": ORION()}, "online.reward_funcs: orion pays right and wrong answers by their length, and no reward says"),
+    ({"loss": ORION()}, "online.reward_funcs: orion tells right answers from wrong ones, and no reward says"),
+    ({"loss": DRPO()}, "online.reward_funcs: drpo tells right answers from wrong ones, and no reward says"),
     ({"loss": HAPO(), "reward_funcs": (VerifierReward(),), "multi_objective_aggregation": "normalize_then_sum"},
      "online.multi_objective_aggregation: hapo pays by the sum of the rewards"),
     ({"loss": DLER(tiers=((0.5, 9), (0.2, 8)))}, "online.loss: dler.tiers: the shares [0.5, 0.2] must rise"),
     ({"loss": DLER(limit=10, tiers=((0.5, 20),))}, "online.loss: dler.tiers: the limits [10, 20] must not rise"),
     ({"loss": DLER(dual_clip=1.1)}, "online.loss: dler.dual_clip: 1.1 must be above 1 + epsilon_high (0.28)."),
+    ({"loss": DLER(limit=13)}, "online.loss: dler.limit and its tiers: [13] is more than the 12 tokens"),
+    ({"loss": DLER(tiers=((0.5, 20),))}, "online.loss: dler.limit and its tiers: [20] is more than the 12 tokens"),
+    ({"loss": DLER(), "mask_truncated_completions": True}, "online.mask_truncated_completions: answers that were cut"),
+    ({"loss": HAPO(), "dynamic_sampling": 1}, "online.dynamic_sampling: it replaces prompts whose answers are all ri"),
+    ({"loss": ORION(), "dynamic_sampling": 1}, "online.dynamic_sampling: it replaces prompts whose answers are all ri"),
+    ({"loss": HAPO(), "maxmin": MaxMin()}, "online.maxmin: hapo tells right answers from wrong ones"),
+    ({"loss": DRPO(), "maxmin": MaxMin()}, "online.maxmin: drpo tells right answers from wrong ones"),
     ({"loss": DRPO(tau=0.0)}, "online.loss: drpo: tau is 0.0"),
     ({"loss": HAPO(floor=0.5)}, "online.loss: hapo: floor is 0.5"),
 ]  # fmt: skip

@@ -141,6 +141,7 @@ WRONG = [
     ("xpo", {"sync_ref_model": True}, "online.sync_ref_model: answers are written with the reference as it is"),
     ("gkd", {"num_generations": 2}, "online.num_generations: 2, but a row has one completion"),
     ("gkd", {"beside": ()}, "online.beside: there is no teacher"),
+    ("gkd", {"loss": GKD(seq_kd=True, lmbda=1.0)}, "online.loss: gkd.seq_kd: at lmbda 1 the student writes all"),
     ("gkd", {"dynamic_sampling": 1}, "online.dynamic_sampling: without rewards no group is better"),
     ("minillm", {"loss": MiniLLM(rkl_advantage=False, single_step_decomposition=False)}, "minillm: rkl_advantage and"),
 ]  # fmt: skip

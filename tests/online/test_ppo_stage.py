@@ -17,6 +17,7 @@ from online.tiny import online, recipe, vowels
 
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.methods.answering import Answering
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.ppo import PPO
 from jaxpo.online.rewards import FunctionReward
@@ -166,11 +167,21 @@ def test_a_critic_may_be_a_head_on_the_policy(tmp_path):
     assert not list((tmp_path / "runs/tiny/stages/online").glob("reference*"))
 
 
+@dataclasses.dataclass(frozen=True)
+class PairedPPO(PPO):
+    """On the best and the worst answer, which no critic judges."""
+
+    @property
+    def answering(self):
+        return Answering(examples="ranked")
+
+
 WRONG = [
     ({"loss": GRPO(), "critic_from": "reward"}, "online.critic_from: 'reward', but the loss has no critic"),
     ({"loss": PPO(), "critic_from": "rewrd"}, "online.critic_from: 'rewrd' is neither an earlier stage (reward)"),
     ({"loss": PPO(), "multi_objective_aggregation": "normalize_then_sum"}, "online.multi_objective_aggregation: ppo"),
     ({"loss": PPO(dual_clip=1.1)}, "online.loss: ppo.dual_clip: 1.1 must be above"),
+    ({"loss": PairedPPO()}, "online.loss: ppo has a critic, which says what the tokens of single answers are worth"),
     ({"loss": PPO(), "num_generations": 1, "dynamic_sampling": 2}, "online.dynamic_sampling: the one answer"),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from online.test_parts import groups
 
+from jaxpo.objectives.methods.drpo import DRPO
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.online_pairs import OnlineDPO
 from jaxpo.online.batches import Layout, Trained
@@ -23,7 +24,10 @@ def source(method, lines):
     found._note = lambda *about: RolloutSource._note(found, *about)
     found.maker = SimpleNamespace(size=2, scoring=SimpleNamespace(names=("correct",)))
     found.stage = SimpleNamespace(
-        multi_objective_aggregation="sum_then_normalize", dynamic_sampling=0, max_completion_length=8
+        multi_objective_aggregation="sum_then_normalize",
+        dynamic_sampling=0,
+        max_completion_length=8,
+        mask_truncated_completions=False,
     )
     found.once = lambda what, line: RolloutSource.once(found, what, line)
     found._paying = lambda made: RolloutSource._paying(found, made)
@@ -52,6 +56,26 @@ def test_a_step_of_equal_rewards_is_said_once_with_what_helps(method):
         assert own.figures[3]["frac_reward_zero_std"] == 1
     RolloutSource.shape(own, generation([[1, 0], [0, 0]]), Recorded())
     assert len(lines) == 1
+
+
+def test_rewards_that_are_neither_right_nor_wrong_are_said_once():
+    lines = []
+    own = source(DRPO(), lines)
+    for _ in range(2):
+        RolloutSource.shape(own, generation([[1, 0.5], [0.5, np.nan]]), Recorded())
+    assert lines == []
+    for _ in range(2):
+        RolloutSource.shape(own, generation([[0.9, 0.5], [0.5, np.nan]]), Recorded())
+    (line,) = lines
+    assert line.startswith("generation 3: no reward is exactly 1 or 0, so that to drpo no answer is right or wrong")
+
+
+def test_rewards_that_are_scaled_for_training_are_shown_as_they_are():
+    own = source(GRPO(), [])
+    own.scaler = SimpleNamespace(scaled=lambda number, rewards: rewards / 10)
+    found, _ = RolloutSource.shape(own, generation([[1, 0], [3, 7]]), Recorded())
+    np.testing.assert_array_equal(found.reward, [[1, 0], [3, 7]])
+    np.testing.assert_allclose(found.std, np.std(found.reward, axis=1, ddof=1))
 
 
 def test_an_end_that_never_comes_is_said_once_with_what_helps():

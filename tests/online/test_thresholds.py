@@ -2,12 +2,25 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from online.rollout_numbers import KNOWN, MASK, NEW, NEW_VALUES, OLD, REF, VALUES, features, generation, recorded
+from online.rollout_numbers import (
+    KNOWN,
+    MASK,
+    NEW,
+    NEW_VALUES,
+    OLD,
+    REF,
+    VALUES,
+    features,
+    generation,
+    on_grid,
+    recorded,
+)
 from online.test_ppo_stage import unfinished
 from online.test_recipe import steps
 from online.tiny import HERE, online, recipe
@@ -15,8 +28,9 @@ from online.tiny import HERE, online, recipe
 from jaxpo.config import MaxMin
 from jaxpo.losses import whiten
 from jaxpo.objectives.methods.constrained_rlhf import ConstrainedRLHF, ThresholdSearch
+from jaxpo.online.ledger import Journal
 from jaxpo.online.nelder_mead import Simplex, nelder_mead
-from jaxpo.online.recording import Recorded
+from jaxpo.online.recording import Recorded, Recorder
 from jaxpo.online.rewards import FunctionReward
 from jaxpo.online.thresholds import first_simplex, out_of_reach, reached, replayed
 from jaxpo.online.token_advantages import made_of
@@ -211,6 +225,40 @@ def test_the_multipliers_follow_the_rewards_of_the_step():
     found = {name: float(v.value()) for name, v in METHOD.metrics(stepped()).items() if name.startswith("constraints")}
     assert found["constraints/a/multiplier"] == pytest.approx(np.tanh(0.3), rel=1e-5)
     assert found["constraints/b/gap"] == pytest.approx(gap[1], rel=1e-4)
+
+
+def test_what_is_clipped_is_told_by_the_mixed_advantages_and_the_critics_loss_has_no_weights():
+    x = stepped()
+    found = {name: float(v.value()) for name, v in METHOD.metrics(x).items() if name[:6] in ("policy", "loss/v")}
+    each = np.stack([on_grid(made()["advantages" + (f":{s}" if s else "")]) for s in HEADS])
+    m, values = np.tanh(0.3), np.zeros(MASK.shape)
+    mixed = (2 - 2 * m) * each[0] + m * each[1] + m * each[2]
+    ratio = np.exp(np.float32(NEW) - np.float32(OLD))
+    clipped = np.where(mixed > 0, ratio > 1.2, (mixed < 0) & (ratio < 0.8))
+    assert not np.array_equal(clipped[KNOWN], np.where(each[0] > 0, ratio > 1.2, ratio < 0.8)[KNOWN])
+    for i, (s, old) in enumerate(HEADS.items()):
+        aim, v = on_grid(made()["returns" + (f":{s}" if s else "")]), NEW_VALUES + i
+        values = values + 0.5 * np.maximum((v - aim) ** 2, (np.clip(v, old - 0.2, old + 0.2) - aim) ** 2)
+    assert found["policy/clipfrac_avg"] == pytest.approx(clipped[KNOWN].mean())
+    assert found["loss/value_avg"] == pytest.approx(values[KNOWN].mean(), rel=1e-4)
+
+
+def test_lines_of_generations_before_are_read_once(tmp_path):
+    asked = []
+
+    class Read(Recorder):
+        def _found(self, number, lines=1):
+            asked.append(number)
+            return SimpleNamespace(read=lambda: [{}, {"returns": [float(number)]}])
+
+    own = Read(Journal(tmp_path, {}), None, (), None, None, False, None, 6)
+    assert own._before(0) == []
+    assert [line["returns"] for line in own._before(2)] == [[0.0], [1.0]]
+    assert len(own._before(3)) == 3
+    assert asked == [0, 1, 2]
+    assert len(own._before(1)) == 1, "a run that goes back"
+    assert len(own._before(2)) == 2
+    assert asked == [0, 1, 2, 1], "and reads again what it wrote anew"
 
 
 def test_whitening_is_what_the_definition_says():

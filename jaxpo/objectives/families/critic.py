@@ -42,14 +42,15 @@ def critic_heads(
 
 
 def critic_metrics(
-    x: Rollouts, policy: Float[Array, "N T"], values: Float[Array, "N T"], clips: Any
+    x: Rollouts, advantages: Float[Array, "N T"], policy: Float[Array, "N T"], values: Float[Array, "N T"], clips: Any
 ) -> dict[str, Metric]:
     """TRL's metrics of its PPO trainer, and verl's of its critic.
 
     `val/ratio_var` is over the tokens of a step, where TRL's is over the means of its minibatches.
 
     Args:
-      policy, values: terms of the loss, without the critic's weight.
+      advantages: that the policy is trained with.
+      policy, values: terms of the loss; of all critics together, without their weights.
       clips: has `epsilon`, `epsilon_high` and `cliprange_value`.
     """
     on = x.mask
@@ -57,8 +58,8 @@ def critic_metrics(
     ratio = jnp.exp(logs)
     v, before, aim = x.extra["values"], x.column(OLD_VALUES), x.column(RETURNS)
     high = clips.epsilon if clips.epsilon_high is None else clips.epsilon_high
-    a = x.advantages
-    clipped = jnp.where(a > 0, ratio > 1.0 + high, (a < 0) & (ratio < 1.0 - clips.epsilon))
+    low = (advantages < 0) & (ratio < 1.0 - clips.epsilon)
+    clipped = jnp.where(advantages > 0, ratio > 1.0 + high, low)
     ended = x.present & (x.columns["finished"] > 0) if "finished" in x.columns else x.present
     found: dict[str, Any] = {
         "objective/entropy": masked_mean(of_answers(-x.old_logps, on), x.present),

@@ -241,34 +241,26 @@ class ConstrainedRLHF(PPO):
             stream_column("values", stream): rows_of(values[i], index, batch) for i, stream in enumerate(self.streams)
         }
 
-    def _terms(self, x: Rollouts) -> tuple[Array, Array]:
-        """`[N, T]` of the policy, and of all critics with their weights."""
+    def _advantages(self, x: Rollouts) -> Array:
+        """`[N, T]` of all streams, mixed by the multipliers."""
         import jax.numpy as jnp
 
-        from jaxpo.losses import ppo, ppo_value
         from jaxpo.losses.constrained_rlhf import constrained_advantages
 
         each = jnp.stack([x.column(stream_column("advantages", stream)) for stream in self.streams], axis=-1)
-        mixed = constrained_advantages(each, x.extra["multipliers"], bound=self.bound)
-        clips: dict[str, Any] = {
-            "epsilon": self.epsilon,
-            "epsilon_high": self.epsilon_high,
-            "dual_clip": self.dual_clip,
-        }
-        policy = self.corrected(x, ppo(x.logps, x.old_logps, mixed, x.mask, **clips))
-        critics = []
+        mixed: Array = constrained_advantages(each, x.extra["multipliers"], bound=self.bound)
+        return mixed
+
+    def _critics(self, x: Rollouts) -> list[tuple[float, Array]]:
+        from jaxpo.losses import ppo_value
+
+        found = []
         for stream in self.streams:
             old, returns = (x.column(stream_column(name, stream)) for name in ("old_values", "returns"))
             values, weight = x.extra[stream_column("values", stream)], self.vf_coef if stream else self.vf_coef_kl
             clip = self.cliprange_value or None
-            critics.append(weight * ppo_value(values, old, returns, x.mask, cliprange_value=clip))
-        return policy, sum(critics[1:], critics[0])
-
-    def terms(self, x: Rollouts, max_completion_length: int) -> dict[str, Array]:
-        import jax.numpy as jnp
-
-        policy, value = self._terms(x)
-        return {"tokens": jnp.sum(policy + value, axis=-1)}
+            found.append((weight, ppo_value(values, old, returns, x.mask, cliprange_value=clip)))
+        return found
 
     def metrics(self, x: Rollouts) -> dict[str, Metric]:
         """Those of PPO, `critic/*` of the KL's stream; and of every constraint `constraints/NAME/multiplier` and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.outcomes import Paid
@@ -29,7 +29,8 @@ class DLER(PolicyGradient):
       limit: tokens of an answer; None = max_completion_length, where an answer without an end is beyond it.
       tiers: (share, limit) with rising shares: the limit of a question from this share of right answers on, such as
         ((0.5, 2000),): shorter for those that are solved already.
-      truncated_factor: share of its reward that an answer beyond the limit keeps: 0 in the paper, 0.1 in its code.
+      truncated_factor: share of its reward that an answer beyond the limit keeps: 0 in the paper, 0.1 in its code. A
+        negative one it keeps whole.
       filter_groups: leave out the questions that still have one reward for all answers.
       whitening: over the "tokens" of a batch, so that long answers weigh more (the code), or over its "answers" (the
         paper). A batch is a generation.
@@ -82,6 +83,21 @@ class DLER(PolicyGradient):
             )
         if self.dual_clip <= 1 + self.epsilon_high:
             found.append(f"dler.dual_clip: {self.dual_clip:g} must be above 1 + epsilon_high ({self.epsilon_high:g}).")
+        return found
+
+    def problems_in(self, stage: Any) -> list[str]:
+        found, most = [], stage.max_completion_length
+        beyond = [limit for limit in (self.limit, *(limit for _, limit in self.tiers)) if (limit or 0) > most]
+        if beyond:
+            found.append(
+                f"loss: dler.limit and its tiers: {beyond} is more than the {most} tokens that an answer may have "
+                "(max_completion_length), so that nothing would be beyond it; give less, or raise that."
+            )
+        if stage.mask_truncated_completions:
+            found.append(
+                "mask_truncated_completions: answers that were cut off are those that dler takes rewards from, and "
+                "left out they would teach nothing; leave it out."
+            )
         return found
 
     @property

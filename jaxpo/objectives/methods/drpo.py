@@ -52,6 +52,7 @@ class DRPO(RolloutMethod):
     )
     NEEDS = ROLLOUTS
     COUPLED: ClassVar[bool] = True
+    BINARY: ClassVar[bool] = True
 
     @property
     def advantage(self) -> Advantage:

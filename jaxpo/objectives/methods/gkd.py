@@ -43,6 +43,12 @@ class GKD(FromAnswers, Distillation):
     )
     NEEDS = WHOLE
 
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.seq_kd and self.lmbda == 1:
+            found.append("gkd.seq_kd: at lmbda 1 the student writes all answers, the teacher none; give lmbda below 1.")
+        return found
+
     @property
     def advantage(self) -> Advantage:
         """There are no rewards."""

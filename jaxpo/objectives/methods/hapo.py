@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.grpo import GRPO
-from jaxpo.objectives.methods.outcomes import Paid
+from jaxpo.objectives.methods.outcomes import Paid, replacing_problems
 from jaxpo.objectives.methods.rollouts import Memory
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class HAPO(GRPO):
     )
     PAYS: ClassVar[bool] = True
     REMEMBERS: ClassVar[bool] = True
+
+    def problems_in(self, stage: Any) -> list[str]:
+        return replacing_problems(self.INFO.name, stage)
 
     def key(self, outcomes: Outcomes, group: int) -> str:
         """Names the problem of a group."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.grpo import GRPO
-from jaxpo.objectives.methods.outcomes import Paid
+from jaxpo.objectives.methods.outcomes import Paid, replacing_problems
 from jaxpo.objectives.methods.rollouts import Memory
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class ORION(GRPO):
         function="jaxpo.losses.orion_rewards",
     )
     PAYS: ClassVar[bool] = True
+
+    def problems_in(self, stage: Any) -> list[str]:
+        return replacing_problems(self.INFO.name, stage)
 
     def paid(self, rewards: np.ndarray, outcomes: Outcomes, memory: Memory) -> Paid:
         from jaxpo.losses import orion_rewards

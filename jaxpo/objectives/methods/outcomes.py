@@ -48,6 +48,16 @@ class Outcomes:
         return right
 
 
+def replacing_problems(name: str, stage: Any) -> list[str]:
+    """Of methods that order the right answers of a group among themselves: such groups are not to be replaced."""
+    if not stage.dynamic_sampling:
+        return []
+    return [
+        f"dynamic_sampling: it replaces prompts whose answers are all right, before {name} pays them by their length, "
+        "so that the lengths of problems that are solved would teach nothing; leave it out."
+    ]
+
+
 @dataclass(frozen=True)
 class Paid:
     """Rewards as a method pays them.

@@ -150,27 +150,38 @@ class PPO(PolicyGradient):
     def terms(self, x: Rollouts, max_completion_length: int) -> dict[str, Array]:
         import jax.numpy as jnp
 
-        policy, value = self._terms(x)
-        return {"tokens": jnp.sum(policy + self.vf_coef * value, axis=-1)}
+        found = self._policy(x)
+        for weight, value in self._critics(x):
+            found = found + weight * value
+        return {"tokens": jnp.sum(found, axis=-1)}
 
-    def _terms(self, x: Rollouts) -> tuple[Array, Array]:
-        """`[N, T]` of the policy and of the critic."""
-        from jaxpo.losses import ppo, ppo_value
+    def _advantages(self, x: Rollouts) -> Array:
+        """`[N, T]` that the policy is trained with."""
+        return x.advantages
+
+    def _policy(self, x: Rollouts) -> Array:
+        """`[N, T]` the policy's terms."""
+        from jaxpo.losses import ppo
 
         clips: dict[str, Any] = {
             "epsilon": self.epsilon,
             "epsilon_high": self.epsilon_high,
             "dual_clip": self.dual_clip,
         }
-        policy = self.corrected(x, ppo(x.logps, x.old_logps, x.advantages, x.mask, **clips))
+        return self.corrected(x, ppo(x.logps, x.old_logps, self._advantages(x), x.mask, **clips))
+
+    def _critics(self, x: Rollouts) -> list[tuple[float, Array]]:
+        """The weight and the terms `[N, T]` of every critic."""
+        from jaxpo.losses import ppo_value
+
         known = (x.column("old_values"), x.column("returns"), x.mask)
-        return policy, ppo_value(x.extra["values"], *known, cliprange_value=self.cliprange_value or None)
+        return [(self.vf_coef, ppo_value(x.extra["values"], *known, cliprange_value=self.cliprange_value or None))]
 
     def metrics(self, x: Rollouts) -> dict[str, Metric]:
         """TRL's `objective/*`, `policy/*`, `loss/*` and `val/*`, and verl's `critic/*`."""
         from jaxpo.objectives.families.critic import critic_metrics
         from jaxpo.objectives.families.rollouts import penalty_metrics
 
-        policy, value = self._terms(x)
-        found = critic_metrics(x, policy, value, self)
+        values = [value for _, value in self._critics(x)]
+        found = critic_metrics(x, self._advantages(x), self._policy(x), sum(values[1:], values[0]), self)
         return penalty_metrics(x, self.penalty) | found

@@ -102,12 +102,18 @@ class FromAnswers:
     Attributes:
       BY_TOKEN: `token_advantages` makes the advantages.
       PAYS: `paid` changes the rewards by what became of the answers, right or wrong.
+      BINARY: a reward of exactly 1 is right, one of exactly 0 wrong, and any other says neither.
       REMEMBERS: and by what became of those before, a fold over the ledger by `remembered`.
     """
 
     BY_TOKEN: ClassVar[bool] = False
     PAYS: ClassVar[bool] = False
+    BINARY: ClassVar[bool] = False
     REMEMBERS: ClassVar[bool] = False
+
+    def problems_in(self, stage: Any) -> list[str]:
+        """What is wrong with the method in a stage (`jaxpo.config.Online`); each begins with a field of it."""
+        return []
 
     @property
     def advantage(self) -> Advantage:

@@ -28,7 +28,8 @@ class WinRateReward(Judge):
 
     Opponents are the other answers of the generation to the same prompt; with a queue, the newest answers of earlier
     generations to it, which the ledger holds, filled up with the former while there are not enough. No reward model and
-    no second policy is needed, and preferences may go in circles. Any loss goes with it; a group's mean is 0.
+    no second policy is needed, and preferences may go in circles. Any loss goes with it. The mean over a
+    prompt's answers is 0 where they meet each other alone: not with a queue, nor in one of several groups of a prompt.
 
     Attributes:
       label: the name in metrics, `rewards/LABEL/mean`.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from jaxpo.config import Online, Run
 from jaxpo.errors import did_you_mean
 from jaxpo.online.rewards.names import reward_names
+from jaxpo.recipe.checks.rollouts import tells_right_from_wrong
 
 
 def constraint_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
@@ -61,3 +62,8 @@ def _maxmin_problems(stage: Online) -> Iterator[str]:
         yield f"{stage.name}.dynamic_sampling: which group counts is known when all answers are there; leave it out."
     if len(getattr(stage.loss, "streams", ("",))) > 1:
         yield f"{where}: {stage.loss.INFO.name} holds every reward at a threshold; leave one of the two out."
+    if tells_right_from_wrong(stage.loss):
+        yield (
+            f"{where}: {stage.loss.INFO.name} tells right answers from wrong ones, and what groups' rewards are mixed "
+            "to says neither; leave one of the two out."
+        )

@@ -9,18 +9,26 @@ from typing import Any
 from jaxpo.config import Run
 from jaxpo.errors import did_you_mean
 from jaxpo.recipe.checks.model import difference
+from jaxpo.recipe.checks.online import answering_of
 from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.lineage import declared_model, with_models
 
 CRITIC, VALUE = "critic", "value"
+ANSWERS = ("completion",)
 
 
 def critic_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
-    """`critic_from` is a reward model of the policy's shape, and there is somebody to start from it."""
+    """A critic judges single answers; `critic_from` is a reward model of its shape, for a loss that has one."""
     source, where = getattr(stage, "critic_from", None), f"{stage.name}.critic_from"
+    needs = getattr(getattr(stage, "loss", None), "NEEDS", None)
+    single = needs is not None and needs.roles == ANSWERS and answering_of(stage).examples == "each"
+    if needs is not None and CRITIC in needs.extra and not single:
+        yield (
+            f"{stage.name}.loss: {stage.loss.INFO.name} has a critic, which says what the tokens of single answers are "
+            "worth, and learns from two answers at a time; take a method on pairs without one, or ppo on answers."
+        )
     if source is None:
         return
-    needs = getattr(stage.loss, "NEEDS", None)
     if needs is None or CRITIC not in needs.extra:
         yield f"{where}: {source!r}, but the loss has no critic; leave it out, or take the loss ppo."
         return

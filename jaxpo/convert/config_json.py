@@ -13,7 +13,9 @@ from jaxpo.models.document import shown
 from jaxpo.models.family import Config, Export, families, family
 
 CONFIG = "config.json"
-_CLASSES = ("ForCausalLM", "ForSequenceClassification", "Model", "BidirectionalModel", "BidirectionalForMaskedLM")
+MASKED_LM = "BidirectionalForMaskedLM"
+"""What follows a family's name in the class of a model that looks both ways and fills blanks."""
+_CLASSES = ("ForCausalLM", "ForSequenceClassification", "Model", "BidirectionalModel", MASKED_LM)
 """What may follow a family's name in `architectures`; "Model" is saved without the head, which is tied."""
 _QUANTISED = ("quantization_config", "quantization", "compression_config")
 """Where transformers, MLX and compressed-tensors say how they packed the weights."""

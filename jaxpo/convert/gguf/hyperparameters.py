@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.convert.config_json import config_from_json
+from jaxpo.convert.config_json import MASKED_LM, config_from_json
 from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
-from jaxpo.models.lfm2.config_json import MASKED_LM
 
 DENSE, MIXTURE = "lfm2", "lfm2moe"
 SIGMOID = 2

@@ -53,6 +53,11 @@ class WinRateReward(Judge):
         return int(self.judge.BATCH)
 
     @property
+    def MAIN_THREAD(self) -> bool:  # type: ignore[override]
+        """That of the judge."""
+        return isinstance(self.judge, Judge) and self.judge.MAIN_THREAD
+
+    @property
     def remembers(self) -> int:
         return self.queue
 

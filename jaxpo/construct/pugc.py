@@ -95,8 +95,8 @@ class PostQuestions(Work):
             found.append(f"filter is {self.filter!r}; give one of jaxpo.judges.")
         if self.column in ("prompt", *ANSWERS):
             found.append(
-                f"column is {self.column!r}, which later stages take for the prompt or an answer, so that the post would "
-                "be trained on; rename it in the files."
+                f"column is {self.column!r}, which later stages take for the prompt or an answer, so that the post "
+                "would be trained on; rename it in the files."
             )
         if self.max_new_tokens < 1:
             found.append(f"max_new_tokens is {self.max_new_tokens} but must be at least 1.")
@@ -177,9 +177,7 @@ class PostQuestions(Work):
         ).values
         return [replies.get(item.key(None), NO_QUESTION) for item in items]
 
-    def _answered(
-        self, kept: Sequence[tuple[Row, str, str]], context: WorkContext, counts: Counter[str]
-    ) -> list[bool]:
+    def _answered(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext, counts: Counter[str]) -> list[bool]:
         """Whether each post answers its question; of those that the filter failed on nobody knows, and they do not."""
         scores = self._scores(kept, context)
         good = [score is not None and score >= self.filter_at for score in scores]

@@ -36,7 +36,7 @@ class PairsAndAnswers:
 
     @property
     def trained(self) -> Bool[Array, "N"]:
-        """Where there is an answer that is trained on: one that was cut off may be there without a token in the mask."""
+        """Where there is an answer that is trained on: of one that was cut off the mask may be empty."""
         return self.answers.present & self.answers.mask.any(axis=-1)
 
     @property

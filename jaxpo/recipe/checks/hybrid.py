@@ -28,7 +28,7 @@ def hybrid_problems(run: Run, index: int, stage: Hybrid) -> Iterator[str]:
         yield f"{name}.environment: answers are written to the prompts of the pairs; leave it out."
     for field in ("maxmin", "eval_temperature", "num_generations_eval"):
         if getattr(stage, field) != getattr(Hybrid, field):
-            why = "nobody rewards the answers" if field == "maxmin" else "held-out pairs are compared, and none answered"
+            why = "nobody rewards the answers" if field == "maxmin" else "held-out pairs are compared, not answered"
             yield f"{name}.{field}: {why}; leave it out."
     if stage.data.row_length < 2 * stage.data.max_length:
         yield (

@@ -171,7 +171,7 @@ class ByPreferenceModel(Oracle):
             texts = [text for d in duels for text in (d.first, d.other)]
             fits = (network.lengths(prompts, texts) <= network.max_length).reshape(-1, 2).all(axis=1)
             asked = np.flatnonzero(np.repeat(fits, 2))
-            found = dict.fromkeys(range(len(duels)))
+            found: dict[int, float | None] = dict.fromkeys(range(len(duels)))
             if asked.size:
                 how = [prompts[i] for i in asked], [texts[i] for i in asked], [2] * int(fits.sum())
                 tables = network.mean_scores(*how)[1]

@@ -69,6 +69,8 @@ def written(method: Any) -> str:
     if answering is None:
         return ""
     given = "prompts" if answering.by != "policy_or_data" else "prompts with completions"
+    if not set(method.NEEDS.roles) <= set(answering.roles):  # it reads more than what is written
+        given = "pairs with a prompt"
     return f"{given} and rewards" if answering.rewarded else given
 
 

@@ -42,6 +42,12 @@ def rendered(prompt: Text, first: Text, other: Text) -> tuple[list[dict[str, str
     return [{"role": "user", "content": content}], [{"role": "assistant", "content": ANSWER}]
 
 
+def rendered_lengths(network: Network, pairs: Sequence[tuple[Text, Text, Text]]) -> np.ndarray:
+    """Tokens that the estimator reads of each pair (prompt, winner, loser), int64 `[n]`."""
+    texts = [rendered(*pair) for pair in pairs]
+    return network.lengths([p for p, _ in texts], [c for _, c in texts])
+
+
 def order_probabilities(
     network: Network, pairs: Sequence[tuple[Text, Text, Text]], masks: int, seed: int
 ) -> np.ndarray:

@@ -36,6 +36,8 @@ FILTER = (
 )
 REPLIES = ("Yes", "No")
 NO_QUESTION = ""
+ANSWERS = ("completion", "chosen", "rejected")
+"""Columns that on-policy pairs take for answers."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class PostQuestions(Work):
             found.append(f"writer is {self.writer!r}; give one of jaxpo.judges.refine.")
         if not isinstance(self.filter, Judge | None):
             found.append(f"filter is {self.filter!r}; give one of jaxpo.judges.")
+        if self.column in ("prompt", *ANSWERS):
+            found.append(
+                f"column is {self.column!r}, which later stages take for the prompt or an answer, so that the post "
+                "would be trained on; rename it in the files."
+            )
         if self.max_new_tokens < 1:
             found.append(f"max_new_tokens is {self.max_new_tokens} but must be at least 1.")
         if not self.temperature > 0:
@@ -130,8 +137,7 @@ class PostQuestions(Work):
                 kept.append((row, post, question))
         if n := counts["posts_shorter_than_their_question"]:
             context.say(f"{self.name}: {n} of {len(rows)} posts are shorter than their question; they are left out")
-        good = self._answered(kept, context)
-        counts["posts_that_do_not_answer"] = len(kept) - sum(good)
+        good = self._answered(kept, context, counts)
         made = [
             {"prompt": [{"role": "user", "content": question}], self.column: post}
             for (_, post, question), ok in zip(kept, good, strict=True)
@@ -171,20 +177,30 @@ class PostQuestions(Work):
         ).values
         return [replies.get(item.key(None), NO_QUESTION) for item in items]
 
-    def _answered(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext) -> list[bool]:
-        """Whether each post answers its question."""
+    def _answered(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext, counts: Counter[str]) -> list[bool]:
+        """Whether each post answers its question; of those that the filter failed on nobody knows, and they do not."""
+        scores = self._scores(kept, context)
+        good = [score is not None and score >= self.filter_at for score in scores]
+        failed = scores.count(None)
+        counts["posts_that_do_not_answer"] = len(kept) - sum(good) - failed
+        if failed:
+            counts["posts_filter_failed"] = failed
+        return good
+
+    def _scores(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext) -> list[float | None]:
+        """What the filter gives each post as an answer to its question; None where it failed."""
         if self.unfiltered or not kept:
-            return [True] * len(kept)
+            return [np.inf] * len(kept)
         if self.filter is not None:
             items = [Item(question, post, row) for row, post, question in kept]
             ask = plainly(say=context.say, check=context.check)
             scores = score_all(self.filter, items, context.network, context.folder, ask, "filter").values
-            return [scores.get(item.key(None), -np.inf) >= self.filter_at for item in items]
+            return [scores.get(item.key(None)) for item in items]
         network = context.network(self.model)
         texts = [FILTER.format(question=question, post=post) for _, post, question in kept]
         chats = [[{"role": "user", "content": text}] for text in texts]
         yes, no = (network.logps(chats, [reply] * len(chats)) for reply in REPLIES)
-        sure: list[bool] = (np.exp(-np.logaddexp(0.0, no - yes)) >= self.filter_at).tolist()
+        sure: list[float | None] = np.exp(-np.logaddexp(0.0, no - yes)).tolist()
         return sure
 
 

@@ -20,9 +20,9 @@ from jaxpo.judges.encoders import words
 from jaxpo.judges.endpoint import ChatJudge, Endpoint, plain
 from jaxpo.judges.function import FunctionJudge
 from jaxpo.judges.named import is_address
-from jaxpo.judges.questions import Question, read_questions
+from jaxpo.judges.questions import CONSTRAINED, OPEN, Question, read_questions
 
-OPEN, CONSTRAINED, TYPE = "open", "constrained", "query_type"
+TYPE = "query_type"
 RUBRIC = """You sort questions for an assistant. A question is constrained if a good answer is determined by it, so \
 that there is little freedom in what to say and how long it is: a fact, a number, a choice, a translation, a short \
 transformation of a given text. It is open-ended if many different answers would be good, and more detail helps. Only \

@@ -43,10 +43,12 @@ class Judge(ABC):
     Attributes:
       NAME: in file names and messages.
       BATCH: answers per call; all that a kill at the wrong moment can lose.
+      MAIN_THREAD: whether it works in the main thread alone; a judge that asks others says what they do.
     """
 
     NAME: ClassVar[str]
     BATCH: ClassVar[int] = 16
+    MAIN_THREAD: ClassVar[bool] = False
 
     def check(self, rows: Sequence[Row]) -> None:
         """Refuse what cannot work before anything expensive; ConfigError or DataError."""

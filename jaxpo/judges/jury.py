@@ -26,6 +26,11 @@ class Jury(Judge):
 
     NAME: ClassVar[str] = "jury"
 
+    @property
+    def MAIN_THREAD(self) -> bool:  # type: ignore[override]
+        """Whether one of the judges does."""
+        return any(judge.MAIN_THREAD for judge in self.judges)
+
     def check(self, rows: Sequence[Row]) -> None:
         if not self.judges or (self.shares is not None and len(self.shares) != len(self.judges)):
             raise ConfigError(

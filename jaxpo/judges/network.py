@@ -42,6 +42,8 @@ from jaxpo.sampling.text import encode_prompt, requests_for
 
 Tree = Any
 ROWS = 16
+USUAL_LENGTH = 1024
+"""Rows are longer, and fewer at once, only where a text needs them to be."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Network(Model):
     """
 
     tokenizer: Tokenizer
-    max_length: int = 1024
+    max_length: int = USUAL_LENGTH
     truncation: Truncation = "response_right"
     dtype: str = "float32"
     attention: str | None = None
@@ -86,9 +88,8 @@ class Network(Model):
     def logps(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
         """Summed log-probs, float64 `[n]`."""
         segments = self.segments(prompts, completions)
-        scored = token_logps(
-            self.scorer, self.params["model"], [s.tokens for s in segments], rows=ROWS, row_length=self.max_length
-        )
+        tokens = [s.tokens for s in segments]
+        scored = token_logps(self.scorer, self.params["model"], tokens, **self._shape(tokens))
         # The first token of a segment has no predecessor: its log-prob is 0.
         return np.asarray([x[s.supervised].sum(dtype=np.float64) for x, s in zip(scored, segments, strict=True)])
 
@@ -217,8 +218,8 @@ class Network(Model):
         """
         method = self.asked_reader().method
         segments = self.answers(prompts, completions, method)
-        how: dict[str, Any] = {"rows": ROWS, "row_length": self.max_length, "every_head": True}
-        return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, **how)
+        how = self._shape([s.tokens for s in segments])
+        return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, every_head=True, **how)
 
     def asked_reader(self) -> Reader:
         """How its rewards are read; ConfigError where it is no reward model."""
@@ -239,8 +240,8 @@ class Network(Model):
         return Cut(self.max_length, self.truncation)
 
     def _rewards(self, segments: Sequence[Segment], method: RewardMethod, scorer: Scorer, key: Any) -> np.ndarray:
-        how = {"rows": ROWS, "row_length": self.max_length, "key": key}
-        return rewards_in_rows(scorer, method, self.params, segments, **how)
+        how = self._shape([s.tokens for s in segments])
+        return rewards_in_rows(scorer, method, self.params, segments, key=key, **how)
 
     def generate(
         self,
@@ -313,10 +314,16 @@ class Network(Model):
         """Hash of the parameters."""
         return fingerprint(self.params)
 
+    def _shape(self, tokens: Sequence[np.ndarray]) -> dict[str, int]:
+        """Of the batches that these texts are read in: few shapes, so that programs are shared."""
+        longest = max((len(own) for own in tokens), default=1)
+        row_length = min(self.max_length, max(USUAL_LENGTH, 1 << (longest - 1).bit_length()))
+        return {"rows": max(1, ROWS * USUAL_LENGTH // max(row_length, USUAL_LENGTH)), "row_length": row_length}
+
     def _per_segment(self, term: Callable[..., jax.Array], tokens: Sequence[np.ndarray]) -> np.ndarray:
         """`term(scorer, params, batch) -> [R, M, d]`, gathered into `[n, d]`."""
         run = functools.partial(term, self.scorer, self.params)
-        found = {place.segment: row[place.slot] for place, row in each_segment(run, tokens, ROWS, self.max_length)}
+        found = {place.segment: row[place.slot] for place, row in each_segment(run, tokens, **self._shape(tokens))}
         return np.stack([found[i] for i in range(len(tokens))])
 
 

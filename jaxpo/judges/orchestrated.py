@@ -35,6 +35,11 @@ class OrchestratedJudge(Judge):
     NAME: ClassVar[str] = "orchestrated"
     BATCH: ClassVar[int] = 64
 
+    @property
+    def MAIN_THREAD(self) -> bool:  # type: ignore[override]
+        """Whether one of the judges does."""
+        return any(judge.MAIN_THREAD for judge in self.judges)
+
     def models(self) -> tuple[str, ...]:
         return (self.weights_of, *(name for judge in self.judges for name in judge.models()))
 
@@ -45,6 +50,8 @@ class OrchestratedJudge(Judge):
             raise ConfigError(f"share is {self.share}; it must lie between 0 and 1.")
         if (self.share > 0 or self.own) and len(self.own) != len(self.judges):
             raise ConfigError(f"own has {len(self.own)} weights for {len(self.judges)} judges; give one for each.")
+        if self.own and not self.share:
+            raise ConfigError("own: a user's weights do not count while share is 0; give share, or leave own out.")
         for judge in self.judges:
             if len(judge.members()) > 1:
                 raise ConfigError("a jury cannot be weighed by an orchestrator; give its members.")
@@ -90,6 +97,9 @@ class OrchestratedJudge(Judge):
                 failed = next((reply[i].failed for reply in replies if reply[i].failed), "")
                 if failed:
                     found.append(Reply(failed=failed))
+                    continue
+                if any(reply[i].value is None for reply in replies):
+                    found.append(Reply())  # a judge says nothing of the answer
                     continue
                 scores = [float(reply[i].value) for reply in replies]
                 each = jnp.asarray(scores)

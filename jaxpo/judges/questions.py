@@ -12,6 +12,8 @@ from jaxpo.data.rows.sides import Side
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.rows.tools import tools_of
 
+OPEN, CONSTRAINED = "open", "constrained"
+"""Questions with many good answers, and those with one that is short: the types that R^3 tells apart."""
 KINDS = ("prompt_completion", "rated", "unpaired", "messages", "preference", "prompt")
 
 

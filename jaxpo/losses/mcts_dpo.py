@@ -53,8 +53,8 @@ def mcts_dpo(
     """
     check_choice("form", form, ("sigmoid", "ipo"))
     sides = (
-        _ratio(chosen_logps, ref_chosen_logps, chosen_step, where, length_power),
-        _ratio(rejected_logps, ref_rejected_logps, rejected_step, where, length_power),
+        step_log_ratio(chosen_logps, ref_chosen_logps, chosen_step, where, length_power),
+        step_log_ratio(rejected_logps, ref_rejected_logps, rejected_step, where, length_power),
     )
     z = sides[0] - sides[1]
     (a,) = clean(where, smoothing)
@@ -63,13 +63,14 @@ def mcts_dpo(
     return keep(where, smoothed_logistic(beta * z, jax.lax.stop_gradient(a)))  # type: ignore[arg-type]
 
 
-def _ratio(
+def step_log_ratio(
     logps: Float[Array, "B T"],
     ref_logps: Float[Array, "B T"],
     step: Bool[Array, "B T"],
     where: Bool[Array, "B"] | None,
     power: float,
 ) -> Float[Array, "B"]:
+    """`[B]` rho / |y|^p of a step: its log-ratio, divided by so much of its length."""
     here = step if where is None else both(step, where[:, None])
     p, r = clean(here, logps, ref_logps)
     total = masked_sum(p - r, here)

@@ -10,7 +10,7 @@ from jaxpo.data.packing.joined import Joined, PackedSource
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import DataError
 from jaxpo.online.source import RolloutSource
-from jaxpo.sharding import BATCH_AXES, axis_size, current_mesh
+from jaxpo.sharding import BATCH_AXES, axis_size, current_mesh, row_share
 
 
 def joined(materials: Any, answers: RolloutSource) -> Joined:
@@ -27,6 +27,7 @@ def joined(materials: Any, answers: RolloutSource) -> Joined:
     stage, rows = materials.stage, materials.rows
     _check_lengths(answers, stage.longest_prompt)
     mesh = current_mesh()
+    index, count = (0, 1) if mesh is None else row_share(mesh)
     sharers = stage.gradient_accumulation_steps * (1 if mesh is None else axis_size(mesh, BATCH_AXES))
     pairs = Loader(
         rows.dataset,
@@ -34,10 +35,12 @@ def joined(materials: Any, answers: RolloutSource) -> Joined:
         seed=materials.seed,
         rows_per_step=stage.pair_rows,
         columns=rows.columns,
+        process_index=index,
+        process_count=count,
         divisor=sharers,
     )
     parts: list[tuple[PackedSource, int]] = [(pairs, stage.pair_rows), (answers, stage.rows_per_step - stage.pair_rows)]
-    return Joined(parts, divisor=sharers)
+    return Joined(parts, divisor=sharers, process_count=count)
 
 
 def _check_lengths(answers: RolloutSource, longest: int) -> None:

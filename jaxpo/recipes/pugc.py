@@ -67,6 +67,7 @@ def config(
                 prompts=("stage:questions/rows.jsonl",),
                 model="sft",
                 judge=judge,
+                given=False,
                 samples=samples,
                 temperature=0.8,
                 top_p=0.95,

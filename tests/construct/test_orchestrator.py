@@ -13,12 +13,14 @@ from jaxpo.construct.orchestrator.weights import PROWeights
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges import FunctionJudge, Jury, RewardJudge
-from jaxpo.judges.asking import Item, Patience
+from jaxpo.judges.asking import Item, Patience, Reply
+from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.orchestrated import OrchestratedJudge
 from jaxpo.judges.scoring import plainly, score_all
 from jaxpo.objectives.methods.pro_orchestrator import PROOrchestrator as Method
 from jaxpo.online.answers import Answer, Group, Prompt
+from jaxpo.online.rewards import WinRateReward
 from jaxpo.online.scoring import Scoring
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import load_run
@@ -132,7 +134,11 @@ def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):
     mine = dataclasses.replace(judge, share=0.5, own=(0.0, 1.0))
     replies = mine.open(lambda name: Adapter())(items)
     np.testing.assert_allclose([r.value for r in replies], [0.25 * 0 + 0.75 * -1.0, 0.5 * 1.0 + 0.5 * -3.0], rtol=1e-6)
-    for bad, message in (({"share": 2.0}, "share is 2.0"), ({"share": 0.5}, "own has 0 weights for 2 judges")):
+    for bad, message in (
+        ({"share": 2.0}, "share is 2.0"),
+        ({"share": 0.5}, "own has 0 weights for 2 judges"),
+        ({"own": (0.5, 0.5)}, "while share is 0"),
+    ):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(judge, **bad).check(())
     assert judge.models() == ("adapter",)
@@ -144,6 +150,31 @@ def test_judges_are_weighed_for_each_prompt_by_normalised_scores(judges):
         OrchestratedJudge().check(())
     with pytest.raises(ConfigError, match="a jury cannot be weighed"):
         OrchestratedJudge((Jury(judge.judges),)).check(())
+
+
+class Silent(Judge):
+    """Says nothing, in the main thread."""
+
+    NAME = "silent"
+    MAIN_THREAD = True
+
+    def open(self, networks):
+        return lambda items: [Reply() for _ in items]
+
+
+def test_of_an_answer_about_which_one_judge_says_nothing_nothing_is_said(judges):
+    judge = OrchestratedJudge((FunctionJudge(judges[0]), Silent()), "adapter")
+    items = [Item(row["prompt"], row["chosen"], r) for row, r in zip(PAIRS, rows(*PAIRS), strict=True)]
+    assert judge.open(lambda name: Adapter())(items) == [Reply()] * len(items)
+
+
+def test_who_asks_others_works_where_they_work(judges):
+    plain = FunctionJudge(judges[0])
+    for wrapped in (OrchestratedJudge, Jury):
+        assert wrapped((plain, Silent())).MAIN_THREAD
+        assert not wrapped((plain,)).MAIN_THREAD
+    assert WinRateReward(judge=Silent()).MAIN_THREAD
+    assert not WinRateReward().MAIN_THREAD
 
 
 def test_the_orchestrated_judge_is_a_reward_of_an_online_stage(judges, tmp_path):

@@ -85,6 +85,29 @@ def test_questions_are_filtered_and_posts_shorter_than_theirs_are_said(bench: An
         replace(stage, filter_at=2.0).run(context)
 
 
+def test_posts_on_which_the_filter_fails_are_counted_apart(bench: Any) -> None:
+    stage, context, folder = bench
+    (folder / "g.py").write_text(
+        "def holds(question, post, row):\n"
+        "    return float('nan') if 'zebra3' in post else 0.0 if 'zebra4' in post else 1.0\n"
+    )
+    report = replace(stage, filter=FunctionJudge(f"{folder}/g.py:holds")).run(context)
+    assert (report["questions"], report["posts_filter_failed"], report["posts_that_do_not_answer"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("column", ["prompt", "completion", "chosen", "rejected"])
+def test_a_post_in_a_column_that_is_trained_on_is_refused(bench: Any, column: str) -> None:
+    (problem,) = replace(bench[0], column=column).problems()
+    assert "so that the post would be trained on" in problem
+
+
+def test_the_recipe_compares_samples_alone() -> None:
+    from jaxpo.recipes.pugc import config
+
+    (pairs,) = (stage for stage in config().stages if isinstance(stage, OnPolicyPairs))
+    assert not pairs.given
+
+
 def test_the_model_itself_asks_and_filters(bench: Any) -> None:
     stage, context, _ = bench
     own = replace(stage, writer=None, filter=None, max_new_tokens=3, model="sft")

@@ -147,6 +147,15 @@ def test_a_preference_model_is_an_oracle(tmp_path: Path) -> None:
     assert there + back == pytest.approx(1.0, abs=1e-5)
     table = network("gpm").mean_scores(["Say it."] * 2, ["quick fox", "dog"], [2])[1][0]
     assert there == pytest.approx(1 / (1 + np.exp(-table[0, 1])), abs=1e-4)
+    long = Duel(question, "fox " * 2000, "dog")
+    again = play([long, Duel(question, "quick fox", "dog")])
+    assert again == [None, pytest.approx(there, abs=1e-5)]  # too long for it
+
+
+def test_a_column_of_the_opponents_name_is_refused() -> None:
+    row = Row(Path("f"), 1, {"prompt": "Say it.", "opponent": "x"})
+    with pytest.raises(DataError, match="where a judge of duels finds the other answer"):
+        ByDuel().check(read_questions([row]))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 3, 6])

@@ -255,6 +255,16 @@ def test_the_stage_shares_beginnings_on_the_engine_and_goes_on_after_a_stop(benc
     assert {name: (again.folder / name).read_text() for name in stage.outputs()} == files
 
 
+def test_a_tree_belongs_to_prompt_answer_and_solution(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    row = {"prompt": "p", "completion": "s 3", "answer": "3"}
+    rows = [row, row | {"answer": "4"}, row | {"completion": "t 3"}, row]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = TreeSearch(prompts=(str(file),))
+    named = stage._named(stage._questions([file]))
+    assert [q.row.data for q in named.values()] == rows[:1] + rows[1:3]
+
+
 def test_trees_without_a_terminal_are_said(bench: Any) -> None:
     from dataclasses import replace
 

@@ -161,6 +161,19 @@ def both_at_once(lam):
     return PairsAndAnswers(pair, answers), lam * weights * total(own)[3:6]
 
 
+def test_hypo_leaves_out_answers_whose_mask_is_empty():
+    x, _ = both_at_once(0.2)
+    side = x.answers.answer
+    mask = np.where(np.arange(7)[:, None] == 4, False, side.tokens.mask)
+    cut = side.replace(tokens=side.tokens.replace(mask=mask))
+    x = x.replace(answers=x.answers.replace(answer=cut))
+    found = np.asarray(METHODS["hypo"](beta=0.3, kl_weight=0.2).terms(x, 4)["answers"])
+    alone = 0.2 * (np.float64(side.logps[3]) - side.ref_logps[3]) * side.logps[3]  # the other of its prompt is gone
+    np.testing.assert_allclose(found[3], alone, rtol=1e-4)
+    assert found[4] == 0
+    np.testing.assert_array_equal(np.asarray(x.trained), np.isin(np.arange(7), (3, 5)))
+
+
 def test_hypo_adds_the_kl_of_its_answers_to_dpo_of_its_pairs():
     method = METHODS["hypo"](beta=0.3, kl_weight=0.2)
     x, kl = both_at_once(0.2)

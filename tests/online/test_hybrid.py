@@ -15,6 +15,7 @@ from online.tiny import online, recipe
 from stages import process
 
 from jaxpo.config import Data, Hybrid, Optimizer, Preference
+from jaxpo.config.online import MaxMin
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods.dpo import DPO
@@ -128,6 +129,12 @@ def test_killed_in_the_middle_it_ends_bit_for_bit_the_same(tmp_path: Path) -> No
         ({"pair_rows": 0}, "online.pair_rows: 0 of the 8 rows of a step; both pairs and answers need some."),
         ({"pair_rows": 8}, "online.pair_rows: 8 of the 8 rows of a step; both pairs and answers need some."),
         ({"loss": GRPO()}, "online.loss: grpo reads no pairs beside its answers; give HyPO, or an Online stage."),
+        (
+            {"eval_temperature": 0.5},
+            "online.eval_temperature: held-out pairs are compared, not answered; leave it out.",
+        ),
+        ({"num_generations_eval": 2}, "online.num_generations_eval: held-out pairs are compared, not answered"),
+        ({"maxmin": MaxMin()}, "online.maxmin: nobody rewards the answers; leave it out."),
         (
             {"prompts_per_step": 9},
             "online.rows_per_step: 27 answers of up to 56 tokens with their prompts need 14 rows",

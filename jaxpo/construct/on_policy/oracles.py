@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,10 @@ import numpy as np
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Item
 from jaxpo.judges.base import Judge, Networks
+from jaxpo.judges.duels import ASYMMETRY, Ways, against, asymmetry, check_duels, check_probabilities
 from jaxpo.judges.questions import Question
 from jaxpo.judges.scoring import AskMember, score_all
 from jaxpo.judges.verifier import VerifierJudge
-from jaxpo.models.family import limits
-
-OPPONENT = "opponent"
-"""The column of a row in which a judge of duels finds the other answer."""
-ASYMMETRY = "asymmetry"
 
 
 @dataclass(frozen=True)
@@ -40,17 +35,17 @@ class Ring:
     Attributes:
       networks: name -> `jaxpo.judges.network.Network`.
       folder: of the ledgers.
-      asymmetries: |P(a > b) + P(b > a) - 1| of the duels that were asked both ways round.
+      ways: P(a > b) and P(b > a) of the duels that were asked both ways round.
     """
 
     networks: Networks
     folder: Path
     ask: AskMember
-    asymmetries: list[float] = field(default_factory=list)
+    ways: list[Ways] = field(default_factory=list)
 
     def figures(self) -> dict[str, float]:
         """The mean asymmetry, where one was measured."""
-        return {ASYMMETRY: statistics.fmean(self.asymmetries)} if self.asymmetries else {}
+        return {ASYMMETRY: asymmetry(self.ways)} if self.ways else {}
 
 
 Play = Callable[[Sequence[Duel]], list[float | None]]
@@ -126,17 +121,20 @@ class ByDuel(JudgedOracle):
       judge: gives an answer the probability, in [0, 1], that it beats the one in the row's column `opponent`.
     """
 
+    def check(self, questions: Sequence[Question]) -> None:
+        check_duels(q.row for q in questions)
+        super().check(questions)
+
     def open(self, ring: Ring) -> Play:
         def play(duels: Sequence[Duel]) -> list[float | None]:
-            ways = [_against(d.question, *both) for d in duels for both in ((d.first, d.other), (d.other, d.first))]
+            ways = [
+                against(Item(d.question.prompt, answer, d.question.row), opponent)
+                for d in duels
+                for answer, opponent in ((d.first, d.other), (d.other, d.first))
+            ]
             values = score_all(self.judge, ways, ring.networks, ring.folder, ring.ask, "duel").values
             found = [values.get(item.key(None)) for item in ways]
-            for p in found:
-                if p is not None and not 0 <= p <= 1:
-                    raise ConfigError(
-                        f"the judge of duels gave {p:g}, which is no probability of winning; give numbers in [0, 1], "
-                        "or compare scores by ByScore."
-                    )
+            check_probabilities(found, "compare scores by ByScore.")
             return [self._both(a, b, ring) for a, b in zip(found[::2], found[1::2], strict=True)]
 
         return play
@@ -144,13 +142,15 @@ class ByDuel(JudgedOracle):
     def _both(self, there: float | None, back: float | None, ring: Ring) -> float | None:
         if there is None or back is None:
             return None
-        ring.asymmetries.append(abs(there + back - 1.0))
+        ring.ways.append((there, back))
         return 0.5 * (there + 1.0 - back)
 
 
 @dataclass(frozen=True)
 class ByPreferenceModel(Oracle):
     """A general preference model, whose log-odds are antisymmetric by their form.
+
+    Of answers too long for it nothing is said.
 
     Attributes:
       model: an earlier stage of `gpm`.
@@ -163,19 +163,20 @@ class ByPreferenceModel(Oracle):
 
     def open(self, ring: Ring) -> Play:
         network = ring.networks(self.model)
-        network = replace(network, max_length=limits(network.config).context)
         if not network.asked_reader().method.COMPARES_ANSWERS:
             raise ConfigError(f"the oracle's model {self.model!r} compares no answers; name a stage of gpm.")
 
         def play(duels: Sequence[Duel]) -> list[float | None]:
             prompts = [d.question.prompt for d in duels for _ in range(2)]
             texts = [text for d in duels for text in (d.first, d.other)]
-            _, tables = network.mean_scores(prompts, texts, [2] * len(duels))
-            return [float(np.exp(-np.logaddexp(0.0, -table[0, 1]))) for table in tables]
+            fits = (network.lengths(prompts, texts) <= network.max_length).reshape(-1, 2).all(axis=1)
+            asked = np.flatnonzero(np.repeat(fits, 2))
+            found: dict[int, float | None] = dict.fromkeys(range(len(duels)))
+            if asked.size:
+                how = [prompts[i] for i in asked], [texts[i] for i in asked], [2] * int(fits.sum())
+                tables = network.mean_scores(*how)[1]
+                wins = (float(np.exp(-np.logaddexp(0.0, -table[0, 1]))) for table in tables)
+                found |= dict(zip(np.flatnonzero(fits).tolist(), wins, strict=True))
+            return [found[i] for i in range(len(duels))]
 
         return play
-
-
-def _against(question: Question, answer: str, opponent: str) -> Item:
-    row = replace(question.row, data={**question.row.data, OPPONENT: opponent})
-    return Item(question.prompt, answer, row)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
-from jaxpo.construct.on_policy.oracles import ASYMMETRY, ByScore, Duel, Oracle, Play, Ring
+from jaxpo.construct.on_policy.oracles import ByScore, Duel, Oracle, Play, Ring
 from jaxpo.construct.on_policy.samples import Sample, draw_samples
 from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
 from jaxpo.construct.stage import split
 from jaxpo.data.rows.json_lines import write_jsonl
 from jaxpo.errors import DataError
+from jaxpo.judges.duels import ASYMMETRY, TOLERANCE
 from jaxpo.judges.questions import Question, read_questions
 from jaxpo.judges.scoring import plainly
 from jaxpo.sampling.sampler import Sampler
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
 
 Match = tuple[int, int]
-TOLERANCE = 0.05
-"""A mean asymmetry of an oracle above this is said as a warning."""
 
 
 def tournament(players: int) -> Generator[list[Match], list[float], Match | None]:
@@ -118,11 +117,12 @@ class TournamentPairs(Work):
 
     def run(self, context: WorkContext) -> dict[str, Any]:
         questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
-        ring = Ring(context.network, context.folder, plainly(say=context.say, check=context.check))
+        ask = plainly(say=context.say, check=context.check)
+        ring = Ring(lambda name: context.network(name, "whole"), context.folder, ask)
         play = self.oracle.open(ring)
         drawn = draw_samples(
             questions,
-            context.network(self.model),
+            context.network(self.model, "whole"),
             context.folder,
             n=self.samples,
             sampler=Sampler(temperature=self.temperature, top_p=self.top_p),

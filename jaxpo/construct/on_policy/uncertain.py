@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
-from jaxpo.construct.estimator import order_probabilities
+from jaxpo.construct.estimator import order_probabilities, rendered_lengths
 from jaxpo.construct.on_policy.samples import draw_samples
 from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
 from jaxpo.construct.stage import split
@@ -151,11 +151,15 @@ class UncertainPairs(Work):
         counts = Counter[str]()
         if self.c is not None and self.c <= 1:
             context.say(f"warning: {self.name}.c: at {self.c:g} pairs are learnt the wrong way round; None scales it")
-        pairs = self._pairs(context, counts)
+        pairs, estimator = self._pairs(context, counts), context.network(self.estimator, "whole")
+        made = len(pairs)
+        lengths = rendered_lengths(estimator, [(q.prompt, *both) for q, *both in pairs])
+        pairs = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= estimator.max_length]
+        counts["pairs_too_long_for_the_estimator"] = made - len(pairs)
         if not pairs:
             raise DataError(f"stage {self.name}: no two answers of a prompt have different rewards: {dict(counts)}.")
         texts = [(q.prompt, winner, loser) for q, winner, loser in pairs]
-        p = order_probabilities(context.network(self.estimator), texts, self.masks, context.seed)
+        p = order_probabilities(estimator, texts, self.masks, context.seed)
         count = max(1, round(self.share * len(pairs)))
         found = drawn_by_certainty(p, count, mu=self.mu, c=self.c, seed=context.seed)
         rows = [self._row(pairs[j], found, j) for j in found.index]
@@ -190,7 +194,7 @@ class UncertainPairs(Work):
         questions = self._questions(context.files(self.prompts))
         drawn = draw_samples(
             questions,
-            context.network(self.model),
+            context.network(self.model, "whole"),
             context.folder,
             n=self.samples,
             sampler=Sampler(temperature=self.temperature),
@@ -204,8 +208,12 @@ class UncertainPairs(Work):
         counts["prompts"] = len(questions)
         there = [q for q in questions if q.number in drawn]
         texts = [list(dict.fromkeys(s.text for s in drawn[q.number] if s.text.strip())) for q in there]
+        judge = context.network(self.reward, "whole")
+        for i, question in enumerate(there):
+            fits = judge.lengths([question.prompt] * len(texts[i]), texts[i]) <= judge.max_length
+            counts["answers_too_long_for_the_reward_model"] += int((~fits).sum())
+            texts[i] = [text for text, fit in zip(texts[i], fits, strict=True) if fit]
         flat = [(q.prompt, text) for q, own in zip(there, texts, strict=True) for text in own]
-        judge = context.network(self.reward)
         if judge.asked_reader().method.COMPARES_ANSWERS:
             raise ConfigError(f"{self.name}.reward: {self.reward!r} compares answers; give a stage that scores them.")
         scores = judge.rewards([p for p, _ in flat], [text for _, text in flat]) if flat else np.zeros(0)

@@ -131,8 +131,8 @@ class TreeSearch(Work):
         questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
         found = self._trees(questions, context, counts)
         rows = []
-        for question in questions:
-            record = found[digest(question.prompt)]
+        for name, question in self._named(questions).items():
+            record = found[name]
             if record["unusable"]:
                 counts[record["unusable"]] += 1
                 continue
@@ -144,6 +144,7 @@ class TreeSearch(Work):
                 f"of {self.step_tokens} tokens; they are left out. Raise depth or step_tokens if they are many"
             )
         trained, held_out = split(rows, self.heldout_one_in) if rows else ([], [])
+        counts["prompts_repeated"] = len(questions) - len(self._named(questions))
         report = {"prompts": len(questions), "pairs": len(trained), "heldout_pairs": len(held_out), **counts}
         if not trained or not held_out:
             raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
@@ -151,25 +152,34 @@ class TreeSearch(Work):
         write_jsonl(context.folder / HELD_OUT, held_out)
         return report
 
+    def _name(self, question: Question) -> str:
+        """Of everything that its tree depends on: the prompt, the right answer, and the solution that is known."""
+        return digest(question.prompt, self.verifier.reference(question.row), question.given.get("completion"))
+
+    def _named(self, questions: Sequence[Question]) -> dict[str, Question]:
+        """Each question once."""
+        return {self._name(question): question for question in questions}
+
     def _trees(
         self, questions: Sequence[Question], context: WorkContext, counts: Counter[str]
     ) -> dict[str, dict[str, Any]]:
-        """What became of every question's tree, by the prompt's digest; those in the ledger are not searched again."""
-        network = context.network(self.model)
+        """What became of every question's tree, by its name; those in the ledger are not searched again."""
+        network = context.network(self.model, "whole")
         settings = asdict(self) | {"model": network.fingerprint(), "seed": context.seed}
         for name in ("name", "prompts", "skip_prompts", "max_prompts", "heldout_one_in", "together", "max_rows"):
             settings.pop(name)
         ledger = Ledger(context.folder, TREES, settings)
-        found = {record["prompt"]: record for record in ledger.read()}
-        left = list({digest(q.prompt): q for q in questions if digest(q.prompt) not in found}.values())
-        if len(left) < len(questions) and found:
-            context.say(f"{self.name}: {len(questions) - len(left)} of {len(questions)} trees are in {ledger.path}")
+        found = {record["question"]: record for record in ledger.read()}
+        named = self._named(questions)
+        left = [question for name, question in named.items() if name not in found]
+        if len(left) < len(named):
+            context.say(f"{self.name}: {len(named) - len(left)} of {len(named)} trees are in {ledger.path}")
         writer = self._writer(network, left, context, counts) if left else None
         for first in range(0, len(left), self.together):
             assert writer is not None
             records = list(self._searched(left[first : first + self.together], writer, context.seed))
             ledger.append(records)
-            found |= {record["prompt"]: record for record in records}
+            found |= {record["question"]: record for record in records}
             context.check()
         counts["trees_searched"] = len(left)
         if writer is not None:
@@ -189,7 +199,7 @@ class TreeSearch(Work):
 
     def _searched(self, questions: Sequence[Question], writer: StepWriter, seed: int) -> Iterator[dict[str, Any]]:
         """The searches of these questions, side by side."""
-        games = {i: search(self.plan, int(digest(q.prompt), 16) + seed) for i, q in enumerate(questions)}
+        games = {i: search(self.plan, int(self._name(q), 16) + seed) for i, q in enumerate(questions)}
         wanted = {i: next(game) for i, game in games.items()}
         ended: dict[int, Any] = {}
         while wanted:
@@ -203,10 +213,10 @@ class TreeSearch(Work):
             wanted = following
         for i, question in enumerate(questions):
             root, path = ended[i]
-            name = digest(question.prompt)
+            name = self._name(question)
             draws = random.Random(int(name, 16) + seed)
             yield {
-                "prompt": name,
+                "question": name,
                 "unusable": unusable(root, self.kept),
                 "pairs": [asdict(pair) for pair in pairs_along(path, self.loser, draws)],
             }

@@ -153,7 +153,16 @@ class StepWriter:
         ]
         if not asked:
             return steps
-        chats = [[{"role": "user", "content": text}] for text in asked]
-        yes, no = (self.network.logps(chats, [reply] * len(chats)) for reply in REPLIES)
-        sure = iter(np.exp(-np.logaddexp(0.0, no - yes)).tolist())
+        sure = iter(self._confidences([[{"role": "user", "content": text}] for text in asked]))
         return [[dataclasses.replace(step, confidence=next(sure)) for step in own] for own in steps]
+
+    def _confidences(self, chats: list[Any]) -> list[float]:
+        """P(Yes) of each question; 0, none, where it is too long for the model."""
+        longest = np.max([self.network.lengths(chats, [reply] * len(chats)) for reply in REPLIES], axis=0)
+        fits = longest <= self.network.max_length
+        self.counts["steps_unjudged_too_long"] += int((~fits).sum())
+        found, asked = np.zeros(len(chats)), [chat for chat, fit in zip(chats, fits, strict=True) if fit]
+        if asked:
+            yes, no = (self.network.logps(asked, [reply] * len(asked)) for reply in REPLIES)
+            found[fits] = np.exp(-np.logaddexp(0.0, no - yes))
+        return found.tolist()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.needs import Needs
@@ -35,9 +35,14 @@ class PairsAndAnswers:
         return self.answers.columns
 
     @property
+    def trained(self) -> Bool[Array, "N"]:
+        """Where there is an answer that is trained on: of one that was cut off the mask may be empty."""
+        return self.answers.present & self.answers.mask.any(axis=-1)
+
+    @property
     def log_ratio(self) -> Float[Array, "N"]:
         """log pi - log ref of each answer, with the gradient of the former."""
-        return jnp.where(self.answers.present, self.answers.answer.log_ratio, 0.0)
+        return jnp.where(self.trained, self.answers.answer.log_ratio, 0.0)
 
 
 def _whole(batch: Batch, per_token: tuple[str, ...] = ()) -> Batch:
@@ -73,7 +78,7 @@ def hybrid_metrics(x: PairsAndAnswers, reward: object) -> dict[str, Metric]:
     """TRL's metrics of pairs; of the answers their lengths, and `kl`: log pi - log ref of an answer."""
     found: dict[str, Metric] = dict(pair_metrics(x.pair, reward))  # type: ignore[arg-type]
     lengths = {k: v for k, v in answer_metrics(x.answers.columns, x.answers.present).items() if "completions" in k}
-    return found | lengths | {"kl": masked_mean(x.log_ratio, x.answers.present)}
+    return found | lengths | {"kl": masked_mean(x.log_ratio, x.trained)}
 
 
 HYBRID_SHAPE = Shape(hybrid_features, hybrid_counts, hybrid_metrics)

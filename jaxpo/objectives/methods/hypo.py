@@ -77,8 +77,8 @@ class HyPO(RolloutMethod):
         # Of the policy that drew them: where they serve several steps the log-probs of before the first one.
         drawn = of_answers(answers.old_logps, answers.mask) - answers.answer.ref_logps
         groups = answers.columns["group"].astype(jnp.int32)
-        weights = hypo_weights(drawn, groups, leave_one_out=self.leave_one_out, where=answers.present)
-        kl = hypo(answers.answer.logps, weights, kl_weight=self.kl_weight, where=answers.present)
+        weights = hypo_weights(drawn, groups, leave_one_out=self.leave_one_out, where=x.trained)
+        kl = hypo(answers.answer.logps, weights, kl_weight=self.kl_weight, where=x.trained)
         return {"pairs": self._dpo(x), "answers": kl}
 
     def metrics(self, x: PairsAndAnswers) -> dict[str, object]:  # type: ignore[override]

@@ -62,14 +62,16 @@ class MCTSDPO(PairMethod):
         )
 
     def metrics(self, pair: Pair) -> dict[str, Metric]:
-        """`rewards/*` of the steps: what both responses share is in neither."""
+        """`rewards/*` of the steps, divided by their length as in the loss: what both responses share is in neither."""
         import jax.numpy as jnp
 
+        from jaxpo.losses.mcts_dpo import step_log_ratio
         from jaxpo.objectives.base import masked_mean
 
         here, (p_w, p_l, r_w, r_l), (w, l) = pair.present, pair.token_logps, self._steps(pair)  # noqa: E741
         chosen, rejected = (
-            self.beta * jnp.sum(jnp.where(step, p - r, 0.0), axis=-1) for p, r, step in ((p_w, r_w, w), (p_l, r_l, l))
+            self.beta * step_log_ratio(p, r, step, here, self.length_power)
+            for p, r, step in ((p_w, r_w, w), (p_l, r_l, l))
         )
         return {
             "rewards/chosen": masked_mean(chosen, here),

@@ -15,9 +15,9 @@ from jaxpo.errors import ConfigError, JaxpoError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
 from jaxpo.judges.encoders import Encode, Encoder, WordEncoder, words
+from jaxpo.judges.questions import CONSTRAINED, OPEN
 from jaxpo.online.rewards.base import failure
 
-OPEN, CONSTRAINED = "open", "constrained"
 CUT = r"\n\s*(?:#+\s*)?(?:human|user|assistant|system|instruction|response)\s*:|[-=_*#~]{10,}"
 """Where an answer goes on with somebody else's turn, or with a long line that separates."""
 

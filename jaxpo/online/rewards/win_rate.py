@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,11 +13,8 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item
 from jaxpo.judges.base import Asked, Judge, Made, Networks
+from jaxpo.judges.duels import ASYMMETRY, TOLERANCE, against, asymmetry, check_duels, check_probabilities
 
-OPPONENT = "opponent"
-"""The column of a row in which a judge of duels finds the other answer."""
-TOLERANCE = 0.05
-"""A mean asymmetry of an oracle above this is said as a warning."""
 Pair = tuple[str, str]
 Named = tuple[str, Item]
 
@@ -54,6 +51,11 @@ class WinRateReward(Judge):
         return int(self.judge.BATCH)
 
     @property
+    def MAIN_THREAD(self) -> bool:  # type: ignore[override]
+        """That of the judge."""
+        return isinstance(self.judge, Judge) and self.judge.MAIN_THREAD
+
+    @property
     def remembers(self) -> int:
         return self.queue
 
@@ -66,13 +68,8 @@ class WinRateReward(Judge):
             raise ConfigError(f"by is {self.by!r}; it must be duel, score or order.")
         if self.queue < 0:
             raise ConfigError(f"queue is {self.queue}; it must be at least 0.")
-        for row in rows:
-            if self.by == "duel" and OPPONENT in row.data:
-                raise row.error(
-                    "the column is where a judge of duels finds the other answer.",
-                    field=OPPONENT,
-                    remedy="Rename the column.",
-                )
+        if self.by == "duel":
+            check_duels(rows)
         self.judge.check(rows)
 
     def columns(self) -> tuple[str, ...] | None:
@@ -95,30 +92,32 @@ class WinRateReward(Judge):
         if self.by != "duel":
             return {key: every[key] for key in dict.fromkeys(key for pair in met for key in pair)}
         ways = dict.fromkeys(way for a, b in met for way in ((a, b), (b, a)))
-        return {_name(way): _against(every[way[0]], every[way[1]]) for way in ways}
+        return {_name(way): against(every[way[0]], every[way[1]].answer) for way in ways}
 
     def made(
         self, items: Mapping[str, Item], earlier: Mapping[str, Sequence[Named]], values: Mapping[str, float | None]
     ) -> Made:
         """Win rates of these, and the figure of the oracle's asymmetry, where it was asked both ways round."""
+        from jaxpo.losses import win_rates
+
         _, met = _meetings(items, earlier, self.queue)
         table = {way: self._preference(way, values) for way in met}
         found: dict[str, float | None] = {}
         for key in items:
-            own = [p for (a, _), p in table.items() if a == key]
-            known = [p for p in own if p is not None]
-            if known or not own:
-                found[key] = float(np.mean(known)) if known else 0.0
+            own = np.asarray([[p for (a, _), p in table.items() if a == key]], np.float64)  # None becomes NaN
+            known = ~np.isnan(own)
+            if known.any() or not own.size:
+                found[key] = float(win_rates(own, known)[0])
         if self.by != "duel":
             return Made(found)
-        apart = [abs(a + b - 1) for a, b in (self._both(way, values) for way in met) if a is not None and b is not None]
-        return Made(found, *self._said(float(np.mean(apart)) if apart else 0.0))
+        both = [(a, b) for a, b in (self._both(way, values) for way in met) if a is not None and b is not None]
+        return Made(found, *self._said(asymmetry(both)))
 
-    def _said(self, asymmetry: float) -> tuple[dict[str, float], str]:
-        if asymmetry <= TOLERANCE:
-            return {"asymmetry": asymmetry}, ""
-        return {"asymmetry": asymmetry}, (
-            f"the preference oracle of {self.label} is not antisymmetric: p(a, b) + p(b, a) is {asymmetry:.2f} from 1 "
+    def _said(self, apart: float) -> tuple[dict[str, float], str]:
+        if apart <= TOLERANCE:
+            return {ASYMMETRY: apart}, ""
+        return {ASYMMETRY: apart}, (
+            f"the preference oracle of {self.label} is not antisymmetric: p(a, b) + p(b, a) is {apart:.2f} from 1 "
             "on average, as of a judge that prefers a place to an answer. Both ways round are averaged (said once)"
         )
 
@@ -139,12 +138,8 @@ class WinRateReward(Judge):
         """
         names = (_name(way), _name(way[::-1])) if self.by == "duel" else way
         there, back = (values.get(name) for name in names)
-        for p in (there, back):
-            if self.by == "duel" and p is not None and not 0 <= p <= 1:
-                raise ConfigError(
-                    f"{self.label}: the judge of duels gave {p:g}, which is no probability of winning; give numbers in "
-                    '[0, 1], or compare scores: by="score".'
-                )
+        if self.by == "duel":
+            check_probabilities((there, back), f'compare scores in {self.label}: by="score".')
         return there, back
 
 
@@ -192,9 +187,3 @@ def _meetings(
 
 def _name(way: Pair) -> str:
     return f"{way[0]}>{way[1]}"
-
-
-def _against(item: Item, other: Item) -> Item:
-    """An answer as a judge of duels sees it."""
-    row = replace(item.row, data={**item.row.data, OPPONENT: other.answer})
-    return replace(item, row=row)

@@ -26,6 +26,10 @@ def hybrid_problems(run: Run, index: int, stage: Hybrid) -> Iterator[str]:
         yield f"{name}.loss: {stage.loss.INFO.name} reads no pairs beside its answers; give HyPO, or an Online stage."
     if stage.environment is not None:
         yield f"{name}.environment: answers are written to the prompts of the pairs; leave it out."
+    for field in ("maxmin", "eval_temperature", "num_generations_eval"):
+        if getattr(stage, field) != getattr(Hybrid, field):
+            why = "nobody rewards the answers" if field == "maxmin" else "held-out pairs are compared, not answered"
+            yield f"{name}.{field}: {why}; leave it out."
     if stage.data.row_length < 2 * stage.data.max_length:
         yield (
             f"{name}.data.row_length: {stage.data.row_length} holds one response of {stage.data.max_length} tokens "

@@ -182,7 +182,7 @@ def _reward_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
             yield f"{where}: {_called(reward)} is no reward; use an instance of a class of jaxpo.online.rewards."
             continue
         yield from (f"{where}: {problem}" for problem in reward.problems())
-        if stage.max_staleness and getattr(reward, "MAIN_THREAD", False):
+        if stage.max_staleness and getattr(reward, "MAIN_THREAD", False):  # rewards need not be judges
             yield f"{where}: works in the main thread, and with max_staleness rewards are given beside it; give 0."
         for model in reward.models():
             if model not in earlier and not (model == "previous" and earlier):

@@ -314,7 +314,7 @@ class Network(Model):
         """Hash of the parameters."""
         return fingerprint(self.params)
 
-    def _shape(self, tokens: Sequence[np.ndarray]) -> dict[str, int]:
+    def _shape(self, tokens: Sequence[np.ndarray]) -> dict[str, Any]:
         """Of the batches that these texts are read in: few shapes, so that programs are shared."""
         longest = max((len(own) for own in tokens), default=1)
         row_length = min(self.max_length, max(USUAL_LENGTH, 1 << (longest - 1).bit_length()))

@@ -153,7 +153,7 @@ class UncertainPairs(Work):
             context.say(f"warning: {self.name}.c: at {self.c:g} pairs are learnt the wrong way round; None scales it")
         pairs, estimator = self._pairs(context, counts), context.network(self.estimator, "whole")
         made = len(pairs)
-        lengths = rendered_lengths(estimator, [(q.prompt, *both) for q, *both in pairs])
+        lengths = rendered_lengths(estimator, [(q.prompt, winner, loser) for q, winner, loser in pairs])
         pairs = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= estimator.max_length]
         counts["pairs_too_long_for_the_estimator"] = made - len(pairs)
         if not pairs:

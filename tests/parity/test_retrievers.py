@@ -54,7 +54,7 @@ def test_pylate_loads_what_is_exported(tmp_path, model):
     pylate = pytest.importorskip("pylate.models", reason="needs pylate")
     embedder = embedder_of(model)
     theirs = pylate.ColBERT(export(model, tmp_path / "out"), device="cpu")
-    # Its transformers 5.3 blanks padding in convolutions only where a batch has several rows.
+    # In a batch: an earlier transformers blanks padding in convolutions only where there are several rows.
     assert_close(embedder.queries(TEXTS), theirs.encode(TEXTS, is_query=True, show_progress_bar=False))
     found = [theirs.encode([text], is_query=False, show_progress_bar=False)[0] for text in TEXTS]
     assert_close(embedder.documents(TEXTS), found)

@@ -165,4 +165,5 @@ class StepWriter:
         if asked:
             yes, no = (self.network.logps(asked, [reply] * len(asked)) for reply in REPLIES)
             found[fits] = np.exp(-np.logaddexp(0.0, no - yes))
-        return found.tolist()
+        sure: list[float] = found.tolist()
+        return sure

@@ -56,6 +56,10 @@ LEFT_OUT = {
     "sft": "the starting point is one already",
     "fspo": "its prompts show other pairs of the same user, and these pairs have no users; without them it is ipo_sum",
     "gpo": "its pairs are answers of the policy itself, which a preference model compares",
+    "inpo": "its pairs are answers of the last iterate, which stands beside the reference; a method of rounds",
+    "mcts_dpo": "its pairs are steps of search trees",
+    "upo": "its pairs are the policy's own, drawn by an estimator's certainty; a method of rounds",
+    "vpo": "calibrates by answers of the iterate or the reference; a method of rounds",
 }
 WARM_UP = 2
 """Steps whose time does not count: they compile."""

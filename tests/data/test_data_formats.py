@@ -105,7 +105,7 @@ def test_cells_of_a_table_are_text_but_for_numbers_and_lists(tmp_path):
 
 
 TEXTS = {"text", "prompt", "completion", "chosen", "rejected", "gold", "prompt_chosen", "prompt_rejected", "annotator"}
-TEXTS |= {"user", "group", "calibration"}
+TEXTS |= {"user", "group", "calibration", "query", "positive"}
 TEXTS |= {"rationale", "rationale_prompt", "inter_prompt", "separator"}
 
 

@@ -192,7 +192,7 @@ def test_a_long_mismatched_response_is_cut_and_drops_nothing(prepared, write, tr
     else:
         # Fits under its own prompt, but not under the longer prompt of the row before it.
         rows = [
-            {"prompt": "one two three four five six seven ", "completion": "yes", "label": True},
+            {"prompt": "one two three four five six ", "completion": "yes", "label": True},
             {"prompt": "", "completion": "one two three four five six seven", "label": False},
         ]
     data = prepared(

@@ -53,7 +53,7 @@ def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "['lfm2'] Limits(context=4096, vocabulary=4096) Experts(count=8, chosen=2, biases=(" in done.stdout
+    assert "['lfm2'] Limits(context=4096, vocabulary=4096, causal=True) Experts(count=8, chosen=2, biases=(" in done.stdout
 
 
 def test_the_biases_of_a_mixture_are_leaves_of_its_table():
@@ -89,14 +89,17 @@ def hidden_of():
     segments = jnp.asarray([[1] * 8 + [2] * 4])
     positions = jnp.asarray([[*range(8), *range(4)]])
 
-    def run(params, tokens, key_ids, config, causal):
+    def run(params, tokens, key_ids, config):
         inputs = Inputs(tokens, segments, positions, key_ids)
-        return family(config).forward(params, inputs, config=config, causal=causal)[0][0]
+        return family(config).forward(params, inputs, config=config)[0][0]
 
-    program = jax.jit(run, static_argnames=("config", "causal"))
-    return lambda name, tokens, key_ids, causal: np.asarray(
-        program(params(CONFIGS[name]), tokens, key_ids, CONFIGS[name], causal)
-    )
+    program = jax.jit(run, static_argnames="config")
+
+    def hidden(name, tokens, key_ids, causal):
+        config = dataclasses.replace(CONFIGS[name], causal=causal)
+        return np.asarray(program(params(config), tokens, key_ids, config))
+
+    return hidden
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ class Pairwise:
     """A method with one number, for configuration tests."""
 
     NEEDS: ClassVar[Needs] = Needs(roles=("chosen", "rejected"), networks=(("reference", "logps"),))
+    PARTS_OF: ClassVar[Mapping[str, str]] = {}
     beta: float = 0.1
 
 

@@ -22,7 +22,7 @@ STRUCTURED = (
     *("relevance", "rewards", "votes", "intra", "chosen_spans", "rejected_spans", "chosen_keywords"),
     *("rejected_keywords", "chosen_parts", "rejected_parts", "completions", "ratings", "responsibilities", "samples"),
     *("input_ids", "labels", "attention_mask", "assistant_masks", "assistant_mask", "completion_mask"),
-    *("completion_masks", "loss_mask", "loss_masks"),
+    *("completion_masks", "loss_mask", "loss_masks", "documents"),
 )
 _WORDS = {"true": True, "false": False}
 _LONGEST_CELL = (1 << 31) - 1

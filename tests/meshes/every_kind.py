@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from contracts.kinds import EXAMPLES
 
-from jaxpo.config import LoRA, Online, Optimizer, Run
+from jaxpo.config import LoRA, Online, Optimizer, Retrieval, Run
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import make_mesh, use_mesh
@@ -56,7 +56,9 @@ def examples() -> dict[str, Any]:
             data = dataclasses.replace(stage.data, **DATA)
             if kind is Online:  # of log-probs that no sampler gave, the correction would leave nothing
                 stage = dataclasses.replace(stage, loss=METHODS["grpo"](importance_sampling_correction="none"))
-            found[kind.__name__] = dataclasses.replace(stage, data=data, rows_per_step=ROWS, optimizer=OPTIMIZER)
+            # A query and its documents take a block of four rows; every device is to have one.
+            rows = 4 * ROWS if kind is Retrieval else ROWS
+            found[kind.__name__] = dataclasses.replace(stage, data=data, rows_per_step=rows, optimizer=OPTIMIZER)
     found["Online, PPO"] = dataclasses.replace(
         found["Online"], loss=METHODS["ppo"](importance_sampling_correction="none"), name="critic"
     )

@@ -165,7 +165,7 @@ def test_hypo_leaves_out_answers_whose_mask_is_empty():
     x, _ = both_at_once(0.2)
     side = x.answers.answer
     mask = np.where(np.arange(7)[:, None] == 4, False, side.tokens.mask)
-    cut = side.replace(tokens=side.tokens.replace(mask=mask))
+    cut = side.replace(rows=side.tokens.replace(mask=mask))
     x = x.replace(answers=x.answers.replace(answer=cut))
     found = np.asarray(METHODS["hypo"](beta=0.3, kl_weight=0.2).terms(x, 4)["answers"])
     alone = 0.2 * (np.float64(side.logps[3]) - side.ref_logps[3]) * side.logps[3]  # the other of its prompt is gone

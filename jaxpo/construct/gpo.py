@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
+from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.samples import Sample, draw_samples
 from jaxpo.construct.stage import split
 from jaxpo.data.rows.formats import read_rows
@@ -72,9 +73,7 @@ class GPOPairs(Work):
     def problems(self) -> list[str]:
         found = super().problems()
         least = {"samples": 2, "max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1}
-        found += [
-            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
-        ]
+        found += below(self, least)
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all answers would be alike.")
         if not self.prompts:

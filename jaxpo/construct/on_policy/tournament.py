@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
+from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.oracles import ByScore, Duel, Oracle, Play, Ring
 from jaxpo.construct.on_policy.samples import Sample, draw_samples
 from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
@@ -98,9 +99,7 @@ class TournamentPairs(Work):
                 f"samples is {self.samples}, but players of a tournament meet in pairs to the end; give 2, 4, 8 or 16."
             )
         least = {"max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
-        found += [
-            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
-        ]
+        found += below(self, least)
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all answers would be alike.")
         if not self.prompts:

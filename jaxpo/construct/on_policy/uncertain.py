@@ -13,6 +13,7 @@ import numpy as np
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
 from jaxpo.construct.estimator import order_probabilities, rendered_lengths
+from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.samples import draw_samples
 from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
 from jaxpo.construct.stage import split
@@ -127,9 +128,7 @@ class UncertainPairs(Work):
     def problems(self) -> list[str]:
         found = super().problems()
         least = {"samples": 4, "masks": 2, "max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
-        found += [
-            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
-        ]
+        found += below(self, least)
         if self.mu < 0:
             found.append(f"mu is {self.mu} but must be at least 0.")
         for name in ("temperature", "share"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.best_worst import Candidate, Ties
 from jaxpo.judges.asking import Item, Patience, Replies, ask_all
 from jaxpo.judges.base import Judge, Networks
@@ -55,11 +56,7 @@ class PairOptions:
     def problems(self) -> list[str]:
         """What is out of range, each by its name."""
         low = {"samples": 0, "max_new_tokens": 1, "tries": 1, "max_rows": 1, "min_margin": 0}
-        found = [
-            f"{name} is {getattr(self, name)} but must be at least {least}."
-            for name, least in low.items()
-            if not getattr(self, name) >= least
-        ]
+        found = below(self, low)
         if not self.given and self.samples < 2:
             found.append(f"samples is {self.samples} and given is False: a pair needs two; give samples at least 2.")
         if not self.temperature > 0:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.config import Work
 from jaxpo.config.places import OtherFile
+from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
 from jaxpo.construct.stage import split
 from jaxpo.construct.tree_search.pairs import Filter, Loser, StepPair, pairs_along, unusable
@@ -101,9 +102,7 @@ class TreeSearch(Work):
         found = super().problems()
         least = {"simulations": 1, "actions": 2, "depth": 1, "step_tokens": 2, "together": 1, "max_rows": 1}
         least |= {"heldout_one_in": 2, "skip_prompts": 0, "c_puct": 0, "gamma": 0, "move_temperature": 0}
-        found += [
-            f"{k} is {getattr(self, k)} but must be at least {n}." for k, n in least.items() if getattr(self, k) < n
-        ]
+        found += below(self, least)
         if self.root_actions is not None and self.root_actions < 2:
             found.append(f"root_actions is {self.root_actions} but must be at least 2: there is nothing to compare.")
         if not self.temperature > 0:

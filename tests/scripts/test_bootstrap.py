@@ -87,6 +87,14 @@ def test_test_script_selects_suite_and_environment(monkeypatch, argv, extras, ma
     assert command[len(command) - len(rest) :] == rest
 
 
+@pytest.mark.parametrize("argv", [[], ["--no-peers"]])
+def test_what_the_benchmarks_want_installed_is_announced(monkeypatch, capsys, argv):
+    bench = script("bench")
+    monkeypatch.setattr(bootstrap, "run_main", lambda folder, module, argv, extras: environments.announce("env", extras))
+    bench.main(argv)
+    assert "Installing into env" in capsys.readouterr().err
+
+
 def test_the_representative_part_is_a_list_of_files_and_tests_that_exist(monkeypatch):
     _, calls = run_test_script(monkeypatch, ["--representative", "-x"])
     selected = calls["command"][calls["command"].index("-x") + 1 :]

@@ -115,10 +115,14 @@ class Ours:
             frozen={},
         )
         self.assembly = assemble(stage, self.source, scorer, mesh, {})
-        start = {"model": jax.tree.map(lambda x: x.copy(), params)}
-        self.state = init_state(self.assembly.abstract, start, self.assembly.optimizer, self.assembly.objective, 0)
+        self.begin(params)
         self.feed = self.source.open(0, stage.max_steps or 1)
         self.shares: list[dict[str, float]] = []
+
+    def begin(self, params: Any) -> None:
+        """Train from these weights, which stay as they are."""
+        start, assembly = {"model": jax.tree.map(lambda x: x.copy(), params)}, self.assembly
+        self.state = init_state(assembly.abstract, start, assembly.optimizer, assembly.objective, 0)
 
     def __call__(self) -> float:
         """A whole step; the length of its gradient."""
@@ -187,6 +191,7 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
     peer = _peer(options, config, params, tokenizer, prompts, size, folder) if options.peers and has("trl") else None
     ours()
     answers = ours.answers()
+    ours.begin(params)  # the gradients of those answers are compared at the weights that wrote them
     batches = {ALIKE: of_batch(ours, answers), PADDED: of_batch(padded, answers)}
     trains: dict[str, Callable[[], Any]] = {
         ALIKE: lambda: ours.train(batches[ALIKE]),

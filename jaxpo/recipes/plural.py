@@ -29,11 +29,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from jaxpo.config import SFT, Beside, Data, Optimizer, Preference, Reward, Run, Stage, Tokenizer, Work
-from jaxpo.construct.gpo import HELD_OUT as PAIRS_HELD_OUT
-from jaxpo.construct.gpo import PAIRS, ChosenAnswers, GPOPairs
+from jaxpo.construct.gpo import ChosenAnswers, GPOPairs
 from jaxpo.construct.maxmin import ROWS, AssignUsers
 from jaxpo.construct.micro_router import MicroContext
 from jaxpo.construct.newcomers import SplitUsers
+from jaxpo.construct.on_policy.own_pairs import HELD_OUT as PAIRS_HELD_OUT
+from jaxpo.construct.on_policy.own_pairs import PAIRS
 from jaxpo.construct.stage import Construct
 from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.construct.users import MapUsers

@@ -14,7 +14,8 @@ from construct.work_context import context_of
 
 from jaxpo.config import SFT, Compute, Data, Preference, Run
 from jaxpo.config.serialise import from_jsonable, to_jsonable
-from jaxpo.construct.on_policy.stage import OnPolicyPairs, split
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
+from jaxpo.construct.stage import split
 from jaxpo.convert.model_io import load_model
 from jaxpo.errors import DataError
 from jaxpo.judges import FunctionJudge, RewardJudge
@@ -152,8 +153,8 @@ def test_mistakes_are_named_before_the_run(bench):
     )
     assert [p.partition(": ")[2] for p in problems(wrong)] == [
         "samples is -1 but must be at least 0.",
-        "prompts names no file.",
         "heldout_one_in is 1 but must be at least 2.",
+        "prompts names no file.",
         "judge is 'reward'; give one of jaxpo.judges.",
         "the module 'nowhere' cannot be imported: No module named 'nowhere'.",
     ]

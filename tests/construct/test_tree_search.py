@@ -261,7 +261,7 @@ def test_a_tree_belongs_to_prompt_answer_and_solution(tmp_path: Path) -> None:
     rows = [row, row | {"answer": "4"}, row | {"completion": "t 3"}, row]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     stage = TreeSearch(prompts=(str(file),))
-    named = stage._named(stage._questions([file]))
+    named = stage._named(stage.questions([file]))
     assert [q.row.data for q in named.values()] == rows[:1] + rows[1:3]
 
 

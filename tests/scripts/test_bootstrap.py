@@ -90,7 +90,9 @@ def test_test_script_selects_suite_and_environment(monkeypatch, argv, extras, ma
 @pytest.mark.parametrize("argv", [[], ["--no-peers"]])
 def test_what_the_benchmarks_want_installed_is_announced(monkeypatch, capsys, argv):
     bench = script("bench")
-    monkeypatch.setattr(bootstrap, "run_main", lambda folder, module, argv, extras: environments.announce("env", extras))
+    monkeypatch.setattr(
+        bootstrap, "run_main", lambda folder, module, argv, extras: environments.announce("env", extras)
+    )
     bench.main(argv)
     assert "Installing into env" in capsys.readouterr().err
 

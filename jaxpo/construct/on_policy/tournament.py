@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.config import Work
-from jaxpo.config.places import OtherFile
-from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.oracles import ByScore, Duel, Oracle, Play, Ring
-from jaxpo.construct.on_policy.samples import Sample, draw_samples
-from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
-from jaxpo.construct.stage import split
-from jaxpo.data.rows.json_lines import write_jsonl
-from jaxpo.errors import DataError
+from jaxpo.construct.on_policy.own_pairs import DrawnPairs
+from jaxpo.construct.on_policy.samples import Sample
 from jaxpo.judges.duels import ASYMMETRY, TOLERANCE
-from jaxpo.judges.questions import Question, read_questions
+from jaxpo.judges.questions import Question
 from jaxpo.judges.scoring import plainly
-from jaxpo.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -50,43 +43,22 @@ def tournament(players: int) -> Generator[list[Match], list[float], Match | None
 
 
 @dataclass(frozen=True)
-class TournamentPairs(Work):
+class TournamentPairs(DrawnPairs):
     """K answers of an earlier stage's model to every prompt, and the first and the last of their tournament.
 
-    Writes `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt, chosen, rejected.
-
     Attributes:
-      prompts: files whose rows have a prompt; their answers are not used.
-      model: the stage that answers: the last iterate.
       oracle: `ByScore(judge)`, `ByDuel(judge)` or `ByPreferenceModel(stage)`.
       samples: K, a power of two.
-      temperature, top_p, max_new_tokens: of the answers.
       keep_unfinished: answers that were cut off play too; else they lose unasked, as answers without text do.
-      skip_prompts: the first so many rows are not used: an earlier round had them.
-      max_prompts: only so many rows after these; None = all.
-      heldout_one_in: about one prompt in so many is held out, and at least one.
-      max_rows: answers that are drawn at once.
     """
 
+    # How many samples a tournament needs has a message of its own.
+    LEAST: ClassVar[Mapping[str, float]] = {"max_new_tokens": 1, "max_rows": 1}
+
     name: str = "tournament"
-    prompts: tuple[OtherFile, ...] = ()
-    model: str = "previous"
-    oracle: Any = field(default_factory=ByScore)
     samples: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 128
+    oracle: Any = field(default_factory=ByScore)
     keep_unfinished: bool = False
-    skip_prompts: int = 0
-    max_prompts: int | None = None
-    heldout_one_in: int = 20
-    max_rows: int = 64
-
-    def outputs(self) -> tuple[str, ...]:
-        return (PAIRS, HELD_OUT)
-
-    def inputs(self) -> tuple[str, ...]:
-        return self.prompts
 
     def needed_models(self) -> tuple[str, ...]:
         asked = self.oracle.models() if isinstance(self.oracle, Oracle) else ()
@@ -98,61 +70,29 @@ class TournamentPairs(Work):
             found.append(
                 f"samples is {self.samples}, but players of a tournament meet in pairs to the end; give 2, 4, 8 or 16."
             )
-        least = {"max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
-        found += below(self, least)
-        if not self.temperature > 0:
-            found.append(f"temperature is {self.temperature} but must be greater than 0: all answers would be alike.")
-        if not self.prompts:
-            found.append("prompts names no file.")
         if not isinstance(self.oracle, Oracle):
             return [*found, f"oracle is {self.oracle!r}; give one of jaxpo.construct.on_policy.oracles."]
         return found + self.oracle.problems()
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        self.oracle.check(self._questions(files))
-
-    def _questions(self, files: Sequence[Path]) -> list[Question]:
-        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
+        self.oracle.check(self.questions(files))
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
+        questions, counts = self.questions(context.files(self.prompts)), Counter[str]()
         ask = plainly(say=context.say, check=context.check)
         ring = Ring(lambda name: context.network(name, "whole"), context.folder, ask)
         play = self.oracle.open(ring)
-        drawn = draw_samples(
-            questions,
-            context.network(self.model, "whole"),
-            context.folder,
-            n=self.samples,
-            sampler=Sampler(temperature=self.temperature, top_p=self.top_p),
-            max_new_tokens=self.max_new_tokens,
-            seed=context.seed,
-            max_rows=self.max_rows,
-            counts=counts,
-            say=context.say,
-            check=context.check,
-        )
+        drawn = self.draw(questions, context.network(self.model, "whole"), context, counts)
         told = [q for q in questions if q.number in drawn]
         answers = [[self._player(sample) for sample in drawn[q.number]] for q in told]
         rows = play_all(told, answers, play, counts)
-        trained, held_out = split(rows, self.heldout_one_in)
-        report: dict[str, float] = {
-            "prompts": len(questions),
-            "pairs": len(trained),
-            "heldout_pairs": len(held_out),
-            **counts,
-        }
-        report |= ring.figures()
-        if report.get(ASYMMETRY, 0.0) > TOLERANCE:
+        figures = {**counts, **ring.figures()}
+        if figures.get(ASYMMETRY, 0.0) > TOLERANCE:
             context.say(
                 f"warning: {self.name}: the judge of duels is not antisymmetric: P(a > b) + P(b > a) is off 1 by "
-                f"{report[ASYMMETRY]:.3f} on average; the mean of both ways round was used"
+                f"{figures[ASYMMETRY]:.3f} on average; the mean of both ways round was used"
             )
-        if not trained or not held_out:
-            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
-        write_jsonl(context.folder / PAIRS, trained)
-        write_jsonl(context.folder / HELD_OUT, held_out)
-        return report
+        return self.write(rows, context.folder, {"prompts": len(questions)}, figures)
 
     def _player(self, sample: Sample) -> str:
         """The text that plays; "" loses unasked."""

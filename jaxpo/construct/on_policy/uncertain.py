@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from jaxpo.config import Work
-from jaxpo.config.places import OtherFile
 from jaxpo.construct.estimator import order_probabilities, rendered_lengths
-from jaxpo.construct.least import below
-from jaxpo.construct.on_policy.samples import draw_samples
-from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
-from jaxpo.construct.stage import split
-from jaxpo.data.rows.json_lines import write_jsonl
+from jaxpo.construct.on_policy.own_pairs import DrawnPairs
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.judges.questions import Question, read_questions
-from jaxpo.sampling.sampler import Sampler
+from jaxpo.judges.questions import Question
 
 if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
@@ -74,17 +66,15 @@ def drawn_by_certainty(probabilities: np.ndarray, count: int, *, mu: float, c: f
 
 
 @dataclass(frozen=True)
-class UncertainPairs(Work):
+class UncertainPairs(DrawnPairs):
     """Answers of an earlier stage's model; pairs of them by a reward model, drawn by the certainty of an estimator.
 
     Winners are of the better half of a prompt's answers and losers of the worse one. The estimator reads every pair
-    under T dropout masks; those about which its masks agree are drawn more often and smoothed less. Writes
-    `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt, chosen, rejected, `smoothing`,
-    `information_gain`. A pair that is drawn twice stands there twice.
+    under T dropout masks; those about which its masks agree are drawn more often and smoothed less. Its rows
+    have prompt, chosen, rejected, `smoothing`, `information_gain`. A pair that is drawn twice stands there twice; an
+    answer that is cut off counts as it stands.
 
     Attributes:
-      prompts: files whose rows have a prompt; their answers are not used.
-      model: the stage that answers: the last iterate.
       reward: the stage whose reward model ranks.
       estimator: the stage of `outcome_reward` on rows of `RenderPairs`, trained with dropout.
       samples: N, at least 4.
@@ -92,16 +82,11 @@ class UncertainPairs(Work):
       mu: how much certain pairs are preferred; 0 = not.
       c: scale of the smoothing; None = 9 times the number of pairs, which smooths an average pair by 0.1.
       share: pairs drawn, as a share of all.
-      temperature, max_new_tokens: of the answers; one that is cut off counts as it stands.
-      skip_prompts: the first so many rows are not used: an earlier round had them.
-      max_prompts: only so many rows after these; None = all.
-      heldout_one_in: about one prompt in so many is held out, and at least one.
-      max_rows: answers that are drawn at once.
     """
 
+    LEAST: ClassVar[Mapping[str, float]] = {**DrawnPairs.LEAST, "samples": 4, "masks": 2, "mu": 0}
+
     name: str = "uncertain_pairs"
-    prompts: tuple[OtherFile, ...] = ()
-    model: str = "previous"
     reward: str = "reward"
     estimator: str = "estimator"
     samples: int = 6
@@ -109,42 +94,17 @@ class UncertainPairs(Work):
     mu: float = 4.0
     c: float | None = None
     share: float = 0.5
-    temperature: float = 1.0
-    max_new_tokens: int = 128
-    skip_prompts: int = 0
-    max_prompts: int | None = None
-    heldout_one_in: int = 20
-    max_rows: int = 64
-
-    def outputs(self) -> tuple[str, ...]:
-        return (PAIRS, HELD_OUT)
-
-    def inputs(self) -> tuple[str, ...]:
-        return self.prompts
 
     def needed_models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.model, self.reward, self.estimator)))
 
     def problems(self) -> list[str]:
         found = super().problems()
-        least = {"samples": 4, "masks": 2, "max_new_tokens": 1, "heldout_one_in": 2, "max_rows": 1, "skip_prompts": 0}
-        found += below(self, least)
-        if self.mu < 0:
-            found.append(f"mu is {self.mu} but must be at least 0.")
-        for name in ("temperature", "share"):
-            if not getattr(self, name) > 0:
-                found.append(f"{name} is {getattr(self, name)} but must be greater than 0.")
+        if not self.share > 0:
+            found.append(f"share is {self.share} but must be greater than 0.")
         if self.c is not None and not self.c > 0:
             found.append(f"c is {self.c} but must be greater than 0.")
-        if not self.prompts:
-            found.append("prompts names no file.")
         return found
-
-    def check_inputs(self, files: Sequence[Path]) -> None:
-        self._questions(files)
-
-    def _questions(self, files: Sequence[Path]) -> list[Question]:
-        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
 
     def run(self, context: WorkContext) -> dict[str, Any]:
         counts = Counter[str]()
@@ -162,22 +122,16 @@ class UncertainPairs(Work):
         count = max(1, round(self.share * len(pairs)))
         found = drawn_by_certainty(p, count, mu=self.mu, c=self.c, seed=context.seed)
         rows = [self._row(pairs[j], found, j) for j in found.index]
-        trained, held_out = split(rows, self.heldout_one_in)
         gain = found.information_gain
-        report = {
+        prompts = counts.pop("prompts")
+        figures = {
             **counts,
             "pairs_in_all": len(pairs),
-            "pairs": len(trained),
-            "heldout_pairs": len(held_out),
             "information_gain": float(gain.mean()),
             "information_gain_drawn": float(gain[found.index].mean()),
             "smoothing": float(found.smoothing[found.index].mean()),
         }
-        if not trained or not held_out:
-            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
-        write_jsonl(context.folder / PAIRS, trained)
-        write_jsonl(context.folder / HELD_OUT, held_out)
-        return report
+        return self.write(rows, context.folder, {"prompts": prompts}, figures)
 
     def _row(self, pair: Pseudo, found: Drawn, j: int) -> dict[str, Any]:
         question, winner, loser = pair
@@ -190,20 +144,8 @@ class UncertainPairs(Work):
         }
 
     def _pairs(self, context: WorkContext, counts: Counter[str]) -> list[Pseudo]:
-        questions = self._questions(context.files(self.prompts))
-        drawn = draw_samples(
-            questions,
-            context.network(self.model, "whole"),
-            context.folder,
-            n=self.samples,
-            sampler=Sampler(temperature=self.temperature),
-            max_new_tokens=self.max_new_tokens,
-            seed=context.seed,
-            max_rows=self.max_rows,
-            counts=counts,
-            say=context.say,
-            check=context.check,
-        )
+        questions = self.questions(context.files(self.prompts))
+        drawn = self.draw(questions, context.network(self.model, "whole"), context, counts)
         counts["prompts"] = len(questions)
         there = [q for q in questions if q.number in drawn]
         texts = [list(dict.fromkeys(s.text for s in drawn[q.number] if s.text.strip())) for q in there]

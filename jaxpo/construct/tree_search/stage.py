@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.config import Work
-from jaxpo.config.places import OtherFile
-from jaxpo.construct.least import below
-from jaxpo.construct.on_policy.stage import HELD_OUT, PAIRS, rows_after
-from jaxpo.construct.stage import split
+from jaxpo.construct.on_policy.own_pairs import OwnPairs
 from jaxpo.construct.tree_search.pairs import Filter, Loser, StepPair, pairs_along, unusable
 from jaxpo.construct.tree_search.search import Plan, search
-from jaxpo.data.rows.json_lines import write_jsonl
-from jaxpo.errors import DataError
 from jaxpo.judges.ledger import Ledger, digest
-from jaxpo.judges.questions import Question, read_questions
+from jaxpo.judges.questions import Question
 from jaxpo.judges.verifier import VerifierJudge
 
 if TYPE_CHECKING:
@@ -30,19 +24,17 @@ TREES = "trees"
 
 
 @dataclass(frozen=True)
-class TreeSearch(Work):
+class TreeSearch(OwnPairs):
     """A search over the steps of answers by an earlier stage's model, and pairs of sibling steps out of its trees.
 
     A simulation goes down by PUCT and grows leaves to the end of an answer. A step is worth the model's own confidence
     in it, asked with the right answer in sight, and an answer that is over 1 where it is right (1.25 by another way
     than the row's completion), -1 where it is wrong. The search moves along the best standing child; every node of the
-    path with two children makes a pair. Writes `pairs.jsonl` and `heldout_pairs.jsonl` (no prompt is in both): prompt,
+    path with two children makes a pair. Its rows have prompt,
     chosen, rejected, `chosen_spans` and `rejected_spans` of the steps, `smoothing` by their visits, `margin` of Q.
     Trees are kept in a ledger as they are finished, so that a stage that was stopped goes on behind them.
 
     Attributes:
-      prompts: files whose rows have a prompt and a right answer.
-      model: the stage that is searched with: the last iterate.
       verifier: says whether an answer is right; `VerifierJudge(column)`.
       simulations: from each node of the path; four times as many from the root.
       actions: steps that are tried after a beginning.
@@ -58,16 +50,23 @@ class TreeSearch(Work):
       evaluate: the model is asked how sure it is of each step.
       loser: "worst" of the siblings, "second" best, or a "random" one.
       kept: trees with an answer that ends ("terminal"), with a right one and a wrong one ("solved"), or all ("none").
-      skip_prompts: the first so many rows are not used: an earlier round had them.
-      max_prompts: only so many rows after these; None = all.
-      heldout_one_in: about one prompt in so many is held out, and at least one.
       together: questions that are searched side by side.
       max_rows: steps that are written at once.
     """
 
+    LEAST: ClassVar[Mapping[str, float]] = {
+        "simulations": 1,
+        "actions": 2,
+        "depth": 1,
+        "step_tokens": 2,
+        "c_puct": 0,
+        "gamma": 0,
+        "move_temperature": 0,
+        "together": 1,
+        "max_rows": 1,
+    }
+
     name: str = "tree_search"
-    prompts: tuple[OtherFile, ...] = ()
-    model: str = "previous"
     verifier: VerifierJudge = field(default_factory=VerifierJudge)
     simulations: int = 64
     actions: int = 2
@@ -83,34 +82,17 @@ class TreeSearch(Work):
     evaluate: bool = True
     loser: Loser = "worst"
     kept: Filter = "terminal"
-    skip_prompts: int = 0
-    max_prompts: int | None = None
-    heldout_one_in: int = 20
     together: int = 32
     max_rows: int = 64
 
-    def outputs(self) -> tuple[str, ...]:
-        return (PAIRS, HELD_OUT)
-
-    def inputs(self) -> tuple[str, ...]:
-        return self.prompts
-
-    def needed_models(self) -> tuple[str, ...]:
-        return (self.model,)
-
     def problems(self) -> list[str]:
         found = super().problems()
-        least = {"simulations": 1, "actions": 2, "depth": 1, "step_tokens": 2, "together": 1, "max_rows": 1}
-        least |= {"heldout_one_in": 2, "skip_prompts": 0, "c_puct": 0, "gamma": 0, "move_temperature": 0}
-        found += below(self, least)
         if self.root_actions is not None and self.root_actions < 2:
             found.append(f"root_actions is {self.root_actions} but must be at least 2: there is nothing to compare.")
         if not self.temperature > 0:
             found.append(f"temperature is {self.temperature} but must be greater than 0: all steps would be alike.")
         if not self.stop:
             found.append("stop is empty, so that no step would end; give a line break.")
-        if not self.prompts:
-            found.append("prompts names no file.")
         return found
 
     @property
@@ -121,13 +103,10 @@ class TreeSearch(Work):
         return Plan(*how)
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        self.verifier.check([question.row for question in self._questions(files)])
-
-    def _questions(self, files: Sequence[Path]) -> list[Question]:
-        return read_questions(rows_after(files, self.skip_prompts, self.max_prompts, self.name))
+        self.verifier.check([question.row for question in self.questions(files)])
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        questions, counts = self._questions(context.files(self.prompts)), Counter[str]()
+        questions, counts = self.questions(context.files(self.prompts)), Counter[str]()
         found = self._trees(questions, context, counts)
         rows = []
         for name, question in self._named(questions).items():
@@ -142,14 +121,8 @@ class TreeSearch(Work):
                 f"{self.name}: {n} of {len(questions)} search trees hold no answer that ends within {self.depth} steps "
                 f"of {self.step_tokens} tokens; they are left out. Raise depth or step_tokens if they are many"
             )
-        trained, held_out = split(rows, self.heldout_one_in) if rows else ([], [])
         counts["prompts_repeated"] = len(questions) - len(self._named(questions))
-        report = {"prompts": len(questions), "pairs": len(trained), "heldout_pairs": len(held_out), **counts}
-        if not trained or not held_out:
-            raise DataError(f"stage {self.name}: pairs of two prompts at least are needed: {report}.")
-        write_jsonl(context.folder / PAIRS, trained)
-        write_jsonl(context.folder / HELD_OUT, held_out)
-        return report
+        return self.write(rows, context.folder, {"prompts": len(questions)}, counts)
 
     def _name(self, question: Question) -> str:
         """Of everything that its tree depends on: the prompt, the right answer, and the solution that is known."""

@@ -15,7 +15,7 @@ from jaxpo.errors import RunError
 from jaxpo.stages.adapter import ADAPTER_FOLDER
 from jaxpo.stages.loaders import make_loaders
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.training import EMA, LAST
+from jaxpo.stages.taking_steps import EMA, LAST
 from jaxpo.stages.working import report_of
 from jaxpo.train.optimizer import first_difference
 

@@ -22,6 +22,8 @@ from jaxpo.losses.cosent import cosent
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
+from jaxpo.losses.denoising import denoising, min_snr_weights, squared_error
+from jaxpo.losses.diffusion_dpo import diffusion_dpo
 from jaxpo.losses.discopop import discopop
 from jaxpo.losses.distillation import bucket_topk_kl, forward_kl, generalized_jsd, reverse_kl, truncated_topk_kl
 from jaxpo.losses.dler import dler, dler_limits, dler_rewards, dler_truncated
@@ -199,8 +201,10 @@ __all__ = [
     "decoupled_topk_kd",
     "degree_logits",
     "degree_loss",
+    "denoising",
     "deterministic_regret",
     "difficulty",
+    "diffusion_dpo",
     "discopop",
     "dler",
     "dler_limits",
@@ -311,6 +315,7 @@ __all__ = [
     "micro_mixed",
     "micro_score",
     "min_max",
+    "min_snr_weights",
     "minillm_advantages",
     "mirror_step",
     "modpo",
@@ -385,6 +390,7 @@ __all__ = [
     "spo_degree",
     "sppo_hard",
     "sppo_soft",
+    "squared_error",
     "step_weights",
     "swav",
     "target_positions",

@@ -64,10 +64,15 @@ class ImageDataset:
     hash: str
     reward_range: tuple[float, float] | None = None
     user_tokens: np.ndarray | None = field(default=None, compare=False)
-    groups: tuple[str, ...] = ()
+    shares: tuple[()] = ()
 
     def __len__(self) -> int:
         return len(self.store)
+
+    @property
+    def tokens(self) -> int:
+        """Nothing is counted by tokens."""
+        return 0
 
     @property
     def pairs(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
 
@@ -23,6 +24,7 @@ class DiTConfig:
       user_channels: width of the vectors that describe a user; 0 = no attention to a user.
       user_scale: how much that attention counts, lambda.
       caption: the text tower that is trained along; None = the states of texts come with the data.
+      noise: the schedule that the model is made for, and what it predicts.
 
     Raises:
       ConfigError: lists every inconsistent field.
@@ -41,6 +43,7 @@ class DiTConfig:
     user_channels: int = 0
     user_scale: float = 1.0
     caption: CaptionConfig | None = None
+    noise: NoiseSchedule = field(default_factory=NoiseSchedule)
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

@@ -11,7 +11,6 @@ from jaxpo.diffusion.ddim import Denoise
 from jaxpo.diffusion.parameterisation import Images, Times
 
 
-
 def guide(positive: Images, negative: Images, scale: float | Float[Array, "..."], *, rescale: float = 0.0) -> Images:
     """e = e_n + w (e_p - e_n), with its deviation partly set back to that of e_p.
 

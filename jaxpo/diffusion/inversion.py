@@ -106,5 +106,3 @@ def invert(
     x0 = jax.lax.stop_gradient(x0)
     drawn = noise if eta > 0 else None
     return jax.lax.stop_gradient(jax.lax.scan(one, x0, (fed, src, dst, drawn))[0])
-
-

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
+    from jaxpo.config.noise import NoiseSchedule
     from jaxpo.models.spec import Table
 
 Tree = Any
@@ -53,6 +54,30 @@ class TextConfig(Config, Protocol):
     def eos_token_id(self) -> int: ...
     @property
     def pad_token_id(self) -> int: ...
+
+
+class DenoiserConfig(Config, Protocol):
+    """The configuration of a family that denoises images."""
+
+    @property
+    def sample_size(self) -> int:
+        """Side of its images."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of its images."""
+
+    @property
+    def user_channels(self) -> int:
+        """Width of the vectors that describe a user; 0 = it knows none."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Of the noise that it was trained with."""
+
+    @property
+    def caption(self) -> Any:
+        """Of its text tower; None = it has none."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_min_snr_is_the_same_function_of_the_error_of_x0_for_all(kind):
     snr, s = bars / (1 - bars), np.sqrt(1 - bars)
     of_x0 = 0.7  # squared error of x0, and what it is of the output
     if kind == "flow":
-        a, s = np.sqrt(bars) / (np.sqrt(bars) + s), s / (np.sqrt(bars) + s)
+        s = s / (np.sqrt(bars) + s)
     output = {"noise": of_x0 * snr, "velocity": of_x0 / (1 - bars), "x0": of_x0, "flow": of_x0 / s**2}[kind]
     weights = losses.min_snr_weights(BARS, parameterisation=kind)
     np.testing.assert_allclose(weights * output, np.minimum(snr, 5.0) * of_x0, rtol=2e-4)

@@ -1,4 +1,4 @@
-"""Small pictures of coloured shapes with captions: how far a picture is what its caption says can be read off it exactly.
+"""Small pictures of coloured shapes with captions: how far one is what its caption says can be read off its pixels.
 
 A corpus on which a diffusion model of a third of a million parameters learns to follow captions on two cores.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,6 +16,11 @@ HELD_OUT = frozenset(
     if (i + k) % 4 == j
 )
 """12 of the 48 clauses: every colour, shape and place is trained on, and any two of them together."""
+
+
+def clauses_of(scenes: Iterable[Scene]) -> set[tuple[str, str, str]]:
+    """Colour, shape and place of everything that scenes show."""
+    return {(thing.colour, thing.shape, thing.place) for scene in scenes for thing in scene.things}
 
 
 def draw(
@@ -40,7 +46,7 @@ def draw(
       ConfigError: more than four things, or none.
     """
     if not 1 <= things[0] <= things[1] <= len(PLACES):
-        raise ConfigError("things", things, f"{things} things a scene", remedy="A scene has one to four.")
+        raise ConfigError(f"A scene has one to four things, at most one a quadrant, not {things[0]} to {things[1]}.")
     rng = np.random.default_rng((seed, held_out))
     looks = list(itertools.product(COLOURS, SHAPES))
     return [_scene(rng, looks, held_out, things, gains, unplaced) for _ in range(count)]

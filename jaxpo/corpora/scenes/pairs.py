@@ -80,7 +80,7 @@ def pairs(
             break
     else:
         raise DataError(
-            f"{TRIES} draws gave no two pictures that the reward '{reward}' tells apart for {len(alike)} of {count} pairs.",
+            f"the reward '{reward}' finds all pictures of {len(alike)} of {count} captions alike.",
             remedy="Let the gains differ more, or leave places unsaid.",
         )
     better = np.where(tied, rng.integers(0, 2, count), np.argmax(values, axis=0))

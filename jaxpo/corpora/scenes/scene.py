@@ -25,7 +25,7 @@ class Thing:
       colour: one of `COLOURS`.
       shape: one of `SHAPES`.
       place: one of `PLACES`.
-      shift: rows and columns, in eighths of the picture, by which it lies off its quadrant's corner: 0 or 1. Never said.
+      shift: rows and columns, in eighths of the picture, off its quadrant's corner: 0 or 1. Never said.
       placed: whether the caption says where it is.
     """
 
@@ -80,7 +80,9 @@ def render(scenes: Sequence[Scene], size: int = 8) -> np.ndarray:
       ConfigError: a size that is no multiple of 8: shapes and shifts are counted in eighths.
     """
     if size < 8 or size % 8:
-        raise ConfigError("size", size, f"pictures of {size} pixels a side", remedy="Give a multiple of 8.")
+        raise ConfigError(
+            f"Scenes are drawn in eighths, so that a side of {size} pixels is none. Give a multiple of 8."
+        )
     eighth, out = size // 8, np.empty((len(scenes), size, size, 3), np.float32)
     for picture, scene in zip(out, scenes, strict=True):
         picture[:] = BACKGROUNDS[scene.background]

@@ -21,6 +21,7 @@ class DiTConfig:
       attention_head_dim: width of one head; the model's width D is `num_attention_heads` of them.
       caption_channels: width of a text's states.
       interpolation_scale: what positions are divided by.
+      schedule: the noise that it was trained with, and what it predicts.
       user_channels: width of the vectors that describe a user; 0 = no attention to a user.
       user_scale: how much that attention counts, lambda.
       caption: the text tower that is trained along; None = the states of texts come with the data.
@@ -40,6 +41,7 @@ class DiTConfig:
     caption_channels: int = 4096
     interpolation_scale: float = 1.0
     norm_eps: float = 1e-6
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
     user_channels: int = 0
     user_scale: float = 1.0
     caption: CaptionConfig | None = None

@@ -17,6 +17,7 @@ ROOMS = {
     "merge": "pure functions over parameter trees; imports no other room",
     "sharding": "meshes, rules, placement",
     "ops": "attention, convolution, head: one public function each",
+    "diffusion": "schedules, samplers, inversion and guidance; names no model",
     "models": "parameter tables and forward functions",
     "data": "rows -> tokens -> packing -> batches",
     "corpora": "data that jaxpo makes itself",

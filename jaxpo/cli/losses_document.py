@@ -33,6 +33,7 @@ READ = {
     "values": "the {}'s values, recorded or in every step",
     "vocab": "the {} in every step",
     "network": "the {} in every step",
+    "denoiser": "the {} in every step",
 }
 """What is read of a network, in words."""
 TITLES = {

@@ -22,6 +22,10 @@ from jaxpo.losses.cosent import cosent
 from jaxpo.losses.cpo import cpo
 from jaxpo.losses.davidson import davidson
 from jaxpo.losses.decoupled_topk_kd import TopKRecord, decoupled_topk_kd, topk_record
+from jaxpo.losses.denoising import denoising, min_snr_weights, squared_error
+from jaxpo.losses.diffusion_dpo import diffusion_dpo
+from jaxpo.losses.diffusion_kto import diffusion_kto, diffusion_kto_kl
+from jaxpo.losses.diffusion_npo import diffusion_npo
 from jaxpo.losses.discopop import discopop
 from jaxpo.losses.distillation import bucket_topk_kl, forward_kl, generalized_jsd, reverse_kl, truncated_topk_kl
 from jaxpo.losses.dler import dler, dler_limits, dler_rewards, dler_truncated
@@ -46,6 +50,7 @@ from jaxpo.losses.implicit_reward import f_conjugate, f_conjugate_slope, implici
 from jaxpo.losses.info_nce import info_nce
 from jaxpo.losses.infonca import infonca, nca
 from jaxpo.losses.inpo import duality_gap, inpo, mirror_step
+from jaxpo.losses.inpo_ddim import inpo_ddim
 from jaxpo.losses.ipo import ipo, ipo_sum
 from jaxpo.losses.irpo_ranking import irpo_ranking, target_positions
 from jaxpo.losses.kl import kl_k1, kl_k2, kl_k3, kl_straight_through
@@ -72,6 +77,7 @@ from jaxpo.losses.length_normalized import (
     sigmoid_norm,
 )
 from jaxpo.losses.lipo import implicit_scores, lipo
+from jaxpo.losses.longalign import common_direction, denscore, longalign, reweighted, segment_text
 from jaxpo.losses.luspo import luspo
 from jaxpo.losses.mapl import mapl, mapl_inter, mapl_intra
 from jaxpo.losses.margin_mse import margin_mse
@@ -94,6 +100,7 @@ from jaxpo.losses.online_dpo import online_dpo
 from jaxpo.losses.orion import orion_rewards
 from jaxpo.losses.orpo import orpo
 from jaxpo.losses.pal import pal, pal_bound, pal_distance, pal_mixture, pal_similarity, pal_token_weights
+from jaxpo.losses.ppd import ppd
 from jaxpo.losses.ppo import ppo, ppo_value
 from jaxpo.losses.pro_orchestrator import (
     interpolated_weights,
@@ -147,9 +154,11 @@ from jaxpo.losses.rrpo import rrpo
 from jaxpo.losses.rso import rso
 from jaxpo.losses.sapo import sapo
 from jaxpo.losses.secrets_rm import prototype_scores, reward_difference, simcse, sinkhorn, swav
+from jaxpo.losses.self_npo import self_npo
 from jaxpo.losses.sft import sft
 from jaxpo.losses.simpo import simpo
 from jaxpo.losses.slic import slic
+from jaxpo.losses.smpo_diffusion import smpo_diffusion, smpo_rewards, smpo_weights
 from jaxpo.losses.sparsepo import mapo_map, mapo_mask, mask_network, sparsepo
 from jaxpo.losses.spo_degree import degree_logits, degree_loss, keep_masks, spo_degree
 from jaxpo.losses.spo_minimax import asymmetry, even_rewards, exploitability, self_play, win_rates
@@ -190,6 +199,7 @@ __all__ = [
     "centring",
     "cispo",
     "colbert_distillation",
+    "common_direction",
     "constrained_advantages",
     "constrained_dual",
     "constrained_policy",
@@ -199,8 +209,14 @@ __all__ = [
     "decoupled_topk_kd",
     "degree_logits",
     "degree_loss",
+    "denoising",
+    "denscore",
     "deterministic_regret",
     "difficulty",
+    "diffusion_dpo",
+    "diffusion_kto",
+    "diffusion_kto_kl",
+    "diffusion_npo",
     "discopop",
     "dler",
     "dler_limits",
@@ -256,6 +272,7 @@ __all__ = [
     "infonca",
     "init_bco_state",
     "inpo",
+    "inpo_ddim",
     "interpolated_weights",
     "ipo",
     "ipo_sum",
@@ -286,6 +303,7 @@ __all__ = [
     "list_softmax",
     "lndpo",
     "log_probability_gradients",
+    "longalign",
     "luspo",
     "mapl",
     "mapl_inter",
@@ -311,6 +329,7 @@ __all__ = [
     "micro_mixed",
     "micro_score",
     "min_max",
+    "min_snr_weights",
     "minillm_advantages",
     "mirror_step",
     "modpo",
@@ -343,6 +362,7 @@ __all__ = [
     "partial_returns",
     "point_mse",
     "point_sigmoid",
+    "ppd",
     "ppo",
     "ppo_value",
     "pro_orchestrator",
@@ -365,12 +385,15 @@ __all__ = [
     "returns_to_go",
     "reverse_kl",
     "reward_difference",
+    "reweighted",
     "rloo",
     "rpo",
     "rrpo",
     "rso",
     "sapo",
     "segment_regret",
+    "segment_text",
+    "self_npo",
     "self_play",
     "sft",
     "shortest",
@@ -379,12 +402,16 @@ __all__ = [
     "simpo",
     "sinkhorn",
     "slic",
+    "smpo_diffusion",
+    "smpo_rewards",
+    "smpo_weights",
     "soft_value",
     "solution_score",
     "sparsepo",
     "spo_degree",
     "sppo_hard",
     "sppo_soft",
+    "squared_error",
     "step_weights",
     "swav",
     "target_positions",

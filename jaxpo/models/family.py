@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
+    from jaxpo.config.noise import NoiseSchedule
     from jaxpo.models.spec import Table
 
 Tree = Any
@@ -25,6 +26,7 @@ Tensor = Callable[[str], "np.ndarray"]
 
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
+    "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
@@ -54,12 +56,37 @@ class TextConfig(Config, Protocol):
     def pad_token_id(self) -> int: ...
 
 
+class DenoiserConfig(Config, Protocol):
+    """The configuration of a family that denoises images."""
+
+    @property
+    def sample_size(self) -> int:
+        """Side of its images."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of its images."""
+
+    @property
+    def user_channels(self) -> int:
+        """Width of the vectors that describe a user; 0 = it knows none."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Of the noise that it was trained with."""
+
+    @property
+    def caption(self) -> Any:
+        """Of its text tower; None = it has none."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a model can take.
 
     Attributes:
-      context: positions of the longest segment.
+      context: positions of the longest segment; of a model that denoises images, of the longest caption, 0 where it
+        has no text tower.
       vocabulary: ids below which every token lies.
       causal: no position sees a later one; what looks both ways predicts no next token.
     """
@@ -102,7 +129,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Flops:
-    """The work of one token's forward pass.
+    """The work of one token's forward pass; of a model that denoises images, of one image's.
 
     Attributes:
       matrices: entries of the weight matrices that it is multiplied with, each a multiplication and an addition.
@@ -181,6 +208,14 @@ def no_experts(config: Any) -> Experts | None:
     return None
 
 
+def reads_no_tokens(params: Tree, inputs: Any, *, config: Config, **options: Any) -> tuple[Array, dict[str, Any]]:
+    """The forward pass of a family that denoises images: ConfigError."""
+    raise ConfigError(
+        f"a model of the family {family(config).name!r} denoises images and reads no tokens: it has neither hidden "
+        "states nor log-probabilities of a text."
+    )
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of model, as functions of its configuration.
@@ -189,11 +224,11 @@ class Family:
       name: for messages.
       limits: `config -> Limits`; loads no jax.
       table: `config -> Table`, every parameter of `params["model"]`.
+      flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees, or of a caption.
       forward: `(params, inputs, *, config, dtype, tap, remat, scan, attention, experts, conv, embedding_dropout,
         row_keys) -> (hidden [R, S, D], aux)`. Inputs are the family's own type; those of language families are
         `jaxpo.models.language.Inputs`. `aux["taps"]` is what `tap(name, x)` returned; other entries hold sums with the
         row axis first (`"router"`: `RouterSums`), which objectives hand on.
-      flops: `(config, context) -> Flops`; context is the mean number of positions that a token sees.
       experts: `config -> Experts | None`; loads no jax.
       unembedding: `params -> [V, D]`, `logits = hidden @ W^T`; None = it predicts no tokens.
       logits: `(params, hidden [..., D], config) -> [..., V]` of a family whose logits are another function; None = the
@@ -203,14 +238,18 @@ class Family:
       looped: `(config, scan, remat) -> layers that the program of a forward pass holds`, fewer than the model has where
         repeated ones run in loops; None = it has no loops over layers.
       export: None = its models lie in no Hugging Face file.
+      denoise: `(params, x [B, H, W, C], t [B], context [B, L, c], *, mask [B, L], user [B, U, u], config, dtype,
+        remat) -> [B, H, W, C]` float32, what the model predicts of noisy images in its own parameterisation; None = it
+        reads tokens. Where a caption's states come from is `captions`.
+      captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
       presets: name -> configuration; loads no jax.
     """
 
     name: str
     limits: Callable[[Any], Limits]
     table: Callable[[Any], Table]
-    forward: Callable[..., tuple[Array, dict[str, Any]]]
     flops: Callable[[Any, float], Flops]
+    forward: Callable[..., tuple[Array, dict[str, Any]]] = reads_no_tokens
     experts: Callable[[Any], Experts | None] = no_experts
     unembedding: Callable[[Tree], Array] | None = None
     logits: Callable[[Tree, Array, Any], Array] | None = None
@@ -218,6 +257,8 @@ class Family:
     kept: Callable[[Any, str, int], Kept] | None = None
     looped: Callable[[Any, bool | None, str], int] | None = None
     export: Export | None = None
+    denoise: Callable[..., Array] | None = None
+    captions: Callable[..., Array] | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -259,16 +300,38 @@ def output_matrix(params: Tree, config: Config) -> Array:
 def decoder(config: Config) -> Decoder:
     """How a model continues a text; ConfigError when its family cannot."""
     found = family(config)
+    if found.decoder is None:
+        raise ConfigError(
+            f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."
+        )
     if not found.limits(config).causal:
         raise ConfigError(
             "the model looks both ways (model.causal is off): it is an encoder and does not continue a text. Use it "
             "for retrieval or as a reward model, or generate with a causal one."
         )
-    if found.decoder is None:
-        raise ConfigError(
-            f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."
-        )
     return found.decoder
+
+
+def denoiser(config: Config) -> Callable[..., Array]:
+    """How a model denoises images, `Family.denoise`; ConfigError when its family does not."""
+    found = family(config)
+    if found.denoise is None:
+        raise ConfigError(
+            f"a model of the family {found.name!r} reads tokens and denoises no images; those that do are "
+            f"{', '.join(each.name for each in families() if each.denoise is not None)}."
+        )
+    return found.denoise
+
+
+def caption_states(params: Tree, tokens: Array, config: Config, dtype: Any) -> Array:
+    """`[B, L, c]`, what a model's text tower makes of captions; ConfigError when the model has none."""
+    found = family(config)
+    if found.captions is None or not found.limits(config).vocabulary:
+        raise ConfigError(
+            f"the model, of the family {found.name!r}, has no text tower: give it one (model.caption) or data with the "
+            "states of its texts."
+        )
+    return found.captions(params, tokens, config=config, dtype=dtype)
 
 
 def type_key(config: object) -> str:

@@ -45,6 +45,7 @@ NO_GRADIENT = {
     **dict.fromkeys(("duality_gap", "mirror_step"), "a game's figures, which no loss differentiates"),
     **dict.fromkeys(("hypo_weights", "upo_information_gain", "upo_sampling_weights", "upo_smoothing"),
                     "constants of a pair or a sample, by definition"),
+    "min_snr_weights": "weights of times",
     "pal_token_weights": "weights of positions",
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip

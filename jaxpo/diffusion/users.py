@@ -1,0 +1,59 @@
+"""Users of a personalised model (PPD, arXiv:2501.06655): embeddings of a few of their pairs, mixed and dropped."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def projection(key: jax.Array, size: int, tokens: int, width: int) -> Float[Array, "size tokens width"]:
+    """A fixed random map from images of `size` numbers to `tokens` vectors, which keeps lengths: N(0, 1 / size)."""
+    return jax.random.normal(key, (size, tokens, width)) / jnp.sqrt(size)
+
+
+def few_shot(
+    chosen: Float[Array, "U N ..."],
+    rejected: Float[Array, "U N ..."],
+    project: Float[Array, "size M D"],
+    *,
+    present: Bool[Array, "U N"] | None = None,
+) -> Float[Array, "U M D"]:
+    """A user as the mean of what they chose less what they did not: u = P mean_n (x_n^+ - x_n^-), a constant.
+
+    It stands in for the hidden states of a vision-language model that is shown the same pairs: any frozen encoder does.
+
+    Args:
+      chosen, rejected: `[U, N, ...]` the images of N support pairs per user (4 in the paper), apart from those that are
+        trained on.
+      project: of `projection`.
+      present: `[U, N]` False where a user has fewer pairs; one without any is u = 0, for whom the model is the base.
+
+    Reference: Dang et al. 2025, arXiv:2501.06655, section 3.1, with another encoder.
+    """
+    users, pairs = chosen.shape[:2]
+    apart = (jnp.asarray(chosen) - jnp.asarray(rejected)).astype(jnp.float32).reshape(users, pairs, -1)
+    here = jnp.ones((users, pairs), bool) if present is None else present
+    count = jnp.maximum(jnp.sum(here, axis=1, keepdims=True), 1)
+    mean = jnp.sum(jnp.where(here[..., None], apart, 0.0), axis=1) / count
+    return jax.lax.stop_gradient(jnp.einsum("us,smd->umd", mean, project))
+
+
+def one_hot(rewards: Int[Array, "U"], width: int) -> Float[Array, "U 1 D"]:
+    """Reward functions as users: one token that is 1 at the reward's number. No other user has such an embedding."""
+    return jax.nn.one_hot(rewards, width)[:, None]
+
+
+def interpolate(users: Float[Array, "K M D"], weights: Float[Array, "... K"]) -> Float[Array, "... M D"]:
+    """u = sum_j a_j u_j with sum_j a_j = 1: between users, or between rewards. Exact in the model where M = 1.
+
+    Reference: Dang et al. 2025, arXiv:2501.06655, section 4.3.
+    """
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return jnp.einsum("...k,kmd->...md", weights / total, users)
+
+
+def drop_users(key: jax.Array, users: Float[Array, "B M D"], rate: float) -> Float[Array, "B M D"]:
+    """Each user's whole embedding is 0 with probability `rate`: the model there is the base."""
+    kept = jax.random.bernoulli(key, 1.0 - rate, users.shape[:1])
+    return jnp.where(kept[:, None, None], users, 0.0)

@@ -1,0 +1,280 @@
+"""How objectives run a model that denoises: captions through its tower, noise drawn by example, errors per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxpo.data.images.batch import CHOSEN, REJECTED, ImageBatch
+from jaxpo.diffusion.parameterisation import add_noise, target
+from jaxpo.diffusion.schedules import Schedule, schedule
+from jaxpo.losses.denoising import squared_error
+from jaxpo.models.family import caption_states, denoiser
+from jaxpo.objectives.base import Counts, Mean, masked_mean
+from jaxpo.objectives.encode import Scorer
+
+Tree = Any
+IMAGES = "images"
+"""The count of examples, each by its weight."""
+TIME, NOISE, DROP, FURTHER = range(4)
+EVALUATION = 0
+
+
+@struct.dataclass
+class Text:
+    """What a denoiser sees of captions.
+
+    Attributes:
+      states: `[B, L, c]`.
+      mask: `[B, L]` True at states that are seen; None = all.
+    """
+
+    states: Float[Array, "B L c"]
+    mask: Any = None
+
+    def repeated(self, times: int) -> Text:
+        """Every example's text `times` times in a row."""
+        return jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), self)
+
+
+@struct.dataclass
+class Draws:
+    """What is drawn for each example, by the step and the example's number, whatever else is in the batch.
+
+    Attributes:
+      times: t ~ U{0 .. T - 1}.
+      noise: unit noise in the shape of one image; the images of a pair share it, as they share the time.
+      keys: for what a method draws besides.
+    """
+
+    times: Int[Array, "N"]
+    noise: Float[Array, "N H W C"]
+    keys: Array
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A model that denoises, as objectives run it.
+
+    Attributes:
+      remat: keep only the input of each layer for the backward pass.
+    """
+
+    config: Any
+    dtype: Any
+    remat: bool
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> Denoiser:
+        """As a stage's other networks are run."""
+        return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none")
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise that the model is made for."""
+        return schedule(self.config.noise)
+
+    def text(self, model: Tree, batch: ImageBatch, drop: Bool[Array, "N"] | None = None) -> Text:
+        """The states of a batch's captions: of the tower, each segment read alone, or those of the data.
+
+        Args:
+          drop: examples that see the empty caption instead.
+        """
+        tokens, mask, states = batch.tokens, batch.text_mask, batch.states
+        if drop is not None:
+            here = drop[:, None, None]
+            first = jnp.zeros(mask.shape, bool).at[:, 0, 0].set(True)
+            tokens, mask = jnp.where(here, 0, tokens), jnp.where(here, first, mask)
+            states = None if states is None else jnp.where(here, 0.0, states)
+        if states is not None:
+            return Text(states, mask[:, 0])
+        n, parts, length = tokens.shape
+        found = caption_states(model, tokens.reshape(n * parts, length), self.config, self.dtype)
+        joined = found.reshape(n, parts * length, -1)
+        # One segment is read with what fills it up, as the tower itself reads it; of several only the tokens are.
+        return Text(joined) if parts == 1 else Text(joined, mask.reshape(n, parts * length))
+
+    def empty(self, model: Tree, batch: ImageBatch) -> Text:
+        """The empty caption for every example."""
+        return self.text(model, batch, jnp.ones(batch.rows, bool))
+
+    def predict(self, model: Tree, x: Array, t: Array, text: Text, user: Array | None = None) -> Array:
+        """What the model predicts of `x [B, H, W, C]` at times `t [B]`, in the schedule's parameterisation."""
+        run = denoiser(self.config)
+        how = {"config": self.config, "dtype": self.dtype, "remat": self.remat}
+        return run(model, x, t, text.states, mask=text.mask, user=user, **how)
+
+    def draw(self, batch: ImageBatch, rng: jax.Array | None) -> Draws:
+        """The times and noises of a step; in evaluation (rng None) the same ones every time."""
+        key = jax.random.key(EVALUATION) if rng is None else rng
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.maximum(batch.example_id, 0))
+
+        def own(key: Array) -> tuple[Array, Array]:
+            time = jax.random.randint(jax.random.fold_in(key, TIME), (), 0, self.schedule.steps)
+            return time, jax.random.normal(jax.random.fold_in(key, NOISE), batch.images.shape[2:])
+
+        return Draws(*jax.vmap(own)(keys), keys)
+
+
+def dropped(keys: Array, rate: float) -> Bool[Array, "N"]:
+    """Examples whose caption is left out, each with this probability."""
+    return jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, DROP), rate))(keys)
+
+
+@struct.dataclass
+class Denoised:
+    """Single images.
+
+    Attributes:
+      errors: mean over dimensions of the squared error of what was predicted.
+      alpha_bars: of each example's time.
+      weight: of each example.
+      parameterisation: static; what was predicted.
+      shuffled: the error with another example's caption; in evaluation alone, else None.
+    """
+
+    errors: Float[Array, "N"]
+    alpha_bars: Float[Array, "N"]
+    present: Bool[Array, "N"]
+    weight: Float[Array, "N"]
+    parameterisation: Any = struct.field(pytree_node=False)
+    shuffled: Any = None
+
+
+@struct.dataclass
+class ComparedImages:
+    """Pairs of images; of either the mean squared errors of the trained model and of the reference.
+
+    Attributes:
+      errors, ref_errors: `[N, 2]`, the chosen image first; no gradient reaches the second.
+      times: t of each pair.
+    """
+
+    errors: Float[Array, "N 2"]
+    ref_errors: Float[Array, "N 2"]
+    times: Int[Array, "N"]
+    present: Bool[Array, "N"]
+    weight: Float[Array, "N"]
+    columns: dict[str, Any] = struct.field(default_factory=dict)
+
+    @property
+    def sides(self) -> tuple[Array, Array, Array, Array]:
+        """`(e_w, e_l, r_w, r_l)`, each `[N]`."""
+        of = (self.errors, self.ref_errors)
+        (chosen, rejected), (ref_chosen, ref_rejected) = ((x[:, CHOSEN], x[:, REJECTED]) for x in of)
+        return chosen, rejected, ref_chosen, ref_rejected
+
+
+def weight_of(batch: ImageBatch) -> Float[Array, "N"]:
+    """What each example counts; 0 where there is none."""
+    own = batch.columns.get("weight", jnp.ones(batch.rows, jnp.float32))
+    return jnp.where(batch.present, own, 0.0)
+
+
+def image_counts(batch: ImageBatch) -> dict[str, Array]:
+    """`images`: the sum of the examples' weights."""
+    return {IMAGES: jnp.sum(weight_of(batch))}
+
+
+def reduced(features: Denoised | ComparedImages, terms: Array, counts: Counts) -> Float[Array, ""]:
+    """The weighted mean of the examples' terms; 0 for an empty step."""
+    total = counts[IMAGES]
+    return jnp.sum(features.weight * terms) / jnp.where(total > 0, total, 1.0)
+
+
+def flat(x: Array) -> Array:
+    """`[N, K, ...] -> [N K, ...]`."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def denoised(how: Denoiser, params: Tree, batch: ImageBatch, rng: jax.Array | None, drop_rate: float) -> Denoised:
+    """The errors of single images; captions are left out in training alone."""
+    draws, x0 = how.draw(batch, rng), batch.images[:, 0]
+    drop = None if rng is None or not drop_rate else dropped(draws.keys, drop_rate)
+    text = how.text(params["model"], batch, drop)
+    x, wanted = (
+        add_noise(how.schedule, x0, draws.noise, draws.times),
+        target(how.schedule, x0, draws.noise, draws.times),
+    )
+
+    def errors(text: Text) -> Array:
+        return squared_error(how.predict(params["model"], x, draws.times, text), wanted, where=batch.present)
+
+    shuffled = errors(jax.tree.map(lambda s: jnp.roll(s, 1, axis=0), text)) if rng is None else None
+    bars = jnp.asarray(how.schedule.alpha_bars)[draws.times]
+    kind = how.schedule.parameterisation
+    return Denoised(errors(text), bars, batch.present, weight_of(batch), kind, shuffled)
+
+
+def denoised_metrics(features: Denoised) -> dict[str, Any]:
+    """`denoising_error`, and in evaluation `shuffled_error`, that with the caption of another example."""
+    found = {"denoising_error": masked_mean(features.errors, features.present)}
+    if features.shuffled is not None:
+        found["shuffled_error"] = masked_mean(features.shuffled, features.present)
+    return found
+
+
+@struct.dataclass
+class Noisy:
+    """The images of pairs at their times, `[N, 2, H, W, C]`, and what the model should predict of them; constants."""
+
+    x: Array
+    wanted: Array
+
+
+def forward_noise(how: Denoiser, batch: ImageBatch, draws: Draws) -> Noisy:
+    """Both images of a pair with the same noise at the same time."""
+    noise = jnp.broadcast_to(draws.noise[:, None], batch.images.shape)
+    made = (f(how.schedule, batch.images, noise, draws.times) for f in (add_noise, target))
+    return Noisy(*made)
+
+
+def compared(
+    how: Denoiser,
+    params: Tree,
+    frozen: Mapping[str, Tree],
+    batch: ImageBatch,
+    draws: Draws,
+    noisy: Noisy,
+    user: Array | None = None,
+) -> ComparedImages:
+    """The errors of both images of every pair, of the trained model and of the reference, which sees no user."""
+    x, wanted, t = flat(noisy.x), flat(noisy.wanted), jnp.repeat(draws.times, 2)
+    where = jnp.repeat(batch.present, 2)
+
+    def errors(model: Tree, user: Array | None) -> Array:
+        seen = None if user is None else jnp.repeat(user, 2, axis=0)
+        output = how.predict(model, x, t, how.text(model, batch).repeated(2), seen)
+        return squared_error(output, wanted, where=where).reshape(-1, 2)
+
+    reference = jax.lax.stop_gradient(errors(frozen["reference"], None))
+    own = errors(params["model"], user)
+    return ComparedImages(own, reference, draws.times, batch.present, weight_of(batch), batch.columns)
+
+
+def compared_metrics(features: ComparedImages, scale: float) -> dict[str, Mean]:
+    """TRL's metrics of preferences with the reward `scale (r - e)`, and the errors of either side and the reference.
+
+    Args:
+      scale: how strongly the loss ties to the reference, `beta / 2` of Diffusion-DPO.
+    """
+    e_w, e_l, r_w, r_l = features.sides
+    here = features.present
+    chosen, rejected = scale * (r_w - e_w), scale * (r_l - e_l)
+    return {
+        "rewards/chosen": masked_mean(chosen, here),
+        "rewards/rejected": masked_mean(rejected, here),
+        "rewards/margins": masked_mean(chosen - rejected, here),
+        "rewards/accuracies": masked_mean((chosen > rejected).astype(jnp.float32), here),
+        "errors/chosen": masked_mean(e_w, here),
+        "errors/rejected": masked_mean(e_l, here),
+        "errors/ref_chosen": masked_mean(r_w, here),
+        "errors/ref_rejected": masked_mean(r_l, here),
+    }

@@ -20,8 +20,8 @@ from jaxpo.data.rows.tokenised import Tokens
 from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens import fim
-from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.encoded import Encoded, Segment
+from jaxpo.data.tokens.marked import marked_tokens
 from jaxpo.data.tokens.media import MEDIA, Patches, Picture
 from jaxpo.data.tokens.pictures import Looking
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained

@@ -22,7 +22,6 @@ from jaxpo.data.packing.loader import Loader
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokens.media import MEDIA
 from jaxpo.data.tokens.prepare import prepare
-from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import ConfigError, DataError
 
 SIZES = ImageSettings(encoder_patch_size=4, tile_size=16, min_image_tokens=1, max_image_tokens=4, max_tiles=4)

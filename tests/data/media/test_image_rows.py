@@ -178,7 +178,7 @@ def ask(*images, text="Which?", **more):
 
 
 @pytest.mark.parametrize(("row", "match"), [
-    (ask("a.png", "b.png", text="<image> Which?"), r"row 1, field 'images': the text has 1 place for images, and 2 are"),
+    (ask("a.png", "b.png", text="<image> Which?"), r"row 1, field 'images': the text has 1 place for images, and 2"),
     (ask("a.png", text="<image> or <image>?"), "the text has 2 places for images, and 1 are given"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TURNS[1]]}, "1 place for images, and 0 are given"),
     (ask("gone.png"), r"row 1, field 'images': image 0: .*gone.png: there is no such file"),

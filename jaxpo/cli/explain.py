@@ -129,8 +129,8 @@ def preset_rows(name: str) -> Iterator[Row]:
     from jaxpo.models.family import presets
 
     config = presets().get(name)
-    for f in dataclasses.fields(config) if config is not None else ():
-        yield Row(f"model.{f.name}", getattr(config, f.name), f"preset {name}")
+    for leaf in leaves(config, ("model",)) if config is not None else ():
+        yield Row(leaf.dotted, leaf.value, f"preset {name}")
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -6,7 +6,8 @@ a typo answer at once.
 
 from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
 from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Texts, Tokenizer
-from jaxpo.config.images import Images, Users
+from jaxpo.config.image_data import ImageData, Users
+from jaxpo.config.images import Images, ImageSettings
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
@@ -42,6 +43,8 @@ __all__ = [
     "Distill",
     "Fim",
     "Hybrid",
+    "ImageData",
+    "ImageSettings",
     "Images",
     "LoRA",
     "LossSpike",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from jaxpo.config.data import Data, Texts
-from jaxpo.config.images import Images
+from jaxpo.config.image_data import ImageData
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
@@ -268,7 +268,7 @@ class Denoise(Stage):
     name: str = "denoise"
     data: Data = field(default_factory=lambda: Data(max_length=16, row_length=16))
     loss: Any = None
-    images: Images = field(default_factory=Images)
+    images: ImageData = field(default_factory=ImageData)
     sync_ref_model: bool = False
     ref_model_mixup_alpha: float = 0.001
     ref_model_sync_steps: int = 1

@@ -27,6 +27,7 @@ Tensor = Callable[[str], "np.ndarray"]
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
     "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
+    "jaxpo.models.lfm2_vl.config:LFM2VLConfig": "jaxpo.models.lfm2_vl.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}

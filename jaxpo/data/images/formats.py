@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config.images import Images
+from jaxpo.config.image_data import ImageData
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
 
@@ -56,7 +56,7 @@ class Format:
 
     columns: tuple[str, ...]
     pairs: bool
-    read: Callable[[Row, Images], Iterator[Item]]
+    read: Callable[[Row, ImageData], Iterator[Item]]
 
 
 def caption_of(row: Row) -> str:
@@ -82,7 +82,7 @@ def number(row: Row, name: str) -> float:
     return float(value)
 
 
-def common(row: Row, images: Images) -> dict[str, Any]:
+def common(row: Row, images: ImageData) -> dict[str, Any]:
     """The columns that every form may have."""
     found: dict[str, Any] = {name: row.data[name] for name in ("user", "label", "user_tokens") if name in row.data}
     if "user_id" in row.data:
@@ -98,7 +98,7 @@ def common(row: Row, images: Images) -> dict[str, Any]:
     return found
 
 
-def pick_a_pic(row: Row, images: Images) -> Iterator[Item]:
+def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
     """Pick-a-Pic: `jpg_0`, `jpg_1` with labels 1 and 0, or .5 for a tie; `score_0`, `score_1` where they are."""
     first, second = number(row, "label_0"), number(row, "label_1")
     columns = common(row, images)
@@ -113,7 +113,7 @@ def pick_a_pic(row: Row, images: Images) -> Iterator[Item]:
     yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
 
 
-def pairs(row: Row, images: Images) -> Iterator[Item]:
+def pairs(row: Row, images: ImageData) -> Iterator[Item]:
     """`chosen_image`, `rejected_image`; `score_0`, `score_1` are the rewards of the first and the second."""
     columns, names = common(row, images), ("chosen_image", "rejected_image")
     if "score_0" in row.data:
@@ -122,12 +122,12 @@ def pairs(row: Row, images: Images) -> Iterator[Item]:
     yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
 
 
-def singles(row: Row, images: Images) -> Iterator[Item]:
+def singles(row: Row, images: ImageData) -> Iterator[Item]:
     """`image`, with `label` where it is good or bad."""
     yield Item(row.file, row.number, (row.data["image"],), ("image",), caption_of(row), common(row, images))
 
 
-def latents(row: Row, images: Images) -> Iterator[Item]:
+def latents(row: Row, images: ImageData) -> Iterator[Item]:
     """`latent`, or `latent_w` and `latent_l`, `[C][h][w]`, with `scale`; text states in the place of a caption."""
     names = ("latent",) if "latent" in row.data else ("latent_w", "latent_l")
     if "scale" not in row.data:
@@ -152,7 +152,7 @@ def latents(row: Row, images: Images) -> Iterator[Item]:
     yield Item(row.file, row.number, values, names, caption, columns, latent=True, states=states)
 
 
-def scored(row: Row, images: Images) -> Iterator[Item]:
+def scored(row: Row, images: ImageData) -> Iterator[Item]:
     """`images` with `scores`: the best and the worst of them as a pair, or every two, the better one first."""
     given, scores = row.data["images"], row.data["scores"]
     if not isinstance(given, list) or not isinstance(scores, list) or len(given) != len(scores) or len(given) < 2:

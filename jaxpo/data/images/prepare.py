@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxpo.config import Data
-from jaxpo.config.images import Images
+from jaxpo.config.image_data import ImageData
 from jaxpo.data.images.captions import encoded
 from jaxpo.data.images.folders import TEXTS, folder_items, images_in, is_image_folder, is_pair_folder
 from jaxpo.data.images.formats import FORMATS, TIE, UNLABELLED, Item, format_of
@@ -56,7 +56,7 @@ class ImageDataset:
 
     store: ImageStore
     data: Data
-    images: Images
+    images: ImageData
     shape: ImageShape
     columns: tuple[str, ...]
     counts: dict[str, int]
@@ -89,7 +89,7 @@ def prepare_images(
     files: Sequence[str],
     *,
     data: Data,
-    images: Images,
+    images: ImageData,
     shape: ImageShape,
     tokenizer: Tokenizer,
     needs: Needs,
@@ -172,7 +172,7 @@ class _Reading:
         tables: Sequence[Path],
         folders: Sequence[Path],
         data: Data,
-        images: Images,
+        images: ImageData,
         shape: ImageShape,
         tokenizer: Tokenizer,
         needs: Needs,

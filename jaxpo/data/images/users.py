@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxpo.config.images import Users
+from jaxpo.config.image_data import Users
 from jaxpo.errors import DataError
 
 

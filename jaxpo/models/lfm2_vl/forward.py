@@ -11,12 +11,11 @@ from jaxtyping import Array, Float, Int, Key
 from jaxpo.models.language import Inputs
 from jaxpo.models.lfm2.forward import backbone, embed
 from jaxpo.models.lfm2_vl.config import FACTOR, LFM2VLConfig
+from jaxpo.models.lfm2_vl.family import IMAGE
 from jaxpo.models.siglip.forward import affine, encode, layer_norm
 from jaxpo.ops.dropout import dropout
 
 Tree = Any
-IMAGE = "image"
-"""The kind of media that this family reads."""
 NORM_EPS = 1e-5
 """Of the connector's norm."""
 
@@ -102,6 +101,7 @@ def forward(
         inputs.segment_ids,
         inputs.positions,
         config=config.text,
+        causal=config.text.causal,
         key_ids=inputs.key_ids,
         max_segment=inputs.max_segment,
         remat=remat,

@@ -1,0 +1,90 @@
+"""The family of LFM2-VL. Loads jax only where a function runs it.
+
+What it makes of text alone is LFM2's: experts, work and cache are those of its language model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jaxpo.errors import ConfigError
+from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits, Part
+from jaxpo.models.lfm2 import family as lfm2
+from jaxpo.models.lfm2_vl.config import LFM2VLConfig
+from jaxpo.models.lfm2_vl.presets import PRESETS
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxpo.models.language import Inputs
+    from jaxpo.models.spec import Table
+
+Tree = Any
+IMAGE = "image"
+"""The kind of media that this family reads."""
+
+
+def limits(config: LFM2VLConfig) -> Limits:
+    """Context and vocabulary, where the vectors of an image count as tokens."""
+    return lfm2.limits(config.text)
+
+
+def experts(config: LFM2VLConfig) -> Experts | None:
+    """Those of the language model."""
+    return lfm2.experts(config.text)
+
+
+def table(config: LFM2VLConfig) -> Table:
+    """See `jaxpo.models.lfm2_vl.table.param_table`."""
+    from jaxpo.models.lfm2_vl.table import param_table
+
+    return param_table(config)
+
+
+def forward(params: Tree, inputs: Inputs, *, config: LFM2VLConfig, **options: Any) -> tuple[Array, dict[str, Any]]:
+    """See `jaxpo.models.lfm2_vl.forward.forward`.
+
+    Raises:
+      ConfigError: the batch carries media that it has no encoder for.
+    """
+    from jaxpo.models.lfm2_vl.forward import forward
+
+    if others := inputs.media.keys() - {IMAGE}:
+        raise ConfigError(f"the batch carries {', '.join(sorted(others))}, and lfm2_vl reads text and images.")
+    return forward(params, inputs, config=config, **options)
+
+
+def flops(config: LFM2VLConfig, context: float) -> Flops:
+    """The work of a token in the language model; what tower and connector do with patches is not counted."""
+    work = lfm2.flops(config.text, context)
+    before = (Part(("vision/",), {}), Part(("connector/",), {}))
+    return Flops(work.matrices, work.mixing, (*before, *work.parts))
+
+
+def looped(config: LFM2VLConfig, scan: bool | None, remat: str) -> int:
+    """Of the language model, whose layers are those that are counted."""
+    return lfm2.looped(config.text, scan, remat)
+
+
+def cache(config: LFM2VLConfig, batch: int, length: int, dtype: Any, pages: tuple[int, int] | None = None) -> Any:
+    """Of the language model."""
+    return lfm2.cache(config.text, batch, length, dtype, pages)
+
+
+def step(params: Tree, tokens: Array, cache: Tree, *, config: LFM2VLConfig, **options: Any) -> tuple[Array, Tree]:
+    """Of the language model."""
+    return lfm2.step(params, tokens, cache, config=config.text, **options)
+
+
+FAMILY = Family(
+    name="lfm2_vl",
+    limits=limits,
+    table=table,
+    forward=forward,
+    flops=flops,
+    experts=experts,
+    unembedding=lfm2.unembedding,
+    decoder=Decoder(cache, step, per_position=("k", "v")),
+    looped=looped,
+    presets=PRESETS,
+)

@@ -1,7 +1,8 @@
 """A test of retrieval that every Python brings along: from a docstring's first sentence, without the name, to the rest.
 
 Modules are held out whole. The teacher of the scored lists is made up: how alike words are (TF-IDF), and one more for
-the document that the query was taken from.
+the document that the query was taken from. A part of each list is drawn: of the most alike alone a model that knows
+nothing yet does not learn to tell what has nothing to do with a query.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jaxpo.data.cleaning.heldout import is_held_out
 from jaxpo.data.rows.formats import file_hash
 from jaxpo.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 CONTRAST, SCORED, COLLECTION = "contrast_train.jsonl", "scored_train.jsonl", "heldout"
 FEWEST_WORDS, FEWEST_CHARACTERS = 4, 60
 """Of a query, and of a document."""
@@ -47,12 +48,14 @@ class StdlibRetrieval:
     Attributes:
       root: a standard-library folder; None = the running Python's.
       held_out_one_in: about one top-level module in this many is held out, by a hash of its name.
-      documents: of each scored list: the right one, and those whose words are the most alike.
+      documents: of each scored list: the right one, those whose words are the most alike, and some of all.
+      drawn: how many of them are drawn from all.
     """
 
     root: OtherFile | None = None
     held_out_one_in: int = 6
     documents: int = 8
+    drawn: int = 4
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write `contrast_train.jsonl`, `scored_train.jsonl` and the folder `heldout`, unless they are there.
@@ -74,7 +77,7 @@ class StdlibRetrieval:
         files = {
             "text_train.jsonl": [{"text": text} for pair in train for text in (pair.query, pair.document)],
             CONTRAST: [{"query": pair.query, "positive": pair.document} for pair in train],
-            SCORED: list(scored(train, self.documents)),
+            SCORED: list(scored(train, self.documents, self.drawn)),
         }
         counts = {"pairs_train": len(train), "pairs_heldout": len(held)}
         lines = [f"retrieval: {len(train):,} queries with a document, {len(held):,} of held-out modules"]
@@ -118,17 +121,20 @@ def _unique(found: Iterator[Found]) -> Iterator[Found]:
             yield pair
 
 
-def scored(train: Sequence[Found], count: int) -> Iterator[dict[str, Any]]:
-    """The right document and the `count - 1` most alike to the query, with the made-up teacher's scores in [0, 1]."""
+def scored(train: Sequence[Found], count: int, drawn: int = 0, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The right document, the most alike to the query and `drawn` of all others: `count`, with the made-up teacher's
+    scores in [0, 1]."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(sublinear_tf=True)
     documents = vectorizer.fit_transform([pair.document for pair in train])
     alike = (vectorizer.transform([pair.query for pair in train]) @ documents.T).tocsr()
+    rng = np.random.default_rng(seed)
     for i, pair in enumerate(train):
         cosines = alike[i].toarray()[0]
-        others = [int(j) for j in np.argsort(-cosines, kind="stable") if j != i][: count - 1]
-        chosen = [i, *others]
+        others = [int(j) for j in np.argsort(-cosines, kind="stable") if j != i]
+        near, far = others[: count - 1 - drawn], others[count - 1 - drawn :]
+        chosen = [i, *near, *(int(j) for j in rng.choice(far, drawn, replace=False))]
         scores = [float(cosines[j] + (j == i)) / 2 for j in chosen]
         yield {"query": pair.query, "documents": [train[j].document for j in chosen], "scores": scores}
 

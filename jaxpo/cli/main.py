@@ -27,7 +27,7 @@ COMMANDS = {
     "generate": ("jaxpo.cli.generate", "answer prompts with a trained model"),
     "chat": ("jaxpo.cli.chat", "talk to a trained model"),
     "serve": ("jaxpo.cli.serve", "a model behind OpenAI's HTTP interface"),
-    "retrieve": ("jaxpo.cli.retrieve", "the documents of an index that answer a query; or a retriever measured"),
+    "retrieve": ("jaxpo.cli.retrieve", "the documents of an index that answer a query"),
     "eval": ("jaxpo.cli.eval", "measure a model on tasks, alone or against another"),
     "report": ("jaxpo.cli.report", "report.html of one run, or of several compared"),
     "selftest": ("jaxpo.cli.selftest", "does this installation work on this machine?"),

@@ -1,4 +1,4 @@
-"""`jaxpo retrieve INDEX QUERY...`: the documents of an index that answer a query; or a retriever measured."""
+"""`jaxpo retrieve INDEX QUERY...`: the documents of an index that answer a query."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxpo.errors import ConfigError
 
 DESCRIPTION = """\
 Find the documents of an index (`jaxpo data embed`) that answer a query, by exact scores of all of them; --candidates
-compares only those that a library of nearest neighbours finds, and --recall says how many of the best those are. Or
-measure a retriever on collections in BEIR's form, from disk:
+compares only those that a library of nearest neighbours finds, and --recall says how many of the best those are.
 
   jaxpo retrieve INDEX "how do I read a line" [--top 5]
-  jaxpo retrieve --model MODEL --collection FOLDER..."""
+
+`jaxpo eval MODEL --tasks retrieval:FOLDER` measures a retriever on judged queries."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,15 +25,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--top", type=int, default=5, help="documents of a query (default 5)")
     parser.add_argument("--candidates", choices=("faiss", "usearch"), help="look for candidates with this library")
     parser.add_argument("--recall", action="store_true", help="with --candidates: measure them on the queries given")
-    parser.add_argument("--collection", nargs="+", type=Path, help="folders with corpus.jsonl, queries.jsonl, qrels/")
-    parser.add_argument("--split", default="test", help="of the judgements (default test)")
     args = parser.parse(argv)
     if args.top < 1:
         raise ConfigError(f"retrieve: --top is {args.top}; it must be at least 1.")
-    if args.collection:
-        return measure(args)
     if len(args.words) < 2:
-        raise ConfigError("retrieve: give an index and a query, or --model and --collection.")
+        raise ConfigError("retrieve: give an index and a query.")
     if args.recall and not args.candidates:
         raise ConfigError("retrieve: --recall measures --candidates; give them.")
     return find(args)
@@ -72,33 +68,3 @@ def shortened(text: str, most: int = 100) -> str:
     """One line of a text."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
-
-
-def measure(args: Any) -> int:
-    """NDCG, MRR, recall and MAP on collections, and the mean NDCG@10 of several."""
-    if args.model is None or args.words:
-        raise ConfigError("retrieve: --collection measures a retriever; give --model, and no index.")
-    import numpy as np
-
-    from jaxpo.convert.model_io import load_model
-    from jaxpo.evaluate.retrieval.beir import read_collection
-    from jaxpo.evaluate.retrieval.collection_scores import lexical_run, quality, run_of
-    from jaxpo.evaluate.retrieval.embedder import embedder_of
-    from jaxpo.evaluate.retrieval.lexical import INSTALL, is_installed
-
-    collections = [read_collection(folder, args.split) for folder in args.collection]
-    embedder = embedder_of(load_model(args.model), say=print)
-    main_scores = []
-    for folder, collection in zip(args.collection, collections, strict=True):
-        found = quality(run_of(collection, embedder), collection)
-        beside = quality(lexical_run(collection), collection) if is_installed() else {}
-        print(f"{folder}: {len(collection.queries):,} queries, {len(collection.corpus):,} documents")
-        for name, own in found.items():
-            other = f"   BM25 {beside[name].value:.4f}" if beside else ""
-            print(f"  {name:12s} {own.value:.4f}  [{own.low:.4f}, {own.high:.4f}]{other}")
-        main_scores.append(found["ndcg@10"].value)
-    if len(main_scores) > 1:
-        print(f"mean ndcg@10 of {len(main_scores)} collections: {np.mean(main_scores):.4f}")
-    if not is_installed():
-        print(f"BM25 is not measured: {INSTALL}")
-    return 0

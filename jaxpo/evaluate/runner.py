@@ -137,12 +137,15 @@ class Asked:
             for number, (question, prompt) in enumerate(zip(questions, self.prompts, strict=True))
         ]
         answers = iter(subject.answers(requests, lambda done, total: say(f"{self.label}: answers", done, total)))
+        searches = [search for ask in self.asks for search in ask.searches]
+        found = iter(subject.searches(searches, lambda done, total: say(f"{self.label}: documents", done, total)))
         for ask in self.asks:
             yield Reply(
                 ask,
                 tuple(next(logps) for _ in ask.segments),
                 tuple(tuple(next(answers)) for _ in ask.questions),
                 tuple(float(next(rewards)) for _ in ask.rewarded),
+                tuple(next(found) for _ in ask.searches),
             )
 
 

@@ -14,7 +14,7 @@ from jaxpo.errors import CheckpointError, JaxpoError
 from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of
 from jaxpo.evaluate.rewards.score import rewards_of
 from jaxpo.evaluate.score import Kind, Progress, token_scores
-from jaxpo.evaluate.tasks.base import Reader
+from jaxpo.evaluate.tasks.base import Reader, Search
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.prompts import Prompt
 from jaxpo.sampling.request import Generation, Request
@@ -80,6 +80,24 @@ class Subject:
             return mean_scores_of(values, sizes)
         return rewards_of(self.scorer, method, params, segments, progress)
 
+    def searches(self, searches: Sequence[Search], progress: Progress = silent) -> list[dict[str, float]]:
+        """The best documents of each query, id -> score, by exact search."""
+        if not searches:
+            return []
+        from jaxpo.evaluate.retrieval.collection_scores import best_of_corpus
+        from jaxpo.evaluate.retrieval.embedder import make_embedder
+
+        assert self.reader.retriever is not None, "a task asks only retrievers for documents"
+        params = {"model": self.params, **self.heads}
+        embedder = make_embedder(self.scorer, params, self.reader.retriever, self.reader.tokenizer)
+        corpora = {id(search.corpus): search.corpus for search in searches}
+        members = {key: [i for i, s in enumerate(searches) if id(s.corpus) == key] for key in corpora}
+        found: dict[int, dict[str, float]] = {}
+        for key, corpus in corpora.items():
+            queries = [searches[i].query for i in members[key]]
+            found |= zip(members[key], best_of_corpus(corpus, queries, embedder, progress), strict=True)
+        return [found[i] for i in range(len(searches))]
+
     def answers(self, requests: Sequence[Request], progress: Progress = silent) -> list[list[Generation]]:
         """Per request its continuations.
 
@@ -125,7 +143,7 @@ def reader_of(path: Path) -> Reader:
       CheckpointError: no model, or one without a tokenizer.
       ConfigError: the tokenizer has ids that the model has not.
     """
-    from jaxpo.convert.model_io import near_tokenizer, read_config, read_reader
+    from jaxpo.convert.model_io import near_tokenizer, read_config, read_reader, read_retriever_of
     from jaxpo.data.tokenizer.tokenizer import check_vocabulary
     from jaxpo.models.family import limits
 
@@ -133,7 +151,7 @@ def reader_of(path: Path) -> Reader:
     if tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so it cannot be evaluated; put tokenizer.json beside it.")
     check_vocabulary(tokenizer, config.vocab_size)
-    return Reader(tokenizer, limits(config).context, read_reader(path))
+    return Reader(tokenizer, limits(config).context, read_reader(path), read_retriever_of(path))
 
 
 def subject_of(

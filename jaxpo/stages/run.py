@@ -22,6 +22,7 @@ from jaxpo.recipe.lineage import trained
 from jaxpo.recipe.located import located
 from jaxpo.sharding import AXES, make_mesh, use_mesh
 from jaxpo.sharding.turns import Processes, first_process_first
+from jaxpo.stages.added_tokens import with_added_rows
 from jaxpo.stages.agreeing import same_data, same_directory, started_alike
 from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
@@ -236,5 +237,11 @@ def run_work(setting: Setting, stage: Work) -> None:
 def initial(setting: Setting) -> Tree:
     """Random or imported parameters of the model, placed on the mesh."""
     if setting.run.model_from is not None:
-        return {"model": load_model(setting.run.model_from, setting.mesh, setting.rules).params["model"]}
+        found, ids = load_model(setting.run.model_from, setting.mesh, setting.rules), setting.inputs.added_ids
+        if not ids or found.tokenizer is None:
+            return {"model": found.params["model"]}
+        config, known = setting.inputs.config, found.tokenizer.vocab_size
+        return {
+            "model": with_added_rows(found.params["model"], config, ids, known, setting.mesh, setting.rules)
+        }
     return setting.random(setting.inputs.config, setting.run.seed)

@@ -25,6 +25,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.kinds import kind_of, method_of
 from jaxpo.recipe.lineage import trained
+from jaxpo.stages.added_tokens import added_ids, with_room
 from jaxpo.stages.column_values import check_metric, check_values
 from jaxpo.stages.run_generation_config import keep_generation_of_start
 from jaxpo.stages.run_tokenizer import Say, run_tokenizer
@@ -73,6 +74,8 @@ class RunInputs:
       own_configs: stage name -> architecture, of the stages that have their own.
       corpus: what `Run.corpus.build` reported.
       seed: of the run; a curriculum draws with it unless the stage has its own.
+      own_configs: architectures of stages that have their own.
+      added_ids: see `jaxpo.stages.added_tokens`.
     """
 
     directory: Path
@@ -83,6 +86,7 @@ class RunInputs:
     corpus: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     own_configs: dict[str, TextConfig] = field(default_factory=dict)
+    added_ids: tuple[int, ...] = ()
 
     def of(self, stage: Stage, team: Team = ALONE) -> StageData:
         """A stage's data; tokenised now when a work stage had to write it first."""
@@ -155,11 +159,15 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
         run = dataclasses.replace(run, tokenizer=dataclasses.replace(run.tokenizer, path=path))
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     keep_generation_of_start(run, directory, tokenizer, say)
-    config = model_config(run)
+    ids = added_ids(run, tokenizer)
+    config = with_room(model_config(run), ids)
+    if ids:
+        more = "" if config == model_config(run) else f", for which the vocabulary grows to {config.vocab_size}"
+        say(f"{len(ids)} tokens are new to {run.model_from}: their rows start at the mean of all others'{more}")
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
         check_vocabulary(tokenizer, each.vocab_size)
-    return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
+    return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own, ids)
 
 
 def files_of(stage: Any) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ class Setting:
         return [s.name for s in with_models(self.run, self.run.stages.index(before))]
 
     def origin(self, stage: Stage) -> Path | None:
-        """Folder of the model that a stage starts from; None for random weights."""
+        """Folder of the model that a stage starts from; None where none holds it: random weights, or added rows."""
         if stage.init_from == RANDOM:
             return None
         if stage.init_from != PREVIOUS:
@@ -115,7 +115,7 @@ class Setting:
         before = self.with_models(stage)
         if before:
             return self.home.stage(before[-1])
-        return None if self.run.model_from is None else Path(self.run.model_from)
+        return None if self.run.model_from is None or self.inputs.added_ids else Path(self.run.model_from)
 
     def merged(self, stage: RecipePart) -> list[RecipePart]:
         """The stages that a merge is made of, its base not among them."""

@@ -13,6 +13,8 @@ from jaxpo.construct.three_sets import ThreeSets
 from jaxpo.convert.pylate import export_retriever
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.tasks.base import Reader, Reply
+from jaxpo.evaluate.tasks.retrieval import Retrieval
 from jaxpo.judges.network import Network
 
 
@@ -50,18 +52,42 @@ def test_an_index_is_made_and_searched(model, corpus, tmp_path, capsys):
     assert "is empty" in capsys.readouterr().err
 
 
-def test_a_retriever_is_measured_on_a_collection(model, corpus, tmp_path, capsys):
-    (tmp_path / "qrels").mkdir()
-    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
-    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": WORDS[0]}) + "\n")
-    folders = [str(tmp_path), str(tmp_path)]
-    assert main(["retrieve", "--model", str(model), "--collection", *folders]) == 0
-    out = capsys.readouterr().out
-    assert "1 queries, 4 documents" in out
-    assert "ndcg@10" in out
-    assert "mean ndcg@10 of 2 collections" in out
-    assert main(["retrieve", "--collection", *folders]) == 2
-    assert "give --model" in capsys.readouterr().err
+def collection(folder, queries):
+    """A folder in BEIR's form: query -> the document that answers it."""
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": f"d{i}", "text": text} for i, text in enumerate(WORDS)]
+    asked = [{"_id": f"q{i}", "text": text} for i, text in enumerate(queries)]
+    for name, data in (("corpus.jsonl", documents), ("queries.jsonl", asked)):
+        (folder / name).write_text("".join(json.dumps(one) + "\n" for one in data))
+    judged = "".join(f"q{i}\t{answer}\t1\n" for i, answer in enumerate(queries.values()))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def test_a_retriever_is_measured_on_collections(model, tmp_path, capsys):
+    collection(tmp_path / "sets" / "one", {WORDS[0]: "d0", WORDS[1]: "d1"})
+    collection(tmp_path / "sets" / "two", {WORDS[2]: "d2"})
+    (tmp_path / "sets" / "notes").mkdir()
+    out = tmp_path / "out"
+    assert main(["eval", str(model), "--tasks", f"retrieval:{tmp_path / 'sets'}", "--out", str(out)]) == 0
+    (task,) = json.loads((out / "results.json").read_text())["tasks"].values()
+    results = task["results"]
+    assert results["ndcg@10"]["n"] == 3
+    assert results["ndcg@10_one"]["n"] == 2
+    each = [results[f"ndcg@10_{name}"]["value"] for name in ("one", "two")]
+    assert results["mean_ndcg@10"]["value"] == pytest.approx(sum(each) / 2)
+    assert ("ndcg@10_bm25" in results) == (importlib.util.find_spec("bm25s") is not None)
+    assert main(["eval", str(model), "--tasks", f"retrieval:{tmp_path}", "--out", str(out / "b")]) == 2
+    assert "there is no collection" in capsys.readouterr().err
+
+
+def test_a_model_that_is_no_retriever_is_asked_for_no_documents(tmp_path):
+    task = Retrieval(source=str(collection(tmp_path / "one", {WORDS[0]: "d0"})))
+    (example,) = task.examples()
+    with pytest.raises(ConfigError, match="the model is no retriever"):
+        task.ask(example, Reader(retriever().tokenizer, 64))
+    assert task.score(example, Reply(found=({"d1": 1.0, "d0": 0.5},))).values["mrr@10"] == 0.5
+    assert list(Retrieval(source="x", split=" ").problems())
 
 
 def rows(tmp_path, *data):

@@ -129,3 +129,10 @@ def test_a_merge_says_whose_template_it_keeps(model, other):
     models["c"] = SimpleNamespace(tokenizer=None)
     assert template_lines(models) == ["chat template: that of a; b has another"]
     assert template_lines({"a": models["a"], "c": models["c"], "d": models["a"]}) == []
+
+
+def test_a_vocabulary_grows_by_the_tokens_that_are_added(inputs, model):
+    found, said = inputs(model_from=model, added=("[Q] ",))
+    assert found.added_ids == (found.tokenizer.id_of("[Q] "),)
+    assert "1 tokens are new to" in "\n".join(said)
+    assert found.config.vocab_size == max(recipes.MODEL.vocab_size, found.added_ids[0] + 1)

@@ -33,6 +33,14 @@ def is_collection(folder: Path) -> bool:
     return all(_file(folder, name) is not None for name in (CORPUS, QUERIES)) and (folder / QRELS).is_dir()
 
 
+def collections_in(folder: Path) -> list[Path]:
+    """The folder itself where it holds a collection, else those of its folders that do, by name."""
+    if is_collection(folder):
+        return [folder]
+    below = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [each for each in below if each.is_dir() and is_collection(each)]
+
+
 def read_collection(folder: Path, split: str = "test") -> Collection:
     """Read a folder, whose files may be compressed.
 

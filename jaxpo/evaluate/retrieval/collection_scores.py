@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from jaxpo.evaluate.intervals import Measurement, mean
 from jaxpo.evaluate.retrieval.beir import Collection
 from jaxpo.evaluate.retrieval.embedder import Embedder
-from jaxpo.evaluate.retrieval.index import Index, make_index
+from jaxpo.evaluate.retrieval.index import make_index
 from jaxpo.evaluate.retrieval.lexical import BM25
 from jaxpo.evaluate.retrieval.measures import measured
 from jaxpo.evaluate.retrieval.search import search
+from jaxpo.evaluate.score import Progress
 
 DEPTH = 100
 """Documents of a ranking."""
 Rankings = dict[str, dict[str, float]]
 
 
-def index_of(collection: Collection, embedder: Embedder) -> Index:
-    """The vectors of a collection's documents."""
-    texts = list(collection.corpus.values())
-    about = {"model": embedder.hash}
-    return make_index(embedder.documents(texts), list(collection.corpus), texts, about, "float32")
+def best_of_corpus(
+    corpus: Mapping[str, str], queries: Sequence[str], embedder: Embedder, progress: Progress = lambda *_: None
+) -> Iterator[dict[str, float]]:
+    """The best documents of every query, id -> score, by exact search.
+
+    Args:
+      corpus: id -> text.
+    """
+    texts = list(corpus.values())
+    index = make_index(embedder.documents(texts, progress), list(corpus), texts, {"model": embedder.hash}, "float32")
+    for vectors in embedder.queries(queries):
+        best = search(index, vectors, DEPTH)
+        yield {index.ids[i]: float(s) for i, s in zip(best.places, best.scores, strict=True)}
 
 
 def run_of(collection: Collection, embedder: Embedder) -> Rankings:
     """The best documents of every judged query, by exact scores."""
-    index = index_of(collection, embedder)
-    found: Rankings = {}
-    for name, vectors in zip(collection.queries, embedder.queries(list(collection.queries.values())), strict=True):
-        best = search(index, vectors, DEPTH)
-        found[name] = {index.ids[i]: float(s) for i, s in zip(best.places, best.scores, strict=True)}
-    return found
+    found = best_of_corpus(collection.corpus, list(collection.queries.values()), embedder)
+    return dict(zip(collection.queries, found, strict=True))
 
 
 def lexical_run(collection: Collection) -> Rankings:

@@ -26,6 +26,7 @@ from jaxpo.sampling.sampler import GREEDY, Sampler
 
 if TYPE_CHECKING:
     from jaxpo.convert.reader import Reader as RewardReader
+    from jaxpo.convert.retriever import Retriever
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.examples import Segment
     from jaxpo.evaluate.picture import Picture
@@ -41,11 +42,13 @@ class Reader:
       tokenizer: of the model.
       context: positions that the model has; an ask beyond it is refused before anything is computed.
       reward: how its rewards are read; None where it is no reward model.
+      retriever: how it finds texts; None where it is no retriever.
     """
 
     tokenizer: Tokenizer
     context: int
     reward: RewardReader | None = None
+    retriever: Retriever | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,19 @@ class Question:
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A query and the documents among which it looks.
+
+    Attributes:
+      query: its text.
+      corpus: id -> text; queries that share the very same mapping look among documents that are embedded once.
+    """
+
+    query: str
+    corpus: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Ask:
     """What of one example goes to the model.
@@ -78,12 +94,14 @@ class Ask:
         of a prompt and its continuation, `asking.document` those of a text.
       questions: what is to be answered.
       rewarded: prompts with answers whose reward is wanted, as the method that trained the model reads them.
+      searches: queries whose best documents are wanted.
       where: "FILE, row N", for messages about an ask that the model has no room for.
     """
 
     segments: tuple[Segment, ...] = ()
     questions: tuple[Question, ...] = ()
     rewarded: tuple[Segment, ...] = ()
+    searches: tuple[Search, ...] = ()
     where: str = ""
 
 
@@ -96,12 +114,14 @@ class Reply:
       logps: per segment float32 `[n]`, nats, 0 at the first token.
       answers: per question its n continuations; `text` is always set.
       rewards: float64, of `Ask.rewarded`.
+      found: per search its best documents, id -> score.
     """
 
     ask: Ask = Ask()
     logps: tuple[np.ndarray, ...] = ()
     answers: tuple[tuple[Generation, ...], ...] = ()
     rewards: tuple[float, ...] = ()
+    found: tuple[Mapping[str, float], ...] = ()
 
     @property
     def likelihoods(self) -> tuple[float, ...]:

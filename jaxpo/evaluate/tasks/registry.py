@@ -19,6 +19,7 @@ TASKS = {
     "gsm8k": "jaxpo.evaluate.tasks.gsm8k:GSM8K",
     "ifeval": "jaxpo.evaluate.tasks.ifeval:IFEval",
     "ifbench": "jaxpo.evaluate.tasks.ifbench:IFBench",
+    "retrieval": "jaxpo.evaluate.tasks.retrieval:Retrieval",
     "needle": "jaxpo.evaluate.tasks.needle:Needle",
     "reasoning_gym": "jaxpo.evaluate.tasks.reasoning_gym:ReasoningGym",
 }

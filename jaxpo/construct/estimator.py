@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxpo.construct.context import WorkContext
     from jaxpo.judges.network import Network
 
-ROWS = "rows.jsonl"
+ROWS, PAIRS = "rows.jsonl", "pairs.jsonl"
 TEMPLATE = "Question:\n{prompt}\n\nAnswer 1:\n{first}\n\nAnswer 2:\n{other}\n\nIs answer 1 better than answer 2?"
 """What the estimator reads of a pair; its head stands on the last token of `ANSWER`."""
 ANSWER = "Yes."
@@ -68,6 +68,9 @@ def order_probabilities(
 class RenderPairs(Work):
     """Every pair twice, as rows of `outcome_reward`: in its order with label true, the other way round with false.
 
+    Writes these as `rows.jsonl`, and `pairs.jsonl` for a reward model of the same pairs: prompt, chosen and rejected
+    alone, since files of different origin have different columns beside them.
+
     Attributes:
       rows: pairs.
     """
@@ -76,7 +79,7 @@ class RenderPairs(Work):
     rows: tuple[OtherFile, ...] = ()
 
     def outputs(self) -> tuple[str, ...]:
-        return (ROWS,)
+        return (ROWS, PAIRS)
 
     def inputs(self) -> tuple[str, ...]:
         return self.rows
@@ -85,21 +88,25 @@ class RenderPairs(Work):
         return super().problems() + ([] if self.rows else ["rows names no file."])
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        self._rows(files)
+        self._pairs(files)
 
-    def _rows(self, files: Sequence[Path]) -> list[dict[str, Any]]:
-        made = []
+    def _pairs(self, files: Sequence[Path]) -> list[dict[str, Text]]:
+        made: list[dict[str, Text]] = []
         for row in read_rows(files):
             chosen, rejected = read_record(row, "preference").sides[:2]
             assert chosen.prompt is not None
-            for label, both in ((True, (chosen, rejected)), (False, (rejected, chosen))):
-                prompt, completion = rendered(chosen.prompt, both[0].completion, both[1].completion)
-                made.append({"prompt": prompt, "completion": completion, "label": label})
+            made.append({"prompt": chosen.prompt, "chosen": chosen.completion, "rejected": rejected.completion})
         if not made:
             raise DataError("holds no rows.", file=files[0], remedy="Give pairs to train the estimator on.")
         return made
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        made = self._rows(context.files(self.rows))
-        write_jsonl(context.folder / ROWS, made)
-        return {"pairs": len(made) // 2, "rows": len(made)}
+        pairs = self._pairs(context.files(self.rows))
+        rows = []
+        for pair in pairs:
+            for label, first, other in ((True, "chosen", "rejected"), (False, "rejected", "chosen")):
+                prompt, completion = rendered(pair["prompt"], pair[first], pair[other])
+                rows.append({"prompt": prompt, "completion": completion, "label": label})
+        write_jsonl(context.folder / PAIRS, pairs)
+        write_jsonl(context.folder / ROWS, rows)
+        return {"pairs": len(pairs), "rows": len(rows)}

@@ -27,33 +27,22 @@ SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class AssignUsers(Work):
-    """Every row with the `responsibilities` of its user's group, by the heads of an earlier stage of `maxmin_rlhf`.
-
-    Writes `rows.jsonl` and `users.json`: the groups' weights for each user, their proportions, the log-likelihood of
-    the labels, and mean and standard deviation of each head's rewards over all answers, for `means` and `scales`.
+class ByGroups(Work):
+    """Base of what asks the heads of every group about pairs of named users.
 
     Attributes:
       rows: pairs with a column of users.
       column: its name.
       groups: K.
-      model: the stage whose heads judge; None = the start, user number i belongs to group i modulo K.
+      model: the stage whose heads judge.
       models: instead of it K stages, the separate reward model of each group (`own` of maxmin_rlhf).
-      em: "hard": a user belongs to the likeliest group. "soft": to each by its posterior.
-      before: an earlier stage of this kind, whose proportions the soft form begins with; None = equal ones.
     """
 
-    name: str = "assign"
     rows: tuple[OtherFile, ...] = ()
     column: Literal["user", "annotator"] = "user"
     groups: int = 2
     model: str | None = None
     models: tuple[str, ...] = ()
-    em: Literal["hard", "soft"] = "hard"
-    before: str | None = None
-
-    def outputs(self) -> tuple[str, ...]:
-        return (ROWS, USERS)
 
     def inputs(self) -> tuple[str, ...]:
         return self.rows
@@ -71,8 +60,6 @@ class AssignUsers(Work):
             found.append(
                 f"models names {len(self.models)} stages; name one for each of {self.groups} groups, and no model."
             )
-        if self.before is not None and (self.em == "hard" or not self.needed_models()):
-            found.append("before belongs to the soft form, after a stage has been trained; leave it out.")
         return found
 
     def check_inputs(self, files: Sequence[Path]) -> None:
@@ -101,6 +88,54 @@ class AssignUsers(Work):
             raise records[0].row.error("all rows are of one user.", field=self.column, remedy=remedy)
         return records, list(numbers), np.asarray(who)
 
+    def rewards(self, context: WorkContext, records: Sequence[Record]) -> np.ndarray:
+        """Of every head, of the chosen answers and then of the rejected ones, float64 `[2 n, K]`."""
+        sides = [(record.sides[k].prompt or "", record.sides[k].completion) for k in (0, 1) for record in records]
+        if self.model is not None:
+            return self.heads(context, self.model, sides, None)
+        each = [self.heads(context, name, sides, k)[:, k] for k, name in enumerate(self.models)]
+        return np.stack(each, axis=1)
+
+    def heads(self, context: WorkContext, name: str, sides: Sequence[tuple[Any, Any]], own: int | None) -> np.ndarray:
+        """Those of one stage, `[n, K]`; ConfigError where it is none of maxmin_rlhf, or trains other groups."""
+        network = context.network(name, "whole")
+        method = network.mixture_method()
+        if not isinstance(method, MaxMinRLHF) or method.groups != self.groups:
+            raise ConfigError(f"{self.name}: {name!r} is no stage of maxmin_rlhf with {self.groups} groups.")
+        if method.own != own:
+            which = "shares one model among the groups" if method.own is None else f"trains group {method.own} alone"
+            remedy = "name it as model" if method.own is None else "name the stages of all groups as models, in order"
+            raise ConfigError(f"{self.name}: {name!r} {which}; {remedy}.")
+        prompts, texts = zip(*sides, strict=True)
+        return network.read(prompts, texts, ("groups",))["groups"].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class AssignUsers(ByGroups):
+    """Every row with the `responsibilities` of its user's group, by the heads of an earlier stage of `maxmin_rlhf`.
+
+    Writes `rows.jsonl` and `users.json`: the groups' weights for each user, their proportions, the log-likelihood of
+    the labels, and mean and standard deviation of each head's rewards over all answers, for `means` and `scales`.
+    Without a model, at the start, user number i belongs to group i modulo K.
+
+    Attributes:
+      em: "hard": a user belongs to the likeliest group. "soft": to each by its posterior.
+      before: an earlier stage of this kind, whose proportions the soft form begins with; None = equal ones.
+    """
+
+    name: str = "assign"
+    em: Literal["hard", "soft"] = "hard"
+    before: str | None = None
+
+    def outputs(self) -> tuple[str, ...]:
+        return (ROWS, USERS)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.before is not None and (self.em == "hard" or not self.needed_models()):
+            found.append("before belongs to the soft form, after a stage has been trained; leave it out.")
+        return found
+
     def run(self, context: WorkContext) -> dict[str, Any]:
         records, users, who = self.read(context.files(self.rows))
         if not self.needed_models():
@@ -125,27 +160,6 @@ class AssignUsers(Work):
         sizes = np.bincount(gamma.argmax(1), minlength=self.groups).tolist()
         context.say(f"{self.name}: users of each group {sizes}")
         return {"users": len(users), "rows": len(records), "users_of_groups": sizes, **about}
-
-    def rewards(self, context: WorkContext, records: Sequence[Record]) -> np.ndarray:
-        """Of every head, of the chosen answers and then of the rejected ones, float64 `[2 n, K]`."""
-        sides = [(record.sides[k].prompt or "", record.sides[k].completion) for k in (0, 1) for record in records]
-        if self.model is not None:
-            return self.heads(context, self.model, sides, None)
-        each = [self.heads(context, name, sides, k)[:, k] for k, name in enumerate(self.models)]
-        return np.stack(each, axis=1)
-
-    def heads(self, context: WorkContext, name: str, sides: Sequence[tuple[Any, Any]], own: int | None) -> np.ndarray:
-        """Those of one stage, `[n, K]`; ConfigError where it is none of maxmin_rlhf, or trains other groups."""
-        network = context.network(name, "whole")
-        method = network.mixture_method()
-        if not isinstance(method, MaxMinRLHF) or method.groups != self.groups:
-            raise ConfigError(f"{self.name}: {name!r} is no stage of maxmin_rlhf with {self.groups} groups.")
-        if method.own != own:
-            which = "shares one model among the groups" if method.own is None else f"trains group {method.own} alone"
-            remedy = "name it as model" if method.own is None else "name the stages of all groups as models, in order"
-            raise ConfigError(f"{self.name}: {name!r} {which}; {remedy}.")
-        prompts, texts = zip(*sides, strict=True)
-        return network.read(prompts, texts, ("groups",))["groups"].astype(np.float64)
 
     def proportions(self, context: WorkContext) -> np.ndarray | None:
         """Those of an earlier E step."""

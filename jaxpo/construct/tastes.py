@@ -1,4 +1,4 @@
-"""How reward models of a recipe serve users of several tastes: held-out pairs of each, beside 'longer wins'."""
+"""How a recipe's reward models order held-out pairs, of users of several tastes or of anybody, beside 'longer wins'."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MeasureTastes(Work):
     Writes `accuracy.json`; the report has the table, with what 'the longer answer is better' achieves.
 
     Attributes:
-      rows: pairs with a column of users.
+      rows: pairs; with a column of users where `named` asks for it.
       models: stages of reward models.
       named: those of them that are asked with the user's name in front of the prompt, as `micro_router` learns it.
       group: column that the results are split by; rows without it are of one group.
@@ -69,30 +69,38 @@ class MeasureTastes(Work):
         return found
 
     def check_inputs(self, files: Sequence[Path]) -> None:
-        read_users(files)
+        self.read(files)
+
+    def read(self, files: Sequence[Path]) -> list[Record]:
+        """The pairs."""
+        return read_users(files) if self.named else read_some(files)
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        records = read_users(context.files(self.rows))
+        records = self.read(context.files(self.rows))
         plain = sides_of(records)
-        asked = [([with_context(str(r.row.data["user"]), p) for r, p in zip(records, ps, strict=True)], answers)
-                 for ps, answers in plain]  # fmt: skip
         right = {}
         for name in self.models:
             network = context.network(name, self.max_length, "prompt_left")
-            right[f"{name} (user in front)" if name in self.named else name] = ordered(
-                network, asked if name in self.named else plain
-            )
+            if name in self.named:
+                right[f"{name} (user in front)"] = ordered(network, _with_users(records, plain))
+            else:
+                right[name] = ordered(network, plain)
             context.check()
         return kept(context, records, right, lengths(network, plain), self.group)
 
 
-def read_users(files: Sequence[Path]) -> list[Record]:
-    """Pairs of named users; DataError for a row without one."""
+def read_some(files: Sequence[Path]) -> list[Record]:
+    """Pairs; DataError where there are none."""
     from jaxpo.construct.lcpo import read_pairs
 
-    records = read_pairs(list(read_rows(files)))
-    if not records:
-        raise DataError("holds no rows.", file=files[0], remedy="Give pairs with a column of users.")
+    if not (records := read_pairs(list(read_rows(files)))):
+        raise DataError("holds no rows.", file=files[0], remedy="Give pairs.")
+    return records
+
+
+def read_users(files: Sequence[Path]) -> list[Record]:
+    """Pairs of named users; DataError for a row without one."""
+    records = read_some(files)
     for record in records:
         if not isinstance(record.row.data.get("user"), str | int):
             raise record.row.error("the row names no user.", field="user")
@@ -102,6 +110,12 @@ def read_users(files: Sequence[Path]) -> list[Record]:
 def sides_of(records: Sequence[Record]) -> list[Side]:
     """The better side and the worse."""
     return [([r.sides[k].prompt or "" for r in records], [r.sides[k].completion for r in records]) for k in (0, 1)]
+
+
+def _with_users(records: Sequence[Record], sides: Sequence[Side]) -> list[Side]:
+    """The same with each user's name in front of the prompt."""
+    users = [str(r.row.data["user"]) for r in records]
+    return [([with_context(u, p) for u, p in zip(users, prompts, strict=True)], answers) for prompts, answers in sides]
 
 
 def ordered(network: Network, sides: Sequence[Side]) -> np.ndarray:

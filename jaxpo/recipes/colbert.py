@@ -77,7 +77,9 @@ def config() -> Run:
 
 def distilled() -> Run:
     """Lists of eight documents with a teacher's scores, in as many steps of as many tokens."""
-    return _run("colbert-distilled", _stage("distil", SCORED, ColBERTDistillation(temperature=0.1, teacher_temperature=0.1)))
+    return _run(
+        "colbert-distilled", _stage("distil", SCORED, ColBERTDistillation(temperature=0.1, teacher_temperature=0.1))
+    )
 
 
 def embedding() -> Run:

@@ -40,8 +40,10 @@ VOCABULARY = 320
 LENGTH = 160
 ANSWER = 48
 TRAIN, HELD_OUT = "corpus:arithmetic_train.jsonl", "corpus:arithmetic_heldout.jsonl"
-FEW_PROMPTS, FEW = 640, "corpus:arithmetic_few.jsonl"
-"""Asked nine times in 360 steps of 16: HAPO compares with what became of a problem before."""
+FEW_PROMPTS, FEW = 320, "corpus:arithmetic_few.jsonl"
+"""Asked again every 20 steps of 16: HAPO compares with what became of a problem before."""
+STEPS_BESIDE = 80
+"""Of each of five methods side by side: five times the steps of one would take half an hour."""
 SHORTER = {"drpo": DRPO(), "dler": DLER(limit=16, beta=0.0), "hapo": HAPO(), "orion": ORION()}
 """Methods of short answers, as the variants of these names have them."""
 MODEL = replace(
@@ -156,7 +158,7 @@ def orion() -> Run:
 def lengths() -> Run:
     """GRPO and the methods of short answers from one fine-tuned model, on the same few problems."""
     runs = (config(), drpo(), dler(), hapo(), orion())
-    stages = tuple(replace(run.stages[1], init_from="sft") for run in runs)
+    stages = tuple(replace(run.stages[1], init_from="sft", max_steps=STEPS_BESIDE) for run in runs)
     return _on_few(replace(runs[0], name="lengths", stages=(runs[0].stages[0], *stages)))
 
 

@@ -19,6 +19,7 @@ from jaxpo.construct.hybrid.pairs import HybridPrefs
 from jaxpo.construct.hybrid.proxy import ProxyRuns
 from jaxpo.construct.hybrid.route import Route
 from jaxpo.construct.stage import Construct
+from jaxpo.construct.tastes import MeasureTastes
 
 
 def config(rows: str = "instances.jsonl", heldout: str = "pairs.jsonl", base: str = "base") -> Run:
@@ -44,5 +45,6 @@ def config(rows: str = "instances.jsonl", heldout: str = "pairs.jsonl", base: st
             Route(rows=(rows,), runs=("stage:proxies/runs.jsonl",), model="judge_alone"),
             Construct(name="routed", construction=HybridPrefs(), rows=("stage:route/routed.jsonl",)),
             reward("reward", "routed"),
+            MeasureTastes(name="measured", rows=(heldout,), models=("judge_alone", "reward")),
         ),
     )

@@ -5,7 +5,7 @@
 
 The first reward model and the first policy come from the pairs. Every round draws samples of the present policy to
 their prompts, trains the reward model on the pairs with its meta step, and the policy on pairs of its own samples that
-the reward model ranks (DPO; the paper has PPO here).
+the reward model ranks (DPO; the paper has PPO here). The report has a table of all reward models on the held-out pairs.
 """
 
 from jaxpo.config import Data, Optimizer, Preference, Reward, Run, Work
@@ -13,6 +13,7 @@ from jaxpo.config.stages import Stage
 from jaxpo.construct.meta_rm import MetaRM as Samples
 from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.construct.stage import Construct
+from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.judges import RewardJudge
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.dpo import DPO
@@ -67,6 +68,8 @@ def config(
             ),
             _policy(f"policy_{i}", f"stage:pairs_{i}/pairs.jsonl", f"policy_{i - 1}", optimizer),
         ]
+    models = tuple(f"reward_{i}" for i in range(rounds + 1))
+    stages.append(MeasureTastes(name="measured", rows=(heldout,), models=models))
     return Run(name="meta_rm", stages=tuple(stages))
 
 

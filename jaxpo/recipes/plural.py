@@ -30,6 +30,8 @@ from typing import Any, Literal
 
 from jaxpo.config import SFT, Beside, Data, Optimizer, Preference, Reward, Run, Stage, Tokenizer, Work
 from jaxpo.construct.gpo import ChosenAnswers, GPOPairs
+from jaxpo.construct.groups import MeasureGroups
+from jaxpo.construct.iterates import MeasureIterates
 from jaxpo.construct.maxmin import ROWS, AssignUsers
 from jaxpo.construct.micro_router import MicroContext
 from jaxpo.construct.newcomers import SplitUsers
@@ -205,25 +207,25 @@ def maxmin(answers: str = "", em: Literal["hard", "soft"] = "hard", rounds: int 
     """
     owners: tuple[int | None, ...] = tuple(range(GROUPS)) if separate else (None,)
     stages: list[Stage | Work] = []
-    for number in range(1, rounds + 2):
-        before = [f"groups_{number - 1}{_of(own)}" for own in owners] if number > 1 else []
-        last = number > rounds
+    judges: dict[str, Any] = {}
+    for number in range(1, rounds + 1):
         assign = AssignUsers(
-            name="assigned" if last else f"assign_{number}",
-            rows=(f"corpus:{HELD_OUT if last else TRAIN}",),
+            name=f"assign_{number}",
+            rows=(f"corpus:{TRAIN}",),
             groups=GROUPS,
-            model=before[0] if before and not separate else None,
-            models=tuple(before) if separate else (),
             em=em,
-            before=f"assign_{number - 1}" if before and not last and em == "soft" else None,
+            before=f"assign_{number - 1}" if number > 1 and em == "soft" else None,
+            **judges,
         )
-        stages.append(assign)
-        stages += [] if last else [_group(number, own, assign.name) for own in owners]
+        stages += [assign, *(_group(number, own, assign.name) for own in owners)]
+        trained = tuple(f"groups_{number}{_of(own)}" for own in owners)
+        judges = {"models": trained} if separate else {"model": trained[0]}
+    stages.append(MeasureGroups(rows=(f"corpus:{HELD_OUT}",), groups=GROUPS, assigned=f"assign_{rounds}", **judges))
     return Run(name="maxmin", stages=tuple(stages), **made_of(answers))
 
 
 def _group(number: int, own: int | None, assigned: str) -> Reward:
-    """The reward model of all groups, or of one, in a round."""
+    """The reward model of all groups, or of one, in a round: half an epoch in an order of the round's own."""
     return Reward(
         name=f"groups_{number}{_of(own)}",
         init_from=f"groups_{number - 1}{_of(own)}" if number > 1 else "random",
@@ -231,8 +233,9 @@ def _group(number: int, own: int | None, assigned: str) -> Reward:
         data=replace(data(ROWS, "", f"stage:{assigned}"), eval=()),
         optimizer=Optimizer(learning_rate=2e-3, warmup_steps=5, weight_decay=0.0, lr_factors=(("groups/*", 10.0),)),
         rows_per_step=8,
-        num_train_epochs=1,
+        num_train_epochs=0.5,
         logging_steps=5,
+        seed=number,
     )
 
 
@@ -297,4 +300,11 @@ def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64,
                 **small,
             )
         )
+    wins = MeasureIterates(
+        prompts=(f"corpus:{HELD_OUT}",),
+        models=tuple(f"gpo_{number}" for number in range(rounds + 1)),
+        preference="gpm",
+        max_new_tokens=max_new_tokens,
+    )
+    stages += [wins, MeasureTastes(rows=(f"corpus:{HELD_OUT}",), models=("gpm",), max_length=LENGTH)]
     return Run(name="gpo", stages=tuple(stages), **made_of(answers))

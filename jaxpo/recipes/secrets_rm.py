@@ -4,7 +4,8 @@
         --pairs pairs.jsonl --heldout heldout.jsonl --policy soft_margin
 
 Each of the `members` models sees the same pairs in another order. `stages/mended/rows.jsonl` has every pair's
-strength; the policies are measure, flip, soften, margin, flip_margin and soft_margin. A contrastive term beside them:
+strength; the policies are measure, flip, soften, margin, flip_margin and soft_margin. The report has a table of the
+last model beside the first of the ensemble, which has the pairs as they were. A contrastive term beside them:
 
     jaxpo run secrets_rm ... --reward.loss secrets_rm --reward.loss.contrastive swav --reward.pooled-dropout 0.1
 """
@@ -13,6 +14,7 @@ from jaxpo.config import Data, Optimizer, Reward, Run
 from jaxpo.construct.ensemble import Ensemble
 from jaxpo.construct.secrets_rm import Policy, SecretsRM
 from jaxpo.construct.stage import Construct
+from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 
 
@@ -54,5 +56,6 @@ def config(
             Ensemble(rows=(pairs,), stages=names),
             Construct(name="mended", construction=SecretsRM(policy=policy), rows=("stage:ensemble/scored.jsonl",)),
             reward("reward", "stage:mended/rows.jsonl", BradleyTerry(soft_labels=soft)),
+            MeasureTastes(name="measured", rows=(heldout,), models=(names[0], "reward")),
         ),
     )

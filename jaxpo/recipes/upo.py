@@ -66,13 +66,13 @@ def config(rounds: int = 3, mu: float = 4.0, masks: int = 10, nll_weight: float 
     return on_arithmetic("upo", tuple(stages))
 
 
-def judges(t: int, files: tuple[str, ...]) -> tuple[Reward, RenderPairs, Reward]:
+def judges(t: int, files: tuple[str, ...]) -> tuple[RenderPairs, Reward, Reward]:
     """Reward model and estimator of round t, trained anew on all pairs so far."""
     estimated = Data(train=(f"stage:rendered_{t}/rows.jsonl",), max_length=3 * LENGTH, row_length=3 * LENGTH)
-    ranked = Data(train=files, max_length=LENGTH, row_length=2 * LENGTH)
+    ranked = Data(train=(f"stage:rendered_{t}/pairs.jsonl",), max_length=LENGTH, row_length=2 * LENGTH)
     return (
-        _judge(f"reward_{t}", BradleyTerry(margin="ignore"), ranked),
         RenderPairs(f"rendered_{t}", rows=files),
+        _judge(f"reward_{t}", BradleyTerry(), ranked),
         _judge(f"estimator_{t}", OutcomeReward(), estimated, pooled_dropout=0.1),
     )
 

@@ -4,8 +4,9 @@
         --posts posts.jsonl --pairs pairs.jsonl --heldout heldout.jsonl
 
 `posts.jsonl` has prompt, responses and scores, the net votes of each answer; one pair of every post is trained on once,
-with plain Bradley-Terry. `pairs.jsonl` and `heldout.jsonl` have prompt, chosen and rejected. The two fine-tuned models,
-which keep their best evaluation, are compared, with style taken out, by
+with plain Bradley-Terry. `pairs.jsonl` and `heldout.jsonl` have prompt, chosen and rejected. The report has a table of
+all three models on the latter, beside 'longer wins'. The two fine-tuned models, which keep their best evaluation, are
+compared, with style taken out, by
 
     jaxpo eval runs/world/stages/finetuned --against runs/world/stages/from_base --tasks reward:tests.jsonl
 
@@ -19,6 +20,7 @@ runs/world`.
 
 from jaxpo.config import Data, Optimizer, Reward, Run
 from jaxpo.construct.stage import Construct
+from jaxpo.construct.tastes import MeasureTastes
 from jaxpo.construct.worldpm import WorldPM
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 
@@ -54,5 +56,6 @@ def config(
             reward("pretrained", "stage:votes/rows.jsonl", base, num_train_epochs=1, eval_steps=20, save_steps=200),
             reward("finetuned", pairs, "pretrained", **tuned),
             reward("from_base", pairs, base, **tuned),
+            MeasureTastes(name="measured", rows=(heldout,), models=("pretrained", "finetuned", "from_base")),
         ),
     )

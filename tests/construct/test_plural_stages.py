@@ -14,6 +14,8 @@ from judges.plural_networks import network
 
 from jaxpo.construct.base import Tools
 from jaxpo.construct.gpo import GPOPairs
+from jaxpo.construct.groups import MeasureGroups
+from jaxpo.construct.iterates import MeasureIterates
 from jaxpo.construct.maxmin import AssignUsers
 from jaxpo.construct.micro_router import MicroContext, with_context
 from jaxpo.construct.newcomers import SplitUsers
@@ -172,6 +174,64 @@ def test_every_group_may_have_a_model_of_its_own(tmp_path: Path) -> None:
     assert len(AssignUsers(rows=(file,), model="a", models=("b", "c")).problems()) == 1
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_held_out_pairs_under_the_reward_of_each_users_group(tmp_path: Path, separate: bool) -> None:
+    file = write(tmp_path / "pairs.jsonl", pairs())
+    where = context(tmp_path, first="maxmin_0", second="maxmin_1", all="maxmin")
+    gamma = {"ann": [1.0, 0.0], "ben": [0.25, 0.75], "cat": [0.0, 1.0]}
+    users = tmp_path / "users.json"
+    users.write_text(json.dumps({"responsibilities": gamma}))
+    where = replace(where, resolve=lambda names: [users if str(n).startswith("stage:") else Path(n) for n in names])
+    judges: dict[str, Any] = {"models": ("first", "second")} if separate else {"model": "all"}
+    stage = MeasureGroups(rows=(file,), **judges)
+    assert stage.problems() == []
+    stage.check_inputs([Path(file), users])
+    report = stage.run(where)
+    data = pairs()
+    each = [network("maxmin_0"), network("maxmin_1")] if separate else [network("maxmin")] * 2
+    r = np.stack([
+        [m.read([x["prompt"] for x in data], [x[side] for x in data], ("groups",))["groups"][:, k] for side in
+         ("chosen", "rejected")] for k, m in enumerate(each)
+    ]).astype(np.float64)  # fmt: skip
+    margins = (r[:, 0] - r[:, 1]) / r.reshape(2, -1).std(1)[:, None]
+    own = np.asarray([gamma[x["user"]] for x in data]).T
+    accuracy = json.loads((where.folder / "accuracy.json").read_text())
+    assert accuracy["all"]["their group's"]["value"] == pytest.approx(np.mean((own * margins).sum(0) > 0))
+    assert accuracy["all"]["all groups alike"]["value"] == pytest.approx(np.mean(margins.sum(0) > 0))
+    assert accuracy["all"]["longer_wins"]["value"] == 0.0
+    assert report["tables"][1]["rows"] == [["even", 1, 0], ["odd", 0, 2]]
+    users.write_text(json.dumps({"responsibilities": {"ann": [1.0, 0.0]}}))
+    with pytest.raises(DataError, match=r"pairs.jsonl, row 2, field 'user': assign has put no user 'ben' into a group"):
+        stage.run(where)
+    assert MeasureGroups(rows=(file,)).problems() == ["model and models name no stage; name what judges."]
+
+
+def test_iterates_against_the_model_they_began_from(tmp_path: Path) -> None:
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": f"Say {w}."} for w in (*WORDS, WORDS[0])])
+    where = context(tmp_path, first="micro", same="micro", other="gpm", gpm="gpm")
+    stage = MeasureIterates(prompts=(prompts,), models=("first", "same", "other"), preference="gpm", max_new_tokens=6)
+    assert stage.problems() == []
+    report = stage.run(where)
+    assert report["prompts"] == 6  # the one that came twice is asked once
+    found = json.loads((where.folder / "wins.json").read_text())
+    assert (found["same"]["wins"]["value"], found["same"]["is_longer"]["value"]) == (0.5, 0.5)
+    samples = {
+        name: network(name).generate(
+            [f"Say {w}." for w in WORDS], 1, temperature=1.0, top_k=0, max_new_tokens=6, seed=3
+        )
+        for name in ("micro", "gpm")
+    }
+    odds = [
+        network("gpm").mean_scores([f"Say {w}."] * 2, [b[0], a[0]], [2])[1][0][0, 1]
+        for w, a, b in zip(WORDS, samples["micro"], samples["gpm"], strict=True)
+    ]
+    assert found["other"]["wins"]["value"] == pytest.approx(np.mean(1 / (1 + np.exp(-np.asarray(odds)))), rel=1e-3)
+    assert report["tables"][0]["head"] == ["", "wins", "is longer"]
+    with pytest.raises(ConfigError, match="'first' compares no answers; name a stage of gpm"):
+        replace(stage, preference="first").run(where)
+    assert len(MeasureIterates(models=("a",), max_new_tokens=0).problems()) == 3
+
+
 def test_a_few_comparisons_become_targets_of_the_router(tmp_path: Path) -> None:
     rows = list(read_rows([Path(write(tmp_path / "pairs.jsonl", pairs()))]))
     own = network("micro")
@@ -213,15 +273,19 @@ def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) ->
     asked = [f"{x['user']}\n\n{x['prompt']}" for x in pairs()]
     sides = [network("micro").rewards(asked, [x[k] for x in pairs()]) for k in ("chosen", "rejected")]
     assert accuracy["all"]["micro (user in front)"]["value"] == pytest.approx(np.mean(sides[0] > sides[1]))
-    assert report["tables"][0]["head"][-1] == "longer_wins"
+    assert report["tables"][0]["head"][-1] == "longer wins"
+    known = accuracy["all"]["gpm"]
+    assert report["tables"][0]["rows"][0][2] == f"{known['value']:.3f} ({known['low']:.3f}..{known['high']:.3f})"
     first, title, head, *lines = told(report | {"pictures": []})
     assert (first, title) == ("pairs 12", "Pairs in the order that their people gave them")
-    assert head.split() == ["n", "gpm", "micro", "(user", "in", "front)", "longer_wins"]
+    assert head.split() == ["n", "gpm", "micro", "(user", "in", "front)", "longer", "wins"]
     assert lines[0].split()[:2] == ["all", "12"]
     # A prompt that is longer than all there is room for loses its start, not the answer.
     long = write(tmp_path / "long.jsonl", [{**row, "prompt": "word " * 60 + row["prompt"]} for row in pairs()])
     cut = MeasureTastes(rows=(long,), models=("gpm", "micro"), max_length=8).run(where)
-    assert cut["tables"][0]["rows"][0][-1] == 0.0  # the worse answer is the longer one, whatever room there is
+    assert cut["tables"][0]["rows"][0][-1].startswith(
+        "0.000 (0.000.."
+    )  # the worse answer is the longer one, whatever room there is
     MapUsers(rows=(long,), model="pal", max_length=48).run(context(tmp_path / "map", pal="pal_a"))
     assert "must name a stage" in MeasureTastes(rows=("x",), models=("a",), named=("b",)).problems()[0]
 
@@ -265,7 +329,7 @@ def test_the_map_of_users(tmp_path: Path, name: str) -> None:
     (html,) = work(RunData(tmp_path, "run", {}, {}, {"work": {"users": report}}))
     assert "Prototypes and users" in html
     assert "<svg" in html
-    assert "longer_wins" in html
+    assert "longer wins" in html
     stranger = write(tmp_path / "stranger.jsonl", [{**pairs()[0], "user": "zoe"}])
     with pytest.raises(DataError, match=r"stranger.jsonl, row 1, field 'user': the model knows no user 'zoe'"):
         MapUsers(rows=(stranger,), model="pal").run(where)

@@ -63,7 +63,7 @@ def test_a_pair_is_rendered_both_ways_round(tmp_path: Path) -> None:
     chat = [said("user", "Hi."), said("assistant", "Yes?"), said("user", "A")]
     rows = [
         {"prompt": "p", "chosen": "good", "rejected": "bad"},
-        {"prompt": chat, "chosen": [said("assistant", "b")], "rejected": [said("assistant", "c")]},
+        {"prompt": chat, "chosen": [said("assistant", "b")], "rejected": [said("assistant", "c")], "smoothing": 0.1},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     where = context(tmp_path)
@@ -76,6 +76,8 @@ def test_a_pair_is_rendered_both_ways_round(tmp_path: Path) -> None:
     assert back.index("bad") < back.index("good")
     assert "user: Hi.\nassistant: Yes?\nuser: A" in made[2]["prompt"][0]["content"]
     assert all(row["completion"] == [{"role": "assistant", "content": ANSWER}] for row in made)
+    pairs = [json.loads(line) for line in (where.folder / "pairs.jsonl").read_text().splitlines()]
+    assert pairs == [{k: v for k, v in row.items() if k != "smoothing"} for row in rows]  # one form for a reward model
     assert RenderPairs().problems() == ["rows names no file."]
 
 

@@ -53,10 +53,8 @@ def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (
-        "['lfm2', 'dit', 'lfm2_vl'] Limits(context=4096, vocabulary=4096, causal=True) Experts(count=8, chosen=2, biases=("
-        in done.stdout
-    )
+    assert "['lfm2', 'dit', 'lfm2_vl'] Limits(context=4096, vocabulary=4096, causal=True)" in done.stdout
+    assert "Experts(count=8, chosen=2, biases=(" in done.stdout
 
 
 def test_the_biases_of_a_mixture_are_leaves_of_its_table():

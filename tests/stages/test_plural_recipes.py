@@ -72,6 +72,7 @@ def test_a_reward_model_for_every_group(tmp_path: Path) -> None:
     home = run("plural:maxmin", tmp_path, "--separate", "True", "--rounds", "2", *short(*stages))
     assert summary(home)["assign_1"]["users_of_groups"] == [5, 5]
     assert sum(summary(home)["assign_2"]["users_of_groups"]) == 10
+    assert len(summary(home)["served"]["tables"]) == 2
     one, other = (load_model(home / "stages" / f"groups_2_of_{k}").params["model"] for k in (0, 1))
     assert any(np.any(a != b) for (_, a), (_, b) in zip(leaves(one), leaves(other), strict=True))
 
@@ -90,8 +91,10 @@ def test_groups_by_em(tmp_path: Path) -> None:
     found = summary(home)
     assert found["assign_1"]["users"] == found["assign_2"]["users"] == 10
     assert found["assign_1"]["users_of_groups"] == [5, 5]
-    assert "log_likelihood" in found["assigned"]
-    assert len(found["assigned"]["means"]) == 2
+    assert "log_likelihood" in found["assign_2"]
+    assert len(found["assign_2"]["means"]) == 2
+    accuracy = json.loads((home / "stages" / "served" / "accuracy.json").read_text())
+    assert set(accuracy["all"]) == {"their group's", "all groups alike", "longer_wins"}
 
 
 @pytest.mark.slow
@@ -103,3 +106,6 @@ def test_rounds_against_the_last_iterate(tmp_path: Path) -> None:
         rows = (home / "stages" / f"pairs_{number}" / "pairs.jsonl").read_text().splitlines()
         assert {"prompt", "chosen", "rejected", "rewards", "log_odds"} == set(json.loads(rows[0]))
         assert load_model(home / "stages" / f"gpo_{number}").about["stage"] == f"gpo_{number}"
+    wins = json.loads((home / "stages" / "wins" / "wins.json").read_text())
+    assert {name: set(of) for name, of in wins.items()} == {n: {"wins", "is_longer"} for n in ("gpo_1", "gpo_2")}
+    assert "gpm" in json.loads((home / "stages" / "tastes" / "accuracy.json").read_text())["all"]

@@ -154,6 +154,12 @@ class Tokenizer:
         inner.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in new])
         return Tokenizer(inner, self._source, self.files, self.notes)
 
+    def with_files(self, files: CheckpointFiles) -> Tokenizer:
+        """The same vocabulary with other files beside it."""
+        return Tokenizer(
+            self._inner, self._source, files, tuple(note for note in self.notes if note != self.files.note)
+        )
+
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary, special or not; None when it has none."""
         found: int | None = self._inner.token_to_id(token)

@@ -65,9 +65,8 @@ class Scenes:
             TEXT: [_spelt(rng) for _ in range(self.train // 3)],
         }
         counts = {name.removesuffix(".jsonl"): len(own) for name, own in files.items()}
-        lines = [
-            f"scenes: {self.train:,} pictures with {counts['scenes_train']:,} questions, {self.held_out:,} held out"
-        ]
+        asked = f"{self.train:,} pictures with {counts['scenes_train']:,} questions"
+        lines = [f"scenes: {asked}, {self.held_out:,} held out"]
         return {**write(directory, files, {"counts": counts, "lines": lines, "inputs": inputs}), "reused": False}
 
 

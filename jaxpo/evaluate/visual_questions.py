@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Shown:
 class VisualQuestions:
     """Share of held-out answers of which every token is the likeliest one given those before it.
 
-    That is exact match of greedy answers: one that begins alike goes on so, and the end of the turn is among the tokens.
+    That is exact match of greedy answers: one that begins alike goes on so, and the turn's end is among the tokens.
 
     Attributes:
       files: rows with images, of type prompt_completion or messages.
@@ -60,7 +60,7 @@ class VisualQuestions:
     files: tuple[OtherFile, ...]
     name: str = "exact_match"
     by: str = ""
-    data: Data = Data(max_length=128, row_length=256)
+    data: Data = field(default_factory=lambda: Data(max_length=128, row_length=256))
     rows: int = 16
     show: int = 12
 

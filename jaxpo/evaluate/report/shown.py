@@ -18,7 +18,7 @@ def shown(run: RunData) -> Iterator[str]:
     for found in run.shown:
         cards = "".join(_card(each) for each in found.get(SHOWN, ()))
         title = f"{found.get('name', 'questions')} after {found.get('stage', '')}"
-        note = "Held-out questions, evenly spaced; below each picture the question, what was said, and if wrong the answer."
+        note = "Held-out questions, evenly spaced: what was asked, what was said, and the answer where that was wrong."
         yield section(title, f'<div class="shown">{cards}</div>' if cards else "", note)
 
 

@@ -64,6 +64,10 @@ class EmptyRow(DataError):
     """A row that there is nothing to learn from; `data.on_empty` decides whether it is left out instead."""
 
 
+class BadImage(DataError):
+    """An image that cannot be used; `data.images.on_bad_image` decides whether its row is left out instead."""
+
+
 class CheckpointError(JaxpoError):
     """A checkpoint or weight file that is missing, incomplete, foreign, or does not fit the model."""
 

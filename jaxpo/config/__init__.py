@@ -6,6 +6,7 @@ a typo answer at once.
 
 from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
 from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Texts, Tokenizer
+from jaxpo.config.images import Images, ImageSettings
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
@@ -28,6 +29,8 @@ __all__ = [
     "Distill",
     "Fim",
     "Hybrid",
+    "ImageSettings",
+    "Images",
     "LoRA",
     "LossSpike",
     "MaxMin",

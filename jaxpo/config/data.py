@@ -6,6 +6,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxpo.config.images import Images, ImageSettings
 from jaxpo.config.places import DataFile, OtherFile
 
 
@@ -130,6 +131,8 @@ class Data:
         rows of tokens full.
       media_length: patches per such row, a multiple of 4; None = those of the largest image.
       packing: "best_fit", or "none" for one segment per row.
+      images: how images of rows are found and what becomes of them; None = as its fields' defaults say, where the model
+        sees. `--stage.data.images` or any of its fields on the command line changes them.
       texts: how queries and documents become tokens; a Retrieval stage gives its own.
       fim: rearrange plain-text training documents for infilling; those that would exceed max_length stay as they are,
         and are counted.
@@ -153,6 +156,7 @@ class Data:
     media_rows: int | None = None
     media_length: int | None = None
     packing: Literal["best_fit", "none"] = "best_fit"
+    images: Images | None = None
     texts: Texts | None = None
     fim: Fim | None = None
     curriculum: Curriculum | None = None
@@ -175,6 +179,9 @@ class Tokenizer:
       vocab_size: total, special tokens included.
       added: tokens that the vocabulary has besides, such as "[Q] " and "[D] " of a retriever; those that are there
         already change nothing.
+      images: what becomes of images, kept beside the vocabulary, which gets the special tokens with which they stand in
+        texts; None = as the tokenizer's own files say. `--tokenizer.images` or any of its fields on the command line
+        switches it on.
       new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
         embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
@@ -183,4 +190,5 @@ class Tokenizer:
     train_on: tuple[OtherFile, ...] = ()
     vocab_size: int = 4096
     added: tuple[str, ...] = ()
+    images: ImageSettings | None = None
     new_embedding: bool = False

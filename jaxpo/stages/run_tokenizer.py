@@ -10,6 +10,7 @@ from jaxpo.convert.model_io import TOKENIZER, near_tokenizer
 from jaxpo.data.chat.template_choice import announcements
 from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.data.tokens.seeing import with_images
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, trained
@@ -30,6 +31,8 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
     folder = directory / TOKENIZER
     kept = run.tokenizer.path is None and (folder / "tokenizer.json").is_file()
     tokenizer = Tokenizer.load(folder) if kept else _found(run, files, say).with_added(run.tokenizer.added)
+    if run.tokenizer.images is not None:
+        tokenizer = with_images(tokenizer, run.tokenizer.images)
     problems = [p for name, path in origins(run) for p in _unlike(tokenizer, name, path, run, say)]
     if problems:
         raise ConfigError(problems)

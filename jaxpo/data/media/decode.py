@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxpo.errors import DataError
+from jaxpo.errors import BadImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
@@ -44,16 +44,29 @@ class ImageLimits:
     max_bytes: int = 100_000_000
 
 
-def image_size(payload: Any, limits: ImageLimits) -> tuple[int, int]:
-    """Height and width of what `pixels` gives, from the header.
+class Header(NamedTuple):
+    """Height and width of an image, and the bytes of its file."""
+
+    height: int
+    width: int
+    size: int
+
+
+def image_header(payload: Any, limits: ImageLimits) -> Header:
+    """Height and width of what `pixels` gives, and the file's bytes; no more of a file is read than its header.
 
     Raises:
-      DataError: as of `pixels`, but for what shows only in decoding.
+      BadImage: as of `pixels`, but for what shows only in decoding.
     """
-    with _opened(payload, limits) as image:
+    with _opened(payload, limits) as (image, size, stream):
         width, height = image.size
-        turned = image.getexif().get(ORIENTATION) in TURNED
-    return (width, height) if turned else (height, width)
+        turned = _orientation(image, stream) in TURNED
+    return Header(width, height, size) if turned else Header(height, width, size)
+
+
+def image_size(payload: Any, limits: ImageLimits) -> tuple[int, int]:
+    """Height and width alone of `image_header`."""
+    return image_header(payload, limits)[:2]
 
 
 def pixels(payload: Any, limits: ImageLimits) -> np.ndarray:
@@ -66,13 +79,13 @@ def pixels(payload: Any, limits: ImageLimits) -> np.ndarray:
         images have them.
 
     Raises:
-      DataError: no image, a broken or empty one, a format or size beyond the limits, a file outside the root, a URL.
+      BadImage: no image, a broken or empty one, a format or size beyond the limits, a file outside the root, a URL.
     """
-    with _opened(payload, limits) as image:
+    with _opened(payload, limits) as (image, *_):
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"the image is broken: {error}") from error
+            raise BadImage(f"the image is broken: {error}") from error
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_eight_bits(upright).convert("RGB"))
 
@@ -85,72 +98,88 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.round(values / 257), 0, 255).astype(np.uint8))
 
 
-@contextlib.contextmanager
-def _opened(payload: Any, limits: ImageLimits) -> Iterator[Image.Image]:
-    data = _bytes_of(payload, limits)
-    if not data:
-        raise DataError("the image is empty (0 bytes).")
-    try:
-        with warnings.catch_warnings():
-            # The bound is ours, below; Pillow only warns, and only beyond its own.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise DataError(f"this is none of {', '.join(FORMATS)}.", remedy="Convert it.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be read: {error}") from error
-    with image:
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise DataError(
-                f"the image has {width} x {height} pixels, more than {limits.max_pixels:,}.", remedy="Make it smaller."
-            )
-        yield image
+def place_or_bytes(payload: Any) -> str | bytes:
+    """A payload as a path or as the bytes of its file, which is not read.
 
-
-def _bytes_of(payload: Any, limits: ImageLimits) -> bytes:
-    """What the payload holds, or what lies where it points."""
+    Raises:
+      BadImage: something else, a URL, or text that is no base64.
+    """
     if isinstance(payload, Mapping):
         payload = payload.get("bytes") or payload.get("path")
     if isinstance(payload, bytes | bytearray | memoryview):
-        return _within(bytes(payload), limits)
+        return bytes(payload)
     if not isinstance(payload, str | Path):
-        raise DataError(
+        raise BadImage(
             f"an image is a path, bytes, a data: URL or an object with bytes or path, not {type(payload).__name__}."
         )
     text = str(payload)
     if text.startswith(DATA_URL):
-        return _within(_decoded(text), limits)
+        return _decoded(text)
     if text.lower().startswith(REMOTE):
-        raise DataError(f"{text[:80]}: images are not fetched.", remedy="Download it and give the file.")
-    return _read(text.removeprefix("file://"), limits)
+        raise BadImage(f"{text[:80]}: images are not fetched.", remedy="Download it and give the file.")
+    return text.removeprefix("file://")
+
+
+@contextlib.contextmanager
+def _opened(payload: Any, limits: ImageLimits) -> Iterator[tuple[Image.Image, int, IO[bytes]]]:
+    """The image, of which only the header has been read, the bytes of its file, and the file."""
+    given = place_or_bytes(payload)
+    with _file(given, limits) if isinstance(given, str) else io.BytesIO(given) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        if not size:
+            raise BadImage("the image is empty (0 bytes).")
+        if size > limits.max_bytes:
+            raise BadImage(f"the image has {size:,} bytes, more than {limits.max_bytes:,}.")
+        stream.seek(0)
+        try:
+            with warnings.catch_warnings():
+                # The bound is ours, below; Pillow only warns, and only beyond its own.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(stream, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise BadImage(f"this is none of {', '.join(FORMATS)}.", remedy="Convert it.") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise BadImage(f"the image cannot be read: {error}") from error
+        with image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                what = f"the image has {width} x {height} pixels, more than {limits.max_pixels:,}."
+                raise BadImage(what, remedy="Make it smaller.")
+            yield image, size, stream
+
+
+def _orientation(image: Image.Image, stream: IO[bytes]) -> Any:
+    """What EXIF says. Pillow decodes a whole PNG to find out; here the other chunks are passed over."""
+    if image.format != "PNG" or "exif" in image.info:
+        return image.getexif().get(ORIENTATION)
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            found = Image.Exif()
+            found.load(stream.read(length))
+            return found.get(ORIENTATION)
+        stream.seek(length + 4, io.SEEK_CUR)
+    return None
 
 
 def _decoded(url: str) -> bytes:
     head, comma, body = url.partition(",")
     if not comma or not head.endswith(";base64"):
-        raise DataError("a data: URL must be data:image/TYPE;base64,DATA.")
+        raise BadImage("a data: URL must be data:image/TYPE;base64,DATA.")
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise DataError(f"the data: URL is no base64: {error}") from error
+        raise BadImage(f"the data: URL is no base64: {error}") from error
 
 
-def _read(name: str, limits: ImageLimits) -> bytes:
+def _file(name: str, limits: ImageLimits) -> IO[bytes]:
     path = Path(name) if limits.root is None else limits.root / name
     try:
         if limits.root is not None and not path.resolve().is_relative_to(limits.root.resolve()):
-            raise DataError(f"{name}: lies outside {limits.root}.", remedy="Move it there, or name another image root.")
+            raise BadImage(f"{name}: lies outside {limits.root}.", remedy="Move it there, or name another image root.")
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file.")
-        if path.stat().st_size > limits.max_bytes:
-            raise DataError(f"{path}: has {path.stat().st_size:,} bytes, more than {limits.max_bytes:,}.")
-        return path.read_bytes()
+            raise BadImage(f"{path}: there is no such file.")
+        return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _within(data: bytes, limits: ImageLimits) -> bytes:
-    if len(data) > limits.max_bytes:
-        raise DataError(f"the image has {len(data):,} bytes, more than {limits.max_bytes:,}.")
-    return data
+        raise BadImage(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -9,8 +9,8 @@ import functools
 import math
 from dataclasses import dataclass
 
-from jaxpo.data.media.settings import ImageSettings
-from jaxpo.errors import DataError
+from jaxpo.config.images import ImageSettings
+from jaxpo.errors import BadImage
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def geometry(height: int, width: int, settings: ImageSettings) -> Geometry:
     """What an image of this size becomes.
 
     Raises:
-      DataError: it has no pixels, or is so long that with its breadth at one unit it takes more vectors than it may.
+      BadImage: it has no pixels, or is so long that with its breadth at one unit it takes more vectors than it may.
     """
     if min(height, width) < 1:
-        raise DataError(f"an image of {width} x {height} pixels has nothing to see.")
+        raise BadImage(f"an image of {width} x {height} pixels has nothing to see.")
     whole = fitted(height, width, settings)
     if whole[0] * whole[1] > settings.max_image_tokens * settings.unit**2:
-        raise DataError(
+        raise BadImage(
             f"an image of {width} x {height} pixels is too long for its breadth: in one piece it takes "
             f"{whole[0] * whole[1] // settings.unit**2} vectors, max_image_tokens being {settings.max_image_tokens}.",
             remedy="Cut it.",

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxpo.data.media.geometry import Geometry
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.errors import BadImage, ConfigError, DataError
 
 IMAGE, START, END, THUMBNAIL = "<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"
 CELL = "<|img_row_{row}_col_{column}|>"
 CELLS = 10
 """Rows and columns that a vocabulary has marks for."""
+
+_SIDE = range(1, CELLS + 1)
+NAMES = (IMAGE, *(CELL.format(row=r, column=c) for r in _SIDE for c in _SIDE), THUMBNAIL, START, END)
+"""All of them, in the order that LFM2-VL's vocabularies have."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,12 @@ class ImageMarks:
         """int32 ids of one image, its marks included.
 
         Raises:
-          DataError: more rows or columns of tiles than there are marks.
+          BadImage: more rows or columns of tiles than there are marks.
         """
         if not plan.is_split:
             return np.concatenate([[self.start], self._vectors(plan.tokens_per_tile), [self.end]]).astype(np.int32)
         if max(plan.rows, plan.columns) > CELLS:
-            raise DataError(
+            raise BadImage(
                 f"an image of {plan.width} x {plan.height} pixels is cut into {plan.rows} x {plan.columns} tiles, and "
                 f"the vocabulary has marks for {CELLS} x {CELLS}.",
                 remedy=f"Set max_tiles to {CELLS} or less.",

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxpo.config.images import ImageSettings
 from jaxpo.data.media.geometry import Geometry
 from jaxpo.data.media.resize import resize
-from jaxpo.data.media.settings import ImageSettings
 from jaxpo.data.tokens.media import PER_VECTOR, Patches
 from jaxpo.errors import ConfigError
 

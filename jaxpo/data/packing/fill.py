@@ -11,7 +11,7 @@ import numpy as np
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps, Laid
 from jaxpo.data.packing.columns import Columns
-from jaxpo.data.packing.media import empty_media, lay_media
+from jaxpo.data.packing.media import empty_media, lay_media, media_of
 from jaxpo.data.packing.plan import Part
 from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.data.rows.columns import laid_out
@@ -79,8 +79,11 @@ def assemble(dataset: Dataset, caps: Caps, blocks: Blocks, beside: Sequence[Colu
     examples = dataset.store.read(numbers)
     further = (columns.of_examples(numbers, examples) for columns in beside)
     for place, example, *columns in zip(found, examples, *further, strict=True):
+        shown = media_of(dataset, example)
+        if shown is None:  # as if there were no example
+            continue
         example_id[place.n] = place.example
-        vectors = lay_media(media, example.media, place.media, place.block, caps)
+        vectors = lay_media(media, shown, place.media, place.block, caps)
         for s, segment in enumerate(example.segments):
             length, start = len(segment.tokens), place.start[s]
             at = (place.block * caps.block_rows + place.row[s], slice(start, start + length))

@@ -155,7 +155,14 @@ class Loader:
         return self.plan.epoch_of(self._block_of(rows_seen))
 
     def figures_of(self, rows_seen: int) -> dict[str, float]:
-        """`epoch/SOURCE` and `num_tokens/SOURCE` of a mixture's sources after `rows_seen` rows; {} without one."""
+        """`epoch/SOURCE` and `num_tokens/SOURCE` of a mixture's sources after `rows_seen` rows.
+
+        And `bad_images`, where rows were left out since this process began.
+        """
+        missed = self.dataset.sight.missed if self.dataset.sight else ()
+        return self._of_sources(rows_seen) | ({"bad_images": len(missed)} if missed else {})
+
+    def _of_sources(self, rows_seen: int) -> dict[str, float]:
         if not self.dataset.shares:
             return {}
         examples, tokens = self.plan.given(self._block_of(rows_seen))

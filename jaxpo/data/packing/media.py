@@ -10,9 +10,11 @@ from jaxpo.config import Data
 from jaxpo.data.packing.batch import Media
 from jaxpo.data.packing.best_fit import Caps, Laid
 from jaxpo.data.packing.caps import rows_alone
+from jaxpo.data.rows.pictures import COLUMN
 from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.media import MEDIA, PER_VECTOR, Patches
-from jaxpo.errors import DataError
+from jaxpo.errors import BadImage, DataError
 
 
 def check_capacity(dataset: Dataset, data: Data) -> None:
@@ -36,6 +38,25 @@ def check_capacity(dataset: Dataset, data: Data) -> None:
 def _error(dataset: Dataset, example: int, what: str, remedy: str) -> DataError:
     (found,) = dataset.store.read([example])
     return found.error(what, field=MEDIA, remedy=remedy, file=dataset.files[found.file])
+
+
+def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
+    """An example's media, its images decoded; None where one is bad and such rows are left out.
+
+    Raises:
+      DataError: an image that cannot be used; names file, row and the image's number.
+    """
+    if not example.pictures:
+        return example.media
+    assert dataset.sight is not None
+    file = dataset.files[example.file]
+    try:
+        return dataset.sight.media(example.pictures, file)
+    except BadImage as error:
+        if dataset.sight.leaves_out(file, example.row):
+            return None
+        remedy = error.remedy or "Replace it, or set data.images.on_bad_image to skip."
+        raise example.error(error.message, field=COLUMN, remedy=remedy, file=file) from error
 
 
 def empty_media(dataset: Dataset, caps: Caps, blocks: int) -> dict[str, Media]:

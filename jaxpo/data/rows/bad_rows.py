@@ -1,4 +1,4 @@
-"""Rows that cannot be used: an error, or left out, counted and listed, up to a limit."""
+"""Rows that cannot be used, and images: an error, or left out, counted and listed, up to a limit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Data
-from jaxpo.errors import DataError
+from jaxpo.errors import BadImage, DataError
 
 Bad = Callable[[DataError], None]
 """Receives the error of a row that cannot be used; raises it, or returns and the row is left out."""
-DROPPED = "dropped_bad_rows"
+DROPPED, UNSEEN = "dropped_bad_rows", "dropped_bad_images"
 
 
 def refuse(error: DataError) -> None:
@@ -25,7 +25,7 @@ def unsaid(error: DataError) -> None:
 
 
 class BadRows:
-    """What `data.on_bad_row` and `data.max_bad_rows` say of bad rows.
+    """What `data.on_bad_row`, `data.images.on_bad_image` and `data.max_bad_rows` say of bad rows.
 
     Attributes:
       listed: of every row that is left out its file (a number among `files`), row, field and problem.
@@ -33,6 +33,7 @@ class BadRows:
 
     def __init__(self, data: Data, counts: Counter[str], files: Sequence[Path]):
         self._skip, self._most, self._counts = data.on_bad_row == "skip", data.max_bad_rows, counts
+        self._skip_images = data.images is not None and data.images.on_bad_image == "skip"
         self._numbers = {str(file): i for i, file in enumerate(files)}
         self.listed: list[dict[str, Any]] = []
 
@@ -43,9 +44,10 @@ class BadRows:
           DataError: rows are not to be skipped, this is no row's error of these files, or there are too many of them.
         """
         file = self._numbers.get(str(error.file))
-        if not self._skip or error.row is None or file is None:
+        image = self._skip_images and type(error) is BadImage
+        if not (self._skip or image) or error.row is None or file is None:
             raise error
-        self._counts[DROPPED] += 1
+        self._counts[UNSEEN if image else DROPPED] += 1
         self.listed.append({"file": file, "row": error.row, "field": error.field, "problem": error.message})
         check_number(len(self.listed), self._most, error)
 

@@ -64,7 +64,9 @@ def records_of(
         try:
             reading.check_alike(row)
             reading.check_filled(row)
-            records = [reading.record(part) for part in (take_apart(row) if apart else (row,))]
+            records = [
+                reading.record(part) for part in (take_apart(row, pictures=reading.pictures) if apart else (row,))
+            ]
         except DataError as error:
             counts["read"] += 1
             if on_empty == "skip" and type(error) is EmptyRow:

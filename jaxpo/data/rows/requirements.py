@@ -69,6 +69,7 @@ class Reading:
       roles, optional: further segments that every row must, or may, have.
       marks: names of the marks that become per-token columns.
       first: the row that all this was decided by.
+      pictures: rows with images are read for a model that sees.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class Reading:
     optional: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     first: Row | None = None
+    pictures: bool = False
 
     def check_alike(self, row: Row) -> None:
         """DataError for a row with something that the first lacked, by which it would be read otherwise.
@@ -123,7 +125,13 @@ class Reading:
         """Check and normalise one row; DataError names file, row, field and remedy."""
         self.check_filled(row)
         return read_record(
-            row, self.kind, extras=self.columns, roles=self.roles, optional=self.optional, marks=self.marks
+            row,
+            self.kind,
+            extras=self.columns,
+            roles=self.roles,
+            optional=self.optional,
+            marks=self.marks,
+            pictures=self.pictures,
         )
 
 
@@ -217,7 +225,7 @@ def everything(row: Row) -> Reading:
     kind = detect(row)
     optional = tuple(role for role in FURTHER if role not in ROLES[kind]) if kind in PAIRS else ()
     marks = tuple(name for name in MARKS.get(kind, ()) if any(column in row.data for column in SOURCES[name]))
-    return Reading(kind, found(row, kind), (), optional, marks, given)
+    return Reading(kind, found(row, kind), (), optional, marks, given, pictures=True)
 
 
 def takes_pairs_apart(row: Row, kind: str) -> bool:
@@ -225,7 +233,7 @@ def takes_pairs_apart(row: Row, kind: str) -> bool:
     return kind == "unpaired" and detect(row) in PAIRED
 
 
-def take_apart(row: Row) -> tuple[Row, Row]:
+def take_apart(row: Row, *, pictures: bool = False) -> tuple[Row, Row]:
     """A pair as a good and a bad row: prompt + completion + label (TRL's unpairing).
 
     Raises:
@@ -233,7 +241,7 @@ def take_apart(row: Row) -> tuple[Row, Row]:
     """
     if row.data.get("tie"):
         raise row.error("the pair is tied: neither response is the bad one.", field="tie", remedy="Remove tied rows.")
-    record = read_record(row, "preference")
+    record = read_record(row, "preference", pictures=pictures)
     pair_only = ("prompt", "chosen", "rejected", "gold", "label", "rewards")
     rest = {k: v for k, v in record.row.data.items() if k not in pair_only}
     rewards = extra_columns(record.row, ("rewards",)).get("rewards", {}) if "rewards" in record.row.data else {}

@@ -33,6 +33,8 @@ from jaxpo.data.rows.columns import extra_columns
 from jaxpo.data.rows.context import asks, gives_context, with_context
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import SOURCES, SPANS
+from jaxpo.data.rows.pictures import COLUMN as PICTURES
+from jaxpo.data.rows.pictures import MARK, with_pictures
 from jaxpo.data.rows.retrieval import NEGATIVES, canonical_retrieval
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
 from jaxpo.data.rows.sides import SIDES, Side
@@ -40,7 +42,7 @@ from jaxpo.data.rows.stringified import with_parsed_messages
 from jaxpo.data.rows.texts import string
 from jaxpo.data.rows.tokenised import BESIDE
 from jaxpo.data.rows.tools import tools_of
-from jaxpo.data.rows.unread import check_refused, unread
+from jaxpo.data.rows.unread import check_pictures, check_refused, unread
 
 __all__ = ["TYPES", "Record", "Side", "canonical", "detect", "read_record"]
 
@@ -85,6 +87,7 @@ class Record:
     Attributes:
       absent: optional roles that this row has no text for.
       unread: the names under which what nobody reads of the row is counted.
+      pictures: its images, as they were given, in the order of the marks in its texts.
     """
 
     row: Row
@@ -94,6 +97,7 @@ class Record:
     tools: tuple[Any, ...] = ()
     absent: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    pictures: tuple[Any, ...] = ()
 
     @property
     def is_conversation(self) -> bool:
@@ -122,7 +126,7 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
-    data = canonical_retrieval(with_parsed_messages(row, data))
+    data = with_pictures(row, canonical_retrieval(with_parsed_messages(row, data)))
     if asks(data):
         data["prompt"] = data.pop("messages")
     context = gives_context(row)
@@ -144,6 +148,7 @@ def read_record(
     roles: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
     marks: tuple[str, ...] = (),
+    pictures: bool = False,
 ) -> Record:
     """Check and normalise one row.
 
@@ -154,6 +159,7 @@ def read_record(
       roles: segments beyond the type's own that every row must have ("rationale", ...); of pairs.
       optional: the same, but a row may lack them.
       marks: names of the marks to keep ("phrase", "step", ...).
+      pictures: the row is read for a model that sees; for others one with images is an error.
 
     Raises:
       DataError: names file, row, field and remedy.
@@ -167,7 +173,12 @@ def read_record(
                 remedy="Every row needs the same columns; add it or remove the row.",
             )
     check_refused(row, masks=kind != "tokens")
+    shown = tuple(row.data.get(PICTURES, ()))
+    if shown:
+        check_pictures(row, kind, seen=pictures)
     sides = SIDES[kind](row)
+    if shown:
+        _check_answers(row, kind, sides)
     for name in marks:
         if name in SPANS:
             sides = with_spans(row, sides, name)
@@ -182,9 +193,20 @@ def read_record(
     columns |= {COLUMN_OF[role]: 0 for role in absent if role in COLUMN_OF}
     read = {*TYPES[kind], *_BESIDE.get(kind, ()), *numbers, *(name for role in asked for name in FURTHER[role])}
     read |= {name for mark in marks for name in SOURCES[mark]} | ({"tools"} if _is_conversation(sides) else set())
+    read |= {PICTURES} if shown else set()
     # Beside a bare prompt stands what rewards read.
     beside = () if kind == "prompt" else unread(row, read)
-    return Record(row, kind, sides, columns, tools_of(row), absent, beside)
+    return Record(row, kind, sides, columns, tools_of(row), absent, beside, shown)
+
+
+def _check_answers(row: Row, kind: str, sides: tuple[Side, ...]) -> None:
+    """DataError for an image in an answer: it would have to be learnt."""
+    for side in sides:
+        said = side.completion if isinstance(side.completion, list) else [{"content": side.completion}]
+        answers = [turn["content"] for turn in said if turn.get("role", "assistant") == "assistant"]
+        if kind != "text" and any(MARK in text for text in answers):
+            remedy = "Show it in a user turn: images are given, not answered."
+            raise row.error("an image stands in an answer.", field=side.role, remedy=remedy)
 
 
 def _is_conversation(sides: tuple[Side, ...]) -> bool:

@@ -11,7 +11,9 @@ from jaxpo.data.rows.messages import KEYS
 from jaxpo.data.rows.tokenised import IDS, MASKS
 
 WEIGHTS = ("prompt_mask", "prompt_masks", "loss_weights", "token_weights")
-MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+OTHER_MEDIA = ("videos", "video", "audios", "audio")
+PLACELESS = ("tokens", "two_prompt", "query_positive", "query_documents")
+"""Types of rows without one prompt that all of their texts share, in which an image could stand."""
 COLUMN, KEY = "unread_column_", "unread_message_key_"
 """How the counts of what is not read begin."""
 _EMPTY: tuple[Any, ...] = ("", [], {}, ())
@@ -31,13 +33,26 @@ def check_refused(row: Row, *, masks: bool) -> None:
                 remedy='Give messages, with "train": false on turns that are not to be learnt, or prompt and '
                 f"completion; then remove the column. Or give {IDS} with it, and no texts.",
             )
-    for name in MEDIA:
+    for name in OTHER_MEDIA:
         if name in row.data and row.data[name] not in _EMPTY:
             raise row.error(
                 f"{name!r} holds what is no text: {READS_TEXT}.",
                 field=name,
                 remedy="Leave out such rows, or remove the column to train on their text alone.",
             )
+
+
+def check_pictures(row: Row, kind: str, *, seen: bool) -> None:
+    """DataError for images that nobody sees, or that rows of this type have no place for."""
+    if not seen:
+        raise row.error(
+            f"'images' holds what is no text: {READS_TEXT}.",
+            field="images",
+            remedy="Leave out such rows, remove the images to train on their text alone, or train a model that sees.",
+        )
+    if kind in PLACELESS:
+        remedy = "Give the images with messages, or with a prompt that all answers share."
+        raise row.error(f"rows of type {kind!r} cannot show images.", field="images", remedy=remedy)
 
 
 def unread(row: Row, read: set[str]) -> tuple[str, ...]:

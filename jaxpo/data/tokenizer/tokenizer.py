@@ -147,14 +147,24 @@ class Tokenizer:
         same = all(self.special_ids[token] == other.special_ids[token] for token in SPECIAL_TOKENS)
         return added_to_one(self._inner, other._inner) if same else None
 
-    def with_added(self, tokens: Sequence[str]) -> Tokenizer:
-        """A vocabulary with these tokens too, behind all others; itself where it has them."""
+    def with_added(self, tokens: Sequence[str], *, special: bool = False) -> Tokenizer:
+        """A vocabulary with these tokens too, behind all others; itself where it has them.
+
+        Args:
+          special: no text yields them.
+        """
         new = [token for token in tokens if self.id_of(token) is None]
         if not new:
             return self
         inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
-        inner.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in new])
+        inner.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in new])
         return Tokenizer(inner, self._source, self.files, self.notes)
+
+    def with_files(self, files: CheckpointFiles) -> Tokenizer:
+        """The same vocabulary with other files beside it."""
+        return Tokenizer(
+            self._inner, self._source, files, tuple(note for note in self.notes if note != self.files.note)
+        )
 
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary, special or not; None when it has none."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.layout import Layout
+from jaxpo.data.tokens.pictures import Sight
 from jaxpo.data.tokens.shares import Share
 from jaxpo.data.tokens.store import ExampleStore, Lengths
 
@@ -46,6 +47,7 @@ class Dataset:
       order: example numbers in a fixed order of training (a curriculum), or an order as `jaxpo.data.packing.orders`
         describes it (groups that are spread); None = as the loader is told.
       shares: the sources of a mixture, in the order of their examples; () = trained as one.
+      sight: decodes the examples' images; None = the model does not see.
     """
 
     store: ExampleStore
@@ -61,6 +63,7 @@ class Dataset:
     media: Layout = field(default_factory=dict)
     order: Any = field(default=None, compare=False)
     shares: tuple[Share, ...] = ()
+    sight: Sight | None = None
 
     def __len__(self) -> int:
         return len(self.store)

@@ -20,8 +20,10 @@ from jaxpo.data.rows.tokenised import Tokens
 from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens import fim
+from jaxpo.data.tokens.encoded import Encoded, Segment
 from jaxpo.data.tokens.marked import marked_tokens
-from jaxpo.data.tokens.media import Patches
+from jaxpo.data.tokens.media import MEDIA, Patches, Picture
+from jaxpo.data.tokens.pictures import Looking
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
 from jaxpo.data.tokens.retrieval import TextEncoder, columns_of, retrieval_segments, text_encoder
 from jaxpo.data.tokens.specials import with_specials
@@ -30,22 +32,6 @@ from jaxpo.errors import DataError
 
 Encoding = tuple[np.ndarray, np.ndarray]
 LISTS = ("list", "tree")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Tokens of one text.
-
-    Attributes:
-      tokens: int32 `[n]`.
-      supervised: bool `[n]`, True where the token is trained on.
-      per_token: name -> `[n, ...]` of any dtype: the phrase, step or item that a token belongs to (int32, 0 = none),
-        codes, "media" (int32, the example's vector that takes the embedding's place, -1 = none).
-    """
-
-    tokens: np.ndarray
-    supervised: np.ndarray
-    per_token: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +44,7 @@ class Example:
       file, row: where it came from (index into the dataset's files; row number).
       media: what the vectors are made of that "media" counts, one image tile or stretch of sound after another; shared
         by the example's segments.
+      pictures: images whose pieces are the media instead, once they are decoded.
     """
 
     segments: tuple[Segment, ...]
@@ -66,30 +53,16 @@ class Example:
     file: int = 0
     row: int = 0
     media: tuple[Patches, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def media_lengths(self) -> tuple[int, ...]:
+        """Patches of each medium."""
+        return (*map(len, self.media), *(n for picture in self.pictures for n in picture.lengths))
 
     def error(self, message: str, *, field: str, remedy: str, file: object = None) -> DataError:
         """A DataError that says which row the example was made from."""
         return DataError(message, file=file, row=self.row, field=field, remedy=remedy)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One side in tokens; `given` is the number of tokens before the first that is to be learnt."""
-
-    tokens: np.ndarray
-    supervised: np.ndarray
-    given: int
-    per_token: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def keep(self, index: Any, given: int) -> Encoded:
-        """Only the tokens at `index`."""
-        per_token = {name: values[index] for name, values in self.per_token.items()}
-        return Encoded(self.tokens[index], self.supervised[index], given, per_token)
-
-    def segment(self, max_length: int) -> Segment:
-        """The first `max_length` tokens."""
-        kept = self.keep(slice(max_length), self.given)
-        return Segment(kept.tokens, kept.supervised, kept.per_token)
 
 
 def build_examples(
@@ -119,28 +92,34 @@ def build_examples(
         yield from _retrieval_examples(records, text_encoder(tokenizer, cut.texts), counts, numbers, bad)
         return
     rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
+    looking = Looking(cut.images, tokenizer)
     whole: list[Record] = []
-    rendered = []
+    rendered, pictures = [], []
     for record in records:
         try:
             as_read = rendering.as_read(record)
-            rendered.append(rendering.sides(as_read))
+            spans, shown = rendering.sides(as_read), looking.planned(as_read)
+            rendered.append(spans)
+            pictures.append(shown)
             whole.append(as_read)
         except DataError as error:
             bad(error)
     encoded = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
     flat = iter(encoded if cut.fim is None else _with_fim(whole, encoded, tokenizer, cut, counts))
-    for record, sides in zip(whole, rendered, strict=True):
+    for record, sides, seen in zip(whole, rendered, pictures, strict=True):
         given = [next(flat) if spans else None for spans in sides]
         try:
-            found = list(_segments(record, _encoded(record, given, tokenizer, cut, counts), cut, counts))
+            encoded_sides = looking.shown(record, _encoded(record, given, tokenizer, cut, counts), seen)
+            found = list(_segments(record, encoded_sides, cut, counts))
         except DataError as error:
             bad(error)
             continue
         for segments in found:
             counts["kept"] += 1
             roles, kept = _roles(record, segments)
-            yield Example(kept, roles, dict(record.columns), numbers.get(record.row.file, 0), record.row.number)
+            number = numbers.get(record.row.file, 0)
+            own = seen if any(MEDIA in segment.per_token for segment in kept) else ()
+            yield Example(kept, roles, dict(record.columns), number, record.row.number, pictures=own)
 
 
 def _encoded(
@@ -202,10 +181,7 @@ def _segments(
     tokens = record.sides[0].tokens
     if record.kind == "text" or (tokens is not None and tokens.learnt is None):
         assert encoded[0] is not None
-        pieces = split_text(encoded[0].tokens, cut.max_length)
-        counts["split_documents"] += len(pieces) > 1
-        for piece in pieces:
-            yield [Segment(piece, np.ones(len(piece), bool))]
+        yield from _pieces(record, encoded[0], cut, counts)
         return
     # A mismatched response is no data of its own: it is cut to fit and never a reason to drop or refuse a row.
     mismatched = [side for side, of in zip(encoded, record.sides, strict=True) if side is not None and of.role == "kl"]
@@ -235,8 +211,39 @@ def split_text(tokens: np.ndarray, max_length: int) -> list[np.ndarray]:
     return [tokens[start : start + max_length] for start in starts]
 
 
+def _pieces(record: Record, document: Encoded, cut: Cut, counts: Counter[str]) -> Iterator[list[Segment | None]]:
+    """A document, in pieces where it is too long; its images stay together in the first of them."""
+    pieces = split_text(document.tokens, cut.max_length)
+    if not record.pictures:
+        counts["split_documents"] += len(pieces) > 1
+        for piece in pieces:
+            yield [Segment(piece, np.ones(len(piece), bool))]
+        return
+    first = document.segment(cut.max_length)
+    if not _keeps_images(record, [document], [document.keep(slice(cut.max_length), document.given)], cut, counts):
+        return
+    counts["split_documents"] += len(pieces) > 1
+    yield [first]
+    for piece in pieces[1:]:
+        yield [Segment(piece, np.ones(len(piece), bool))]
+
+
+def _keeps_images(
+    record: Record, before: Sequence[Encoded], after: Sequence[Encoded], cut: Cut, counts: Counter[str]
+) -> bool:
+    """Whether every image is still whole; one that is cut is an error, or drops the row under truncation="drop"."""
+    if all(a.image_tokens == b.image_tokens for a, b in zip(before, after, strict=True)):
+        return True
+    if cut.truncation == "drop":
+        counts["dropped_longer_than_max_length"] += 1
+        return False
+    remedy = "Raise data.max_length, allow images fewer vectors, or set data.truncation to drop."
+    what = f"an image would be cut: {max(len(side.tokens) for side in before)} tokens, and max_length is "
+    raise record.row.error(f"{what}{cut.max_length}.", field="images", remedy=remedy)
+
+
 def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -> list[Segment] | None:
-    longest = max(len(side.tokens) for side in sides)
+    longest, whole = max(len(side.tokens) for side in sides), sides
     if longest > cut.max_length:
         if cut.truncation == "drop":
             counts["dropped_longer_than_max_length"] += 1
@@ -252,6 +259,8 @@ def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -
         counts["truncated_response"] += any(len(side.tokens) > cut.max_length for side in sides)
         cut_off = [x[cut.max_length :] for side in sides for x in side.per_token.values()]
         counts["truncated_labels"] += any((x > 0).any() for x in cut_off)
+    if not _keeps_images(record, whole, [side.keep(slice(cut.max_length), side.given) for side in sides], cut, counts):
+        return None
     segments = [side.segment(cut.max_length) for side in sides]
     if record.kind != "prompt" and not all(segment.supervised[1:].any() for segment in segments):
         raise record.row.error(

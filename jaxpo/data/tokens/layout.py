@@ -9,7 +9,7 @@ import ml_dtypes  # noqa: F401  (makes numpy know bfloat16 by name)
 import numpy as np
 
 from jaxpo.data.tokens.examples import Example
-from jaxpo.data.tokens.media import MEDIA, PER_VECTOR, vectors_of
+from jaxpo.data.tokens.media import MEDIA, PER_VECTOR
 from jaxpo.errors import DataError
 
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -32,17 +32,18 @@ class SeenLayouts:
         """DataError when a column, or the media, differ from earlier examples'."""
         for segment in example.segments:
             for name, values in segment.per_token.items():
-                _same(self.per_token, name, values, example, file)
+                _same(self.per_token, name, (values.dtype, values.shape[1:]), example, file)
         for patches in example.media:
-            _same(self.media, patches.kind, patches.values, example, file)
+            _same(self.media, patches.kind, (patches.values.dtype, patches.values.shape[1:]), example, file)
+        for picture in example.pictures:
+            _same(self.media, picture.kind, (np.dtype(np.uint8), (picture.values,)), example, file)
         if len(self.media) > 1:
             remedy = "A data set has media of one kind: split it."
             kinds = f"kinds {' and '.join(self.media)} in one data set."
             raise example.error(kinds, field=MEDIA, remedy=remedy, file=file)
 
 
-def _same(seen: Layout, name: str, values: np.ndarray, example: Example, file: object) -> None:
-    own = values.dtype, values.shape[1:]
+def _same(seen: Layout, name: str, own: tuple[np.dtype[Any], tuple[int, ...]], example: Example, file: object) -> None:
     if seen.setdefault(name, own) != own:
         what = f"{own[0]} {list(own[1])}, but {seen[name][0]} {list(seen[name][1])} in earlier rows."
         raise example.error(what, field=name, remedy="Every row must have the same type and shape.", file=file)
@@ -78,7 +79,8 @@ def check_media(example: Example, file: object = None) -> None:
       DataError: media without a mark, a mark without media, or patches that fill no vector.
     """
     marks = [s.per_token[MEDIA] for s in example.segments if MEDIA in s.per_token]
-    if not marks and not example.media:
+    lengths = example.media_lengths
+    if not marks and not lengths:
         return
     for number, patches in enumerate(example.media):
         if len(patches) % PER_VECTOR or patches.positions.shape != (len(patches), 4):
@@ -88,7 +90,7 @@ def check_media(example: Example, file: object = None) -> None:
                 remedy=f"Give a multiple of {PER_VECTOR} patches, and row, column, rows and columns for each.",
                 file=file,
             )
-    vectors, used = vectors_of(example.media), np.unique(np.concatenate([np.zeros(0, np.int32), *marks]))
+    vectors, used = sum(lengths) // PER_VECTOR, np.unique(np.concatenate([np.zeros(0, np.int32), *marks]))
     if len(used) and used[-1] >= vectors:
         raise example.error(
             f"mark {used[-1]} has no media: there are {vectors} vectors.",

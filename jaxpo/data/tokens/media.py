@@ -30,6 +30,27 @@ class Patches:
         return len(self.values)
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image as a store keeps it: where it lies and what it becomes; its pixels are read when a batch is made.
+
+    Attributes:
+      payload: path as its row gives it, or the bytes of its file.
+      size: bytes of the file.
+      height, width: in pixels.
+      lengths: patches of each of its pieces.
+      values: bytes of a patch.
+    """
+
+    payload: str | bytes
+    size: int
+    height: int
+    width: int
+    lengths: tuple[int, ...]
+    values: int
+    kind: str = "image"
+
+
 def vectors_of(media: tuple[Patches, ...]) -> int:
     """Vectors that the connector makes of all media."""
     return sum(map(len, media)) // PER_VECTOR

@@ -38,6 +38,7 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
 from jaxpo.data.tokens.examples import build_examples
 from jaxpo.data.tokens.notes import note, notes_of, watched
+from jaxpo.data.tokens.pictures import Sight
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
 from jaxpo.data.tokens.shapes import Shapes, merged
@@ -89,7 +90,7 @@ def prepare(
     for warning in named_held_out(named) if part == "train" else ():
         log(warning)
     first = first_row(paths, unsaid if data.on_bad_row == "skip" else refuse)
-    reading = check_needs(first, purpose, needs)
+    reading = replace(check_needs(first, purpose, needs), pictures=data.images is not None)
     kind = reading.kind
     check_train_on(data, kind, first)
     cut = cut_of(data, tokenizer.special_ids, whole=kind == "text" and purpose == "language")
@@ -134,6 +135,7 @@ def prepare(
         team=team,
     )
     dataset = _dataset(store, tokenizer, key, kind, paths)
+    dataset = dataset if data.images is None else replace(dataset, sight=Sight(data.images))
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
     _check_bad_rows(dataset, data.max_bad_rows, log)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from jaxpo.config import Fim, Texts
+from jaxpo.config import Fim, Images, Texts
 from jaxpo.data.chat.chat import Span, render
 from jaxpo.data.chat.reasoning import (
     KEPT,
@@ -36,6 +36,7 @@ from jaxpo.data.rows.messages import Message
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
 from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS
+from jaxpo.data.tokens.pictures import with_images
 from jaxpo.data.tokens.specials import with_specials
 from jaxpo.errors import DataError
 
@@ -51,6 +52,7 @@ class Cut:
     Attributes:
       special_tokens: those that answers may hold as ids, by name.
       texts: how queries and documents become tokens.
+      images: what becomes of images; None = the model reads text alone.
     """
 
     max_length: int
@@ -61,6 +63,7 @@ class Cut:
     special_tokens: tuple[str, ...] = ()
     reasoning: Reasoning = "keep"
     texts: Texts = field(default_factory=Texts)
+    images: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Rendering:
             written = [replace(span, supervised=True) for span in written]
         spans, special = with_specials(written, self.specials, self.cut.special_tokens)
         noted |= special | ({FOREIGN} if any(foreign(text) for text in _texts(side)) else set())
-        return spans
+        return with_images(record, side.role, spans) if record.pictures else spans
 
     def _string(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
         prompt, completion = str(side.prompt or ""), str(side.completion)

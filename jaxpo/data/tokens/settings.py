@@ -29,6 +29,7 @@ def cut_of(data: Data, specials: Iterable[str], *, whole: bool) -> Cut:
     train_on = "all" if whole and data.train_on == "auto" else data.train_on
     special = allowed(specials, data.special_tokens)
     cut = Cut(data.max_length, data.truncation, train_on, data.fim, data.rendered, special, data.reasoning)
+    cut = replace(cut, images=data.images)
     return cut if data.texts is None else replace(cut, texts=data.texts)
 
 
@@ -94,6 +95,8 @@ def settings_of(
     settings |= {} if data.rendered == "auto" else {"rendered": data.rendered}
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
     settings |= {} if data.texts is None else {"texts": asdict(data.texts)}
+    # Where images lie is not what they are: those of another size are noticed when they are read.
+    settings |= {} if data.images is None else {"images": {**asdict(data.images), "root": None}}
     known = {name: list(found) for name, found in (names or {}).items() if name in reading.columns}
     if known.keys() - {"annotator"}:
         settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns) - set(needs.new_names))}

@@ -20,7 +20,7 @@ from jaxpo.data.durable import crc32_of, intact, seal
 from jaxpo.data.tokens.examples import Example, Segment
 from jaxpo.data.tokens.index import read_index
 from jaxpo.data.tokens.layout import Layout, SeenLayouts, check_media, from_json, to_json
-from jaxpo.data.tokens.media import Patches
+from jaxpo.data.tokens.media import Patches, Picture
 from jaxpo.errors import DataError
 
 RECORDS, INDEX, META = "examples.array_record", "lengths.npz", "meta.json"
@@ -173,8 +173,8 @@ class StoreWriter:
         self._of_files[example.file] += 1
         self._counts.append(len(example.segments))
         self._lengths.extend(len(segment.tokens) for segment in example.segments)
-        self._media_counts.append(len(example.media))
-        self._media_lengths.extend(map(len, example.media))
+        self._media_counts.append(len(example.media_lengths))
+        self._media_lengths.extend(example.media_lengths)
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Write index and metadata, with what tells whether they are intact."""
@@ -213,8 +213,10 @@ def _offsets(counts: Sequence[int]) -> np.ndarray:
 def _pack(example: Example) -> bytes:
     segments = [_pack_segment(s) for s in example.segments]
     media = [(_pack_array(m.values), _pack_array(m.positions), m.kind) for m in example.media]
+    pictures = [(p.payload, p.size, p.height, p.width, p.lengths, p.values, p.kind) for p in example.pictures]
     whole = [segments, example.roles, example.columns, example.file, example.row]
-    return msgpack.packb([*whole, media] if media else whole)  # without media, written as it always was
+    further = [media, pictures] if pictures else [media] if media else []
+    return msgpack.packb([*whole, *further])  # without media, written as it always was
 
 
 def _pack_segment(segment: Segment) -> tuple[Any, ...]:
@@ -235,7 +237,12 @@ def _pack_array(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
 def _unpack(record: bytes) -> Example:
     segments, roles, columns, file, row, *rest = msgpack.unpackb(record)
     media = tuple(Patches(_unpack_array(*v), _unpack_array(*p), kind) for v, p, kind in (rest[0] if rest else ()))
-    return Example(tuple(_unpack_segment(*segment) for segment in segments), roles, columns, file, row, media)
+    pictures = tuple(
+        Picture(payload, size, height, width, tuple(lengths), values, kind)
+        for payload, size, height, width, lengths, values, kind in (rest[1] if len(rest) > 1 else ())
+    )
+    of_segments = tuple(_unpack_segment(*segment) for segment in segments)
+    return Example(of_segments, roles, columns, file, row, media, pictures)
 
 
 def _unpack_segment(tokens: bytes, supervised: bytes, n: int, per_token: Mapping[str, Any] = NONE) -> Segment:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.messages import REASONING
+from jaxpo.data.rows.pictures import without_marks
 from jaxpo.data.rows.rows import canonical
 
 TEXT_COLUMNS = (
@@ -27,7 +28,7 @@ def texts_of(files: Iterable[Path]) -> Iterator[str]:
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield value
+        yield without_marks(value)
     elif isinstance(value, list):
         for item in value:
             yield from _strings(_said(item) if isinstance(item, dict) else item)

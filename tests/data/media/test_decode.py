@@ -118,3 +118,17 @@ def test_files_outside_the_root_are_refused_links_too(tmp_path):
     for name in ("../out.png", str(tmp_path / "out.png"), "link.png"):
         with pytest.raises(DataError, match="outside"):
             pixels(name, limits)
+
+
+def test_a_png_is_turned_as_exif_behind_its_pixels_says():
+    want = noise()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(Image.fromarray(want), exif=exif)
+    at = whole.index(b"eXIf") - 4
+    length = int.from_bytes(whole[at : at + 4], "big") + 12
+    chunk, rest = whole[at : at + length], whole[:at] + whole[at + length :]
+    end = rest.index(b"IEND") - 4
+    for data in (whole, rest[:end] + chunk + rest[end:]):
+        assert image_size(data, ANY) == (7, 5)
+        assert pixels(data, ANY).shape == (7, 5, 3)

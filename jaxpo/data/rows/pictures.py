@@ -1,0 +1,217 @@
+"""The images of a row, in whichever form they come: one list of payloads, and a mark in the text where each stands.
+
+| who writes them so | form |
+|---|---|
+| TRL | column `images` or `image`; contents are strings (all images stand before the first user turn's text) or parts |
+| leap-finetune | parts `{"type": "image", "image": path}` |
+| LLaMA-Factory | column `images`, and `<image>` in the text where each stands |
+| OpenAI | parts `{"type": "image_url", "image_url": {"url": path or data: URL}}` |
+| Hugging Face Parquet | `{"bytes": ..., "path": ...}` in any of these places |
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.messages import ALIASES
+
+MARK = "\ufdd0"
+"""Where an image stands in a text; a character that Unicode reserves for programs, so that no text holds it."""
+LITERAL = "<image>"
+COLUMN, COLUMNS = "images", ("images", "image")
+PARTS = ("image", "image_url", "input_image")
+_PAYLOADS = ("image", "image_url", "url", "path", "bytes")
+_FIRST = ("messages", "prompt", "instruction", "text")
+"""Where a row begins; the images of a column stand in the first of them."""
+_SIDES = ("chosen", "rejected")
+_TEXTS = (*_FIRST, *_SIDES, "completion", "input", "history", "system", "gold", "responses")
+
+
+class Pictures(list[Any]):
+    """A row's payloads in the order of their marks: the column of a row that is in this form already."""
+
+
+def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
+    """The columns with a mark for each image, and all payloads under `images`; as they are where there is no image.
+
+    Raises:
+      DataError: images and places for them are not as many; a payload is missing; images without a text to stand in.
+    """
+    if isinstance(data.get(COLUMN), Pictures) or not _has_pictures(data):
+        return data
+    given = _column(row, data)
+    data = {name: value for name, value in data.items() if name not in COLUMNS}
+    if any(_holds(data.get(name), lambda text: MARK in text) for name in _TEXTS):
+        raise row.error("the text holds U+FDD0, which marks images here.", field=COLUMN, remedy="Take it out.")
+    found: dict[str, list[Any]] = {}
+    for name in _TEXTS:
+        if name in data:
+            found[name], data[name] = _of_parts(row, name, data[name])
+    begins = next(((name,) for name in _FIRST if name in data), tuple(name for name in _SIDES if name in data))
+    if not begins:
+        raise row.error("there is an image, and no text that it could stand in.", field=COLUMN, remedy=_REMEDY)
+    slots = [place for name in _ordered(begins, found) for place in found[name]]
+    if slots:
+        _check_alike(row, begins, found)
+        return data | {COLUMN: _filled(row, slots, given)}
+    for name in begins:
+        data[name] = _placed(row, name, data, given)
+    return data | {COLUMN: Pictures(given)}
+
+
+def without_marks(text: str) -> str:
+    """A text as it is read where no image is."""
+    return text.replace(MARK, "")
+
+
+_REMEDY = "Give `messages`, `prompt` or `text`, and one image for each place, in their order."
+
+
+def _has_pictures(data: Mapping[str, Any]) -> bool:
+    return any(data.get(name) not in (None, "", [], (), {}) for name in COLUMNS) or any(
+        _part_in(data[name]) for name in _TEXTS if name in data
+    )
+
+
+def _part_in(value: Any) -> bool:
+    """Whether a part of some message is an image."""
+    if isinstance(value, Mapping):
+        content = value.get("content", value.get("value"))
+        return any(map(_is_part, content)) if isinstance(content, list) else _is_part(content)
+    return isinstance(value, list) and any(map(_part_in, value))
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in PARTS
+
+
+def _column(row: Row, data: Mapping[str, Any]) -> list[Any]:
+    """What the columns hold, in order."""
+    held = [name for name in COLUMNS if data.get(name) not in (None, "", [], (), {})]
+    if len(held) > 1:
+        raise row.error("there are both `images` and `image`.", field=COLUMN, remedy="Keep one of them.")
+    if not held:
+        return []
+    value = data[held[0]]
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    for i, payload in enumerate(listed):
+        if payload in (None, "", {}):
+            raise row.error(f"image {i} is empty.", field=held[0], remedy=_REMEDY)
+    return listed
+
+
+def _of_parts(row: Row, name: str, value: Any) -> tuple[list[Any], Any]:
+    """Payloads of the parts that are images (None: to be taken from the column), and the value with marks instead."""
+    if isinstance(value, Mapping):
+        key = "content" if "content" in value else "value"
+        parts = value.get(key)
+        parts = [parts] if _is_part(parts) else parts
+        if not isinstance(parts, list) or not any(map(_is_part, parts)):
+            return [], value
+        found = [_payload(row, name, part) for part in parts if _is_part(part)]
+        return found, {**value, key: [{"type": "text", "text": MARK} if _is_part(p) else p for p in parts]}
+    if not isinstance(value, list):
+        return [], value
+    each = [_of_parts(row, name, item) for item in value]
+    return [payload for found, _ in each for payload in found], [changed for _, changed in each]
+
+
+def _payload(row: Row, name: str, part: Mapping[str, Any]) -> Any:
+    if isinstance(text := part.get("base64"), str):
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise row.error(f"an image is no base64: {error}.", field=name, remedy="Encode it again.") from error
+    value = next((part[key] for key in _PAYLOADS if part.get(key)), None)
+    return value.get("url", value) if isinstance(value, Mapping) else value
+
+
+def _ordered(begins: Sequence[str], found: Mapping[str, list[Any]]) -> list[str]:
+    """The columns whose images are the row's: of sides that both begin it, the first."""
+    return [begins[0], *(name for name in found if name not in begins and name not in _SIDES and found[name])]
+
+
+def _filled(row: Row, slots: Sequence[Any], given: Sequence[Any]) -> Pictures:
+    """Payloads of all places, those that have none from the column."""
+    empty = sum(place is None for place in slots)
+    if empty != len(given):
+        raise _unequal(row, empty, len(given))
+    rest = iter(given)
+    return Pictures(next(rest) if place is None else place for place in slots)
+
+
+def _check_alike(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]) -> None:
+    """DataError where two sides that are whole conversations show different images."""
+    if len(begins) > 1 and found[begins[0]] != found[begins[1]]:
+        what = "chosen and rejected show different images."
+        raise row.error(what, field="rejected", remedy="Give both the same images, in one prompt.")
+
+
+def _placed(row: Row, name: str, data: Mapping[str, Any], given: Sequence[Any]) -> Any:
+    """A column with marks for what is given: in place of each `<image>`, or before the first user turn's text."""
+    value = data[name]
+    written = _count(value)
+    if written == len(given):
+        return _mapped(value, lambda text: text.replace(LITERAL, MARK))
+    if written:
+        raise _unequal(row, written, len(given))
+    before = MARK * len(given)
+    if isinstance(value, str):
+        return before + value
+    first = next((i for i, turn in enumerate(value) if _asks(turn)), None) if isinstance(value, list) else None
+    if first is None:
+        raise row.error("there is an image, and no user turn that it could stand in.", field=name, remedy=_REMEDY)
+    turn = value[first]
+    key = "content" if "content" in turn else "value"
+    content = turn.get(key) or ""
+    whole = [{"type": "text", "text": before}, *content] if isinstance(content, list) else before + str(content)
+    return [*value[:first], {**turn, key: whole}, *value[first + 1 :]]
+
+
+def _asks(turn: Any) -> bool:
+    role = str(turn.get("role", turn.get("from"))).lower() if isinstance(turn, Mapping) else ""
+    return ALIASES.get(role, role) == "user"
+
+
+def _count(value: Any) -> int:
+    """Places that are written into the strings of a value."""
+    found = 0
+
+    def see(text: str) -> str:
+        nonlocal found
+        found += text.count(LITERAL)
+        return text
+
+    _mapped(value, see)
+    return found
+
+
+def _holds(value: Any, test: Callable[[str], bool]) -> bool:
+    found = False
+
+    def see(text: str) -> str:
+        nonlocal found
+        found |= test(text)
+        return text
+
+    _mapped(value, see)
+    return found
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """A string, or what messages say, changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        keys = [key for key in ("content", "value", "text") if key in value]
+        return {**value, **{key: _mapped(value[key], change) for key in keys}}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
+
+
+def _unequal(row: Row, places: int, images: int) -> Exception:
+    what = f"the text has {places} place{'s' * (places != 1)} for images, and {images} are given."
+    return row.error(what, field=COLUMN, remedy="Give one image for each place, in their order.")

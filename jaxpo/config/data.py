@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxpo.config.images import Images
+from jaxpo.config.images import Images, ImageSettings
 from jaxpo.config.places import DataFile, OtherFile
 
 
@@ -179,7 +179,9 @@ class Tokenizer:
       vocab_size: total, special tokens included.
       added: tokens that the vocabulary has besides, such as "[Q] " and "[D] " of a retriever; those that are there
         already change nothing.
-      image_tokens: and the special tokens with which images stand in texts, `<image>` and those of tiles and borders.
+      images: what becomes of images, kept beside the vocabulary, which gets the special tokens with which they stand in
+        texts; None = as the tokenizer's own files say. `--tokenizer.images` or any of its fields on the command line
+        switches it on.
       new_embedding: the tokenizer is another than that of the model that training starts from. The rows of its
         embedding are taken over by their numbers and stand for other tokens from then on: all are learnt anew.
     """
@@ -188,5 +190,5 @@ class Tokenizer:
     train_on: tuple[OtherFile, ...] = ()
     vocab_size: int = 4096
     added: tuple[str, ...] = ()
-    image_tokens: bool = False
+    images: ImageSettings | None = None
     new_embedding: bool = False

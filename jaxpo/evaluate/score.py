@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxpo.data.packing.batch import Batch
 from jaxpo.errors import DataError
-from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.encode import Scorer, next_tokens, to_targets
+from jaxpo.ops.head import map_vocab
 from jaxpo.sharding import BATCH_AXES, axis_size, current_mesh, to_host
 
 Tree = Any
@@ -110,6 +111,21 @@ def each_segment(
 @functools.partial(jax.jit, static_argnums=0)
 def _logps(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
     return scorer.logps(params, batch)
+
+
+def likeliest_tokens(scorer: Scorer, params: Tree, batch: Batch) -> np.ndarray:
+    """int32 `[R, S]`: the most probable token at each place, given those before it in its segment; 0 at the first."""
+    return np.asarray(to_host(_likeliest(scorer, params, batch)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _likeliest(scorer: Scorer, params: Tree, batch: Batch) -> jax.Array:
+    def term(logits: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+
+    streams = ((scorer.unembedding(params), scorer.hidden(params, batch)),)
+    found = map_vocab(term, streams, next_tokens(batch), chunk=scorer.head_chunk)
+    return to_targets(found, batch).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

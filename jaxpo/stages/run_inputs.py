@@ -19,6 +19,7 @@ from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
+from jaxpo.data.tokens.seeing import seeing
 from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
@@ -231,7 +232,7 @@ def _stage_data(
             team=team,
         )
 
-    cut = kind.data(stage)
+    cut = seeing(kind.data(stage), tokenizer, config)
     train = load(stage.data.files, cut, "train")
     if stage.data.mix:
         train = dataclasses.replace(train, shares=_shares(stage, train, directory))

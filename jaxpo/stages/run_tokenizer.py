@@ -8,9 +8,9 @@ from pathlib import Path
 from jaxpo.config import Run
 from jaxpo.convert.model_io import TOKENIZER, near_tokenizer
 from jaxpo.data.chat.template_choice import announcements
-from jaxpo.data.media.marks import NAMES as IMAGE_TOKENS
 from jaxpo.data.rows.formats import list_files
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from jaxpo.data.tokens.seeing import with_images
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import ConfigError
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, trained
@@ -31,7 +31,8 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
     folder = directory / TOKENIZER
     kept = run.tokenizer.path is None and (folder / "tokenizer.json").is_file()
     tokenizer = Tokenizer.load(folder) if kept else _found(run, files, say).with_added(run.tokenizer.added)
-    tokenizer = tokenizer.with_added(IMAGE_TOKENS, special=True) if run.tokenizer.image_tokens else tokenizer
+    if run.tokenizer.images is not None:
+        tokenizer = with_images(tokenizer, run.tokenizer.images)
     problems = [p for name, path in origins(run) for p in _unlike(tokenizer, name, path, run, say)]
     if problems:
         raise ConfigError(problems)

@@ -15,6 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from jaxpo.data.media.settings import ImageSettings, settings_in
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, CheckpointFiles, read_checkpoint_files
 from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
@@ -127,6 +128,11 @@ class Tokenizer:
         return self.files.templates.get(DEFAULT, CHAT_TEMPLATE)
 
     @functools.cached_property
+    def image_settings(self) -> ImageSettings | None:
+        """What becomes of an image, as the processor's files beside it say; None where there are none."""
+        return settings_in(self.files.texts, Path(str(self._source or "tokenizer.json")).parent)
+
+    @functools.cached_property
     def hash(self) -> str:
         return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
 
@@ -153,6 +159,12 @@ class Tokenizer:
         inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
         inner.add_tokens([tokenizers.AddedToken(token, normalized=False, special=special) for token in new])
         return Tokenizer(inner, self._source, self.files, self.notes)
+
+    def with_files(self, files: CheckpointFiles) -> Tokenizer:
+        """The same vocabulary with other files beside it."""
+        return Tokenizer(
+            self._inner, self._source, files, tuple(note for note in self.notes if note != self.files.note)
+        )
 
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary, special or not; None when it has none."""

@@ -66,6 +66,9 @@ i.other { opacity: 0.35; } i.down { opacity: 1; }
 .bar i.data, .legend i.data { background: var(--series-1); }
 .bar i.eval, .legend i.eval { background: var(--series-0); }
 .bar i.save, .legend i.save { background: var(--series-5); }
+.shown { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 12px; }
+.shown div.card + div.card { margin: 0; } .shown img { width: 96px; image-rendering: pixelated; }
+.shown .right { color: var(--good); } .shown .wrong { color: var(--warn); }
 @media print { body { background: none; } figure, .card, .tile { break-inside: avoid; } }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 520px) { .charts { grid-template-columns: 1fr; } .charts .wide { grid-column: auto; } }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.errors import RunError
+from jaxpo.evaluate.visual_questions import SHOWN
 from jaxpo.train.alarms import ALERTS
 from jaxpo.train.goodput import STARTS, starts_of, summary
 
@@ -24,6 +25,7 @@ class RunData:
       starts: what each start of the run did with its time, see `jaxpo.train.ledger`.
       alerts: oldest first.
       evaluations: folder -> the results.json that `jaxpo eval` left in it.
+      shown: of each file of questions about images, what a stage said to them.
       finished: every stage has ended.
     """
 
@@ -38,6 +40,7 @@ class RunData:
     starts: list[Record] = field(default_factory=list)
     alerts: list[Record] = field(default_factory=list)
     evaluations: dict[str, Record] = field(default_factory=dict)
+    shown: list[Record] = field(default_factory=list)
     finished: bool = False
 
     @property
@@ -82,8 +85,13 @@ def read_run(path: Path) -> RunData:
         starts=read_starts(path / STARTS),
         alerts=read_lines(path / ALERTS),
         evaluations={file.parent.name: read_object(file) for file in sorted(path.glob("eval*/results.json"))},
+        shown=[read_object(file) for file in sorted((path / SHOWN).glob("*.json"), key=_by_time)],
         finished=(path / "finished.json").is_file() or (bool(names) and all(name in ended for name in names)),
     )
+
+
+def _by_time(file: Path) -> int:
+    return file.stat().st_mtime_ns
 
 
 def read_profiles(path: Path) -> dict[str, Record]:

@@ -17,6 +17,7 @@ from jaxpo.evaluate.report.page import duration, figure, measured, number, secti
 from jaxpo.evaluate.report.pictures import picture_svg
 from jaxpo.evaluate.report.read import Record, RunData, seconds, series
 from jaxpo.evaluate.report.rollouts import rollouts
+from jaxpo.evaluate.report.shown import shown
 from jaxpo.evaluate.report.watching import alerts, processes, starts, times
 
 
@@ -36,6 +37,7 @@ def render(run: RunData) -> str:
         teacher_records(run),
         *merges(run),
         *evaluations(run),
+        *shown(run),
         samples(run),
         data_counts(run),
         configuration(run),

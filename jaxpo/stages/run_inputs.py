@@ -158,7 +158,8 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
-        check_vocabulary(tokenizer, each.vocab_size)
+        if vocabulary := limits(each).vocabulary:  # a model that denoises may read states of texts alone
+            check_vocabulary(tokenizer, vocabulary)
     return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
 
 

@@ -19,7 +19,6 @@ from PIL import Image
 
 from jaxpo.config import Data
 from jaxpo.config.images import Images, Users
-from jaxpo.data.images.captions import segments_of
 from jaxpo.data.images.prepare import ImageShape, prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
@@ -238,12 +237,6 @@ def test_a_long_caption_is_cut_and_counted_left_out_or_refused(tmp_path, prepare
     assert len(prepared(file, truncation="drop")) == 1
     with pytest.raises(DataError, match=r"row 1: the caption has \d+ tokens, and the text tower reads 1 of 8"):
         prepared(file, truncation="error")
-
-
-def test_captions_are_cut_into_segments_at_sentence_marks():
-    assert segments_of("A red one. Is it? Yes; no!\nEnd") == ["A red one.", "Is it?", "Yes;", "no!", "End"]
-    assert segments_of(" ") == [""]
-    assert segments_of("3.5 apples") == ["3.5 apples"]
 
 
 def test_segments_lie_in_rows_of_their_own(tmp_path, prepared, tokenizer):

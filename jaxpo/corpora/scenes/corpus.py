@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Scenes:
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write the files, unless they are there."""
-        inputs = json.dumps([FORMAT, asdict(self)])
+        inputs = hashlib.sha256(json.dumps([FORMAT, asdict(self)]).encode()).hexdigest()[:16]
         found = reusable(directory, inputs)
         if found is None:
             report = {"inputs": inputs, "scenes": str(self.scenes), "pairs": str(self.pairs)}

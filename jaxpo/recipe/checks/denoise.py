@@ -57,3 +57,8 @@ def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
             f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
             f"{width or 'none'} (user_channels); give both the same."
         )
+    if stage.train == Denoise.train:
+        yield (
+            f"{stage.name}.train: everything would be trained, and of users only the branch that reads them is; give "
+            f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
+        )

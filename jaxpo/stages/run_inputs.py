@@ -244,7 +244,7 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
     """Training and held-out images; the first process reads them, and the others find what it kept."""
     method = method_of(stage)
     channels, states = config.in_channels, getattr(config, "caption_channels", 0)
-    shape = ImageShape(stage.images.size or config.sample_size, channels, states)
+    shape = ImageShape(stage.images.size or config.sample_size, channels, states, limits(config).context)
 
     def load(files: tuple[str, ...], part: Part, reward_range: tuple[float, float] | None) -> ImageDataset:
         return team.first(

@@ -44,6 +44,7 @@ class Scenes:
       size: pixels along both sides.
       things: fewest and most of a scene, a clause each.
       gains: least and greatest brightness.
+      unplaced: share of the captions of single pictures that do not say where a thing is.
       seed: of all chances.
     """
 
@@ -57,6 +58,7 @@ class Scenes:
     size: int = 8
     things: tuple[int, int] = (1, 1)
     gains: tuple[float, float] = (0.6, 1.0)
+    unplaced: float = 0.2
     seed: int = 0
 
     def build(self, directory: Path) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class Scenes:
         return files
 
     def _pictures(self, count: int, seed: int, *, held_out: bool) -> Iterator[dict[str, Any]]:
-        scenes = draw(count, seed, held_out=held_out, things=self.things, gains=self.gains)
+        scenes = draw(count, seed, held_out=held_out, things=self.things, gains=self.gains, unplaced=self.unplaced)
         for scene, pixels in zip(scenes, render(scenes, self.size), strict=True):
             yield {"caption": scene.caption, "image": as_url(pixels)}
 

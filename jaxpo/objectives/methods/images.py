@@ -43,10 +43,8 @@ class ImageMethod(ArrayMethod):
     def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.objectives.families.denoising import Denoiser
 
-        how = Denoiser.of(scorer)
-
         def encode(params: Any, frozen: Any, batch: Any, rng: Array | None) -> tuple[Any, dict[str, Any]]:
-            return self.encoded(how, params, frozen, batch, rng), {}
+            return self.encoded(Denoiser.of(scorer), params, frozen, batch, rng), {}
 
         return encode
 

@@ -5,6 +5,7 @@
     jaxpo run diffusion --base runs/diffusion/stages/pretrain --method smpo
     jaxpo run diffusion:self_npo
     jaxpo run diffusion:ppd
+    jaxpo run diffusion:longalign
 
 The captions of the scenes can be checked, and so can the rewards: `scenes/adherence` says how far samples of held-out
 captions are what these say, `scenes/wins` how often the reward likes a sample better than the one that the model drew
@@ -16,16 +17,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from jaxpo.config import Data, Denoise, Images, Optimizer, Run, Tokenizer, Users
+from jaxpo.config import Beside, Data, Denoise, Images, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
-from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, PEOPLE, STRANGERS, TOKENIZER, TRAIN, Scenes
+from jaxpo.corpora.scenes.corpus import (
+    HELD_OUT,
+    HELD_OUT_LONG,
+    HELD_OUT_PAIRS,
+    LONG,
+    MATCHES,
+    PAIRS,
+    PEOPLE,
+    SEVERAL,
+    STRANGERS,
+    TOKENIZER,
+    TRAIN,
+    Scenes,
+)
 from jaxpo.evaluate.scenes import SceneProbe
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.presets import PRESETS
 from jaxpo.objectives.methods.denoising import Denoising
+from jaxpo.objectives.methods.denscore import Denscore
 from jaxpo.objectives.methods.diffusion_dpo import DiffusionDPO
 from jaxpo.objectives.methods.diffusion_npo import DiffusionNPO
 from jaxpo.objectives.methods.inpo_ddim import DDIMInPO
+from jaxpo.objectives.methods.longalign import LongAlign
 from jaxpo.objectives.methods.ppd import PPD
 from jaxpo.objectives.methods.self_npo import SelfNPO
 from jaxpo.objectives.methods.smpo_diffusion import SmPODiffusion
@@ -122,6 +139,56 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, st
     return replace(
         of("ppd", (stage,), base, pretrain_steps, corpus, SceneProbe()), model=replace(MODEL, user_channels=users.width)
     )
+
+
+def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int = 1500, steps: int = 100) -> Run:
+    """Long captions read clause by clause, a preference model of them, and the reward stage along the linear route.
+
+    Args:
+      omega: weight of what all captions share; 1 = the score itself.
+      align_steps, denscore_steps, steps: optimiser steps of the three stages.
+    """
+    segments = Images(segments=SEVERAL[1] + 1)
+    align = Denoise(
+        name=START,
+        data=scenes(LONG, HELD_OUT_LONG),
+        images=segments,
+        init_from="random",
+        rows_per_step=64,
+        max_steps=align_steps,
+        eval_rows=128,
+        logging_steps=50,
+        ema_decay=0.995,
+        use_ema=True,
+        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0, warmup_steps=200),
+    )
+    denscore = Denoise(
+        name="denscore",
+        loss=Denscore(),
+        model=DenscoreConfig(vocab_size=32, max_length=WORDS),
+        data=scenes(MATCHES),
+        images=segments,
+        init_from="random",
+        rows_per_step=64,
+        max_steps=denscore_steps,
+        logging_steps=50,
+        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0),
+    )
+    reward = Denoise(
+        name="reward",
+        loss=LongAlign(omega=omega, sampler_steps=25, guidance=3.0),
+        beside=(("reward", Beside("denscore")),),
+        data=scenes(LONG),
+        images=segments,
+        init_from=START,
+        rows_per_step=16,
+        max_steps=steps,
+        logging_steps=10,
+        optimizer=aligning(3e-5),
+    )
+    probe = SceneProbe(things=SEVERAL, segments=segments.segments)
+    run = of("longalign", (align, denscore, reward), None, align_steps, Scenes(long=8192, scenes=8, pairs=8), probe)
+    return replace(run, stages=run.stages[1:])
 
 
 def scenes(train: str, held_out: str | None = None) -> Data:

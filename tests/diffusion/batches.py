@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.objectives.encode import Scorer
 
@@ -30,6 +31,7 @@ CONFIG = DiTConfig(
     ),
 )
 SCORER = Scorer(CONFIG)
+JUDGE = DenscoreConfig(sample_size=SIZE, hidden_size=8, projection_dim=8, vocab_size=16, max_length=LENGTH)
 
 
 def batch(count: int = 16, images: int = 2, seed: int = 0, absent: tuple[int, ...] = (3,)) -> ImageBatch:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contracts.harness import DESCENT, SCHEDULE, STEPS, assert_learned, assert_same, drive
-from diffusion.batches import CONFIG, SCORER, batch
+from diffusion.batches import CONFIG, JUDGE, SCORER, batch
 
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.denoising import Denoiser
 from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
@@ -30,40 +31,54 @@ SETTINGS = {
     "smpo_diffusion": {"beta": 20.0, "inversion_steps": 2},
     "self_npo": {"truncation": 2, "sampler_steps": 5, "teacher_w": 1.0},
     "ppd": {"beta": 20.0, "user_dropout": 0.3},
+    "denscore": {},
+    "longalign": {"sampler_steps": 4, "kept_steps": 2, "guidance": 2.0},
 }
-OFTEN = ("denoising", "diffusion_kto", "smpo_diffusion")
-CASES = [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in SETTINGS]
+CASES = [
+    *((name, 2) for name in ("denoising", "smpo_diffusion")),
+    *(pytest.param(name, 8, marks=[pytest.mark.slow]) for name in SETTINGS),  # programs for eight take longest
+]
+JUDGED = {"model": param_table(JUDGE)}
+
+
+def config_of(name):
+    return JUDGE if METHODS[name].MODEL == "towers" else CONFIG
 
 
 def objective_of(name, **changes):
-    return METHODS[name](**SETTINGS[name] | changes).build(SCORER)
+    method = METHODS[name](**SETTINGS[name] | changes)
+    return method.build(Scorer(config_of(name)), scorers={"reward": Scorer(JUDGE)})
 
 
 @functools.cache
-def initial(same=False):
-    """Parameters in which every leaf has an effect, gates and the values of users too; and a reference."""
-    drawn = [init_params(TABLES["model"], jax.random.key(seed)) for seed in ((1, 1) if same else (1, 2))]
+def initial(seeds=(1, 2), tables=None):
+    """Parameters in which every leaf has an effect, gates and the values of users too."""
+    drawn = [init_params(JUDGED["model"] if tables else TABLES["model"], jax.random.key(seed)) for seed in seeds]
     return [jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), each) for each in drawn]
 
 
-def state_of(objective):
-    model, reference = initial()
-    return build_state({"model": model}, DESCENT, objective, jax.random.key(3)), {"reference": reference}
+def state_of(name, objective):
+    """A state, and the networks beside it: a reference that differs, and a judge."""
+    towers = config_of(name) == JUDGE
+    (model, reference), (judge,) = initial(tables=towers), initial((4,), tables=True)
+    frozen = {"reference": reference, "reward": {"model": judge}}
+    beside = {network: frozen[network] for network, _ in objective.needs.networks}
+    return build_state({"model": model}, DESCENT, objective, jax.random.key(3)), beside
 
 
 def images_of(name):
     return 2 if "chosen" in METHODS[name].NEEDS.roles else 1
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_in_microbatches_on_eight_devices_as_in_one_go(name):
+@pytest.mark.parametrize(("name", "devices"), CASES)
+def test_in_microbatches_on_devices_as_in_one_go(name, devices):
     objective, batches = objective_of(name), [batch(images=images_of(name), seed=seed) for seed in (0, 1)]
-    state, frozen = state_of(objective)
+    state, frozen = state_of(name, objective)
     whole = drive(jax.jit(make_step(objective, DESCENT, SCHEDULE)), state, frozen, batches)
     assert_learned(whole, state)
-    mesh = make_mesh({"fsdp": 8}, jax.devices()[:8])
+    mesh, tables = make_mesh({"fsdp": devices}, jax.devices()[:devices]), {"model": param_table(config_of(name))}
     with use_mesh(mesh):
-        where = jax.tree.map(lambda a: a.sharding, abstract_state(TABLES, DESCENT, objective, mesh))
+        where = jax.tree.map(lambda a: a.sharding, abstract_state(tables, DESCENT, objective, mesh))
         spread = [jax.device_put(b, batch_sharding(mesh)) for b in batches]
         step = make_step(objective, DESCENT, SCHEDULE, microbatches=2)
         jitted = jax.jit(step, out_shardings=(where, replicated(mesh)))

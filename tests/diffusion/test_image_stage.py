@@ -225,7 +225,7 @@ USERS = Users(tokens=2, width=8)
             "pretrain.data.block_rows: is of rows of tokens",
         ),
         (dataclasses.replace(PRETRAIN, images=Images(segments=0)), "pretrain.images.segments: 0 must be at least 1"),
-        (dataclasses.replace(PRETRAIN, model="nano"), "of the family 'lfm2' reads tokens"),
+        (dataclasses.replace(PRETRAIN, model="nano"), "of the family 'lfm2'; a Denoise stage trains"),
         (
             dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=Images(users=USERS), lora=None),
             "prefer.images.users.width: 8, and the model's attention to users reads none",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -66,16 +66,19 @@ class Denoiser:
 
     Attributes:
       remat: keep only the input of each layer for the backward pass.
+      beside: name -> configuration of a network beside it that has another one.
     """
 
     config: Any
     dtype: Any
     remat: bool
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scorer: Scorer) -> Denoiser:
-        """As a stage's other networks are run."""
-        return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none")
+    def of(cls, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Denoiser:
+        """As a stage's networks are run."""
+        beside = {name: other.config for name, other in (scorers or {}).items()}
+        return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none", beside)
 
     @cached_property
     def schedule(self) -> Schedule:

@@ -24,7 +24,13 @@ TWO_IMAGES = Needs(roles=("chosen", "rejected"), networks=((REFERENCE, "denoiser
 
 @dataclass(frozen=True)
 class ImageMethod(ArrayMethod):
-    """A term per example; the loss is their mean by weight."""
+    """A term per example; the loss is their mean by weight.
+
+    Attributes:
+      MODEL: what of its family the trained model must have: "denoise", or "towers".
+    """
+
+    MODEL: ClassVar[str] = "denoise"
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts
@@ -44,7 +50,7 @@ class ImageMethod(ArrayMethod):
         from jaxpo.objectives.families.denoising import Denoiser
 
         def encode(params: Any, frozen: Any, batch: Any, rng: Array | None) -> tuple[Any, dict[str, Any]]:
-            return self.encoded(Denoiser.of(scorer), params, frozen, batch, rng), {}
+            return self.encoded(Denoiser.of(scorer, options.scorers), params, frozen, batch, rng), {}
 
         return encode
 

@@ -167,7 +167,8 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
         say(f"{len(ids)} tokens are new to {run.model_from}: their rows start at the mean of all others'{more}")
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
-        check_vocabulary(tokenizer, each.vocab_size)
+        if vocabulary := limits(each).vocabulary:  # a model that denoises may read states of texts alone
+            check_vocabulary(tokenizer, vocabulary)
     return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own, ids)
 
 
@@ -252,7 +253,7 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
     """Training and held-out images; the first process reads them, and the others find what it kept."""
     method = method_of(stage)
     channels, states = config.in_channels, getattr(config, "caption_channels", 0)
-    shape = ImageShape(stage.images.size or config.sample_size, channels, states)
+    shape = ImageShape(stage.images.size or config.sample_size, channels, states, limits(config).context)
 
     def load(files: tuple[str, ...], part: Part, reward_range: tuple[float, float] | None) -> ImageDataset:
         return team.first(

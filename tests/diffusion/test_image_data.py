@@ -1,4 +1,4 @@
-"""Images and pairs: published forms, bad rows by file and row, shared crops, order by position, damage on disk."""
+"""ImageData and pairs: published forms, bad rows by file and row, shared crops, order by position, damage on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxpo.config import Data
-from jaxpo.config.images import Images, Users
-from jaxpo.data.images.captions import segments_of
+from jaxpo.config.image_data import ImageData, Users
 from jaxpo.data.images.prepare import ImageShape, prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
@@ -63,7 +62,7 @@ def prepared(tmp_path, tokenizer):
     def make(*files, needs=ONE, shape=SHAPE, said=None, max_length=8, **given):
         names = {f.name for f in dataclasses.fields(Data)}
         data = Data(max_length=max_length, **{k: v for k, v in given.items() if k in names})
-        images = Images(**{k: v for k, v in given.items() if k not in names and k != "reward_range"})
+        images = ImageData(**{k: v for k, v in given.items() if k not in names and k != "reward_range"})
         return prepare_images(
             files,
             data=data,
@@ -238,12 +237,6 @@ def test_a_long_caption_is_cut_and_counted_left_out_or_refused(tmp_path, prepare
     assert len(prepared(file, truncation="drop")) == 1
     with pytest.raises(DataError, match=r"row 1: the caption has \d+ tokens, and the text tower reads 1 of 8"):
         prepared(file, truncation="error")
-
-
-def test_captions_are_cut_into_segments_at_sentence_marks():
-    assert segments_of("A red one. Is it? Yes; no!\nEnd") == ["A red one.", "Is it?", "Yes;", "no!", "End"]
-    assert segments_of(" ") == [""]
-    assert segments_of("3.5 apples") == ["3.5 apples"]
 
 
 def test_segments_lie_in_rows_of_their_own(tmp_path, prepared, tokenizer):

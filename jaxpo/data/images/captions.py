@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,15 +10,9 @@ import numpy as np
 from jaxpo.config import Data
 from jaxpo.data.images.formats import Item
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.diffusion.segments import split_caption
 
 CUT, DROPPED = "truncated_caption", "dropped_longer_than_max_length"
-ENDS = re.compile(r"(?<=[.!?;])\s+|\n+")
-
-
-def segments_of(caption: str) -> list[str]:
-    """The sentences of a caption, cut behind . ! ? and ; with what ends each; an empty caption is one empty segment."""
-    found = [part.strip() for part in ENDS.split(caption)]
-    return [part for part in found if part] or [""]
 
 
 def encoded(
@@ -31,7 +24,7 @@ def encoded(
       DataError: it is longer and `data.truncation` says that this is an error.
     """
     assert item.caption is not None
-    parts = segments_of(item.caption) if segments > 1 else [item.caption]
+    parts = split_caption(item.caption) if segments > 1 else [item.caption]
     ids = [np.asarray(tokenizer.encode(part), np.int32) for part in parts]
     longest = max(map(len, ids))
     if longest <= data.max_length and len(ids) <= segments:

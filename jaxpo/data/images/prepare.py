@@ -35,11 +35,20 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What the model reads: pixels (or latent cells) along both sides, channels, and the width of text states."""
+    """What the model reads.
+
+    Attributes:
+      size: pixels (or latent cells) along both sides.
+      channels: of images or latents.
+      states: width of text states.
+      words: tokens that captions are filled up to, as many as the text tower has positions, since it reads those too;
+        0 = as many as `data.max_length`.
+    """
 
     size: int
     channels: int
     states: int
+    words: int = 0
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class ImageSource:
 
     def _texts_of(self, read: Sequence[Stored]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         if not self.dataset.states:
-            count, length = self.dataset.images.segments, self.dataset.data.max_length
+            count, length = self.dataset.images.segments, self.dataset.shape.words or self.dataset.data.max_length
             texts = [filled(x.segments, count, length) for x in read]
             return np.stack([t for t, _ in texts]), np.stack([m for _, m in texts]), None
         states = np.zeros((len(read), self.dataset.states, self.dataset.shape.states), np.float32)

@@ -25,7 +25,6 @@ class DiTConfig:
       user_channels: width of the vectors that describe a user; 0 = no attention to a user.
       user_scale: how much that attention counts, lambda.
       caption: the text tower that is trained along; None = the states of texts come with the data.
-      noise: the schedule that the model is made for, and what it predicts.
 
     Raises:
       ConfigError: lists every inconsistent field.
@@ -45,7 +44,6 @@ class DiTConfig:
     user_channels: int = 0
     user_scale: float = 1.0
     caption: CaptionConfig | None = None
-    noise: NoiseSchedule = field(default_factory=NoiseSchedule)
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

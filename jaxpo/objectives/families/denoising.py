@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.data.images.batch import CHOSEN, REJECTED, ImageBatch
-from jaxpo.diffusion.parameterisation import add_noise, target
+from jaxpo.diffusion.inversion import invert
+from jaxpo.diffusion.parameterisation import add_noise, implied_noise, target
 from jaxpo.diffusion.schedules import Schedule, schedule
 from jaxpo.losses.denoising import squared_error
 from jaxpo.models.family import caption_states, denoiser
@@ -65,21 +66,24 @@ class Denoiser:
 
     Attributes:
       remat: keep only the input of each layer for the backward pass.
+      beside: name -> configuration of a network beside it that has another one.
     """
 
     config: Any
     dtype: Any
     remat: bool
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scorer: Scorer) -> Denoiser:
-        """As a stage's other networks are run."""
-        return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none")
+    def of(cls, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None) -> Denoiser:
+        """As a stage's networks are run."""
+        beside = {name: other.config for name, other in (scorers or {}).items()}
+        return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none", beside)
 
     @cached_property
     def schedule(self) -> Schedule:
         """The noise that the model is made for."""
-        return schedule(self.config.noise)
+        return schedule(self.config.schedule)
 
     def text(self, model: Tree, batch: ImageBatch, drop: Bool[Array, "N"] | None = None) -> Text:
         """The states of a batch's captions: of the tower, each segment read alone, or those of the data.
@@ -236,6 +240,26 @@ def forward_noise(how: Denoiser, batch: ImageBatch, draws: Draws) -> Noisy:
     return Noisy(*made)
 
 
+def inverted(how: Denoiser, model: Tree, batch: ImageBatch, draws: Draws, eta: float, **options: Any) -> Noisy:
+    """Both images of a pair at the latents where DDIM, run backwards by this model, arrives with each of them.
+
+    Args:
+      eta: of the noise that is added after every segment, which a pair shares; 0 = none.
+      options: see `jaxpo.diffusion.inversion.invert`.
+    """
+    own, x0, t = jax.lax.stop_gradient(model), flat(batch.images), jnp.repeat(draws.times, 2)
+    text = how.text(own, batch).repeated(2)
+    noise = None
+    if eta > 0:
+        shape = (options["n"], *batch.images.shape[2:])
+        drawn = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, FURTHER), shape))(draws.keys)
+        noise = jnp.repeat(drawn, 2, axis=0).swapaxes(0, 1)
+    denoise = lambda x, at: how.predict(own, x, at, text)  # noqa: E731
+    x = invert(how.schedule, denoise, x0, t, eta=eta, noise=noise, **options)
+    wanted = target(how.schedule, x0, implied_noise(how.schedule, x, x0, t), t)
+    return Noisy(x.reshape(batch.images.shape), wanted.reshape(batch.images.shape))
+
+
 def compared(
     how: Denoiser,
     params: Tree,
@@ -277,4 +301,47 @@ def compared_metrics(features: ComparedImages, scale: float) -> dict[str, Mean]:
         "errors/rejected": masked_mean(e_l, here),
         "errors/ref_chosen": masked_mean(r_w, here),
         "errors/ref_rejected": masked_mean(r_l, here),
+    }
+
+
+@struct.dataclass
+class Labelled:
+    """Single images that are good or bad, with the errors of the trained model and of the reference.
+
+    Attributes:
+      label: True for a good image.
+    """
+
+    errors: Float[Array, "N"]
+    ref_errors: Float[Array, "N"]
+    label: Bool[Array, "N"]
+    present: Bool[Array, "N"]
+    weight: Float[Array, "N"]
+
+
+def labelled(
+    how: Denoiser, params: Tree, frozen: Mapping[str, Tree], batch: ImageBatch, rng: jax.Array | None
+) -> Labelled:
+    """The errors of either model at one time and one noise per image."""
+    draws, x0 = how.draw(batch, rng), batch.images[:, 0]
+    x, wanted = (f(how.schedule, x0, draws.noise, draws.times) for f in (add_noise, target))
+
+    def errors(model: Tree) -> Array:
+        output = how.predict(model, x, draws.times, how.text(model, batch))
+        return squared_error(output, wanted, where=batch.present)
+
+    reference = jax.lax.stop_gradient(errors(frozen["reference"]))
+    label = batch.columns["label"] > 0.5
+    return Labelled(errors(params["model"]), reference, label, batch.present, weight_of(batch))
+
+
+def labelled_metrics(features: Labelled, scale: float) -> dict[str, Mean]:
+    """The reward `scale (r - e)` of good and of bad images, its mean over all, and the errors of both models."""
+    rewards = scale * (features.ref_errors - features.errors)
+    return {
+        "rewards/chosen": masked_mean(rewards, features.present & features.label),
+        "rewards/rejected": masked_mean(rewards, features.present & ~features.label),
+        "kl": masked_mean(rewards, features.present),
+        "errors/image": masked_mean(features.errors, features.present),
+        "errors/ref_image": masked_mean(features.ref_errors, features.present),
     }

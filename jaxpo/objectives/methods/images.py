@@ -24,7 +24,13 @@ TWO_IMAGES = Needs(roles=("chosen", "rejected"), networks=((REFERENCE, "denoiser
 
 @dataclass(frozen=True)
 class ImageMethod(ArrayMethod):
-    """A term per example; the loss is their mean by weight."""
+    """A term per example; the loss is their mean by weight.
+
+    Attributes:
+      MODEL: what of its family the trained model must have: "denoise", or "towers".
+    """
+
+    MODEL: ClassVar[str] = "denoise"
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts
@@ -43,10 +49,8 @@ class ImageMethod(ArrayMethod):
     def encoder(self, scorer: Scorer, options: Options) -> Encode:
         from jaxpo.objectives.families.denoising import Denoiser
 
-        how = Denoiser.of(scorer)
-
         def encode(params: Any, frozen: Any, batch: Any, rng: Array | None) -> tuple[Any, dict[str, Any]]:
-            return self.encoded(how, params, frozen, batch, rng), {}
+            return self.encoded(Denoiser.of(scorer, options.scorers), params, frozen, batch, rng), {}
 
         return encode
 

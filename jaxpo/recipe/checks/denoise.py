@@ -11,17 +11,19 @@ from jaxpo.recipe.lineage import declared_model
 
 UNUSED = ("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups")
 """Settings of `data` that say something of rows of tokens."""
+WANTED = {
+    "denoise": "a Denoise stage trains a model that denoises images, such as a DiTConfig.",
+    "towers": "this loss trains one that fits pictures to captions, such as a DenscoreConfig.",
+}
+"""What of a family a loss trains -> what is said where it is not there."""
 
 
 def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     """A model that denoises, settings of images in range, and none of texts that would have no effect."""
     name, images, data = stage.name, stage.images, stage.data
-    config = declared_model(run, stage)
-    if is_config(config) and family(config).denoise is None:
-        yield (
-            f"{name}.model: a model of the family {family(config).name!r} reads tokens, and a Denoise stage trains "
-            "one that denoises images, such as a DiTConfig."
-        )
+    config, wanted = declared_model(run, stage), getattr(stage.loss, "MODEL", "denoise")
+    if is_config(config) and getattr(family(config), wanted) is None:
+        yield f"{name}.model: of the family {family(config).name!r}; {WANTED[wanted]}"
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
     if stage.qat is not None:
@@ -56,4 +58,9 @@ def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
         yield (
             f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
             f"{width or 'none'} (user_channels); give both the same."
+        )
+    if stage.train == Denoise.train:
+        yield (
+            f"{stage.name}.train: everything would be trained, and of users only the branch that reads them is; give "
+            f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
         )

@@ -42,7 +42,7 @@ ANSWER = 48
 TRAIN, HELD_OUT = "corpus:arithmetic_train.jsonl", "corpus:arithmetic_heldout.jsonl"
 FEW_PROMPTS, FEW = 320, "corpus:arithmetic_few.jsonl"
 """Asked again every 20 steps of 16: HAPO compares with what became of a problem before."""
-STEPS_BESIDE = 80
+STEPS_BESIDE = 60
 """Of each of five methods side by side: five times the steps of one would take half an hour."""
 SHORTER = {"drpo": DRPO(), "dler": DLER(limit=16, beta=0.0), "hapo": HAPO(), "orion": ORION()}
 """Methods of short answers, as the variants of these names have them."""

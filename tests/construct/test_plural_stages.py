@@ -288,6 +288,12 @@ def test_how_models_serve_tastes_with_the_users_name_in_front(tmp_path: Path) ->
     )  # the worse answer is the longer one, whatever room there is
     MapUsers(rows=(long,), model="pal", max_length=48).run(context(tmp_path / "map", pal="pal_a"))
     assert "must name a stage" in MeasureTastes(rows=("x",), models=("a",), named=("b",)).problems()[0]
+    # Pairs of nobody in particular are measured too, unless a name would have to stand in front.
+    anybody = [{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in pairs()]
+    rows = (write(tmp_path / "anybody.jsonl", anybody),)
+    assert replace(stage, rows=rows, named=()).run(where)["tables"][0]["rows"][0][:2] == ["all", 12]
+    with pytest.raises(DataError, match=r"anybody.jsonl, row 1, field 'user': the row names no user"):
+        replace(stage, rows=rows).check_inputs([Path(rows[0])])
 
 
 def test_known_people_say_what_they_want_and_newcomers_do_not(tmp_path: Path) -> None:

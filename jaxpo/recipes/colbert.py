@@ -6,7 +6,7 @@
 
 The query is the first sentence of a docstring without the object's name, the document what follows it. Whole modules
 are held out; the table at the end has NDCG@10 on them with intervals, beside BM25 (`pip install bm25s`) and chance.
-`distilled` learns from lists of eight documents with a teacher's scores, in as many steps. Then search with it:
+`distilled` ends on lists of eight documents with a teacher's scores, in as many steps in all. Then search with it:
 
     jaxpo data embed runs/colbert/corpus/heldout/corpus.jsonl runs/index --model runs/colbert
     jaxpo retrieve runs/index "how do I read a line"
@@ -30,6 +30,8 @@ from jaxpo.objectives.methods.info_nce import InfoNCE
 
 PREFIXES = ("[Q] ", "[D] ")
 VOCABULARY, LENGTH, STEPS = 4096, 128, 150
+DISTILLED = 50
+"""Steps of distillation, after those of contrast."""
 MODEL = replace(
     preset("nano"),
     vocab_size=VOCABULARY + len(PREFIXES),
@@ -45,15 +47,19 @@ MODEL = replace(
 TEXTS = Texts(document_length=LENGTH)
 
 
-def _stage(name: str, train: str, loss: Any, texts: Texts = TEXTS, rows: int = 32) -> Retrieval:
+def _stage(
+    name: str, train: str, loss: Any, texts: Texts = TEXTS, steps: int = STEPS, learning_rate: float = 2e-3
+) -> Retrieval:
     return Retrieval(
         name=name,
         loss=loss,
         texts=texts,
         data=Data(train=(f"corpus:{train}",), max_length=LENGTH, row_length=LENGTH),
-        optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01),
-        rows_per_step=rows,
-        max_steps=STEPS,
+        optimizer=Optimizer(
+            learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=10, weight_decay=0.01
+        ),
+        rows_per_step=32,
+        max_steps=steps,
         logging_steps=5,
         save_steps=100,
     )
@@ -76,9 +82,16 @@ def config() -> Run:
 
 
 def distilled() -> Run:
-    """Lists of eight documents with a teacher's scores, in as many steps of as many tokens."""
+    """Contrast, then lists of eight documents with a teacher's scores; as many steps in all, of as many tokens.
+
+    From nothing such lists teach nothing here: the documents most alike to a query share more words with it than the
+    right one does, and what a new model learns first is to find the same words.
+    """
+    loss = ColBERTDistillation(temperature=0.1, teacher_temperature=0.1)
     return _run(
-        "colbert-distilled", _stage("distil", SCORED, ColBERTDistillation(temperature=0.1, teacher_temperature=0.1))
+        "colbert-distilled",
+        _stage("contrast", CONTRAST, InfoNCE(), steps=STEPS - DISTILLED),
+        _stage("distil", SCORED, loss, steps=DISTILLED, learning_rate=5e-4),
     )
 
 

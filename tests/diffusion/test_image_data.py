@@ -1,4 +1,4 @@
-"""ImageData and pairs: published forms, bad rows by file and row, shared crops, order by position, damage on disk."""
+"""Images and pairs: published forms, bad rows by file and row, shared crops, order by position, damage on disk."""
 
 from __future__ import annotations
 

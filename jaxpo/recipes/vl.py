@@ -19,8 +19,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jaxpo.config import SFT, Data, ImageSettings, Mixed, Optimizer, Preference, Pretrain, Run, Stage, Tokenizer
+from jaxpo.corpora import asked_scenes as drawn
 from jaxpo.corpora import digits
-from jaxpo.corpora import scenes as drawn
 from jaxpo.evaluate.visual_questions import VisualQuestions
 from jaxpo.models.family import preset
 from jaxpo.models.lfm2_vl.config import LFM2VLConfig
@@ -123,7 +123,7 @@ def scenes() -> Run:
     )
     return _run(
         "vl-scenes",
-        drawn.Scenes(),
+        drawn.AskedScenes(),
         drawn.TRAIN,
         (captions, _answers("questions", replace(_data("", drawn.HELD_OUT), train=(), mix=mix), 400, "previous")),
         (VisualQuestions((f"corpus:{drawn.HELD_OUT}",), by="kind"),),

@@ -33,7 +33,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class AskedScenes:
     """Pictures of one to four things, captions of them, questions about them, and rows of text alone.
 
     A scene that is held out, with all its things and their places, is in no training row.
@@ -66,7 +66,7 @@ class Scenes:
         }
         counts = {name.removesuffix(".jsonl"): len(own) for name, own in files.items()}
         asked = f"{self.train:,} pictures with {counts['scenes_train']:,} questions"
-        lines = [f"scenes: {asked}, {self.held_out:,} held out"]
+        lines = [f"questions about scenes: {asked}, {self.held_out:,} held out"]
         return {**write(directory, files, {"counts": counts, "lines": lines, "inputs": inputs}), "reused": False}
 
 

@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
         raise CheckpointError(f"{no_folder(args.folder)}.")
 
     from jaxpo.convert.adapter_folder import describe, is_adapter
+    from jaxpo.convert.folder import corrected
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import import_record, near_generation, near_tokenizer
     from jaxpo.convert.reward_hf import is_reward
@@ -36,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
         )
     if is_adapter(args.folder):
         print(describe(args.folder))
+    for line in corrected(args.folder):
+        print(line)
     params, config = import_hf(args.folder)
     if not args.no_verify:
         report = verified(params, config, args.folder)

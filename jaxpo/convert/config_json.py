@@ -10,13 +10,10 @@ from typing import Any
 from jaxpo.config.json_text import parse
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.document import shown
-from jaxpo.models.family import Config, Export, families, family
+from jaxpo.models.export import Export
+from jaxpo.models.family import Config, families, family
 
 CONFIG = "config.json"
-MASKED_LM = "BidirectionalForMaskedLM"
-"""What follows a family's name in the class of a model that looks both ways and fills blanks."""
-_CLASSES = ("ForCausalLM", "ForSequenceClassification", "Model", "BidirectionalModel", MASKED_LM)
-"""What may follow a family's name in `architectures`; "Model" is saved without the head, which is tied."""
 _QUANTISED = ("quantization_config", "quantization", "compression_config")
 """Where transformers, MLX and compressed-tensors say how they packed the weights."""
 
@@ -68,7 +65,7 @@ def export_of_document(document: Mapping[str, Any], source: object) -> Export:
         readable = ", ".join(f"{export.classes[name]} ({name!r})" for name, export in known.items())
         raise CheckpointError(f"{source}: model_type is {shown(kind)}; this importer reads {readable}.")
     names, prefix = document.get("architectures") or [], known[kind].classes[kind]
-    allowed = [prefix + suffix for suffix in _CLASSES]
+    allowed = [prefix + ending for ending in known[kind].endings]
     name = next(iter(names), None) if isinstance(names, list) else names
     # Early releases spelt the class LFM2ForCausalLM.
     if name is not None and shown(name)[1:-1].lower() not in [each.lower() for each in allowed]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxpo.convert.adapter_folder import adapted, base_of, is_adapter, read_adapter
-from jaxpo.convert.config_json import CONFIG, read_config_json, read_json
+from jaxpo.convert.config_json import CONFIG, export_of, read_config_json, read_json
 from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.shards import Stored, open_shards
+from jaxpo.data.media.settings import read_settings
+from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import TextConfig
-
-BARE, PREFIX = "embed_tokens.weight", "model."
-PREFIXES = ("", "lfm2.")
-"""What may stand before a tensor's name in place of `PREFIX`, in the order in which it is looked for."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,47 @@ def is_checkpoint(path: Path) -> bool:
 
 def config_of(path: Path) -> TextConfig:
     """The configuration of the model that a folder gives, without its weights."""
-    config: TextConfig = read_config_json(base_of(path) if is_adapter(path) else path)
-    return config
+    base = base_of(path) if is_adapter(path) else path
+    config: TextConfig = read_config_json(base)
+    if export_of(config).fitted is None:
+        return config
+    with open_shards(base) as stored:
+        return _fitted(config, base, _renamed(stored, config, base))
 
 
-def with_prefix(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
-    """The tensors under the names of a model with its head, whatever a file that was saved without one calls them."""
-    other = next((each for each in PREFIXES if each + BARE in stored), None)
-    if other is None or PREFIX + BARE in stored:
-        return stored
-    return {(PREFIX + n.removeprefix(other) if n.startswith(other) else n): tensor for n, tensor in stored.items()}
+def corrected(path: Path) -> list[str]:
+    """What config.json says otherwise than the files beside it, which are believed; a line each."""
+    said, meant = read_config_json(base_of(path) if is_adapter(path) else path), config_of(path)
+    return [
+        f"{path / CONFIG}: {field.name} is {getattr(said, field.name)!r}, and the files beside it say "
+        f"{getattr(meant, field.name)!r}, which is taken"
+        for field in dataclasses.fields(said)
+        if getattr(said, field.name) != getattr(meant, field.name)
+    ]
+
+
+def _renamed(stored: Mapping[str, Stored], config: TextConfig, folder: Path) -> dict[str, Stored]:
+    """The tensors under the names of the table, without those that the model is not made of."""
+    found: dict[str, Stored] = {}
+    for name, own in export_of(config).renamed(stored).items():
+        if own in found:
+            raise CheckpointError(f"{folder}: holds {own} under two names, one of them {name}; save the model again.")
+        if own is not None:
+            found[own] = stored[name]
+    return found
+
+
+def _fitted(config: TextConfig, folder: Path, names: Iterable[str]) -> TextConfig:
+    """The configuration, with what only the other files say."""
+    correct = export_of(config).fitted
+    if correct is None:
+        return config
+    settings = read_settings(folder)
+    try:
+        fitted: TextConfig = correct(config, names, {} if settings is None else vars(settings))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    return fitted
 
 
 @contextlib.contextmanager
@@ -67,7 +97,8 @@ def open_folder(path: Path) -> Iterator[Folder]:
     base = base_of(path) if is_adapter(path) else path
     with open_shards(base) as stored:
         config: TextConfig = read_config_json(base)
-        stored = with_prefix(stored)
+        stored = _renamed(stored, config, base)
+        config = _fitted(config, base, stored)
         tensors: Mapping[str, Stored] = per_expert(stored)
         if is_adapter(path):
             tensors = adapted(tensors, config, read_adapter(path))

@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.convert.card import Facts, write_card
-from jaxpo.convert.config_json import CONFIG, config_to_json, write_json
+from jaxpo.convert.config_json import CONFIG, config_to_json, export_of, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import write_generation
 from jaxpo.convert.shards import READABLE, Source, Stored, parse_size, write_shards
 from jaxpo.convert.verify import verify as verify_export
 from jaxpo.data.durable import publish
+from jaxpo.data.media.settings import PREPROCESSOR, ImageSettings, read_settings
 from jaxpo.errors import CheckpointError, writing
+from jaxpo.models.export import CAUSAL_LM, IMAGE_TEXT
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import Param, Table, leaves, map_table
 
@@ -38,6 +40,19 @@ USE = (
     "With jaxpo: `jaxpo chat FOLDER`; for llama.cpp: `jaxpo export FOLDER OUT --format gguf`.",
 )
 """How a folder is run, for its model card."""
+USE_SEEING = (
+    "With transformers:",
+    "",
+    "```python",
+    "from transformers import AutoModelForImageTextToText, AutoProcessor",
+    "",
+    'model = AutoModelForImageTextToText.from_pretrained("FOLDER")',
+    'processor = AutoProcessor.from_pretrained("FOLDER")',
+    "```",
+    "",
+    "With vLLM: `vllm serve FOLDER`. With jaxpo: `jaxpo chat FOLDER --image FILE`.",
+)
+_USES = {CAUSAL_LM: USE, IMAGE_TEXT: USE_SEEING}
 
 
 class SavesItself(Protocol):
@@ -102,14 +117,21 @@ def describe(
     tokenizer: SavesItself | None,
     generation: Mapping[str, Any] | None,
     facts: Facts,
-    use: Sequence[str] = USE,
+    use: Sequence[str] | None = None,
 ) -> None:
-    """Write everything of a checkpoint but its weights: configuration, sampling, tokenizer with template, card."""
+    """Write everything of a checkpoint but its weights: configuration, sampling, tokenizer with template, card.
+
+    Args:
+      use: how it is run; None = as its family's models are.
+    """
+    export = export_of(config)
     write_json(folder / CONFIG, config_to_json(config, dtype))
     write_generation(folder, config, generation)
     if tokenizer is not None:
         tokenizer.save(folder)
-    write_card(folder, facts, config, use)
+    if export.processor is not None and read_settings(folder) is None:
+        write_json(folder / PREPROCESSOR, ImageSettings(**export.processor(config)).to_json())
+    write_card(folder, facts, config, _USES[export.loader] if use is None else use)
 
 
 @contextlib.contextmanager
@@ -210,7 +232,7 @@ def _loader(param: Param, value: Any, entry: int | None) -> Any:
 def check_tensors(stored: Mapping[str, Stored], table: Table, folder: Path, described_in: str = CONFIG) -> None:
     """CheckpointError that names every tensor that is missing, extra, misshaped or of a type that is not read."""
     expected = {name: disk_shape(param) for _, param in leaves(table) for name in param.tensors}
-    found = set(stored) - (_tied_head(stored) - expected.keys())
+    found = set(stored) - (_tied_head(stored, table) - expected.keys())
     problems = []
     if missing := sorted(expected.keys() - found):
         problems.append(f"missing: {_shortened(missing)}{_about_bias(missing)}")
@@ -241,9 +263,10 @@ def _about_bias(missing: list[str]) -> str:
     )
 
 
-def _tied_head(stored: Mapping[str, Stored]) -> set[str]:
+def _tied_head(stored: Mapping[str, Stored], table: Table) -> set[str]:
     """Some tools store the tied output matrix as well: redundant only when it is the embedding, bit for bit."""
-    head, embedding = stored.get("lm_head.weight"), stored.get("model.embed_tokens.weight")
+    (name,) = table["embed_tokens"]["weight"].tensors
+    head, embedding = stored.get("lm_head.weight"), stored.get(name)
     if head is None or embedding is None or head.shape != embedding.shape or head.dtype != embedding.dtype:
         return set()
     return {"lm_head.weight"} if head.read().tobytes() == embedding.read().tobytes() else set()

@@ -18,7 +18,7 @@ from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import export_of, read_json, write_json
 from jaxpo.convert.hf import folder_in_making, tensors_of
 from jaxpo.convert.shards import SINGLE, write_shards
-from jaxpo.convert.verify import TOLERANCE, compare, log_probs, log_softmax
+from jaxpo.convert.verify import TOLERANCE, compare, compared_tokens, log_probs, log_softmax
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_leaves, adapter_table, is_projection, merge, scale_of
@@ -65,22 +65,23 @@ def export_peft(
         write_shards(partial, tensors_of(adapter, table), dtype, sys.maxsize)  # one file: PEFT knows no shards
         (partial / SINGLE).rename(partial / WEIGHTS)
         write_json(partial / ADAPTER_CONFIG, peft_config(param_table(config), table, lora, base_name))
-        write_card(partial, facts or Facts(Path(directory).name), config, use(base_name), library="peft")
+        card = use(base_name, export_of(config).loader)
+        write_card(partial, facts or Facts(Path(directory).name), config, card, library="peft")
         if not verify:
             return {}
         merged = merge(base, adapter, scale_of(lora)) if merged is None else merged
         return verify_peft(adapter, lora, base, merged, config, partial, dtype)
 
 
-def use(base_name: str | None) -> tuple[str, ...]:
-    """How an adapter is loaded, for its model card."""
+def use(base_name: str | None, loader: str) -> tuple[str, ...]:
+    """How an adapter is loaded onto its base, which a class of transformers loads, for its model card."""
     base = base_name or "BASE"
     return (
         "```python",
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
+        f"from transformers import {loader}",
         "",
-        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")',
+        f'model = PeftModel.from_pretrained({loader}.from_pretrained("{base}"), "FOLDER")',
         "```",
         "",
         "With jaxpo, the folder wherever a model is asked for.",
@@ -166,7 +167,7 @@ def verify_peft(
         a, b = (stored[f"{PEFT_PREFIX}{module}.lora_{side}.weight"] for side in "AB")
         return value + scale * (b @ a)
 
-    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
+    tokens = compared_tokens(config, length, seed)
     written = log_softmax(export_of(config).logits(tensor, config, tokens))
     exact = log_probs(merged, config, tokens, None)
     rounded = exact if dtype == "float32" else log_probs(_rounded(adapter, lora, base, dtype), config, tokens, None)

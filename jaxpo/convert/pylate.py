@@ -18,7 +18,6 @@ import numpy as np
 from jaxpo.config import Texts
 from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import CONFIG, config_to_json, export_of, write_json
-from jaxpo.convert.folder import PREFIX
 from jaxpo.convert.hf import folder_in_making, tensors_of
 from jaxpo.convert.pylate_files import ACTIVATION_CLASSES, BERT, LATE, MODULES, POOLING_MODES, SETTINGS
 from jaxpo.convert.pylate_verify import verify_vectors
@@ -29,6 +28,8 @@ from jaxpo.models.family import TextConfig, limits, param_table
 from jaxpo.models.retrieval import PROJECTION
 
 Tree = Any
+PREFIX = "model."
+"""Of the tensors of a model with its head."""
 _ST = "sentence_transformers.models"
 
 
@@ -61,6 +62,8 @@ def export_retriever(
     Raises:
       CheckpointError: the folder exists, or what was written computes something else.
     """
+    if export_of(config).seen is not None:
+        raise CheckpointError(f"{directory}: pylate and sentence-transformers load no retriever that sees images.")
     size = min(tokenizer.vocab_size, limits(config).vocabulary)
     config = replace(config, vocab_size=size)
     model = {**params["model"], "embed_tokens": {"weight": params["model"]["embed_tokens"]["weight"][:size]}}

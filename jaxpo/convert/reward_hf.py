@@ -85,6 +85,12 @@ def export_reward(
     Raises:
       CheckpointError: the folder exists, there is no reward head, or what was written computes something else.
     """
+    if export_of(config).reward is None:
+        raise CheckpointError(
+            f"{directory}: transformers has no sequence classification on {family(config).name!r}, so a reward model "
+            "of that family has no such form. Export the model without its head (`jaxpo.convert.hf.export_hf`), or use "
+            "the stage's folder: jaxpo reads rewards from it."
+        )
     if "value" not in params:
         raise CheckpointError(f"{directory}: the model has no reward head (params['value']); export it as a model.")
     head = params["value"]["weight"]
@@ -184,7 +190,9 @@ def verify_reward(
     sequences = [rng.choice(others, n) for n in LENGTHS]
     with open_folder(folder) as found:
         written = found.config
-        again = functools.partial(export_of(written).reward, lambda name: found.tensors[name].read(), written)
+        of_files = export_of(written).reward
+        assert of_files is not None
+        again = functools.partial(of_files, lambda name: found.tensors[name].read(), written)
         exported = np.asarray([again(s) for s in sequences])
     exact = rewards_of(params, config, sequences)
     rounded = exact if dtype == "float32" else rewards_of(params, config, sequences, dtype)

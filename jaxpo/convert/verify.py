@@ -13,7 +13,9 @@ import numpy as np
 
 from jaxpo.convert.config_json import export_of, write_json
 from jaxpo.convert.folder import open_folder
+from jaxpo.data.packing.batch import Media
 from jaxpo.errors import CheckpointError
+from jaxpo.models.export import Seen
 from jaxpo.models.family import Config, TextConfig, family, limits, output_matrix, param_table
 from jaxpo.models.language import Inputs
 from jaxpo.models.spec import map_table
@@ -21,6 +23,8 @@ from jaxpo.models.spec import map_table
 Tree = Any
 TOLERANCE = 1e-3
 """Largest log-prob difference (nats) that float32 arithmetic explains; a wrong conversion is off by whole nats."""
+KIND = "image"
+"""Of what is seen, in batches."""
 LENGTH = 48
 """Tokens that are compared."""
 
@@ -62,13 +66,14 @@ def compare_files(
     Args:
       folder: a finished export, or what was imported.
       dtype: to which the parameters were rounded when the files were written.
-      transformers: also load the folder with `AutoModelForCausalLM`; None = when torch and transformers are installed.
+      transformers: also load the folder with the family's class (`Export.loader`); None = when torch and transformers
+        are installed.
 
     Returns:
       `{"dtype", "tokens", "max_logprob_error", "kl", "rounding": {...}, "transformers": {...} or the reason why not}`;
       errors in nats, KL(parameters || export) as the mean over positions.
     """
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, LENGTH)
+    tokens = compared_tokens(config, LENGTH, 0)
     with open_folder(folder) as found:
         written = found.config
         exported = log_softmax(export_of(written).logits(lambda name: found.tensors[name].read(), written, tokens))
@@ -86,11 +91,48 @@ def compare_files(
     if transformers is None:
         transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     report["transformers"] = (
-        compare(rounded, _transformers(folder, tokens))
+        compare(rounded, _transformers(folder, config, tokens))
         if transformers
         else "not compared: not installed or not asked for"
     )
     return report
+
+
+def compared_tokens(config: TextConfig, length: int, seed: int) -> np.ndarray:
+    """`[length]` random ids; where the family sees, an image's stand in its places (`Export.seen`) and nowhere else."""
+    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, length)
+    if (image := _seen(config)) is not None:
+        tokens[tokens == image.token_id] = (image.token_id + 1) % config.vocab_size
+        tokens[_places(image)] = image.token_id
+    return tokens
+
+
+def _seen(config: Config) -> Seen | None:
+    export = family(config).export
+    return None if export is None or export.seen is None else export.seen(config)
+
+
+def _places(image: Seen) -> slice:
+    return slice(image.first, image.first + image.vectors)
+
+
+def _inputs(config: Config, tokens: jax.Array) -> Inputs:
+    """One row of tokens, with its image where the family sees."""
+    segments, positions = jnp.ones((1, tokens.shape[0]), jnp.int32), jnp.arange(tokens.shape[0])[None]
+    image = _seen(config)
+    if image is None:
+        return Inputs(tokens[None], segments, positions)
+    where = np.stack(np.meshgrid(np.arange(image.rows), np.arange(image.columns), indexing="ij"), -1).reshape(-1, 2)
+    # The four patches of a vector stand together; vectors and their patches go row by row.
+    order = np.lexsort((where[:, 1] % 2, where[:, 0] % 2, where[:, 1] // 2, where[:, 0] // 2))
+    size = np.broadcast_to((image.rows, image.columns), where.shape)
+    patches = jnp.asarray(image.patches[order])[None]
+    media = Media(
+        patches, jnp.ones((1, len(where)), jnp.int32), jnp.asarray(np.concatenate([where, size], 1)[order])[None]
+    )
+    places = np.full((1, tokens.shape[0]), -1, np.int32)
+    places[0, _places(image)] = np.arange(image.vectors)
+    return Inputs(tokens[None], segments, positions, media={KIND: media}, places=jnp.asarray(places))
 
 
 def check_errors(report: Mapping[str, Any], folder: Path) -> None:
@@ -112,9 +154,7 @@ def log_probs(params: Tree, config: Config, tokens: np.ndarray, dtype: str | Non
     def logits(params: Tree, tokens: jax.Array) -> jax.Array:
         if dtype is not None:
             params = rounded_to(dtype, params, config)
-        segments = jnp.ones((1, tokens.shape[0]), jnp.int32)
-        inputs = Inputs(tokens[None], segments, jnp.arange(tokens.shape[0])[None])
-        hidden, _ = forward(params, inputs, config=config, dtype=jnp.float32)
+        hidden, _ = forward(params, _inputs(config, tokens), config=config, dtype=jnp.float32)
         return hidden[0] @ output_matrix(params, config).astype(jnp.float32).T
 
     with jax.default_matmul_precision("highest"):
@@ -126,16 +166,24 @@ def rounded_to(dtype: str, params: Tree, config: Config) -> Tree:
     return map_table(lambda p, x: x.astype(p.dtype(dtype)).astype(jnp.float32), param_table(config), params)
 
 
-def _transformers(folder: Path, tokens: np.ndarray) -> np.ndarray:
+def _transformers(folder: Path, config: Config, tokens: np.ndarray) -> np.ndarray:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    loader = getattr(transformers, export_of(config).loader)
+    model = loader.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    shown = {}
+    if (image := _seen(config)) is not None:
+        shown = {
+            "pixel_values": torch.from_numpy(image.patches)[None],
+            "spatial_shapes": torch.tensor([[image.rows, image.columns]]),
+            "pixel_attention_mask": torch.ones((1, len(image.patches)), dtype=torch.int64),
+        }
     with torch.no_grad():
-        logits = model(torch.from_numpy(tokens)[None]).logits[0]
+        logits = model(torch.from_numpy(tokens)[None], **shown).logits[0]
     return log_softmax(logits.double().numpy())
 
 

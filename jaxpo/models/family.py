@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from jaxpo.errors import ConfigError, near_misses
 
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
+    from jaxpo.models.export import Export
     from jaxpo.models.spec import Table
 
 Tree = Any
-Tensor = Callable[[str], "np.ndarray"]
-"""Name in a file -> values."""
 
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
@@ -151,30 +149,6 @@ class Decoder:
     cache: Callable[..., Any]
     step: Callable[..., tuple[Array, Any]]
     per_position: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Export:
-    """How a family's models lie in Hugging Face files; tensor names and layouts stand in its parameter table.
-
-    Attributes:
-      classes: `model_type` of a config.json -> what the names of its classes in transformers begin with.
-      to_json: `(config, dtype) -> config.json`.
-      from_json: `(config.json, its path) -> config`; CheckpointError for what the family has not.
-      generation: `config -> generation_config.json`.
-      logits: `(tensor, config, tokens) -> [S, V]`, the model in float64 numpy on the tensors of a file, which shares no
-        code with `Family.forward`: exports are compared with it.
-      reward: likewise, what a reward model gives the sequence.
-      hidden: likewise, the final hidden states `[S, D]`.
-    """
-
-    classes: Mapping[str, str]
-    to_json: Callable[[Any, str], dict[str, Any]]
-    from_json: Callable[[Mapping[str, Any], object], Any]
-    generation: Callable[[Any], dict[str, Any]]
-    logits: Callable[[Tensor, Any, np.ndarray], np.ndarray]
-    reward: Callable[[Tensor, Any, np.ndarray], float]
-    hidden: Callable[[Tensor, Any, np.ndarray], np.ndarray]
 
 
 def no_experts(config: Any) -> Experts | None:

@@ -304,7 +304,7 @@ def test_nothing_there(tmp_path):
     ("change", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama'; this importer reads Lfm2"),
-        ({"model_type": "lfm2_vl"}, "model_type is 'lfm2_vl'"),
+        ({"model_type": "lfm2_audio"}, "model_type is 'lfm2_audio'"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but LFM2 ties"),
         ({"conv_bias": True}, "conv_bias is True, but LFM2 has no biases"),
         (

@@ -54,7 +54,8 @@ def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (
-        "['lfm2', 'lfm2_vl'] Limits(context=4096, vocabulary=4096, causal=True) Experts(count=8, chosen=2, biases=(" in done.stdout
+        "['lfm2', 'lfm2_vl'] Limits(context=4096, vocabulary=4096, causal=True) Experts(count=8, chosen=2, biases=("
+        in done.stdout
     )
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.convert.config_json import MASKED_LM, config_from_json
+from jaxpo.convert.config_json import config_from_json
 from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
 
 DENSE, MIXTURE = "lfm2", "lfm2moe"
+ENCODER = "Lfm2BidirectionalForMaskedLM"
+"""The class by which a config.json says that the model looks both ways."""
 SIGMOID = 2
 """`expert_gating_func`: the router's scores pass a sigmoid."""
 
@@ -45,6 +47,8 @@ def architecture(config: Any) -> str:
 
 def inexpressible(config: Any) -> list[str]:
     """What the model has that llama.cpp's LFM2 has not; empty = it can be written."""
+    if config.model_type == "lfm2_vl":
+        return ["model.model_type is 'lfm2_vl', whose tower llama.cpp takes from a file of its own that is not written"]
     if config.model_type != "lfm2":
         parts = {
             "attention_gate": config.attention_gate,
@@ -110,7 +114,7 @@ def read_config(metadata: Mapping[str, Any], biased: bool, file: Path) -> Any:
         raise CheckpointError(f"{file}: has no {', '.join(absent)}; convert or copy it again.")
     _refuse_features(metadata, arch, file)
     document: dict[str, Any] = {"model_type": "lfm2_moe" if arch == MIXTURE else "lfm2"}
-    document |= {} if metadata.get(f"{arch}.attention.causal", True) else {"architectures": [f"Lfm2{MASKED_LM}"]}
+    document |= {} if metadata.get(f"{arch}.attention.causal", True) else {"architectures": [ENCODER]}
     document |= {
         name: _plain(metadata[f"{arch}.{key}"]) for key, (_, name, _) in fields.items() if f"{arch}.{key}" in metadata
     }

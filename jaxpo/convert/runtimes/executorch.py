@@ -22,6 +22,8 @@ STEPS = 7.5
 
 def inexpressible(config: Any) -> list[str]:
     """Features that its export reads from no file."""
+    if config.model_type == "lfm2_vl":
+        return ["ExecuTorch runs LFM2, and this is lfm2_vl"]
     problems = []
     if config.model_type != "lfm2":
         problems.append(f"ExecuTorch runs LFM2, and this is {config.model_type}")

@@ -12,6 +12,7 @@ from jaxpo.config.images import BILINEAR, FIXED, ImageSettings
 from jaxpo.errors import CheckpointError, ConfigError
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+FILES = (PREPROCESSOR, PROCESSOR)
 INNER = "image_processor"
 
 
@@ -21,14 +22,22 @@ def read_settings(folder: Path) -> ImageSettings | None:
     Raises:
       CheckpointError: a file that cannot be read, or a value under which images would be something else.
     """
-    flat = _document(folder / PREPROCESSOR)
-    nested = _document(folder / PROCESSOR)
-    if flat is None and nested is None:
+    try:
+        texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).exists()}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the image processor's files cannot be read: {error}") from error
+    return settings_in(texts, folder)
+
+
+def settings_in(texts: Mapping[str, str], folder: Path) -> ImageSettings | None:
+    """The same, of files that were read already; others among them are passed by."""
+    found = {name: _document(folder / name, texts[name]) for name in FILES if name in texts}
+    if not found:
         return None
-    inner = (nested or {}).get(INNER, {})
+    inner = found.get(PROCESSOR, {}).get(INNER, {})
     if not isinstance(inner, dict):
         raise CheckpointError(f"{folder / PROCESSOR}: {INNER} must be an object.")
-    return settings_of({**(flat or {}), **inner}, str(folder))
+    return settings_of({**found.get(PREPROCESSOR, {}), **inner}, str(folder))
 
 
 def settings_of(found: Mapping[str, Any], where: str) -> ImageSettings:
@@ -48,12 +57,10 @@ def settings_of(found: Mapping[str, Any], where: str) -> ImageSettings:
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def _document(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _document(path: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: must be an object.")

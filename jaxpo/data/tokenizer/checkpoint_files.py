@@ -1,4 +1,7 @@
-"""The files beside a checkpoint's tokenizer.json: its own, kept as they are; and those that our own tokenizers get."""
+"""The files beside a checkpoint's tokenizer.json: its own, kept as they are; and those that our own tokenizers get.
+
+Those of an image processor go with them: where a tokenizer has marks for images, they say what becomes of an image.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config.json_text import parse
+from jaxpo.data.media.settings import PREPROCESSOR, PROCESSOR
 from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE, EARLIER
 from jaxpo.errors import DataError
 
 CONFIG, TOKENS, JINJA = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
-_PLAIN = (CONFIG, TOKENS, JINJA, "chat_template.json", "added_tokens.json")
+_PLAIN = (CONFIG, TOKENS, JINJA, "chat_template.json", "added_tokens.json", PREPROCESSOR, PROCESSOR)
 _FURTHER = "additional_chat_templates"
 DEFAULT, WITH_TOOLS = "default", "tool_use"
 """Names of templates: the one that is meant, and the one for rows with tools where there is one."""

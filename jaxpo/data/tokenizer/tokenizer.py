@@ -15,6 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from jaxpo.data.media.settings import ImageSettings, settings_in
 from jaxpo.data.rows.turns import BOS, IM_END, IM_START
 from jaxpo.data.tokenizer.checkpoint_files import CONFIG, DEFAULT, JINJA, TOKENS, CheckpointFiles, read_checkpoint_files
 from jaxpo.data.tokenizer.lfm2_template import CHAT_TEMPLATE
@@ -125,6 +126,11 @@ class Tokenizer:
     def template(self) -> str:
         """The Jinja text of its chat template."""
         return self.files.templates.get(DEFAULT, CHAT_TEMPLATE)
+
+    @functools.cached_property
+    def image_settings(self) -> ImageSettings | None:
+        """What becomes of an image, as the processor's files beside it say; None where there are none."""
+        return settings_in(self.files.texts, Path(str(self._source or "tokenizer.json")).parent)
 
     @functools.cached_property
     def hash(self) -> str:

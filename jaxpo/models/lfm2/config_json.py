@@ -17,6 +17,9 @@ CLASSES = {"lfm2": "Lfm2", "lfm2_moe": "Lfm2Moe", "lfm3": "Lfm3"}
 BIDIRECTIONAL = "Bidirectional"
 """Part of the architecture's name by which the released encoders say that they look both ways."""
 MASKED_LM = f"{BIDIRECTIONAL}ForMaskedLM"
+"""What follows a family's name in the class of a model that looks both ways and fills blanks."""
+ENDINGS = ("ForCausalLM", "ForSequenceClassification", "Model", f"{BIDIRECTIONAL}Model", MASKED_LM)
+"""Of the classes that a file may name; "Model" is saved without the head, which is tied."""
 
 # What transformers assumes for keys that a file leaves out.
 _DEFAULTS: dict[str, Any] = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import Decoder, Experts, Export, Family, Flops, Limits
+from jaxpo.models.export import Export
+from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits
 from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
-from jaxpo.models.lfm2.config_json import CLASSES, config_from_json, config_to_json, generation_config_to_json
+from jaxpo.models.lfm2.config_json import CLASSES, ENDINGS, config_from_json, config_to_json, generation_config_to_json
+from jaxpo.models.lfm2.file_names import renamed
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.reference import reference_hidden, reference_logits, reference_reward
 
@@ -107,12 +109,14 @@ FAMILY = Family(
     looped=looped,
     export=Export(
         classes=CLASSES,
+        endings=ENDINGS,
         to_json=config_to_json,
         from_json=config_from_json,
         generation=generation_config_to_json,
         logits=reference_logits,
         reward=reference_reward,
         hidden=reference_hidden,
+        renamed=renamed,
     ),
     presets=PRESETS,
 )

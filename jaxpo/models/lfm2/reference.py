@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxpo.models.family import Tensor
+from jaxpo.models.export import Tensor
 from jaxpo.models.lfm2.config import LFM2Config
 
 

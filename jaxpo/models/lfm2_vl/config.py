@@ -9,6 +9,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.siglip.config import SiglipConfig
 
+IMAGE = "image"
+"""The kind of media that the family reads."""
 FACTOR = 2
 """Patches along the side of what the connector makes one vector of; packed grids of media are laid out for it."""
 
@@ -51,6 +53,11 @@ class LFM2VLConfig:
         channels = self.vision.num_channels
         if len(self.image_mean) != channels or len(self.image_std) != channels or min(self.image_std) <= 0:
             yield f"image_mean and image_std must have {channels} numbers each, those of image_std above 0."
+
+    @property
+    def model_type(self) -> str:
+        """As config.json names it."""
+        return "lfm2_vl"
 
     @property
     def vocab_size(self) -> int:

@@ -13,6 +13,7 @@ from jaxpo.models.siglip.config import SiglipConfig
 
 CLASSES = {"lfm2_vl": "Lfm2Vl"}
 """`model_type` in a file -> what the names of the classes begin with that transformers loads."""
+ENDINGS = ("ForConditionalGeneration", "Model")
 VISION_TYPES = ("siglip2_vision_model", "siglip2")
 _SIZES = {
     "hidden_size": 2**16,
@@ -89,6 +90,17 @@ def config_from_json(document: Mapping[str, Any], source: object) -> LFM2VLConfi
         return LFM2VLConfig(text=inner, vision=SiglipConfig(**vision), **own)
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from error
+
+
+def processor_of(config: LFM2VLConfig) -> dict[str, Any]:
+    """What the model says of how its images are made; tiles are of 512 pixels, or as near as whole vectors come."""
+    unit = config.vision.patch_size * FACTOR
+    return {
+        "encoder_patch_size": config.vision.patch_size,
+        "tile_size": max(round(512 / unit), 1) * unit,
+        "image_mean": config.image_mean,
+        "image_std": config.image_std,
+    }
 
 
 def generation_config_to_json(config: LFM2VLConfig) -> dict[str, Any]:

@@ -8,10 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
+from jaxpo.models.export import IMAGE_TEXT, Export
 from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits, Part
 from jaxpo.models.lfm2 import family as lfm2
-from jaxpo.models.lfm2_vl.config import LFM2VLConfig
+from jaxpo.models.lfm2_vl.config import IMAGE, LFM2VLConfig
+from jaxpo.models.lfm2_vl.config_json import (
+    CLASSES,
+    ENDINGS,
+    config_from_json,
+    config_to_json,
+    generation_config_to_json,
+    processor_of,
+)
+from jaxpo.models.lfm2_vl.file_names import fitted, renamed
 from jaxpo.models.lfm2_vl.presets import PRESETS
+from jaxpo.models.lfm2_vl.reference import reference_logits, reference_text, seen
 
 if TYPE_CHECKING:
     from jax import Array
@@ -20,8 +31,6 @@ if TYPE_CHECKING:
     from jaxpo.models.spec import Table
 
 Tree = Any
-IMAGE = "image"
-"""The kind of media that this family reads."""
 
 
 def limits(config: LFM2VLConfig) -> Limits:
@@ -86,5 +95,19 @@ FAMILY = Family(
     unembedding=lfm2.unembedding,
     decoder=Decoder(cache, step, per_position=("k", "v")),
     looped=looped,
+    export=Export(
+        classes=CLASSES,
+        endings=ENDINGS,
+        to_json=config_to_json,
+        from_json=config_from_json,
+        generation=generation_config_to_json,
+        logits=reference_logits,
+        hidden=reference_text,
+        renamed=renamed,
+        fitted=fitted,
+        processor=processor_of,
+        seen=seen,
+        loader=IMAGE_TEXT,
+    ),
     presets=PRESETS,
 )

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxpo.models.language import Inputs
 from jaxpo.models.lfm2.forward import backbone, embed
-from jaxpo.models.lfm2_vl.config import FACTOR, LFM2VLConfig
-from jaxpo.models.lfm2_vl.family import IMAGE
+from jaxpo.models.lfm2_vl.config import FACTOR, IMAGE, LFM2VLConfig
 from jaxpo.models.siglip.forward import affine, encode, layer_norm
 from jaxpo.ops.dropout import dropout
 

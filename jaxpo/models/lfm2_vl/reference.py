@@ -5,19 +5,53 @@ One image at a time, patches row by row, nothing packed: it shares no code and n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import erf
 
-from jaxpo.models.family import Tensor
+from jaxpo.models.export import Seen, Tensor
+from jaxpo.models.lfm2.reference import reference_hidden as text_hidden
 from jaxpo.models.lfm2.reference import reference_logits as text_logits
 from jaxpo.models.lfm2_vl.config import LFM2VLConfig
+from jaxpo.models.lfm2_vl.file_names import CONNECTOR, TEXT, VISION
 
-TOWER, CONNECTOR, TEXT = "model.vision_tower.", "model.multi_modal_projector.", "model.language_model."
+IMAGE = (4, 6)
+"""Rows and columns of the patches of the image that files are compared on."""
+FIRST = 3
+"""Where its vectors begin."""
+
+
+def seen(config: LFM2VLConfig) -> Seen:
+    """Noise in the form of a small image."""
+    rows, columns = IMAGE
+    patches = np.random.default_rng(1).standard_normal((rows * columns, config.vision.patch_values))
+    return Seen(patches.astype(np.float32), rows, columns, FIRST, config.image_token_id)
 
 
 def reference_logits(tensor: Tensor, config: LFM2VLConfig, tokens: np.ndarray) -> np.ndarray:
-    """Logits `[S, V]` in float64 of one sequence without images."""
-    return text_logits(lambda name: tensor(name.replace("model.", TEXT, 1)), config.text, tokens)
+    """Logits `[S, V]` in float64 of one sequence, in which the vectors of `seen` stand."""
+    image = seen(config)
+    vectors = reference_vectors(tensor, config, image.patches, image.rows)
+    # As if they were further rows of the embedding.
+    ids, words = np.array(tokens), np.asarray(tensor(f"{TEXT}.embed_tokens.weight")).astype(np.float64)
+    ids[FIRST : FIRST + len(vectors)] = len(words) + np.arange(len(vectors))
+    inner = _text(tensor, {"model.embed_tokens.weight": np.concatenate([words, vectors])})
+    return text_logits(inner, config.text, ids)[:, : len(words)]
+
+
+def reference_text(tensor: Tensor, config: LFM2VLConfig, tokens: np.ndarray) -> np.ndarray:
+    """Final hidden states `[S, D]` of text alone."""
+    return text_hidden(_text(tensor, {}), config.text, tokens)
+
+
+def _text(tensor: Tensor, instead: Mapping[str, np.ndarray]) -> Tensor:
+    """The language model's tensors under the names that they have alone."""
+
+    def get(name: str) -> np.ndarray:
+        return instead[name] if name in instead else tensor(name.replace("model", TEXT, 1))
+
+    return get
 
 
 def reference_vectors(tensor: Tensor, config: LFM2VLConfig, patches: np.ndarray, rows: int) -> np.ndarray:
@@ -28,7 +62,7 @@ def reference_vectors(tensor: Tensor, config: LFM2VLConfig, patches: np.ndarray,
     """
 
     def get(name: str) -> np.ndarray:
-        return np.asarray(tensor(CONNECTOR + name)).astype(np.float64)
+        return np.asarray(tensor(f"{CONNECTOR}.{name}")).astype(np.float64)
 
     grid = reference_hidden(tensor, config, patches, rows).reshape(rows, len(patches) // rows, -1)
     four = [grid[a::2, b::2] for a in (0, 1) for b in (0, 1)]
@@ -45,7 +79,7 @@ def reference_hidden(tensor: Tensor, config: LFM2VLConfig, patches: np.ndarray, 
     vision = config.vision
 
     def get(name: str) -> np.ndarray:
-        return np.asarray(tensor(TOWER + name)).astype(np.float64)
+        return np.asarray(tensor(f"{VISION}.{name}")).astype(np.float64)
 
     def affine(x: np.ndarray, name: str) -> np.ndarray:
         return x @ get(f"{name}.weight").T + get(f"{name}.bias")

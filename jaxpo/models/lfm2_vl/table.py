@@ -6,10 +6,9 @@ import dataclasses
 
 from jaxpo.models.lfm2.table import param_table as text_table
 from jaxpo.models.lfm2_vl.config import FACTOR, LFM2VLConfig
+from jaxpo.models.lfm2_vl.file_names import CONNECTOR, TEXT, VISION
 from jaxpo.models.siglip.table import layer_norm_table, linear_table, siglip_table
 from jaxpo.models.spec import Param, Table, map_table
-
-TEXT, VISION, CONNECTOR = "model.language_model", "model.vision_tower", "model.multi_modal_projector"
 
 
 def param_table(config: LFM2VLConfig) -> Table:

@@ -86,7 +86,6 @@ def params():
 def config():
     """The example of the family, with a vocabulary for these texts."""
 
-
     text = dataclasses.replace(CONFIG.text, vocab_size=TOKENIZER.vocab_size)
     return dataclasses.replace(CONFIG, text=text, image_token_id=TOKENIZER.special_ids["<image>"])
 

@@ -1,4 +1,4 @@
-"""Rows with images through whole stages: packed as alone, in microbatches, on devices; what is trained, and how fast."""
+"""Rows with images through whole stages: packed as alone, in microbatches, on devices; what learns how fast."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ OTHERS = ("negative", "score", "segments", "zoom")
 SHARED = ("model", "prompts", "file", "n", "seed", "out", "fallback")
 
 
-def add_image_options(parser: Parser) -> None:
+def add_drawing_options(parser: Parser) -> None:
     """What only a model that draws has."""
     group = parser.add_argument_group("a model that draws images")
     for name, (kind, meaning) in SAMPLER.items():

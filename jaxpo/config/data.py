@@ -54,6 +54,8 @@ class Mixed:
     Attributes:
       files: as `Data.train`; all sources have rows of one type.
       weight: share of the tokens, relative to the other sources' weights.
+      end_weight: what the weight becomes, linearly in the tokens given, over the first `data.mix_until` epochs; None =
+        it stays.
       max_epochs: times that the source may be passed through; a stage whose budget asks for more is refused. None =
         it is repeated as often as that takes.
     """
@@ -61,6 +63,7 @@ class Mixed:
     files: tuple[DataFile, ...] = ()
     weight: float = 1.0
     max_epochs: float | None = None
+    end_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Data:
         one that an earlier work stage writes.
       mix: several sources by name instead, each with its share of the tokens: `--stage.data.mix.NAME.files FILES`,
         `--stage.data.mix.NAME.weight 0.3`. An epoch has as many tokens as all of them together.
+      mix_until: epochs, of all sources together, over which weights become their `end_weight`.
       eval: held-out files of the same type, or folders, of which the validation split is read, else the test split;
         empty = no evaluation.
       max_length: longest segment in tokens; longer examples are truncated as `truncation` says.
@@ -141,6 +145,7 @@ class Data:
     train: tuple[DataFile, ...] = ()
     eval: tuple[DataFile, ...] = ()
     mix: tuple[tuple[str, Mixed], ...] = ()
+    mix_until: float = 1.0
     max_length: int = 1024
     row_length: int = 1024
     truncation: Literal["response_right", "prompt_left", "drop", "error"] = "response_right"

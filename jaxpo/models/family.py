@@ -172,11 +172,16 @@ class Decoder:
         what is remembered after every so many columns, `[B, s / page, ...]`.
       per_position: names of the leaves that hold something for every position, the position axis second; the others
         hold what is remembered at the end.
+      see: `(params, media, *, config, dtype) -> [Q, P / 4, D]`, the vectors of images, which take the places of
+        embeddings: `step` then has `given`, `(vectors [B, s, D], where [B, s])`. None = it reads tokens alone.
+      values: `config ->` bytes of a patch; None likewise.
     """
 
     cache: Callable[..., Any]
     step: Callable[..., tuple[Array, Any]]
     per_position: tuple[str, ...]
+    see: Callable[..., Array] | None = None
+    values: Callable[[Any], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -323,6 +328,12 @@ def caption_states(params: Tree, tokens: Array, config: Config, dtype: Any) -> A
             "states of its texts."
         )
     return found.captions(params, tokens, config=config, dtype=dtype)
+
+
+def sees(config: Config) -> bool:
+    """Whether a model continues texts that show images."""
+    found = family(config).decoder
+    return found is not None and found.see is not None
 
 
 def type_key(config: object) -> str:

@@ -1,4 +1,4 @@
-"""A small model that sees, from scratch on a laptop: LFM2-VL's tower, connector and language model on real digits.
+"""A small model that sees, from scratch on a laptop: LFM2-VL's parts on scikit-learn's handwritten digits.
 
     jaxpo run vl
     jaxpo run vl:scenes --run runs/vl-scenes
@@ -27,25 +27,33 @@ from jaxpo.models.lfm2_vl.config import LFM2VLConfig
 from jaxpo.models.siglip.config import SiglipConfig
 from jaxpo.objectives.methods.dpo import DPO
 
-VOCABULARY, LENGTH, ROW = 320, 128, 256
-"""The first 320 ids are the text's, the next is that of an image."""
-SIZES = ImageSettings(
-    encoder_patch_size=4, tile_size=64, do_image_splitting=False, min_image_tokens=16, max_image_tokens=16
+VOCABULARY, LENGTH, ROW = 270, 128, 256
+"""The first 270 ids are special tokens and bytes, the next is that of an image."""
+SMALL = ImageSettings(
+    encoder_patch_size=4, tile_size=64, do_image_splitting=False, min_image_tokens=4, max_image_tokens=4
 )
-"""Every image becomes 32 by 32 pixels, or as many: 64 patches, 16 vectors."""
+"""Every digit becomes 16 by 16 pixels: 16 patches, 4 vectors."""
+LARGER = replace(SMALL, min_image_tokens=16, max_image_tokens=16)
+"""Every scene has 32 by 32 pixels: 64 patches, 16 vectors."""
 TEXT = replace(
     preset("nano"),
     vocab_size=VOCABULARY + 104,
-    hidden_size=96,
-    intermediate_size=256,
+    hidden_size=64,
+    intermediate_size=192,
     num_attention_heads=4,
     num_key_value_heads=2,
-    head_dim=24,
+    head_dim=16,
     layer_types=("conv", "full_attention", "conv", "full_attention"),
     rope_theta=10_000.0,
 )
 TOWER = SiglipConfig(
-    hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, patch_size=4, num_patches=64
+    hidden_size=64,
+    intermediate_size=192,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    patch_size=4,
+    num_patches=64,
+    initializer_range=0.05,
 )
 MODEL = LFM2VLConfig(TEXT, TOWER, image_token_id=VOCABULARY, projector_hidden_size=128)
 
@@ -61,19 +69,26 @@ def _answers(name: str, data: Data, steps: int, init_from: str = "random") -> SF
         init_from=init_from,
         data=data,
         optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.05),
-        rows_per_step=16,
+        rows_per_step=8,
         max_steps=steps,
         logging_steps=10,
         save_steps=200,
     )
 
 
-def _run(name: str, corpus: object, texts: str, stages: tuple[Stage, ...], probes: tuple[VisualQuestions, ...]) -> Run:
+def _run(
+    name: str,
+    corpus: object,
+    texts: str,
+    sizes: ImageSettings,
+    stages: tuple[Stage, ...],
+    probes: tuple[VisualQuestions, ...],
+) -> Run:
     return Run(
         name=name,
         model=MODEL,
         corpus=corpus,
-        tokenizer=Tokenizer(train_on=(f"corpus:{texts}",), vocab_size=VOCABULARY, images=SIZES),
+        tokenizer=Tokenizer(train_on=(f"corpus:{texts}",), vocab_size=VOCABULARY, images=sizes),
         stages=stages,
         probes=probes,
     )
@@ -85,7 +100,7 @@ def config() -> Run:
         data=_data(digits.PAIRS_TRAIN, digits.PAIRS_HELD_OUT),
         loss=DPO(beta=0.1),
         optimizer=Optimizer(learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=5, weight_decay=0.0),
-        rows_per_step=16,
+        rows_per_step=8,
         max_steps=60,
         logging_steps=5,
         save_steps=100,
@@ -94,9 +109,10 @@ def config() -> Run:
         "vl",
         digits.Digits(),
         digits.TRAIN,
+        SMALL,
         (
             _answers("blind", _data(digits.BLIND_TRAIN, digits.BLIND_HELD_OUT), 60),
-            _answers("digits", _data(digits.TRAIN, digits.HELD_OUT), 400),
+            _answers("digits", _data(digits.TRAIN, digits.HELD_OUT), 600),
             pairs,
         ),
         (
@@ -112,7 +128,7 @@ def scenes() -> Run:
         name="captions",
         data=_data(drawn.CAPTIONS),
         optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="constant", warmup_steps=20, weight_decay=0.05),
-        rows_per_step=16,
+        rows_per_step=8,
         max_steps=300,
         logging_steps=10,
         save_steps=200,
@@ -125,6 +141,7 @@ def scenes() -> Run:
         "vl-scenes",
         drawn.AskedScenes(),
         drawn.TRAIN,
+        LARGER,
         (captions, _answers("questions", replace(_data("", drawn.HELD_OUT), train=(), mix=mix), 400, "previous")),
         (VisualQuestions((f"corpus:{drawn.HELD_OUT}",), by="kind"),),
     )

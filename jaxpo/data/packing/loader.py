@@ -13,13 +13,13 @@ import numpy as np
 
 from jaxpo.config import Data, Stage
 from jaxpo.data.packing.ahead import Ahead, prefetched
+from jaxpo.data.packing.annealed import mixture_of
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.caps import LOW, choose_caps, fill_of, fuller, shared_problems
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.fill import Place, assemble, places, scatter
 from jaxpo.data.packing.media import check_capacity
-from jaxpo.data.packing.mixture import Mixture
 from jaxpo.data.packing.orders import Order
 from jaxpo.data.packing.plan import Part, Plan
 from jaxpo.data.packing.ragged import RaggedColumn
@@ -83,7 +83,7 @@ class Loader:
         directory = dataset.store.directory
         shuffle = data.shuffle if shuffle is None else shuffle
         order = dataset.order if order is None else order
-        mixture = Mixture(dataset.shares, seed, shuffle) if dataset.shares else None
+        mixture = mixture_of(dataset.shares, seed, shuffle, data.mix_until) if dataset.shares else None
         self.plan = Plan(
             dataset.lengths,
             self.caps,
@@ -197,7 +197,8 @@ class Loader:
         shares, mixture = self.dataset.shares, self.plan.mixture
         if mixture is None:
             return []
-        tokens = [portion * self.fill * rows * self.caps.row_length for portion in mixture.portions]
+        total = self.fill * rows * self.caps.row_length
+        tokens = mixture.tokens(total)
         passes = [given / share.tokens for given, share in zip(tokens, shares, strict=True)]
         problems = [
             f"data.mix.{share.name}: the stage would pass through it {epochs:.2f} times, and max_epochs is "
@@ -210,7 +211,7 @@ class Loader:
         return [
             f"mix {share.name}: {portion:.2%} of the tokens; {share.examples:,} examples with {share.tokens:,} tokens, "
             f"{epochs:.2f} times in this stage"
-            for share, portion, epochs in zip(shares, mixture.portions, passes, strict=True)
+            for share, portion, epochs in zip(shares, (given / total for given in tokens), passes, strict=True)
         ]
 
     def one_pass(self, rows_per_step: int | None = None, examples: range | None = None) -> OnePass:

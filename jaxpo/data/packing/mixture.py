@@ -55,21 +55,33 @@ class Mixture:
         own = (p * tokens * s.examples / s.tokens for p, s in zip(self.portions, self.shares, strict=True))
         return max(1, round(sum(own)))
 
+    def tokens(self, total: float) -> list[float]:
+        """What of the first `total` tokens is each source's."""
+        return [portion * total for portion in self.portions]
+
+    def due(self, time: int) -> list[int]:
+        """How many examples each source gives up to a time."""
+        return [(2 * rate * time + SCALE) // (2 * SCALE) for rate in self._rates]
+
+    def times(self, s: int, numbers: np.ndarray) -> np.ndarray:
+        """When a source's examples are due, by their numbers."""
+        return (2.0 * numbers + 1) / self._rates[s]
+
+    def latest(self, position: int) -> int:
+        """A time at which more than `position` examples are due."""
+        return position + position // 1000 + 2 * len(self.shares) + 2
+
     def counts(self, position: int) -> list[int]:
         """How many of the first `position` examples of the endless order each source gives."""
-
-        def due(time: int) -> list[int]:
-            return [(2 * rate * time + SCALE) // (2 * SCALE) for rate in self._rates]
-
-        latest = position + position // 1000 + 2 * len(self.shares) + 2
-        time = bisect.bisect_right(range(latest), position, key=lambda t: sum(due(t))) - 1
-        found, later = due(time), due(time + 1)
+        time = bisect.bisect_right(range(self.latest(position)), position, key=lambda t: sum(self.due(t))) - 1
+        found, later = self.due(time), self.due(time + 1)
         rest = position - sum(found)
         # Between two times most sources give one example at most; whoever is due first goes first.
+        ends = [min(later[s], found[s] + rest) for s in range(len(self.shares))]
         waiting = sorted(
-            ((2 * j + 1) / rate, s, j)
-            for s, rate in enumerate(self._rates)
-            for j in range(found[s], min(later[s], found[s] + rest))
+            (float(when), s, j)
+            for s, end in enumerate(ends)
+            for j, when in enumerate(self.times(s, np.arange(found[s], end)), start=found[s])
         )
         for _, s, _ in waiting[:rest]:
             found[s] += 1
@@ -80,7 +92,7 @@ class Mixture:
         first = epoch * self.examples
         before, after = self.counts(first + start), self.counts(first + stop)
         numbers = [self._of(s, a, b) for s, (a, b) in enumerate(zip(before, after, strict=True))]
-        times = [(2.0 * np.arange(a, b) + 1) / rate for a, b, rate in zip(before, after, self._rates, strict=True)]
+        times = [self.times(s, np.arange(a, b)) for s, (a, b) in enumerate(zip(before, after, strict=True))]
         return np.concatenate(numbers)[np.argsort(np.concatenate(times), kind="stable")]
 
     def pieces(self) -> Iterator[bytes]:

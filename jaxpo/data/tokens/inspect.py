@@ -13,6 +13,7 @@ import numpy as np
 from jaxpo.config import Data
 from jaxpo.data.chat.chat import Span, encode_many, text_of
 from jaxpo.data.chat.template_choice import template_of
+from jaxpo.data.media.marks import IMAGE
 from jaxpo.data.rows.column_arrays import ColumnArrays
 from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.records import first_row
@@ -123,6 +124,8 @@ def inspect(
     rendering = _rendering(data or Data(), tokenizer)
     given = first_row(files)
     first, reading = canonical(given), everything(given)
+    if tokenizer is not None and IMAGE not in tokenizer.special_ids:
+        reading = replace(reading, pictures=False)
     columns: dict[str, str] = {}
     empty: list[EmptyRow] = []
     records = _checked(reading, watched(read_rows(files), rendering.counts), columns, empty)

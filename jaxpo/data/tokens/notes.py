@@ -15,9 +15,10 @@ from jaxpo.data.rows.unread import COLUMN, KEY
 from jaxpo.data.tokens.specials import NOTE
 
 FORMS = ("conversations", "plain_strings")
-MADE = "prompts_made_turns"
+MADE, SHOW = "prompts_made_turns", "rows_with_images"
 _LINES = {
     TAKEN: "{n} rows were tokenised before: their ids are taken as they are, and their masks say what is trained on",
+    SHOW: "{n} rows show images, whose pixels are read when batches are made",
     MADE: "{n} rows are conversations because of `system`, `history` or `tools`: their prompts are user turns",
     READ: "{n} rows are already rendered with the chat template: their marks are control tokens, given once "
     "(data.rendered='text' takes them as characters, 'refuse' stops)",
@@ -43,6 +44,8 @@ def note(record: Record, counts: Counter[str]) -> None:
     """Count what is not read of a record, and its form."""
     counts.update(record.unread)
     counts[FORMS[not record.is_conversation]] += 1
+    if record.pictures:
+        counts[SHOW] += 1
 
 
 def counted(counts: Counter[str]) -> dict[str, int]:

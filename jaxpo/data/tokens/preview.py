@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from jaxpo.data.media.marks import IMAGE
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from jaxpo.data.tokens.examples import Example, Segment
 
 LIMIT = 800
+_VECTORS = re.compile(f"(?:{re.escape(IMAGE)}){{2,}}")
 OPEN, CLOSE = "⟦", "⟧"
 
 
@@ -79,13 +83,18 @@ class Preview:
             size = len(list(group))
             ids = segment.tokens[start : start + size].tolist()
             start += size
-            piece = self.dataset.tokenizer.decode(ids, skip_special_tokens=False)
+            piece = _counted(self.dataset.tokenizer.decode(ids, skip_special_tokens=False))
             cut = shorten(piece, left)
             text.append(f"{OPEN}{cut}{CLOSE}" if trained else cut, style="green" if trained else "dim")
             left -= len(piece)
             if left <= 0:
                 break
         return text
+
+
+def _counted(text: str) -> str:
+    """The text with the vectors of an image counted, not spelt."""
+    return _VECTORS.sub(lambda found: f"{IMAGE} x {len(found.group()) // len(IMAGE)}", text)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -22,6 +22,7 @@ class Share:
     Attributes:
       first: its first example; it has `examples` of them with `tokens` tokens.
       weight: its share of the tokens, relative to the other sources'.
+      end_weight: what its weight becomes; None = it stays.
       max_epochs: times that it may be passed through; None = any.
     """
 
@@ -31,6 +32,7 @@ class Share:
     tokens: int
     weight: float
     max_epochs: float | None = None
+    end_weight: float | None = None
 
 
 def shares_of(store: ExampleStore, sources: Sequence[tuple[str, Mixed, Sequence[Path]]]) -> tuple[Share, ...]:
@@ -48,7 +50,7 @@ def shares_of(store: ExampleStore, sources: Sequence[tuple[str, Mixed, Sequence[
         if not n:
             remedy = "Leave the source out of data.mix, or give it rows that can be used."
             raise DataError(f"source {name!r} of data.mix has no example.", file=files[0], remedy=remedy)
-        found.append(Share(name, at, n, tokens, mixed.weight, mixed.max_epochs))
+        found.append(Share(name, at, n, tokens, mixed.weight, mixed.max_epochs, mixed.end_weight))
         at, file = at + n, file + len(files)
     return tuple(found)
 

@@ -99,6 +99,11 @@ def mix_problems(data: Data, name: str) -> Iterator[str]:
         yield f"{name}.data.balance_groups: it is spread_groups that orders by group; switch that on too."
     if data.mix and data.curriculum is not None:
         yield f"{where}: a curriculum has an order of its own; leave one of the two out."
+    if not 0 < data.mix_until < math.inf:
+        yield f"{name}.data.mix_until: {data.mix_until:g} must be above 0."
+    ends = [mixed.weight if mixed.end_weight is None else mixed.end_weight for _, mixed in data.mix]
+    if ends and not any(end > 0 for end in ends):
+        yield f"{where}: every source's end_weight is 0; one must be above."
     names = [source for source, _ in data.mix]
     for source in {n for n in names if names.count(n) > 1}:
         yield f"{where}: two sources are called {source!r}."
@@ -109,6 +114,8 @@ def mix_problems(data: Data, name: str) -> Iterator[str]:
             yield f"{where}.{source}.files: no files; give {flag((name, 'data', 'mix', source, 'files'))} FILES."
         if not 0 < mixed.weight < math.inf:
             yield f"{where}.{source}.weight: {mixed.weight:g} must be above 0; or leave the source out."
+        if mixed.end_weight is not None and not 0 <= mixed.end_weight < math.inf:
+            yield f"{where}.{source}.end_weight: {mixed.end_weight:g} must be at least 0."
         if mixed.max_epochs is not None and not mixed.max_epochs > 0:
             yield f"{where}.{source}.max_epochs: {mixed.max_epochs:g} must be above 0, or None for no limit."
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.engine_options import add_engine_options, engine_of, window_of
+from jaxpo.cli.image_options import add_image_options, room_for, viewer_for
 from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, no_text, sampler_of, stop_ids
+from jaxpo.errors import ConfigError, DataError
 
 SMALL = 100_000_000
 STREAM_EVERY = 4
 """Tokens between two pieces of an answer."""
 COMMANDS = "/reset forgets the conversation, /exit ends it."
+SHOWING = "/image FILE shows an image with the next message."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,13 +24,20 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("chat", f"Talk to a model. {COMMANDS}")
     add_options(parser, own=True, temperature=0.3, min_p=0.15, repetition_penalty=1.05)
     parser.add_argument("--system", help="system message")
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="FILE", help="shown with the first message; may be repeated"
+    )
+    add_image_options(parser)
     add_engine_options(parser, slots=1)
     args = parser.parse(argv)
     sampler_of(args)  # a mistake in an option is told before the model is read
     model = load_with_tokenizer(args.model)
     sampler = sampler_of(args, model.generation)
-    print(introduction(model), COMMANDS, sep="\n")
-    return converse(model, sampler, args, read_line)
+    viewer = viewer_for(model, args, known={})
+    if viewer is None and args.image:
+        raise ConfigError("--image: the model reads text alone; leave it out.")
+    print(introduction(model), COMMANDS if viewer is None else f"{COMMANDS} {SHOWING}", sep="\n")
+    return converse(model, sampler, args, read_line, viewer)
 
 
 def introduction(model: Any) -> str:
@@ -57,23 +67,33 @@ def read_line() -> str | None:
         raise no_text("the input") from error
 
 
-def converse(model: Any, sampler: Any, args: Any, read: Callable[[], str | None]) -> int:
+def converse(model: Any, sampler: Any, args: Any, read: Callable[[], str | None], viewer: Any = None) -> int:
     """Read a turn, stream the answer, remember both; the oldest turns go when the context is full."""
     from jaxpo.sampling.request import Request
-    from jaxpo.sampling.text import encode_prompt, stream
+    from jaxpo.sampling.text import stream
+    from jaxpo.sampling.viewing import question
 
-    start = [{"role": "system", "content": args.system}] if args.system else []
-    turns: list[dict[str, str]] = []
-    speaker, number = Speaker(model, args), 0
+    speaker, number = Speaker(model, args, viewer), 0
+    speaker.start = [{"role": "system", "content": args.system}] if args.system else []
+    turns: list[dict[str, Any]] = []
+    images = list(args.image)
+    if images:  # one that cannot be used is told before anything is asked about it
+        speaker.encode([question("", images)])
     while (line := read()) is not None and line.strip() not in ("/exit", "/quit"):
         if line.strip() == "/reset":
-            turns = []
+            turns, images = [], []
+            continue
+        if line.startswith("/image ") and viewer is not None:
+            images += speaker.usable(line.removeprefix("/image ").strip())
             continue
         if not line.strip():
             continue
-        turns = fitting(model, start, [*turns, {"role": "user", "content": line}], args.max_new_tokens, speaker.window)
+        turns = fitting(speaker, [*turns, question(line, images)], args.max_new_tokens)
+        images = []
+        ids, shown = speaker.encode(turns)
         request = Request(
-            encode_prompt(model.tokenizer, start + turns),
+            ids,
+            shown=shown,
             sampler=sampler,
             max_new_tokens=args.max_new_tokens,
             stop_ids=stop_ids(model),
@@ -95,12 +115,14 @@ class Speaker:
 
     Attributes:
       window: tokens of the longest conversation.
+      start: messages before all others.
     """
 
     FIRST, GROWTH = 1024, 4
 
-    def __init__(self, model: Any, args: Any):
-        self._model, self._args, self.window = model, args, window_of(model, args)
+    def __init__(self, model: Any, args: Any, viewer: Any = None):
+        self._model, self._args, self.window, self._viewer = model, args, window_of(model, args), viewer
+        self.start: list[dict[str, Any]] = []
         self._engine: Any = None
 
     def engine(self, request: Any) -> Any:
@@ -110,19 +132,34 @@ class Speaker:
             room = self.FIRST
             while room < min(needed, self.window):
                 room *= self.GROWTH
-            self._engine = engine_of(self._model, self._args, needed=room, answers=1, rounds=STREAM_EVERY)
+            self._engine = engine_of(
+                self._model, self._args, needed=room, answers=1, rounds=STREAM_EVERY, **room_for(self._viewer)
+            )
         return self._engine
 
+    def encode(self, turns: list[dict[str, Any]]) -> Any:
+        """Ids to continue, and what they show."""
+        from jaxpo.sampling.viewing import conversation_of, seen
 
-def fitting(
-    model: Any, start: list[dict[str, str]], turns: list[dict[str, str]], reply: int, window: int
-) -> list[dict[str, str]]:
+        return seen(self._viewer, self._model.tokenizer, conversation_of([*self.start, *turns]))
+
+    def usable(self, image: str) -> list[str]:
+        """The image, unless it cannot be used, which is said."""
+        from jaxpo.sampling.viewing import question
+
+        try:
+            self.encode([question("", [image])])
+        except DataError as error:
+            print(f"({error})")
+            return []
+        return [image]
+
+
+def fitting(speaker: Speaker, turns: list[dict[str, Any]], reply: int) -> list[dict[str, Any]]:
     """The newest turns that leave room for a reply; says so when older ones are dropped."""
-    from jaxpo.sampling.text import encode_prompt
-
     kept = turns
-    while len(kept) > 1 and len(encode_prompt(model.tokenizer, start + kept)) > window - reply:
+    while len(kept) > 1 and len(speaker.encode(kept)[0]) > speaker.window - reply:
         kept = kept[2:]
     if len(kept) < len(turns):
-        print(f"(the context of {window} tokens is full: the oldest turns were dropped)")
+        print(f"(the context of {speaker.window} tokens is full: the oldest turns were dropped)")
     return kept

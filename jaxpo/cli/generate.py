@@ -12,6 +12,7 @@ from jaxpo.cli.args import Parser
 from jaxpo.cli.constraint_options import add_constraint_options, constraint_of
 from jaxpo.cli.engine_options import add_engine_options, engine_of
 from jaxpo.cli.generate_file import add_file_options, answer_file, only_with_out
+from jaxpo.cli.image_options import add_image_options, image_folder, room_for, viewer_for
 from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
@@ -31,14 +32,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--n", type=int, help="answers per prompt (default 1)")
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     parser.add_argument("--system", help="system message")
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="FILE", help="shown before every prompt; may be repeated"
+    )
+    parser.add_argument("--image-root", type=Path, help="folder of the images that rows name (default that of --file)")
     parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
     add_constraint_options(parser)
+    add_image_options(parser)
     add_engine_options(parser)
     add_file_options(parser)
     args = parser.parse(argv)
-    if args.raw and args.system:
-        raise ConfigError("generate: --system needs the chat template; leave out --raw.")
+    for name in ("system", "image"):
+        if args.raw and getattr(args, name):
+            raise ConfigError(f"generate: --{name} needs the chat template; leave out --raw.")
+    image_folder(args.image_root)
     template = template_of(args)
     if args.out is not None:
         return answer_file(args, template)
@@ -74,23 +82,30 @@ def template_of(args: Any) -> Any:
 
 def answer_prompts(args: Any, template: Any) -> int:
     """Print an answer to every prompt."""
+    from jaxpo.sampling.prompts import with_system
+    from jaxpo.sampling.viewing import conversation_of, question, seen
+
     prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
+    asked = [conversation_of([question(prompt, args.image)]) if args.image else prompt for prompt in prompts]
     if args.file:
         from jaxpo.construct.batch.prompts import prompt_in, rows_of
 
-        prompts += [prompt_in(row) for row in rows_of(args.file)]
+        of_rows = [prompt_in(row) for row in rows_of(args.file)]
+        prompts, asked = prompts + of_rows, asked + of_rows
     if not prompts:
         raise ConfigError("generate: give a prompt, or --file FILE.")
-    from jaxpo.sampling.prompts import with_system
-    from jaxpo.sampling.text import encode_prompt
-
     model = load_with_tokenizer(args.model)
-    asked = [p if args.raw else with_system(p, args.system) for p in prompts]
-    ids = [encode_prompt(model.tokenizer, prompt) for prompt in asked]
+    viewer = viewer_for(model, args)
+    of_file = viewer.at(args.image_root or args.file.parent) if viewer is not None and args.file else viewer
+    whole = [p if args.raw and isinstance(p, str) else with_system(p, args.system) for p in asked]
+    given = [
+        seen(viewer if i < len(args.prompts) else of_file, model.tokenizer, prompt) for i, prompt in enumerate(whole)
+    ]
     template = replace(template, stop_ids=stop_ids(model))
-    needed = max(map(len, ids)) + template.max_new_tokens
-    engine = engine_of(model, args, needed=needed, answers=len(ids) * template.n)
-    answers = engine.generate([replace(template, prompt=prompt, number=i) for i, prompt in enumerate(ids)])
+    needed = max(len(ids) for ids, _ in given) + template.max_new_tokens
+    engine = engine_of(model, args, needed=needed, answers=len(given) * template.n, **room_for(viewer))
+    requests = [replace(template, prompt=ids, shown=shown, number=i) for i, (ids, shown) in enumerate(given)]
+    answers = engine.generate(requests)
     for i, answer in enumerate(answers):
         show(prompts[i // template.n], answer, args, alone=len(answers) == 1)
     return 0

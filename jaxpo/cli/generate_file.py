@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from jaxpo.cli.args import Parser
 from jaxpo.cli.construct import add_option, given, options_of
 from jaxpo.cli.engine_options import dtype_of, engine_of, window_of
+from jaxpo.cli.image_options import room_for, viewer_for
 from jaxpo.cli.sampling_options import load_with_tokenizer, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.judges.named import JUDGES, JudgeOptions
@@ -52,8 +53,10 @@ def answer_file(args: argparse.Namespace, template: Any) -> int:
     from jaxpo.construct.batch.job import Answering, Job, run_job
 
     judge = judge_of(args)
-    if args.prompts or args.file is None or args.json:
-        raise ConfigError("generate: --out answers the prompts of --file FILE alone; leave out prompts and --json.")
+    if args.prompts or args.file is None or args.json or args.image:
+        raise ConfigError(
+            "generate: --out answers the prompts of --file FILE alone; leave out prompts, --image and --json."
+        )
     job = Job(
         file=args.file,
         out=args.out,
@@ -70,12 +73,16 @@ def answer_file(args: argparse.Namespace, template: Any) -> int:
     job = replace(job, template=replace(template, stop_ids=stop_ids(model)))
     if template.constraint is not None:
         template.constraint.begin(model.tokenizer, model.config.vocab_size)  # or it is none, before anything is drawn
+    viewer = viewer_for(model, args, root=args.image_root)
     answering = Answering(
         tokenizer=model.tokenizer,
+        viewer=viewer,
         # In one shape, so that what was drawn before an interruption changes nothing of what comes after it.
-        engine=lambda needed: engine_of(model, args, needed=needed, answers=args.slots, one_shape=True),
+        engine=lambda needed: engine_of(
+            model, args, needed=needed, answers=args.slots, one_shape=True, **room_for(viewer)
+        ),
         context=window_of(model, args),
-        identity=identity_of(model, args),
+        identity=identity_of(model, args) | ({} if viewer is None else {"images": asdict(viewer.settings)}),
         networks=networks_of(args),
     )
     outcome = run_job(job, answering, restart=args.restart)

@@ -51,7 +51,7 @@ def quantize(args: Any) -> None:
     from jaxpo.convert.rounding.methods import quantize_model
     from jaxpo.convert.shards import parse_size, write_shards
     from jaxpo.convert.verify import verify
-    from jaxpo.models.family import limits, param_table
+    from jaxpo.models.family import limits, param_table, sees
     from jaxpo.ops.grids import grid
 
     name = args.grid or f"int{args.bits}"
@@ -61,6 +61,10 @@ def quantize(args: Any) -> None:
     if read_heads(args.model):
         raise ConfigError(f"quantize: {args.model} has heads beside the model, which nothing here measures.")
     model = load_model(args.model)
+    if sees(model.config):
+        raise ConfigError(
+            f"quantize: {args.model} sees, and a text shows it nothing: how its tower fares is not known."
+        )
     if model.tokenizer is None:
         raise ConfigError(f"quantize: {args.model} has no tokenizer, without which no text can be read.")
     seen, held_out = texts_of(args)

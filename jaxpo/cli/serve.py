@@ -13,11 +13,14 @@ from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.engine_options import add_engine_options, engine_of, window_of
+from jaxpo.cli.image_options import add_image_options, image_folder, room_for, viewer_for
 from jaxpo.cli.sampling_options import add_model, add_sampler, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 from jaxpo.sampling.sampler import Sampler
 
 KEY = "JAXPO_API_KEY"
+TOGETHER = 128_000_000
+"""Pixels of all images of a request, which are decoded while it waits."""
 NEEDED = ("starlette", "uvicorn", "llguidance")
 
 
@@ -27,12 +30,17 @@ def main(argv: Sequence[str]) -> int:
     add_place(parser)
     add_engine(parser)
     add_limits(parser)
+    add_image_options(parser)
+    parser.add_argument(
+        "--image-root", type=Path, help="folder of the image files that requests may name (default none: data: URLs)"
+    )
     # A request that says nothing is answered as OpenAI's server would.
     add_sampler(parser, Sampler())
     args = parser.parse(argv)
     sampler = sampler_of(args)
     key = args.api_key or os.environ.get(KEY) or None
     check(args, key)
+    image_folder(args.image_root)
 
     from jaxpo.serve.server import bind
 
@@ -104,7 +112,9 @@ def serve(model: Any, sampler: Sampler, key: str | None, args: argparse.Namespac
     from jaxpo.serve.server import LOOPBACK_NAMES, Server, address_of
 
     window = window_of(model, args)
-    engine = engine_of(model, args, needed=window, answers=args.slots, rounds=args.rounds, cache=args.cache)
+    viewer = viewer_for(model, args, root=args.image_root, files=args.image_root is not None, together=TOGETHER)
+    how = {"rounds": args.rounds, "cache": args.cache, **room_for(viewer)}
+    engine = engine_of(model, args, needed=window, answers=args.slots, **how)
     if not args.no_warm_up:
         say("compiling")
         engine.warm_up()
@@ -116,6 +126,7 @@ def serve(model: Any, sampler: Sampler, key: str | None, args: argparse.Namespac
         stop_ids=stop_ids(model),
         sampler=sampler,
         created=int(time.time()),
+        viewer=viewer,
     )
     thread = EngineThread(engine, died=lambda: server.engine_died())
     limits = Limits(queue=args.queue, seconds=args.time_limit, body=args.body_limit)

@@ -144,11 +144,16 @@ class Decoder:
         what is remembered after every so many columns, `[B, s / page, ...]`.
       per_position: names of the leaves that hold something for every position, the position axis second; the others
         hold what is remembered at the end.
+      see: `(params, media, *, config, dtype) -> [Q, P / 4, D]`, the vectors of images, which take the places of
+        embeddings: `step` then has `given`, `(vectors [B, s, D], where [B, s])`. None = it reads tokens alone.
+      values: `config ->` bytes of a patch; None likewise.
     """
 
     cache: Callable[..., Any]
     step: Callable[..., tuple[Array, Any]]
     per_position: tuple[str, ...]
+    see: Callable[..., Array] | None = None
+    values: Callable[[Any], int] | None = None
 
 
 def no_experts(config: Any) -> Experts | None:
@@ -244,6 +249,12 @@ def decoder(config: Config) -> Decoder:
             f"a model of the family {found.name!r} cannot generate: it does not continue a text token by token."
         )
     return found.decoder
+
+
+def sees(config: Config) -> bool:
+    """Whether a model continues texts that show images."""
+    found = family(config).decoder
+    return found is not None and found.see is not None
 
 
 def type_key(config: object) -> str:

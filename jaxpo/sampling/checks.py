@@ -8,27 +8,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, family, sees
 from jaxpo.sampling import row_settings
 from jaxpo.sampling.request import Matcher, Request
+from jaxpo.sampling.shown import problems_of
 
 if TYPE_CHECKING:
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
 
 
 def check(
-    request: Request, config: TextConfig, context: int, tokenizer: Tokenizer | None, stop_ids: Sequence[int]
+    request: Request,
+    config: TextConfig,
+    context: int,
+    tokenizer: Tokenizer | None,
+    stop_ids: Sequence[int],
+    patches: int,
 ) -> None:
     """ConfigError that lists every field of a request that the engine cannot serve.
 
     Args:
       context: positions of a slot.
       stop_ids: those that hold for the request.
+      patches: of an image, encoded at once.
     """
     vocab_limit = None if tokenizer is None else tokenizer.vocab_size
     problems = [
         *_numbers(request),
         *_prompt(request, config, context),
+        *_shown(request, config, patches),
         *row_settings.problems(request, row_settings.Widths(), config.vocab_size, stop_ids, vocab_limit),
         *_text(request, tokenizer),
         *_form(request, config, tokenizer),
@@ -65,6 +73,15 @@ def _prompt(request: Request, config: TextConfig, context: int) -> Iterator[str]
             f"the prompt holds the id {wrong}, outside the model's vocabulary of {config.vocab_size}; "
             "check the tokenizer"
         )
+
+
+def _shown(request: Request, config: TextConfig, patches: int) -> Iterator[str]:
+    if request.shown is None:
+        return
+    if not sees(config):
+        yield f"the prompt shows images, and a model of the family {family(config).name!r} reads text alone"
+        return
+    yield from problems_of(request.shown, len(request.prompt), patches)
 
 
 def _text(request: Request, tokenizer: Tokenizer | None) -> Iterator[str]:

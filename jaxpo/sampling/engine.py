@@ -72,6 +72,7 @@ class Engine:
       page: positions of a page: at each of its borders a prompt can be gone on from.
       prefix_pages: pages of the store of prompts; default as many as the slots have.
       cache: "dense" (a stretch of `context` positions per slot) or "pages" (rows take the pages they need, and share).
+      patches: of an image's piece, encoded at once; larger pieces are refused.
       attention, experts: names of implementations; None = the best here.
       quantize: "int8" = matrices as 8-bit integers, see `jaxpo.models.quantize`; None = as they are.
       one_shape: compute all in one shape and every row alike, so that no bit of a result depends on what else runs;
@@ -96,6 +97,7 @@ class Engine:
         page: int = 32,
         prefix_pages: int | None = None,
         cache: str = "dense",
+        patches: int = 1024,
         attention: str | None = None,
         experts: str | None = None,
         quantize: str | None = None,
@@ -125,7 +127,9 @@ class Engine:
             one_shape=one_shape,
             vocabulary=vocabulary,
             where=self._form.where,
+            patches=patches,
         )
+        self._patches = patches
         self._waiting: deque[Row] = deque()
         self._asked: dict[int, Asked] = {}
         self._cancelled: set[int] = set()
@@ -177,7 +181,7 @@ class Engine:
         return asked.number
 
     def _check(self, request: Request) -> None:
-        check(request, self.config, self.context, self.tokenizer, self._stop_ids(request))
+        check(request, self.config, self.context, self.tokenizer, self._stop_ids(request), self._patches)
 
     def _stop_ids(self, request: Request) -> tuple[int, ...]:
         if request.stop_ids is not None:
@@ -281,6 +285,8 @@ class Engine:
           ConfigError: the weights are of another form or not finite; the old ones stay.
         """
         prepared = weights.swapped(self._flight.params, params, self.config, self._form)
+        for asked in self._asked.values():
+            asked.vectors = None
         self._waiting.extendleft(reversed(self._flight.swap(prepared)))
         self.version += 1
         return self.version

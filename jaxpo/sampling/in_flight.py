@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from jaxpo.errors import ConfigError
+from jaxpo.models.family import decoder
 from jaxpo.sampling import programs, row_settings, shapes
 from jaxpo.sampling.pages import Pages
 from jaxpo.sampling.programs import Compute, Written
 from jaxpo.sampling.rows import Row
+from jaxpo.sampling.shown import blank, lengths_of, rows_of
 from jaxpo.sampling.weights import Where
 from jaxpo.sharding import settle, to_host
 
@@ -42,6 +44,7 @@ class InFlight:
         one_shape: bool,
         vocabulary: int,
         where: Where,
+        patches: int,
     ) -> None:
         share = where.share
         _check_sizes(slots, rounds, together, compute.page, context, share)
@@ -53,6 +56,7 @@ class InFlight:
         self.rows: dict[int, Row] = {}
         self.pages = Pages(count, page, each, paged)
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
+        self._looks = lengths_of(patches)
         self._rounds, self._free = rounds, list(range(slots - 1, -1, -1))
         self._reads = (shapes.one_shape if one_shape else shapes.read_shapes)(slots, page, together, share)
         self._scored = shapes.scored_shapes(self._reads)
@@ -124,11 +128,12 @@ class InFlight:
         keep = np.full((lanes, chunk // self.compute.page), self.pages.count, np.int32)
         ends = np.full(lanes, self.pages.count, np.int32)
         counts = [min(row.unread, chunk) for row in some]
+        given = self._given(some, counts, lanes, chunk)
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             slots[i] = row.slot
             self.pages.keep(row, n, keep[i], ends[i : i + 1])
         self.pages.kept()
-        scores = self._run_read(slots, keep, ends, chunk, scored)
+        scores = self._run_read(slots, keep, ends, given, chunk, scored)
         found = to_host(scores) if scored else None
         for i, (row, n) in enumerate(zip(some, counts, strict=True)):
             if found is not None:
@@ -138,10 +143,40 @@ class InFlight:
             if not row.unread:
                 self._is_read(row)
 
-    def _run_read(self, slots: Any, keep: Any, ends: Any, chunk: int, scored: bool) -> Any:
+    def _given(self, rows: Sequence[Row], counts: Sequence[int], lanes: int, chunk: int) -> Any:
+        """The vectors that stand in the next columns of these rows, and where; None where none does."""
+        places = [row.places(count) for row, count in zip(rows, counts, strict=True)]
+        if all(each is None for each in places):
+            return None
+        vectors, where = self._nothing_given(lanes, chunk)
+        for i, (row, each) in enumerate(zip(rows, places, strict=True)):
+            if each is not None:
+                there = np.flatnonzero(each >= 0)
+                vectors[i, there], where[i, there] = self._vectors(row)[each[there]], True
+        return vectors, where
+
+    def _nothing_given(self, lanes: int, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        width = self.compute.config.hidden_size
+        return np.zeros((lanes, chunk, width), self.compute.dtype), np.zeros((lanes, chunk), bool)
+
+    def _vectors(self, row: Row) -> np.ndarray:
+        """What the images of a row's prompt become, once for all of its continuations."""
+        asked, shown = row.asked, row.request.shown
+        assert shown is not None
+        if asked.vectors is None:
+            found = [self._see(media)[:count] for media, count in rows_of(shown.media, self._looks)]
+            asked.vectors = np.concatenate(found)
+        return asked.vectors
+
+    def _see(self, media: Any) -> np.ndarray:
+        with self._where.entered():
+            found: np.ndarray = to_host(settle(programs.see(self.params, media, compute=self.compute)))
+        return found
+
+    def _run_read(self, slots: Any, keep: Any, ends: Any, given: Any, chunk: int, scored: bool) -> Any:
         how: dict[str, Any] = {"compute": self.compute, "chunk": chunk, "scored": scored}
         with self._where.entered():
-            done = programs.read(self.params, self._state, self._store, slots, keep, ends, **how)
+            done = programs.read(self.params, self._state, self._store, slots, keep, ends, given, **how)
             self._state, self._store, scores = settle(done)
         return scores
 
@@ -231,7 +266,7 @@ class InFlight:
         """Run every program in every shape on rows that are not there."""
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
-        none, n = self.pages.count, self.context // self.compute.page
+        model, none, n = decoder(self.compute.config), self.pages.count, self.context // self.compute.page
         self._run_state(
             programs.place,
             np.int32(self.count),
@@ -245,7 +280,11 @@ class InFlight:
         plain, scores = ((shape, False) for shape in self._reads), ((shape, True) for shape in self._scored)
         for (lanes, chunk), scored in itertools.chain(plain, scores):
             slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
-            self._run_read(slots, np.full((lanes, chunk // self.compute.page), none, np.int32), ends, chunk, scored)
+            keep = np.full((lanes, chunk // self.compute.page), none, np.int32)
+            for given in (None, self._nothing_given(lanes, chunk)) if model.see else (None,):
+                self._run_read(slots, keep, ends, given, chunk, scored)
+        for length in self._looks if model.see and model.values else ():
+            self._see(blank(length, model.values(self.compute.config)))
         for size in self._writes:
             self._write([], size, 0)
 

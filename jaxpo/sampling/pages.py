@@ -45,7 +45,7 @@ class Pages:
         """Find what is known of a row's tokens, and with pages take those it will need; False if there are too few."""
         # Whoever wants to know log p of the prompt's tokens reads all of them.
         scored = row.request.prompt_logps and not row.asked.read
-        hit = Hit((), 0) if scored else self.prefixes.find(row.tokens[:-1])
+        hit = Hit((), 0) if scored else self.prefixes.find(row.key(0, len(row.tokens) - 1))
         if self.paged:
             shared = [node for node in hit.nodes if len(node.key) == self.page]
             self.prefixes.hold(hit.nodes)
@@ -81,10 +81,10 @@ class Pages:
         until = row.known + count
         for j in range(count // self.page):
             at = row.known + j * self.page
-            whole[j] = self._keep_page(row, tuple(row.tokens[at : at + self.page]))
+            whole[j] = self._keep_page(row, row.key(at, at + self.page))
         if until < len(row.tokens) - 1:
             return
-        rest = tuple(row.tokens[until - until % self.page : until])
+        rest = row.key(until - until % self.page, until)
         if row.node is not None and rest and self.prefixes.child(row.node, rest) is None:
             free = self.prefixes.take(1)
             if free is not None:

@@ -47,9 +47,12 @@ class Compute:
     experts: str | None = None
     page: int = 32
 
-    def step(self, params: Tree, tokens: Array, cache: Any, valid: Array, page: int | None = None) -> tuple[Array, Any]:
+    def step(
+        self, params: Tree, tokens: Array, cache: Any, valid: Array, page: int | None = None, given: Any = None
+    ) -> tuple[Array, Any]:
         """See `Decoder.step`."""
         how = {"dtype": self.dtype, "attention": self.attention, "experts": self.experts}
+        how |= {} if given is None else {"given": given}
         return decoder(self.config).step(params, tokens, cache, config=self.config, valid=valid, page=page, **how)
 
     def logits(self, params: Tree, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
@@ -140,6 +143,7 @@ def read(
     slots: Int[Array, "P"],
     pages: Int[Array, "P n"],
     ends: Int[Array, "P"],
+    given: tuple[Float[Array, "P C D"], Bool[Array, "P C"]] | None,
     *,
     compute: Compute,
     chunk: int,
@@ -150,6 +154,7 @@ def read(
     Args:
       slots: of the rows; B = none.
       pages, ends: where the store keeps what was read, see `cache.save`.
+      given: vectors of images in the place of embeddings, and where.
       scored: also log p of the token after each, and the most probable ones: `[P, chunk]`, twice `[P, chunk, k]`.
     """
     config = compute.config
@@ -159,11 +164,20 @@ def read(
     columns = start[:, None] + jnp.arange(chunk + 1)
     there = jnp.take_along_axis(jnp.take(state.tokens, slots, axis=0, mode="clip"), columns, axis=1, mode="clip")
     valid = columns[:, :-1] < until[:, None]
-    hidden, rows = compute.step(params, there[:, :-1], rows, valid, compute.page)
+    hidden, rows = compute.step(params, there[:, :-1], rows, valid, compute.page, given)
     store, rows = caches.save(config, store, rows, start, pages, ends, compute.page)
     state = dataclasses.replace(state, cache=caches.put(config, state.cache, slots, rows))
     scores = jax.tree.map(_whole, _scores(compute, params, hidden, there[:, 1:])) if scored else None
     return _spread(compute, state), _kept(compute, store), scores
+
+
+@partial(jax.jit, static_argnames="compute")
+def see(params: Tree, media: Any, *, compute: Compute) -> Float[Array, "V D"]:
+    """What a row of images becomes."""
+    model = decoder(compute.config)
+    assert model.see is not None
+    vectors = model.see(params, media, config=compute.config, dtype=compute.dtype)
+    return _whole(vectors[0])
 
 
 def _whole(x: Array) -> Array:

@@ -16,10 +16,12 @@ class Conversation:
 
     Attributes:
       tools: strings or JSON values, as rows have them.
+      pictures: images as they were given, in the order of the marks in the messages (`jaxpo.data.rows.pictures.MARK`).
     """
 
     messages: Sequence[Message]
     tools: Sequence[Any] = ()
+    pictures: Sequence[Any] = ()
 
 
 Prompt = str | Sequence[Message] | Conversation
@@ -42,4 +44,6 @@ def with_system(prompt: Prompt, system: str | None) -> Conversation:
 def prompt_of(record: Record) -> Prompt:
     """What a row asks."""
     prompt = record.sides[0].prompt or ""
+    if record.pictures:
+        return replace(as_conversation(prompt), tools=record.tools, pictures=record.pictures)
     return prompt if isinstance(prompt, str) or not record.tools else Conversation(prompt, record.tools)

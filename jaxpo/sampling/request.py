@@ -13,6 +13,7 @@ from jaxpo.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
+    from jaxpo.sampling.shown import Shown
 
 Reason = Literal["stop_id", "stop_string", "length", "cancelled", "error"]
 
@@ -65,6 +66,7 @@ class Request:
       prompt_logps: give log p of the prompt's own tokens, too.
       top_logps: give so many of the most probable ids at every position, at most `TOP_LOGPS`.
       constraint: a form that the answer must have.
+      shown: its images, whose ids are among the prompt's.
     """
 
     prompt: Sequence[int]
@@ -83,6 +85,7 @@ class Request:
     prompt_logps: bool = False
     top_logps: int = 0
     constraint: Constraint | None = None
+    shown: Shown | None = None
 
 
 TOP_LOGPS = 20

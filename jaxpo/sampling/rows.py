@@ -23,6 +23,7 @@ class Asked:
       stop_ids: of the request, or the default.
       read: its prompt has been read once, so that the store knows it if it had room.
       scores: log p of the prompt's tokens and the most probable ids, a piece for each chunk; None unless asked for.
+      vectors: `[V, D]`, what the weights in use make of its images; None until they are asked for.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Asked:
     rows: list[Row] = field(default_factory=list)
     read: bool = False
     scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    vectors: np.ndarray | None = None
 
     @property
     def prompt_logps(self) -> np.ndarray | None:
@@ -112,6 +114,22 @@ class Row:
     @property
     def request(self) -> Request:
         return self.asked.request
+
+    def key(self, first: int, last: int) -> tuple[int, ...]:
+        """What the store knows the tokens from `first` to before `last` by: they themselves, or what they show."""
+        shown = self.request.shown
+        if shown is None:
+            return tuple(self.tokens[first:last])
+        places = shown.places[first:last].tolist() + [-1] * (last - max(first, self.start))
+        return tuple(
+            token if at < 0 else shown.names[at] for token, at in zip(self.tokens[first:last], places, strict=False)
+        )
+
+    def places(self, count: int) -> np.ndarray | None:
+        """Which of its vectors stand at the next `count` positions, -1 = none; None where none stands there."""
+        shown = self.request.shown
+        found = None if shown is None else shown.places[self.known : self.known + count]
+        return found if found is not None and (found >= 0).any() else None
 
     @property
     def start(self) -> int:

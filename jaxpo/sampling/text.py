@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from jaxpo.data.chat.chat import encode_spans
+from jaxpo.data.chat.chat import Span, encode_spans
 from jaxpo.data.chat.reasoning import said_once
 from jaxpo.data.chat.rendered import prompt_spans
 from jaxpo.data.chat.template_choice import template_of
@@ -13,7 +13,7 @@ from jaxpo.data.rows.turns import Malformed
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.sampling.engine import Engine
-from jaxpo.sampling.prompts import Prompt, as_conversation
+from jaxpo.sampling.prompts import Conversation, Prompt, as_conversation
 from jaxpo.sampling.request import Request, said
 
 
@@ -27,12 +27,15 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             return encode_spans(tokenizer, prompt_spans(prompt))[0].tolist()
         except Malformed as error:
             raise ConfigError(f"a prompt begins as one rendered with the chat template, but {error}") from error
-    asked = as_conversation(prompt)
+    return encode_spans(tokenizer, prompt_spans_of(tokenizer, as_conversation(prompt)))[0].tolist()
+
+
+def prompt_spans_of(tokenizer: Tokenizer, asked: Conversation) -> list[Span]:
+    """A rendered conversation that ends with an opened assistant turn."""
     if not asked.messages:
         raise ConfigError('a conversation without messages; give at least one {"role": "user", "content": ...}')
     chat = template_of(tokenizer).render
-    spans = chat(said_once(asked.messages), tools=asked.tools, add_generation_prompt=True, train_on="none")
-    return encode_spans(tokenizer, spans)[0].tolist()
+    return list(chat(said_once(asked.messages), tools=asked.tools, add_generation_prompt=True, train_on="none"))
 
 
 def requests_for(

@@ -10,7 +10,7 @@ from jaxpo.data.chat.reading_calls import Call
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.sampling.prompts import Conversation
 from jaxpo.sampling.request import Generation
-from jaxpo.sampling.text import encode_prompt
+from jaxpo.sampling.viewing import seen
 from jaxpo.serve.errors import wrong
 from jaxpo.serve.growing import Growing, Piece
 from jaxpo.serve.logprobs import chat_logprobs
@@ -23,7 +23,7 @@ class ChatReply:
     """See `Reply`. The conversation is rendered and tokenised here, so this is made off the event loop.
 
     Raises:
-      ApiError: 400, a conversation that the template cannot render, or that does not fit.
+      ApiError: 400, a conversation that the template cannot render, or that does not fit; an image that cannot be used.
     """
 
     kind, chunk_kind = "chat.completion", "chat.completion.chunk"
@@ -32,7 +32,10 @@ class ChatReply:
     def __init__(self, served: Served, body: ChatBody):
         self.settings, self._body, self._tokenizer = body.settings, body, served.tokenizer
         try:
-            prompt = encode_prompt(served.tokenizer, Conversation(body.messages, body.tools))
+            asked = Conversation(body.messages, body.tools, body.pictures)
+            if served.viewer is not None and body.pictures:  # before anything is decoded
+                served.room(served.viewer.planned(asked), "messages", least=1)
+            prompt, shown = seen(served.viewer, served.tokenizer, asked)
         except (ConfigError, DataError) as error:
             raise wrong("messages", str(error)) from error
         request = served.request(
@@ -42,6 +45,7 @@ class ChatReply:
             default=None,
             seed=seed_of(body.settings),
             top_logps=body.logprobs or 0,
+            shown=shown,
         )
         self.requests = [request]
         tools = bool(body.tools)

@@ -57,12 +57,14 @@ class ChatBody:
       messages: in the form of `jaxpo.data.rows.messages`.
       tools: what the template lists; none where `tool_choice` is "none".
       logprobs: as in `CompletionBody`.
+      pictures: images as they were given, in the order of the marks in the messages.
     """
 
     settings: Settings
     messages: Sequence[Message]
     tools: tuple[Any, ...]
     logprobs: int | None
+    pictures: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,12 @@ def read_chat(values: Mapping[str, Any], defaults: Sampler) -> ChatBody:
     """
     fields = Fields(values)
     settings = read_settings(fields, defaults, least_tokens=1)
-    messages = read_messages(fields.need("messages", listed(OBJECT, 1)))
+    messages, pictures = read_messages(fields.need("messages", listed(OBJECT, 1)))
     tools = read_tools(fields)
     if tools and settings.constraint is not None:
         raise wrong("tools", "`tools` cannot be called in an answer of a given form; leave out one of the two.")
     fields.take("modalities", listed(one_of("text"), 1), None)
-    body = ChatBody(settings, messages, tools, _chat_logprobs(fields))
+    body = ChatBody(settings, messages, tools, _chat_logprobs(fields), pictures)
     fields.done(REFUSED)
     return body
 

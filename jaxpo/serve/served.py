@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import Sampler
+from jaxpo.sampling.shown import Shown
+from jaxpo.sampling.viewing import Viewer
 from jaxpo.serve.errors import ApiError, too_long, wrong
 from jaxpo.serve.settings import Settings
 
@@ -22,6 +24,7 @@ class Served:
       stop_ids: what ends an answer.
       sampler: settings where a request gives none.
       created: when it was loaded, in seconds since 1970.
+      viewer: how it sees; None of one that reads text alone.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Served:
     stop_ids: tuple[int, ...]
     sampler: Sampler
     created: int
+    viewer: Viewer | None = None
 
     def check_name(self, asked: str | None) -> None:
         """ApiError 404 for another model than the one that is served."""
@@ -65,6 +69,7 @@ class Served:
         number: int = 0,
         prompt_logps: bool = False,
         top_logps: int = 0,
+        shown: Shown | None = None,
     ) -> Request:
         """The engine's request for one prompt.
 
@@ -100,6 +105,7 @@ class Served:
             prompt_logps=prompt_logps,
             top_logps=top_logps,
             constraint=settings.constraint,
+            shown=shown,
         )
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:

@@ -132,12 +132,13 @@ def test_chat_ends_with_its_input(run: Command, model: Path, monkeypatch: pytest
 def test_chat_drops_the_oldest_turns_when_the_context_is_full(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_model(model)
     turns = [{"role": r, "content": "read write " * 4} for r in ("user", "assistant", "user", "assistant", "user")]
-    kept = chat.fitting(loaded, [], turns, reply=60, window=128)
+    speaker = chat.Speaker(loaded, argparse.Namespace(context=128, slots=1))
+    kept = chat.fitting(speaker, turns, reply=60)
     assert 0 < len(kept) < 5
     assert kept == turns[-len(kept) :]
     assert kept[0]["role"] == "user"
     assert capsys.readouterr().out == "(the context of 128 tokens is full: the oldest turns were dropped)\n"
-    assert chat.fitting(loaded, [], turns[:1], reply=60, window=128) == turns[:1]
+    assert chat.fitting(speaker, turns[:1], reply=60) == turns[:1]
 
 
 def test_export_and_import_return_the_same_bits(run: Command, model: Path, tmp_path: Path) -> None:

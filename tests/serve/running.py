@@ -17,7 +17,9 @@ from jaxpo.serve.server import Server, address_of, bind
 
 
 @contextlib.contextmanager
-def running(engine, tokenizer, *, vocabulary=None, context=256, slots=None, grace=5.0, key=None, hosts=(), **limits):
+def running(
+    engine, tokenizer, *, vocabulary=None, context=256, slots=None, grace=5.0, key=None, hosts=(), viewer=None, **limits
+):
     """A server; `status` is what it ended with, `lines` is its log."""
     served = Served(
         name="tiny",
@@ -27,6 +29,7 @@ def running(engine, tokenizer, *, vocabulary=None, context=256, slots=None, grac
         stop_ids=(tokenizer.eos_id,),
         sampler=Sampler(),
         created=1,
+        viewer=viewer,
     )
     bound = bind("127.0.0.1", 0)
     found = SimpleNamespace(lines=[], status=None, engine=engine, url=address_of(bound))

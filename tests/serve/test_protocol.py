@@ -105,7 +105,24 @@ CHAT = [
     ({"messages": [{"role": "wizard", "content": "hi"}]}, "messages"),
     ({"messages": [{"role": "user"}]}, "messages"),
     ({"messages": [{"role": "user", "content": "hi", "weight": 1}]}, "messages.0.weight"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.image_url"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, "messages.0.content.0"),
+    (
+        {"messages": [{"role": "assistant", "content": [{"type": "image_url", "image_url": "x"}]}]},
+        "messages.0.content.0",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "detail": "low"}}]}
+            ]
+        },
+        "messages.0.content.0.image_url.detail",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"link": "x"}}]}]},
+        "messages.0.content.0.image_url.url",
+    ),
     ({"messages": [{"role": "user", "content": "hi", "tool_calls": [{"name": "f"}]}]}, "messages"),
     ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]}, "messages"),
     ({"logprobs": 3}, "logprobs"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxpo.construct.batch.meter import Meter
 from jaxpo.construct.batch.prompts import Asked
+from jaxpo.errors import BadImage
 from jaxpo.judges.ledger import Ledger
 from jaxpo.sampling.request import Generation, Request
 
@@ -44,7 +45,8 @@ def draw(
     """Answer every prompt n times; a row is written when its last answer ends.
 
     Answer s to a row is a function of (parameters, prompt, settings, seed, row's number, s): neither the order of rows
-    nor where an earlier run was stopped enters, beyond the rounding of products of another shape.
+    nor where an earlier run was stopped enters, beyond the rounding of products of another shape. A row with an image
+    that proves broken ends with that error.
     """
     waiting = list(reversed(asked))
     running: dict[int, tuple[Asked, dict[int, Answer]]] = {}
@@ -53,7 +55,14 @@ def draw(
     while waiting or running:
         while waiting and len(running) < most:
             one = waiting.pop()
-            number = engine.submit(replace(template, prompt=one.ids, number=one.number))
+            try:
+                shown = one.shown()
+            except BadImage as error:
+                found[one.number] = [Answer("", "error", 0, error.message)] * template.n
+                ledger.append([_record(one.number, found[one.number])])
+                meter.add(1, 0)
+                continue
+            number = engine.submit(replace(template, prompt=one.ids, shown=shown, number=one.number))
             running[number] = one, {}
         done: list[int] = []
         tokens = 0
@@ -70,9 +79,13 @@ def draw(
                 found[one.number] = [answers[s] for s in range(template.n)]
                 del running[generation.request]
         if done:
-            ledger.append({"row": number, "answers": [asdict(a) for a in found[number]]} for number in done)
+            ledger.append(_record(number, found[number]) for number in done)
         meter.add(len(done), tokens)
     return found
+
+
+def _record(number: int, answers: Sequence[Answer]) -> dict[str, Any]:
+    return {"row": number, "answers": [asdict(answer) for answer in answers]}
 
 
 def _kept(generation: Generation, logps: bool) -> Answer:

@@ -24,6 +24,7 @@ from jaxpo.errors import ConfigError, DataError, RunError
 from jaxpo.judges.base import Judge, Networks
 from jaxpo.judges.ledger import Ledger
 from jaxpo.sampling.request import Request
+from jaxpo.sampling.viewing import Viewer
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Answering:
       context: so many of them at most.
       identity: what answers depend on besides the request: parameters, precision.
       networks: the judge's.
+      viewer: how it sees; None of one that reads text alone.
     """
 
     tokenizer: Tokenizer
@@ -84,6 +86,7 @@ class Answering:
     context: int
     identity: Mapping[str, Any]
     networks: Networks
+    viewer: Viewer | None = None
 
 
 @dataclass
@@ -142,7 +145,7 @@ def run_job(job: Job, answering: Answering, *, restart: bool = False, say: Calla
 def _answerable(job: Job, answering: Answering, rows: Sequence[Any], skipped: list[DataError]) -> list[Asked]:
     new = job.template.max_new_tokens
     limits = f"a window of {answering.context}, less --max-new-tokens {new}"
-    how = Asking(job.system, job.raw, answering.context - new, limits)
+    how = Asking(job.system, job.raw, answering.context - new, limits, answering.viewer, judged=job.judge is not None)
     bad: list[DataError] = []
     asked = asked_of(rows, how, answering.tokenizer, bad.append)
     skipped += bad

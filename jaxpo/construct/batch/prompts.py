@@ -13,7 +13,9 @@ from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.sampling.prompts import Prompt, as_conversation, prompt_of, with_system
+from jaxpo.sampling.shown import Shown
 from jaxpo.sampling.text import encode_prompt
+from jaxpo.sampling.viewing import Viewer
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,17 @@ class Asked:
       row: as read.
       prompt: a text to continue, or a conversation to answer.
       ids: the prompt's tokens.
+      viewer: of what it shows; None where it shows nothing.
     """
 
     row: Row
     prompt: Prompt
     ids: list[int]
+    viewer: Viewer | None = None
+
+    def shown(self) -> Shown | None:
+        """Its images, decoded; BadImage where one is broken."""
+        return None if self.viewer is None else self.viewer.encode(self.prompt)[1]
 
     @property
     def number(self) -> int:
@@ -50,12 +58,16 @@ class Asking:
       raw: a string is continued as it is, without the chat template.
       room: tokens that a prompt may have.
       limits: where `room` comes from, for messages.
+      viewer: how the model sees; None of one that reads text alone.
+      judged: judges read the prompts, and text alone.
     """
 
     system: str | None
     raw: bool
     room: int
     limits: str
+    viewer: Viewer | None = None
+    judged: bool = False
 
 
 def rows_of(file: Path, bad: Bad = refuse) -> list[Row]:
@@ -77,7 +89,7 @@ def rows_of(file: Path, bad: Bad = refuse) -> list[Row]:
 
 def prompt_in(row: Row) -> Prompt:
     """What a row asks, with its `system` and `tools`; DataError for one that asks nothing."""
-    prompt = prompt_of(read_record(row, "prompt"))
+    prompt = prompt_of(read_record(row, "prompt", pictures=True))
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
         raise row.error("the prompt is empty.", field="prompt", remedy="Fill it, or remove the row.")
     return prompt
@@ -97,8 +109,15 @@ def asked_of(rows: Sequence[Row], how: Asking, tokenizer: Tokenizer, bad: Bad) -
 def _asked(row: Row, how: Asking, tokenizer: Tokenizer) -> Asked:
     given = prompt_in(row)
     prompt = given if how.raw and isinstance(given, str) else with_system(given, how.system)
+    shows = not isinstance(prompt, str) and bool(as_conversation(prompt).pictures)
+    if shows and (how.viewer is None or how.judged):
+        who = "the model reads" if how.viewer is None else "judges read"
+        raise row.error(f"the prompt shows an image, and {who} text alone.", field="images", remedy="Leave it out.")
+    viewer = None if not shows or how.viewer is None else how.viewer.at(how.viewer.root or row.file.parent)
     try:
-        ids = encode_prompt(tokenizer, prompt)
+        ids = encode_prompt(tokenizer, prompt) if viewer is None else viewer.planned(prompt)
+    except DataError as error:
+        raise row.error(error.message, field="images", remedy=error.remedy) from error
     except ConfigError as error:
         raise row.error(f"{error}.", field="prompt", remedy="Correct it, or remove the row.") from error
     if len(ids) > how.room:
@@ -107,4 +126,4 @@ def _asked(row: Row, how: Asking, tokenizer: Tokenizer) -> Asked:
             field="prompt",
             remedy="Shorten it, lower --max-new-tokens, or leave such rows out with --skip-bad.",
         )
-    return Asked(row, prompt, ids)
+    return Asked(row, prompt, ids, viewer)

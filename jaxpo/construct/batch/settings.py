@@ -13,7 +13,7 @@ from jaxpo.sampling.request import Request
 from jaxpo.train.files import read_json, write_json
 
 SETTINGS = "settings.json"
-_OF_A_ROW = ("prompt", "number")
+_OF_A_ROW = ("prompt", "number", "shown")
 
 
 def settings_of_request(template: Request) -> dict[str, Any]:

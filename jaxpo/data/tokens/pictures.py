@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,17 +102,23 @@ class Sight:
 _REMEDY = "Put the old file back, or delete the folder of the tokenised rows."
 
 
-def with_images(record: Record, role: str, spans: list[Span]) -> list[Span]:
-    """The spans with the marks in their texts as control tokens, on which nothing is trained.
-
-    Raises:
-      DataError: marks and images of the row are not as many.
-    """
+def marked(spans: Iterable[Span]) -> list[Span]:
+    """The spans with the marks in their texts as control tokens, on which nothing is trained."""
     result: list[Span] = []
     for span in spans:
         for i, text in enumerate([span.text] if span.control else span.text.split(MARK)):
             result += [Span(IMAGE, False, span.role, True)] if i else []
             result += [Span(text, span.supervised, span.role, span.control)] if text else []
+    return result
+
+
+def with_images(record: Record, role: str, spans: list[Span]) -> list[Span]:
+    """The spans of a side of a row, `marked`.
+
+    Raises:
+      DataError: marks and images of the row are not as many.
+    """
+    result = marked(spans)
     marks = sum(span.control and span.text == IMAGE for span in result)
     if marks != len(record.pictures):
         raise record.row.error(

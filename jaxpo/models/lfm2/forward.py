@@ -166,6 +166,7 @@ def step(
     attention: str | None = None,
     experts: str | None = None,
     page: int | None = None,
+    given: tuple[Float[Array, "B s D"], Bool[Array, "B s"]] | None = None,
 ) -> tuple[Float[Array, "B s D"], Cache]:
     """Continue every row by its next tokens: prefill (s > 1, also in several chunks) and decode (s = 1) alike.
 
@@ -181,6 +182,7 @@ def step(
       attention: implementation of `cached_attention`; None = the best here.
       experts: implementation name of the grouped product; None = the best here.
       page: also give `Cache.borders`, what is remembered after every so many of the s columns.
+      given: what takes the place of the tokens' embeddings, and where it does.
 
     Returns:
       Hidden states after `embedding_norm`, `[B, s, D]` (meaningless where not valid; NaN where a row has outgrown the
@@ -191,6 +193,7 @@ def step(
     where = Step(positions, count.astype(jnp.int32), None, None, attention, experts, cache.table, page)
     ropes = rotations(config, positions)
     x = embed(params, tokens, dtype)
+    x = x if given is None else jnp.where(given[1][..., None], given[0].astype(dtype), x)
     layers, borders = {}, {}
     for i, kind in enumerate(config.layer_types):
         name = str(i)

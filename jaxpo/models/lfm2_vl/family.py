@@ -85,6 +85,13 @@ def step(params: Tree, tokens: Array, cache: Tree, *, config: LFM2VLConfig, **op
     return lfm2.step(params, tokens, cache, config=config.text, **options)
 
 
+def see(params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any) -> Array:
+    """See `jaxpo.models.lfm2_vl.forward.image_vectors`."""
+    from jaxpo.models.lfm2_vl.forward import image_vectors
+
+    return image_vectors(params, media, config=config, dtype=dtype, remat=False, attention=None)
+
+
 FAMILY = Family(
     name="lfm2_vl",
     limits=limits,
@@ -93,7 +100,7 @@ FAMILY = Family(
     flops=flops,
     experts=experts,
     unembedding=lfm2.unembedding,
-    decoder=Decoder(cache, step, per_position=("k", "v")),
+    decoder=Decoder(cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values),
     looped=looped,
     export=Export(
         classes=CLASSES,

@@ -52,7 +52,9 @@ def with_images(batch, kind="image"):
 @pytest.mark.parametrize(
     ("stage", "moved"),
     [
-        (Pretrain(), {"connector", "embed_tokens", "embedding_norm", "layers", "vision"}),
+        pytest.param(
+            Pretrain(), {"connector", "embed_tokens", "embedding_norm", "layers", "vision"}, marks=pytest.mark.slow
+        ),
         (Pretrain(train=("model/connector/*",)), {"connector"}),
         (Pretrain(lora=ADAPTED), {"vision"}),
     ],

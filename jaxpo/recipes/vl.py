@@ -23,8 +23,6 @@ from jaxpo.corpora import asked_scenes as drawn
 from jaxpo.corpora import digits
 from jaxpo.evaluate.visual_questions import VisualQuestions
 from jaxpo.models.family import preset
-from jaxpo.models.lfm2_vl.config import LFM2VLConfig
-from jaxpo.models.siglip.config import SiglipConfig
 from jaxpo.objectives.methods.dpo import DPO
 
 VOCABULARY, LENGTH, ROW = 270, 128, 256
@@ -46,16 +44,7 @@ TEXT = replace(
     layer_types=("conv", "full_attention", "conv", "full_attention"),
     rope_theta=10_000.0,
 )
-TOWER = SiglipConfig(
-    hidden_size=64,
-    intermediate_size=192,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    patch_size=4,
-    num_patches=64,
-    initializer_range=0.05,
-)
-MODEL = LFM2VLConfig(TEXT, TOWER, image_token_id=VOCABULARY, projector_hidden_size=128)
+MODEL = replace(preset("nano_vl"), text=TEXT, image_token_id=VOCABULARY)
 
 
 def _data(train: str, held_out: str = "", **more: object) -> Data:

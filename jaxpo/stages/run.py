@@ -236,7 +236,5 @@ def initial(setting: Setting) -> Tree:
         if not ids or found.tokenizer is None:
             return {"model": found.params["model"]}
         config, known = setting.inputs.config, found.tokenizer.vocab_size
-        return {
-            "model": with_added_rows(found.params["model"], config, ids, known, setting.mesh, setting.rules)
-        }
+        return {"model": with_added_rows(found.params["model"], config, ids, known, setting.mesh, setting.rules)}
     return setting.random(setting.inputs.config, setting.run.seed)

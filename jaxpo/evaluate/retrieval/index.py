@@ -50,6 +50,14 @@ class Index:
             )
 
 
+def check_ids(ids: Sequence[str]) -> None:
+    """ConfigError for two documents of one id."""
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ConfigError(f"two documents have the id {twice!r}; ids must be unique.")
+
+
 def make_index(
     documents: Sequence[np.ndarray], ids: Sequence[str], texts: Sequence[str], about: dict[str, Any], dtype: Stored
 ) -> Index:
@@ -58,10 +66,7 @@ def make_index(
     Raises:
       ConfigError: two documents of one id.
     """
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise ConfigError(f"two documents have the id {twice!r}; ids must be unique.")
+    check_ids(ids)
     offsets = np.concatenate([[0], np.cumsum([len(d) for d in documents])]).astype(np.int64)
     vectors = np.concatenate([np.asarray(d, dtype) for d in documents])
     return Index(vectors, offsets, tuple(ids), tuple(texts), about)

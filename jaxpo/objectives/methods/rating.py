@@ -28,7 +28,7 @@ class Rating(RewardMethod):
 
     Attributes:
       aspects: names of the ratings, in alphabetical order; each has its column of the head.
-      weights: what each aspect counts in the reward of a response; None = their mean, of "softmax" the last class alone.
+      weights: what each aspect counts in the reward of a response; None = their mean, of "softmax" the last class.
       form: "mse" predicts the rating; "bce" the logit of its place between `low` and `high`; "softmax" which of the
         aspects it is: classes that exclude each other, rated 1 and 0.
       pooling: what of a text is read: "last" token, "cls" (BOS; of a model that looks both ways), or the "mean".
@@ -204,7 +204,7 @@ class Rating(RewardMethod):
         return agreement(self.predicted(x), ratings, self.rated(ratings, x.present))
 
     def right(self, features: Rewards) -> tuple[Array, Array]:
-        """Ratings that are met, of those that there are; of classes whether the likeliest is the right one, `[N, 1]`."""
+        """Ratings that are met, of those that there are; of classes whether the likeliest is right, `[N, 1]`."""
         import jax.numpy as jnp
 
         ratings = features.columns["ratings"]

@@ -20,7 +20,9 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("data embed", DESCRIPTION)
     parser.add_argument("files", nargs="+", help="data files, then the folder to make")
     parser.add_argument("--model", type=Path, required=True, help="a retriever: run, stage, or pylate's folder")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "int8"), default="float32", help="of the vectors on disk"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing index")
     args = parser.parse(argv)
     if len(args.files) < 2:

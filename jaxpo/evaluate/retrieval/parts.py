@@ -80,7 +80,8 @@ def _file(place: Path, start: int) -> Path:
 
 
 def _write(file: Path, documents: Sequence[np.ndarray], dtype: Stored) -> None:
-    """Under its name only when it is whole."""
+    """Under its name only when it is whole; what is to be 8 bits is float32 until the index is made."""
+    dtype = "float32" if dtype == "int8" else dtype
     lengths = np.asarray([len(document) for document in documents], np.int64)
     partial = file.with_suffix(".partial")
     save_file({"vectors": np.concatenate([np.asarray(d, dtype) for d in documents]), "lengths": lengths}, partial)

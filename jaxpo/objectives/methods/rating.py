@@ -31,19 +31,19 @@ class Rating(RewardMethod):
       weights: what each aspect counts in the reward of a response; None = their mean, of "softmax" the last class.
       form: "mse" predicts the rating; "bce" the logit of its place between `low` and `high`; "softmax" which of the
         aspects it is: classes that exclude each other, rated 1 and 0.
-      pooling: what of a text is read: "last" token, "cls" (BOS; of a model that looks both ways), or the "mean".
       low: end of the scale; ratings below are refused. None = none is, but "bce" needs both ends.
       high: its other end.
       tolerance: a rating is met where the prediction is at most this far from it; 0.5 = the nearest whole number is it.
+      pooling: what of a text is read: "last" token, "cls" (BOS; of a model that looks both ways), or the "mean".
     """
 
     aspects: tuple[str, ...] = ("rating",)
     weights: tuple[float, ...] | None = None
     form: Literal["mse", "bce", "softmax"] = "mse"
-    pooling: Literal["last", "mean", "cls"] = "last"
     low: float | None = number(None)
     high: float | None = number(None)
     tolerance: float = number(0.5, above=0)
+    pooling: Literal["last", "mean", "cls"] = "last"
 
     INFO = Info(
         name="rating",

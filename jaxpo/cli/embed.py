@@ -12,36 +12,47 @@ from jaxpo.errors import ConfigError, DataError
 DESCRIPTION = """\
 Make the vectors of documents with a retriever, and write them as a folder: vectors.safetensors (`vectors` [n, E],
 `offsets` [N + 1]), documents.jsonl and index.json. Rows have `text`, perhaps `title` and `_id` (BEIR's corpus.jsonl);
-without an id a document has its number. `jaxpo retrieve` searches the folder; other engines can load the vectors."""
+without an id a document has its number. `jaxpo retrieve` searches the folder; other engines can load the vectors.
+After an interruption the same command goes on."""
 
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser("data embed", DESCRIPTION)
     parser.add_argument("files", nargs="+", help="data files, then the folder to make")
     parser.add_argument("--model", type=Path, required=True, help="a retriever: run, stage, or pylate's folder")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors on disk")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "int8"), default="float32", help="of the vectors on disk"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing index")
     args = parser.parse(argv)
     if len(args.files) < 2:
         raise ConfigError("data embed: give at least one data file and the folder to make.")
     *files, out = args.files
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not args.overwrite:
+    from jaxpo.evaluate.retrieval.parts import PARTS, discard, in_parts
+
+    there = [each.name for each in folder.iterdir()] if folder.is_dir() else [str(folder)] * folder.exists()
+    if there and there != [PARTS] and not args.overwrite:
         raise ConfigError(f"{folder} exists already; choose another folder, or --overwrite.")
 
     from jaxpo.convert.model_io import load_model
     from jaxpo.evaluate.retrieval.embedder import embedder_of
-    from jaxpo.evaluate.retrieval.index import make_index, save_index
+    from jaxpo.evaluate.retrieval.index import check_ids, make_index, save_index
 
     rows = list(documents(files))
     if not rows:
         raise DataError("there is no document.", file=files[0])
+    check_ids([name for name, _ in rows])
     model = load_model(args.model)
     embedder = embedder_of(model, say=print)
-    found = embedder.documents([text for _, text in rows], progress)
+    if args.overwrite:
+        discard(folder)
+    texts = [text for _, text in rows]
+    found = in_parts(embedder, texts, folder, args.dtype, say=print, progress=progress)
     about = {"model": embedder.hash, "source": str(args.model), "retriever": (model.about or {}).get("retriever")}
-    index = make_index(found, [name for name, _ in rows], [text for _, text in rows], about, args.dtype)
+    index = make_index(found, [name for name, _ in rows], texts, about, args.dtype)
     save_index(index, folder)
+    discard(folder)
     empty = sum(not text for _, text in rows)
     bare = sum(not len(vectors) for vectors in found)
     notes = f"; {empty} documents are empty" if empty else ""

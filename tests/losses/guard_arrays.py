@@ -115,6 +115,7 @@ LISTWISE = {
     "list_mle top": listed("list_mle", top_k=1),
     "rating": listed("rating", form="mse"),
     "rating bce": listed("rating", form="bce", low=-1.0, high=2.0),
+    "rating softmax": listed("rating", form="softmax"),
     "process_reward": listed("process_reward"),
     "process_reward last": listed("process_reward", last_step_only=True),
     **{f"solution_score {how}": row("solution_score", SOLUTIONS, free=1, how=how,

@@ -145,6 +145,26 @@ def test_ratings_as_squared_error_and_as_cross_entropy():
     np.testing.assert_allclose(whole, sum(one), rtol=1e-5, atol=1e-6)
 
 
+def test_ratings_as_shares_of_classes():
+    rng = np.random.default_rng(5)
+    scores, votes = rng.normal(0, 2, MASK.shape).astype(np.float32), rng.integers(0, 3, MASK.shape).astype(np.float32)
+    votes[:, 0] += MASK[:, 0]
+    spoiled = np.where(MASK, votes, np.nan)
+
+    def softmax(s):
+        s, found = np.asarray(s, np.float64), np.zeros(len(MASK))
+        for n, here in enumerate(MASK):
+            shares = votes[n, here] / max(votes[n, here].sum(), 1)
+            found[n] = shares @ (np.logaddexp.reduce(s[n, here]) - s[n, here]) if here.any() else 0
+        return found
+
+    loss = lambda s: losses.rating(s, spoiled, MASK, form="softmax")  # noqa: E731
+    check_against(loss, softmax, (scores,), (0,))
+    np.testing.assert_allclose(loss(scores + 3), loss(scores), rtol=1e-5, atol=1e-6)
+    alone = losses.rating(scores, np.zeros_like(votes), MASK, form="softmax")
+    np.testing.assert_array_equal(alone, 0)
+
+
 def test_steps_are_outcomes_one_by_one():
     rng = np.random.default_rng(2)
     scores = rng.normal(0, 3, MASK.shape).astype(np.float32)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import numpy as np
 import pytest
 from retrieval.retrievers import WORDS, retriever
 
@@ -13,6 +14,9 @@ from jaxpo.construct.three_sets import ThreeSets
 from jaxpo.convert.pylate import export_retriever
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.retrieval import parts
+from jaxpo.evaluate.retrieval.embedder import Embedder
+from jaxpo.evaluate.retrieval.index import load_index
 from jaxpo.evaluate.tasks.base import Reader, Reply
 from jaxpo.evaluate.tasks.retrieval import Retrieval
 from jaxpo.judges.network import Network
@@ -50,6 +54,35 @@ def test_an_index_is_made_and_searched(model, corpus, tmp_path, capsys):
     assert "of another model" in capsys.readouterr().err
     assert main(["retrieve", str(index), " "]) == 2
     assert "is empty" in capsys.readouterr().err
+
+
+def test_an_index_that_was_interrupted_is_finished(model, corpus, tmp_path, capsys, monkeypatch):
+    whole, index = tmp_path / "whole", tmp_path / "index"
+    embed = ["data", "embed", str(corpus), str(index), "--model", str(model)]
+    assert main([*embed[:3], str(whole), *embed[4:]]) == 0
+    monkeypatch.setattr(parts, "SIZE", 3)
+    documents, made = Embedder.documents, []
+
+    def stopped(self, texts, progress):
+        made.append(len(texts))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return documents(self, texts, progress)
+
+    monkeypatch.setattr(Embedder, "documents", stopped)
+    assert main(embed) == 130
+    assert main([*embed, "--dtype", "float16"]) == 2
+    assert "the beginning of an index of other documents" in capsys.readouterr().err
+    assert main(embed) == 0
+    assert "3 of 4 documents have vectors already" in capsys.readouterr().out
+    assert made == [3, 1, 1]
+    assert sorted(each.name for each in index.iterdir()) == ["documents.jsonl", "index.json", "vectors.safetensors"]
+    corpus.write_text(corpus.read_text().replace("d1", "d0"))
+    assert main([*embed, "--overwrite"]) == 2
+    assert "two documents have the id 'd0'" in capsys.readouterr().err
+    one, two = load_index(whole), load_index(index)
+    np.testing.assert_allclose(one.vectors, two.vectors, atol=1e-6)
+    np.testing.assert_array_equal(one.offsets, two.offsets)
 
 
 def collection(folder, queries):

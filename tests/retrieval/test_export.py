@@ -12,11 +12,14 @@ from safetensors.numpy import load_file, save_file
 
 from jaxpo.convert.formats import Options
 from jaxpo.convert.gguf.folder import write as write_gguf
-from jaxpo.convert.gguf.read import open_gguf
+from jaxpo.convert.gguf.header import read_header
+from jaxpo.convert.gguf.hyperparameters import inexpressible_head
+from jaxpo.convert.gguf.read import import_gguf, open_gguf
 from jaxpo.convert.model_io import load_model, read_config, read_heads, read_retriever_of
 from jaxpo.convert.pylate import export_retriever, use_of
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.evaluate.retrieval.embedder import embedder_of
+from jaxpo.models.retrieval import VectorHead
 
 RNG = np.random.default_rng(0)
 
@@ -147,13 +150,34 @@ def test_an_encoder_is_read_by_its_architecture_whatever_stands_before_its_names
     same_vectors(model, load_model(tmp_path / "out"))
 
 
-def test_a_gguf_file_says_that_an_encoder_looks_both_ways(tmp_path):
+def test_a_gguf_file_says_how_vectors_are_made(tmp_path):
     pytest.importorskip("gguf", reason="needs gguf")
-    export(retriever("cls", causal=False), tmp_path / "out")
-    (row,) = write_gguf(tmp_path / "out", tmp_path / "gguf", Options(("f32",)))
-    opened = open_gguf(tmp_path / "gguf" / row.file)
-    assert opened.config.causal is False
-    assert row.by == "float64 numpy"
+    for pooling, causal in (("cls", False), ("tokens", False)):
+        model = retriever(pooling, causal)
+        export(model, tmp_path / pooling)
+        (row,) = write_gguf(tmp_path / pooling, tmp_path / f"{pooling}-gguf", Options(("f32",)))
+        file = tmp_path / f"{pooling}-gguf" / row.file
+        opened = open_gguf(file)
+        assert opened.config.causal is False
+        assert opened.pooling == pooling
+        assert row.by == "float64 numpy"
+        with pytest.raises(CheckpointError, match="is a retriever"):
+            import_gguf(file)
+    metadata = read_header(file).metadata
+    assert metadata["lfm2.embedding_length_out"] == 8
+    assert metadata["lfm2.pooling_type"] == 0
+    (dense,) = opened.dense.values()
+    np.testing.assert_array_equal(dense.read().T, model.params["projection"]["0"]["weight"])
+    assert "vector for each token" in (tmp_path / "tokens-gguf" / "README.md").read_text()
+
+
+def test_dense_layers_that_llama_cpp_has_not_are_named():
+    plain, w = VectorHead("tokens", ("identity",)), {"weight": 0}
+    assert inexpressible_head(plain, {"0": w}) == []
+    assert inexpressible_head(VectorHead("mean", ()), {}) == []
+    assert "runs one dense layer" in inexpressible_head(VectorHead("tokens", ("tanh",)), {"0": w})[0]
+    assert "runs one dense layer" in inexpressible_head(plain, {"0": {**w, "bias": 0}})[0]
+    assert "here a text has one" in inexpressible_head(VectorHead("mean", ("identity",)), {"0": w})[0]
 
 
 def test_a_model_that_is_no_retriever_makes_no_vectors():

@@ -143,6 +143,22 @@ def test_the_positive_s_own_text_is_no_negative():
     np.testing.assert_array_equal(counts[2], [False, True, True, False, True, True])
 
 
+def test_what_the_teacher_likes_nearly_as_well_is_no_negative():
+    x = vectors(jnp.asarray(TABLE), np.stack([POSITIVES, NEGATIVES], 1))
+    x = x.replace(columns={"scores": jnp.asarray([[0.9, 0.85], [0.5, 0.9], [0.9, 0.2]])})
+    _, every, target = batch_scores(x)
+    assert every.all()
+    np.testing.assert_array_equal(target, [0, 3, 4])
+    _, counts, _ = batch_scores(x, "-inf", 0.1)
+    np.testing.assert_array_equal(~counts, np.eye(6, dtype=bool)[[1, 1, 1]] & [[True], [False], [False]])
+    strict, loose = (InfoNCE(false_negative_margin=m) for m in (0.0, 0.1))
+    assert strict.NEEDS.columns == ("scores",)
+    assert not InfoNCE().NEEDS.columns
+    np.testing.assert_allclose(strict.loss(x), InfoNCE().loss(x), rtol=1e-6)
+    assert loose.loss(x)[0] < strict.loss(x)[0]
+    np.testing.assert_allclose(loose.loss(x)[1:], strict.loss(x)[1:], rtol=1e-6)
+
+
 def test_the_laws_of_the_distillation():
     rng = np.random.default_rng(2)
     s, t = (rng.normal(size=(4, 5)).astype(np.float32) for _ in range(2))

@@ -1,6 +1,7 @@
 """Search: exact scores in blocks, an index on disk, candidates of other libraries, an index of another model."""
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,14 +48,18 @@ def test_scores_of_some_documents_and_the_best():
     np.testing.assert_array_equal(tied.places, [1, 2])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_an_index_on_disk(tmp_path, dtype):
     index = made(dtype=dtype)
     save_index(index, tmp_path / "index")
     again = load_index(tmp_path / "index")
     np.testing.assert_array_equal(again.vectors, index.vectors)
     assert (again.ids, again.texts, again.about) == (index.ids, index.texts, index.about)
-    np.testing.assert_allclose(all_scores(again, QUERY), EXPECTED, atol=5e-3)
+    np.testing.assert_allclose(all_scores(again, QUERY), EXPECTED, atol=3e-2 if dtype == "int8" else 5e-3)
+    np.testing.assert_allclose(scores_of(again, QUERY, np.array([4, 0])), all_scores(again, QUERY)[[4, 0]], rtol=1e-5)
+    whole = np.concatenate(DOCUMENTS)
+    most = np.abs(whole).max(1, keepdims=True) / 254 if dtype == "int8" else 1e-3
+    assert np.all(np.abs(again.floats() - whole) <= most * 1.001)
 
 
 def test_an_index_of_another_model_is_refused():
@@ -68,6 +73,9 @@ def test_what_is_no_index_is_named(tmp_path):
         load_index(tmp_path)
     save_index(made(), tmp_path)
     (tmp_path / "documents.jsonl").write_text('{"_id": "a", "text": "b"}\n')
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_index(tmp_path)
+    save_index(replace(made(dtype="int8"), scales=None), tmp_path)
     with pytest.raises(CheckpointError, match="does not fit"):
         load_index(tmp_path)
     (tmp_path / "index.json").write_text("{")

@@ -100,6 +100,12 @@ def test_settings_that_cannot_work_are_named(stage, message):
     assert any(message in problem for problem in find_problems(run_of(stage), files=False))
 
 
+def test_the_start_of_a_causal_text_says_nothing_of_it():
+    stage = Retrieval(loss=InfoNCE(pooling="cls"), texts=Texts(expansion=False), max_steps=1)
+    assert any("has seen no text" in problem for problem in find_problems(run_of(stage), files=False))
+    assert not any("has seen no text" in problem for problem in find_problems(run_of(stage, causal=False), files=False))
+
+
 def test_what_looks_both_ways_predicts_no_tokens():
     problems = list(find_problems(run_of(SFT(max_steps=1), causal=False), files=False))
     assert any("it looks both ways" in problem for problem in problems)

@@ -11,10 +11,13 @@ import numpy as np
 from jaxpo.convert.config_json import config_from_json
 from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
+from jaxpo.models.retrieval import VectorHead
 
 DENSE, MIXTURE = "lfm2", "lfm2moe"
 ENCODER = "Lfm2BidirectionalForMaskedLM"
 """The class by which a config.json says that the model looks both ways."""
+POOLING = {"tokens": "NONE", "mean": "MEAN", "cls": "CLS", "last": "LAST"}
+"""llama.cpp's names of what is made of the states of a text; with none there is a vector for each token."""
 SIGMOID = 2
 """`expert_gating_func`: the router's scores pass a sigmoid."""
 
@@ -78,8 +81,23 @@ def inexpressible(config: Any) -> list[str]:
     return problems
 
 
-def write_hyperparameters(writer: Any, config: Any, library: Any) -> None:
-    """Add the keys to a `GGUFWriter`."""
+def inexpressible_head(head: VectorHead, layers: Mapping[str, Any]) -> list[str]:
+    """What a retriever makes of hidden states and llama.cpp's LFM2 does not; empty = it can be written."""
+    if not head.activations:
+        return []
+    if head.activations != ("identity",) or set(layers["0"]) != {"weight"}:
+        return ["llama.cpp runs one dense layer of a retriever, without bias, activation and residual"]
+    if head.pooling != "tokens":
+        return ["llama.cpp runs a retriever's dense layer where every token has a vector, and here a text has one"]
+    return []
+
+
+def write_hyperparameters(writer: Any, config: Any, library: Any, head: VectorHead | None = None) -> None:
+    """Add the keys to a `GGUFWriter`.
+
+    Args:
+      head: how a retriever makes vectors of hidden states.
+    """
     fields = _SHARED | (_EXPERTS if config.num_experts else {})
     for key, (field, _, kind) in fields.items():
         writer.add_key_value(f"{writer.arch}.{key}", getattr(config, field), library.GGUFValueType[kind])
@@ -90,6 +108,8 @@ def write_hyperparameters(writer: Any, config: Any, library: Any) -> None:
     writer.add_head_count_kv(groups)
     if not config.causal:
         writer.add_causal_attention(False)
+    if head is not None:
+        writer.add_pooling_type(library.PoolingType[POOLING[head.pooling]])
     if config.num_experts:
         writer.add_expert_gating_func(library.ExpertGatingFuncType(SIGMOID))
 
@@ -129,6 +149,22 @@ def read_config(metadata: Mapping[str, Any], biased: bool, file: Path) -> Any:
             f"{file}: {arch}.rope.dimension_count is {shown(rotated)}; LFM2 rotates all {config.head_dim} of a head."
         )
     return config
+
+
+def pooling_of(metadata: Mapping[str, Any], file: Path) -> str | None:
+    """What a retriever makes of the states of a text, as `VectorHead.pooling`; None of what is no retriever.
+
+    Raises:
+      CheckpointError: something that no retriever here does.
+    """
+    found = metadata.get(f"{metadata.get('general.architecture')}.pooling_type")
+    if found is None:
+        return None
+    numbers = {"NONE": 0, "MEAN": 1, "CLS": 2, "LAST": 3}
+    known = {numbers[theirs]: ours for ours, theirs in POOLING.items()}
+    if found not in known:
+        raise CheckpointError(f"{file}: its pooling_type is {shown(found)}; known are {', '.join(map(str, known))}.")
+    return known[found]
 
 
 def _layers(metadata: Mapping[str, Any], arch: str, file: Path) -> dict[str, Any]:

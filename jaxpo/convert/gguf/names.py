@@ -6,11 +6,14 @@ import re
 
 from jaxpo.errors import CheckpointError
 
+DENSE = "1_Dense.linear.weight"
 MODEL = {
     "model.embed_tokens.weight": "token_embd.weight",
     # It is the final norm, whatever its name says.
     "model.embedding_norm.weight": "token_embd_norm.weight",
     "lm_head.weight": "output.weight",
+    # The dense layer of a retriever, which is no tensor of the model's own.
+    DENSE: "dense_2.weight",
 }
 LAYER = {
     "operator_norm.weight": "attn_norm.weight",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxpo.convert.gguf.header import Header, TensorInfo, read_header
-from jaxpo.convert.gguf.hyperparameters import read_config
+from jaxpo.convert.gguf.hyperparameters import pooling_of, read_config
 from jaxpo.convert.gguf.library import gguf
-from jaxpo.convert.gguf.names import TAPS, hf_names
+from jaxpo.convert.gguf.names import DENSE, TAPS, hf_names
 from jaxpo.convert.gguf.vocabulary import read_vocabulary
 from jaxpo.convert.gguf.write import SAMPLING
 from jaxpo.convert.hf import check_tensors, read_tensors
@@ -36,6 +36,8 @@ class GGUF:
       tensors: by their names in a checkpoint, experts one by one, float32 whatever the file's types.
       kinds: ggml's types in the file, and of how many tensors each.
       generation: its sampling settings and ends, as a generation_config.json; None when it has none.
+      dense: the dense layer of a retriever, by its name; else nothing.
+      pooling: what a retriever makes of the states of a text (`hyperparameters.POOLING`); None where it is none.
     """
 
     path: Path
@@ -44,6 +46,8 @@ class GGUF:
     tensors: Mapping[str, Stored]
     kinds: Mapping[str, int]
     generation: Mapping[str, Any] | None
+    dense: Mapping[str, Stored] = field(default_factory=dict)
+    pooling: str | None = None
 
 
 def open_gguf(file: Path) -> GGUF:
@@ -58,6 +62,7 @@ def open_gguf(file: Path) -> GGUF:
     biased = any(name.endswith("exp_probs_b.bias") for name in header.tensors)
     config = read_config(header.metadata, biased, file)
     tensors = stored_tensors(file, header, config.num_experts)
+    dense = {name: tensors.pop(name) for name in (DENSE,) if name in tensors}
     check_tensors(tensors, param_table(config), file, described_in="its keys")
     tokenizer = read_vocabulary(header.metadata, file)
     if tokenizer.vocab_size > config.vocab_size:
@@ -65,12 +70,22 @@ def open_gguf(file: Path) -> GGUF:
     kinds: dict[str, int] = {}
     for info in header.tensors.values():
         kinds[info.kind] = kinds.get(info.kind, 0) + 1
-    return GGUF(file, config, tokenizer, tensors, kinds, _generation(header.metadata))
+    pooling = pooling_of(header.metadata, file)
+    return GGUF(file, config, tokenizer, tensors, kinds, _generation(header.metadata), dense, pooling)
 
 
 def import_gguf(file: Path) -> tuple[Tree, GGUF]:
-    """The parameters in float32, and the file that they are from."""
+    """The parameters in float32, and the file that they are from.
+
+    Raises:
+      CheckpointError: as `open_gguf`; or it is a retriever, of which such a file does not say how texts become tokens.
+    """
     found = open_gguf(file)
+    if found.dense or found.pooling is not None:
+        raise CheckpointError(
+            f"{file}: is a retriever, of which a GGUF file does not say how texts become tokens (prefixes, lengths, "
+            "skipped words); give the folder that it was made from."
+        )
     return read_tensors(found.tensors, param_table(found.config), file, described_in="its keys"), found
 
 

@@ -15,10 +15,11 @@ from jaxpo.convert.gguf import hyperparameters, vocabulary
 from jaxpo.convert.gguf.exact import keep_exact
 from jaxpo.convert.gguf.kinds import KINDS, WITHOUT_BLOCKS, Kind
 from jaxpo.convert.gguf.library import gguf
-from jaxpo.convert.gguf.names import MODEL, TAPS, gguf_name, is_float32
+from jaxpo.convert.gguf.names import DENSE, MODEL, TAPS, gguf_name, is_float32
 from jaxpo.convert.shards import BLOCK, Source
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.retrieval import VectorHead
 
 SAMPLING = {
     "temperature": "add_sampling_temp",
@@ -74,6 +75,7 @@ def write_gguf(
     *,
     name: str = "",
     generation: Mapping[str, Any] | None = None,
+    head: VectorHead | None = None,
 ) -> list[Planned]:
     """Write one file under its final name; the caller puts it where nothing half-written is looked for.
 
@@ -82,6 +84,7 @@ def write_gguf(
       kind: one of `KINDS`.
       name: `general.name`.
       generation: the model's generation_config.json, whose sampling settings and further end ids go along.
+      head: how a retriever makes vectors; its dense layer is among the sources, as `DENSE`.
 
     Returns:
       What was written, without the values.
@@ -99,7 +102,10 @@ def write_gguf(
             writer.add_name(name)
         writer.add_file_type(library.LlamaFileType[mixture.file_type])
         writer.add_quantization_version(library.GGML_QUANT_VERSION)
-        hyperparameters.write_hyperparameters(writer, config, library)
+        hyperparameters.write_hyperparameters(writer, config, library, head)
+        for source in sources:
+            if source.name == DENSE:
+                writer.add_embedding_length_out(source.shape[0])
         vocabulary.write_vocabulary(writer, tokenizer, config.vocab_size)
         _write_ids(writer, config, tokenizer, generation or {})
         write_tensors(writer, planned)

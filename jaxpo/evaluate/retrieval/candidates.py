@@ -54,7 +54,7 @@ def _library(name: str, package: str) -> Any:
 def _faiss(index: Index) -> Nearest:
     """Inverted lists over all vectors; inner products, of which an eighth of the lists are looked through."""
     faiss = _library("faiss", "faiss-cpu")
-    vectors = np.ascontiguousarray(index.vectors, np.float32)
+    vectors = np.ascontiguousarray(index.floats())
     count, size = vectors.shape
     lists = max(1, min(int(4 * np.sqrt(count)), count // 39))
     made = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, lists, faiss.METRIC_INNER_PRODUCT)
@@ -68,7 +68,7 @@ def _usearch(index: Index) -> Nearest:
     """A graph of neighbours (HNSW); inner products."""
     usearch = _library("usearch.index", "usearch")
     made = usearch.Index(ndim=index.vectors.shape[1], metric="ip", dtype="f32")
-    made.add(np.arange(len(index.vectors)), np.ascontiguousarray(index.vectors, np.float32))
+    made.add(np.arange(len(index.vectors)), np.ascontiguousarray(index.floats()))
 
     def near(query: np.ndarray, n: int) -> np.ndarray:
         found = made.search(np.ascontiguousarray(query), n)

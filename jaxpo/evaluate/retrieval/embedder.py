@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import Model
 from jaxpo.convert.retriever import Retriever
-from jaxpo.data.packing.batch import Batch, read_at, segment_bounds
+from jaxpo.data.packing.batch import Batch
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.per_token import KEY
 from jaxpo.data.tokens.retrieval import Encoded, TextEncoder, text_encoder
@@ -24,6 +23,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.evaluate.score import POSITIONS, Progress, each_segment
 from jaxpo.models.retrieval import PROJECTION, VectorHead, project
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.families.pooled import pooled_segments
 
 Tree = Any
 SHORTEST_ROW = 64
@@ -109,14 +109,6 @@ def _tokens(scorer: Scorer, head: VectorHead, params: Tree, batch: Batch) -> jax
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _pooled(scorer: Scorer, head: VectorHead, params: Tree, batch: Batch) -> jax.Array:
-    hidden = scorer.hidden(params["model"], batch).astype(jnp.float32)
-    start, length = segment_bounds(batch.segment_ids, batch.slots)
-    if head.pooling == "mean":
-        inside = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
-        inside = (inside & (batch.per_token[KEY] > 0)[:, None, :]).astype(jnp.float32)
-        count = jnp.maximum(jnp.sum(inside, axis=-1, keepdims=True), 1.0)
-        states = jnp.einsum("rms,rsd->rmd", inside, hidden) / count
-    else:
-        ends = start if head.pooling == "cls" else start + length - 1
-        states = read_at(hidden, jnp.where(length > 0, ends, -1))
+    assert head.pooling != "tokens"
+    states = pooled_segments(scorer.hidden(params["model"], batch), batch, head.pooling)
     return project(params.get(PROJECTION, {}), states, head)

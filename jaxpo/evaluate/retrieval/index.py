@@ -17,7 +17,7 @@ from jaxpo.data.rows.json_lines import as_json
 from jaxpo.errors import CheckpointError, ConfigError
 
 VECTORS, DOCUMENTS, ABOUT = "vectors.safetensors", "documents.jsonl", "index.json"
-Stored = Literal["float32", "float16"]
+Stored = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Index:
     """The vectors of documents, one after another.
 
     Attributes:
-      vectors: `[n, E]`, float32 or float16.
+      vectors: `[n, E]`, float32, float16 or int8.
       offsets: int64 `[N + 1]`; document i has the vectors offsets[i] to offsets[i + 1].
       ids, texts: of the documents.
       about: "model", the hash of what made the vectors; "source", where that was; "retriever".
+      scales: float32 `[n]`, of int8 alone: what its numbers are multiplied by, the largest of a vector over 127.
     """
 
     vectors: np.ndarray
@@ -36,9 +37,15 @@ class Index:
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     about: dict[str, Any]
+    scales: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def floats(self, rows: Any = slice(None)) -> np.ndarray:
+        """Some vectors in float32."""
+        found = self.vectors[rows].astype(np.float32)
+        return found if self.scales is None else found * self.scales[rows, None]
 
     def check_model(self, found: str, where: object = "the model") -> None:
         """ConfigError unless the vectors are of the model with this hash."""
@@ -50,6 +57,14 @@ class Index:
             )
 
 
+def check_ids(ids: Sequence[str]) -> None:
+    """ConfigError for two documents of one id."""
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ConfigError(f"two documents have the id {twice!r}; ids must be unique.")
+
+
 def make_index(
     documents: Sequence[np.ndarray], ids: Sequence[str], texts: Sequence[str], about: dict[str, Any], dtype: Stored
 ) -> Index:
@@ -58,19 +73,28 @@ def make_index(
     Raises:
       ConfigError: two documents of one id.
     """
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise ConfigError(f"two documents have the id {twice!r}; ids must be unique.")
+    check_ids(ids)
     offsets = np.concatenate([[0], np.cumsum([len(d) for d in documents])]).astype(np.int64)
-    vectors = np.concatenate([np.asarray(d, dtype) for d in documents])
-    return Index(vectors, offsets, tuple(ids), tuple(texts), about)
+    if dtype != "int8":
+        vectors = np.concatenate([np.asarray(d, dtype) for d in documents])
+        return Index(vectors, offsets, tuple(ids), tuple(texts), about)
+    rounded = [_rounded(np.asarray(d, np.float32)) for d in documents]
+    vectors, scales = (np.concatenate(part) for part in zip(*rounded, strict=True))
+    return Index(vectors, offsets, tuple(ids), tuple(texts), about, scales)
+
+
+def _rounded(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors in 8 bits, and what each is to be multiplied by."""
+    scales = np.abs(vectors).max(axis=1, initial=0.0) / 127
+    rounded = np.rint(vectors / np.where(scales > 0, scales, 1.0)[:, None])
+    return rounded.astype(np.int8), scales.astype(np.float32)
 
 
 def save_index(index: Index, folder: Path) -> None:
     """Write an index, which `jaxpo retrieve` and programs that read safetensors load."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": index.vectors, "offsets": index.offsets}, folder / VECTORS)
+    scales = {} if index.scales is None else {"scales": index.scales}
+    save_file({"vectors": index.vectors, "offsets": index.offsets, **scales}, folder / VECTORS)
     with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
         rows = zip(index.ids, index.texts, strict=True)
         file.writelines(as_json({"_id": i, "text": text}, n) + "\n" for n, (i, text) in enumerate(rows, start=1))
@@ -91,8 +115,13 @@ def load_index(folder: Path) -> Index:
         rows = [parse(line) for line in (folder / DOCUMENTS).read_text(encoding="utf-8").split("\n") if line]
         with safe_open(folder / VECTORS, framework="numpy") as stored:
             vectors, offsets = stored.get_tensor("vectors"), stored.get_tensor("offsets")
+            scales = stored.get_tensor("scales") if "scales" in stored.keys() else None  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the index cannot be read ({error}); make it again.") from error
-    if offsets.shape != (len(rows) + 1,) or offsets[-1] != len(vectors) or np.any(np.diff(offsets) < 0):
+    unscaled = (vectors.dtype == np.int8) != (scales is not None) or (
+        scales is not None and len(scales) != len(vectors)
+    )
+    if offsets.shape != (len(rows) + 1,) or offsets[-1] != len(vectors) or np.any(np.diff(offsets) < 0) or unscaled:
         raise CheckpointError(f"{folder}: {VECTORS} does not fit {DOCUMENTS}; make the index again.")
-    return Index(vectors, offsets, tuple(row["_id"] for row in rows), tuple(row["text"] for row in rows), about)
+    ids, texts = (tuple(row[name] for row in rows) for name in ("_id", "text"))
+    return Index(vectors, offsets, ids, texts, about, scales)

@@ -24,7 +24,9 @@ def all_scores(index: Index, query: np.ndarray) -> np.ndarray:
     """`sum_i max_j <q_i, d_j>` of every document, float32 `[N]`; 0 for one without vectors."""
     scores = np.zeros(len(index), np.float32)
     for first, last in _blocks(index.offsets):
-        scores[first:last] = _scores(index.vectors, index.offsets[first : last + 1], query)
+        scores[first:last] = _scores(
+            index.floats(slice(*index.offsets[[first, last]])), index.offsets[first : last + 1], query
+        )
     return scores
 
 
@@ -34,7 +36,7 @@ def scores_of(index: Index, query: np.ndarray, places: np.ndarray) -> np.ndarray
     own = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
     rows = np.concatenate([np.zeros(0, np.int64), *own])
     offsets = np.concatenate([[0], np.cumsum(ends - starts)])
-    return _scores(index.vectors[rows], offsets, query)
+    return _scores(index.floats(rows), offsets, query)
 
 
 def search(index: Index, query: np.ndarray, top: int) -> Found:
@@ -63,12 +65,11 @@ def _blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _scores(vectors: np.ndarray, offsets: np.ndarray, query: np.ndarray) -> np.ndarray:
-    own = vectors[offsets[0] : offsets[-1]]
+def _scores(own: np.ndarray, offsets: np.ndarray, query: np.ndarray) -> np.ndarray:
     starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
     scores = np.zeros(len(lengths), np.float32)
     if len(own):
         there = lengths > 0
-        similar = own.astype(np.float32) @ query.astype(np.float32).T
+        similar = own @ query.astype(np.float32).T
         scores[there] = np.maximum.reduceat(similar, starts[there], axis=0).sum(axis=1)
     return scores

@@ -104,12 +104,16 @@ def own_scores(x: Vectors, masked: Masked = "-inf") -> Float[Array, "N K"]:
 
 
 def batch_scores(
-    x: Vectors, masked: Masked = "-inf"
+    x: Vectors, masked: Masked = "-inf", margin: float | None = None
 ) -> tuple[Float[Array, "N M"], Bool[Array, "N M"], Int[Array, "N"]]:
     """Of every query and all documents of the step, M = N K; which of them count; and the place of the positive.
 
     A document whose text is the positive's own does not count as another one. The positive is the first of a list, or
     the one that the teacher likes best.
+
+    Args:
+      margin: a query's own documents with a teacher's score above the positive's less this do not count either; None =
+        they do.
     """
     n, k = x.listed.shape
     flat = x.documents.reshape(n * k, *x.documents.shape[2:])
@@ -121,7 +125,21 @@ def batch_scores(
         own = jnp.take_along_axis(x.columns[DOCUMENT], best[:, None], axis=1)
         same = own == x.columns[DOCUMENT].reshape(1, -1)
         counts &= ~same | (jnp.arange(n * k) == target[:, None])
+    if margin is not None:
+        counts &= ~jnp.any(_near(x, best, margin)[:, :, None] & _own(n, k), axis=1)
     return jnp.where(counts, found, 0.0), counts, target
+
+
+def _near(x: Vectors, best: Int[Array, "N"], margin: float) -> Bool[Array, "N K"]:
+    """Documents of a list, the positive not among them, that the teacher likes nearly as well."""
+    scores = x.columns["scores"]
+    right = jnp.take_along_axis(scores, best[:, None], axis=1)
+    return x.listed & (scores > right - margin) & (jnp.arange(scores.shape[1]) != best[:, None])
+
+
+def _own(n: int, k: int) -> Bool[Array, "N K M"]:
+    """Where the k-th document of query n stands among all of a step."""
+    return (jnp.arange(n)[:, None] * k + jnp.arange(k))[:, :, None] == jnp.arange(n * k)
 
 
 def best_of(x: Vectors) -> Int[Array, "N"]:

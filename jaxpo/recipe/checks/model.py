@@ -52,8 +52,13 @@ def ability_problems(run: Run, config: Any) -> Iterator[str]:
 
 
 def direction_problems(run: Run, stage: Stage, predicts: bool) -> Iterator[str]:
-    """What looks both ways sees the tokens that it would be asked to predict."""
-    config = declared_model(run, stage)
+    """What looks both ways sees the tokens that it would be asked to predict; the start of a causal text sees none."""
+    config, pooling = declared_model(run, stage), getattr(getattr(stage, "loss", None), "pooling", None)
+    if pooling == "cls" and is_config(config) and limits(config).causal:
+        yield (
+            f"{stage.name}.loss.pooling: reads BOS, which of a causal model has seen no text, so that all are alike; "
+            "give 'mean' or 'last', or an encoder (model.causal off)."
+        )
     if predicts and is_config(config) and not limits(config).causal:
         yield (
             f"{stage.name}.model: it looks both ways (model.causal is off), and {type(stage).__name__} predicts tokens "

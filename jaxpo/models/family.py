@@ -27,6 +27,7 @@ Tensor = Callable[[str], "np.ndarray"]
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
     "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
+    "jaxpo.models.unet.config:UNetConfig": "jaxpo.models.unet.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
@@ -66,6 +67,10 @@ class DenoiserConfig(Config, Protocol):
     @property
     def in_channels(self) -> int:
         """Channels of its images."""
+
+    @property
+    def context_channels(self) -> int:
+        """Width of a text's states."""
 
     @property
     def user_channels(self) -> int:
@@ -203,6 +208,25 @@ class Export:
     hidden: Callable[[Tensor, Any, np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Diffusers:
+    """How a family's models lie in folders of diffusers; tensor names and layouts stand in its parameter table.
+
+    Attributes:
+      classes: names of the model's class, the one that is written first.
+      component: folder of the model within a pipeline's.
+      pipeline: class of the pipeline that is written.
+      to_json: `config -> config.json`, without text tower, users and schedule, which lie in files of their own.
+      from_json: `(config.json, its path, schedule) -> config`; CheckpointError for what the family has not.
+    """
+
+    classes: tuple[str, ...]
+    component: str
+    pipeline: str
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[Mapping[str, Any], object, NoiseSchedule], Any]
+
+
 def no_experts(config: Any) -> Experts | None:
     """A family of dense models."""
     return None
@@ -242,6 +266,7 @@ class Family:
         remat) -> [B, H, W, C]` float32, what the model predicts of noisy images in its own parameterisation; None = it
         reads tokens. Where a caption's states come from is `captions`.
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
+      diffusers: None = its models lie in no folder of diffusers.
       presets: name -> configuration; loads no jax.
     """
 
@@ -259,6 +284,7 @@ class Family:
     export: Export | None = None
     denoise: Callable[..., Array] | None = None
     captions: Callable[..., Array] | None = None
+    diffusers: Diffusers | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 

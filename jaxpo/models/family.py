@@ -218,6 +218,8 @@ class Diffusers:
       pipeline: class of the pipeline that is written.
       to_json: `config -> config.json`, without text tower, users and schedule, which lie in files of their own.
       from_json: `(config.json, its path, schedule) -> config`; CheckpointError for what the family has not.
+      own_to_json: `config -> ` what diffusers has no place for: text tower and users; empty where there is nothing.
+      with_own: `(config, that, its path) -> config`; CheckpointError likewise.
     """
 
     classes: tuple[str, ...]
@@ -225,6 +227,8 @@ class Diffusers:
     pipeline: str
     to_json: Callable[[Any], dict[str, Any]]
     from_json: Callable[[Mapping[str, Any], object, NoiseSchedule], Any]
+    own_to_json: Callable[[Any], dict[str, Any]]
+    with_own: Callable[[Any, Mapping[str, Any], object], Any]
 
 
 def no_experts(config: Any) -> Experts | None:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from diffusion.filled import filled
+from diffusion.tiny import DIT, TOWER, UNET
 from safetensors.numpy import load_file, save_file
 
+from jaxpo.cli.main import main
 from jaxpo.config import LoRA
 from jaxpo.config.noise import NoiseSchedule
 from jaxpo.convert.diffusers.lora import FILE, export_lora, read_lora
@@ -20,25 +23,11 @@ from jaxpo.convert.hf import export_hf, import_hf
 from jaxpo.convert.model_io import load_model, read_config, save_model
 from jaxpo.convert.open_model import open_model
 from jaxpo.errors import CheckpointError, ConfigError
-from jaxpo.models.caption.config import CaptionConfig
-from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.family import param_table, preset
-from jaxpo.models.lowrank import adapter_table
+from jaxpo.models.lowrank import adapter_table, merge, scale_of
 from jaxpo.models.spec import init_params, leaves
-from jaxpo.models.unet.config import UNetConfig
+from jaxpo.stages.adapter import fingerprint, save_adapter
 
-TOWER = CaptionConfig(vocab_size=9, hidden_size=12, intermediate_size=8, num_attention_heads=2, max_length=6)
-DIT = DiTConfig(sample_size=8, num_layers=1, num_attention_heads=2, attention_head_dim=4, caption_channels=12)
-UNET = UNetConfig(
-    sample_size=8,
-    block_out_channels=(4, 8),
-    layers_per_block=1,
-    cross_attention=(True, True),
-    cross_attention_dim=12,
-    attention_heads=(2, 2),
-    norm_num_groups=2,
-    schedule=NoiseSchedule(clean="first", parameterisation="velocity"),
-)
 CONFIGS = {
     "dit": DIT,
     "dit with users and tower": dataclasses.replace(
@@ -126,8 +115,9 @@ def test_schedules_are_read_as_they_were_written(schedule):
 def test_the_released_scheduler():
     """Stable Diffusion 1.5's file, and what it says of a sampler is told."""
     released = {
-        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True,
+        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+        "set_alpha_to_one": False, "skip_prk_steps": True,
         "steps_offset": 1, "trained_betas": None, "clip_sample": False,
     }  # fmt: skip
     assert schedule_from_json(released, "a file") == NoiseSchedule(clean="first")
@@ -144,8 +134,6 @@ def test_what_a_folder_holds_besides_is_told(folders, tmp_path):
 
 
 def copied(folder, tmp_path):
-    import shutil
-
     return shutil.copytree(folder, tmp_path / "copy")
 
 
@@ -154,13 +142,13 @@ def edit(file, **changes):
 
 
 @pytest.mark.parametrize(("name", "file", "changes", "message"), [
-    ("unet", "unet/config.json", {"attention_head_dim": [3, 2]}, "width 4 is not divisible by 3 heads.*number of heads"),
+    ("unet", "unet/config.json", {"attention_head_dim": [3, 2]}, "width 4 is not divisible by 3 heads.*number of"),
     ("unet", "unet/config.json", {"attention_head_dim": [2, 2, 2]}, "attention_heads has 3 entries"),
     ("unet", "unet/config.json", {"num_attention_heads": 2}, "heads in attention_head_dim"),
     ("unet", "unet/config.json", {"block_out_channels": [8, 8]}, "tensors do not fit.*wrong shape"),
     ("unet", "unet/config.json", {"layers_per_block": 2}, "missing: "),
-    ("unet", "unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time', and nothing"),
-    ("unet", "unet/config.json", {"transformer_layers_per_block": [1, 2]}, "transformer_layers_per_block is a list of 2"),
+    ("unet", "unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time', and"),
+    ("unet", "unet/config.json", {"transformer_layers_per_block": [1, 2]}, "layers_per_block is a list of 2"),
     ("unet", "unet/config.json", {"up_block_types": ["UpBlock2D"]}, "not down_block_types in reverse"),
     ("unet", "unet/config.json", {"out_channels": 8}, "out_channels is 8, but what it predicts"),
     ("unet", "unet/config.json", {"_class_name": "UNetSpatioTemporalConditionModel"}, "this importer reads UNet2D"),
@@ -171,7 +159,8 @@ def edit(file, **changes):
     ("dit", "scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "betas of a table of its own"),
     ("dit", "scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "nothing is left of the image"),
     ("dit", "scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "rectified flow"),
-    ("dit", "scheduler/scheduler_config.json", {"beta_schedule": "sigmoid", "num_train_timesteps": "x"}, "whole number.*one of"),
+    ("dit", "scheduler/scheduler_config.json", {"beta_schedule": "sigmoid", "num_train_timesteps": "x"},
+     "one of scaled_linear.*whole number"),
 ])  # fmt: skip
 def test_what_is_refused_names_the_file(folders, tmp_path, name, file, changes, message):
     folder = copied(folders[name], tmp_path)
@@ -242,9 +231,28 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path):
         ({"text_encoder.q_proj.lora.down.weight": np.zeros((2, 8), np.float32)}, set(), "also to a text encoder"),
         ({"lora_unet_x.lora_mid.weight": np.zeros((2, 8), np.float32)}, set(), "is no key of an adapter"),
         ({name + ".lora.down.weight": np.zeros((2, 9), np.float32)}, set(), r"\(2, 9\), expected \(2, 8\)"),
-        ({name + ".alpha": np.float32(1), name + "x.alpha": np.float32(2)}, set(), "different values of alpha"),
+        ({name + ".alpha": np.ones(()), name + "x.alpha": np.zeros(())}, set(), "different values of alpha"),
     ]
     for more, without, message in changes:
         save_file({k: v for k, v in (stored | more).items() if k not in without}, tmp_path / "bad.safetensors")
         with pytest.raises(CheckpointError, match=message):
             read_lora(tmp_path / "bad.safetensors", DIT)
+
+
+def test_the_commands(folders, tmp_path, capsys):
+    """In, out again, and the adapter of a stage; a folder is read wherever a model is."""
+    assert main(["import", str(folders["unet"]), str(tmp_path / "base")]) == 0
+    said = capsys.readouterr().out
+    assert "of the sampler, and not kept with the model" in said
+    assert "read back bit for bit" in said
+    assert main(["export", str(tmp_path / "base"), str(tmp_path / "out"), "--format", "diffusers"]) == 0
+    assert "diffusers" in capsys.readouterr().out
+    for file in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (folders["unet"] / file).read_bytes()
+    stage, params, own = tmp_path / "run" / "stages" / "dpo", filled(param_table(UNET)), adapter(UNET)
+    save_model(stage, {"model": merge(params, own, scale_of(LORA))}, UNET, {"stage": "dpo"})
+    save_adapter(stage, own, LORA, folders["unet"], fingerprint(params))
+    assert main(["export", str(stage), str(tmp_path / "lora"), "--format", "diffusers", "--adapter"]) == 0
+    equal(read_lora(tmp_path / "lora", UNET)[0], own)
+    assert main(["export", str(stage), str(tmp_path / "hf")]) != 0
+    assert "--format diffusers" in capsys.readouterr().err

@@ -37,6 +37,7 @@ IMPORTED = {
     "convert/runtimes/runtime.py": {"subprocess"},  # the programs beside it, by the interpreter that the user names
     "convert/runtimes/programs/run_genai.py": {"subprocess"},  # its model builder, which is a command
     "convert/runtimes/programs/run_executorch.py": {"torch"},  # which ExecuTorch's export is made of
+    "convert/diffusers/verify.py": {"torch"},  # runs an export that was just written by diffusers
     "convert/verify.py": {"torch", "transformers"},  # compares an export that was just written with them
     "convert/reward_hf.py": {"torch", "transformers"},  # the same; what it runs is the six lines that were just written
     "judges/http.py": {"http", "urllib"},  # a judge whose address the configuration names

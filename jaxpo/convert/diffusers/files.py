@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxpo.convert.config_json import CONFIG, read_json
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.document import shown
 from jaxpo.models.family import Config, Diffusers, families, family
 
 PIPELINE = "model_index.json"
@@ -52,15 +53,17 @@ def component_of(path: Path) -> Component:
     """
     index = read_json(path / PIPELINE)
     forms = [each.diffusers for each in families() if each.diffusers is not None]
-    form = next((form for form in forms if index.get(form.component)), None)
+    form = next((form for form in forms if index.get(form.component) not in (None, [None, None])), None)
     if form is None:
         known = ", ".join(f"{form.component} ({form.classes[0]})" for form in forms)
-        there = ", ".join(name for name in index if not name.startswith("_"))
-        raise CheckpointError(f"{path / PIPELINE}: names none of {known}; it has {there or 'nothing'}.")
+        there = [name for name in index if not name.startswith("_")]
+        raise CheckpointError(f"{path / PIPELINE}: names none of {known}; it has {shown(', '.join(there[:9]))}.")
     folder = path / form.component
     kind = read_json(folder / CONFIG).get("_class_name")
     if kind not in form.classes:
-        raise CheckpointError(f"{folder / CONFIG}: _class_name is {kind!r}; this importer reads {form.classes[0]}.")
+        raise CheckpointError(
+            f"{folder / CONFIG}: _class_name is {shown(kind)}; this importer reads {form.classes[0]}."
+        )
     return Component(folder, form)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from jaxpo.config import LoRA
+from jaxpo.config.json_text import parse
 from jaxpo.convert.diffusers.files import TOWER_PREFIX, form_of
 from jaxpo.convert.hf import disk_shape, folder_in_making, tensors_of
 from jaxpo.convert.shards import DTYPES, SINGLE, Source, Stored, open_file, write_shards
@@ -96,9 +96,12 @@ def read_lora(path: str | Path, config: DenoiserConfig) -> tuple[Tree, LoRA]:
         targets = _targets(param_table(config), modules, file)
         if lone := sorted(m for m in modules if not {(m, "A"), (m, "B")} <= pairs.keys()):
             raise CheckpointError(f"{file}: {lone[0]} has one of its two matrices only; copy or download it again.")
-        rank = _one({pairs[module, "A"].shape[0] for module in modules}, "rank", file)
-        said = {float(tensor.read()) for tensor in alphas.values()} or _said(file) or {float(rank)}
-        lora = LoRA(rank=rank, alpha=_one(said, "alpha", file), init="gaussian", target_modules=targets)
+        rank = _one({next(iter(pairs[module, "A"].shape), 0) for module in modules}, "rank", file)
+        said = {_number(tensor, module, file) for module, tensor in alphas.items()} or _said(file) or {float(rank)}
+        alpha = _one(said, "alpha", file)
+        if rank < 1 or not 0 < alpha < float("inf"):
+            raise CheckpointError(f"{file}: its rank is {rank} and its alpha {alpha}; both must be above 0.")
+        lora = LoRA(rank=rank, alpha=alpha, init="gaussian", target_modules=targets)
         table = adapter_table(param_table(config), lora)
         return map_table(lambda p: _value(p, pairs, file), table), lora
 
@@ -152,16 +155,21 @@ def _one(found: set[Any], what: str, file: Path) -> Any:
     return next(iter(found))
 
 
+def _number(tensor: Stored, module: str, file: Path) -> float:
+    if tensor.shape not in ((), (1,)):
+        raise CheckpointError(f"{file}: {module}.{ALPHA} has shape {tensor.shape}; it must be one number.")
+    return float(tensor.read().reshape(()))
+
+
 def _said(file: Path) -> set[float]:
     """What diffusers and PEFT wrote beside the tensors."""
     with safe_open(file, framework="np") as opened:
-        text = (opened.metadata() or {}).get(METADATA)
-    return set(_alphas(json.loads(text), file)) if text else set()
-
-
-def _alphas(document: Mapping[str, Any], file: Path) -> Iterator[float]:
-    for key in document:
-        if key.rpartition(".")[2] == "lora_alpha":
-            read = Document(document)
-            yield read.number(key, 1.0)
-            read.check(file)
+        text = (opened.metadata() or {}).get(METADATA, "{}")
+    try:
+        document = parse(text)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: its {METADATA} is not valid JSON ({error}).") from error
+    read = Document(document if isinstance(document, dict) else {})
+    found = {read.number(key, 1.0) for key in read.values if key.rpartition(".")[2] == "lora_alpha"}
+    read.check(file)
+    return found

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config.serialise import from_jsonable
 from jaxpo.convert.config_json import CONFIG, read_json
 from jaxpo.convert.diffusers.files import (
     OWN,
@@ -23,7 +21,6 @@ from jaxpo.convert.diffusers.files import (
 )
 from jaxpo.convert.diffusers.schedules import FILE, sampler_notes, schedule_from_json
 from jaxpo.convert.shards import Stored, open_file, open_shards
-from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import leaves
 
@@ -40,11 +37,7 @@ def read_pipeline_config(path: Path) -> Any:
     config = form.from_json(read_json(folder / CONFIG), folder / CONFIG, schedule)
     if not (path / OWN).is_file():
         return config
-    try:
-        own = from_jsonable(read_json(path / OWN), where=str(path / OWN))
-        return dataclasses.replace(config, **own)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path / OWN}: {error}") from error
+    return form.with_own(config, read_json(path / OWN), path / OWN)
 
 
 def notes(path: Path) -> list[str]:

@@ -54,7 +54,7 @@ def schedule_from_json(document: Mapping[str, Any], source: object) -> NoiseSche
       CheckpointError: betas of a table of its own, rectified flow, or absurd or mistyped values; names the file.
     """
     read = Document(document)
-    kind = str(document.get("_class_name"))
+    kind = shown(document.get("_class_name"))
     if "FlowMatch" in kind or document.get("prediction_type") == "flow_prediction":
         read.problems.append(f"{kind} is one of rectified flow, whose times diffusers counts from 1 to T")
     read.only("trained_betas", None, "betas of a table of its own are not read")

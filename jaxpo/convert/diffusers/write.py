@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.card import Facts, write_card
 from jaxpo.convert.config_json import CONFIG, write_json
 from jaxpo.convert.diffusers.files import OWN, PIPELINE, SCHEDULER, form_of, pipeline_json, place_of, user_names
@@ -106,7 +105,7 @@ def _write(
     (folder / SCHEDULER).mkdir()
     write_json(folder / SCHEDULER / FILE, scheduler)
     write_json(folder / PIPELINE, pipeline_json(form))
-    if own := _own(config):
+    if own := form.own_to_json(config):
         write_json(folder / OWN, own)
     if tokenizer is not None:
         tokenizer.save(folder / TOKENIZER)
@@ -125,11 +124,3 @@ def use(name: str, component: str) -> tuple[str, ...]:
         "",
         "With jaxpo, the folder wherever a model is asked for.",
     )
-
-
-def _own(config: Any) -> dict[str, Any]:
-    """What diffusers' files do not say; empty when that is nothing."""
-    if config.caption is None and not config.user_channels:
-        return {}
-    names = ("caption", "user_channels", "user_scale")
-    return {name: to_jsonable(getattr(config, name)) for name in names}

@@ -11,7 +11,15 @@ from jaxpo.models.dit.config import NORM_EPS, DiTConfig
 from jaxpo.models.document import Document, refuse_unknown
 
 CLASSES = ("PixArtTransformer2DModel", "Transformer2DModel")
-_SIZES = ("sample_size", "patch_size", "in_channels", "num_layers", "num_attention_heads", "attention_head_dim")
+_SIZES = {
+    "sample_size": 2**16,
+    "patch_size": 2**10,
+    "in_channels": 2**16,
+    "num_layers": 2**10,
+    "num_attention_heads": 2**10,
+    "attention_head_dim": 2**16,
+}
+"""And the most of each that is believed."""
 _PIXART = "PixArt has it so"
 _FIXED: dict[str, Any] = {
     "dropout": 0,
@@ -56,7 +64,7 @@ def config_from_json(document: Mapping[str, Any], source: object, schedule: Nois
     for key, good in _FIXED.items():
         read.only(key, good, _PIXART)
     refuse_unknown(read, {*_READ, *_FIXED})
-    sizes = {key: read.integer(key, getattr(default, key), most=2**16) for key in _SIZES}
+    sizes = {key: read.integer(key, getattr(default, key), most=most) for key, most in _SIZES.items()}
     if read.flag("use_additional_conditions", sizes["sample_size"] == 128):
         read.problems.append(
             "use_additional_conditions is true (its default at sample_size 128), and a model that is told the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaxpo.models.caption.family import captions, limits
+from jaxpo.models.caption.family import captions, limits, own_to_json, with_own
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.dit.config_json import CLASSES, config_from_json, config_to_json
 from jaxpo.models.dit.presets import PRESETS
@@ -46,6 +46,8 @@ FAMILY = Family(
     flops=flops,
     denoise=denoise,
     captions=captions,
-    diffusers=Diffusers(CLASSES, "transformer", "PixArtAlphaPipeline", config_to_json, config_from_json),
+    diffusers=Diffusers(
+        CLASSES, "transformer", "PixArtAlphaPipeline", config_to_json, config_from_json, own_to_json, with_own
+    ),
     presets=PRESETS,
 )

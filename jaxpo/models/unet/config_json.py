@@ -13,7 +13,8 @@ from jaxpo.models.unet.config import UNetConfig
 CLASS = "UNet2DConditionModel"
 CROSSED, PLAIN, MID = "CrossAttnDownBlock2D", "DownBlock2D", "UNetMidBlock2DCrossAttn"
 _DEFAULT_KINDS = (CROSSED, CROSSED, CROSSED, PLAIN)
-_SIZES = ("sample_size", "in_channels", "layers_per_block", "norm_num_groups")
+_SIZES = {"sample_size": 2**16, "in_channels": 2**16, "layers_per_block": 64, "norm_num_groups": 2**16}
+"""And the most of each that is believed."""
 _LEVELS = 16
 _SD = "Stable Diffusion 1 and 2 have it so"
 _FIXED: dict[str, Any] = {
@@ -84,7 +85,7 @@ def config_from_json(document: Mapping[str, Any], source: object, schedule: Nois
         read.problems.append("num_attention_heads is given, but UNet2DConditionModel has heads in attention_head_dim")
     widths = read.integers("block_out_channels", default.block_out_channels, most=_LEVELS)
     values = {
-        **{key: read.integer(key, getattr(default, key), most=2**16) for key in _SIZES},
+        **{key: read.integer(key, getattr(default, key), most=most) for key, most in _SIZES.items()},
         "block_out_channels": widths,
         "cross_attention": _crossed(read),
         "cross_attention_dim": _same(read, "cross_attention_dim", 1280),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaxpo.models.caption.family import captions, limits
+from jaxpo.models.caption.family import captions, limits, own_to_json, with_own
 from jaxpo.models.family import Diffusers, Family, Flops
 from jaxpo.models.unet.config import UNetConfig
 from jaxpo.models.unet.config_json import CLASS, config_from_json, config_to_json
@@ -46,6 +46,8 @@ FAMILY = Family(
     flops=flops,
     denoise=denoise,
     captions=captions,
-    diffusers=Diffusers((CLASS,), "unet", "StableDiffusionPipeline", config_to_json, config_from_json),
+    diffusers=Diffusers(
+        (CLASS,), "unet", "StableDiffusionPipeline", config_to_json, config_from_json, own_to_json, with_own
+    ),
     presets=PRESETS,
 )

@@ -65,7 +65,7 @@ def drawn(config):
 def run_theirs(model, config):
     x, t, context = map(torch.from_numpy, drawn(config))
     with torch.no_grad():
-        out = model(x, t, context, **(NOTHING if config is DIT else {})).sample
+        out = model(x, timestep=t, encoder_hidden_states=context, **(NOTHING if config is DIT else {})).sample
     return out[:, :4].numpy()
 
 
@@ -121,7 +121,7 @@ def test_diffusers_loads_adapters_and_its_own_are_read(name, tmp_path):
     params = filled(param_table(config))
     export_diffusers(params, config, tmp_path / "base", verify=False)
     table = adapter_table(param_table(config), LORA)
-    adapter = jax.tree.map(lambda w: w + 0.1, init_params(table, jax.random.key(0)))
+    adapter = jax.tree.map(lambda w: w + 0.3, init_params(table, jax.random.key(0)))
     file = export_lora(adapter, LORA, config, tmp_path / "lora")
     model = theirs(tmp_path / "base", config)
     before = run_theirs(model, config)

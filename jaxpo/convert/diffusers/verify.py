@@ -88,10 +88,11 @@ def _compare(folder: Path, params: Tree, config: DenoiserConfig) -> dict[str, An
     model = getattr(diffusers, form.classes[0]).from_pretrained(component_of(folder).folder).float().eval()
     more = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}} if form.component != "unet" else {}
     with torch.no_grad():
-        theirs = model(torch.from_numpy(x), torch.tensor([500]), torch.from_numpy(text), **more).sample.numpy()
+        given = {"timestep": torch.tensor([500]), "encoder_hidden_states": torch.from_numpy(text), **more}
+        theirs = model(torch.from_numpy(x), **given).sample.numpy()
     theirs = theirs[:, : config.in_channels].transpose(0, 2, 3, 1)
-    given = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray([500]), jnp.asarray(text)
-    ours = np.asarray(denoiser(config)(params, *given, config=config))
+    inputs = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray([500]), jnp.asarray(text)
+    ours = np.asarray(denoiser(config)(params, *inputs, config=config))
     scale = max(float(np.abs(theirs).max()), 1e-6)
     return {"version": diffusers.__version__, "max_error": float(np.abs(ours - theirs).max()) / scale}
 

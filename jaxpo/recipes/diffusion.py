@@ -34,9 +34,7 @@ from jaxpo.corpora.scenes.corpus import (
     Scenes,
 )
 from jaxpo.evaluate.scenes import SceneProbe
-from jaxpo.models.caption.config import CaptionConfig
-from jaxpo.models.denscore.config import DenscoreConfig
-from jaxpo.models.dit.presets import PRESETS
+from jaxpo.models.family import preset
 from jaxpo.objectives.methods.denoising import Denoising
 from jaxpo.objectives.methods.denscore import Denscore
 from jaxpo.objectives.methods.diffusion_dpo import DiffusionDPO
@@ -48,11 +46,13 @@ from jaxpo.objectives.methods.self_npo import SelfNPO
 from jaxpo.objectives.methods.smpo_diffusion import SmPODiffusion
 
 WORDS = 8
+NANO = preset("nano_dit")
 MODEL = replace(
-    PRESETS["nano_dit"],
-    caption=CaptionConfig(vocab_size=32, max_length=WORDS),
+    NANO,
+    caption=replace(NANO.caption, vocab_size=32, max_length=WORDS),
     schedule=NoiseSchedule(parameterisation="velocity"),
 )
+JUDGE = replace(preset("nano_denscore"), vocab_size=32, max_length=WORDS)
 LOSSES = {
     "dpo": DiffusionDPO(beta=2000.0),
     "inpo": DDIMInPO(inversion_steps=5),
@@ -165,7 +165,7 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
     denscore = Denoise(
         name="denscore",
         loss=Denscore(),
-        model=DenscoreConfig(vocab_size=32, max_length=WORDS),
+        model=JUDGE,
         data=scenes(MATCHES),
         images=segments,
         init_from="random",

@@ -33,7 +33,7 @@ from jaxpo.corpora.scenes.corpus import (
     TRAIN,
     Scenes,
 )
-from jaxpo.evaluate.scenes import SceneProbe
+from jaxpo.evaluate.scenes import PeopleProbe, SceneProbe
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods.denoising import Denoising
 from jaxpo.objectives.methods.denscore import Denscore
@@ -135,10 +135,8 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, st
         logging_steps=10,
         optimizer=aligning(1e-4),
     )
-    corpus = Scenes(people=people, pairs=8)
-    return replace(
-        of("ppd", (stage,), base, pretrain_steps, corpus, SceneProbe()), model=replace(MODEL, user_channels=users.width)
-    )
+    run = of("ppd", (stage,), base, pretrain_steps, Scenes(people=people, pairs=8), SceneProbe())
+    return replace(run, model=replace(MODEL, user_channels=users.width), probes=(*run.probes, PeopleProbe(users)))
 
 
 def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int = 1500, steps: int = 100) -> Run:

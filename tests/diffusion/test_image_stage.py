@@ -25,6 +25,7 @@ from jaxpo.models.dit.config import DiTConfig
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
+from jaxpo.recipe.overrides import load_run
 from jaxpo.stages import run as running
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -250,3 +251,31 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():
     with pytest.raises(ConfigError, match="at the last time nothing is left of the image"):
         NoiseSchedule(zero_snr=True, parameterisation="noise")
+
+
+SMALL = {
+    "self_npo": {"scenes": 16, "held_out": 8, "pairs": 8},
+    "ppd": {"scenes": 16, "held_out": 8, "pairs": 8, "people": 1, "choices": 6},
+    "longalign": {"scenes": 8, "held_out": 8, "pairs": 8, "long": 16},
+}
+FIGURES = {
+    "self_npo": {"scenes/adherence", "scenes/brightness", "scenes/wins", "scenes/error"},
+    "ppd": {"people/bright", "people/dark", "people/left", "people/right", "people/wins"},
+    "longalign": {"scenes/wins"},
+}
+
+
+@pytest.mark.slow  # several stages each
+@pytest.mark.parametrize("name", SMALL)
+def test_the_variants_of_the_recipe_run_and_are_measured(name, tmp_path, monkeypatch):
+    run = load_run(f"diffusion:{name}")
+    short = {"max_steps": 2, "rows_per_step": 8, "eval_rows": 8, "eval_steps": 0}
+    stages = tuple(dataclasses.replace(stage, **short) for stage in run.stages)
+    probes = tuple(dataclasses.replace(probe, captions=4, steps=2) for probe in run.probes)
+    tiny = dataclasses.replace(MODEL, user_channels=run.model.user_channels)
+    corpus = dataclasses.replace(run.corpus, **SMALL[name])
+    changes = {"model": tiny, "corpus": corpus, "stages": stages, "probes": probes, "output_dir": str(tmp_path)}
+    folder = finished(dataclasses.replace(run, **changes), monkeypatch)
+    last = json.loads((folder / "summary.json").read_text())["probes"][stages[-1].name]
+    assert FIGURES[name] <= set(last)
+    assert all(np.isfinite(value) for value in last.values())

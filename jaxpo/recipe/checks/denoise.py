@@ -9,7 +9,10 @@ from jaxpo.config.fields import flag
 from jaxpo.models.family import family, is_config
 from jaxpo.recipe.lineage import declared_model
 
-UNUSED = ("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups")
+UNUSED = (
+    *("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups"),
+    *("balance_groups", "packing", "train_on", "rendered", "special_tokens", "reasoning", "on_empty"),
+)
 """Settings of `data` that say something of rows of tokens."""
 WANTED = {
     "denoise": "a Denoise stage trains a model that denoises images, such as a DiTConfig.",

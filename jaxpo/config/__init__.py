@@ -9,6 +9,7 @@ from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Texts, Tokenizer
 from jaxpo.config.images import Images, Users
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
@@ -50,6 +51,7 @@ __all__ = [
     "Mesh",
     "Mixed",
     "Muon",
+    "NoiseSchedule",
     "NonFinite",
     "Online",
     "Optimizer",

@@ -19,7 +19,8 @@ class DiffusionNPO(ComparedMethod):
     """Diffusion-DPO with the two images exchanged; `jaxpo generate --negative` samples beside what it trains.
 
     Attributes:
-      beta, factor: as of Diffusion-DPO; the authors' adapters have no 1/2.
+      beta: strength of the tie to the reference, as of Diffusion-DPO.
+      factor: of beta; the authors' adapters have no 1/2.
     """
 
     beta: float = number(500.0, above=0)

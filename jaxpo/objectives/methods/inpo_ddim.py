@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InversionMethod(ComparedMethod):
-    """A comparison at latents that DDIM, run backwards by the trained model, arrives at.
-
-    Attributes:
-      beta: strength of the tie to the reference; 5000 for SDXL.
-      inversion_steps: segments of the whole schedule, n.
-      grid: "exact" ends at the pair's time; "code" is that of the released scripts, whose latent lies up to T/n - 1
-        times beyond it.
-      inversion_eta: of the noise added after every segment, which is no part of a deterministic inversion.
-    """
+    """A comparison at latents that DDIM, run backwards by the trained model, arrives at; see `DDIMInPO`."""
 
     beta: float = number(2000.0, above=0)
     inversion_steps: int = number(10, at_least=1)
@@ -46,7 +38,15 @@ class InversionMethod(ComparedMethod):
 
 @dataclass(frozen=True)
 class DDIMInPO(InversionMethod):
-    """DDIM-InPO; its authors' code adds noise in the inversion, eta 0.1."""
+    """DDIM-InPO.
+
+    Attributes:
+      beta: strength of the tie to the reference; 5000 for SDXL.
+      inversion_steps: segments of the whole schedule, n.
+      grid: "exact" ends at the pair's time; "code" is that of the released script, whose latent lies up to T/n - 1
+        times beyond it.
+      inversion_eta: of the noise added after every segment, 0.1 in the released script; 0 = a deterministic inversion.
+    """
 
     INFO = Info(
         name="inpo_ddim",

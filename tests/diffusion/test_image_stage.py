@@ -239,6 +239,18 @@ USERS = Users(tokens=2, width=8)
         ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
+            dataclasses.replace(
+                PRETRAIN,
+                loss=METHODS["self_npo"](),
+                model=dataclasses.replace(MODEL, schedule=NoiseSchedule(zero_snr=True, parameterisation="velocity")),
+            ),
+            "self_npo samples from the last time, at which the model's schedule leaves nothing",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["longalign"](sampler_steps=25, kept_steps=4)),
+            "kept_steps 4 does not divide sampler_steps 25",
+        ),
+        (
             dataclasses.replace(PRETRAIN, sync_ref_model=True, loss=METHODS["denoising"]()),
             "no reference that could move",
         ),

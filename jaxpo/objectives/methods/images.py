@@ -28,9 +28,11 @@ class ImageMethod(ArrayMethod):
 
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
+      SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """
 
     MODEL: ClassVar[str] = "denoise"
+    SAMPLES: ClassVar[bool] = False
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts

@@ -140,7 +140,7 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, st
 
 
 def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int = 1500, steps: int = 100) -> Run:
-    """Long captions read clause by clause, a preference model of them, and the reward stage along the linear route.
+    """A preference model of long captions, a model that reads them clause by clause, and the reward stage after it.
 
     Args:
       omega: weight of what all captions share; 1 = the score itself.
@@ -185,7 +185,7 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         optimizer=aligning(3e-5),
     )
     probe = SceneProbe(things=SEVERAL, segments=segments.segments)
-    run = of("longalign", (align, denscore, reward), None, align_steps, Scenes(long=8192, scenes=8, pairs=8), probe)
+    run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, scenes=8, pairs=8), probe)
     return replace(run, stages=run.stages[1:])
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Stage
 from jaxpo.data.images.batch import ImageBatch
-from jaxpo.data.images.prepare import USER_TOKENS
+from jaxpo.data.images.dataset import USER_TOKENS
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.teacher_records import id_dtype, names_of

@@ -21,8 +21,9 @@ from PIL import Image
 from jaxpo.cli.encode_images import written
 from jaxpo.config import Data
 from jaxpo.config.images import Images, Users
+from jaxpo.data.images.dataset import ImageShape
 from jaxpo.data.images.encode import encoded_rows
-from jaxpo.data.images.prepare import ImageShape, prepare_images
+from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
 from jaxpo.data.images.users import embeddings

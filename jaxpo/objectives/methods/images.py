@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jaxpo.data.images.batch import ImageBatch
     from jaxpo.objectives.base import Counts, Metric
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.families.denoising import ComparedImages, Denoiser, Draws, Noisy
+    from jaxpo.objectives.families.denoising import Denoiser, Draws
+    from jaxpo.objectives.families.image_pairs import ComparedImages, Noisy
 
 ONE_IMAGE = Needs(roles=("image",))
 TWO_IMAGES = Needs(roles=("chosen", "rejected"), networks=((REFERENCE, "denoiser"),))
@@ -67,7 +68,7 @@ class ComparedMethod(ImageMethod):
     )
 
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> ComparedImages:
-        from jaxpo.objectives.families.denoising import compared
+        from jaxpo.objectives.families.image_pairs import compared
 
         draws = how.draw(batch, rng)
         noisy = self.noisy(how, params, batch, draws)
@@ -75,7 +76,7 @@ class ComparedMethod(ImageMethod):
 
     def noisy(self, how: Denoiser, params: Any, batch: ImageBatch, draws: Draws) -> Noisy:
         """Where the two models are compared: at forward noise, unless a method says otherwise."""
-        from jaxpo.objectives.families.denoising import forward_noise
+        from jaxpo.objectives.families.image_pairs import forward_noise
 
         return forward_noise(how, batch, draws)
 
@@ -89,7 +90,7 @@ class ComparedMethod(ImageMethod):
         return float(getattr(self, "beta", 1.0)) * float(getattr(self, "factor", 0.5))
 
     def common_metrics(self, features: Any) -> dict[str, Metric]:
-        from jaxpo.objectives.families.denoising import compared_metrics
+        from jaxpo.objectives.families.image_pairs import compared_metrics
 
         return dict(compared_metrics(features, self.scale))
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.images.batch import ImageBatch
-    from jaxpo.objectives.families.denoising import ComparedImages, Denoiser, Draws, Noisy
+    from jaxpo.objectives.families.denoising import Denoiser, Draws
+    from jaxpo.objectives.families.image_pairs import ComparedImages, Noisy
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class InversionMethod(ComparedMethod):
         return {"n": self.inversion_steps, "grid": self.grid}
 
     def noisy(self, how: Denoiser, params: Any, batch: ImageBatch, draws: Draws) -> Noisy:
-        from jaxpo.objectives.families.denoising import inverted
+        from jaxpo.objectives.families.image_pairs import inverted
 
         return inverted(how, params["model"], batch, draws, self.inversion_eta, **self.inversion())
 

@@ -12,7 +12,7 @@ from jaxpo.objectives.methods.inpo_ddim import InversionMethod
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.families.denoising import ComparedImages
+    from jaxpo.objectives.families.image_pairs import ComparedImages
 
 
 @dataclass(frozen=True)

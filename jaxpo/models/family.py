@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
     "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
     "jaxpo.models.unet.config:UNetConfig": "jaxpo.models.unet.family:FAMILY",
+    "jaxpo.models.denscore.config:DenscoreConfig": "jaxpo.models.denscore.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
@@ -231,6 +232,19 @@ class Diffusers:
     with_own: Callable[[Any, Mapping[str, Any], object], Any]
 
 
+@dataclass(frozen=True)
+class Towers:
+    """How a model gives pictures and captions directions in one space; neither of unit length.
+
+    Attributes:
+      images: `(params, images [B, H, W, C]) -> [B, D]`, with a gradient in the images.
+      texts: `(params, tokens [B, S, L], mask [B, S, L]) -> [B, S, D]`, of every segment by itself.
+    """
+
+    images: Callable[..., Array]
+    texts: Callable[..., Array]
+
+
 def no_experts(config: Any) -> Experts | None:
     """A family of dense models."""
     return None
@@ -271,6 +285,7 @@ class Family:
         reads tokens. Where a caption's states come from is `captions`.
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
       diffusers: None = its models lie in no folder of diffusers.
+      towers: None = it does not say how well pictures and captions fit.
       presets: name -> configuration; loads no jax.
     """
 
@@ -289,6 +304,7 @@ class Family:
     denoise: Callable[..., Array] | None = None
     captions: Callable[..., Array] | None = None
     diffusers: Diffusers | None = None
+    towers: Towers | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -60,6 +60,7 @@ BY_NAME = {
     "cli/main.py": "the table of commands",
     "config/file.py": "a Python file that the user names as the configuration",
     "convert/formats.py": "the table of formats",
+    "convert/image_encoder.py": "diffusers and what it is made of, which are optional",
     "convert/reward_hf.py": "the class that an export brings along, which was just written",
     "config/serialise.py": "types of a stored configuration: jaxpo's own, or of a run that the user runs",
     "construct/base.py": "the modules of its own folder",

@@ -39,6 +39,7 @@ def caption_table(config: CaptionConfig) -> Table:
     return {
         "token_embedding": lookup(config.vocab_size, "vocab", "caption.token_embedding"),
         "position_embedding": lookup(config.max_length, None, "caption.position_embedding"),
-        "layers": {str(i): layer(i) for i in range(config.num_hidden_layers)},
+        # Without a layer there is no such entry: a tree of arrays has no empty part.
+        **({"layers": {str(i): layer(i) for i in range(n)}} if (n := config.num_hidden_layers) else {}),
         "final_layer_norm": layer_norm_table(d, "caption.final_layer_norm"),
     }

@@ -30,12 +30,12 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
         return
     yield from (f"{name}.model: {problem}" for problem in ability_problems(run, config))
     most, given = limits(config), run.tokenizer
-    if stage.data.max_length > most.context:
+    if stage.data.max_length > most.context > 0:
         yield (
             f"{name}.data.max_length: {stage.data.max_length} exceeds the context of {flag(path)}, {most.context}; "
             f"lower {flag((name, 'data', 'max_length'))}."
         )
-    if given.path is None and given.vocab_size > most.vocabulary:
+    if given.path is None and given.vocab_size > most.vocabulary > 0:
         yield (
             f"{name}.model: its vocabulary of {most.vocabulary} has no room for tokenizer.vocab_size "
             f"{given.vocab_size}."

@@ -20,7 +20,7 @@ from evidence.claims._points import (
     points,
     pretrained,
 )
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.diffusion.ddim import sample
 from jaxpo.diffusion.guidance import two_networks
@@ -40,6 +40,12 @@ CLAIM = Claim(
     "/ baseline's; -1 where the negative alone is not worse than the base",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.05,
+    not_reproduced=NotReproduced(
+        "3% on average, on four of five seeds: at a guidance of 3 the distance is nearly all overshoot, 1.0 to 1.3 "
+        "where the model without guidance has 0.15, and a negative that is a little worse than the base takes little of "
+        "it off. The negative alone is worse than the base on every seed.",
+        (-0.02, 0.08),
+    ),
 )
 
 
@@ -77,22 +83,23 @@ def _distance(x, y, key):
     return jnp.mean(jnp.abs(jnp.sort(x @ directions, axis=0) - jnp.sort(y @ directions, axis=0)))
 
 
-@jax.jit
-def _figures(base, negative, key):
+@functools.partial(jax.jit, static_argnames="scale")
+def _figures(base, negative, key, scale):
     draw, which, real, slices = jax.random.split(key, 4)
     n = 2048
     noise, kind = jax.random.normal(draw, (n, 2)), jax.random.randint(which, (n,), 0, KINDS)
     told, centre = jax.nn.one_hot(kind, KINDS), jnp.asarray(CENTRES)[kind]
     about = SPREAD * jax.random.normal(real, (n, 2))
-    guided = [_distance(_draws(base, x, noise, told, SCALE) - centre, about, slices) for x in (negative, base)]
+    guided = [_distance(_draws(base, x, noise, told, scale) - centre, about, slices) for x in (negative, base)]
     alone = [_distance(_draws(x, x, noise, told, 1.0) - centre, about, slices) for x in (negative, base)]
     return guided, alone
 
 
-def measure(seed: int) -> dict[str, float]:
+def figures(seed: int, scale: float) -> dict[str, float]:
+    """Distances of one seed at a guidance scale."""
     start, learn, run, look = jax.random.split(jax.random.key(seed), 4)
     base = pretrained(network(start), learn, steps=300)
-    (ours, theirs), (worse, own) = jax.device_get(_figures(base, _negative(base, run), look))
+    (ours, theirs), (worse, own) = jax.device_get(_figures(base, _negative(base, run), look, scale))
     return {
         "method": float(ours),
         "baseline": float(theirs),
@@ -100,3 +107,7 @@ def measure(seed: int) -> dict[str, float]:
         "the negative alone": float(worse),
         "the base alone": float(own),
     }
+
+
+def measure(seed: int) -> dict[str, float]:
+    return figures(seed, SCALE)

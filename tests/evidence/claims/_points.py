@@ -14,7 +14,7 @@ from jaxpo.config.noise import NoiseSchedule
 from jaxpo.diffusion.ddim import sample
 from jaxpo.diffusion.inversion import invert
 from jaxpo.diffusion.parameterisation import add_noise, implied_noise
-from jaxpo.diffusion.schedules import destinations, draw_times, schedule, times
+from jaxpo.diffusion.schedules import destinations, schedule, times
 from jaxpo.losses import squared_error
 
 SCHEDULE = schedule(NoiseSchedule())
@@ -149,6 +149,10 @@ def draws(params, key, n=1024, user=None):
     empty = jnp.zeros((n, KINDS))
     seen = None if user is None else jnp.broadcast_to(user, (n, user.shape[-1]))
     return sample(SCHEDULE, lambda x, t: noise_of(params, x, t, empty, seen), jax.random.normal(key, (n, 2)), SRC, DST)
+
+
+def draw_times(key, n, steps):
+    return jax.random.randint(key, (n,), 0, steps)
 
 
 def taken(batch, places):

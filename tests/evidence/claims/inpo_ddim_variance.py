@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from evidence.claims._points import REWARDS, network, pairs, pretrained
@@ -23,15 +25,16 @@ CLAIM = Claim(
 )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _spread(loss, base, batch, key):
     gradient = jax.grad(lambda p, k: loss(p, base, batch, k))
-    flat = jax.jit(jax.vmap(lambda k: ravel_pytree(gradient(base, k))[0]))(jax.random.split(key, DRAWS))
-    return float(jnp.sum(jnp.var(flat, axis=0)) / jnp.sum(jnp.mean(flat, axis=0) ** 2))
+    flat = jax.vmap(lambda k: ravel_pytree(gradient(base, k))[0])(jax.random.split(key, DRAWS))
+    return jnp.sum(jnp.var(flat, axis=0)) / jnp.sum(jnp.mean(flat, axis=0) ** 2)
 
 
 def measure(seed: int) -> dict[str, float]:
     start, learn, data, redraw = jax.random.split(jax.random.key(seed), 4)
     base = pretrained(network(start), learn, steps=1500)
     batch = pairs(data, 64, REWARDS["right"])
-    ours, theirs = _spread(by_inversion, base, batch, redraw), _spread(by_noise, base, batch, redraw)
+    ours, theirs = (float(_spread(loss, base, batch, redraw)) for loss in (by_inversion, by_noise))
     return {"method": ours, "baseline": theirs, "effect": 1.0 - ours / theirs}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from evidence.claims._points import SCHEDULE, descend, network, noise_of, pretrained
 from evidence.claims.longalign_features import captions, unit
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.diffusion.ddim import sample
 from jaxpo.diffusion.route import kept_steps, linear_route
@@ -29,6 +29,12 @@ CLAIM = Claim(
     "is below the base's by more than 0.01",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.02,
+    not_reproduced=NotReproduced(
+        "No difference at all: with either omega 100 steps draw each caption's features together at one place, and the "
+        "few captions that have a nearer neighbour are lost to it in both. The share rises from 0.58 to 0.92. How far "
+        "apart captions lie is `longalign_gap`.",
+        (-0.005, 0.005),
+    ),
 )
 
 
@@ -56,23 +62,31 @@ def _rewarded(base, texts, key, omega):
 
 
 @jax.jit
-def _found(params, texts, key):
-    """How often the caption is the one with the largest score, less what all captions have in common."""
+def figures(params, texts, key):
+    """By the text-relevant score: how often the caption is the one with the largest, and its mean less the others'."""
     which, noise = jax.random.split(key)
     kind = jax.random.randint(which, (2048,), 0, CAPTIONS)
     told = jax.nn.one_hot(kind, CAPTIONS)
     x = sample(SCHEDULE, lambda x, t: noise_of(params, x, t, told), jax.random.normal(noise, (2048, SIZE)), SRC, DST)
     v = common_direction(texts)
     own = texts - (texts @ v)[:, None] * v
-    return jnp.mean(jnp.argmax(unit(x) @ own.T, axis=1) == kind)
+    table = unit(x) @ own.T
+    mine = jnp.mean(jnp.sum(table * told, axis=1))
+    others = (jnp.mean(table) * CAPTIONS - mine) / (CAPTIONS - 1)
+    return jnp.mean(jnp.argmax(table, axis=1) == kind), mine - others
 
 
-def measure(seed: int) -> dict[str, float]:
+def stages(seed):
+    """`figures` of the base and after the reward stage with omega 0.3 and 1."""
     text, start, learn, run, look = jax.random.split(jax.random.key(seed), 5)
     texts = captions(text, CAPTIONS, SIZE)
     base = pretrained(network(start, size=SIZE, condition=CAPTIONS), learn, texts, steps=800, draw=_draw)
-    of_base = float(_found(base, texts, look))
-    ours, theirs = (float(_found(_rewarded(base, texts, run, omega), texts, look)) for omega in (0.3, 1.0))
+    trained = (_rewarded(base, texts, run, omega) for omega in (0.3, 1.0))
+    return [jax.device_get(figures(params, texts, look)) for params in (base, *trained)]
+
+
+def measure(seed: int) -> dict[str, float]:
+    of_base, ours, theirs = (float(found[0]) for found in stages(seed))
     return {
         "method": ours,
         "baseline": theirs,

@@ -42,8 +42,8 @@ CLAIM = Claim(
     threshold=0.05,
     not_reproduced=NotReproduced(
         "3% on average, on four of five seeds: at a guidance of 3 the distance is nearly all overshoot, 1.0 to 1.3 "
-        "where the model without guidance has 0.15, and a negative that is a little worse than the base takes little of "
-        "it off. The negative alone is worse than the base on every seed.",
+        "where the model without guidance has 0.15, and a negative that is a little worse than the base takes little "
+        "of it off. The negative alone is worse than the base on every seed.",
         (-0.02, 0.08),
     ),
 )

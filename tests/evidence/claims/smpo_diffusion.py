@@ -15,7 +15,7 @@ from evidence.claims._points import (
     pairs,
     pretrained,
 )
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.losses import diffusion_dpo, smpo_diffusion
 
@@ -32,6 +32,11 @@ CLAIM = Claim(
     measure="mean reward of 1024 samples, SmPO minus DPO, interpolated between every tenth step",
     seeds=(0, 1, 2, 3, 4),
     threshold=0.0,
+    not_reproduced=NotReproduced(
+        "0.2 less on every seed, as DDIM-InPO: after 200 steps SmPO's reward is 1.1 larger than DPO's, at a drift many "
+        "times as large. That ties add nothing is `smpo_diffusion_ties`.",
+        (-0.35, -0.1),
+    ),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from evidence.claims._points import network, pretrained, taken
@@ -22,15 +24,16 @@ CLAIM = Claim(
 )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _share(loss, base, data, key):
     tied = jnp.arange(int(TIED * len(data.chosen)))
     length = lambda batch: jnp.linalg.norm(ravel_pytree(jax.grad(loss)(base, base, batch, key))[0])  # noqa: E731
-    return float(jax.jit(lambda: length(taken(data, tied)) * TIED / length(data))())
+    return length(taken(data, tied)) * TIED / length(data)
 
 
 def measure(seed: int) -> dict[str, float]:
     start, learn, data, draw = jax.random.split(jax.random.key(seed), 4)
     base = pretrained(network(start), learn, steps=1500)
     labelled = with_ties(data, 64, "right")
-    ours, theirs = (_share(loss, base, labelled, draw) for loss in (by_soft_labels, by_hard_labels))
+    ours, theirs = (float(_share(loss, base, labelled, draw)) for loss in (by_soft_labels, by_hard_labels))
     return {"method": ours, "baseline": theirs, "effect": theirs - ours if ours == 0 else -1.0}

@@ -17,7 +17,7 @@ CLAIM = Claim(
     threshold=0.0,
     not_reproduced=NotReproduced(
         "0.2 less on every seed: what InPO gains at equal steps it pays for with a drift of 3 to 6 where DPO's is 0.01 "
-        "to 0.02. Latents that the trained network inverts itself move with it, so that at this rate it follows itself.",
+        "to 0.02. Latents that the trained network inverts move with it, so that at this rate it follows itself.",
         (-0.35, -0.1),
     ),
 )

@@ -177,18 +177,6 @@ def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys)
     np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
 
 
-def test_guidance_of_0_is_the_empty_caption_and_of_1_the_caption_alone(whole, tmp_path):
-    caption = "red square top left. on black"
-    images = {
-        (words, w): drawn(whole, tmp_path / f"{len(words)}-{w}", words, "--guidance", w)[1][0].astype(int)
-        for words, w in ((caption, "0"), (caption, "1"), ("", "0"), ("", "1"), (caption, "3"))
-    }
-    np.testing.assert_allclose(images[caption, "0"], images["", "1"], atol=1)
-    np.testing.assert_allclose(images["", "0"], images["", "1"], atol=1)
-    assert not np.array_equal(images[caption, "1"], images["", "1"])
-    assert not np.array_equal(images[caption, "3"], images[caption, "1"])
-
-
 def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
     caption = "red square top left. on black"
     _, plain = drawn(whole, tmp_path / "a", caption)

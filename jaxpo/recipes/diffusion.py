@@ -223,6 +223,5 @@ def of(name: str, stages: tuple[Any, ...], base: str | None, steps: int, corpus:
         corpus=corpus,
         tokenizer=Tokenizer(path=f"corpus:{TOKENIZER}"),
         stages=(*(() if base is not None else (pretrain,)), *stages),
-        export=False,
         probes=(probe,),
     )

@@ -60,13 +60,19 @@ LOSSES = {
     "npo": DiffusionNPO(beta=1000.0),
 }
 START = "pretrain"
+PRETRAINING = Optimizer(
+    learning_rate=2e-3, final_learning_rate=4e-5, warmup_steps=200, weight_decay=1e-4, adam_beta2=0.99
+)
+PICTURES = 30_000
+FEWER = 2048
+"""Of which the base is made, and what there is where a base is given."""
 
 
 def config(
     method: Literal["dpo", "inpo", "smpo", "npo"] = "dpo",
     reward: str = "brightness",
     base: str | None = None,
-    pretrain_steps: int = 6000,
+    pretrain_steps: int = 3000,
     steps: int = 100,
 ) -> Run:
     """Pre-training, then one stage on pairs that a reward judged.
@@ -114,7 +120,7 @@ def self_npo(base: str | None = None, rounds: int = 1, pretrain_steps: int = 150
     return of("self_npo", stages, base, pretrain_steps, Scenes(pairs=8), SceneProbe(negative=True))
 
 
-def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, steps: int = 300) -> Run:
+def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 3000, steps: int = 300) -> Run:
     """One model for people of four tastes, whom it knows by four of their choices each.
 
     Args:
@@ -156,9 +162,9 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         max_steps=align_steps,
         eval_rows=128,
         logging_steps=50,
-        ema_decay=0.995,
+        ema_decay=0.998,
         use_ema=True,
-        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0, warmup_steps=200),
+        optimizer=PRETRAINING,
     )
     denscore = Denoise(
         name="denscore",
@@ -185,8 +191,8 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         optimizer=aligning(3e-5),
     )
     probe = SceneProbe(things=SEVERAL, segments=segments.segments)
-    run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, scenes=8, pairs=8), probe)
-    return replace(run, stages=run.stages[1:])
+    run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, pairs=8), probe)
+    return replace(run, stages=run.stages[1:], corpus=replace(run.corpus, scenes=8))
 
 
 def scenes(train: str, held_out: str | None = None) -> Data:
@@ -212,15 +218,16 @@ def of(name: str, stages: tuple[Any, ...], base: str | None, steps: int, corpus:
         eval_steps=1000,
         eval_rows=128,
         logging_steps=50,
-        ema_decay=0.995,
+        ema_decay=0.998,
         use_ema=True,
-        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0, warmup_steps=200),
+        optimizer=PRETRAINING,
     )
+    pictures = PICTURES if base is None else FEWER
     return Run(
         name=name,
         model=MODEL,
         model_from=base,
-        corpus=corpus,
+        corpus=replace(corpus, scenes=pictures),
         tokenizer=Tokenizer(path=f"corpus:{TOKENIZER}"),
         stages=(*(() if base is not None else (pretrain,)), *stages),
         probes=(probe,),

@@ -22,7 +22,7 @@ SAMPLER = {
     "clip": (float, "bound of estimates of the image; 0 = none (default 1)"),
 }
 SPACINGS = ("leading", "trailing", "linspace")
-OTHERS = ("negative", "score", "segments", "zoom")
+OTHERS = ("negative", "score", "segments", "for_user", "zoom")
 SHARED = ("model", "prompts", "file", "n", "seed", "out", "fallback")
 
 
@@ -40,6 +40,12 @@ def add_drawing_options(parser: Parser) -> None:
         help="what to say of every image: brightness, left, red, ..., or FILE.py:FUNCTION of images and captions",
     )
     group.add_argument("--segments", type=int, help="pieces of a caption that are read each alone (default 1)")
+    group.add_argument(
+        "--for-user",
+        action="append",
+        metavar="FILE[=WEIGHT]",
+        help="whom the images are for: pairs of images that show the taste; several are mixed by their weights",
+    )
     group.add_argument("--zoom", type=int, help="size of a pixel in the grid (default: images of 128 pixels)")
 
 
@@ -56,7 +62,7 @@ def draws_images(model: Path) -> bool:
 
 def only_of_images(args: argparse.Namespace) -> None:
     """ConfigError for options that mean nothing to a model that writes text."""
-    said = [f"--{name}" for name in (*SAMPLER, *OTHERS) if getattr(args, name) is not None]
+    said = [f"--{name.replace('_', '-')}" for name in (*SAMPLER, *OTHERS) if getattr(args, name) is not None]
     if said:
         raise ConfigError([f"{option}: {args.model} writes text and draws no images; leave it out." for option in said])
 
@@ -90,6 +96,7 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
             seed=args.seed,
             negative=negative,
             segments=segments,
+            user=None if args.for_user is None else _mixed(args.for_user, model),
         )
     )
     records = _kept(args.out, captions, drawn, rewards, n, args.zoom)
@@ -120,6 +127,28 @@ def _captions(args: argparse.Namespace) -> list[str]:
     if not captions:
         raise ConfigError('generate: give a caption, or --file FILE; "" is the empty caption.')
     return captions
+
+
+def _mixed(given: Sequence[str], model: Any) -> Any:
+    """The users' tokens, averaged by their weights."""
+    import numpy as np
+
+    from jaxpo.config import Users
+    from jaxpo.data.images.users import USERS, user_of
+
+    if USERS not in model.about:
+        raise ConfigError(f"--for-user: {model.path} was not trained with users (loss ppd); leave it out.")
+    users, config, tokens, weights = Users(**model.about[USERS]), model.config, [], []
+    for words in given:
+        file, _, weight = words.partition("=")
+        try:
+            weights.append(float(weight or 1.0))
+        except ValueError:
+            raise ConfigError(f"--for-user {words}: {weight!r} is no number; give FILE or FILE=WEIGHT.") from None
+        tokens.append(user_of(Path(file), users, config.sample_size, config.in_channels))
+    if not sum(weights) > 0:
+        raise ConfigError("--for-user: the weights add up to nothing.")
+    return np.average(np.stack(tokens), axis=0, weights=weights).astype(np.float32)
 
 
 def _negative(path: Path, config: Any) -> Any:

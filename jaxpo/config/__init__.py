@@ -10,6 +10,7 @@ from jaxpo.config.image_data import ImageData, Users
 from jaxpo.config.images import Images, ImageSettings
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
@@ -53,6 +54,7 @@ __all__ = [
     "Mesh",
     "Mixed",
     "Muon",
+    "NoiseSchedule",
     "NonFinite",
     "Online",
     "Optimizer",

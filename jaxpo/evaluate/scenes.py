@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpo.corpora.scenes import REWARDS, adherence, draw, render
+from jaxpo.config import Users
+from jaxpo.corpora.scenes import REWARDS, TASTES, adherence, draw, pairs, render
 from jaxpo.data.images.batch import ImageBatch
+from jaxpo.data.images.users import embeddings, pooled
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.models.family import family
 from jaxpo.objectives.families.denoising import Denoiser, denoised
@@ -87,3 +89,48 @@ class SceneProbe:
         batch = ImageBatch(images[:, None], tokens, mask, {}, np.arange(len(captions), dtype=np.int32))
         errors = jax.jit(lambda model: denoised(how, {"model": model}, batch, None, 0.0).errors)(context.params)
         return float(jnp.mean(errors))
+
+
+@dataclass(frozen=True)
+class PeopleProbe:
+    """Strangers of four tastes, each known by a few choices.
+
+    `people/TASTE`: share of the samples for a stranger of that taste that their own reward likes better than what the
+    model draws for nobody, on the same noise; `people/wins`: the mean over tastes.
+
+    Attributes:
+      users: how they become tokens, as in the stage.
+      captions: how many, one sample of each for every taste; they do not say where things are.
+      steps, guidance: of the sampler.
+      seed: of strangers, captions and noise.
+    """
+
+    users: Users = field(default_factory=Users)
+    captions: int = 32
+    steps: int = 25
+    guidance: float = 3.0
+    seed: int = 7
+
+    def measure(self, context: ProbeContext) -> dict[str, float]:
+        """Nothing of a model that reads no users, or another width of their tokens."""
+        config = context.scorer.config
+        if getattr(config, "user_channels", 0) != self.users.width or context.before is None:
+            return {}
+        captions = [scene.caption for scene in draw(self.captions, self.seed, unplaced=1.0)]
+
+        def drawn(user: np.ndarray | None) -> np.ndarray:
+            sampler = ImageSampler(self.steps, self.guidance)
+            how: dict[str, Any] = {"user": user, "seed": self.seed}
+            found = draw_images(context.params, config, context.tokenizer, captions, sampler, **how)
+            return np.stack([d.pixels for d in found])
+
+        nobody, wins = drawn(np.zeros((self.users.tokens, self.users.width), np.float32)), {}
+        for i, (taste, reward) in enumerate(TASTES.items()):
+            known = pairs(self.users.support, self.seed + i, reward, size=config.sample_size, unplaced=1.0)
+            apart = [
+                pooled(a, self.users.cells) - pooled(b, self.users.cells)
+                for a, b in zip(known.chosen, known.rejected, strict=True)
+            ]
+            images = drawn(embeddings([np.stack(apart)], self.users)[0])
+            wins[f"people/{taste}"] = float(np.mean(REWARDS[reward](images) > REWARDS[reward](nobody)))
+        return {**wins, "people/wins": float(np.mean(list(wins.values())))}

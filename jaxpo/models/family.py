@@ -25,6 +25,7 @@ Tree = Any
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
     "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
+    "jaxpo.models.unet.config:UNetConfig": "jaxpo.models.unet.family:FAMILY",
     "jaxpo.models.lfm2_vl.config:LFM2VLConfig": "jaxpo.models.lfm2_vl.family:FAMILY",
     "jaxpo.models.denscore.config:DenscoreConfig": "jaxpo.models.denscore.family:FAMILY",
 }
@@ -66,6 +67,10 @@ class DenoiserConfig(Config, Protocol):
     @property
     def in_channels(self) -> int:
         """Channels of its images."""
+
+    @property
+    def context_channels(self) -> int:
+        """Width of a text's states."""
 
     @property
     def user_channels(self) -> int:
@@ -185,6 +190,29 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class Diffusers:
+    """How a family's models lie in folders of diffusers; tensor names and layouts stand in its parameter table.
+
+    Attributes:
+      classes: names of the model's class, the one that is written first.
+      component: folder of the model within a pipeline's.
+      pipeline: class of the pipeline that is written.
+      to_json: `config -> config.json`, without text tower, users and schedule, which lie in files of their own.
+      from_json: `(config.json, its path, schedule) -> config`; CheckpointError for what the family has not.
+      own_to_json: `config -> ` what diffusers has no place for: text tower and users; empty where there is nothing.
+      with_own: `(config, that, its path) -> config`; CheckpointError likewise.
+    """
+
+    classes: tuple[str, ...]
+    component: str
+    pipeline: str
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[Mapping[str, Any], object, NoiseSchedule], Any]
+    own_to_json: Callable[[Any], dict[str, Any]]
+    with_own: Callable[[Any, Mapping[str, Any], object], Any]
+
+
+@dataclass(frozen=True)
 class Towers:
     """How a model gives pictures and captions directions in one space; neither of unit length.
 
@@ -236,6 +264,7 @@ class Family:
         remat) -> [B, H, W, C]` float32, what the model predicts of noisy images in its own parameterisation; None = it
         reads tokens. Where a caption's states come from is `captions`.
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
+      diffusers: None = its models lie in no folder of diffusers.
       towers: None = it does not say how well pictures and captions fit.
       presets: name -> configuration; loads no jax.
     """
@@ -254,6 +283,7 @@ class Family:
     export: Export | None = None
     denoise: Callable[..., Array] | None = None
     captions: Callable[..., Array] | None = None
+    diffusers: Diffusers | None = None
     towers: Towers | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 

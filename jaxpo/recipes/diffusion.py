@@ -33,10 +33,8 @@ from jaxpo.corpora.scenes.corpus import (
     TRAIN,
     Scenes,
 )
-from jaxpo.evaluate.scenes import SceneProbe
-from jaxpo.models.caption.config import CaptionConfig
-from jaxpo.models.denscore.config import DenscoreConfig
-from jaxpo.models.dit.presets import PRESETS
+from jaxpo.evaluate.scenes import PeopleProbe, SceneProbe
+from jaxpo.models.family import preset
 from jaxpo.objectives.methods.denoising import Denoising
 from jaxpo.objectives.methods.denscore import Denscore
 from jaxpo.objectives.methods.diffusion_dpo import DiffusionDPO
@@ -48,11 +46,13 @@ from jaxpo.objectives.methods.self_npo import SelfNPO
 from jaxpo.objectives.methods.smpo_diffusion import SmPODiffusion
 
 WORDS = 8
+NANO = preset("nano_dit")
 MODEL = replace(
-    PRESETS["nano_dit"],
-    caption=CaptionConfig(vocab_size=32, max_length=WORDS),
+    NANO,
+    caption=replace(NANO.caption, vocab_size=32, max_length=WORDS),
     schedule=NoiseSchedule(parameterisation="velocity"),
 )
+JUDGE = replace(preset("nano_denscore"), vocab_size=32, max_length=WORDS)
 LOSSES = {
     "dpo": DiffusionDPO(beta=2000.0),
     "inpo": DDIMInPO(inversion_steps=5),
@@ -60,13 +60,19 @@ LOSSES = {
     "npo": DiffusionNPO(beta=1000.0),
 }
 START = "pretrain"
+PRETRAINING = Optimizer(
+    learning_rate=2e-3, final_learning_rate=4e-5, warmup_steps=200, weight_decay=1e-4, adam_beta2=0.99
+)
+PICTURES = 30_000
+FEWER = 2048
+"""Of which the base is made, and what there is where a base is given."""
 
 
 def config(
     method: Literal["dpo", "inpo", "smpo", "npo"] = "dpo",
     reward: str = "brightness",
     base: str | None = None,
-    pretrain_steps: int = 6000,
+    pretrain_steps: int = 3000,
     steps: int = 100,
 ) -> Run:
     """Pre-training, then one stage on pairs that a reward judged.
@@ -114,7 +120,7 @@ def self_npo(base: str | None = None, rounds: int = 1, pretrain_steps: int = 150
     return of("self_npo", stages, base, pretrain_steps, Scenes(pairs=8), SceneProbe(negative=True))
 
 
-def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, steps: int = 300) -> Run:
+def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 3000, steps: int = 300) -> Run:
     """One model for people of four tastes, whom it knows by four of their choices each.
 
     Args:
@@ -135,14 +141,12 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 6000, st
         logging_steps=10,
         optimizer=aligning(1e-4),
     )
-    corpus = Scenes(people=people, pairs=8)
-    return replace(
-        of("ppd", (stage,), base, pretrain_steps, corpus, SceneProbe()), model=replace(MODEL, user_channels=users.width)
-    )
+    run = of("ppd", (stage,), base, pretrain_steps, Scenes(people=people, pairs=8), SceneProbe())
+    return replace(run, model=replace(MODEL, user_channels=users.width), probes=(*run.probes, PeopleProbe(users)))
 
 
 def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int = 1500, steps: int = 100) -> Run:
-    """Long captions read clause by clause, a preference model of them, and the reward stage along the linear route.
+    """A preference model of long captions, a model that reads them clause by clause, and the reward stage after it.
 
     Args:
       omega: weight of what all captions share; 1 = the score itself.
@@ -158,14 +162,14 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         max_steps=align_steps,
         eval_rows=128,
         logging_steps=50,
-        ema_decay=0.995,
+        ema_decay=0.998,
         use_ema=True,
-        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0, warmup_steps=200),
+        optimizer=PRETRAINING,
     )
     denscore = Denoise(
         name="denscore",
         loss=Denscore(),
-        model=DenscoreConfig(vocab_size=32, max_length=WORDS),
+        model=JUDGE,
         data=scenes(MATCHES),
         images=segments,
         init_from="random",
@@ -187,8 +191,8 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         optimizer=aligning(3e-5),
     )
     probe = SceneProbe(things=SEVERAL, segments=segments.segments)
-    run = of("longalign", (align, denscore, reward), None, align_steps, Scenes(long=8192, scenes=8, pairs=8), probe)
-    return replace(run, stages=run.stages[1:])
+    run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, pairs=8), probe)
+    return replace(run, stages=run.stages[1:], corpus=replace(run.corpus, scenes=8))
 
 
 def scenes(train: str, held_out: str | None = None) -> Data:
@@ -214,17 +218,17 @@ def of(name: str, stages: tuple[Any, ...], base: str | None, steps: int, corpus:
         eval_steps=1000,
         eval_rows=128,
         logging_steps=50,
-        ema_decay=0.995,
+        ema_decay=0.998,
         use_ema=True,
-        optimizer=Optimizer(learning_rate=2e-3, weight_decay=0.0, warmup_steps=200),
+        optimizer=PRETRAINING,
     )
+    pictures = PICTURES if base is None else FEWER
     return Run(
         name=name,
         model=MODEL,
         model_from=base,
-        corpus=corpus,
+        corpus=replace(corpus, scenes=pictures),
         tokenizer=Tokenizer(path=f"corpus:{TOKENIZER}"),
         stages=(*(() if base is not None else (pretrain,)), *stages),
-        export=False,
         probes=(probe,),
     )

@@ -91,6 +91,7 @@ def draw_images(
     seed: int = 0,
     negative: Tree | None = None,
     segments: int = 1,
+    user: np.ndarray | None = None,
     dtype: str = "float32",
 ) -> Iterator[Drawn]:
     """`n` images of every caption, in their order; image j of caption i has the seed `seed + i n + j`.
@@ -99,12 +100,16 @@ def draw_images(
       negative: of the same shape: guidance pushes away from what this network says without the caption, instead of from
         what the model itself says (Diffusion-NPO, Self-NPO).
       segments: pieces of a caption that the text tower reads each alone, cut at sentence marks.
+      user: `[M, U]` tokens of the one whom the images are for; between two users lie the means of theirs.
 
     Raises:
-      ConfigError: settings out of range, or a model that has no text tower.
+      ConfigError: settings out of range, a model that has no text tower, or a user whom it cannot read.
     """
     if problems := sampler.problems():
         raise ConfigError(problems)
+    width = getattr(config, "user_channels", 0)
+    if user is not None and user.shape[-1] != width:
+        raise ConfigError(f"the user's tokens are {user.shape[-1]} wide, and the model reads {width or 'no users'}.")
     length = limits(config).context
     tokens, mask = caption_arrays(captions, tokenizer, segments, length)
     how = Denoiser.of(Scorer(config, dtype))
@@ -115,7 +120,7 @@ def draw_images(
         # The last part is filled up, so that there is one program.
         rows = [i for i, _ in part] + [0] * (min(AT_ONCE, len(wanted)) - len(part))
         seeds = np.asarray([seed + i * n + j for i, j in part] + [0] * (len(rows) - len(part)), np.uint32)
-        found = np.asarray(run(model, negative, tokens[rows], mask[rows], seeds))
+        found = np.asarray(run(model, negative, user, tokens[rows], mask[rows], seeds))
         for (i, j), own, pixels in zip(part, seeds, found, strict=False):
             yield Drawn(i, j, int(own), pixels)
 
@@ -135,26 +140,36 @@ def caption_arrays(
 
 
 def _drawn(
-    how: Denoiser, sampler: ImageSampler, model: Tree, negative: Tree | None, tokens: Array, mask: Array, seeds: Array
+    how: Denoiser,
+    sampler: ImageSampler,
+    model: Tree,
+    negative: Tree | None,
+    user: Array | None,
+    tokens: Array,
+    mask: Array,
+    seeds: Array,
 ) -> Float[Array, "B H W C"]:
     size, channels = how.config.sample_size, how.config.in_channels
     keys = jax.vmap(jax.random.key)(seeds)
     noise = jax.vmap(lambda key: jax.random.normal(key, (size, size, channels)))(keys)
     batch = ImageBatch(noise[:, None], tokens, mask, {}, jnp.arange(len(tokens)))
-    run = _guided(how, sampler, model, negative, batch)
+    seen = None if user is None else jnp.broadcast_to(user, (len(tokens), *user.shape))
+    run = _guided(how, sampler, model, negative, batch, seen)
     src = times(sampler.spacing, sampler.steps, how.schedule.steps)
     dst = destinations(src, how.schedule.steps)
     key = jax.random.fold_in(keys[0], 1) if sampler.eta > 0 else None
     return sample(how.schedule, run, noise, src, dst, eta=sampler.eta, key=key, clip=sampler.clip or None)
 
 
-def _guided(how: Denoiser, sampler: ImageSampler, model: Tree, negative: Tree | None, batch: ImageBatch) -> Denoise:
-    text = how.text(model, batch)
+def _guided(
+    how: Denoiser, sampler: ImageSampler, model: Tree, negative: Tree | None, batch: ImageBatch, user: Array | None
+) -> Denoise:
+    text, options = how.text(model, batch), {"rescale": sampler.rescale, "user": user}
     if negative is None:
-        return guided(how, model, text, how.empty(model, batch), sampler.guidance, rescale=sampler.rescale)
+        return guided(how, model, text, how.empty(model, batch), sampler.guidance, **options)
 
     def alone(model: Tree, text: Text) -> Denoise:
-        return lambda x, t: how.predict(model, x, t, text)
+        return lambda x, t: how.predict(model, x, t, text, user)
 
     sides = alone(model, text), alone(negative, how.empty(negative, batch))
     return two_networks(*sides, sampler.guidance, rescale=sampler.rescale)

@@ -10,7 +10,8 @@ from typing import Any
 
 from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
-from jaxpo.data.images.prepare import ImageDataset, ImageShape, prepare_images
+from jaxpo.data.images.dataset import ImageDataset, ImageShape
+from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows.files.listing import list_files, unsaid

@@ -139,7 +139,7 @@ def test_work_of_one_image():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda c: denoiser(preset("nano")), "'lfm2' reads tokens and denoises no images; those that do are dit"),
+    (lambda c: denoiser(preset("nano")), "'lfm2' reads tokens and denoises no images; those that do are dit, unet"),
     (lambda c: family(c).forward({}, None, config=c), "'dit' denoises images and reads no tokens"),
     (lambda c: output_matrix({}, c), "'dit' predicts no tokens"),
     (lambda c: decoder(c), "'dit' cannot generate"),

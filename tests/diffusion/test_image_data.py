@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import dataclasses
 import io
@@ -17,15 +18,18 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from jaxpo.cli.encode_images import written
 from jaxpo.config import Data
 from jaxpo.config.image_data import ImageData, Users
-from jaxpo.data.images.prepare import ImageShape, prepare_images
+from jaxpo.data.images.dataset import ImageShape
+from jaxpo.data.images.encode import encoded_rows
+from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
 from jaxpo.data.images.users import embeddings
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
-from jaxpo.errors import DataError
+from jaxpo.errors import ConfigError, DataError
 
 SHAPE = ImageShape(8, 3, 6)
 ONE, PAIR = Needs(roles=("image",)), Needs(roles=("chosen", "rejected"))
@@ -358,3 +362,56 @@ def test_the_cache_serves_again_and_damage_is_noticed(tmp_path, prepared):
     prepared(file, said=said)
     assert any(re.search("is damaged .*building it again", line) for line in said)
     assert Counter(line.startswith("reading images") for line in said)[True] == 2
+
+
+class Halves:
+    """An encoder that halves every side, and counts letters of captions."""
+
+    scale = 0.5
+
+    def latents(self, images):
+        blocks = images.reshape(len(images), images.shape[1] // 2, 2, images.shape[2] // 2, 2, 3).mean((2, 4))
+        return self.scale * np.concatenate([blocks, blocks[..., :1]], -1).transpose(0, 3, 1, 2)
+
+    def states(self, captions):
+        return np.stack([np.full((2, 6), len(caption), np.float32) for caption in captions])
+
+
+def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
+    given = [pair_row(2 * i, 2 * i + 1, user="ann", score_0=2.0, score_1=float(i)) for i in range(3)]
+    file = rows(tmp_path, *given, pair_row(8, 9, tie=True, score_0=1.0, score_1=1.0))
+    said, args = [], argparse.Namespace(size=8, batch=2)
+    assert len(list(encoded_rows([file], Halves(), size=8, say=said.append))) == 3
+    assert said == ["1 ties are left out"]
+    out = tmp_path / "latents.parquet"
+    assert written([file], out, Halves(), args) == 3
+    needs = dataclasses.replace(PAIR, columns=("rewards",))
+    dataset = prepared(str(out), needs=needs, shape=ImageShape(4, 4, 6), latent_scale=0.5)
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=3))
+    expected = Halves().latents(shown(picture(seed=2))[None])[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(batch.images[1, 0], expected, atol=1e-3)
+    np.testing.assert_array_equal(batch.states[:, 0, 0], [len("red square")] * 3)
+    np.testing.assert_allclose(batch.columns["rewards"][:, 1], [0.0, 0.5, 1.0])
+    with pytest.raises(DataError, match="holds latents already"):
+        list(encoded_rows([str(out)], Halves(), size=8))
+
+
+@pytest.mark.parity
+def test_the_encoders_of_diffusers(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    from jaxpo.convert.image_encoder import DiffusersEncoder
+
+    sizes = {"block_out_channels": (4, 8), "norm_num_groups": 2, "latent_channels": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    vae = diffusers.AutoencoderKL(**sizes, **blocks)
+    vae.save_pretrained(tmp_path / "vae")
+    encoder = DiffusersEncoder(tmp_path, text=False)
+    images = np.stack([shown(picture(seed=i)) for i in range(2)])
+    import torch
+
+    with torch.no_grad():
+        expected = vae.encode(torch.from_numpy(images.transpose(0, 3, 1, 2))).latent_dist.mean.numpy()
+    np.testing.assert_allclose(encoder.latents(images), expected * 0.18215, atol=1e-5)
+    assert encoder.states(["x"]) is None
+    with pytest.raises(ConfigError, match="has no text_encoder, tokenizer"):
+        DiffusersEncoder(tmp_path, text=True)

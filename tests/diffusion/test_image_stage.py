@@ -25,6 +25,7 @@ from jaxpo.models.dit.config import DiTConfig
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
+from jaxpo.recipe.overrides import load_run
 from jaxpo.stages import run as running
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -85,7 +86,7 @@ def finished(run, patch, devices=1):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        return finished(recipe(tmp_path_factory.mktemp("whole"), PRETRAIN, PREFER), patch)
+        return finished(recipe(tmp_path_factory.mktemp("whole"), PRETRAIN), patch)
 
 
 def kept(folder):
@@ -93,25 +94,21 @@ def kept(folder):
     return [{k: v for k, v in record.items() if k not in TIMING} for record in records]
 
 
+def measured(folder, stage):
+    return next(r for r in kept(folder) if r["stage"] == stage and "eval_loss" in r)
+
+
 def same_models(one, other):
     models = (load_model(folder).params for folder in (one, other))
     jax.tree.map(np.testing.assert_array_equal, *models)
 
 
-def test_stages_leave_models_averages_and_adapters_and_measure_what_they_promise(whole):
+def test_a_stage_leaves_models_and_averages_and_measures_what_it_promises(whole):
     assert load_model(whole / "stages" / "pretrain").config == MODEL
     assert load_model(whole / "stages" / "pretrain" / "last").config == MODEL
-    assert (whole / "stages" / "prefer" / "adapter").is_dir()
-    pretrain, prefer = (
-        next(r for r in kept(whole) if r["stage"] == stage and "eval_loss" in r) for stage in ("pretrain", "prefer")
-    )
-    assert {f"eval_{name}" for name in DENOISING} <= set(pretrain)
-    assert {f"eval_{name}" for name in METHODS["diffusion_dpo"].METRICS} <= set(prefer)
-    first = next(r for r in kept(whole) if r["stage"] == "prefer")
-    assert first["loss"] == pytest.approx(np.log(2), rel=1e-5)
+    assert {f"eval_{name}" for name in DENOISING} <= set(measured(whole, "pretrain"))
     counts = json.loads((whole / "data_counts.json").read_text())
     assert counts["pretrain"]["kept"] == 16
-    assert counts["prefer"]["kept"] == 12
 
 
 class Cut(Exception):
@@ -143,17 +140,23 @@ def test_a_run_that_was_cut_ends_bit_for_bit_as_one_that_was_not(whole, tmp_path
             finished(run, patch)
     folder = finished(run, monkeypatch)
     same_models(folder / "stages" / "pretrain", whole / "stages" / "pretrain")
-    assert kept(folder) == [r for r in kept(whole) if r["stage"] == "pretrain"]
+    assert kept(folder) == kept(whole)
 
 
 @pytest.mark.slow  # test_image_objectives.py runs the steps so
-def test_microbatches_and_devices_change_nothing(whole, tmp_path, monkeypatch):
-    halves = (dataclasses.replace(stage, gradient_accumulation_steps=2) for stage in (PRETRAIN, PREFER))
-    folder = finished(recipe(tmp_path, *halves), monkeypatch, devices=4)
+def test_with_adapters_microbatches_and_devices_change_nothing(tmp_path, monkeypatch):
+    folders = {}
+    for parts, devices in ((1, 1), (2, 4)):
+        stages = (dataclasses.replace(stage, gradient_accumulation_steps=parts) for stage in (PRETRAIN, PREFER))
+        folders[parts] = finished(recipe(tmp_path / str(parts), *stages), monkeypatch, devices)
     for name in ("pretrain", "prefer"):
-        one, two = (load_model(f / "stages" / name).params for f in (folder, whole))
+        one, two = (load_model(folder / "stages" / name).params for folder in folders.values())
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-4 * max(1.0, float(np.abs(a).max())))
+    folder = folders[1]
+    assert (folder / "stages" / "prefer" / "adapter").is_dir()
+    assert {f"eval_{name}" for name in METHODS["diffusion_dpo"].METRICS} <= set(measured(folder, "prefer"))
+    assert next(r for r in kept(folder) if r["stage"] == "prefer")["loss"] == pytest.approx(np.log(2), rel=1e-5)
 
 
 def drawn(whole, out, *words):
@@ -172,18 +175,6 @@ def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys)
     assert Image.open(tmp_path / "a" / "grid.png").size == (2 * 129 + 1, 2 * 129 + 1)
     _, again = drawn(whole, tmp_path / "b", captions[0], "--seed", "6")
     np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
-
-
-def test_guidance_of_0_is_the_empty_caption_and_of_1_the_caption_alone(whole, tmp_path):
-    caption = "red square top left. on black"
-    images = {
-        (words, w): drawn(whole, tmp_path / f"{len(words)}-{w}", words, "--guidance", w)[1][0].astype(int)
-        for words, w in ((caption, "0"), (caption, "1"), ("", "0"), ("", "1"), (caption, "3"))
-    }
-    np.testing.assert_allclose(images[caption, "0"], images["", "1"], atol=1)
-    np.testing.assert_allclose(images["", "0"], images["", "1"], atol=1)
-    assert not np.array_equal(images[caption, "1"], images["", "1"])
-    assert not np.array_equal(images[caption, "3"], images[caption, "1"])
 
 
 def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
@@ -236,6 +227,18 @@ USERS = Users(tokens=2, width=8)
         ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
+            dataclasses.replace(
+                PRETRAIN,
+                loss=METHODS["self_npo"](),
+                model=dataclasses.replace(MODEL, schedule=NoiseSchedule(zero_snr=True, parameterisation="velocity")),
+            ),
+            "self_npo samples from the last time, at which the model's schedule leaves nothing",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["longalign"](sampler_steps=25, kept_steps=4)),
+            "kept_steps 4 does not divide sampler_steps 25",
+        ),
+        (
             dataclasses.replace(PRETRAIN, sync_ref_model=True, loss=METHODS["denoising"]()),
             "no reference that could move",
         ),
@@ -250,3 +253,34 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():
     with pytest.raises(ConfigError, match="at the last time nothing is left of the image"):
         NoiseSchedule(zero_snr=True, parameterisation="noise")
+
+
+SMALL = {
+    "self_npo": {"scenes": 16, "held_out": 8, "pairs": 8},
+    "ppd": {"scenes": 16, "held_out": 8, "pairs": 8, "people": 1, "choices": 6},
+    "longalign": {"scenes": 8, "held_out": 8, "pairs": 8, "long": 16},
+}
+FIGURES = {
+    "self_npo": {"scenes/adherence", "scenes/brightness", "scenes/wins", "scenes/error"},
+    "ppd": {"people/bright", "people/dark", "people/left", "people/right", "people/wins"},
+    "longalign": {"scenes/wins"},
+}
+
+
+@pytest.mark.slow  # several stages each
+@pytest.mark.parametrize("name", SMALL)
+def test_the_variants_of_the_recipe_run_and_are_measured(name, tmp_path, monkeypatch):
+    run = load_run(f"diffusion:{name}")
+    short = {"max_steps": 2, "rows_per_step": 8, "eval_rows": 8, "eval_steps": 0}
+    stages = tuple(
+        dataclasses.replace(stage, **short, optimizer=dataclasses.replace(stage.optimizer, warmup_steps=0))
+        for stage in run.stages
+    )
+    probes = tuple(dataclasses.replace(probe, captions=4, steps=2) for probe in run.probes)
+    tiny = dataclasses.replace(MODEL, user_channels=run.model.user_channels)
+    corpus = dataclasses.replace(run.corpus, **SMALL[name])
+    changes = {"model": tiny, "corpus": corpus, "stages": stages, "probes": probes, "output_dir": str(tmp_path)}
+    folder = finished(dataclasses.replace(run, **changes), monkeypatch)
+    last = json.loads((folder / "summary.json").read_text())["probes"][stages[-1].name]
+    assert FIGURES[name] <= set(last)
+    assert all(np.isfinite(value) for value in last.values())

@@ -7,7 +7,7 @@ import numpy as np
 from losses.loss_checks import sig, value_and_grads
 
 from jaxpo import losses
-from jaxpo.diffusion.users import drop_users, few_shot, interpolate, one_hot, projection
+from jaxpo.diffusion.users import few_shot, interpolate, projection
 
 RNG = np.random.default_rng(0)
 N = 6
@@ -95,7 +95,7 @@ def test_absent_pairs_do_not_count_and_a_user_without_any_is_0():
     np.testing.assert_array_equal(found[2], 0.0)
 
 
-def test_users_are_mixed_and_dropped():
+def test_users_are_mixed():
     users = few_shot(CHOSEN, REJECTED, PROJECT)
     mixed = interpolate(users, np.float32([[1, 0, 0], [2, 1, 1]]))
     np.testing.assert_allclose(mixed[0], users[0], atol=1e-6)
@@ -107,14 +107,3 @@ def test_users_are_mixed_and_dropped():
         interpolate(one, np.float32([0.2, 0.3, 0.5])) @ values, np.einsum("k,kmd->md", [0.2, 0.3, 0.5], one @ values),
         atol=1e-4,
     )  # fmt: skip
-    many = np.ones((2000, 1, 2), np.float32)
-    dropped = np.asarray(drop_users(jax.random.key(0), many, 0.1))
-    assert set(np.unique(dropped)) == {0.0, 1.0}
-    assert np.all(dropped[:, 0, 0] == dropped[:, 0, 1])
-    np.testing.assert_allclose(dropped[:, 0, 0].mean(), 0.9, atol=0.02)
-    np.testing.assert_array_equal(drop_users(jax.random.key(0), many, 1.0), 0.0)
-    np.testing.assert_array_equal(drop_users(jax.random.key(0), many, 0.0), 1.0)
-
-
-def test_a_reward_is_a_user_with_one_token():
-    np.testing.assert_array_equal(one_hot(np.array([2, 0]), 4), [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])

@@ -6,7 +6,6 @@ clauses' directions, and the score has gradients in the picture's pixels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,14 +19,15 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxpo.corpora.scenes.captions import VOCABULARY, encode
 from jaxpo.corpora.scenes.draw import draw
 from jaxpo.corpora.scenes.scene import PLACES, render
+from jaxpo.diffusion.segments import split_caption
 from jaxpo.losses.info_nce import info_nce
+from jaxpo.losses.longalign import segment_text, unit
 
 HIDDEN, WIDTH = 64, 32
 SEGMENTS, WORDS = len(PLACES) + 1, 5
 """Clauses of a caption, the background's among them, and words of a clause, its full stop among them, at most."""
 EMPTY = 0.1
 """Share of captions that are left empty in training, which gives all texts a direction in common."""
-_MARKS = re.compile(r"(?<=[.!?;])\s*")
 
 Tower = dict[str, Any]
 
@@ -37,16 +37,11 @@ def clauses(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
     An empty caption is one empty clause.
     """
-    split = [[part for part in _MARKS.split(caption) if part] or [""] for caption in captions]
+    split = [split_caption(caption) for caption in captions]
     padded = [part for parts in split for part in (*parts, *[""] * (SEGMENTS - len(parts)))]
     tokens, _ = encode(padded, WORDS)
     there = np.asarray([[k < len(parts) for k in range(SEGMENTS)] for parts in split])
     return tokens.reshape(len(captions), SEGMENTS, WORDS), there
-
-
-def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """x / |x|, with a gradient at 0."""
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
 def image_features(tower: Tower, images: Float[Array, "N H W 3"]) -> Float[Array, "N 32"]:
@@ -58,9 +53,7 @@ def image_features(tower: Tower, images: Float[Array, "N H W 3"]) -> Float[Array
 def text_features(tower: Tower, tokens: Int[Array, "N S L"], there: Bool[Array, "N S"]) -> Float[Array, "N 32"]:
     """t = mean_j unit(h(s_j)) over the clauses j of a caption; its length is less than 1 where clauses disagree."""
     words = jnp.where((tokens > 0)[..., None], tower["words"][tokens], 0.0)
-    hidden = jax.nn.gelu(words.sum(-2) + tower["words_bias"])
-    each = jnp.where(there[..., None], unit(hidden @ tower["text"]), 0.0)
-    return each.sum(-2) / there.sum(-1, keepdims=True)
+    return segment_text(jax.nn.gelu(words.sum(-2) + tower["words_bias"]) @ tower["text"], there)
 
 
 def initial(seed: int, size: int) -> Tower:

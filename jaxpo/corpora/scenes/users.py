@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jaxpo.corpora.scenes.pairs import Judged, pairs
+from jaxpo.diffusion.users import few_shot, projection
 
 TASTES = {"bright": "brightness", "dark": "darkness", "left": "left", "right": "right"}
 """A taste and its reward."""
@@ -12,17 +14,20 @@ SHOTS = 4
 
 
 def support(taste: str, seed: int, *, shots: int = SHOTS, size: int = 8) -> Judged:
-    """The pairs that a person of a taste is known by; `seed` is the person. Where things are is not said."""
-    return pairs(shots, seed, TASTES[taste], size=size, unplaced=1.0)
+    """The pairs that a person of a taste is known by; `seed` is the person.
 
-
-def embeddings(judged: list[Judged], *, tokens: int = 8, width: int = 64) -> np.ndarray:
-    """Vectors of users for the denoiser's user branch: float32 `[U, tokens, width]`, of unit mean square at most.
-
-    The mean of chosen minus rejected over a user's pairs, projected by a fixed random matrix: a frozen encoder of which
-    nothing is learnt.
+    Where things are is said to those who like brightness or darkness, so that the pictures of a pair differ little in
+    it, and not to those who like a side.
     """
-    means = np.stack([np.mean(x.chosen - x.rejected, axis=0).ravel() for x in judged])
-    means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
-    projection = np.random.default_rng(0).standard_normal((means.shape[1], tokens * width))
-    return (means @ projection).reshape(-1, tokens, width).astype(np.float32)
+    return pairs(shots, seed, TASTES[taste], size=size, unplaced=float(taste in ("left", "right")))
+
+
+def embeddings(people: list[Judged], *, tokens: int = 8, width: int = 64) -> np.ndarray:
+    """Vectors of people for a denoiser's attention to users: float32 `[U, tokens, width]`, by one fixed projection.
+
+    See `jaxpo.diffusion.users.few_shot`; made so long that an entry has the mean square 1, as states of a text have.
+    """
+    chosen, rejected = (np.stack([getattr(x, side) for x in people]) for side in ("chosen", "rejected"))
+    project = projection(jax.random.key(0), chosen[0, 0].size, tokens, width)
+    found = np.asarray(few_shot(chosen, rejected, project))
+    return found / np.maximum(np.sqrt(np.mean(found**2, axis=(1, 2), keepdims=True)), 1e-6)

@@ -11,8 +11,8 @@ import numpy as np
 from jaxpo.config import Stage
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.captions import filled
+from jaxpo.data.images.dataset import USER_TOKENS, ImageDataset
 from jaxpo.data.images.pixels import finished
-from jaxpo.data.images.prepare import USER_TOKENS, ImageDataset
 from jaxpo.data.images.store import Stored
 from jaxpo.data.packing.ahead import Ahead
 from jaxpo.data.packing.orders import InFile, Order, Shuffled

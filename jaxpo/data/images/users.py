@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from jaxpo.config.image_data import Users
+from jaxpo.config.image_data import ImageData, Users
+from jaxpo.data.images.formats import FORMATS, format_of
+from jaxpo.data.images.pixels import arrays_of
+from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import DataError
+
+USERS = "users"
+"""What a model says of itself that reads users: how they become tokens."""
 
 
 def pooled(image: np.ndarray, cells: int) -> np.ndarray:
@@ -46,3 +53,21 @@ def check_supports(supports: Mapping[str, Sequence[np.ndarray]], trained: Iterab
             field="user",
             remedy=f"Give each at least {users.support + 1} pairs, lower images.users.support, or leave them out.",
         )
+
+
+def user_of(file: Path, users: Users, size: int, channels: int) -> np.ndarray:
+    """float32 `[M, U]`: whoever chose in the pairs of a file.
+
+    Raises:
+      DataError: rows that are no pairs, or an image that cannot be read.
+    """
+    found = []
+    for row in read_rows([file]):
+        form = FORMATS[format_of(row)]
+        if not form.pairs:
+            raise row.error("is no pair of images.", remedy="A user is known by pairs: chosen_image, rejected_image.")
+        for item in form.read(row, ImageData()):
+            chosen, rejected = (pooled(x, users.cells) for x in arrays_of(item, size, channels))
+            found.append(chosen - rejected)
+    whole: np.ndarray = embeddings([np.stack(found)], users)[0]
+    return whole

@@ -48,4 +48,11 @@ def texts(params: Tree, tokens: Array, mask: Array) -> Array:
     return text_features(params, tokens, mask)
 
 
-FAMILY = Family(name="denscore", limits=limits, table=table, flops=flops, towers=Towers(images, texts))
+FAMILY = Family(
+    name="denscore",
+    limits=limits,
+    table=table,
+    flops=flops,
+    towers=Towers(images, texts),
+    presets={"nano_denscore": DenscoreConfig()},
+)

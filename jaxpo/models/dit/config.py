@@ -9,6 +9,9 @@ from jaxpo.config.noise import NoiseSchedule
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
 
+NORM_EPS = 1e-6
+"""Of the norms, which have no parameters."""
+
 
 @dataclass(frozen=True)
 class DiTConfig:
@@ -39,7 +42,6 @@ class DiTConfig:
     attention_head_dim: int = 72
     caption_channels: int = 4096
     interpolation_scale: float = 1.0
-    norm_eps: float = 1e-6
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
     user_channels: int = 0
     user_scale: float = 1.0
@@ -48,6 +50,11 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
             raise ConfigError(problems)
+
+    @property
+    def context_channels(self) -> int:
+        """Width of a text's states."""
+        return self.caption_channels
 
     @property
     def width(self) -> int:

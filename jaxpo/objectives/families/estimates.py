@@ -39,11 +39,26 @@ class Estimated:
     weight: Float[Array, "N"]
 
 
-def guided(how: Denoiser, model: Tree, text: Text, empty: Text, scale: float, *, rescale: float = 0.0) -> Denoise:
-    """`denoise(x, t)` of a model with guidance."""
+def guided(
+    how: Denoiser,
+    model: Tree,
+    text: Text,
+    empty: Text,
+    scale: float,
+    *,
+    rescale: float = 0.0,
+    user: Float[Array, "B M U"] | None = None,
+) -> Denoise:
+    """`denoise(x, t)` of a model with guidance.
+
+    Args:
+      user: seen beside the caption and beside the empty one alike, so that guidance is about the caption.
+    """
 
     def denoise(x: Array, t: Array, states: Array, mask: Any) -> Array:
-        return how.predict(model, x, t, Text(states, mask))
+        halves = len(x) // len(text.states)
+        seen = None if user is None else jnp.concatenate([user] * halves)
+        return how.predict(model, x, t, Text(states, mask), seen)
 
     masks = {"mask": text.mask, "empty_mask": empty.mask}
     return classifier_free(denoise, text.states, empty.states, scale, rescale=rescale, **masks)

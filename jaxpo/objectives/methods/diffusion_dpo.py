@@ -11,7 +11,7 @@ from jaxpo.objectives.methods.images import TWO_IMAGES, ComparedMethod
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.families.denoising import ComparedImages
+    from jaxpo.objectives.families.image_pairs import ComparedImages
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ class DiffusionKTO(ImageMethod):
     """Diffusion-KTO; its baseline is over the images of a whole step.
 
     Attributes:
-      beta, factor: as of Diffusion-DPO.
-      desirable_weight, undesirable_weight: of good and of bad images.
+      beta: strength of the tie to the reference, as of Diffusion-DPO.
+      factor: of beta, as of Diffusion-DPO.
+      desirable_weight: of good images.
+      undesirable_weight: of bad images.
     """
 
     beta: float = number(5000.0, above=0)

@@ -11,7 +11,7 @@ from jaxpo.objectives.methods.images import TWO_IMAGES, ComparedMethod
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.families.denoising import ComparedImages
+    from jaxpo.objectives.families.image_pairs import ComparedImages
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class DiffusionNPO(ComparedMethod):
     """Diffusion-DPO with the two images exchanged; `jaxpo generate --negative` samples beside what it trains.
 
     Attributes:
-      beta, factor: as of Diffusion-DPO; the authors' adapters have no 1/2.
+      beta: strength of the tie to the reference, as of Diffusion-DPO.
+      factor: of beta; the authors' adapters have no 1/2.
     """
 
     beta: float = number(500.0, above=0)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jaxpo.data.images.batch import ImageBatch
     from jaxpo.objectives.base import Counts, Metric
     from jaxpo.objectives.encode import Scorer
-    from jaxpo.objectives.families.denoising import ComparedImages, Denoiser, Draws, Noisy
+    from jaxpo.objectives.families.denoising import Denoiser, Draws
+    from jaxpo.objectives.families.image_pairs import ComparedImages, Noisy
 
 ONE_IMAGE = Needs(roles=("image",))
 TWO_IMAGES = Needs(roles=("chosen", "rejected"), networks=((REFERENCE, "denoiser"),))
@@ -28,9 +29,11 @@ class ImageMethod(ArrayMethod):
 
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
+      SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """
 
     MODEL: ClassVar[str] = "denoise"
+    SAMPLES: ClassVar[bool] = False
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts
@@ -65,7 +68,7 @@ class ComparedMethod(ImageMethod):
     )
 
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> ComparedImages:
-        from jaxpo.objectives.families.denoising import compared
+        from jaxpo.objectives.families.image_pairs import compared
 
         draws = how.draw(batch, rng)
         noisy = self.noisy(how, params, batch, draws)
@@ -73,7 +76,7 @@ class ComparedMethod(ImageMethod):
 
     def noisy(self, how: Denoiser, params: Any, batch: ImageBatch, draws: Draws) -> Noisy:
         """Where the two models are compared: at forward noise, unless a method says otherwise."""
-        from jaxpo.objectives.families.denoising import forward_noise
+        from jaxpo.objectives.families.image_pairs import forward_noise
 
         return forward_noise(how, batch, draws)
 
@@ -87,7 +90,7 @@ class ComparedMethod(ImageMethod):
         return float(getattr(self, "beta", 1.0)) * float(getattr(self, "factor", 0.5))
 
     def common_metrics(self, features: Any) -> dict[str, Metric]:
-        from jaxpo.objectives.families.denoising import compared_metrics
+        from jaxpo.objectives.families.image_pairs import compared_metrics
 
         return dict(compared_metrics(features, self.scale))
 

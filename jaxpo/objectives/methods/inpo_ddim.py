@@ -12,20 +12,13 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.images.batch import ImageBatch
-    from jaxpo.objectives.families.denoising import ComparedImages, Denoiser, Draws, Noisy
+    from jaxpo.objectives.families.denoising import Denoiser, Draws
+    from jaxpo.objectives.families.image_pairs import ComparedImages, Noisy
 
 
 @dataclass(frozen=True)
 class InversionMethod(ComparedMethod):
-    """A comparison at latents that DDIM, run backwards by the trained model, arrives at.
-
-    Attributes:
-      beta: strength of the tie to the reference; 5000 for SDXL.
-      inversion_steps: segments of the whole schedule, n.
-      grid: "exact" ends at the pair's time; "code" is that of the released scripts, whose latent lies up to T/n - 1
-        times beyond it.
-      inversion_eta: of the noise added after every segment, which is no part of a deterministic inversion.
-    """
+    """A comparison at latents that DDIM, run backwards by the trained model, arrives at; see `DDIMInPO`."""
 
     beta: float = number(2000.0, above=0)
     inversion_steps: int = number(10, at_least=1)
@@ -39,14 +32,22 @@ class InversionMethod(ComparedMethod):
         return {"n": self.inversion_steps, "grid": self.grid}
 
     def noisy(self, how: Denoiser, params: Any, batch: ImageBatch, draws: Draws) -> Noisy:
-        from jaxpo.objectives.families.denoising import inverted
+        from jaxpo.objectives.families.image_pairs import inverted
 
         return inverted(how, params["model"], batch, draws, self.inversion_eta, **self.inversion())
 
 
 @dataclass(frozen=True)
 class DDIMInPO(InversionMethod):
-    """DDIM-InPO; its authors' code adds noise in the inversion, eta 0.1."""
+    """DDIM-InPO.
+
+    Attributes:
+      beta: strength of the tie to the reference; 5000 for SDXL.
+      inversion_steps: segments of the whole schedule, n.
+      grid: "exact" ends at the pair's time; "code" is that of the released script, whose latent lies up to T/n - 1
+        times beyond it.
+      inversion_eta: of the noise added after every segment, 0.1 in the released script; 0 = a deterministic inversion.
+    """
 
     INFO = Info(
         name="inpo_ddim",

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.data.images.batch import ImageBatch
-    from jaxpo.objectives.families.denoising import ComparedImages, Draws
+    from jaxpo.objectives.families.denoising import Draws
+    from jaxpo.objectives.families.image_pairs import ComparedImages
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class SelfNPO(ImageMethod):
         certainty="loss, grid and guidance as in the authors' code; the paper's form from notes on it",
     )
     NEEDS = Needs(roles=("image",), networks=((REFERENCE, "denoiser"),))
+    SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("estimate_error",)
 
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> Estimated:

@@ -12,7 +12,7 @@ from jaxpo.objectives.methods.inpo_ddim import InversionMethod
 if TYPE_CHECKING:
     from jax import Array
 
-    from jaxpo.objectives.families.denoising import ComparedImages
+    from jaxpo.objectives.families.image_pairs import ComparedImages
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,10 @@ class SmPODiffusion(InversionMethod):
     """SmPO-Diffusion; rewards are relative to the least and the largest of the training rows.
 
     Attributes:
-      inversion_steps: 9 in the paper, 5 in the authors' code.
+      beta: strength of the tie to the reference; 5000 for SDXL.
+      inversion_steps: segments of the whole schedule, 9 in the paper, 5 in the authors' code.
+      grid: as of InPO.
+      inversion_eta: as of InPO; none here.
       gamma: scale of the soft label.
       corrections: ReNoise's per segment.
       correct_at: the time that is fed for them: "dst", where the latent is, or "src", as the authors' code does.

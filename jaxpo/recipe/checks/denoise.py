@@ -9,7 +9,10 @@ from jaxpo.config.fields import flag
 from jaxpo.models.family import family, is_config
 from jaxpo.recipe.lineage import declared_model
 
-UNUSED = ("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups")
+UNUSED = (
+    *("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups"),
+    *("balance_groups", "packing", "train_on", "rendered", "special_tokens", "reasoning", "on_empty"),
+)
 """Settings of `data` that say something of rows of tokens."""
 WANTED = {
     "denoise": "a Denoise stage trains a model that denoises images, such as a DiTConfig.",
@@ -24,6 +27,13 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     config, wanted = declared_model(run, stage), getattr(stage.loss, "MODEL", "denoise")
     if is_config(config) and getattr(family(config), wanted) is None:
         yield f"{name}.model: of the family {family(config).name!r}; {WANTED[wanted]}"
+    noise = getattr(config, "schedule", None)
+    if getattr(stage.loss, "SAMPLES", False) and noise is not None and (noise.zero_snr or noise.betas == "flow"):
+        yield (
+            f"{name}.loss: {stage.loss.INFO.name} samples from the last time, at which the model's schedule leaves "
+            "nothing of the image to go on from; train it on a model whose schedule has neither zero_snr nor betas "
+            "'flow'."
+        )
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
     if stage.qat is not None:

@@ -45,7 +45,7 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
 def ability_problems(run: Run, config: Any) -> Iterator[str]:
     """What a run asks of its model that the model's family cannot do."""
     found = family(config)
-    if run.export and found.export is None:
+    if run.export and found.export is None and found.diffusers is None:
         yield f"export: a model of the family {found.name!r} has no Hugging Face form; --export False."
     if run.prompts and found.decoder is None:
         yield f"prompts: a model of the family {found.name!r} cannot generate; leave them empty."

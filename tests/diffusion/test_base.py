@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from diffusion.base import ASSET, base, errors, followed, informed, unit_noise, words
+from diffusion.base import ASSET, base, followed, informed, words
 
 from jaxpo.corpora.scenes import draw, render
 
@@ -22,4 +22,3 @@ def test_captions_are_read_where_there_is_much_noise():
     own, other = informed(base(), images, tokens)
     assert own < 0.06
     assert other > 4 * own
-    assert errors(base(), images, jnp.full(48, 100), unit_noise(0, 48), tokens).mean() < 0.15

@@ -11,8 +11,8 @@ CLAIM = Claim(
     claim="From one base on one set of pairs, DDIM-InPO (five segments, eta 0) gains a tenth more reward than "
     "Diffusion-DPO, after as many steps and at the same denoising loss.",
     baseline="Diffusion-DPO at the same beta and learning rate",
-    measure="mean gain of samples over the base at equal drift (brightness, left); effect: relative advantage, mean over "
-    "the two rewards, the smaller of equal steps and equal drift",
+    measure="mean gain of samples over the base at equal drift (brightness, left); effect: relative advantage, mean "
+    "over the two rewards, the smaller of equal steps and equal drift",
     seeds=(0, 1, 2),
     threshold=0.1,
     min_share=0.6,

@@ -10,11 +10,11 @@ TIES = 0.3
 CLAIM = Claim(
     method="smpo_diffusion",
     paper="arXiv:2506.02698",
-    claim="Where 30% of the pairs are near ties labelled by chance, SmPO (gamma 10, one ReNoise correction) gains a tenth "
-    "more reward than Diffusion-DPO on the labels, after as many steps and at the same denoising loss.",
+    claim="Where 30% of the pairs are near ties labelled by chance, SmPO (gamma 10, one ReNoise correction) gains a "
+    "tenth more reward than Diffusion-DPO on the labels, after as many steps and at the same denoising loss.",
     baseline="Diffusion-DPO on the hard labels, same beta and learning rate",
-    measure="mean gain of samples over the base at equal drift (brightness, left); effect: relative advantage, mean over "
-    "the two rewards, the smaller of equal steps and equal drift",
+    measure="mean gain of samples over the base at equal drift (brightness, left); effect: relative advantage, mean "
+    "over the two rewards, the smaller of equal steps and equal drift",
     seeds=(0, 1, 2),
     threshold=0.1,
     min_share=0.6,

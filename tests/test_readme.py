@@ -36,7 +36,9 @@ def test_files_that_are_named_exist():
 
 def test_the_numbers_of_methods_and_claims_are_those_of_the_catalogue_and_the_evidence():
     families = [m.INFO.family for m in METHODS.values()]
-    others = sum(families.count(family) for family in ("sft", "reward model", "distillation", "rollouts", "retrieval"))
+    others = sum(
+        families.count(family) for family in ("sft", "reward model", "distillation", "rollouts", "retrieval", "images")
+    )
     count, on_preferences = re.search(r"(\d+) methods, (\d+) of\s+them on preferences", README).groups()
     assert (int(count), int(on_preferences)) == (len(METHODS), len(METHODS) - others)
     evidence = (ROOT / "docs" / "evidence.md").read_text()

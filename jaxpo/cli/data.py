@@ -1,4 +1,4 @@
-"""`jaxpo data TASK`: inspect, tokenise, construct, score, route, record a teacher, clean."""
+"""`jaxpo data TASK`: inspect, tokenise, construct, score, route, record a teacher, encode, clean."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ usage: jaxpo data inspect FILES... [options]    what they can train and how; typ
        jaxpo data route FILES... OUT.jsonl --runs RUNS [options]    which pairs people label, and which a judge does
        jaxpo data teach TEACHER FILES... OUT [options]    a teacher's likeliest tokens, recorded for distillation
        jaxpo data embed FILES... INDEX --model MODEL [options]    a retriever's vectors of documents, to be searched
+       jaxpo data encode-images FILES... OUT.parquet --encoder FOLDER [options]    images as latents, once
        jaxpo data difficulty [GRADED...] --out OUT.jsonl [options]    how hard each row is, for a curriculum
        jaxpo data dedup FILES... OUT.jsonl [options]           without rows that nearly repeat earlier ones
        jaxpo data decontaminate FILES... OUT.jsonl --against FILES... [options]    without a benchmark's
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    from jaxpo.cli import clean, construct, difficulty, embed, route, score, teach
+    from jaxpo.cli import clean, construct, difficulty, embed, encode_images, route, score, teach
 
     tasks = {
         "inspect": inspect_files,
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         "route": route.main,
         "teach": teach.main,
         "embed": embed.main,
+        "encode-images": encode_images.main,
         "difficulty": difficulty.main,
         "dedup": clean.dedup,
         "decontaminate": clean.decontaminate,

@@ -1,6 +1,6 @@
-"""`jaxpo export MODEL OUT`: a model as transformers, vLLM and MLX load it, or llama.cpp, verified.
+"""`jaxpo export MODEL OUT`: a model as transformers, vLLM and MLX load it, llama.cpp or diffusers, verified.
 
-With `--adapter`: the adapter of a stage that was trained with lora, as PEFT or llama.cpp loads it.
+With `--adapter`: the adapter of a stage that was trained with lora, as PEFT, llama.cpp or diffusers loads it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def options_of(args: Any) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    from jaxpo.convert.formats import FORMATS, HF, Options, table
+    from jaxpo.convert.formats import DIFFUSERS, FORMATS, GGUF, HF, Options, table
 
     parser = Parser("export", f"{DESCRIPTION}\n\nformats:\n{described(FORMATS.values())}")
     parser.add_argument("model", type=Path, help="run directory, stage directory, HF export, or PEFT adapter")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     )
     add_options(parser, dtype=False)
     parser.add_argument(
-        "--adapter", action="store_true", help="write the adapter alone: for PEFT, or llama.cpp's --lora"
+        "--adapter", action="store_true", help="write the adapter alone: for PEFT, llama.cpp's --lora, diffusers"
     )
     parser.add_argument(
         "--base", help="with --adapter: base_model_name_or_path, where the base lies as an HF checkpoint"
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     dtypes = types_of(args, chosen)
     args.dtype = dtypes[0]
     if args.adapter:
-        return write_adapter(args) if args.format == HF else write_gguf_adapter(args)
+        return {HF: write_adapter, GGUF: write_gguf_adapter, DIFFUSERS: write_lora}[args.format](args)
 
     from jaxpo.convert.model_io import load_model, near_tokenizer, read_heads, read_reader, read_retriever_of
     from jaxpo.models.heads import further_heads
@@ -91,14 +91,16 @@ def main(argv: Sequence[str]) -> int:
 
 def types_of(args: Any, chosen: Any) -> tuple[str, ...]:
     """What `--dtype` asks of the format; ConfigError for that or another option that would mean nothing."""
-    from jaxpo.convert.formats import GGUF, HF
+    from jaxpo.convert.formats import DIFFUSERS, GGUF, HF
 
     if args.base is not None and not args.adapter:
         raise ConfigError("export: --base names the base of an adapter; it needs --adapter.")
     dtypes: tuple[str, ...] = chosen.chosen(args.dtype.split(",") if args.dtype else ())
-    if args.adapter and args.format not in (HF, GGUF):
-        raise ConfigError(f"export: --adapter is written for PEFT or llama.cpp; --format {args.format} has none.")
-    if args.python is not None and args.format in (HF, GGUF):
+    if args.adapter and args.format not in (HF, GGUF, DIFFUSERS):
+        raise ConfigError(
+            f"export: --adapter is written for PEFT, llama.cpp or diffusers; --format {args.format} has none."
+        )
+    if args.python is not None and args.format in (HF, GGUF, DIFFUSERS):
         raise ConfigError(f"export: --format {args.format} is written here; leave out --python.")
     if args.adapter and len(dtypes) > 1:
         raise ConfigError("export: --adapter writes one file; give one --dtype.")
@@ -198,6 +200,21 @@ def write_gguf_adapter(args: Any) -> int:
     for line in table([row]):
         print(line)
     print(f"run it with: llama-cli -m BASE.gguf --lora {args.out / row.file}; its base is {found.base.path}")
+    return 0
+
+
+def write_lora(args: Any) -> int:
+    """Export the adapter of the stage for diffusers' `load_lora_weights`."""
+    from jaxpo.convert.diffusers.lora import export_lora
+    from jaxpo.stages.adapter import load_adapter
+
+    if args.base is not None:
+        raise ConfigError("export: --base is written into PEFT's adapter_config.json; diffusers' file names no base.")
+    found = load_adapter(args.model)
+    options = {"dtype": args.dtype, "overwrite": args.overwrite, "verify": not args.no_verify}
+    file = export_lora(found.params, found.lora, found.base.config, args.out, **options)
+    print(f"{file}: adapter of rank {found.lora.rank} exported; its base is {found.base.path}")
+    print(f"load it with pipeline.load_lora_weights({str(args.out)!r})")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`jaxpo generate MODEL PROMPT ...`: answers to prompts, or continuations of texts; with --out to a file of them."""
+"""`jaxpo generate MODEL PROMPT ...`: answers to prompts, continuations of texts, or images of captions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxpo.cli.args import Parser
 from jaxpo.cli.constraint_options import add_constraint_options, constraint_of
 from jaxpo.cli.engine_options import add_engine_options, engine_of
 from jaxpo.cli.generate_file import add_file_options, answer_file, only_with_out
+from jaxpo.cli.generate_images import add_image_options, draws_images, only_of_images, write_images
 from jaxpo.cli.sampling_options import add_options, as_text, load_with_tokenizer, sampler_of, stop_ids
 from jaxpo.errors import ConfigError
 
@@ -20,6 +21,7 @@ ABOUT = """Answer prompts (greedily unless a temperature is given).
   jaxpo generate MODEL PROMPT ...                       answers on the terminal
   jaxpo generate MODEL --file FILE                      the same for a file's prompts
   jaxpo generate MODEL --file FILE --out OUT.jsonl      a file of answers; stopped, the same command goes on
+  jaxpo generate MODEL CAPTION ... --out FOLDER         images, of a model that draws
 """
 
 
@@ -36,7 +38,11 @@ def main(argv: Sequence[str]) -> int:
     add_constraint_options(parser)
     add_engine_options(parser)
     add_file_options(parser)
+    add_image_options(parser)
     args = parser.parse(argv)
+    if draws_images(args.model):
+        return write_images(args, parser)
+    only_of_images(args)
     if args.raw and args.system:
         raise ConfigError("generate: --system needs the chat template; leave out --raw.")
     template = template_of(args)

@@ -1,4 +1,5 @@
-"""`jaxpo import MODEL OUT`: a Hugging Face checkpoint or adapter, or a GGUF file, becomes a jaxpo model, checked."""
+"""`jaxpo import MODEL OUT`: a Hugging Face checkpoint or adapter, a pipeline of diffusers, or a GGUF file, becomes a
+jaxpo model, checked."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from jaxpo.errors import CheckpointError, no_folder
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser("import", "Read an LFM2 checkpoint (safetensors or GGUF) into a jaxpo model directory.")
+    parser = Parser("import", "Read a checkpoint (safetensors, diffusers or GGUF) into a jaxpo model directory.")
     parser.add_argument(
-        "folder", type=Path, help="checkpoint (config.json and safetensors), PEFT adapter, or FILE.gguf"
+        "folder",
+        type=Path,
+        help="checkpoint (config.json, safetensors), PEFT adapter, pipeline of diffusers, or FILE.gguf",
     )
     parser.add_argument("out", type=Path, help="directory to make; usable as --model-from, init_from, or for generate")
     parser.add_argument("--no-verify", action="store_true", help="do not run the files through the independent forward")
@@ -26,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
         raise CheckpointError(f"{no_folder(args.folder)}.")
 
     from jaxpo.convert.adapter_folder import describe, is_adapter
+    from jaxpo.convert.diffusers.files import is_pipeline
     from jaxpo.convert.hf import import_hf
     from jaxpo.convert.model_io import import_record, near_generation, near_tokenizer
     from jaxpo.convert.reward_hf import is_reward
@@ -34,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
         raise CheckpointError(
             f"{args.folder}: is a reward model, which is read as it is; name it where one is asked for."
         )
+    if is_pipeline(args.folder):
+        return import_pipeline(args)
     if is_adapter(args.folder):
         print(describe(args.folder))
     params, config = import_hf(args.folder)
@@ -69,6 +75,23 @@ def import_gguf_file(args: Any) -> int:
         print(f"verified by {report['by']}: {said}")
     about = {"stage": "import", "trained_on": f"a GGUF file ({args.folder.name})"}
     keep(args.out, params, found.config, about, found.tokenizer, found.generation)
+    return 0
+
+
+def import_pipeline(args: Any) -> int:
+    """Import the model of a pipeline of diffusers, and say what else there was."""
+    from jaxpo.convert.diffusers.read import notes
+    from jaxpo.convert.diffusers.verify import compare_outputs
+    from jaxpo.convert.hf import import_hf
+    from jaxpo.convert.model_io import import_record, near_tokenizer
+
+    for note in notes(args.folder):
+        print(f"{args.folder}: {note}")
+    params, config = import_hf(args.folder)
+    if not args.no_verify:
+        report = compare_outputs(args.folder, params, config)
+        print(report if isinstance(report, str) else f"verified by diffusers: max error {report['max_error']:.2e}")
+    keep(args.out, params, config, import_record(args.folder), near_tokenizer(args.folder), None)
     return 0
 
 

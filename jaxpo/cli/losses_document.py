@@ -13,7 +13,8 @@ HEAD = """\
 Written by `jaxpo losses --markdown`. Every method is a pure function (`from jaxpo.losses import ...`) and a dataclass
 of hyper-parameters for `jaxpo run preference --stage.loss NAME --stage.loss.FIELD VALUE` (family sft:
 `jaxpo run sft`; family reward model: `jaxpo run reward`; family distillation: [distillation.md](distillation.md);
-family rollouts: `jaxpo run grpo`, `jaxpo run online_preference`, [online.md](online.md)).
+family rollouts: `jaxpo run grpo`, `jaxpo run online_preference`, [online.md](online.md); families images and pairs of
+images: `jaxpo run diffusion`, [diffusion.md](diffusion.md)).
 The columns that a file needs are shown in [data.md](data.md); `jaxpo data inspect FILE` says which methods it can
 train, and `jaxpo data construct METHOD` makes the data sets that a method builds itself.
 
@@ -33,6 +34,7 @@ READ = {
     "values": "the {}'s values, recorded or in every step",
     "vocab": "the {} in every step",
     "network": "the {} in every step",
+    "denoiser": "the {} in every step",
 }
 """What is read of a network, in words."""
 TITLES = {
@@ -45,6 +47,8 @@ TITLES = {
     "retrieval": "Retrieval",
     "distillation": "Distillation",
     "rollouts": "Answers of the model itself",
+    "images": "Images",
+    "pairs of images": "Pairs of images",
 }
 
 

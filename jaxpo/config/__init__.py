@@ -6,13 +6,27 @@ a typo answer at once.
 
 from jaxpo.config.alerts import DiskLow, LossSpike, NonFinite, Stall, Straggler, ThroughputDrop
 from jaxpo.config.data import Curriculum, Data, Fim, Mixed, Texts, Tokenizer
+from jaxpo.config.images import Images, Users
 from jaxpo.config.merge import Merge, Search
 from jaxpo.config.networks import Beside
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.config.online import Hybrid, MaxMin, Online, RolloutEngine
 from jaxpo.config.optimizers import OPTIMIZERS, Adafactor, Muon, Optimizer, OptimizerBase
 from jaxpo.config.part import RecipePart
 from jaxpo.config.run import Compute, Mesh, Prometheus, Run
-from jaxpo.config.stages import QAT, SFT, Distill, LoRA, Preference, Pretrain, Retrieval, Reward, Routing, Stage
+from jaxpo.config.stages import (
+    QAT,
+    SFT,
+    Denoise,
+    Distill,
+    LoRA,
+    Preference,
+    Pretrain,
+    Retrieval,
+    Reward,
+    Routing,
+    Stage,
+)
 from jaxpo.config.work import Work
 
 __all__ = [
@@ -24,10 +38,12 @@ __all__ = [
     "Compute",
     "Curriculum",
     "Data",
+    "Denoise",
     "DiskLow",
     "Distill",
     "Fim",
     "Hybrid",
+    "Images",
     "LoRA",
     "LossSpike",
     "MaxMin",
@@ -35,6 +51,7 @@ __all__ = [
     "Mesh",
     "Mixed",
     "Muon",
+    "NoiseSchedule",
     "NonFinite",
     "Online",
     "Optimizer",
@@ -55,5 +72,6 @@ __all__ = [
     "Texts",
     "ThroughputDrop",
     "Tokenizer",
+    "Users",
     "Work",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from jaxpo.config.data import Data, Texts
+from jaxpo.config.images import Images
 from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
@@ -247,3 +248,27 @@ class Retrieval(Stage):
     loss: Any = None
     texts: Texts = field(default_factory=Texts)
     embedding_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Denoise(Stage):
+    """Diffusion model: learn to denoise images with captions, or to prefer one image of a pair, as its loss says.
+
+    A row is an image or a pair, `data.max_length` the tokens of a caption's segment. The model's configuration says how
+    noise grows and what the model predicts.
+
+    Attributes:
+      loss: None = the squared error of what the model predicts; or a method of the image family with its own settings:
+        `--stage.loss diffusion_dpo`.
+      images: how rows become images.
+      sync_ref_model, ref_model_mixup_alpha, ref_model_sync_steps: as for Preference; a teacher that is the moving
+        average of the trained model with decay .999 is a share of .001 moved in every step.
+    """
+
+    name: str = "denoise"
+    data: Data = field(default_factory=lambda: Data(max_length=16, row_length=16))
+    loss: Any = None
+    images: Images = field(default_factory=Images)
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.001
+    ref_model_sync_steps: int = 1

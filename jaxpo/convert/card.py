@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.models.family import TextConfig, param_table
+from jaxpo.models.family import Config, family, param_table
 from jaxpo.models.spec import param_count
 from jaxpo.train.files import read_json
 
@@ -54,7 +54,7 @@ def facts_of(path: Path | None, about: Mapping[str, Any]) -> Facts:
 def write_card(
     folder: Path,
     facts: Facts,
-    config: TextConfig,
+    config: Config,
     use: Sequence[str],
     files: Sequence[str] = (),
     library: str = "transformers",
@@ -70,14 +70,12 @@ def write_card(
 
 
 def lines(
-    facts: Facts, config: TextConfig, use: Sequence[str], files: Sequence[str] = (), library: str = "transformers"
+    facts: Facts, config: Config, use: Sequence[str], files: Sequence[str] = (), library: str = "transformers"
 ) -> Iterator[str]:
     """The card's text."""
     yield from ("---", "# license: name the licence of the model here", f"library_name: {library}", "---", "")
     yield from (f"# {facts.name}", "")
-    kind = getattr(config, "model_type", "a")
-    count = f"{param_count(param_table(config)):,} parameters, {config.num_hidden_layers} layers"
-    yield f"{count}, {config.vocab_size:,} rows of vocabulary ({kind}). Trained with jaxpo."
+    yield f"{param_count(param_table(config)):,} parameters, {_shape(config)}. Trained with jaxpo."
     yield from ("", "## Trained on", "", facts.trained_on or "Not recorded.", "")
     if facts.recipe:
         yield from ("## Recipe", "", *facts.recipe, "")
@@ -88,6 +86,16 @@ def lines(
     if files:
         yield from ("## Files", "", "```", *files, "```", "")
     yield from ("## How to run it", "", *use, "", "## Licence", "", "Not stated: it is the model's owner who names it.")
+
+
+def _shape(config: Any) -> str:
+    found = family(config)
+    if found.denoise is None:
+        kind = getattr(config, "model_type", "a")
+        return f"{config.num_hidden_layers} layers, {config.vocab_size:,} rows of vocabulary ({kind})"
+    side, schedule = config.sample_size, config.schedule
+    images = f"images of {side} x {side} x {config.in_channels} ({found.name})"
+    return f"{images}, {schedule.steps:,} times of {schedule.betas} noise, predicts {schedule.parameterisation}"
 
 
 def _recipe(stages: Sequence[Any], last: str) -> Iterator[str]:

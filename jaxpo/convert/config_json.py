@@ -25,7 +25,8 @@ def export_of(config: Config) -> Export:
     """How a model lies in Hugging Face files; ConfigError when its family lies in none."""
     found = family(config)
     if found.export is None:
-        raise ConfigError(f"a model of the family {found.name!r} has no form as a Hugging Face checkpoint.")
+        other = "; --format diffusers" if found.diffusers is not None else ""
+        raise ConfigError(f"a model of the family {found.name!r} has no form as a Hugging Face checkpoint{other}.")
     return found.export
 
 

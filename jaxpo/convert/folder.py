@@ -1,4 +1,5 @@
-"""A Hugging Face folder as every reader of models opens it: a checkpoint, or a PEFT adapter on the base it names."""
+"""A folder as every reader of models opens it: a Hugging Face checkpoint, a PEFT adapter on the base that it names, a
+pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from jaxpo.convert.adapter_folder import adapted, base_of, is_adapter, read_adapter
 from jaxpo.convert.config_json import CONFIG, read_config_json, read_json
+from jaxpo.convert.diffusers.files import is_pipeline
+from jaxpo.convert.diffusers.read import open_pipeline, read_pipeline_config
 from jaxpo.convert.fused_experts import per_expert
 from jaxpo.convert.shards import Stored, open_shards
 from jaxpo.models.family import TextConfig
@@ -33,8 +36,8 @@ class Folder:
 
 
 def is_export(path: Path) -> bool:
-    """Whether a folder is a Hugging Face checkpoint, or an adapter of one."""
-    return is_adapter(path) or is_checkpoint(path)
+    """Whether a folder is a Hugging Face checkpoint, an adapter of one, or a pipeline of diffusers."""
+    return is_adapter(path) or is_checkpoint(path) or is_pipeline(path)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -44,6 +47,8 @@ def is_checkpoint(path: Path) -> bool:
 
 def config_of(path: Path) -> TextConfig:
     """The configuration of the model that a folder gives, without its weights."""
+    if is_pipeline(path):
+        return read_pipeline_config(path)
     config: TextConfig = read_config_json(base_of(path) if is_adapter(path) else path)
     return config
 
@@ -58,12 +63,16 @@ def with_prefix(stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
 
 @contextlib.contextmanager
 def open_folder(path: Path) -> Iterator[Folder]:
-    """Open a checkpoint or an adapter.
+    """Open a checkpoint, an adapter or a pipeline.
 
     Raises:
-      CheckpointError: as `config_from_json` and `open_shards`; or an adapter that cannot be added to its base, with the
-        command that merges it.
+      CheckpointError: as `config_from_json`, `read_pipeline_config` and `open_shards`; or an adapter that cannot be
+        added to its base, with the command that merges it.
     """
+    if is_pipeline(path):
+        with open_pipeline(path) as (own, stored):
+            yield Folder(path, own, stored)
+        return
     base = base_of(path) if is_adapter(path) else path
     with open_shards(base) as stored:
         config: TextConfig = read_config_json(base)

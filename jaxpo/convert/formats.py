@@ -87,7 +87,7 @@ class Format:
         return dtypes
 
 
-HF, GGUF = "hf", "gguf"
+HF, GGUF, DIFFUSERS = "hf", "gguf", "diffusers"
 FORMATS = {
     each.name: each
     for each in (
@@ -104,6 +104,13 @@ FORMATS = {
             (*KINDS, *K_QUANTS),
             True,
             "jaxpo.convert.gguf.folder:write",
+        ),
+        Format(
+            DIFFUSERS,
+            "a model of images, for diffusers",
+            ("float32", "bfloat16"),
+            False,
+            "jaxpo.convert.diffusers.write:write",
         ),
         Format(
             "mlx",

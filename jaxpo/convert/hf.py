@@ -133,10 +133,11 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
 def import_hf(
     directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
 ) -> tuple[Tree, TextConfig]:
-    """Read a checkpoint of any family, or an adapter and its base (safetensors only), one tensor at a time.
+    """Read a checkpoint of any family, an adapter and its base, or a pipeline of diffusers, one tensor at a time.
 
     Args:
-      directory: folder with config.json and model.safetensors (or an index and shards); or one that PEFT saved.
+      directory: folder with config.json and model.safetensors (or an index and shards); or one that PEFT saved; or
+        one with model_index.json. Nothing but safetensors is read.
       dtype: of the parameters in memory.
       shardings: tree of shardings in the shape of the parameter tree; each tensor goes straight to its place.
 

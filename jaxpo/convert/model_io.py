@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxpo.checkpoint.store import CheckpointStore, together
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
+from jaxpo.convert.diffusers.files import is_pipeline
 from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import is_heads, read_heads_of, reading_of
@@ -189,6 +190,8 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
 def import_record(path: Path) -> dict[str, str]:
     """What a model says of itself that was read from a Hugging Face folder."""
     name = path.resolve().name
+    if is_pipeline(path):
+        return {"stage": "import", "trained_on": f"a pipeline of diffusers ({name})"}
     if is_adapter(path):
         return {"stage": "import", "trained_on": f"a PEFT adapter ({name}) on {base_of(path).name}"}
     return {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({name})"}
@@ -208,7 +211,9 @@ def near_generation(path: Path) -> dict[str, Any] | None:
 
 
 def _export_folders(path: Path) -> list[Path]:
-    """A checkpoint's folder; an adapter's, and then its base's."""
+    """A checkpoint's folder; an adapter's, and then its base's; that of a pipeline's tokenizer."""
+    if is_pipeline(path):
+        return [path / TOKENIZER]
     return [path, base_of(path)] if is_adapter(path) else [path]
 
 

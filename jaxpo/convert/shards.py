@@ -21,8 +21,9 @@ from jaxpo.config.places import is_name
 from jaxpo.convert.config_json import read_json
 from jaxpo.errors import CheckpointError, ConfigError
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+STEM = "model"
+SINGLE = f"{STEM}.safetensors"
+INDEX = f"{SINGLE}.index.json"
 DTYPES = {"float32": ("F32", np.dtype(np.float32)), "bfloat16": ("BF16", np.dtype(ml_dtypes.bfloat16))}
 TYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 READABLE = tuple(TYPES)
@@ -179,11 +180,15 @@ class Stored:
 
 
 @contextmanager
-def open_shards(folder: Path) -> Iterator[Mapping[str, Stored]]:
-    """A folder's tensors by name, none loaded yet; CheckpointError for files absent, cut off or of another type."""
+def open_shards(folder: Path, stem: str = STEM) -> Iterator[Mapping[str, Stored]]:
+    """A folder's tensors by name, none loaded yet; CheckpointError for files absent, cut off or of another type.
+
+    Args:
+      stem: what the names of its files begin with.
+    """
     with ExitStack() as stack:
         tensors: dict[str, Stored] = {}
-        for file in _files(folder):
+        for file in _files(folder, stem):
             found = stack.enter_context(open_file(file))
             if twice := sorted(found.keys() & tensors.keys()):
                 raise CheckpointError(f"{file}: holds {twice[0]}, and so does another file of {folder}; keep one.")
@@ -231,40 +236,42 @@ def _stored(opened: Any, name: str, file: Path, start: int) -> Stored:
     return Stored(shape, dtype, lambda: piece(0, shape), piece)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, stem: str) -> list[Path]:
+    single = f"{stem}.safetensors"
+    index = f"{single}.index.json"
     if not folder.is_dir():
         if folder.suffix in _PICKLES:
             raise CheckpointError(_refusal(folder))
-        raise CheckpointError(f"{folder}: no such folder; give a folder with config.json and {SINGLE}.")
-    if (folder / INDEX).is_file():
-        if (folder / SINGLE).is_file():
+        raise CheckpointError(f"{folder}: no such folder; give a folder with config.json and {single}.")
+    if (folder / index).is_file():
+        if (folder / single).is_file():
             raise CheckpointError(
-                f"{folder}: holds both {SINGLE} and {INDEX}, and readers differ in which they take; "
+                f"{folder}: holds both {single} and {index}, and readers differ in which they take; "
                 "move away what belongs to an older save."
             )
-        return _indexed(folder)
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
+        return _indexed(folder, index)
+    if (folder / single).is_file():
+        return [folder / single]
     pickles = sorted(f for f in folder.iterdir() if f.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(_refusal(pickles[0]))
-    raise CheckpointError(f"{folder}: holds neither {SINGLE} nor {INDEX}.")
+    raise CheckpointError(f"{folder}: holds neither {single} nor {index}.")
 
 
-def _indexed(folder: Path) -> list[Path]:
+def _indexed(folder: Path, index: str) -> list[Path]:
     """The files that the index names, all of them in the folder."""
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{folder / INDEX}: has no weight_map; copy or download it again.")
+        raise CheckpointError(f"{folder / index}: has no weight_map; copy or download it again.")
     odd = [t for t, name in weight_map.items() if not isinstance(name, str) or not is_name(name)]
     if odd:
         raise CheckpointError(
-            f"{folder / INDEX}: weight_map gives {odd[0]} no name of a file in the folder; copy or download it again."
+            f"{folder / index}: weight_map gives {odd[0]} no name of a file in the folder; copy or download it again."
         )
     names = sorted(set(weight_map.values()))
     # Not Path.is_file: a name that no file could have would be an error of its own.
     if absent := [name for name in names if not os.path.isfile(folder / name)]:
-        raise CheckpointError(f"{folder}: {INDEX} names files that are missing: {', '.join(absent)}.")
+        raise CheckpointError(f"{folder}: {index} names files that are missing: {', '.join(absent)}.")
     return [folder / name for name in names]
 
 

@@ -1,4 +1,4 @@
-"""DDIM inversion: from an image to the latent that belongs to it at a time, by the model itself instead of by chance."""
+"""DDIM inversion: from an image to the latent that belongs to it at a time, by the model instead of by chance."""
 
 from __future__ import annotations
 

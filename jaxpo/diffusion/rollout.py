@@ -1,4 +1,4 @@
-"""Truncated roll-outs (Self-NPO, arXiv:2505.11777): a few steps of a teacher's sampler, its estimate, and noise anew."""
+"""Truncated roll-outs (Self-NPO, arXiv:2505.11777): a few steps of a teacher's sampler, its estimate, noise anew."""
 
 from __future__ import annotations
 

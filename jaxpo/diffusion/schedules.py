@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -141,8 +140,3 @@ def levels_like(
     """`(a_t, s_t)` of a time, or of one per example, shaped for `x`."""
     a, s = schedule.levels(t)
     return per_example(a, x), per_example(s, x)
-
-
-def draw_times(key: jax.Array, n: int, steps: int) -> Int[Array, "n"]:
-    """t ~ U{0 .. T - 1}, one per example or pair."""
-    return jax.random.randint(key, (n,), 0, steps)

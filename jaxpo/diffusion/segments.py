@@ -7,8 +7,8 @@ import re
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-MARKS = re.compile(r"(?<=[.!?;])\s*")
-"""After the marks that are meant; the released pattern's quotes are misplaced, so that "!" or ";" alone do not split."""
+MARKS = re.compile(r"(?<=[.!?;])\s+")
+"""The blank after a mark. The released pattern's quotes are misplaced, so that "!" and ";" alone do not split there."""
 
 
 def split_caption(caption: str) -> list[str]:

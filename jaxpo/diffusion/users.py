@@ -1,10 +1,10 @@
-"""Users of a personalised model (PPD, arXiv:2501.06655): embeddings of a few of their pairs, mixed and dropped."""
+"""Users of a personalised model (PPD, arXiv:2501.06655): embeddings of a few of their pairs, and mixtures."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 
 def projection(key: jax.Array, size: int, tokens: int, width: int) -> Float[Array, "size tokens width"]:
@@ -39,11 +39,6 @@ def few_shot(
     return jax.lax.stop_gradient(jnp.einsum("us,smd->umd", mean, project))
 
 
-def one_hot(rewards: Int[Array, "U"], width: int) -> Float[Array, "U 1 D"]:
-    """Reward functions as users: one token that is 1 at the reward's number. No other user has such an embedding."""
-    return jax.nn.one_hot(rewards, width)[:, None]
-
-
 def interpolate(users: Float[Array, "K M D"], weights: Float[Array, "... K"]) -> Float[Array, "... M D"]:
     """u = sum_j a_j u_j with sum_j a_j = 1: between users, or between rewards. Exact in the model where M = 1.
 
@@ -51,9 +46,3 @@ def interpolate(users: Float[Array, "K M D"], weights: Float[Array, "... K"]) ->
     """
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return jnp.einsum("...k,kmd->...md", weights / total, users)
-
-
-def drop_users(key: jax.Array, users: Float[Array, "B M D"], rate: float) -> Float[Array, "B M D"]:
-    """Each user's whole embedding is 0 with probability `rate`: the model there is the base."""
-    kept = jax.random.bernoulli(key, 1.0 - rate, users.shape[:1])
-    return jnp.where(kept[:, None, None], users, 0.0)

@@ -31,7 +31,8 @@ def longalign(
     Returns:
       `[B]` float32 loss, 0 where there is no image.
 
-    Limits: R is affine in omega; the length of the features does not matter. If eta is the same for all captions, omega
+    Limits: R is affine in omega; the length of the features does not matter; features of 0, a kink, have a gradient of
+    0. If eta is the same for all captions, omega
     does not change which of them an image prefers.
 
     Reference: Liu et al. 2025, arXiv:2410.11817, Eq. 6 to 8; the authors' code, loss.py, whose last term is a constant.

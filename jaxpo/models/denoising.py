@@ -83,7 +83,7 @@ def attend(
 ) -> Float[Array, "B N D"]:
     """Attention of image to text, and with a second pair of maps to a user (Ye et al. 2023, arXiv:2308.06721, eq. 5).
 
-        W_out (softmax(q k(context)^T / sqrt(h) + bias) v(context) + lambda softmax(q k'(user)^T / sqrt(h)) v'(user)) + b
+        W_out (softmax(q k(text)^T / sqrt(h) + bias) v(text) + lambda softmax(q k'(user)^T / sqrt(h)) v'(user)) + b
 
     Args:
       mask: `[B, L]`, 1 = a key, 0 = none: `HIDDEN` is added to its score.

@@ -6,7 +6,7 @@ Every reader returns a usable value even after a problem, so that one reading fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxpo.errors import CheckpointError
@@ -124,6 +124,13 @@ class Document:
             self.problems.append(f"{self.inside}{key} has {len(value):,} entries; it may have {most:,}")
             return default
         return value
+
+
+def refuse_unknown(read: Document, known: Collection[str]) -> None:
+    """A problem for every key of another name that is set; those that begin with "_" say who wrote the file."""
+    for key, value in read.values.items():
+        if key not in known and not key.startswith("_") and value is not None and value is not False:
+            read.problems.append(f"{read.inside}{key} is {shown(value)}, and nothing is known here of what that means")
 
 
 def shown(value: Any) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
+    from jaxpo.config.noise import NoiseSchedule
     from jaxpo.models.spec import Table
 
 Tree = Any
@@ -26,6 +27,8 @@ Tensor = Callable[[str], "np.ndarray"]
 FAMILIES: dict[str, str] = {
     "jaxpo.models.lfm2.config:LFM2Config": "jaxpo.models.lfm2.family:FAMILY",
     "jaxpo.models.dit.config:DiTConfig": "jaxpo.models.dit.family:FAMILY",
+    "jaxpo.models.unet.config:UNetConfig": "jaxpo.models.unet.family:FAMILY",
+    "jaxpo.models.denscore.config:DenscoreConfig": "jaxpo.models.denscore.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
@@ -53,6 +56,34 @@ class TextConfig(Config, Protocol):
     def eos_token_id(self) -> int: ...
     @property
     def pad_token_id(self) -> int: ...
+
+
+class DenoiserConfig(Config, Protocol):
+    """The configuration of a family that denoises images."""
+
+    @property
+    def sample_size(self) -> int:
+        """Side of its images."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of its images."""
+
+    @property
+    def context_channels(self) -> int:
+        """Width of a text's states."""
+
+    @property
+    def user_channels(self) -> int:
+        """Width of the vectors that describe a user; 0 = it knows none."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Of the noise that it was trained with."""
+
+    @property
+    def caption(self) -> Any:
+        """Of its text tower; None = it has none."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +209,42 @@ class Export:
     hidden: Callable[[Tensor, Any, np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Diffusers:
+    """How a family's models lie in folders of diffusers; tensor names and layouts stand in its parameter table.
+
+    Attributes:
+      classes: names of the model's class, the one that is written first.
+      component: folder of the model within a pipeline's.
+      pipeline: class of the pipeline that is written.
+      to_json: `config -> config.json`, without text tower, users and schedule, which lie in files of their own.
+      from_json: `(config.json, its path, schedule) -> config`; CheckpointError for what the family has not.
+      own_to_json: `config -> ` what diffusers has no place for: text tower and users; empty where there is nothing.
+      with_own: `(config, that, its path) -> config`; CheckpointError likewise.
+    """
+
+    classes: tuple[str, ...]
+    component: str
+    pipeline: str
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[Mapping[str, Any], object, NoiseSchedule], Any]
+    own_to_json: Callable[[Any], dict[str, Any]]
+    with_own: Callable[[Any, Mapping[str, Any], object], Any]
+
+
+@dataclass(frozen=True)
+class Towers:
+    """How a model gives pictures and captions directions in one space; neither of unit length.
+
+    Attributes:
+      images: `(params, images [B, H, W, C]) -> [B, D]`, with a gradient in the images.
+      texts: `(params, tokens [B, S, L], mask [B, S, L]) -> [B, S, D]`, of every segment by itself.
+    """
+
+    images: Callable[..., Array]
+    texts: Callable[..., Array]
+
+
 def no_experts(config: Any) -> Experts | None:
     """A family of dense models."""
     return None
@@ -217,6 +284,8 @@ class Family:
         remat) -> [B, H, W, C]` float32, what the model predicts of noisy images in its own parameterisation; None = it
         reads tokens. Where a caption's states come from is `captions`.
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
+      diffusers: None = its models lie in no folder of diffusers.
+      towers: None = it does not say how well pictures and captions fit.
       presets: name -> configuration; loads no jax.
     """
 
@@ -234,6 +303,8 @@ class Family:
     export: Export | None = None
     denoise: Callable[..., Array] | None = None
     captions: Callable[..., Array] | None = None
+    diffusers: Diffusers | None = None
+    towers: Towers | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 

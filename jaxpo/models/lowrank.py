@@ -167,7 +167,7 @@ def describe_adapter(table: Table, adapter: Table, lora: LoRA, trained: int | No
     base = dict(leaves(table))
     rows: dict[tuple[str, tuple[int, ...]], list[tuple[str, int]]] = {}
     for path, a, b in adapter_leaves(adapter):
-        layer = re.search(r"(?<=layers/)\d+", path)
+        layer = re.search(r"((?<=layers/)|(?<=_blocks/))\d+", path)
         kind = path if layer is None else f"{path[: layer.start()]}*{path[layer.end() :]}"
         rows.setdefault((kind, base[path].shape), []).append((layer[0] if layer else "", a.size + b.size))
     cells = [["path", "layers", "shape", "rank", "parameters", "share"]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxpo.config import (
     SFT,
     Data,
+    Denoise,
     Distill,
     Hybrid,
     Merge,
@@ -29,6 +30,7 @@ from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import PAIRS, Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
+from jaxpo.objectives.methods.denoising import Denoising
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.hypo import HyPO
 from jaxpo.objectives.methods.info_nce import InfoNCE
@@ -36,6 +38,7 @@ from jaxpo.objectives.methods.options import Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.constraints import constraint_problems
+from jaxpo.recipe.checks.denoise import denoise_problems
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.hybrid import hybrid_problems
 from jaxpo.recipe.checks.lora import sync_problems
@@ -46,7 +49,16 @@ from jaxpo.recipe.checks.retrieval import retrieval_problems
 from jaxpo.recipe.checks.reward import reward_problems
 from jaxpo.recipe.checks.rollouts import rollout_problems
 from jaxpo.recipe.checks.work import work_problems
-from jaxpo.recipe.measured import LANGUAGE, ONLINE, PREFERENCE, RETRIEVAL, REWARD, diagnostic_metrics, reward_metrics
+from jaxpo.recipe.measured import (
+    DENOISING,
+    LANGUAGE,
+    ONLINE,
+    PREFERENCE,
+    RETRIEVAL,
+    REWARD,
+    diagnostic_metrics,
+    reward_metrics,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +160,8 @@ class Kind:
     """What jaxpo knows of a kind of stage.
 
     Attributes:
-      runs: "train" (a step, a loop, data), "merge" (models into one) or "work" (files for later stages).
+      runs: "train" (a step, a loop, rows of tokens), "denoise" (likewise, images), "merge" (models into one) or "work"
+        (files for later stages).
       purpose: what data are prepared for; of kinds that train.
       families: of the methods that `stage.loss` may name (`Info.family`).
       default: `stage -> method` where `stage.loss` is None; None = a loss must be named.
@@ -164,7 +177,7 @@ class Kind:
       measure: `source -> (state -> {name: value})`, what is measured of held-out rows instead of the loss over them.
     """
 
-    runs: Literal["train", "merge", "work"]
+    runs: Literal["train", "denoise", "merge", "work"]
     purpose: Purpose = "language"
     families: tuple[str, ...] = ()
     default: Callable[[Any], Method] | None = None
@@ -262,6 +275,14 @@ KINDS: dict[type[RecipePart], Kind] = {
         scoring=lambda stage: {"temperature": stage.temperature},
         make_source=pairs_and_answers,
         rows=PAIRS,
+    ),
+    Denoise: Kind(
+        "denoise",
+        families=("images", "pairs of images"),
+        default=lambda stage: Denoising(),
+        metrics=DENOISING,
+        checks=(sync_problems, denoise_problems),
+        predicts=False,
     ),
     Merge: Kind("merge", checks=(merge_problems,)),
     Work: Kind("work", checks=(work_problems,)),

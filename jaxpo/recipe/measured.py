@@ -25,6 +25,7 @@ PREFERENCE = (
 )
 REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", WORST, *ROUTING)
 RETRIEVAL = ("loss", "accuracy", "margin", *ROUTING)
+DENOISING = ("loss", "denoising_error", "shuffled_error")
 ONLINE = ("reward", "completions/mean_length", "completions/clipped_ratio")
 
 

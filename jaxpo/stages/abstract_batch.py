@@ -12,14 +12,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpo.config import Stage
+from jaxpo.data.images.batch import ImageBatch
+from jaxpo.data.images.dataset import USER_TOKENS
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.teacher_records import id_dtype, names_of
 from jaxpo.data.rows.columns import DTYPES
 from jaxpo.data.rows.needs import recorded_column
 from jaxpo.data.rows.segments import COLUMN_OF
+from jaxpo.data.source import StepBatch
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, limits
 from jaxpo.recipe.beside import Companion
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.sharding import BATCH_AXES, axis_size
@@ -36,12 +39,39 @@ _WIDTHS: Mapping[str, tuple[int, ...]] = {
 }
 
 
-def stage_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
+def stage_batch(stage: Any, config: Any, mesh: Mesh) -> StepBatch:
     """Shapes of a step's batch over all devices: the arrays that the stage's method reads.
 
     Raises:
       ConfigError: the devices cannot share the rows of a step.
     """
+    made: StepBatch = BATCH_OF[kind_of(stage).runs](stage, config, mesh)
+    return made
+
+
+def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
+    """Images or pairs of a denoiser's size, with captions that its text tower reads or states of texts."""
+    rows_per_shard(stage, mesh)
+    needs, images, rows, words = method_of(stage).NEEDS, stage.images, stage.rows_per_step, limits(config).context
+    size, parts = images.size or config.sample_size, 1 if not words else images.segments
+    text = (rows, parts, words or stage.data.max_length)
+    shapes = {"rewards": (rows, 2), "user": (rows, images.users.tokens, images.users.width)}
+    columns = {
+        USER_TOKENS if name == "user" else name: _array(shapes.get(name, (rows,)), np.float32)
+        for name in (*needs.columns, *(("weight",) if images.per_prompt else ()))
+    }
+    return ImageBatch(
+        images=_array((rows, 2 if "chosen" in needs.roles else 1, size, size, config.in_channels), np.float32),
+        tokens=_array(text, np.int32),
+        text_mask=_array(text, np.bool_),
+        columns=columns,
+        example_id=_array((rows,), np.int32),
+        states=None if words else _array((rows, text[2], config.caption_channels), np.float32),
+    )
+
+
+def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
+    """Packed rows."""
     caps, method = likely_caps(stage, mesh), method_of(stage)
     needs, widths = method.NEEDS, {**_WIDTHS, "rewards": _of_rewards(method.NEEDS.roles), **method.widths()}
     blocks = stage.rows_per_step // caps.block_rows
@@ -124,6 +154,10 @@ def _recorded(network: Companion, stage: Any, config: TextConfig, rows: tuple[in
         logps: _array(wide, jnp.bfloat16),
         odds: _array(rows, np.float32),
     }
+
+
+BATCH_OF = {"train": token_batch, "denoise": image_batch}
+"""`Kind.runs` -> shapes of such a stage's batch."""
 
 
 def _array(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -12,6 +12,7 @@ from jaxpo.convert.model_io import read_config, read_heads
 from jaxpo.data.packing.columns import Columns
 from jaxpo.data.packing.loader import Loader
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.models.family import limits
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import BASE
@@ -67,7 +68,7 @@ def check_beside(setting: Setting, stage: Any, say: Say = lambda _: None) -> Non
 def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path, say: Say) -> None:
     """A network from elsewhere has the vocabulary, and where it matters the shape and the head."""
     config = setting.config(stage)
-    check_vocabulary(network.name, folder, setting.inputs.tokenizer, config.vocab_size, say)
+    check_vocabulary(network.name, folder, setting.inputs.tokenizer, limits(config).vocabulary, say)
     found = read_config(folder)
     if network.name in same_shape(method_of(stage)) and found != config:
         raise ConfigError(
@@ -148,7 +149,7 @@ def _load(setting: Setting, stage: Any, wanted: Companion, origin: FrozenNetwork
             setting.inputs.tokenizer,
             setting.mesh,
             setting.rules,
-            vocab_size=setting.config(stage).vocab_size,
+            vocab_size=limits(setting.config(stage)).vocabulary,
             scorer=setting.scorer_of(stage),
             heads=heads,
         )

@@ -12,10 +12,11 @@ from jaxpo.config.fields import BUDGETS, key
 from jaxpo.config.serialise import from_jsonable
 from jaxpo.convert.kept import MODEL, has_model
 from jaxpo.errors import RunError
+from jaxpo.recipe.kinds import kind_of
 from jaxpo.stages.adapter import ADAPTER_FOLDER
-from jaxpo.stages.loaders import make_loaders
+from jaxpo.stages.denoising import SOURCES
 from jaxpo.stages.setting import Setting
-from jaxpo.stages.training import EMA, LAST
+from jaxpo.stages.taking_steps import EMA, LAST
 from jaxpo.stages.working import report_of
 from jaxpo.train.optimizer import first_difference
 
@@ -67,7 +68,7 @@ def _change(setting: Setting, stage: Any, before: Any, resume: str | int) -> str
     taken = resume if isinstance(resume, int) else steps[-1]
     if taken not in steps:
         raise RunError(f"--resume {taken}: {store.directory} has checkpoints of steps {steps}.")
-    loader = make_loaders(setting, stage, setting.inputs.of(stage), store)["train"]
+    loader = SOURCES[kind_of(stage).runs](setting, stage, setting.inputs.of(stage), store)["train"]
     totals = loader.total_steps(before), loader.total_steps(stage)
     if totals[1] < taken:
         raise RunError(f"{line}: {taken} steps have been taken, more than the {totals[1]} that it would have.")

@@ -174,9 +174,14 @@ def as_on_accelerator(compute: Compute, config: TextConfig, remat: str) -> Compu
     """
     scan = compute.scan
     if scan is None:
-        scan = remat != "none" or loops(remat, "tpu", config.num_hidden_layers)
+        scan = remat != "none" or loops(remat, "tpu", depth(config))
     fixed: dict[str, Any] = {"dtype": dtype_of(compute, "tpu"), "remat": remat, "scan": scan, "memory_gib": None}
     return dataclasses.replace(compute, **fixed | dict.fromkeys(LEFT_OUT))
+
+
+def depth(config: Any) -> int:
+    """Layers that may run in loops; none of a model that denoises."""
+    return getattr(config, "num_hidden_layers", 0)
 
 
 def held(step: AbstractStep) -> Held:
@@ -209,7 +214,7 @@ def on_accelerator(run: Run, config: TextConfig, load: Load, remat: str, mesh: M
     compute = as_on_accelerator(run.compute, config, remat)
     itemsize = np.dtype(jax.numpy.dtype(str(compute.dtype))).itemsize
     scan = run.compute.scan
-    looped = bool(loops(remat, "tpu", config.num_hidden_layers) if scan is None else scan)
+    looped = bool(loops(remat, "tpu", depth(config)) if scan is None else scan)
     spread = {axis: mesh.shape[axis] for axis in ("tensor", "sequence")}
     return estimate(config, load, remat, itemsize=itemsize, looped=looped, **spread)
 

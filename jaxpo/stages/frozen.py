@@ -15,7 +15,7 @@ from jaxpo.checkpoint.fingerprint import fingerprint
 from jaxpo.convert.model_io import load_model, near_tokenizer, read_config
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, limits
 from jaxpo.objectives.encode import Scorer
 from jaxpo.recipe.checks.beside import trained_word
 
@@ -71,13 +71,13 @@ def check_vocabulary(
       CheckpointError: the folder holds no model.
     """
     config, own, trained = read_config(path), near_tokenizer(Path(path)), trained_word(name)
-    why = None
-    if vocab_size is not None and config.vocab_size != vocab_size:
-        why = f"its logits are over {config.vocab_size} tokens and the {trained}'s over {vocab_size}"
+    why, vocabulary = None, limits(config).vocabulary
+    if vocab_size is not None and vocabulary != vocab_size:
+        why = f"its logits are over {vocabulary} tokens and the {trained}'s over {vocab_size}"
     elif own is not None and own.hash != tokenizer.hash:
         why = f"its tokenizer ({own.vocab_size} tokens) is not the {trained}'s ({tokenizer.vocab_size} tokens)"
-    elif tokenizer.vocab_size > config.vocab_size:
-        why = f"the tokenizer has {tokenizer.vocab_size} ids and its logits are over {config.vocab_size}"
+    elif tokenizer.vocab_size > vocabulary > 0:
+        why = f"the tokenizer has {tokenizer.vocab_size} ids and its logits are over {vocabulary}"
     if why:
         raise ConfigError(
             f"{name} {path}: it has another vocabulary: {why}. Distributions over different tokens cannot be "
@@ -87,7 +87,7 @@ def check_vocabulary(
     if own is None:
         say(
             f"{name} {path}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary was "
-            f"compared ({config.vocab_size} logits, {tokenizer.vocab_size} tokens of the {trained})"
+            f"compared ({vocabulary} logits, {tokenizer.vocab_size} tokens of the {trained})"
         )
     return config
 

@@ -17,6 +17,7 @@ from jaxpo.data.packing.caps import shared_problems
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError, ConfigError
+from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import seed_of, trained
 from jaxpo.sharding import BATCH_AXES, axis_size, row_share
 from jaxpo.stages.distilling import Part
@@ -110,8 +111,8 @@ def check_blocks(setting: Setting, resume: str | int) -> None:
             set_damaged_aside(store, setting.console.say)
         elif resume in store.steps():
             store.back_to(int(resume))
-        if stage.name not in setting.inputs.stages:
-            continue
+        if stage.name not in setting.inputs.stages or kind_of(stage).runs != "train":
+            continue  # images are no blocks: `check_rows` has seen that their rows can be shared
         try:
             loader = make_loaders(setting, stage, setting.inputs.of(stage), store)["train"]
             problems += _too_often(loader, stage)

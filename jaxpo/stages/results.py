@@ -12,6 +12,7 @@ import jax
 from jaxpo import __version__
 from jaxpo.config import Run
 from jaxpo.convert.card import facts_of
+from jaxpo.convert.diffusers.write import export_diffusers
 from jaxpo.convert.generation import read_generation
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.hf import export_hf
@@ -141,10 +142,14 @@ class Results:
         self.home.finish(results)
 
     def _export(self, params: Mapping[str, Tree], config: TextConfig, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the last model, a reward model with its heads, and say how well the files agree with it."""
+        """Write the last model as its family is written, and say how well the files agree with it."""
         folder = self.home.path / EXPORT
         facts = facts_of(self.home.path, about)
         options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True, "facts": facts}
+        if family(config).diffusers is not None:
+            report = export_diffusers(params["model"], config, folder, **options)
+            self.console.say(f"exported for diffusers: {report['tensors']} tensors, read back bit for bit")
+            return report
         reader, own = reader_of(params, about), read_generation(self.home.path)
         if reader is not None and not reader.is_scalar:
             report = export_heads(params, config, folder, reader, generation=own, **options)

@@ -27,6 +27,7 @@ from jaxpo.stages.assemble import check_implementations
 from jaxpo.stages.beginning import begin, check_data
 from jaxpo.stages.beside import check_beside
 from jaxpo.stages.budget import change_budgets, go_back
+from jaxpo.stages.denoising import train_denoiser
 from jaxpo.stages.loaders import check_blocks, check_rows
 from jaxpo.stages.merging.stage import merge
 from jaxpo.stages.named_parts import check_parts
@@ -199,7 +200,11 @@ def make_trained(setting: Setting, stage: Any, params: Tree, resume: str | int) 
         setting.prepare(stage)
     check_beside(setting, stage)
     with setting.stop.during(f"preparing stage {stage.name}"):
-        return train(setting, stage, params, resume)
+        return TRAINERS[kind_of(stage).runs](setting, stage, params, resume)
+
+
+TRAINERS = {"train": train, "denoise": train_denoiser}
+"""`Kind.runs` -> how such a stage is trained."""
 
 
 def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -> Tree:
@@ -208,7 +213,7 @@ def make_merged(setting: Setting, stage: Any, params: Tree, resume: str | int) -
         return merge(setting, stage)
 
 
-MAKERS = {"train": make_trained, "merge": make_merged}
+MAKERS = {"train": make_trained, "denoise": make_trained, "merge": make_merged}
 """`Kind.runs` -> how such a stage makes its model."""
 
 

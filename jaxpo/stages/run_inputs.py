@@ -10,6 +10,8 @@ from typing import Any
 
 from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
+from jaxpo.data.images.dataset import ImageDataset, ImageShape
+from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows.files.listing import list_files, unsaid
@@ -49,6 +51,19 @@ class StageData:
 
 
 @dataclass(frozen=True)
+class ImageStageData(StageData):
+    """Training and held-out images of one stage."""
+
+    train: ImageDataset  # type: ignore[assignment]
+    held_out: ImageDataset | None  # type: ignore[assignment]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Images belong to none."""
+        return ()
+
+
+@dataclass(frozen=True)
 class RunInputs:
     """A run's inputs.
 
@@ -78,7 +93,8 @@ class RunInputs:
             curriculum, difficulties = stage.data.curriculum, {}
             if curriculum is not None:
                 difficulties = read_difficulties(self.resolve(stage.data.files), curriculum)
-            data = _stage_data(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say, team)
+            read = DATA_OF[kind_of(stage).runs]
+            data = read(stage, self.tokenizer, self.config_of(stage.name), self.directory, self.say, team)
             if curriculum is not None:
                 seed = self.seed if stage.seed is None else stage.seed
                 order = curriculum_order(data.train, difficulties, curriculum, seed)
@@ -135,12 +151,16 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
         for line in report.get("lines", ()):
             say(line)
     fetch(run.tokenizer.train_on, directory / "data", say)
+    if run.tokenizer.path is not None:
+        (path,) = resolve_files((run.tokenizer.path,), directory)
+        run = dataclasses.replace(run, tokenizer=dataclasses.replace(run.tokenizer, path=path))
     tokenizer = run_tokenizer(run, directory, resolve_files(run.tokenizer.train_on, directory), say)
     keep_generation_of_start(run, directory, tokenizer, say)
     config = model_config(run)
     own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
     for each in (config, *own.values()):
-        check_vocabulary(tokenizer, each.vocab_size)
+        if vocabulary := limits(each).vocabulary:  # a model that denoises may read states of texts alone
+            check_vocabulary(tokenizer, vocabulary)
     return RunInputs(directory, say, tokenizer, config, {}, report, run.seed, own)
 
 
@@ -219,6 +239,37 @@ def _stage_data(
         held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
     return StageData(train, held_out)
+
+
+def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: Path, say: Say, team: Team) -> StageData:
+    """Training and held-out images; the first process reads them, and the others find what it kept."""
+    method = method_of(stage)
+    channels, states = config.in_channels, getattr(config, "caption_channels", 0)
+    shape = ImageShape(stage.images.size or config.sample_size, channels, states, limits(config).context)
+
+    def load(files: tuple[str, ...], part: Part, reward_range: tuple[float, float] | None) -> ImageDataset:
+        return team.first(
+            lambda: prepare_images(
+                resolve_files(files, directory),
+                data=stage.data,
+                images=stage.images,
+                shape=shape,
+                tokenizer=tokenizer,
+                needs=method.NEEDS,
+                cache_dir=directory / "data",
+                log=say,
+                part=part,
+                reward_range=reward_range,
+            )
+        )
+
+    train = load(stage.data.files, "train", None)
+    held_out = load(stage.data.eval, "eval", train.reward_range) if stage.data.eval else None
+    return ImageStageData(train, held_out)
+
+
+DATA_OF = {"train": _stage_data, "denoise": _images_of_stage}
+"""`Kind.runs` -> how such a stage's data are read."""
 
 
 def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:

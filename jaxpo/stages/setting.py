@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxpo.convert.kept import has_model
 from jaxpo.convert.model_io import load_model
 from jaxpo.convert.reader import REWARD, Reader
 from jaxpo.convert.retriever import RETRIEVER, Retriever
+from jaxpo.data.images.users import USERS
 from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
@@ -129,6 +130,8 @@ class Setting:
     def about(self, stage: Any) -> dict[str, Any]:
         """What a stage's model says of itself."""
         about: dict[str, Any] = {"stage": stage.name, "trained_on": self.trained_on(stage)}
+        if stage.TRAINS and kind_of(stage).runs == "denoise" and "user" in method_of(stage).NEEDS.columns:
+            about[USERS] = asdict(stage.images.users)
         if (reader := reader_of_stage(stage)) is not None:
             about[REWARD] = reader.as_json()
         if (retriever := retriever_of_stage(stage)) is not None:

@@ -13,24 +13,20 @@ import jax
 from jaxpo.checkpoint.fallback import set_damaged_aside
 from jaxpo.checkpoint.store import CHECKPOINTS, CheckpointStore
 from jaxpo.config import Stage
-from jaxpo.config.serialise import to_jsonable
-from jaxpo.construct.context import SNAPSHOTS
-from jaxpo.convert.kept import ROUNDED, has_model
-from jaxpo.convert.model_io import save_model
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.source import Source
 from jaxpo.data.tokens.index import pieces_of
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
-from jaxpo.models.family import TextConfig, param_table
-from jaxpo.models.paths import cut, joined
+from jaxpo.models.family import param_table
+from jaxpo.models.paths import joined
 from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.base import Method
-from jaxpo.objectives.wrappers.lora import ADAPTER, BASE
+from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.recipe.kinds import Materials, kind_of, method_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
-from jaxpo.stages.adapter import BASE_FOLDER, merged, save_adapter
+from jaxpo.stages.adapter import merged
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.column_values import columns_of
@@ -40,18 +36,13 @@ from jaxpo.stages.named_parts import heads_of_others
 from jaxpo.stages.qat import on_its_grid
 from jaxpo.stages.remat import REMAT, assemble_fitted, loop_lines
 from jaxpo.stages.setting import Setting
+from jaxpo.stages.taking_steps import Trained, train_to_end
 from jaxpo.stages.trained import beside_fixed, check_heads, fixed_part, flops_per_token, trained_lines
 from jaxpo.train.bookkeeping import Evaluate
 from jaxpo.train.clock import Ceiling
 from jaxpo.train.flops import training_flops_per_token
-from jaxpo.train.init import init_state
-from jaxpo.train.loop import best_state, fit
-from jaxpo.train.profile import Profile
-from jaxpo.train.state import State
 
 Tree = Any
-EMA, LAST = "ema", "last"
-PROFILE = "profile"
 
 
 def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tree:
@@ -64,9 +55,9 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     data, config = setting.inputs.of(stage), setting.config(stage)
     folder = setting.home.stage(stage.name)
     origin = setting.origin(stage)
-    base = _base(setting, stage, previous, origin)
+    base = start_of(setting, stage, previous, origin)
     seed = seed_of(setting.run, stage)
-    store = _open_store(setting, stage, folder, resume)
+    store = open_store(setting, stage, folder, resume)
     loaders = make_loaders(setting, stage, data, store)
     recording = setting.stop.during(f"recording or loading the networks beside stage {stage.name}")
     with recording, setting.watching.ledger.during("work"):
@@ -75,12 +66,12 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     begun = with_critic(setting, stage, base)
     others = heads_of_others(setting.run, stage)
     check_heads(stage, own_tables(stage, config), begun, others)
-    first = _with_values(_first(begun, own_tables(stage, config), seed, others), stage, data.train)
+    first = _with_values(first_of(begun, own_tables(stage, config), seed, others), stage, data.train)
     fixed = fixed_part(setting, stage, config, first)
     beside = beside_fixed(beside, fixed)
 
     def whole(params: Tree) -> Tree:
-        return _plain(setting, stage, base["model"], joined(params, fixed))
+        return plain(setting, stage, base["model"], joined(params, fixed))
 
     how = _scorer(setting, stage)
     materials = Materials(
@@ -121,56 +112,20 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
-
-    def snapshot(n: int, state: State) -> None:
-        about = setting.about(stage) | {"step": n}
-        now = state.ema if stage.use_ema else state.params
-        keep_snapshot(folder / SNAPSHOTS / str(n), whole(now), config, about)
-
-    state = fit(
-        stage=stage,
-        total_steps=assembly.total_steps,
-        init=lambda: init_state(
-            assembly.abstract, cut(assembly.trained, first), assembly.optimizer, assembly.objective, seed
-        ),
-        abstract=assembly.abstract,
-        frozen=beside.frozen,
-        step=assembly.step,
+    return train_to_end(
+        setting,
+        stage,
+        Trained(assembly, source, beside, base, first, fixed, whole),
+        store,
         evaluate=_evaluation(stage, source, loaders.get("eval"), assembly, beside.frozen),
-        source=source,
-        put=assembly.put,
-        store=store,
         meta={
-            "config": to_jsonable(setting.run),
             "data": {"plan": source.hash, **data.fingerprint()},
             PLAN: loaders["train"].plan.hash,
             REMAT: scorer.remat,
-            "model": to_jsonable(config),
-            "weights": "ema" if stage.use_ema else "params",
-            **({} if stage.qat is None else {ROUNDED: stage.qat.grid}),
-            **{name: said for name, said in setting.about(stage).items() if name != "stage"},
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
-            **beside.about,
         },
-        log=setting.log,
-        console=setting.console,
-        stop=setting.stop,
-        on_nonfinite_dir=folder,
         ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
-        snapshot=snapshot,
-        watching=setting.watching,
-        profile=Profile(setting.profile and setting.profile.of(stage.name), folder / PROFILE, setting.console.say),
-        hang_timeout=setting.run.hang_timeout,
-        hang_exit=setting.run.hang_exit,
     )
-    if stage.load_best_model_at_end:
-        state = best_state(store, assembly.abstract, state, setting.console.say)
-    result, other = (state.ema, state.params) if stage.use_ema else (state.params, state.ema)
-    if other is not None:
-        _keep_other(setting, stage, whole(other))
-    if stage.lora is not None:
-        _keep_adapter(setting, stage, base["model"], joined(result, fixed)[ADAPTER], origin, beside.about)
-    return whole(result)
 
 
 def _scorer(setting: Setting, stage: Stage) -> Scorer:
@@ -192,7 +147,7 @@ def _evaluation(
     return make_evaluation(assembly.objective, batches, assembly.put, frozen, use_ema=stage.use_ema)
 
 
-def _open_store(setting: Setting, stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
+def open_store(setting: Setting, stage: Stage, folder: Path, resume: str | int) -> CheckpointStore:
     """The stage's checkpoints, damaged ones set aside; those after the step to go back to do not count."""
     store = CheckpointStore(folder / CHECKPOINTS, stage.save_total_limit, setting.mirror.push)
     if resume == "auto":
@@ -205,7 +160,7 @@ def _open_store(setting: Setting, stage: Stage, folder: Path, resume: str | int)
     return store
 
 
-def _base(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -> Tree:
+def start_of(setting: Setting, stage: Stage, previous: Tree, origin: Path | None) -> Tree:
     """Parameters that a stage starts from.
 
     Raises:
@@ -240,7 +195,7 @@ def _with_values(first: Tree, stage: Stage, rows: Dataset) -> Tree:
     return {group: tree | placed.get(group, {}) for group, tree in first.items()}
 
 
-def _first(base: Tree, tables: Mapping[str, Table], seed: int, others: Collection[str]) -> Tree:
+def first_of(base: Tree, tables: Mapping[str, Table], seed: int, others: Collection[str]) -> Tree:
     """First parameters of a stage: those it starts from where they fit and are nobody else's, fresh ones elsewhere."""
     own = {n: tree for n, tree in base.items() if n not in others}
     fits = {n: n in own and _shapes(own[n]) == _shapes(abstract_params(table)) for n, table in tables.items()}
@@ -248,7 +203,7 @@ def _first(base: Tree, tables: Mapping[str, Table], seed: int, others: Collectio
     return {n: base[n] if fits[n] else init_params(table, key) for n, table in tables.items()}
 
 
-def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
+def plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
     """What a stage hands on: the plain model, rounded or with the adapter merged into its base, and the heads."""
     config = setting.config(stage)
     if stage.qat is not None:
@@ -257,32 +212,6 @@ def _plain(setting: Setting, stage: Stage, base: Tree, params: Tree) -> Tree:
         return params
     model = merged(base, params[ADAPTER], stage.lora, config, setting.mesh, setting.rules)
     return {"model": model} | {name: group for name, group in params.items() if name != ADAPTER}
-
-
-def _keep_other(setting: Setting, stage: Stage, params: Tree) -> None:
-    """Keep what the stage does not hand on of the last parameters and their average, as a model of its own."""
-    folder = setting.home.stage(stage.name) / (LAST if stage.use_ema else EMA)
-    if not has_model(folder):
-        about = setting.about(stage) | {"stage": f"{stage.name}/{folder.name}"}
-        save_model(folder, params, setting.config(stage), about)
-
-
-def _keep_adapter(
-    setting: Setting, stage: Stage, base: Tree, adapter: Tree, origin: Path | None, about: Mapping[str, str]
-) -> None:
-    """Keep the adapter for `jaxpo export --adapter`."""
-    assert stage.lora is not None
-    folder, config = setting.home.stage(stage.name), setting.config(stage)
-    if origin is None:
-        origin = folder / BASE_FOLDER
-        save_model(origin, {"model": base}, config, {"stage": "initial", "trained_on": "nothing"})
-    save_adapter(folder, adapter, stage.lora, origin, about[BASE])
-
-
-def keep_snapshot(folder: Path, params: Tree, config: TextConfig, about: Mapping[str, Any]) -> None:
-    """Save the model of one step for good, unless an earlier start did: a step taken again gives the same model."""
-    if not has_model(folder):
-        save_model(folder, params, config, about)
 
 
 def _shapes(tree: Tree) -> Any:

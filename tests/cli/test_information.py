@@ -46,7 +46,7 @@ def test_losses_by_family(run: Command) -> None:
     assert [r["name"] for r in rows] == [m.INFO.name for m in METHODS.values() if m.INFO.family == "lists"]
     code, _, err = run("losses", "--family", "list")
     assert code == 2
-    assert "there is no 'list', only distillation, lists, pairs" in err
+    assert "there is no 'list', only distillation, images, lists, pairs" in err
     assert "Did you mean lists?" in err
 
 

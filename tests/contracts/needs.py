@@ -38,6 +38,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
 }
 TWO_PROMPTS = ("dove",)
+OF_TOKENS = [name for name, method in METHODS.items() if method.INFO.family not in ("images", "pairs of images")]
+"""Those that read packed rows; what reads images is in tests/diffusion."""
 
 
 def configured(name: str) -> Method:
@@ -93,13 +95,13 @@ def representatives() -> list[str]:
     what asks for tokens, marks or further roles contains what does not.
     """
     found: dict[Hashable, str] = {}
-    for name in sorted(METHODS, key=_demands, reverse=True):
+    for name in sorted(OF_TOKENS, key=_demands, reverse=True):
         shape = shape_of_need(name)
         if isinstance(shape, tuple):
             kind, roles, reference, _, _, coupled, own = shape
             shape = (kind, len(roles[0]), reference == "vocab", coupled, own)
         found.setdefault(shape, name)
-    carrying = [name for name in METHODS if configured(name).build(SCORER).init_carry()]
+    carrying = [name for name in OF_TOKENS if configured(name).build(SCORER).init_carry()]
     return sorted({*found.values(), *carrying})
 
 

@@ -50,7 +50,7 @@ def test_options_that_would_mean_nothing(folder, tmp_path, capsys):
         (["--python", "p"], "leave out --python"),
         (["--format", "mlx", "--dtype", "float16"], "none of --format mlx"),
         (["--format", "mlx", "--dtype", "int4,int8"], "holds one type"),
-        (["--format", "onnx", "--adapter"], "--adapter is written for PEFT or llama.cpp"),
+        (["--format", "onnx", "--adapter"], "--adapter is written for PEFT, llama.cpp or diffusers"),
         (["--format", "executorch", "--max-shard-size", "1MB"], "writes no shards"),
     ):
         assert main(["export", str(folder), str(tmp_path / "out"), *words]) == 2

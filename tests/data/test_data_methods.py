@@ -22,6 +22,8 @@ ASKED = {}
 for name, method in METHODS.items():
     if method.INFO.family == "rollouts":
         continue  # the model writes its answers: no file has them
+    if method.INFO.family in ("images", "pairs of images"):
+        continue  # reads no texts: tests/diffusion/test_image_data.py
     if method.INFO.family == "retrieval":
         continue  # asks for a vocabulary with prefixes: tests/retrieval trains on the example files' forms
     ASKED.setdefault((group(method.NEEDS), method.INFO.family == "sft"), []).append(name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from diffusion.base import ASSET, base, followed, informed, words
+import numpy as np
+from diffusion.base import ASSET, base, followed, informed, predict, words
+from diffusion.base_folder import model
 
 from jaxpo.corpora.scenes import draw, render
+from jaxpo.data.images.batch import ImageBatch
+from jaxpo.objectives.families.denoising import Denoiser
 
 
 def test_captions_that_were_held_out_are_followed():
@@ -22,3 +26,14 @@ def test_captions_are_read_where_there_is_much_noise():
     own, other = informed(base(), images, tokens)
     assert own < 0.06
     assert other > 4 * own
+
+
+def test_as_the_recipe_s_model_it_predicts_the_same():
+    params, config = model(users=4)
+    unseen = draw(4, 3, held_out=True)
+    images, tokens, t = jnp.asarray(render(unseen)), words([x.caption for x in unseen]), jnp.full(4, 500)
+    how = Denoiser(config, jnp.float32, False)
+    batch = ImageBatch(images[:, None], tokens[:, None], tokens[:, None] > 0, {}, jnp.arange(4))
+    user = jnp.ones((4, 2, 4))
+    output = how.predict(params, images, t, how.text(params, batch), user)
+    np.testing.assert_allclose(output, predict(base(), images, t, tokens), atol=1e-5)

@@ -1,13 +1,12 @@
 """Schedules, times and the equations between parameterisations, against the published numbers and float64."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxpo.config.noise import NoiseSchedule
 from jaxpo.diffusion.parameterisation import add_noise, implied_noise, target, to_noise, to_x0
-from jaxpo.diffusion.schedules import CLEAN, alpha_bars, destinations, draw_times, schedule, times
+from jaxpo.diffusion.schedules import CLEAN, alpha_bars, destinations, schedule, times
 from jaxpo.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -158,9 +157,3 @@ def test_the_published_latent_and_velocity():
     x, z = np.float32([0.5, -1, 2]), np.float32([1, -0.5, 0.25])
     np.testing.assert_allclose(add_noise(made, x, z, 500), [1.113523, -0.951017, 1.264018], atol=2e-6)
     np.testing.assert_allclose(target(made, x, z, 500), [0.100330, 0.587850, -1.569955], atol=2e-6)
-
-
-def test_times_of_a_batch_are_even_over_the_schedule():
-    found = np.asarray(draw_times(jax.random.key(0), 4000, 10))
-    assert (found.min(), found.max()) == (0, 9)
-    assert np.all(np.abs(np.bincount(found) - 400) < 100)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,10 +79,17 @@ def train(steps: int, seed: int = 0, every: int = 500) -> Tree:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/diffusion_base", description=__doc__.split("\n")[0])
-    parser.add_argument("out", help="file of the weights")
+    parser.add_argument("out", help="file of the weights; with --folder, folder of a model")
+    parser.add_argument("--folder", action="store_true", help="train nothing: the asset as a model that stages read")
+    parser.add_argument("--users", type=int, default=0, help="of --folder: width of the vectors of users")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
+    if options.folder:
+        from diffusion.base_folder import write
+
+        write(Path(options.out), options.users)
+        return 0
     params = train(options.steps, options.seed)
     named = zip((name for name, _ in leaves(param_table(CONFIG))), jax.tree.leaves(params), strict=True)
     save_file({name: np.asarray(value, np.float16) for name, value in named}, options.out)

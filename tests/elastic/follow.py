@@ -18,10 +18,10 @@ import numpy as np
 from jaxpo.config.serialise import from_jsonable
 from jaxpo.sharding.multihost import start_processes
 from jaxpo.stages import run as running
-from jaxpo.stages import training
+from jaxpo.stages import taking_steps
 
 Note = dict[str, Any]
-fit = training.fit
+fit = taking_steps.fit
 
 
 def follow(run: Any, notes: Path, stop_at: tuple[str, int] | None = None) -> int:
@@ -43,11 +43,11 @@ def follow(run: Any, notes: Path, stop_at: tuple[str, int] | None = None) -> int
 
     notes.mkdir(parents=True, exist_ok=True)
     file = notes / f"{jax.process_index()}.jsonl"
-    training.fit = followed
+    taking_steps.fit = followed
     try:
         return running.execute(run)
     finally:
-        training.fit = fit
+        taking_steps.fit = fit
 
 
 def given(notes: Path, stage: str) -> list[list[int]]:

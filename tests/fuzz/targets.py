@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from data.written import COMPRESSED, as_arrow, as_parquet
+from diffusion.filled import filled
+from diffusion.tiny import PIPELINES
 from models.adapters import drawn
 from models.tiny import CONFIG, params
 from models.tiny_moe import CONFIG as MOE
@@ -27,6 +29,10 @@ from jaxpo.config import Data, LoRA, serialise
 from jaxpo.config.file import load_module
 from jaxpo.convert.adapter_folder import base_of
 from jaxpo.convert.config_json import config_to_json, read_config_json
+from jaxpo.convert.diffusers.lora import FILE as LORA_FILE
+from jaxpo.convert.diffusers.lora import export_lora, read_lora
+from jaxpo.convert.diffusers.read import notes
+from jaxpo.convert.diffusers.write import export_diffusers
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.generation import end_ids, read_generation
 from jaxpo.convert.gguf.read import open_gguf
@@ -140,7 +146,7 @@ def _home() -> Path:
 def forget() -> None:
     """Remove what was made."""
     shutil.rmtree(_home(), ignore_errors=True)
-    for make in (_home, tokenizer, model, run, records, checkpoint):
+    for make in (_home, tokenizer, model, pipeline, run, records, checkpoint):
         make.cache_clear()
 
 
@@ -190,6 +196,30 @@ def gguf_file() -> Path:
     sources = tensors_of(moe_params(config), param_table(config))
     write_gguf(folder / "model.gguf", sources, config, tokenizer(), "q8_0", name="tiny")
     return folder
+
+
+@functools.cache
+def pipeline() -> Path:
+    """Folders of diffusers, `unet` and `dit` (with a text tower and users), and an adapter of the second, `lora`."""
+    folder = _home() / "pipelines"
+    folder.mkdir()
+    for name, config in PIPELINES.items():
+        export_diffusers(filled(param_table(config)), config, folder / name, verify=False)
+    from jaxpo.models.lowrank import adapter_table
+
+    lora = LoRA(rank=2, target_modules=("*/attn1/to_q/weight",))
+    own = drawn(adapter_table(param_table(PIPELINES["dit"]), lora))
+    export_lora(own, lora, PIPELINES["dit"], folder / "lora", verify=False)
+    return folder
+
+
+def _read_above(levels: int) -> Callable[[Path], None]:
+    def read(file: Path) -> None:
+        folder = file.parents[levels]
+        list(notes(folder))
+        _read_folder(folder)
+
+    return read
 
 
 def _read_gguf(file: Path) -> None:
@@ -343,6 +373,18 @@ def _models() -> Iterator[Target]:
     yield Target("template", "chat_template.jinja", model, _read_template)
 
 
+def _pipelines() -> Iterator[Target]:
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    yield Target("pipeline", "model_index.json", lambda: pipeline() / "unet", _read_above(0), document=True)
+    yield Target("unet", "unet/config.json", lambda: pipeline() / "unet", _read_above(1), document=True)
+    yield Target("unet_weights", weights, lambda: pipeline() / "unet", _read_above(1))
+    yield Target("dit", "transformer/config.json", lambda: pipeline() / "dit", _read_above(1), document=True)
+    yield Target("tower", "jaxpo.json", lambda: pipeline() / "dit", _read_above(0), document=True)
+    scheduler = "scheduler/scheduler_config.json"
+    yield Target("scheduler", scheduler, lambda: pipeline() / "dit", _read_above(1), document=True)
+    yield Target("lora", LORA_FILE, lambda: pipeline() / "lora", lambda file: read_lora(file, PIPELINES["dit"]))
+
+
 def _ours() -> Iterator[Target]:
     yield Target("run", "config.json", run, _read_run, document=True)
     yield Target("recipe", "recipe.py", _alone("recipe.py", RECIPE.encode()), load_module)
@@ -354,4 +396,4 @@ def _ours() -> Iterator[Target]:
     yield Target("slices", "slices.yaml", _alone("slices.yaml", SLICES.encode()), read_document)
 
 
-TARGETS = {target.name: target for target in (*_rows(), *_models(), *_ours())}
+TARGETS = {target.name: target for target in (*_rows(), *_models(), *_pipelines(), *_ours())}

@@ -37,6 +37,7 @@ IMPORTED = {
     "convert/runtimes/runtime.py": {"subprocess"},  # the programs beside it, by the interpreter that the user names
     "convert/runtimes/programs/run_genai.py": {"subprocess"},  # its model builder, which is a command
     "convert/runtimes/programs/run_executorch.py": {"torch"},  # which ExecuTorch's export is made of
+    "convert/diffusers/verify.py": {"torch"},  # runs an export that was just written by diffusers
     "convert/verify.py": {"torch", "transformers"},  # compares an export that was just written with them
     "convert/reward_hf.py": {"torch", "transformers"},  # the same; what it runs is the six lines that were just written
     "judges/http.py": {"http", "urllib"},  # a judge whose address the configuration names
@@ -59,6 +60,7 @@ BY_NAME = {
     "cli/main.py": "the table of commands",
     "config/file.py": "a Python file that the user names as the configuration",
     "convert/formats.py": "the table of formats",
+    "convert/image_encoder.py": "diffusers and what it is made of, which are optional",
     "convert/reward_hf.py": "the class that an export brings along, which was just written",
     "config/serialise.py": "types of a stored configuration: jaxpo's own, or of a run that the user runs",
     "construct/base.py": "the modules of its own folder",

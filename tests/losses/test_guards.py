@@ -45,7 +45,11 @@ NO_GRADIENT = {
     **dict.fromkeys(("duality_gap", "mirror_step"), "a game's figures, which no loss differentiates"),
     **dict.fromkeys(("hypo_weights", "upo_information_gain", "upo_sampling_weights", "upo_smoothing"),
                     "constants of a pair or a sample, by definition"),
+    "common_direction": "a constant of the step",
     "min_snr_weights": "weights of times",
+    "smpo_weights": "weights of pairs",
+    "smpo_rewards": "constants of a data set",
+    "diffusion_kto_kl": "state of a step",
     "pal_token_weights": "weights of positions",
     "tr_dpo_reference": "the frozen reference's parameters",
 }  # fmt: skip

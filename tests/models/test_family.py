@@ -53,9 +53,8 @@ def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (
-        "['lfm2', 'dit'] Limits(context=4096, vocabulary=4096, causal=True) Experts(count=8, chosen=2, biases=(" in done.stdout
-    )
+    assert done.stdout.startswith("['lfm2', 'dit', 'unet', 'denscore'] Limits(context=4096, vocabulary=4096, ")
+    assert " Experts(count=8, chosen=2, biases=(" in done.stdout
 
 
 def test_the_biases_of_a_mixture_are_leaves_of_its_table():
@@ -175,7 +174,7 @@ def test_a_further_family_is_counted(enrolled):
     assert param_count(param_table(RNN)) == 12 * VOCAB + 12 + 144
     assert training_flops_per_token(RNN, 100.0) == 6 * (12 * VOCAB + 144)
     assert limits(RNN).context == 512
-    assert [f.name for f in families()] == ["lfm2", "dit", "linear rnn"]
+    assert [f.name for f in families()] == ["lfm2", "dit", "unet", "denscore", "linear rnn"]
     assert preset("tiny_rnn") == LinearRNNConfig()
 
 

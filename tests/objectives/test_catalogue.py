@@ -58,6 +58,7 @@ decoupled_topk_kd bucket_topk_kl truncated_topk_kl forward_kl reverse_kl general
 gpm gpo pal micro micro_router maxmin_rlhf
 inpo vpo hypo upo mcts_dpo
 colbert_distillation info_nce margin_mse cosent
+denoising diffusion_dpo diffusion_kto diffusion_npo smpo_diffusion inpo_ddim ppd self_npo denscore longalign
 """.split()  # noqa: SIM905
 
 

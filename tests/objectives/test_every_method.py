@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from contracts.batches import make_examples, packed
 from contracts.harness import SCORER, initial
-from contracts.needs import configured, kind_of, shape_of_need
+from contracts.needs import OF_TOKENS, configured, kind_of, shape_of_need
 
-from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import batch_sharding, make_mesh, use_mesh
 
 COUNT, PLACES = 13, 16
@@ -28,7 +27,7 @@ def batch_of(kind):
 @functools.cache
 def encoded(need):
     """Features and batch of one shape of need, on the host."""
-    name = next(n for n in METHODS if shape_of_need(n) == need)
+    name = next(n for n in OF_TOKENS if shape_of_need(n) == need)
     method = configured(name)
     objective = method.build(SCORER)
     batch = batch_of(kind_of(method))
@@ -89,7 +88,7 @@ def assert_equal(got, expected, index=None):
         np.testing.assert_allclose(a, b if index is None else b[index], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_TOKENS)
 def test_the_loss_does_something_finite(name):
     out, grads = loss_of(name)()
     assert np.isfinite(out.loss)
@@ -98,13 +97,13 @@ def test_the_loss_does_something_finite(name):
     assert all(np.isfinite(m.value()) for m in out.metrics.values())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_TOKENS)
 def test_order_and_empty_places_do_not_matter(name):
     index = np.random.default_rng(0).permutation(PLACES)
     assert_equal(loss_of(name)(index), loss_of(name)(), index)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_TOKENS)
 def test_microbatches_add_up(name):
     run = loss_of(name)
     if run.objective.coupled:
@@ -117,7 +116,7 @@ def test_microbatches_add_up(name):
 
 
 @pytest.mark.slow  # tests/contracts/test_objectives.py trains each shape of need on eight devices
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_TOKENS)
 def test_sharded_features_give_the_same(name):
     run = loss_of(name)
     mesh = make_mesh({"fsdp": 8}, jax.devices()[:8])

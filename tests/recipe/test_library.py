@@ -31,7 +31,7 @@ def refusal(spec: str) -> str:
 def test_every_recipe_is_found_by_its_name_and_said_in_one_line() -> None:
     known = {"sft", "preference", "pretrain", "reward", "distill", "quickstart", "moe", "lfm2_recipe", "grpo"}
     known |= {"hybrid_prefs", "worldpm", "secrets_rm", "meta_rm", "plural", "online_preference", "colbert"}
-    known |= {"hypo", "inpo", "mcts_dpo", "pugc", "upo", "vpo"}
+    known |= {"diffusion", "hypo", "inpo", "mcts_dpo", "pugc", "upo", "vpo"}
     assert known | {"apo_accel", "fspo", "orion", "pro_orchestrator", "rps", "themis"} == set(names())
     for name in names():
         assert load_run(name).stages

@@ -20,7 +20,7 @@ from jaxpo.objectives.methods import METHODS
 from jaxpo.stages.assemble import own_tables
 from jaxpo.stages.named_parts import check_parts, heads_of_others
 from jaxpo.stages.trained import check_heads, heads_before
-from jaxpo.stages.training import _first
+from jaxpo.stages.training import first_of
 
 MODEL = LFM2Config(
     vocab_size=64, hidden_size=8, intermediate_size=16, num_attention_heads=1, num_key_value_heads=1, head_dim=8,
@@ -61,7 +61,7 @@ def test_others_are_learnt_anew(first: Any, changes: dict[str, Any], others: set
     assert not others & set(heads_before(run, second, tables, MODEL))
     base = {n: init_params(t, jax.random.key(7)) for n, t in own_tables(run.stages[0], MODEL).items()}
     base = jax.tree.map(lambda x: x + 1, base)
-    found = _first(base, tables, 0, others)
+    found = first_of(base, tables, 0, others)
     for head in tables:
         same = jax.tree.map(lambda a, b: a.shape == b.shape and bool(np.all(a == b)), found[head], base[head])
         assert all(jax.tree.leaves(same)) == (head not in others), head

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["logps", "vocab", "top_k", "values", "network"]
+Kind = Literal["logps", "vocab", "top_k", "values", "network", "denoiser"]
 """What is read of a network beside the trained one; of a network that is not read at all it is "none"."""
 RECORDABLE: tuple[Kind, ...] = ("logps", "top_k", "values")
 """Kinds that are numbers per token, so that they can be computed once and stored."""
@@ -24,7 +24,8 @@ class Needs:
       networks: (name, kind) of every network that is read but not trained, as `frozen[name]` or as recorded columns.
         "logps": its log-prob of every token. "top_k": its K likeliest tokens. "values": its value head's output at
         every token; `frozen[name]` is then {"model": ..., "value": ...}. "vocab": a term runs over the vocabulary of
-        both models. "network": the method runs it inside `encode`. The last two cannot be recorded.
+        both models. "network": the method runs it inside `encode`. "denoiser": likewise, of models that denoise
+        images, without heads. The last three cannot be recorded.
       extra: names of extra parameter groups under `params` ("value", "mask", ...).
       per_token: per-token columns of the batch; those of marks ("phrase", "step", "item", "keyword") are int32 numbers
         of supervised tokens, 0 = none.

@@ -19,7 +19,7 @@ def caption_table(config: CaptionConfig) -> Table:
         return {"weight": Param((rows, d), (axis, "embed"), normal(d**-0.5), f"{hf}.weight", decay=False)}
 
     def layer(i: int) -> Table:
-        name, std = f"layers.{i}", d**-0.5
+        name, std = f"caption.layers.{i}", d**-0.5
         inwards = {
             each: linear_table(d, d, ("embed", "heads"), std, f"{name}.self_attn.{each}")
             for each in ("q_proj", "k_proj", "v_proj")
@@ -37,8 +37,9 @@ def caption_table(config: CaptionConfig) -> Table:
         }
 
     return {
-        "token_embedding": lookup(config.vocab_size, "vocab", "token_embedding"),
-        "position_embedding": lookup(config.max_length, None, "position_embedding"),
-        "layers": {str(i): layer(i) for i in range(config.num_hidden_layers)},
-        "final_layer_norm": layer_norm_table(d, "final_layer_norm"),
+        "token_embedding": lookup(config.vocab_size, "vocab", "caption.token_embedding"),
+        "position_embedding": lookup(config.max_length, None, "caption.position_embedding"),
+        # Without a layer there is no such entry: a tree of arrays has no empty part.
+        **({"layers": {str(i): layer(i) for i in range(n)}} if (n := config.num_hidden_layers) else {}),
+        "final_layer_norm": layer_norm_table(d, "caption.final_layer_norm"),
     }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
+
+NORM_EPS = 1e-6
+"""Of the norms, which have no parameters."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class DiTConfig:
       attention_head_dim: width of one head; the model's width D is `num_attention_heads` of them.
       caption_channels: width of a text's states.
       interpolation_scale: what positions are divided by.
+      schedule: the noise that it was trained with, and what it predicts.
       user_channels: width of the vectors that describe a user; 0 = no attention to a user.
       user_scale: how much that attention counts, lambda.
       caption: the text tower that is trained along; None = the states of texts come with the data.
@@ -37,7 +42,7 @@ class DiTConfig:
     attention_head_dim: int = 72
     caption_channels: int = 4096
     interpolation_scale: float = 1.0
-    norm_eps: float = 1e-6
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
     user_channels: int = 0
     user_scale: float = 1.0
     caption: CaptionConfig | None = None
@@ -45,6 +50,11 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
             raise ConfigError(problems)
+
+    @property
+    def context_channels(self) -> int:
+        """Width of a text's states."""
+        return self.caption_channels
 
     @property
     def width(self) -> int:

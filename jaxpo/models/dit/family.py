@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaxpo.models.caption.family import captions, limits, own_to_json, with_own
 from jaxpo.models.dit.config import DiTConfig
+from jaxpo.models.dit.config_json import CLASSES, config_from_json, config_to_json
 from jaxpo.models.dit.presets import PRESETS
-from jaxpo.models.family import Family, Flops, Limits
+from jaxpo.models.family import Diffusers, Family, Flops
 
 if TYPE_CHECKING:
     from jax import Array
@@ -14,12 +16,6 @@ if TYPE_CHECKING:
     from jaxpo.models.spec import Table
 
 Tree = Any
-
-
-def limits(config: DiTConfig) -> Limits:
-    """Those of captions: none are read without a text tower."""
-    tower = config.caption
-    return Limits(0, 0, causal=False) if tower is None else Limits(tower.max_length, tower.vocab_size, causal=False)
 
 
 def table(config: DiTConfig) -> Table:
@@ -43,14 +39,15 @@ def denoise(params: Tree, x: Array, t: Array, context: Array, *, config: DiTConf
     return denoise(params, x, t, context, config=config, **options)
 
 
-def captions(params: Tree, tokens: Array, *, config: DiTConfig, dtype: Any) -> Array:
-    """See `jaxpo.models.caption.forward.caption_states`."""
-    from jaxpo.models.caption.forward import caption_states
-
-    assert config.caption is not None
-    return caption_states(params["caption"], tokens, config=config.caption, dtype=dtype)
-
-
 FAMILY = Family(
-    name="dit", limits=limits, table=table, flops=flops, denoise=denoise, captions=captions, presets=PRESETS
+    name="dit",
+    limits=limits,
+    table=table,
+    flops=flops,
+    denoise=denoise,
+    captions=captions,
+    diffusers=Diffusers(
+        CLASSES, "transformer", "PixArtAlphaPipeline", config_to_json, config_from_json, own_to_json, with_own
+    ),
+    presets=PRESETS,
 )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from jaxpo.models.denoising import attend, embedded_time
-from jaxpo.models.dit.config import DiTConfig
+from jaxpo.models.dit.config import NORM_EPS, DiTConfig
 from jaxpo.models.dit.table import TIME_CHANNELS
 from jaxpo.models.siglip.forward import affine
 from jaxpo.sharding import constrain
@@ -68,7 +68,7 @@ def denoise(
         h = run(params["transformer_blocks"][str(i)], h)
     table = params["scale_shift_table"].astype(jnp.float32)
     shift, scale = (each[:, None] for each in (table + e[:, None].astype(jnp.float32)).swapaxes(0, 1))
-    out = affine(params["proj_out"], _modulated(h, shift, scale, config.norm_eps))
+    out = affine(params["proj_out"], _modulated(h, shift, scale))
     return _image(out, rows, columns, patch)[..., : config.in_channels].astype(jnp.float32)
 
 
@@ -94,21 +94,21 @@ def positions(rows: int, columns: int, config: DiTConfig) -> np.ndarray:
 def _block(
     p: Tree, h: Array, m: Array, text: Array, mask: Array | None, user: Array | None, config: DiTConfig
 ) -> Array:
-    heads, eps = config.num_attention_heads, config.norm_eps
+    heads = config.num_attention_heads
     own = p["scale_shift_table"].astype(jnp.float32) + m.astype(jnp.float32)
     s1, c1, g1, s2, c2, g2 = (own[:, i, None] for i in range(6))
-    normed = _modulated(h, s1, c1, eps)
+    normed = _modulated(h, s1, c1)
     h = h + g1.astype(h.dtype) * attend(p["attn1"], normed, normed, heads=heads)
     h = h + attend(p["attn2"], h, text, heads=heads, mask=mask, user=user, user_scale=config.user_scale)
-    fed = jax.nn.gelu(affine(p["ff"]["net"]["0"]["proj"], _modulated(h, s2, c2, eps)), approximate=True)
+    fed = jax.nn.gelu(affine(p["ff"]["net"]["0"]["proj"], _modulated(h, s2, c2)), approximate=True)
     return h + g2.astype(h.dtype) * affine(p["ff"]["net"]["2"], fed)
 
 
-def _modulated(h: Array, shift: Array, scale: Array, eps: float) -> Array:
+def _modulated(h: Array, shift: Array, scale: Array) -> Array:
     """`LN(h) (1 + scale) + shift`, computed in float32; the norm has no parameters."""
     wide = h.astype(jnp.float32)
     centred = wide - jnp.mean(wide, -1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
+    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + NORM_EPS)
     return (normed * (1 + scale) + shift).astype(h.dtype)
 
 

@@ -49,7 +49,17 @@ class Info:
 
     name: str
     family: Literal[
-        "pairs", "pairs, coupled", "unpaired", "lists", "reward model", "sft", "distillation", "rollouts", "retrieval"
+        "pairs",
+        "pairs, coupled",
+        "unpaired",
+        "lists",
+        "reward model",
+        "sft",
+        "distillation",
+        "rollouts",
+        "retrieval",
+        "images",
+        "pairs of images",
     ]
     paper: str
     arxiv: str

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from jaxpo.config import Run
+from jaxpo.data.images.folders import is_image_folder
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import filesystem, is_remote, place_of
 from jaxpo.errors import ConfigError, DataError, did_you_mean
 
 
-def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[Any] = ()) -> Iterator[str]:
-    """Files that do not exist; `corpus:` files need a corpus, `stage:` files an earlier stage that writes them."""
+def file_problems(
+    run: Run, field: str, files: Sequence[str], earlier: Sequence[Any] = (), *, images: bool = False
+) -> Iterator[str]:
+    """Files that do not exist; `corpus:` files need a corpus, `stage:` files an earlier stage that writes them.
+
+    Args:
+      images: folders may hold images instead of files of rows.
+    """
     for name in files:
         if name.startswith("corpus:"):
             if run.corpus is None:
@@ -33,7 +40,7 @@ def file_problems(run: Run, field: str, files: Sequence[str], earlier: Sequence[
             yield f"{field}: there is no file or folder {name}.{near}"
         elif Path(name).is_dir() and not any(Path(name).iterdir()):
             yield f"{field}: the folder {name} is empty."
-        elif Path(name).is_dir():
+        elif Path(name).is_dir() and not (images and is_image_folder(Path(name))):
             try:
                 list_files([name], part="eval" if field.endswith(".eval") else "train", say=unsaid)
             except DataError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxpo.config import Online, Preference, Run, Stage
+from jaxpo.config import Denoise, Online, Preference, Run, Stage
 from jaxpo.config.fields import flag
 
 
@@ -23,7 +23,7 @@ def lora_problems(stage: Stage) -> Iterator[str]:
         yield f"{name}.target_modules: nothing would be trained; give patterns, or {path} all-linear."
 
 
-def sync_problems(run: Run, index: int, stage: Preference | Online) -> Iterator[str]:
+def sync_problems(run: Run, index: int, stage: Preference | Online | Denoise) -> Iterator[str]:
     """A moving reference needs a reference that is a model of its own, run in every step."""
     name = stage.name
     if not 0 < stage.ref_model_mixup_alpha <= 1:

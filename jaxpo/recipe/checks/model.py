@@ -30,12 +30,12 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
         return
     yield from (f"{name}.model: {problem}" for problem in ability_problems(run, config))
     most, given = limits(config), run.tokenizer
-    if stage.data.max_length > most.context:
+    if stage.data.max_length > most.context > 0:
         yield (
             f"{name}.data.max_length: {stage.data.max_length} exceeds the context of {flag(path)}, {most.context}; "
             f"lower {flag((name, 'data', 'max_length'))}."
         )
-    if given.path is None and given.vocab_size > most.vocabulary:
+    if given.path is None and given.vocab_size > most.vocabulary > 0:
         yield (
             f"{name}.model: its vocabulary of {most.vocabulary} has no room for tokenizer.vocab_size "
             f"{given.vocab_size}."
@@ -45,7 +45,7 @@ def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
 def ability_problems(run: Run, config: Any) -> Iterator[str]:
     """What a run asks of its model that the model's family cannot do."""
     found = family(config)
-    if run.export and found.export is None:
+    if run.export and found.export is None and found.diffusers is None:
         yield f"export: a model of the family {found.name!r} has no Hugging Face form; --export False."
     if run.prompts and found.decoder is None:
         yield f"prompts: a model of the family {found.name!r} cannot generate; leave them empty."

@@ -201,12 +201,12 @@ def model_problems(run: Run) -> Iterator[str]:
         return
     yield from ability_problems(run, config)
     for stage in trained(run):
-        if stage.model is None and stage.data.max_length > most.context:
+        if stage.model is None and stage.data.max_length > most.context > 0:
             yield (
                 f"{stage.name}.data.max_length: {stage.data.max_length} exceeds the model's context of {most.context}; "
                 f"lower {flag((stage.name, 'data', 'max_length'))} or raise --model.max-position-embeddings."
             )
-    if run.tokenizer.path is None and run.tokenizer.vocab_size > most.vocabulary:
+    if run.tokenizer.path is None and run.tokenizer.vocab_size > most.vocabulary > 0:
         yield (
             f"tokenizer.vocab_size: {run.tokenizer.vocab_size} exceeds the model's vocabulary of {most.vocabulary}; "
             f"lower --tokenizer.vocab-size or raise --model.vocab-size."

@@ -54,11 +54,11 @@ def data_problems(run: Run, stage: Stage) -> Iterator[str]:
     if not data.files:
         yield f"{name}.data.train: no training files; give {flag((name, 'data', 'train'))} FILES."
     yield from mix_problems(data, name)
-    earlier = run.stages[: run.stages.index(stage)]
-    yield from file_problems(run, f"{name}.data.train", data.train, earlier)
+    earlier, images = run.stages[: run.stages.index(stage)], kind_of(stage).runs == "denoise"
+    yield from file_problems(run, f"{name}.data.train", data.train, earlier, images=images)
     for source, mixed in data.mix:
         yield from file_problems(run, f"{name}.data.mix.{source}.files", mixed.files, earlier)
-    yield from file_problems(run, f"{name}.data.eval", data.eval, earlier)
+    yield from file_problems(run, f"{name}.data.eval", data.eval, earlier, images=images)
 
 
 def length_problems(stage: Stage) -> Iterator[str]:

@@ -1,0 +1,67 @@
+"""`jaxpo data encode-images FILES... OUT.parquet --encoder FOLDER`: images as latents, captions as states of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxpo.cli.args import Parser
+from jaxpo.errors import ConfigError
+
+DESCRIPTION = """\
+Encode images, or pairs of them, once: the rows of a Denoise stage with `latent`, or `latent_w` and `latent_l`, and
+their `scale`. FILES are as those of the stage; the encoder is a folder of a diffusers pipeline on disk, run by
+diffusers, which is installed beside jaxpo."""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = Parser("data encode-images", DESCRIPTION)
+    parser.add_argument("files", nargs="+", help="data files or folders of images, then the Parquet file to write")
+    parser.add_argument(
+        "--encoder", type=Path, required=True, help="folder with vae/, and text_encoder/ and tokenizer/"
+    )
+    parser.add_argument("--states", action="store_true", help="write what the text encoder makes of captions, too")
+    parser.add_argument("--size", type=int, default=512, help="pixels along both sides (default 512)")
+    parser.add_argument("--batch", type=int, default=8, help="examples at once (default 8)")
+    args = parser.parse(argv)
+    *files, out = args.files
+    problems = [f"--{name} must be at least 1." for name in ("size", "batch") if getattr(args, name) < 1]
+    if not files or not out.endswith(".parquet"):
+        problems.append("data encode-images: give files, and then the .parquet file to write.")
+    elif Path(out).exists():
+        problems.append(f"{out} exists already; choose another name.")
+    if problems:
+        raise ConfigError(problems)
+
+    from jaxpo.convert.image_encoder import DiffusersEncoder
+
+    print(f"{written(files, Path(out), DiffusersEncoder(args.encoder, text=args.states), args)} rows in {out}")
+    return 0
+
+
+def written(files: Sequence[str], out: Path, encoder: object, args: object) -> int:
+    """Write the file beside its place, and name it when it is whole; returns how many rows it has."""
+    import itertools
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    from jaxpo.data.durable import publish
+    from jaxpo.data.images.encode import encoded_rows
+
+    temporary, count = out.with_name(f".{out.name}.tmp"), 0
+    rows = encoded_rows(files, encoder, size=args.size, batch=args.batch)  # type: ignore[arg-type, attr-defined]
+    writer = None
+    try:
+        while part := list(itertools.islice(rows, 256)):
+            table = pa.Table.from_pylist(part, None if writer is None else writer.schema)
+            writer = writer or pa.parquet.ParquetWriter(temporary, table.schema)
+            writer.write_table(table)
+            count += len(part)
+    finally:
+        if writer is not None:
+            writer.close()
+    if not count:
+        raise ConfigError("data encode-images: no example is left.")
+    publish(temporary, out)
+    return count

@@ -1,0 +1,196 @@
+"""Rows of files -> images with captions, or pairs of them: published forms, told apart by their columns."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxpo.config.images import Images
+from jaxpo.data.rows.formats import Row
+from jaxpo.errors import DataError
+
+CAPTIONS = ("caption", "prompt", "text")
+TIE, UNLABELLED = "tie", "unlabelled"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example as it stands in a file.
+
+    Attributes:
+      images: payloads of one image, or of the chosen and the rejected one; of latents nested lists `[C][h][w]`.
+      fields: the columns that they stand in, for messages.
+      caption: its text; None where `states` stand in its place.
+      columns: "rewards" (of both images), "user", "weight", "label", "user_tokens", "tie".
+      latent: whether the images are latents.
+      states: nested lists `[L][Dc]`.
+    """
+
+    file: Path
+    row: int
+    images: tuple[Any, ...]
+    fields: tuple[str, ...]
+    caption: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    latent: bool = False
+    states: Any = None
+
+    def error(self, message: str, *, field: str | None = None, remedy: str | None = None) -> DataError:
+        """A DataError that says where this example stands."""
+        return DataError(message, file=self.file, row=self.row, field=field, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A published form of rows.
+
+    Attributes:
+      columns: those that every row has, beside a caption.
+      pairs: its examples are pairs.
+      read: `(row, settings) -> items`.
+    """
+
+    columns: tuple[str, ...]
+    pairs: bool
+    read: Callable[[Row, Images], Iterator[Item]]
+
+
+def caption_of(row: Row) -> str:
+    """The caption; an empty one is a caption too.
+
+    Raises:
+      DataError: there is none, or it is no string.
+    """
+    for name in CAPTIONS:
+        if name in row.data:
+            if not isinstance(row.data[name], str):
+                raise row.error(f"is a {type(row.data[name]).__name__}, not a string.", field=name)
+            caption: str = row.data[name]
+            return caption
+    raise row.error("has no caption.", remedy=f"Add a column {' or '.join(CAPTIONS)}; '' is the empty caption.")
+
+
+def number(row: Row, name: str) -> float:
+    """A finite number of a column."""
+    value = row.data.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise row.error(f"is {value!r}, not a number.", field=name)
+    return float(value)
+
+
+def common(row: Row, images: Images) -> dict[str, Any]:
+    """The columns that every form may have."""
+    found: dict[str, Any] = {name: row.data[name] for name in ("user", "label", "user_tokens") if name in row.data}
+    if "user_id" in row.data:
+        found.setdefault("user", row.data["user_id"])
+    if "user" in found:
+        found["user"] = str(found["user"])
+    if "label" in found and not isinstance(found["label"], bool):
+        raise row.error(f"is {found['label']!r}, not true or false.", field="label")
+    if images.per_prompt:
+        found["weight"] = 1.0 / max(number(row, "num_example_per_prompt"), 1.0)
+    elif "weight" in row.data:
+        found["weight"] = number(row, "weight")
+    return found
+
+
+def pick_a_pic(row: Row, images: Images) -> Iterator[Item]:
+    """Pick-a-Pic: `jpg_0`, `jpg_1` with labels 1 and 0, or .5 for a tie; `score_0`, `score_1` where they are."""
+    first, second = number(row, "label_0"), number(row, "label_1")
+    columns = common(row, images)
+    names, scores = ("jpg_0", "jpg_1"), ("score_0", "score_1")
+    if second > first:
+        names, scores = names[::-1], scores[::-1]
+    if scores[0] in row.data:
+        columns["rewards"] = tuple(number(row, name) for name in scores)
+    if row.data.get("has_label") is False:
+        columns[UNLABELLED] = True
+    columns[TIE] = first == second
+    yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
+
+
+def pairs(row: Row, images: Images) -> Iterator[Item]:
+    """`chosen_image`, `rejected_image`; `score_0`, `score_1` are the rewards of the first and the second."""
+    columns, names = common(row, images), ("chosen_image", "rejected_image")
+    if "score_0" in row.data:
+        columns["rewards"] = (number(row, "score_0"), number(row, "score_1"))
+    columns[TIE] = row.data.get("tie") is True
+    yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
+
+
+def singles(row: Row, images: Images) -> Iterator[Item]:
+    """`image`, with `label` where it is good or bad."""
+    yield Item(row.file, row.number, (row.data["image"],), ("image",), caption_of(row), common(row, images))
+
+
+def latents(row: Row, images: Images) -> Iterator[Item]:
+    """`latent`, or `latent_w` and `latent_l`, `[C][h][w]`, with `scale`; text states in the place of a caption."""
+    names = ("latent",) if "latent" in row.data else ("latent_w", "latent_l")
+    if "scale" not in row.data:
+        raise row.error(
+            "does not say what its latents were multiplied with.",
+            field="scale",
+            remedy=f"Add a column `scale`, {images.latent_scale:g} for Stable Diffusion 1.5's encoder.",
+        )
+    scale = number(row, "scale")
+    if not math.isclose(scale, images.latent_scale, rel_tol=1e-6):
+        raise row.error(
+            f"its latents were multiplied with {scale:g}, and the stage reads them as {images.latent_scale:g}.",
+            field="scale",
+            remedy="Set images.latent_scale to it, or encode the images again.",
+        )
+    columns = common(row, images)
+    if "score_0" in row.data and len(names) == 2:
+        columns["rewards"] = (number(row, "score_0"), number(row, "score_1"))
+    states = row.data.get("states")
+    caption = None if states is not None else caption_of(row)
+    values = tuple(row.data[name] for name in names)
+    yield Item(row.file, row.number, values, names, caption, columns, latent=True, states=states)
+
+
+def scored(row: Row, images: Images) -> Iterator[Item]:
+    """`images` with `scores`: the best and the worst of them as a pair, or every two, the better one first."""
+    given, scores = row.data["images"], row.data["scores"]
+    if not isinstance(given, list) or not isinstance(scores, list) or len(given) != len(scores) or len(given) < 2:
+        raise row.error("a scored list has as many numbers as images, at least two.", field="scores")
+    for score in scores:
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise row.error(f"holds {score!r}, not a number.", field="scores")
+    order = sorted(range(len(given)), key=lambda i: -scores[i])
+    chosen = [(order[0], order[-1])] if images.lists == "extremes" else list(itertools.combinations(order, 2))
+    columns, caption = common(row, images), caption_of(row)
+    for better, worse in chosen:
+        own = {"rewards": (float(scores[better]), float(scores[worse])), TIE: scores[better] == scores[worse]}
+        pair = (given[better], given[worse])
+        yield Item(row.file, row.number, pair, ("images", "images"), caption, columns | own)
+
+
+FORMATS: dict[str, Format] = {
+    "pick_a_pic": Format(("jpg_0", "jpg_1", "label_0", "label_1"), True, pick_a_pic),
+    "pairs": Format(("chosen_image", "rejected_image"), True, pairs),
+    "latent_pairs": Format(("latent_w", "latent_l"), True, latents),
+    "latents": Format(("latent",), False, latents),
+    "scored": Format(("images", "scores"), True, scored),
+    "images": Format(("image",), False, singles),
+}
+"""Name -> form, the first whose columns a row has."""
+
+
+def format_of(row: Row) -> str:
+    """The form of a row.
+
+    Raises:
+      DataError: it has the columns of none.
+    """
+    for name, form in FORMATS.items():
+        if set(form.columns) <= row.data.keys():
+            return name
+    known = "; ".join(f"{name}: {', '.join(form.columns)}" for name, form in FORMATS.items())
+    raise row.error(
+        f"its columns ({', '.join(sorted(row.data))}) are those of no form of images.",
+        remedy=f"Give, beside a caption, those of one of {known}.",
+    )

@@ -1,0 +1,76 @@
+"""The checks of stages that train models which denoise images. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxpo.config import Data, Denoise, Run
+from jaxpo.config.fields import flag
+from jaxpo.models.family import family, is_config
+from jaxpo.recipe.lineage import declared_model
+
+UNUSED = (
+    *("mix", "curriculum", "fim", "texts", "block_rows", "media_rows", "media_length", "spread_groups"),
+    *("balance_groups", "packing", "train_on", "rendered", "special_tokens", "reasoning", "on_empty"),
+)
+"""Settings of `data` that say something of rows of tokens."""
+WANTED = {
+    "denoise": "a Denoise stage trains a model that denoises images, such as a DiTConfig.",
+    "towers": "this loss trains one that fits pictures to captions, such as a DenscoreConfig.",
+}
+"""What of a family a loss trains -> what is said where it is not there."""
+
+
+def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
+    """A model that denoises, settings of images in range, and none of texts that would have no effect."""
+    name, images, data = stage.name, stage.images, stage.data
+    config, wanted = declared_model(run, stage), getattr(stage.loss, "MODEL", "denoise")
+    if is_config(config) and getattr(family(config), wanted) is None:
+        yield f"{name}.model: of the family {family(config).name!r}; {WANTED[wanted]}"
+    noise = getattr(config, "schedule", None)
+    if getattr(stage.loss, "SAMPLES", False) and noise is not None and (noise.zero_snr or noise.betas == "flow"):
+        yield (
+            f"{name}.loss: {stage.loss.INFO.name} samples from the last time, at which the model's schedule leaves "
+            "nothing of the image to go on from; train it on a model whose schedule has neither zero_snr nor betas "
+            "'flow'."
+        )
+    if stage.max_tokens is not None:
+        yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
+    if stage.qat is not None:
+        yield f"{name}.qat: no runtime reads a denoiser on a grid of few bits; leave it out."
+    for field in UNUSED:
+        if getattr(data, field) not in (getattr(Data(), field), None):
+            yield f"{name}.data.{field}: is of rows of tokens, and a Denoise stage reads images; leave it out."
+    if data.truncation == "prompt_left":
+        yield f"{name}.data.truncation: 'prompt_left' cuts prompts of answers; 'response_right' cuts a caption's end."
+    at_least = {"segments": 1, "users.support": 1, "users.tokens": 1, "users.width": 1, "users.cells": 1}
+    for path, least in at_least.items():
+        value = images
+        for part in path.split("."):
+            value = getattr(value, part)
+        if not isinstance(value, int) or value < least:
+            yield f"{name}.images.{path}: {value} must be at least {least}."
+    if images.size is not None and images.size < 1:
+        yield f"{name}.images.size: {images.size} must be at least 1."
+    if not images.latent_scale > 0:
+        yield f"{name}.images.latent_scale: {images.latent_scale:g} must be above 0."
+    yield from _user_problems(run, stage)
+
+
+def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
+    """Users need a branch of the model that reads them, of their width."""
+    needs = getattr(stage.loss, "NEEDS", None)
+    config = declared_model(run, stage)
+    if needs is None or "user" not in needs.columns or not is_config(config):
+        return
+    width = getattr(config, "user_channels", 0)
+    if width != stage.images.users.width:
+        yield (
+            f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
+            f"{width or 'none'} (user_channels); give both the same."
+        )
+    if stage.train == Denoise.train:
+        yield (
+            f"{stage.name}.train: everything would be trained, and of users only the branch that reads them is; give "
+            f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
+        )

@@ -1,0 +1,417 @@
+"""Images and pairs: published forms, bad rows by file and row, shared crops, order by position, damage on disk."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from jaxpo.cli.encode_images import written
+from jaxpo.config import Data
+from jaxpo.config.images import Images, Users
+from jaxpo.data.images.dataset import ImageShape
+from jaxpo.data.images.encode import encoded_rows
+from jaxpo.data.images.prepare import prepare_images
+from jaxpo.data.images.source import ImageSource
+from jaxpo.data.images.store import RECORDS
+from jaxpo.data.images.users import embeddings
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.tokenizer.tokenizer import train_tokenizer
+from jaxpo.errors import ConfigError, DataError
+
+SHAPE = ImageShape(8, 3, 6)
+ONE, PAIR = Needs(roles=("image",)), Needs(roles=("chosen", "rejected"))
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["red square top left. blue circle bottom right. on black"] * 4, 300)
+
+
+def picture(height=8, width=8, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def url(pixels):
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+
+
+def rows(tmp_path, *rows, name="rows.jsonl"):
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def prepared(tmp_path, tokenizer):
+    def make(*files, needs=ONE, shape=SHAPE, said=None, max_length=8, **given):
+        names = {f.name for f in dataclasses.fields(Data)}
+        data = Data(max_length=max_length, **{k: v for k, v in given.items() if k in names})
+        images = Images(**{k: v for k, v in given.items() if k not in names and k != "reward_range"})
+        return prepare_images(
+            files,
+            data=data,
+            images=images,
+            shape=shape,
+            tokenizer=tokenizer,
+            needs=needs,
+            cache_dir=tmp_path / "cache",
+            log=(said.append if said is not None else lambda line: None),
+            reward_range=given.get("reward_range"),
+        )
+
+    return make
+
+
+def pair_row(a, b, **more):
+    return {
+        "prompt": "red square",
+        "chosen_image": url(picture(seed=a)),
+        "rejected_image": url(picture(seed=b)),
+        **more,
+    }
+
+
+def everything(source):
+    return jax.tree.map(lambda *x: np.concatenate(x), *source.one_pass())
+
+
+def shown(pixels):
+    return pixels.astype(np.float32) / 127.5 - 1
+
+
+def test_single_images_of_rows_and_folders_are_the_same_examples(tmp_path, prepared):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(png(picture(seed=i)))
+        (folder / f"{i}.txt").write_text("red square\n")
+    file = rows(tmp_path, *({"image": f"folder/{i}.png", "caption": "red square"} for i in range(3)))
+    of_rows, of_folder = (ImageSource(prepared(x), seed=0, rows_per_step=3) for x in (file, str(folder)))
+    a, b = everything(of_rows), everything(of_folder)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    np.testing.assert_array_equal(a.images[:, 0], np.stack([shown(picture(seed=i)) for i in range(3)]))
+    assert a.images.dtype == np.float32
+    assert a.present.all()
+    assert of_rows.hash != of_folder.hash
+
+
+def test_pick_a_pic_puts_the_chosen_image_first_and_counts_ties(tmp_path, prepared):
+    labels = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0)]
+    table = {
+        "caption": ["red square"] * 4,
+        "jpg_0": [png(picture(seed=2 * i)) for i in range(4)],
+        "jpg_1": [png(picture(seed=2 * i + 1)) for i in range(4)],
+        "label_0": [a for a, _ in labels],
+        "label_1": [b for _, b in labels],
+        "has_label": [True, True, True, False],
+        "user_id": [7, 7, 7, 7],
+        "num_example_per_prompt": [2, 4, 1, 1],
+    }
+    path = tmp_path / "train.parquet"
+    pa.parquet.write_table(pa.table(table), path)
+    dataset = prepared(str(path), needs=PAIR, per_prompt=True)
+    assert {k: dataset.counts[k] for k in ("read", "kept", "ties", "dropped_unlabelled")} == {
+        **{"read": 4, "kept": 2},
+        **{"ties": 1, "dropped_unlabelled": 1},
+    }
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=2))
+    for row, (chosen, rejected) in enumerate(((0, 1), (3, 2))):
+        np.testing.assert_array_equal(batch.images[row], np.stack([shown(picture(seed=s)) for s in (chosen, rejected)]))
+    np.testing.assert_array_equal(batch.columns["weight"], np.float32([0.5, 0.25]))
+    assert len(prepared(str(path), needs=PAIR, ties="keep")) == 3
+    with pytest.raises(DataError, match=r"train.parquet, row 3: nobody prefers one"):
+        prepared(str(path), needs=PAIR, ties="error")
+
+
+def test_all_ties_leave_no_example(tmp_path, prepared):
+    file = rows(tmp_path, *(pair_row(i, i + 1, tie=True) for i in range(3)))
+    with pytest.raises(DataError, match=r"no example is left. Counts: read 3, kept 0, ties 3"):
+        prepared(file, needs=PAIR)
+
+
+def test_kohya_folders_are_pairs_by_name(tmp_path, prepared):
+    for part, seeds in (("w", (0, 1)), ("l", (2, 3))):
+        (tmp_path / "k" / part).mkdir(parents=True)
+        for i, seed in enumerate(seeds):
+            (tmp_path / "k" / part / f"{i}.png").write_bytes(png(picture(seed=seed)))
+            (tmp_path / "k" / part / f"{i}.caption").write_text("blue circle")
+    batch = everything(ImageSource(prepared(str(tmp_path / "k"), needs=PAIR), seed=0, rows_per_step=2))
+    np.testing.assert_array_equal(batch.images[1], np.stack([shown(picture(seed=s)) for s in (1, 3)]))
+    (tmp_path / "k" / "l" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"1 lies in w/ alone"):
+        prepared(str(tmp_path / "k"), needs=PAIR)
+
+
+def test_scored_lists_become_extremes_or_all_pairs(tmp_path, prepared):
+    row = {"caption": "red", "images": [url(picture(seed=i)) for i in range(3)], "scores": [0.1, 0.9, 0.5]}
+    needs = dataclasses.replace(PAIR, columns=("rewards",))
+    batch = everything(ImageSource(prepared(rows(tmp_path, row), needs=needs), seed=0, rows_per_step=1))
+    np.testing.assert_array_equal(batch.images[0], np.stack([shown(picture(seed=s)) for s in (1, 0)]))
+    np.testing.assert_allclose(batch.columns["rewards"], [[1.0, 0.0]])
+    every = everything(ImageSource(prepared(rows(tmp_path, row), needs=needs, lists="all"), seed=0, rows_per_step=3))
+    np.testing.assert_allclose(every.columns["rewards"], [[1.0, 0.5], [1.0, 0.0], [0.5, 0.0]], rtol=1e-6)
+
+
+def test_rewards_are_relative_to_the_training_rows(tmp_path, prepared):
+    needs = dataclasses.replace(PAIR, columns=("rewards",))
+    file = rows(tmp_path, pair_row(0, 1, score_0=3.0, score_1=1.0), pair_row(2, 3, score_0=5.0, score_1=2.0))
+    train = prepared(file, needs=needs)
+    assert train.reward_range == (1.0, 5.0)
+    held_out = rows(tmp_path, pair_row(0, 1, score_0=7.0, score_1=1.0), name="held.jsonl")
+    batch = everything(ImageSource(prepared(held_out, needs=needs, reward_range=(1.0, 5.0)), seed=0, rows_per_step=1))
+    np.testing.assert_allclose(batch.columns["rewards"], [[1.5, 0.0]])
+    with pytest.raises(DataError, match=r"row 1, field 'rewards': is not there.*score_0"):
+        prepared(rows(tmp_path, pair_row(0, 1), name="bare.jsonl"), needs=needs)
+
+
+def test_crops_and_mirrors_are_shared_by_a_pair_and_drawn_anew_in_every_epoch(tmp_path, prepared):
+    wide = [picture(8, 20, seed=i) for i in range(2)]
+    mirrored = {"prompt": "x", "chosen_image": url(wide[0]), "rejected_image": url(wide[0])}
+    dataset = prepared(rows(tmp_path, mirrored), needs=PAIR, crop="random", flip=True)
+    source = ImageSource(dataset, seed=3, rows_per_step=1)
+    seen = {source.batch(n).images.tobytes() for n in range(12)}
+    assert len(seen) > 6
+    for n in range(12):
+        chosen, rejected = source.batch(n).images[0]
+        np.testing.assert_array_equal(chosen, rejected)
+        windows = [shown(wide[0][:, i : i + 8]) for i in range(13)]
+        assert any(np.array_equal(chosen, w) or np.array_equal(chosen, w[:, ::-1]) for w in windows)
+    np.testing.assert_array_equal(source.batch(5).images, source.batch(5).images)
+
+
+def test_batches_depend_on_their_position_alone(tmp_path, prepared):
+    file = rows(tmp_path, *({"image": url(picture(seed=i)), "caption": "red " * (i % 3)} for i in range(5)))
+    dataset = prepared(file, crop="random", flip=True)
+    source = ImageSource(dataset, seed=1, rows_per_step=4)
+    with_feed = source.open(8, 3)
+    for i in range(3):
+        jax.tree.map(np.testing.assert_array_equal, with_feed.next(None), source.batch(8 + 4 * i))
+    with_feed.close()
+    ids = np.concatenate([source.batch(n).example_id for n in range(0, 20, 4)])
+    assert all(sorted(ids[i : i + 5]) == list(range(5)) for i in range(0, 20, 5))
+    shares = [ImageSource(dataset, seed=1, rows_per_step=4, process_index=i, process_count=2) for i in range(2)]
+    whole = jax.tree.map(lambda *x: np.concatenate(x), *(s.batch(4) for s in shares))
+    jax.tree.map(np.testing.assert_array_equal, whole, source.batch(4))
+    assert source.epoch_of(10) == 2.0
+
+
+def test_microbatches_take_every_second_example_and_padding_is_absent(tmp_path, prepared):
+    file = rows(tmp_path, *({"image": url(picture(seed=i)), "caption": "red"} for i in range(3)))
+    last = ImageSource(prepared(file), seed=0, rows_per_step=4).one_pass()[-1]
+    np.testing.assert_array_equal(last.present, [True, True, True, False])
+    np.testing.assert_array_equal(last.split(2).example_id, [[0, 2], [1, -1]])
+    tally = {k: int(v) for k, v in last.tally().items()}
+    assert tally["samples"] == 3
+    assert tally["trained"] == 0
+    assert tally["tokens"] > 0
+
+
+def test_a_long_caption_is_cut_and_counted_left_out_or_refused(tmp_path, prepared):
+    file = rows(
+        tmp_path,
+        {"image": url(picture()), "caption": "x y " * 2500},
+        {"image": url(picture(seed=1)), "caption": ""},
+    )
+    assert len(json.loads(Path(file).read_text().splitlines()[0])["caption"]) == 10_000
+    cut = prepared(file)
+    assert cut.counts["truncated_caption"] == 1
+    assert len(cut) == 2
+    batch = everything(ImageSource(cut, seed=0, rows_per_step=2))
+    np.testing.assert_array_equal(batch.text_mask.sum((1, 2)), [8, 1])
+    assert len(prepared(file, truncation="drop")) == 1
+    with pytest.raises(DataError, match=r"row 1: the caption has \d+ tokens, and the text tower reads 1 of 8"):
+        prepared(file, truncation="error")
+
+
+def test_segments_lie_in_rows_of_their_own(tmp_path, prepared, tokenizer):
+    file = rows(tmp_path, {"image": url(picture()), "caption": "red. blue."})
+    batch = everything(ImageSource(prepared(file, segments=3), seed=0, rows_per_step=1))
+    assert batch.tokens.shape == (1, 3, 8)
+    for i, part in enumerate(("red.", "blue.", None)):
+        ids = [] if part is None else tokenizer.encode(part)
+        np.testing.assert_array_equal(batch.tokens[0, i, batch.text_mask[0, i]], ids)
+
+
+LATENT = np.random.default_rng(1).standard_normal((4, 8, 8)).round(3)
+
+
+def test_latents_and_text_states(tmp_path, prepared):
+    states = RNG.standard_normal((2, 6)).round(3)
+    row = {"latent_w": LATENT.tolist(), "latent_l": (-LATENT).tolist(), "scale": 0.18215, "states": states.tolist()}
+    dataset = prepared(rows(tmp_path, row), needs=PAIR, shape=ImageShape(8, 4, 6))
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=1))
+    np.testing.assert_allclose(batch.images[0, 0], LATENT.transpose(1, 2, 0), atol=2e-3)
+    np.testing.assert_allclose(batch.states[0], states, atol=2e-3)
+    np.testing.assert_array_equal(batch.text_mask, [[[True, True]]])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"scale": 0.13025}, r"field 'scale': its latents were multiplied with 0.13025, and .* as 0.18215"),
+        ({"scale": None}, r"field 'scale': does not say"),
+        ({"latent": np.where(LATENT > 2, np.nan, LATENT).tolist()}, r"row 1.*field 'latent'"),
+        ({"latent": (LATENT * 1e6).tolist()}, r"field 'latent': .*not finite, or too large"),
+        ({"latent": LATENT[:3].tolist()}, r"has 3 channels, and the model reads 4"),
+        ({"latent": LATENT[:, :4].tolist()}, r"is 4 x 8, and the model reads 8 x 8"),
+    ],
+)
+def test_bad_latents(tmp_path, prepared, row, message):
+    row = {"latent": LATENT.tolist(), "scale": 0.18215, "caption": "red", **row}
+    with pytest.raises(DataError, match=message):
+        prepared(rows(tmp_path, {k: v for k, v in row.items() if v is not None}), shape=ImageShape(8, 4, 6))
+
+
+def broken_jpeg():
+    stream = io.BytesIO()
+    Image.fromarray(picture(64, 64)).save(stream, "JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()[:500]).decode()
+
+
+@pytest.mark.parametrize(
+    ("row", "needs", "message"),
+    [
+        (
+            pair_row(0, 1) | {"rejected_image": url(picture(8, 12))},
+            PAIR,
+            "row 1: the images .* two sizes",
+        ),
+        (
+            {"image": broken_jpeg(), "caption": "x"},
+            ONE,
+            r"rows.jsonl, row 1, field 'image': the image .*(broken|read)",
+        ),
+        ({"image": "no.png", "caption": "x"}, ONE, r"row 1, field 'image': .*there is no such file"),
+        ({"image": url(picture())}, ONE, "row 1: has no caption"),
+        ({"image": url(picture()), "caption": 3}, ONE, "field 'caption': is a int, not a string"),
+        ({"picture": 1, "caption": "x"}, ONE, "those of no form of images"),
+        (pair_row(0, 1), ONE, r"holds pairs \(pairs\), and the method reads single images"),
+        ({"image": url(picture()), "caption": "x"}, PAIR, "holds single images .*method reads pairs"),
+        ({"caption": "x", "images": ["a", "b"], "scores": [1]}, PAIR, "as many numbers as images"),
+    ],
+)
+def test_bad_rows_name_file_row_and_field(tmp_path, prepared, row, needs, message):
+    with pytest.raises(DataError, match=message):
+        prepared(rows(tmp_path, row), needs=needs)
+
+
+def test_bad_rows_may_be_left_out_and_are_listed(tmp_path, prepared):
+    said = []
+    file = rows(tmp_path, {"image": broken_jpeg(), "caption": "x"}, {"image": url(picture()), "caption": "x"})
+    dataset = prepared(file, on_bad_row="skip", said=said)
+    assert len(dataset) == 1
+    assert dataset.counts["dropped_bad_rows"] == 1
+    assert any("left out" in line and "row 1" in line for line in said)
+
+
+def test_users_are_known_by_pairs_that_are_set_aside(tmp_path, prepared):
+    users = Users(support=2, tokens=3, width=4)
+    needs = dataclasses.replace(PAIR, columns=("user",))
+    given = [pair_row(2 * i, 2 * i + 1, user=("ann", "bob")[i % 2]) for i in range(8)]
+    dataset = prepared(rows(tmp_path, *given), needs=needs, users=users)
+    assert len(dataset) == 4
+    assert dataset.counts["set_aside_for_users"] == 4
+    differences = [shown(picture(seed=2 * i)) - shown(picture(seed=2 * i + 1)) for i in range(8)]
+    expected = embeddings([np.stack(differences[0:4:2]), np.stack(differences[1:4:2])], users)
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=4))
+    np.testing.assert_allclose(batch.columns["user_tokens"], expected[[0, 1, 0, 1]], rtol=1e-5)
+    mean = np.mean(differences[0:4:2], axis=0).ravel()
+    matrix = np.random.default_rng(0).standard_normal((192, 12))
+    np.testing.assert_allclose(expected[0].ravel(), mean / np.linalg.norm(mean) @ matrix, rtol=1e-4)
+    with pytest.raises(DataError, match=r"1 users have no example left beside the 2 pairs.*'eve'"):
+        prepared(rows(tmp_path, *given, pair_row(90, 91, user="eve"), name="eve.jsonl"), needs=needs, users=users)
+
+
+def test_users_may_bring_the_tokens_of_another_encoder(tmp_path, prepared):
+    users, needs = Users(tokens=2, width=3), dataclasses.replace(PAIR, columns=("user",))
+    own = pair_row(0, 1, user="ann", user_tokens=[[1, 2, 3], [4, 5, 6]])
+    batch = everything(ImageSource(prepared(rows(tmp_path, own), needs=needs, users=users), seed=0, rows_per_step=1))
+    np.testing.assert_array_equal(batch.columns["user_tokens"][0], own["user_tokens"])
+    wide = dataclasses.replace(users, width=4)
+    with pytest.raises(DataError, match=r"field 'user_tokens': is no finite array of 2 x 4"):
+        prepared(rows(tmp_path, own), needs=needs, users=wide)
+
+
+def test_the_cache_serves_again_and_damage_is_noticed(tmp_path, prepared):
+    file, said = rows(tmp_path, {"image": url(picture()), "caption": "red"}), []
+    prepared(file, said=said)
+    prepared(file, said=said)
+    assert sum(line.startswith("reading images") for line in said) == 1
+    record = next((tmp_path / "cache").glob(f"*/{RECORDS}"))
+    record.write_bytes(record.read_bytes()[:-1] + b"x")
+    prepared(file, said=said)
+    assert any(re.search("is damaged .*building it again", line) for line in said)
+    assert Counter(line.startswith("reading images") for line in said)[True] == 2
+
+
+class Halves:
+    """An encoder that halves every side, and counts letters of captions."""
+
+    scale = 0.5
+
+    def latents(self, images):
+        blocks = images.reshape(len(images), images.shape[1] // 2, 2, images.shape[2] // 2, 2, 3).mean((2, 4))
+        return self.scale * np.concatenate([blocks, blocks[..., :1]], -1).transpose(0, 3, 1, 2)
+
+    def states(self, captions):
+        return np.stack([np.full((2, 6), len(caption), np.float32) for caption in captions])
+
+
+def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
+    given = [pair_row(2 * i, 2 * i + 1, user="ann", score_0=2.0, score_1=float(i)) for i in range(3)]
+    file = rows(tmp_path, *given, pair_row(8, 9, tie=True, score_0=1.0, score_1=1.0))
+    said, args = [], argparse.Namespace(size=8, batch=2)
+    assert len(list(encoded_rows([file], Halves(), size=8, say=said.append))) == 3
+    assert said == ["1 ties are left out"]
+    out = tmp_path / "latents.parquet"
+    assert written([file], out, Halves(), args) == 3
+    needs = dataclasses.replace(PAIR, columns=("rewards",))
+    dataset = prepared(str(out), needs=needs, shape=ImageShape(4, 4, 6), latent_scale=0.5)
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=3))
+    expected = Halves().latents(shown(picture(seed=2))[None])[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(batch.images[1, 0], expected, atol=1e-3)
+    np.testing.assert_array_equal(batch.states[:, 0, 0], [len("red square")] * 3)
+    np.testing.assert_allclose(batch.columns["rewards"][:, 1], [0.0, 0.5, 1.0])
+    with pytest.raises(DataError, match="holds latents already"):
+        list(encoded_rows([str(out)], Halves(), size=8))
+
+
+@pytest.mark.parity
+def test_the_encoders_of_diffusers(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    from jaxpo.convert.image_encoder import DiffusersEncoder
+
+    sizes = {"block_out_channels": (4, 8), "norm_num_groups": 2, "latent_channels": 4, "layers_per_block": 1}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    vae = diffusers.AutoencoderKL(**sizes, **blocks)
+    vae.save_pretrained(tmp_path / "vae")
+    encoder = DiffusersEncoder(tmp_path, text=False)
+    images = np.stack([shown(picture(seed=i)) for i in range(2)])
+    import torch
+
+    with torch.no_grad():
+        expected = vae.encode(torch.from_numpy(images.transpose(0, 3, 1, 2))).latent_dist.mean.numpy()
+    np.testing.assert_allclose(encoder.latents(images), expected * 0.18215, atol=1e-5)
+    assert encoder.states(["x"]) is None
+    with pytest.raises(ConfigError, match="has no text_encoder, tokenizer"):
+        DiffusersEncoder(tmp_path, text=True)

@@ -1,0 +1,286 @@
+"""Runs whose stages denoise: what they leave, what is refused before, interrupted as uninterrupted, images drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from stages import process
+
+from jaxpo.cli.main import main
+from jaxpo.config import Data, Denoise, Images, LoRA, Optimizer, Run, Tokenizer, Users
+from jaxpo.config.noise import NoiseSchedule
+from jaxpo.convert.model_io import load_model
+from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, TRAIN, Scenes
+from jaxpo.data.images.source import ImageSource
+from jaxpo.errors import ConfigError
+from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.dit.config import DiTConfig
+from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.measured import DENOISING
+from jaxpo.recipe.overrides import load_run
+from jaxpo.stages import run as running
+from jaxpo.train.metrics import TIMING, read_metrics
+
+MODEL = DiTConfig(
+    sample_size=8,
+    patch_size=4,
+    in_channels=3,
+    out_channels=3,
+    num_layers=1,
+    num_attention_heads=2,
+    attention_head_dim=8,
+    caption_channels=16,
+    schedule=NoiseSchedule(parameterisation="velocity"),
+    caption=CaptionConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_attention_heads=2, max_length=8, num_hidden_layers=0
+    ),
+)
+COMMON = {"rows_per_step": 8, "max_steps": 3, "save_steps": 2, "eval_rows": 8}
+ADAM = Optimizer(learning_rate=3e-3, adam_epsilon=1e-5)
+
+
+def files(train, held_out):
+    return Data(train=(f"corpus:{train}",), eval=(f"corpus:{held_out}",), max_length=8, row_length=8)
+
+
+PRETRAIN = Denoise(
+    name="pretrain",
+    data=files(TRAIN, HELD_OUT),
+    images=Images(flip=True),
+    init_from="random",
+    ema_decay=0.9,
+    use_ema=True,
+    optimizer=ADAM,
+    **COMMON,
+)
+PREFER = Denoise(
+    name="prefer",
+    data=files(PAIRS, HELD_OUT_PAIRS),
+    loss=METHODS["diffusion_dpo"](beta=200.0),
+    lora=LoRA(rank=2, target_modules=("transformer_blocks/*/to_q/weight",)),
+    optimizer=ADAM,
+    **COMMON,
+)
+
+
+def recipe(folder, *stages, **changes):
+    settings = {"name": "run", "export": False, "corpus": Scenes(scenes=16, held_out=8, pairs=12)}
+    tokenizer = Tokenizer(path="corpus:tokenizer.json")
+    return Run(output_dir=str(folder), model=MODEL, tokenizer=tokenizer, stages=stages, **settings | changes)
+
+
+def finished(run, patch, devices=1):
+    process.on_devices(patch, devices)
+    assert running.execute(run) == 0
+    return Path(run.output_dir) / run.name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        return finished(recipe(tmp_path_factory.mktemp("whole"), PRETRAIN), patch)
+
+
+def kept(folder):
+    records = read_metrics(folder / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k not in TIMING} for record in records]
+
+
+def measured(folder, stage):
+    return next(r for r in kept(folder) if r["stage"] == stage and "eval_loss" in r)
+
+
+def same_models(one, other):
+    models = (load_model(folder).params for folder in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, *models)
+
+
+def test_a_stage_leaves_models_and_averages_and_measures_what_it_promises(whole):
+    assert load_model(whole / "stages" / "pretrain").config == MODEL
+    assert load_model(whole / "stages" / "pretrain" / "last").config == MODEL
+    assert {f"eval_{name}" for name in DENOISING} <= set(measured(whole, "pretrain"))
+    counts = json.loads((whole / "data_counts.json").read_text())
+    assert counts["pretrain"]["kept"] == 16
+
+
+class Cut(Exception):
+    """An interruption that leaves no time for anything."""
+
+
+def test_a_run_that_was_cut_ends_bit_for_bit_as_one_that_was_not(whole, tmp_path, monkeypatch):
+    run, opened = recipe(tmp_path, PRETRAIN), ImageSource.open
+
+    class Feed:
+        def __init__(self, feed):
+            self.feed, self.left = feed, 2
+
+        def next(self, state):
+            self.left -= 1
+            if self.left < 0:
+                raise Cut
+            return self.feed.next(state)
+
+        def settle(self):
+            self.feed.settle()
+
+        def close(self):
+            self.feed.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageSource, "open", lambda *args: Feed(opened(*args)))
+        with pytest.raises(Cut):
+            finished(run, patch)
+    folder = finished(run, monkeypatch)
+    same_models(folder / "stages" / "pretrain", whole / "stages" / "pretrain")
+    assert kept(folder) == kept(whole)
+
+
+@pytest.mark.slow  # test_image_objectives.py runs the steps so
+def test_with_adapters_microbatches_and_devices_change_nothing(tmp_path, monkeypatch):
+    folders = {}
+    for parts, devices in ((1, 1), (2, 4)):
+        stages = (dataclasses.replace(stage, gradient_accumulation_steps=parts) for stage in (PRETRAIN, PREFER))
+        folders[parts] = finished(recipe(tmp_path / str(parts), *stages), monkeypatch, devices)
+    for name in ("pretrain", "prefer"):
+        one, two = (load_model(folder / "stages" / name).params for folder in folders.values())
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-4 * max(1.0, float(np.abs(a).max())))
+    folder = folders[1]
+    assert (folder / "stages" / "prefer" / "adapter").is_dir()
+    assert {f"eval_{name}" for name in METHODS["diffusion_dpo"].METRICS} <= set(measured(folder, "prefer"))
+    assert next(r for r in kept(folder) if r["stage"] == "prefer")["loss"] == pytest.approx(np.log(2), rel=1e-5)
+
+
+def drawn(whole, out, *words):
+    assert main(["generate", str(whole / "stages" / "pretrain"), *words, "--steps", "3", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "images.jsonl").read_text().splitlines()]
+    return rows, [np.asarray(Image.open(out / row["file"])) for row in rows]
+
+
+def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys):
+    captions = ("red square top left. on black", "")
+    rows, images = drawn(whole, tmp_path / "a", *captions, "--n", "2", "--score", "brightness", "--seed", "5")
+    assert [(r["caption"], r["seed"]) for r in rows] == [(captions[i // 2], 5 + i) for i in range(4)]
+    expected = [float(np.mean(image / 127.5 - 1)) for image in images]
+    np.testing.assert_allclose([r["brightness"] for r in rows], expected, atol=0.01)
+    assert "brightness: mean" in capsys.readouterr().out
+    assert Image.open(tmp_path / "a" / "grid.png").size == (2 * 129 + 1, 2 * 129 + 1)
+    _, again = drawn(whole, tmp_path / "b", captions[0], "--seed", "6")
+    np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
+
+
+def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
+    caption = "red square top left. on black"
+    _, plain = drawn(whole, tmp_path / "a", caption)
+    _, beside = drawn(whole, tmp_path / "b", caption, "--negative", str(whole / "stages" / "pretrain"))
+    np.testing.assert_allclose(beside[0].astype(int), plain[0], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("x",), "--out FOLDER"),
+        (("x", "--out", "o", "--temperature", "1"), "--temperature: .* draws images and writes no text"),
+        (("x", "--out", "o", "--guidance", "-1"), "--guidance is -1"),
+        (("x", "--out", "o", "--score", "britness"), "no such reward.*brightness"),
+        (("--out", "o"), "give a caption"),
+    ],
+)
+def test_options_that_cannot_be(whole, capsys, words, message):
+    assert main(["generate", str(whole / "stages" / "pretrain"), *words]) == 2
+
+    assert re.search(message, capsys.readouterr().err, re.S)
+
+
+USERS = Users(tokens=2, width=8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (dataclasses.replace(PRETRAIN, max_steps=None, max_tokens=100), "pretrain.max_tokens: images have none"),
+        (
+            dataclasses.replace(PRETRAIN, data=dataclasses.replace(PRETRAIN.data, truncation="prompt_left")),
+            "pretrain.data.truncation: 'prompt_left'",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, data=dataclasses.replace(PRETRAIN.data, block_rows=2)),
+            "pretrain.data.block_rows: is of rows of tokens",
+        ),
+        (dataclasses.replace(PRETRAIN, images=Images(segments=0)), "pretrain.images.segments: 0 must be at least 1"),
+        (dataclasses.replace(PRETRAIN, model="nano"), "of the family 'lfm2'; a Denoise stage trains"),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=Images(users=USERS), lora=None),
+            "prefer.images.users.width: 8, and the model's attention to users reads none",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=Images(users=USERS), lora=None),
+            "prefer.train: everything would be trained",
+        ),
+        (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
+        (
+            dataclasses.replace(
+                PRETRAIN,
+                loss=METHODS["self_npo"](),
+                model=dataclasses.replace(MODEL, schedule=NoiseSchedule(zero_snr=True, parameterisation="velocity")),
+            ),
+            "self_npo samples from the last time, at which the model's schedule leaves nothing",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["longalign"](sampler_steps=25, kept_steps=4)),
+            "kept_steps 4 does not divide sampler_steps 25",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, sync_ref_model=True, loss=METHODS["denoising"]()),
+            "no reference that could move",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
+
+    problems = "\n".join(find_problems(recipe(tmp_path, stage)))
+    assert re.search(message, problems), problems
+
+
+def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():
+    with pytest.raises(ConfigError, match="at the last time nothing is left of the image"):
+        NoiseSchedule(zero_snr=True, parameterisation="noise")
+
+
+SMALL = {
+    "self_npo": {"scenes": 16, "held_out": 8, "pairs": 8},
+    "ppd": {"scenes": 16, "held_out": 8, "pairs": 8, "people": 1, "choices": 6},
+    "longalign": {"scenes": 8, "held_out": 8, "pairs": 8, "long": 16},
+}
+FIGURES = {
+    "self_npo": {"scenes/adherence", "scenes/brightness", "scenes/wins", "scenes/error"},
+    "ppd": {"people/bright", "people/dark", "people/left", "people/right", "people/wins"},
+    "longalign": {"scenes/wins"},
+}
+
+
+@pytest.mark.slow  # several stages each
+@pytest.mark.parametrize("name", SMALL)
+def test_the_variants_of_the_recipe_run_and_are_measured(name, tmp_path, monkeypatch):
+    run = load_run(f"diffusion:{name}")
+    short = {"max_steps": 2, "rows_per_step": 8, "eval_rows": 8, "eval_steps": 0}
+    stages = tuple(
+        dataclasses.replace(stage, **short, optimizer=dataclasses.replace(stage.optimizer, warmup_steps=0))
+        for stage in run.stages
+    )
+    probes = tuple(dataclasses.replace(probe, captions=4, steps=2) for probe in run.probes)
+    tiny = dataclasses.replace(MODEL, user_channels=run.model.user_channels)
+    corpus = dataclasses.replace(run.corpus, **SMALL[name])
+    changes = {"model": tiny, "corpus": corpus, "stages": stages, "probes": probes, "output_dir": str(tmp_path)}
+    folder = finished(dataclasses.replace(run, **changes), monkeypatch)
+    last = json.loads((folder / "summary.json").read_text())["probes"][stages[-1].name]
+    assert FIGURES[name] <= set(last)
+    assert all(np.isfinite(value) for value in last.values())

@@ -81,11 +81,7 @@ def samples(
     guidance: float = GUIDANCE,
     steps: int = STEPS,
 ) -> jax.Array:
-    """Images by guided DDIM from unit noise, cut to [-1, 1] at the end.
-
-    Not in between: to cut the estimate of the image and keep that of the noise, as samplers may, spoils guided samples
-    of this model (a third of the captions are followed at scale 3, all without).
-    """
+    """Images by guided DDIM from unit noise, cut to [-1, 1] at the end alone."""
 
     config = CONFIG if user is None else PERSONAL
 

@@ -268,7 +268,7 @@ def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64,
             name="gpm",
             loss=GPM(size=4),
             data=data(TRAIN, HELD_OUT, "corpus"),
-            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=10, weight_decay=0.0),
+            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=20, weight_decay=0.0),
             max_steps=100,
             **small,
         ),
@@ -297,7 +297,9 @@ def gpo(answers: str = "", rounds: int = 3, samples: int = 5, prompts: int = 64,
                 data=data(PAIRS, PAIRS_HELD_OUT, f"stage:{pairs}"),
                 optimizer=steps,
                 num_train_epochs=1,
-                **small,
+                # A round's short answers fill about a dozen rows: more of them in a step would leave it two steps.
+                rows_per_step=1,
+                logging_steps=5,
             )
         )
     wins = MeasureIterates(

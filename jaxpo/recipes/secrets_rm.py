@@ -36,12 +36,12 @@ def config(
     """
     names = tuple(f"member_{i}" for i in range(1, members + 1))
 
-    def reward(name: str, train: str, loss: BradleyTerry, seed: int | None = None) -> Reward:
+    def reward(name: str, train: str, held: tuple[str, ...], loss: BradleyTerry, seed: int | None = None) -> Reward:
         return Reward(
             name=name,
             init_from=base,
             loss=loss,
-            data=Data(train=(train,), eval=(heldout,), max_length=1024, row_length=2048),
+            data=Data(train=(train,), eval=held, max_length=1024, row_length=2048),
             optimizer=Optimizer(learning_rate=5e-6, warmup_ratio=0.03, weight_decay=0.0),
             rows_per_step=8,
             num_train_epochs=1,
@@ -52,10 +52,11 @@ def config(
     return Run(
         name="secrets_rm",
         stages=(
-            *(reward(name, pairs, BradleyTerry(margin="ignore"), seed) for seed, name in enumerate(names, start=1)),
+            *(reward(n, pairs, (heldout,), BradleyTerry(margin="ignore"), i) for i, n in enumerate(names, start=1)),
             Ensemble(rows=(pairs,), stages=names),
             Construct(name="mended", construction=SecretsRM(policy=policy), rows=("stage:ensemble/scored.jsonl",)),
-            reward("reward", "stage:mended/rows.jsonl", BradleyTerry(soft_labels=soft)),
+            # Held-out pairs have no votes and margins, which its loss reads: `measured` has its accuracy.
+            reward("reward", "stage:mended/rows.jsonl", (), BradleyTerry(soft_labels=soft)),
             MeasureTastes(name="measured", rows=(heldout,), models=(names[0], "reward")),
         ),
     )

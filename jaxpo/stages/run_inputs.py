@@ -14,9 +14,12 @@ from jaxpo.data.images.dataset import ImageDataset, ImageShape
 from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
+from jaxpo.data.rows import bad_rows
 from jaxpo.data.rows.files.listing import list_files, unsaid
 from jaxpo.data.rows.files.remote import fetch, is_remote, place_of
 from jaxpo.data.rows.files.splits import Part
+from jaxpo.data.rows.records import first_row
+from jaxpo.data.rows.requirements import check_needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, check_vocabulary
 from jaxpo.data.tokens.prepare import Dataset, prepare
 from jaxpo.data.tokens.preview import Preview
@@ -119,6 +122,19 @@ class RunInputs:
             team.first(lambda: fetch(stage.inputs(), self.directory / "data", self.say))
             stage.check_inputs([Path(name) for name in self.resolve(stage.inputs())])
 
+    def foresee(self, stage: Any) -> None:
+        """See of a stage that waits for the files of others that its own held-out ones hold what it needs.
+
+        Raises:
+          DataError: the first row lacks something, as `ready` would say after the stages before it.
+        """
+        named = stage.data.eval if stage.TRAINS else ()
+        if not named or any(name.startswith(STAGE) or is_remote(name) for name in named):
+            return
+        files, kind = list_files(self.resolve(named), part="eval", say=unsaid), kind_of(stage)
+        first = first_row(files, bad_rows.unsaid if stage.data.on_bad_row == "skip" else bad_rows.refuse)
+        check_needs(first, kind.purpose, kind.asks(method_of(stage)))
+
     def config_of(self, stage: str) -> TextConfig:
         """Architecture of a trained stage."""
         return self.own_configs.get(stage, self.config)
@@ -140,7 +156,9 @@ def make_inputs(run: Run, directory: Path, say: Say, team: Team = ALONE) -> RunI
     """
     inputs = team.first(lambda: _without_data(run, directory, say))
     for stage in run.stages:
-        if not waits(stage):
+        if waits(stage):
+            inputs.foresee(stage)
+        else:
             inputs.ready(stage, team)
     return inputs
 

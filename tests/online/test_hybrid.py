@@ -13,6 +13,7 @@ import pytest
 from online.test_recipe import same_models, steps, wait_for
 from online.tiny import online, recipe
 from stages import process
+from stages.recipe import MODEL
 
 from jaxpo.config import Data, Hybrid, Optimizer, Preference
 from jaxpo.config.online import MaxMin
@@ -97,9 +98,13 @@ def test_without_a_weight_it_is_dpo_on_the_same_pairs(tmp_path: Path) -> None:
         precompute_ref_log_probs=False,
     )
     found = {}
+    # No more ids than the tokenizer has: an online stage's distributions are over these, a preference stage's over all.
+    model = dataclasses.replace(MODEL, vocab_size=344)
     for name, stage in (("both", hybrid(tmp_path, loss=HyPO(beta=0.2, kl_weight=0.0))), ("pairs", plain)):
         (tmp_path / name).mkdir()
-        assert running.execute(recipe(tmp_path, stage, output_dir=str(tmp_path / name))) == 0
+        run = recipe(tmp_path, stage, output_dir=str(tmp_path / name), model=model)
+        run = dataclasses.replace(run, tokenizer=dataclasses.replace(run.tokenizer, vocab_size=model.vocab_size))
+        assert running.execute(run) == 0
         found[name] = [
             r for r in map(json.loads, (tmp_path / name / "tiny" / "metrics.jsonl").read_text().splitlines())
             if r["stage"] == "online" and "loss" in r

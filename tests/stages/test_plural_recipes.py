@@ -101,6 +101,7 @@ def test_groups_by_em(tmp_path: Path) -> None:
 def test_rounds_against_the_last_iterate(tmp_path: Path) -> None:
     sizes = ["--prompts", "6", "--samples", "3", "--max-new-tokens", "8", "--rounds", "2"]
     few = [w for s in ("gpo_0", "gpm") for w in (f"--{s}.max-steps", "2", f"--{s}.optimizer.warmup-steps", "0")]
+    few += [w for s in ("gpo_1", "gpo_2") for w in (f"--{s}.rows-per-step", "8")]  # as many as the tests have devices
     home = run("plural:gpo", tmp_path, *sizes, *few)
     for number in (1, 2):
         rows = (home / "stages" / f"pairs_{number}" / "pairs.jsonl").read_text().splitlines()

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxpo.config import SFT, Data, Pretrain, Run, Tokenizer, Work
+from jaxpo.config import SFT, Data, Pretrain, Reward, Run, Tokenizer, Work
 from jaxpo.construct.on_policy.stage import OnPolicyPairs
 from jaxpo.errors import DataError, RunError
+from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run import run_work
 from jaxpo.stages.run_inputs import make_inputs, resolve_files, waits
@@ -159,3 +160,23 @@ def test_rows_that_a_work_stage_cannot_use_are_refused_before_the_first_stage(tm
     run = Run(tokenizer=Tokenizer(train_on=(str(text),), vocab_size=300), stages=(pretrain, pairs))
     with pytest.raises(DataError, match=r"questions\.jsonl, row 1, field 'answer'"):
         make_inputs(run, tmp_path / "run", print)
+
+
+def test_held_out_rows_of_a_stage_that_waits_are_looked_at_before_anything_runs(tmp_path):
+    text, held = tmp_path / "text.jsonl", tmp_path / "held.jsonl"
+    text.write_text('{"text": "some words of a corpus"}\n' * 8)
+    held.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    small = {"max_length": 16, "row_length": 16}
+    pretrain = Pretrain(data=Data(train=(str(text),), **small), max_steps=1)
+    later = Reward(
+        data=Data(train=("stage:copy/rows.jsonl",), eval=(str(held),), **small),
+        loss=BradleyTerry(soft_labels=True),
+        max_steps=1,
+    )
+    run = Run(
+        tokenizer=Tokenizer(train_on=(str(text),), vocab_size=300), stages=(pretrain, Copy(source=str(text)), later)
+    )
+    with pytest.raises(DataError, match=r"held\.jsonl, row 1, field 'votes'"):
+        make_inputs(run, tmp_path / "run", print)
+    plain = replace(run, stages=(pretrain, Copy(source=str(text)), replace(later, loss=BradleyTerry())))
+    assert set(make_inputs(plain, tmp_path / "run", print).stages) == {"pretrain"}

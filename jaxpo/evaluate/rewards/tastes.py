@@ -9,6 +9,8 @@ import numpy as np
 
 from jaxpo.evaluate.intervals import share
 
+LONGER = "longer_wins"
+
 
 def by_group(
     right: Mapping[str, np.ndarray], groups: Sequence[str], lengths: np.ndarray
@@ -20,7 +22,7 @@ def by_group(
       groups: `[n]` of each pair.
       lengths: `[n, 2]` tokens of the better and of the worse answer.
     """
-    known = {**right, "longer_wins": lengths[:, 0] > lengths[:, 1]}
+    known = {**right, LONGER: lengths[:, 0] > lengths[:, 1]}
     names = np.asarray(groups)
     parts = {"all": np.ones(len(names), bool), **{str(g): names == g for g in sorted(set(groups))}}
     return {
@@ -33,7 +35,7 @@ def as_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, 
     """What `by_group` found as a table of a report: shares with their 95% intervals."""
     names = list(next(iter(found.values())))
     rows = [[group, of[names[0]]["n"], *(_told(of[name]) for name in names)] for group, of in found.items()]
-    head = ["", "n", *(name.replace("_", " ") for name in names)]
+    head = ["", "n", *("longer wins" if name == LONGER else name for name in names)]
     return {"title": "Pairs in the order that their people gave them", "head": head, "rows": rows}
 
 

@@ -23,8 +23,6 @@ from jaxpo.corpora import digits
 from jaxpo.corpora import scenes as drawn
 from jaxpo.evaluate.visual_questions import VisualQuestions
 from jaxpo.models.family import preset
-from jaxpo.models.lfm2_vl.config import LFM2VLConfig
-from jaxpo.models.siglip.config import SiglipConfig
 from jaxpo.objectives.methods.dpo import DPO
 
 VOCABULARY, LENGTH, ROW = 270, 128, 256
@@ -46,16 +44,7 @@ TEXT = replace(
     layer_types=("conv", "full_attention", "conv", "full_attention"),
     rope_theta=10_000.0,
 )
-TOWER = SiglipConfig(
-    hidden_size=64,
-    intermediate_size=192,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    patch_size=4,
-    num_patches=64,
-    initializer_range=0.05,
-)
-MODEL = LFM2VLConfig(TEXT, TOWER, image_token_id=VOCABULARY, projector_hidden_size=128)
+MODEL = replace(preset("nano_vl"), text=TEXT, image_token_id=VOCABULARY)
 
 
 def _data(train: str, held_out: str = "", **more: object) -> Data:
@@ -101,7 +90,9 @@ def config() -> Run:
         loss=DPO(beta=0.1),
         optimizer=Optimizer(learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=5, weight_decay=0.0),
         rows_per_step=8,
-        max_steps=60,
+        max_steps=150,
+        eval_rows=256,
+        diagnostics=("ranking_accuracy",),
         logging_steps=5,
         save_steps=100,
     )
@@ -129,7 +120,7 @@ def scenes() -> Run:
         data=_data(drawn.CAPTIONS),
         optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="constant", warmup_steps=20, weight_decay=0.05),
         rows_per_step=8,
-        max_steps=300,
+        max_steps=200,
         logging_steps=10,
         save_steps=200,
     )

@@ -2,7 +2,8 @@
 
 With u the tokens given so far, over the first U of them the share of a source goes from a to b:
 
-    p(u) = a + (b - a) min(u / U, 1),      P(u) = int_0^u p = a u + (b - a) u^2 / (2 U)   up to U, then b u - (b - a) U / 2
+    p(u) = a + (b - a) min(u / U, 1)
+    P(u) = int_0^u p = a u + (b - a) u^2 / (2 U) up to U, then b u - (b - a) U / 2
 
 A source of n examples and T tokens has given P(u) n / T examples; its example j is due where that is j + 1/2.
 """

@@ -90,7 +90,9 @@ def config() -> Run:
         loss=DPO(beta=0.1),
         optimizer=Optimizer(learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=5, weight_decay=0.0),
         rows_per_step=8,
-        max_steps=60,
+        max_steps=150,
+        eval_rows=256,
+        diagnostics=("ranking_accuracy",),
         logging_steps=5,
         save_steps=100,
     )
@@ -118,7 +120,7 @@ def scenes() -> Run:
         data=_data(drawn.CAPTIONS),
         optimizer=Optimizer(learning_rate=2e-3, lr_scheduler_type="constant", warmup_steps=20, weight_decay=0.05),
         rows_per_step=8,
-        max_steps=300,
+        max_steps=200,
         logging_steps=10,
         save_steps=200,
     )

@@ -283,8 +283,9 @@ class InFlight:
             keep = np.full((lanes, chunk // self.compute.page), none, np.int32)
             for given in (None, self._nothing_given(lanes, chunk)) if model.see else (None,):
                 self._run_read(slots, keep, ends, given, chunk, scored)
-        for length in self._looks if model.see and model.values else ():
-            self._see(blank(length, model.values(self.compute.config)))
+        patch = None if model.values is None else model.values(self.compute.config)
+        for length in () if patch is None else self._looks:
+            self._see(blank(length, patch))
         for size in self._writes:
             self._write([], size, 0)
 

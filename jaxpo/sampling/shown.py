@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -79,12 +80,12 @@ def _laid(row: Sequence[Patches], lengths: Sequence[int]) -> tuple[Media, int]:
     values = np.concatenate([piece.values for piece in row])
     positions = np.concatenate([piece.positions for piece in row])
     segments = np.repeat(np.arange(1, len(row) + 1, dtype=np.int32), [len(piece) for piece in row])
-    padded = (np.pad(x, ((0, rest), *((0, 0),) * (x.ndim - 1)))[None] for x in (values, segments, positions))
+    padded: Any = (np.pad(x, ((0, rest), *((0, 0),) * (x.ndim - 1)))[None] for x in (values, segments, positions))
     return Media(*padded), used // PER_VECTOR
 
 
 def blank(length: int, values: int) -> Media:
     """A row without any piece."""
-    return Media(
-        np.zeros((1, length, values), np.uint8), np.zeros((1, length), np.int32), np.zeros((1, length, 4), np.int32)
-    )
+    row: Any = np.zeros((1, length), np.int32)
+    patches: Any = np.zeros((1, length, values), np.uint8)
+    return Media(patches, row, np.zeros((1, length, 4), np.int32))  # type: ignore[arg-type]

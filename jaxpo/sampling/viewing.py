@@ -120,8 +120,10 @@ class Viewer:
         return geometry(*image_size(given, limits), self.settings)
 
     def _cut(self, given: Any, limits: ImageLimits) -> tuple[Geometry, tuple[Patches, ...]]:
-        plan = self._plan(given, limits)
-        return plan, patches_of(decoded(given, limits), plan, self.settings)
+        plan, shown = self._plan(given, limits), decoded(given, limits)
+        if shown.shape[:2] != (plan.height, plan.width):
+            raise BadImage("its pixels are turned otherwise than its header says.", remedy="Save it again.")
+        return plan, patches_of(shown, plan, self.settings)
 
 
 def _pictures(prompt: Prompt) -> Sequence[Any]:

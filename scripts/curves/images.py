@@ -21,7 +21,7 @@ from jaxpo.sampling.prompts import Prompt, prompt_of
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.viewing import Viewer, viewer_of
 
-HEAD = ("max_image_tokens", "vectors of an image", "prompt, tokens", "exact", "95 %", "seconds")
+HEAD = ("image tokens", "vectors of an image", "prompt, tokens", "exact", "95 %", "seconds")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/image_curve", description="Accuracy and seconds by size of images.")
     parser.add_argument("model", type=Path)
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--max-image-tokens", type=int, nargs="+", required=True, metavar="N")
+    parser.add_argument(
+        "--image-tokens", type=int, nargs="+", required=True, metavar="N", help="each both the most and the fewest"
+    )
     parser.add_argument("--max-tiles", type=int, help="of all of them; default as the model's files say")
     parser.add_argument("--most", type=int, default=200, help="questions (default 200)")
     options = parser.parse_args(argv)
@@ -45,8 +47,9 @@ def main(argv: Sequence[str]) -> int:
         model = load_with_tokenizer(options.model)
         questions = [question(row) for row in list(read_rows([options.rows]))[: options.most]]
         print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
-        for size in options.max_image_tokens:
-            found = viewer_of(model.config, model.tokenizer, max_image_tokens=size, max_tiles=options.max_tiles)
+        for size in options.image_tokens:
+            sizes = {"min_image_tokens": size, "max_image_tokens": size, "max_tiles": options.max_tiles}
+            found = viewer_of(model.config, model.tokenizer, **sizes)
             if found is None:
                 print(f"error: {options.model} reads text alone", file=sys.stderr)
                 return 2

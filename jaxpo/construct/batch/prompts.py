@@ -11,7 +11,7 @@ from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.errors import ConfigError, DataError
+from jaxpo.errors import BadImage, ConfigError, DataError
 from jaxpo.sampling.prompts import Prompt, as_conversation, prompt_of, with_system
 from jaxpo.sampling.shown import Shown
 from jaxpo.sampling.text import encode_prompt
@@ -35,8 +35,13 @@ class Asked:
     viewer: Viewer | None = None
 
     def shown(self) -> Shown | None:
-        """Its images, decoded; BadImage where one is broken."""
-        return None if self.viewer is None else self.viewer.encode(self.prompt)[1]
+        """Its images, decoded; BadImage where one is broken, or another than when the row was read."""
+        if self.viewer is None:
+            return None
+        ids, shown = self.viewer.encode(self.prompt)
+        if ids != self.ids:
+            raise BadImage("an image is another than when its row was read.")
+        return shown
 
     @property
     def number(self) -> int:

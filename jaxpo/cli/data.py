@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.cli.data_options import add_files, add_options, add_reading, data_of, reading_of
-from jaxpo.config import Data
+from jaxpo.config import Data, Images
 from jaxpo.data.tokens.preview import Preview
 from jaxpo.errors import ConfigError, did_you_mean
 
@@ -92,6 +93,8 @@ def tokenise(argv: Sequence[str]) -> int:
 
     settings = data_of(args, args.files)
     tokenizer = load_and_announce(args.tokenizer)
+    if tokenizer.image_settings is not None:
+        settings = replace(settings, images=Images(sizes=tokenizer.image_settings))
     purposes = {"text": "language", "messages": "sft", "prompt_completion": "sft"}
     kind = detect(canonical(first_row(list_files(args.files, say=unsaid))))
     purpose: Any = args.purpose or purposes.get(kind, "preference")

@@ -41,6 +41,7 @@ def record(args: argparse.Namespace, files: Sequence[str], out: Path, shard: tup
     from jaxpo.data.rows.needs import Needs
     from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.data.tokens.prepare import prepare
+    from jaxpo.data.tokens.seeing import seeing
     from jaxpo.recipe.platform import dtype_of
     from jaxpo.sharding import make_mesh, row_share, use_mesh
     from jaxpo.sharding.turns import first_process_first
@@ -57,6 +58,7 @@ def record(args: argparse.Namespace, files: Sequence[str], out: Path, shard: tup
         tokenizer = tokenizer_of(args.teacher, given)
         teacher = load_frozen("teacher", args.teacher, tokenizer, mesh, dtype=dtype, say=say)
         check_k(args.top_k, teacher.scorer.config.vocab_size, "--top-k")
+        settings = seeing(settings, tokenizer, teacher.scorer.config)
         how: Any = {"data": settings, "tokenizer": tokenizer, "purpose": "sft", "needs": Needs(roles=("completion",))}
         dataset = first_process_first(lambda: prepare(files, **how, cache_dir=out / "data", log=say))
         rows, (index, count) = args.rows or -(-8 // devices) * devices, row_share(mesh)

@@ -90,9 +90,7 @@ def config() -> Run:
         loss=DPO(beta=0.1),
         optimizer=Optimizer(learning_rate=2e-4, lr_scheduler_type="linear", warmup_steps=5, weight_decay=0.0),
         rows_per_step=8,
-        max_steps=150,
-        eval_rows=256,
-        diagnostics=("ranking_accuracy",),
+        max_steps=60,
         logging_steps=5,
         save_steps=100,
     )

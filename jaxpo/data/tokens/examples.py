@@ -140,11 +140,11 @@ def _with_fim(
     """The encoded documents, the chosen ones among them rearranged where that fits a segment."""
     assert cut.fim is not None
     texts = [str(record.sides[0].completion) for record in records]
-    # What was rendered has its order already.
+    # What was rendered has its order already, and what shows an image keeps it where it is.
     free = [
         i
         for i, text in enumerate(texts)
-        if cut.rendered == "text" or not (is_rendered(text) or Edges.of("", text).found)
+        if not records[i].pictures and (cut.rendered == "text" or not (is_rendered(text) or Edges.of("", text).found))
     ]
     chosen = [i for i in free if fim.is_chosen(texts[i], records[i].row.file, cut.fim)]
     names = tuple(tokenizer.special_ids)
@@ -199,7 +199,7 @@ def _segments(
     if record.kind == "tree":
         steps = [len(side.marks) for side in record.sides if side.marks]
         counts["merged_steps"] += sum(steps) - len(steps) * min(steps, default=0)
-    if cut.truncation == "prompt_left":
+    if cut.truncation == "prompt_left" and not record.pictures:
         mismatched = _cut_prompts(mismatched, cut.max_length)
     parts = iter([*fitted, *(side.segment(cut.max_length) for side in mismatched)])
     yield [None if side is None else next(parts) for side in encoded]

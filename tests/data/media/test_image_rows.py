@@ -13,7 +13,7 @@ from data.feeds import fed
 from data.written import as_parquet
 from PIL import Image
 
-from jaxpo.config import Data, Images, ImageSettings
+from jaxpo.config import Data, Fim, Images, ImageSettings
 from jaxpo.data.media.decode import ImageLimits, pixels
 from jaxpo.data.media.geometry import geometry
 from jaxpo.data.media.marks import NAMES, find_marks
@@ -261,6 +261,20 @@ def test_documents_are_cut_behind_their_images(load, write):
     assert [len(example.pictures) for example in examples] == [1, *[0] * (len(examples) - 1)]
     with pytest.raises(DataError, match="an image would be cut"):
         load(write({"text": "word " * 40 + "<image>", "images": ["a.png"]}, name="l.jsonl"), "language", data=data)
+
+
+def test_documents_with_images_are_not_rearranged_and_mismatched_answers_cut_no_image(load, write):
+    rows = [{"text": "one two three <image> four", "images": ["a.png"]}, {"text": "one two three four"}]
+    dataset = load(write(*rows, name="t.jsonl"), "language", data=dataclasses.replace(DATA, fim=Fim(rate=1.0)))
+    assert dataset.counts["fim_documents"] == 1
+    assert ONE in said(dataset, "text")[0]
+    seen = {"prompt": "Which?", "completion": "a", "label": True, "images": ["a.png"]}
+    long = {"prompt": "?", "completion": "word " * 18, "label": False}
+    data = dataclasses.replace(DATA, max_length=40, truncation="prompt_left")
+    needs = {"roles": ("completion", "kl"), "columns": ("label",)}
+    dataset = load(write(seen, long, name="k.jsonl"), "preference", data=data, **needs)
+    examples = [example for example in dataset.store.read(range(2)) if example.pictures]
+    assert [(segment.per_token[MEDIA] >= 0).sum() for segment in examples[0].segments] == [4, 4]
 
 
 def mixed():

@@ -71,6 +71,9 @@ def test_the_likeliest_class_is_right_or_wrong():
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(SOFTMAX.head_values(reading), shares, rtol=1e-5)
     np.testing.assert_allclose(SOFTMAX.reward(reading), shares[:, -1], rtol=1e-5)
+    (terms,) = SOFTMAX.loss(features).items()
+    assert terms[0] == "examples"
+    np.testing.assert_allclose(terms[1], [-np.log(shares[0, 0]), -np.log(shares[1, 1]), 0], rtol=1e-5)
     weighted = dataclasses.replace(SOFTMAX, weights=(1.0, 0.0, 0.0))
     np.testing.assert_allclose(weighted.reward(reading), shares[:, 0], rtol=1e-5)
 
@@ -102,7 +105,7 @@ def config():
                 loss=Rating(aspects=("io", "other"), form="softmax", pooling="mean"),
                 data=Data(train=("ROWS",), eval=("ROWS",), max_length=32, row_length=64),
                 optimizer=Optimizer(learning_rate=3e-2, lr_scheduler_type="constant"),
-                rows_per_step=4,
+                rows_per_step=8,
                 max_steps=20,
                 eval_rows=8,
             ),

@@ -171,6 +171,14 @@ def test_a_gguf_file_says_how_vectors_are_made(tmp_path):
     assert "vector for each token" in (tmp_path / "tokens-gguf" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("pooling", ["tokens", "mean"])
+def test_llama_cpp_runs_the_file_of_a_causal_retriever(tmp_path, pooling):
+    pytest.importorskip("xllamacpp", reason="needs xllamacpp")
+    export(retriever(pooling), tmp_path / "out")
+    (row,) = write_gguf(tmp_path / "out", tmp_path / "gguf", Options(("f32",)))
+    assert "llama.cpp" in row.by
+
+
 def test_dense_layers_that_llama_cpp_has_not_are_named():
     plain, w = VectorHead("tokens", ("identity",)), {"weight": 0}
     assert inexpressible_head(plain, {"0": w}) == []

@@ -162,7 +162,7 @@ def pooling_of(metadata: Mapping[str, Any], file: Path) -> str | None:
         return None
     numbers = {"NONE": 0, "MEAN": 1, "CLS": 2, "LAST": 3}
     known = {numbers[theirs]: ours for ours, theirs in POOLING.items()}
-    if found not in known:
+    if type(found) is not int or found not in known:
         raise CheckpointError(f"{file}: its pooling_type is {shown(found)}; known are {', '.join(map(str, known))}.")
     return known[found]
 

@@ -170,13 +170,14 @@ class Rating(RewardMethod):
         return ~jnp.isnan(ratings) & present[:, None]
 
     def loss(self, x: Rewards) -> dict[str, Array]:
-        """`[N]`, summed over each row's ratings."""
+        """`[N]`, summed over each row's ratings; of classes a term for each row."""
         from jaxpo.losses import rating
 
         ratings = x.columns["ratings"]
         ends = {} if None in (self.low, self.high) else {"low": self.low, "high": self.high}
         scale: dict[str, Any] = {"form": self.form, **ends}
-        return {"ratings": rating(x.roles["completion"]["aspects"], ratings, self.rated(ratings, x.present), **scale)}
+        counted = "examples" if self.form == "softmax" else "ratings"
+        return {counted: rating(x.roles["completion"]["aspects"], ratings, self.rated(ratings, x.present), **scale)}
 
     def predicted(self, x: Rewards) -> Array:
         """In units of the ratings, `[N, C]`."""

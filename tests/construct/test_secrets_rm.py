@@ -142,7 +142,7 @@ def test_an_ensemble_scores_each_pair_by_every_stage(model, tmp_path, monkeypatc
 
 def test_the_recipes_name_their_stages():
     run = load_run("secrets_rm")
-    assert [stage.name for stage in run.stages][-4:] == ["member_10", "ensemble", "mended", "reward"]
+    assert [stage.name for stage in run.stages][-5:] == ["member_10", "ensemble", "mended", "reward", "measured"]
     assert len({stage.seed for stage in run.stages[:10]}) == 10
     rounds = load_run("meta_rm")
     names = [stage.name for stage in rounds.stages]
@@ -153,7 +153,7 @@ def test_the_recipes_name_their_stages():
 def test_a_recipes_numbers_are_given_as_flags():
     path = Path(secrets_rm.__file__)
     run, rest = call_config(secrets_rm, path, "config", ["--members", "2", "--name", "x"])
-    assert [stage.name for stage in run.stages] == ["member_1", "member_2", "ensemble", "mended", "reward"]
+    assert [stage.name for stage in run.stages] == ["member_1", "member_2", "ensemble", "mended", "reward", "measured"]
     assert rest == ["--name", "x"]
     with pytest.raises(ConfigError, match="--members: expected an integer, got 'two'"):
         call_config(secrets_rm, path, "config", ["--members", "two"])

@@ -28,8 +28,8 @@ CLAIM = Claim(
     method="longalign",
     paper="arXiv:2410.11817",
     claim="A base of one clause, trained on for 300 steps on captions of two to four, shows the clauses after the "
-    "first more often by 0.2 if its text tower of eight words reads the caption clause by clause than if the caption is "
-    "cut.",
+    "first more often by 0.2 if its text tower of eight words reads the caption clause by clause than if the caption "
+    "is cut.",
     baseline="the caption cut after eight words",
     measure="share of the clauses after the first whose place shows their colour, held-out clauses, segments minus cut",
     seeds=(0, 1, 2),

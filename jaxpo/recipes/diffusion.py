@@ -192,7 +192,8 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
     )
     probe = SceneProbe(things=SEVERAL, segments=segments.segments)
     run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, pairs=8), probe)
-    return replace(run, stages=run.stages[1:], corpus=replace(run.corpus, scenes=8))
+    # The preference model among them has no form outside of jaxpo.
+    return replace(run, stages=run.stages[1:], corpus=replace(run.corpus, scenes=8), export=False)
 
 
 def scenes(train: str, held_out: str | None = None) -> Data:

@@ -39,19 +39,20 @@ def drawn(captions, guidance, *, seed=3, steps=2, **options):
 
 
 def test_guidance_of_0_is_the_empty_caption_and_of_1_the_caption_alone():
-    both = drawn((CAPTION, ""), 0.0), drawn((CAPTION, ""), 1.0)
-    np.testing.assert_allclose(both[0][1], both[1][1], atol=1e-5)
-    alone = drawn(("",), 1.0)
-    np.testing.assert_allclose(both[0][0], alone[0], atol=1e-5)
-    assert np.abs(both[1][0] - alone[0]).max() > 1e-4
-    assert np.abs(drawn((CAPTION, ""), 3.0)[0] - both[1][0]).max() > 1e-4
+    without, alone, empty = drawn((CAPTION, ""), 0.0), drawn((CAPTION, ""), 1.0), drawn(("", ""), 1.0)
+    np.testing.assert_allclose(without, empty, atol=1e-5)
+    np.testing.assert_allclose(alone[1], empty[1], atol=1e-5)
+    assert np.abs(alone[0] - empty[0]).max() > 1e-4
+    assert np.abs(drawn((CAPTION, ""), 3.0)[0] - alone[0]).max() > 1e-4
 
 
 def test_a_negative_model_is_asked_without_the_caption():
-    plain = drawn((CAPTION,), 3.0)
-    np.testing.assert_allclose(drawn((CAPTION,), 3.0, negative=model()), plain, atol=1e-5)
-    np.testing.assert_allclose(drawn((CAPTION,), 1.0, negative=model(2)), drawn((CAPTION,), 1.0), atol=1e-5)
-    assert np.abs(drawn((CAPTION,), 3.0, negative=model(2)) - plain).max() > 1e-4
+    plain = drawn((CAPTION, ""), 3.0)
+    np.testing.assert_allclose(drawn((CAPTION, ""), 3.0, negative=model()), plain, atol=1e-5)
+    pushed = drawn((CAPTION, ""), 3.0, negative=model(2))
+    assert np.abs(pushed - plain).max() > 1e-4
+    # What it is told is no caption, so that other captions are pushed away from the same.
+    np.testing.assert_allclose(drawn(("", ""), 3.0, negative=model(2))[1], pushed[1], atol=1e-5)
 
 
 def test_users_of_zeros_are_nobody_and_others_are_not():

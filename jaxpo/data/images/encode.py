@@ -17,6 +17,7 @@ from jaxpo.errors import DataError
 
 CENTRE = (0.5, 0.5)
 KEPT = ("user", "label", "weight")
+LATENTS = ("latents", "latent_pairs")
 
 
 class Encoder(Protocol):
@@ -45,7 +46,10 @@ def items_of(files: Sequence[str], images: Images) -> Iterator[Item]:
             yield from folder_items(Path(name))
             continue
         for row in read_rows([name]):
-            yield from FORMATS[format_of(row)].read(row, images)
+            form = format_of(row)
+            if form in LATENTS:
+                raise row.error("holds latents already.", remedy="Name the file in data.train as it is.")
+            yield from FORMATS[form].read(row, images)
 
 
 def encoded_rows(
@@ -63,8 +67,6 @@ def encoded_rows(
     waiting: list[Item] = []
     ties = 0
     for item in items_of(files, Images()):
-        if item.latent:
-            raise item.error("holds latents already.", remedy="Name it in data.train as it is.")
         if item.columns.get(TIE):
             ties += 1
             continue

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import CONFIG, IMAGE, LENGTH, SCHEDULE, base, unit_noise
+from diffusion.base import CONFIG, IMAGE, LENGTH, SCHEDULE, base, random_times, unit_noise
 from evidence.harness import Claim
 
 from jaxpo.corpora.scenes import COLOURS, PLACES, Scene, draw, encode, reading, render
 from jaxpo.diffusion.ddim import sample
 from jaxpo.diffusion.parameterisation import add_noise, target
-from jaxpo.diffusion.schedules import destinations, draw_times, times
+from jaxpo.diffusion.schedules import destinations, times
 from jaxpo.diffusion.segments import split_caption
 from jaxpo.losses.denoising import denoising, squared_error
 from jaxpo.models.family import caption_states, denoiser
@@ -65,7 +65,7 @@ def aligned(images: jax.Array, tokens: jax.Array, there: jax.Array, key: jax.Arr
     def loss(params: Tree, key: jax.Array) -> jax.Array:
         rows, at, drawn = jax.random.split(key, 3)
         chosen = jax.random.randint(rows, (BATCH,), 0, COUNT)
-        t, noise = draw_times(at, BATCH, SCHEDULE.steps), jax.random.normal(drawn, (BATCH, *IMAGE))
+        t, noise = random_times(at, BATCH), jax.random.normal(drawn, (BATCH, *IMAGE))
         output = predict(params, add_noise(SCHEDULE, images[chosen], noise, t), t, tokens[chosen], there[chosen])
         found = squared_error(output, target(SCHEDULE, images[chosen], noise, t))
         bars = jnp.asarray(SCHEDULE.alpha_bars)[t]

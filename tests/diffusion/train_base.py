@@ -2,7 +2,7 @@
 
 The velocity's squared error, unweighted: it counts an error of the image alike at all times, and where there is much
 noise a caption says more than the pixels. Weighted by min-SNR, or as the error of the noise, these times count for
-little, and captions are hardly followed after as many steps.
+little.
 """
 
 from __future__ import annotations

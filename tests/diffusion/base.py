@@ -95,6 +95,11 @@ def samples(
     return jnp.clip(sample(SCHEDULE, guided, noise, src, destinations(src)), -1, 1)
 
 
+def random_times(key: jax.Array, count: int) -> jax.Array:
+    """Of the schedule, all alike."""
+    return jax.random.randint(key, (count,), 0, SCHEDULE.steps)
+
+
 def unit_noise(seed: int, count: int) -> jax.Array:
     """What samples start from."""
     return jax.random.normal(jax.random.key(seed), (count, *IMAGE))

@@ -2,7 +2,7 @@
 
 The velocity's squared error, unweighted: it counts an error of the image alike at all times, and where there is much
 noise a caption says more than the pixels. Weighted by min-SNR, or as the error of the noise, these times count for
-little, and captions are hardly followed after as many steps.
+little.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import CONFIG, IMAGE, SCHEDULE, errors, followed, informed, words
+from diffusion.base import CONFIG, IMAGE, errors, followed, informed, random_times, words
 from safetensors.numpy import save_file
 
 from jaxpo.corpora.scenes import draw, render
-from jaxpo.diffusion.schedules import draw_times
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params, leaves
 
@@ -37,7 +36,7 @@ def loss(params: Tree, images: jax.Array, tokens: jax.Array, key: jax.Array) -> 
     rows, at, noise, empty = jax.random.split(key, 4)
     chosen = jax.random.randint(rows, (BATCH,), 0, len(images))
     kept = jax.random.bernoulli(empty, 1 - EMPTY, (BATCH, 1))
-    t, e = draw_times(at, BATCH, SCHEDULE.steps), jax.random.normal(noise, (BATCH, *IMAGE))
+    t, e = random_times(at, BATCH), jax.random.normal(noise, (BATCH, *IMAGE))
     return errors(params, images[chosen], t, e, jnp.where(kept, tokens[chosen], 0)).mean()
 
 

@@ -15,16 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import IMAGE, SCHEDULE, base, errors, predict, samples, unit_noise, words
+from diffusion.base import IMAGE, SCHEDULE, base, errors, predict, random_times, samples, unit_noise, words
 
 from jaxpo.corpora.scenes import REWARDS, draw, pairs, render
 from jaxpo.diffusion.inversion import invert
 from jaxpo.diffusion.parameterisation import add_noise, implied_noise, to_noise
-from jaxpo.diffusion.schedules import draw_times
 from jaxpo.losses import diffusion_dpo, inpo_ddim, smpo_diffusion, smpo_rewards
 from jaxpo.losses.denoising import squared_error
 
-PAIRS, BATCH, MOMENTS, BETWEEN, RATE, BETA = 512, 16, 6, 15, 3e-5, 2000.0
+PAIRS, BATCH, MOMENTS, BETWEEN, RATE, BETA = 512, 16, 4, 15, 3e-5, 2000.0
 LOOK, SAMPLER_STEPS = 64, 15
 WANTED = ("brightness", "left")
 """A reward of the whole picture, and one of a place, whose captions leave it open."""
@@ -60,7 +59,7 @@ def four_errors(params: Tree, reference: Tree, latents: jax.Array, t: jax.Array,
 def forward(batch: Tree, key: jax.Array):
     """Latents, times and noise of pairs that share both."""
     at, drawn = jax.random.split(key)
-    t = jnp.tile(draw_times(at, BATCH, SCHEDULE.steps), 2)
+    t = jnp.tile(random_times(at, BATCH), 2)
     noise = jnp.tile(jax.random.normal(drawn, (BATCH, *IMAGE)), (2, 1, 1, 1))
     images = batch["images"].reshape(-1, *IMAGE)
     return add_noise(SCHEDULE, images, noise, t), t, noise, jnp.tile(batch["words"], (2, 1))
@@ -68,7 +67,7 @@ def forward(batch: Tree, key: jax.Array):
 
 def inverted(params: Tree, batch: Tree, key: jax.Array, corrections: int):
     """Latents, times and implied noise by the current model's inversion."""
-    t = jnp.tile(draw_times(jax.random.split(key)[0], BATCH, SCHEDULE.steps), 2)
+    t = jnp.tile(random_times(jax.random.split(key)[0], BATCH), 2)
     tokens, images = jnp.tile(batch["words"], (2, 1)), batch["images"].reshape(-1, *IMAGE)
     fixed = jax.lax.stop_gradient(params)
     latents = invert(

@@ -9,7 +9,7 @@ from evidence.harness import Claim
 CLAIM = Claim(
     method="diffusion_dpo",
     paper="arXiv:2311.12908",
-    claim="90 steps of Diffusion-DPO on pairs of scenes make samples of the same noise better in 95 of 100 cases, for "
+    claim="60 steps of Diffusion-DPO on pairs of scenes make samples of the same noise better in 95 of 100 cases, for "
     "a reward of the whole picture and for one of a place, at a denoising loss of at most 1.1 times the base's.",
     baseline="the base",
     measure="share of samples with a larger reward than the base's of the same noise, mean over brightness and left, "

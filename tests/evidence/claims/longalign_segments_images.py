@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import CONFIG, IMAGE, LENGTH, SCHEDULE, base, unit_noise
+from diffusion.base import CONFIG, IMAGE, LENGTH, SCHEDULE, base, random_times, unit_noise
 from evidence.harness import Claim
 
 from jaxpo.corpora.scenes import COLOURS, PLACES, Scene, draw, encode, reading, render
 from jaxpo.diffusion.ddim import sample
 from jaxpo.diffusion.parameterisation import add_noise, target
-from jaxpo.diffusion.schedules import destinations, draw_times, times
+from jaxpo.diffusion.schedules import destinations, times
 from jaxpo.diffusion.segments import split_caption
 from jaxpo.losses.denoising import denoising, squared_error
 from jaxpo.models.family import caption_states, denoiser
@@ -28,7 +28,8 @@ CLAIM = Claim(
     method="longalign",
     paper="arXiv:2410.11817",
     claim="A base of one clause, trained on for 300 steps on captions of two to four, shows the clauses after the "
-    "first more often by 0.2 if its text tower of eight words reads the caption clause by clause than if the caption is cut.",
+    "first more often by 0.2 if its text tower of eight words reads the caption clause by clause than if the caption "
+    "is cut.",
     baseline="the caption cut after eight words",
     measure="share of the clauses after the first whose place shows their colour, held-out clauses, segments minus cut",
     seeds=(0, 1, 2),
@@ -64,7 +65,7 @@ def aligned(images: jax.Array, tokens: jax.Array, there: jax.Array, key: jax.Arr
     def loss(params: Tree, key: jax.Array) -> jax.Array:
         rows, at, drawn = jax.random.split(key, 3)
         chosen = jax.random.randint(rows, (BATCH,), 0, COUNT)
-        t, noise = draw_times(at, BATCH, SCHEDULE.steps), jax.random.normal(drawn, (BATCH, *IMAGE))
+        t, noise = random_times(at, BATCH), jax.random.normal(drawn, (BATCH, *IMAGE))
         output = predict(params, add_noise(SCHEDULE, images[chosen], noise, t), t, tokens[chosen], there[chosen])
         found = squared_error(output, target(SCHEDULE, images[chosen], noise, t))
         bars = jnp.asarray(SCHEDULE.alpha_bars)[t]

@@ -9,20 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import IMAGE, PERSONAL, SCHEDULE, base, predict, samples, unit_noise, words
+from diffusion.base import IMAGE, PERSONAL, SCHEDULE, base, predict, random_times, samples, unit_noise, words
 from evidence.claims._scene_images import BATCH, BETA, SAMPLER_STEPS, by_dpo, noise_errors
 from evidence.harness import Claim
 
 from jaxpo.corpora.scenes import REWARDS, TASTES, draw, embeddings, pairs, support
 from jaxpo.diffusion.parameterisation import add_noise, to_noise
-from jaxpo.diffusion.schedules import draw_times
 from jaxpo.losses import ppd
 from jaxpo.losses.denoising import squared_error
 from jaxpo.models.family import param_table
 from jaxpo.models.paths import cut, joined, split_table
 from jaxpo.models.spec import init_params
 
-PEOPLE, PAIRS, STEPS, BRANCH_RATE, WHOLE_RATE = 8, 32, 150, 1e-3, 3e-5
+PEOPLE, PAIRS, STEPS, BRANCH_RATE, WHOLE_RATE = 8, 32, 120, 1e-3, 3e-5
 """People of each taste, pairs of each, steps, and learning rates of the branch alone and of a whole model."""
 UNSEEN, PROMPTS = 4, 8
 Tree = Any
@@ -60,7 +59,7 @@ def community(seed: int) -> Tree:
 def by_ppd(branch: Tree, reference: Tree, batch: Tree, key: jax.Array) -> jax.Array:
     """The reference sees no user; of the model the branch alone has gradients."""
     at, drawn = jax.random.split(key)
-    t = jnp.tile(draw_times(at, BATCH, SCHEDULE.steps), 2)
+    t = jnp.tile(random_times(at, BATCH), 2)
     noise = jnp.tile(jax.random.normal(drawn, (BATCH, *IMAGE)), (2, 1, 1, 1))
     tokens, user = jnp.tile(batch["words"], (2, 1)), jnp.tile(batch["user"], (2, 1, 1))
     x = add_noise(SCHEDULE, batch["images"].reshape(-1, *IMAGE), noise, t)

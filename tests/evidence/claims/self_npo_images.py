@@ -28,10 +28,12 @@ Tree = Any
 CLAIM = Claim(
     method="self_npo",
     paper="arXiv:2505.11777",
-    claim="From a base of 600 steps, samples guided at 3 away from a Self-NPO negative of 150 steps (K 3, frozen teacher, "
-    "no guidance of it) lie nearer to real scenes by a twentieth than those guided away from the base's empty caption.",
+    claim="From a base of 600 steps, samples guided at 3 away from a Self-NPO negative of 150 steps (K 3, frozen "
+    "teacher, no guidance of it) lie nearer to real scenes by a twentieth than those guided away from the base's empty "
+    "caption.",
     baseline="classifier-free guidance at 3 with the same base",
-    measure="sliced Wasserstein distance of 256 samples to the scenes of their captions: 1 - Self-NPO's / the baseline's",
+    measure="sliced Wasserstein distance of 256 samples to the scenes of their captions: 1 - Self-NPO's / the "
+    "baseline's",
     seeds=(0, 1, 2),
     threshold=0.05,
     min_share=0.6,

@@ -266,6 +266,8 @@ def _about_bias(missing: list[str]) -> str:
 
 def _tied_head(stored: Mapping[str, Stored], table: Table) -> set[str]:
     """Some tools store the tied output matrix as well: redundant only when it is the embedding, bit for bit."""
+    if "embed_tokens" not in table:
+        return set()
     (name,) = table["embed_tokens"]["weight"].tensors
     head, embedding = stored.get("lm_head.weight"), stored.get(name)
     if head is None or embedding is None or head.shape != embedding.shape or head.dtype != embedding.dtype:

@@ -277,6 +277,23 @@ def test_documents_with_images_are_not_rearranged_and_mismatched_answers_cut_no_
     assert [(segment.per_token[MEDIA] >= 0).sum() for segment in examples[0].segments] == [4, 4]
 
 
+def test_phrases_are_marked_behind_the_frames_of_a_video(load, write):
+    """RRPO: frames are images of one turn, and answers carry their marks, whatever stands before them."""
+    pair = {"prompt": "Which?", "chosen": "it is red", "rejected": "it is blue"}
+    pair |= {"chosen_spans": [[6, 9]], "rejected_spans": [[6, 10]]}
+    needs = {"roles": ("chosen", "rejected"), "per_token": ("phrase",)}
+    found = {}
+    for name, row in (("text", pair), ("frames", pair | {"images": ["a.png", "b.png", "a.png"]})):
+        (example,) = load(write(row, name=f"{name}.jsonl"), "preference", **needs).store.read([0])
+        for role in ("chosen", "rejected"):
+            segment = example.segments[example.roles[role]]
+            found[name, role] = segment.tokens[segment.per_token["phrase"] == 1].tolist()
+            learnt = segment.tokens[segment.supervised].tolist()
+            assert found.setdefault(("learnt", role), learnt) == learnt
+    for role in ("chosen", "rejected"):
+        assert found["text", role] == found["frames", role] != []
+
+
 def mixed():
     """Rows with images, several and none."""
     rows = [ask(*["abcd"[i % 4] + ".png"] * (i % 3), text=f"{'<image>' * (i % 3)}{i}?") for i in range(12)]

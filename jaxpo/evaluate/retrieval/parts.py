@@ -48,12 +48,15 @@ def in_parts(
     for start in starts:
         file = _file(place, start)
         if not file.is_file():
-            own = embedder.documents(
-                texts[start : start + SIZE], lambda n, _, start=start: progress(start + n, len(texts))
-            )
+            own = embedder.documents(texts[start : start + SIZE], _after(start, len(texts), progress))
             _write(file, own, dtype)
         found.extend(_read(file))
     return found
+
+
+def _after(start: int, total: int, progress: Progress) -> Progress:
+    """Progress of a part, told as that of the whole."""
+    return lambda done, _: progress(start + done, total)
 
 
 def discard(folder: Path) -> None:

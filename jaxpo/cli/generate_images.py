@@ -30,8 +30,8 @@ def add_image_options(parser: Parser) -> None:
     """What only a model that draws has."""
     group = parser.add_argument_group("a model that draws images")
     for name, (kind, meaning) in SAMPLER.items():
-        choices = {"choices": SPACINGS} if name == "spacing" else {}
-        group.add_argument(f"--{name}", type=kind, help=meaning, **choices)
+        choices = SPACINGS if name == "spacing" else None
+        group.add_argument(f"--{name}", type=kind, help=meaning, choices=choices)
     group.add_argument("--negative", type=Path, help="model that guidance pushes away from (Diffusion-NPO, Self-NPO)")
     group.add_argument(
         "--score",

@@ -84,6 +84,11 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
         raise ConfigError(problems)
     rewards = {name: reward_of(name) for name in args.score or ()}
     model = load_with_tokenizer(args.model)
+    if model.config.in_channels != 3:
+        raise ConfigError(
+            f"{args.model}: draws latents of {model.config.in_channels} channels, which are no pixels; export it, and "
+            "draw with diffusers and the decoder that belongs to its data."
+        )
     negative = None if args.negative is None else _negative(args.negative, model.config)
     drawn = list(
         draw_images(
@@ -193,10 +198,6 @@ def _kept(
 
     folder.mkdir(parents=True, exist_ok=True)
     whole, texts = np.stack([d.pixels for d in drawn]), [captions[d.number] for d in drawn]
-    if whole.shape[-1] != 3:
-        raise ConfigError(
-            f"the model draws latents of {whole.shape[-1]} channels; decode them with the encoder that made its data."
-        )
     scored = {name: np.asarray(reward(whole, texts), np.float64) for name, reward in rewards.items()}
     records = []
     for i, image in enumerate(drawn):

@@ -64,7 +64,9 @@ def only_of_images(args: argparse.Namespace) -> None:
     """ConfigError for options that mean nothing to a model that writes text."""
     said = [f"--{name.replace('_', '-')}" for name in (*SAMPLER, *OTHERS) if getattr(args, name) is not None]
     if said:
-        raise ConfigError([f"{option}: {args.model} writes text and draws no images; leave it out." for option in said])
+        raise ConfigError(
+            [f"{option}: only a model that draws images has it, and {args.model} is none." for option in said]
+        )
 
 
 def write_images(args: argparse.Namespace, parser: Parser) -> int:

@@ -21,7 +21,6 @@ from diffusion.base import CONFIG, IMAGE, SCHEDULE, errors, followed, informed, 
 from safetensors.numpy import save_file
 
 from jaxpo.corpora.scenes import draw, render
-from jaxpo.diffusion.schedules import draw_times
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params, leaves
 
@@ -37,7 +36,7 @@ def loss(params: Tree, images: jax.Array, tokens: jax.Array, key: jax.Array) -> 
     rows, at, noise, empty = jax.random.split(key, 4)
     chosen = jax.random.randint(rows, (BATCH,), 0, len(images))
     kept = jax.random.bernoulli(empty, 1 - EMPTY, (BATCH, 1))
-    t, e = draw_times(at, BATCH, SCHEDULE.steps), jax.random.normal(noise, (BATCH, *IMAGE))
+    t, e = jax.random.randint(at, (BATCH,), 0, SCHEDULE.steps), jax.random.normal(noise, (BATCH, *IMAGE))
     return errors(params, images[chosen], t, e, jnp.where(kept, tokens[chosen], 0)).mean()
 
 

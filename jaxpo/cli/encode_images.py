@@ -21,11 +21,17 @@ def main(argv: Sequence[str]) -> int:
         "--encoder", type=Path, required=True, help="folder with vae/, and text_encoder/ and tokenizer/"
     )
     parser.add_argument("--states", action="store_true", help="write what the text encoder makes of captions, too")
+    parser.add_argument(
+        "--length", type=int, help="positions of the states of captions encoded sentence by sentence, 240 in LongAlign"
+    )
     parser.add_argument("--size", type=int, default=512, help="pixels along both sides (default 512)")
     parser.add_argument("--batch", type=int, default=8, help="examples at once (default 8)")
     args = parser.parse(argv)
     *files, out = args.files
-    problems = [f"--{name} must be at least 1." for name in ("size", "batch") if getattr(args, name) < 1]
+    asked = ((name, getattr(args, name)) for name in ("size", "batch", "length"))
+    problems = [f"--{name} must be at least 1." for name, value in asked if value is not None and value < 1]
+    if args.length and not args.states:
+        problems.append("--length is that of states, which --states asks for.")
     if not files or not out.endswith(".parquet"):
         problems.append("data encode-images: give files, and then the .parquet file to write.")
     elif Path(out).exists():
@@ -35,7 +41,10 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.convert.image_encoder import DiffusersEncoder
 
-    print(f"{written(files, Path(out), DiffusersEncoder(args.encoder, text=args.states), args)} rows in {out}")
+    encoder = DiffusersEncoder(args.encoder, text=args.states, length=args.length)
+    print(f"{written(files, Path(out), encoder, args)} rows in {out}")
+    if encoder.cut:
+        print(f"{encoder.cut} captions are longer than their states and have lost their ends")
     return 0
 
 

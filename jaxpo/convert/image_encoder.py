@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.diffusion.segments import Marks, long_states
 from jaxpo.errors import ConfigError
 
 VAE, TEXT, TOKENIZER = "vae", "text_encoder", "tokenizer"
@@ -20,12 +21,17 @@ class DiffusersEncoder:
     Args:
       folder: of a pipeline on disk; nothing is fetched.
       text: make states of captions too.
+      length: positions of a caption's states where they are of its sentences, each encoded alone (LongAlign); None =
+        the tokenizer's, and what is longer is cut.
+
+    Attributes:
+      cut: captions that have lost something.
 
     Raises:
       ConfigError: diffusers or transformers is not installed, or the folder lacks a part.
     """
 
-    def __init__(self, folder: Path, *, text: bool):
+    def __init__(self, folder: Path, *, text: bool, length: int | None = None):
         parts = (VAE, TEXT, TOKENIZER) if text else (VAE,)
         if missing := [part for part in parts if not (folder / part).is_dir()]:
             raise ConfigError(f"{folder}: has no {', '.join(missing)}; give the folder of a diffusers pipeline.")
@@ -34,6 +40,7 @@ class DiffusersEncoder:
         self._vae = diffusers.AutoencoderKL.from_pretrained(folder / VAE, **options).eval()
         self.scale = float(self._vae.config.scaling_factor)
         self._text: tuple[Any, Any] | None = None
+        self._length, self.cut = length, 0
         if text:
             transformers = _library("transformers")
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
@@ -48,14 +55,31 @@ class DiffusersEncoder:
         return found
 
     def states(self, captions: Sequence[str]) -> np.ndarray | None:
-        """Last hidden states of captions filled up to the tokenizer's length."""
+        """Last hidden states of captions filled up to the tokenizer's length, or of their sentences to another one."""
         if self._text is None:
             return None
-        tokenizer, model = self._text
-        ids = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
-        with self._torch.no_grad():
-            found: np.ndarray = model(ids).last_hidden_state.numpy()
+        tokenizer = self._text[0]
+        if self._length is None:
+            self.cut += self._longer(captions)
+            return self._encode(captions)[1]
+        marks = Marks(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        found, cut = long_states(captions, self._encode, marks, length=self._length)
+        self.cut += cut
         return found
+
+    def _longer(self, texts: Sequence[str]) -> int:
+        """How many texts are more tokens than the encoder takes."""
+        assert self._text is not None
+        tokenizer = self._text[0]
+        return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(texts)).input_ids)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and last hidden states, `[N, L]` and `[N, L, D]`."""
+        assert self._text is not None
+        tokenizer, model = self._text
+        ids = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with self._torch.no_grad():
+            return ids.numpy(), model(ids).last_hidden_state.numpy()
 
 
 def _library(name: str) -> Any:

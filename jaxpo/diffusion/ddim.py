@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxpo.diffusion.parameterisation import Images, Times, to_noise, to_x0
+from jaxpo.diffusion.parameterisation import Images, Times, implied_noise, to_noise, to_x0
 from jaxpo.diffusion.schedules import Schedule, levels_like
 
 Denoise = Callable[[Images, Int[Array, "B"]], Images]
@@ -68,12 +68,15 @@ def step(
     posterior step.
 
     Args:
-      clip: x0 is held within [-clip, clip]; e stays that of the output, as in diffusers.
+      clip: x0 is held within [-clip, clip] and e is taken anew from it (`use_clipped_model_output` of diffusers, which
+        leaves it off): guided steps whose e stays that of the output drift off the line, until a caption is lost.
 
     Reference: Song et al. 2021, arXiv:2010.02502, Eq. 12.
     """
     x0, noise = to_x0(schedule, output, x, src), to_noise(schedule, output, x, src)
-    x0 = x0 if clip is None else jnp.clip(x0, -clip, clip)
+    if clip is not None:
+        x0 = jnp.clip(x0, -clip, clip)
+        noise = implied_noise(schedule, x, x0, src)
     if eta == 0.0 or z is None:
         return land(schedule, x0, noise, dst)
     spread = eta * sigma(schedule, src, dst, x)

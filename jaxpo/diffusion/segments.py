@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 MARKS = re.compile(r"(?<=[.!?;])\s+")
 """The blank after a mark. The released pattern's quotes are misplaced, so that "!" and ";" alone do not split there."""
+
+
+class Marks(NamedTuple):
+    """Ids of an encoder's own tokens."""
+
+    start: int
+    end: int
+    pad: int
 
 
 def split_caption(caption: str) -> list[str]:
@@ -17,14 +28,14 @@ def split_caption(caption: str) -> list[str]:
     return [part for part in found if part] or [""]
 
 
-def kept_tokens(ids: Int[Array, "... L"], *, start: int, end: int, pad: int) -> Bool[Array, "... L"]:
+def kept_tokens(ids: Int[Array, "... L"], marks: Marks) -> Bool[Array, "... L"]:
     """The positions of a segment that are kept: start and words, not end and padding; none of an empty segment.
 
     Args:
-      ids: `[..., L]`, each segment encoded alone. `pad` may be `end`, as CLIP's is.
+      ids: `[..., L]`, each segment encoded alone. `marks.pad` may be `marks.end`, as CLIP's is.
     """
-    word = (ids != start) & (ids != end) & (ids != pad)
-    return (word | (ids == start)) & jnp.any(word, axis=-1, keepdims=True)
+    word = (ids != marks.start) & (ids != marks.end) & (ids != marks.pad)
+    return (word | (ids == marks.start)) & jnp.any(word, axis=-1, keepdims=True)
 
 
 def join_segments(
@@ -59,3 +70,27 @@ def fill_vector(states: Float[Array, "L D"], *, last: int = 60) -> Float[Array, 
     Reference: Liu et al. 2025, arXiv:2410.11817, the authors' code, tools.py.
     """
     return jnp.mean(states[-last:], axis=0)
+
+
+def long_states(
+    captions: Sequence[str],
+    encode: Callable[[list[str]], tuple[np.ndarray, np.ndarray]],
+    marks: Marks,
+    *,
+    length: int = 240,
+) -> tuple[Float[np.ndarray, "B length D"], int]:
+    """The states of captions of any length, by an encoder that takes short texts.
+
+    Args:
+      encode: texts -> ids `[N, L]` and states `[N, L, D]`; it is asked for all segments and for the empty text at once.
+
+    Returns:
+      The states, and how many captions were longer still and have lost their ends.
+    """
+    parts = [split_caption(caption) for caption in captions]
+    most = max(len(own) for own in parts)
+    ids, states = encode([text for own in parts for text in (*own, *[""] * (most - len(own)))] + [""])
+    kept = kept_tokens(jnp.asarray(ids[:-1]), marks).reshape(len(parts), most, -1)
+    shaped = jnp.asarray(states[:-1]).reshape(len(parts), most, *states.shape[1:])
+    joined, _, lost = join_segments(shaped, kept, fill_vector(jnp.asarray(states[-1])), length=length)
+    return np.asarray(joined), int(jnp.sum(lost > 0))

@@ -1,4 +1,4 @@
-"""Scenes: what is drawn is what is said, and what reads pictures reads that; rewards, pairs, people, the towers."""
+"""Scenes: what is drawn is what is said, and what reads pictures reads that; rewards, pairs, people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from jaxpo.corpora import scenes as s
-from jaxpo.corpora.scenes import contrastive
 from jaxpo.corpora.scenes.draw import clauses_of
 from jaxpo.errors import ConfigError, DataError
 
@@ -134,29 +133,3 @@ def test_people_are_told_apart_by_four_choices():
     labels = np.eye(4)[np.arange(160) % 4]
     weights = np.linalg.solve(flat[:120].T @ flat[:120] + 100 * np.eye(flat.shape[1]), flat[:120].T @ labels[:120])
     assert np.mean(np.argmax(flat[120:] @ weights, axis=1) == np.arange(40) % 4) >= 0.7
-
-
-def test_clauses_of_a_caption():
-    tokens, there = contrastive.clauses(["red square top left. blue circle. on black", ""])
-    assert there.tolist() == [[True] * 3 + [False] * 2, [True] + [False] * 4]
-    words = [" ".join(s.VOCABULARY[k] for k in row).strip() for row in tokens[0]]
-    assert words == ["red square top left .", "blue circle .", "on black", "", ""]
-
-
-def test_the_order_of_clauses_is_nothing_to_the_towers():
-    tower = contrastive.initial(0, 8)
-    texts = [
-        "red square top left. blue circle bottom right. on black",
-        "blue circle bottom right. red square top left. on black",
-    ]
-    one, other = contrastive.text_features(tower, *contrastive.clauses(texts))
-    np.testing.assert_allclose(one, other, atol=1e-6)
-    alone, empty = contrastive.text_features(tower, *contrastive.clauses(["red square top left.", ""]))
-    assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-5)
-    assert np.isfinite(empty).all()
-
-
-def test_the_towers_learn_which_caption_made_a_picture():
-    tower = contrastive.train(steps=150, count=1024)
-    unseen = s.draw(256, 99, held_out=True, things=(2, 4))
-    assert contrastive.retrieval(tower, s.render(unseen), [x.caption for x in unseen]) > 0.4

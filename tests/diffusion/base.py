@@ -36,6 +36,8 @@ IMAGE = (8, 8, 3)
 LENGTH = 8
 """Words of a caption of one clause and the background, at least."""
 CONFIG = replace(PRESETS["nano_dit"], caption=CaptionConfig(vocab_size=len(VOCABULARY)))
+PERSONAL = replace(CONFIG, user_channels=64)
+"""The base with attention to users."""
 SCHEDULE = schedule(NoiseSchedule(parameterisation="velocity"))
 GUIDANCE, STEPS = 3.0, 25
 """Of samples: the scale of guidance, and DDIM steps at trailing times."""
@@ -58,9 +60,9 @@ def words(captions: Sequence[str]) -> jax.Array:
 
 
 def predict(params: Tree, x: jax.Array, t: jax.Array, tokens: jax.Array, user: jax.Array | None = None) -> jax.Array:
-    """The model's velocity for noisy images and captions."""
-    states = caption_states(params, tokens, CONFIG, jnp.float32)
-    return denoiser(CONFIG)(params, x, t, states, user=user, config=CONFIG)
+    """The model's velocity for noisy images and captions, and users where there are some."""
+    config = CONFIG if user is None else PERSONAL
+    return denoiser(config)(params, x, t, caption_states(params, tokens, config, jnp.float32), user=user, config=config)
 
 
 def errors(params: Tree, images: jax.Array, t: jax.Array, noise: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -71,21 +73,31 @@ def errors(params: Tree, images: jax.Array, t: jax.Array, noise: jax.Array, toke
 
 @partial(jax.jit, static_argnames=("guidance", "steps"))
 def samples(
-    params: Tree, noise: jax.Array, tokens: jax.Array, *, guidance: float = GUIDANCE, steps: int = STEPS
+    params: Tree,
+    noise: jax.Array,
+    tokens: jax.Array,
+    user: jax.Array | None = None,
+    *,
+    guidance: float = GUIDANCE,
+    steps: int = STEPS,
 ) -> jax.Array:
-    """Images by guided DDIM from unit noise, cut to [-1, 1] at the end.
+    """Images by guided DDIM from unit noise, cut to [-1, 1] at the end alone."""
 
-    Not in between: to cut the estimate of the image and keep that of the noise, as samplers may, spoils guided samples
-    of this model (a third of the captions are followed at scale 3, all without).
-    """
+    config = CONFIG if user is None else PERSONAL
 
     def denoise(x: jax.Array, t: jax.Array, context: jax.Array, mask: None) -> jax.Array:
-        return denoiser(CONFIG)(params, x, t, context, config=CONFIG)
+        seen = None if user is None else jnp.tile(user, (len(x) // len(user), 1, 1))
+        return denoiser(config)(params, x, t, context, user=seen, config=config)
 
-    states = [caption_states(params, k, CONFIG, jnp.float32) for k in (tokens, jnp.zeros_like(tokens))]
+    states = [caption_states(params, k, config, jnp.float32) for k in (tokens, jnp.zeros_like(tokens))]
     guided = classifier_free(denoise, *states, guidance)
     src = times("trailing", steps)
     return jnp.clip(sample(SCHEDULE, guided, noise, src, destinations(src)), -1, 1)
+
+
+def random_times(key: jax.Array, count: int) -> jax.Array:
+    """Of the schedule, all alike."""
+    return jax.random.randint(key, (count,), 0, SCHEDULE.steps)
 
 
 def unit_noise(seed: int, count: int) -> jax.Array:

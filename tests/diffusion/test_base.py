@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from diffusion.base import ASSET, base, errors, followed, informed, predict, unit_noise, words
+from diffusion.base import ASSET, base, followed, informed, predict, words
 from diffusion.base_folder import model
 
 from jaxpo.corpora.scenes import draw, render
@@ -26,7 +26,6 @@ def test_captions_are_read_where_there_is_much_noise():
     own, other = informed(base(), images, tokens)
     assert own < 0.06
     assert other > 4 * own
-    assert errors(base(), images, jnp.full(48, 100), unit_noise(0, 48), tokens).mean() < 0.15
 
 
 def test_as_the_recipe_s_model_it_predicts_the_same():

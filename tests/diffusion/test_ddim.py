@@ -71,11 +71,14 @@ def test_a_step_and_a_step_back_is_no_step_and_the_exact_noise_gives_the_image_a
     np.testing.assert_allclose(step(made, x, target(made, x0, e, t), t, -1), x0, atol=2e-4)
 
 
-def test_the_image_is_clipped_and_the_noise_is_not():
+def test_the_image_is_clipped_and_the_noise_taken_anew():
     a, s = (np.float64(v) for v in SD15.levels(501))
     x0 = np.clip((X - s * E) / a, -1, 1)
+    assert np.any(np.abs((X - s * E) / a) > 1)
     to, spread = (np.float64(v) for v in SD15.levels(481))
-    np.testing.assert_allclose(step(SD15, X, E, 501, 481, clip=1.0), to * x0 + spread * E, atol=1e-5)
+    expected = to * x0 + spread * (X - a * x0) / s
+    np.testing.assert_allclose(step(SD15, X, E, 501, 481, clip=1.0), expected, atol=1e-5)
+    np.testing.assert_allclose(step(SD15, X, E, 501, 481, clip=50.0), step(SD15, X, E, 501, 481), atol=1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

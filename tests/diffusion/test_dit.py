@@ -11,6 +11,7 @@ from diffusion.filled import as_stored, filled, inputs
 from jaxpo.config import LoRA
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.denoising import time_embedding
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.dit.forward import positions
 from jaxpo.models.family import caption_states, decoder, denoiser, family, limits, output_matrix, param_table, preset
@@ -47,6 +48,14 @@ def test_values_that_are_written_down(run, params):
     np.testing.assert_allclose(out[0, 0, 0, :4], [0.722272, 1.169448, 0.783970, 1.090893], atol=1e-5)
     np.testing.assert_allclose(out[1, 3, 7, 4:], [-0.791290, -0.474124, -0.714329, -0.441498], atol=1e-5)
     np.testing.assert_allclose([out.sum(), np.abs(out).mean()], [14.273719, 0.633938], atol=2e-5)
+
+
+def test_times_and_released_sizes():
+    """PixArt-alpha 1024 has 611,349,152 parameters, with two embeddings of a resolution that are not built here."""
+    expected = [0.753902, 0.764842, 0.997551, 0.999976, 0.656987, 0.644218, 0.069943, 0.007]
+    np.testing.assert_allclose(time_embedding(jnp.asarray([7]), 8)[0], expected, atol=1e-6)
+    further = 2 * (256 * 384 + 384 + 384 * 384 + 384)
+    assert param_count(param_table(preset("pixart_sigma_1024"))) == 611_349_152 - further
 
 
 def test_bfloat16_stays_near(run, params):

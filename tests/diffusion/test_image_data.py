@@ -415,3 +415,43 @@ def test_the_encoders_of_diffusers(tmp_path):
     assert encoder.states(["x"]) is None
     with pytest.raises(ConfigError, match="has no text_encoder, tokenizer"):
         DiffusersEncoder(tmp_path, text=True)
+
+
+@pytest.mark.parity
+def test_captions_of_any_length_by_clip(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    import torch
+    import transformers
+
+    from jaxpo.convert.image_encoder import DiffusersEncoder
+
+    words = tmp_path / "words"
+    words.mkdir()
+    vocabulary = ["<|startoftext|>", "<|endoftext|>", "r</w>", "s</w>", "b</w>", ".</w>"]
+    (words / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=6)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"vocab_size": 6, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    clip = transformers.CLIPTextModel(transformers.CLIPTextConfig(max_position_embeddings=6, **ids, **sizes)).eval()
+    clip.save_pretrained(tmp_path / "text_encoder")
+    blocks = {"block_out_channels": (4,), "norm_num_groups": 2, "latent_channels": 4, "layers_per_block": 1}
+    diffusers.AutoencoderKL(**blocks).save_pretrained(tmp_path / "vae")
+
+    def states(*ids):
+        with torch.no_grad():
+            return clip(torch.tensor([[*ids, *[1] * (6 - len(ids))]])).last_hidden_state[0].numpy()
+
+    plain = DiffusersEncoder(tmp_path, text=True)
+    np.testing.assert_allclose(plain.states(["r s.", "r s. b s. r"])[0], states(0, 2, 3, 5, 1), atol=1e-5)
+    assert plain.cut == 1
+    encoder = DiffusersEncoder(tmp_path, text=True, length=10)
+    found = encoder.states(["r s. b s. r", ""])
+    expected = np.concatenate([states(0, 2, 3, 5, 1)[:4], states(0, 4, 3, 5, 1)[:4], states(0, 2, 1)[:2]])
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found[1], np.broadcast_to(states(0, 1).mean(0), (10, 8)), atol=1e-5)
+    assert encoder.cut == 0
+    short = DiffusersEncoder(tmp_path, text=True, length=5)
+    short.states(["r s. b s. r", "b"])
+    assert short.cut == 1

@@ -10,7 +10,7 @@ from jaxpo.diffusion.ddim import ddim, sample
 from jaxpo.diffusion.parameterisation import to_noise
 from jaxpo.diffusion.route import coefficients, kept_steps, linear_route
 from jaxpo.diffusion.schedules import destinations, schedule, times
-from jaxpo.diffusion.segments import fill_vector, join_segments, kept_tokens, split_caption
+from jaxpo.diffusion.segments import Marks, fill_vector, join_segments, kept_tokens, long_states, split_caption
 
 RNG = np.random.default_rng(0)
 SRC = times("trailing", 50)
@@ -92,14 +92,14 @@ IDS = np.array([
 
 
 def test_start_and_words_are_kept_and_an_empty_caption_keeps_nothing():
-    kept = np.asarray(kept_tokens(IDS, start=START, end=END, pad=END))
+    kept = np.asarray(kept_tokens(IDS, Marks(START, END, END)))
     np.testing.assert_array_equal(kept.sum(-1), [[3, 2, 0], [0, 0, 0], [4, 4, 4]])
     np.testing.assert_array_equal(kept[0, 0], [True, True, True, False, False])
 
 
 def test_segments_stand_one_after_another_and_the_rest_is_filled_or_lost():
     states = RNG.standard_normal((3, 3, 5, 2)).astype(np.float32)
-    kept = kept_tokens(IDS, start=START, end=END, pad=END)
+    kept = kept_tokens(IDS, Marks(START, END, END))
     fill = np.float32([8, 9])
     found, used, lost = jax.jit(lambda s, k: join_segments(s, k, fill, length=7))(states, kept)
     np.testing.assert_array_equal(used, [5, 0, 7])
@@ -115,3 +115,25 @@ def test_segments_stand_one_after_another_and_the_rest_is_filled_or_lost():
 def test_the_fill_is_the_mean_of_the_last_positions_of_the_empty_caption():
     states = RNG.standard_normal((77, 4)).astype(np.float32)
     np.testing.assert_allclose(fill_vector(states), states[17:].mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_long_captions_are_encoded_sentence_by_sentence():
+    table = RNG.standard_normal((9, 3)).astype(np.float32)
+    words = {"a": 3, "b": 4, "c": 5, "d": 6}
+    asked = []
+
+    def encode(texts):  # an encoder of four positions, whose states know their place
+        asked.extend(texts)
+        rows = [[START, *(words[w.strip(".!")] for w in text.split())] for text in texts]
+        ids = np.array([(row + [END] * 4)[:4] for row in rows])
+        return ids, table[ids] + np.arange(4, dtype=np.float32)[:, None]
+
+    found, cut = long_states(["a b. c!", "d", "", "a b. c d. a b."], encode, Marks(START, END, END), length=6)
+    assert asked[:3] == ["a b.", "c!", ""]
+    assert cut == 1
+    place = np.arange(4, dtype=np.float32)[:, None]
+    first = np.concatenate([(table[[START, 3, 4]] + place[:3]), table[[START, 5]] + place[:2]])
+    empty = np.mean(table[[START, END, END, END]] + place, axis=0)
+    np.testing.assert_allclose(found[0, :5], first, rtol=1e-6)
+    np.testing.assert_allclose(found[0, 5:], empty[None], rtol=1e-5)
+    np.testing.assert_allclose(found[2], np.broadcast_to(empty, (6, 3)), rtol=1e-5)

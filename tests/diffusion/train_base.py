@@ -2,7 +2,7 @@
 
 The velocity's squared error, unweighted: it counts an error of the image alike at all times, and where there is much
 noise a caption says more than the pixels. Weighted by min-SNR, or as the error of the noise, these times count for
-little, and captions are hardly followed after as many steps.
+little.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from diffusion.base import CONFIG, IMAGE, SCHEDULE, errors, followed, informed, words
+from diffusion.base import CONFIG, IMAGE, errors, followed, informed, random_times, words
 from safetensors.numpy import save_file
 
 from jaxpo.corpora.scenes import draw, render
@@ -36,11 +36,11 @@ def loss(params: Tree, images: jax.Array, tokens: jax.Array, key: jax.Array) -> 
     rows, at, noise, empty = jax.random.split(key, 4)
     chosen = jax.random.randint(rows, (BATCH,), 0, len(images))
     kept = jax.random.bernoulli(empty, 1 - EMPTY, (BATCH, 1))
-    t, e = jax.random.randint(at, (BATCH,), 0, SCHEDULE.steps), jax.random.normal(noise, (BATCH, *IMAGE))
+    t, e = random_times(at, BATCH), jax.random.normal(noise, (BATCH, *IMAGE))
     return errors(params, images[chosen], t, e, jnp.where(kept, tokens[chosen], 0)).mean()
 
 
-def train(steps: int, seed: int = 0, every: int = 500) -> Tree:
+def train(steps: int, seed: int = 0, every: int = 500, average: float = AVERAGE) -> Tree:
     """The averaged parameters after so many steps; prints the progress on held-out captions."""
     scenes, unseen = draw(COUNT, seed, unplaced=UNPLACED), draw(256, seed + 1, held_out=True)
     data = jnp.asarray(render(scenes)), words([x.caption for x in scenes])
@@ -55,7 +55,7 @@ def train(steps: int, seed: int = 0, every: int = 500) -> Tree:
             value, gradient = jax.value_and_grad(loss)(params, *data, key)
             updates, moments = optimizer.update(gradient, moments, params)
             params = optax.apply_updates(params, updates)
-            mean = jax.tree.map(lambda x, y: AVERAGE * x + (1 - AVERAGE) * y, mean, params)
+            mean = jax.tree.map(lambda x, y: average * x + (1 - average) * y, mean, params)
             return (params, moments, mean), value
 
         return jax.lax.scan(step, state, keys)

@@ -15,7 +15,7 @@ from jaxpo.construct.least import below
 from jaxpo.construct.on_policy.samples import draw_samples
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.evaluate.intervals import Measurement, mean
+from jaxpo.evaluate.intervals import Measurement, mean, told
 from jaxpo.judges.questions import read_questions
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.train.files import write_json
@@ -84,7 +84,7 @@ class MeasureIterates(Work):
         first, *others = self.models
         found = {name: self.compared(judge, asked, texts[name], texts[first]) for name in others}
         write_json(context.folder / WINS, {n: {k: m.record() for k, m in of.items()} for n, of in found.items()})
-        rows = [[name, *(_told(one) for one in of.values())] for name, of in found.items()]
+        rows = [[name, *(told(one.record()) for one in of.values())] for name, of in found.items()]
         head = ["", *(what.replace("_", " ") for what in found[others[0]])]
         title = f"Against {first} on {len(asked)} prompts, by {self.preference}"
         lengths = {f"characters_{name}": float(np.mean([len(text) for text in own])) for name, own in texts.items()}
@@ -124,7 +124,3 @@ class MeasureIterates(Work):
         wins = [1.0 / (1.0 + np.exp(-table[0, 1])) for table in tables]
         longer = [0.5 * (1.0 + np.sign(len(a) - len(b))) for a, b in zip(own, other, strict=True)]
         return {"wins": mean(wins), "is_longer": mean(longer)}
-
-
-def _told(one: Measurement) -> str:
-    return f"{one.value:.3f} ({one.low:.3f}..{one.high:.3f})"

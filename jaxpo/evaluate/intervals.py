@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +32,11 @@ class Measurement:
     def record(self) -> dict[str, float | int | None]:
         """For `summary.json`."""
         return asdict(self)
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """A record of one measurement with an interval, for a table: "0.697 (0.640..0.749)"."""
+    return f"{record['value']:.3f} ({record['low']:.3f}..{record['high']:.3f})"
 
 
 def share(hits: float, n: int) -> Measurement:

@@ -166,10 +166,9 @@ def test_held_out_rows_of_a_stage_that_waits_are_looked_at_before_anything_runs(
     text, held = tmp_path / "text.jsonl", tmp_path / "held.jsonl"
     text.write_text('{"text": "some words of a corpus"}\n' * 8)
     held.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
-    small = {"max_length": 16, "row_length": 16}
-    pretrain = Pretrain(data=Data(train=(str(text),), **small), max_steps=1)
+    pretrain = Pretrain(data=Data(train=(str(text),), max_length=16, row_length=16), max_steps=1)
     later = Reward(
-        data=Data(train=("stage:copy/rows.jsonl",), eval=(str(held),), **small),
+        data=Data(train=("stage:copy/rows.jsonl",), eval=(str(held),), max_length=16, row_length=16),
         loss=BradleyTerry(soft_labels=True),
         max_steps=1,
     )

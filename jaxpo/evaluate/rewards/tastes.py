@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.evaluate.intervals import share
+from jaxpo.evaluate.intervals import share, told
 
 LONGER = "longer_wins"
 
@@ -34,13 +34,9 @@ def by_group(
 def as_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """What `by_group` found as a table of a report: shares with their 95% intervals."""
     names = list(next(iter(found.values())))
-    rows = [[group, of[names[0]]["n"], *(_told(of[name]) for name in names)] for group, of in found.items()]
+    rows = [[group, of[names[0]]["n"], *(told(of[name]) for name in names)] for group, of in found.items()]
     head = ["", "n", *("longer wins" if name == LONGER else name for name in names)]
     return {"title": "Pairs in the order that their people gave them", "head": head, "rows": rows}
-
-
-def _told(one: Mapping[str, Any]) -> str:
-    return f"{one['value']:.3f} ({one['low']:.3f}..{one['high']:.3f})"
 
 
 def plane(points: np.ndarray, others: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -212,7 +212,8 @@ def write_lora(args: Any) -> int:
         raise ConfigError("export: --base is written into PEFT's adapter_config.json; diffusers' file names no base.")
     found = load_adapter(args.model)
     options = {"dtype": args.dtype, "overwrite": args.overwrite, "verify": not args.no_verify}
-    file = export_lora(found.params, found.lora, found.base.config, args.out, **options)
+    config: Any = found.base.config
+    file = export_lora(found.params, found.lora, config, args.out, **options)
     print(f"{file}: adapter of rank {found.lora.rank} exported; its base is {found.base.path}")
     print(f"load it with pipeline.load_lora_weights({str(args.out)!r})")
     return 0

@@ -90,6 +90,7 @@ def import_pipeline(args: Any) -> int:
 
     for note in notes(args.folder):
         print(f"{args.folder}: {note}")
+    config: Any
     params, config = import_hf(args.folder)
     if not args.no_verify:
         report = compare_outputs(args.folder, params, config)

@@ -53,7 +53,7 @@ class Digits:
             write_png(directory / _name(i), image)
         files: dict[str, list[Mapping[str, object]]] = {}
         for part, own in parts.items():
-            rows = [_asked(i, labels[i]) for i in own.tolist()]
+            rows: list[Mapping[str, object]] = [_asked(i, labels[i]) for i in own.tolist()]
             files[f"digits_{part}.jsonl"] = rows
             files[f"blind_{part}.jsonl"] = [{k: v for k, v in row.items() if k != "images"} for row in rows]
             files[f"pairs_{part}.jsonl"] = list(_pairs(own, labels, wrong))

@@ -106,10 +106,10 @@ def sample(
         raise ValueError(f"eta {eta} draws noise in every step: give a key")
     keys = None if key is None else jax.random.split(key, len(src))
 
-    def one(x: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
+    def one(x: Array, inputs: tuple[Array, Array, Array | None]) -> tuple[Array, None]:
         here, there, key = inputs
         output = denoise(x, jnp.full(x.shape[:1], here))
-        z = jax.random.normal(key, x.shape) if eta > 0 else None
+        z = None if key is None or eta == 0 else jax.random.normal(key, x.shape)
         return step(schedule, x, output, here, there, eta=eta, z=z, clip=clip), None
 
     return jax.lax.scan(one, x, (jnp.asarray(src), jnp.asarray(dst), keys))[0]

@@ -53,7 +53,8 @@ def schedule(config: NoiseSchedule) -> Schedule:
     a, s = np.sqrt(whole), np.sqrt(1.0 - whole)
     if config.betas == "flow":
         a, s = a / (a + s), s / (a + s)
-    return Schedule(*(x.astype(np.float32) for x in (bars, a, s)), config.parameterisation)
+    bars, a, s = (x.astype(np.float32) for x in (bars, a, s))
+    return Schedule(bars, a, s, config.parameterisation)
 
 
 def alpha_bars(config: NoiseSchedule) -> np.ndarray:
@@ -69,7 +70,7 @@ def alpha_bars(config: NoiseSchedule) -> np.ndarray:
     t = config.steps
     if config.betas == "flow":
         s = (np.arange(t) + 1.0) / t
-        bars = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
+        bars: np.ndarray = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
     else:
         bars = np.cumprod(1.0 - _betas(config, t))
     return _zero_snr(bars) if config.zero_snr else bars
@@ -105,7 +106,7 @@ def times(spacing: Spacing, n: int, steps: int = 1000, *, offset: int = 0) -> In
     if offset and spacing != "leading":
         raise ConfigError(f"offset: {offset}; only leading times have one, not {spacing} ones")
     if spacing == "leading":
-        found = np.arange(n)[::-1] * (steps // n) + offset
+        found: np.ndarray = np.arange(n)[::-1] * (steps // n) + offset
     elif spacing == "trailing":
         found = np.round(steps - np.arange(n) * steps / n) - 1
     elif spacing == "linspace":

@@ -92,8 +92,10 @@ class SceneProbe:
         words = config.caption.max_length
         pixels: Any = images[:, None]
         ids: Any = np.arange(len(captions), dtype=np.int32)
-        texts: Any = caption_arrays(captions, context.tokenizer, self.segments, words)
-        batch = ImageBatch(pixels, *texts, {}, ids)
+        tokens: Any
+        mask: Any
+        tokens, mask = caption_arrays(captions, context.tokenizer, self.segments, words)
+        batch = ImageBatch(pixels, tokens, mask, {}, ids)
         errors = jax.jit(lambda model: denoised(how, {"model": model}, batch, None, 0.0).errors)(context.params)
         return float(jnp.mean(errors))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,8 +45,7 @@ def stage_batch(stage: Any, config: Any, mesh: Mesh) -> StepBatch:
     Raises:
       ConfigError: the devices cannot share the rows of a step.
     """
-    made: StepBatch = BATCH_OF[kind_of(stage).runs](stage, config, mesh)
-    return made
+    return BATCH_OF[kind_of(stage).runs](stage, config, mesh)
 
 
 def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
@@ -156,7 +155,7 @@ def _recorded(network: Companion, stage: Any, config: TextConfig, rows: tuple[in
     }
 
 
-BATCH_OF = {"train": token_batch, "denoise": image_batch}
+BATCH_OF: Mapping[str, Callable[[Any, Any, Mesh], StepBatch]] = {"train": token_batch, "denoise": image_batch}
 """`Kind.runs` -> shapes of such a stage's batch."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxpo.checkpoint.store import CheckpointStore
@@ -98,5 +98,5 @@ def image_sources(setting: Setting, stage: Any, data: StageData, store: Checkpoi
     return sources
 
 
-SOURCES = {"train": make_loaders, "denoise": image_sources}
+SOURCES: Mapping[str, Callable[..., Any]] = {"train": make_loaders, "denoise": image_sources}
 """`Kind.runs` -> the batches of such a stage."""

@@ -147,7 +147,8 @@ class Results:
         facts = facts_of(self.home.path, about)
         options: dict[str, Any] = {"tokenizer": self.inputs.tokenizer, "overwrite": True, "facts": facts}
         if family(config).diffusers is not None:
-            report = export_diffusers(params["model"], config, folder, **options)
+            denoiser: Any = config
+            report = export_diffusers(params["model"], denoiser, folder, **options)
             self.console.say(f"exported for diffusers: {report['tensors']} tensors, read back bit for bit")
             return report
         reader, own = reader_of(params, about), read_generation(self.home.path)

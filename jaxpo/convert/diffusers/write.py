@@ -69,8 +69,9 @@ def write(model: Path, out: Path, options: Options) -> list[Row]:
     """Export what lies in a folder, for `jaxpo export --format diffusers`."""
     (dtype,) = options.dtypes
     with open_model(model) as opened, folder_in_making(out, overwrite=options.overwrite) as partial:
-        _write(partial, sources_of(opened), opened.config, dtype, opened.tokenizer, facts_of_model(model))
-        report = verify_pipeline(partial, params_of(opened), opened.config, dtype) if options.verify else {}
+        config: Any = opened.config
+        _write(partial, sources_of(opened), config, dtype, opened.tokenizer, facts_of_model(model))
+        report = verify_pipeline(partial, params_of(opened), config, dtype) if options.verify else {}
     files = sorted(out.rglob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     name = str(out / form_of(opened.config).component)

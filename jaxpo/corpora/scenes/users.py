@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -27,6 +29,8 @@ def embeddings(people: list[Judged], *, tokens: int = 8, width: int = 64) -> np.
 
     See `jaxpo.diffusion.users.few_shot`; made so long that an entry has the mean square 1, as states of a text have.
     """
+    chosen: Any
+    rejected: Any
     chosen, rejected = (np.stack([getattr(x, side) for x in people]) for side in ("chosen", "rejected"))
     project = projection(jax.random.key(0), chosen[0, 0].size, tokens, width)
     found = np.asarray(few_shot(chosen, rejected, project))

@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOWNLOAD = {
     "": "about 270 MB (1.1 GB on disk)",
     "dev": "about 130 MB",
-    "parity": "about 65 MB",
+    "parity": "about 72 MB",
     "cuda13": "about 2.0 GB",
     "cuda12": "about 3.0 GB",
     "tpu": "about 220 MB",

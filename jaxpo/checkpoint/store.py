@@ -154,13 +154,23 @@ class CheckpointStore:
         """`restore` for one subtree: `part` "params/model" and its abstract tree; nothing else is read."""
         return self._read(step, abstract, f"{part}/")
 
-    def _read(self, step: int | None, abstract: Tree, prefix: str) -> tuple[Tree, dict[str, Any]]:
+    def restore_leaf(self, step: int | None, name: str, abstract: jax.ShapeDtypeStruct) -> jax.Array:
+        """`restore` for one array, `name` "params/model/x/weight"; nothing else is read."""
+        parent, _, last = name.rpartition("/")
+        found: jax.Array = self._read(step, {last: abstract}, f"{parent}/", alone=True)[0][last]
+        return found
+
+    def _read(
+        self, step: int | None, abstract: Tree, prefix: str, *, alone: bool = False
+    ) -> tuple[Tree, dict[str, Any]]:
         self.wait()
         step = self._existing(step)
         document = on_all(lambda: self._document(step))
         named = {prefix + name: leaf for name, leaf in leaves.named_leaves(abstract).items()}
         leaves.require_shardings(named, "restore")
-        stored = {name: entry for name, entry in document["leaves"].items() if name.startswith(prefix)}
+        kept = document["leaves"].items()
+        # Beside a leaf alone others may lie.
+        stored = {name: entry for name, entry in kept if (name in named if alone else name.startswith(prefix))}
         leaves.check_signature(stored, leaves.signature(named), f"checkpoint {self.path(step)}")
         arrays = on_all(lambda: self._arrays(step, named, bool(prefix)))
         found = leaf_fingerprints(arrays)

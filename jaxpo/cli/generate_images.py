@@ -30,8 +30,8 @@ def add_image_options(parser: Parser) -> None:
     """What only a model that draws has."""
     group = parser.add_argument_group("a model that draws images")
     for name, (kind, meaning) in SAMPLER.items():
-        choices = {"choices": SPACINGS} if name == "spacing" else {}
-        group.add_argument(f"--{name}", type=kind, help=meaning, **choices)
+        choices = SPACINGS if name == "spacing" else None
+        group.add_argument(f"--{name}", type=kind, help=meaning, choices=choices)
     group.add_argument("--negative", type=Path, help="model that guidance pushes away from (Diffusion-NPO, Self-NPO)")
     group.add_argument(
         "--score",
@@ -64,7 +64,9 @@ def only_of_images(args: argparse.Namespace) -> None:
     """ConfigError for options that mean nothing to a model that writes text."""
     said = [f"--{name.replace('_', '-')}" for name in (*SAMPLER, *OTHERS) if getattr(args, name) is not None]
     if said:
-        raise ConfigError([f"{option}: {args.model} writes text and draws no images; leave it out." for option in said])
+        raise ConfigError(
+            [f"{option}: only a model that draws images has it, and {args.model} is none." for option in said]
+        )
 
 
 def write_images(args: argparse.Namespace, parser: Parser) -> int:
@@ -84,6 +86,11 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
         raise ConfigError(problems)
     rewards = {name: reward_of(name) for name in args.score or ()}
     model = load_with_tokenizer(args.model)
+    if model.config.in_channels != 3:
+        raise ConfigError(
+            f"{args.model}: draws latents of {model.config.in_channels} channels, which are no pixels; export it, and "
+            "draw with diffusers and the decoder that belongs to its data."
+        )
     negative = None if args.negative is None else _negative(args.negative, model.config)
     drawn = list(
         draw_images(
@@ -193,10 +200,6 @@ def _kept(
 
     folder.mkdir(parents=True, exist_ok=True)
     whole, texts = np.stack([d.pixels for d in drawn]), [captions[d.number] for d in drawn]
-    if whole.shape[-1] != 3:
-        raise ConfigError(
-            f"the model draws latents of {whole.shape[-1]} channels; decode them with the encoder that made its data."
-        )
     scored = {name: np.asarray(reward(whole, texts), np.float64) for name, reward in rewards.items()}
     records = []
     for i, image in enumerate(drawn):

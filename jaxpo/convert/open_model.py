@@ -110,14 +110,12 @@ def _entry(whole: Callable[[], np.ndarray], i: int, to_disk: Callable[[np.ndarra
 
 def _reader(model: Kept, name: str, param: Param) -> Callable[[], np.ndarray]:
     """Reads one leaf of a stage's model, onto every device of the mesh in use."""
-    parent, _, last = name.rpartition("/")
 
     def read() -> np.ndarray:
         mesh = current_mesh()
         # All processes read together, and programs on fewer devices than the mesh has would be refused.
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if mesh is None else replicated(mesh)
-        abstract = {last: jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=place)}
-        found, _ = model.store.restore_part(model.step, f"{model.part}{MODEL}/{parent}", abstract)
-        return np.asarray(found[last])
+        abstract = jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=place)
+        return np.asarray(model.store.restore_leaf(model.step, f"{model.part}{MODEL}/{name}", abstract))
 
     return read

@@ -21,6 +21,11 @@ from jaxpo.sampling.images import ImageSampler, caption_arrays, draw_images
 Tree = Any
 
 
+def scored(reward: str, images: np.ndarray) -> np.ndarray:
+    """float32 `[B]`: what a reward says of images."""
+    return np.asarray(REWARDS[reward](jnp.asarray(images)))
+
+
 @dataclass(frozen=True)
 class SceneProbe:
     """Samples of held-out captions.
@@ -69,24 +74,26 @@ class SceneProbe:
 
         pushed = self.negative and context.before is not None
         images = drawn(context.before, context.params) if pushed else drawn(context.params, None)
-        rewards = np.asarray(REWARDS[self.reward](images))
+        rewards = scored(self.reward, images)
         found = {
             "scenes/adherence": float(adherence(images, scenes).mean()),
             f"scenes/{self.reward}": float(rewards.mean()),
             "scenes/error": self.error(context, captions, render(scenes, self.size)),
         }
         if context.before is not None:
-            before = np.asarray(REWARDS[self.reward](drawn(context.before, None)))
+            before = scored(self.reward, drawn(context.before, None))
             found["scenes/wins"] = float(np.mean(rewards > before))
         return found
 
     def error(self, context: ProbeContext, captions: list[str], images: np.ndarray) -> float:
         """The model's own error on scenes, which alignment should hardly raise."""
-        config = context.scorer.config
+        config: Any = context.scorer.config
         how = Denoiser.of(context.scorer)
         words = config.caption.max_length
-        tokens, mask = caption_arrays(captions, context.tokenizer, self.segments, words)
-        batch = ImageBatch(images[:, None], tokens, mask, {}, np.arange(len(captions), dtype=np.int32))
+        pixels: Any = images[:, None]
+        ids: Any = np.arange(len(captions), dtype=np.int32)
+        texts: Any = caption_arrays(captions, context.tokenizer, self.segments, words)
+        batch = ImageBatch(pixels, *texts, {}, ids)
         errors = jax.jit(lambda model: denoised(how, {"model": model}, batch, None, 0.0).errors)(context.params)
         return float(jnp.mean(errors))
 
@@ -113,7 +120,7 @@ class PeopleProbe:
 
     def measure(self, context: ProbeContext) -> dict[str, float]:
         """Nothing of a model that reads no users, or another width of their tokens."""
-        config = context.scorer.config
+        config: Any = context.scorer.config
         if getattr(config, "user_channels", 0) != self.users.width or context.before is None:
             return {}
         captions = [scene.caption for scene in draw(self.captions, self.seed, unplaced=1.0)]
@@ -132,5 +139,5 @@ class PeopleProbe:
                 for a, b in zip(known.chosen, known.rejected, strict=True)
             ]
             images = drawn(embeddings([np.stack(apart)], self.users)[0])
-            wins[f"people/{taste}"] = float(np.mean(REWARDS[reward](images) > REWARDS[reward](nobody)))
+            wins[f"people/{taste}"] = float(np.mean(scored(reward, images) > scored(reward, nobody)))
         return {**wins, "people/wins": float(np.mean(list(wins.values())))}

@@ -164,7 +164,7 @@ def _drawn(
 def _guided(
     how: Denoiser, sampler: ImageSampler, model: Tree, negative: Tree | None, batch: ImageBatch, user: Array | None
 ) -> Denoise:
-    text, options = how.text(model, batch), {"rescale": sampler.rescale, "user": user}
+    text, options = how.text(model, batch), dict[str, Any](rescale=sampler.rescale, user=user)
     if negative is None:
         return guided(how, model, text, how.empty(model, batch), sampler.guidance, **options)
 

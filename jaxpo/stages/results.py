@@ -25,7 +25,7 @@ from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.probes import INITIAL
 from jaxpo.evaluate.report import write_report
 from jaxpo.evaluate.table import probe_table
-from jaxpo.models.family import TextConfig
+from jaxpo.models.family import TextConfig, family
 from jaxpo.models.heads import further_heads
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sampling.fitted import as_scored, fitted

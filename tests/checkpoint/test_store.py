@@ -312,3 +312,6 @@ def test_a_part_is_restored_alone_and_onto_another_mesh(tmp_path):
     assert meta == {"at": 4}
     with pytest.raises(CheckpointError, match=r"params/model/w float32\[16, 5\] is in it and has no place"):
         store.restore_part(None, "params/model", {k: v for k, v in target.items() if k != "w"})
+    assert_same(store.restore_leaf(None, "params/model/w", target["w"]), state["params"]["model"]["w"])
+    with pytest.raises(CheckpointError, match=r"params/model/v float32.* is not in it"):
+        store.restore_leaf(None, "params/model/v", target["w"])

@@ -86,7 +86,7 @@ def finished(run, patch, devices=1):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        return finished(recipe(tmp_path_factory.mktemp("whole"), PRETRAIN), patch)
+        return finished(recipe(tmp_path_factory.mktemp("whole"), PRETRAIN, export=True), patch)
 
 
 def kept(folder):
@@ -113,6 +113,13 @@ def test_a_stage_leaves_models_and_averages_and_measures_what_it_promises(whole)
 
 class Cut(Exception):
     """An interruption that leaves no time for anything."""
+
+
+def test_a_run_may_end_with_a_folder_of_diffusers(whole):
+    exported = load_model(whole / "export")
+    assert exported.config == MODEL
+    assert exported.tokenizer.encode("red") == load_model(whole).tokenizer.encode("red")
+    same_models(whole / "export", whole)
 
 
 def test_a_run_that_was_cut_ends_bit_for_bit_as_one_that_was_not(whole, tmp_path, monkeypatch):

@@ -64,6 +64,7 @@ def test_masks_and_users_reach_the_blocks(run, params):
     np.testing.assert_allclose(cut[1], run(params, x, t, context[:, :3])[1], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_fresh_model_passes_images_on_and_a_gradient_is_the_slope():
     """Of one level, recomputed: the loss rises along the gradient as its length says."""
     config = UNetConfig(

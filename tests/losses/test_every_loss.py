@@ -73,7 +73,27 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def errors(count):
+    """Squared errors of images, means over dimensions."""
+    return [1e-3 * np.abs(normal(N)) for _ in range(count)]
+
+
+DIRECTION = np.float32([0.6, 0.8, 0, 0, 0, 0, 0, 0])
 CASES = {
+    "denoising": rows("denoising", *errors(1), np.float32([0.9, 0.5, 0.1, 0.01]), free=1, snr_limit=5.0),
+    **{
+        name: rows(name, *errors(4), free=2)
+        for name in ("diffusion_dpo", "diffusion_npo", "inpo_ddim", "ppd")
+    },
+    "smpo_diffusion": rows("smpo_diffusion", *errors(4), np.abs(normal(N)), np.abs(normal(N)), free=2),
+    "diffusion_kto": Case(
+        lambda where, e, r, label: losses.diffusion_kto(e, r, label, 1e-4, where=where), (*errors(2), GOOD), 1
+    ),
+    "self_npo": rows("self_npo", normal(N, T), normal(N, T), free=1),
+    "denscore": rows("denscore", normal(N), normal(N), free=2),
+    "longalign": Case(
+        lambda where, g, t: losses.longalign(g, t, DIRECTION, where=where), (normal(N, 8), normal(N, 8)), 1
+    ),
     **{
         name: referenced(name)
         for name in ("dpo", "ipo_sum", "hinge", "dpop", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero",

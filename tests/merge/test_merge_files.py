@@ -209,13 +209,13 @@ def test_the_peak_is_some_leaves_not_the_models(tmp_path, method, monkeypatch):
 
 def test_stages_are_read_one_leaf_at_a_time(folders, monkeypatch):
     seen = []
-    original = CheckpointStore.restore_part
+    original = CheckpointStore.restore_leaf
 
     def counted(self, step, part, abstract):
         seen.append((part, len(jax.tree.leaves(abstract))))
         return original(self, step, part, abstract)
 
-    monkeypatch.setattr(CheckpointStore, "restore_part", counted)
+    monkeypatch.setattr(CheckpointStore, "restore_leaf", counted)
     with open_models({"a": folders["stage0"], "b": folders["stage1"]}) as opened:
         plan = plan_models(leaf_names(CONFIG), Soup(), ["a", "b"])
         leaves = merged_leaves(plan, stored_leaves(opened))

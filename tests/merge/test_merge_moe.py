@@ -38,14 +38,14 @@ def test_a_soup_of_an_export_and_a_stage_is_their_mean(tmp_path):
 @contextlib.contextmanager
 def _of_stage(folder):
     save_model(folder / "stage", {"model": params()}, CONFIG, {"stage": "sft"})
-    reads, restore = [], CheckpointStore.restore_part
+    reads, restore = [], CheckpointStore.restore_leaf
 
     def counted(self, step, path, abstract):
         reads.append(path)
         return restore(self, step, path, abstract)
 
     with pytest.MonkeyPatch.context() as patch, open_model(folder / "stage") as opened:
-        patch.setattr(CheckpointStore, "restore_part", counted)
+        patch.setattr(CheckpointStore, "restore_leaf", counted)
         yield opened.leaves, reads
 
 

@@ -57,6 +57,7 @@ def export_diffusers(
       ConfigError: the family, or its schedule, has no form in diffusers.
       CheckpointError: the folder exists, or what was written is something else than `params`.
     """
+    form_of(config)
     sources = tensors_of(params, param_table(config))
     facts = facts or Facts(Path(directory).name)
     with folder_in_making(directory, overwrite=overwrite) as partial:

@@ -63,7 +63,7 @@ class ImageSource:
         """Nothing more: there is one source."""
         return {}
 
-    def open(self, rows_seen: int, steps: int) -> Ahead:
+    def open(self, rows_seen: int, steps: int) -> Ahead[ImageBatch]:
         """The next `steps` batches, read and decoded ahead on threads."""
         return Ahead(steps, lambda i: self.batch(rows_seen + i * self.rows_per_step))
 
@@ -89,9 +89,11 @@ class ImageSource:
     def _assembled(self, places: Sequence[tuple[int, int]]) -> ImageBatch:
         """Of (epoch, number) each; epoch -1 has neither crop nor mirror drawn, number -1 is no example."""
         read = self.dataset.store.read([max(number, 0) for _, number in places])
-        images = np.stack([self._images_of(epoch, n, stored) for (epoch, n), stored in zip(places, read, strict=True)])
+        images: Any = np.stack(
+            [self._images_of(epoch, n, stored) for (epoch, n), stored in zip(places, read, strict=True)]
+        )
         tokens, mask, states = self._texts_of(read)
-        ids = np.asarray([number for _, number in places], np.int32)
+        ids: Any = np.asarray([number for _, number in places], np.int32)
         return ImageBatch(images, tokens, mask, self._columns_of(read), ids, states)
 
     def _images_of(self, epoch: int, number: int, stored: Stored) -> np.ndarray:
@@ -103,7 +105,7 @@ class ImageSource:
         place = (float(draw[0]), float(draw[1])) if settings.crop == "random" else CENTRE
         return finished(stored.images, size, place, settings.flip and bool(draw[2] < 0.5))
 
-    def _texts_of(self, read: Sequence[Stored]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _texts_of(self, read: Sequence[Stored]) -> tuple[Any, Any, Any]:
         if not self.dataset.states:
             count, length = self.dataset.images.segments, self.dataset.shape.words or self.dataset.data.max_length
             texts = [filled(x.segments, count, length) for x in read]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grain
-
-from jaxpo.data.packing.batch import Batch
 
 T = TypeVar("T")
 THREADS, PREFETCH = 2, 4
@@ -22,13 +20,13 @@ def prefetched(n: int, make: Callable[[int], T]) -> Generator[T]:
         yield from ahead
 
 
-class Ahead:
+class Ahead(Generic[T]):
     """A feed whose `steps` batches depend on their numbers alone, so that training's state is not waited for."""
 
-    def __init__(self, steps: int, make: Callable[[int], Batch]):
+    def __init__(self, steps: int, make: Callable[[int], T]):
         self._batches = prefetched(steps, make)
 
-    def next(self, state: Any) -> Batch:
+    def next(self, state: Any) -> T:
         return next(self._batches)
 
     def settle(self) -> None:

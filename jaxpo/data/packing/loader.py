@@ -142,7 +142,7 @@ class Loader:
         """Optimiser steps of the stage's budget."""
         return steps_of(stage, self.rows_per_epoch)
 
-    def open(self, rows_seen: int, steps: int) -> Ahead:
+    def open(self, rows_seen: int, steps: int) -> Ahead[Batch]:
         """The next `steps` batches after `rows_seen` rows, assembled ahead on threads."""
         return Ahead(steps, lambda i: self.batch(rows_seen + i * self.rows_per_step))
 

@@ -16,13 +16,20 @@ CONVOLUTION = Layout(lambda x: x.transpose(3, 2, 0, 1), lambda x, shape: x.trans
 POINTWISE = Layout(lambda x: x.T[..., None, None], lambda x, shape: x.reshape(x.shape[:2]).T)
 
 
-def convolution_table(n_in: int, n_out: int, hf: str, *, zero: bool = False, side: int = 3) -> Table:
+def convolution_table(
+    n_in: int,
+    n_out: int,
+    hf: str,
+    *,
+    zero: bool = False,
+    side: int = 3,
+    axes: tuple[str | None, str | None] = ("embed", "mlp"),
+) -> Table:
     """A convolution `[side, side, in, out]`, or of one pixel `[in, out]`, and what is added to it.
 
     Initially Gaussian with standard deviation `(side^2 in)^-1/2`, or zero.
     """
     std = 0.0 if zero else (side * side * n_in) ** -0.5
-    axes = ("embed" if n_in % 8 == 0 else None, "mlp" if n_out % 8 == 0 else None)
     weight = (
         Param((n_in, n_out), axes, normal(std), f"{hf}.weight", POINTWISE)
         if side == 1
@@ -40,13 +47,13 @@ def param_table(config: UNetConfig) -> Table:
     first = config.block_out_channels[0]
     down, skips = _down(config)
     return {
-        "conv_in": convolution_table(config.in_channels, first, "conv_in"),
+        "conv_in": convolution_table(config.in_channels, first, "conv_in", axes=(None, "mlp")),
         "time_embedding": time_table(first, 4 * first, "time_embedding"),
         "down_blocks": down,
         "mid_block": _mid(config),
         "up_blocks": _up(config, skips),
         "conv_norm_out": layer_norm_table(first, "conv_norm_out"),
-        "conv_out": convolution_table(first, config.in_channels, "conv_out", zero=True),
+        "conv_out": convolution_table(first, config.in_channels, "conv_out", zero=True, axes=("embed", None)),
         **({} if config.caption is None else {"caption": caption_table(config.caption)}),
     }
 

@@ -88,7 +88,7 @@ class Denoiser:
         """The states of a batch's captions: of the tower, each segment read alone, or those of the data.
 
         Args:
-          drop: examples that see the empty caption instead.
+          drop: examples that see the empty caption instead; where the data have states, that is one state of zeros.
         """
         tokens, mask, states = batch.tokens, batch.text_mask, batch.states
         if drop is not None:

@@ -55,7 +55,7 @@ def guided(
       user: seen beside the caption and beside the empty one alike, so that guidance is about the caption.
     """
 
-    def denoise(x: Array, t: Array, states: Array, mask: Any) -> Array:
+    def denoise(x: Array, t: Any, states: Array, mask: Any) -> Array:
         halves = len(x) // len(text.states)
         seen = None if user is None else jnp.concatenate([user] * halves)
         return how.predict(model, x, t, Text(states, mask), seen)

@@ -50,5 +50,5 @@ class SmPODiffusion(InversionMethod):
         from jaxpo.losses import smpo_diffusion
 
         rewards = features.columns["rewards"]
-        options = {"beta": self.beta, "gamma": self.gamma, "where": features.present}
+        options: Any = {"beta": self.beta, "gamma": self.gamma, "where": features.present}
         return smpo_diffusion(*features.sides, rewards[:, 0], rewards[:, 1], **options)

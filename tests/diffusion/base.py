@@ -46,11 +46,11 @@ Tree = Any
 
 @cache
 def base() -> Tree:
-    """The parameters, float32."""
+    """The parameters, float32 and of numpy, so that a function may ask for them while it is traced."""
     found = hashlib.sha256(ASSET.read_bytes()).hexdigest()
     assert found == SHA256, f"{ASSET}: not the weights that were trained, {found}"
     table, stored = param_table(CONFIG), load_file(ASSET)
-    values = [jnp.asarray(stored[name], jnp.float32) for name, _ in leaves(table)]
+    values = [stored[name].astype(np.float32) for name, _ in leaves(table)]
     return jax.tree.unflatten(jax.tree.structure(table, is_leaf=is_param), values)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from evidence.claims._scene_images import MOST, WANTED, by_dpo, course
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 CLAIM = Claim(
     method="diffusion_dpo",
@@ -17,6 +17,11 @@ CLAIM = Claim(
     seeds=(0, 1, 2),
     threshold=0.0,
     min_share=0.6,
+    not_reproduced=NotReproduced(
+        "90% on average: every sample is brighter, at a denoising loss of 1.05 to 1.07 of the base's, but of "
+        "those that are judged by place 77 to 86% lie further left, at 1.01 to 1.03.",
+        (-0.1, 0.0),
+    ),
 )
 
 

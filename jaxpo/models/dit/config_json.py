@@ -75,7 +75,7 @@ def config_from_json(document: Mapping[str, Any], source: object, schedule: Nois
     width = sizes["num_attention_heads"] * sizes["attention_head_dim"]
     read.only("cross_attention_dim", width, "attention reads texts at the model's own width")
     out_default = 8 if "out_channels" not in document else sizes["in_channels"]
-    values = {
+    values: dict[str, Any] = {
         **sizes,
         "out_channels": read.integer("out_channels", out_default, most=2**16),
         "caption_channels": read.integer("caption_channels", default.caption_channels, most=2**16),

@@ -84,7 +84,7 @@ def config_from_json(document: Mapping[str, Any], source: object, schedule: Nois
     if document.get("num_attention_heads") is not None:
         read.problems.append("num_attention_heads is given, but UNet2DConditionModel has heads in attention_head_dim")
     widths = read.integers("block_out_channels", default.block_out_channels, most=_LEVELS)
-    values = {
+    values: dict[str, Any] = {
         **{key: read.integer(key, getattr(default, key), most=most) for key, most in _SIZES.items()},
         "block_out_channels": widths,
         "cross_attention": _crossed(read),

@@ -92,14 +92,12 @@ def place_of(name: str, users: Mapping[str, str], form: Diffusers) -> tuple[str,
 def pipeline_json(form: Diffusers) -> dict[str, Any]:
     """`model_index.json`: the parts that jaxpo has; the others are for whoever loads it to give."""
     model = ["diffusers", form.classes[0]]
-    absent = ("vae", "text_encoder", "tokenizer")
-    if form.component == "unet":
-        absent += ("safety_checker", "feature_extractor", "image_encoder")  # type: ignore[assignment]
+    checked = ("safety_checker", "feature_extractor", "image_encoder") if form.component == "unet" else ()
     return {
         "_class_name": form.pipeline,
         "_diffusers_version": "0.42.1",
         form.component: model,
         SCHEDULER: ["diffusers", "DDIMScheduler"],
-        **{name: [None, None] for name in absent},
+        **{name: [None, None] for name in ("vae", "text_encoder", "tokenizer", *checked)},
         **({"requires_safety_checker": False} if form.component == "unet" else {}),
     }

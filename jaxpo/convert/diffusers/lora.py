@@ -19,7 +19,7 @@ from jaxpo.convert.hf import disk_shape, folder_in_making, tensors_of
 from jaxpo.convert.shards import DTYPES, SINGLE, Source, Stored, open_file, write_shards
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.document import Document
-from jaxpo.models.family import DenoiserConfig, param_table
+from jaxpo.models.family import param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_table, is_projection, scale_of
 from jaxpo.models.spec import Table, leaves, map_table
 
@@ -37,7 +37,7 @@ ALPHA = "alpha"
 def export_lora(
     adapter: Tree,
     lora: LoRA,
-    config: DenoiserConfig,
+    config: Any,
     directory: str | Path,
     *,
     dtype: str = "float32",
@@ -62,7 +62,7 @@ def export_lora(
     return Path(directory) / FILE
 
 
-def _renamed(source: Source, lora: LoRA, config: DenoiserConfig) -> Source:
+def _renamed(source: Source, lora: LoRA, config: Any) -> Source:
     module, _, side = source.name.removeprefix(PEFT_PREFIX).removesuffix(".weight").rpartition(".lora_")
     if module.startswith(TOWER_PREFIX) or ".processor." in module:
         raise ConfigError(
@@ -82,7 +82,7 @@ def _check(file: Path, sources: list[Source], dtype: str) -> None:
                 raise CheckpointError(f"{file}: {source.name} is not what was written.")
 
 
-def read_lora(path: str | Path, config: DenoiserConfig) -> tuple[Tree, LoRA]:
+def read_lora(path: str | Path, config: Any) -> tuple[Tree, LoRA]:
     """An adapter's tree and what it is, from a file or a folder that holds one; both published forms of keys are read.
 
     Raises:
@@ -107,10 +107,12 @@ def read_lora(path: str | Path, config: DenoiserConfig) -> tuple[Tree, LoRA]:
 
 
 def _sorted(
-    stored: Mapping[str, Stored], config: DenoiserConfig, file: Path
+    stored: Mapping[str, Stored], config: Any, file: Path
 ) -> tuple[dict[tuple[str, str], Stored], dict[str, Stored]]:
     """`(module, side) -> tensor` and `module -> alpha`."""
-    pairs, alphas, odd = {}, {}, []
+    pairs: dict[tuple[str, str], Stored] = {}
+    alphas: dict[str, Stored] = {}
+    odd: list[str] = []
     endings = [(f".{ending}", side) for side, each in SIDES.items() for ending in each]
     for name, tensor in stored.items():
         bare = name.removeprefix(f"{form_of(config).component}.")

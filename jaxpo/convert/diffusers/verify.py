@@ -16,7 +16,7 @@ from jaxpo.convert.diffusers.files import component_of, form_of, place_of, user_
 from jaxpo.convert.hf import tensors_of
 from jaxpo.convert.shards import DTYPES, open_file
 from jaxpo.errors import CheckpointError
-from jaxpo.models.family import DenoiserConfig, denoiser, param_table
+from jaxpo.models.family import denoiser, param_table
 
 Tree = Any
 TOLERANCE = 1e-3
@@ -26,7 +26,7 @@ TEXT = 8
 
 
 def verify_pipeline(
-    folder: Path, params: Tree, config: DenoiserConfig, dtype: str, diffusers: bool | None = None
+    folder: Path, params: Tree, config: Any, dtype: str, diffusers: bool | None = None
 ) -> dict[str, Any]:
     """Every tensor lies in its file, bit for bit; diffusers computes from the files what jaxpo computes.
 
@@ -42,7 +42,7 @@ def verify_pipeline(
     return report
 
 
-def compare_outputs(folder: Path, params: Tree, config: DenoiserConfig) -> dict[str, Any] | str:
+def compare_outputs(folder: Path, params: Tree, config: Any) -> dict[str, Any] | str:
     """What diffusers computes from a pipeline's files beside what jaxpo computes; a word where it is not installed.
 
     Raises:
@@ -59,7 +59,7 @@ def compare_outputs(folder: Path, params: Tree, config: DenoiserConfig) -> dict[
     return report
 
 
-def _check_files(folder: Path, params: Tree, config: DenoiserConfig, dtype: str) -> int:
+def _check_files(folder: Path, params: Tree, config: Any, dtype: str) -> int:
     """Number of tensors, after each was found in its file as it was given."""
     sources, form = tensors_of(params, param_table(config)), form_of(config)
     users = user_names(source.name for source in sources)
@@ -76,7 +76,7 @@ def _check_files(folder: Path, params: Tree, config: DenoiserConfig, dtype: str)
     return len(sources)
 
 
-def _compare(folder: Path, params: Tree, config: DenoiserConfig) -> dict[str, Any]:
+def _compare(folder: Path, params: Tree, config: Any) -> dict[str, Any]:
     """The largest difference of outputs, as a part of the largest output, on one random image."""
     import diffusers
     import torch

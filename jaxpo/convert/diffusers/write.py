@@ -18,7 +18,7 @@ from jaxpo.convert.hf import SavesItself, folder_in_making, tensors_of
 from jaxpo.convert.hf_folder import facts_of_model, params_of, sources_of
 from jaxpo.convert.open_model import open_model
 from jaxpo.convert.shards import SINGLE, Source, write_shards
-from jaxpo.models.family import DenoiserConfig, param_table
+from jaxpo.models.family import param_table
 
 Tree = Any
 TOKENIZER = "tokenizer"
@@ -26,7 +26,7 @@ TOKENIZER = "tokenizer"
 
 def export_diffusers(
     params: Tree,
-    config: DenoiserConfig,
+    config: Any,
     directory: str | Path,
     *,
     tokenizer: SavesItself | None = None,
@@ -85,7 +85,7 @@ def write(model: Path, out: Path, options: Options) -> list[Row]:
 def _write(
     folder: Path,
     sources: Sequence[Source],
-    config: DenoiserConfig,
+    config: Any,
     dtype: str,
     tokenizer: SavesItself | None,
     facts: Facts,

@@ -31,7 +31,9 @@ def caption_from_json(read: Document) -> CaptionConfig | None:
         return None
     default = CaptionConfig()
     refuse_unknown(read, {*_MOST, "norm_eps"})
-    sizes = {key: read.integer(key, getattr(default, key), least=0, most=most) for key, most in _MOST.items()}
+    sizes: dict[str, Any] = {
+        key: read.integer(key, getattr(default, key), least=0, most=most) for key, most in _MOST.items()
+    }
     norm_eps = read.number("norm_eps", default.norm_eps)
     try:
         return CaptionConfig(**sizes, norm_eps=norm_eps)

@@ -40,7 +40,7 @@ def loss(params: Tree, images: jax.Array, tokens: jax.Array, key: jax.Array) -> 
     return errors(params, images[chosen], t, e, jnp.where(kept, tokens[chosen], 0)).mean()
 
 
-def train(steps: int, seed: int = 0, every: int = 500, average: float = AVERAGE) -> Tree:
+def train(steps: int, seed: int = 0, every: int = 500) -> Tree:
     """The averaged parameters after so many steps; prints the progress on held-out captions."""
     scenes, unseen = draw(COUNT, seed, unplaced=UNPLACED), draw(256, seed + 1, held_out=True)
     data = jnp.asarray(render(scenes)), words([x.caption for x in scenes])
@@ -55,7 +55,7 @@ def train(steps: int, seed: int = 0, every: int = 500, average: float = AVERAGE)
             value, gradient = jax.value_and_grad(loss)(params, *data, key)
             updates, moments = optimizer.update(gradient, moments, params)
             params = optax.apply_updates(params, updates)
-            mean = jax.tree.map(lambda x, y: average * x + (1 - average) * y, mean, params)
+            mean = jax.tree.map(lambda x, y: AVERAGE * x + (1 - AVERAGE) * y, mean, params)
             return (params, moments, mean), value
 
         return jax.lax.scan(step, state, keys)

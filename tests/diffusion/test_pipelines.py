@@ -241,18 +241,22 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path):
 
 def test_the_commands(folders, tmp_path, capsys):
     """In, out again, and the adapter of a stage; a folder is read wherever a model is."""
-    assert main(["import", str(folders["unet"]), str(tmp_path / "base")]) == 0
+    assert main(["import", str(folders["dit"]), str(tmp_path / "base")]) == 0
     said = capsys.readouterr().out
     assert "of the sampler, and not kept with the model" in said
     assert "read back bit for bit" in said
     assert main(["export", str(tmp_path / "base"), str(tmp_path / "out"), "--format", "diffusers"]) == 0
     assert "diffusers" in capsys.readouterr().out
-    for file in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
-        assert (tmp_path / "out" / file).read_bytes() == (folders["unet"] / file).read_bytes()
-    stage, params, own = tmp_path / "run" / "stages" / "dpo", filled(param_table(UNET)), adapter(UNET)
-    save_model(stage, {"model": merge(params, own, scale_of(LORA))}, UNET, {"stage": "dpo"})
-    save_adapter(stage, own, LORA, folders["unet"], fingerprint(params))
+    for file in (
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+    ):
+        assert (tmp_path / "out" / file).read_bytes() == (folders["dit"] / file).read_bytes()
+    stage, params, own = tmp_path / "run" / "stages" / "dpo", filled(param_table(DIT)), adapter(DIT)
+    save_model(stage, {"model": merge(params, own, scale_of(LORA))}, DIT, {"stage": "dpo"})
+    save_adapter(stage, own, LORA, folders["dit"], fingerprint(params))
     assert main(["export", str(stage), str(tmp_path / "lora"), "--format", "diffusers", "--adapter"]) == 0
-    equal(read_lora(tmp_path / "lora", UNET)[0], own)
+    equal(read_lora(tmp_path / "lora", DIT)[0], own)
     assert main(["export", str(stage), str(tmp_path / "hf")]) != 0
     assert "--format diffusers" in capsys.readouterr().err

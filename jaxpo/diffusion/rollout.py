@@ -64,7 +64,7 @@ def truncated(
     if not isinstance(length, int):
         raise ValueError("truncated: give `most`, the largest number of steps, where `steps` is an array")
 
-    def one(state: tuple[Images, Times], k: Array) -> tuple[tuple[Images, Times], None]:
+    def one(state: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
         x, place = state
         src, below = points[place], jnp.where(k < steps, jnp.maximum(place - 1, 0), place)
         moved = ddim(schedule, x, to_noise(schedule, teacher(x, src), x, src), src, points[below])

@@ -53,7 +53,8 @@ def schedule(config: NoiseSchedule) -> Schedule:
     a, s = np.sqrt(whole), np.sqrt(1.0 - whole)
     if config.betas == "flow":
         a, s = a / (a + s), s / (a + s)
-    return Schedule(*(x.astype(np.float32) for x in (bars, a, s)), config.parameterisation)
+    bars, a, s = (x.astype(np.float32) for x in (bars, a, s))
+    return Schedule(bars, a, s, config.parameterisation)
 
 
 def alpha_bars(config: NoiseSchedule) -> np.ndarray:
@@ -67,6 +68,7 @@ def alpha_bars(config: NoiseSchedule) -> np.ndarray:
     Lin et al. 2023, arXiv:2305.08891, Algorithm 1.
     """
     t = config.steps
+    bars: np.ndarray
     if config.betas == "flow":
         s = (np.arange(t) + 1.0) / t
         bars = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
@@ -104,6 +106,7 @@ def times(spacing: Spacing, n: int, steps: int = 1000, *, offset: int = 0) -> In
         raise ConfigError(f"steps: {n} of a sampler; choose 1 to {steps}, the times that the schedule has")
     if offset and spacing != "leading":
         raise ConfigError(f"offset: {offset}; only leading times have one, not {spacing} ones")
+    found: np.ndarray
     if spacing == "leading":
         found = np.arange(n)[::-1] * (steps // n) + offset
     elif spacing == "trailing":

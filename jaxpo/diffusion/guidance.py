@@ -66,8 +66,8 @@ def classifier_free(
 
     def guided(x: Images, t: Times) -> Images:
         twice = denoise(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both, masks)
-        own, without = jnp.split(twice, 2)
-        return guide(own, without, scale, rescale=rescale)
+        told, untold = jnp.split(twice, 2)
+        return guide(told, untold, scale, rescale=rescale)
 
     return guided
 

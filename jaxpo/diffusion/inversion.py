@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxpo.diffusion.ddim import Denoise, ddim, sigma
-from jaxpo.diffusion.parameterisation import Images, to_noise
+from jaxpo.diffusion.parameterisation import to_noise
 from jaxpo.diffusion.schedules import Schedule, per_example
 from jaxpo.errors import ConfigError
 
@@ -88,10 +88,10 @@ def invert(
         raise ConfigError(f"correct_at: {correct_at!r}; choose one of dst, src")
     fed, src, dst = segments(schedule, t, n, grid)
 
-    def estimate(x: Images, at: Array) -> Images:
+    def estimate(x: Array, at: Array) -> Array:
         return to_noise(schedule, denoise(x, at), x, jnp.maximum(at, 0))
 
-    def one(x: Images, inputs: tuple[Array, Array, Array, Array | None]) -> tuple[Images, None]:
+    def one(x: Array, inputs: tuple[Array, Array, Array, Array | None]) -> tuple[Array, None]:
         at, here, there, z = inputs
         start = jnp.full(t.shape, at)
         first = estimate(x, start)

@@ -68,6 +68,7 @@ def alpha_bars(config: NoiseSchedule) -> np.ndarray:
     Lin et al. 2023, arXiv:2305.08891, Algorithm 1.
     """
     t = config.steps
+    bars: np.ndarray
     if config.betas == "flow":
         s = (np.arange(t) + 1.0) / t
         bars: np.ndarray = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
@@ -105,6 +106,7 @@ def times(spacing: Spacing, n: int, steps: int = 1000, *, offset: int = 0) -> In
         raise ConfigError(f"steps: {n} of a sampler; choose 1 to {steps}, the times that the schedule has")
     if offset and spacing != "leading":
         raise ConfigError(f"offset: {offset}; only leading times have one, not {spacing} ones")
+    found: np.ndarray
     if spacing == "leading":
         found: np.ndarray = np.arange(n)[::-1] * (steps // n) + offset
     elif spacing == "trailing":

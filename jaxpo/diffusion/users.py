@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
@@ -13,8 +14,8 @@ def projection(key: jax.Array, size: int, tokens: int, width: int) -> Float[Arra
 
 
 def few_shot(
-    chosen: Float[Array, "U N ..."],
-    rejected: Float[Array, "U N ..."],
+    chosen: Float[Array, "U N ..."] | np.ndarray,
+    rejected: Float[Array, "U N ..."] | np.ndarray,
     project: Float[Array, "size M D"],
     *,
     present: Bool[Array, "U N"] | None = None,

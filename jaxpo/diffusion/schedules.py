@@ -71,7 +71,7 @@ def alpha_bars(config: NoiseSchedule) -> np.ndarray:
     bars: np.ndarray
     if config.betas == "flow":
         s = (np.arange(t) + 1.0) / t
-        bars: np.ndarray = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
+        bars = (1.0 - s) ** 2 / ((1.0 - s) ** 2 + s**2)
     else:
         bars = np.cumprod(1.0 - _betas(config, t))
     return _zero_snr(bars) if config.zero_snr else bars
@@ -108,7 +108,7 @@ def times(spacing: Spacing, n: int, steps: int = 1000, *, offset: int = 0) -> In
         raise ConfigError(f"offset: {offset}; only leading times have one, not {spacing} ones")
     found: np.ndarray
     if spacing == "leading":
-        found: np.ndarray = np.arange(n)[::-1] * (steps // n) + offset
+        found = np.arange(n)[::-1] * (steps // n) + offset
     elif spacing == "trailing":
         found = np.round(steps - np.arange(n) * steps / n) - 1
     elif spacing == "linspace":

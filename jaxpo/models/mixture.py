@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits, TextConfig, decoder, family, output_matrix
+from jaxpo.models.family import Family, TextConfig, decoder, family, output_matrix
 from jaxpo.models.lfm2.family import FAMILY as LFM2
+from jaxpo.models.parts import Decoder, Experts, Flops, Limits
 
 if TYPE_CHECKING:
     from jax import Array

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jaxpo.models.family import Config, Flops, family
+from jaxpo.models.family import Config, family
+from jaxpo.models.parts import Flops
 
 
 def training_flops_per_token(config: Config, context: float) -> float:

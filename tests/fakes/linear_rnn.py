@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import Family, Flops, Limits
+from jaxpo.models.family import Family
+from jaxpo.models.parts import Flops, Limits
 from jaxpo.models.spec import Param, normal, zeros
 
 

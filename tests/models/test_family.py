@@ -19,8 +19,9 @@ from jaxpo.convert.model_io import load_model, read_config, save_model
 from jaxpo.data.packing.batch import Media
 from jaxpo.data.tokens.per_token import KEY
 from jaxpo.errors import CheckpointError, ConfigError
-from jaxpo.models.family import FAMILIES, Experts, families, family, limits, output_matrix, param_table, preset
+from jaxpo.models.family import FAMILIES, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs
+from jaxpo.models.parts import Experts
 from jaxpo.models.spec import abstract_params, init_params, param_count
 from jaxpo.objectives.encode import Scorer, inputs_of
 from jaxpo.objectives.families.tokens import next_token

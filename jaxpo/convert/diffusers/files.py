@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from jaxpo.convert.config_json import CONFIG, read_json
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.document import shown
-from jaxpo.models.family import Config, Diffusers, families, family
+from jaxpo.models.family import Config, families, family
+from jaxpo.models.parts import Diffusers
 
 PIPELINE = "model_index.json"
 SCHEDULER = "scheduler"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.caption.config_json import caption_from_json, caption_to_json
 from jaxpo.models.document import Document, refuse_unknown
-from jaxpo.models.family import DenoiserConfig, Limits
+from jaxpo.models.family import DenoiserConfig
+from jaxpo.models.parts import Limits
 
 if TYPE_CHECKING:
     from jax import Array

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.models.denscore.config import DenscoreConfig
-from jaxpo.models.family import Family, Flops, Limits, Towers
+from jaxpo.models.family import Family
+from jaxpo.models.parts import Flops, Limits, Towers
 
 if TYPE_CHECKING:
     from jax import Array

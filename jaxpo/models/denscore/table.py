@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from jaxpo.models.denscore.config import DenscoreConfig
-from jaxpo.models.family import Flops
+from jaxpo.models.parts import Flops
 from jaxpo.models.siglip.table import linear_table
 from jaxpo.models.spec import Param, Table, normal, zeros
 

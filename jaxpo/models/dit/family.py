@@ -8,7 +8,8 @@ from jaxpo.models.caption.family import captions, limits, own_to_json, with_own
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.dit.config_json import CLASSES, config_from_json, config_to_json
 from jaxpo.models.dit.presets import PRESETS
-from jaxpo.models.family import Diffusers, Family, Flops
+from jaxpo.models.family import Family
+from jaxpo.models.parts import Diffusers, Flops
 
 if TYPE_CHECKING:
     from jax import Array

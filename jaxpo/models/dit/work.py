@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.dit.table import param_table
-from jaxpo.models.family import Flops
+from jaxpo.models.parts import Flops
 from jaxpo.models.spec import leaves
 
 ONCE = ("adaln_single/",)

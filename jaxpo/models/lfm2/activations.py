@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxpo.models.family import Kept
 from jaxpo.models.lfm2.config import LFM2Config
+from jaxpo.models.parts import Kept
 
 
 def kept_values(config: LFM2Config, remat: str, tensor: int = 1) -> Kept:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.export import Export
-from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits
+from jaxpo.models.family import Family
 from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, ENDINGS, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.file_names import renamed
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.reference import reference_hidden, reference_logits, reference_reward
+from jaxpo.models.parts import Decoder, Experts, Flops, Limits
 
 if TYPE_CHECKING:
     from jax import Array

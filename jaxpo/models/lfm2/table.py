@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxpo.models.family import Flops, Part
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.experts import active_fraction, experts_table
 from jaxpo.models.lfm2.feed_forward import feed_forward_table
 from jaxpo.models.lfm2.mixers import MIXERS
 from jaxpo.models.lfm2.params import norm
+from jaxpo.models.parts import Flops, Part
 from jaxpo.models.spec import Param, Table, leaves, normal
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.export import IMAGE_TEXT, Export
-from jaxpo.models.family import Decoder, Experts, Family, Flops, Limits, Part
+from jaxpo.models.family import Family
 from jaxpo.models.lfm2 import family as lfm2
 from jaxpo.models.lfm2_vl.config import IMAGE, LFM2VLConfig
 from jaxpo.models.lfm2_vl.config_json import (
@@ -23,6 +23,7 @@ from jaxpo.models.lfm2_vl.config_json import (
 from jaxpo.models.lfm2_vl.file_names import fitted, renamed
 from jaxpo.models.lfm2_vl.presets import PRESETS
 from jaxpo.models.lfm2_vl.reference import reference_logits, reference_text, seen
+from jaxpo.models.parts import Decoder, Experts, Flops, Limits, Part
 
 if TYPE_CHECKING:
     from jax import Array

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaxpo.models.caption.family import captions, limits, own_to_json, with_own
-from jaxpo.models.family import Diffusers, Family, Flops
+from jaxpo.models.family import Family
+from jaxpo.models.parts import Diffusers, Flops
 from jaxpo.models.unet.config import UNetConfig
 from jaxpo.models.unet.config_json import CLASS, config_from_json, config_to_json
 from jaxpo.models.unet.presets import PRESETS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxpo.models.family import Flops
+from jaxpo.models.parts import Flops
 from jaxpo.models.spec import leaves
 from jaxpo.models.unet.config import UNetConfig
 from jaxpo.models.unet.table import param_table

@@ -15,7 +15,8 @@ from jaxpo.diffusion.route import kept_steps, linear_route
 from jaxpo.diffusion.schedules import destinations, times
 from jaxpo.errors import ConfigError
 from jaxpo.losses.longalign import common_direction, reweighted, segment_text, unit
-from jaxpo.models.family import Towers, family
+from jaxpo.models.family import family
+from jaxpo.models.parts import Towers
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.objectives.families.denoising import EVALUATION, Denoiser, flat, weight_of
 from jaxpo.objectives.families.estimates import guided

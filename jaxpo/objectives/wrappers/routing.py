@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from jaxpo.config import Routing
 from jaxpo.data.packing.batch import Batch
 from jaxpo.losses.balance import load_balance, router_z, updated_bias
-from jaxpo.models.family import Experts
 from jaxpo.models.language import RouterSums
+from jaxpo.models.parts import Experts
 from jaxpo.objectives.base import Counts, Mean, Objective, OfSums, Out
 
 Tree = Any

@@ -10,7 +10,8 @@ from jaxpo.config.axes import RULES
 from jaxpo.config.fields import flag
 from jaxpo.errors import ConfigError
 from jaxpo.models.expert_axes import devices_of, share_problems, spread
-from jaxpo.models.family import Experts, family, is_config
+from jaxpo.models.family import family, is_config
+from jaxpo.models.parts import Experts
 from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.lineage import declared_model, resolved, trained

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxpo.errors import ConfigError, near_misses
+from jaxpo.models.parts import Decoder, Diffusers, Experts, Flops, Kept, Limits, Towers, no_experts
 
 if TYPE_CHECKING:
     from jax import Array
@@ -83,6 +84,14 @@ class DenoiserConfig(Config, Protocol):
     @property
     def caption(self) -> Any:
         """Of its text tower; None = it has none."""
+
+
+def reads_no_tokens(params: Tree, inputs: Any, *, config: Config, **options: Any) -> tuple[Array, dict[str, Any]]:
+    """The forward pass of a family that denoises images: ConfigError."""
+    raise ConfigError(
+        f"a model of the family {family(config).name!r} denoises images and reads no tokens: it has neither hidden "
+        "states nor log-probabilities of a text."
+    )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from fakes.linear_rnn import ENTRY, LinearRNNConfig
 
 from jaxpo.checkpoint.store import CheckpointStore
 from jaxpo.config import Pretrain
-from jaxpo.models.family import FAMILIES, _load, family, output_matrix, param_table, type_key
-from jaxpo.models.parts import reads_no_tokens
+from jaxpo.models.family import FAMILIES, _load, family, output_matrix, param_table, reads_no_tokens, type_key
 from jaxpo.models.spec import init_params, leaves
 from jaxpo.objectives.encode import Scorer, inputs_of
 from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh

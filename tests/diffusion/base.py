@@ -35,10 +35,14 @@ SHA256 = "28de5810d53cbb0fea866f7e0a0deb053aac503e12946758bba6edc509c84036"
 IMAGE = (8, 8, 3)
 LENGTH = 8
 """Words of a caption of one clause and the background, at least."""
-CONFIG = replace(PRESETS["nano_dit"], caption=CaptionConfig(vocab_size=len(VOCABULARY)))
+CONFIG = replace(
+    PRESETS["nano_dit"],
+    caption=CaptionConfig(vocab_size=len(VOCABULARY)),
+    schedule=NoiseSchedule(parameterisation="velocity"),
+)
 PERSONAL = replace(CONFIG, user_channels=64)
 """The base with attention to users."""
-SCHEDULE = schedule(NoiseSchedule(parameterisation="velocity"))
+SCHEDULE = schedule(CONFIG.schedule)
 GUIDANCE, STEPS = 3.0, 25
 """Of samples: the scale of guidance, and DDIM steps at trailing times."""
 Tree = Any

@@ -34,7 +34,7 @@ def added_ids(run: Run, tokenizer: Tokenizer) -> tuple[int, ...]:
 def with_room(config: TextConfig, ids: Sequence[int]) -> TextConfig:
     """The architecture with a row for each of these ids; itself where it has them, as LFM2's padded vocabulary does."""
     size = max((i + 1 for i in ids), default=0)
-    if size <= config.vocab_size or not any(field.name == "vocab_size" for field in fields(config)):
+    if not any(field.name == "vocab_size" for field in fields(config)) or size <= config.vocab_size:
         return config
     return replace(config, vocab_size=size)
 

@@ -11,6 +11,7 @@ import stages.recipe as recipes
 from jaxpo.config import Run, Tokenizer
 from jaxpo.convert.model_io import load_model, save_model
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
+from jaxpo.models.family import preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.sharding import make_mesh
@@ -62,3 +63,8 @@ def test_tokens_that_the_model_knows_are_not_touched(tmp_path, tokenizer):
     assert setting.inputs.added_ids == ()
     np.testing.assert_array_equal(initial(setting)["model"]["embed_tokens"]["weight"], before["embed_tokens"]["weight"])
     assert load_model(setting.run.model_from).config.vocab_size == 310
+
+
+def test_a_model_without_a_vocabulary_of_its_own_is_left_as_it_is():
+    config = preset("nano_dit")
+    assert with_room(config, ()) == config

@@ -284,8 +284,9 @@ class InFlight:
             for given in (None, self._nothing_given(lanes, chunk)) if model.see else (None,):
                 self._run_read(slots, keep, ends, given, chunk, scored)
         patch = None if model.values is None else model.values(self.compute.config)
-        for length in () if patch is None else self._looks:
-            self._see(blank(length, patch))
+        if patch is not None:
+            for length in self._looks:
+                self._see(blank(length, patch))
         for size in self._writes:
             self._write([], size, 0)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxpo.corpora import digits, scenes
+from jaxpo.corpora import asked_scenes as scenes
+from jaxpo.corpora import digits
 
 
 def rows_of(path):
@@ -37,7 +38,7 @@ def test_digits_are_split_asked_and_paired(tmp_path):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
-    scenes.Scenes(train=40, held_out=20).build(folder)
+    scenes.AskedScenes(train=40, held_out=20).build(folder)
     return folder
 
 
@@ -73,7 +74,7 @@ def test_scenes_show_what_is_asked_about_them(made):
 
 
 def test_a_scene_is_drawn_alike_each_time(made, tmp_path):
-    scenes.Scenes(train=40, held_out=20).build(tmp_path)
+    scenes.AskedScenes(train=40, held_out=20).build(tmp_path)
     for name in (scenes.TRAIN, scenes.HELD_OUT, scenes.CAPTIONS, scenes.TEXT):
         assert (made / name).read_bytes() == (tmp_path / name).read_bytes()
     for image in sorted(p.name for p in (made / "images").iterdir())[:5]:

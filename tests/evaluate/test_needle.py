@@ -226,6 +226,10 @@ class Rememberer:
         assert not segments
         return []
 
+    def searches(self, searches, progress):
+        assert not searches
+        return []
+
     def answers(self, requests, progress):
         for request in requests:
             seen = self.reader.tokenizer.decode(list(request.prompt)[-self.window :])

@@ -201,14 +201,14 @@ CASES = {
 
 # Settings that name a variant; every other string must be refused, not taken for one of them.
 NAMED = [
-    ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
+    ("denoising", "parameterisation"), ("fdpo", "divergence"), ("gpm", "form"), ("grpo", "importance_sampling_level"),
     ("implicit_reward", "divergence"), ("implicit_reward", "reduction"),
     ("fspo", "form"), ("hapo_rewards", "form"), ("irpo_ranking", "weighting"), ("mcts_dpo", "form"),
     ("modpo", "form"), ("online_dpo", "loss_type"), ("pal", "form"),
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),
-    ("rpo", "variant"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
+    ("rpo", "variant"), ("self_npo", "form"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
     ("vpo", "form"),
 ]  # fmt: skip
 

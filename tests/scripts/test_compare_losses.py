@@ -112,7 +112,8 @@ def test_every_method_is_compared_or_left_out_for_a_reason():
     from jaxpo.objectives.methods import METHODS
 
     absent = set(METHODS) - set(experiment.compared()) - set(experiment.LEFT_OUT)
-    others = ("sft", "reward model", "retrieval", "distillation", "rollouts")  # they train no policy on preferences
+    # They train no language policy on preferences.
+    others = ("sft", "reward model", "retrieval", "distillation", "rollouts", "images", "pairs of images")
     assert absent == {n for n, m in METHODS.items() if m.INFO.family in others}
     shown = (Path(experiment.__file__).parents[2] / "docs" / "compare_losses.md").read_text()
     assert all(f"| {name} |" in shown for name in experiment.compared())

@@ -188,7 +188,7 @@ def change(run, tmp_path, monkeypatch):
             inputs=SimpleNamespace(of=lambda stage: None),
         )
         loader = SimpleNamespace(total_steps=lambda stage: stage.max_steps or int(stage.num_train_epochs * 10))
-        monkeypatch.setattr(budget, "make_loaders", lambda *arguments: {"train": loader})
+        monkeypatch.setitem(budget.SOURCES, "train", lambda *arguments: {"train": loader})
         monkeypatch.setattr(budget, "set_damaged_aside", lambda store, say: None)  # these are names of folders alone
         stored = {"stages": [dataclasses.asdict(before), dataclasses.asdict(stages[1])]}
         budget.change_budgets(setting, ["sft"], stored, resume)

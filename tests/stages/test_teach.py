@@ -37,6 +37,7 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.models.family import preset
 from jaxpo.models.lfm2.forward import unembedding
 from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import make_mesh, use_mesh
@@ -380,7 +381,7 @@ def test_a_teacher_whose_tokenizer_is_unknown_is_said(folder, tokenizer, tmp_pat
     run = SimpleNamespace(stages=())
     setting = SimpleNamespace(
         run=run,
-        config=lambda stage: SimpleNamespace(vocab_size=352),
+        config=lambda stage: dataclasses.replace(preset("nano"), vocab_size=352),
         inputs=SimpleNamespace(stages={}, tokenizer=tokenizer),
     )
     check_beside(setting, Distill(teacher=str(bare), loss=METHODS["bucket_topk_kl"]()), said.append)

@@ -136,7 +136,9 @@ def _ordered(begins: Sequence[str], found: Mapping[str, list[Any]]) -> list[str]
 
 
 def _filled(row: Row, slots: Sequence[Any], given: Sequence[Any]) -> Pictures:
-    """Payloads of all places, those that have none from the column."""
+    """Payloads of all places, those that have none from the column, which may also say again what all places hold."""
+    if list(given) == list(slots):
+        return Pictures(slots)
     empty = sum(place is None for place in slots)
     if empty != len(given):
         raise _unequal(row, empty, len(given))

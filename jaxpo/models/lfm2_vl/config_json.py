@@ -54,6 +54,7 @@ def config_to_json(config: LFM2VLConfig, dtype: str) -> dict[str, Any]:
             "num_channels": vision.num_channels,
             "hidden_act": "gelu_pytorch_tanh",
             "layer_norm_eps": vision.layer_norm_eps,
+            "initializer_range": vision.initializer_range,
             "attention_dropout": 0.0,
             "vision_use_head": False,
             "dtype": dtype,
@@ -117,5 +118,5 @@ def _vision(read: Document) -> dict[str, Any]:
     default = SiglipConfig()
     return {
         **{name: read.integer(name, getattr(default, name), most=most) for name, most in _SIZES.items()},
-        "layer_norm_eps": read.number("layer_norm_eps", default.layer_norm_eps),
+        **{name: read.number(name, getattr(default, name)) for name in ("layer_norm_eps", "initializer_range")},
     }

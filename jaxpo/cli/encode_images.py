@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxpo.cli.args import Parser
-from jaxpo.errors import ConfigError
+from jaxpo.errors import ConfigError, DataError
 
 DESCRIPTION = """\
 Encode images, or pairs of them, once: the rows of a Denoise stage with `latent`, or `latent_w` and `latent_l`, and
@@ -25,6 +27,9 @@ def main(argv: Sequence[str]) -> int:
         "--length", type=int, help="positions of the states of captions encoded sentence by sentence, 240 in LongAlign"
     )
     parser.add_argument("--size", type=int, default=512, help="pixels along both sides (default 512)")
+    parser.add_argument(
+        "--lists", choices=("extremes", "all"), default="extremes", help="pairs of a scored list (default extremes)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="examples at once (default 8)")
     args = parser.parse(argv)
     *files, out = args.files
@@ -48,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def written(files: Sequence[str], out: Path, encoder: object, args: object) -> int:
+def written(files: Sequence[str], out: Path, encoder: Any, args: argparse.Namespace) -> int:
     """Write the file beside its place, and name it when it is whole; returns how many rows it has."""
     import itertools
 
@@ -59,18 +64,24 @@ def written(files: Sequence[str], out: Path, encoder: object, args: object) -> i
     from jaxpo.data.images.encode import encoded_rows
 
     temporary, count = out.with_name(f".{out.name}.tmp"), 0
-    rows = encoded_rows(files, encoder, size=args.size, batch=args.batch)  # type: ignore[arg-type, attr-defined]
+    rows = encoded_rows(files, encoder, size=args.size, batch=args.batch, lists=args.lists)
     writer = None
     try:
         while part := list(itertools.islice(rows, 256)):
-            table = pa.Table.from_pylist(part, None if writer is None else writer.schema)
+            try:
+                table = pa.Table.from_pylist(part, None if writer is None else writer.schema)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise DataError(f"a column has values of several types: {error}.", remedy="Give it one.") from error
             writer = writer or pa.parquet.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             count += len(part)
+        if not count:
+            raise ConfigError("data encode-images: no example is left.")
+        assert writer is not None
+        writer.close()
+        publish(temporary, out)
     finally:
         if writer is not None:
             writer.close()
-    if not count:
-        raise ConfigError("data encode-images: no example is left.")
-    publish(temporary, out)
+        temporary.unlink(missing_ok=True)
     return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,19 @@ def only_of_images(args: argparse.Namespace) -> None:
 
 def write_images(args: argparse.Namespace, parser: Parser) -> int:
     """Draw, write PNG files with a grid and a list, and say what came of it."""
+    import numpy as np
+
     from jaxpo.cli.sampling_options import load_with_tokenizer
+    from jaxpo.data.images.captions import unknown
     from jaxpo.sampling.images import ImageSampler, draw_images
 
     _only_of_texts(args, parser)
     captions = _captions(args)
     given = {name: getattr(args, name) for name in SAMPLER if getattr(args, name) is not None}
-    sampler, n, segments = ImageSampler(**given), args.n or 1, args.segments or 1
+    sampler, counts = ImageSampler(**given), {name: getattr(args, name) for name in ("n", "segments", "zoom")}
+    n, segments = (1 if counts[name] is None else counts[name] for name in ("n", "segments"))
     problems = sampler.problems()
-    problems += [f"--{name} must be at least 1." for name, x in (("n", n), ("segments", segments)) if x < 1]
+    problems += [f"--{name} must be at least 1." for name, x in counts.items() if x is not None and x < 1]
     if args.out is None:
         problems.append("generate: --out FOLDER says where the images go.")
     if problems:
@@ -91,6 +96,12 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
             f"{args.model}: draws latents of {model.config.in_channels} channels, which are no pixels; export it, and "
             "draw with diffusers and the decoder that belongs to its data."
         )
+    for caption in captions:
+        if unknown(np.asarray(model.tokenizer.encode(caption), np.int32)):
+            print(
+                f"warning: {caption!r}: a word of it is unknown to the model, which reads it as nothing",
+                file=sys.stderr,
+            )
     negative = None if args.negative is None else _negative(args.negative, model.config)
     drawn = list(
         draw_images(
@@ -210,6 +221,6 @@ def _kept(
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (folder / "images.jsonl").write_text(lines, encoding="utf-8")
     columns = n if n > 1 else max(1, round(len(drawn) ** 0.5))
-    scale = zoom or max(1, 128 // whole.shape[1])
+    scale = max(1, 128 // whole.shape[1]) if zoom is None else zoom
     Image.fromarray(grid_of([as_bytes(d.pixels) for d in drawn], columns, scale=scale)).save(folder / "grid.png")
     return records

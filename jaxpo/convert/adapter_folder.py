@@ -168,6 +168,12 @@ def _sum(read: Callable[[], np.ndarray], a: np.ndarray, b: np.ndarray, scale: fl
 
 def _check_variant(folder: Path, read: Document) -> None:
     """Everything that is set must be understood: each release of PEFT brings further variants."""
+    if found := variants(read):
+        raise CheckpointError(_refused(folder, ", ".join(found)))
+
+
+def variants(read: Document) -> list[str]:
+    """What an adapter's configuration says of it beside pairs of matrices that are added to projections."""
     further = {key: value for key, value in read.values.items() if key not in (*_READ, *_WITHOUT_EFFECT)}
     found = [f"{key} = {shown(value)}" for key, value in further.items() if value not in (None, False, "", [], {})]
     for key, good in (("peft_type", "LORA"), ("bias", "none"), ("fan_in_fan_out", False)):
@@ -175,8 +181,7 @@ def _check_variant(folder: Path, read: Document) -> None:
             found.append(f"{key} = {shown(value)}")
     if (init := read.values.get("init_lora_weights")) not in _HARMLESS_INITS:
         found.append(f"init_lora_weights = {shown(init)}, which changes the base")
-    if found:
-        raise CheckpointError(_refused(folder, ", ".join(found)))
+    return found
 
 
 def _refused(folder: Path, what: str) -> str:

@@ -65,7 +65,7 @@ def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
         text_mask=_array(text, np.bool_),
         columns=columns,
         example_id=_array((rows,), np.int32),
-        states=None if words else _array((rows, text[2], config.caption_channels), np.float32),
+        states=None if words else _array((rows, text[2], config.context_channels), np.float32),
     )
 
 

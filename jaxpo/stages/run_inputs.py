@@ -12,6 +12,7 @@ from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.images.dataset import ImageDataset, ImageShape
 from jaxpo.data.images.prepare import prepare_images
+from jaxpo.data.images.reading import check_forms
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows import bad_rows
@@ -131,9 +132,7 @@ class RunInputs:
         named = stage.data.eval if stage.TRAINS else ()
         if not named or any(name.startswith(STAGE) or is_remote(name) for name in named):
             return
-        files, kind = list_files(self.resolve(named), part="eval", say=unsaid), kind_of(stage)
-        first = first_row(files, bad_rows.unsaid if stage.data.on_bad_row == "skip" else bad_rows.refuse)
-        check_needs(first, kind.purpose, kind.asks(method_of(stage)))
+        CHECK_OF[kind_of(stage).runs](stage, self.resolve(named))
 
     def config_of(self, stage: str) -> TextConfig:
         """Architecture of a trained stage."""
@@ -270,12 +269,17 @@ def _stage_data(
 
 def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: Path, say: Say, team: Team) -> StageData:
     """Training and held-out images; the first process reads them, and the others find what it kept."""
-    method = method_of(stage)
-    channels, states = config.in_channels, getattr(config, "caption_channels", 0)
-    shape = ImageShape(stage.images.size or config.sample_size, channels, states, limits(config).context)
+    method, words = method_of(stage), limits(config).context
+    if words and stage.data.max_length > words:
+        raise ConfigError(
+            f"{stage.name}.data.max_length={stage.data.max_length} exceeds the {words} tokens that the model's text "
+            "tower reads; lower it"
+        )
+    channels, states = config.in_channels, getattr(config, "context_channels", 0)
+    shape = ImageShape(stage.images.size or config.sample_size, channels, states, words)
 
     def load(files: tuple[str, ...], part: Part, reward_range: tuple[float, float] | None) -> ImageDataset:
-        return team.first(
+        found = team.first(
             lambda: prepare_images(
                 resolve_files(files, directory),
                 data=stage.data,
@@ -289,6 +293,12 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
                 reward_range=reward_range,
             )
         )
+        if found.states and method.READS_WORDS:
+            remedy = "Give captions: a preference model reads their words."
+            raise DataError(
+                f"has states of texts, and {method.INFO.name} reads captions.", file=files[0], remedy=remedy
+            )
+        return found
 
     train = load(stage.data.files, "train", None)
     held_out = load(stage.data.eval, "eval", train.reward_range) if stage.data.eval else None
@@ -297,6 +307,22 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
 
 DATA_OF = {"train": _stage_data, "denoise": _images_of_stage}
 """`Kind.runs` -> how such a stage's data are read."""
+
+
+def _rows_hold(stage: Any, files: Sequence[str]) -> None:
+    """DataError: the first of a stage's held-out rows lacks what its method reads."""
+    found, kind = list_files(files, part="eval", say=unsaid), kind_of(stage)
+    first = first_row(found, bad_rows.unsaid if stage.data.on_bad_row == "skip" else bad_rows.refuse)
+    check_needs(first, kind.purpose, kind.asks(method_of(stage)))
+
+
+def _images_hold(stage: Any, files: Sequence[str]) -> None:
+    """DataError: a stage's held-out files hold pairs for single images, or single images for pairs."""
+    check_forms(files, method_of(stage).NEEDS)
+
+
+CHECK_OF = {"train": _rows_hold, "denoise": _images_hold}
+"""`Kind.runs` -> how its held-out files are looked at before the others are there."""
 
 
 def _shares(stage: Stage, train: Dataset, directory: Path) -> tuple[Share, ...]:

@@ -9,6 +9,7 @@ import pytest
 from diffusion.filled import as_stored, filled, inputs
 
 from jaxpo.config import LoRA
+from jaxpo.config.noise import NoiseSchedule
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.denoising import time_embedding
@@ -56,6 +57,8 @@ def test_times_and_released_sizes():
     np.testing.assert_allclose(time_embedding(jnp.asarray([7]), 8)[0], expected, atol=1e-6)
     further = 2 * (256 * 384 + 384 + 384 * 384 + 384)
     assert param_count(param_table(preset("pixart_sigma_1024"))) == 611_349_152 - further
+    for name in ("pixart_alpha_512", "pixart_sigma_512", "pixart_sigma_1024"):
+        assert preset(name).schedule == NoiseSchedule("linear", beta_start=1e-4, beta_end=0.02)
 
 
 def test_bfloat16_stays_near(run, params):

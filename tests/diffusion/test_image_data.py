@@ -21,14 +21,17 @@ from PIL import Image
 from jaxpo.cli.encode_images import written
 from jaxpo.config import Data
 from jaxpo.config.image_data import ImageData, Users
+from jaxpo.corpora.scenes.corpus import tokenizer as scene_tokenizer
+from jaxpo.data.images.captions import UNKNOWN, encoded, unknown
 from jaxpo.data.images.dataset import ImageShape
 from jaxpo.data.images.encode import encoded_rows
+from jaxpo.data.images.formats import Item
 from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
 from jaxpo.data.images.users import embeddings
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.tokenizer.tokenizer import train_tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 SHAPE = ImageShape(8, 3, 6)
@@ -159,6 +162,20 @@ def test_kohya_folders_are_pairs_by_name(tmp_path, prepared):
     np.testing.assert_array_equal(batch.images[1], np.stack([shown(picture(seed=s)) for s in (1, 3)]))
     (tmp_path / "k" / "l" / "1.png").unlink()
     with pytest.raises(DataError, match=r"1 lies in w/ alone"):
+        prepared(str(tmp_path / "k"), needs=PAIR)
+
+
+def test_pairs_of_folders_below_are_told_by_their_whole_names(tmp_path, prepared):
+    for part in "wl":
+        for below in ("a", "b"):
+            (tmp_path / "k" / part / below).mkdir(parents=True)
+            (tmp_path / "k" / part / below / "0.png").write_bytes(png(picture(seed=ord(part) + ord(below))))
+            (tmp_path / "k" / part / below / "0.txt").write_text("red")
+    batch = everything(ImageSource(prepared(str(tmp_path / "k"), needs=PAIR), seed=0, rows_per_step=2))
+    seeds = [[ord(part) + ord(below) for part in "wl"] for below in "ab"]
+    np.testing.assert_array_equal(batch.images, [[shown(picture(seed=s)) for s in row] for row in seeds])
+    (tmp_path / "k" / "w" / "a" / "0.jpg").write_bytes(png(picture()))
+    with pytest.raises(DataError, match=r"0\.png: has the name of 0\.jpg beside it"):
         prepared(str(tmp_path / "k"), needs=PAIR)
 
 
@@ -352,6 +369,79 @@ def test_users_may_bring_the_tokens_of_another_encoder(tmp_path, prepared):
         prepared(rows(tmp_path, own), needs=needs, users=wide)
 
 
+def test_tokens_of_users_are_their_own_whatever_rows_are_left_out(tmp_path, prepared):
+    users, needs = Users(tokens=1, width=1), dataclasses.replace(PAIR, columns=("user",))
+    given = [("ann", float("nan")), ("bob", 2.0), ("ann", 1.0), ("bob", 2.0)]
+    file = rows(tmp_path, *(pair_row(i, i + 1, user=name, user_tokens=[[x]]) for i, (name, x) in enumerate(given)))
+    dataset = prepared(file, needs=needs, users=users, on_bad_row="skip")
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=3))
+    np.testing.assert_array_equal(batch.columns["user_tokens"].ravel(), [2.0, 1.0, 2.0])
+    ragged = pair_row(0, 1, user="ann", user_tokens=[[1], [2, 3]])
+    two = [pair_row(i, i + 1, user="ann", user_tokens=[[i]]) for i in range(2)]
+    for more, message in (
+        ([ragged], "row 1, field 'user_tokens': is no finite array of 1 x 1"),
+        (two, "row 2, field 'user_tokens': is not what an earlier row has for the user 'ann'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepared(rows(tmp_path, *more, name="more.jsonl"), needs=needs, users=users)
+
+
+def test_all_rows_have_captions_or_all_have_states(tmp_path, prepared):
+    latent = {"latent": LATENT.tolist(), "scale": 0.18215}
+    said, told = latent | {"caption": "red"}, latent | {"states": [[0.5] * 6]}
+    for number, given in enumerate(((said, told), (told, said))):
+        file = rows(tmp_path, *given, name=f"{number}.jsonl")
+        with pytest.raises(DataError, match=r"row 2: its text is .*, and the first rows have (captions|states)\."):
+            prepared(file, shape=ImageShape(8, 4, 6))
+        assert len(prepared(file, shape=ImageShape(8, 4, 6), on_bad_row="skip")) == 1
+    with pytest.raises(DataError, match="field 'states': holds a number that is too large for 16 bits"):
+        prepared(rows(tmp_path, latent | {"states": [[1e6] * 6]}), shape=ImageShape(8, 4, 6))
+
+
+def test_a_weight_is_read_where_rows_have_one(tmp_path, prepared):
+    given = [pair_row(2 * i, 2 * i + 1, weight=w) for i, w in enumerate((2, 0.5))]
+    batch = everything(ImageSource(prepared(rows(tmp_path, *given), needs=PAIR), seed=0, rows_per_step=2))
+    np.testing.assert_array_equal(batch.columns["weight"], np.float32([2.0, 0.5]))
+    for more, message in (
+        ([pair_row(4, 5)], "row 3, field 'weight': is not there, and the first row has it"),
+        ([pair_row(4, 5, weight=0)], "row 3, field 'weight': is 0; it must be above 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepared(rows(tmp_path, *given, *more, name="more.jsonl"), needs=PAIR)
+    with pytest.raises(DataError, match="row 2, field 'weight': the first row has no weight"):
+        prepared(rows(tmp_path, pair_row(4, 5), given[0], name="late.jsonl"), needs=PAIR)
+
+
+def test_columns_that_no_method_reads_may_hold_anything(tmp_path, prepared):
+    single = {"image": url(picture()), "caption": "red", "label": 3}
+    assert len(prepared(rows(tmp_path, single))) == 1
+    with pytest.raises(DataError, match="row 1, field 'label': is 3, not true or false"):
+        prepared(rows(tmp_path, single), needs=dataclasses.replace(ONE, columns=("label",)))
+    bare = pair_row(0, 1, score_0=None, score_1=None, user=None, weight=None)
+    assert prepared(rows(tmp_path, bare, name="bare.jsonl"), needs=PAIR).columns == ()
+    with pytest.raises(DataError, match="field 'user': is not there"):
+        prepared(rows(tmp_path, bare, name="bare.jsonl"), needs=dataclasses.replace(PAIR, columns=("user",)))
+
+
+def test_words_that_a_tokenizer_does_not_know_are_counted(tmp_path, prepared):
+    words = Tokenizer(scene_tokenizer())
+    assert unknown(np.asarray(words.encode("purple square")))
+    assert not unknown(np.asarray(words.encode("red square")))
+    assert not len(words.encode(""))
+    counts = Counter()
+    for caption in ("purple square", "red square", ""):
+        item = Item(tmp_path, 1, (), (), caption)
+        encoded(item, words, Data(max_length=8), 1, counts)
+    assert counts == {UNKNOWN: 1}
+
+
+def test_a_narrow_image_does_not_fill_the_memory(tmp_path, prepared):
+    file = rows(tmp_path, {"image": url(picture(1, 60_000)), "caption": "x"})
+    message = r"row 1, field 'image': is 60000 x 1, of which a short side of 512 makes 15,728,640,000 pixels"
+    with pytest.raises(DataError, match=message):
+        prepared(file, shape=ImageShape(512, 3, 6))
+
+
 def test_the_cache_serves_again_and_damage_is_noticed(tmp_path, prepared):
     file, said = rows(tmp_path, {"image": url(picture()), "caption": "red"}), []
     prepared(file, said=said)
@@ -380,7 +470,7 @@ class Halves:
 def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
     given = [pair_row(2 * i, 2 * i + 1, user="ann", score_0=2.0, score_1=float(i)) for i in range(3)]
     file = rows(tmp_path, *given, pair_row(8, 9, tie=True, score_0=1.0, score_1=1.0))
-    said, args = [], argparse.Namespace(size=8, batch=2)
+    said, args = [], argparse.Namespace(size=8, batch=2, lists="extremes")
     assert len(list(encoded_rows([file], Halves(), size=8, say=said.append))) == 3
     assert said == ["1 ties are left out"]
     out = tmp_path / "latents.parquet"
@@ -394,6 +484,28 @@ def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
     np.testing.assert_allclose(batch.columns["rewards"][:, 1], [0.0, 0.5, 1.0])
     with pytest.raises(DataError, match="holds latents already"):
         list(encoded_rows([str(out)], Halves(), size=8))
+
+
+def test_nothing_of_encoded_rows_is_lost_without_a_word(tmp_path, prepared):
+    def encoded_of(*given, **options):
+        return list(encoded_rows([rows(tmp_path, *given)], Halves(), size=8, batch=1, **options))
+
+    kept = {"user": "ann", "user_tokens": [[1.0]], "num_example_per_prompt": 4, "weight": 0.5}
+    (row,) = encoded_of(pair_row(0, 1, **kept))
+    assert {name: row[name] for name in kept} == kept
+    with pytest.raises(DataError, match=r"row 2: its columns .* are none, and those of the first row, .* user\."):
+        encoded_of(pair_row(0, 1, user="ann"), pair_row(2, 3))
+    with pytest.raises(DataError, match="row 2: pairs and single images lie in the same files"):
+        encoded_of(pair_row(0, 1), {"image": url(picture()), "caption": "x"})
+    said, judged = [], {"caption": "x", "jpg_0": url(picture()), "jpg_1": url(picture()), "label_0": 1, "label_1": 0}
+    assert encoded_of(judged | {"has_label": False}, say=said.append) == []
+    assert said == ["1 pairs without a label are left out"]
+    scored = {"caption": "red", "images": [url(picture(seed=i)) for i in range(3)], "scores": [0.1, 0.9, 0.5]}
+    assert [len(encoded_of(scored, lists=lists)) for lists in ("extremes", "all")] == [1, 3]
+    broken, out = rows(tmp_path, pair_row(0, 1), pair_row(2, 3, user="x")), tmp_path / "out.parquet"
+    with pytest.raises(DataError):
+        written([broken], out, Halves(), argparse.Namespace(size=8, batch=1, lists="all"))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 @pytest.mark.parity

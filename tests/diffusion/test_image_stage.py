@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from diffusion.tiny import DIT, UNET
 from PIL import Image
 from stages import process
 
@@ -17,16 +18,22 @@ from jaxpo.cli.main import main
 from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
 from jaxpo.convert.model_io import load_model
-from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, TRAIN, Scenes
+from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, TRAIN, Scenes, tokenizer
 from jaxpo.data.images.source import ImageSource
-from jaxpo.errors import ConfigError
+from jaxpo.data.tokenizer.tokenizer import Tokenizer as Words
+from jaxpo.data.tokens.shards import ALONE
+from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.dit.config import DiTConfig
+from jaxpo.models.family import preset
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
+from jaxpo.sharding import make_mesh
 from jaxpo.stages import run as running
+from jaxpo.stages.abstract_batch import image_batch
+from jaxpo.stages.run_inputs import DATA_OF, RunInputs
 from jaxpo.train.metrics import TIMING, read_metrics
 
 MODEL = DiTConfig(
@@ -184,9 +191,10 @@ def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys)
     np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
 
 
-def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
-    caption = "red square top left. on black"
+def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, capsys):
+    caption = "purple square top left. on black"
     _, plain = drawn(whole, tmp_path / "a", caption)
+    assert f"warning: {caption!r}: a word of it is unknown" in capsys.readouterr().err
     _, beside = drawn(whole, tmp_path / "b", caption, "--negative", str(whole / "stages" / "pretrain"))
     np.testing.assert_allclose(beside[0].astype(int), plain[0], atol=1)
 
@@ -197,6 +205,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
         (("x",), "--out FOLDER"),
         (("x", "--out", "o", "--temperature", "1"), "--temperature: .* draws images and writes no text"),
         (("x", "--out", "o", "--guidance", "-1"), "--guidance is -1"),
+        (("x", "--out", "o", "--n", "0", "--zoom", "0", "--segments", "0"), "--n must .*--segments must .*--zoom must"),
         (("x", "--out", "o", "--score", "britness"), "no such reward.*brightness"),
         (("--out", "o"), "give a caption"),
     ],
@@ -260,6 +269,41 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():
     with pytest.raises(ConfigError, match="at the last time nothing is left of the image"):
         NoiseSchedule(zero_snr=True, parameterisation="noise")
+
+
+def data_of(stage, config, folder):
+    return DATA_OF["denoise"](stage, Words(tokenizer()), config, folder, lambda line: None, ALONE)
+
+
+def test_states_of_texts_are_read_at_the_width_of_either_family(tmp_path):
+    row = {"latent": np.zeros((4, 8, 8)).tolist(), "scale": 0.18215, "states": [[0.5] * 12]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    stage = dataclasses.replace(PRETRAIN, data=Data(train=(str(tmp_path / "rows.jsonl"),)))
+    for config in (DIT, UNET):
+        assert data_of(stage, config, tmp_path).train.states == 1
+    longalign = dataclasses.replace(stage, loss=METHODS["longalign"]())
+    with pytest.raises(DataError, match=r"rows.jsonl: has states of texts, and longalign reads captions"):
+        data_of(longalign, UNET, tmp_path)
+    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
+    for name, width in (("stable_diffusion_1_5", 768), ("pixart_sigma_512", 4096)):
+        assert image_batch(stage, preset(name), mesh).states.shape == (8, stage.data.max_length, width)
+
+
+def test_captions_longer_than_the_text_tower_are_refused_before_they_are_read(tmp_path):
+    stage = dataclasses.replace(PRETRAIN, data=Data(train=("corpus:none.jsonl",)))
+    with pytest.raises(ConfigError, match="pretrain.data.max_length=1024 exceeds the 8 tokens that the model's text"):
+        data_of(stage, MODEL, tmp_path)
+
+
+def test_held_out_images_of_a_stage_that_waits_are_looked_at_before_anything_runs(tmp_path):
+    inputs = RunInputs(tmp_path, print, Words(tokenizer()), MODEL)
+    for name, row in (("one", {"image": "a.png"}), ("two", {"chosen_image": "a.png", "rejected_image": "b.png"})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"caption": "x"}) + "\n")
+    one, two = (Data(train=("stage:x/y.jsonl",), eval=(str(tmp_path / f"{name}.jsonl"),)) for name in ("one", "two"))
+    inputs.foresee(dataclasses.replace(PRETRAIN, data=one))
+    inputs.foresee(dataclasses.replace(PREFER, data=two))
+    with pytest.raises(DataError, match=r"two.jsonl, row 1: holds pairs \(pairs\), and the method reads single images"):
+        inputs.foresee(dataclasses.replace(PRETRAIN, data=two))
 
 
 SMALL = {

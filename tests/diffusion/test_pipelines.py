@@ -208,6 +208,23 @@ def test_adapters_are_read_in_both_forms_of_keys(config, tmp_path):
     assert lora.alpha == 3.0
 
 
+def test_metadata_say_more_than_alpha(tmp_path):
+    stored = load_file(export_lora(adapter(DIT), LORA, DIT, tmp_path / "lora"))
+
+    def read(said):
+        save_file(stored, tmp_path / "said.safetensors", metadata={"lora_adapter_metadata": json.dumps(said)})
+        return read_lora(tmp_path / "said.safetensors", DIT)[1]
+
+    own = {"transformer.r": 2, "transformer.lora_alpha": 3.0, "transformer.rank_pattern": {"to_q": 2}}
+    other = {"text_encoder.lora_alpha": 16.0, "text_encoder.use_dora": True, "transformer.lora_bias": False}
+    plain = read(own)
+    assert (plain.alpha, plain.use_rslora) == (3.0, False)
+    assert read(own | other | {"transformer.use_rslora": True}) == dataclasses.replace(plain, use_rslora=True)
+    for key, value in (("use_dora", True), ("alpha_pattern", {"to_q": 4}), ("init_lora_weights", "pissa")):
+        with pytest.raises(CheckpointError, match=f"more than pairs of matrices of one scale .*{key}"):
+            read(own | {f"transformer.{key}": value})
+
+
 def test_another_alpha_is_multiplied_in(tmp_path):
     wide = dataclasses.replace(LORA, alpha=8.0)
     given = adapter(DIT, wide)

@@ -14,11 +14,12 @@ from safetensors import safe_open
 
 from jaxpo.config import LoRA
 from jaxpo.config.json_text import parse
+from jaxpo.convert.adapter_folder import variants
 from jaxpo.convert.diffusers.files import TOWER_PREFIX, form_of
 from jaxpo.convert.hf import disk_shape, folder_in_making, tensors_of
 from jaxpo.convert.shards import DTYPES, SINGLE, Source, Stored, open_file, write_shards
 from jaxpo.errors import CheckpointError, ConfigError
-from jaxpo.models.document import Document
+from jaxpo.models.document import Document, shown
 from jaxpo.models.family import param_table
 from jaxpo.models.lowrank import PEFT_PREFIX, adapter_table, is_projection, scale_of
 from jaxpo.models.spec import Table, leaves, map_table
@@ -87,7 +88,7 @@ def read_lora(path: str | Path, config: Any) -> tuple[Tree, LoRA]:
 
     Raises:
       CheckpointError: keys of another form, modules that the model has not, ranks or alphas that differ from module to
-        module, or tensors that are missing or misshaped; names them.
+        module, tensors that are missing or misshaped, or metadata of another variant (DoRA); names them.
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     with open_file(file) as stored:
@@ -97,11 +98,12 @@ def read_lora(path: str | Path, config: Any) -> tuple[Tree, LoRA]:
         if lone := sorted(m for m in modules if not {(m, "A"), (m, "B")} <= pairs.keys()):
             raise CheckpointError(f"{file}: {lone[0]} has one of its two matrices only; copy or download it again.")
         rank = _one({next(iter(pairs[module, "A"].shape), 0) for module in modules}, "rank", file)
-        said = {_number(tensor, module, file) for module, tensor in alphas.items()} or _said(file) or {float(rank)}
-        alpha = _one(said, "alpha", file)
+        said, use_rslora = _said(file, form_of(config).component)
+        own = {_number(tensor, module, file) for module, tensor in alphas.items()}
+        alpha = _one(own or {float(rank) if said is None else said}, "alpha", file)
         if rank < 1 or not 0 < alpha < float("inf"):
             raise CheckpointError(f"{file}: its rank is {rank} and its alpha {alpha}; both must be above 0.")
-        lora = LoRA(rank=rank, alpha=alpha, init="gaussian", target_modules=targets)
+        lora = LoRA(rank=rank, alpha=alpha, use_rslora=use_rslora, init="gaussian", target_modules=targets)
         table = adapter_table(param_table(config), lora)
         return map_table(lambda p: _value(p, pairs, file), table), lora
 
@@ -163,15 +165,29 @@ def _number(tensor: Stored, module: str, file: Path) -> float:
     return float(tensor.read().reshape(()))
 
 
-def _said(file: Path) -> set[float]:
-    """What diffusers and PEFT wrote beside the tensors."""
+def _said(file: Path, component: str) -> tuple[float | None, bool]:
+    """Alpha, and whether the scale is rank-stabilised: what diffusers wrote of the model's own part beside the tensors.
+
+    A `rank_pattern` is what the tensors themselves say.
+    """
     with safe_open(file, framework="np") as opened:
         text = (opened.metadata() or {}).get(METADATA, "{}")
     try:
         document = parse(text)
     except ValueError as error:
         raise CheckpointError(f"{file}: its {METADATA} is not valid JSON ({error}).") from error
-    read = Document(document if isinstance(document, dict) else {})
-    found = {read.number(key, 1.0) for key in read.values if key.rpartition(".")[2] == "lora_alpha"}
+    values, prefix = document if isinstance(document, dict) else {}, f"{component}."
+    own = {key.removeprefix(prefix): x for key, x in values.items() if key.startswith(prefix) or "." not in key}
+    read = Document(own, prefix)
+    found = variants(read)
+    if alphas := read.part("alpha_pattern").values:
+        found.append(f"alpha_pattern = {shown(alphas)}")
+    alpha = None if own.get("lora_alpha") is None else read.number("lora_alpha", 1.0)
+    stabilised = read.flag("use_rslora", False)
     read.check(file)
-    return found
+    if found:
+        raise CheckpointError(
+            f"{file}: is more than pairs of matrices of one scale ({', '.join(found)}); merge it in diffusers "
+            "(pipeline.fuse_lora, pipeline.save_pretrained), and give the result."
+        )
+    return alpha, stabilised

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import numpy as np
 
+from jaxpo.config.image_data import Users
 from jaxpo.corpora.scenes.pairs import Judged, pairs
-from jaxpo.diffusion.users import few_shot, projection
+from jaxpo.data.images.users import embeddings as vectors
+from jaxpo.data.images.users import pooled
 
 TASTES = {"bright": "brightness", "dark": "darkness", "left": "left", "right": "right"}
 """A taste and its reward."""
@@ -25,13 +24,13 @@ def support(taste: str, seed: int, *, shots: int = SHOTS, size: int = 8) -> Judg
 
 
 def embeddings(people: list[Judged], *, tokens: int = 8, width: int = 64) -> np.ndarray:
-    """Vectors of people for a denoiser's attention to users: float32 `[U, tokens, width]`, by one fixed projection.
+    """float32 `[U, tokens, width]`: people as a denoiser's attention to users reads them, as those of a data set are.
 
-    See `jaxpo.diffusion.users.few_shot`; made so long that an entry has the mean square 1, as states of a text have.
+    See `jaxpo.data.images.users.embeddings`.
     """
-    chosen: Any
-    rejected: Any
-    chosen, rejected = (np.stack([getattr(x, side) for x in people]) for side in ("chosen", "rejected"))
-    project = projection(jax.random.key(0), chosen[0, 0].size, tokens, width)
-    found = np.asarray(few_shot(chosen, rejected, project))
-    return found / np.maximum(np.sqrt(np.mean(found**2, axis=(1, 2), keepdims=True)), 1e-6)
+    how = Users(tokens=tokens, width=width)
+    apart = [
+        np.stack([pooled(a, how.cells) - pooled(b, how.cells) for a, b in zip(x.chosen, x.rejected, strict=True)])
+        for x in people
+    ]
+    return vectors(apart, how)

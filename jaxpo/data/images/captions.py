@@ -12,7 +12,7 @@ from jaxpo.data.images.formats import Item
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.diffusion.segments import split_caption
 
-CUT, DROPPED = "truncated_caption", "dropped_longer_than_max_length"
+CUT, DROPPED, UNKNOWN = "truncated_caption", "dropped_longer_than_max_length", "captions_with_unknown_words"
 
 
 def encoded(
@@ -26,6 +26,8 @@ def encoded(
     assert item.caption is not None
     parts = split_caption(item.caption) if segments > 1 else [item.caption]
     ids = [np.asarray(tokenizer.encode(part), np.int32) for part in parts]
+    if any(map(unknown, ids)):
+        counts[UNKNOWN] += 1
     longest = max(map(len, ids))
     if longest <= data.max_length and len(ids) <= segments:
         return tuple(ids)
@@ -38,6 +40,11 @@ def encoded(
         )
     counts[DROPPED if data.truncation == "drop" else CUT] += 1
     return None if data.truncation == "drop" else tuple(x[: data.max_length] for x in ids[:segments])
+
+
+def unknown(ids: np.ndarray) -> bool:
+    """Whether a word has no token of its own: it is read as 0, which fills captions up, as if it were not there."""
+    return bool((ids == 0).any())
 
 
 def filled(segments: Sequence[np.ndarray], count: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jaxpo.config.image_data import ImageData
 from jaxpo.data.images.folders import folder_items, is_image_folder
-from jaxpo.data.images.formats import FORMATS, TIE, Item, format_of
+from jaxpo.data.images.formats import COMMON, FORMATS, TIE, UNLABELLED, Item, format_of
 from jaxpo.data.images.pixels import arrays_of, finished
 from jaxpo.data.rows.formats import read_rows
-from jaxpo.errors import DataError
 
 CENTRE = (0.5, 0.5)
-KEPT = ("user", "label", "weight")
+LEFT_OUT = {TIE: "ties", UNLABELLED: "pairs without a label"}
 LATENTS = ("latents", "latent_pairs")
 
 
@@ -53,33 +53,52 @@ def items_of(files: Sequence[str], images: ImageData) -> Iterator[Item]:
 
 
 def encoded_rows(
-    files: Sequence[str], encoder: Encoder, *, size: int, batch: int = 8, say: Callable[[str], None] = print
+    files: Sequence[str],
+    encoder: Encoder,
+    *,
+    size: int,
+    batch: int = 8,
+    lists: Literal["extremes", "all"] = "extremes",
+    say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the form `latents` or `latent_pairs`; ties, which have no winner, are left out and counted.
+    """Rows of the form `latents` or `latent_pairs`; pairs without a winner are left out and counted.
 
     Args:
       size: pixels along both sides, cut at the centre.
       batch: examples that are encoded together.
+      lists: pairs of a scored list, as `ImageData.lists`.
 
     Raises:
-      DataError: an image that cannot be read, or rows that hold latents already; names file and row.
+      DataError: an image that cannot be read, rows that hold latents already, or other columns than the first row's;
+        names file and row.
     """
     waiting: list[Item] = []
-    ties = 0
-    for item in items_of(files, ImageData()):
-        if item.columns.get(TIE):
-            ties += 1
+    left_out = Counter[str]()
+    first: Item | None = None
+    for item in items_of(files, ImageData(lists=lists)):
+        if why := next((told for name, told in LEFT_OUT.items() if item.columns.get(name)), None):
+            left_out[why] += 1
             continue
-        if waiting and len(item.images) != len(waiting[0].images):
-            raise DataError("pairs and single images lie in the same files.", file=item.file, row=item.row)
+        first = first or item
+        _check_alike(item, first)
         waiting.append(item)
         if len(waiting) == batch:
             yield from _encoded(waiting, encoder, size)
             waiting = []
     if waiting:
         yield from _encoded(waiting, encoder, size)
-    if ties:
-        say(f"{ties} ties are left out")
+    for told, number in left_out.items():
+        say(f"{number} {told} are left out")
+
+
+def _check_alike(item: Item, first: Item) -> None:
+    """A file has one form, and every row of it the same columns."""
+    if len(item.images) != len(first.images):
+        raise item.error("pairs and single images lie in the same files.")
+    own, there = (", ".join(sorted(_beside(x))) or "none" for x in (item, first))
+    if own != there:
+        what = f"its columns beside images and caption are {own}, and those of the first row, of {first.file}, {there}."
+        raise item.error(what, remedy="Give all rows the same columns, or encode them into files of their own.")
 
 
 def _encoded(items: Sequence[Item], encoder: Encoder, size: int) -> Iterator[dict[str, Any]]:
@@ -94,7 +113,7 @@ def _encoded(items: Sequence[Item], encoder: Encoder, size: int) -> Iterator[dic
 
 
 def _beside(item: Item) -> Mapping[str, Any]:
-    found = {name: item.columns[name] for name in KEPT if name in item.columns}
+    found = {name: item.columns[name] for name in COMMON if name in item.columns}
     if "rewards" in item.columns:
         found |= dict(zip(("score_0", "score_1"), item.columns["rewards"], strict=True))
     return found

@@ -46,13 +46,13 @@ def folder_items(folder: Path) -> Iterator[Item]:
     """The images of a folder, or its pairs; rows are counted from 1 in the order of their paths.
 
     Raises:
-      DataError: an image without a caption or, of pairs, without its other half.
+      DataError: an image without a caption or, of pairs, without its other half, or with the name of another one.
     """
     if not is_pair_folder(folder):
         for row, image in enumerate(images_in(folder), 1):
             yield Item(image, row, (image,), ("image",), caption_beside(image))
         return
-    winners, losers = ({p.stem: p for p in images_in(folder / part)} for part in (WINNERS, LOSERS))
+    winners, losers = (_by_name(folder / part) for part in (WINNERS, LOSERS))
     alone = sorted(winners.keys() ^ losers.keys())
     if alone:
         where = WINNERS if alone[0] in winners else LOSERS
@@ -65,3 +65,14 @@ def folder_items(folder: Path) -> Iterator[Item]:
         pair = (winners[name], losers[name])
         has = next((image for image in pair if any(image.with_suffix(s).is_file() for s in TEXTS)), pair[0])
         yield Item(pair[0], row, pair, (WINNERS, LOSERS), caption_beside(has))
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Path below the folder, without its suffix -> image."""
+    found: dict[str, Path] = {}
+    for image in images_in(folder):
+        name = image.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(name, image) != image:
+            what = f"has the name of {found[name].name} beside it, and pairs are told by names."
+            raise DataError(what, file=image, remedy="Rename one of them, and its other half.")
+    return found

@@ -14,6 +14,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
 
 CAPTIONS = ("caption", "prompt", "text")
+COMMON = ("user", "label", "user_tokens", "weight", "num_example_per_prompt")
 TIE, UNLABELLED = "tie", "unlabelled"
 
 
@@ -25,7 +26,8 @@ class Item:
       images: payloads of one image, or of the chosen and the rejected one; of latents nested lists `[C][h][w]`.
       fields: the columns that they stand in, for messages.
       caption: its text; None where `states` stand in its place.
-      columns: "rewards" (of both images), "user", "weight", "label", "user_tokens", "tie".
+      columns: "rewards" (of both images), "user", "weight", "label", "user_tokens", "num_example_per_prompt", "tie",
+        "unlabelled".
       latent: whether the images are latents.
       states: nested lists `[L][Dc]`.
     """
@@ -83,19 +85,24 @@ def number(row: Row, name: str) -> float:
 
 
 def common(row: Row, images: ImageData) -> dict[str, Any]:
-    """The columns that every form may have."""
-    found: dict[str, Any] = {name: row.data[name] for name in ("user", "label", "user_tokens") if name in row.data}
-    if "user_id" in row.data:
+    """The columns that every form may have; null is as good as none."""
+    found: dict[str, Any] = {name: row.data[name] for name in COMMON if row.data.get(name) is not None}
+    if row.data.get("user_id") is not None:
         found.setdefault("user", row.data["user_id"])
     if "user" in found:
         found["user"] = str(found["user"])
-    if "label" in found and not isinstance(found["label"], bool):
-        raise row.error(f"is {found['label']!r}, not true or false.", field="label")
     if images.per_prompt:
         found["weight"] = 1.0 / max(number(row, "num_example_per_prompt"), 1.0)
-    elif "weight" in row.data:
+    elif "weight" in found:
         found["weight"] = number(row, "weight")
+        if not found["weight"] > 0:
+            raise row.error(f"is {found['weight']:g}; it must be above 0.", field="weight")
     return found
+
+
+def scores_of(row: Row, names: tuple[str, str] = ("score_0", "score_1")) -> dict[str, Any]:
+    """`rewards` of the chosen and the rejected image, where a row has them."""
+    return {} if row.data.get(names[0]) is None else {"rewards": tuple(number(row, name) for name in names)}
 
 
 def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
@@ -105,8 +112,7 @@ def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
     names, scores = ("jpg_0", "jpg_1"), ("score_0", "score_1")
     if second > first:
         names, scores = names[::-1], scores[::-1]
-    if scores[0] in row.data:
-        columns["rewards"] = tuple(number(row, name) for name in scores)
+    columns |= scores_of(row, scores)
     if row.data.get("has_label") is False:
         columns[UNLABELLED] = True
     columns[TIE] = first == second
@@ -115,9 +121,7 @@ def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
 
 def pairs(row: Row, images: ImageData) -> Iterator[Item]:
     """`chosen_image`, `rejected_image`; `score_0`, `score_1` are the rewards of the first and the second."""
-    columns, names = common(row, images), ("chosen_image", "rejected_image")
-    if "score_0" in row.data:
-        columns["rewards"] = (number(row, "score_0"), number(row, "score_1"))
+    columns, names = common(row, images) | scores_of(row), ("chosen_image", "rejected_image")
     columns[TIE] = row.data.get("tie") is True
     yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
 
@@ -143,9 +147,7 @@ def latents(row: Row, images: ImageData) -> Iterator[Item]:
             field="scale",
             remedy="Set images.latent_scale to it, or encode the images again.",
         )
-    columns = common(row, images)
-    if "score_0" in row.data and len(names) == 2:
-        columns["rewards"] = (number(row, "score_0"), number(row, "score_1"))
+    columns = common(row, images) | (scores_of(row) if len(names) == 2 else {})
     states = row.data.get("states")
     caption = None if states is not None else caption_of(row)
     values = tuple(row.data[name] for name in names)

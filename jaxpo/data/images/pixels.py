@@ -20,7 +20,8 @@ def arrays_of(item: Item, size: int, channels: int) -> list[np.ndarray]:
     """What is stored of an example's images: uint8 `[h, w, 3]` with the short side `size`, or float16 latents.
 
     Raises:
-      DataError: an image that cannot be read, two sizes in one pair, latents that are no finite `[C, size, size]`.
+      DataError: an image that cannot be read or is so narrow that it would fill the memory, two sizes in one pair,
+        latents that are no finite `[C, size, size]`.
     """
     read = _latent if item.latent else _image
     found = [read(item, payload, name) for payload, name in zip(item.images, item.fields, strict=True)]
@@ -36,7 +37,9 @@ def arrays_of(item: Item, size: int, channels: int) -> list[np.ndarray]:
         if item.latent and x.shape[:2] != (size, size):
             what = f"is {x.shape[0]} x {x.shape[1]}, and the model reads {size} x {size}."
             raise item.error(what, field=name, remedy="Encode images of the size that the model was made for.")
-    return found if item.latent else [_short_side(x, size) for x in found]
+    return (
+        found if item.latent else [_short_side(x, size, item, name) for x, name in zip(found, item.fields, strict=True)]
+    )
 
 
 def _image(item: Item, payload: Any, name: str) -> np.ndarray:
@@ -69,10 +72,15 @@ def _latent(item: Item, payload: Any, name: str) -> np.ndarray:
     return np.ascontiguousarray(kept.transpose(1, 2, 0))
 
 
-def _short_side(image: np.ndarray, size: int) -> np.ndarray:
+def _short_side(image: np.ndarray, size: int, item: Item, name: str) -> np.ndarray:
     height, width = image.shape[:2]
     scale = size / min(height, width)
-    return resize(image, max(size, round(height * scale)), max(size, round(width * scale)))
+    rows, columns = max(size, round(height * scale)), max(size, round(width * scale))
+    if rows * columns > LIMITS.max_pixels:
+        what = f"is {width} x {height}, of which a short side of {size} makes {rows * columns:,} pixels"
+        remedy = "Cut off what is not wanted, or leave it out."
+        raise item.error(f"{what}, more than {LIMITS.max_pixels:,}.", field=name, remedy=remedy)
+    return resize(image, rows, columns)
 
 
 def finished(stored: Sequence[np.ndarray], size: int, place: tuple[float, float], mirrored: bool) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,42 @@ def contents(folder: Path) -> list[Path]:
     return found + [path for path in texts if path.is_file()]
 
 
+def check_forms(files: Sequence[str], needs: Needs) -> None:
+    """See that the first row of files, and every folder, is of the form that a method reads: pairs, or single images.
+
+    Raises:
+      DataError: it is not, or of no form at all.
+    """
+    folders, tables = listed(files, "eval", lambda line: None)
+    for folder in folders:
+        _right_folder(needs, folder)
+    for row in itertools.islice(read_rows(tables), 1) if tables else ():
+        name = format_of(row)
+        _right_kind(needs, FORMATS[name].pairs, name, row.error)
+
+
+def _reads_pairs(needs: Needs) -> bool:
+    return "chosen" in needs.roles
+
+
+def _right_folder(needs: Needs, folder: Path) -> None:
+    _right_kind(needs, is_pair_folder(folder), "folder", functools.partial(DataError, file=folder))
+
+
+def _right_kind(needs: Needs, pairs: bool, name: str, error: Callable[..., DataError]) -> None:
+    if pairs == _reads_pairs(needs):
+        return
+    if pairs:
+        raise error(
+            f"holds pairs ({name}), and the method reads single images.",
+            remedy="Give images with captions, or choose a loss on pairs: --STAGE.loss diffusion_dpo.",
+        )
+    raise error(
+        f"holds single images ({name}), and the method reads pairs.",
+        remedy="Give pairs: chosen_image and rejected_image, or folders w/ and l/.",
+    )
+
+
 class Reading:
     """One reading of all files, and what is counted of it."""
 
@@ -59,13 +96,13 @@ class Reading:
         self.counts = Counter[str](read=0, kept=0)
         every = [*tables, *(path for folder in folders for path in contents(folder))]
         self.bad = BadRows(data, self.counts, every)
-        self.reads_pairs = "chosen" in needs.roles
         self.supports: dict[str, list[np.ndarray]] = {}
         self.numbers: dict[str, int] = {}
         self.trained: set[str] = set()
         self.given: dict[str, list[Any]] = {}
         self.rewards: list[float] = []
         self.states = 0
+        self.weighed: bool | None = True if images.per_prompt else None
 
     def write(self, add: Callable[[Stored], None]) -> dict[str, Any]:
         """Store every example that can be used; returns what is kept beside them."""
@@ -80,7 +117,7 @@ class Reading:
                 self.counts["kept"] += 1
                 add(stored)
         return {
-            "pairs": self.reads_pairs,
+            "pairs": _reads_pairs(self.needs),
             "counts": dict(self.counts),
             "columns": [name for name in ("rewards", "user", "weight", "label") if self._is_read(name)],
             "bad_rows": self.bad.listed,
@@ -94,33 +131,21 @@ class Reading:
         for row in read_rows(self.tables, bad=self._unparsed) if self.tables else ():
             try:
                 name = format_of(row)
-                self._right_kind(FORMATS[name].pairs, name, row.error)
+                _right_kind(self.needs, FORMATS[name].pairs, name, row.error)
                 yield from FORMATS[name].read(row, self.images)
             except DataError as error:
                 self._unparsed(error)
         for folder in self.folders:
-            self._right_kind(is_pair_folder(folder), "folder", functools.partial(DataError, file=folder))
+            _right_folder(self.needs, folder)
             yield from folder_items(folder)
 
     def _unparsed(self, error: DataError) -> None:
         self.counts["read"] += 1
         self.bad(error)
 
-    def _right_kind(self, pairs: bool, name: str, error: Callable[..., DataError]) -> None:
-        if pairs == self.reads_pairs:
-            return
-        if pairs:
-            raise error(
-                f"holds pairs ({name}), and the method reads single images.",
-                remedy="Give images with captions, or choose a loss on pairs: --STAGE.loss diffusion_dpo.",
-            )
-        raise error(
-            f"holds single images ({name}), and the method reads pairs.",
-            remedy="Give pairs: chosen_image and rejected_image, or folders w/ and l/.",
-        )
-
     def stored(self, item: Item) -> Stored | None:
         """An example as it is stored; None: it is left out, and counted."""
+        self._check_alike(item)
         if self._left_out(item):
             return None
         segments: tuple[np.ndarray, ...] | None = ()
@@ -135,7 +160,19 @@ class Reading:
             self.counts["set_aside_for_users"] += 1
             return None
         self.rewards += columns.get("rewards", ())
+        self.states = max(self.states, 0 if states is None else len(states))
         return Stored(arrays, segments, states, columns)
+
+    def _check_alike(self, item: Item) -> None:
+        """All rows have captions or all have states, and a weight or none: the first decides."""
+        if self.counts["kept"] and (item.states is not None) != bool(self.states):
+            what = "its text is states, and" if item.states is not None else "its text is a caption, and"
+            first = "states" if self.states else "captions"
+            raise item.error(f"{what} the first rows have {first}.", remedy="Give all rows the same.")
+        if self.weighed is None:
+            self.weighed = "weight" in item.columns
+        if "weight" in item.columns and not self.weighed:
+            raise item.error("the first row has no weight.", field="weight", remedy="Give all rows a weight, or none.")
 
     def _left_out(self, item: Item) -> bool:
         if item.columns.get(UNLABELLED):
@@ -150,7 +187,7 @@ class Reading:
         return self.images.ties == "skip"
 
     def _is_read(self, column: str) -> bool:
-        return column in self.needs.columns or (column == "weight" and self.images.per_prompt)
+        return column in self.needs.columns or (column == "weight" and bool(self.weighed))
 
     def _columns_of(self, item: Item) -> dict[str, Any]:
         found = {}
@@ -158,19 +195,22 @@ class Reading:
             if not self._is_read(name):
                 continue
             if name not in item.columns:
-                raise item.error("is not there, and the method reads it.", field=name, remedy=REMEDIES[name])
+                who = "the first row has it" if name == "weight" else "the method reads it"
+                raise item.error(f"is not there, and {who}.", field=name, remedy=REMEDIES[name])
             value = item.columns[name]
+            if name == "label" and not isinstance(value, bool):
+                raise item.error(f"is {value!r}, not true or false.", field=name, remedy=REMEDIES[name])
             found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
     def _set_aside(self, item: Item, arrays: Sequence[np.ndarray], columns: dict[str, Any]) -> bool:
         """Whether a pair is one of those that its user is known by; else the user's number takes the name's place."""
         name, users = columns["user"], self.images.users
+        own = USER_TOKENS in item.columns
+        if own:
+            self._know_by_tokens(name, item)
         columns["user"] = self.numbers.setdefault(name, len(self.numbers))
-        if USER_TOKENS in item.columns:
-            tokens = self._tokens_of(item)
-            self.given.setdefault(name, tokens)
-        else:
+        if not own:
             known = self.supports.setdefault(name, [])
             if len(known) < users.support:
                 known.append(pooled(arrays[0], users.cells) - pooled(arrays[1], users.cells))
@@ -178,14 +218,19 @@ class Reading:
         self.trained.add(name)
         return False
 
-    def _tokens_of(self, item: Item) -> list[Any]:
+    def _know_by_tokens(self, name: str, item: Item) -> None:
+        """Keep the tokens that a row brings of its user; those of an earlier row must be the same."""
         users = self.images.users
-        values = np.asarray(item.columns[USER_TOKENS], np.float32)
-        if values.shape != (users.tokens, users.width) or not np.isfinite(values).all():
+        values = _finite(item.columns[USER_TOKENS])
+        if values is None or values.shape != (users.tokens, users.width):
             what = f"is no finite array of {users.tokens} x {users.width}."
             raise item.error(what, field=USER_TOKENS, remedy="Set images.users.tokens and width to what the rows have.")
-        found: list[Any] = values.tolist()
-        return found
+        if self.given.setdefault(name, values.tolist()) != values.tolist():
+            what, remedy = (
+                f"is not what an earlier row has for the user {name!r}.",
+                "Give a user the same in every row.",
+            )
+            raise item.error(what, field=USER_TOKENS, remedy=remedy)
 
     def _user_tokens(self) -> list[Any] | None:
         if not self._is_read("user"):
@@ -199,16 +244,28 @@ class Reading:
         return found
 
     def _states_of(self, item: Item) -> np.ndarray:
-        values = np.asarray(item.states, np.float32)
-        if values.ndim != 2 or values.shape[1] != self.shape.states or not np.isfinite(values).all():
+        values = _finite(item.states)
+        if values is None or values.ndim != 2 or values.shape[1] != self.shape.states:
             what = f"is no finite array [L][{self.shape.states}], the width of the model's text states."
             raise item.error(what, field="states")
-        self.states = max(self.states, len(values))
-        return values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            kept = values.astype(np.float16)
+        if not np.isfinite(kept).all():
+            raise item.error("holds a number that is too large for 16 bits.", field="states")
+        return kept
+
+
+def _finite(given: Any) -> np.ndarray | None:
+    """float32; None where it is no array of finite numbers."""
+    try:
+        values = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        return None
+    return values if np.isfinite(values).all() else None
 
 
 REMEDIES = {
-    "rewards": "Add score_0 and score_1: the rewards of the two images; `jaxpo data score-images` writes them.",
+    "rewards": "Add score_0 and score_1: the rewards of the two images.",
     "user": "Add a column `user`: whose preference the pair shows.",
     "weight": "Add a column `weight`: a positive number, how much the row counts.",
     "label": "Add a column `label`: true for good images, false for bad ones.",

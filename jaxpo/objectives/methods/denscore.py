@@ -23,6 +23,7 @@ class Denscore(ImageMethod):
     """Denscore: of a pair of images the chosen one fits the caption better. The model has two towers."""
 
     MODEL: ClassVar[str] = "towers"
+    READS_WORDS: ClassVar[bool] = True
 
     INFO = Info(
         name="denscore",

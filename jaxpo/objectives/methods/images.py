@@ -29,10 +29,12 @@ class ImageMethod(ArrayMethod):
 
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
+      READS_WORDS: a preference model reads the captions, for which states of another encoder do not do.
       SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """
 
     MODEL: ClassVar[str] = "denoise"
+    READS_WORDS: ClassVar[bool] = False
     SAMPLES: ClassVar[bool] = False
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]

@@ -46,6 +46,7 @@ class LongAlign(ImageMethod):
     )
     NEEDS = Needs(roles=("image",), networks=(("reward", "network"),))
     COUPLED = True
+    READS_WORDS: ClassVar[bool] = True
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("reward", "reward/relevant", "reward/shared")
 

@@ -39,7 +39,8 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     """The columns with a mark for each image, and all payloads under `images`; as they are where there is no image.
 
     Raises:
-      DataError: images and places for them are not as many; a payload is missing; images without a text to stand in.
+      DataError: images and places for them are not as many; a payload is missing; images without a text to stand in, or
+        in an answer.
     """
     if isinstance(data.get(COLUMN), Pictures) or not _has_pictures(data):
         return data
@@ -54,9 +55,9 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     begins = next(((name,) for name in _FIRST if name in data), tuple(name for name in _SIDES if name in data))
     if not begins:
         raise row.error("there is an image, and no text that it could stand in.", field=COLUMN, remedy=_REMEDY)
+    _check_sides(row, begins, found)
     slots = [place for name in _ordered(begins, found) for place in found[name]]
     if slots:
-        _check_alike(row, begins, found)
         return data | {COLUMN: _filled(row, slots, given)}
     for name in begins:
         data[name] = _placed(row, name, data, given)
@@ -144,8 +145,12 @@ def _filled(row: Row, slots: Sequence[Any], given: Sequence[Any]) -> Pictures:
     return Pictures(next(rest) if place is None else place for place in slots)
 
 
-def _check_alike(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]) -> None:
-    """DataError where two sides that are whole conversations show different images."""
+def _check_sides(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]) -> None:
+    """DataError for an image in an answer; where two sides that are whole conversations show different images."""
+    for name in _SIDES:
+        if name not in begins and found.get(name):
+            remedy = "Show it in the prompt: all answers share its images."
+            raise row.error("an image stands in an answer.", field=name, remedy=remedy)
     if len(begins) > 1 and found[begins[0]] != found[begins[1]]:
         what = "chosen and rejected show different images."
         raise row.error(what, field="rejected", remedy="Give both the same images, in one prompt.")

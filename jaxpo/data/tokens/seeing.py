@@ -17,8 +17,8 @@ def seeing(data: Data, tokenizer: Tokenizer, config: Config) -> Data:
     """The settings of a stage's data with all that is to be known of its images; those of a model that sees none as is.
 
     Raises:
-      ConfigError: settings of images for a model that reads text; patches of another size than the model's; a
-        tokenizer whose mark of an image is not the model's.
+      ConfigError: settings of images for a model that reads text; patches of another size, or colours of another mean
+        or deviation, than the model's; a tokenizer whose mark of an image is not the model's.
     """
     export = family(config).export
     if export is None or export.processor is None:
@@ -34,6 +34,12 @@ def seeing(data: Data, tokenizer: Tokenizer, config: Config) -> Data:
             f"data.images.sizes.encoder_patch_size is {sizes.encoder_patch_size}, and the model's patches have {side} "
             "pixels along a side."
         )
+    for name in ("image_mean", "image_std"):
+        # The model makes numbers of bytes by its own: others would change nothing here, and everything once exported.
+        given, own = list(getattr(sizes, name)), list(of_model.get(name, getattr(sizes, name)))
+        if given != own:
+            where = f"data.images.sizes.{name}" if images.sizes else f"{name} of the tokenizer's image processor"
+            raise ConfigError(f"{where} is {given}, and the model's {name} is {own}: make them alike.")
     if IMAGE in tokenizer.special_ids:
         find_marks(tokenizer.special_ids, getattr(config, "image_token_id", None))
     return replace(data, images=replace(images, sizes=sizes))

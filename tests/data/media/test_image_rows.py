@@ -177,6 +177,10 @@ def ask(*images, text="Which?", **more):
     return {"messages": [{"role": "user", "content": text}, TURNS[1]], "images": list(images), **more}
 
 
+BLUE, SHOWN = {"role": "assistant", "content": "blue"}, {"type": "image", "image": "a.png"}
+PAIR = {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": [BLUE]}
+
+
 @pytest.mark.parametrize(("row", "match"), [
     (ask("a.png", "b.png", text="<image> Which?"), r"row 1, field 'images': the text has 1 place for images, and 2"),
     (ask("a.png", text="<image> or <image>?"), "the text has 2 places for images, and 1 are given"),
@@ -193,6 +197,9 @@ def ask(*images, text="Which?", **more):
     (ask("a.png", image="b.png"), "both `images` and `image`"),
     (ask("a.png", videos=["v.mp4"]), "field 'videos'.*this model reads text"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]}]}, "in an answer"),
+    (PAIR | {"chosen": [{"role": "assistant", "content": [SHOWN, "red"]}]}, "field 'chosen': an image stands in an answer"),
+    (PAIR | {"rejected": [{"role": "user", "content": [SHOWN]}]}, "field 'rejected': an image stands in an answer"),
+    ({"chosen": TURNS, "rejected": [{"role": "user", "content": [SHOWN, "Which?"]}, BLUE]}, "show different images"),
     ({"input_ids": [1, 2], "images": ["a.png"]}, "no text that it could stand in"),
     ({"query": "a", "positive": "b", "images": ["a.png"]}, "no text that it could stand in"),
     (ask("a.png", text="a \ufdd0"), "U\\+FDD0"),

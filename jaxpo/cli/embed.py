@@ -29,15 +29,24 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("data embed: give at least one data file and the folder to make.")
     *files, out = args.files
     folder = Path(out)
+    from jaxpo.evaluate.retrieval.index import (
+        ABOUT,
+        DOCUMENTS,
+        VECTORS,
+        check_ids,
+        make_index,
+        remove_index,
+        save_index,
+    )
     from jaxpo.evaluate.retrieval.parts import PARTS, discard, in_parts
 
-    there = [each.name for each in folder.iterdir()] if folder.is_dir() else [str(folder)] * folder.exists()
-    if there and there != [PARTS] and not args.overwrite:
+    there = {each.name for each in folder.iterdir()} if folder.is_dir() else {str(folder)} if folder.exists() else set()
+    begun = PARTS in there and there <= {PARTS, VECTORS, DOCUMENTS}
+    if there and not begun and not args.overwrite:
         raise ConfigError(f"{folder} exists already; choose another folder, or --overwrite.")
 
     from jaxpo.convert.model_io import load_model
     from jaxpo.evaluate.retrieval.embedder import embedder_of
-    from jaxpo.evaluate.retrieval.index import check_ids, make_index, save_index
 
     rows = list(documents(files))
     if not rows:
@@ -45,10 +54,12 @@ def main(argv: Sequence[str]) -> int:
     check_ids([name for name, _ in rows])
     model = load_model(args.model)
     embedder = embedder_of(model, say=print)
-    if args.overwrite:
+    if ABOUT in there:
+        # Whole, so that it is to be replaced; without it the same command goes on after an interruption.
         discard(folder)
+        remove_index(folder)
     texts = [text for _, text in rows]
-    found = in_parts(embedder, texts, folder, args.dtype, say=print, progress=progress)
+    found = in_parts(embedder, texts, folder, args.dtype, anew=args.overwrite, say=print, progress=progress)
     about = {"model": embedder.hash, "source": str(args.model), "retriever": (model.about or {}).get("retriever")}
     index = make_index(found, [name for name, _ in rows], texts, about, args.dtype)
     save_index(index, folder)

@@ -35,9 +35,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     parser.add_argument("--system", help="system message")
     parser.add_argument(
-        "--image", action="append", default=[], metavar="FILE", help="shown before every prompt; may be repeated"
+        "--image", action="append", default=[], metavar="FILE", help="shown before every PROMPT; may be repeated"
     )
-    parser.add_argument("--image-root", type=Path, help="folder of the images that rows name (default that of --file)")
+    parser.add_argument(
+        "--image-root", type=Path, help="folder of the images that rows of --file name (default its own)"
+    )
     parser.add_argument("--stop", action="append", default=[], help="a string that ends an answer; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer, with tokens and log-probs")
     add_constraint_options(parser)
@@ -52,12 +54,23 @@ def main(argv: Sequence[str]) -> int:
     for name in ("system", "image"):
         if args.raw and getattr(args, name):
             raise ConfigError(f"generate: --{name} needs the chat template; leave out --raw.")
-    image_folder(args.image_root)
+    check_images(args)
     template = template_of(args)
     if args.out is not None:
         return answer_file(args, template)
     only_with_out(args)
     return answer_prompts(args, template)
+
+
+def check_images(args: Any) -> None:
+    """ConfigError for options about images that would change nothing."""
+    if args.image and args.file:
+        raise ConfigError(
+            "generate: --image is shown before prompts of the command line; rows of --file name their own."
+        )
+    if args.image_root and not args.file:
+        raise ConfigError("generate: --image-root is where images of --file's rows lie; give --file, or leave it out.")
+    image_folder(args.image_root)
 
 
 def template_of(args: Any) -> Any:

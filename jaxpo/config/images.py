@@ -94,8 +94,8 @@ class Images:
         that names them. "/" lets files lie anywhere.
       max_pixels: of one image, by its header.
       on_bad_image: rows with an image that cannot be used are an "error", or "skip" counts them and leaves them out: by
-        the header when rows are tokenised (listed by file and row, at most `max_bad_rows`), by its pixels when a batch
-        is made.
+        the header when rows are tokenised (listed by file and row), by its pixels when a batch is made; of both
+        together at most `max_bad_rows`.
       sizes: of tiles and of what is made of them; None = as the model's processor files say, else LFM2-VL's.
     """
 

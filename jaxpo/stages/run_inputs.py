@@ -251,7 +251,7 @@ def _stage_data(
             team=team,
         )
 
-    cut = seeing(kind.data(stage), tokenizer, config)
+    cut = seeing(kind.data(stage), tokenizer, config, say)
     train = load(stage.data.files, cut, "train")
     if stage.data.mix:
         train = dataclasses.replace(train, shares=_shares(stage, train, directory))

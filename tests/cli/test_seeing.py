@@ -58,6 +58,11 @@ def test_generate_shows_images_from_the_command_line_and_from_rows(run: Command,
     written = [json.loads(line) for line in (images / "out.jsonl").read_text().splitlines()]
     assert [row["tokens"] for row in written] == answers(out)
     assert written[0]["images"] == ["one.png", "two.png"]
+    # Options that would change nothing.
+    code, _, err = run("generate", seeing, "--file", file, "--image", one, *NEW)
+    assert (code, "rows of --file name their own" in err) == (2, True)
+    code, _, err = run("generate", seeing, "what?", "--image-root", images, *NEW)
+    assert (code, "give --file, or leave it out" in err) == (2, True)
     # Sizes are part of what answers depend on.
     (images / "out.jsonl").unlink()
     again = ("generate", seeing, "--file", file, "--out", images / "out.jsonl", "--logps", *NEW, "--max-tiles", "1")

@@ -11,7 +11,7 @@ import pytest
 from contracts.families import EXAMPLES
 from PIL import Image
 
-from jaxpo.config import Data, ImageSettings
+from jaxpo.config import Data, Images, ImageSettings
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
@@ -118,6 +118,17 @@ def test_settings_come_from_the_stage_the_tokenizer_or_the_model_and_must_fit_it
     assert seeing(Data(), plain, preset("nano")).images is None
     with pytest.raises(ConfigError, match="encoder_patch_size is 16, and the model's patches have 2"):
         seeing(Data(), with_images(plain, ImageSettings()), CONFIG)
+    said = []
+    fewer = dataclasses.replace(SIZES, max_image_tokens=2)
+    assert seeing(Data(images=Images(sizes=fewer)), TOKENIZER, CONFIG, said.append).images.sizes == fewer
+    seeing(Data(images=Images(sizes=SIZES)), TOKENIZER, CONFIG, said.append)
+    assert len(said) == 1
+    assert f"max_image_tokens 2 (files: {SIZES.max_image_tokens})" in said[0]
+    other = dataclasses.replace(SIZES, image_mean=(0.4, 0.5, 0.5))
+    with pytest.raises(ConfigError, match=r"image_mean of the tokenizer's image processor is \[0.4, .*model's.*\[0.5"):
+        seeing(Data(), with_images(plain, other), CONFIG)
+    with pytest.raises(ConfigError, match=r"data.images.sizes.image_mean is \[0.4, 0.5, 0.5\], and the model's"):
+        seeing(Data(images=Images(sizes=other)), TOKENIZER, CONFIG)
     with pytest.raises(ConfigError, match="image_token_id of the model is 271, but <image> is 270"):
         seeing(Data(), TOKENIZER, dataclasses.replace(CONFIG, image_token_id=271))
     data = seeing(Data(), TOKENIZER, CONFIG)

@@ -77,6 +77,19 @@ def test_an_index_that_was_interrupted_is_finished(model, corpus, tmp_path, caps
     assert "3 of 4 documents have vectors already" in capsys.readouterr().out
     assert made == [3, 1, 1]
     assert sorted(each.name for each in index.iterdir()) == ["documents.jsonl", "index.json", "vectors.safetensors"]
+    # --overwrite replaces a whole index, and goes on with what it began itself.
+    made.clear()
+    assert main([*embed, "--overwrite"]) == 130
+    assert [each.name for each in index.iterdir()] == ["parts"]
+    assert main([*embed, "--overwrite"]) == 0
+    assert made == [3, 1, 1]
+    made.append(0)
+    (index / "parts").mkdir()
+    (index / "parts" / "about.json").write_text("{}")
+    (index / "index.json").unlink()
+    assert main(embed) == 2
+    assert "the beginning of an index of other documents" in capsys.readouterr().err
+    assert main([*embed, "--overwrite"]) == 0
     corpus.write_text(corpus.read_text().replace("d1", "d0"))
     assert main([*embed, "--overwrite"]) == 2
     assert "two documents have the id 'd0'" in capsys.readouterr().err

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import hashlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ DATA_URL = "data:"
 REMOTE = ("http://", "https://", "ftp://", "s3://", "gs://")
 HIGH = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 """Pillow's modes of more than eight bits, which it would cut to white."""
+
+_PILLOWS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,27 @@ def image_header(payload: Any, limits: ImageLimits) -> Header:
     """
     with _opened(payload, limits) as (image, size, stream):
         width, height = image.size
-        turned = _orientation(image, stream) in TURNED
+        with _sound("its EXIF is broken"):
+            turned = _orientation(image, stream) in TURNED
     return Header(width, height, size) if turned else Header(height, width, size)
 
 
 def image_size(payload: Any, limits: ImageLimits) -> tuple[int, int]:
     """Height and width alone of `image_header`."""
     return image_header(payload, limits)[:2]
+
+
+def digest(payload: Any, limits: ImageLimits) -> bytes:
+    """Eight bytes of BLAKE2 of a file, by which a changed one is noticed; none of bytes, which cannot change.
+
+    Raises:
+      BadImage: the file cannot be read.
+    """
+    given = place_or_bytes(payload)
+    if not isinstance(given, str):
+        return b""
+    with _file(given, limits) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).digest()  # type: ignore[arg-type]
 
 
 def pixels(payload: Any, limits: ImageLimits) -> np.ndarray:
@@ -81,11 +99,8 @@ def pixels(payload: Any, limits: ImageLimits) -> np.ndarray:
     Raises:
       BadImage: no image, a broken or empty one, a format or size beyond the limits, a file outside the root, a URL.
     """
-    with _opened(payload, limits) as (image, *_):
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise BadImage(f"the image is broken: {error}") from error
+    with _opened(payload, limits) as (image, *_), _sound("the image is broken"):
+        image.load()
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_eight_bits(upright).convert("RGB"))
 
@@ -131,21 +146,27 @@ def _opened(payload: Any, limits: ImageLimits) -> Iterator[tuple[Image.Image, in
         if size > limits.max_bytes:
             raise BadImage(f"the image has {size:,} bytes, more than {limits.max_bytes:,}.")
         stream.seek(0)
-        try:
-            with warnings.catch_warnings():
-                # The bound is ours, below; Pillow only warns, and only beyond its own.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(stream, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise BadImage(f"this is none of {', '.join(FORMATS)}.", remedy="Convert it.") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BadImage(f"the image cannot be read: {error}") from error
+        with _sound("the image cannot be read"), warnings.catch_warnings():
+            # The bound is ours, below; Pillow only warns, and only beyond its own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(stream, formats=FORMATS)
         with image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 what = f"the image has {width} x {height} pixels, more than {limits.max_pixels:,}."
                 raise BadImage(what, remedy="Make it smaller.")
             yield image, size, stream
+
+
+@contextlib.contextmanager
+def _sound(what: str) -> Iterator[None]:
+    """BadImage for what Pillow raises over broken files, which is of many kinds."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise BadImage(f"this is none of {', '.join(FORMATS)}.", remedy="Convert it.") from error
+    except _PILLOWS as error:
+        raise BadImage(f"{what}: {error}") from error
 
 
 def _orientation(image: Image.Image, stream: IO[bytes]) -> Any:
@@ -183,3 +204,5 @@ def _file(name: str, limits: ImageLimits) -> IO[bytes]:
         return path.open("rb")
     except OSError as error:
         raise BadImage(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RuntimeError) as error:  # a NUL in the name; links that lead round in a circle
+        raise BadImage(f"{name!r}: is no name of a file: {error}") from error

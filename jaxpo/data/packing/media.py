@@ -44,7 +44,8 @@ def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
     """An example's media, its images decoded; None where one is bad and such rows are left out.
 
     Raises:
-      DataError: an image that cannot be used; names file, row and the image's number.
+      DataError: an image that cannot be used; names file, row and the image's number. More rows that are left out than
+        `data.max_bad_rows`.
     """
     if not example.pictures:
         return example.media
@@ -53,10 +54,11 @@ def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
     try:
         return dataset.sight.media(example.pictures, file)
     except BadImage as error:
-        if dataset.sight.leaves_out(file, example.row):
-            return None
         remedy = error.remedy or "Replace it, or set data.images.on_bad_image to skip."
-        raise example.error(error.message, field=COLUMN, remedy=remedy, file=file) from error
+        bad = example.error(error.message, field=COLUMN, remedy=remedy, file=file)
+        if dataset.sight.leaves_out(file, example.row, bad):
+            return None
+        raise bad from error
 
 
 def empty_media(dataset: Dataset, caps: Caps, blocks: int) -> dict[str, Media]:

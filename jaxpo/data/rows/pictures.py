@@ -16,8 +16,11 @@ import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import ALIASES
+from jaxpo.data.rows.turns import is_rendered
 
 MARK = "\ufdd0"
 """Where an image stands in a text; a character that Unicode reserves for programs, so that no text holds it."""
@@ -28,7 +31,9 @@ _PAYLOADS = ("image", "image_url", "url", "path", "bytes")
 _FIRST = ("messages", "prompt", "instruction", "text")
 """Where a row begins; the images of a column stand in the first of them."""
 _SIDES = ("chosen", "rejected")
-_TEXTS = (*_FIRST, *_SIDES, "completion", "input", "history", "system", "gold", "responses")
+_BESIDE = ("input", "history", "system")
+"""What becomes a part of the prompt, and is not where the images of a column stand."""
+_TEXTS = (*_FIRST, *_SIDES, "completion", *_BESIDE, "gold", "responses")
 
 
 class Pictures(list[Any]):
@@ -39,7 +44,8 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     """The columns with a mark for each image, and all payloads under `images`; as they are where there is no image.
 
     Raises:
-      DataError: images and places for them are not as many; a payload is missing; images without a text to stand in.
+      DataError: images and places for them are not as many; a payload is missing; images without a text to stand in,
+        or in an answer; no place in a text that is rendered already, or one in a column that is not searched for it.
     """
     if isinstance(data.get(COLUMN), Pictures) or not _has_pictures(data):
         return data
@@ -54,10 +60,11 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     begins = next(((name,) for name in _FIRST if name in data), tuple(name for name in _SIDES if name in data))
     if not begins:
         raise row.error("there is an image, and no text that it could stand in.", field=COLUMN, remedy=_REMEDY)
+    _check_sides(row, begins, found)
     slots = [place for name in _ordered(begins, found) for place in found[name]]
     if slots:
-        _check_alike(row, begins, found)
         return data | {COLUMN: _filled(row, slots, given)}
+    _check_beside(row, begins, data)
     for name in begins:
         data[name] = _placed(row, name, data, given)
     return data | {COLUMN: Pictures(given)}
@@ -72,9 +79,13 @@ _REMEDY = "Give `messages`, `prompt` or `text`, and one image for each place, in
 
 
 def _has_pictures(data: Mapping[str, Any]) -> bool:
-    return any(data.get(name) not in (None, "", [], (), {}) for name in COLUMNS) or any(
+    return any(not _is_empty(data.get(name)) for name in COLUMNS) or any(
         _part_in(data[name]) for name in _TEXTS if name in data
     )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
 def _part_in(value: Any) -> bool:
@@ -91,15 +102,15 @@ def _is_part(part: Any) -> bool:
 
 def _column(row: Row, data: Mapping[str, Any]) -> list[Any]:
     """What the columns hold, in order."""
-    held = [name for name in COLUMNS if data.get(name) not in (None, "", [], (), {})]
+    held = [name for name in COLUMNS if not _is_empty(data.get(name))]
     if len(held) > 1:
         raise row.error("there are both `images` and `image`.", field=COLUMN, remedy="Keep one of them.")
     if not held:
         return []
     value = data[held[0]]
-    listed = list(value) if isinstance(value, list | tuple) else [value]
+    listed = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
     for i, payload in enumerate(listed):
-        if payload in (None, "", {}):
+        if _is_empty(payload):
             raise row.error(f"image {i} is empty.", field=held[0], remedy=_REMEDY)
     return listed
 
@@ -146,11 +157,24 @@ def _filled(row: Row, slots: Sequence[Any], given: Sequence[Any]) -> Pictures:
     return Pictures(next(rest) if place is None else place for place in slots)
 
 
-def _check_alike(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]) -> None:
-    """DataError where two sides that are whole conversations show different images."""
+def _check_sides(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]) -> None:
+    """DataError for an image in an answer; where two sides that are whole conversations show different images."""
+    for name in _SIDES:
+        if name not in begins and found.get(name):
+            remedy = "Show it in the prompt: all answers share its images."
+            raise row.error("an image stands in an answer.", field=name, remedy=remedy)
     if len(begins) > 1 and found[begins[0]] != found[begins[1]]:
         what = "chosen and rejected show different images."
         raise row.error(what, field="rejected", remedy="Give both the same images, in one prompt.")
+
+
+def _check_beside(row: Row, begins: Sequence[str], data: Mapping[str, Any]) -> None:
+    """DataError where `<image>` is written in a column whose places are not read, and nowhere else."""
+    stray = next((name for name in _BESIDE if _count(data.get(name))), None)
+    if stray is not None and not any(_count(data[name]) for name in begins):
+        what = f"{LITERAL} stands in {stray}, where it is plain characters."
+        remedy = f"Write it in {begins[0]}, where the images of a column have their places."
+        raise row.error(what, field=stray, remedy=remedy)
 
 
 def _placed(row: Row, name: str, data: Mapping[str, Any], given: Sequence[Any]) -> Any:
@@ -163,6 +187,9 @@ def _placed(row: Row, name: str, data: Mapping[str, Any], given: Sequence[Any]) 
         raise _unequal(row, written, len(given))
     before = MARK * len(given)
     if isinstance(value, str):
+        if is_rendered(value):
+            what = "the text is rendered with the chat template and does not say where its images stand."
+            raise row.error(what, field=name, remedy=f"Write {LITERAL} where each of them stands.")
         return before + value
     first = next((i for i, turn in enumerate(value) if _asks(turn)), None) if isinstance(value, list) else None
     if first is None:

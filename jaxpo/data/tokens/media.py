@@ -40,6 +40,7 @@ class Picture:
       height, width: in pixels.
       lengths: patches of each of its pieces.
       values: bytes of a patch.
+      digest: of the file's bytes; empty where they are the payload, and in what earlier versions kept.
     """
 
     payload: str | bytes
@@ -49,6 +50,7 @@ class Picture:
     lengths: tuple[int, ...]
     values: int
     kind: str = "image"
+    digest: bytes = b""
 
 
 def vectors_of(media: tuple[Patches, ...]) -> int:

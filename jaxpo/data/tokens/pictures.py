@@ -1,4 +1,7 @@
-"""The images of a data set: planned from their headers when rows are tokenised, decoded when batches are made."""
+"""The images of a data set: planned from their headers when rows are tokenised, decoded when batches are made.
+
+A file's bytes are read both times, so that one that has changed in between is noticed.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxpo.config import Data
 from jaxpo.config.images import Images, ImageSettings
 from jaxpo.data.chat.chat import Span
-from jaxpo.data.media.decode import ImageLimits, image_header, pixels, place_or_bytes
+from jaxpo.data.media.decode import ImageLimits, digest, image_header, pixels, place_or_bytes
 from jaxpo.data.media.geometry import Geometry, geometry
 from jaxpo.data.media.marks import IMAGE, ImageMarks, find_marks
 from jaxpo.data.media.patches import patches_of
+from jaxpo.data.rows.bad_rows import check_number
 from jaxpo.data.rows.pictures import COLUMN, MARK
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -27,10 +32,13 @@ class Sight:
     """How images become patches, and which are let in.
 
     Attributes:
+      bad, most: rows that were left out when they were tokenised; how many may be in all (`data.max_bad_rows`).
       missed: rows that were left out of batches since this process began, (file, row), for an image that is broken.
     """
 
     images: Images
+    bad: int = 0
+    most: int = Data.max_bad_rows
     missed: set[tuple[str, int]] = field(default_factory=set, compare=False)
 
     @property
@@ -39,7 +47,7 @@ class Sight:
         return self.images.sizes or ImageSettings()
 
     def planned(self, record: Record) -> tuple[Picture, ...]:
-        """A row's images, of which the headers alone are read.
+        """A row's images, none of which is decoded.
 
         Raises:
           BadImage: one that cannot be used; names file, row and the image's number.
@@ -61,11 +69,13 @@ class Sight:
         """
         return tuple(piece for i, picture in enumerate(pictures) for piece in self._pieces(picture, i, file))
 
-    def leaves_out(self, file: str, row: int) -> bool:
-        """Whether a row with a bad image is left out of its batch, and counted."""
-        skips = self.images.on_bad_image == "skip"
-        self.missed.update([(file, row)] if skips else [])
-        return skips
+    def leaves_out(self, file: str, row: int, why: DataError) -> bool:
+        """Whether a row with a bad image is left out of its batch, and counted; DataError beyond `most` of them."""
+        if self.images.on_bad_image != "skip":
+            return False
+        self.missed.add((file, row))
+        check_number(self.bad + len(self.missed), self.most, why)
+        return True
 
     def limits(self, file: str | Path) -> ImageLimits:
         """Where the images of a file's rows may lie, and how large they may be."""
@@ -75,7 +85,9 @@ class Sight:
     def _picture(self, record: Record, number: int, payload: Any) -> Picture:
         try:
             given = place_or_bytes(payload)
-            height, width, size = image_header(given, self.limits(record.row.file))
+            limits = self.limits(record.row.file)
+            height, width, size = image_header(given, limits)
+            read = digest(given, limits)
             plan = geometry(height, width, self.settings)
         except DataError as error:
             row = record.row
@@ -83,13 +95,14 @@ class Sight:
             raise BadImage(what, file=row.file, row=row.number, field=COLUMN, remedy=error.remedy) from error
         each = [plan.tokens_per_tile] * (plan.rows * plan.columns) + [plan.tokens_of_thumbnail] * bool(plan.thumbnail)
         values = 3 * self.settings.encoder_patch_size**2
-        return Picture(given, size, height, width, tuple(PER_VECTOR * n for n in each), values)
+        return Picture(given, size, height, width, tuple(PER_VECTOR * n for n in each), values, digest=read)
 
     def _pieces(self, picture: Picture, number: int, file: str | Path) -> tuple[Patches, ...]:
         limits = self.limits(file)
         try:
             found = image_header(picture.payload, limits)
-            if found != (picture.height, picture.width, picture.size):
+            same = found == (picture.height, picture.width, picture.size)
+            if not same or (picture.digest and digest(picture.payload, limits) != picture.digest):
                 raise BadImage("the file is another than when its row was tokenised.", remedy=_REMEDY)
             shown = pixels(picture.payload, limits)
             if shown.shape[:2] != (picture.height, picture.width):
@@ -157,11 +170,19 @@ class Looking:
     def shown(
         self, record: Record, sides: Sequence[Encoded | None], pictures: tuple[Picture, ...]
     ) -> list[Encoded | None]:
-        """The sides with all ids of a row's images in place of their marks."""
+        """The sides with all ids of a row's images in place of their marks.
+
+        Raises:
+          DataError: marks and images are not as many.
+          BadImage: one that is cut into more rows or columns of tiles than there are marks.
+        """
         if not pictures:
             return list(sides)
         plans = [self.sight.geometry(picture) for picture in pictures]
         try:
             return [None if side is None else side.shown(plans, self.marks) for side in sides]
         except DataError as error:
-            raise record.row.error(error.message, field=COLUMN, remedy=error.remedy) from error
+            # Of its own kind: what becomes of a bad image is decided elsewhere.
+            row = record.row
+            at = {"file": row.file, "row": row.number, "field": COLUMN, "remedy": error.remedy}
+            raise type(error)(error.message, **at) from error

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.chat.template_choice import template_of
-from jaxpo.data.rows.bad_rows import BadRows, check_number, refuse, unsaid
+from jaxpo.data.rows.bad_rows import UNSEEN, BadRows, check_number, refuse, unsaid
 from jaxpo.data.rows.columns import BY_NAME, DTYPES, FILLS, NAMES
 from jaxpo.data.rows.files.splits import Part, named_held_out
 from jaxpo.data.rows.formats import content_hash, forms_of, list_files, read_rows
@@ -135,7 +135,9 @@ def prepare(
         team=team,
     )
     dataset = _dataset(store, tokenizer, key, kind, paths)
-    dataset = dataset if data.images is None else replace(dataset, sight=Sight(data.images))
+    if data.images is not None:
+        bad = len(store.meta.get("bad_rows", []))
+        dataset = replace(dataset, sight=Sight(data.images, bad, data.max_bad_rows))
     if not len(dataset):
         raise DataError("no example is left.", file=paths[0], remedy=f"Counts: {describe_counts(dataset.counts)}.")
     _check_bad_rows(dataset, data.max_bad_rows, log)
@@ -164,6 +166,9 @@ def _check_bad_rows(dataset: Dataset, most: int, log: Callable[[str], None]) -> 
         log(f"warning: left out: {dataset.files[row['file']]}, row {row['row']}: {row['problem']}")
     if len(bad) > SHOWN:
         log(f"warning: {len(bad) - SHOWN} more rows are left out; data_counts.json lists all")
+    if unseen := dataset.counts.get(UNSEEN, 0):
+        # They were looked for where they were said to lie then; neither that nor the images are part of the key.
+        log(f"warning: {unseen} of them for an image; to look for those again, delete {dataset.store.directory}")
 
 
 def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callable[[str], None]) -> None:

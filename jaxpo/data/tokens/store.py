@@ -213,7 +213,7 @@ def _offsets(counts: Sequence[int]) -> np.ndarray:
 def _pack(example: Example) -> bytes:
     segments = [_pack_segment(s) for s in example.segments]
     media = [(_pack_array(m.values), _pack_array(m.positions), m.kind) for m in example.media]
-    pictures = [(p.payload, p.size, p.height, p.width, p.lengths, p.values, p.kind) for p in example.pictures]
+    pictures = [(p.payload, p.size, p.height, p.width, p.lengths, p.values, p.kind, p.digest) for p in example.pictures]
     whole = [segments, example.roles, example.columns, example.file, example.row]
     further = [media, pictures] if pictures else [media] if media else []
     return msgpack.packb([*whole, *further])  # without media, written as it always was
@@ -238,8 +238,8 @@ def _unpack(record: bytes) -> Example:
     segments, roles, columns, file, row, *rest = msgpack.unpackb(record)
     media = tuple(Patches(_unpack_array(*v), _unpack_array(*p), kind) for v, p, kind in (rest[0] if rest else ()))
     pictures = tuple(
-        Picture(payload, size, height, width, tuple(lengths), values, kind)
-        for payload, size, height, width, lengths, values, kind in (rest[1] if len(rest) > 1 else ())
+        Picture(payload, size, height, width, tuple(lengths), *more)
+        for payload, size, height, width, lengths, *more in (rest[1] if len(rest) > 1 else ())
     )
     of_segments = tuple(_unpack_segment(*segment) for segment in segments)
     return Example(of_segments, roles, columns, file, row, media, pictures)

@@ -93,13 +93,20 @@ def _rounded(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def save_index(index: Index, folder: Path) -> None:
     """Write an index, which `jaxpo retrieve` and programs that read safetensors load."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / ABOUT).unlink(missing_ok=True)
     scales = {} if index.scales is None else {"scales": index.scales}
     save_file({"vectors": index.vectors, "offsets": index.offsets, **scales}, folder / VECTORS)
     with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
         rows = zip(index.ids, index.texts, strict=True)
         file.writelines(as_json({"_id": i, "text": text}, n) + "\n" for n, (i, text) in enumerate(rows, start=1))
-    # Last: a folder without it is no index.
+    # Last, and that of an older index is gone first: a folder without it is no index.
     (folder / ABOUT).write_text(json.dumps(index.about, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_index(folder: Path) -> None:
+    """Remove an index, and nothing else of its folder."""
+    for name in (ABOUT, VECTORS, DOCUMENTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_index(folder: Path) -> Index:

@@ -30,15 +30,19 @@ def in_parts(
     folder: Path,
     dtype: Stored,
     *,
+    anew: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda *_: None,
 ) -> list[np.ndarray]:
     """The vectors `[T, E]` of every text; those that an earlier try left in `folder/parts` are not made again.
 
+    Args:
+      anew: whether what lies there of other documents, of another model or type is removed.
+
     Raises:
-      ConfigError: what lies there is of other documents, of another model or type.
+      ConfigError: such things lie there, and are to stay.
     """
-    place = _begun(folder / PARTS, embedder, texts, dtype)
+    place = _begun(folder / PARTS, embedder, texts, dtype, anew)
     starts = range(0, len(texts), SIZE)
     there = [start for start in starts if _file(place, start).is_file()]
     if there:
@@ -64,15 +68,17 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
-def _begun(place: Path, embedder: Embedder, texts: Sequence[str], dtype: Stored) -> Path:
+def _begun(place: Path, embedder: Embedder, texts: Sequence[str], dtype: Stored, anew: bool) -> Path:
     """The folder of the parts, which says what they are of."""
     documents = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
     about = {"model": embedder.hash, "documents": documents, "dtype": dtype, "size": SIZE}
     if (place / ABOUT).is_file() and parse((place / ABOUT).read_text(encoding="utf-8")) != about:
-        raise ConfigError(
-            f"{place.parent}: holds the beginning of an index of other documents, of another model or --dtype; "
-            "choose another folder, or --overwrite."
-        )
+        if not anew:
+            raise ConfigError(
+                f"{place.parent}: holds the beginning of an index of other documents, of another model or --dtype; "
+                "choose another folder, or --overwrite."
+            )
+        discard(place.parent)
     place.mkdir(parents=True, exist_ok=True)
     (place / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
     return place

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxpo.data.media.decode import ImageLimits, image_size, pixels
-from jaxpo.errors import DataError
+from jaxpo.errors import BadImage, DataError
 
 ANY = ImageLimits()
 
@@ -132,3 +132,14 @@ def test_a_png_is_turned_as_exif_behind_its_pixels_says():
     for data in (whole, rest[:end] + chunk + rest[end:]):
         assert image_size(data, ANY) == (7, 5)
         assert pixels(data, ANY).shape == (7, 5, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_broken_exif_and_names_that_are_none_are_bad_images_like_others(kind, tmp_path):
+    """What Pillow and the file system raise over them is of no common kind, and would pass by `on_bad_image`."""
+    broken = encoded(Image.fromarray(noise()), kind, exif=b"Exif\0\0no TIFF at all")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for payload in (broken, "a\0b.png", "loop.png"):
+        for read in (image_size, pixels):
+            with pytest.raises(BadImage):
+                read(payload, ImageLimits(root=tmp_path))

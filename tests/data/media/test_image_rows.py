@@ -19,7 +19,9 @@ from jaxpo.data.media.geometry import geometry
 from jaxpo.data.media.marks import NAMES, find_marks
 from jaxpo.data.media.patches import patches_of
 from jaxpo.data.packing.loader import Loader
+from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.rows import read_record
 from jaxpo.data.tokens.media import MEDIA
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import ConfigError, DataError
@@ -47,7 +49,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def load(sees, folder, tmp_path):
-    def load(path, purpose="sft", data=DATA, tokenizer=sees, **needs):
+    def load(path, purpose="sft", data=DATA, tokenizer=sees, log=lambda line: None, **needs):
         return prepare(
             [path],
             data=data,
@@ -55,7 +57,7 @@ def load(sees, folder, tmp_path):
             purpose=purpose,
             needs=Needs(**needs) if needs else None,
             cache_dir=tmp_path / "cache",
-            log=lambda line: None,
+            log=log,
         )
 
     return load
@@ -177,6 +179,10 @@ def ask(*images, text="Which?", **more):
     return {"messages": [{"role": "user", "content": text}, TURNS[1]], "images": list(images), **more}
 
 
+BLUE, SHOWN = {"role": "assistant", "content": "blue"}, {"type": "image", "image": "a.png"}
+PAIR = {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": [BLUE]}
+
+
 @pytest.mark.parametrize(("row", "match"), [
     (ask("a.png", "b.png", text="<image> Which?"), r"row 1, field 'images': the text has 1 place for images, and 2"),
     (ask("a.png", text="<image> or <image>?"), "the text has 2 places for images, and 1 are given"),
@@ -193,6 +199,11 @@ def ask(*images, text="Which?", **more):
     (ask("a.png", image="b.png"), "both `images` and `image`"),
     (ask("a.png", videos=["v.mp4"]), "field 'videos'.*this model reads text"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]}]}, "in an answer"),
+    (PAIR | {"chosen": [{"role": "assistant", "content": [SHOWN, "red"]}]}, "'chosen': an image stands in an answer"),
+    (PAIR | {"rejected": [{"role": "user", "content": [SHOWN]}]}, "field 'rejected': an image stands in an answer"),
+    ({"chosen": TURNS, "rejected": [{"role": "user", "content": [SHOWN, "Which?"]}, BLUE]}, "show different images"),
+    ({"instruction": "q", "input": "i <image>", "output": "a", "image": "a.png"}, "'input': <image> stands in input"),
+    ({"text": "<|im_start|>user\nq<|im_end|>\n", "image": "a.png"}, "field 'text': the text is rendered with the chat"),
     ({"input_ids": [1, 2], "images": ["a.png"]}, "no text that it could stand in"),
     ({"query": "a", "positive": "b", "images": ["a.png"]}, "no text that it could stand in"),
     (ask("a.png", text="a \ufdd0"), "U\\+FDD0"),
@@ -321,7 +332,9 @@ def test_bad_images_stop_or_are_left_out_and_counted(load, write, folder):
     with pytest.raises(DataError, match=r"rows.jsonl, row 5, field 'images': image 0"):
         load(path)
     skipping = dataclasses.replace(DATA, images=dataclasses.replace(IMAGES, on_bad_image="skip"))
-    dataset = load(path, data=skipping)
+    lines = []
+    dataset = load(path, data=skipping, log=lines.append)
+    assert f"1 of them for an image; to look for those again, delete {dataset.store.directory}" in "\n".join(lines)
     assert (len(dataset), dataset.counts["dropped_bad_images"]) == (11, 1)
     assert dataset.store.meta["bad_rows"][0]["row"] == 5
     # Broken behind its header, which alone was read.
@@ -333,12 +346,35 @@ def test_bad_images_stop_or_are_left_out_and_counted(load, write, folder):
     rows_left = sorted(e.row - 1 for e in dataset.store.read(ids[ids >= 0].tolist()))
     assert rows_left == [i for i in range(12) if i not in (2, 4, 10)]
     assert loader.figures_of(0) == {"bad_images": 2}
+    # One by its header and two by their pixels.
+    few = load(path, data=dataclasses.replace(skipping, max_bad_rows=2))
+    with pytest.raises(
+        DataError, match=r"3 rows cannot be used, and data.max_bad_rows is 2. The last: .*, row (3|11),"
+    ):
+        list(Loader(few, skipping, seed=0, rows_per_step=4).one_pass())
     strict = load(write(*mixed()[:3], name="strict.jsonl"))
     with pytest.raises(DataError, match=r"strict.jsonl, row 3, field 'images': image 0: the image is broken"):
         list(Loader(strict, DATA, seed=0, rows_per_step=4).one_pass())
     Image.new("RGB", (16, 16)).save(folder / "c.png")
     with pytest.raises(DataError, match="another than when its row was tokenised"):
         list(Loader(strict, DATA, seed=0, rows_per_step=4).one_pass())
+    # Of as many pixels and bytes, and another all the same.
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "e.bmp")
+    bitmap, size = load(write(ask("e.bmp"), name="bitmap.jsonl")), (folder / "e.bmp").stat().st_size
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(folder / "e.bmp")
+    assert (folder / "e.bmp").stat().st_size == size
+    with pytest.raises(DataError, match="another than when its row was tokenised"):
+        list(Loader(bitmap, DATA, seed=0, rows_per_step=4).one_pass())
+
+
+def test_an_image_of_more_tiles_than_marks_is_bad_and_a_column_may_be_an_array(load, write, folder):
+    Image.new("RGB", (16 * 12, 16)).save(folder / "wide.png")
+    many = dataclasses.replace(IMAGES, on_bad_image="skip", sizes=dataclasses.replace(SIZES, max_tiles=12))
+    path = write(ask("wide.png"), ask("a.png"))
+    dataset = load(path, data=dataclasses.replace(DATA, images=many))
+    assert dataset.counts["dropped_bad_images"] == 1
+    row = Row(path, 1, {"messages": TURNS, "images": np.array(["a.png", "b.png"])})
+    assert list(read_record(row, "messages", pictures=True).pictures) == ["a.png", "b.png"]
 
 
 def test_a_root_of_its_own_is_where_images_lie(load, write, folder):

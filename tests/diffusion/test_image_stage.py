@@ -21,8 +21,10 @@ from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, TRAIN, 
 from jaxpo.data.images.source import ImageSource
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
@@ -249,12 +251,51 @@ USERS = Users(tokens=2, width=8)
             dataclasses.replace(PRETRAIN, sync_ref_model=True, loss=METHODS["denoising"]()),
             "no reference that could move",
         ),
+        (
+            dataclasses.replace(PREFER, images=ImageData(ties="keep")),
+            "prefer.images.ties: 'keep', and diffusion_dpo reads no rewards",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["smpo_diffusion"](grid="code")),
+            "prefer.loss.inversion_steps: 9 does not divide the 1000 times",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["inpo_ddim"](inversion_steps=1001)),
+            "prefer.loss.inversion_steps: 1001, and the model's schedule has 1000 times",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["self_npo"](sampler_steps=1001)),
+            "pretrain.loss.sampler_steps: 1001",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["longalign"]()),
+            "pretrain.beside.reward.source: of the family 'dit', which does not say how well",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
 
     problems = "\n".join(find_problems(recipe(tmp_path, stage)))
     assert re.search(message, problems), problems
+
+
+NOISE = NoiseSchedule(beta_start=0.00085, beta_end=0.012)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "part", "message"),
+    [
+        (dataclasses.replace(MODEL, schedule=NOISE, user_channels=8), "denoise", None),
+        (dataclasses.replace(MODEL, schedule=NoiseSchedule("cosine")), "denoise", "its schedule is .*cosine"),
+        (dataclasses.replace(MODEL, sample_size=16), "denoise", "its sample_size is 16, and that .* is 8"),
+        (DenscoreConfig(), "denoise", "denscore"),
+        (DenscoreConfig(), "towers", None),
+        (DenscoreConfig(in_channels=4), "towers", "its in_channels is 4"),
+    ],
+)
+def test_a_network_beside_a_model_of_images_sees_the_same_noisy_images(theirs, part, message):
+    problems = list(beside_image_problems(MODEL, theirs, part))
+    assert not problems if message is None else re.search(message, problems[0])
 
 
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,10 +30,12 @@ class ImageMethod(ArrayMethod):
 
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
+      BESIDE: name of a network beside it -> what of its family that must have.
       SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """
 
     MODEL: ClassVar[str] = "denoise"
+    BESIDE: ClassVar[Mapping[str, str]] = {"reference": "denoise"}
     SAMPLES: ClassVar[bool] = False
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
@@ -92,8 +95,12 @@ class ComparedMethod(ImageMethod):
     def common_metrics(self, features: Any) -> dict[str, Metric]:
         from jaxpo.objectives.families.image_pairs import compared_metrics
 
-        return dict(compared_metrics(features, self.scale))
+        return dict(compared_metrics(self.preferred_first(features), self.scale))
+
+    def preferred_first(self, features: ComparedImages) -> ComparedImages:
+        """The pairs as metrics read them: "chosen" is the image that the loss raises, by default the chosen one."""
+        return features
 
     def right(self, features: Any) -> tuple[Array, Array]:
-        e_w, e_l, r_w, r_l = features.sides
+        e_w, e_l, r_w, r_l = self.preferred_first(features).sides
         return (e_w - r_w) < (e_l - r_l), features.present

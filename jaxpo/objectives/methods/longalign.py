@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +47,7 @@ class LongAlign(ImageMethod):
     )
     NEEDS = Needs(roles=("image",), networks=(("reward", "network"),))
     COUPLED = True
+    BESIDE: ClassVar[Mapping[str, str]] = {"reward": "towers"}
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("reward", "reward/relevant", "reward/shared")
 

@@ -253,7 +253,7 @@ def test_errors_at_inverted_latents_are_of_noise_whatever_the_model_predicts():
         draws = drawn_at(times, given)
         noisy = inverted(how, own, given, draws, 0.0, n=2)
         found = compared(how, {"model": own}, {"reference": fixed}, given, draws, noisy)
-        np.testing.assert_allclose((found.errors, found.ref_errors), wanted, rtol=2e-4)
+        np.testing.assert_allclose((found.errors, found.ref_errors), wanted, rtol=2e-3)
 
 
 def test_a_reference_that_predicts_something_else_is_read_as_what_it_is():

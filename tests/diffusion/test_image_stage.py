@@ -29,6 +29,7 @@ from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
 from jaxpo.stages import run as running
+from jaxpo.stages.denoising import empty_caption_lines
 from jaxpo.train.metrics import TIMING, read_metrics
 
 MODEL = DiTConfig(
@@ -201,6 +202,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path):
         (("x", "--out", "o", "--guidance", "-1"), "--guidance is -1"),
         (("x", "--out", "o", "--score", "britness"), "no such reward.*brightness"),
         (("--out", "o"), "give a caption"),
+        (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):
@@ -233,6 +235,10 @@ USERS = Users(tokens=2, width=8)
         (
             dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=ImageData(users=USERS), lora=None),
             "prefer.train: everything would be trained",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=ImageData(users=USERS), train=("model/*",)),
+            "prefer.train: 'model/[*]' would be trained",
         ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
@@ -296,6 +302,13 @@ NOISE = NoiseSchedule(beta_start=0.00085, beta_end=0.012)
 def test_a_network_beside_a_model_of_images_sees_the_same_noisy_images(theirs, part, message):
     problems = list(beside_image_problems(MODEL, theirs, part))
     assert not problems if message is None else re.search(message, problems[0])
+
+
+def test_an_empty_caption_of_zeros_is_said_where_it_is_read():
+    dropping, none = METHODS["denoising"](), METHODS["denoising"](caption_dropout=0.0)
+    assert "one state of zeros" in empty_caption_lines("pretrain", dropping, 3)[0]
+    assert METHODS["self_npo"](teacher_w=-1.0).reads_empty
+    assert not [line for given in ((dropping, 0), (none, 3)) for line in empty_caption_lines("pretrain", *given)]
 
 
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():

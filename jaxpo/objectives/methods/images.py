@@ -38,6 +38,11 @@ class ImageMethod(ArrayMethod):
     BESIDE: ClassVar[Mapping[str, str]] = {"reference": "denoise"}
     SAMPLES: ClassVar[bool] = False
 
+    @property
+    def reads_empty(self) -> bool:
+        """Whether a network sees the empty caption."""
+        return False
+
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts
 

@@ -60,6 +60,10 @@ class LongAlign(ImageMethod):
             )
         return found
 
+    @property
+    def reads_empty(self) -> bool:
+        return self.guidance != 1
+
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> Rewarded:
         from jaxpo.objectives.families.rewarded import rewarded
 

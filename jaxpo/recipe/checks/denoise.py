@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +48,8 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     needs = getattr(stage.loss, "NEEDS", None)
     if images.ties == "keep" and needs is not None and "chosen" in needs.roles and "rewards" not in needs.columns:
         yield (
-            f"{name}.images.ties: 'keep', and {stage.loss.INFO.name} reads no rewards: a pair that nobody prefers would "
-            "be trained on as if its first image were the better one; give 'skip', or a loss that reads rewards."
+            f"{name}.images.ties: 'keep', and {stage.loss.INFO.name} reads no rewards: a pair that nobody prefers "
+            "would be trained on as if its first image were the better one; give 'skip', or a loss that reads rewards."
         )
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
@@ -87,8 +86,8 @@ def _step_problems(stage: Denoise, noise: Any) -> Iterator[str]:
     steps = getattr(stage.loss, "inversion_steps", 0)
     if steps and getattr(stage.loss, "grid", None) == "code" and noise.steps % steps:
         yield (
-            f"{where}.inversion_steps: {steps} does not divide the {noise.steps} times of the model's schedule, as grid "
-            "'code' needs; give a divisor, or grid 'exact'."
+            f"{where}.inversion_steps: {steps} does not divide the {noise.steps} times of the model's schedule, as "
+            "grid 'code' needs; give a divisor, or grid 'exact'."
         )
 
 
@@ -131,8 +130,10 @@ def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
             f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
             f"{width or 'none'} (user_channels); give both the same."
         )
-    if stage.train == Denoise.train:
+    others = [pattern for pattern in stage.train if "_user" not in pattern]
+    if others:
+        what = "everything" if stage.train == Denoise.train else repr(others[0])
         yield (
-            f"{stage.name}.train: everything would be trained, and of users only the branch that reads them is; give "
+            f"{stage.name}.train: {what} would be trained, and of users only the branch that reads them is; give "
             f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
         )

@@ -40,7 +40,7 @@ class ComparedImages:
         """With the images of these pairs exchanged."""
         exchanged = jnp.broadcast_to(jnp.asarray(where), self.present.shape)[:, None]
         errors, ref_errors = (jnp.where(exchanged, x[:, ::-1], x) for x in (self.errors, self.ref_errors))
-        return self.replace(errors=errors, ref_errors=ref_errors)
+        return self.replace(errors=errors, ref_errors=ref_errors)  # type: ignore[attr-defined]
 
     @property
     def sides(self) -> tuple[Array, Array, Array, Array]:

@@ -102,14 +102,14 @@ def beside_image_problems(mine: Any, theirs: Any, part: str) -> Iterator[str]:
         yield f"of the family {family(theirs).name!r}, which {LACKS[part]}."
         return
     fields = {name: tuple(getattr(x, name, None) for x in (theirs, mine)) for name in ("sample_size", "in_channels")}
-    if part == "denoise":
+    if part == "denoise" and family(mine).denoise is not None:
         fields["schedule"] = tuple(_noise_alone(x.schedule) for x in (theirs, mine))
         words = tuple(limits(x).context for x in (theirs, mine))
         if all(words):
             fields["caption.max_length"] = words
     for name, (its, own) in fields.items():
         if its != own:
-            yield f"its {name} is {its}, and that of the trained model is {own}; both see the same noisy images."
+            yield f"its {name} is {its}, and that of the trained model is {own}; both see the same images."
 
 
 def _noise_alone(noise: NoiseSchedule) -> NoiseSchedule:

@@ -40,7 +40,8 @@ def add_drawing_options(parser: Parser) -> None:
         metavar="REWARD",
         help="what to say of every image: brightness, left, red, ..., or FILE.py:FUNCTION of images and captions",
     )
-    group.add_argument("--segments", type=int, help="pieces of a caption that are read each alone (default 1)")
+    pieces = "pieces of a caption that are read each alone (default: as many as it was trained with)"
+    group.add_argument("--segments", type=int, help=pieces)
     group.add_argument(
         "--for-user",
         action="append",
@@ -75,22 +76,25 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
     import numpy as np
 
     from jaxpo.cli.sampling_options import load_with_tokenizer
-    from jaxpo.data.images.captions import unknown
+    from jaxpo.data.images.captions import SEGMENTS, unknown
     from jaxpo.sampling.images import ImageSampler, draw_images
 
     _only_of_texts(args, parser)
     captions = _captions(args)
     given = {name: getattr(args, name) for name in SAMPLER if getattr(args, name) is not None}
     sampler, counts = ImageSampler(**given), {name: getattr(args, name) for name in ("n", "segments", "zoom")}
-    n, segments = (1 if counts[name] is None else counts[name] for name in ("n", "segments"))
+    n = 1 if args.n is None else args.n
     problems = sampler.problems()
     problems += [f"--{name} must be at least 1." for name, x in counts.items() if x is not None and x < 1]
+    if args.negative is not None and sampler.guidance == 1:
+        problems.append("--negative: guidance 1 asks the model alone, never the negative one; give another --guidance.")
     if args.out is None:
         problems.append("generate: --out FOLDER says where the images go.")
     if problems:
         raise ConfigError(problems)
     rewards = {name: reward_of(name) for name in args.score or ()}
     model = load_with_tokenizer(args.model)
+    segments = args.segments or model.about.get(SEGMENTS, 1)
     if model.config.in_channels != 3:
         raise ConfigError(
             f"{args.model}: draws latents of {model.config.in_channels} channels, which are no pixels; export it, and "
@@ -103,6 +107,7 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
                 file=sys.stderr,
             )
     negative = None if args.negative is None else _negative(args.negative, model.config)
+    _say_cut(captions, model, segments)
     drawn = list(
         draw_images(
             model.params["model"],
@@ -155,7 +160,10 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
     from jaxpo.data.images.users import USERS, user_of
 
     if USERS not in model.about:
-        raise ConfigError(f"--for-user: {model.path} was not trained with users (loss ppd); leave it out.")
+        raise ConfigError(
+            f"--for-user: {model.path} was not trained with users who are known by pairs (loss ppd, rows without "
+            "user_tokens of another encoder); leave it out."
+        )
     users, config, tokens, weights = Users(**model.about[USERS]), model.config, [], []
     for words in given:
         file, _, weight = words.partition("=")
@@ -167,6 +175,20 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
     if not sum(weights) > 0:
         raise ConfigError("--for-user: the weights add up to nothing.")
     return np.average(np.stack(tokens), axis=0, weights=weights).astype(np.float32)
+
+
+def _say_cut(captions: Sequence[str], model: Any, segments: int) -> None:
+    """Beside the images: how many captions are longer than what is read of them."""
+    from jaxpo.models.family import limits
+    from jaxpo.sampling.images import cut_captions
+
+    words = limits(model.config).context
+    if cut := cut_captions(captions, model.tokenizer, segments, words):
+        print(
+            f"{cut} of {len(captions)} captions are cut: the model reads {segments} pieces of {words} tokens "
+            "(--segments)",
+            file=sys.stderr,
+        )
 
 
 def _negative(path: Path, config: Any) -> Any:

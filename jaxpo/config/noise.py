@@ -10,6 +10,8 @@ from jaxpo.errors import ConfigError
 Betas = Literal["scaled_linear", "linear", "cosine", "flow"]
 Parameterisation = Literal["noise", "velocity", "x0", "flow"]
 PARAMETERISATIONS: tuple[str, ...] = get_args(Parameterisation)
+LINEAR = {"scaled_linear": (0.00085, 0.012), "linear": (1e-4, 0.02)}
+"""The first and the last beta where none is given."""
 
 
 @dataclass(frozen=True)

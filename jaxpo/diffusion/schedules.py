@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxpo.config.noise import NoiseSchedule, Parameterisation
+from jaxpo.config.noise import LINEAR, NoiseSchedule, Parameterisation
 from jaxpo.errors import ConfigError
 
 CLEAN = -1
 """The time below 0."""
 Spacing = Literal["leading", "trailing", "linspace"]
-LINEAR = {"scaled_linear": (0.00085, 0.012), "linear": (1e-4, 0.02)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,14 +129,25 @@ def caption_arrays(
     captions: Sequence[str], tokenizer: Tokenizer, segments: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Captions as a batch has them, `[N, S, L]` each; what is longer than the text tower reads is cut."""
-    from jaxpo.diffusion.segments import split_caption
-
     found = []
     for caption in captions:
-        parts = split_caption(caption) if segments > 1 else [caption]
-        ids = [np.asarray(tokenizer.encode(part), np.int32)[:length] for part in parts[:segments]]
+        ids = [part[:length] for part in _pieces(caption, tokenizer, segments)[:segments]]
         found.append(filled(ids, segments, length))
     return np.stack([t for t, _ in found]), np.stack([m for _, m in found])
+
+
+def cut_captions(captions: Sequence[str], tokenizer: Tokenizer, segments: int, length: int) -> int:
+    """How many captions `caption_arrays` cuts."""
+    pieces = [_pieces(caption, tokenizer, segments) for caption in captions]
+    return sum(len(found) > segments or max(map(len, found)) > length for found in pieces)
+
+
+def _pieces(caption: str, tokenizer: Tokenizer, segments: int) -> list[np.ndarray]:
+    """int32 ids of a caption, or of its segments, all of them."""
+    from jaxpo.diffusion.segments import split_caption
+
+    parts = split_caption(caption) if segments > 1 else [caption]
+    return [np.asarray(tokenizer.encode(part), np.int32) for part in parts]
 
 
 def _drawn(

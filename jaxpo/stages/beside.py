@@ -17,7 +17,8 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import BASE
 from jaxpo.recipe.beside import START, Companion
-from jaxpo.recipe.checks.beside import same_shape
+from jaxpo.recipe.checks.beside import image_part, same_shape
+from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.model import difference
 from jaxpo.recipe.kinds import method_of, networks_of
 from jaxpo.stages.distilling import Part, given_fingerprint, given_records, open_records, record_top_k, to_record
@@ -61,6 +62,8 @@ def check_beside(setting: Setting, stage: Any, say: Say = lambda _: None) -> Non
         recorded = network.recorded and network.kind == "top_k"
         if network.source not in (None, START, *(s.name for s in setting.run.stages)):
             _check_folder(setting, stage, network, Path(str(network.source)), say)
+        elif network.source == START:
+            _check_images(setting, stage, network, setting.config(stage))
         if recorded and stage.name in setting.inputs.stages:
             _check_records(setting, stage, network.name)
 
@@ -70,6 +73,7 @@ def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path
     config = setting.config(stage)
     check_vocabulary(network.name, folder, setting.inputs.tokenizer, limits(config).vocabulary, say)
     found = read_config(folder)
+    _check_images(setting, stage, network, found)
     if network.name in same_shape(method_of(stage)) and found != config:
         raise ConfigError(
             f"{network.name} {folder}: it has another architecture ({difference(found, config)}), and the loss reads "
@@ -77,6 +81,15 @@ def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path
         )
     if network.kind == "values" and "value" not in read_heads(folder):
         raise ConfigError(f"{network.name} {folder}: has no value head; give the model of a reward stage.")
+
+
+def _check_images(setting: Setting, stage: Any, network: Companion, theirs: Any) -> None:
+    """What is known of a model in a folder now alone: see `jaxpo.recipe.checks.denoise.beside_image_problems`."""
+    part = image_part(method_of(stage), network.name)
+    if part is not None:
+        problems = beside_image_problems(setting.config(stage), theirs, part)
+        if found := [f"{stage.name}.beside.{network.name}.source: {problem}" for problem in problems]:
+            raise ConfigError(found)
 
 
 def _check_records(setting: Setting, stage: Any, network: str) -> None:

@@ -10,6 +10,7 @@ from jaxpo.data.images.source import ImageSource
 from jaxpo.data.packing.caps import shared_problems
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.paths import joined
+from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.lineage import seed_of
 from jaxpo.sharding import BATCH_AXES, axis_size, row_share
 from jaxpo.stages.assemble import assemble, make_evaluation, own_tables
@@ -49,6 +50,8 @@ def train_denoiser(setting: Setting, stage: Any, previous: Tree, resume: str | i
     assembly = assemble(stage, sources["train"], scorer, setting.mesh, setting.rules, beside.scorers)
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
+    for line in empty_caption_lines(stage.name, method_of(stage), data.train.states):
+        setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
     held_out = None
@@ -63,6 +66,20 @@ def train_denoiser(setting: Setting, stage: Any, previous: Tree, resume: str | i
         evaluate=held_out,
         meta={"data": {"plan": sources["train"].hash, **data.fingerprint()}},
     )
+
+
+def empty_caption_lines(stage: str, method: Any, states: int) -> list[str]:
+    """What is said where no tower makes the empty caption.
+
+    Args:
+      states: of the longest caption; 0 where captions are tokens.
+    """
+    if not (states and method.reads_empty):
+        return []
+    return [
+        f"{stage}: warning: the captions are states, so that the empty caption of {method.INFO.name} is one state of "
+        "zeros, not what an encoder makes of an empty text; a model that was trained elsewhere does not know it."
+    ]
 
 
 def image_sources(setting: Setting, stage: Any, data: StageData, store: CheckpointStore) -> dict[str, ImageSource]:

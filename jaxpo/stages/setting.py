@@ -15,7 +15,8 @@ from jaxpo.convert.kept import has_model
 from jaxpo.convert.model_io import load_model
 from jaxpo.convert.reader import REWARD, Reader
 from jaxpo.convert.retriever import RETRIEVER, Retriever
-from jaxpo.data.images.users import USERS
+from jaxpo.data.images.captions import SEGMENTS
+from jaxpo.data.images.users import SET_ASIDE, USERS
 from jaxpo.judges.network import Network
 from jaxpo.models.family import TextConfig, param_table
 from jaxpo.models.spec import init_params, param_shardings
@@ -130,13 +131,22 @@ class Setting:
     def about(self, stage: Any) -> dict[str, Any]:
         """What a stage's model says of itself."""
         about: dict[str, Any] = {"stage": stage.name, "trained_on": self.trained_on(stage)}
-        if stage.TRAINS and kind_of(stage).runs == "denoise" and "user" in method_of(stage).NEEDS.columns:
-            about[USERS] = asdict(stage.images.users)
+        if stage.TRAINS and kind_of(stage).runs == "denoise":
+            about |= self._about_images(stage)
         if (reader := reader_of_stage(stage)) is not None:
             about[REWARD] = reader.as_json()
         if (retriever := retriever_of_stage(stage)) is not None:
             about[RETRIEVER] = retriever.as_json()
         return about
+
+    def _about_images(self, stage: Any) -> dict[str, Any]:
+        """What drawing with a stage's model needs to know: users as the data made them, and pieces of captions."""
+        found: dict[str, Any] = {}
+        if self.inputs.of(stage).train.counts.get(SET_ASIDE):
+            found[USERS] = asdict(stage.images.users)
+        if stage.images.segments > 1:
+            found[SEGMENTS] = stage.images.segments
+        return found
 
     def trained_on(self, stage: Any) -> str:
         """Files and number of examples behind a stage's model."""

@@ -15,7 +15,7 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params
-from jaxpo.sampling.images import ImageSampler, draw_images, grid_of
+from jaxpo.sampling.images import ImageSampler, cut_captions, draw_images, grid_of
 
 CAPTION = "red square top"
 
@@ -83,3 +83,10 @@ def test_settings_out_of_range_are_told_together():
     with pytest.raises(ConfigError) as caught:
         drawn((CAPTION,), -1.0, steps=0)
     assert caught.value.problems == ["--steps is 0; it must be at least 1.", "--guidance is -1; it must be at least 0."]
+
+
+def test_captions_longer_than_what_is_read_are_counted():
+    captions = ("red. " * 2, "red " * 5, "red")
+    assert cut_captions(captions, words(), 1, 4) == 1 + (len(words().encode(captions[0])) > 4)
+    assert cut_captions(captions, words(), 2, 4) == 1
+    assert cut_captions(("red. red. red.",), words(), 2, 4) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -12,10 +13,13 @@ import pytest
 from contracts.harness import DESCENT, SCHEDULE, STEPS, assert_learned, assert_same, drive
 from diffusion.batches import CONFIG, JUDGE, SCORER, batch
 
+from jaxpo.config.noise import NoiseSchedule
+from jaxpo.diffusion.parameterisation import target
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.encode import Scorer
-from jaxpo.objectives.families.denoising import Denoiser
+from jaxpo.objectives.families.denoising import Denoiser, Draws, Text, another_example
+from jaxpo.objectives.families.image_pairs import compared, forward_noise, inverted
 from jaxpo.objectives.methods import METHODS
 from jaxpo.sharding import batch_sharding, make_mesh, replicated, use_mesh
 from jaxpo.train.init import abstract_state, build_state
@@ -209,3 +213,74 @@ def test_users_change_what_the_trained_model_predicts_and_not_the_reference():
     assert not np.allclose(features.errors, other.errors, rtol=1e-4)
     base = evaluated("diffusion_dpo")(model, reference, given, None)[0]
     np.testing.assert_allclose(other.errors, base.errors, rtol=1e-4)
+
+
+class Linear(Denoiser):
+    """A model whose noise is `w x`, in whatever parameterisation."""
+
+    def text(self, model, batch, drop=None):
+        return Text(jnp.zeros((batch.rows, 1, 1)))
+
+    def predict(self, model, x, t, text, user=None):
+        a, s = (level[:, None, None, None] for level in self.schedule.levels(t))
+        return target(self.schedule, (x - s * model * x) / a, model * x, t)
+
+
+def linear(kind, **others):
+    config = dataclasses.replace(CONFIG, schedule=NoiseSchedule(steps=10, beta_end=0.5, parameterisation=kind))
+    return Linear(config, jnp.float32, False, others)
+
+
+def drawn_at(times, given):
+    noise = np.random.default_rng(1).standard_normal(given.images.shape[:1] + given.images.shape[2:])
+    return Draws(jnp.asarray(times), jnp.asarray(noise, jnp.float32), jax.random.split(jax.random.key(0), len(times)))
+
+
+def test_errors_at_inverted_latents_are_of_noise_whatever_the_model_predicts():
+    given, times, own, fixed = batch(4, absent=()), np.asarray([1, 4, 7, 9]), 0.3, 0.2
+    bars = np.asarray(linear("noise").schedule.alpha_bars, np.float64)
+    wanted = np.zeros((2, 4, 2))
+    for i, t in enumerate(times):
+        x0 = np.asarray(given.images[i], np.float64)
+        x, (a, s) = x0, (1.0, 0.0)
+        for end in (4, 9):  # the ends of two segments of ten times
+            b, r = (np.sqrt(v) for v in (bars[min(end, t)], 1 - bars[min(end, t)]))
+            x, a, s = (b * (x - s * own * x) / a + r * own * x), b, r
+        tau = (x - a * x0) / s
+        wanted[:, i] = [np.mean((tau - w * x) ** 2, axis=(1, 2, 3)) for w in (own, fixed)]
+    for kind, other in (("noise", "noise"), ("velocity", "noise"), ("noise", "velocity"), ("x0", "x0")):
+        how = linear(kind, reference=linear(other).config)
+        draws = drawn_at(times, given)
+        noisy = inverted(how, own, given, draws, 0.0, n=2)
+        found = compared(how, {"model": own}, {"reference": fixed}, given, draws, noisy)
+        np.testing.assert_allclose((found.errors, found.ref_errors), wanted, rtol=2e-3)
+
+
+def test_a_reference_that_predicts_something_else_is_read_as_what_it_is():
+    given, times = batch(4, absent=()), np.asarray([1, 4, 7, 9])
+    how, draws = linear("velocity"), drawn_at(times, given)
+    frozen, noisy = {"reference": 0.2}, forward_noise(how, given, draws)
+    same = compared(how, {"model": 0.3}, frozen, given, draws, noisy)
+    for kind in ("noise", "x0"):
+        other = linear("velocity", reference=linear(kind).config)
+        found = compared(other, {"model": 0.3}, frozen, given, draws, noisy)
+        np.testing.assert_allclose(found.ref_errors, same.ref_errors, rtol=2e-4)
+
+
+def test_metrics_are_about_what_the_loss_prefers():
+    given, (model, reference) = batch(), initial()
+    features, _, metrics = evaluated("diffusion_dpo")(model, reference, given, jax.random.key(5))
+    accuracy, npo, smpo = metrics["rewards/accuracies"], METHODS["diffusion_npo"](), METHODS["smpo_diffusion"]()
+    found = {k: m.value() for k, m in npo.common_metrics(features).items()}
+    np.testing.assert_allclose(found["rewards/accuracies"], 1 - accuracy, rtol=1e-5)
+    np.testing.assert_allclose(found["errors/chosen"], metrics["errors/rejected"], rtol=1e-5)
+    e_w, e_l, r_w, r_l = (np.asarray(x) for x in features.sides)
+    better, here = given.columns["rewards"][:, 0] > given.columns["rewards"][:, 1], given.example_id >= 0
+    right = ((r_w - e_w) > (r_l - e_l)) == better
+    found = smpo.common_metrics(features)["rewards/accuracies"].value()
+    np.testing.assert_allclose(found, right[here].mean(), rtol=1e-5)
+
+
+def test_a_shuffled_caption_is_that_of_an_example():
+    present = jnp.asarray([True, False, True, True, False])
+    np.testing.assert_array_equal(np.asarray(another_example(present))[[0, 2, 3]], [3, 0, 2])

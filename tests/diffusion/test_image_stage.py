@@ -24,15 +24,18 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer as Words
 from jaxpo.data.tokens.shards import ALONE
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.family import preset
 from jaxpo.objectives.methods import METHODS
+from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
 from jaxpo.sharding import make_mesh
 from jaxpo.stages import run as running
 from jaxpo.stages.abstract_batch import image_batch
+from jaxpo.stages.denoising import empty_caption_lines
 from jaxpo.stages.run_inputs import DATA_OF, RunInputs
 from jaxpo.train.metrics import TIMING, read_metrics
 
@@ -208,6 +211,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, cap
         (("x", "--out", "o", "--n", "0", "--zoom", "0", "--segments", "0"), "--n must .*--segments must .*--zoom must"),
         (("x", "--out", "o", "--score", "britness"), "no such reward.*brightness"),
         (("--out", "o"), "give a caption"),
+        (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):
@@ -241,6 +245,10 @@ USERS = Users(tokens=2, width=8)
             dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=ImageData(users=USERS), lora=None),
             "prefer.train: everything would be trained",
         ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=ImageData(users=USERS), train=("model/*",)),
+            "prefer.train: 'model/[*]' would be trained",
+        ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
             dataclasses.replace(
@@ -258,12 +266,58 @@ USERS = Users(tokens=2, width=8)
             dataclasses.replace(PRETRAIN, sync_ref_model=True, loss=METHODS["denoising"]()),
             "no reference that could move",
         ),
+        (
+            dataclasses.replace(PREFER, images=ImageData(ties="keep")),
+            "prefer.images.ties: 'keep', and diffusion_dpo reads no rewards",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["smpo_diffusion"](grid="code")),
+            "prefer.loss.inversion_steps: 9 does not divide the 1000 times",
+        ),
+        (
+            dataclasses.replace(PREFER, loss=METHODS["inpo_ddim"](inversion_steps=1001)),
+            "prefer.loss.inversion_steps: 1001, and the model's schedule has 1000 times",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["self_npo"](sampler_steps=1001)),
+            "pretrain.loss.sampler_steps: 1001",
+        ),
+        (
+            dataclasses.replace(PRETRAIN, loss=METHODS["longalign"]()),
+            "pretrain.beside.reward.source: of the family 'dit', which does not say how well",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, stage, message):
 
     problems = "\n".join(find_problems(recipe(tmp_path, stage)))
     assert re.search(message, problems), problems
+
+
+NOISE = NoiseSchedule(beta_start=0.00085, beta_end=0.012)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "part", "message"),
+    [
+        (dataclasses.replace(MODEL, schedule=NOISE, user_channels=8), "denoise", None),
+        (dataclasses.replace(MODEL, schedule=NoiseSchedule("cosine")), "denoise", "its schedule is .*cosine"),
+        (dataclasses.replace(MODEL, sample_size=16), "denoise", "its sample_size is 16, and that .* is 8"),
+        (DenscoreConfig(), "denoise", "denscore"),
+        (DenscoreConfig(), "towers", None),
+        (DenscoreConfig(in_channels=4), "towers", "its in_channels is 4"),
+    ],
+)
+def test_a_network_beside_a_model_of_images_sees_the_same_noisy_images(theirs, part, message):
+    problems = list(beside_image_problems(MODEL, theirs, part))
+    assert not problems if message is None else re.search(message, problems[0])
+
+
+def test_an_empty_caption_of_zeros_is_said_where_it_is_read():
+    dropping, none = METHODS["denoising"](), METHODS["denoising"](caption_dropout=0.0)
+    assert "one state of zeros" in empty_caption_lines("pretrain", dropping, 3)[0]
+    assert METHODS["self_npo"](teacher_w=-1.0).reads_empty
+    assert not [line for given in ((dropping, 0), (none, 3)) for line in empty_caption_lines("pretrain", *given)]
 
 
 def test_the_noise_of_a_model_without_an_image_at_its_last_time_is_refused():

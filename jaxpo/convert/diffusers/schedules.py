@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxpo.config.noise import NoiseSchedule
-from jaxpo.diffusion.schedules import LINEAR
+from jaxpo.config.noise import LINEAR, NoiseSchedule
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.document import Document, shown
 

@@ -12,6 +12,8 @@ from jaxpo.data.images.formats import Item
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.diffusion.segments import split_caption
 
+SEGMENTS = "segments"
+"""What a model says of itself that was trained on captions in several segments: how many."""
 CUT, DROPPED, UNKNOWN = "truncated_caption", "dropped_longer_than_max_length", "captions_with_unknown_words"
 
 

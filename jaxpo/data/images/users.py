@@ -15,6 +15,8 @@ from jaxpo.errors import DataError
 
 USERS = "users"
 """What a model says of itself that reads users: how they become tokens."""
+SET_ASIDE = "set_aside_for_users"
+"""The count of pairs that users are known by; 0 where rows bring the tokens of another encoder."""
 
 
 def pooled(image: np.ndarray, cells: int) -> np.ndarray:

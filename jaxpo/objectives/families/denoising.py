@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.data.images.batch import ImageBatch
-from jaxpo.diffusion.parameterisation import add_noise, target
+from jaxpo.diffusion.parameterisation import add_noise, target, to_noise, to_x0
 from jaxpo.diffusion.schedules import Schedule, schedule
 from jaxpo.losses.denoising import squared_error
 from jaxpo.models.family import caption_states, denoiser
@@ -78,6 +78,20 @@ class Denoiser:
         """As a stage's networks are run."""
         beside = {name: other.config for name, other in (scorers or {}).items()}
         return cls(scorer.config, jnp.dtype(scorer.dtype), scorer.remat != "none", beside)
+
+    def of_beside(self, name: str) -> Denoiser:
+        """A network beside the trained one, by its own configuration; its noise and its images are the same.
+
+        `jaxpo.recipe.checks.denoise.beside_image_problems` refuses others before a run.
+        """
+        return replace(self, config=self.beside.get(name, self.config))
+
+    def as_target(self, other: Denoiser, output: Array, x: Array, t: Array) -> Array:
+        """What another denoiser predicts of `x`, in this one's parameterisation."""
+        if other.schedule.parameterisation == self.schedule.parameterisation:
+            return output
+        x0, noise = (f(other.schedule, output, x, t) for f in (to_x0, to_noise))
+        return target(self.schedule, x0, noise, t)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -177,6 +191,13 @@ def flat(x: Array) -> Array:
     return x.reshape(-1, *x.shape[2:])
 
 
+def another_example(present: Bool[Array, "N"]) -> Int[Array, "N"]:
+    """For every example the place of the one before it, for the first that of the last; places without one are none."""
+    count, rank = jnp.sum(present), jnp.cumsum(present) - 1
+    places = jnp.argsort(~present, stable=True)
+    return places[(rank - 1) % jnp.maximum(count, 1)]
+
+
 def denoised(how: Denoiser, params: Tree, batch: ImageBatch, rng: jax.Array | None, drop_rate: float) -> Denoised:
     """The errors of single images; captions are left out in training alone."""
     draws, x0 = how.draw(batch, rng), batch.images[:, 0]
@@ -190,7 +211,8 @@ def denoised(how: Denoiser, params: Tree, batch: ImageBatch, rng: jax.Array | No
     def errors(text: Text) -> Array:
         return squared_error(how.predict(params["model"], x, draws.times, text), wanted, where=batch.present)
 
-    shuffled = errors(jax.tree.map(lambda s: jnp.roll(s, 1, axis=0), text)) if rng is None else None
+    another = another_example(batch.present)
+    shuffled = errors(jax.tree.map(lambda s: s[another], text)) if rng is None else None
     bars = jnp.asarray(how.schedule.alpha_bars)[draws.times]
     kind = how.schedule.parameterisation
     return Denoised(errors(text), bars, batch.present, weight_of(batch), kind, shuffled)
@@ -226,13 +248,13 @@ def labelled(
     draws, x0 = how.draw(batch, rng), batch.images[:, 0]
     x, wanted = (f(how.schedule, x0, draws.noise, draws.times) for f in (add_noise, target))
 
-    def errors(model: Tree) -> Array:
-        output = how.predict(model, x, draws.times, how.text(model, batch))
-        return squared_error(output, wanted, where=batch.present)
+    def errors(run: Denoiser, model: Tree) -> Array:
+        output = run.predict(model, x, draws.times, run.text(model, batch))
+        return squared_error(how.as_target(run, output, x, draws.times), wanted, where=batch.present)
 
-    reference = jax.lax.stop_gradient(errors(frozen["reference"]))
+    reference = jax.lax.stop_gradient(errors(how.of_beside("reference"), frozen["reference"]))
     label = batch.columns["label"] > 0.5
-    return Labelled(errors(params["model"]), reference, label, batch.present, weight_of(batch))
+    return Labelled(errors(how, params["model"]), reference, label, batch.present, weight_of(batch))
 
 
 def labelled_metrics(features: Labelled, scale: float) -> dict[str, Mean]:

@@ -74,11 +74,12 @@ def estimated(
 ) -> Estimated:
     """The teacher's truncated roll-out and estimate, noise anew from where it ended, and the student's estimate."""
     draws, teacher = how.draw(batch, rng), jax.lax.stop_gradient(frozen["reference"])
-    text, empty = how.text(teacher, batch), how.empty(teacher, batch)
-    run = guided(how, teacher, text, empty, 1.0 + method.teacher_w)
+    taught = how.of_beside("reference")
+    text, empty = taught.text(teacher, batch), taught.empty(teacher, batch)
+    run = guided(taught, teacher, text, empty, 1.0 + method.teacher_w)
     x, start, steps = _start(how, method, batch, draws)
     most = method.sampler_steps if method.start == "noise" else method.truncation
-    ended = truncated(how.schedule, run, x, start, steps=steps, n=method.sampler_steps, most=most)
+    ended = truncated(taught.schedule, run, x, start, steps=steps, n=method.sampler_steps, most=most)
 
     def again(key: Array, t: Array) -> tuple[Array, Array]:
         s = later(jax.random.fold_in(key, LATER), t[None], how.schedule.steps)[0]

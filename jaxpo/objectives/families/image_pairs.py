@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxpo.data.images.batch import CHOSEN, REJECTED, ImageBatch
 from jaxpo.diffusion.inversion import invert
-from jaxpo.diffusion.parameterisation import add_noise, implied_noise, target
+from jaxpo.diffusion.parameterisation import add_noise, implied_noise, target, to_noise
 from jaxpo.losses.denoising import squared_error
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.objectives.families.denoising import FURTHER, Denoiser, Draws, flat, weight_of
@@ -36,6 +36,12 @@ class ComparedImages:
     weight: Float[Array, "N"]
     columns: dict[str, Any] = struct.field(default_factory=dict)
 
+    def turned(self, where: Bool[Array, "N"] | bool = True) -> ComparedImages:
+        """With the images of these pairs exchanged."""
+        exchanged = jnp.broadcast_to(jnp.asarray(where), self.present.shape)[:, None]
+        errors, ref_errors = (jnp.where(exchanged, x[:, ::-1], x) for x in (self.errors, self.ref_errors))
+        return self.replace(errors=errors, ref_errors=ref_errors)  # type: ignore[attr-defined]
+
     @property
     def sides(self) -> tuple[Array, Array, Array, Array]:
         """`(e_w, e_l, r_w, r_l)`, each `[N]`."""
@@ -46,10 +52,16 @@ class ComparedImages:
 
 @struct.dataclass
 class Noisy:
-    """The images of pairs at their times, `[N, 2, H, W, C]`, and what the model should predict of them; constants."""
+    """The images of pairs at their times, and what the model should predict of them; constants.
+
+    Attributes:
+      x, wanted: `[N, 2, H, W, C]`.
+      of_noise: whether `wanted` is noise, whatever the model's own parameterisation.
+    """
 
     x: Array
     wanted: Array
+    of_noise: bool = struct.field(pytree_node=False, default=False)
 
 
 def forward_noise(how: Denoiser, batch: ImageBatch, draws: Draws) -> Noisy:
@@ -75,8 +87,8 @@ def inverted(how: Denoiser, model: Tree, batch: ImageBatch, draws: Draws, eta: f
         noise = jnp.repeat(drawn, 2, axis=0).swapaxes(0, 1)
     denoise = lambda x, at: how.predict(own, x, at, text)  # noqa: E731
     x = invert(how.schedule, denoise, x0, t, eta=eta, noise=noise, **options)
-    wanted = target(how.schedule, x0, implied_noise(how.schedule, x, x0, t), t)
-    return Noisy(x.reshape(batch.images.shape), wanted.reshape(batch.images.shape))
+    wanted = implied_noise(how.schedule, x, x0, t)
+    return Noisy(x.reshape(batch.images.shape), wanted.reshape(batch.images.shape), of_noise=True)
 
 
 def compared(
@@ -92,13 +104,14 @@ def compared(
     x, wanted, t = flat(noisy.x), flat(noisy.wanted), jnp.repeat(draws.times, 2)
     where = jnp.repeat(batch.present, 2)
 
-    def errors(model: Tree, user: Array | None) -> Array:
+    def errors(run: Denoiser, model: Tree, user: Array | None) -> Array:
         seen = None if user is None else jnp.repeat(user, 2, axis=0)
-        output = how.predict(model, x, t, how.text(model, batch).repeated(2), seen)
-        return squared_error(output, wanted, where=where).reshape(-1, 2)
+        output = run.predict(model, x, t, run.text(model, batch).repeated(2), seen)
+        found = to_noise(run.schedule, output, x, t) if noisy.of_noise else how.as_target(run, output, x, t)
+        return squared_error(found, wanted, where=where).reshape(-1, 2)
 
-    reference = jax.lax.stop_gradient(errors(frozen["reference"], None))
-    own = errors(params["model"], user)
+    reference = jax.lax.stop_gradient(errors(how.of_beside("reference"), frozen["reference"], None))
+    own = errors(how, params["model"], user)
     return ComparedImages(own, reference, draws.times, batch.present, weight_of(batch), batch.columns)
 
 

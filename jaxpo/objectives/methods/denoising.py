@@ -38,6 +38,10 @@ class Denoising(ImageMethod):
     NEEDS = ONE_IMAGE
     METRICS: ClassVar[tuple[str, ...]] = ("denoising_error", "shuffled_error")
 
+    @property
+    def reads_empty(self) -> bool:
+        return self.caption_dropout > 0
+
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> Denoised:
         from jaxpo.objectives.families.denoising import denoised
 

@@ -35,6 +35,10 @@ class DiffusionNPO(ComparedMethod):
     )
     NEEDS = TWO_IMAGES
 
+    def preferred_first(self, features: ComparedImages) -> ComparedImages:
+        """The rejected image, which this model is to prefer."""
+        return features.turned()
+
     def loss(self, features: ComparedImages) -> Array:
         from jaxpo.losses import diffusion_npo
 

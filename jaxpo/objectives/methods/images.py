@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,12 +31,19 @@ class ImageMethod(ArrayMethod):
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
       READS_WORDS: a preference model reads the captions, for which states of another encoder do not do.
+      BESIDE: name of a network beside it -> what of its family that must have.
       SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """
 
     MODEL: ClassVar[str] = "denoise"
     READS_WORDS: ClassVar[bool] = False
+    BESIDE: ClassVar[Mapping[str, str]] = {"reference": "denoise"}
     SAMPLES: ClassVar[bool] = False
+
+    @property
+    def reads_empty(self) -> bool:
+        """Whether a network sees the empty caption."""
+        return False
 
     def counts(self, batch: ImageBatch) -> dict[str, Array]:  # type: ignore[override]
         from jaxpo.objectives.families.denoising import image_counts
@@ -94,8 +102,12 @@ class ComparedMethod(ImageMethod):
     def common_metrics(self, features: Any) -> dict[str, Metric]:
         from jaxpo.objectives.families.image_pairs import compared_metrics
 
-        return dict(compared_metrics(features, self.scale))
+        return dict(compared_metrics(self.preferred_first(features), self.scale))
+
+    def preferred_first(self, features: ComparedImages) -> ComparedImages:
+        """The pairs as metrics read them: "chosen" is the image that the loss raises, by default the chosen one."""
+        return features
 
     def right(self, features: Any) -> tuple[Array, Array]:
-        e_w, e_l, r_w, r_l = features.sides
+        e_w, e_l, r_w, r_l = self.preferred_first(features).sides
         return (e_w - r_w) < (e_l - r_l), features.present

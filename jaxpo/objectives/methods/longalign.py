@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,6 +48,7 @@ class LongAlign(ImageMethod):
     NEEDS = Needs(roles=("image",), networks=(("reward", "network"),))
     COUPLED = True
     READS_WORDS: ClassVar[bool] = True
+    BESIDE: ClassVar[Mapping[str, str]] = {"reward": "towers"}
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("reward", "reward/relevant", "reward/shared")
 
@@ -58,6 +60,10 @@ class LongAlign(ImageMethod):
                 "not every start would keep as many; choose a divisor."
             )
         return found
+
+    @property
+    def reads_empty(self) -> bool:
+        return self.guidance != 1
 
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> Rewarded:
         from jaxpo.objectives.families.rewarded import rewarded

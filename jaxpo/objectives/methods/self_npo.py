@@ -51,6 +51,10 @@ class SelfNPO(ImageMethod):
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("estimate_error",)
 
+    @property
+    def reads_empty(self) -> bool:
+        return self.teacher_w != 0
+
     def encoded(self, how: Denoiser, params: Any, frozen: Any, batch: ImageBatch, rng: Array | None) -> Estimated:
         from jaxpo.objectives.families.estimates import estimated
 

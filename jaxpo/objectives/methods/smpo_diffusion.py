@@ -46,6 +46,11 @@ class SmPODiffusion(InversionMethod):
     def inversion(self) -> dict[str, Any]:
         return super().inversion() | {"corrections": self.corrections, "correct_at": self.correct_at}
 
+    def preferred_first(self, features: ComparedImages) -> ComparedImages:
+        """The image with the greater reward, whatever the label says."""
+        rewards = features.columns["rewards"]
+        return features.turned(rewards[:, 1] > rewards[:, 0])
+
     def loss(self, features: ComparedImages) -> Array:
         from jaxpo.losses import smpo_diffusion
 

@@ -10,8 +10,10 @@ from jaxpo.config import Run
 from jaxpo.config.fields import flag
 from jaxpo.data.rows.needs import RECORDABLE, REFERENCE, TEACHER, Needs
 from jaxpo.errors import did_you_mean
+from jaxpo.models.family import is_config
 from jaxpo.objectives.methods.options import why_not_recorded
 from jaxpo.recipe.beside import START, Companion, companions, shorter
+from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.model import difference
 from jaxpo.recipe.kinds import method_of
 from jaxpo.recipe.lineage import declared_model, with_models
@@ -31,6 +33,7 @@ def beside_problems(run: Run, index: int, stage: Any, method: Any) -> Iterator[s
         yield from _moving_problems(stage, network)
         if network.source not in (None, START):
             yield from _source_problems(run, index, stage, network)
+        yield from _image_problems(run, index, stage, network, method)
 
 
 def _name_problems(stage: Any, method: Any, needs: Needs) -> Iterator[str]:
@@ -125,6 +128,23 @@ def _source_problems(run: Run, index: int, stage: Any, network: Companion) -> It
             f"{where}: {source!r} is neither {start}an earlier stage ({known}) nor a folder."
             f"{did_you_mean(source, [*earlier, *more])}"
         )
+
+
+def _image_problems(run: Run, index: int, stage: Any, network: Companion, method: Any) -> Iterator[str]:
+    """Beside a model of images it sees the same noisy ones, or is one that says how well they fit."""
+    part, mine = image_part(method, network.name), declared_model(run, stage)
+    theirs = mine
+    if network.source not in (None, START):
+        theirs = next((declared_model(run, s) for s in with_models(run, index) if s.name == network.source), None)
+    if part is not None and is_config(mine) and is_config(theirs):
+        where = f"{stage.name}.beside.{network.name}.source"
+        yield from (f"{where}: {problem}" for problem in beside_image_problems(mine, theirs, part))
+
+
+def image_part(method: Any, network: str) -> str | None:
+    """What of its family a network beside a model of images must have; None beside another model."""
+    found: str | None = getattr(method, "BESIDE", {}).get(network)
+    return found
 
 
 def _stage_problems(run: Run, stage: Any, network: Companion, source: Any) -> Iterator[str]:

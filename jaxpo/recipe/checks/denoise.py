@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from jaxpo.config import Data, Denoise, Run
 from jaxpo.config.fields import flag
-from jaxpo.models.family import family, is_config
+from jaxpo.config.noise import LINEAR, NoiseSchedule
+from jaxpo.models.family import family, is_config, limits
 from jaxpo.recipe.lineage import declared_model
 
 UNUSED = (
@@ -21,6 +24,13 @@ WANTED = {
 """What of a family a loss trains -> what is said where it is not there."""
 
 
+LACKS = {
+    "denoise": "denoises no images",
+    "towers": "does not say how well pictures and captions fit; name the model of a stage with the loss denscore",
+}
+"""Likewise of a network beside it."""
+
+
 def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     """A model that denoises, settings of images in range, and none of texts that would have no effect."""
     name, images, data = stage.name, stage.images, stage.data
@@ -33,6 +43,13 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
             f"{name}.loss: {stage.loss.INFO.name} samples from the last time, at which the model's schedule leaves "
             "nothing of the image to go on from; train it on a model whose schedule has neither zero_snr nor betas "
             "'flow'."
+        )
+    yield from _step_problems(stage, noise)
+    needs = getattr(stage.loss, "NEEDS", None)
+    if images.ties == "keep" and needs is not None and "chosen" in needs.roles and "rewards" not in needs.columns:
+        yield (
+            f"{name}.images.ties: 'keep', and {stage.loss.INFO.name} reads no rewards: a pair that nobody prefers "
+            "would be trained on as if its first image were the better one; give 'skip', or a loss that reads rewards."
         )
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
@@ -57,6 +74,50 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     yield from _user_problems(run, stage)
 
 
+def _step_problems(stage: Denoise, noise: Any) -> Iterator[str]:
+    """A sampler has no more times than the schedule, and the released scripts' inversion a stride that divides them."""
+    if noise is None:
+        return
+    where = f"{stage.name}.loss"
+    for field in ("sampler_steps", "inversion_steps"):
+        steps = getattr(stage.loss, field, 0)
+        if steps > noise.steps:
+            yield f"{where}.{field}: {steps}, and the model's schedule has {noise.steps} times; give that at most."
+    steps = getattr(stage.loss, "inversion_steps", 0)
+    if steps and getattr(stage.loss, "grid", None) == "code" and noise.steps % steps:
+        yield (
+            f"{where}.inversion_steps: {steps} does not divide the {noise.steps} times of the model's schedule, as "
+            "grid 'code' needs; give a divisor, or grid 'exact'."
+        )
+
+
+def beside_image_problems(mine: Any, theirs: Any, part: str) -> Iterator[str]:
+    """What keeps a network from standing beside a model of images.
+
+    Args:
+      mine, theirs: configurations, of the trained model and of the network.
+      part: what of its family the network must have.
+    """
+    if getattr(family(theirs), part) is None:
+        yield f"of the family {family(theirs).name!r}, which {LACKS[part]}."
+        return
+    fields = {name: tuple(getattr(x, name, None) for x in (theirs, mine)) for name in ("sample_size", "in_channels")}
+    if part == "denoise" and family(mine).denoise is not None:
+        fields["schedule"] = tuple(_noise_alone(x.schedule) for x in (theirs, mine))
+        words = tuple(limits(x).context for x in (theirs, mine))
+        if all(words):
+            fields["caption.max_length"] = words
+    for name, (its, own) in fields.items():
+        if its != own:
+            yield f"its {name} is {its}, and that of the trained model is {own}; both see the same images."
+
+
+def _noise_alone(noise: NoiseSchedule) -> NoiseSchedule:
+    """Whatever is predicted of it, and with the betas that it leaves to the default."""
+    start, end = LINEAR.get(noise.betas, (None, None))
+    return replace(noise, parameterisation="x0", beta_start=noise.beta_start or start, beta_end=noise.beta_end or end)
+
+
 def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
     """Users need a branch of the model that reads them, of their width."""
     needs = getattr(stage.loss, "NEEDS", None)
@@ -69,8 +130,10 @@ def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
             f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
             f"{width or 'none'} (user_channels); give both the same."
         )
-    if stage.train == Denoise.train:
+    others = [pattern for pattern in stage.train if "_user" not in pattern]
+    if others:
+        what = "everything" if stage.train == Denoise.train else repr(others[0])
         yield (
-            f"{stage.name}.train: everything would be trained, and of users only the branch that reads them is; give "
+            f"{stage.name}.train: {what} would be trained, and of users only the branch that reads them is; give "
             f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
         )

@@ -208,7 +208,8 @@ NAMED = [
     ("rating", "form"), ("xpo", "loss_type"),
     ("rationales", "base"),
     ("rationales", "form"),
-    ("rpo", "variant"), ("self_npo", "form"), ("themis", "normalisation"), ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
+    ("rpo", "variant"), ("self_npo", "form"), ("themis", "normalisation"),
+    ("tpo_tree", "pooling"), ("tpo_triple", "variant"),
     ("vpo", "form"),
 ]  # fmt: skip
 

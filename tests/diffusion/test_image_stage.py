@@ -291,7 +291,7 @@ def test_states_of_texts_are_read_at_the_width_of_either_family(tmp_path):
 
 def test_captions_longer_than_the_text_tower_are_refused_before_they_are_read(tmp_path):
     stage = dataclasses.replace(PRETRAIN, data=Data(train=("corpus:none.jsonl",)))
-    with pytest.raises(ConfigError, match="pretrain.data.max_length=1024 exceeds the 8 tokens that the model's text"):
+    with pytest.raises(ConfigError, match=r"pretrain.data.max_length=1024 exceeds the 8 tokens that the model's text"):
         data_of(stage, MODEL, tmp_path)
 
 

@@ -83,7 +83,7 @@ def digest(payload: Any, limits: ImageLimits) -> bytes:
     given = place_or_bytes(payload)
     if not isinstance(given, str):
         return b""
-    with _file(given, limits) as stream:
+    with _file(given, limits) as stream, _sound("the image cannot be read"):
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).digest()  # type: ignore[arg-type]
 
 

@@ -184,5 +184,6 @@ class Looking:
         except DataError as error:
             # Of its own kind: what becomes of a bad image is decided elsewhere.
             row = record.row
-            at = {"file": row.file, "row": row.number, "field": COLUMN, "remedy": error.remedy}
-            raise type(error)(error.message, **at) from error
+            raise type(error)(
+                error.message, file=row.file, row=row.number, field=COLUMN, remedy=error.remedy
+            ) from error

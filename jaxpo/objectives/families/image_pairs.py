@@ -67,8 +67,8 @@ class Noisy:
 def forward_noise(how: Denoiser, batch: ImageBatch, draws: Draws) -> Noisy:
     """Both images of a pair with the same noise at the same time."""
     noise = jnp.broadcast_to(draws.noise[:, None], batch.images.shape)
-    made = (f(how.schedule, batch.images, noise, draws.times) for f in (add_noise, target))
-    return Noisy(*made)
+    x, wanted = (f(how.schedule, batch.images, noise, draws.times) for f in (add_noise, target))
+    return Noisy(x, wanted)
 
 
 def inverted(how: Denoiser, model: Tree, batch: ImageBatch, draws: Draws, eta: float, **options: Any) -> Noisy:

@@ -45,12 +45,7 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
             "'flow'."
         )
     yield from _step_problems(stage, noise)
-    needs = getattr(stage.loss, "NEEDS", None)
-    if images.ties == "keep" and needs is not None and "chosen" in needs.roles and "rewards" not in needs.columns:
-        yield (
-            f"{name}.images.ties: 'keep', and {stage.loss.INFO.name} reads no rewards: a pair that nobody prefers "
-            "would be trained on as if its first image were the better one; give 'skip', or a loss that reads rewards."
-        )
+    yield from _tie_problems(stage)
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: images have none; give {flag((name, 'max_steps'))}, or num_train_epochs."
     if stage.qat is not None:
@@ -72,6 +67,17 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
     if not images.latent_scale > 0:
         yield f"{name}.images.latent_scale: {images.latent_scale:g} must be above 0."
     yield from _user_problems(run, stage)
+
+
+def _tie_problems(stage: Denoise) -> Iterator[str]:
+    """Pairs that nobody prefers teach only losses that read rewards."""
+    needs = getattr(stage.loss, "NEEDS", None)
+    if stage.images.ties == "keep" and needs is not None and "chosen" in needs.roles and "rewards" not in needs.columns:
+        yield (
+            f"{stage.name}.images.ties: 'keep', and {stage.loss.INFO.name} reads no rewards: a pair that nobody "
+            "prefers would be trained on as if its first image were the better one; give 'skip', or a loss that reads "
+            "rewards."
+        )
 
 
 def _step_problems(stage: Denoise, noise: Any) -> Iterator[str]:

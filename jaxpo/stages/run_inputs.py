@@ -269,7 +269,8 @@ def _stage_data(
 
 def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: Path, say: Say, team: Team) -> StageData:
     """Training and held-out images; the first process reads them, and the others find what it kept."""
-    method, words = method_of(stage), limits(config).context
+    method: Any = method_of(stage)
+    words = limits(config).context
     if words and stage.data.max_length > words:
         raise ConfigError(
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the {words} tokens that the model's text "

@@ -50,7 +50,8 @@ def train_denoiser(setting: Setting, stage: Any, previous: Tree, resume: str | i
     assembly = assemble(stage, sources["train"], scorer, setting.mesh, setting.rules, beside.scorers)
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
-    for line in empty_caption_lines(stage.name, method_of(stage), data.train.states):
+    images: Any = data.train
+    for line in empty_caption_lines(stage.name, method_of(stage), images.states):
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)

@@ -146,7 +146,7 @@ def _home() -> Path:
 def forget() -> None:
     """Remove what was made."""
     shutil.rmtree(_home(), ignore_errors=True)
-    for make in (_home, tokenizer, model, pipeline, run, records, checkpoint):
+    for make in (_home, tokenizer, model, gguf_file, pipeline, run, _dataset, records, checkpoint, _matrix):
         make.cache_clear()
 
 

@@ -57,7 +57,7 @@ def typed(message):
             {"role": "asistant"},
             r"message \d has the role 'asistant'\. Did you mean assistant\?.*Accepted roles: system",
         ),
-        ({"content": [{"type": "image", "image": "x.png"}]}, r"(image|no text).*this model reads text"),
+        ({"content": [{"type": "image", "image": "x.png"}]}, r"a part of type 'image'.*this model reads text"),
         ({"content": [{"type": "input_audio", "input_audio": {}}]}, r"a part of type 'input_audio'.*reads text"),
         ({"weight": 0.5}, r"has weight 0.5; a turn is trained on \(1, true\) or not.*Use 0 or 1"),
         ({"train": True, "weight": 0}, r"says both: train True, weight 0"),

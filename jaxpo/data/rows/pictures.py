@@ -37,7 +37,13 @@ _TEXTS = (*_FIRST, *_SIDES, "completion", *_BESIDE, "gold", "responses")
 
 
 class Pictures(list[Any]):
-    """A row's payloads in the order of their marks: the column of a row that is in this form already."""
+    """A row's payloads in the order of their marks: the column of a row that is in this form already.
+
+    Attributes:
+      in_parts: messages have parts that show them; else a column alone names them.
+    """
+
+    in_parts: bool = False
 
 
 def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +69,9 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     _check_sides(row, begins, found)
     slots = [place for name in _ordered(begins, found) for place in found[name]]
     if slots:
-        return data | {COLUMN: _filled(row, slots, given)}
+        pictures = _filled(row, slots, given)
+        pictures.in_parts = True
+        return data | {COLUMN: pictures}
     _check_beside(row, begins, data)
     for name in begins:
         data[name] = _placed(row, name, data, given)

@@ -45,8 +45,9 @@ def check_refused(row: Row, *, masks: bool) -> None:
 def check_pictures(row: Row, kind: str, *, seen: bool) -> None:
     """DataError for images that nobody sees, or that rows of this type have no place for."""
     if not seen:
+        what = "a part of type 'image' shows" if getattr(row.data["images"], "in_parts", False) else "'images' holds"
         raise row.error(
-            f"'images' holds what is no text: {READS_TEXT}.",
+            f"{what} what is no text: {READS_TEXT}.",
             field="images",
             remedy="Leave out such rows, remove the images to train on their text alone, or train a model that sees.",
         )

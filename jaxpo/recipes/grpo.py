@@ -59,17 +59,6 @@ MODEL = replace(
 )
 
 
-FACTORS = (
-    ("model/layers/*/conv/in_proj/*", 0.1),
-    ("model/layers/0/*", 0.3),
-    ("model/embed_tokens/*", 0.5),
-    ("model/layers/1/*", 1.5),
-    ("model/layers/3/*", 6.0),
-)
-"""Learning rates by what the gradient is worth: of 128 answers it is nearly all noise, most of which lies in the first
-layer, where a step of one size does the most harm; docs/online.md has the measured signal and noise."""
-
-
 def fine_tuning(max_tokens: int) -> SFT:
     """The stage that online stages on arithmetic begin with."""
     return SFT(
@@ -102,13 +91,12 @@ def config() -> Run:
                 rows_per_step=64,
                 gradient_accumulation_steps=8,
                 optimizer=Optimizer(
-                    learning_rate=3e-4,
+                    learning_rate=1e-4,
                     lr_scheduler_type="cosine",
                     warmup_steps=5,
                     weight_decay=0.0,
                     max_grad_norm=1.0,
                     adam_beta2=0.99,
-                    lr_factors=FACTORS,
                 ),
                 max_steps=360,
                 eval_steps=40,

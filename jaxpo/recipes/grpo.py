@@ -79,7 +79,7 @@ def config() -> Run:
         corpus=Arithmetic(levels=(1, 2, 3)),
         tokenizer=Tokenizer(train_on=(TRAIN,), vocab_size=VOCABULARY),
         stages=(
-            fine_tuning(900_000),
+            fine_tuning(800_000),
             Online(
                 name="grpo",
                 data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
@@ -98,7 +98,7 @@ def config() -> Run:
                     max_grad_norm=1.0,
                     adam_beta2=0.99,
                 ),
-                max_steps=360,
+                max_steps=400,
                 eval_steps=40,
                 eval_rows=128,
                 logging_steps=5,

@@ -59,17 +59,6 @@ MODEL = replace(
 )
 
 
-FACTORS = (
-    ("model/layers/*/conv/in_proj/*", 0.1),
-    ("model/layers/0/*", 0.3),
-    ("model/embed_tokens/*", 0.5),
-    ("model/layers/1/*", 1.5),
-    ("model/layers/3/*", 6.0),
-)
-"""Learning rates by what the gradient is worth: of 128 answers it is nearly all noise, most of which lies in the first
-layer, where a step of one size does the most harm; docs/online.md has the measured signal and noise."""
-
-
 def fine_tuning(max_tokens: int) -> SFT:
     """The stage that online stages on arithmetic begin with."""
     return SFT(
@@ -90,7 +79,7 @@ def config() -> Run:
         corpus=Arithmetic(levels=(1, 2, 3)),
         tokenizer=Tokenizer(train_on=(TRAIN,), vocab_size=VOCABULARY),
         stages=(
-            fine_tuning(900_000),
+            fine_tuning(800_000),
             Online(
                 name="grpo",
                 data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=2 * LENGTH),
@@ -102,15 +91,14 @@ def config() -> Run:
                 rows_per_step=64,
                 gradient_accumulation_steps=8,
                 optimizer=Optimizer(
-                    learning_rate=3e-4,
+                    learning_rate=1e-4,
                     lr_scheduler_type="cosine",
                     warmup_steps=5,
                     weight_decay=0.0,
                     max_grad_norm=1.0,
                     adam_beta2=0.99,
-                    lr_factors=FACTORS,
                 ),
-                max_steps=360,
+                max_steps=400,
                 eval_steps=40,
                 eval_rows=128,
                 logging_steps=5,

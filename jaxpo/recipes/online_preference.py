@@ -25,7 +25,7 @@ from jaxpo.judges import VerifierJudge
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
 from jaxpo.online.rewards import FunctionReward, RewardJudge, VerifierReward
-from jaxpo.recipes.grpo import ANSWER, FACTORS, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY, fine_tuning
+from jaxpo.recipes.grpo import ANSWER, HELD_OUT, LENGTH, MODEL, TRAIN, VOCABULARY, fine_tuning
 
 
 def config() -> Run:
@@ -89,12 +89,11 @@ def learning(name: str, loss: Any) -> Online:
         rows_per_step=64,
         gradient_accumulation_steps=8,
         optimizer=Optimizer(
-            learning_rate=2e-4,
+            learning_rate=1e-4,
             lr_scheduler_type="cosine",
             warmup_steps=5,
             weight_decay=0.0,
             max_grad_norm=1.0,
-            lr_factors=FACTORS,
         ),
         max_steps=40,
         eval_steps=10,

@@ -285,7 +285,8 @@ KINDS: dict[type[RecipePart], Kind] = {
         options=lambda stage: Options(max_completion_length=stage.max_completion_length),
         scoring=lambda stage: {"temperature": stage.temperature},
         make_source=pairs_and_answers,
-        check_rows=prompts_can_be_used,
+        # Held-out pairs are compared, not answered.
+        check_rows=lambda stage, train, held_out: prompts_can_be_used(stage, train, None),
         rows=PAIRS,
     ),
     Denoise: Kind(

@@ -9,10 +9,10 @@ from typing import Any
 from jaxpo.config.places import DataFile
 from jaxpo.construct.base import Construction, Tools
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.retrieval import document_of, texts_by_id
+from jaxpo.data.rows.retrieval import document_of, grade_of, texts_by_id
 
-JUDGED = ("query-id", "corpus-id", "score")
-"""The columns of BEIR's qrels."""
+QUERY, DOCUMENT = "query-id", "corpus-id"
+"""Columns of BEIR's qrels."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class ThreeSets(Construction):
         queries = texts_by_id(self.queries, document_of, "query_id", "_id")
         documents = texts_by_id(self.documents, document_of, "document_id", "_id")
         for row in rows:
-            if JUDGED[0] not in row.data:
+            if QUERY not in row.data:
                 yield self._scored(row, queries, documents)
-            elif self._answers(row):
-                query, positive = (_found(row, *each) for each in ((queries, JUDGED[0]), (documents, JUDGED[1])))
-                yield {"query": query, "positive": positive}
+            elif grade_of(row.data.get("score"), row.error) > 0:
+                yield {"query": _found(row, queries, QUERY), "positive": _found(row, documents, DOCUMENT)}
             else:
                 tools.count("no_answer")
 
@@ -63,17 +62,6 @@ class ThreeSets(Construction):
                 raise row.error(f"{name!r} is there twice.", field="document_ids", remedy="Keep one, and its score.")
         texts = [_named(row, documents, name, "document_ids") for name in ids]
         return {"query": _found(row, queries, "query_id"), "documents": texts, "scores": scores}
-
-    def _answers(self, row: Row) -> bool:
-        """Whether a document was judged to answer the query."""
-        try:
-            score = float(row.data["score"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise row.error("there is no number.", field="score", remedy=f"Rows have {self.READS}.") from error
-        if not score.is_integer():
-            remedy = "Use whole numbers: 0 = no answer, 1 or more = an answer."
-            raise row.error(f"{score:g} is no grade.", field="score", remedy=remedy)
-        return score > 0
 
 
 def _found(row: Row, texts: Mapping[str, str], field: str) -> str:

@@ -120,6 +120,8 @@ def test_a_function_that_asks_for_what_no_row_has_is_refused_before_anything_is_
     with pytest.raises(ConfigError, match=r"needy asks for 'truth', which is no column .* Did you mean truths\?"):
         reward.check(rows)
     reward.check([*rows, Row(Path("rows.jsonl"), 3, {"truth": 1})])
+    # Of a generation none of whose rows has the column.
+    assert asked(reward, [("a", 1), ("b", 2)], {"answer": 1}) == [1.0, 1.0]
     with pytest.raises(ConfigError, match="asks for 'completion', which is no column of the rows"):
         check_arguments("f", lambda completion: None, [Row(Path("r"), 1, {"completion": "x"})])
     with pytest.raises(ConfigError, match="asks for 'prompts', which has no name to give it by"):

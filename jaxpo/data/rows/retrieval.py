@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.texts import string
+from jaxpo.errors import DataError
 
 RETRIEVAL = ("query_positive", "query_documents")
 """The dataset types of this room, whose texts are no prompts and answers."""
@@ -141,3 +142,17 @@ def texts_by_id(file: str | Path, read: Callable[[Row], str], *names: str) -> di
             raise row.error(f"the id {own!r} was there before.", field=field, remedy="Ids must be unique.")
         found[own] = read(row)
     return found
+
+
+def grade_of(value: Any, error: Callable[..., DataError]) -> int:
+    """How well a document answers a query, a whole number; else what `error` makes of a message is raised."""
+    try:
+        grade = float(value)
+    except (TypeError, ValueError) as why:
+        raise error("there is no number.", field="score", remedy=_GRADES) from why
+    if not grade.is_integer():
+        raise error(f"{grade:g} is no grade.", field="score", remedy=_GRADES)
+    return int(grade)
+
+
+_GRADES = "Use whole numbers: 0 = no answer, 1 or more = an answer."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.retrieval import document_of, texts_by_id
+from jaxpo.data.rows.retrieval import document_of, grade_of, texts_by_id
 from jaxpo.errors import DataError
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
@@ -91,15 +92,10 @@ def read_qrels(file: Path, queries: Mapping[str, str], corpus: Mapping[str, str]
 def _judgement(parts: list[str], file: Path, number: int) -> tuple[str, str, int]:
     """Query, document and grade of a line."""
     parts = [parts[0], *parts[2:]] if len(parts) == 4 else parts
-    try:
-        query, document, value = parts[0].strip(), parts[1].strip(), float(parts[2])
-    except (IndexError, ValueError) as error:
+    if len(parts) < 3:
         remedy = "Give query-id, corpus-id and score, separated by tabs."
-        raise DataError("is no judgement.", file=file, row=number, remedy=remedy) from error
-    if not value.is_integer():
-        remedy = "Use whole numbers: 0 = no answer, 1 or more = an answer."
-        raise DataError(f"{value:g} is no grade.", file=file, row=number, remedy=remedy)
-    return query, document, int(value)
+        raise DataError("is no judgement.", file=file, row=number, remedy=remedy)
+    return parts[0].strip(), parts[1].strip(), grade_of(parts[2], functools.partial(DataError, file=file, row=number))
 
 
 def read_run(file: Path) -> dict[str, dict[str, float]]:

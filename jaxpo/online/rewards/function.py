@@ -94,17 +94,18 @@ class FunctionReward(RewardFunction):
 
 OF_ANSWERS = ("prompts", "completions", "completion_ids", "finished")
 """What a function may ask for besides the columns of the rows."""
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+"""The kinds of parameters that are given by their names."""
 
 
 def check_arguments(name: str, function: Callable[..., Any], rows: Sequence[Row]) -> None:
     """ConfigError where a function cannot be called with what the rows have: else every answer would fail."""
     there = (*OF_ANSWERS, *columns_of(rows))
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for p in inspect.signature(function).parameters.values():
-        if p.kind in variadic or p.default is not inspect.Parameter.empty or (p.kind in named and p.name in there):
+        if p.kind in variadic or p.default is not inspect.Parameter.empty or (p.kind in NAMED and p.name in there):
             continue
-        what = "has no name to give it by" if p.kind not in named else "is no column of the rows"
+        what = "has no name to give it by" if p.kind not in NAMED else "is no column of the rows"
         raise ConfigError(
             f"the reward {name} asks for {p.name!r}, which {what}; there are {', '.join(there)}."
             f"{did_you_mean(p.name, there)}"
@@ -128,8 +129,9 @@ def arguments(answers: Sequence[Response]) -> dict[str, list[Any]]:
 
 
 def accepted(function: Callable[..., Any], given: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Those of the arguments that a function takes."""
+    """Those of the arguments that a function takes; None for each answer where none of their rows has a column."""
     parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return given
-    return {p.name: given[p.name] for p in parameters if p.name in given}
+    nothing = [None] * len(given["prompts"])
+    named = [p for p in parameters if p.kind in NAMED and (p.name in given or p.default is inspect.Parameter.empty)]
+    more = given if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters) else {}
+    return {**more, **{p.name: given.get(p.name, nothing) for p in named}}

@@ -134,8 +134,6 @@ def _qrels_file(folder: Path, split: str) -> Path:
     files = sorted((folder / QRELS).glob("*.tsv"))
     named = folder / QRELS / f"{split}.tsv"
     if named not in files:
-        there = ", ".join(file.stem for file in files) or "none"
-        raise DataError(
-            f"there is no split {split!r}; there are: {there}.", file=folder / QRELS, remedy="Name another."
-        )
+        what = f"there is no split {split!r}; there are: {', '.join(file.stem for file in files) or 'none'}."
+        raise DataError(what, file=folder / QRELS, remedy="Name another: --set retrieval.split=NAME.")
     return named

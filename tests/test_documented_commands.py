@@ -28,13 +28,15 @@ OWN_FLAGS = {
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of every `jaxpo` command in a code block, without what stands for the reader's own further options."""
-    for block in text.split("\n```")[1::2]:
-        if not block.startswith("\n"):
-            continue  # Python, JSON
+    """The words of every `jaxpo` command in a code block; `...` among them stands for the reader's own options."""
+    parts = text.split("\n```")
+    fenced = (part.partition("\n") for part in parts[1::2])
+    shell = [block for language, _, block in fenced if language in ("", "sh")]
+    indented = ["\n".join(re.findall(r"^ {4}((?:.*\\\n)*.*)", part, re.MULTILINE)) for part in parts[0::2]]
+    for block in shell + indented:
         for line in block.replace("\\\n", " ").splitlines():
             with contextlib.suppress(ValueError):  # an equation's quotes, not a command's
-                words = [word for word in shlex.split(line, comments=True) if word != "..."]
+                words = shlex.split(line, comments=True)
                 if words[:1] and re.fullmatch(r"(\.venv(-\w+)?/bin/|env/bin/)?jaxpo", words[0]):
                     yield words[1:]
 
@@ -53,6 +55,8 @@ def stand_ins(words: list[str], folder: Path) -> None:
         if re.fullmatch(r"[\w./-]+\.(jsonl|txt|parquet)", word):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}\n")
+        elif function := re.fullmatch(r"([\w./-]+\.py):(\w+)", word):
+            (folder / function[1]).write_text(f"def {function[2]}(completions, **columns): ...\n")
         elif re.fullmatch(r"runs/[\w./-]+|LFM2-[\w.]+|my-\w+|texts/|[A-Z]{4,}", word):
             path.mkdir(parents=True, exist_ok=True)
             (path / "tokenizer.json").write_text("{}")
@@ -72,12 +76,13 @@ def help_of(words: list[str]) -> str:
 def test_a_command_of_the_documents_is_one(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert words[0] in COMMANDS
     monkeypatch.chdir(tmp_path)
+    whole, words = "..." not in words, [word for word in words if word != "..."]
     if words[0] in OWN_FLAGS:
         stand_ins(words, tmp_path)
         request = read_request(words[1:], OWN_FLAGS[words[0]], "")
         assert request is not None
         run = resolve_request(request).run
-        if words[0] == "run" and any(word.startswith("--") for word in words):
+        if words[0] == "run" and whole and any(word.startswith("--") for word in words):
             check(run)
         return
     text = help_of(words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxpo.cli.args import Parser
 from jaxpo.errors import ConfigError, DataError
@@ -40,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
     )
     from jaxpo.evaluate.retrieval.parts import PARTS, discard, in_parts
 
-    there = {each.name for each in folder.iterdir()} if folder.is_dir() else {str(folder)} if folder.exists() else set()
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file, not the folder of an index; name another place.")
+    there = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
     begun = PARTS in there and there <= {PARTS, VECTORS, DOCUMENTS}
     if there and not begun and not args.overwrite:
         raise ConfigError(f"{folder} exists already; choose another folder, or --overwrite.")
@@ -75,13 +76,10 @@ def main(argv: Sequence[str]) -> int:
 def documents(files: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Id and text of every row; DataError for a row without a text, named by file and row."""
     from jaxpo.data.rows.formats import read_rows
-    from jaxpo.data.rows.retrieval import titled
+    from jaxpo.data.rows.retrieval import document_of, id_of_row
 
     for number, row in enumerate(read_rows(files), start=1):
-        if not isinstance(row.data.get("text"), str):
-            raise row.error("there is no text.", field="text", remedy="Documents have a text, perhaps a title and _id.")
-        own: Any = row.data.get("_id", row.data.get("id", number))
-        yield str(own), titled(row.data)
+        yield id_of_row(row) if {"_id", "id"} & row.data.keys() else str(number), document_of(row)
 
 
 def progress(done: int, total: int) -> None:

@@ -101,25 +101,25 @@ def template_of(args: Any) -> Any:
 
 def answer_prompts(args: Any, template: Any) -> int:
     """Print an answer to every prompt."""
+    from jaxpo.construct.batch.prompts import prompt_in, rows_of, told_of
     from jaxpo.sampling.prompts import with_system
     from jaxpo.sampling.viewing import conversation_of, question, seen
 
     prompts: list[Any] = [as_text(prompt, "the prompt") for prompt in args.prompts]
     asked = [conversation_of([question(prompt, args.image)]) if args.image else prompt for prompt in prompts]
-    if args.file:
-        from jaxpo.construct.batch.prompts import prompt_in, rows_of
-
-        of_rows = [prompt_in(row) for row in rows_of(args.file)]
-        prompts, asked = prompts + of_rows, asked + of_rows
+    rows = rows_of(args.file) if args.file else []
+    of_rows = [prompt_in(row) for row in rows]
+    prompts, asked = prompts + of_rows, asked + of_rows
     if not prompts:
         raise ConfigError("generate: give a prompt, or --file FILE.")
     model = load_with_tokenizer(args.model)
     viewer = viewer_for(model, args)
     of_file = viewer.at(args.image_root or args.file.parent) if viewer is not None and args.file else viewer
     whole = [p if args.raw and isinstance(p, str) else with_system(p, args.system) for p in asked]
-    given = [
-        seen(viewer if i < len(args.prompts) else of_file, model.tokenizer, prompt) for i, prompt in enumerate(whole)
-    ]
+    given = [seen(viewer, model.tokenizer, prompt) for prompt in whole[: len(args.prompts)]]
+    for row, prompt in zip(rows, whole[len(args.prompts) :], strict=True):
+        with told_of(row):
+            given.append(seen(of_file, model.tokenizer, prompt))
     template = replace(template, stop_ids=stop_ids(model))
     needed = max(len(ids) for ids, _ in given) + template.max_new_tokens
     engine = engine_of(model, args, needed=needed, answers=len(given) * template.n, **room_for(viewer))

@@ -94,6 +94,8 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
         raise ConfigError(problems)
     rewards = {name: reward_of(name) for name in args.score or ()}
     model = load_with_tokenizer(args.model)
+    for name, reward in rewards.items():
+        check_reward(name, reward, (model.config.sample_size, model.config.sample_size, model.config.in_channels))
     segments = args.segments or model.about.get(SEGMENTS, 1)
     if model.config.in_channels != 3:
         raise ConfigError(
@@ -220,6 +222,18 @@ def reward_of(name: str) -> Callable[[Any, Sequence[str]], Any]:
         raise ConfigError(f"--score {name}: {file} has no function {function!r}.")
     reward: Callable[[Any, Sequence[str]], Any] = found
     return reward
+
+
+def check_reward(name: str, reward: Callable[[Any, Sequence[str]], Any], shape: tuple[int, ...]) -> None:
+    """Ask a reward about two grey images, before any is drawn; ConfigError unless it gives a number for each."""
+    import numpy as np
+
+    try:
+        found = np.asarray(reward(np.zeros((2, *shape), np.float32), ("", "")), np.float64)
+    except Exception as error:
+        raise ConfigError(f"--score {name}: of two grey images it raised {type(error).__name__}: {error}") from error
+    if found.shape != (2,):
+        raise ConfigError(f"--score {name}: of two images it gave numbers {list(found.shape)}; give one for each.")
 
 
 def _kept(

@@ -47,8 +47,10 @@ def find(args: Any) -> int:
     if empty := [query for query in queries if not query.strip()]:
         raise ConfigError(f"retrieve: the query {empty[0]!r} is empty.")
     index = load_index(Path(folder))
-    source = args.model or Path(index.about.get("source", ""))
-    embedder = embedder_of(load_model(source), say=print)
+    source = args.model or index.about.get("source")
+    if source is None:
+        raise ConfigError(f"retrieve: {folder} does not say where its model is; give --model.")
+    embedder = embedder_of(load_model(Path(source)), say=print)
     index.check_model(embedder.hash, source)
     near = nearest(index, args.candidates) if args.candidates else None
     vectors = embedder.queries(queries)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxpo.config.places import DataFile
 from jaxpo.construct.base import Construction, Tools, not_positive
 from jaxpo.data.rows.formats import Row, read_rows
-from jaxpo.data.rows.retrieval import NEGATIVES, canonical_retrieval, texts_of_row, titled
+from jaxpo.data.rows.retrieval import NEGATIVES, canonical_retrieval, document_of, texts_of_row
 
 Scores = Callable[[str], np.ndarray]
 """Query -> the score of every document."""
@@ -26,7 +26,8 @@ class Negatives(Construction):
       corpus: file of the documents, with `text` and perhaps `title`; None = the positives of all rows.
       top: best documents that are looked at.
       count: negatives of a query.
-      share: those that score more than this share of the positive's score are left out: they may answer the query too.
+      share: those that score more than this share of the positive's score are left out: they may answer the query too;
+        where that is below 0, more than it less as much of its size.
       scored: write documents with the scores instead, the positive first.
     """
 
@@ -49,7 +50,7 @@ class Negatives(Construction):
 
     def construct(self, rows: Sequence[Row], tools: Tools) -> Iterator[dict[str, Any]]:
         read = [self._pair(row) for row in rows]
-        given = [] if self.corpus is None else [titled(row.data) for row in read_rows([self.corpus])]
+        given = [] if self.corpus is None else [document_of(row, empty_ok=False) for row in read_rows([self.corpus])]
         documents = list(dict.fromkeys([*given, *(positive for _, positive in read)]))
         places = {text: i for i, text in enumerate(documents)}
         answers: dict[str, set[str]] = {}
@@ -62,7 +63,8 @@ class Negatives(Construction):
             right = float(own[places[positive]])
             best = np.argsort(-own, kind="stable")[: self.top]
             kept = [int(i) for i in best if documents[i] not in answers[query]]
-            hard = [i for i in kept if own[i] < self.share * right]
+            most = right - (1.0 - self.share) * abs(right)
+            hard = [i for i in kept if own[i] < most]
             tools.count("too_near_the_positive", len(kept) - len(hard))
             if len(hard) < self.count:
                 tools.count("dropped_too_few_negatives")

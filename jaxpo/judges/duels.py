@@ -20,8 +20,13 @@ Ways = tuple[float, float]
 """p(a, b) and p(b, a)."""
 
 
-def check_duels(rows: Iterable[Row]) -> None:
-    """Refuse rows that have a column of the opponent's name; DataError."""
+def rows_of_duels(rows: Iterable[Row]) -> list[Row]:
+    """Rows as a judge of duels sees them, before there is an opponent.
+
+    Raises:
+      DataError: they have a column of the opponent's name.
+    """
+    rows = list(rows)
     for row in rows:
         if OPPONENT in row.data:
             raise row.error(
@@ -29,6 +34,7 @@ def check_duels(rows: Iterable[Row]) -> None:
                 field=OPPONENT,
                 remedy="Rename the column.",
             )
+    return [replace(row, data={**row.data, OPPONENT: ""}) for row in rows]
 
 
 def against(item: Item, opponent: str) -> Item:

@@ -60,22 +60,19 @@ def rollout_source(
       prompts, held_out: the loaders of the stage's files.
 
     Raises:
-      ConfigError: a reward has changed since the stage began, or lacks what it reads.
-      DataError: a row that a reward cannot use.
+      ConfigError: a reward has changed since the stage began, or lacks the network that it asks.
     """
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring.identity() | played))
     trained = prompts_of(stage, prompts.dataset, seed, shuffle=stage.data.shuffle)
-    rows = [trained.at(number) for number in range(len(trained))]
-    scoring.check(rows)
-    method.check_rows([row_of(row) for row in rows])
+    scoring.open()
     dtype = stage.engine.dtype or scorer.dtype
     own = Writer(scorer.config, prompts.dataset.tokenizer, stage.data.max_length, dtype, seed, stage.engine, say)
     writer, about = writer_of(stage, method.answering, own, frozen, scorers)
     if method.answering.by == "policy_or_data":
-        for row in rows:
-            writer.other.completion(row)  # type: ignore[attr-defined]
+        for number in range(len(trained)):
+            writer.other.completion(trained.at(number))  # type: ignore[attr-defined]
     settings = _settings(stage, prompts.dataset, scorer, seed) | about
     named = json.dumps([settings, scoring.identity()], sort_keys=True, default=str)
     layout = Layout(
@@ -101,6 +98,22 @@ def rollout_source(
         show=show,
         hash=hashlib.sha256(named.encode()).hexdigest(),
     )
+
+
+def check_prompts(stage: Online, method: Any, train: Dataset, held_out: Dataset | None) -> None:
+    """Every reward, environment and method can use every prompt, and those held-out ones that are measured.
+
+    Raises:
+      ConfigError: a reward lacks what it reads.
+      DataError: a row that one of them cannot use.
+    """
+    for dataset, most in ((train, None), (held_out, stage.eval_rows)):
+        if dataset is not None:
+            prompts = prompts_of(stage, dataset, 0, shuffle=False)
+            rows = [row_of(prompts.at(number)) for number in range(len(prompts))[:most]]
+            for reward in stage.reward_funcs:
+                reward.check(rows)
+            method.check_rows(rows)
 
 
 def _sampler(stage: Online) -> Sampler:

@@ -91,11 +91,8 @@ class Scoring:
         """Name of every judge -> what its values depend on."""
         return {member.name: dict(member.identity) for members in self._members for member in members}
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Every reward can use every row, and has the network that it asks; DataError or ConfigError."""
-        rows = [row_of(prompt) for prompt in prompts]
-        for reward in self.rewards:
-            reward.check(rows)
+    def open(self) -> None:
+        """See that every reward has the network that it asks; ConfigError."""
         for members in self._members:
             for member in members:
                 self._ask(member)

@@ -143,6 +143,13 @@ def answers_of(materials: Materials, stage: Online) -> Any:
     )
 
 
+def prompts_can_be_used(stage: Online, train: Any, held_out: Any) -> None:
+    """Every reward, environment and method of a stage can use every prompt; DataError or ConfigError."""
+    from jaxpo.online.assemble import check_prompts
+
+    check_prompts(stage, method_of(stage), train, held_out)
+
+
 def prompts_of(stage: Online) -> Data:
     """How the prompts of an online stage are cut: they leave room for an answer, and never lose their end."""
     cut = "error" if stage.data.truncation == "response_right" else stage.data.truncation
@@ -173,6 +180,8 @@ class Kind:
       scoring: `stage -> fields of Scorer` that its networks are run with in training.
       data: `stage -> Data` that its rows are prepared by.
       make_source: `Materials -> Source` of its batches.
+      check_rows: `(stage, training rows, held-out rows or None)`: whatever the stage asks about them can use every one;
+        DataError or ConfigError. It is asked when they are read, before any stage begins where they are there then.
       rows: what is asked of the training files, where that is less than what its method reads; None = the same.
       measure: `source -> (state -> {name: value})`, what is measured of held-out rows instead of the loss over them.
     """
@@ -189,6 +198,7 @@ class Kind:
     scoring: Callable[[Any], Mapping[str, Any]] = lambda stage: {}
     data: Callable[[Any], Data] = lambda stage: stage.data
     make_source: Callable[[Materials], Source] = packed_rows
+    check_rows: Callable[[Any, Any, Any], None] = lambda stage, train, held_out: None
     measure: Callable[[Any], Callable[[Any], Mapping[str, float]]] | None = None
     rows: Needs | None = None
 
@@ -261,6 +271,7 @@ KINDS: dict[type[RecipePart], Kind] = {
         scoring=lambda stage: {"temperature": stage.temperature},
         data=prompts_of,
         make_source=rollouts,
+        check_rows=prompts_can_be_used,
         measure=lambda source: source.evaluate,
         rows=Needs(),
     ),
@@ -274,6 +285,8 @@ KINDS: dict[type[RecipePart], Kind] = {
         options=lambda stage: Options(max_completion_length=stage.max_completion_length),
         scoring=lambda stage: {"temperature": stage.temperature},
         make_source=pairs_and_answers,
+        # Held-out pairs are compared, not answered.
+        check_rows=lambda stage, train, held_out: prompts_can_be_used(stage, train, None),
         rows=PAIRS,
     ),
     Denoise: Kind(

@@ -264,6 +264,7 @@ def _stage_data(
         lenient = dataclasses.replace(cut, truncation=_lenient(cut), fim=None)
         held_out = load(stage.data.eval, lenient, "eval", train.names)
         check_metric(held_out, stage)
+    kind.check_rows(stage, train, held_out)
     return StageData(train, held_out)
 
 

@@ -58,6 +58,9 @@ def test_generate_shows_images_from_the_command_line_and_from_rows(run: Command,
     written = [json.loads(line) for line in (images / "out.jsonl").read_text().splitlines()]
     assert [row["tokens"] for row in written] == answers(out)
     assert written[0]["images"] == ["one.png", "two.png"]
+    (images / "bad.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[0], "images": ["no.png"]}) + "\n")
+    code, _, err = run("generate", seeing, "--file", images / "bad.jsonl", *NEW)
+    assert (code, "bad.jsonl, row 2, field 'images': image 0: " in err) == (2, True)
     # Options that would change nothing.
     code, _, err = run("generate", seeing, "--file", file, "--image", one, *NEW)
     assert (code, "rows of --file name their own" in err) == (2, True)

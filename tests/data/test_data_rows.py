@@ -104,6 +104,7 @@ STEPS = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
 BAD = {
     "missing column": ({"prompt": "p", "chosen": "a"}, r"row 1, field 'rejected': type 'preference' lacks column"),
     "only scores missing": ({"prompt": "p", "responses": ["a"]}, r"field 'scores': type 'list' lacks column 'scores'"),
+    "documents without scores": ({"query": "q", "documents": ["a"]}, r"field 'scores': type 'query_documents' lacks"),
     "tree without scores": ({"prompt": "p", "steps": [["a"], ["b"]]}, r"field 'scores': type 'tree' lacks column"),
     "items without relevance": ({"prompt": "p", "items": ["a"]}, r"field 'relevance': type 'items' lacks column"),
     "only scores": ({"prompt": "p", "scores": [1]}, r"field 'responses': type 'list' lacks column 'responses'"),

@@ -29,7 +29,7 @@ from jaxpo.data.images.formats import Item
 from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
-from jaxpo.data.images.users import embeddings
+from jaxpo.data.images.users import embeddings, user_of
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
@@ -147,7 +147,7 @@ def test_pick_a_pic_puts_the_chosen_image_first_and_counts_ties(tmp_path, prepar
 
 
 def test_all_ties_leave_no_example(tmp_path, prepared):
-    file = rows(tmp_path, *(pair_row(i, i + 1, tie=True) for i in range(3)))
+    file = rows(tmp_path, *(pair_row(i, i + 1, tie=tie) for i, tie in enumerate((True, 1, 1.0))))
     with pytest.raises(DataError, match=r"no example is left. Counts: read 3, kept 0, ties 3"):
         prepared(file, needs=PAIR)
 
@@ -325,6 +325,8 @@ def broken_jpeg():
         (pair_row(0, 1), ONE, r"holds pairs \(pairs\), and the method reads single images"),
         ({"image": url(picture()), "caption": "x"}, PAIR, "holds single images .*method reads pairs"),
         ({"caption": "x", "images": ["a", "b"], "scores": [1]}, PAIR, "as many numbers as images"),
+        (pair_row(0, 1, tie="yes"), PAIR, "row 1, field 'tie': is 'yes', not true or false. Use true/false or 1/0"),
+        (pair_row(0, 1, tie=0.5), PAIR, "field 'tie': is 0.5"),
     ],
 )
 def test_bad_rows_name_file_row_and_field(tmp_path, prepared, row, needs, message):
@@ -357,6 +359,16 @@ def test_users_are_known_by_pairs_that_are_set_aside(tmp_path, prepared):
     np.testing.assert_allclose(expected[0].ravel(), mean / np.linalg.norm(mean) @ matrix, rtol=1e-4)
     with pytest.raises(DataError, match=r"1 users have no example left beside the 2 pairs.*'eve'"):
         prepared(rows(tmp_path, *given, pair_row(90, 91, user="eve"), name="eve.jsonl"), needs=needs, users=users)
+
+
+def test_a_user_is_known_by_the_pairs_of_a_file_that_have_a_winner(tmp_path):
+    users = Users(support=2, tokens=3, width=4)
+    plain = user_of(Path(rows(tmp_path, pair_row(0, 1), pair_row(2, 3))), users, 8, 3)
+    ties = rows(tmp_path, pair_row(0, 1), pair_row(4, 5, tie=True), pair_row(2, 3), name="ties.jsonl")
+    np.testing.assert_array_equal(user_of(Path(ties), users, 8, 3), plain)
+    nothing = rows(tmp_path, pair_row(4, 5, tie=1), name="nothing.jsonl")
+    with pytest.raises(DataError, match=r"nothing.jsonl: holds no pair with a winner"):
+        user_of(Path(nothing), users, 8, 3)
 
 
 def test_users_may_bring_the_tokens_of_another_encoder(tmp_path, prepared):

@@ -14,6 +14,7 @@ from diffusion.tiny import DIT, UNET
 from PIL import Image
 from stages import process
 
+from jaxpo.cli.generate_images import check_reward, reward_of
 from jaxpo.cli.main import main
 from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
@@ -192,6 +193,21 @@ def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys)
     assert Image.open(tmp_path / "a" / "grid.png").size == (2 * 129 + 1, 2 * 129 + 1)
     _, again = drawn(whole, tmp_path / "b", captions[0], "--seed", "6")
     np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
+
+
+def test_a_reward_of_images_is_tried_before_any_is_drawn(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "def good(images, captions): return images.mean((1, 2, 3))\n"
+        "def one(images, captions): return images.mean()\n"
+        "def none(images, captions): raise KeyError('x')\n"
+    )
+    check_reward("g", reward_of(f"{file}:good"), (4, 4, 3))
+    check_reward("brightness", reward_of("brightness"), (8, 8, 3))
+    with pytest.raises(ConfigError, match=r"--score o: of two images it gave numbers \[\]; give one for each"):
+        check_reward("o", reward_of(f"{file}:one"), (4, 4, 3))
+    with pytest.raises(ConfigError, match="--score n: of two grey images it raised KeyError: 'x'"):
+        check_reward("n", reward_of(f"{file}:none"), (4, 4, 3))
 
 
 def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, capsys):

@@ -16,12 +16,15 @@ class ScriptedEngine:
     Attributes:
       slots, per_step: rows that run at once, tokens of each per step.
       pause: seconds of a step.
+      paced: a semaphore that every step takes from, for whoever lets the engine go on step by step; a step that nobody
+        lets begins after a second all the same. None = the engine goes on by itself.
       fault: raised by the next step.
       most: rows that ran at once at most.
     """
 
-    def __init__(self, tokenizer, script, *, slots=4, per_step=2, pause=0.0):
+    def __init__(self, tokenizer, script, *, slots=4, per_step=2, pause=0.0, paced=None):
         self.tokenizer, self.script, self.slots, self.per_step, self.pause = tokenizer, script, slots, per_step, pause
+        self.paced = paced
         self.waiting, self.running, self.cancelled, self.rows = deque(), [], set(), {}
         self.submitted = self.most = self.ended = 0
         self.fault = None
@@ -60,6 +63,8 @@ class ScriptedEngine:
         if self.fault is not None:
             raise self.fault
         time.sleep(self.pause)
+        if self.paced is not None:
+            self.paced.acquire(timeout=1.0)
         for number in self.cancelled:
             for row in self.rows[number]:
                 row.reason = row.reason or "cancelled"

@@ -13,7 +13,16 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.ledger import Ledger
-from jaxpo.online.rewards import BudgetReward, CosineReward, FunctionReward, JSONReward, MathReward, Response
+from jaxpo.online.rewards import (
+    BudgetReward,
+    CosineReward,
+    FunctionReward,
+    JSONReward,
+    MathReward,
+    Response,
+    WinRateReward,
+)
+from jaxpo.online.rewards.function import check_arguments
 from jaxpo.online.scoring import Scoring
 
 
@@ -97,6 +106,36 @@ def test_a_time_limit_needs_an_async_function():
     (problem,) = FunctionReward(function=f"{HERE}:vowels", seconds=1.0).problems()
     assert "is no `async def`, and another call cannot be given up; make it one, or leave seconds out" in problem
     assert "must be more than 0" in FunctionReward(function=f"{__file__}:slow", seconds=0.0).problems()[0]
+
+
+def needy(completions, truth, answer, *, scale=1.0):
+    """Asks for columns by their names."""
+    return [scale] * len(completions)
+
+
+def test_a_function_that_asks_for_what_no_row_has_is_refused_before_anything_is_written():
+    rows = [Row(Path("rows.jsonl"), i, data) for i, data in enumerate(({"prompt": "a"}, {"answer": 1, "truths": 2}))]
+    reward = FunctionReward(function=f"{__file__}:needy")
+    assert reward.problems() == []
+    with pytest.raises(ConfigError, match=r"needy asks for 'truth', which is no column .* Did you mean truths\?"):
+        reward.check(rows)
+    reward.check([*rows, Row(Path("rows.jsonl"), 3, {"truth": 1})])
+    # Of a generation none of whose rows has the column.
+    assert asked(reward, [("a", 1), ("b", 2)], {"answer": 1}) == [1.0, 1.0]
+    with pytest.raises(ConfigError, match="asks for 'completion', which is no column of the rows"):
+        check_arguments("f", lambda completion: None, [Row(Path("r"), 1, {"completion": "x"})])
+    with pytest.raises(ConfigError, match="asks for 'prompts', which has no name to give it by"):
+        check_arguments("f", eval("lambda prompts, /, *more, **columns: None"), rows)
+
+
+def test_a_judge_of_duels_may_ask_for_its_opponent():
+    from online.tiny import HERE
+
+    duels = WinRateReward(judge=FunctionReward(function=f"{HERE}:longer"))
+    duels.check([Row(Path("rows.jsonl"), 1, {"prompt": "a"})])
+    scores = WinRateReward(judge=FunctionReward(function=f"{HERE}:longer"), by="score")
+    with pytest.raises(ConfigError, match="asks for 'opponent'"):
+        scores.check([Row(Path("rows.jsonl"), 1, {"prompt": "a"})])
 
 
 def test_nothing_is_asked_when_there_are_no_rewards(tmp_path):

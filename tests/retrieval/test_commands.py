@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -54,6 +55,35 @@ def test_an_index_is_made_and_searched(model, corpus, tmp_path, capsys):
     assert "of another model" in capsys.readouterr().err
     assert main(["retrieve", str(index), " "]) == 2
     assert "is empty" in capsys.readouterr().err
+
+
+def test_documents_are_refused_before_anything_is_encoded(model, corpus, tmp_path, capsys):
+    for row, message in (
+        ({"_id": ["x"], "text": "a"}, "field '_id'"),
+        ({"id": "", "text": "a"}, "field 'id'"),
+        ({"_id": "x", "title": 5, "text": "a"}, "field 'title'"),
+        ({"_id": "x", "text": None}, "field 'text'"),
+    ):
+        file = tmp_path / "bad.jsonl"
+        file.write_text('{"_id": "d", "text": "t"}\n' + json.dumps(row) + "\n")
+        assert main(["data", "embed", str(file), str(tmp_path / "index"), "--model", str(model)]) == 2
+        said = capsys.readouterr().err
+        assert "bad.jsonl, row 2" in said
+        assert message in said
+    assert main(["data", "embed", str(corpus), str(corpus), "--model", "no model", "--overwrite"]) == 2
+    assert "is a file, not the folder of an index" in capsys.readouterr().err
+
+
+def test_an_index_that_says_no_model_is_told(model, corpus, tmp_path, capsys):
+    index = tmp_path / "index"
+    assert main(["data", "embed", str(corpus), str(index), "--model", str(model)]) == 0
+    about = json.loads((index / "index.json").read_text())
+    del about["source"]
+    (index / "index.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    assert main(["retrieve", str(index), "a"]) == 2
+    assert "does not say where its model is; give --model" in capsys.readouterr().err
+    assert main(["retrieve", str(index), "a", "--model", str(model)]) == 0
 
 
 def test_an_index_that_was_interrupted_is_finished(model, corpus, tmp_path, capsys, monkeypatch):
@@ -157,6 +187,28 @@ def test_negatives_by_the_model_stay_below_the_positive(tmp_path):
         list(Negatives(share=0).run(pairs, tools))
 
 
+@pytest.mark.parametrize("right", [1.0, -1.0, 0.0])
+def test_negatives_stay_below_a_positive_of_any_sign(tmp_path, monkeypatch, right):
+    documents = [{"text": name} for name in "bcde"]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in documents))
+    # In the order of the documents: those of the corpus, then the positive.
+    scores = np.float32([right + 0.5, right + (0.02 if not right else -0.02), right - 0.06, right - 2.0, right])
+    monkeypatch.setattr(Negatives, "_scores", lambda *about: lambda query: scores)
+    pair, tools = rows(tmp_path, {"query": "a", "positive": "p"}), Tools()
+    (row,) = Negatives(count=2, corpus=str(corpus)).run(pair, tools)
+    assert row["negatives"] == ["d", "e"]
+    assert tools.counts["too_near_the_positive"] == 2
+
+
+def test_documents_without_a_text_are_no_negatives(tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    for row in ({"body": "x"}, {"text": " "}, {"text": 3}):
+        corpus.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=r"corpus.jsonl, row 2, field 'text'"):
+            list(Negatives(corpus=str(corpus)).run(rows(tmp_path, {"query": "a", "positive": "p"}), Tools()))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("bm25s") is None, reason="pip install bm25s")
 def test_negatives_by_bm25(tmp_path):
     texts = ["read a file", "read a file slowly", "read two files", "write a file", "the time of day"]
@@ -164,6 +216,7 @@ def test_negatives_by_bm25(tmp_path):
         tmp_path, {"query": "read a file", "positive": texts[0]}, *({"query": t, "positive": t} for t in texts[1:])
     )
     made = list(Negatives(count=2, share=1.0).run(pairs, Tools()))
+    assert logging.getLogger("bm25s").level == logging.WARNING
     first = next(row for row in made if row["query"] == "read a file")
     assert first["positive"] == texts[0]
     assert set(first["negatives"]) <= set(texts[1:])
@@ -188,5 +241,32 @@ def test_three_sets_become_one(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             list(joined.run(rows(tmp_path, broken), Tools()))
+    twice = file("twice.jsonl", {"document_id": "a", "text": "so"}, {"document_id": "a", "text": "not so"})
+    with pytest.raises(DataError, match=r"twice.jsonl, row 2, field 'document_id': the id 'a' was there before"):
+        list(ThreeSets(queries, twice).run(train, Tools()))
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1, field 'document_ids': 'a' is there twice"):
+        list(joined.run(rows(tmp_path, {"query_id": 1, "document_ids": ["a", "a"], "scores": [1, 2]}), Tools()))
     with pytest.raises(ConfigError, match="--queries is missing"):
         list(ThreeSets().run(train, Tools()))
+
+
+def test_a_folder_in_beirs_form_becomes_rows_to_train_on(tmp_path, capsys):
+    folder = collection(tmp_path / "beir", {WORDS[0]: "d0", WORDS[1]: "d1"})
+    judged = folder / "qrels" / "train.tsv"
+    judged.write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td2\t0\nq1\td1\t2\nq1\td3\t1\n")
+    files = ["--queries", str(folder / "queries.jsonl"), "--documents", str(folder / "corpus.jsonl")]
+    out = tmp_path / "rows.jsonl"
+    assert main(["data", "construct", "three_sets", str(judged), str(out), *files]) == 0
+    assert "3 rows from 4, no_answer 1" in capsys.readouterr().out
+    made = [json.loads(line) for line in out.read_text().splitlines()]
+    assert made == [{"query": WORDS[i], "positive": WORDS[j]} for i, j in ((0, 0), (1, 1), (1, 3))]
+    for row, message in (
+        ("q0\td9\t1", "row 5, field 'corpus-id': no text has the id 'd9'"),
+        ("q9\td0\t1", "row 5, field 'query-id': no text has the id 'q9'"),
+        ("q0\td0\t0.5", "row 5, field 'score': 0.5 is no grade"),
+        ("q0\td0\t", "row 5, field 'score': there is no number"),
+    ):
+        bad = tmp_path / "bad.tsv"
+        bad.write_text(judged.read_text() + row + "\n")
+        assert main(["data", "construct", "three_sets", str(bad), str(tmp_path / "no.jsonl"), *files]) == 2
+        assert f"bad.tsv, {message}" in capsys.readouterr().err

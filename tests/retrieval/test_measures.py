@@ -68,14 +68,18 @@ def test_a_folder_in_beir_s_form(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"corpus": '{"text": "x"}\n'}, "no _id"),
+        ({"corpus": '{"text": "x"}\n'}, "there is no id"),
         ({"corpus": '{"_id": "1", "text": "x"}\n{"_id": "1", "text": "y"}\n'}, "was there before"),
-        ({"corpus": '{"_id": "1", "text": 3}\n'}, "text is no text"),
+        ({"corpus": '{"_id": "1", "text": 3}\n'}, "there is no text"),
         ({"queries": '{"_id": "q", "text": " "}\n'}, "query has no text"),
         ({"qrels": "q\t1\n"}, "is no judgement"),
         ({"qrels": "q\t9\t1\n"}, "document '9' is not there"),
         ({"qrels": "p\t1\t1\n"}, "query 'p' is not there"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, "holds no judgement"),
+        ({"qrels": "q\t1\t0.5\n"}, "0.5 is no grade"),
+        ({"qrels": "q\t1\tinf\n"}, "inf is no grade"),
+        ({"qrels": "q\t1\t1\nq\t1\t0\n"}, "document '1' has the grade 1 for the query 'q' already"),
+        ({"qrels": "q\t1\t0\n"}, "no query has a document that answers it"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, broken, message):
@@ -91,6 +95,9 @@ def test_a_missing_file_and_another_split(tmp_path):
     (folder / "qrels" / "dev.tsv").write_text("q\t1\t1\n")
     with pytest.raises(DataError, match="there are: dev, test"):
         read_collection(folder, "train")
+    (folder / "qrels" / "test.tsv").unlink()
+    with pytest.raises(DataError, match="there is no split 'test'; there are: dev"):
+        read_collection(folder)
 
 
 def test_a_trec_run(tmp_path):

@@ -78,6 +78,16 @@ def test_what_is_no_index_is_named(tmp_path):
     save_index(replace(made(dtype="int8"), scales=None), tmp_path)
     with pytest.raises(CheckpointError, match="does not fit"):
         load_index(tmp_path)
+    save_index(made(), tmp_path)
+    whole = (tmp_path / "documents.jsonl").read_text()
+    for broken in (whole.replace('"_id"', '"id"'), whole.replace('"text"', '"t"'), "1\n" * len(DOCUMENTS)):
+        (tmp_path / "documents.jsonl").write_text(broken)
+        with pytest.raises(CheckpointError, match="does not fit"):
+            load_index(tmp_path)
+    (tmp_path / "documents.jsonl").write_text(whole)
+    (tmp_path / "index.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"index.json is no object"):
+        load_index(tmp_path)
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_index(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxpo.config import Data, Texts
 from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.retrieval import canonical_retrieval
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.retrieval import text_encoder
@@ -97,6 +98,12 @@ def test_the_forms_of_rows(tmp_path, tokenizer, form):
         np.testing.assert_array_equal(segment.per_token["scored"], wanted.scored)
     assert example.roles == {"query": 0, "candidate": list(range(1, len(texts) + 1))}
     assert len(example.columns["document"]) == len(texts)
+
+
+def test_of_two_columns_of_scores_one_is_read_and_the_other_is_told():
+    found = canonical_retrieval({"query": "a", "documents": ["b"], "labels": [2], "label": [1]})
+    assert found == {"query": "a", "documents": ["b"], "scores": [2], "label": [1]}
+    assert canonical_retrieval({"query": "a", "documents": ["b"], "scores": [3], "label": [1]})["scores"] == [3]
 
 
 BAD = {

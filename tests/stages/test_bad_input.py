@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import stages.recipe as recipes
 
-from jaxpo.config import SFT, Data, Preference, Reward, Run, Stage, Tokenizer
+from jaxpo.config import SFT, Data, Online, Preference, Reward, Run, Stage, Tokenizer
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.errors import DataError
 from jaxpo.objectives.methods import METHODS
+from jaxpo.online.rewards import VerifierReward
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.run_inputs import RunInputs, make_inputs
 
@@ -181,6 +182,25 @@ def test_signed_margins_and_responses_of_unequal_number_are_sound(prepare: Prepa
     assert [example.columns["margin"] for example in data.store.read([0, 1])] == [-0.5, 2.0]
     lists = [LIST, {"prompt": "p ", "responses": ["a", "b"], "scores": [1.0, 0.0]}]
     assert len(prepare(method("lipo"), *lists).stages["preference"].train) == 2
+
+
+def answering(**changes: Any) -> Online:
+    """A stage on answers of its own model, as small as can be."""
+    sizes = {"num_generations": 2, "prompts_per_step": 2, "max_completion_length": 8, "rows_per_step": 4}
+    return Online(**{**sizes, "reward_funcs": (VerifierReward(),), **changes})
+
+
+def test_a_row_that_a_reward_cannot_use_is_named_before_any_stage(prepare: Prepare, tmp_path: Path) -> None:
+    asked, bare = {"prompt": "p ", "answer": "4"}, {"prompt": "q "}
+    assert prepare(answering(), asked, held_out=(asked,)).stages["online"].held_out is not None
+    with pytest.raises(DataError, match=r"train.jsonl, row 2, field 'answer': column 'answer' holds no number"):
+        prepare(answering(), asked, bare)
+    # Held-out prompts are answered, too; those that are not measured may be anything.
+    with pytest.raises(DataError, match=r"eval.jsonl, row 2, field 'answer'"):
+        prepare(answering(), asked, held_out=(asked, bare))
+    prepare(answering(eval_rows=1), asked, held_out=(asked, bare))
+    with pytest.raises(DataError, match="column 'name' is empty or missing, which names the problem"):
+        prepare(answering(loss=METHODS["hapo"](problem="name")), asked)
 
 
 @pytest.mark.parametrize(

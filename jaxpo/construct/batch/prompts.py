@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def prompt_in(row: Row) -> Prompt:
     return prompt
 
 
+@contextlib.contextmanager
+def told_of(row: Row) -> Iterator[None]:
+    """What is wrong with a prompt as an error of its row: DataError."""
+    try:
+        yield
+    except DataError as error:
+        raise row.error(error.message, field="images", remedy=error.remedy) from error
+    except ConfigError as error:
+        raise row.error(f"{error}.", field="prompt", remedy="Correct it, or remove the row.") from error
+
+
 def asked_of(rows: Sequence[Row], how: Asking, tokenizer: Tokenizer, bad: Bad) -> list[Asked]:
     """Every row's prompt as tokens; the errors of rows that cannot be answered go to `bad`."""
     found = []
@@ -119,12 +131,8 @@ def _asked(row: Row, how: Asking, tokenizer: Tokenizer) -> Asked:
         who = "the model reads" if how.viewer is None else "judges read"
         raise row.error(f"the prompt shows an image, and {who} text alone.", field="images", remedy="Leave it out.")
     viewer = None if not shows or how.viewer is None else how.viewer.at(how.viewer.root or row.file.parent)
-    try:
+    with told_of(row):
         ids = encode_prompt(tokenizer, prompt) if viewer is None else viewer.planned(prompt)
-    except DataError as error:
-        raise row.error(error.message, field="images", remedy=error.remedy) from error
-    except ConfigError as error:
-        raise row.error(f"{error}.", field="prompt", remedy="Correct it, or remove the row.") from error
     if len(ids) > how.room:
         raise row.error(
             f"the prompt has {len(ids)} tokens and there is room for {how.room} ({how.limits}).",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Item
 from jaxpo.judges.base import Judge, Networks
-from jaxpo.judges.duels import ASYMMETRY, Ways, against, asymmetry, check_duels, check_probabilities
+from jaxpo.judges.duels import ASYMMETRY, Ways, against, asymmetry, check_probabilities, rows_of_duels
 from jaxpo.judges.questions import Question
 from jaxpo.judges.scoring import AskMember, score_all
 from jaxpo.judges.verifier import VerifierJudge
@@ -122,8 +122,7 @@ class ByDuel(JudgedOracle):
     """
 
     def check(self, questions: Sequence[Question]) -> None:
-        check_duels(q.row for q in questions)
-        super().check(questions)
+        self.judge.check(rows_of_duels(q.row for q in questions))
 
     def open(self, ring: Ring) -> Play:
         def play(duels: Sequence[Duel]) -> list[float | None]:

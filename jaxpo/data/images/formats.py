@@ -84,6 +84,16 @@ def number(row: Row, name: str) -> float:
     return float(value)
 
 
+def flag(row: Row, name: str) -> bool | None:
+    """True or false of a column; None where it is empty or missing."""
+    value = row.data.get(name)
+    if value is None:
+        return None
+    if value not in (0, 1) or not isinstance(value, bool | int | float):
+        raise row.error(f"is {value!r}, not true or false.", field=name, remedy="Use true/false or 1/0.")
+    return bool(value)
+
+
 def common(row: Row, images: ImageData) -> dict[str, Any]:
     """The columns that every form may have; null is as good as none."""
     found: dict[str, Any] = {name: row.data[name] for name in COMMON if row.data.get(name) is not None}
@@ -113,7 +123,7 @@ def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
     if second > first:
         names, scores = names[::-1], scores[::-1]
     columns |= scores_of(row, scores)
-    if row.data.get("has_label") is False:
+    if flag(row, "has_label") is False:
         columns[UNLABELLED] = True
     columns[TIE] = first == second
     yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
@@ -122,7 +132,7 @@ def pick_a_pic(row: Row, images: ImageData) -> Iterator[Item]:
 def pairs(row: Row, images: ImageData) -> Iterator[Item]:
     """`chosen_image`, `rejected_image`; `score_0`, `score_1` are the rewards of the first and the second."""
     columns, names = common(row, images) | scores_of(row), ("chosen_image", "rejected_image")
-    columns[TIE] = row.data.get("tie") is True
+    columns[TIE] = flag(row, "tie") is True
     yield Item(row.file, row.number, tuple(row.data[n] for n in names), names, caption_of(row), columns)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxpo.config.image_data import ImageData, Users
-from jaxpo.data.images.formats import FORMATS, format_of
+from jaxpo.data.images.formats import FORMATS, TIE, UNLABELLED, format_of
 from jaxpo.data.images.pixels import arrays_of
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.errors import DataError
@@ -58,10 +58,10 @@ def check_supports(supports: Mapping[str, Sequence[np.ndarray]], trained: Iterab
 
 
 def user_of(file: Path, users: Users, size: int, channels: int) -> np.ndarray:
-    """float32 `[M, U]`: whoever chose in the pairs of a file.
+    """float32 `[M, U]`: whoever chose in the pairs of a file; pairs that nobody prefers say nothing of them.
 
     Raises:
-      DataError: rows that are no pairs, or an image that cannot be read.
+      DataError: rows that are no pairs, an image that cannot be read, or no pair with a winner.
     """
     found = []
     for row in read_rows([file]):
@@ -69,7 +69,11 @@ def user_of(file: Path, users: Users, size: int, channels: int) -> np.ndarray:
         if not form.pairs:
             raise row.error("is no pair of images.", remedy="A user is known by pairs: chosen_image, rejected_image.")
         for item in form.read(row, ImageData()):
+            if item.columns.get(TIE) or item.columns.get(UNLABELLED):
+                continue
             chosen, rejected = (pooled(x, users.cells) for x in arrays_of(item, size, channels))
             found.append(chosen - rejected)
+    if not found:
+        raise DataError("holds no pair with a winner.", file=file, remedy="Give pairs in which the user chose.")
     whole: np.ndarray = embeddings([np.stack(found)], users)[0]
     return whole

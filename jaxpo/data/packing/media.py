@@ -45,7 +45,7 @@ def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
 
     Raises:
       DataError: an image that cannot be used; names file, row and the image's number. More rows that are left out than
-        `data.max_bad_rows`.
+        `data.max_bad_rows`, or all that there are.
     """
     if not example.pictures:
         return example.media
@@ -56,9 +56,11 @@ def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
     except BadImage as error:
         remedy = error.remedy or "Replace it, or set data.images.on_bad_image to skip."
         bad = example.error(error.message, field=COLUMN, remedy=remedy, file=file)
-        if dataset.sight.leaves_out(file, example.row, bad):
-            return None
-        raise bad from error
+        if not dataset.sight.leaves_out(file, example.row, bad):
+            raise bad from error
+        if len(dataset.sight.missed) == len(dataset):
+            raise DataError(f"no example is left: all {len(dataset)} have a broken image. The last: {bad}") from error
+        return None
 
 
 def empty_media(dataset: Dataset, caps: Caps, blocks: int) -> dict[str, Media]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.formats import Row, read_rows
 from jaxpo.data.rows.texts import string
+from jaxpo.errors import DataError
 
 RETRIEVAL = ("query_positive", "query_documents")
 """The dataset types of this room, whose texts are no prompts and answers."""
@@ -32,7 +34,9 @@ def canonical_retrieval(data: dict[str, Any]) -> dict[str, Any]:
     if "query" not in data:
         return data
     if "documents" in data and "scores" not in data:
-        data = {("scores" if name in ("label", "labels") else name): value for name, value in data.items()}
+        # Of both one is read, and the other told as a column that is not.
+        given = "labels" if "labels" in data else "label"
+        data = {("scores" if name == given else name): value for name, value in data.items()}
     if "positive" in data and NEGATIVES not in data:
         names = sorted((name for name in data if _NEGATIVE.fullmatch(name)), key=_order)
         if names:
@@ -92,6 +96,63 @@ def check_scores(row: Row, documents: list[str]) -> None:
         )
 
 
-def titled(document: Mapping[str, Any]) -> str:
-    """A document's text with its title before it, where it has one."""
-    return f"{document.get('title') or ''} {document.get('text') or ''}".strip()
+def document_of(row: Row, *, empty_ok: bool = True) -> str:
+    """A document's text with its title before it, where it has one.
+
+    Raises:
+      DataError: there is no text, a title that is none, or both are empty and that is no document; names the field.
+    """
+    title, text = row.data.get("title"), row.data.get("text")
+    if not isinstance(title, str | None):
+        raise row.error(f"the title is {type(title).__name__}, not a text.", field="title", remedy="Use a string.")
+    if not isinstance(text, str):
+        raise row.error("there is no text.", field="text", remedy="Documents have a text, perhaps a title and _id.")
+    whole = f"{title or ''} {text}".strip()
+    if not whole and not empty_ok:
+        raise row.error("the document is empty.", field="text", remedy="Remove it.")
+    return whole
+
+
+def id_of_row(row: Row, *names: str) -> str:
+    """What a row calls itself: in the first of these columns that it has, by default `_id` or `id`.
+
+    Raises:
+      DataError: it has none of them, or one that is neither a word nor a number; names the field.
+    """
+    names = names or ("_id", "id")
+    name = next((name for name in names if name in row.data), names[0])
+    own = row.data.get(name)
+    if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
+        what = "there is no id." if own is None else f"{own!r} is no id."
+        raise row.error(what, field=name, remedy=f"Give every row a {name}: a word or a number.")
+    return str(own)
+
+
+def texts_by_id(file: str | Path, read: Callable[[Row], str], *names: str) -> dict[str, str]:
+    """What `read` says of every row of a file, by what the row calls itself; see `id_of_row`.
+
+    Raises:
+      DataError: as of both, and an id that was there before.
+    """
+    found: dict[str, str] = {}
+    for row in read_rows([file]):
+        own = id_of_row(row, *names)
+        if own in found:
+            field = next(name for name in names or ("_id", "id") if name in row.data)
+            raise row.error(f"the id {own!r} was there before.", field=field, remedy="Ids must be unique.")
+        found[own] = read(row)
+    return found
+
+
+def grade_of(value: Any, error: Callable[..., DataError]) -> int:
+    """How well a document answers a query, a whole number; else what `error` makes of a message is raised."""
+    try:
+        grade = float(value)
+    except (TypeError, ValueError) as why:
+        raise error("there is no number.", field="score", remedy=_GRADES) from why
+    if not grade.is_integer():
+        raise error(f"{grade:g} is no grade.", field="score", remedy=_GRADES)
+    return int(grade)
+
+
+_GRADES = "Use whole numbers: 0 = no answer, 1 or more = an answer."

@@ -113,8 +113,8 @@ def detect(row: Row) -> str:
             return kind
     started = {kind: set(names) - columns for kind, names in TYPES.items() if columns & (set(names) - {"prompt"})}
     if started:
-        # Of equally near types the plainer one, which is tried later.
-        nearest = min(reversed(started), key=lambda kind: len(started[kind]))
+        # Of equally near types the one with more columns there, then the plainer one, which is tried later.
+        nearest = min(reversed(started), key=lambda kind: (len(started[kind]), len(started[kind]) - len(TYPES[kind])))
         missing = next(name for name in TYPES[nearest] if name not in columns)
         raise row.error(f"type {nearest!r} lacks column {missing!r}.", field=missing, remedy=_accepted())
     raise row.error(f"no dataset type has columns {sorted(columns)}.", remedy=_accepted())

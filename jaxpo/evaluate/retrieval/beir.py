@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxpo.data.rows.formats import Row, read_rows
-from jaxpo.data.rows.retrieval import titled
+from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.retrieval import document_of, grade_of, texts_by_id
 from jaxpo.errors import DataError
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
@@ -47,39 +48,18 @@ def read_collection(folder: Path, split: str = "test") -> Collection:
     Raises:
       DataError: a file that is missing, or a row that is none of its kind; names file and line.
     """
-    corpus = dict(_texts(_needed(folder, CORPUS), titled_row))
-    queries = dict(_texts(_needed(folder, QUERIES), plain_row))
+    corpus = texts_by_id(_needed(folder, CORPUS), document_of)
+    queries = texts_by_id(_needed(folder, QUERIES), query_of)
     qrels = read_qrels(_qrels_file(folder, split), queries, corpus)
     return Collection(corpus, {query: queries[query] for query in qrels}, qrels)
 
 
-def titled_row(row: Row) -> str:
-    """A document's title and text; empty documents are kept, as others count on their ids."""
-    return titled(row.data)
-
-
-def plain_row(row: Row) -> str:
+def query_of(row: Row) -> str:
     """A query's text."""
     text = row.data.get("text")
     if not isinstance(text, str) or not text.strip():
         raise row.error("the query has no text.", field="text", remedy="Give every query a text, or remove it.")
     return text
-
-
-def _texts(file: Path, read: object) -> Iterator[tuple[str, str]]:
-    assert callable(read)
-    seen: set[str] = set()
-    for row in read_rows([file]):
-        own = row.data.get("_id", row.data.get("id"))
-        if not isinstance(own, str | int) or own == "":
-            raise row.error("the row has no _id.", field="_id", remedy="Give every document and query an _id.")
-        if str(own) in seen:
-            raise row.error(f"_id {own!r} was there before.", field="_id", remedy="Ids must be unique.")
-        for name in ("title", "text"):
-            if not isinstance(row.data.get(name, ""), str):
-                raise row.error(f"{name} is no text.", field=name, remedy="Use a string.")
-        seen.add(str(own))
-        yield str(own), read(row)
 
 
 def read_qrels(file: Path, queries: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -93,20 +73,29 @@ def read_qrels(file: Path, queries: Mapping[str, str], corpus: Mapping[str, str]
         parts = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or (number == 1 and "query" in parts[0].lower()):
             continue
-        parts = [parts[0], *parts[2:]] if len(parts) == 4 else parts
-        try:
-            query, document, grade = parts[0].strip(), parts[1].strip(), int(float(parts[2]))
-        except (IndexError, ValueError) as error:
-            remedy = "Give query-id, corpus-id and score, separated by tabs."
-            raise DataError("is no judgement.", file=file, row=number, remedy=remedy) from error
+        query, document, grade = _judgement(parts, file, number)
         for name, known, what in ((query, queries, "query"), (document, corpus, "document")):
             if known and name not in known:
                 remedy = f"Every {what} that is judged must be in its file."
                 raise DataError(f"{what} {name!r} is not there.", file=file, row=number, remedy=remedy)
-        found.setdefault(query, {})[document] = grade
+        if (before := found.setdefault(query, {}).setdefault(document, grade)) != grade:
+            what = f"document {document!r} has the grade {before} for the query {query!r} already, not {grade}."
+            raise DataError(what, file=file, row=number, remedy="Keep one of the two.")
     if not found:
         raise DataError("holds no judgement.", file=file, remedy="Give query-id, corpus-id and score.")
+    if not any(grade > 0 for grades in found.values() for grade in grades.values()):
+        what = "no query has a document that answers it."
+        raise DataError(what, file=file, remedy="Give documents that answer a query a score of 1 or more.")
     return found
+
+
+def _judgement(parts: list[str], file: Path, number: int) -> tuple[str, str, int]:
+    """Query, document and grade of a line."""
+    parts = [parts[0], *parts[2:]] if len(parts) == 4 else parts
+    if len(parts) < 3:
+        remedy = "Give query-id, corpus-id and score, separated by tabs."
+        raise DataError("is no judgement.", file=file, row=number, remedy=remedy)
+    return parts[0].strip(), parts[1].strip(), grade_of(parts[2], functools.partial(DataError, file=file, row=number))
 
 
 def read_run(file: Path) -> dict[str, dict[str, float]]:
@@ -144,11 +133,7 @@ def _needed(folder: Path, name: str) -> Path:
 def _qrels_file(folder: Path, split: str) -> Path:
     files = sorted((folder / QRELS).glob("*.tsv"))
     named = folder / QRELS / f"{split}.tsv"
-    if named in files:
-        return named
-    if len(files) != 1:
-        there = ", ".join(file.stem for file in files) or "none"
-        raise DataError(
-            f"there is no split {split!r}; there are: {there}.", file=folder / QRELS, remedy="Name another."
-        )
-    return files[0]
+    if named not in files:
+        what = f"there is no split {split!r}; there are: {', '.join(file.stem for file in files) or 'none'}."
+        raise DataError(what, file=folder / QRELS, remedy="Name another: --set retrieval.split=NAME.")
+    return named

@@ -58,6 +58,7 @@ def _faiss(index: Index) -> Nearest:
     count, size = vectors.shape
     lists = max(1, min(int(4 * np.sqrt(count)), count // 39))
     made = faiss.IndexIVFFlat(faiss.IndexFlatIP(size), size, lists, faiss.METRIC_INNER_PRODUCT)
+    made.cp.min_points_per_centroid = 1  # of the few lists of a small index nothing is said
     made.train(vectors)
     made.add(vectors)
     made.nprobe = max(1, lists // 8)

@@ -125,10 +125,14 @@ def load_index(folder: Path) -> Index:
             scales = stored.get_tensor("scales") if "scales" in stored.keys() else None  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the index cannot be read ({error}); make it again.") from error
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{folder}: {ABOUT} is no object; make the index again.")
     unscaled = (vectors.dtype == np.int8) != (scales is not None) or (
         scales is not None and len(scales) != len(vectors)
     )
-    if offsets.shape != (len(rows) + 1,) or offsets[-1] != len(vectors) or np.any(np.diff(offsets) < 0) or unscaled:
+    unnamed = not all(isinstance(row, dict) and isinstance(row.get(n), str) for row in rows for n in ("_id", "text"))
+    fits = offsets.shape == (len(rows) + 1,) and offsets[-1] == len(vectors) and not np.any(np.diff(offsets) < 0)
+    if not fits or unscaled or unnamed:
         raise CheckpointError(f"{folder}: {VECTORS} does not fit {DOCUMENTS}; make the index again.")
     ids, texts = (tuple(row[name] for row in rows) for name in ("_id", "text"))
     return Index(vectors, offsets, ids, texts, about, scales)

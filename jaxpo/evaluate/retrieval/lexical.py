@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -47,6 +48,8 @@ def is_installed() -> bool:
 
 def _library() -> Any:
     try:
-        return importlib.import_module("bm25s")
+        found = importlib.import_module("bm25s")
     except ImportError as error:
         raise ConfigError(f"BM25 needs bm25s: {INSTALL}.") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import it asks for everything to be told
+    return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxpo.data.rows.formats import Row
-from jaxpo.errors import ConfigError, JaxpoError
+from jaxpo.errors import ConfigError, JaxpoError, did_you_mean
 from jaxpo.judges.asking import Ask, Reply
 from jaxpo.judges.base import Networks
 from jaxpo.judges.function import load_function, source_hash
@@ -41,6 +41,8 @@ class FunctionReward(RewardFunction):
 
     def check(self, rows: Sequence[Row]) -> None:
         function = load_function(self.function)
+        if rows:
+            check_arguments(self.function, function, rows)
         if self.seconds is None:
             return
         if not self.seconds > 0:
@@ -90,9 +92,34 @@ class FunctionReward(RewardFunction):
         return Reply(failed=f"no value within {self.seconds:g} s") if late else failure(error)
 
 
+OF_ANSWERS = ("prompts", "completions", "completion_ids", "finished")
+"""What a function may ask for besides the columns of the rows."""
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+"""The kinds of parameters that are given by their names."""
+
+
+def check_arguments(name: str, function: Callable[..., Any], rows: Sequence[Row]) -> None:
+    """ConfigError where a function cannot be called with what the rows have: else every answer would fail."""
+    there = (*OF_ANSWERS, *columns_of(rows))
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for p in inspect.signature(function).parameters.values():
+        if p.kind in variadic or p.default is not inspect.Parameter.empty or (p.kind in NAMED and p.name in there):
+            continue
+        what = "has no name to give it by" if p.kind not in NAMED else "is no column of the rows"
+        raise ConfigError(
+            f"the reward {name} asks for {p.name!r}, which {what}; there are {', '.join(there)}."
+            f"{did_you_mean(p.name, there)}"
+        )
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The columns that a function is given: all that some row has, but for the file's own prompt and completion."""
+    return list(dict.fromkeys(name for row in rows for name in row.data if name not in ("prompt", "completion")))
+
+
 def arguments(answers: Sequence[Response]) -> dict[str, list[Any]]:
     """What a function is called with; a column that some rows lack is None there."""
-    names = dict.fromkeys(name for a in answers for name in a.row.data if name not in ("prompt", "completion"))
+    names = columns_of(a.row for a in answers)
     return {name: [a.row.data.get(name) for a in answers] for name in names} | {
         "prompts": [a.prompt for a in answers],
         "completions": [a.completion for a in answers],
@@ -102,8 +129,9 @@ def arguments(answers: Sequence[Response]) -> dict[str, list[Any]]:
 
 
 def accepted(function: Callable[..., Any], given: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Those of the arguments that a function takes."""
+    """Those of the arguments that a function takes; None for each answer where none of their rows has a column."""
     parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return given
-    return {p.name: given[p.name] for p in parameters if p.name in given}
+    nothing = [None] * len(given["prompts"])
+    named = [p for p in parameters if p.kind in NAMED and (p.name in given or p.default is inspect.Parameter.empty)]
+    more = given if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters) else {}
+    return {**more, **{p.name: given.get(p.name, nothing) for p in named}}

@@ -13,7 +13,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item
 from jaxpo.judges.base import Asked, Judge, Made, Networks
-from jaxpo.judges.duels import ASYMMETRY, TOLERANCE, against, asymmetry, check_duels, check_probabilities
+from jaxpo.judges.duels import ASYMMETRY, TOLERANCE, against, asymmetry, check_probabilities, rows_of_duels
 
 Pair = tuple[str, str]
 Named = tuple[str, Item]
@@ -68,9 +68,7 @@ class WinRateReward(Judge):
             raise ConfigError(f"by is {self.by!r}; it must be duel, score or order.")
         if self.queue < 0:
             raise ConfigError(f"queue is {self.queue}; it must be at least 0.")
-        if self.by == "duel":
-            check_duels(rows)
-        self.judge.check(rows)
+        self.judge.check(rows_of_duels(rows) if self.by == "duel" else rows)
 
     def columns(self) -> tuple[str, ...] | None:
         columns: tuple[str, ...] | None = self.judge.columns()

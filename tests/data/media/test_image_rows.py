@@ -352,6 +352,11 @@ def test_bad_images_stop_or_are_left_out_and_counted(load, write, folder):
         DataError, match=r"3 rows cannot be used, and data.max_bad_rows is 2. The last: .*, row (3|11),"
     ):
         list(Loader(few, skipping, seed=0, rows_per_step=4).one_pass())
+    nothing = load(write(ask("c.png"), ask("c.png"), name="nothing.jsonl"), data=skipping)
+    with pytest.raises(
+        DataError, match=r"no example is left: all 2 have a broken image. The last: .*nothing.jsonl, row"
+    ):
+        list(Loader(nothing, skipping, seed=0, rows_per_step=4).one_pass())
     strict = load(write(*mixed()[:3], name="strict.jsonl"))
     with pytest.raises(DataError, match=r"strict.jsonl, row 3, field 'images': image 0: the image is broken"):
         list(Loader(strict, DATA, seed=0, rows_per_step=4).one_pass())

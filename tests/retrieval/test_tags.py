@@ -1,6 +1,7 @@
 """Classes of words: rows to tokens, what is learnt of a word's pieces, F1 of classes and entities, and what a model
 tells."""
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -8,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from judges.reward_networks import network
 from losses.loss_checks import check_against
 
 from jaxpo import losses
 from jaxpo.cli.main import main
 from jaxpo.config import Data
 from jaxpo.construct.tags import entities
-from jaxpo.convert.model_io import load_model
+from jaxpo.convert.heads_hf import export_heads
+from jaxpo.convert.model_io import check_files, load_model
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import detect, read_record
 from jaxpo.data.rows.tagged import Word, in_order, words_of
@@ -23,6 +26,7 @@ from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.tagged import tagged_segments
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.judges.network import Network
 from jaxpo.objectives.families.classes import class_metrics, entity_f1, going_on
 from jaxpo.objectives.families.rewards import Reading, Rewards
 from jaxpo.objectives.methods.token_classification import TokenClassification
@@ -254,6 +258,33 @@ def test_entities_of_words():
     assert [(one["text"], one["label"]) for one in plain] == [("a b", "X"), ("c", "Y")]
 
 
+def test_an_export_is_read_back_and_names_its_classes(tmp_path):
+    own, folder = network("words"), tmp_path / "model"
+    export_heads(own.params, own.config, folder, own.reader, tokenizer=own.tokenizer, compare_transformers=False)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["Lfm2ForTokenClassification"]
+    assert config["id2label"] == {"0": "O", "1": "B-PER", "2": "I-PER"}
+    check_files(folder)
+    again = load_model(folder)
+    assert again.reader == own.reader
+    jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(own.params))
+    texts = [(text, words_of(text)) for text in TEXTS]
+    names, found = own.word_classes(texts)
+    _, other = Network.of(again, max_length=96).word_classes(texts)
+    assert names == ("O", "B-PER", "I-PER")
+    for text, one, two in zip(texts, found, other, strict=True):
+        assert len(one) == len(text[1])
+        np.testing.assert_allclose(np.stack(one), np.stack(two), rtol=1e-5)
+        np.testing.assert_allclose(np.stack(one).sum(1), 1, rtol=1e-5)
+    short = dataclasses.replace(own, max_length=3).word_classes(texts[:1])[1][0]
+    assert short[0] is not None
+    assert short[-1] is None
+    with pytest.raises(ConfigError, match="trained by bradley_terry, which tells no classes of words"):
+        network("value").word_classes(texts)
+    with pytest.raises(ConfigError, match="gives texts no rewards"):
+        own.rewards(["p"], ["a"])
+
+
 RUN = """
 from dataclasses import replace
 from jaxpo.config import Data, Optimizer, Reward, Run, Tokenizer
@@ -304,5 +335,3 @@ def test_an_encoder_learns_names_and_tells_those_of_texts(tmp_path):
             assert spans[0] == [("Ada Lovelace", "PER"), ("London", "LOC")]
         else:
             assert [one["tags"] for one in found] == own
-    with pytest.raises(SystemExit):
-        main(["eval", str(run), "--tasks", "nothing"])

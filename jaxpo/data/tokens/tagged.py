@@ -47,6 +47,9 @@ def tagged_segments(
             continue
         counts[CUT] += int((column[cut.max_length :] > 0).sum())
         tokens, column = tokens[: cut.max_length], column[: cut.max_length]
+        if not words:  # whoever reads the rows asks for no classes
+            yield record, Segment(tokens, np.ones(len(tokens), bool))
+            continue
         if not (column > 0).any():
             counts[LEFT_OUT] += 1
             continue

@@ -60,10 +60,12 @@ class Units:
 
 @struct.dataclass
 class Hidden:
-    """Attributes:
-    tokens: `[R, S]` what the model reads.
-    chosen: `[R, S]` True where it is asked.
-    weight: `[R, S]` 1 / (tokens of the unit) there, else 0.
+    """Texts some of whose tokens are hidden.
+
+    Attributes:
+      tokens: `[R, S]` what the model reads.
+      chosen: `[R, S]` True where it is asked.
+      weight: `[R, S]` 1 / (tokens of the unit) there, else 0.
     """
 
     tokens: Int[Array, "R S"]

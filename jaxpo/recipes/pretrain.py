@@ -13,8 +13,8 @@ An encoder, which looks both ways and tells tokens that are hidden from it:
 
     jaxpo run pretrain:masked --run runs/my-encoder --tokenizer.train-on my.txt --masked_lm.data.train my.txt
 
-It begins from a released one with `--model-from ENCODER`. Classes of texts and words are trained by `jaxpo run reward`,
-vectors by `jaxpo run colbert:own`.
+It begins from a released one with `--model-from ENCODER`. The recipe `reward` trains classes of texts and
+words, `colbert:own` vectors.
 """
 
 from dataclasses import replace

@@ -14,7 +14,7 @@ from losses.loss_checks import check_against
 
 from jaxpo import losses
 from jaxpo.cli.main import main
-from jaxpo.config import Data
+from jaxpo.config import Data, Reward, Run
 from jaxpo.construct.tags import entities
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.model_io import check_files, load_model
@@ -30,6 +30,7 @@ from jaxpo.judges.network import Network
 from jaxpo.objectives.families.classes import class_metrics, entity_f1, going_on
 from jaxpo.objectives.families.rewards import Reading, Rewards
 from jaxpo.objectives.methods.token_classification import TokenClassification
+from jaxpo.recipe.checks.reward import reward_problems
 
 CLASSES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TEXTS = ["Ada Lovelace lived in London", "Bob met Ada in Paris", "the rain in Paris"]
@@ -236,7 +237,10 @@ def test_what_is_learnt_of_the_pieces_of_a_word():
 
 
 def test_settings_that_cannot_be():
-    for classes in ((), ("O",), ("O", "O"), ("O", "")):
+    (empty,) = reward_problems(Run(), 0, Reward(loss=TokenClassification()))
+    assert "--reward.loss.classes is empty" in empty
+    assert not list(reward_problems(Run(), 0, Reward(loss=TokenClassification(classes=CLASSES))))
+    for classes in (("O",), ("O", "O"), ("O", "")):
         assert "two different names or more" in TokenClassification(classes=classes).problems()[0]
     method = TokenClassification(classes=CLASSES)
     assert ("macro_f1", "entity_f1", *(f"f1/{name}" for name in CLASSES)) == method.METRICS

@@ -59,8 +59,10 @@ class TokenClassification(RewardMethod):
         object.__setattr__(self, "NEEDS", replace(type(self).NEEDS, classes=self.classes))
 
     def problems(self) -> list[str]:
-        """Also classes that are fewer than two, or two of one name."""
+        """Also classes that are fewer than two, or two of one name; a stage asks for them where there is none."""
         found = super().problems()
+        if not self.classes:
+            return found
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes) or "" in self.classes:
             found.append(
                 f"{self.INFO.name}: classes is {self.classes!r} but must be two different names or more: those that "

@@ -31,8 +31,8 @@ def unnamed_classes(stage: Reward) -> Iterator[str]:
     needs = getattr(stage.loss, "NEEDS", None)
     if needs is not None and "tag" in needs.per_token and not needs.classes:
         yield (
-            f"{stage.name}.loss: {flag((stage.name, 'loss', 'classes'))} is empty; give the names of the rows' classes, "
-            "which `jaxpo data inspect FILE` shows."
+            f"{stage.name}.loss: {flag((stage.name, 'loss', 'classes'))} is empty; give the names of the rows' "
+            "classes, which `jaxpo data inspect FILE` shows."
         )
 
 

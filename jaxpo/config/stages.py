@@ -145,6 +145,28 @@ class Pretrain(Stage):
 
 
 @dataclass(frozen=True)
+class MaskedLM(Stage):
+    """Masked language modelling on packed documents: a model that looks both ways tells tokens that are hidden from it.
+
+    Attributes:
+      mask_token: token of the vocabulary that says that one is hidden; `--tokenizer.added "<|mask|>"` adds it.
+      mask_rate: share of the tokens of each text that are hidden; special tokens never are.
+      mask_share: of these, the share that becomes the mask token.
+      random_share: the share that becomes another token, drawn from all that are not special; the rest stay.
+      whole_words: words are hidden, with all their tokens.
+      embedding_dropout: rate of dropout on the embedding's output, while training.
+    """
+
+    name: str = "masked_lm"
+    mask_token: str = "<|mask|>"
+    mask_rate: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+    whole_words: bool = False
+    embedding_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
 class SFT(Stage):
     """Next-token prediction on the supervised tokens of conversations or prompt-completion rows.
 

@@ -3,6 +3,8 @@
 model.safetensors, config.json, tokenizer ...   the model, which transformers loads
 heads.safetensors                               "GROUP.NAME" -> float32, as they are multiplied: hidden @ weight
 reward.json                                     the method that reads them, with its settings
+
+A classifier of words that transformers can run has its head in `model.safetensors` too (`token_classes_hf`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpo.convert import token_classes_hf
 from jaxpo.convert.card import Facts
 from jaxpo.convert.config_json import read_json, write_json
 from jaxpo.convert.hf import SavesItself, describe, folder_in_making, tensors_of
@@ -63,8 +66,13 @@ def export_heads(
 
     heads = dict(flat({name: tree for name, tree in params.items() if name != "model"}))
     with folder_in_making(directory, overwrite=overwrite) as partial:
-        write_shards(partial, tensors_of(params["model"], param_table(config)), dtype, parse_size(max_shard_size))
-        describe(partial, config, dtype, tokenizer, generation, facts or Facts(Path(directory).name), USE)
+        tensors, use = list(tensors_of(params["model"], param_table(config))), USE
+        if told := token_classes_hf.has_form(config, reader):
+            tensors, use = [*tensors, *token_classes_hf.score_tensors(params["classes"])], token_classes_hf.USE
+        write_shards(partial, tensors, dtype, parse_size(max_shard_size))
+        describe(partial, config, dtype, tokenizer, generation, facts or Facts(Path(directory).name), use)
+        if told:
+            token_classes_hf.describe_classes(partial, config, reader)
         if heads:
             save_file(heads, partial / HEADS)
         write_json(partial / READING, {**reader.as_json(), "heads": {n: list(x.shape) for n, x in heads.items()}})

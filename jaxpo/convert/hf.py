@@ -153,7 +153,7 @@ def folder_in_making(directory: str | Path, *, overwrite: bool) -> Iterator[Path
 
 
 def import_hf(
-    directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None
+    directory: str | Path, *, dtype: Any = jnp.float32, shardings: Tree | None = None, besides: tuple[str, ...] = ()
 ) -> tuple[Tree, TextConfig]:
     """Read a checkpoint of any family, an adapter and its base, or a pipeline of diffusers, one tensor at a time.
 
@@ -162,6 +162,7 @@ def import_hf(
         one with model_index.json. Nothing but safetensors is read.
       dtype: of the parameters in memory.
       shardings: tree of shardings in the shape of the parameter tree; each tensor goes straight to its place.
+      besides: names of tensors that belong to something else.
 
     Returns:
       The model's parameters and its configuration.
@@ -172,7 +173,8 @@ def import_hf(
     folder = Path(directory)
     with open_folder(folder) as found:
         table = param_table(found.config)
-        return read_tensors(found.tensors, table, folder, dtype=dtype, shardings=shardings), found.config
+        read = read_tensors(found.tensors, table, folder, dtype=dtype, shardings=shardings, besides=besides)
+        return read, found.config
 
 
 def read_tensors(

@@ -23,6 +23,7 @@ from jaxpo.convert.pylate_files import is_retriever, read_retriever
 from jaxpo.convert.reader import REWARD, Reader, reader_of
 from jaxpo.convert.retriever import RETRIEVER, Retriever, retriever_of
 from jaxpo.convert.reward_hf import HEAD, import_reward, is_reward
+from jaxpo.convert.token_classes_hf import SCORES
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import CheckpointError
 from jaxpo.models.document import shown
@@ -99,10 +100,17 @@ def check_files(path: Path | str) -> None:
     path = Path(path)
     if not is_export(path):
         return
-    besides = (HEAD,) if is_reward(path) else ()
+    besides = _besides(path)
     with open_folder(path) as found:
         tensors = {name: tensor for name, tensor in found.tensors.items() if name not in besides}
         check_tensors(tensors, param_table(found.config), path)
+
+
+def _besides(path: Path) -> tuple[str, ...]:
+    """Names of tensors of an export that are a head's."""
+    if is_heads(path):
+        return SCORES
+    return (HEAD,) if is_reward(path) else ()
 
 
 def read_heads(path: Path | str) -> tuple[str, ...]:
@@ -176,7 +184,7 @@ def _load_export(path: Path, mesh: jax.sharding.Mesh, rules: Any) -> Model:
     if is_reward(path):
         params, config = import_reward(path, shardings=shardings)
     else:
-        params = {"model": import_hf(path, shardings=shardings)[0]}
+        params = {"model": import_hf(path, shardings=shardings, besides=_besides(path))[0]}
     if is_heads(path):
         params |= read_heads_of(path, replicated(mesh))
         about[REWARD] = reading_of(path)

@@ -22,6 +22,7 @@ from jaxpo.convert.reader import Reader, why_no_reward
 from jaxpo.data.packing.batch import Batch
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
+from jaxpo.data.rows.tagged import Word
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.examples import Segment, build_examples
@@ -29,11 +30,13 @@ from jaxpo.data.tokens.rendering import Cut, Truncation
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of, table_of
 from jaxpo.evaluate.rewards.score import answer_segments, rewards_in_rows
+from jaxpo.evaluate.rewards.words import tokens_and_places, word_classes
 from jaxpo.evaluate.score import each_segment, token_logps
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.embeddings import EmbeddingMethod
 from jaxpo.objectives.methods.mixtures import MixtureMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
+from jaxpo.objectives.methods.token_classification import TokenClassification
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.fitted import as_scored, fitted
 from jaxpo.sampling.request import Generation, Request, said
@@ -220,6 +223,21 @@ class Network(Model):
         segments = self.answers(prompts, completions, method)
         how = self._shape([s.tokens for s in segments])
         return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, every_head=True, **how)
+
+    def word_classes(
+        self, texts: Sequence[tuple[str, Sequence[Word]]]
+    ) -> tuple[tuple[str, ...], list[list[np.ndarray | None]]]:
+        """Names of the classes, and for each word of each text their probabilities, None where it has no token.
+
+        Raises:
+          ConfigError: it was trained by another method.
+        """
+        method = self.asked_reader().method
+        if not isinstance(method, TokenClassification):
+            raise ConfigError(f"the model was trained by {method.INFO.name}, which tells no classes of words.")
+        read = tokens_and_places(texts, self.tokenizer, self.max_length)
+        how = self._shape([tokens for tokens, _ in read])
+        return method.classes, word_classes(self.scorer, method, self.params, read, **how)
 
     def asked_reader(self) -> Reader:
         """How its rewards are read; ConfigError where it is no reward model."""

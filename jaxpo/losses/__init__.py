@@ -166,6 +166,7 @@ from jaxpo.losses.sppo_hard import sppo_hard
 from jaxpo.losses.sppo_soft import sppo_soft
 from jaxpo.losses.tdpo import tdpo1, tdpo2
 from jaxpo.losses.themis import part_weights, themis, themis_tokens
+from jaxpo.losses.token_classification import token_classification
 from jaxpo.losses.top_entropy import entropy_threshold, top_entropy_mask
 from jaxpo.losses.tpo_tree import merge_steps, shortest, step_weights, tpo_tree, tree_scores
 from jaxpo.losses.tpo_triple import tpo_triple
@@ -419,6 +420,7 @@ __all__ = [
     "tdpo2",
     "themis",
     "themis_tokens",
+    "token_classification",
     "token_rewards",
     "top_entropy_mask",
     "topk_record",

@@ -15,6 +15,7 @@ from jaxpo.config import (
     Denoise,
     Distill,
     Hybrid,
+    MaskedLM,
     Merge,
     Online,
     Preference,
@@ -28,13 +29,14 @@ from jaxpo.config import (
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Purpose
 from jaxpo.errors import ConfigError
+from jaxpo.objectives.masked_tokens import MaskedTokens, hidden_by
 from jaxpo.objectives.methods.base import PAIRS, Method
 from jaxpo.objectives.methods.bradley_terry import BradleyTerry
 from jaxpo.objectives.methods.denoising import Denoising
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.hypo import HyPO
 from jaxpo.objectives.methods.info_nce import InfoNCE
-from jaxpo.objectives.methods.options import Options
+from jaxpo.objectives.methods.options import Ids, Options
 from jaxpo.objectives.next_token import NextToken, NextTokenOfDocuments
 from jaxpo.recipe.beside import Companion, companions
 from jaxpo.recipe.checks.constraints import constraint_problems
@@ -42,6 +44,7 @@ from jaxpo.recipe.checks.denoise import denoise_problems
 from jaxpo.recipe.checks.distill import teacher_problems
 from jaxpo.recipe.checks.hybrid import hybrid_problems
 from jaxpo.recipe.checks.lora import sync_problems
+from jaxpo.recipe.checks.masked_lm import masked_lm_problems
 from jaxpo.recipe.checks.merge import merge_problems
 from jaxpo.recipe.checks.online import online_problems
 from jaxpo.recipe.checks.optimizer import dropout_problems
@@ -52,6 +55,7 @@ from jaxpo.recipe.checks.work import work_problems
 from jaxpo.recipe.measured import (
     DENOISING,
     LANGUAGE,
+    MASKED,
     ONLINE,
     PREFERENCE,
     RETRIEVAL,
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaxpo.data.source import Source
+    from jaxpo.data.tokenizer.tokenizer import Tokenizer
     from jaxpo.objectives.encode import Scorer
 
 Problems = Callable[[Run, int, Any], Iterator[str]]
@@ -182,6 +187,7 @@ class Kind:
       make_source: `Materials -> Source` of its batches.
       check_rows: `(stage, training rows, held-out rows or None)`: whatever the stage asks about them can use every one;
         DataError or ConfigError. It is asked when they are read, before any stage begins where they are there then.
+      ids: `(stage, tokenizer) -> ids that its method puts in the place of others`; None = it puts none.
       rows: what is asked of the training files, where that is less than what its method reads; None = the same.
       measure: `source -> (state -> {name: value})`, what is measured of held-out rows instead of the loss over them.
     """
@@ -200,6 +206,7 @@ class Kind:
     make_source: Callable[[Materials], Source] = packed_rows
     check_rows: Callable[[Any, Any, Any], None] = lambda stage, train, held_out: None
     measure: Callable[[Any], Callable[[Any], Mapping[str, float]]] | None = None
+    ids: Callable[[Any, Tokenizer], Ids] | None = None
     rows: Needs | None = None
 
     def asks(self, method: Method) -> Needs:
@@ -214,6 +221,16 @@ class Kind:
 
 KINDS: dict[type[RecipePart], Kind] = {
     Pretrain: Kind("train", "language", default=lambda stage: NextTokenOfDocuments()),
+    MaskedLM: Kind(
+        "train",
+        "language",
+        default=lambda stage: MaskedTokens(stage.mask_rate, stage.mask_share, stage.random_share, stage.whole_words),
+        metrics=MASKED,
+        checks=(masked_lm_problems,),
+        predicts=False,
+        scoring=lambda stage: {"embedding_dropout": stage.embedding_dropout},
+        ids=lambda stage, tokenizer: hidden_by(stage.mask_token, tokenizer, f"{stage.name}.mask_token"),
+    ),
     SFT: Kind(
         "train",
         "sft",
@@ -343,6 +360,16 @@ def method_of(stage: Any) -> Method:
     if default is None:
         raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method of its own; give it a loss.")
     return default(stage)
+
+
+def ids_of(stage: Any, tokenizer: Tokenizer) -> Ids | None:
+    """What a trained stage puts in the place of hidden tokens; None where it hides none.
+
+    Raises:
+      ConfigError: the vocabulary lacks it.
+    """
+    found = kind_of(stage).ids
+    return None if found is None else found(stage, tokenizer)
 
 
 def networks_of(stage: Any) -> tuple[Companion, ...]:

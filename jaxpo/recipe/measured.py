@@ -23,6 +23,7 @@ PREFERENCE = (
     *(f"logps/{m}" for m in ("chosen", "rejected")),
     WORST,
 )
+MASKED = ("loss", "entropy", "masked_accuracy", *ROUTING)
 REWARD = ("loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", WORST, *ROUTING)
 RETRIEVAL = ("loss", "accuracy", "margin", *ROUTING)
 DENOISING = ("loss", "denoising_error", "shuffled_error")

@@ -8,9 +8,19 @@ With another size, a longer run and held-out text:
         --pretrain.data.train texts/ --pretrain.data.eval held_out.jsonl --pretrain.max-tokens 1e9
 
 Files are .txt (one document each), JSONL or Parquet with a `text` column, or folders of them.
+
+An encoder, which looks both ways and tells tokens that are hidden from it:
+
+    jaxpo run pretrain:masked --run runs/my-encoder --tokenizer.train-on my.txt --masked_lm.data.train my.txt
+
+It begins from a released one with `--model-from ENCODER`. The recipe `reward` trains classes of texts and
+words, `colbert:own` vectors.
 """
 
-from jaxpo.config import Data, Optimizer, Pretrain, Run, Tokenizer
+from dataclasses import replace
+
+from jaxpo.config import Data, MaskedLM, Optimizer, Pretrain, Run, Tokenizer
+from jaxpo.models.family import preset
 
 
 def config() -> Run:
@@ -19,6 +29,24 @@ def config() -> Run:
         tokenizer=Tokenizer(vocab_size=4096),
         stages=(
             Pretrain(
+                data=Data(max_length=512, row_length=512),
+                optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="wsd", warmup_ratio=0.05),
+                rows_per_step=16,
+                max_tokens=5_000_000,
+                save_steps=200,
+            ),
+        ),
+    )
+
+
+def masked() -> Run:
+    """A model that looks both ways, on tokens that are hidden from it."""
+    return Run(
+        name="masked",
+        model=replace(preset("nano"), causal=False),
+        tokenizer=Tokenizer(vocab_size=4096, added=("<|mask|>",)),
+        stages=(
+            MaskedLM(
                 data=Data(max_length=512, row_length=512),
                 optimizer=Optimizer(learning_rate=3e-3, lr_scheduler_type="wsd", warmup_ratio=0.05),
                 rows_per_step=16,

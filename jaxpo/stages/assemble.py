@@ -22,6 +22,7 @@ from jaxpo.models.spec import Table
 from jaxpo.objectives.base import Objective, merge_metrics
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.families.groups import BY_GROUP
+from jaxpo.objectives.methods.options import Ids
 from jaxpo.objectives.wrappers.fixed import with_fixed
 from jaxpo.objectives.wrappers.lora import ADAPTER, with_lora
 from jaxpo.objectives.wrappers.moving_reference import with_moving_reference
@@ -77,17 +78,22 @@ def make_scorer(config: TextConfig, compute: Compute) -> Scorer:
 
 
 def make_objective(
-    stage: Any, scorer: Scorer, scorers: Mapping[str, Scorer] | None = None, groups: tuple[str, ...] = ()
+    stage: Any,
+    scorer: Scorer,
+    scorers: Mapping[str, Scorer] | None = None,
+    groups: tuple[str, ...] = (),
+    ids: Ids | None = None,
 ) -> Objective:
     """What the stage minimises, of the parameters that it trains and with the networks that it keeps beside them.
 
     Args:
       scorers: how those are run that the stage does not start from.
       groups: names of the groups that its rows belong to.
+      ids: what takes the place of hidden tokens (`Kind.ids`).
     """
     kind, networks = kind_of(stage), networks_of(stage)
     recorded = frozenset(network.name for network in networks if network.recorded)
-    options = dataclasses.replace(kind.options(stage), recorded=recorded, groups=groups, scorers=scorers or {})
+    options = dataclasses.replace(kind.options(stage), recorded=recorded, groups=groups, scorers=scorers or {}, ids=ids)
     plain = method_of(stage).build(dataclasses.replace(scorer, **kind.scoring(stage)), **vars(options))
     objective = _compared(_on_grid(_balanced(plain, stage, scorer.config), stage, scorer.config), stage)
     return objective if stage.train == EVERYTHING else with_fixed(objective)
@@ -154,14 +160,15 @@ def assemble(
     rules: Mapping[str, Any],
     scorers: Mapping[str, Scorer] | None = None,
     groups: tuple[str, ...] = (),
+    ids: Ids | None = None,
 ) -> Assembly:
     """Build everything a stage needs besides its data and its first parameters; compiles nothing yet.
 
     Args:
       scorers: of the networks beside the trained one, see `make_objective`.
-      groups: see there.
+      groups, ids: see there.
     """
-    objective = make_objective(stage, scorer, scorers, groups)
+    objective = make_objective(stage, scorer, scorers, groups, ids)
     tables = own_tables(stage, scorer.config)
     trained, _ = split_table(tables, stage.train)
     total_steps = source.total_steps(stage)

@@ -14,6 +14,7 @@ from jaxpo.config import Compute, Stage
 from jaxpo.data.source import Source
 from jaxpo.models.family import family
 from jaxpo.objectives.encode import Scorer
+from jaxpo.objectives.methods.options import Ids
 from jaxpo.sharding import BATCH_AXES, axis_size
 from jaxpo.sharding.host_memory import has_host_memory
 from jaxpo.sharding.turns import least_of_all
@@ -93,23 +94,24 @@ def assemble_fitted(
     scorers: Mapping[str, Scorer] | None = None,
     before: str | None = None,
     groups: tuple[str, ...] = (),
+    ids: Ids | None = None,
 ) -> tuple[Assembly, Scorer, list[str]]:
     """A stage ready to run, the scorer that it runs by, and what is said of it: under "auto" with the policy that fits.
 
     Args:
       frozen: the networks beside the trained one, or their shapes.
-      scorers, groups: see `stages.assemble.assemble`.
+      scorers, groups, ids: see `stages.assemble.assemble`.
       before: see `fitted`.
 
     Raises:
       ConfigError: no policy fits.
     """
-    assembly = assemble(stage, source, scorer, mesh, rules, scorers, groups)
+    assembly = assemble(stage, source, scorer, mesh, rules, scorers, groups, ids)
     if compute.remat != "auto":
         return assembly, scorer, []
     # What the step must hold is known from its state; then it is made anew.
     scorer, said = fitted(scorer, compute, load_of(stage, assembly, frozen, mesh), mesh, before)
-    return assemble(stage, source, scorer, mesh, rules, scorers, groups), scorer, said
+    return assemble(stage, source, scorer, mesh, rules, scorers, groups, ids), scorer, said
 
 
 def fitted(

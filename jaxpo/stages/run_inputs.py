@@ -29,7 +29,7 @@ from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
-from jaxpo.recipe.kinds import kind_of, method_of
+from jaxpo.recipe.kinds import ids_of, kind_of, method_of
 from jaxpo.recipe.lineage import trained
 from jaxpo.stages.added_tokens import added_ids, with_room
 from jaxpo.stages.column_values import check_metric, check_values
@@ -236,6 +236,7 @@ def _stage_data(
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the model's context of {context}; lower it"
         )
     kind, method = kind_of(stage), method_of(stage)
+    ids_of(stage, tokenizer)  # what the vocabulary lacks is said before anything is read
 
     def load(files: tuple[str, ...], settings: Any, part: Part, names: Any = None) -> Dataset:
         return prepare(

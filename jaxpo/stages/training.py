@@ -24,7 +24,7 @@ from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.wrappers.lora import ADAPTER
-from jaxpo.recipe.kinds import Materials, kind_of, method_of, networks_of
+from jaxpo.recipe.kinds import Materials, ids_of, kind_of, method_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.stages.adapter import merged
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
@@ -101,6 +101,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         scorers=beside.scorers,
         before=None if latest is None else store.meta(latest).get(REMAT),
         groups=data.groups,
+        ids=ids_of(stage, setting.inputs.tokenizer),
     )
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]

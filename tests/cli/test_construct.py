@@ -42,7 +42,7 @@ WITH_A_MODEL = {"bco": "unpaired.jsonl", "lcpo": "annotators.jsonl"}
 ELSEWHERE = {"on_policy", "hybrid_prefs", "lc_alpacaeval", "meta_rm"}
 ELSEWHERE |= {"fspo", "fspo_answers", "fspo_descriptions", "fspo_personas", "themis"}
 ELSEWHERE |= {"r3"}
-ELSEWHERE |= {"classes", "classify", "negatives", "three_sets", "dpa", "rps", "pro_orchestrator", "pro_weights"}
+ELSEWHERE |= {"classes", "classify", "tag", "negatives", "three_sets", "dpa", "rps", "pro_orchestrator", "pro_weights"}
 # Asks for a reward model of a method of its own; `test_plural_stages.py` runs it.
 WITH_HEADS = {"micro_router"}
 

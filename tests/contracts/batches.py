@@ -107,6 +107,12 @@ def steps(rng: np.random.Generator, i: int) -> Example:
     return Example([one], {"completion": 0}, {"labels": labels, "group": i % 2}, {"step_end": 3})
 
 
+def tagged(rng: np.random.Generator, i: int) -> Example:
+    """A text some of whose tokens are words of one of three classes."""
+    one = segment(rng, some_prompt(rng)[:1], some_length(rng) + 2)
+    return Example([one], {"completion": 0}, {"group": i % 2}, {"tag": 3})
+
+
 def listed(rng: np.random.Generator, i: int) -> Example:
     prompt = some_prompt(rng)
     segments = [segment(rng, prompt, some_length(rng) + 1) for _ in range(4)]
@@ -190,6 +196,7 @@ KINDS = {
     "mixture": mixture,
     "rollout": rollout,
     "steps": steps,
+    "tagged": tagged,
     "list": listed,
     "items": items,
     "retrieval": retrieval,

@@ -18,6 +18,7 @@ from jaxpo.config import (
     Data,
     Distill,
     Hybrid,
+    MaskedLM,
     Merge,
     Online,
     Optimizer,
@@ -84,6 +85,13 @@ EXAMPLES: dict[type, Callable[[Path], Any]] = {
     Merge: lambda folder: Merge(models=("sft", "preference")),
     Work: lambda folder: Construct(
         construction=SPODegree(), rows=(str(folder / "pref_train.jsonl"),), heldout_one_in=10
+    ),
+    MaskedLM: lambda folder: MaskedLM(
+        data=data(folder, "text"),
+        model=dataclasses.replace(MODEL, causal=False),
+        init_from="random",
+        mask_token="<|endoftext|>",
+        **COMMON,
     ),
 }
 """Kind -> `folder of data -> stage`; in the order of a recipe that has them all."""

@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "maxmin_rlhf": {"groups": 2},
     "micro": {"heads": 3},
     "micro_router": {"heads": 2},
+    "token_classification": {"classes": ("O", "B-x", "I-x")},
     "pal": {"users": ("a", "b", "c"), "size": 4},
     "pro_orchestrator": {"objectives": ("a", "b"), "width": 8},
     **{name: {"top_k": 5} for name in ("decoupled_topk_kd", "bucket_topk_kl", "truncated_topk_kl")},
@@ -56,6 +57,8 @@ def kind_of(method: Method) -> str:
         return "mixture"
     if method.INFO.name in TWO_PROMPTS:
         return "two_prompts"
+    if "tag" in needs.per_token:
+        return "tagged"
     if "advantages" in needs.per_token:
         return "rollout"
     for role, kind in (("candidate", "list"), ("items", "items"), ("completion", "completion")):

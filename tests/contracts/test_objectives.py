@@ -37,7 +37,7 @@ LARGE = (
     "sparsepo", "rrpo", "spo_degree", "tpo_tree", "lddpo", "apo_zero_unpaired", "forward_kl", "mapl", "mapl_reward",
     "secrets_rm", "meta_rm", "rloo", "reinforce_plus_plus", "aot", "dove", "davidson", "rao_kupper", "plackett_luce",
     "outcome_reward", "minillm", "dler", "hapo", "orion", "nash_md", "themis", "pro_orchestrator", "gpm",
-    "micro", "micro_router", "rating", "maxmin_rlhf", "embedding_reward",
+    "micro", "micro_router", "rating", "token_classification", "maxmin_rlhf", "embedding_reward",
 )  # fmt: skip
 CASES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ("next_token", *representatives())

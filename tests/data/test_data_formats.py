@@ -107,6 +107,8 @@ def test_cells_of_a_table_are_text_but_for_numbers_and_lists(tmp_path):
 TEXTS = {"text", "prompt", "completion", "chosen", "rejected", "gold", "prompt_chosen", "prompt_rejected", "annotator"}
 TEXTS |= {"user", "group", "calibration", "query", "positive"}
 TEXTS |= {"rationale", "rationale_prompt", "inter_prompt", "separator"}
+# Lists, which a table cannot hold; in tables columns of these names are texts of other kinds.
+TEXTS |= {"words", "tags", "spans"}
 
 
 def test_tables_know_which_columns_are_no_text():

@@ -136,6 +136,7 @@ RETRIEVAL = ("colbert_distillation", "cosent", "info_nce", "margin_mse")
 BEYOND_PAIRS = {
     **dict.fromkeys(("exo_rw", "infonca", "lipo", "nca", "pro_ranking"), "responses"),
     **{"plackett_luce": "responses", "process_reward": "completions", "rating": "completion"},
+    "token_classification": "words",
     **dict.fromkeys(("davidson", "rao_kupper"), "tie"),
     **{"irpo_ranking": "items", "tpo_tree": "steps", "tpo_triple": "gold"},
     **dict.fromkeys(FINE_TUNING, "completion"),
@@ -181,6 +182,8 @@ OTHERS = {
         "items": {"irpo_ranking"},
         "prompt": NONE,
     },
+    "tagged": {"token_classification"},
+    "tagged_text": SFT | {"token_classification"},
     "query_positive": {"info_nce"},
     "query_documents": set(RETRIEVAL),
     **dict.fromkeys(("alpaca", "messages", "sharegpt", "text", "tokens"), SFT),

@@ -46,6 +46,8 @@ TYPES = {
     "items": "items",
     "tokens": "tokens",
     "query_positive": "query_positive",
+    "tagged": "tagged",
+    "tagged_text": "tagged_text",
     "query_documents": "query_documents",
 }
 

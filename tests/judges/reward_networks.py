@@ -33,6 +33,9 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "two_embeddings": ("embedding_reward", {"size": 5, "query": "prompt", "unit_length": False}),
     "steps": ("process_reward", {"combine": "product"}),
 }
+WITHOUT_REWARDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "words": ("token_classification", {"classes": ("O", "B-PER", "I-PER")}),
+}
 PROMPTS = ["Add 2 and 3.", "What is 4 * 2 + 1?", "Name a fruit.", "Say nothing much, at length."]
 ANSWERS = ["5.", "4 * 2 = 8\n8 + 1 = 9\n", "An apple.", "one\n\ntwo\nthree four five six seven eight nine"]
 
@@ -44,7 +47,8 @@ def tokenizer() -> Tokenizer:
 
 @functools.cache
 def network(name: str, **rates: float) -> Network:
-    method = METHODS[SETTINGS[name][0]](**SETTINGS[name][1])
+    chosen, settings = {**SETTINGS, **WITHOUT_REWARDS}[name]
+    method = METHODS[chosen](**settings)
     tables = {"model": param_table(CONFIG), **method.extra_tables(CONFIG)}
     params = {group: init_params(table, jax.random.key(1)) for group, table in tables.items()}
     for group in params.keys() - {"model"}:

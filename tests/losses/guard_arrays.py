@@ -94,6 +94,8 @@ GRADES = {"all": ([2.0, 1.5, 0.0], ALL), "same": ([1.0] * 3, ALL), "one": ([1.0]
 ITEMS = {f"{s}, {m}": (SCORES[s], [-1.0] * 3, [1.0, 0.0, 3.0], [2.0, 0.0, 1.0], [1, 3, 2], PRESENT[m])
          for s in SCORES for m in PRESENT}  # fmt: skip
 RANKED = {f"{s}, {g}": (SCORES[s], [1.0, 4.0, 0.0], *GRADES[g]) for s in SCORES for g in GRADES}
+WORDS = {f"{s}, {m}": ([SCORES[s], SCORES["apart"]], [0, 2], mask) for s in SCORES for m, mask in
+         (("all", [True, True]), ("one", [True, False]), ("none", [False, False]))}  # fmt: skip
 LISTWISE = {
     "reward_difference": row("reward_difference", {"equal": (SCORES["equal"], ALL), "two": (SCORES["two equal"], ALL),
                                                    "apart": (SCORES["apart"], ALL), "masked": (SCORES["equal"], ONE)},
@@ -116,6 +118,8 @@ LISTWISE = {
     "rating": listed("rating", form="mse"),
     "rating bce": listed("rating", form="bce", low=-1.0, high=2.0),
     "rating softmax": listed("rating", form="softmax"),
+    **{f"token_classification {name}": row("token_classification", WORDS, free=1, label_smoothing=eps)
+       for name, eps in (("sharp", 0.0), ("smooth", 0.1))},
     "process_reward": listed("process_reward"),
     "process_reward last": listed("process_reward", last_step_only=True),
     **{f"solution_score {how}": row("solution_score", SOLUTIONS, free=1, how=how,

@@ -128,6 +128,10 @@ CASES = {
     "reward_difference": lists("reward_difference", normal(N, K), free=1),
     "outcome_reward": rows("outcome_reward", normal(N), GOOD.astype(np.float32), free=1),
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
+    "token_classification": Case(
+        lambda where, z: losses.token_classification(z, np.arange(N * K).reshape(N, K) % 3,
+                                                     np.asarray(where)[:, None] & np.ones((N, K), bool)),
+        (normal(N, K, 3),), 1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "gpm": rows("gpm", normal(N, 4), normal(N, 4), free=2, temperature=1.0),
     "gpo": rows("gpo", logps(RNG, N), logps(RNG, N), normal(N), free=1, beta=0.05),

@@ -24,6 +24,8 @@ from judges.reward_networks import ANSWERS, CONFIG, PROMPTS, network  # noqa: E4
 
 from jaxpo.convert.heads_hf import export_heads  # noqa: E402
 from jaxpo.convert.reward_hf import export_reward  # noqa: E402
+from jaxpo.data.rows.tagged import words_of  # noqa: E402
+from jaxpo.evaluate.rewards.words import tokens_and_places  # noqa: E402
 from jaxpo.objectives.methods import METHODS  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs" / "reward_models.md"
@@ -106,3 +108,24 @@ def test_a_packed_step_is_trls_padded_one(tmp_path: Path) -> None:
     )
     ours = np.asarray(grads["model"]["embed_tokens"]["weight"])
     np.testing.assert_allclose(ours, model.model.embed_tokens.weight.grad.numpy(), rtol=1e-3, atol=2e-6)
+
+
+def test_a_classifier_of_words_is_loaded_by_the_auto_class(tmp_path: Path) -> None:
+    """Every tensor, the names of the classes, and the logits of a right-padded batch."""
+    own, folder = network("words"), tmp_path / "model"
+    export_heads(own.params, CONFIG, folder, own.reader, tokenizer=own.tokenizer)
+    model, info = transformers.AutoModelForTokenClassification.from_pretrained(
+        folder, trust_remote_code=True, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    classes = own.reader.method.classes
+    assert model.config.id2label == dict(enumerate(classes))
+    texts = [(text, words_of(text)) for text in PROMPTS]
+    names, found = own.word_classes(texts)
+    assert names == classes
+    read = tokens_and_places(texts, own.tokenizer, 96)
+    ids, mask = padded([tokens for tokens, _ in read], CONFIG.pad_token_id)
+    with torch.no_grad():
+        shares = model.eval()(ids, attention_mask=mask, use_cache=False).logits.softmax(-1).numpy()
+    for row, (_, places), each in zip(shares, read, found, strict=True):
+        np.testing.assert_allclose(row[places], np.stack(each), atol=1e-5)

@@ -16,6 +16,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "step": ("steps",),
     "step_end": ("completions", "labels"),
     "item": ("items",),
+    "tag": ("words", "tags", "spans"),
 }
 SPANS = ("phrase", "keyword", "part")  # marked by character spans
 CALLS = 3

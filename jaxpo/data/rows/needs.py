@@ -35,6 +35,7 @@ class Needs:
         statistic of parameters); coupled losses over features need not ask for it.
       names: (column of names, names in the order of their numbers) where the method has parameters for each; a training
         row of another name is refused, a held-out one left out.
+      classes: of words, in the order of their numbers; a row with another is refused.
     """
 
     roles: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Needs:
     new_names: tuple[str, ...] = ()
     whole_step: bool = False
     names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.networks]

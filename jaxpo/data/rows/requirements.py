@@ -12,6 +12,7 @@ from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.retrieval import RETRIEVAL
 from jaxpo.data.rows.rows import PAIRS, TYPES, Record, canonical, detect, read_record
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER
+from jaxpo.data.rows.tagged import TAGGED
 from jaxpo.errors import DataError
 
 Purpose = Literal["language", "sft", "preference", "prompts"]
@@ -33,8 +34,13 @@ ROLES = {
     "steps": ("completion",),
     "prompt": (),
     **dict.fromkeys(RETRIEVAL, ("query", "candidate")),
+    **dict.fromkeys(TAGGED, ("completion",)),
 }
-MARKS = dict.fromkeys(PAIRS, SPANS) | {"tree": ("step",), "items": ("item",), "steps": ("step_end",)}
+MARKS = (
+    dict.fromkeys(PAIRS, SPANS)
+    | {"tree": ("step",), "items": ("item",), "steps": ("step_end",)}
+    | dict.fromkeys(TAGGED, ("tag",))
+)
 _COLUMN_OF_ROLE = {"candidate": "responses", "kl": "label", "text": "text"}
 SINGLE = ("text", "messages", "prompt_completion", "tokens")
 PAIRED = ("preference", "triple")
@@ -52,6 +58,7 @@ LEARNT = (
     "query",
     "positive",
     "documents",
+    "words",
 )
 """Columns without which there is nothing to learn from a row."""
 REFERENCE_COLUMNS = (
@@ -101,6 +108,8 @@ class Reading:
             raise row.error("there is a completion, which the first row lacks.", field="completion", remedy=remedy)
         # A row that lacks columns is refused when it is read.
         kinds = {first, detect(row)} if row.data.keys() >= set(TYPES[first]) else {first}
+        if self.kind == "text":
+            kinds = {"text" if kind == "tagged_text" else kind for kind in kinds}
         if len(kinds) > 1 and not kinds <= set(PAIRED):
             raise row.error(
                 f"is of type {detect(row)!r}; the first row ({self.first.file}, row {self.first.number}) of {first!r}.",
@@ -152,7 +161,7 @@ def check_needs(row: Row, purpose: Purpose, needs: Needs) -> Reading:
         return Reading("unpaired", tuple(dict.fromkeys(("label", *found(row, "unpaired"), *columns))), first=given)
     if kind == "triple" and "gold" in needs.optional_roles:
         kind = "preference"
-    _check_marks(row, kind, needs, ("step", "item", "step_end"))
+    _check_marks(row, kind, needs, ("step", "item", "step_end", "tag"))
     further = tuple(role for role in needs.roles if role not in ROLES[kind])
     for role in further:
         if kind in SINGLE and role in ("text", "completion"):
@@ -189,8 +198,10 @@ def _prompts(given: Row, row: Row, kind: str) -> Reading:
 
 
 def _used_as(row: Row, purpose: Purpose, needs: Needs) -> str:
-    """The type of the rows; answers with ratings are plain ones to whoever does not ask for the ratings."""
+    """The type of the rows; answers with ratings, and texts with spans, are plain ones to whoever asks for neither."""
     kind = detect(row)
+    if kind == "tagged_text" and "tag" not in needs.per_token and (needs.roles or purpose != "preference"):
+        return "text"
     asked = purpose == "preference" and (not needs.roles or "ratings" in needs.columns)
     if kind != "rated" or asked or "completion" not in row.data:
         return kind

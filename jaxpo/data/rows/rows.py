@@ -18,6 +18,8 @@
 | items | prompt, items, relevance [, separator] |
 | query_positive | query, positive [, negatives] |
 | query_documents | query, documents, scores |
+| tagged | words, tags |
+| tagged_text | text, spans |
 
 Texts are strings or lists of messages. `system`, `history` and `tools` beside them make a row a conversation.
 Without a prompt column a pair's prompt is the common start of both sides.
@@ -39,6 +41,7 @@ from jaxpo.data.rows.retrieval import NEGATIVES, canonical_retrieval
 from jaxpo.data.rows.segments import COLUMN_OF, FURTHER, further_side, lacks, with_spans
 from jaxpo.data.rows.sides import SIDES, Side
 from jaxpo.data.rows.stringified import with_parsed_messages
+from jaxpo.data.rows.tagged import canonical_tagged
 from jaxpo.data.rows.texts import string
 from jaxpo.data.rows.tokenised import BESIDE
 from jaxpo.data.rows.tools import tools_of
@@ -61,13 +64,15 @@ TYPES: dict[str, tuple[str, ...]] = {
     "unpaired": ("prompt", "completion", "label"),
     "prompt_completion": ("prompt", "completion"),
     "messages": ("messages",),
+    "tagged": ("words", "tags"),
+    "tagged_text": ("text", "spans"),
     "text": ("text",),
     "tokens": ("input_ids",),
     "prompt": ("prompt",),
 }
 PAIRS = ("preference", "triple", "two_prompt")
 # A row with one of these is no bare prompt but a row that lacks something.
-_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt"}
+_ANSWERS = {name for required in TYPES.values() for name in required} - {"prompt", "words", "tags", "spans"}
 # Columns that rows of a type may have besides, without which they are of that type too.
 _BESIDE = {
     "preference": ("prompt",),
@@ -126,7 +131,7 @@ def canonical(row: Row) -> Row:
     for other, name in _ALIASES.items():
         if other in data and name not in data:
             data[name] = data.pop(other)
-    data = with_pictures(row, canonical_retrieval(with_parsed_messages(row, data)))
+    data = with_pictures(row, canonical_tagged(canonical_retrieval(with_parsed_messages(row, data))))
     if asks(data):
         data["prompt"] = data.pop("messages")
     context = gives_context(row)
@@ -182,6 +187,8 @@ def read_record(
     for name in marks:
         if name in SPANS:
             sides = with_spans(row, sides, name)
+    if "tag" not in marks:
+        sides = tuple(replace(side, words=()) if side.words else side for side in sides)
     if any(side.marks for side in sides) and not marks:
         sides = tuple(replace(side, marks=()) for side in sides)
     absent = tuple(role for role in optional if lacks(row, role))

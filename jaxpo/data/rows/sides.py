@@ -8,6 +8,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.marks import Mark, consecutive, endings
 from jaxpo.data.rows.messages import messages
 from jaxpo.data.rows.retrieval import check_scores, texts_of_row
+from jaxpo.data.rows.tagged import Word, tagged_text
 from jaxpo.data.rows.texts import Text, answer, string, text_of_column, text_or_messages
 from jaxpo.data.rows.tokenised import Tokens, tokens_of
 from jaxpo.data.rows.turns import Malformed, is_rendered, turns_of
@@ -22,6 +23,7 @@ class Side:
       marks: stretches of the completion (of its only message, in a conversation) that carry a number.
       tokens: in place of the texts, in rows that were tokenised before.
       whole: there is a prompt alone, and it is itself what a row says something about.
+      words: those of the completion that have classes, or are to be given some.
     """
 
     role: str
@@ -30,6 +32,7 @@ class Side:
     marks: tuple[Mark, ...] = ()
     tokens: Tokens | None = None
     whole: bool = False
+    words: tuple[Word, ...] = ()
 
 
 def side_of(
@@ -207,7 +210,15 @@ def retrieval_sides(row: Row) -> tuple[Side, ...]:
     return (Side("query", None, query), *(Side("candidate", None, text) for text in documents))
 
 
+def tagged_sides(row: Row) -> tuple[Side, ...]:
+    """A text, and the words in it with their classes."""
+    text, words = tagged_text(row)
+    return (Side("completion", None, text, words=words),)
+
+
 SIDES = {
+    "tagged": tagged_sides,
+    "tagged_text": tagged_sides,
     "query_documents": retrieval_sides,
     "query_positive": retrieval_sides,
     "text": text_sides,

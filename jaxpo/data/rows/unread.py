@@ -12,7 +12,7 @@ from jaxpo.data.rows.tokenised import IDS, MASKS
 
 WEIGHTS = ("prompt_mask", "prompt_masks", "loss_weights", "token_weights")
 OTHER_MEDIA = ("videos", "video", "audios", "audio")
-PLACELESS = ("tokens", "two_prompt", "query_positive", "query_documents")
+PLACELESS = ("tokens", "two_prompt", "query_positive", "query_documents", "tagged", "tagged_text")
 """Types of rows without one prompt that all of their texts share, in which an image could stand."""
 COLUMN, KEY = "unread_column_", "unread_message_key_"
 """How the counts of what is not read begin."""

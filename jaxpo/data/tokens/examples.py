@@ -16,6 +16,7 @@ from jaxpo.data.rows.bad_rows import Bad, refuse
 from jaxpo.data.rows.retrieval import RETRIEVAL
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
+from jaxpo.data.rows.tagged import TAGGED
 from jaxpo.data.rows.tokenised import Tokens
 from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
@@ -27,7 +28,9 @@ from jaxpo.data.tokens.pictures import Looking
 from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
 from jaxpo.data.tokens.retrieval import TextEncoder, columns_of, retrieval_segments, text_encoder
 from jaxpo.data.tokens.specials import with_specials
+from jaxpo.data.tokens.tagged import tagged_segments
 from jaxpo.data.tokens.taken import check_ids
+from jaxpo.data.tokens.words import with_words
 from jaxpo.errors import DataError
 
 Encoding = tuple[np.ndarray, np.ndarray]
@@ -91,6 +94,12 @@ def build_examples(
     if records and records[0].kind in RETRIEVAL:
         yield from _retrieval_examples(records, text_encoder(tokenizer, cut.texts), counts, numbers, bad)
         return
+    if records and records[0].kind in TAGGED:
+        for record, segment in tagged_segments(records, tokenizer, cut, counts, bad):
+            counts["kept"] += 1
+            file = numbers.get(record.row.file, 0)
+            yield Example((segment,), {"completion": 0}, dict(record.columns), file, record.row.number)
+        return
     rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
     looking = Looking(cut.images, tokenizer)
     whole: list[Record] = []
@@ -117,6 +126,7 @@ def build_examples(
         for segments in found:
             counts["kept"] += 1
             roles, kept = _roles(record, segments)
+            kept = with_words(kept, tokenizer) if cut.words else kept
             number = numbers.get(record.row.file, 0)
             own = seen if any(MEDIA in segment.per_token for segment in kept) else ()
             yield Example(kept, roles, dict(record.columns), number, record.row.number, pictures=own)

@@ -19,6 +19,7 @@ from jaxpo.data.rows.formats import Row, list_files, read_rows
 from jaxpo.data.rows.records import first_row
 from jaxpo.data.rows.requirements import Reading, everything
 from jaxpo.data.rows.rows import Record, canonical
+from jaxpo.data.rows.tagged import in_order
 from jaxpo.data.rows.trainable import Fit, Seen, Use, advice, fits
 from jaxpo.data.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from jaxpo.data.tokens.notes import counted, note, notes_of, watched
@@ -161,11 +162,13 @@ class _Collected:
     lengths: dict[str, list[int]] = field(default_factory=dict)
     labels: set[bool] = field(default_factory=set)
     numbers: ColumnArrays = field(default_factory=ColumnArrays)
+    tags: set[str | int] = field(default_factory=set)
 
     def see(self, record: Record, lengths: Iterable[int]) -> None:
         self.rows += 1
         for side, length in zip(record.sides, lengths, strict=True):
             self.lengths.setdefault(side.role, []).append(length)
+            self.tags.update(word.tag for word in side.words if word.tag is not None)
         if "label" in record.columns:
             self.labels.add(record.columns["label"])
         self.numbers.see(record)
@@ -175,7 +178,8 @@ class _Collected:
 
     def seen(self, first: Row) -> Seen:
         seen = frozenset(self.lengths), frozenset(self.labels), self.rows
-        return Seen(first, *seen, self.numbers.arrays(), self.numbers.names)
+        tags = {"tags": in_order(self.tags)} if self.tags else {}
+        return Seen(first, *seen, self.numbers.arrays(), {**self.numbers.names, **tags})
 
 
 def _settings(data: Data) -> dict[str, Sequence[str]]:

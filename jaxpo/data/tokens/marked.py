@@ -23,7 +23,26 @@ def marked_tokens(
     Args:
       first: index of the response's first token; from there on the tokens spell `text`.
     """
-    pieces = tokenizer.token_bytes(tokens[first:])
+    places = token_places(tokens[first:], text, [(mark.start, mark.end) for mark in marks], tokenizer)
+    columns = {mark.name: np.zeros(len(tokens), np.int32) for mark in marks}
+    for mark, (start, last) in sorted(zip(marks, places, strict=True), key=lambda pair: pair[0].number):
+        here = columns[mark.name][first + start : first + last + 1]
+        here[here == 0] = mark.number
+    return columns
+
+
+def token_places(
+    tokens: np.ndarray, text: str, stretches: Sequence[tuple[int, int]], tokenizer: Tokenizer
+) -> list[tuple[int, int]]:
+    """For stretches of characters (start, end) of a text the token with the first byte, and the one with the last.
+
+    Args:
+      tokens: those that spell the text, and perhaps more behind it.
+
+    Raises:
+      DataError: they spell something else.
+    """
+    pieces = tokenizer.token_bytes(tokens)
     if not b"".join(pieces).startswith(text.encode()):
         raise DataError(
             f"the text {text[:40]!r} is not what the answer's tokens spell from the first on, so characters cannot be "
@@ -32,10 +51,6 @@ def marked_tokens(
         )
     ends = np.cumsum([len(piece) for piece in pieces])
     byte_of = [0, *accumulate(len(character.encode()) for character in text)]
-    columns = {mark.name: np.zeros(len(tokens), np.int32) for mark in marks}
-    for mark in sorted(marks, key=lambda m: m.number):
-        # The token that holds the first byte, and the one that holds the last.
-        start, last = np.searchsorted(ends, [byte_of[mark.start], byte_of[mark.end] - 1], side="right")
-        here = columns[mark.name][first + start : first + last + 1]
-        here[here == 0] = mark.number
-    return columns
+    borders = [(byte_of[start], byte_of[end] - 1) for start, end in stretches]
+    found = np.searchsorted(ends, np.asarray(borders, np.int64).reshape(-1, 2), side="right")
+    return [(int(first), int(last)) for first, last in found]

@@ -45,6 +45,8 @@ from jaxpo.data.tokens.shapes import Shapes, merged
 from jaxpo.data.tokens.shards import ALONE, Shard, Team, open_or_write
 from jaxpo.data.tokens.shards import cut as cut_files
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter
+from jaxpo.data.tokens.tagged import unseen_classes
+from jaxpo.data.tokens.words import WORD
 from jaxpo.errors import DataError, did_you_mean
 
 CHUNK, SHOWN = 512, 3
@@ -94,6 +96,7 @@ def prepare(
     kind = reading.kind
     check_train_on(data, kind, first)
     cut = cut_of(data, tokenizer.special_ids, whole=kind == "text" and purpose == "language")
+    cut = replace(cut, classes=needs.classes, words=WORD in needs.per_token)
     if purpose == "preference" and (ignored := ignored_reference(first, needs)):
         log(ignored)
     if data.fim is not None:
@@ -185,6 +188,8 @@ def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callabl
     if column := absent_everywhere(needs, set(meta["seen"])):
         remedy = "Add it to some rows, or choose the method without it."
         problems.append(DataError(f"no row has {column!r}.", file=file, field=column, remedy=remedy))
+    if unseen := [] if held_out else unseen_classes(needs.classes, dataset.counts):
+        log(f"warning: no word of the training rows is of class {', '.join(unseen)}: it will not be learnt")
     for problem in problems:
         if not held_out:
             raise problem

@@ -53,6 +53,8 @@ class Cut:
       special_tokens: those that answers may hold as ids, by name.
       texts: how queries and documents become tokens.
       images: what becomes of images; None = the model reads text alone.
+      classes: of words, in the order of their numbers.
+      words: tokens are numbered by the words that they belong to.
     """
 
     max_length: int
@@ -64,6 +66,8 @@ class Cut:
     reasoning: Reasoning = "keep"
     texts: Texts = field(default_factory=Texts)
     images: Images | None = None
+    classes: tuple[str, ...] = ()
+    words: bool = False
 
 
 @dataclass(frozen=True)

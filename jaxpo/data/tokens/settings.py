@@ -16,6 +16,7 @@ from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokens.media import PER_VECTOR
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.specials import allowed
+from jaxpo.data.tokens.words import WORD
 from jaxpo.errors import ConfigError
 
 
@@ -101,6 +102,8 @@ def settings_of(
     if known.keys() - {"annotator"}:
         settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns) - set(needs.new_names))}
     settings |= {} if not needs.names else {"declared": {name: list(known) for name, known in needs.names}}
+    settings |= {} if not needs.classes else {"classes": list(needs.classes)}
+    settings |= {} if WORD not in needs.per_token else {"words": True}
     settings |= {} if data.on_empty == "error" else {"on_empty": data.on_empty}
     settings |= {} if data.on_bad_row == "error" else {"on_bad_row": data.on_bad_row}
     return settings | ({"special_tokens": sorted(data.special_tokens)} if data.special_tokens else {})

@@ -18,7 +18,14 @@ BIDIRECTIONAL = "Bidirectional"
 """Part of the architecture's name by which the released encoders say that they look both ways."""
 MASKED_LM = f"{BIDIRECTIONAL}ForMaskedLM"
 """What follows a family's name in the class of a model that looks both ways and fills blanks."""
-ENDINGS = ("ForCausalLM", "ForSequenceClassification", "Model", f"{BIDIRECTIONAL}Model", MASKED_LM)
+ENDINGS = (
+    "ForCausalLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "Model",
+    f"{BIDIRECTIONAL}Model",
+    MASKED_LM,
+)
 """Of the classes that a file may name; "Model" is saved without the head, which is tied."""
 
 # What transformers assumes for keys that a file leaves out.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from jaxpo.data.rows.needs import RECORDABLE, Needs
 from jaxpo.errors import ConfigError
 from jaxpo.objectives.diagnostics import DIAGNOSTICS
-from jaxpo.objectives.methods.options import Options, why_not_recorded
+from jaxpo.objectives.methods.options import Ids, Options, why_not_recorded
 from jaxpo.objectives.methods.ranges import field_problems
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Info:
         "lists",
         "reward model",
         "sft",
+        "masked language model",
         "distillation",
         "rollouts",
         "retrieval",
@@ -121,12 +122,14 @@ class Method(ABC):
         scorers: Mapping[str, Scorer] | None = None,
         max_completion_length: int = 0,
         query_length: int = 0,
+        ids: Ids | None = None,
     ) -> Objective:
         """The objective of this method.
 
         Args:
           scorer: how the networks are run.
-          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length, query_length: see `Options`.
+          recorded, use_weighting, diagnostics, groups, scorers, max_completion_length, query_length, ids: see
+            `Options`.
 
         Raises:
           ConfigError: a hyper-parameter out of range, or an option that this method cannot have.
@@ -139,6 +142,7 @@ class Method(ABC):
             scorers or {},
             max_completion_length,
             query_length,
+            ids,
         )
         problems = self.problems() + self.option_problems(options)
         if problems:

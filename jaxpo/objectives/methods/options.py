@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING
 from jaxpo.data.rows.needs import REFERENCE, TEACHER
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxpo.objectives.encode import Scorer
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What takes the place of tokens that are hidden.
+
+    Attributes:
+      mask: id of the token that says that one is hidden.
+      ordinary: `[n]` ids of all tokens that are not special, among which others are drawn.
+    """
+
+    mask: int
+    ordinary: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,7 @@ class Options:
       groups: names of the groups that the rows belong to (their column `group`), by which accuracy is measured too.
       scorers: name -> how a network with its own architecture is run; the others are run as the trained one.
       query_length: tokens of a query, of stages that train retrievers; 0 = unknown.
+      ids: what takes the place of tokens that are hidden, of stages that hide some; None = there is no tokenizer.
       max_completion_length: tokens that an answer may have, of stages whose model writes them; 0 = unknown.
     """
 
@@ -33,6 +49,7 @@ class Options:
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     max_completion_length: int = 0
     query_length: int = 0
+    ids: Ids | None = None
 
 
 def why_not_recorded(network: str, kind: str) -> str:

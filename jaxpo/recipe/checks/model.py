@@ -62,7 +62,7 @@ def direction_problems(run: Run, stage: Stage, predicts: bool) -> Iterator[str]:
     if predicts and is_config(config) and not limits(config).causal:
         yield (
             f"{stage.name}.model: it looks both ways (model.causal is off), and {type(stage).__name__} predicts tokens "
-            "from those before them; train an encoder in a Retrieval or Reward stage, or set model.causal."
+            "from those before them; train an encoder in a MaskedLM, Retrieval or Reward stage, or set model.causal."
         )
 
 

@@ -23,6 +23,17 @@ def reward_problems(run: Run, index: int, stage: Reward) -> Iterator[str]:
         yield from unread_settings(stage)
         yield from view_problems(stage)
         yield from lonely_users(stage)
+        yield from unnamed_classes(stage)
+
+
+def unnamed_classes(stage: Reward) -> Iterator[str]:
+    """A classifier of words knows the classes that there are."""
+    needs = getattr(stage.loss, "NEEDS", None)
+    if needs is not None and "tag" in needs.per_token and not needs.classes:
+        yield (
+            f"{stage.name}.loss: {flag((stage.name, 'loss', 'classes'))} is empty; give the names of the rows' "
+            "classes, which `jaxpo data inspect FILE` shows."
+        )
 
 
 def view_problems(stage: Reward) -> Iterator[str]:

@@ -324,9 +324,10 @@ class Network(Model):
         return np.asarray([len(encode_prompt(self.tokenizer, prompt)) for prompt in prompts], np.int64)
 
     def lengths(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:
-        """Tokens of prompt and completion together, uncut, int64 `[n]`."""
+        """Tokens of prompt and completion together, uncut, as the model's method reads them, int64 `[n]`."""
         uncut = dataclasses.replace(self, max_length=sys.maxsize)
-        return np.asarray([len(s.tokens) for s in uncut.segments(prompts, completions)], np.int64)
+        read = uncut.segments if self.reader is None else functools.partial(uncut.answers, method=self.reader.method)
+        return np.asarray([len(s.tokens) for s in read(prompts, completions)], np.int64)
 
     def fingerprint(self) -> str:
         """Hash of the parameters."""

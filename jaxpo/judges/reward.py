@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,9 +12,31 @@ from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
 
 
+def too_long(network: Any, name: str) -> str:
+    """Why an answer has no score that the model of a judge cannot read whole."""
+    return f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
+
+
+def read_whole(
+    network: Any, name: str, prompts: list[Any], answers: list[str], score: Callable[[list[int]], Any]
+) -> list[Reply]:
+    """Scores of the answers that a model reads whole; of one too long for it a score would be that of a part, so it
+    fails.
+
+    Args:
+      name: of the judge, for the reason.
+      score: numbers of answers -> the score of each.
+    """
+    lengths = network.lengths(prompts, answers)
+    fitting = [i for i, length in enumerate(lengths) if length <= network.max_length]
+    scores = dict(zip(fitting, score(fitting) if fitting else (), strict=True))
+    why = too_long(network, name)
+    return [score_reply(scores[i]) if i in scores else Reply(failed=why) for i in range(len(answers))]
+
+
 @dataclass(frozen=True)
 class RewardJudge(Judge):
-    """A reward stage's model, read as its method reads it.
+    """A reward stage's model, read as its method reads it; an answer that it cannot read whole has no score.
 
     Attributes:
       model: name of the network: a stage of the recipe, or "reward" for the command's `--reward`.
@@ -87,8 +109,12 @@ class RewardJudge(Judge):
             raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
-            texts = [item.prompt for item in items], [item.answer for item in items]
-            scores = self._scores(network, items, *texts)
-            return [score_reply(score) for score in scores]
+            prompts, answers = [item.prompt for item in items], [item.answer for item in items]
+
+            def score(those: list[int]) -> Any:
+                own = [items[i] for i in those]
+                return self._scores(network, own, [prompts[i] for i in those], [answers[i] for i in those])
+
+            return read_whole(network, self.model, prompts, answers, score)
 
         return ask

@@ -1,6 +1,7 @@
 """From rewards to advantages, in float64 numpy: what is compared with what, and by which deviation it is divided.
 
-An answer about which no reward says anything is NaN: it enters no mean and no deviation, and its advantage is 0.
+An answer about which no reward says anything is NaN: it enters no mean and no deviation, and its advantage is 0. So
+does one that a method leaves out, whose reward is known all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxpo.objectives.methods.outcomes import Paid
 from jaxpo.objectives.methods.rollouts import Advantage
 
 FLAT = 1e-8
@@ -38,16 +40,23 @@ class Shaped:
       reward: `[G, K]` the weighted sum, less what is lost for want of an end; NaN where there is none.
       advantage: `[G, K]`.
       std: `[G]` of the group's rewards, n - 1; 0 of less than two.
+      kept: bool `[G, K]`, answers that are compared and trained on; the method leaves the others out.
     """
 
     reward: np.ndarray
     advantage: np.ndarray
     std: np.ndarray
+    kept: np.ndarray
 
     @property
     def flat(self) -> np.ndarray:
         """`[G]` True where the rewards of a group do not differ, or there are less than two."""
         return self.std <= FLAT
+
+    @property
+    def teaches(self) -> np.ndarray:
+        """`[G]` True where answers are trained on whose rewards differ."""
+        return deviation(np.where(self.kept, self.reward, np.nan)) > FLAT
 
 
 def shaped(
@@ -58,12 +67,12 @@ def shaped(
     *,
     aggregation: str = "sum_then_normalize",
     penalties: Penalties | None = None,
-    paid: Callable[[np.ndarray], np.ndarray] | None = None,
+    paid: Callable[[np.ndarray], Paid] | None = None,
 ) -> Shaped:
     """Rewards of several functions to one advantage per answer.
 
         r = paid(sum_f w_f r_f - ending)
-        sum_then_normalize: A = (r - kl - baseline) / (std + epsilon) + boost 1[r >= 1]
+        sum_then_normalize: A = (r - kl - baseline) / (std + epsilon) + boost 1[r >= 1], over the answers that are kept
         normalize_then_sum: A_f = (r_f - baseline) / (std_f + epsilon);  a = sum_f w_f A_f;
                             A = (a - mean a) / (std a + epsilon), over the generation
 
@@ -73,21 +82,23 @@ def shaped(
       how: baseline, scale, epsilon.
       lengths: `[G, K]` tokens of the answers that are trained on; 0 of one that is left out.
       penalties: None = none.
-      paid: of methods that pay by what became of the answers, `[G, K] -> [G, K]`; with sum_then_normalize.
+      paid: of methods that pay by what became of the answers, of `[G, K]`; with sum_then_normalize.
 
     Reference: the rules of TRL's GRPO trainer; normalize_then_sum is GDPO (arXiv 2601.05242) there.
     """
     lost = penalties or Penalties()
     total = summed(rewards, weights) - lost.ending
-    total = total if paid is None else paid(total)
+    made = Paid(total, {}) if paid is None else paid(total)
+    total, kept = made.reward, np.ones(total.shape, bool) if made.kept is None else made.kept
     std = deviation(total)
     if aggregation == "sum_then_normalize":
-        advantage = compared(total - lost.kl, how, lengths) + how.boost * (total >= 1)
-        return Shaped(total, np.nan_to_num(advantage), std)
+        considered = np.where(kept, total, np.nan)
+        advantage = compared(considered - lost.kl, how, lengths) + how.boost * (considered >= 1)
+        return Shaped(total, np.nan_to_num(advantage), std, kept)
     each = np.stack([compared(rewards[..., f], how, lengths) for f in range(rewards.shape[-1])], axis=-1)
     both = summed(each, weights)
     both = (both - _mean(both)) / (_std(both) + how.epsilon)
-    return Shaped(total, np.nan_to_num(both), std)
+    return Shaped(total, np.nan_to_num(both), std, kept)
 
 
 def summed(rewards: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ class Paying:
     memory: Memory
     figures: dict[str, float] = field(default_factory=dict)
 
-    def __call__(self, rewards: np.ndarray) -> np.ndarray:
+    def __call__(self, rewards: np.ndarray) -> Paid:
         found: Paid = self.method.paid(rewards, self.outcomes, self.memory)
         self.figures |= found.figures
-        return found.reward
+        return found

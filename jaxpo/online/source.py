@@ -230,7 +230,7 @@ class RolloutSource:
         """Say once that nothing is learnt from rewards, that none says right or wrong, or that no answer ends."""
         answering: Answering = self.method.answering
         compares = answering.rewarded and (answering.examples != "each" or self.method.advantage.baseline != "none")
-        if compares and found.flat.all():
+        if compares and not found.teaches.any():
             least = "nothing" if self.method.penalty is None else "nothing but the KL in the rewards"
             self.once(
                 "flat",

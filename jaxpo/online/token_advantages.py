@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxpo.losses import even_rewards, token_rewards
 from jaxpo.objectives.families.rollouts import ADVANTAGES, OLD_VALUES, RETURNS
+from jaxpo.objectives.methods.outcomes import Paid
 from jaxpo.objectives.methods.rollouts import stream_column
 from jaxpo.online.advantages import Shaped, shaped
 from jaxpo.online.examples import penalties
@@ -27,7 +28,7 @@ def made_of(
     aggregation: str,
     longest: int,
     names: Sequence[str] = (),
-    paid: Callable[[np.ndarray], np.ndarray] | None = None,
+    paid: Callable[[np.ndarray], Paid] | None = None,
     mask_truncated: bool = False,
 ) -> tuple[Shaped, dict[str, Sequence[np.ndarray]]]:
     """A generation's rewards, compared; and name -> an array per answer, of what its tokens are trained with.
@@ -56,7 +57,7 @@ def made_of(
         scores = {name: values[..., names.index(name)] for name in method.streams[1:]}
         lacking = np.any([np.isnan(score) for score in scores.values()], axis=0)
         found = replace(found, reward=np.where(lacking, np.nan, found.reward))
-    return found, {**recorded.columns, **_by_token(scores, recorded, kl, grid, method, kept)}
+    return found, {**recorded.columns, **_by_token(scores, recorded, kl, grid, method, kept & found.kept)}
 
 
 def _by_token(

@@ -88,7 +88,8 @@ def trained(
                 **{f"threshold:{name}": theta for name, theta in (thresholds or {}).items()},
                 **{f"reward:{name}": generation.rewards[place, k, f] for f, name in enumerate(names)},
             }
-            on = (not answering.rewarded or not np.isnan(reward)) and (answer.finished or not mask_truncated)
+            known = shaped.kept[place, k] and not (answering.rewarded and np.isnan(reward))
+            on = bool(known) and (answer.finished or not mask_truncated)
             number = place * len(group.answers) + k
             per_token = {name: values[number] for name, values in columns.items()}
             per_token[SAMPLING_LOGPS] = drawn = answer.sampling_logps

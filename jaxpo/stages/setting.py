@@ -18,7 +18,7 @@ from jaxpo.convert.retriever import RETRIEVER, Retriever
 from jaxpo.data.images.captions import SEGMENTS
 from jaxpo.data.images.users import SET_ASIDE, USERS
 from jaxpo.judges.network import Network
-from jaxpo.models.family import TextConfig, param_table
+from jaxpo.models.family import TextConfig, limits, param_table
 from jaxpo.models.spec import init_params, param_shardings
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.retrieval import RetrievalMethod
@@ -91,12 +91,13 @@ class Setting:
         return load_model(folder, self.mesh, self.rules).params
 
     def network(self, name: str) -> Network:
-        """An earlier stage's model with its heads, ready to score; "previous" is the last of those that are there."""
+        """An earlier stage's model with its heads, ready to score all that it has positions for; "previous" is the
+        last of those that are there."""
         ready = [s.name for s in self.run.stages if s.LEAVES_MODEL and has_model(self.home.stage(s.name))]
         folder = self.home.stage(ready[-1]) if name == "previous" and ready else self.model_folder(name)
-        dtype = self.scorer.dtype
         loaded = load_model(folder, self.mesh, self.rules)
-        return Network.of(loaded, tokenizer=self.inputs.tokenizer, dtype=dtype)
+        how = {"dtype": self.scorer.dtype, "max_length": limits(loaded.config).context}
+        return Network.of(loaded, tokenizer=self.inputs.tokenizer, **how)
 
     def prepare(self, stage: Stage) -> None:
         """Tokenise a stage's data, unless that was possible before the first stage."""

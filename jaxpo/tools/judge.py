@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
-from jaxpo.judges.base import Judge, Networks, score_reply
+from jaxpo.judges.base import Judge, Networks
+from jaxpo.judges.reward import read_whole
 from jaxpo.tools.named import toolbox
 from jaxpo.tools.writing import Writing, write_trajectories
 
@@ -18,6 +19,8 @@ from jaxpo.tools.writing import Writing, write_trajectories
 @dataclass(frozen=True)
 class ToolRewardJudge(Judge):
     """Themis: the model writes tool calls about an answer, the tools answer, and the reward stands behind its reason.
+
+    What the model cannot read whole, the calls and the reason among it, has no score.
 
     Attributes:
       model: a stage that `themis` trained; "reward" for the command's `--reward`.
@@ -57,6 +60,10 @@ class ToolRewardJudge(Judge):
             prompts, answers = [item.prompt for item in items], [item.answer for item in items]
             found = write_trajectories(network, prompts, answers, box, self.writing)
             texts = [one.text(answer) for one, answer in zip(found, answers, strict=True)]
-            return [score_reply(score) for score in network.rewards(prompts, texts)]
+
+            def score(those: list[int]) -> Any:
+                return network.rewards([prompts[i] for i in those], [texts[i] for i in those])
+
+            return read_whole(network, self.model, prompts, texts, score)
 
         return ask

@@ -17,6 +17,7 @@ class FakeNetwork:
 
     def __init__(self, answer=lambda prompt, number, sample, seed: f"{prompt}-{sample}", reward=len, rows_per_pass=2):
         self.config, self.params = replace(preset("nano"), max_position_embeddings=400), {"value": {}}
+        self.max_length = 400
         self.answer, self.reward, self.rows_per_pass, self.drawn = answer, reward, rows_per_pass, []
         self.about = {}
 

@@ -50,6 +50,11 @@ class Adapter:
 
 
 class Rater:
+    max_length = 100
+
+    def lengths(self, prompts, completions):
+        return np.asarray([len(c) for c in completions])
+
     def heads(self, prompts, completions):
         return ("helpful", "short"), np.array([[len(c), -len(c)] for c in completions], float)
 

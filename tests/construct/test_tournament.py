@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jaxpo.construct.on_policy.tournament import TournamentPairs, play_all, tour
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError, DataError
-from jaxpo.judges import FunctionJudge
+from jaxpo.judges import FunctionJudge, RewardJudge
 from jaxpo.judges.questions import read_questions
 
 
@@ -92,6 +93,11 @@ def duel(prompt, answer, row):
 
 def wrong(prompt, answer, row):
     return 7
+
+def picky(prompt, answer, row):
+    if "WORD" in prompt:
+        raise ValueError("not that word")
+    return len(answer)
 """
 
 
@@ -99,7 +105,7 @@ def wrong(prompt, answer, row):
 def bench(model: Any, tmp_path: Path) -> Any:
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"{w} is", "completion": f"a {w}"}) + "\n" for w in WORDS[:6]))
-    (tmp_path / "judges.py").write_text(JUDGES)
+    (tmp_path / "judges.py").write_text(JUDGES.replace("WORD", WORDS[5]))
     return str(file), lambda name: FunctionJudge(f"{tmp_path}/judges.py:{name}"), context_of(model, tmp_path / "work")
 
 
@@ -125,6 +131,10 @@ def test_the_stage_writes_pairs_and_says_that_its_oracle_is_not_antisymmetric(be
     report = duels.run(context)
     assert 0.05 < report["asymmetry"] <= 0.2
     assert any("not antisymmetric" in line for line in said)
+    report = TournamentPairs(oracle=ByScore(judge("picky")), heldout_one_in=3, **how).run(context)
+    assert report["prompts_left_out_judge_failed"] == 1
+    (line,) = [line for line in said if "were not judged" in line]
+    assert re.fullmatch(r"tournament: [2-4] answers were not judged: .*not that word.*", line)
     with pytest.raises(ConfigError, match="gave 7, which is no probability of winning"):
         TournamentPairs(oracle=ByDuel(judge("wrong")), **how).run(context)
     with pytest.raises(DataError, match="no rows are left for tournament after skip_prompts 6"):
@@ -142,7 +152,8 @@ def test_a_preference_model_is_an_oracle(tmp_path: Path) -> None:
     question = read_questions([Row(Path("f"), 1, {"prompt": "Say it."})])[0]
     oracle = ByPreferenceModel("gpm")
     assert oracle.models() == ("gpm",)
-    play = oracle.open(Ring(lambda name: network(name), tmp_path, plainly()))
+    ring = Ring(lambda name: network(name), tmp_path, plainly())
+    play = oracle.open(ring)
     there, back = play([Duel(question, "quick fox", "dog"), Duel(question, "dog", "quick fox")])
     assert there + back == pytest.approx(1.0, abs=1e-5)
     table = network("gpm").mean_scores(["Say it."] * 2, ["quick fox", "dog"], [2])[1][0]
@@ -150,6 +161,24 @@ def test_a_preference_model_is_an_oracle(tmp_path: Path) -> None:
     long = Duel(question, "fox " * 2000, "dog")
     again = play([long, Duel(question, "quick fox", "dog")])
     assert again == [None, pytest.approx(there, abs=1e-5)]  # too long for it
+    (why,) = ring.failures.values()
+    assert "longer than the 96 tokens" in why
+
+
+def test_a_score_is_that_of_a_whole_answer(tmp_path: Path) -> None:
+    from judges.reward_networks import network
+
+    from jaxpo.construct.on_policy.oracles import Duel, Ring
+    from jaxpo.judges.scoring import plainly
+
+    question = read_questions([Row(Path("f"), 1, {"prompt": "Say it."})])[0]
+    ring = Ring(lambda name: network("value"), tmp_path, plainly(say=lambda line: None))
+    play = ByScore(RewardJudge("rm")).open(ring)
+    long = Duel(question, "fox " * 2000, "dog")
+    values = network("value").rewards(["Say it."] * 2, ["quick fox", "dog"])
+    assert play([long, Duel(question, "quick fox", "dog")]) == [None, 0.5 * (1 + np.sign(values[0] - values[1]))]
+    (why,) = ring.failures.values()
+    assert why == "prompt and answer are longer than the 96 tokens that the judge 'rm' reads"
 
 
 def test_a_column_of_the_opponents_name_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -22,12 +23,14 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.tokens.examples import Segment
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.judges import RewardJudge
-from jaxpo.judges.asking import Item, Patience
+from jaxpo.judges.asking import Item, Patience, Reply
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.network import Network
+from jaxpo.models.family import limits
 from jaxpo.models.lfm2.reference import reference_hidden
 from jaxpo.online.answers import Answer, Group, Prompt
 from jaxpo.online.scoring import Scoring
+from jaxpo.stages.setting import Setting
 
 
 def states(ids: np.ndarray) -> np.ndarray:
@@ -76,6 +79,38 @@ def test_a_reward_is_what_its_method_reads(name: str) -> None:
     ask = RewardJudge().open(lambda _: own)
     items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
     np.testing.assert_allclose([reply.value for reply in ask(items)], found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["value", "steps", "aspects"])
+def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> None:
+    """Cut, it would be scored for its beginning."""
+    own = network(name)
+    answers = [*ANSWERS[:3], ANSWERS[3] + " and ten\n" * 20]
+    lengths = own.lengths(PROMPTS, answers)
+    assert own.reader is not None
+    short = replace(own, max_length=int(lengths[1]))
+    np.testing.assert_array_equal(
+        lengths[:3], [len(s.tokens) for s in own.answers(PROMPTS[:3], ANSWERS[:3], own.reader.method)]
+    )
+    assert lengths[3] > own.max_length > lengths[1] > max(lengths[0], lengths[2])
+    judge = RewardJudge("rm", head="brief") if name == "aspects" else RewardJudge("rm")
+    items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, answers, strict=True)]
+    whole = [reply.value for reply in judge.open(lambda _: own)(items[:3])]
+    replies = judge.open(lambda _: short)(items)
+    np.testing.assert_allclose([reply.value for reply in replies[:3]], whole, rtol=1e-5)
+    why = f"prompt and answer are longer than the {lengths[1]} tokens that the judge 'rm' reads"
+    assert replies[3] == Reply(failed=why)
+    assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why)]
+
+
+def test_a_run_asks_its_judges_for_all_that_they_have_positions_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = network("value")
+    monkeypatch.setattr("jaxpo.stages.setting.load_model", lambda *_: own)
+    setting = SimpleNamespace(
+        run=SimpleNamespace(stages=()), model_folder=Path, mesh=None, rules=None,
+        scorer=SimpleNamespace(dtype="float32"), inputs=SimpleNamespace(tokenizer=own.tokenizer),
+    )  # fmt: skip
+    assert Setting.network(setting, "rm").max_length == limits(own.config).context > 1024  # type: ignore[arg-type]
 
 
 def test_an_answer_has_a_vector() -> None:

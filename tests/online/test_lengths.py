@@ -23,16 +23,22 @@ from online.tiny import online, recipe
 from jaxpo.config import MaxMin
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
+from jaxpo.objectives.families.rollouts import answer_metrics
 from jaxpo.objectives.methods.dler import DLER
 from jaxpo.objectives.methods.drpo import DRPO
 from jaxpo.objectives.methods.hapo import HAPO
 from jaxpo.objectives.methods.orion import ORION
-from jaxpo.objectives.methods.outcomes import Outcomes
+from jaxpo.objectives.methods.outcomes import Outcomes, Paid
+from jaxpo.objectives.methods.rollouts import Advantage
+from jaxpo.online.advantages import shaped
 from jaxpo.online.outcomes import Past, Paying, outcomes_of
+from jaxpo.online.recording import Recorded
 from jaxpo.online.rewards import Response, VerifierReward
 from jaxpo.online.rewards.base import RewardFunction
 from jaxpo.online.schedule import Schedule
 from jaxpo.online.source import RolloutSource
+from jaxpo.online.token_advantages import made_of
+from jaxpo.online.training import trained
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.overrides import load_run
 from jaxpo.stages import run as running
@@ -70,17 +76,63 @@ def test_dler_truncates_filters_and_knows_the_hard_questions():
     got = DLER(filter_groups=False).paid(REWARDS, own, {})  # the limit is the longest that an answer may be
     np.testing.assert_array_equal(got.reward, REWARDS)
     assert got.figures["dler/truncated"] == 2 / 16
-    # Groups without spread are left out, as they were before truncation; again it changes nothing.
+    assert got.kept is None
+    # Groups without spread are left out, as they were before truncation, and have their rewards all the same.
     got = DLER(limit=20, truncated_factor=0.1).paid(REWARDS, own, {})
-    assert np.isnan(got.reward[1:3]).all()
+    np.testing.assert_array_equal(got.kept, [[True] * 4, [False] * 4, [False] * 4, [True] * 4])
     assert got.figures["dler/filtered"] == 0.5
-    np.testing.assert_allclose(got.reward[0], [1, 0.1, 0, 0])
-    once = DLER(limit=60).paid(REWARDS, own, {}).reward
-    np.testing.assert_array_equal(DLER(limit=60).paid(once, own, {}).reward, once)
+    np.testing.assert_allclose(got.reward, [[1, 0.1, 0, 0], [1] * 4, [0] * 4, [1, 0, 0, 0]])
+    once = DLER(limit=60).paid(REWARDS, own, {})
+    again = DLER(limit=60).paid(once.reward, own, {})
+    np.testing.assert_array_equal(again.reward, once.reward)
+    np.testing.assert_array_equal(again.kept, once.kept)
     # Half of the first question's answers are right: its limit is the shorter one.
     tiers = DLER(limit=48, tiers=((0.5, 9),), filter_groups=False).paid(REWARDS, own, {})
     np.testing.assert_array_equal(tiers.reward[0], 0)
     np.testing.assert_array_equal(tiers.reward[3], [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("whitening", ["tokens", "answers"])
+def test_answers_that_dler_filters_are_not_trained_on_and_counted_as_what_they_are(whitening):
+    """Two questions: one half right, one all right, of whose answers the longer two are truncated."""
+    right = np.asarray([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    made = generation()  # of lengths 4, 1, 6 and 2, 5, 3
+    made = dataclasses.replace(made, rewards=right[..., None])
+    method = DLER(limit=3, beta=0.0, whitening=whitening)
+    paying = Paying(method, outcomes_of(made, [0], 6), {})
+    found, columns = made_of(
+        made, Recorded(), method, np.ones(1), aggregation="sum_then_normalize", longest=6, paid=paying
+    )
+    np.testing.assert_array_equal(found.reward, [[0, 0, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(found.kept, [[True] * 3, [False] * 3])
+    np.testing.assert_allclose(found.std, [0, np.std([1, 0, 1], ddof=1)])
+    assert not found.teaches.any(), "the rewards that differ are those of answers that are left out"
+    assert not any(np.any(x) for x in columns["advantages"])
+    each = trained(made, found, ["correct"], [0], columns, mask_truncated=False, places=range(2))
+    assert [one.on for one in each] == [True] * 3 + [False] * 3
+    about = {name: jnp.float32([one.columns[name] for one in each]) for name in each[0].columns}
+    metrics = {name: float(m.value()) for name, m in answer_metrics(about, jnp.ones(6, bool)).items()}
+    assert metrics["rewards/unrewarded"] == 0
+    assert metrics["reward"] == pytest.approx(2 / 6)
+    assert metrics["reward_std"] == pytest.approx(np.std([1, 0, 1], ddof=1) / 2)
+    assert metrics["frac_reward_zero_std"] == 0.5
+    assert metrics["correct"] == metrics["rewards/correct/mean"] == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("how", [Advantage("mean", "group"), Advantage("mean", "batch"), Advantage("mean", "tokens")])
+def test_answers_that_are_left_out_enter_no_advantage_of_the_others(how):
+    rewards, kept = np.asarray([[1.0, 0.0, 3.0, 2.0], [5.0, 1.0, 7.0, 7.0]]), np.ones((2, 4), bool)
+    kept[0, 3], kept[1] = False, False
+    lengths = np.asarray([[3, 1, 2, 4], [2, 2, 9, 1]])
+    got = shaped(rewards[..., None], np.ones(1), how, lengths, paid=lambda r: Paid(r, {}, kept))
+    alone = shaped(np.where(kept, rewards, np.nan)[..., None], np.ones(1), how, lengths)
+    np.testing.assert_array_equal(got.advantage, alone.advantage)
+    np.testing.assert_array_equal(got.reward, rewards)
+    np.testing.assert_array_equal(got.teaches, [True, False])
+    assert not got.flat.any()
+    boosted = shaped(rewards[..., None], np.ones(1), dataclasses.replace(how, boost=0.5), lengths,
+                     paid=lambda r: Paid(r, {}, kept))  # fmt: skip
+    np.testing.assert_allclose(boosted.advantage - got.advantage, 0.5 * (kept & (rewards >= 1)))
 
 
 def test_hapo_compares_with_the_history_and_says_what_it_knows():
@@ -143,7 +195,7 @@ def test_outcomes_are_those_of_the_ledgers_answers():
     np.testing.assert_array_equal(found.known, ~np.isnan(found.correct))
     np.testing.assert_array_equal(found.finished, found.lengths != 6)
     paying = Paying(ORION(alpha=1.0), found, {})
-    np.testing.assert_array_equal(paying(np.ones((2, 3))), 1)
+    np.testing.assert_array_equal(paying(np.ones((2, 3))).reward, 1)
     assert paying.figures == {"orion/bonus": 0.0}
 
 

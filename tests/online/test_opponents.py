@@ -16,6 +16,7 @@ from jaxpo.objectives.methods.gkd import GKD
 from jaxpo.objectives.methods.minillm import MiniLLM
 from jaxpo.objectives.methods.nash_md import NashMD
 from jaxpo.objectives.methods.online_pairs import XPO, OnlineDPO
+from jaxpo.online.answers import Answer
 from jaxpo.online.rewards import FunctionReward
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages import run as running
@@ -78,13 +79,26 @@ def test_every_kind_trains_on_what_it_wrote(kind, tmp_path):
         assert first["sampling/sampling_logp_difference/max"] <= 1e-4  # of the policy's answers alone
     if kind in ("gkd", "gkd_of_sequences"):
         assert first["kd_loss"] > 0 or first["kd_loss"] == pytest.approx(0, abs=1e-5)
+    if kind == "gkd_of_sequences":
+        by_teacher = []
+        for path in (tmp_path / "runs/tiny/stages/online/rollouts").glob("*/answers-*.jsonl"):
+            *groups, _ = [json.loads(line) for line in path.read_text().splitlines()][1:]
+            for group in groups:
+                own = [Answer.of(answer) for answer in group["answers"]]
+                nobody = [bool(np.isnan(answer.sampling_logps).all()) for answer in own]
+                assert len({tuple(answer.tokens) for answer in own}) == len(own), "two draws of one prompt"
+                assert nobody[0] == nobody[1] == bool(np.isnan(own[0].logps).any()), "a prompt has one writer"
+                by_teacher.append(nobody[0])
+        assert len(by_teacher) == 3 * 2
+        assert {True, False} == set(by_teacher)
+        assert found[-1]["kd_loss"] > 0, "the policy has left the teacher that it began as"
     if kind == "minillm":
         assert first["reverse_kl"] >= -1e-5
         assert record["reverse_kl"] > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["xpo"])
+@pytest.mark.parametrize("kind", ["xpo", "gkd_of_sequences"])
 def test_killed_and_resumed_it_ends_bit_for_bit_the_same(kind, tmp_path):
     run = recipe(tmp_path, stage(tmp_path, kind))
     config = tmp_path / "recipe.json"

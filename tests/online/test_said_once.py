@@ -1,17 +1,20 @@
 """What a user is told of a generation that teaches nothing, and of a sampler that differs: once, with figures."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from online.test_parts import groups
 
+from jaxpo.objectives.methods.dler import DLER
 from jaxpo.objectives.methods.drpo import DRPO
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.online_pairs import OnlineDPO
 from jaxpo.online.batches import Layout, Trained
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation
+from jaxpo.online.outcomes import outcomes_of
 from jaxpo.online.recording import Recorded
 from jaxpo.online.source import RolloutSource
 
@@ -56,6 +59,19 @@ def test_a_step_of_equal_rewards_is_said_once_with_what_helps(method):
         assert own.figures[3]["frac_reward_zero_std"] == 1
     RolloutSource.shape(own, generation([[1, 0], [0, 0]]), Recorded())
     assert len(lines) == 1
+
+
+def test_a_step_whose_answers_are_all_filtered_is_said_once_though_truncation_gave_them_other_rewards():
+    lines = []
+    own = source(DLER(limit=2), lines)
+    own.past = None
+    made = generation([[1, 1], [0, 0]])
+    own._outcomes = lambda made: dataclasses.replace(outcomes_of(made, [0], 8), lengths=np.asarray([[1, 5], [1, 1]]))
+    found, _ = RolloutSource.shape(own, made, Recorded())
+    np.testing.assert_array_equal(found.reward, [[1, 0], [0, 0]])
+    assert own.figures[3]["dler/filtered"] == 1
+    (line,) = lines
+    assert line.startswith("generation 3: all answers to each prompt have one reward")
 
 
 def test_rewards_that_are_neither_right_nor_wrong_are_said_once():

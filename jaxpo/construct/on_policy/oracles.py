@@ -14,7 +14,9 @@ from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Item
 from jaxpo.judges.base import Judge, Networks
 from jaxpo.judges.duels import ASYMMETRY, Ways, against, asymmetry, check_probabilities, rows_of_duels
+from jaxpo.judges.ledger import digest
 from jaxpo.judges.questions import Question
+from jaxpo.judges.reward import too_long
 from jaxpo.judges.scoring import AskMember, score_all
 from jaxpo.judges.verifier import VerifierJudge
 
@@ -36,12 +38,14 @@ class Ring:
       networks: name -> `jaxpo.judges.network.Network`.
       folder: of the ledgers.
       ways: P(a > b) and P(b > a) of the duels that were asked both ways round.
+      failures: an answer -> why nothing is said of it.
     """
 
     networks: Networks
     folder: Path
     ask: AskMember
     ways: list[Ways] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
         """The mean asymmetry, where one was measured."""
@@ -107,6 +111,7 @@ class ByScore(JudgedOracle):
         def play(duels: Sequence[Duel]) -> list[float | None]:
             both = [[Item(d.question.prompt, text, d.question.row) for text in (d.first, d.other)] for d in duels]
             scores = score_all(self.judge, [x for pair in both for x in pair], ring.networks, ring.folder, ring.ask)
+            ring.failures |= scores.failures
             found = [[scores.values.get(x.key(None)) for x in pair] for pair in both]
             return [None if a is None or b is None else 0.5 * (1.0 + float(np.sign(a - b))) for a, b in found]
 
@@ -131,8 +136,9 @@ class ByDuel(JudgedOracle):
                 for d in duels
                 for answer, opponent in ((d.first, d.other), (d.other, d.first))
             ]
-            values = score_all(self.judge, ways, ring.networks, ring.folder, ring.ask, "duel").values
-            found = [values.get(item.key(None)) for item in ways]
+            scores = score_all(self.judge, ways, ring.networks, ring.folder, ring.ask, "duel")
+            ring.failures |= scores.failures
+            found = [scores.values.get(item.key(None)) for item in ways]
             check_probabilities(found, "compare scores by ByScore.")
             return [self._both(a, b, ring) for a, b in zip(found[::2], found[1::2], strict=True)]
 
@@ -149,7 +155,7 @@ class ByDuel(JudgedOracle):
 class ByPreferenceModel(Oracle):
     """A general preference model, whose log-odds are antisymmetric by their form.
 
-    Of answers too long for it nothing is said.
+    Of answers too long for it nothing is known.
 
     Attributes:
       model: an earlier stage of `gpm`.
@@ -168,7 +174,11 @@ class ByPreferenceModel(Oracle):
         def play(duels: Sequence[Duel]) -> list[float | None]:
             prompts = [d.question.prompt for d in duels for _ in range(2)]
             texts = [text for d in duels for text in (d.first, d.other)]
-            fits = (network.lengths(prompts, texts) <= network.max_length).reshape(-1, 2).all(axis=1)
+            whole = network.lengths(prompts, texts) <= network.max_length
+            for prompt, text, own in zip(prompts, texts, whole, strict=True):
+                if not own:
+                    ring.failures[digest(prompt, text)] = too_long(network, self.model)
+            fits = whole.reshape(-1, 2).all(axis=1)
             asked = np.flatnonzero(np.repeat(fits, 2))
             found: dict[int, float | None] = dict.fromkeys(range(len(duels)))
             if asked.size:

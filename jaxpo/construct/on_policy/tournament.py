@@ -87,6 +87,8 @@ class TournamentPairs(DrawnPairs):
         answers = [[self._player(sample) for sample in drawn[q.number]] for q in told]
         rows = play_all(told, answers, play, counts)
         figures = {**counts, **ring.figures()}
+        for why, n in Counter(ring.failures.values()).most_common(3):
+            context.say(f"{self.name}: {n} answers were not judged: {why}")
         if figures.get(ASYMMETRY, 0.0) > TOLERANCE:
             context.say(
                 f"warning: {self.name}: the judge of duels is not antisymmetric: P(a > b) + P(b > a) is off 1 by "

@@ -114,11 +114,11 @@ class DLER(PolicyGradient):
         truncated = dler_truncated(outcomes.lengths.astype(float), outcomes.finished, limits[:, None])
         found = dler_rewards(rewards, truncated, factor=self.truncated_factor)
         figures = {"dler/truncated": float(truncated.mean())}
-        if self.filter_groups:
-            flat = np.asarray([len(set(group[~np.isnan(group)].tolist())) < 2 for group in rewards])
-            found = np.where(flat[:, None], np.nan, found)
-            figures["dler/filtered"] = float(flat.mean())
-        return Paid(found, figures)
+        if not self.filter_groups:
+            return Paid(found, figures)
+        flat = np.asarray([len(set(group[~np.isnan(group)].tolist())) < 2 for group in rewards])
+        figures["dler/filtered"] = float(flat.mean())
+        return Paid(found, figures, np.broadcast_to(~flat[:, None], found.shape))
 
     def terms(self, x: Rollouts, max_completion_length: int) -> dict[str, Array]:
         import jax.numpy as jnp

@@ -63,9 +63,11 @@ class Paid:
     """Rewards as a method pays them.
 
     Attributes:
-      reward: `[G, K]`; NaN leaves an answer out.
+      reward: `[G, K]`; NaN where no reward says anything.
       figures: name -> what is logged of the generation.
+      kept: bool `[G, K]`; the other answers have their reward, but are neither compared nor trained on. None = all.
     """
 
     reward: np.ndarray
     figures: Mapping[str, float]
+    kept: np.ndarray | None = None

@@ -9,7 +9,7 @@ A classifier of words that transformers can run has its head in `model.safetenso
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,10 @@ def export_heads(
 
     heads = dict(flat({name: tree for name, tree in params.items() if name != "model"}))
     with folder_in_making(directory, overwrite=overwrite) as partial:
-        tensors, use = list(tensors_of(params["model"], param_table(config))), USE
-        if told := token_classes_hf.has_form(config, reader):
-            tensors, use = [*tensors, *token_classes_hf.score_tensors(params["classes"])], token_classes_hf.USE
+        told = token_classes_hf.has_form(config, reader)
+        use: Sequence[str] = token_classes_hf.USE if told else USE
+        tensors = list(tensors_of(params["model"], param_table(config)))
+        tensors += token_classes_hf.score_tensors(params["classes"]) if told else ()
         write_shards(partial, tensors, dtype, parse_size(max_shard_size))
         describe(partial, config, dtype, tokenizer, generation, facts or Facts(Path(directory).name), use)
         if told:

@@ -130,7 +130,7 @@ CASES = {
     "process_reward": lists("process_reward", normal(N, K), np.tile(np.float32([1, 0, 0.3]), (N, 1)), free=1),
     "token_classification": Case(
         lambda where, z: losses.token_classification(z, np.arange(N * K).reshape(N, K) % 3,
-                                                     np.asarray(where)[:, None] & np.ones((N, K), bool)),
+                                                     where[:, None] & np.ones((N, K), bool)),
         (normal(N, K, 3),), 1),
     "rating": lists("rating", normal(N, K), RNG.random((N, K)).astype(np.float32), free=1),
     "gpm": rows("gpm", normal(N, 4), normal(N, 4), free=2, temperature=1.0),

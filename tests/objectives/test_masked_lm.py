@@ -22,6 +22,7 @@ from jaxpo.objectives.families.masked import Masking, hide, masked_tokens, units
 from jaxpo.objectives.methods.options import Ids
 from jaxpo.recipe.checks.masked_lm import masked_lm_problems
 from jaxpo.recipe.kinds import ids_of
+from jaxpo.recipe.overrides import load_run
 
 IDS = Ids(2, np.arange(3, VOCAB))
 BOTH_WAYS = dataclasses.replace(SCORER, config=dataclasses.replace(SCORER.config, causal=False))
@@ -216,6 +217,9 @@ def test_settings_that_cannot_be():
         return list(masked_lm_problems(Run(model=model, stages=(stage,)), 0, stage))
 
     assert problems() == []
+    recipe = load_run("pretrain:masked")
+    assert list(masked_lm_problems(recipe, 0, recipe.stages[0])) == []
+    assert recipe.stages[0].mask_token in recipe.tokenizer.added
     assert "--model.causal False" in problems(causal=True)[0]
     assert "must lie in (0, 1)" in problems(mask_rate=1.0)[0]
     assert "more than all hidden tokens" in problems(mask_share=0.8, random_share=0.3)[0]

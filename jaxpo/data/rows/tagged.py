@@ -56,10 +56,10 @@ def _name_of_words(data: Mapping[str, Any]) -> str | None:
 
 def in_order(tags: Iterable[str | int]) -> tuple[str, ...]:
     """The names of classes, `O` first, B-X before I-X; of numbers all up to the largest."""
-    found = set(tags)
-    if numbers := [tag for tag in found if isinstance(tag, int)]:
-        found = {tag for tag in found if isinstance(tag, str)} | set(map(str, range(max(numbers) + 1)))
-    return tuple(sorted(map(str, found), key=lambda tag: (tag != OUTSIDE, _bare(tag), tag)))
+    given = set(tags)
+    names = {tag for tag in given if isinstance(tag, str)}
+    names |= {str(i) for i in range(1 + max((tag for tag in given if isinstance(tag, int)), default=-1))}
+    return tuple(sorted(names, key=lambda tag: (tag != OUTSIDE, _bare(tag), tag)))
 
 
 def _bare(tag: str) -> str:

@@ -83,6 +83,12 @@ CHARTS = (
         compared=False,
     ),
     Chart("Token accuracy", Scale("share of tokens", from_zero=True), (("mean_token_accuracy", "training"),)),
+    Chart("Hidden tokens", Scale("share that is told", from_zero=True), (("masked_accuracy", "training"),)),
+    Chart(
+        "Classes of words",
+        Scale("F1", from_zero=True, top=1.02),
+        (("macro_f1", "mean of the classes"), ("entity_f1", "entities")),
+    ),
     Chart(
         "Load of the experts",
         Scale("relative to the mean load", from_zero=True),

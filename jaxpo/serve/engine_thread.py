@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
@@ -117,7 +118,8 @@ class EngineThread:
                     self._step()
                 self.load = self._engine.load
         except BaseException as error:
-            traceback.print_exc(file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):  # whoever reads the log may be gone; those who wait are not
+                traceback.print_exc(file=sys.stderr)
             self._die(f"the engine stopped: {type(error).__name__}: {error}")
 
     def _listen(self) -> None:

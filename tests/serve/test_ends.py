@@ -1,10 +1,12 @@
 """How a server ends: by a signal, with what runs brought to its end; by the death of its engine."""
 
 import asyncio
+import io
 import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 
@@ -98,6 +100,19 @@ def test_a_dead_engine_is_told_to_everybody(tokenizer, capsys):
         server.worker.join(20)
         assert server.status == 1
     assert "MemoryError: no more" in capsys.readouterr().err
+
+
+def test_a_dead_engine_is_told_although_nobody_reads_its_log(tokenizer, monkeypatch):
+    engine, gone = slow(tokenizer), io.StringIO()
+    gone.close()
+    with running(engine, tokenizer) as server:
+        engine.fault = MemoryError("no more")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", gone)
+            with pytest.raises(openai.InternalServerError, match="no more"):
+                server.client.completions.create(**ASKED, timeout=20)
+        server.worker.join(20)
+        assert server.status == 1
 
 
 def test_asking_while_the_engine_dies_never_hangs(tokenizer):

@@ -6,6 +6,7 @@ derived from a nested dict of `Param`, so that none of them can disagree with an
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -162,7 +163,13 @@ def init_params(table: Table, key: jax.Array, dtype: Any = jnp.float32) -> Tree:
 
 def normal(std: float) -> Init:
     """Gaussian of mean 0 and the given standard deviation."""
-    return lambda key, shape, dtype: (std * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+    return lambda key, shape, dtype: _gaussian(key, std, shape, jnp.dtype(dtype))
+
+
+# One program for each shape, whose product folds into it as it does where the whole model is drawn by one program.
+@functools.partial(jax.jit, static_argnames=("std", "shape", "dtype"))
+def _gaussian(key: jax.Array, std: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return (std * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
 def ones(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

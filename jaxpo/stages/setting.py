@@ -82,9 +82,13 @@ class Setting:
 
     def random(self, config: TextConfig, seed: int) -> Tree:
         """Fresh parameters of a model, placed on the run's mesh; the same for the same shape and seed."""
-        table = param_table(config)
-        draw = jax.jit(lambda key: init_params(table, key), out_shardings=param_shardings(table, self.mesh, self.rules))
-        return {"model": draw(jax.random.key(seed))}
+        table, key = param_table(config), jax.random.key(seed)
+        shardings = param_shardings(table, self.mesh, self.rules)
+        if self.mesh.size == 1:
+            # Parameter by parameter: those of one shape share a program, where one for all of them would hold the
+            # generator as often as there are parameters, and take half as long to compile as a training step.
+            return {"model": jax.device_put(init_params(table, key), shardings)}
+        return {"model": jax.jit(lambda key: init_params(table, key), out_shardings=shardings)(key)}
 
     def load(self, folder: Path) -> Tree:
         """Parameters of a finished stage or of a checkpoint elsewhere, placed on the run's mesh."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import os
 import queue
 import shutil
@@ -100,6 +101,13 @@ def test_a_dead_engine_is_told_to_everybody(tokenizer, capsys):
         server.worker.join(20)
         assert server.status == 1
     assert "MemoryError: no more" in capsys.readouterr().err
+
+
+def test_a_server_leaves_the_logging_of_the_process_as_it_is(tokenizer):
+    closed, handler = [], logging.Handler()
+    handler.close = lambda: closed.append(handler)
+    with running(slow(tokenizer), tokenizer):
+        assert closed == []
 
 
 def test_asking_while_the_engine_dies_never_hangs(tokenizer):

@@ -15,6 +15,7 @@ from jaxpo.cli.args import Parser
 from jaxpo.cli.engine_options import add_engine_options, engine_of, window_of
 from jaxpo.cli.image_options import add_image_options, image_folder, room_for, viewer_for
 from jaxpo.cli.sampling_options import add_model, add_sampler, load_with_tokenizer, sampler_of, stop_ids
+from jaxpo.cli.terminal import lasting_streams
 from jaxpo.errors import ConfigError
 from jaxpo.sampling.sampler import Sampler
 
@@ -44,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.serve.server import bind
 
-    with bind(args.host, args.port) as bound:
+    # Whoever reads the log may go away; those who ask are answered all the same.
+    with bind(args.host, args.port) as bound, lasting_streams():
         model = load_with_tokenizer(args.model)
         return serve(model, sampler, key, args, bound)
 

@@ -89,6 +89,8 @@ class Server:
         app: Any = make_app(desk, log or (lambda line: print(line, file=sys.stderr, flush=True)))
         config = uvicorn.Config(
             app,
+            # Its own would close every handler that the process has, and with absl's the stream that it writes to.
+            log_config=None,
             log_level="warning",
             access_log=False,
             lifespan="off",

@@ -128,6 +128,17 @@ def test_a_function_that_asks_for_what_no_row_has_is_refused_before_anything_is_
         check_arguments("f", eval("lambda prompts, /, *more, **columns: None"), rows)
 
 
+def even(completions, **columns):
+    """Says right or wrong in the words of Python."""
+    return [None if c == "x" else int(c) % 2 == 0 for c in completions]
+
+
+def test_true_and_false_are_rewards(tmp_path):
+    values, failed = score(tmp_path, FunctionReward(function=f"{__file__}:even"), [["1", "2", "x"]])
+    np.testing.assert_array_equal(values[..., 0], [[0, 1, np.nan]])
+    assert not failed.any()
+
+
 def test_a_judge_of_duels_may_ask_for_its_opponent():
     from online.tiny import HERE
 

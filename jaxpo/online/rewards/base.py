@@ -79,7 +79,7 @@ class RewardFunction(Judge):
         return self.replies(items, self.values(items))
 
     def replies(self, items: Sequence[Any], found: Any) -> list[Reply]:
-        """What was given for these answers, as replies.
+        """What was given for these answers, as replies; true and false are 1 and 0, as in TRL.
 
         Raises:
           RunError: it is not one value for each.
@@ -89,7 +89,8 @@ class RewardFunction(Judge):
             raise RunError(
                 f"the reward {self.label or self.NAME} gave {what} for {len(items)} answers; give one for each."
             )
-        return [Reply(None) if value is None else score_reply(value) for value in found]
+        numbers = [float(value) if isinstance(value, bool) else value for value in found]
+        return [Reply(None) if value is None else score_reply(value) for value in numbers]
 
 
 def failure(error: Exception) -> Reply:

@@ -114,7 +114,7 @@ class Tools:
         top_k: int = 0,
         max_new_tokens: int = 128,
         which: str = "model",
-        **sizes: int | None,
+        **sizes: Any,
     ) -> list[list[str]]:
         """n samples per prompt; a function of the prompt's number, the sample's number and the seed.
 

@@ -117,7 +117,7 @@ def _with_media(stage: Any, config: Any, caps: Caps) -> Caps:
     Each stands beside `MEAN_SEGMENT` tokens of text. How large they are, and which rows have any, only the rows know.
     """
     export = family(config).export
-    if export is None or export.processor is None:
+    if export is None or export.processor is None or kind_of(stage).purpose == "prompts":
         return caps
     images = stage.data.images or Images()
     sizes = images.sizes or ImageSettings(**export.processor(config))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Tree = Any
 MODEL, VERSION = "model", 1
-PATCHES, PART_PATCHES = 8192, 1 << 17
+PATCHES, PART_PATCHES = 8192, 1 << 16
 """Patches that are encoded together, and of one file."""
 READ = 1024
 """Examples whose images are listed at a time."""

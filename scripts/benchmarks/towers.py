@@ -54,11 +54,11 @@ class Shapes:
 GRIDS = ((16, 16), (2, 188), (16, 24), (18, 32), (32, 32), (44, 22), (30, 32), (6, 124), (16, 16), (24, 42))
 """Of a published table of sizes: pictures of 64 by 64 to 1000 by 500 pixels, and thumbnails of larger ones."""
 LARGE = Shapes(
-    SiglipConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6, patch_size=16),
-    replace(NARROW, causal=False, layer_types=("conv", "conv", "full_attention") * 2),
+    SiglipConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, patch_size=16),
+    replace(NARROW, causal=False, layer_types=("conv", "conv", "full_attention")),
     GRIDS,
-    images=20,
-    documents=64,
+    images=10,
+    documents=32,
     patches=1024,
     tokens=512,
 )

@@ -5,7 +5,7 @@ A file's bytes are read both times, so that one that has changed in between is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,7 @@ class Sight:
         Raises:
           BadImage: one that is broken, or another than when its row was tokenised.
         """
+        pieces: Callable[[Picture, int, str | Path], Iterable[Patches]]
         pieces = self._pieces if self.features is None else self._recorded
         return tuple(piece for i, picture in enumerate(pictures) for piece in pieces(picture, i, file))
 

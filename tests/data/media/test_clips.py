@@ -77,7 +77,9 @@ def test_long_clips_lose_frames_evenly_and_are_counted(load, write):
     example = dataset.store.read([0])[0]
     assert (example.segments[0].per_token[MEDIA] >= 0).sum() == sum(sum(p.lengths) // 4 for p in example.pictures)
     # Images are no clip, however many there are.
-    many = load(write(images_row(*frames), name="m.jsonl"), data=dataclasses.replace(data, max_length=256))
+    many = load(
+        write(images_row(*frames), name="m.jsonl"), data=dataclasses.replace(data, max_length=256, row_length=256)
+    )
     assert len(many.store.read([0])[0].pictures) == 10
 
 

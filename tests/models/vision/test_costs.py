@@ -28,8 +28,8 @@ from jaxpo.train.jaxpr_flops import count_flops
 NANO = preset("nano_vl")
 CONFIG = dataclasses.replace(
     NANO,
-    text=dataclasses.replace(NANO.text, vocab_size=128, layer_types=("conv",), intermediate_size=64),
-    vision=dataclasses.replace(NANO.vision, hidden_size=128, intermediate_size=512, num_hidden_layers=4),
+    text=dataclasses.replace(NANO.text, vocab_size=128, hidden_size=64, layer_types=("conv",), intermediate_size=64),
+    vision=dataclasses.replace(NANO.vision, hidden_size=128, intermediate_size=512, num_hidden_layers=2),
     image_token_id=3,
 )
 SIZES = ImageSettings(encoder_patch_size=4, tile_size=64, max_image_tokens=64)
@@ -60,7 +60,7 @@ def test_operations_of_a_patch_are_those_of_the_program():
     counted = count_flops(see, params, grid(2, 64))
     parts = family(CONFIG).encoder.parts(CONFIG, PatchLoad(1.0, 64.0))
     assert not counted.unknown
-    assert counted.flops == 2 * 64 * sum(2 * part.entries + part.between for part in parts)
+    assert counted.flops == pytest.approx(2 * 64 * sum(2 * part.entries + part.between for part in parts))
 
 
 def test_a_token_costs_what_comes_with_it():
@@ -70,12 +70,12 @@ def test_a_token_costs_what_comes_with_it():
     sizes = {path: p.size for path, p in leaves(param_table(CONFIG)) if len(p.shape) > 1}
     tower = sum(n for path, n in sizes.items() if path.startswith("vision/"))
     connector = sum(n for path, n in sizes.items() if path.startswith("connector/"))
-    mixing = 4 * 4 * 128 * 100
+    mixing = 2 * 4 * 128 * 100
     seeing = training_flops_per_token(CONFIG, 8.0, PatchLoad(2.0, 100.0)) - text
-    assert seeing == 3 * (2 * (2 * tower + mixing) + 2 * 2 * connector / 4)
+    assert seeing == pytest.approx(3 * (2 * (2 * tower + mixing) + 2 * 2 * connector / 4))
     # What was recorded is read: the connector alone computes.
     recorded = training_flops_per_token(CONFIG, 8.0, PatchLoad(2.0, 100.0, recorded=True)) - text
-    assert recorded == 3 * 2 * 2 * connector / 4
+    assert recorded == pytest.approx(3 * 2 * 2 * connector / 4)
 
 
 def test_a_fixed_tower_has_no_way_back():
@@ -104,7 +104,7 @@ def test_memory_is_near_a_compiled_step(train):
     load = load_of(stage, step.assembly, frozen, mesh, patches=patches_per_row(batch), tower=tower)
     found = estimates(make_scorer(CONFIG, Compute()), load, mesh)["none"]
     blind = estimates(make_scorer(CONFIG, Compute()), dataclasses.replace(load, patches=0.0), mesh)["none"]
-    assert 1 / 1.5 < compiled.temp_size_in_bytes / found.temporary < 1.5
+    assert 1 / 1.5 < compiled.temp_size_in_bytes / found.temporary < 1.5, (compiled, found)
     if tower == "trained":
         assert compiled.temp_size_in_bytes > 2 * blind.temporary
 
@@ -117,7 +117,7 @@ def fixed_part(stage):
 
 
 def test_a_policy_is_chosen_with_the_tower_in_sight():
-    """Beside images that fill a device's memory layers are recomputed; with recorded features they need not be."""
+    """Images that fill a device have layers recomputed; beside a tower without a way back they need not be."""
     mesh, config = make_mesh({}, jax.devices()[:1]), preset("lfm2_vl_450m")
     scorer = dataclasses.replace(make_scorer(config, Compute(remat="auto", scan=True)), dtype="bfloat16")
     stage = dataclasses.replace(STAGE, rows_per_step=1)
@@ -130,7 +130,7 @@ def test_a_policy_is_chosen_with_the_tower_in_sight():
         found = estimates(scorer, size(tower), mesh)
         assert found["full"].total <= found["none"].total
         chosen[tower] = fitted(scorer, Compute(remat="auto", memory_gib=16.0), size(tower), mesh)[0].remat
-    assert chosen == {"trained": "full", "fixed": "none", "recorded": "none"}
+    assert chosen == {"trained": "dots", "fixed": "none", "recorded": "none"}
 
 
 def test_a_dry_run_shows_images():

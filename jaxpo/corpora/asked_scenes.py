@@ -59,7 +59,7 @@ class AskedScenes:
         for i, scene in enumerate(drawn):
             write_png(directory / _name(i), picture(scene, rng))
         rows = [[*questions(i, scene)] for i, scene in enumerate(drawn)]
-        asked: dict[str, list[dict[str, Any]]] = {
+        asked: dict[str, list[Mapping[str, object]]] = {
             TRAIN: [row for own in rows[: self.train] for row in own],
             HELD_OUT: [row for own in rows[self.train :] for row in own],
         }
@@ -122,7 +122,7 @@ def questions(i: int, scene: tuple[Thing, ...]) -> Iterator[dict[str, Any]]:
             yield _asked(i, kind, ask.format(getattr(only[0], of)), answer)
 
 
-def without_images(row: Mapping[str, Any]) -> dict[str, Any]:
+def without_images(row: Mapping[str, object]) -> dict[str, object]:
     """The question alone."""
     return {name: value for name, value in row.items() if name != "images"}
 

@@ -8,7 +8,7 @@ first user turn's text. A frame is given as any image is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxpo.data.rows.formats import Row
 
@@ -80,7 +80,7 @@ def _column(row: Row, data: Mapping[str, Any]) -> list[Any]:
     return list(one) if all(map(_is_list, one)) else [one]
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0)
 
 

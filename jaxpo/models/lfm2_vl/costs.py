@@ -41,8 +41,9 @@ def patch_kept(config: LFM2VLConfig, remat: str, tensor: int, tower: Tower) -> K
                                  sum after it; fc1 and three steps of the tanh form of GELU
         others    D              the input
 
-    A tower that is not trained keeps nothing, as no gradient passes it, and has one layer at work; one whose features
-    are recorded does not run. Of four patches the connector keeps its norm's output, twice 4 D, and 3 of its width.
+    A tower that is not trained keeps nothing, as no gradient passes it, and holds of the layer at work its input beside
+    what attention reads and finds, or the two widths of its MLP; one whose features are recorded does not run. Of four
+    patches the connector keeps its norm's output, twice 4 D, and 3 of its width.
 
     Args:
       tensor: devices among which products are split.
@@ -53,6 +54,6 @@ def patch_kept(config: LFM2VLConfig, remat: str, tensor: int, tower: Tower) -> K
     if tower == "recorded":
         return Kept(connector, 0.0)
     if tower == "fixed":
-        return Kept(connector, whole)
+        return Kept(connector, d + max(4 * d, 2 * f) / tensor)
     layer = whole if remat == "none" else d
     return Kept(config.vision.num_hidden_layers * layer + connector, whole if remat == "none" else 2 * whole)

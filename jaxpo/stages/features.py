@@ -250,7 +250,7 @@ def _grid(pieces: Sequence[tuple[Patches, int, int]], rows: int, length: int) ->
     for number, (patches, row, start) in enumerate(pieces, start=1):
         at = (row, slice(start, start + len(patches)))
         values[at], segments[at], positions[at] = patches.values, number, patches.positions
-    return Media(values, segments, positions)
+    return Media(values, segments, positions)  # type: ignore[arg-type]
 
 
 def _keep(features: Features, made: Mapping[str, Sequence[np.ndarray]]) -> None:

@@ -22,6 +22,7 @@ from jaxpo.data.packing.batch import Media
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.packing.media import media_of
 from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import FEATURES, Patches
 from jaxpo.models.family import TextConfig, family
 from jaxpo.models.paths import split_table
@@ -111,7 +112,7 @@ def reading(loader: Loader, features: Features) -> Loader:
     """The same loader, whose batches hold these features in place of patches."""
     dataset = loader.dataset
     assert dataset.sight is not None
-    layout = {FEATURES: (features.dtype, (features.width,))}
+    layout: Layout = {FEATURES: (features.dtype, (features.width,))}
     return loader.over(replace(dataset, media=layout, sight=replace(dataset.sight, features=features)))
 
 
@@ -152,7 +153,7 @@ class Making:
         said = {
             "version": VERSION,
             "weights": fingerprint(self.model[name]),
-            "config": asdict(self.scorer.config),  # type: ignore[call-overload]
+            "config": asdict(self.scorer.config),
             "dtype": self.scorer.dtype,
             "sizes": settings,
         }

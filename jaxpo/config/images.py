@@ -97,9 +97,14 @@ class Images:
         the header when rows are tokenised (listed by file and row), by its pixels when a batch is made; of both
         together at most `max_bad_rows`.
       sizes: of tiles and of what is made of them; None = as the model's processor files say, else LFM2-VL's.
+      frames: of a clip that are shown, evenly spaced; the others of a longer one are left out, and counted.
+      cached: what the encoder makes of each image is computed once, kept beside the run's data, and read in every step;
+        for a stage that neither trains nor adapts the encoder.
     """
 
     root: OtherFile | None = None
     max_pixels: int = 64_000_000
     on_bad_image: Literal["error", "skip"] = "error"
     sizes: ImageSettings | None = None
+    frames: int = 16
+    cached: bool = False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxpo.judges.asking import Item
     from jaxpo.judges.base import Judge
     from jaxpo.judges.network import Network
+    from jaxpo.sampling.prompts import Conversation
 
 
 NETWORKS = {
@@ -106,18 +107,22 @@ class Tools:
 
     def generate(
         self,
-        prompts: Sequence[Text],
+        prompts: Sequence[Text | Conversation],
         n: int,
         *,
         temperature: float = 1.0,
         top_k: int = 0,
         max_new_tokens: int = 128,
         which: str = "model",
+        **sizes: Any,
     ) -> list[list[str]]:
-        """n samples per prompt; a function of the prompt's number, the sample's number and the seed."""
-        return self.network(which).generate(
-            prompts, n, temperature=temperature, top_k=top_k, max_new_tokens=max_new_tokens, seed=self.seed
-        )
+        """n samples per prompt; a function of the prompt's number, the sample's number and the seed.
+
+        Args:
+          sizes: of what prompts show, see `Network.generate`.
+        """
+        how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "max_new_tokens": max_new_tokens}
+        return self.network(which).generate(prompts, n, seed=self.seed, **how, **sizes)
 
 
 def _missing(which: str) -> str:

@@ -14,13 +14,14 @@ import numpy as np
 from jaxpo.corpora.files import reusable, write
 from jaxpo.corpora.pictures import write_png
 
-FORMAT = 1
+FORMAT = 2
 CELL = 16
 """Pixels along the side of a quarter of the picture."""
 COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "yellow": (235, 205, 40)}
 SHAPES = ("square", "circle", "triangle")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 CAPTIONS, TRAIN, HELD_OUT, TEXT = "captions.jsonl", "scenes_train.jsonl", "scenes_heldout.jsonl", "text_train.jsonl"
+BLIND_TRAIN, BLIND_HELD_OUT = "blind_train.jsonl", "blind_heldout.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class AskedScenes:
-    """Pictures of one to four things, captions of them, questions about them, and rows of text alone.
+    """Pictures of one to four things, captions of them, questions about them, the same without them, and text alone.
 
     A scene that is held out, with all its things and their places, is in no training row.
 
@@ -48,7 +49,7 @@ class AskedScenes:
     seed: int = 0
 
     def build(self, directory: Path) -> dict[str, Any]:
-        """Write `images/` and four files of rows, unless they are there."""
+        """Write `images/` and six files of rows, unless they are there."""
         inputs = hashlib.sha256(json.dumps({"format": FORMAT, **asdict(self)}).encode()).hexdigest()[:16]
         report = reusable(directory, inputs)
         if report is not None and (directory / "images").is_dir():
@@ -58,15 +59,20 @@ class AskedScenes:
         for i, scene in enumerate(drawn):
             write_png(directory / _name(i), picture(scene, rng))
         rows = [[*questions(i, scene)] for i, scene in enumerate(drawn)]
-        files: dict[str, list[Mapping[str, object]]] = {
-            CAPTIONS: [{"text": f" {caption(s)}", "images": [_name(i)]} for i, s in enumerate(drawn[: self.train])],
+        asked: dict[str, list[Mapping[str, object]]] = {
             TRAIN: [row for own in rows[: self.train] for row in own],
             HELD_OUT: [row for own in rows[self.train :] for row in own],
+        }
+        files: dict[str, list[Mapping[str, object]]] = {
+            CAPTIONS: [{"text": f" {caption(s)}", "images": [_name(i)]} for i, s in enumerate(drawn[: self.train])],
+            **asked,
+            BLIND_TRAIN: [without_images(row) for row in asked[TRAIN]],
+            BLIND_HELD_OUT: [without_images(row) for row in asked[HELD_OUT]],
             TEXT: [_spelt(rng) for _ in range(self.train // 3)],
         }
         counts = {name.removesuffix(".jsonl"): len(own) for name, own in files.items()}
-        asked = f"{self.train:,} pictures with {counts['scenes_train']:,} questions"
-        lines = [f"questions about scenes: {asked}, {self.held_out:,} held out"]
+        made = f"{self.train:,} pictures with {counts['scenes_train']:,} questions"
+        lines = [f"questions about scenes: {made}, {self.held_out:,} held out"]
         return {**write(directory, files, {"counts": counts, "lines": lines, "inputs": inputs}), "reused": False}
 
 
@@ -114,6 +120,11 @@ def questions(i: int, scene: tuple[Thing, ...]) -> Iterator[dict[str, Any]]:
         if only := [thing for thing, name in zip(scene, names, strict=True) if names.count(name) == 1]:
             answer = PLACES[only[0].place] if kind == "place" else getattr(only[0], kind)
             yield _asked(i, kind, ask.format(getattr(only[0], of)), answer)
+
+
+def without_images(row: Mapping[str, object]) -> dict[str, object]:
+    """The question alone."""
+    return {name: value for name, value in row.items() if name != "images"}
 
 
 def _asked(i: int, kind: str, question: str, answer: str) -> dict[str, Any]:

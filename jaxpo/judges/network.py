@@ -38,13 +38,17 @@ from jaxpo.objectives.methods.mixtures import MixtureMethod
 from jaxpo.objectives.methods.rewards import RewardMethod
 from jaxpo.objectives.methods.token_classification import TokenClassification
 from jaxpo.sampling.engine import Engine
-from jaxpo.sampling.fitted import as_scored, fitted
+from jaxpo.sampling.fitted import as_scored, fitted, sized
+from jaxpo.sampling.prompts import Conversation, Prompt
 from jaxpo.sampling.request import Generation, Request, said
 from jaxpo.sampling.sampler import Sampler
 from jaxpo.sampling.text import encode_prompt, requests_for
+from jaxpo.sampling.viewing import READS_TEXT, viewer_of
 
 Tree = Any
 ROWS = 16
+TOGETHER = 64
+"""Prompts whose images are held in memory at once."""
 USUAL_LENGTH = 1024
 """Rows are longer, and fewer at once, only where a text needs them to be."""
 
@@ -263,7 +267,7 @@ class Network(Model):
 
     def generate(
         self,
-        prompts: Sequence[Text],
+        prompts: Sequence[Text | Conversation],
         n: int,
         *,
         temperature: float,
@@ -272,15 +276,25 @@ class Network(Model):
         seed: int,
         begun: Sequence[str] | None = None,
         stop: tuple[str, ...] = (),
+        frames: int | None = None,
+        image_tokens: int | None = None,
     ) -> list[list[str]]:
         """`n` samples per prompt.
 
         Args:
           begun: what each prompt's answers begin with; it is no part of what is returned.
           stop: strings that end an answer, and are cut from it.
+          frames: of a clip that are shown; None = as of a stage's data.
+          image_tokens: vectors of an image at most, which is not cut into tiles then; None = as the model's files say.
+
+        Raises:
+          ConfigError: a prompt shows images, and the model reads text alone.
+          BadImage: an image that cannot be used.
         """
         sampler = Sampler(temperature=temperature, top_k=top_k)
         template = Request((), n=n, sampler=sampler, max_new_tokens=max_new_tokens, seed=seed, stop=stop)
+        if any(isinstance(prompt, Conversation) and prompt.pictures for prompt in prompts):
+            return self._generate_seeing(prompts, template, frames, image_tokens)
         requests = requests_for(self.tokenizer, prompts, template)
         if begun is not None:
             requests = [
@@ -289,6 +303,29 @@ class Network(Model):
             ]
         answers = self.engine(requests).generate(requests)
         return [[said(answers[i * n + k]) for k in range(n)] for i in range(len(prompts))]
+
+    def _generate_seeing(
+        self, prompts: Sequence[Prompt], template: Request, frames: int | None, image_tokens: int | None
+    ) -> list[list[str]]:
+        """The same of prompts that show images, a few of which are decoded at a time."""
+        tiles = None if image_tokens is None else 1
+        viewer = viewer_of(self.config, self.tokenizer, max_image_tokens=image_tokens, max_tiles=tiles)
+        if viewer is None:
+            raise ConfigError(f"{READS_TEXT}; give one that sees.")
+        viewer = viewer if frames is None else dataclasses.replace(viewer, frames=frames)
+        needed = max(map(len, map(viewer.planned, prompts))) + template.max_new_tokens
+        how = {"needed": needed, "answers": template.n * min(len(prompts), TOGETHER), "patches": viewer.longest}
+        engine = sized(self.params["model"], self.config, tokenizer=self.tokenizer, **how, **as_scored(self.scorer))
+        found: list[list[str]] = []
+        for start in range(0, len(prompts), TOGETHER):
+            few = [viewer.encode(prompt) for prompt in prompts[start : start + TOGETHER]]
+            requests = [
+                dataclasses.replace(template, prompt=ids, shown=shown, number=number)
+                for number, (ids, shown) in enumerate(few, start=start)
+            ]
+            answers = engine.generate(requests)
+            found += [[said(answers[i * template.n + k]) for k in range(template.n)] for i in range(len(few))]
+        return found
 
     def draw(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxpo.errors import ConfigError, near_misses
-from jaxpo.models.parts import Decoder, Diffusers, Experts, Flops, Kept, Limits, Towers, no_experts
+from jaxpo.models.parts import Decoder, Diffusers, Encoder, Experts, Flops, Kept, Limits, Towers, no_experts
 
 if TYPE_CHECKING:
     from jax import Array
@@ -113,6 +113,7 @@ class Family:
         product with `unembedding`.
       decoder: None = it does not continue a text token by token.
       kept: `(config, remat, devices that share products) -> Kept`, for `compute.remat auto`; None = it is not known.
+      encoder: None = it reads no media.
       looped: `(config, scan, remat) -> layers that the program of a forward pass holds`, fewer than the model has where
         repeated ones run in loops; None = it has no loops over layers.
       export: None = its models lie in no Hugging Face file.
@@ -135,6 +136,7 @@ class Family:
     logits: Callable[[Tree, Array, Any], Array] | None = None
     decoder: Decoder | None = None
     kept: Callable[[Any, str, int], Kept] | None = None
+    encoder: Encoder | None = None
     looped: Callable[[Any, bool | None, str], int] | None = None
     export: Export | None = None
     denoise: Callable[..., Array] | None = None

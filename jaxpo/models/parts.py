@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jax import Array
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jaxpo.config.noise import NoiseSchedule
 
 Tree = Any
+Tower = Literal["trained", "fixed", "recorded"]
+"""Of an encoder of media: a gradient reaches it, or none does, or what it makes is read instead of computed."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,45 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class PatchLoad:
+    """The media that come with a token, in the mean.
+
+    Attributes:
+      per_token: patches.
+      context: those that a patch attends to.
+      recorded: what the encoder makes of them is read instead of computed.
+    """
+
+    per_token: float = 0.0
+    context: float = 0.0
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
 class Part:
     """A stretch of a network between input and output.
 
     Attributes:
       names: what the paths of its parameters begin with.
-      matrices: path -> entries that a token is multiplied with there; a lookup is none.
+      matrices: path -> entries that what goes through it is multiplied with there; a lookup is none.
       mixing: floating-point operations between positions.
+      rate: how often one token goes through; where media do, the patches or vectors that come with a token.
     """
 
     names: tuple[str, ...]
     matrices: Mapping[str, float]
     mixing: float = 0.0
+    rate: float = 1.0
+
+    @property
+    def entries(self) -> float:
+        """Of all matrices, per token."""
+        return self.rate * sum(self.matrices.values())
+
+    @property
+    def between(self) -> float:
+        """Operations between positions, per token."""
+        return self.rate * self.mixing
 
 
 @dataclass(frozen=True)
@@ -119,6 +148,29 @@ class Decoder:
     per_position: tuple[str, ...]
     see: Callable[..., Array] | None = None
     values: Callable[[Any], int] | None = None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What makes features of media, before all else that a model computes.
+
+    Attributes:
+      name: where its parameters lie in the model's; what is not below it reads features alone.
+      width: `config -> D`.
+      encode: `(params, media, *, config, dtype, attention) -> [Q, P, D]`, of a packed grid's patches.
+      parts: `(config, PatchLoad) -> ` what media go through before the parts of `Family.flops`, the encoder first.
+      kept: `(config, remat, devices that share products, Tower) -> Kept`, per patch, of all these parts.
+    """
+
+    name: str
+    width: Callable[[Any], int]
+    encode: Callable[..., Array]
+    parts: Callable[[Any, PatchLoad], tuple[Part, ...]]
+    kept: Callable[[Any, str, int, Tower], Kept]
+
+    def holds(self, path: str) -> bool:
+        """Whether a parameter of the model is the encoder's."""
+        return path.startswith(f"{self.name}/")
 
 
 @dataclass(frozen=True)

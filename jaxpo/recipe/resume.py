@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Compute, Data, Mixed, OptimizerBase, Run, Stage
+from jaxpo.config import Compute, Data, Images, Mixed, OptimizerBase, Run, Stage
 from jaxpo.config.fields import BUDGETS, is_config
 from jaxpo.config.places import places
 from jaxpo.config.serialise import TYPE, read_again, to_jsonable
@@ -42,6 +42,7 @@ MAY_CHANGE: dict[type, dict[str, str]] = {
     },
     OptimizerBase: {"offload": NOTHING},
     Data: {"max_bad_rows": NOTHING},
+    Images: {"cached": ROUNDING},
     Mixed: {"max_epochs": NOTHING},
     Compute: {
         **dict.fromkeys(("remat", "memory_gib", "scan", "attention", "head_chunk", "experts", "conv"), ROUNDING),

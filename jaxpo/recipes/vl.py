@@ -5,8 +5,8 @@
 
 scikit-learn's 1,797 handwritten digits, of which 297 are held out: a model that reads the same questions without the
 images ("blind"), the same model with them ("digits"), and pairs whose rejected answer is a wrong digit. The report
-shows pictures with answers. `scenes` first learns to describe drawn scenes, then to answer questions about them,
-between rows of text alone.
+shows pictures with answers. `scenes` first reads questions about drawn scenes without seeing them ("blind"), then
+learns to describe the scenes, and to answer the questions, between rows of text alone.
 
 On your own rows (`docs/vision.md` shows their forms), from a released LFM2-VL, the tower at a fifth of the rate:
 
@@ -112,7 +112,7 @@ def config() -> Run:
 
 
 def scenes() -> Run:
-    """Drawn scenes: captions, then questions between rows of text alone."""
+    """Drawn scenes: questions without images; captions, then questions between rows of text alone."""
     captions = Pretrain(
         name="captions",
         data=_data(drawn.CAPTIONS),
@@ -131,8 +131,15 @@ def scenes() -> Run:
         drawn.AskedScenes(),
         drawn.TRAIN,
         LARGER,
-        (captions, _answers("questions", replace(_data("", drawn.HELD_OUT), train=(), mix=mix), 400, "previous")),
-        (VisualQuestions((f"corpus:{drawn.HELD_OUT}",), by="kind"),),
+        (
+            _answers("blind", _data(drawn.BLIND_TRAIN, drawn.BLIND_HELD_OUT), 100),
+            captions,
+            _answers("questions", replace(_data("", drawn.HELD_OUT), train=(), mix=mix), 800, "previous"),
+        ),
+        (
+            VisualQuestions((f"corpus:{drawn.HELD_OUT}",), by="kind"),
+            VisualQuestions((f"corpus:{drawn.BLIND_HELD_OUT}",), "exact_match_blind", by="kind", show=0),
+        ),
     )
 
 

@@ -14,12 +14,13 @@ from jaxpo.data.chat.chat import encode_spans
 from jaxpo.data.media.decode import DATA_URL, ImageLimits, image_size, place_or_bytes
 from jaxpo.data.media.decode import pixels as decoded
 from jaxpo.data.media.geometry import Geometry, geometry
-from jaxpo.data.media.marks import expand, find_marks
+from jaxpo.data.media.marks import IMAGE, expand, find_marks
 from jaxpo.data.media.patches import patches_of
+from jaxpo.data.rows.clips import shown
 from jaxpo.data.rows.pictures import MARK, without_marks
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.media import PER_VECTOR, Patches
-from jaxpo.data.tokens.pictures import marked
+from jaxpo.data.tokens.pictures import marked, of_shown
 from jaxpo.data.tokens.seeing import seeing
 from jaxpo.errors import BadImage, ConfigError, DataError
 from jaxpo.models.family import Config, sees
@@ -43,6 +44,7 @@ class Viewer:
       together: pixels of all images of a prompt; None = no bound.
       root: folder that files must lie in; relative paths begin there. None = the current folder, and anywhere.
       files: whether payloads may be paths at all.
+      frames: of a clip that are shown, evenly spaced.
       known: what images have become, for those who show them again in every turn; None = nothing is kept.
     """
 
@@ -53,6 +55,7 @@ class Viewer:
     together: int | None = None
     root: Path | None = None
     files: bool = True
+    frames: int = Images.frames
     known: dict[str, tuple[Geometry, tuple[Patches, ...]]] | None = field(default=None, compare=False, repr=False)
 
     def at(self, root: Path) -> Viewer:
@@ -70,7 +73,7 @@ class Viewer:
             return encode_prompt(self.tokenizer, prompt), None
         if self.together is not None:
             self.planned(prompt)
-        each = [self._seen(i, payload) for i, payload in enumerate(_pictures(prompt))]
+        each = [self._seen(i, payload) for i, payload in self._shown(prompt)]
         ids, places = self._expanded(prompt, [plan for plan, _ in each])
         return ids, Shown(tuple(piece for _, pieces in each for piece in pieces), places)
 
@@ -78,7 +81,7 @@ class Viewer:
         """The ids alone: of images no more is read than their headers."""
         if not _pictures(prompt):
             return encode_prompt(self.tokenizer, prompt)
-        plans = [self._read(i, payload, self._plan) for i, payload in enumerate(_pictures(prompt))]
+        plans = [self._read(i, payload, self._plan) for i, payload in self._shown(prompt)]
         pixels = sum(plan.height * plan.width for plan in plans)
         if self.together is not None and pixels > self.together:
             raise BadImage(
@@ -89,9 +92,16 @@ class Viewer:
 
     def _expanded(self, prompt: Prompt, plans: Sequence[Geometry]) -> tuple[list[int], np.ndarray]:
         marks = find_marks(self.tokenizer.special_ids, self.image_token_id)
-        spans = prompt_spans_of(self.tokenizer, as_conversation(prompt))
-        ids, places = expand(encode_spans(self.tokenizer, marked(spans))[0], plans, marks)
+        spans = marked(prompt_spans_of(self.tokenizer, as_conversation(prompt)))
+        if sum(span.control and span.text == IMAGE for span in spans) == len(_pictures(prompt)):
+            spans = of_shown(spans, shown(_pictures(prompt), self.frames))
+        ids, places = expand(encode_spans(self.tokenizer, spans)[0], plans, marks)
         return ids.tolist(), places
+
+    def _shown(self, prompt: Prompt) -> list[tuple[int, Any]]:
+        """Images and their numbers, without the frames of a clip beyond so many."""
+        given = _pictures(prompt)
+        return [(i, given[i]) for i, seen in enumerate(shown(given, self.frames)) if seen]
 
     @property
     def longest(self) -> int:
@@ -120,10 +130,10 @@ class Viewer:
         return geometry(*image_size(given, limits), self.settings)
 
     def _cut(self, given: Any, limits: ImageLimits) -> tuple[Geometry, tuple[Patches, ...]]:
-        plan, shown = self._plan(given, limits), decoded(given, limits)
-        if shown.shape[:2] != (plan.height, plan.width):
+        plan, drawn = self._plan(given, limits), decoded(given, limits)
+        if drawn.shape[:2] != (plan.height, plan.width):
             raise BadImage("its pixels are turned otherwise than its header says.", remedy="Save it again.")
-        return plan, patches_of(shown, plan, self.settings)
+        return plan, patches_of(drawn, plan, self.settings)
 
 
 def _pictures(prompt: Prompt) -> Sequence[Any]:

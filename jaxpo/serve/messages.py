@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxpo.data.chat.chat import Message
 from jaxpo.data.rows import messages as rows
+from jaxpo.data.rows.clips import PART as CLIP
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.pictures import COLUMN, PARTS, with_pictures
 from jaxpo.data.rows.tools import tools_of
@@ -36,7 +37,7 @@ def read_messages(given: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Message]
                 )
         parts = message.get("content")
         for j, part in enumerate(parts if isinstance(parts, list) else ()):
-            if isinstance(part, dict) and part.get("type") in PARTS:
+            if isinstance(part, dict) and part.get("type") in (*PARTS, CLIP):
                 _check_image(message, part, f"messages.{i}.content.{j}")
     try:
         row = _row({"messages": [dict(message) for message in given]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,21 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxpo.config import Stage
+from jaxpo.config import Images, ImageSettings, Stage
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.dataset import USER_TOKENS
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.batch import Batch, Media
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.teacher_records import id_dtype, names_of
 from jaxpo.data.rows.columns import DTYPES
 from jaxpo.data.rows.needs import recorded_column
 from jaxpo.data.rows.segments import COLUMN_OF
 from jaxpo.data.source import StepBatch
+from jaxpo.data.tokens.media import FEATURES, IMAGE, MEDIA, PER_VECTOR
 from jaxpo.errors import ConfigError
-from jaxpo.models.family import TextConfig, limits
+from jaxpo.models.family import TextConfig, family, limits
 from jaxpo.recipe.beside import Companion
 from jaxpo.recipe.kinds import kind_of, method_of, networks_of
 from jaxpo.sharding import BATCH_AXES, axis_size
+from jaxpo.stages.features import keeps_features
 
 LISTED = 4
 """Responses of a list, items of a text and rewards of a pair, which only the rows know."""
@@ -71,7 +74,7 @@ def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
 
 def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     """Packed rows."""
-    caps, method = likely_caps(stage, mesh), method_of(stage)
+    caps, method = _with_media(stage, config, likely_caps(stage, mesh)), method_of(stage)
     needs, widths = method.NEEDS, {**_WIDTHS, "rewards": _of_rewards(method.NEEDS.roles), **method.widths()}
     blocks = stage.rows_per_step // caps.block_rows
     rows, examples = (stage.rows_per_step, caps.row_length), blocks * caps.examples
@@ -83,6 +86,8 @@ def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
     for network in networks_of(stage):
         if network.recorded:
             per_token |= _recorded(network, stage, config, rows)
+    media = _media(blocks, stage, config, caps)
+    per_token |= {MEDIA: _array(rows, np.int32)} if media else {}
     return Batch(
         tokens=_array(rows, np.int32),
         segment_ids=_array(rows, np.int32),
@@ -96,7 +101,43 @@ def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         block_rows=caps.block_rows,
         slots=caps.slots,
         max_segment=caps.max_segment,
+        media=media,
     )
+
+
+def patches_per_row(batch: StepBatch) -> float:
+    """Of media beside each row of tokens, padding included."""
+    media = batch.media if isinstance(batch, Batch) else {}
+    return sum(grid.segment_ids.size for grid in media.values()) / batch.rows
+
+
+def _with_media(stage: Any, config: Any, caps: Caps) -> Caps:
+    """The block with its rows of patches, where the model sees: full of images as large as one in one piece becomes.
+
+    Each stands beside `MEAN_SEGMENT` tokens of text. How large they are, and which rows have any, only the rows know.
+    """
+    export = family(config).export
+    if export is None or export.processor is None or kind_of(stage).purpose == "prompts":
+        return caps
+    images = stage.data.images or Images()
+    sizes = images.sizes or ImageSettings(**export.processor(config))
+    tokens = min(sizes.max_image_tokens, stage.data.max_length)
+    length = stage.data.media_length or PER_VECTOR * tokens
+    shown = max(1, caps.block_rows * caps.row_length // (tokens + MEAN_SEGMENT))
+    rows = stage.data.media_rows or math.ceil(shown / max(1, length // (PER_VECTOR * tokens)))
+    return replace(caps, media_rows=rows, media_length=length)
+
+
+def _media(blocks: int, stage: Any, config: Any, caps: Caps) -> dict[str, Media]:
+    """The grids of images, of which the family says how many bytes a patch has; or of features in bfloat16."""
+    found, shape = family(config), (blocks * caps.media_rows, caps.media_length)
+    if not caps.media_rows or found.decoder is None or found.decoder.values is None or found.encoder is None:
+        return {}
+    values = _array((*shape, found.decoder.values(config)), np.uint8)
+    if keeps_features(stage):
+        values = _array((*shape, found.encoder.width(config)), jnp.bfloat16)
+    kind = FEATURES if keeps_features(stage) else IMAGE
+    return {kind: Media(values, _array(shape, np.int32), _array((*shape, 4), np.int32))}
 
 
 def _of_rewards(roles: tuple[str, ...]) -> tuple[int, ...]:

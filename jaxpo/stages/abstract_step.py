@@ -16,6 +16,7 @@ from jaxpo.data.source import StepBatch
 from jaxpo.models.family import TextConfig
 from jaxpo.objectives.encode import Scorer
 from jaxpo.sharding import batch_shardings
+from jaxpo.stages.abstract_batch import patches_per_row
 from jaxpo.stages.assemble import Assembly, make_scorer
 from jaxpo.stages.remat import assemble_fitted
 from jaxpo.train.state import State
@@ -87,7 +88,15 @@ def abstract_step(
     """
     scorer, frozen = make_scorer(config, compute), frozen or {}
     assembly, scorer, _ = assemble_fitted(
-        stage, _Length(), scorer, mesh, rules, compute, frozen=frozen, scorers=scorers
+        stage,
+        _Length(),
+        scorer,
+        mesh,
+        rules,
+        compute,
+        frozen=frozen,
+        scorers=scorers,
+        patches=patches_per_row(batch),
     )
     where = batch_shardings(batch, mesh)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), batch, where)

@@ -18,11 +18,11 @@ from jaxpo.recipe.platform import dtype_of, loops
 from jaxpo.sharding import use_mesh
 from jaxpo.sharding.collectives import Collective, Total, collectives, totals
 from jaxpo.sharding.host_memory import HOST
-from jaxpo.stages.abstract_batch import stage_batch
+from jaxpo.stages.abstract_batch import patches_per_row, stage_batch
 from jaxpo.stages.abstract_beside import abstract_beside, architecture
 from jaxpo.stages.abstract_step import AbstractStep, abstract_step
 from jaxpo.stages.assemble import make_scorer
-from jaxpo.stages.remat import load_of
+from jaxpo.stages.remat import load_of, tower_of
 from jaxpo.train.jaxpr_flops import Work, work_of
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, estimate
 
@@ -146,7 +146,8 @@ def stage_step(run: Run, stage: Any, config: TextConfig, mesh: Mesh, memory: flo
     remat = run.compute.remat
     compute = as_on_accelerator(run.compute, config, "none" if remat == "auto" else remat)
     step = _step(run, stage, config, mesh, compute)
-    load = load_of(stage, step.assembly, step.frozen, mesh)
+    tower = tower_of(stage, config, step.assembly)
+    load = load_of(stage, step.assembly, step.frozen, mesh, patches=patches_per_row(step.batch), tower=tower)
     if remat == "auto":
         found = {name: on_accelerator(run, config, load, name, mesh) for name in CANDIDATES if name != "offload"}
         memory = memory if run.compute.memory_gib is None else run.compute.memory_gib * 2**30

@@ -12,21 +12,32 @@ from jax.sharding import Mesh
 
 from jaxpo.config import Compute, Stage
 from jaxpo.data.source import Source
-from jaxpo.models.family import family
+from jaxpo.models.family import Config, family
+from jaxpo.models.parts import Tower
+from jaxpo.models.spec import leaves
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.options import Ids
+from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.sharding import BATCH_AXES, axis_size
 from jaxpo.sharding.host_memory import has_host_memory
 from jaxpo.sharding.turns import least_of_all
 from jaxpo.stages.assemble import Assembly, assemble
+from jaxpo.stages.features import keeps_features
 from jaxpo.train.memory import CANDIDATES, Estimate, Load, bytes_of, choose, device_memory, estimate, gib, numbers_of
 
 Tree = Any
 REMAT = "remat"
 
 
-def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
-    """What of a stage's step lies on one device."""
+def load_of(
+    stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh, *, patches: float = 0.0, tower: Tower = "trained"
+) -> Load:
+    """What of a stage's step lies on one device.
+
+    Args:
+      patches: of media beside a row of tokens, padding included.
+      tower: see `tower_of`.
+    """
     spread = axis_size(mesh, BATCH_AXES)
     rows = max(stage.rows_per_step // (spread * stage.gradient_accumulation_steps), 1)
     params = assembly.abstract.params
@@ -38,7 +49,20 @@ def load_of(stage: Stage, assembly: Assembly, frozen: Tree, mesh: Mesh) -> Load:
         weights=numbers_of(network),
         tokens=rows * stage.data.row_length / mesh.shape["sequence"],
         microbatches=stage.gradient_accumulation_steps,
+        patches=rows * patches,
+        tower=tower,
     )
+
+
+def tower_of(stage: Stage, config: Config, assembly: Assembly) -> Tower:
+    """What becomes of the encoder of media in a stage."""
+    encoder = family(config).encoder
+    if encoder is None:
+        return "trained"
+    own = (assembly.trained.get(group, {}) for group in ("model", ADAPTER))
+    if any(encoder.holds(path) for table in own for path, _ in leaves(table)):
+        return "trained"
+    return "recorded" if keeps_features(stage) else "fixed"
 
 
 def estimates(scorer: Scorer, load: Load, mesh: Mesh) -> Mapping[str, Estimate]:
@@ -95,6 +119,7 @@ def assemble_fitted(
     before: str | None = None,
     groups: tuple[str, ...] = (),
     ids: Ids | None = None,
+    patches: float = 0.0,
 ) -> tuple[Assembly, Scorer, list[str]]:
     """A stage ready to run, the scorer that it runs by, and what is said of it: under "auto" with the policy that fits.
 
@@ -102,6 +127,7 @@ def assemble_fitted(
       frozen: the networks beside the trained one, or their shapes.
       scorers, groups, ids: see `stages.assemble.assemble`.
       before: see `fitted`.
+      patches: see `load_of`.
 
     Raises:
       ConfigError: no policy fits.
@@ -110,7 +136,8 @@ def assemble_fitted(
     if compute.remat != "auto":
         return assembly, scorer, []
     # What the step must hold is known from its state; then it is made anew.
-    scorer, said = fitted(scorer, compute, load_of(stage, assembly, frozen, mesh), mesh, before)
+    load = load_of(stage, assembly, frozen, mesh, patches=patches, tower=tower_of(stage, scorer.config, assembly))
+    scorer, said = fitted(scorer, compute, load, mesh, before)
     return assemble(stage, source, scorer, mesh, rules, scorers, groups, ids), scorer, said
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxpo.convert.model_io import read_config
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import TextConfig, family, param_table
 from jaxpo.models.lowrank import describe_adapter
+from jaxpo.models.parts import Part, PatchLoad
 from jaxpo.models.paths import EVERYTHING, cut, first_match, matching, near_paths, split_table
 from jaxpo.models.spec import Table, leaves, param_count, param_shardings
 from jaxpo.objectives.families.critic import CRITIC
@@ -24,10 +25,11 @@ from jaxpo.recipe import lineage
 from jaxpo.recipe.kinds import networks_of
 from jaxpo.stages.assemble import Assembly, own_tables
 from jaxpo.stages.beside import Opened
+from jaxpo.stages.features import feature_problems, keeps_features
 from jaxpo.stages.named_parts import heads_of_others
 from jaxpo.stages.qat import grid_problems, rounded_lines
 from jaxpo.stages.setting import Setting
-from jaxpo.train.flops import spared_flops_per_token, training_flops_per_token
+from jaxpo.train.flops import NO_MEDIA, spared_flops_per_token, training_flops_per_token, work_per_token
 
 Tree = Any
 MODEL = "model"
@@ -37,7 +39,8 @@ def check_patterns(run: Run) -> None:
     """Every pattern of every stage finds its parameters; ConfigError with all that do not. Reads no weights."""
     problems = []
     for stage in lineage.trained(run):
-        if not (stage.lora or stage.qat or stage.train != EVERYTHING or stage.optimizer.lr_factors):
+        chosen = stage.lora or stage.qat or stage.train != EVERYTHING or stage.optimizer.lr_factors
+        if not (chosen or keeps_features(stage)):
             continue
         model = lineage.declared_model(run, stage)
         config = read_config(model) if isinstance(model, str) else model
@@ -49,6 +52,7 @@ def check_patterns(run: Run) -> None:
         else:
             given = heads_before(run, stage, tables, config)
             problems += [*train_problems(stage, tables, config, given), *factor_problems(stage, tables)]
+            problems += feature_problems(stage, tables, config)
     if problems:
         raise ConfigError(problems)
 
@@ -177,15 +181,26 @@ def part_lines(stage: Stage, tables: Mapping[str, Table]) -> list[str]:
     ]
 
 
-def flops_per_token(stage: Stage, config: TextConfig, context: float) -> float:
+def flops_per_token(stage: Stage, config: TextConfig, context: float, media: PatchLoad = NO_MEDIA) -> float:
     """As for the whole model, but what is fixed has no gradient of its own, and what lies below all that is trained
     none at all; an adapter's matrices are multiplied beside those of the base. A critic of its own costs as much.
+
+    Args:
+      context, media: see `jaxpo.train.flops`.
     """
     tables = own_tables(stage, config)
     trained = split_table(tables, stage.train)[0]
     own = [path for path, _ in leaves(trained.get(MODEL, {}))]
     adapted = [path for path, _ in leaves(trained.get(ADAPTER, {}))]
-    beside = 4.0 * param_count(tables.get(ADAPTER, {})) + 2.0 * param_count(trained.get(ADAPTER, {}))
-    spared = spared_flops_per_token(config, context, own, reached=own + adapted)
-    critic = training_flops_per_token(config, context) if MODEL in tables.get(CRITIC, {}) else 0.0
-    return training_flops_per_token(config, context) - spared + beside + critic
+    parts = work_per_token(config, context, media).parts
+    beside = 4.0 * _products(tables.get(ADAPTER, {}), parts) + 2.0 * _products(trained.get(ADAPTER, {}), parts)
+    spared = spared_flops_per_token(config, context, own, reached=own + adapted, media=media)
+    whole = training_flops_per_token(config, context, media)
+    critic = whole if MODEL in tables.get(CRITIC, {}) else 0.0
+    return whole - spared + beside + critic
+
+
+def _products(adapter: Table, parts: Sequence[Part]) -> float:
+    """Entries of an adapter's matrices, each as often as a token goes through the part that it stands in."""
+    rates = {path: next((p.rate for p in parts if path.startswith(p.names)), 1.0) for path, _ in leaves(adapter)}
+    return sum(rates[path] * p.size for path, p in leaves(adapter))

@@ -19,6 +19,7 @@ from jaxpo.data.tokens.index import pieces_of
 from jaxpo.data.tokens.prepare import Dataset
 from jaxpo.errors import CheckpointError
 from jaxpo.models.family import param_table
+from jaxpo.models.parts import PatchLoad
 from jaxpo.models.paths import joined
 from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
@@ -31,6 +32,7 @@ from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.column_values import columns_of
 from jaxpo.stages.critic import with_critic
+from jaxpo.stages.features import with_features
 from jaxpo.stages.loaders import BLOCKS, PLAN, make_loaders
 from jaxpo.stages.named_parts import heads_of_others
 from jaxpo.stages.qat import on_its_grid
@@ -59,6 +61,8 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
     seed = seed_of(setting.run, stage)
     store = open_store(setting, stage, folder, resume)
     loaders = make_loaders(setting, stage, data, store)
+    with setting.stop.during(f"computing the features of images of stage {stage.name}"):
+        loaders = with_features(setting, stage, base["model"], loaders)
     recording = setting.stop.during(f"recording or loading the networks beside stage {stage.name}")
     with recording, setting.watching.ledger.during("work"):
         beside = open_beside(setting, stage, base, loaders)
@@ -102,6 +106,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
         before=None if latest is None else store.meta(latest).get(REMAT),
         groups=data.groups,
         ids=ids_of(stage, setting.inputs.tokenizer),
+        patches=loaders["train"].caps.patches_per_row,
     )
     rows = assembly.total_steps * stage.rows_per_step
     packed = [loaders["train"].packing_line(), *loaders["train"].mixture_lines(rows)]
@@ -125,7 +130,7 @@ def train(setting: Setting, stage: Any, previous: Tree, resume: str | int) -> Tr
             REMAT: scorer.remat,
             BLOCKS: {part: asdict(loader.caps) for part, loader in loaders.items()},
         },
-        ceiling=Ceiling(_flops(setting, stage, data.train, beside.scorers), setting.peak_flops()),
+        ceiling=Ceiling(_flops(setting, stage, loaders["train"].dataset, beside.scorers), setting.peak_flops()),
     )
 
 
@@ -222,10 +227,22 @@ def _shapes(tree: Tree) -> Any:
 
 def _flops(setting: Setting, stage: Stage, dataset: Dataset, scorers: Mapping[str, Scorer]) -> float:
     """Per token: three products for the trained network, one for every other that runs beside it."""
-    context, config = mean_context(dataset), setting.config(stage)
+    context, media, config = mean_context(dataset), media_load(dataset), setting.config(stage)
     online = [network.name for network in networks_of(stage) if not network.recorded]
     beside = [scorers[name].config if name in scorers else config for name in online]
-    return flops_per_token(stage, config, context) + sum(training_flops_per_token(c, context) / 3 for c in beside)
+    others = sum(training_flops_per_token(c, context, media) / 3 for c in beside)
+    return flops_per_token(stage, config, context, media) + others
+
+
+def media_load(dataset: Dataset) -> PatchLoad:
+    """What comes with a token in the mean: patches, each of which attends to its whole piece."""
+    if (media := dataset.lengths.media) is None:
+        return PatchLoad()
+    patches, squares, sight = 0.0, 0.0, dataset.sight
+    for piece in pieces_of(media.values):
+        patches, squares = patches + float(piece.sum()), squares + float((piece.astype(float) ** 2).sum())
+    recorded = sight is not None and sight.features is not None
+    return PatchLoad(patches / dataset.tokens, squares / patches, recorded)
 
 
 def mean_context(dataset: Dataset) -> float:

@@ -5,26 +5,41 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from jaxpo.models.family import Config, family
-from jaxpo.models.parts import Flops
+from jaxpo.models.parts import Flops, PatchLoad
+
+NO_MEDIA = PatchLoad()
 
 
-def training_flops_per_token(config: Config, context: float) -> float:
+def work_per_token(config: Config, context: float, media: PatchLoad = NO_MEDIA) -> Flops:
+    """The forward pass of a token, and of the media that come with it where the family reads any."""
+    found = family(config)
+    work = found.flops(config, context)
+    if found.encoder is None:
+        return work
+    before = found.encoder.parts(config, media)
+    matrices, mixing = sum(part.entries for part in before), sum(part.between for part in before)
+    return Flops(work.matrices + matrices, work.mixing + mixing, (*before, *work.parts))
+
+
+def training_flops_per_token(config: Config, context: float, media: PatchLoad = NO_MEDIA) -> float:
     """Multiply-adds counted as two, forward and backward (three times the forward), recomputation not counted.
 
         3 * (2 * N + M)
 
     with N the entries of the matrices that a token is multiplied with and M the operations between positions: in
     attention 4 * H h * c per layer, H h the query width, c the mean number of positions that a token attends to.
+    Of images both sums are over the patches that come with a token.
 
     Args:
       context: mean attended positions per token (half the mean segment length for causal attention).
+      media: what comes with a token.
     """
-    work = family(config).flops(config, context)
+    work = work_per_token(config, context, media)
     return 3.0 * (2.0 * work.matrices + work.mixing)
 
 
 def spared_flops_per_token(
-    config: Config, context: float, trained: Collection[str], *, reached: Collection[str]
+    config: Config, context: float, trained: Collection[str], *, reached: Collection[str], media: PatchLoad = NO_MEDIA
 ) -> float:
     """What of `training_flops_per_token` is not computed where a part of the parameters is trained.
 
@@ -37,13 +52,14 @@ def spared_flops_per_token(
     Args:
       trained: paths of the model's trained leaves.
       reached: paths that a gradient must reach: those, and those of adapters.
+      media: what comes with a token.
     """
-    work = family(config).flops(config, context)
+    work = work_per_token(config, context, media)
     if not work.parts:
         return 0.0 if trained else 2.0 * work.matrices
     below = work.parts[: lowest(work, reached)]
-    fixed = sum(n for part in work.parts for path, n in part.matrices.items() if path not in trained)
-    return 2.0 * (fixed + sum(sum(part.matrices.values()) + part.mixing for part in below))
+    fixed = sum(part.rate * n for part in work.parts for path, n in part.matrices.items() if path not in trained)
+    return 2.0 * (fixed + sum(part.entries + part.between for part in below))
 
 
 def lowest(work: Flops, reached: Collection[str]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import Config, family
+from jaxpo.models.parts import Kept, Tower
 from jaxpo.ops.head import CHUNK_BUDGET_BYTES, DENSE_BUDGET_BYTES
 
 Tree = Any
@@ -34,6 +35,8 @@ class Load:
       weights: parameters of the network, as numbers.
       tokens: positions of one microbatch.
       microbatches: of a step.
+      patches: of media in one microbatch, padding included.
+      tower: what becomes of the encoder that they go through.
     """
 
     state: float
@@ -42,6 +45,8 @@ class Load:
     weights: float
     tokens: float
     microbatches: int = 1
+    patches: float = 0.0
+    tower: Tower = "trained"
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ def estimate(
         copies      = itemsize * weights, where they differ from the parameters: another type, or stacks for loops,
                       which have gradients of their own
         activations = itemsize * tokens * (values kept of all layers + those at work), of the family's `kept`; where
-                      positions lie on several devices also four times the keys and values of the whole row
+                      positions lie on several devices also four times the keys and values of the whole row. Beside
+                      media, what the encoder keeps of their patches; or that and its layer at work, where it is more:
+                      it runs before all else, and backwards after it
         head        = three times the logits at hand, float32
 
     It knows nothing of what a compiler joins or lays out twice, nor of attention's scores. Temporary memory of the
@@ -99,13 +106,17 @@ def estimate(
     values = kept(config, remat, tensor)
     # Gathered, laid out for the loop over queries, and the gradients of both.
     gathered = 0.0 if sequence == 1 else 4 * sequence * values.keys
+    text = load.tokens * (values.layers + values.working + gathered)
+    media = Kept(0.0, 0.0)
+    if load.patches and (encoder := family(config).encoder) is not None:
+        media = encoder.kept(config, remat, tensor, load.tower)
     logits = 4.0 * load.tokens * getattr(config, "vocab_size", 0) / tensor
     return Estimate(
         state=load.state,
         frozen=load.frozen,
         gradients=load.trained * (1 if load.microbatches == 1 else 2),
         copies=itemsize * load.weights * (2 if looped else 1 if itemsize < 4 else 0),
-        activations=itemsize * load.tokens * (values.layers + values.working + gathered),
+        activations=itemsize * (load.patches * media.layers + max(text, load.patches * media.working)),
         head=_LOGITS * (logits if logits <= DENSE_BUDGET_BYTES else CHUNK_BUDGET_BYTES),
     )
 

@@ -66,6 +66,8 @@ def test_scenes_show_what_is_asked_about_them(made):
             assert said in colours
         else:
             assert colours.count(asked.removeprefix("What shape is ").removesuffix("?")) == 1
+    for name, rows in ((scenes.BLIND_TRAIN, train), (scenes.BLIND_HELD_OUT, held)):
+        assert rows_of(made / name) == [{k: v for k, v in row.items() if k != "images"} for row in rows]
     for row in rows_of(made / scenes.CAPTIONS):
         things = [part.split(" ", 2) for part in row["text"].strip().split(", ")]
         colours = seen(made / row["images"][0])

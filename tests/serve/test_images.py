@@ -11,6 +11,8 @@ from serve.running import running
 
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.viewing import conversation_of, question
+from jaxpo.serve.errors import ApiError
+from jaxpo.serve.messages import read_messages
 
 ANSWER = {"model": "tiny", "max_tokens": 4, "temperature": 0, "seed": 0}
 
@@ -74,6 +76,12 @@ def test_what_cannot_be_seen_is_a_bad_request(server, image, message):
     with pytest.raises(openai.BadRequestError, match=message) as caught:
         asked(server.client, image)
     assert caught.value.param == "messages"
+
+
+def test_a_clip_is_sent_as_images():
+    part = {"type": "video", "video": ["one.png", "two.png"]}
+    with pytest.raises(ApiError, match="has the type 'video'; an image's is 'image_url'"):
+        read_messages([{"role": "user", "content": [part]}])
 
 
 def test_too_many_images_are_too_long_before_any_is_decoded(server):

@@ -39,6 +39,11 @@ class Caps:
     media_rows: int = 0
     media_length: int = 0
 
+    @property
+    def patches_per_row(self) -> float:
+        """Of media beside each row of tokens, padding included."""
+        return self.media_rows * self.media_length / self.block_rows
+
 
 @dataclass(frozen=True)
 class Laid:

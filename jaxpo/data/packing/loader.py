@@ -121,6 +121,12 @@ class Loader:
         found.columns = (*self.columns, *columns)
         return found
 
+    def over(self, dataset: Dataset) -> Loader:
+        """The same loader, of the same examples in another form."""
+        found = copy.copy(self)
+        found.dataset = dataset
+        return found
+
     def of_all_processes(self) -> Loader:
         """The same loader, whose batches hold the rows of every process."""
         found = copy.copy(self)

@@ -6,6 +6,7 @@
 | leap-finetune | parts `{"type": "image", "image": path}` |
 | LLaMA-Factory | column `images`, and `<image>` in the text where each stands |
 | OpenAI | parts `{"type": "image_url", "image_url": {"url": path or data: URL}}` |
+| anybody | clips as lists of frames (`jaxpo.data.rows.clips`) |
 | Hugging Face Parquet | `{"bytes": ..., "path": ...}` in any of these places |
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpo.data.rows.clips import with_frames
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import ALIASES
 from jaxpo.data.rows.turns import is_rendered
@@ -53,7 +55,10 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
       DataError: images and places for them are not as many; a payload is missing; images without a text to stand in,
         or in an answer; no place in a text that is rendered already, or one in a column that is not searched for it.
     """
-    if isinstance(data.get(COLUMN), Pictures) or not _has_pictures(data):
+    if isinstance(data.get(COLUMN), Pictures):
+        return data
+    data = with_frames(row, data, _TEXTS, _begins(data))
+    if not _has_pictures(data):
         return data
     given = _column(row, data)
     data = {name: value for name, value in data.items() if name not in COLUMNS}
@@ -63,7 +68,7 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     for name in _TEXTS:
         if name in data:
             found[name], data[name] = _of_parts(row, name, data[name])
-    begins = next(((name,) for name in _FIRST if name in data), tuple(name for name in _SIDES if name in data))
+    begins = _begins(data)
     if not begins:
         raise row.error("there is an image, and no text that it could stand in.", field=COLUMN, remedy=_REMEDY)
     _check_sides(row, begins, found)
@@ -76,6 +81,11 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     for name in begins:
         data[name] = _placed(row, name, data, given)
     return data | {COLUMN: Pictures(given)}
+
+
+def _begins(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a row begins; in both sides, where each is a whole conversation."""
+    return next(((name,) for name in _FIRST if name in data), tuple(name for name in _SIDES if name in data))
 
 
 def without_marks(text: str) -> str:

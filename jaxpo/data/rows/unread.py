@@ -38,7 +38,8 @@ def check_refused(row: Row, *, masks: bool) -> None:
             raise row.error(
                 f"{name!r} holds what is no text: {READS_TEXT}.",
                 field=name,
-                remedy="Leave out such rows, or remove the column to train on their text alone.",
+                remedy="Leave out such rows, or remove the column to train on their text alone; a model that sees is "
+                "shown a clip as the list of its frames.",
             )
 
 

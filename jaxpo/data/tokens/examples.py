@@ -83,7 +83,7 @@ def build_examples(
       cut: window and truncation policy.
       counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
         split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
-        fim_too_long (left as they are), and what `Rendering` notes.
+        fim_too_long (left as they are), left_out_frames (of clips of more than are shown), and what `Rendering` notes.
       files: gives `Example.file`.
       bad: receives the error of a row that cannot be used; the row is left out when it returns.
 
@@ -108,6 +108,8 @@ def build_examples(
         try:
             as_read = rendering.as_read(record)
             spans, shown = rendering.sides(as_read), looking.planned(as_read)
+            if left_out := len(as_read.pictures) - len(shown):
+                counts["left_out_frames"] += left_out
             rendered.append(spans)
             pictures.append(shown)
             whole.append(as_read)

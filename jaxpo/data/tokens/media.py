@@ -8,6 +8,8 @@ import numpy as np
 
 MEDIA = "media"
 """Per-token column, int32: the vector that takes the embedding's place, -1 = none."""
+IMAGE, FEATURES = "image", "image_features"
+"""Kinds of media: patches of images, and what an encoder made of them, of as many patches."""
 PER_VECTOR = 4
 """Patches that the connector makes a vector of: vector i reads patches 4i .. 4i + 3."""
 
@@ -24,7 +26,7 @@ class Patches:
 
     values: np.ndarray
     positions: np.ndarray
-    kind: str = "image"
+    kind: str = IMAGE
 
     def __len__(self) -> int:
         return len(self.values)
@@ -49,7 +51,7 @@ class Picture:
     width: int
     lengths: tuple[int, ...]
     values: int
-    kind: str = "image"
+    kind: str = IMAGE
     digest: bytes = b""
 
 

@@ -5,25 +5,29 @@ A file's bytes are read both times, so that one that has changed in between is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxpo.config import Data
 from jaxpo.config.images import Images, ImageSettings
 from jaxpo.data.chat.chat import Span
 from jaxpo.data.media.decode import ImageLimits, digest, image_header, pixels, place_or_bytes
+from jaxpo.data.media.features import Features, named
 from jaxpo.data.media.geometry import Geometry, geometry
 from jaxpo.data.media.marks import IMAGE, ImageMarks, find_marks
 from jaxpo.data.media.patches import patches_of
 from jaxpo.data.rows.bad_rows import check_number
+from jaxpo.data.rows.clips import shown
 from jaxpo.data.rows.pictures import COLUMN, MARK
 from jaxpo.data.rows.rows import Record
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.encoded import Encoded
-from jaxpo.data.tokens.media import PER_VECTOR, Patches, Picture
+from jaxpo.data.tokens.media import FEATURES, PER_VECTOR, Patches, Picture
 from jaxpo.errors import BadImage, DataError
 
 
@@ -34,12 +38,14 @@ class Sight:
     Attributes:
       bad, most: rows that were left out when they were tokenised; how many may be in all (`data.max_bad_rows`).
       missed: rows that were left out of batches since this process began, (file, row), for an image that is broken.
+      features: what an encoder made of the images, which then stands in batches in place of their patches.
     """
 
     images: Images
     bad: int = 0
     most: int = Data.max_bad_rows
     missed: set[tuple[str, int]] = field(default_factory=set, compare=False)
+    features: Features | None = field(default=None, compare=False)
 
     @property
     def settings(self) -> ImageSettings:
@@ -52,7 +58,8 @@ class Sight:
         Raises:
           BadImage: one that cannot be used; names file, row and the image's number.
         """
-        return tuple(self._picture(record, i, payload) for i, payload in enumerate(record.pictures))
+        seen = shown(record.pictures, self.images.frames)
+        return tuple(self._picture(record, i, x) for i, x in enumerate(record.pictures) if seen[i])
 
     def geometry(self, picture: Picture) -> Geometry:
         """What an image becomes."""
@@ -67,7 +74,9 @@ class Sight:
         Raises:
           BadImage: one that is broken, or another than when its row was tokenised.
         """
-        return tuple(piece for i, picture in enumerate(pictures) for piece in self._pieces(picture, i, file))
+        pieces: Callable[[Picture, int, str | Path], Iterable[Patches]]
+        pieces = self._pieces if self.features is None else self._recorded
+        return tuple(piece for i, picture in enumerate(pictures) for piece in pieces(picture, i, file))
 
     def leaves_out(self, file: str, row: int, why: DataError) -> bool:
         """Whether a row with a bad image is left out of its batch, and counted; DataError beyond `most` of them."""
@@ -104,12 +113,27 @@ class Sight:
             same = found == (picture.height, picture.width, picture.size)
             if not same or (picture.digest and digest(picture.payload, limits) != picture.digest):
                 raise BadImage("the file is another than when its row was tokenised.", remedy=_REMEDY)
-            shown = pixels(picture.payload, limits)
-            if shown.shape[:2] != (picture.height, picture.width):
+            decoded = pixels(picture.payload, limits)
+            if decoded.shape[:2] != (picture.height, picture.width):
                 raise BadImage("its pixels are turned otherwise than its header says.", remedy="Save it again.")
-            return patches_of(shown, self.geometry(picture), self.settings)
+            return patches_of(decoded, self.geometry(picture), self.settings)
         except DataError as error:
             raise BadImage(f"image {number}: {error.message}", remedy=error.remedy) from error
+
+    def _recorded(self, picture: Picture, number: int, file: str | Path) -> Iterator[Patches]:
+        """What was made of an image's pieces."""
+        assert self.features is not None
+        try:
+            found = self.features.get(named(picture, self.limits(file)))
+        except DataError as error:
+            raise BadImage(f"image {number}: {error.message}", remedy=error.remedy) from error
+        if found is None:
+            self._pieces(picture, number, file)  # it was bad then, and is told as it is without features
+            what = f"image {number}: {self.features.directory} holds no features of it."
+            raise BadImage(what, remedy="Start the run again: it computes what is missing.")
+        ends = np.cumsum(picture.lengths)
+        for end, length in zip(ends.tolist(), picture.lengths, strict=True):
+            yield Patches(found[end - length : end], np.zeros((length, 4), np.int32), FEATURES)
 
 
 _REMEDY = "Put the old file back, or delete the folder of the tokenised rows."
@@ -125,8 +149,14 @@ def marked(spans: Iterable[Span]) -> list[Span]:
     return result
 
 
-def with_images(record: Record, role: str, spans: list[Span]) -> list[Span]:
-    """The spans of a side of a row, `marked`.
+def of_shown(spans: Iterable[Span], seen: Sequence[bool]) -> list[Span]:
+    """The spans without the marks of images that are not shown."""
+    each = iter(seen)
+    return [span for span in spans if not (span.control and span.text == IMAGE) or next(each)]
+
+
+def with_images(record: Record, role: str, spans: list[Span], frames: int = Images.frames) -> list[Span]:
+    """The spans of a side of a row, `marked`, without those of frames beyond so many of each clip.
 
     Raises:
       DataError: marks and images of the row are not as many.
@@ -139,7 +169,7 @@ def with_images(record: Record, role: str, spans: list[Span]) -> list[Span]:
             field=COLUMN,
             remedy="Give one image for each place, in their order; all answers to a prompt share its images.",
         )
-    return result
+    return of_shown(result, shown(record.pictures, frames))
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ class Rendering:
             written = [replace(span, supervised=True) for span in written]
         spans, special = with_specials(written, self.specials, self.cut.special_tokens)
         noted |= special | ({FOREIGN} if any(foreign(text) for text in _texts(side)) else set())
-        return with_images(record, side.role, spans) if record.pictures else spans
+        frames = (self.cut.images or Images()).frames
+        return with_images(record, side.role, spans, frames) if record.pictures else spans
 
     def _string(self, record: Record, side: Side, noted: set[str]) -> list[Span]:
         prompt, completion = str(side.prompt or ""), str(side.completion)

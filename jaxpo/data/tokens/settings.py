@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jaxpo.config import Data, Fim
+from jaxpo.config import Data, Fim, Images
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import Reading
@@ -49,6 +49,8 @@ def check_settings(data: Data) -> None:
         problems.append(f"data.media_rows={data.media_rows} must be at least 1, or None to choose it.")
     if data.media_length is not None and (data.media_length < 1 or data.media_length % PER_VECTOR):
         problems.append(f"data.media_length={data.media_length} must be a multiple of {PER_VECTOR}, or None.")
+    if data.images is not None and data.images.frames < 1:
+        problems.append(f"data.images.frames={data.images.frames} must be at least 1.")
     if data.max_bad_rows < 0:
         problems.append(f"data.max_bad_rows={data.max_bad_rows} must be at least 0.")
     if problems:
@@ -76,6 +78,13 @@ def check_fim(fim: Fim, kind: str, files: Sequence[Path]) -> None:
         raise ConfigError(f"data.fim.files: {', '.join(fim.files)} matches none of the training files ({names}).")
 
 
+def _kept(images: Images) -> dict[str, Any]:
+    usual = {name: value for name, value in asdict(images).items() if name != "cached"}
+    if images.frames == Images.frames:
+        del usual["frames"]
+    return usual
+
+
 def settings_of(
     data: Data, reading: Reading, needs: Needs, names: Mapping[str, Sequence[str]] | None
 ) -> dict[str, Any]:
@@ -97,7 +106,8 @@ def settings_of(
     settings |= {} if data.reasoning == "keep" else {"reasoning": data.reasoning}
     settings |= {} if data.texts is None else {"texts": asdict(data.texts)}
     # Where images lie is not what they are: those of another size are noticed when they are read.
-    settings |= {} if data.images is None else {"images": {**asdict(data.images), "root": None}}
+    # Nor is it whether what becomes of them is kept.
+    settings |= {} if data.images is None else {"images": {**_kept(data.images), "root": None}}
     known = {name: list(found) for name, found in (names or {}).items() if name in reading.columns}
     if known.keys() - {"annotator"}:
         settings |= {"names": known, "closed": sorted({"user"} & set(needs.columns) - set(needs.new_names))}

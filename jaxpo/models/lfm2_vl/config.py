@@ -9,8 +9,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.siglip.config import SiglipConfig
 
-IMAGE = "image"
-"""The kind of media that the family reads."""
+IMAGE, FEATURES = "image", "image_features"
+"""The kinds of media that the family reads: patches, or what its tower made of them."""
 FACTOR = 2
 """Patches along the side of what the connector makes one vector of; packed grids of media are laid out for it."""
 

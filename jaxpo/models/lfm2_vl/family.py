@@ -11,7 +11,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.export import IMAGE_TEXT, Export
 from jaxpo.models.family import Family
 from jaxpo.models.lfm2 import family as lfm2
-from jaxpo.models.lfm2_vl.config import IMAGE, LFM2VLConfig
+from jaxpo.models.lfm2.activations import kept_values
+from jaxpo.models.lfm2_vl.config import FEATURES, IMAGE, LFM2VLConfig
 from jaxpo.models.lfm2_vl.config_json import (
     CLASSES,
     ENDINGS,
@@ -20,10 +21,11 @@ from jaxpo.models.lfm2_vl.config_json import (
     generation_config_to_json,
     processor_of,
 )
+from jaxpo.models.lfm2_vl.costs import patch_kept, patch_parts
 from jaxpo.models.lfm2_vl.file_names import fitted, renamed
 from jaxpo.models.lfm2_vl.presets import PRESETS
 from jaxpo.models.lfm2_vl.reference import reference_logits, reference_text, seen
-from jaxpo.models.parts import Decoder, Experts, Flops, Limits, Part
+from jaxpo.models.parts import Decoder, Encoder, Experts, Flops, Kept, Limits
 
 if TYPE_CHECKING:
     from jax import Array
@@ -59,16 +61,19 @@ def forward(params: Tree, inputs: Inputs, *, config: LFM2VLConfig, **options: An
     """
     from jaxpo.models.lfm2_vl.forward import forward
 
-    if others := inputs.media.keys() - {IMAGE}:
+    if others := inputs.media.keys() - {IMAGE, FEATURES}:
         raise ConfigError(f"the batch carries {', '.join(sorted(others))}, and lfm2_vl reads text and images.")
     return forward(params, inputs, config=config, **options)
 
 
 def flops(config: LFM2VLConfig, context: float) -> Flops:
-    """The work of a token in the language model; what tower and connector do with patches is not counted."""
-    work = lfm2.flops(config.text, context)
-    before = (Part(("vision/",), {}), Part(("connector/",), {}))
-    return Flops(work.matrices, work.mixing, (*before, *work.parts))
+    """The work of a token in the language model."""
+    return lfm2.flops(config.text, context)
+
+
+def kept(config: LFM2VLConfig, remat: str, tensor: int = 1) -> Kept:
+    """Of the language model."""
+    return kept_values(config.text, remat, tensor)
 
 
 def looped(config: LFM2VLConfig, scan: bool | None, remat: str) -> int:
@@ -93,6 +98,13 @@ def see(params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any) -> Array:
     return image_vectors(params, media, config=config, dtype=dtype, remat=False, attention=None)
 
 
+def encode(params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any, attention: str | None = None) -> Array:
+    """See `jaxpo.models.lfm2_vl.forward.image_features`."""
+    from jaxpo.models.lfm2_vl.forward import image_features
+
+    return image_features(params, media, config=config, dtype=dtype, remat=False, attention=attention)
+
+
 FAMILY = Family(
     name="lfm2_vl",
     limits=limits,
@@ -102,6 +114,8 @@ FAMILY = Family(
     experts=experts,
     unembedding=lfm2.unembedding,
     decoder=Decoder(cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values),
+    kept=kept,
+    encoder=Encoder("vision", lambda config: config.vision.hidden_size, encode, patch_parts, patch_kept),
     looped=looped,
     export=Export(
         classes=CLASSES,

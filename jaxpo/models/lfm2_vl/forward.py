@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxpo.models.language import Inputs
 from jaxpo.models.lfm2.forward import backbone, embed
-from jaxpo.models.lfm2_vl.config import FACTOR, IMAGE, LFM2VLConfig
+from jaxpo.models.lfm2_vl.config import FACTOR, FEATURES, IMAGE, LFM2VLConfig
 from jaxpo.models.siglip.forward import affine, encode, layer_norm
 from jaxpo.ops.dropout import dropout
 
@@ -46,8 +46,16 @@ def image_vectors(
     params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any, remat: bool, attention: str | None
 ) -> Float[Array, "Q P/4 d"]:
     """What the embeddings of a packed grid's images become; see `jaxpo.data.packing.batch.Media`."""
+    hidden = image_features(params, media, config=config, dtype=dtype, remat=remat, attention=attention)
+    return connect(params["connector"], hidden)
+
+
+def image_features(
+    params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any, remat: bool, attention: str | None
+) -> Float[Array, "Q P D"]:
+    """What the tower makes of a packed grid's patches."""
     values = normalise(media.values, config, dtype)
-    hidden = encode(
+    return encode(
         params["vision"],
         values,
         media.segment_ids,
@@ -56,7 +64,6 @@ def image_vectors(
         remat=remat,
         implementation=attention,
     )
-    return connect(params["connector"], hidden)
 
 
 def placed(
@@ -85,13 +92,17 @@ def forward(
 ) -> tuple[Float[Array, "R S D"], dict[str, Any]]:
     """`backbone(dropout(embed(tokens) or connect(encode(patches))))`; options are those of LFM2's backbone.
 
-    Without media in the batch it is LFM2 of the text. Any `remat` but "none" recomputes each layer of the tower, too.
+    Features stand for `encode(patches)`. Without media in the batch it is LFM2 of the text. Any `remat` but "none"
+    recomputes each layer of the tower, too.
     """
     x = embed(params, inputs.tokens, dtype)
     if IMAGE in inputs.media:
         vectors = image_vectors(
             params, inputs.media[IMAGE], config=config, dtype=dtype, remat=remat != "none", attention=attention
         )
+        x = placed(x, vectors, inputs.places, inputs.blocks)
+    if FEATURES in inputs.media:
+        vectors = connect(params["connector"], inputs.media[FEATURES].values.astype(dtype))
         x = placed(x, vectors, inputs.places, inputs.blocks)
     x = x if row_keys is None else dropout(x, row_keys, embedding_dropout)
     return backbone(

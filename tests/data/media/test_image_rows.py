@@ -10,78 +10,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from data.feeds import fed
+from data.media.shown_rows import DATA, IMAGES, ONE, SHAPES, SIZES, TURNS, said
 from data.written import as_parquet
 from PIL import Image
 
-from jaxpo.config import Data, Fim, Images, ImageSettings
+from jaxpo.config import Fim
 from jaxpo.data.media.decode import ImageLimits, pixels
 from jaxpo.data.media.geometry import geometry
 from jaxpo.data.media.marks import NAMES, find_marks
 from jaxpo.data.media.patches import patches_of
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.tokens.media import MEDIA
-from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import ConfigError, DataError
-
-SIZES = ImageSettings(encoder_patch_size=4, tile_size=16, min_image_tokens=1, max_image_tokens=4, max_tiles=4)
-"""Pieces of one to four vectors of 8 by 8 pixels; more pixels than twice that are cut into tiles."""
-IMAGES = Images(sizes=SIZES)
-DATA = Data(max_length=96, row_length=96, images=IMAGES)
-SHAPES = {"a.png": (16, 16), "b.png": (8, 24), "c.png": (40, 24), "d.png": (8, 8)}
-"""c is cut into two tiles and has a thumbnail."""
-
-
-@pytest.fixture(scope="module")
-def sees(tokenizer):
-    return tokenizer.with_added(NAMES, special=True)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for i, (name, shape) in enumerate(SHAPES.items()):
-        noise = np.random.default_rng(i).integers(0, 255, (*shape, 3)).astype(np.uint8)
-        Image.fromarray(noise).save(tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture
-def load(sees, folder, tmp_path):
-    def load(path, purpose="sft", data=DATA, tokenizer=sees, log=lambda line: None, **needs):
-        return prepare(
-            [path],
-            data=data,
-            tokenizer=tokenizer,
-            purpose=purpose,
-            needs=Needs(**needs) if needs else None,
-            cache_dir=tmp_path / "cache",
-            log=log,
-        )
-
-    return load
 
 
 def url(path):
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def said(dataset, role="completion", number=0):
-    """The text of a segment with each image's ids as one, and what is trained on of it."""
-    (example,) = dataset.store.read([number])
-    segment = example.segments[example.roles[role]]
-    names = {i: name for name, i in dataset.tokenizer.special_ids.items() if name in NAMES}
-    text, learnt = "", ""
-    for token, flag in zip(segment.tokens.tolist(), segment.supervised, strict=True):
-        piece = names.get(token) or dataset.tokenizer.decode([token], skip_special_tokens=False)
-        text += piece
-        learnt += piece if flag else ""
-    return text, learnt
-
-
-ONE = "<|image_start|>" + "<image>" * 4 + "<|image_end|>"
-TURNS = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "red"}]
 
 
 def forms(folder):

@@ -157,7 +157,7 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
     import numpy as np
 
     from jaxpo.config import Users
-    from jaxpo.data.images.users import USERS, user_of
+    from jaxpo.data.images.users import USERS, mixed, user_of
 
     if USERS not in model.about:
         raise ConfigError(
@@ -174,7 +174,7 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
         tokens.append(user_of(Path(file), users, config.sample_size, config.in_channels))
     if not sum(weights) > 0:
         raise ConfigError("--for-user: the weights add up to nothing.")
-    return np.average(np.stack(tokens), axis=0, weights=weights).astype(np.float32)
+    return mixed(np.stack(tokens), weights)
 
 
 def _say_cut(captions: Sequence[str], model: Any, segments: int) -> None:

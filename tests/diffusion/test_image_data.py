@@ -29,7 +29,7 @@ from jaxpo.data.images.formats import Item
 from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
-from jaxpo.data.images.users import embeddings
+from jaxpo.data.images.users import embeddings, mixed
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
@@ -357,6 +357,22 @@ def test_users_are_known_by_pairs_that_are_set_aside(tmp_path, prepared):
     np.testing.assert_allclose(expected[0].ravel(), mean / np.linalg.norm(mean) @ matrix, rtol=1e-4)
     with pytest.raises(DataError, match=r"1 users have no example left beside the 2 pairs.*'eve'"):
         prepared(rows(tmp_path, *given, pair_row(90, 91, user="eve"), name="eve.jsonl"), needs=needs, users=users)
+
+
+def test_a_user_is_the_direction_of_what_they_chose_and_users_are_mixed():
+    rng = np.random.default_rng(3)
+    apart = rng.standard_normal((3, 4, 5, 5, 2))
+    users = Users(tokens=2, width=8)
+    known = embeddings(list(apart), users)
+    # Neither the order of the pairs nor how far they lie apart matters; the opposite taste is the opposite vector.
+    np.testing.assert_allclose(embeddings(list(-3 * apart[:, ::-1]), users), -known, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(embeddings([np.zeros((4, 5, 5, 2))], users), 0.0)
+    np.testing.assert_allclose(mixed(known, [1, 0, 0]), known[0])
+    np.testing.assert_allclose(mixed(known, [2, 1, 1]), known.transpose(1, 2, 0) @ [0.5, 0.25, 0.25], rtol=1e-5)
+    # One token adds u W_v at every query, which is linear: the mix of the outputs is the output of the mix.
+    one, values = known[:, :1], rng.standard_normal((8, 4))
+    wanted = np.tensordot([0.2, 0.3, 0.5], one @ values, 1)
+    np.testing.assert_allclose(mixed(one, [0.2, 0.3, 0.5]) @ values, wanted, atol=1e-4)
 
 
 def test_users_may_bring_the_tokens_of_another_encoder(tmp_path, prepared):

@@ -40,7 +40,7 @@ def check_patterns(run: Run) -> None:
         if not (stage.lora or stage.qat or stage.train != EVERYTHING or stage.optimizer.lr_factors):
             continue
         model = lineage.declared_model(run, stage)
-        config = read_config(model) if isinstance(model, str) else model
+        config = lineage.with_additions(read_config(model), stage) if isinstance(model, str) else model
         problems += grid_problems(stage, config)
         try:
             tables = own_tables(stage, config)

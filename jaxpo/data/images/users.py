@@ -86,7 +86,7 @@ def user_of(file: Path, users: Users, size: int, channels: int) -> np.ndarray:
     found = []
     for row in read_rows([file]):
         form = FORMATS[format_of(row)]
-        if not form.pairs:
+        if form.holds != "pairs":
             raise row.error("is no pair of images.", remedy="A user is known by pairs: chosen_image, rejected_image.")
         for item in form.read(row, ImageData()):
             chosen, rejected = (pooled(x, users.cells) for x in arrays_of(item, size, channels))

@@ -26,6 +26,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--length", type=int, help="positions of the states of captions encoded sentence by sentence, 240 in LongAlign"
     )
+    parser.add_argument(
+        "--second-encoder",
+        type=Path,
+        help="folder with text_encoder/ and tokenizer/ of T5's form: its states are written for a model's text adapter",
+    )
     parser.add_argument("--size", type=int, default=512, help="pixels along both sides (default 512)")
     parser.add_argument(
         "--lists", choices=("extremes", "all"), default="extremes", help="pairs of a scored list (default extremes)"
@@ -46,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
     from jaxpo.convert.image_encoder import DiffusersEncoder
 
-    encoder = DiffusersEncoder(args.encoder, text=args.states, length=args.length)
+    encoder = DiffusersEncoder(args.encoder, text=args.states, length=args.length, second=args.second_encoder)
     print(f"{written(files, Path(out), encoder, args)} rows in {out}")
     if encoder.cut:
         print(f"{encoder.cut} captions are longer than their states and have lost their ends")

@@ -21,6 +21,7 @@ SAMPLER = {
     "eta": (float, "0 = the noise decides, 1 = fresh noise in every step (default 0)"),
     "spacing": (str, "of the times: leading, trailing or linspace (default trailing)"),
     "clip": (float, "bound of estimates of the image; 0 = none (default 1)"),
+    "guide_users": (bool, "guidance is about the user as well: away from the empty caption and nobody"),
 }
 SPACINGS = ("leading", "trailing", "linspace")
 OTHERS = ("negative", "score", "segments", "for_user", "zoom")
@@ -31,8 +32,11 @@ def add_drawing_options(parser: Parser) -> None:
     """What only a model that draws has."""
     group = parser.add_argument_group("a model that draws images")
     for name, (kind, meaning) in SAMPLER.items():
-        choices = SPACINGS if name == "spacing" else None
-        group.add_argument(f"--{name}", type=kind, help=meaning, choices=choices)
+        flag, choices = f"--{name.replace('_', '-')}", SPACINGS if name == "spacing" else None
+        how: dict[str, Any] = {"type": kind, "choices": choices}
+        if kind is bool:
+            how = {"action": "store_const", "const": True}
+        group.add_argument(flag, help=meaning, **how)
     group.add_argument("--negative", type=Path, help="model that guidance pushes away from (Diffusion-NPO, Self-NPO)")
     group.add_argument(
         "--score",
@@ -88,6 +92,8 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
     problems += [f"--{name} must be at least 1." for name, x in counts.items() if x is not None and x < 1]
     if args.negative is not None and sampler.guidance == 1:
         problems.append("--negative: guidance 1 asks the model alone, never the negative one; give another --guidance.")
+    if sampler.guide_users and args.for_user is None:
+        problems.append("--guide-users: there is no user; say whom the images are for, --for-user FILE.")
     if args.out is None:
         problems.append("generate: --out FOLDER says where the images go.")
     if problems:
@@ -159,7 +165,7 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
     import numpy as np
 
     from jaxpo.config import Users
-    from jaxpo.data.images.users import USERS, user_of
+    from jaxpo.data.images.users import USERS, mixed, user_of
 
     if USERS not in model.about:
         raise ConfigError(
@@ -176,7 +182,7 @@ def _mixed(given: Sequence[str], model: Any) -> Any:
         tokens.append(user_of(Path(file), users, config.sample_size, config.in_channels))
     if not sum(weights) > 0:
         raise ConfigError("--for-user: the weights add up to nothing.")
-    return np.average(np.stack(tokens), axis=0, weights=weights).astype(np.float32)
+    return mixed(np.stack(tokens), weights)
 
 
 def _say_cut(captions: Sequence[str], model: Any, segments: int) -> None:

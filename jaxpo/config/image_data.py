@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxpo.config.places import OtherFile
+
 
 @dataclass(frozen=True)
 class Users:
@@ -40,6 +42,8 @@ class ImageData:
         that read rewards; "error" stops.
       lists: pairs of a scored list: its "extremes", the best and the worst, or "all".
       latent_scale: what latents in the files were multiplied with; a file that says another number is refused.
+      empty_states: file whose one row has in `states` what the encoder of the data's texts makes of the empty caption,
+        for losses that read it beside captions that are states; None = a single state of zeros.
       segments: cut captions at . ! ? and ; into as many segments at most, each of `data.max_length` tokens and read by
         the text tower alone; 1 = captions are one piece.
       per_prompt: weigh every pair by 1 / num_example_per_prompt.
@@ -52,6 +56,7 @@ class ImageData:
     ties: Literal["skip", "keep", "error"] = "skip"
     lists: Literal["extremes", "all"] = "extremes"
     latent_scale: float = 0.18215
+    empty_states: OtherFile | None = None
     segments: int = 1
     per_prompt: bool = False
     users: Users = field(default_factory=Users)

@@ -11,6 +11,7 @@ from jaxpo.config.networks import Beside
 from jaxpo.config.optimizers import Adafactor, Muon, Optimizer
 from jaxpo.config.part import RecipePart
 from jaxpo.config.places import ModelFolder, OtherFile
+from jaxpo.config.text_adapter import TextAdapter
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,9 @@ class Denoise(Stage):
       loss: None = the squared error of what the model predicts; or a method of the image family with its own settings:
         `--stage.loss diffusion_dpo`.
       images: how rows become images.
+      add_users: give the model attention to users of `images.users.width` where the one that the stage starts from has
+        none; it changes nothing until it is trained.
+      add_text_adapter: likewise an adapter of a second text encoder's states, which the rows then bring.
       sync_ref_model, ref_model_mixup_alpha, ref_model_sync_steps: as for Preference; a teacher that is the moving
         average of the trained model with decay .999 is a share of .001 moved in every step.
     """
@@ -291,6 +295,8 @@ class Denoise(Stage):
     data: Data = field(default_factory=lambda: Data(max_length=16, row_length=16))
     loss: Any = None
     images: ImageData = field(default_factory=ImageData)
+    add_users: bool = False
+    add_text_adapter: TextAdapter | None = None
     sync_ref_model: bool = False
     ref_model_mixup_alpha: float = 0.001
     ref_model_sync_steps: int = 1

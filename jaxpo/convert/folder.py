@@ -1,5 +1,5 @@
 """A folder as every reader of models opens it: a Hugging Face checkpoint, a PEFT adapter on the base that it names, a
-pipeline of diffusers."""
+pipeline of diffusers, the VAE of one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxpo.convert.adapter_folder import adapted, base_of, is_adapter, read_adapter
 from jaxpo.convert.config_json import CONFIG, export_of, read_config_json, read_json
+from jaxpo.convert.diffusers.decoder import is_decoder, open_decoder, read_decoder_config
 from jaxpo.convert.diffusers.files import is_pipeline
 from jaxpo.convert.diffusers.read import open_pipeline, read_pipeline_config
 from jaxpo.convert.fused_experts import per_expert
@@ -35,8 +36,8 @@ class Folder:
 
 
 def is_export(path: Path) -> bool:
-    """Whether a folder is a Hugging Face checkpoint, an adapter of one, or a pipeline of diffusers."""
-    return is_adapter(path) or is_checkpoint(path) or is_pipeline(path)
+    """Whether a folder is a Hugging Face checkpoint, an adapter of one, a pipeline of diffusers, or its VAE."""
+    return is_adapter(path) or is_checkpoint(path) or is_pipeline(path) or is_decoder(path)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -48,6 +49,8 @@ def config_of(path: Path) -> TextConfig:
     """The configuration of the model that a folder gives, without its weights."""
     if is_pipeline(path):
         return read_pipeline_config(path)
+    if is_decoder(path):
+        return read_decoder_config(path)
     base = base_of(path) if is_adapter(path) else path
     config: TextConfig = read_config_json(base)
     if export_of(config).fitted is None:
@@ -99,8 +102,9 @@ def open_folder(path: Path) -> Iterator[Folder]:
       CheckpointError: as `config_from_json`, `read_pipeline_config` and `open_shards`; or an adapter that cannot be
         added to its base, with the command that merges it.
     """
-    if is_pipeline(path):
-        with open_pipeline(path) as (own, stored):
+    opened = open_pipeline(path) if is_pipeline(path) else open_decoder(path) if is_decoder(path) else None
+    if opened is not None:
+        with opened as (own, stored):
             yield Folder(path, own, stored)
         return
     base = base_of(path) if is_adapter(path) else path

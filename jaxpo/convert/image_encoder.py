@@ -21,6 +21,8 @@ class DiffusersEncoder:
     Args:
       folder: of a pipeline on disk; nothing is fetched.
       text: make states of captions too.
+      second: folder of a second text encoder of T5's form, in `text_encoder/` and `tokenizer/`, for captions as they
+        are; None = there is none.
       length: positions of a caption's states where they are of its sentences, each encoded alone (LongAlign); None =
         the tokenizer's, and what is longer is cut.
 
@@ -31,10 +33,11 @@ class DiffusersEncoder:
       ConfigError: diffusers or transformers is not installed, or the folder lacks a part.
     """
 
-    def __init__(self, folder: Path, *, text: bool, length: int | None = None):
-        parts = (VAE, TEXT, TOKENIZER) if text else (VAE,)
-        if missing := [part for part in parts if not (folder / part).is_dir()]:
-            raise ConfigError(f"{folder}: has no {', '.join(missing)}; give the folder of a diffusers pipeline.")
+    def __init__(self, folder: Path, *, text: bool, length: int | None = None, second: Path | None = None):
+        texts = (TEXT, TOKENIZER)
+        for place, parts in ((folder, (VAE, *(texts if text else ()))), *(((second, texts),) if second else ())):
+            if missing := [part for part in parts if not (place / part).is_dir()]:
+                raise ConfigError(f"{place}: has no {', '.join(missing)}; give the folder of a diffusers pipeline.")
         self._torch, diffusers = _library("torch"), _library("diffusers")
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
         self._vae = diffusers.AutoencoderKL.from_pretrained(folder / VAE, **options).eval()
@@ -46,6 +49,12 @@ class DiffusersEncoder:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
             model = transformers.CLIPTextModel.from_pretrained(folder / TEXT, **options)
             self._text = tokenizer, model.eval()
+        self._second: tuple[Any, Any] | None = None
+        if second is not None:
+            transformers = _library("transformers")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(second / TOKENIZER, local_files_only=True)
+            model = transformers.T5EncoderModel.from_pretrained(second / TEXT, **options)
+            self._second = tokenizer, model.eval()
 
     def latents(self, images: np.ndarray) -> np.ndarray:
         """The mean of the posterior, times the scale: the same image has the same latent."""
@@ -66,6 +75,16 @@ class DiffusersEncoder:
         found, cut = long_states(captions, self._encode, marks, length=self._length)
         self.cut += cut
         return found
+
+    def more_states(self, captions: Sequence[str]) -> Sequence[np.ndarray] | None:
+        """Last hidden states of whole captions by the second encoder, `[L, C]` each, without what fills them up."""
+        if self._second is None:
+            return None
+        tokenizer, model = self._second
+        given = tokenizer(list(captions), padding=True, truncation=True, return_tensors="pt")
+        with self._torch.no_grad():
+            found = model(given.input_ids, attention_mask=given.attention_mask).last_hidden_state.numpy()
+        return [own[here] for own, here in zip(found, given.attention_mask.numpy() > 0, strict=True)]
 
     def _longer(self, texts: Sequence[str]) -> int:
         """How many texts are more tokens than the encoder takes."""

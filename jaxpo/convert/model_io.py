@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxpo.checkpoint.store import CheckpointStore, together
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.adapter_folder import base_of, is_adapter
+from jaxpo.convert.diffusers.decoder import is_decoder
 from jaxpo.convert.diffusers.files import is_pipeline
 from jaxpo.convert.folder import config_of, is_export, open_folder
 from jaxpo.convert.generation import read_generation
@@ -200,6 +201,8 @@ def import_record(path: Path) -> dict[str, str]:
     name = path.resolve().name
     if is_pipeline(path):
         return {"stage": "import", "trained_on": f"a pipeline of diffusers ({name})"}
+    if is_decoder(path):
+        return {"stage": "import", "trained_on": f"the decoder of a VAE of diffusers ({name})"}
     if is_adapter(path):
         return {"stage": "import", "trained_on": f"a PEFT adapter ({name}) on {base_of(path).name}"}
     return {"stage": "import", "trained_on": f"a Hugging Face checkpoint ({name})"}

@@ -22,8 +22,7 @@ def ppd(
 
         d = (|e - e(x_w, c, u)|^2 - |e - e_ref(x_w, c)|^2) - (the same of x_l),    L = softplus(f beta w d)
 
-    Only the branch that reads the user is trained (in a stage `jaxpo.data.images.users` makes u of a few of a
-    user's pairs; `jaxpo.diffusion.users` is the same idea for arrays, with another projection and length).
+    Only the branch that reads the user is trained; `jaxpo.data.images.users` makes u of a few of a user's pairs.
 
     Args:
       chosen_errors, rejected_errors: `[B]` of the model with the pair's own user; the two images share time and noise.

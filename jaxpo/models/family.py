@@ -6,12 +6,12 @@ loads jax only where a function needs it, so that configurations are checked wit
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxpo.errors import ConfigError, near_misses
+from jaxpo.models.lazy import named
 from jaxpo.models.parts import Decoder, Diffusers, Encoder, Experts, Flops, Kept, Limits, Towers, no_experts
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ FAMILIES: dict[str, str] = {
     "jaxpo.models.unet.config:UNetConfig": "jaxpo.models.unet.family:FAMILY",
     "jaxpo.models.lfm2_vl.config:LFM2VLConfig": "jaxpo.models.lfm2_vl.family:FAMILY",
     "jaxpo.models.denscore.config:DenscoreConfig": "jaxpo.models.denscore.family:FAMILY",
+    "jaxpo.models.vae.config:VAEDecoderConfig": "jaxpo.models.vae.family:FAMILY",
 }
 """Type of a configuration, `module:name` -> where its `Family` stands."""
 COMBINED: dict[str, str] = {"jaxpo.models.mixture:Mixture": "jaxpo.models.mixture:FAMILY"}
@@ -85,6 +86,10 @@ class DenoiserConfig(Config, Protocol):
     def caption(self) -> Any:
         """Of its text tower; None = it has none."""
 
+    @property
+    def text_adapter(self) -> Any:
+        """Of the adapter of a second text encoder's states; None = it reads none."""
+
 
 def reads_no_tokens(params: Tree, inputs: Any, *, config: Config, **options: Any) -> tuple[Array, dict[str, Any]]:
     """The forward pass of a family that denoises images: ConfigError."""
@@ -121,8 +126,12 @@ class Family:
         remat) -> [B, H, W, C]` float32, what the model predicts of noisy images in its own parameterisation; None = it
         reads tokens. Where a caption's states come from is `captions`.
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
+      adapted: `(params, states [B, L, C], *, config, dtype) -> [B, L, c]`, those of a second text encoder, by the
+        adapter of a model that has one.
       diffusers: None = its models lie in no folder of diffusers.
       towers: None = it does not say how well pictures and captions fit.
+      decode: `(params, latents [B, h, w, c], *, config, dtype, remat) -> [B, H, W, C]` float32, with a gradient in the
+        latents; None = it decodes none.
       presets: name -> configuration; loads no jax.
     """
 
@@ -141,8 +150,10 @@ class Family:
     export: Export | None = None
     denoise: Callable[..., Array] | None = None
     captions: Callable[..., Array] | None = None
+    adapted: Callable[..., Array] | None = None
     diffusers: Diffusers | None = None
     towers: Towers | None = None
+    decode: Callable[..., Array] | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -218,6 +229,14 @@ def caption_states(params: Tree, tokens: Array, config: Config, dtype: Any) -> A
     return found.captions(params, tokens, config=config, dtype=dtype)
 
 
+def adapted_states(params: Tree, states: Array, config: Config, dtype: Any) -> Array:
+    """`[B, L, c]`, what a model's adapter makes of a second text encoder's states; ConfigError when it has none."""
+    found = family(config)
+    if found.adapted is None or getattr(config, "text_adapter", None) is None:
+        raise ConfigError(f"the model, of the family {found.name!r}, has no adapter of a second text encoder's states.")
+    return found.adapted(params, states, config=config, dtype=dtype)
+
+
 def sees(config: Config) -> bool:
     """Whether a model continues texts that show images."""
     found = family(config).decoder
@@ -240,8 +259,7 @@ def families() -> Iterator[Family]:
 
 
 def _load(where: str) -> Family:
-    module, _, name = where.partition(":")
-    found: Family = getattr(importlib.import_module(module), name)
+    found: Family = named(where)
     return found
 
 

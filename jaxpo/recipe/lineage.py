@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from jaxpo.config import RecipePart, Run
@@ -46,7 +47,17 @@ def declared_model(run: Run, stage: RecipePart) -> Any:
     own = getattr(stage, "model", None)
     if own is None and run.model_from is not None:
         return run.model_from
-    return resolved(run.model if own is None else own)
+    return with_additions(resolved(run.model if own is None else own), stage)
+
+
+def with_additions(config: Any, stage: Any) -> Any:
+    """The architecture that a stage trains: with the parts that it adds to a model which has none of them."""
+    if getattr(stage, "add_users", False) and getattr(config, "user_channels", None) == 0:
+        config = replace(config, user_channels=stage.images.users.width)
+    adapter = getattr(stage, "add_text_adapter", None)
+    if adapter is not None and getattr(config, "text_adapter", adapter) is None:
+        config = replace(config, text_adapter=adapter)
+    return config
 
 
 def resolved(model: Any) -> Any:

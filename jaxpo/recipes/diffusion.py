@@ -124,7 +124,7 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 3000, st
     """One model for people of four tastes, whom it knows by four of their choices each.
 
     Args:
-      base: a model with attention to users to start from, instead of pre-training one.
+      base: a model to start from instead of pre-training one; it gets attention to users where it has none.
       people: of each taste.
       pretrain_steps, steps: optimiser steps of the two stages.
     """
@@ -134,6 +134,7 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 3000, st
         loss=PPD(beta=2000.0),
         data=scenes(PEOPLE, STRANGERS),
         images=ImageData(users=users),
+        add_users=True,
         train=("*/to_k_user/*", "*/to_v_user/*"),
         rows_per_step=32,
         max_steps=steps,

@@ -39,6 +39,8 @@ class ImageSampler:
       eta: 0 = the noise decides; 1 = DDPM's fresh noise in every step.
       spacing: of the times.
       clip: bound of the estimates of the image, 1 for pixels; 0 = none, for latents.
+      guide_users: guidance away from the empty caption and nobody, and so about the user as well; else the user stands
+        beside the empty caption, too (PPD leaves this open).
     """
 
     steps: int = 25
@@ -47,6 +49,7 @@ class ImageSampler:
     eta: float = 0.0
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
     clip: float = 1.0
+    guide_users: bool = False
 
     def problems(self) -> list[str]:
         """Settings out of range, one sentence each."""
@@ -103,13 +106,19 @@ def draw_images(
       user: `[M, U]` tokens of the one whom the images are for; between two users lie the means of theirs.
 
     Raises:
-      ConfigError: settings out of range, a model that has no text tower, or a user whom it cannot read.
+      ConfigError: settings out of range, a model that has no text tower or reads states of a second encoder, or a user
+        whom it cannot read.
     """
     if problems := sampler.problems():
         raise ConfigError(problems)
     width = getattr(config, "user_channels", 0)
     if user is not None and user.shape[-1] != width:
         raise ConfigError(f"the user's tokens are {user.shape[-1]} wide, and the model reads {width or 'no users'}.")
+    if getattr(config, "text_adapter", None) is not None:
+        raise ConfigError(
+            "the model reads the states of a second text encoder (text_adapter), which words alone do not give; draw "
+            "with a model that has none."
+        )
     length = limits(config).context
     tokens, mask = caption_arrays(captions, tokenizer, segments, length)
     how = Denoiser.of(Scorer(config, dtype))
@@ -175,14 +184,17 @@ def _drawn(
 def _guided(
     how: Denoiser, sampler: ImageSampler, model: Tree, negative: Tree | None, batch: ImageBatch, user: Array | None
 ) -> Denoise:
-    text, options = how.text(model, batch), dict[str, Any](rescale=sampler.rescale, user=user)
+    text = how.text(model, batch)
     if negative is None:
-        return guided(how, model, text, how.empty(model, batch), sampler.guidance, **options)
+        empty = how.empty(model, batch)
+        options = dict[str, Any](rescale=sampler.rescale, user=user, guide_users=sampler.guide_users)
+        return guided(how, model, text, empty, sampler.guidance, **options)
 
-    def alone(model: Tree, text: Text) -> Denoise:
+    def alone(model: Tree, text: Text, user: Array | None) -> Denoise:
         return lambda x, t: how.predict(model, x, t, text, user)
 
-    sides = alone(model, text), alone(negative, how.empty(negative, batch))
+    nobody = None if sampler.guide_users else user
+    sides = alone(model, text, user), alone(negative, how.empty(negative, batch), nobody)
     return two_networks(*sides, sampler.guidance, rescale=sampler.rescale)
 
 

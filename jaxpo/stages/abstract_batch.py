@@ -62,13 +62,21 @@ def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
         USER_TOKENS if name == "user" else name: _array(shapes.get(name, (rows,)), np.float32)
         for name in (*needs.columns, *(("weight",) if images.per_prompt else ()))
     }
+    states = None if words else _array((rows, text[2], config.context_channels), np.float32)
+    adapter = getattr(config, "text_adapter", None)
+    given = not words and images.empty_states is not None
     return ImageBatch(
         images=_array((rows, 2 if "chosen" in needs.roles else 1, size, size, config.in_channels), np.float32),
         tokens=_array(text, np.int32),
         text_mask=_array(text, np.bool_),
         columns=columns,
         example_id=_array((rows,), np.int32),
-        states=None if words else _array((rows, text[2], config.context_channels), np.float32),
+        states=states,
+        states_mask=None if words else _array((rows, text[2]), np.bool_),
+        empty_states=states if given else None,
+        empty_mask=_array((rows, text[2]), np.bool_) if given else None,
+        adapter_states=None if adapter is None else _array((rows, text[2], adapter.channels), np.float32),
+        adapter_mask=None if adapter is None else _array((rows, text[2]), np.bool_),
     )
 
 

@@ -17,7 +17,7 @@ from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import BASE
 from jaxpo.recipe.beside import START, Companion
-from jaxpo.recipe.checks.beside import image_part, same_shape
+from jaxpo.recipe.checks.beside import decodes, image_part, same_shape
 from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.model import difference
 from jaxpo.recipe.kinds import method_of, networks_of
@@ -85,9 +85,10 @@ def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path
 
 def _check_images(setting: Setting, stage: Any, network: Companion, theirs: Any) -> None:
     """What is known of a model in a folder now alone: see `jaxpo.recipe.checks.denoise.beside_image_problems`."""
-    part = image_part(method_of(stage), network.name)
+    method = method_of(stage)
+    part = image_part(method, network.name)
     if part is not None:
-        problems = beside_image_problems(setting.config(stage), theirs, part)
+        problems = beside_image_problems(setting.config(stage), theirs, part, decoded=decodes(method))
         if found := [f"{stage.name}.beside.{network.name}.source: {problem}" for problem in problems]:
             raise ConfigError(found)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxpo.checkpoint.store import CheckpointStore
+from jaxpo.config.fields import flag
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.packing.caps import shared_problems
 from jaxpo.errors import CheckpointError, ConfigError
@@ -51,7 +52,7 @@ def train_denoiser(setting: Setting, stage: Any, previous: Tree, resume: str | i
     for line in trained_lines(stage, config, assembly):
         setting.console.say(line)
     images: Any = data.train
-    for line in empty_caption_lines(stage.name, method_of(stage), images.states):
+    for line in empty_caption_lines(stage.name, method_of(stage), 0 if images.empty is not None else images.states):
         setting.console.say(line)
     same_beside(store, beside.about)
     setting.results.data_counts(stage.name, data)
@@ -73,13 +74,14 @@ def empty_caption_lines(stage: str, method: Any, states: int) -> list[str]:
     """What is said where no tower makes the empty caption.
 
     Args:
-      states: of the longest caption; 0 where captions are tokens.
+      states: of the longest caption; 0 where captions are tokens, or the data have those of the empty one.
     """
     if not (states and method.reads_empty):
         return []
     return [
         f"{stage}: warning: the captions are states, so that the empty caption of {method.INFO.name} is one state of "
-        "zeros, not what an encoder makes of an empty text; a model that was trained elsewhere does not know it."
+        "zeros, not what an encoder makes of an empty text; a model that was trained elsewhere does not know it. Give "
+        f"its states: {flag((stage, 'images', 'empty_states'))} FILE."
     ]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from jaxpo.config import Data, Run, Stage
 from jaxpo.convert.model_io import check_files, read_config
 from jaxpo.data.images.dataset import ImageDataset, ImageShape
+from jaxpo.data.images.forms import check_forms
 from jaxpo.data.images.prepare import prepare_images
-from jaxpo.data.images.reading import check_forms
 from jaxpo.data.packing.curriculum import curriculum_order, read_difficulties
 from jaxpo.data.packing.spread import spread_order
 from jaxpo.data.rows import bad_rows
@@ -29,8 +29,9 @@ from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
+from jaxpo.recipe.checks.denoise import users_problem
 from jaxpo.recipe.kinds import ids_of, kind_of, method_of
-from jaxpo.recipe.lineage import trained
+from jaxpo.recipe.lineage import trained, with_additions
 from jaxpo.stages.added_tokens import added_ids, with_room
 from jaxpo.stages.column_values import check_metric, check_values
 from jaxpo.stages.run_generation_config import keep_generation_of_start
@@ -183,7 +184,8 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
     if ids:
         more = "" if config == model_config(run) else f", for which the vocabulary grows to {config.vocab_size}"
         say(f"{len(ids)} tokens are new to {run.model_from}: their rows start at the mean of all others'{more}")
-    own = {s.name: as_config(s.model) for s in trained(run) if s.model is not None}
+    models = {s.name: with_additions(config if s.model is None else as_config(s.model), s) for s in trained(run)}
+    own = {name: model for name, model in models.items() if model != config}
     for each in (config, *own.values()):
         if vocabulary := limits(each).vocabulary:  # a model that denoises may read states of texts alone
             check_vocabulary(tokenizer, vocabulary)
@@ -278,11 +280,15 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the {words} tokens that the model's text "
             "tower reads; lower it"
         )
+    if problem := users_problem(stage, config):
+        raise ConfigError([problem])
     channels, states = config.in_channels, getattr(config, "context_channels", 0)
-    shape = ImageShape(stage.images.size or config.sample_size, channels, states, words)
+    adapter = getattr(config, "text_adapter", None)
+    size = stage.images.size or config.sample_size
+    shape = ImageShape(size, channels, states, words, 0 if adapter is None else adapter.channels)
 
     def load(files: tuple[str, ...], part: Part, reward_range: tuple[float, float] | None) -> ImageDataset:
-        found = team.first(
+        return team.first(
             lambda: prepare_images(
                 resolve_files(files, directory),
                 data=stage.data,
@@ -294,14 +300,10 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
                 log=say,
                 part=part,
                 reward_range=reward_range,
+                method=method.INFO.name,
+                words=method.READS_WORDS,
             )
         )
-        if found.states and method.READS_WORDS:
-            remedy = "Give captions: a preference model reads their words."
-            raise DataError(
-                f"has states of texts, and {method.INFO.name} reads captions.", file=files[0], remedy=remedy
-            )
-        return found
 
     train = load(stage.data.files, "train", None)
     held_out = load(stage.data.eval, "eval", train.reward_range) if stage.data.eval else None
@@ -320,8 +322,9 @@ def _rows_hold(stage: Any, files: Sequence[str]) -> None:
 
 
 def _images_hold(stage: Any, files: Sequence[str]) -> None:
-    """DataError: a stage's held-out files hold pairs for single images, or single images for pairs."""
-    check_forms(files, method_of(stage).NEEDS)
+    """DataError: a stage's held-out files hold pairs, single images or captions alone, and its method reads others."""
+    method = method_of(stage)
+    check_forms(files, method.NEEDS, method.INFO.name)
 
 
 CHECK_OF = {"train": _rows_hold, "denoise": _images_hold}

@@ -43,7 +43,7 @@ def check_patterns(run: Run) -> None:
         if not (chosen or keeps_features(stage)):
             continue
         model = lineage.declared_model(run, stage)
-        config = read_config(model) if isinstance(model, str) else model
+        config = lineage.with_additions(read_config(model), stage) if isinstance(model, str) else model
         problems += grid_problems(stage, config)
         try:
             tables = own_tables(stage, config)

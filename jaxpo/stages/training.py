@@ -28,6 +28,7 @@ from jaxpo.objectives.wrappers.lora import ADAPTER
 from jaxpo.recipe.kinds import Materials, ids_of, kind_of, method_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.stages.adapter import merged
+from jaxpo.stages.added_parts import adds_parts, with_parts
 from jaxpo.stages.assemble import Assembly, make_evaluation, own_tables
 from jaxpo.stages.beside import open_beside, same_beside
 from jaxpo.stages.column_values import columns_of
@@ -176,6 +177,9 @@ def start_of(setting: Setting, stage: Stage, previous: Tree, origin: Path | None
     if stage.init_from == RANDOM:
         return setting.random(config, seed_of(setting.run, stage))
     base = previous if origin is None or stage.init_from == PREVIOUS else setting.load(origin)
+    if adds_parts(stage):
+        model = with_parts(base["model"], config, seed_of(setting.run, stage), setting.mesh, setting.rules)
+        base = {**base, "model": model}
     found, wanted = dict(_shapes(base["model"])), dict(_shapes(abstract_params(param_table(config))))
     wrong = [name for name in wanted if found.get(name) != wanted[name]] or sorted(found.keys() - wanted.keys())
     if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from diffusion.batches import CONFIG, USERS
 
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.corpora.scenes.corpus import tokenizer
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import ConfigError
@@ -32,8 +34,8 @@ def words():
     return Tokenizer(tokenizer())
 
 
-def drawn(captions, guidance, *, seed=3, steps=2, **options):
-    sampler = ImageSampler(steps=steps, guidance=guidance)
+def drawn(captions, guidance, *, seed=3, steps=2, guide_users=False, **options):
+    sampler = ImageSampler(steps=steps, guidance=guidance, guide_users=guide_users)
     found = draw_images(model(), CONFIG, words(), captions, sampler, seed=seed, **options)
     return np.stack([each.pixels for each in found])
 
@@ -61,6 +63,23 @@ def test_users_of_zeros_are_nobody_and_others_are_not():
     assert np.abs(drawn((CAPTION,), 1.0, user=np.ones(USERS, np.float32)) - nobody).max() > 1e-4
     with pytest.raises(ConfigError, match="the user's tokens are 3 wide, and the model reads 8"):
         drawn((CAPTION,), 1.0, user=np.ones((2, 3), np.float32))
+
+
+def test_guidance_is_about_the_user_where_that_is_asked_for():
+    user = np.ones(USERS, np.float32)
+    # Without the caption nobody is seen either, or the user is.
+    nobody, seen = drawn(("",), 0.0, user=user, guide_users=True), drawn(("",), 0.0, user=user)
+    np.testing.assert_allclose(nobody, drawn(("",), 1.0), atol=1e-5)
+    np.testing.assert_allclose(seen, drawn(("",), 1.0, user=user), atol=1e-5)
+    assert np.abs(drawn(("",), 3.0, user=user, guide_users=True) - drawn(("",), 3.0, user=user)).max() > 1e-4
+    pushed = drawn(("",), 0.0, user=user, guide_users=True, negative=model())
+    np.testing.assert_allclose(pushed, nobody, atol=1e-5)
+
+
+def test_a_model_that_reads_a_second_encoder_draws_nothing_of_words():
+    config = dataclasses.replace(CONFIG, text_adapter=TextAdapter(4, 4))
+    with pytest.raises(ConfigError, match="reads the states of a second text encoder"):
+        list(draw_images(model(), config, words(), (CAPTION,), ImageSampler(2, 1.0)))
 
 
 def test_an_image_has_a_seed_with_which_it_is_drawn_again():

@@ -29,13 +29,13 @@ from jaxpo.data.images.formats import Item
 from jaxpo.data.images.prepare import prepare_images
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.images.store import RECORDS
-from jaxpo.data.images.users import embeddings, user_of
+from jaxpo.data.images.users import embeddings, mixed, user_of
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.errors import ConfigError, DataError
 
 SHAPE = ImageShape(8, 3, 6)
-ONE, PAIR = Needs(roles=("image",)), Needs(roles=("chosen", "rejected"))
+ONE, PAIR, ALONE = Needs(roles=("image",)), Needs(roles=("chosen", "rejected")), Needs(roles=("caption",))
 RNG = np.random.default_rng(0)
 
 
@@ -321,7 +321,15 @@ def broken_jpeg():
         ({"image": "no.png", "caption": "x"}, ONE, r"row 1, field 'image': .*there is no such file"),
         ({"image": url(picture())}, ONE, "row 1: has no caption"),
         ({"image": url(picture()), "caption": 3}, ONE, "field 'caption': is a int, not a string"),
-        ({"picture": 1, "caption": "x"}, ONE, "those of no form of images"),
+        ({"picture": 1}, ONE, "those of no form of images"),
+        (
+            {"picture": 1, "caption": "x"},
+            ONE,
+            r"holds captions alone \(captions\), .*reads single images.*images: image",
+        ),
+        ({"prompt": "x"}, PAIR, r"holds captions alone \(captions\), and the method reads pairs.*pairs: chosen_image"),
+        (pair_row(0, 1), ALONE, r"holds pairs \(pairs\), and the method reads captions alone or single images"),
+        ({"states": [[1, 2]]}, ALONE, r"field 'states': is no finite array \[L\]\[6\]"),
         (pair_row(0, 1), ONE, r"holds pairs \(pairs\), and the method reads single images"),
         ({"image": url(picture()), "caption": "x"}, PAIR, "holds single images .*method reads pairs"),
         ({"caption": "x", "images": ["a", "b"], "scores": [1]}, PAIR, "as many numbers as images"),
@@ -371,6 +379,22 @@ def test_a_user_is_known_by_the_pairs_of_a_file_that_have_a_winner(tmp_path):
         user_of(Path(nothing), users, 8, 3)
 
 
+def test_a_user_is_the_direction_of_what_they_chose_and_users_are_mixed():
+    rng = np.random.default_rng(3)
+    apart = rng.standard_normal((3, 4, 5, 5, 2))
+    users = Users(tokens=2, width=8)
+    known = embeddings(list(apart), users)
+    # Neither the order of the pairs nor how far they lie apart matters; the opposite taste is the opposite vector.
+    np.testing.assert_allclose(embeddings(list(-3 * apart[:, ::-1]), users), -known, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(embeddings([np.zeros((4, 5, 5, 2))], users), 0.0)
+    np.testing.assert_allclose(mixed(known, [1, 0, 0]), known[0])
+    np.testing.assert_allclose(mixed(known, [2, 1, 1]), known.transpose(1, 2, 0) @ [0.5, 0.25, 0.25], rtol=1e-5)
+    # One token adds u W_v at every query, which is linear: the mix of the outputs is the output of the mix.
+    one, values = known[:, :1], rng.standard_normal((8, 4))
+    wanted = np.tensordot([0.2, 0.3, 0.5], one @ values, 1)
+    np.testing.assert_allclose(mixed(one, [0.2, 0.3, 0.5]) @ values, wanted, atol=1e-4)
+
+
 def test_users_may_bring_the_tokens_of_another_encoder(tmp_path, prepared):
     users, needs = Users(tokens=2, width=3), dataclasses.replace(PAIR, columns=("user",))
     own = pair_row(0, 1, user="ann", user_tokens=[[1, 2, 3], [4, 5, 6]])
@@ -396,6 +420,56 @@ def test_tokens_of_users_are_their_own_whatever_rows_are_left_out(tmp_path, prep
     ):
         with pytest.raises(DataError, match=message):
             prepared(rows(tmp_path, *more, name="more.jsonl"), needs=needs, users=users)
+
+
+def test_captions_alone_do_for_what_draws_its_own_images(tmp_path, prepared):
+    said = []
+    given = ({"prompt": "red"}, {"caption": "", "image": broken_jpeg()}, {"text": "blue circle"})
+    dataset = prepared(rows(tmp_path, *given), needs=ALONE, said=said)
+    assert dataset.counts["images_not_read"] == 1
+    assert said[-1] == "3 captions (read 3, kept 3, images_not_read 1)"
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=3))
+    np.testing.assert_array_equal(batch.images, np.zeros((3, 1, 8, 8, 3)))
+    np.testing.assert_array_equal(batch.text_mask.sum((1, 2)) > 1, [False, False, True])
+    states = prepared(rows(tmp_path, {"states": [[0.5] * 6] * 2}, name="states.jsonl"), needs=ALONE)
+    assert everything(ImageSource(states, seed=0, rows_per_step=1)).states.shape == (1, 2, 6)
+
+
+def test_a_file_gives_the_states_of_the_empty_caption(tmp_path, prepared):
+    row = {"image": url(picture()), "caption": "red"}
+    shape, states = ImageShape(8, 4, 6), {"latent": LATENT.tolist(), "scale": 0.18215, "states": [[0.5] * 6] * 3}
+    empty = rows(tmp_path, {"caption": "", "states": [[2.0] * 6, [3.0] * 6]}, name="empty.jsonl")
+    with pytest.raises(DataError, match=r"has captions and no states of texts.*text tower reads the empty"):
+        prepared(rows(tmp_path, row), empty_states=empty)
+    file = rows(tmp_path, states)
+    dataset, plain = prepared(file, shape=shape, empty_states=empty), prepared(file, shape=shape)
+    assert dataset.hash != plain.hash
+    batch = everything(ImageSource(dataset, seed=0, rows_per_step=1))
+    np.testing.assert_array_equal(batch.empty_states[0, :, 0], [2, 3, 0])
+    np.testing.assert_array_equal(batch.empty_mask, [[True, True, False]])
+    assert everything(ImageSource(plain, seed=0, rows_per_step=1)).empty_states is None
+    for bad, message in (
+        ({"caption": "red", "states": [[1.0] * 6]}, "field 'caption': is not the empty caption"),
+        ({"caption": ""}, "has no row with states of the empty caption.*encode-images"),
+        ({"caption": "", "states": [[1.0] * 5]}, r"field 'states': is no finite array \[L\]\[6\]"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepared(file, shape=shape, empty_states=rows(tmp_path, bad, name="bad.jsonl"))
+
+
+def test_states_of_a_second_encoder_are_read_by_a_model_that_has_an_adapter(tmp_path, prepared):
+    shape, row = ImageShape(8, 3, 6, adapter=2), {"image": url(picture()), "caption": "red"}
+    more = row | {"adapter_states": [[1, 2], [3, 4]]}
+    file = rows(tmp_path, more, row | {"adapter_states": [[5, 6]]})
+    batch = everything(ImageSource(prepared(file, shape=shape), seed=0, rows_per_step=2))
+    np.testing.assert_array_equal(batch.adapter_states, [[[1, 2], [3, 4]], [[5, 6], [0, 0]]])
+    np.testing.assert_array_equal(batch.adapter_mask, [[True, True], [True, False]])
+    plain = prepared(file)
+    assert plain.counts["adapter_states_not_read"] == 2
+    with pytest.raises(DataError, match="row 2, field 'adapter_states': is not there, and the model's text adapter"):
+        prepared(rows(tmp_path, more, row), shape=shape)
+    with pytest.raises(DataError, match=r"field 'adapter_states': is no finite array \[L\]\[2\]"):
+        prepared(rows(tmp_path, row | {"adapter_states": [[1]]}), shape=shape)
 
 
 def test_all_rows_have_captions_or_all_have_states(tmp_path, prepared):
@@ -478,6 +552,21 @@ class Halves:
     def states(self, captions):
         return np.stack([np.full((2, 6), len(caption), np.float32) for caption in captions])
 
+    def more_states(self, captions):
+        return None
+
+
+class Pixels(Halves):
+    """One that has nothing to say of captions."""
+
+    def states(self, captions):
+        return None
+
+
+def test_a_caption_alone_is_not_encoded_where_states_are_not_asked_for(tmp_path):
+    with pytest.raises(DataError, match=r"row 1: is a caption alone.*--states"):
+        list(encoded_rows([rows(tmp_path, {"caption": ""})], Pixels(), size=8))
+
 
 def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
     given = [pair_row(2 * i, 2 * i + 1, user="ann", score_0=2.0, score_1=float(i)) for i in range(3)]
@@ -507,8 +596,11 @@ def test_nothing_of_encoded_rows_is_lost_without_a_word(tmp_path, prepared):
     assert {name: row[name] for name in kept} == kept
     with pytest.raises(DataError, match=r"row 2: its columns .* are none, and those of the first row, .* user\."):
         encoded_of(pair_row(0, 1, user="ann"), pair_row(2, 3))
-    with pytest.raises(DataError, match="row 2: pairs and single images lie in the same files"):
+    with pytest.raises(DataError, match="row 2: pairs, single images and captions alone lie in the same files"):
         encoded_of(pair_row(0, 1), {"image": url(picture()), "caption": "x"})
+    assert encoded_of({"prompt": "red"}) == [{"caption": "red", "states": [[3.0] * 6] * 2}]
+    beside = encoded_of({"prompt": "red", "adapter_states": [[0.5]]})
+    assert beside[0]["adapter_states"] == [[0.5]]
     said, judged = [], {"caption": "x", "jpg_0": url(picture()), "jpg_1": url(picture()), "label_0": 1, "label_1": 0}
     assert encoded_of(judged | {"has_label": False}, say=said.append) == []
     assert said == ["1 pairs without a label are left out"]
@@ -579,3 +671,30 @@ def test_captions_of_any_length_by_clip(tmp_path):
     short = DiffusersEncoder(tmp_path, text=True, length=5)
     short.states(["r s. b s. r", "b"])
     assert short.cut == 1
+
+
+@pytest.mark.parity
+def test_captions_by_a_second_encoder_of_t5s_form(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    import tokenizers
+    import torch
+    import transformers
+
+    from jaxpo.convert.image_encoder import DiffusersEncoder
+
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "r": 1, "s": 2, "b": 3}, unk_token="<pad>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", model_max_length=4)
+    tokenizer.save_pretrained(tmp_path / "second" / "tokenizer")
+    sizes = {"vocab_size": 4, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    t5 = transformers.T5EncoderModel(transformers.T5Config(**sizes)).eval()
+    t5.save_pretrained(tmp_path / "second" / "text_encoder")
+    blocks = {"block_out_channels": (4,), "norm_num_groups": 2, "latent_channels": 4, "layers_per_block": 1}
+    diffusers.AutoencoderKL(**blocks).save_pretrained(tmp_path / "vae")
+    encoder = DiffusersEncoder(tmp_path, text=False, second=tmp_path / "second")
+    found = encoder.more_states(["r s b", "s"])
+    for own, ids in zip(found, ([1, 2, 3], [2]), strict=True):
+        with torch.no_grad():
+            expected = t5(torch.tensor([ids])).last_hidden_state[0].numpy()
+        np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert DiffusersEncoder(tmp_path, text=False).more_states(["r"]) is None

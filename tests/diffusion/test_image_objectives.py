@@ -14,6 +14,7 @@ from contracts.harness import DESCENT, SCHEDULE, STEPS, assert_learned, assert_s
 from diffusion.batches import CONFIG, JUDGE, SCORER, batch
 
 from jaxpo.config.noise import NoiseSchedule
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.diffusion.parameterisation import target
 from jaxpo.models.family import param_table
 from jaxpo.models.spec import init_params
@@ -191,6 +192,70 @@ def test_segments_are_read_alone_and_what_fills_them_up_is_not_seen():
     np.testing.assert_allclose(text.states[:, :3], alone, rtol=1e-6)
     np.testing.assert_allclose(text.states[:, 3:], alone[::-1], rtol=1e-6)
     np.testing.assert_array_equal(text.mask, mask.reshape(16, 6))
+
+
+def test_the_empty_caption_is_what_the_data_have_of_it():
+    given, how = batch(count=4, images=1, absent=()), Denoiser.of(SCORER)
+    states = np.random.default_rng(1).standard_normal((4, 3, 16)).astype(np.float32)
+    mask = np.array([[True, True, False]] * 4)
+    texts = given.replace(states=states, states_mask=mask)
+    drop = np.array([True, False, True, False])
+    zeros = how.text({}, texts, drop)
+    np.testing.assert_array_equal(zeros.states[0], np.zeros((3, 16)))
+    np.testing.assert_array_equal(zeros.mask[0], [True, False, False])
+    empty = np.ones((4, 3, 16), np.float32)
+    told = how.text({}, texts.replace(empty_states=empty, empty_mask=np.ones((4, 3), bool)), drop)
+    np.testing.assert_array_equal(told.states, np.where(drop[:, None, None], empty, states))
+    np.testing.assert_array_equal(told.mask, np.where(drop[:, None], True, mask))
+
+
+def adapted_reference(p, x, eps=1e-5):
+    """LN -> gated layer -> LN -> gated layer in float64."""
+    for i in ("0", "1"):
+        layer = {name: {k: np.asarray(v, np.float64) for k, v in part.items()} for name, part in p["layers"][i].items()}
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+        x = x * layer["norm"]["weight"] + layer["norm"]["bias"]
+        u, g = np.split(x @ layer["proj"]["weight"] + layer["proj"]["bias"], 2, axis=-1)
+        gelu = 0.5 * g * (1 + np.vectorize(math.erf)(g / math.sqrt(2)))
+        x = (u * gelu) @ layer["out"]["weight"] + layer["out"]["bias"]
+    return x
+
+
+def test_states_of_a_second_encoder_stand_behind_those_of_the_first():
+    config = dataclasses.replace(CONFIG, text_adapter=TextAdapter(channels=5, intermediate_size=7))
+    params = init_params(param_table(config), jax.random.key(1))
+    params = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), params)
+    more = np.random.default_rng(2).standard_normal((4, 3, 5)).astype(np.float32)
+    there = np.array([[True, True, True], [True, True, False]] * 2)
+    given, how = batch(count=4, images=1, absent=()), Denoiser.of(Scorer(config))
+    given = given.replace(adapter_states=more, adapter_mask=there)
+    text = how.text(params, given)
+    alone = Denoiser.of(SCORER).text(params, given).states
+    np.testing.assert_array_equal(text.states[:, :3], alone)
+    np.testing.assert_allclose(
+        text.states[:, 3:], adapted_reference(params["text_adapter"], more), rtol=2e-4, atol=2e-5
+    )
+    np.testing.assert_array_equal(text.mask, np.concatenate([np.ones((4, 3), bool), there], axis=1))
+    dropped = how.text(params, given, np.array([True, False, False, False]))
+    np.testing.assert_array_equal(dropped.mask[:, 3:], there & np.array([[False], [True], [True], [True]]))
+    # What fills states up changes nothing, and the gradient is that of finite differences.
+    x, t = np.cos(np.arange(192.0)).reshape(4, 4, 4, 3), np.full(4, 300)
+    spoiled = given.replace(adapter_states=np.where(there[..., None], more, 9.0).astype(np.float32))
+
+    @jax.jit
+    def total(adapter, given):
+        whole = params | {"text_adapter": adapter}
+        return jnp.sum(jnp.square(how.predict(whole, x, t, how.text(whole, given))))
+
+    own = params["text_adapter"]
+    np.testing.assert_allclose(total(own, spoiled), total(own, given), rtol=1e-6)
+    slopes = jax.grad(total)(own, given)
+    direction = jax.tree.map(
+        lambda s: s / jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(slopes))), slopes
+    )
+    ahead, behind = (total(jax.tree.map(lambda w, d: w + h * d, own, direction), given) for h in (1e-2, -1e-2))  # noqa: B023
+    length = sum(jnp.sum(s * d) for s, d in zip(jax.tree.leaves(slopes), jax.tree.leaves(direction), strict=True))
+    np.testing.assert_allclose((ahead - behind) / 2e-2, length, rtol=2e-2)
 
 
 @pytest.mark.slow  # a program of its own

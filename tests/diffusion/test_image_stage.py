@@ -19,7 +19,7 @@ from jaxpo.cli.main import main
 from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
 from jaxpo.convert.model_io import load_model
-from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, TRAIN, Scenes, tokenizer
+from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, PEOPLE, STRANGERS, TRAIN, Scenes, tokenizer
 from jaxpo.data.images.source import ImageSource
 from jaxpo.data.tokenizer.tokenizer import Tokenizer as Words
 from jaxpo.data.tokens.shards import ALONE
@@ -27,15 +27,18 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
-from jaxpo.models.family import preset
+from jaxpo.models.family import denoiser, param_table, preset
+from jaxpo.models.spec import init_params, leaves
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.denoise import beside_image_problems
 from jaxpo.recipe.checks.run import find_problems
+from jaxpo.recipe.lineage import with_additions
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
-from jaxpo.sharding import make_mesh
+from jaxpo.sharding import make_mesh, use_mesh
 from jaxpo.stages import run as running
 from jaxpo.stages.abstract_batch import image_batch
+from jaxpo.stages.added_parts import with_parts
 from jaxpo.stages.denoising import empty_caption_lines
 from jaxpo.stages.run_inputs import DATA_OF, RunInputs
 from jaxpo.train.metrics import TIMING, read_metrics
@@ -228,6 +231,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, cap
         (("x", "--out", "o", "--score", "britness"), "no such reward.*brightness"),
         (("--out", "o"), "give a caption"),
         (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
+        (("x", "--out", "o", "--guide-users"), "--guide-users: there is no user"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):
@@ -265,6 +269,7 @@ USERS = Users(tokens=2, width=8)
             dataclasses.replace(PREFER, loss=METHODS["ppd"](), images=ImageData(users=USERS), train=("model/*",)),
             "prefer.train: 'model/[*]' would be trained",
         ),
+        (dataclasses.replace(PRETRAIN, add_users=True), "pretrain.add_users: the loss reads no users"),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
             dataclasses.replace(
@@ -351,12 +356,77 @@ def test_states_of_texts_are_read_at_the_width_of_either_family(tmp_path):
     stage = dataclasses.replace(PRETRAIN, data=Data(train=(str(tmp_path / "rows.jsonl"),)))
     for config in (DIT, UNET):
         assert data_of(stage, config, tmp_path).train.states == 1
-    longalign = dataclasses.replace(stage, loss=METHODS["longalign"]())
-    with pytest.raises(DataError, match=r"rows.jsonl: has states of texts, and longalign reads captions"):
+    longalign = dataclasses.replace(stage, loss=METHODS["longalign"](), images=ImageData(segments=2))
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1: has no caption, and longalign reads words, beside the"):
         data_of(longalign, UNET, tmp_path)
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"caption": "red. blue."}) + "\n")
+    data = dataclasses.replace(longalign.data, max_length=5)
+    both = data_of(dataclasses.replace(longalign, data=data), UNET, tmp_path).train
+    found = ImageSource(both, seed=0, rows_per_step=1).batch(0)
+    assert (found.tokens.shape, found.states.shape, found.states_mask.shape) == ((1, 2, 5), (1, 1, 12), (1, 1))
     mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
     for name, width in (("stable_diffusion_1_5", 768), ("pixart_sigma_512", 4096)):
         assert image_batch(stage, preset(name), mesh).states.shape == (8, stage.data.max_length, width)
+
+
+def test_methods_that_draw_their_own_images_are_given_captions_alone(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"caption": "red square"}) + "\n")
+    data = Data(train=(str(tmp_path / "rows.jsonl"),), max_length=8, row_length=8)
+    stage = dataclasses.replace(PRETRAIN, data=data)
+    for name, options in (("longalign", {}), ("self_npo", {"start": "noise"})):
+        loss = METHODS[name](**options)
+        assert loss.NEEDS.roles == ("caption",)
+        assert len(data_of(dataclasses.replace(stage, loss=loss), MODEL, tmp_path).train) == 1
+    for name in ("denoising", "self_npo"):
+        with pytest.raises(DataError, match=rf"row 1: holds captions alone .*, and {name} reads single images"):
+            data_of(dataclasses.replace(stage, loss=METHODS[name]()), MODEL, tmp_path)
+
+
+PERSONAL = Denoise(
+    name="ppd",
+    data=files(PEOPLE, STRANGERS),
+    loss=METHODS["ppd"](beta=200.0),
+    images=ImageData(users=Users(support=2, tokens=2, width=8)),
+    add_users=True,
+    train=("*/to_k_user/*", "*/to_v_user/*"),
+    optimizer=ADAM,
+    **COMMON,
+)
+
+
+def test_users_are_added_to_a_model_that_was_trained_without(whole, tmp_path, monkeypatch):
+    corpus = Scenes(scenes=8, held_out=8, pairs=8, people=1, choices=6)
+    start = whole / "stages" / "pretrain"
+    run = recipe(tmp_path, PERSONAL, model_from=str(start), corpus=corpus, export=True)
+    folder = finished(run, monkeypatch)
+    before, after = load_model(start), load_model(folder / "stages" / "ppd")
+    assert after.config == dataclasses.replace(MODEL, user_channels=8) == load_model(folder / "export").config
+    own = dict(leaves(param_table(before.config)))
+    for path, leaf in leaves(after.params["model"]):
+        if path in own:
+            np.testing.assert_array_equal(leaf, dict(leaves(before.params["model"]))[path])
+        elif "to_v_user" in path:
+            assert np.abs(leaf).max() > 0
+    same_models(folder / "export", folder)
+    first = next(r for r in kept(folder) if r["stage"] == "ppd")
+    assert first["loss"] == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_the_branch_of_users_changes_nothing_at_first():
+    model = init_params(param_table(MODEL), jax.random.key(1))
+    model = jax.tree.map(lambda x: x + 0.05, model)
+    config = with_additions(MODEL, PERSONAL)
+    mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
+    with use_mesh(mesh):
+        added = with_parts(model, config, 0, mesh)
+        again = with_parts(added, config, 1, mesh)
+    jax.tree.map(np.testing.assert_array_equal, again, added)
+    x, t = np.cos(np.arange(192.0)).reshape(1, 8, 8, 3), np.array([500])
+    context, user = np.sin(np.arange(48.0)).reshape(1, 3, 16), np.ones((1, 2, 8))
+    alone = denoiser(MODEL)(model, x, t, context, config=MODEL)
+    np.testing.assert_array_equal(denoiser(config)(added, x, t, context, user=user, config=config), alone)
+    assert with_additions(config, dataclasses.replace(PERSONAL, images=ImageData())) == config
+    assert with_additions(MODEL, PRETRAIN) == MODEL
 
 
 def test_captions_longer_than_the_text_tower_are_refused_before_they_are_read(tmp_path):
@@ -372,7 +442,7 @@ def test_held_out_images_of_a_stage_that_waits_are_looked_at_before_anything_run
     one, two = (Data(train=("stage:x/y.jsonl",), eval=(str(tmp_path / f"{name}.jsonl"),)) for name in ("one", "two"))
     inputs.foresee(dataclasses.replace(PRETRAIN, data=one))
     inputs.foresee(dataclasses.replace(PREFER, data=two))
-    with pytest.raises(DataError, match=r"two.jsonl, row 1: holds pairs \(pairs\), and the method reads single images"):
+    with pytest.raises(DataError, match=r"two.jsonl, row 1: holds pairs \(pairs\), and denoising reads single images"):
         inputs.foresee(dataclasses.replace(PRETRAIN, data=two))
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from jaxpo.cli.main import main
 from jaxpo.config import LoRA
 from jaxpo.config.noise import NoiseSchedule
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.convert.diffusers.lora import FILE, export_lora, read_lora
 from jaxpo.convert.diffusers.read import notes
 from jaxpo.convert.diffusers.schedules import schedule_from_json, schedule_to_json
@@ -33,6 +34,7 @@ CONFIGS = {
     "dit with users and tower": dataclasses.replace(
         DIT, num_layers=11, user_channels=4, user_scale=0.5, caption=TOWER, schedule=NoiseSchedule("cosine")
     ),
+    "dit with a text adapter": dataclasses.replace(DIT, text_adapter=TextAdapter(5, 8)),
     "unet": UNET,
     "unet with users and tower": dataclasses.replace(
         UNET, user_channels=12, caption=TOWER, use_linear_projection=True, cross_attention=(False, True)

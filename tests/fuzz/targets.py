@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from data.written import COMPRESSED, as_arrow, as_parquet
+from diffusion import vae
 from diffusion.filled import filled
 from diffusion.tiny import PIPELINES
 from models.adapters import drawn
@@ -175,6 +176,7 @@ def model() -> Path:
     export_hf(params(), CONFIG, folder, verify=False, max_shard_size="8KB", tokenizer=tokenizer())
     (folder / "chat_template.jinja").write_text(JINJA)
     lora = LoRA(rank=2)
+    vae.folder_of(folder / "vae")
     from jaxpo.models.lowrank import adapter_table
 
     own = drawn(adapter_table(param_table(CONFIG), lora))
@@ -200,7 +202,7 @@ def gguf_file() -> Path:
 
 @functools.cache
 def pipeline() -> Path:
-    """Folders of diffusers, `unet` and `dit` (with a text tower and users), and an adapter of the second, `lora`."""
+    """Folders of diffusers, `unet` and `dit` (with all there is), an adapter of the second, `lora`, and `vae`."""
     folder = _home() / "pipelines"
     folder.mkdir()
     for name, config in PIPELINES.items():
@@ -380,6 +382,9 @@ def _pipelines() -> Iterator[Target]:
     yield Target("unet_weights", weights, lambda: pipeline() / "unet", _read_above(1))
     yield Target("dit", "transformer/config.json", lambda: pipeline() / "dit", _read_above(1), document=True)
     yield Target("tower", "jaxpo.json", lambda: pipeline() / "dit", _read_above(0), document=True)
+    yield Target(
+        "vae", "config.json", lambda: pipeline() / "vae", lambda file: _read_folder(file.parent), document=True
+    )
     scheduler = "scheduler/scheduler_config.json"
     yield Target("scheduler", scheduler, lambda: pipeline() / "dit", _read_above(1), document=True)
     yield Target("lora", LORA_FILE, lambda: pipeline() / "lora", lambda file: read_lora(file, PIPELINES["dit"]))

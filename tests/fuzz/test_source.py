@@ -68,7 +68,7 @@ BY_NAME = {
     "evaluate/retrieval/lexical.py": "bm25s, which is optional",
     "evaluate/tasks/registry.py": "the table of tasks",
     "judges/function.py": "a judge's function, which the configuration names",
-    "models/family.py": "the table of families",
+    "models/lazy.py": "the table of families, and the functions that a family names",
     "objectives/methods/__init__.py": "the modules of its own folder",
     "train/trackers.py": "trackers, which are optional",
 }

@@ -1,4 +1,4 @@
-"""PPD's loss, Diffusion-NPO's and Diffusion-KTO's against float64, and the users that PPD's model is given."""
+"""PPD's loss, Diffusion-NPO's and Diffusion-KTO's against float64."""
 
 import functools
 
@@ -7,7 +7,6 @@ import numpy as np
 from losses.loss_checks import sig, value_and_grads
 
 from jaxpo import losses
-from jaxpo.diffusion.users import few_shot, interpolate, projection
 
 RNG = np.random.default_rng(0)
 N = 6
@@ -70,40 +69,3 @@ def test_ktos_reference_point_is_the_mean_improvement_of_the_step_and_never_belo
     absent = np.where(where, e, np.nan)
     np.testing.assert_allclose(losses.diffusion_kto_kl(absent, r, where=where), 1.5e-3, rtol=1e-4)
     assert np.all(jax.grad(losses.diffusion_kto_kl)(e, r) == 0)
-
-
-CHOSEN, REJECTED = RNG.standard_normal((2, 3, 4, 5, 5, 2)).astype(np.float32)
-PROJECT = np.asarray(projection(jax.random.key(0), 50, 8, 16))
-
-
-def test_a_user_is_the_projected_mean_of_their_differences():
-    found = few_shot(CHOSEN, REJECTED, PROJECT)
-    mean = np.mean((CHOSEN - REJECTED).astype(np.float64), axis=1).reshape(3, -1)
-    np.testing.assert_allclose(found, np.einsum("us,smd->umd", mean, PROJECT), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(few_shot(CHOSEN[:, ::-1], REJECTED[:, ::-1], PROJECT), found, atol=1e-5)
-    np.testing.assert_allclose(few_shot(REJECTED, CHOSEN, PROJECT), -found, atol=1e-6)
-    # A random projection keeps lengths about as they are.
-    lengths = np.linalg.norm(found.reshape(3, -1), axis=1) / np.linalg.norm(mean, axis=1)
-    np.testing.assert_allclose(lengths, np.sqrt(8 * 16 / 50), rtol=0.3)
-
-
-def test_absent_pairs_do_not_count_and_a_user_without_any_is_0():
-    present = np.array([[True] * 4, [True, True, False, False], [False] * 4])
-    spoiled = np.where(present[:, :, None, None, None], CHOSEN, np.nan)
-    found = few_shot(spoiled, REJECTED, PROJECT, present=present)
-    np.testing.assert_allclose(found[1], few_shot(CHOSEN[1:2, :2], REJECTED[1:2, :2], PROJECT)[0], atol=1e-5)
-    np.testing.assert_array_equal(found[2], 0.0)
-
-
-def test_users_are_mixed():
-    users = few_shot(CHOSEN, REJECTED, PROJECT)
-    mixed = interpolate(users, np.float32([[1, 0, 0], [2, 1, 1]]))
-    np.testing.assert_allclose(mixed[0], users[0], atol=1e-6)
-    np.testing.assert_allclose(mixed[1], 0.5 * users[0] + 0.25 * users[1] + 0.25 * users[2], atol=1e-5)
-    # One token adds u W_v at every query, which is linear: the mix of the outputs is the output of the mix.
-    values = RNG.standard_normal((16, 4)).astype(np.float32)
-    one = users[:, :1]
-    np.testing.assert_allclose(
-        interpolate(one, np.float32([0.2, 0.3, 0.5])) @ values, np.einsum("k,kmd->md", [0.2, 0.3, 0.5], one @ values),
-        atol=1e-4,
-    )  # fmt: skip

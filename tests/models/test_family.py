@@ -21,6 +21,7 @@ from jaxpo.data.tokens.per_token import KEY
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import FAMILIES, families, family, limits, output_matrix, param_table, preset
 from jaxpo.models.language import Inputs
+from jaxpo.models.lazy import named
 from jaxpo.models.parts import Experts
 from jaxpo.models.spec import abstract_params, init_params, param_count
 from jaxpo.objectives.encode import Scorer, inputs_of
@@ -45,6 +46,14 @@ def test_an_unknown_configuration_is_told_which_families_there_are():
         family(RNN)
 
 
+def test_what_a_family_loads_late_is_there():
+    for each in families():
+        parts = (each, each.decoder, each.towers)
+        late = [value for part in parts if part is not None for value in vars(part).values() if hasattr(value, "func")]
+        assert all(callable(named(*value.args)) for value in late)
+        assert each.table in late
+
+
 def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     assert all(where.startswith("jaxpo.models.") for entry in FAMILIES.items() for where in entry)
     code = (
@@ -55,7 +64,7 @@ def test_every_entry_is_a_family_of_the_room_and_loads_without_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (
-        "['lfm2', 'dit', 'unet', 'lfm2_vl', 'denscore'] Limits(context=4096, vocabulary=4096, causal=True) "
+        "['lfm2', 'dit', 'unet', 'lfm2_vl', 'denscore', 'vae'] Limits(context=4096, vocabulary=4096, causal=True) "
         "Experts(count=8, chosen=2, biases=("
     ) in done.stdout
 

@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch", reason="parity tests need torch (scripts/te
 diffusers = pytest.importorskip("diffusers", reason="parity tests need diffusers (scripts/test --parity)")
 
 from jaxpo.models.dit.config import DiTConfig  # noqa: E402
-from jaxpo.models.family import denoiser, param_table  # noqa: E402
+from jaxpo.models.family import denoiser, family, param_table  # noqa: E402
 from jaxpo.models.spec import leaves, map_table  # noqa: E402
 from jaxpo.models.unet.config import UNetConfig  # noqa: E402
+from jaxpo.models.vae.config import VAEDecoderConfig  # noqa: E402
 
 SMALL_UNET = UNetConfig(
     sample_size=8,
@@ -151,3 +152,23 @@ def test_values_and_gradients(name, build, config, size):
     for (path, _), g, e in zip(leaves(table), jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
         scale = max(float(jnp.abs(e).max()), 1e-6)
         np.testing.assert_allclose(np.asarray(g) / scale, np.asarray(e) / scale, atol=5e-4, err_msg=path)
+
+
+def test_a_decoder_of_latents():
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (8, 16, 16), "layers_per_block": 2, "norm_num_groups": 4, "latent_channels": 4}
+    kinds = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    theirs, config = diffusers.AutoencoderKL(**sizes, **kinds).eval(), VAEDecoderConfig(**sizes)
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    params = map_table(lambda p: jnp.asarray(p.layout.from_disk(state[p.hf], p.shape)), param_table(config))
+    z = torch.randn(2, 4, 4, 6, requires_grad=True)
+    wanted = theirs.decode(z / 0.18215).sample
+    toward = torch.randn(wanted.shape)
+    (wanted * toward).sum().backward()
+    x = jnp.asarray(z.detach().numpy().transpose(0, 2, 3, 1))
+    weights = toward.numpy().transpose(0, 2, 3, 1)
+    run = family(config).decode
+    np.testing.assert_allclose(run(params, x, config=config), wanted.detach().numpy().transpose(0, 2, 3, 1), atol=1e-5)
+    slope = jax.grad(lambda x: jnp.sum(weights * run(params, x, config=config)))(x)
+    expected = z.grad.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(slope, expected, atol=5e-4 * np.abs(expected).max())

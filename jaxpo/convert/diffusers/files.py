@@ -18,7 +18,8 @@ STEM = "diffusion_pytorch_model"
 WEIGHTS = f"{STEM}.safetensors"
 OWN = "jaxpo.json"
 """What diffusers has no place for: the text tower's shape, and how much a user counts."""
-TOWER, TOWER_PREFIX = "caption_tower.safetensors", "caption."
+TEXTS = {"caption.": "caption_tower.safetensors", "text_adapter.": "text_adapter.safetensors"}
+"""What the names of tensors begin with for which diffusers has no place -> the file that they lie in."""
 USERS = "ip_adapter.safetensors"
 """Attention to a user, in the names of IP-Adapter."""
 _USER_SUFFIXES = {f".processor.to_{x}_ip.0.weight": f"to_{x}_ip.weight" for x in "kv"}
@@ -85,8 +86,9 @@ def place_of(name: str, users: Mapping[str, str], form: Diffusers) -> tuple[str,
     """The file that a parameter's tensor lies in, and its name there."""
     if name in users:
         return USERS, users[name]
-    if name.startswith(TOWER_PREFIX):
-        return TOWER, name.removeprefix(TOWER_PREFIX)
+    for prefix, file in TEXTS.items():
+        if name.startswith(prefix):
+            return file, name.removeprefix(prefix)
     return f"{form.component}/{WEIGHTS}", name
 
 

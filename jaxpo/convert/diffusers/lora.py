@@ -15,7 +15,7 @@ from safetensors import safe_open
 from jaxpo.config import LoRA
 from jaxpo.config.json_text import parse
 from jaxpo.convert.adapter_folder import variants
-from jaxpo.convert.diffusers.files import TOWER_PREFIX, form_of
+from jaxpo.convert.diffusers.files import TEXTS, form_of
 from jaxpo.convert.hf import disk_shape, folder_in_making, tensors_of
 from jaxpo.convert.shards import DTYPES, SINGLE, Source, Stored, open_file, write_shards
 from jaxpo.errors import CheckpointError, ConfigError
@@ -65,7 +65,7 @@ def export_lora(
 
 def _renamed(source: Source, lora: LoRA, config: Any) -> Source:
     module, _, side = source.name.removeprefix(PEFT_PREFIX).removesuffix(".weight").rpartition(".lora_")
-    if module.startswith(TOWER_PREFIX) or ".processor." in module:
+    if module.startswith(tuple(TEXTS)) or ".processor." in module:
         raise ConfigError(
             f"export: the adapter is also on {module}, which diffusers has not; train one on attention alone "
             '(lora.target_modules "*/to_?/weight" "*/to_out/0/weight"), or export the merged model.'

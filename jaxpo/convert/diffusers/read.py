@@ -13,8 +13,7 @@ from jaxpo.convert.diffusers.files import (
     PIPELINE,
     SCHEDULER,
     STEM,
-    TOWER,
-    TOWER_PREFIX,
+    TEXTS,
     USERS,
     component_of,
     user_names,
@@ -60,9 +59,10 @@ def open_pipeline(path: Path) -> Iterator[tuple[Any, Mapping[str, Stored]]]:
     users = user_names(name for _, param in leaves(param_table(config)) for name in param.tensors)
     with contextlib.ExitStack() as stack:
         stored = dict(stack.enter_context(open_shards(component_of(path).folder, STEM)))
-        if config.caption is not None:
-            tower = stack.enter_context(open_file(path / TOWER))
-            stored |= {TOWER_PREFIX + name: tensor for name, tensor in tower.items()}
+        for prefix, file in TEXTS.items():
+            if getattr(config, prefix.removesuffix(".")) is not None:
+                own = stack.enter_context(open_file(path / file))
+                stored |= {prefix + name: tensor for name, tensor in own.items()}
         if config.user_channels:
             ours = {theirs: name for name, theirs in users.items()}
             beside = stack.enter_context(open_file(path / USERS))

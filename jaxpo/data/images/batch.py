@@ -24,9 +24,12 @@ class ImageBatch:
     Attributes:
       images: float32 `[N, K, H, W, C]` in [-1, 1], or latents; K is 1, or 2 with the chosen image first.
       tokens: int32 `[N, S, L]`: captions in S segments of L tokens, which the text tower reads each alone.
-      text_mask: `[N, S, L]` True at tokens.
-      states: float32 `[N, L, Dc]` in the place of what the text tower would give, `text_mask` being `[N, 1, L]`; None
-        where captions are tokens.
+      text_mask: `[N, S, L]` True at tokens; where captions are states alone, `[N, 1, L]` at these.
+      states, states_mask: float32 `[N, L, Dc]` in the place of what the text tower would give, and `[N, L]` where they
+        are; None where captions are tokens alone.
+      empty_states, empty_mask: `[N, L, Dc]` and `[N, L]` likewise, of the empty caption; None where no file has it.
+      adapter_states, adapter_mask: `[N, M, C]` and `[N, M]` of a second text encoder, whose adapter the model has; None
+        where it has none.
       columns: name -> `[N, ...]`: "rewards" `[N, 2]` in [0, 1] over the training set, "user_tokens" `[N, M, U]`,
         "weight" `[N]`, "label" `[N]`.
       example_id: `[N]` the example's number in its data set; -1 = no example here.
@@ -38,6 +41,11 @@ class ImageBatch:
     columns: dict[str, Any]
     example_id: Int[Array, "N"]
     states: Any = None
+    states_mask: Any = None
+    empty_states: Any = None
+    empty_mask: Any = None
+    adapter_states: Any = None
+    adapter_mask: Any = None
 
     @property
     def rows(self) -> int:

@@ -21,6 +21,7 @@ class ImageShape:
       size: pixels (or latent cells) along both sides.
       channels: of images or latents.
       states: width of text states.
+      adapter: width of a second text encoder's states; 0 = the model reads none.
       words: tokens that captions are filled up to, as many as the text tower has positions, since it reads those too;
         0 = as many as `data.max_length`.
     """
@@ -29,6 +30,7 @@ class ImageShape:
     channels: int
     states: int
     words: int = 0
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class ImageDataset:
       columns: names of `ImageBatch.columns`, "user" standing for "user_tokens".
       reward_range: least and greatest reward of the training rows; None where none was read.
       users: name -> its number in `user_tokens`, float32 `[users, M, U]`.
+      empty: float16 `[L, states]` of the empty caption; None where captions are tokens, or no file has it.
       counts: read, kept, and what was left out or cut, by reason.
       hash: of the files' contents, tokenizer and settings.
     """
@@ -53,6 +56,7 @@ class ImageDataset:
     hash: str
     reward_range: tuple[float, float] | None = None
     user_tokens: np.ndarray | None = field(default=None, compare=False)
+    empty: np.ndarray | None = field(default=None, compare=False)
     shares: tuple[()] = ()
 
     def __len__(self) -> int:
@@ -72,3 +76,13 @@ class ImageDataset:
     def states(self) -> int:
         """Longest text states of the files; 0 where captions are tokens."""
         return int(self.store.meta["states"])
+
+    @property
+    def words(self) -> bool:
+        """Whether captions are there as tokens."""
+        return bool(self.store.meta["words"])
+
+    @property
+    def more_states(self) -> int:
+        """Longest states of a second text encoder."""
+        return int(self.store.meta["more_states"])

@@ -11,13 +11,15 @@ import numpy as np
 
 from jaxpo.config.image_data import ImageData
 from jaxpo.data.images.folders import folder_items, is_image_folder
-from jaxpo.data.images.formats import COMMON, FORMATS, TIE, UNLABELLED, Item, format_of
+from jaxpo.data.images.formats import COMMON, MORE_STATES, STATES, TIE, UNLABELLED, Item, format_of, items_of_row
 from jaxpo.data.images.pixels import arrays_of, finished
 from jaxpo.data.rows.formats import read_rows
 
 CENTRE = (0.5, 0.5)
 LEFT_OUT = {TIE: "ties", UNLABELLED: "pairs without a label"}
 LATENTS = ("latents", "latent_pairs")
+NAMES = ((), ("latent",), ("latent_w", "latent_l"))
+"""Columns of the latents, by how many images an example has."""
 
 
 class Encoder(Protocol):
@@ -38,6 +40,10 @@ class Encoder(Protocol):
         """`[B, L, D]`; None where captions are kept as they are."""
         ...
 
+    def more_states(self, captions: Sequence[str]) -> Sequence[np.ndarray] | None:
+        """`[L, C]` of each caption by a second text encoder; None where there is none."""
+        ...
+
 
 def items_of(files: Sequence[str], images: ImageData) -> Iterator[Item]:
     """The examples of files and folders, whatever their forms."""
@@ -46,10 +52,9 @@ def items_of(files: Sequence[str], images: ImageData) -> Iterator[Item]:
             yield from folder_items(Path(name))
             continue
         for row in read_rows([name]):
-            form = format_of(row)
-            if form in LATENTS:
+            if format_of(row) in LATENTS:
                 raise row.error("holds latents already.", remedy="Name the file in data.train as it is.")
-            yield from FORMATS[form].read(row, images)
+            yield from items_of_row(row, images)
 
 
 def encoded_rows(
@@ -61,7 +66,7 @@ def encoded_rows(
     lists: Literal["extremes", "all"] = "extremes",
     say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the form `latents` or `latent_pairs`; pairs without a winner are left out and counted.
+    """Rows of the form `latents`, `latent_pairs` or `captions`; pairs without a winner are left out and counted.
 
     Args:
       size: pixels along both sides, cut at the centre.
@@ -79,7 +84,10 @@ def encoded_rows(
         if why := next((told for name, told in LEFT_OUT.items() if item.columns.get(name)), None):
             left_out[why] += 1
             continue
-        first = first or item
+        if first is None:
+            first = item
+            if not item.images:
+                say("the rows are captions alone: their states are written, and no latents")
         _check_alike(item, first)
         waiting.append(item)
         if len(waiting) == batch:
@@ -94,7 +102,7 @@ def encoded_rows(
 def _check_alike(item: Item, first: Item) -> None:
     """A file has one form, and every row of it the same columns."""
     if len(item.images) != len(first.images):
-        raise item.error("pairs and single images lie in the same files.")
+        raise item.error("pairs, single images and captions alone lie in the same files.")
     own, there = (", ".join(sorted(_beside(x))) or "none" for x in (item, first))
     if own != there:
         what = f"its columns beside images and caption are {own}, and those of the first row, of {first.file}, {there}."
@@ -102,14 +110,27 @@ def _check_alike(item: Item, first: Item) -> None:
 
 
 def _encoded(items: Sequence[Item], encoder: Encoder, size: int) -> Iterator[dict[str, Any]]:
+    captions = [item.caption or "" for item in items]
+    states, more = encoder.states(captions), encoder.more_states(captions)
+    names = NAMES[len(items[0].images)]
+    if not names and states is None:
+        remedy = "Ask for states of captions, too: --states."
+        raise items[0].error("is a caption alone, and images are to be encoded.", remedy=remedy)
+    latents = _latents(items, encoder, size) if names else None
+    for i, item in enumerate(items):
+        row: dict[str, Any] = {}
+        if latents is not None:
+            row = {name: latents[i, k].astype(np.float32).tolist() for k, name in enumerate(names)}
+            row["scale"] = encoder.scale
+        yield {**row, **_beside(item), **_text(item, *(None if x is None else x[i] for x in (states, more)))}
+
+
+def _latents(items: Sequence[Item], encoder: Encoder, size: int) -> np.ndarray:
+    """float16 `[N, K, C, h, w]`."""
     pixels = np.stack([finished(arrays_of(item, size, 3), size, CENTRE, False) for item in items])
     found = encoder.latents(pixels.reshape(-1, *pixels.shape[2:])).astype(np.float16)
-    latents = found.reshape(len(items), -1, *found.shape[1:])
-    states = encoder.states([item.caption or "" for item in items])
-    names = ("latent",) if latents.shape[1] == 1 else ("latent_w", "latent_l")
-    for i, item in enumerate(items):
-        row = {name: latents[i, k].astype(np.float32).tolist() for k, name in enumerate(names)}
-        yield {**row, **_beside(item), **_text(item, None if states is None else states[i]), "scale": encoder.scale}
+    latents: np.ndarray = found.reshape(len(items), -1, *found.shape[1:])
+    return latents
 
 
 def _beside(item: Item) -> Mapping[str, Any]:
@@ -119,5 +140,10 @@ def _beside(item: Item) -> Mapping[str, Any]:
     return found
 
 
-def _text(item: Item, states: np.ndarray | None) -> Mapping[str, Any]:
-    return {"caption": item.caption} | ({} if states is None else {"states": states.astype(np.float32).tolist()})
+def _text(item: Item, states: np.ndarray | None, more: np.ndarray | None) -> Mapping[str, Any]:
+    found: dict[str, Any] = {"caption": item.caption}
+    if states is not None:
+        found[STATES] = states.astype(np.float32).tolist()
+    if more is not None or item.more_states is not None:
+        found[MORE_STATES] = item.more_states if more is None else more.astype(np.float32).tolist()
+    return found

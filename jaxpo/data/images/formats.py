@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxpo.config.image_data import ImageData
 from jaxpo.data.rows.formats import Row
 from jaxpo.errors import DataError
 
 CAPTIONS = ("caption", "prompt", "text")
+STATES, MORE_STATES = "states", "adapter_states"
 COMMON = ("user", "label", "user_tokens", "weight", "num_example_per_prompt")
 TIE, UNLABELLED = "tie", "unlabelled"
+Holds = Literal["pairs", "single images", "captions alone"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class Item:
     """One example as it stands in a file.
 
     Attributes:
-      images: payloads of one image, or of the chosen and the rejected one; of latents nested lists `[C][h][w]`.
+      images: payloads of one image, or of the chosen and the rejected one; of latents nested lists `[C][h][w]`; none of
+        a caption alone.
       fields: the columns that they stand in, for messages.
-      caption: its text; None where `states` stand in its place.
+      caption: its text; None where `states` stand alone in its place.
       columns: "rewards" (of both images), "user", "weight", "label", "user_tokens", "num_example_per_prompt", "tie",
         "unlabelled".
       latent: whether the images are latents.
       states: nested lists `[L][Dc]`.
+      more_states: `[L][C]` of a second text encoder, None where the row has none.
     """
 
     file: Path
@@ -40,6 +44,7 @@ class Item:
     columns: Mapping[str, Any] = field(default_factory=dict)
     latent: bool = False
     states: Any = None
+    more_states: Any = None
 
     def error(self, message: str, *, field: str | None = None, remedy: str | None = None) -> DataError:
         """A DataError that says where this example stands."""
@@ -52,12 +57,12 @@ class Format:
 
     Attributes:
       columns: those that every row has, beside a caption.
-      pairs: its examples are pairs.
+      holds: "pairs" of images, "single images", or "captions alone".
       read: `(row, settings) -> items`.
     """
 
     columns: tuple[str, ...]
-    pairs: bool
+    holds: Holds
     read: Callable[[Row, ImageData], Iterator[Item]]
 
 
@@ -74,6 +79,13 @@ def caption_of(row: Row) -> str:
             caption: str = row.data[name]
             return caption
     raise row.error("has no caption.", remedy=f"Add a column {' or '.join(CAPTIONS)}; '' is the empty caption.")
+
+
+def text_of(row: Row) -> tuple[Any, str | None]:
+    """States and caption; a row that has states may do without the words."""
+    states = row.data.get(STATES)
+    said = states is None or any(row.data.get(name) is not None for name in CAPTIONS)
+    return states, caption_of(row) if said else None
 
 
 def number(row: Row, name: str) -> float:
@@ -158,8 +170,7 @@ def latents(row: Row, images: ImageData) -> Iterator[Item]:
             remedy="Set images.latent_scale to it, or encode the images again.",
         )
     columns = common(row, images) | (scores_of(row) if len(names) == 2 else {})
-    states = row.data.get("states")
-    caption = None if states is not None else caption_of(row)
+    states, caption = text_of(row)
     values = tuple(row.data[name] for name in names)
     yield Item(row.file, row.number, values, names, caption, columns, latent=True, states=states)
 
@@ -181,15 +192,29 @@ def scored(row: Row, images: ImageData) -> Iterator[Item]:
         yield Item(row.file, row.number, pair, ("images", "images"), caption, columns | own)
 
 
+def captions(row: Row, images: ImageData) -> Iterator[Item]:
+    """A caption, or `states` in its place, and no image: for what draws its own."""
+    states, caption = text_of(row)
+    yield Item(row.file, row.number, (), (), caption, common(row, images), states=states)
+
+
+CAPTIONS_ALONE = "captions"
 FORMATS: dict[str, Format] = {
-    "pick_a_pic": Format(("jpg_0", "jpg_1", "label_0", "label_1"), True, pick_a_pic),
-    "pairs": Format(("chosen_image", "rejected_image"), True, pairs),
-    "latent_pairs": Format(("latent_w", "latent_l"), True, latents),
-    "latents": Format(("latent",), False, latents),
-    "scored": Format(("images", "scores"), True, scored),
-    "images": Format(("image",), False, singles),
+    "pick_a_pic": Format(("jpg_0", "jpg_1", "label_0", "label_1"), "pairs", pick_a_pic),
+    "pairs": Format(("chosen_image", "rejected_image"), "pairs", pairs),
+    "latent_pairs": Format(("latent_w", "latent_l"), "pairs", latents),
+    "latents": Format(("latent",), "single images", latents),
+    "scored": Format(("images", "scores"), "pairs", scored),
+    "images": Format(("image",), "single images", singles),
+    CAPTIONS_ALONE: Format((), "captions alone", captions),
 }
 """Name -> form, the first whose columns a row has."""
+
+
+def items_of_row(row: Row, images: ImageData) -> Iterator[Item]:
+    """The examples of a row, whatever its form."""
+    for item in FORMATS[format_of(row)].read(row, images):
+        yield replace(item, more_states=row.data.get(MORE_STATES))
 
 
 def format_of(row: Row) -> str:
@@ -199,10 +224,12 @@ def format_of(row: Row) -> str:
       DataError: it has the columns of none.
     """
     for name, form in FORMATS.items():
-        if set(form.columns) <= row.data.keys():
+        if set(form.columns) <= row.data.keys() and (form.columns or row.data.keys() & {*CAPTIONS, STATES}):
             return name
-    known = "; ".join(f"{name}: {', '.join(form.columns)}" for name, form in FORMATS.items())
-    raise row.error(
-        f"its columns ({', '.join(sorted(row.data))}) are those of no form of images.",
-        remedy=f"Give, beside a caption, those of one of {known}.",
-    )
+    raise row.error(f"its columns ({', '.join(sorted(row.data))}) are those of no form of images.", remedy=known())
+
+
+def known() -> str:
+    """What columns there must be, as a remedy."""
+    forms = "; ".join(f"{name}: {', '.join(form.columns)}" for name, form in FORMATS.items() if form.columns)
+    return f"Give, beside a caption, those of one of {forms}."

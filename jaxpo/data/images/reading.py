@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +14,18 @@ from jaxpo.config import Data
 from jaxpo.config.image_data import ImageData
 from jaxpo.data.images.captions import encoded
 from jaxpo.data.images.dataset import USER_TOKENS, ImageShape
-from jaxpo.data.images.folders import TEXTS, folder_items, images_in, is_image_folder, is_pair_folder
-from jaxpo.data.images.formats import FORMATS, TIE, UNLABELLED, Item, format_of
+from jaxpo.data.images.folders import folder_items
+from jaxpo.data.images.formats import MORE_STATES, TIE, UNLABELLED, Item, items_of_row
+from jaxpo.data.images.forms import METHOD, contents, right_folder, right_row
 from jaxpo.data.images.pixels import arrays_of
+from jaxpo.data.images.states import finite, states_of
 from jaxpo.data.images.store import Stored
 from jaxpo.data.images.users import check_supports, embeddings, pooled
 from jaxpo.data.rows.bad_rows import BadRows
-from jaxpo.data.rows.files.splits import Part
-from jaxpo.data.rows.formats import list_files, read_rows
+from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.errors import DataError
-
-
-def listed(files: Sequence[str], part: Part, log: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
-    """Folders of images, and the files of rows that the other names stand for."""
-    folders = [Path(name) for name in files if is_image_folder(Path(name))]
-    others = [name for name in files if Path(name) not in folders]
-    return folders, list_files(others, part=part, say=log) if others else []
-
-
-def contents(folder: Path) -> list[Path]:
-    """The files of a folder that are read: images and the texts beside them."""
-    found = images_in(folder)
-    texts = [path.with_suffix(suffix) for path in found for suffix in TEXTS]
-    return found + [path for path in texts if path.is_file()]
-
-
-def check_forms(files: Sequence[str], needs: Needs) -> None:
-    """See that the first row of files, and every folder, is of the form that a method reads: pairs, or single images.
-
-    Raises:
-      DataError: it is not, or of no form at all.
-    """
-    folders, tables = listed(files, "eval", lambda line: None)
-    for folder in folders:
-        _right_folder(needs, folder)
-    for row in itertools.islice(read_rows(tables), 1) if tables else ():
-        name = format_of(row)
-        _right_kind(needs, FORMATS[name].pairs, name, row.error)
-
-
-def _reads_pairs(needs: Needs) -> bool:
-    return "chosen" in needs.roles
-
-
-def _right_folder(needs: Needs, folder: Path) -> None:
-    _right_kind(needs, is_pair_folder(folder), "folder", functools.partial(DataError, file=folder))
-
-
-def _right_kind(needs: Needs, pairs: bool, name: str, error: Callable[..., DataError]) -> None:
-    if pairs == _reads_pairs(needs):
-        return
-    if pairs:
-        raise error(
-            f"holds pairs ({name}), and the method reads single images.",
-            remedy="Give images with captions, or choose a loss on pairs: --STAGE.loss diffusion_dpo.",
-        )
-    raise error(
-        f"holds single images ({name}), and the method reads pairs.",
-        remedy="Give pairs: chosen_image and rejected_image, or folders w/ and l/.",
-    )
 
 
 class Reading:
@@ -90,8 +40,11 @@ class Reading:
         shape: ImageShape,
         tokenizer: Tokenizer,
         needs: Needs,
+        method: str = METHOD,
+        words: bool = False,
     ):
-        self.tables, self.folders = tables, folders
+        self.tables, self.folders, self.method = tables, folders, method
+        self.words = words
         self.data, self.images, self.shape, self.tokenizer, self.needs = data, images, shape, tokenizer, needs
         self.counts = Counter[str](read=0, kept=0)
         every = [*tables, *(path for folder in folders for path in contents(folder))]
@@ -101,7 +54,7 @@ class Reading:
         self.trained: set[str] = set()
         self.given: dict[str, list[Any]] = {}
         self.rewards: list[float] = []
-        self.states = 0
+        self.states, self.more_states = 0, 0
         self.weighed: bool | None = True if images.per_prompt else None
 
     def write(self, add: Callable[[Stored], None]) -> dict[str, Any]:
@@ -117,12 +70,14 @@ class Reading:
                 self.counts["kept"] += 1
                 add(stored)
         return {
-            "pairs": _reads_pairs(self.needs),
+            "pairs": "chosen" in self.needs.roles,
             "counts": dict(self.counts),
             "columns": [name for name in ("rewards", "user", "weight", "label") if self._is_read(name)],
             "bad_rows": self.bad.listed,
             "reward_range": [min(self.rewards), max(self.rewards)] if self.rewards else None,
             "states": self.states,
+            "more_states": self.more_states,
+            "words": self.words or not self.states,
             "user_tokens": self._user_tokens(),
         }
 
@@ -130,13 +85,12 @@ class Reading:
         """All examples, of files first."""
         for row in read_rows(self.tables, bad=self._unparsed) if self.tables else ():
             try:
-                name = format_of(row)
-                _right_kind(self.needs, FORMATS[name].pairs, name, row.error)
-                yield from FORMATS[name].read(row, self.images)
+                right_row(self.needs, row, self.method)
+                yield from items_of_row(row, self.images)
             except DataError as error:
                 self._unparsed(error)
         for folder in self.folders:
-            _right_folder(self.needs, folder)
+            right_folder(self.needs, folder, self.method)
             yield from folder_items(folder)
 
     def _unparsed(self, error: DataError) -> None:
@@ -145,23 +99,37 @@ class Reading:
 
     def stored(self, item: Item) -> Stored | None:
         """An example as it is stored; None: it is left out, and counted."""
+        if not self.shape.states and item.states is not None:  # a model of words and pictures, beside a denoiser
+            self.counts["states_not_read"] += 1
+            item = replace(item, states=None)
         self._check_alike(item)
         if self._left_out(item):
             return None
         segments: tuple[np.ndarray, ...] | None = ()
-        if item.states is None:
+        if item.states is None or self.words:
+            if item.caption is None:
+                raise item.error(f"has no caption, and {self.method} reads words, beside the states.", remedy=WORDS)
             segments = encoded(item, self.tokenizer, self.data, self.images.segments, self.counts)
-        states = None if item.states is None else self._states_of(item)
+        states = None if item.states is None else states_of(item.states, self.shape.states, item.error)
         if segments is None:
             return None
-        arrays = tuple(arrays_of(item, self.shape.size, self.shape.channels))
+        more = self._more_states_of(item)
+        arrays = self._arrays_of(item)
         columns = self._columns_of(item)
         if self._is_read("user") and self._set_aside(item, arrays, columns):
             self.counts["set_aside_for_users"] += 1
             return None
         self.rewards += columns.get("rewards", ())
         self.states = max(self.states, 0 if states is None else len(states))
-        return Stored(arrays, segments, states, columns)
+        self.more_states = max(self.more_states, 0 if more is None else len(more))
+        return Stored(arrays, segments, states, columns, more)
+
+    def _arrays_of(self, item: Item) -> tuple[np.ndarray, ...]:
+        """The images as they are stored; a method that draws its own reads none, and counts them."""
+        if "caption" not in self.needs.roles:
+            return tuple(arrays_of(item, self.shape.size, self.shape.channels))
+        self.counts["images_not_read"] += len(item.images)
+        return ()
 
     def _check_alike(self, item: Item) -> None:
         """All rows have captions or all have states, and a weight or none: the first decides."""
@@ -173,6 +141,16 @@ class Reading:
             self.weighed = "weight" in item.columns
         if "weight" in item.columns and not self.weighed:
             raise item.error("the first row has no weight.", field="weight", remedy="Give all rows a weight, or none.")
+
+    def _more_states_of(self, item: Item) -> np.ndarray | None:
+        """Of a second text encoder, for a model with an adapter of them; those that another model is given count."""
+        if not self.shape.adapter:
+            self.counts["adapter_states_not_read"] += item.more_states is not None
+            return None
+        if item.more_states is None:
+            remedy = f"Add it: [L][{self.shape.adapter}], what the second text encoder makes of the caption."
+            raise item.error("is not there, and the model's text adapter reads it.", field=MORE_STATES, remedy=remedy)
+        return states_of(item.more_states, self.shape.adapter, item.error, MORE_STATES)
 
     def _left_out(self, item: Item) -> bool:
         if item.columns.get(UNLABELLED):
@@ -221,7 +199,7 @@ class Reading:
     def _know_by_tokens(self, name: str, item: Item) -> None:
         """Keep the tokens that a row brings of its user; those of an earlier row must be the same."""
         users = self.images.users
-        values = _finite(item.columns[USER_TOKENS])
+        values = finite(item.columns[USER_TOKENS])
         if values is None or values.shape != (users.tokens, users.width):
             what = f"is no finite array of {users.tokens} x {users.width}."
             raise item.error(what, field=USER_TOKENS, remedy="Set images.users.tokens and width to what the rows have.")
@@ -243,27 +221,8 @@ class Reading:
         found: list[Any] = embeddings([np.stack(x) for x in self.supports.values()], self.images.users).tolist()
         return found
 
-    def _states_of(self, item: Item) -> np.ndarray:
-        values = _finite(item.states)
-        if values is None or values.ndim != 2 or values.shape[1] != self.shape.states:
-            what = f"is no finite array [L][{self.shape.states}], the width of the model's text states."
-            raise item.error(what, field="states")
-        with np.errstate(over="ignore"):
-            kept = values.astype(np.float16)
-        if not np.isfinite(kept).all():
-            raise item.error("holds a number that is too large for 16 bits.", field="states")
-        return kept
 
-
-def _finite(given: Any) -> np.ndarray | None:
-    """float32; None where it is no array of finite numbers."""
-    try:
-        values = np.asarray(given, np.float32)
-    except (TypeError, ValueError):
-        return None
-    return values if np.isfinite(values).all() else None
-
-
+WORDS = "Add a column caption beside states; `jaxpo data encode-images` writes both."
 REMEDIES = {
     "rewards": "Add score_0 and score_1: the rewards of the two images.",
     "user": "Add a column `user`: whose preference the pair shows.",

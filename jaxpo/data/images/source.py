@@ -13,6 +13,7 @@ from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.captions import filled
 from jaxpo.data.images.dataset import USER_TOKENS, ImageDataset
 from jaxpo.data.images.pixels import finished
+from jaxpo.data.images.states import joined_states
 from jaxpo.data.images.store import Stored
 from jaxpo.data.packing.ahead import Ahead
 from jaxpo.data.packing.orders import InFile, Order, Shuffled
@@ -92,12 +93,13 @@ class ImageSource:
         images: Any = np.stack(
             [self._images_of(epoch, n, stored) for (epoch, n), stored in zip(places, read, strict=True)]
         )
-        tokens, mask, states = self._texts_of(read)
         ids: Any = np.asarray([number for _, number in places], np.int32)
-        return ImageBatch(images, tokens, mask, self._columns_of(read), ids, states)
+        return ImageBatch(images, columns=self._columns_of(read), example_id=ids, **self._texts_of(read))
 
     def _images_of(self, epoch: int, number: int, stored: Stored) -> np.ndarray:
         settings, size = self.dataset.images, self.dataset.shape.size
+        if not stored.images:  # a caption alone: of the image that is drawn only the size is known
+            return np.zeros((1, size, size, self.dataset.shape.channels), np.float32)
         if epoch < 0:
             return finished(stored.images, size, CENTRE, False)
         key = np.asarray([self.seed, DRAWS + epoch], np.uint64)
@@ -105,17 +107,29 @@ class ImageSource:
         place = (float(draw[0]), float(draw[1])) if settings.crop == "random" else CENTRE
         return finished(stored.images, size, place, settings.flip and bool(draw[2] < 0.5))
 
-    def _texts_of(self, read: Sequence[Stored]) -> tuple[Any, Any, Any]:
-        if not self.dataset.states:
+    def _texts_of(self, read: Sequence[Stored]) -> dict[str, Any]:
+        """The fields of `ImageBatch` that say something of texts."""
+        found = self._states_of(read) if self.dataset.states else {}
+        if self.dataset.words:
             count, length = self.dataset.images.segments, self.dataset.shape.words or self.dataset.data.max_length
             texts = [filled(x.segments, count, length) for x in read]
-            return np.stack([t for t, _ in texts]), np.stack([m for _, m in texts]), None
-        states = np.zeros((len(read), self.dataset.states, self.dataset.shape.states), np.float32)
-        mask = np.zeros((len(read), 1, self.dataset.states), bool)
-        for i, stored in enumerate(read):
-            assert stored.states is not None
-            states[i, : len(stored.states)], mask[i, 0, : len(stored.states)] = stored.states, True
-        return np.zeros(mask.shape, np.int32), mask, states
+            found |= {"tokens": np.stack([t for t, _ in texts]), "text_mask": np.stack([m for _, m in texts])}
+        if self.dataset.shape.adapter:
+            size = self.dataset.more_states, self.dataset.shape.adapter
+            states, mask = joined_states([stored.more_states for stored in read], *size)
+            found |= {"adapter_states": states, "adapter_mask": mask}
+        return found
+
+    def _states_of(self, read: Sequence[Stored]) -> dict[str, Any]:
+        """States, and where they are in the place of tokens; what an encoder makes of the empty caption."""
+        empty, width = self.dataset.empty, self.dataset.shape.states
+        length = max(self.dataset.states, 0 if empty is None else len(empty))
+        states, mask = joined_states([stored.states for stored in read], length, width)
+        found = {"states": states, "states_mask": mask}
+        found |= {"tokens": np.zeros((len(read), 1, length), np.int32), "text_mask": mask[:, None]}
+        if empty is not None:
+            found["empty_states"], found["empty_mask"] = joined_states([empty] * len(read), length, width)
+        return found
 
     def _columns_of(self, read: Sequence[Stored]) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from jaxpo.data.durable import crc32_of, intact, publish, seal
 from jaxpo.errors import DataError, writing
 
 RECORDS, META = "images.array_record", "meta.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,18 @@ class Stored:
     """One example.
 
     Attributes:
-      images: uint8 `[h, w, 3]` each, or float16 latents.
+      images: uint8 `[h, w, 3]` each, or float16 latents; none of a caption alone.
       segments: ids of the caption's segments.
       states: float16 `[L, Dc]` in their place, or None.
       columns: numbers, or lists of them.
+      more_states: float16 `[L, C]` of a second text encoder, or None.
     """
 
     images: tuple[np.ndarray, ...]
     segments: tuple[np.ndarray, ...]
     states: np.ndarray | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    more_states: np.ndarray | None = None
 
 
 class ImageStore:
@@ -118,18 +120,20 @@ def problem(directory: Path, key: str) -> str | None:
 
 
 def _pack(example: Stored) -> bytes:
-    states = None if example.states is None else _pack_array(example.states)
+    states = [None if x is None else _pack_array(x) for x in (example.states, example.more_states)]
     whole = [_pack_all(example.images), _pack_all(example.segments), states, dict(example.columns)]
     return bytes(msgpack.packb(whole))
 
 
 def _unpack(record: bytes) -> Stored:
     images, segments, states, columns = msgpack.unpackb(record)
+    of_text, of_adapter = (None if x is None else _unpack_array(*x) for x in states)
     return Stored(
         tuple(_unpack_array(*x) for x in images),
         tuple(_unpack_array(*x) for x in segments),
-        None if states is None else _unpack_array(*states),
+        of_text,
         columns,
+        of_adapter,
     )
 
 

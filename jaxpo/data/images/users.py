@@ -31,13 +31,33 @@ def embeddings(supports: Sequence[np.ndarray], users: Users) -> np.ndarray:
 
         u = P mean_k (chosen_k - rejected_k) / | mean_k (chosen_k - rejected_k) |,   P_ij ~ N(0, 1), fixed
 
+    The unit length is ours: how far the pictures of a few pairs lie apart says nothing of a taste, and the branch reads
+    vectors of one size whatever the images are. Pairs without a difference are u = 0, for whom the model is the base.
+
     Args:
-      supports: of every user the pooled differences of the pairs that are set aside, `[k, cells, cells, C]`.
+      supports: of every user the pooled differences of the pairs that are set aside, `[k, cells, cells, C]`, or of
+        whatever else is chosen, `[k, ...]`.
+
+    Reference: Dang et al. 2025, arXiv:2501.06655, section 3.1, with this in the place of a vision-language model: any
+    frozen encoder does.
     """
     means = np.stack([x.mean(0).ravel() for x in supports])
     means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
     matrix = np.random.default_rng(users.seed).standard_normal((means.shape[1], users.tokens * users.width))
     return (means @ matrix).reshape(-1, users.tokens, users.width).astype(np.float32)
+
+
+def mixed(users: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """u = sum_j a_j u_j with sum_j a_j = 1, float32: between users, or between rewards. Exact in the model where M = 1.
+
+    Args:
+      users: `[K, M, U]`.
+      weights: `[K]`, of any sum above 0.
+
+    Reference: Dang et al. 2025, arXiv:2501.06655, section 4.3.
+    """
+    found: np.ndarray = np.average(users, axis=0, weights=weights).astype(np.float32)
+    return found
 
 
 def check_supports(supports: Mapping[str, Sequence[np.ndarray]], trained: Iterable[str], users: Users) -> None:
@@ -66,7 +86,7 @@ def user_of(file: Path, users: Users, size: int, channels: int) -> np.ndarray:
     found = []
     for row in read_rows([file]):
         form = FORMATS[format_of(row)]
-        if not form.pairs:
+        if form.holds != "pairs":
             raise row.error("is no pair of images.", remedy="A user is known by pairs: chosen_image, rejected_image.")
         for item in form.read(row, ImageData()):
             if item.columns.get(TIE) or item.columns.get(UNLABELLED):

@@ -1,4 +1,4 @@
-"""The text tower as a pure function."""
+"""The text tower, and the adapter of a second encoder, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.siglip.forward import affine, layer_norm
 from jaxpo.ops.linear import rows
@@ -45,3 +46,20 @@ def caption_states(
         fed = affine(p["mlp"]["fc1"], layer_norm(p["layer_norm2"], h, config.norm_eps))
         h = h + affine(p["mlp"]["fc2"], jax.nn.gelu(fed, approximate=True))
     return layer_norm(params["final_layer_norm"], h, config.norm_eps)
+
+
+def adapted_states(
+    params: Tree, states: Float[Array, "B L c"], *, config: TextAdapter, dtype: Any = jnp.float32
+) -> Float[Array, "B L D"]:
+    """States of a second text encoder at the width of the first's, in `dtype`; to be appended along the sequence.
+
+        y = FF_2(LN(FF_1(LN x))),    FF x = W_out (u gelu(g)) + b_out,    (u, g) = W_proj x + b_proj
+
+    Reference: Liu et al. 2025, arXiv:2410.11817, section 3.1; gating: Shazeer 2020, arXiv:2002.05202, eq. 6.
+    """
+    h = states.astype(dtype)
+    for i in ("0", "1"):
+        p = params["layers"][i]
+        u, g = jnp.split(affine(p["proj"], layer_norm(p["norm"], h, config.norm_eps)), 2, axis=-1)
+        h = affine(p["out"], u * jax.nn.gelu(g, approximate=False))
+    return h

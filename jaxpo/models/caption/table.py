@@ -1,10 +1,14 @@
-"""The text tower's parameter table."""
+"""The parameter tables of the text tower, and of the adapter of a second encoder's states."""
 
 from __future__ import annotations
 
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.models.caption.config import CaptionConfig
+from jaxpo.models.family import DenoiserConfig
 from jaxpo.models.siglip.table import layer_norm_table, linear_table
 from jaxpo.models.spec import Param, Table, normal
+
+TEXT_ADAPTER = "text_adapter"
 
 
 def caption_table(config: CaptionConfig) -> Table:
@@ -43,3 +47,32 @@ def caption_table(config: CaptionConfig) -> Table:
         **({"layers": {str(i): layer(i) for i in range(n)}} if (n := config.num_hidden_layers) else {}),
         "final_layer_norm": layer_norm_table(d, "caption.final_layer_norm"),
     }
+
+
+def text_adapter_table(config: TextAdapter, width: int) -> Table:
+    """`layers/0` and `layers/1`: a norm and a gated feed-forward layer each, the first from the second encoder's width.
+
+    Args:
+      width: of a text's states, which the denoiser reads.
+    """
+    inner = config.intermediate_size
+
+    def layer(i: int, n_in: int) -> Table:
+        name = f"{TEXT_ADAPTER}.layers.{i}"
+        return {
+            "norm": layer_norm_table(n_in, f"{name}.norm"),
+            "proj": linear_table(n_in, 2 * inner, ("embed", "mlp"), n_in**-0.5, f"{name}.proj"),
+            "out": linear_table(inner, width, ("mlp", "embed"), inner**-0.5, f"{name}.out"),
+        }
+
+    return {"layers": {"0": layer(0, config.channels), "1": layer(1, width)}}
+
+
+def text_tables(config: DenoiserConfig) -> Table:
+    """What a denoiser has for its texts: `caption`, the tower, and `text_adapter`, each where it has one."""
+    found: dict[str, Table] = {}
+    if config.caption is not None:
+        found["caption"] = caption_table(config.caption)
+    if config.text_adapter is not None:
+        found[TEXT_ADAPTER] = text_adapter_table(config.text_adapter, config.context_channels)
+    return found

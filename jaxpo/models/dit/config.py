@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jaxpo.config.noise import NoiseSchedule
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.errors import ConfigError
 from jaxpo.models.caption.config import CaptionConfig
 
@@ -28,6 +29,8 @@ class DiTConfig:
       user_channels: width of the vectors that describe a user; 0 = no attention to a user.
       user_scale: how much that attention counts, lambda.
       caption: the text tower that is trained along; None = the states of texts come with the data.
+      text_adapter: what brings the states of a second text encoder, which come with the data, to the width of the first
+        one's; they stand after these. None = there is no second one.
 
     Raises:
       ConfigError: lists every inconsistent field.
@@ -46,6 +49,7 @@ class DiTConfig:
     user_channels: int = 0
     user_scale: float = 1.0
     caption: CaptionConfig | None = None
+    text_adapter: TextAdapter | None = None
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

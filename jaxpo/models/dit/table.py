@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxpo.models.caption.table import caption_table
+from jaxpo.models.caption.table import text_tables
 from jaxpo.models.denoising import attention_table, time_table
 from jaxpo.models.dit.config import DiTConfig
 from jaxpo.models.siglip.table import linear_table
@@ -78,5 +78,5 @@ def param_table(config: DiTConfig) -> Table:
         "transformer_blocks": {str(i): _block(config, i) for i in range(config.num_layers)},
         "scale_shift_table": Param((2, d), (None, "embed"), zeros, "scale_shift_table", decay=False),
         "proj_out": linear_table(d, out, ("embed", None), 0.0, "proj_out"),
-        **({} if config.caption is None else {"caption": caption_table(config.caption)}),
+        **text_tables(config),
     }  # fmt: skip

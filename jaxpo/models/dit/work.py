@@ -8,7 +8,7 @@ from jaxpo.models.parts import Flops
 from jaxpo.models.spec import leaves
 
 ONCE = ("adaln_single/",)
-OF_TEXT = ("caption_projection/", "caption/layers/", "/attn2/to_k/", "/attn2/to_v/")
+OF_TEXT = ("caption_projection/", "caption/layers/", "text_adapter/", "/attn2/to_k/", "/attn2/to_v/")
 LOOKED_UP = ("scale_shift_table", "caption/token_embedding", "caption/position_embedding")
 
 

@@ -7,21 +7,28 @@ from typing import TYPE_CHECKING, Any
 from jaxpo.errors import ConfigError
 from jaxpo.models.export import Export
 from jaxpo.models.family import Family
+from jaxpo.models.lazy import lazy
 from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.lfm2.config_json import CLASSES, ENDINGS, config_from_json, config_to_json, generation_config_to_json
 from jaxpo.models.lfm2.file_names import renamed
 from jaxpo.models.lfm2.presets import PRESETS
 from jaxpo.models.lfm2.reference import reference_hidden, reference_logits, reference_reward
-from jaxpo.models.parts import Decoder, Experts, Flops, Limits
+from jaxpo.models.parts import Decoder, Experts, Limits
 
 if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.models.language import Inputs
-    from jaxpo.models.spec import Table
 
 Tree = Any
+
+table = lazy("jaxpo.models.lfm2.table:param_table")
+unembedding = lazy("jaxpo.models.lfm2.forward:unembedding")
+flops = lazy("jaxpo.models.lfm2.table:flops_per_token")
+looped = lazy("jaxpo.models.lfm2.layers:layers_in_program")
+cache = lazy("jaxpo.models.lfm2.forward:init_cache")
+step = lazy("jaxpo.models.lfm2.forward:step")
 
 
 def limits(config: LFM2Config) -> Limits:
@@ -36,13 +43,6 @@ def experts(config: LFM2Config) -> Experts | None:
     mixtures = [i for i in range(config.num_hidden_layers) if config.is_mixture(i) and config.use_expert_bias]
     biases = tuple(f"layers/{i}/feed_forward/expert_bias/bias" for i in mixtures)
     return Experts(config.num_experts, config.num_experts_per_tok, biases)
-
-
-def table(config: LFM2Config) -> Table:
-    """See `jaxpo.models.lfm2.table.param_table`."""
-    from jaxpo.models.lfm2.table import param_table
-
-    return param_table(config)
 
 
 def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any) -> tuple[Array, dict[str, Any]]:
@@ -60,41 +60,6 @@ def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any)
         )
     options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment, "causal": config.causal}
     return forward(params, inputs.tokens, inputs.segment_ids, inputs.positions, config=config, **options)
-
-
-def unembedding(params: Tree) -> Array:
-    """See `jaxpo.models.lfm2.forward.unembedding`."""
-    from jaxpo.models.lfm2.forward import unembedding
-
-    return unembedding(params)
-
-
-def flops(config: LFM2Config, context: float) -> Flops:
-    """See `jaxpo.models.lfm2.table.flops_per_token`."""
-    from jaxpo.models.lfm2.table import flops_per_token
-
-    return flops_per_token(config, context)
-
-
-def looped(config: LFM2Config, scan: bool | None, remat: str) -> int:
-    """See `jaxpo.models.lfm2.layers.layers_in_program`."""
-    from jaxpo.models.lfm2.layers import layers_in_program
-
-    return layers_in_program(config, scan, remat)
-
-
-def cache(config: LFM2Config, batch: int, length: int, dtype: Any, pages: tuple[int, int] | None = None) -> Any:
-    """See `jaxpo.models.lfm2.forward.init_cache`."""
-    from jaxpo.models.lfm2.forward import init_cache
-
-    return init_cache(config, batch, length, dtype, pages)
-
-
-def step(params: Tree, tokens: Array, cache: Tree, **options: Any) -> tuple[Array, Tree]:
-    """See `jaxpo.models.lfm2.forward.step`."""
-    from jaxpo.models.lfm2.forward import step
-
-    return step(params, tokens, cache, **options)
 
 
 FAMILY = Family(

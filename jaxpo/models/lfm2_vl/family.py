@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxpo.errors import ConfigError
 from jaxpo.models.export import IMAGE_TEXT, Export
 from jaxpo.models.family import Family
+from jaxpo.models.lazy import lazy
 from jaxpo.models.lfm2 import family as lfm2
 from jaxpo.models.lfm2.activations import kept_values
 from jaxpo.models.lfm2_vl.config import FEATURES, IMAGE, LFM2VLConfig
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from jax import Array
 
     from jaxpo.models.language import Inputs
-    from jaxpo.models.spec import Table
 
 Tree = Any
 
@@ -44,13 +44,6 @@ def limits(config: LFM2VLConfig) -> Limits:
 def experts(config: LFM2VLConfig) -> Experts | None:
     """Those of the language model."""
     return lfm2.experts(config.text)
-
-
-def table(config: LFM2VLConfig) -> Table:
-    """See `jaxpo.models.lfm2_vl.table.param_table`."""
-    from jaxpo.models.lfm2_vl.table import param_table
-
-    return param_table(config)
 
 
 def forward(params: Tree, inputs: Inputs, *, config: LFM2VLConfig, **options: Any) -> tuple[Array, dict[str, Any]]:
@@ -78,17 +71,14 @@ def kept(config: LFM2VLConfig, remat: str, tensor: int = 1) -> Kept:
 
 def looped(config: LFM2VLConfig, scan: bool | None, remat: str) -> int:
     """Of the language model, whose layers are those that are counted."""
-    return lfm2.looped(config.text, scan, remat)
-
-
-def cache(config: LFM2VLConfig, batch: int, length: int, dtype: Any, pages: tuple[int, int] | None = None) -> Any:
-    """Of the language model."""
-    return lfm2.cache(config.text, batch, length, dtype, pages)
+    layers: int = lfm2.looped(config.text, scan, remat)
+    return layers
 
 
 def step(params: Tree, tokens: Array, cache: Tree, *, config: LFM2VLConfig, **options: Any) -> tuple[Array, Tree]:
     """Of the language model."""
-    return lfm2.step(params, tokens, cache, config=config.text, **options)
+    after: tuple[Array, Tree] = lfm2.step(params, tokens, cache, config=config.text, **options)
+    return after
 
 
 def see(params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any) -> Array:
@@ -108,12 +98,14 @@ def encode(params: Tree, media: Any, *, config: LFM2VLConfig, dtype: Any, attent
 FAMILY = Family(
     name="lfm2_vl",
     limits=limits,
-    table=table,
+    table=lazy("jaxpo.models.lfm2_vl.table:param_table"),
     forward=forward,
     flops=flops,
     experts=experts,
     unembedding=lfm2.unembedding,
-    decoder=Decoder(cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values),
+    decoder=Decoder(
+        lfm2.cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values
+    ),
     kept=kept,
     encoder=Encoder("vision", lambda config: config.vision.hidden_size, encode, patch_parts, patch_kept),
     looped=looped,

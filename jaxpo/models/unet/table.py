@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxpo.models.caption.table import caption_table
+from jaxpo.models.caption.table import text_tables
 from jaxpo.models.denoising import attention_table, time_table
 from jaxpo.models.siglip.table import layer_norm_table, linear_table
 from jaxpo.models.spec import Layout, Param, Table, normal, zeros
@@ -54,7 +54,7 @@ def param_table(config: UNetConfig) -> Table:
         "up_blocks": _up(config, skips),
         "conv_norm_out": layer_norm_table(first, "conv_norm_out"),
         "conv_out": convolution_table(first, config.in_channels, "conv_out", zero=True, axes=("embed", None)),
-        **({} if config.caption is None else {"caption": caption_table(config.caption)}),
+        **text_tables(config),
     }
 
 

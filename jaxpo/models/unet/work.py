@@ -46,6 +46,6 @@ def _uses(path: str, config: UNetConfig, context: float) -> float:
         return 0
     if path.startswith("time_embedding/") or "/time_emb_proj/" in path:
         return 1
-    if path.startswith("caption/") or "/attn2/to_k/" in path or "/attn2/to_v/" in path:
+    if path.startswith(("caption/", "text_adapter/")) or "/attn2/to_k/" in path or "/attn2/to_v/" in path:
         return context
     return _pixels(_level(path, config), config)

@@ -16,7 +16,7 @@ from jaxpo.data.images.batch import ImageBatch
 from jaxpo.diffusion.parameterisation import add_noise, target, to_noise, to_x0
 from jaxpo.diffusion.schedules import Schedule, schedule
 from jaxpo.losses.denoising import squared_error
-from jaxpo.models.family import caption_states, denoiser
+from jaxpo.models.family import adapted_states, caption_states, denoiser
 from jaxpo.objectives.base import Counts, Mean, masked_mean
 from jaxpo.objectives.encode import Scorer
 
@@ -102,21 +102,31 @@ class Denoiser:
         """The states of a batch's captions: of the tower, each segment read alone, or those of the data.
 
         Args:
-          drop: examples that see the empty caption instead; where the data have states, that is one state of zeros.
+          drop: examples that see the empty caption instead; where the data have states, that is what they have of it,
+            or else one state of zeros.
         """
-        tokens, mask, states = batch.tokens, batch.text_mask, batch.states
+        if batch.states is not None:
+            return self._with_adapted(model, _stated(batch, drop), batch, drop)
+        tokens, mask = batch.tokens, batch.text_mask
         if drop is not None:
-            here = drop[:, None, None]
-            first = jnp.zeros(mask.shape, bool).at[:, 0, 0].set(True)
+            here, first = drop[:, None, None], jnp.zeros(mask.shape, bool).at[:, 0, 0].set(True)
             tokens, mask = jnp.where(here, 0, tokens), jnp.where(here, first, mask)
-            states = None if states is None else jnp.where(here, 0.0, states)
-        if states is not None:
-            return Text(states, mask[:, 0])
         n, parts, length = tokens.shape
         found = caption_states(model, tokens.reshape(n * parts, length), self.config, self.dtype)
         joined = found.reshape(n, parts * length, -1)
         # One segment is read with what fills it up, as the tower itself reads it; of several only the tokens are.
-        return Text(joined) if parts == 1 else Text(joined, mask.reshape(n, parts * length))
+        own = Text(joined) if parts == 1 else Text(joined, mask.reshape(n, parts * length))
+        return self._with_adapted(model, own, batch, drop)
+
+    def _with_adapted(self, model: Tree, text: Text, batch: ImageBatch, drop: Bool[Array, "N"] | None) -> Text:
+        """With what the adapter makes of a second encoder's states behind; of an empty caption there are none."""
+        if getattr(self.config, "text_adapter", None) is None:
+            return text
+        more = adapted_states(model, batch.adapter_states, self.config, self.dtype)
+        there = batch.adapter_mask if drop is None else batch.adapter_mask & ~drop[:, None]
+        own = jnp.ones(text.states.shape[:2], bool) if text.mask is None else text.mask
+        states = jnp.concatenate([text.states.astype(more.dtype), more], axis=1)
+        return Text(states, jnp.concatenate([own, there], axis=1))
 
     def empty(self, model: Tree, batch: ImageBatch) -> Text:
         """The empty caption for every example."""
@@ -138,6 +148,16 @@ class Denoiser:
             return time, jax.random.normal(jax.random.fold_in(key, NOISE), batch.images.shape[2:])
 
         return Draws(*jax.vmap(own)(keys), keys)
+
+
+def _stated(batch: ImageBatch, drop: Bool[Array, "N"] | None) -> Text:
+    """The states of a batch's captions; of the empty one what the batch has, or one state of zeros."""
+    states, mask = batch.states, batch.states_mask
+    if drop is None:
+        return Text(states, mask)
+    empty = jnp.zeros_like(states) if batch.empty_states is None else batch.empty_states
+    seen = jnp.zeros(mask.shape, bool).at[:, 0].set(True) if batch.empty_mask is None else batch.empty_mask
+    return Text(jnp.where(drop[:, None, None], empty, states), jnp.where(drop[:, None], seen, mask))
 
 
 def dropped(keys: Array, rate: float) -> Bool[Array, "N"]:

@@ -48,16 +48,19 @@ def guided(
     *,
     rescale: float = 0.0,
     user: Float[Array, "B M U"] | None = None,
+    guide_users: bool = False,
 ) -> Denoise:
     """`denoise(x, t)` of a model with guidance.
 
     Args:
       user: seen beside the caption and beside the empty one alike, so that guidance is about the caption.
+      guide_users: beside the empty caption nobody is seen, so that guidance is about the user, too.
     """
 
     def denoise(x: Array, t: Any, states: Array, mask: Any) -> Array:
-        halves = len(x) // len(text.states)
-        seen = None if user is None else jnp.concatenate([user] * halves)
+        seen = user
+        if user is not None and len(x) > len(text.states):
+            seen = jnp.concatenate([user, jnp.zeros_like(user) if guide_users else user])
         return how.predict(model, x, t, Text(states, mask), seen)
 
     masks = {"mask": text.mask, "empty_mask": empty.mask}

@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Float
 from jaxpo.data.images.batch import CHOSEN, REJECTED, ImageBatch
 from jaxpo.diffusion.route import kept_steps, linear_route
 from jaxpo.diffusion.schedules import destinations, times
+from jaxpo.diffusion.views import view
 from jaxpo.errors import ConfigError
 from jaxpo.losses.longalign import common_direction, reweighted, segment_text, unit
 from jaxpo.models.family import family
 from jaxpo.models.parts import Towers
 from jaxpo.objectives.base import Mean, masked_mean
-from jaxpo.objectives.families.denoising import EVALUATION, Denoiser, flat, weight_of
+from jaxpo.objectives.families.denoising import EVALUATION, FURTHER, Denoiser, flat, weight_of
 from jaxpo.objectives.families.estimates import guided
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Tree = Any
 ROUTE = 1 << 20
 """Folded into a step's key, far from the numbers of examples."""
+VIEW = FURTHER
+"""Folded into an example's, for the place of what is seen of its image."""
 
 
 def towers(config: Any) -> Towers:
@@ -109,9 +112,22 @@ def rewarded(
     key = jax.random.fold_in(jax.random.key(EVALUATION) if rng is None else rng, ROUTE)
     kept = kept_steps(jax.random.randint(key, (), 0, every), method.sampler_steps, every)
     x0 = linear_route(how.schedule, run, draws.noise, src, destinations(src, how.schedule.steps), kept)
+    if method.decode:
+        x0 = decoded(how, jax.lax.stop_gradient(frozen["decoder"]["model"]), x0)
+    places = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, VIEW), (2,)))(draws.keys)
     reward = jax.lax.stop_gradient(frozen["reward"]["model"])
     texts = caption_feature(judge, reward, batch)
-    return Rewarded(towers(judge).images(reward, x0), texts, batch.present, weight_of(batch))
+    shown = view(x0, places, method.crop, judge.sample_size)
+    return Rewarded(towers(judge).images(reward, shown), texts, batch.present, weight_of(batch))
+
+
+def decoded(how: Denoiser, decoder: Tree, latents: Float[Array, "N h w c"]) -> Float[Array, "N H W C"]:
+    """The pictures of latents, by the decoder beside the model; rematerialised as the model is."""
+    config = how.beside["decoder"]
+    decode = family(config).decode
+    if decode is None:
+        raise ConfigError(f"a model of the family {family(config).name!r} decodes no latents.")
+    return decode(decoder, latents, config=config, dtype=how.dtype, remat=how.remat)
 
 
 def rewarded_metrics(features: Rewarded) -> dict[str, Mean]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxpo.objectives.families.denoising import Denoiser, Draws
     from jaxpo.objectives.families.image_pairs import ComparedImages, Noisy
 
+A_CAPTION = Needs(roles=("caption",))
+"""Of methods that draw their own images."""
 ONE_IMAGE = Needs(roles=("image",))
 TWO_IMAGES = Needs(roles=("chosen", "rejected"), networks=((REFERENCE, "denoiser"),))
 
@@ -30,7 +32,7 @@ class ImageMethod(ArrayMethod):
 
     Attributes:
       MODEL: what of its family the trained model must have: "denoise", or "towers".
-      READS_WORDS: a preference model reads the captions, for which states of another encoder do not do.
+      READS_WORDS: a preference model reads the captions' words, for which states of another encoder do not do.
       BESIDE: name of a network beside it -> what of its family that must have.
       SAMPLES: it takes steps of a sampler from the last time, at which something of the image must be left.
     """

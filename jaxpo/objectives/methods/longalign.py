@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxpo.data.rows.needs import Needs
 from jaxpo.objectives.methods.base import Info, number
-from jaxpo.objectives.methods.images import ImageMethod
+from jaxpo.objectives.methods.images import A_CAPTION, ImageMethod
 
 if TYPE_CHECKING:
     from jax import Array
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LongAlign(ImageMethod):
-    """LongAlign's reward stage; the images of the data are not looked at.
+    """LongAlign's reward stage. Captions alone are its data; images beside them are not read.
 
     The preference model is `beside.reward`, of the loss `denscore`. What all captions have in common is taken over the
     whole step, whatever its microbatches and devices.
@@ -31,12 +30,18 @@ class LongAlign(ImageMethod):
       sampler_steps: of DDIM, from pure noise.
       kept_steps: those through which the gradient passes, evenly spread from a random start; it divides the others.
       guidance: of the sampler.
+      decode: what is drawn is latents, of which `beside.decoder`, the folder `vae/` of a pipeline, makes pictures; the
+        gradient passes through it.
+      crop: share of the side that the preference model sees, at a random place; resized to what it reads. The authors
+        cut 504 of 512 pixels, and their image tower reads 224.
     """
 
     omega: float = number(0.3, at_least=0)
     sampler_steps: int = number(50, at_least=1)
     kept_steps: int = number(5, at_least=1)
     guidance: float = number(7.5, at_least=0)
+    decode: bool = False
+    crop: float = number(504 / 512, above=0, at_most=1)
 
     INFO = Info(
         name="longalign",
@@ -45,12 +50,18 @@ class LongAlign(ImageMethod):
         arxiv="2410.11817",
         certainty="decomposition, loss and gradient route as in the authors' code",
     )
-    NEEDS = Needs(roles=("image",), networks=(("reward", "network"),))
+    NEEDS = replace(A_CAPTION, networks=(("reward", "network"),))
     COUPLED = True
     READS_WORDS: ClassVar[bool] = True
-    BESIDE: ClassVar[Mapping[str, str]] = {"reward": "towers"}
+    BESIDE: ClassVar[Mapping[str, str]] = {"reward": "towers", "decoder": "decode"}
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("reward", "reward/relevant", "reward/shared")
+
+    def __post_init__(self) -> None:
+        # What this configuration needs, over the class's default.
+        if self.decode:
+            networks = (*type(self).NEEDS.networks, ("decoder", "network"))
+            object.__setattr__(self, "NEEDS", replace(type(self).NEEDS, networks=networks))
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PPD(ComparedMethod):
-    """Personalised preferences; the stage trains the branch that reads users alone.
+    """Personalised preferences; the stage trains the branch that reads users alone, unless it is told otherwise.
 
     Attributes:
       beta: strength of the tie to the reference, which sees no user.
       user_dropout: share of the pairs whose user is left out, for whom the model is the base.
+      whole_model: let what reads no user be trained as well (ours); those without a user then get another model than
+        the base.
     """
 
     beta: float = number(2000.0, above=0)
     user_dropout: float = number(0.1, at_least=0, at_most=1)
+    whole_model: bool = False
 
     INFO = Info(
         name="ppd",

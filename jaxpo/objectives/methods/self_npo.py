@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import REFERENCE, Needs
 from jaxpo.objectives.methods.base import Info, number
-from jaxpo.objectives.methods.images import ImageMethod
+from jaxpo.objectives.methods.images import A_CAPTION, ImageMethod
 
 if TYPE_CHECKING:
     from jax import Array
@@ -24,7 +24,7 @@ class SelfNPO(ImageMethod):
 
     Attributes:
       start: "image", an image of the data, noised (the authors' code); "noise", pure noise, rolled out to a random
-        time (the paper), for which the images of the data give their size alone.
+        time (the paper), of captions alone.
       truncation: steps of the teacher's sampler before its estimate, K; of "image" alone.
       sampler_steps: times of the sampler's whole grid.
       teacher_w: the teacher's guidance is e_c + w (e_c - e_u): 0 is the paper; -1 (no prompt at all) the code for
@@ -50,6 +50,11 @@ class SelfNPO(ImageMethod):
     NEEDS = Needs(roles=("image",), networks=((REFERENCE, "denoiser"),))
     SAMPLES: ClassVar[bool] = True
     METRICS: ClassVar[tuple[str, ...]] = ("estimate_error",)
+
+    def __post_init__(self) -> None:
+        # What this configuration needs, over the class's default.
+        if self.start == "noise":
+            object.__setattr__(self, "NEEDS", replace(type(self).NEEDS, roles=A_CAPTION.roles))
 
     @property
     def reads_empty(self) -> bool:

@@ -138,7 +138,14 @@ def _image_problems(run: Run, index: int, stage: Any, network: Companion, method
         theirs = next((declared_model(run, s) for s in with_models(run, index) if s.name == network.source), None)
     if part is not None and is_config(mine) and is_config(theirs):
         where = f"{stage.name}.beside.{network.name}.source"
-        yield from (f"{where}: {problem}" for problem in beside_image_problems(mine, theirs, part))
+        yield from (
+            f"{where}: {problem}" for problem in beside_image_problems(mine, theirs, part, decoded=decodes(method))
+        )
+
+
+def decodes(method: Any) -> bool:
+    """Whether a method decodes latents before a network beside it sees them."""
+    return "decoder" in dict(method.NEEDS.networks)
 
 
 def image_part(method: Any, network: str) -> str | None:

@@ -24,9 +24,12 @@ WANTED = {
 """What of a family a loss trains -> what is said where it is not there."""
 
 
+PICTURE = 3
+"""Channels of a picture."""
 LACKS = {
     "denoise": "denoises no images",
     "towers": "does not say how well pictures and captions fit; name the model of a stage with the loss denscore",
+    "decode": "decodes no latents; name the folder vae/ of a pipeline of diffusers",
 }
 """Likewise of a network beside it."""
 
@@ -97,18 +100,28 @@ def _step_problems(stage: Denoise, noise: Any) -> Iterator[str]:
         )
 
 
-def beside_image_problems(mine: Any, theirs: Any, part: str) -> Iterator[str]:
+def beside_image_problems(mine: Any, theirs: Any, part: str, *, decoded: bool = False) -> Iterator[str]:
     """What keeps a network from standing beside a model of images.
 
     Args:
       mine, theirs: configurations, of the trained model and of the network.
       part: what of its family the network must have.
+      decoded: whether what the trained model draws is decoded before another network sees it.
     """
     if getattr(family(theirs), part) is None:
         yield f"of the family {family(theirs).name!r}, which {LACKS[part]}."
         return
+    if part == "decode":
+        if theirs.latent_channels != mine.in_channels:
+            yield f"its latents have {theirs.latent_channels} channels, and the trained model's {mine.in_channels}."
+        return
+    if part == "towers":
+        seen, whose = (PICTURE, "what is decoded") if decoded else (mine.in_channels, "what the trained model draws")
+        if theirs.in_channels != seen:
+            yield f"its in_channels is {theirs.in_channels}, and {whose} has {seen}."
+        return
     fields = {name: tuple(getattr(x, name, None) for x in (theirs, mine)) for name in ("sample_size", "in_channels")}
-    if part == "denoise" and family(mine).denoise is not None:
+    if family(mine).denoise is not None:
         fields["schedule"] = tuple(_noise_alone(x.schedule) for x in (theirs, mine))
         words = tuple(limits(x).context for x in (theirs, mine))
         if all(words):
@@ -124,22 +137,39 @@ def _noise_alone(noise: NoiseSchedule) -> NoiseSchedule:
     return replace(noise, parameterisation="x0", beta_start=noise.beta_start or start, beta_end=noise.beta_end or end)
 
 
+def users_problem(stage: Denoise, config: Any) -> str | None:
+    """Users whom the model cannot read: its attention to them is of another width, or there is none."""
+    needs, width, own = (
+        getattr(stage.loss, "NEEDS", None),
+        stage.images.users.width,
+        getattr(config, "user_channels", 0),
+    )
+    if needs is None or "user" not in needs.columns or own == width:
+        return None
+    more = "" if own else f", or add one: {flag((stage.name, 'add_users'))} True"
+    return (
+        f"{stage.name}.images.users.width: {width}, and the model's attention to users reads {own or 'none'} "
+        f"(user_channels); give both the same{more}."
+    )
+
+
 def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:
     """Users need a branch of the model that reads them, of their width."""
     needs = getattr(stage.loss, "NEEDS", None)
     config = declared_model(run, stage)
-    if needs is None or "user" not in needs.columns or not is_config(config):
+    if stage.add_users and (needs is None or "user" not in needs.columns):
+        yield f"{stage.name}.add_users: the loss reads no users, so that the branch would not be trained; leave it out."
+    if needs is None or "user" not in needs.columns:
         return
-    width = getattr(config, "user_channels", 0)
-    if width != stage.images.users.width:
-        yield (
-            f"{stage.name}.images.users.width: {stage.images.users.width}, and the model's attention to users reads "
-            f"{width or 'none'} (user_channels); give both the same."
-        )
+    if is_config(config) and (problem := users_problem(stage, config)):
+        yield problem
+    if getattr(stage.loss, "whole_model", False):
+        return
     others = [pattern for pattern in stage.train if "_user" not in pattern]
     if others:
         what = "everything" if stage.train == Denoise.train else repr(others[0])
         yield (
             f"{stage.name}.train: {what} would be trained, and of users only the branch that reads them is; give "
-            f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*'."
+            f"{flag((stage.name, 'train'))} '*/to_k_user/*' '*/to_v_user/*', or train the others as well: "
+            f"{flag((stage.name, 'loss', 'whole_model'))} True."
         )

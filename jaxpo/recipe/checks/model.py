@@ -10,7 +10,7 @@ from jaxpo.config import Merge, Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import family, is_config, limits, preset
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, resolved, with_models
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, resolved, with_additions, with_models
 
 
 def own_model_problems(run: Run, stage: Stage) -> Iterator[str]:
@@ -79,6 +79,7 @@ def origin_problems(run: Run, index: int, stage: Stage) -> Iterator[str]:
         theirs, whose = run.model_from or resolved(run.model), "the run's initial model"
     else:
         return
+    theirs = with_additions(theirs, stage)
     if mine is None or theirs is None or mine == theirs:
         return
     yield (

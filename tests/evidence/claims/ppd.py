@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from evidence.claims._points import KINDS, Pairs, descend, draws, forward_errors, network, points, pretrained
 from evidence.harness import Claim
 
-from jaxpo.diffusion.users import few_shot, projection
+from jaxpo.config.image_data import Users
+from jaxpo.data.images.users import embeddings
 from jaxpo.losses import ppd
 
 USERS, UNSEEN, SUPPORT, WIDTH, BETA = 32, 16, 4, 8, 200.0
@@ -36,12 +38,13 @@ def _ranked(key, wants):
     return Pairs(chosen, rejected, jnp.zeros((len(wants), KINDS)), zero, zero)
 
 
-def _people(key, n, project):
+def _people(key, n, seed):
     """n users: what they want `[n, 2]`, and their embeddings `[n, WIDTH]`, one token each."""
     wants = WANTS[jnp.arange(n) % 4]
     support = _ranked(key, jnp.repeat(wants, SUPPORT, axis=0))
-    shaped = (x.reshape(n, SUPPORT, 2) for x in (support.chosen, support.rejected))
-    return wants, few_shot(*shaped, project)[:, 0]
+    apart = np.asarray(support.chosen - support.rejected).reshape(n, SUPPORT, 2)
+    known = embeddings(list(apart), Users(support=SUPPORT, tokens=1, width=WIDTH, seed=seed))
+    return wants, jnp.asarray(known[:, 0])
 
 
 def _branch(params, users):
@@ -51,31 +54,30 @@ def _branch(params, users):
 
 
 @jax.jit
-def _trained(base, wants, embeddings, key):
+def _trained(base, wants, known, key):
     def loss(users, key):
         who, data, noise = jax.random.split(key, 3)
         who = jax.random.randint(who, (64,), 0, USERS)
-        errors = forward_errors(_branch(base, users), base, _ranked(data, wants[who]), noise, embeddings[who])
+        errors = forward_errors(_branch(base, users), base, _ranked(data, wants[who]), noise, known[who])
         return jnp.mean(ppd(*errors, beta=BETA))
 
     return _branch(base, descend([layer["user"] for layer in base["layers"]], loss, jax.random.split(key, 300), 1e-3))
 
 
 @jax.jit
-def _win_rate(params, base, wants, embeddings, key):
+def _win_rate(params, base, wants, known, key):
     """Mean over users of how often the model's sample beats the base's from the same noise."""
     plain = draws(base, key, 256)
     won = jax.vmap(lambda want, u: jnp.mean(draws(params, key, 256, u) @ want > plain @ want))
-    return jnp.mean(won(wants, embeddings))
+    return jnp.mean(won(wants, known))
 
 
 def measure(seed: int) -> dict[str, float]:
-    start, learn, map_, known, unseen, run, look = jax.random.split(jax.random.key(seed), 7)
+    start, learn, known, unseen, run, look = jax.random.split(jax.random.key(seed), 6)
     base = pretrained(network(start, user=WIDTH), learn, steps=1500)
-    project = projection(map_, 2, 1, WIDTH)
-    wants, embeddings = _people(known, USERS, project)
-    new, told = _people(unseen, UNSEEN, project)
-    alike = jnp.ones_like(embeddings)
-    ours = float(_win_rate(_trained(base, wants, embeddings, run), base, new, told, look))
+    wants, seen = _people(known, USERS, seed)
+    new, told = _people(unseen, UNSEEN, seed)
+    alike = jnp.ones_like(seen)
+    ours = float(_win_rate(_trained(base, wants, seen, run), base, new, told, look))
     theirs = float(_win_rate(_trained(base, wants, alike, run), base, new, alike[:UNSEEN], look))
     return {"method": ours, "baseline": theirs, "effect": ours - theirs if ours > 0.65 else -1.0}

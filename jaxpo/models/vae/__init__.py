@@ -1,0 +1,1 @@
+"""Decoders of latents: pictures, as a pure function of a tree of arrays."""

@@ -1,0 +1,22 @@
+"""The family of decoders of latents. Loads jax only where a function runs it."""
+
+from __future__ import annotations
+
+from jaxpo.models.family import Family
+from jaxpo.models.lazy import lazy
+from jaxpo.models.parts import Limits
+from jaxpo.models.vae.config import VAEDecoderConfig
+
+
+def limits(config: VAEDecoderConfig) -> Limits:
+    """It reads no tokens."""
+    return Limits(0, 0, causal=False)
+
+
+FAMILY = Family(
+    name="vae",
+    limits=limits,
+    table=lazy("jaxpo.models.vae.table:param_table"),
+    flops=lazy("jaxpo.models.vae.table:flops_per_latent"),
+    decode=lazy("jaxpo.models.vae.forward:decode"),
+)

@@ -14,6 +14,7 @@ from jaxpo.corpora.scenes import REWARDS, TASTES, adherence, draw, pairs, render
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.users import embeddings, pooled
 from jaxpo.evaluate.context import ProbeContext
+from jaxpo.evaluate.drawn import keep_drawn
 from jaxpo.models.family import family
 from jaxpo.objectives.families.denoising import Denoiser, denoised
 from jaxpo.sampling.images import ImageSampler, caption_arrays, draw_images
@@ -33,6 +34,7 @@ class SceneProbe:
     `scenes/adherence`: share of the clauses that a sample shows. `scenes/REWARD`: its mean. `scenes/wins`: share of the
     samples that the reward likes better than those of the model before the stage, on the same noise.
     `scenes/error`: squared error of what the model predicts of held-out scenes, always at the same times and noise.
+    The report shows the first samples of both, one below the other.
 
     Attributes:
       reward: a name of `jaxpo.corpora.scenes.REWARDS`.
@@ -81,8 +83,9 @@ class SceneProbe:
             "scenes/error": self.error(context, captions, render(scenes, self.size)),
         }
         if context.before is not None:
-            before = scored(self.reward, drawn(context.before, None))
-            found["scenes/wins"] = float(np.mean(rewards > before))
+            before = drawn(context.before, None)
+            found["scenes/wins"] = float(np.mean(rewards > scored(self.reward, before)))
+            keep_drawn(context, "samples", captions, {"before": before, context.stage: images})
         return found
 
     def error(self, context: ProbeContext, captions: list[str], images: np.ndarray) -> float:
@@ -105,7 +108,8 @@ class PeopleProbe:
     """Strangers of four tastes, each known by a few choices.
 
     `people/TASTE`: share of the samples for a stranger of that taste that their own reward likes better than what the
-    model draws for nobody, on the same noise; `people/wins`: the mean over tastes.
+    model draws for nobody, on the same noise; `people/wins`: the mean over tastes. The report shows the first samples
+    for nobody and for each.
 
     Attributes:
       users: how they become tokens, as in the stage.
@@ -134,12 +138,14 @@ class PeopleProbe:
             return np.stack([d.pixels for d in found])
 
         nobody, wins = drawn(np.zeros((self.users.tokens, self.users.width), np.float32)), {}
+        rows = {"nobody": nobody}
         for i, (taste, reward) in enumerate(TASTES.items()):
             known = pairs(self.users.support, self.seed + i, reward, size=config.sample_size, unplaced=1.0)
             apart = [
                 pooled(a, self.users.cells) - pooled(b, self.users.cells)
                 for a, b in zip(known.chosen, known.rejected, strict=True)
             ]
-            images = drawn(embeddings([np.stack(apart)], self.users)[0])
-            wins[f"people/{taste}"] = float(np.mean(scored(reward, images) > scored(reward, nobody)))
+            rows[taste] = drawn(embeddings([np.stack(apart)], self.users)[0])
+            wins[f"people/{taste}"] = float(np.mean(scored(reward, rows[taste]) > scored(reward, nobody)))
+        keep_drawn(context, "people", captions, rows)
         return {**wins, "people/wins": float(np.mean(list(wins.values())))}

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from diffusion.base import ASSET, CONFIG, base
 
 from jaxpo.convert.model_io import TOKENIZER, save_model
@@ -36,10 +37,12 @@ def model(users: int = 0) -> tuple[Tree, Any]:
     return jax.tree.unflatten(jax.tree.structure(fresh), values), config
 
 
-def _fitted(trained: jax.Array | None, fresh: jax.Array) -> jax.Array:
+def _fitted(trained: np.ndarray | None, fresh: jax.Array) -> jax.Array:
     """The trained values, without rows that there are too many of and with rows of zeros where there are too few."""
-    if trained is None or trained.shape == fresh.shape:
-        return fresh if trained is None else trained
+    if trained is None:
+        return fresh
+    if trained.shape == fresh.shape:
+        return jnp.asarray(trained)
     kept = trained[: fresh.shape[0]]
     return jnp.pad(kept, ((0, fresh.shape[0] - len(kept)), (0, 0)))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from diffusion.base import ASSET, base, followed, informed, predict, words
-from diffusion.base_folder import model
+from diffusion.base_folder import model, write
 
+from jaxpo.convert.model_io import load_model
 from jaxpo.corpora.scenes import draw, render
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.objectives.families.denoising import Denoiser
+from jaxpo.recipes.diffusion import MODEL
 
 
 def test_captions_that_were_held_out_are_followed():
@@ -37,3 +40,10 @@ def test_as_the_recipe_s_model_it_predicts_the_same():
     user = jnp.ones((4, 2, 4))
     output = how.predict(params, images, t, how.text(params, batch), user)
     np.testing.assert_allclose(output, predict(base(), images, t, tokens), atol=1e-5)
+
+
+def test_as_a_folder_it_is_read_like_any_model(tmp_path):
+    write(tmp_path)
+    read = load_model(tmp_path)
+    assert read.config == MODEL
+    jax.tree.map(np.testing.assert_array_equal, read.params, {"model": model()[0]})

@@ -475,3 +475,6 @@ def test_the_variants_of_the_recipe_run_and_are_measured(name, tmp_path, monkeyp
     last = json.loads((folder / "summary.json").read_text())["probes"][stages[-1].name]
     assert FIGURES[name] <= set(last)
     assert all(np.isfinite(value) for value in last.values())
+    page = (folder / "report.html").read_text()
+    assert f"samples after {stages[-1].name}" in page
+    assert page.count("data:image/png;base64,") >= 2

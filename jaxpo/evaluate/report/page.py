@@ -68,6 +68,7 @@ i.other { opacity: 0.35; } i.down { opacity: 1; }
 .bar i.save, .legend i.save { background: var(--series-5); }
 .shown { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 12px; }
 .shown div.card + div.card { margin: 0; } .shown img { width: 96px; image-rendering: pixelated; }
+.drawn img { max-width: 100%; image-rendering: pixelated; display: block; }
 .shown .right { color: var(--good); } .shown .wrong { color: var(--warn); }
 @media print { body { background: none; } figure, .card, .tile { break-inside: avoid; } }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }

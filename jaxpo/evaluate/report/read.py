@@ -25,7 +25,7 @@ class RunData:
       starts: what each start of the run did with its time, see `jaxpo.train.ledger`.
       alerts: oldest first.
       evaluations: folder -> the results.json that `jaxpo eval` left in it.
-      shown: of each file of questions about images, what a stage said to them.
+      shown: of each file of questions about images, what a stage said to them; grids of what it draws.
       finished: every stage has ended.
     """
 

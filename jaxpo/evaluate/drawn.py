@@ -22,7 +22,7 @@ MOST = 12
 
 
 def keep_drawn(
-    context: ProbeContext, name: str, captions: Sequence[str], rows: Mapping[str, Sequence[np.ndarray]]
+    context: ProbeContext, name: str, captions: Sequence[str], rows: Mapping[str, Sequence[np.ndarray] | np.ndarray]
 ) -> None:
     """Write down rows of images, by who drew them; the images of a column have one caption and one noise.
 

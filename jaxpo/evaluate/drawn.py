@@ -43,7 +43,7 @@ def keep_drawn(
     write_json(folder / f"{context.stage}-{name}.json", document)
 
 
-def _row(images: Sequence[np.ndarray]) -> str:
+def _row(images: Sequence[np.ndarray] | np.ndarray) -> str:
     """A `data:` URL of images side by side, small ones enlarged pixel by pixel."""
     from PIL import Image
 

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxpo.errors import ConfigError, near_misses
 from jaxpo.models.lazy import named
-from jaxpo.models.parts import Decoder, Diffusers, Encoder, Experts, Flops, Kept, Limits, Towers, no_experts
+from jaxpo.models.parts import (
+    Decoder,
+    Diffusers,
+    DiffusersDecoder,
+    Encoder,
+    Experts,
+    Flops,
+    Kept,
+    Limits,
+    Towers,
+    no_experts,
+)
 
 if TYPE_CHECKING:
     from jax import Array
@@ -128,7 +139,7 @@ class Family:
       captions: `(params, tokens [B, L], *, config, dtype) -> [B, L, c]` by the text tower of a model that has one.
       adapted: `(params, states [B, L, C], *, config, dtype) -> [B, L, c]`, those of a second text encoder, by the
         adapter of a model that has one.
-      diffusers: None = its models lie in no folder of diffusers.
+      diffusers, diffusers_decoder: models, and decoders of latents, in folders of diffusers; None = they lie in none.
       towers: None = it does not say how well pictures and captions fit.
       decode: `(params, latents [B, h, w, c], *, config, dtype, remat) -> [B, H, W, C]` float32, with a gradient in the
         latents; None = it decodes none.
@@ -152,6 +163,7 @@ class Family:
     captions: Callable[..., Array] | None = None
     adapted: Callable[..., Array] | None = None
     diffusers: Diffusers | None = None
+    diffusers_decoder: DiffusersDecoder | None = None
     towers: Towers | None = None
     decode: Callable[..., Array] | None = None
     presets: Mapping[str, Any] = field(default_factory=dict)

@@ -197,6 +197,19 @@ class Diffusers:
 
 
 @dataclass(frozen=True)
+class DiffusersDecoder:
+    """How a family's decoders of latents lie in folders of diffusers.
+
+    Attributes:
+      kind: name of the model's class.
+      from_json: `(config.json, its path) -> config`; CheckpointError for what the family has not.
+    """
+
+    kind: str
+    from_json: Callable[[Mapping[str, Any], object], Any]
+
+
+@dataclass(frozen=True)
 class Towers:
     """How a model gives pictures and captions directions in one space; neither of unit length.
 

@@ -212,6 +212,7 @@ def pipeline() -> Path:
     lora = LoRA(rank=2, target_modules=("*/attn1/to_q/weight",))
     own = drawn(adapter_table(param_table(PIPELINES["dit"]), lora))
     export_lora(own, lora, PIPELINES["dit"], folder / "lora", verify=False)
+    vae.folder_of(folder / "vae")
     return folder
 
 

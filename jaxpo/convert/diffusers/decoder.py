@@ -11,7 +11,8 @@ from typing import Any
 from jaxpo.convert.config_json import CONFIG, read_json
 from jaxpo.convert.diffusers.files import STEM
 from jaxpo.convert.shards import Stored, open_shards
-from jaxpo.models.vae.config_json import CLASS, config_from_json
+from jaxpo.models.family import families
+from jaxpo.models.parts import DiffusersDecoder
 
 PARTS = ("decoder.", "post_quant_conv.")
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -20,12 +21,20 @@ OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0
 
 def is_decoder(path: Path) -> bool:
     """Whether a folder is the VAE of a pipeline."""
-    return (path / CONFIG).is_file() and read_json(path / CONFIG).get("_class_name") == CLASS
+    return _form(path) is not None
 
 
 def read_decoder_config(path: Path) -> Any:
     """Its configuration, without its weights; CheckpointError for one that is not Stable Diffusion's form."""
-    return config_from_json(read_json(path / CONFIG), path / CONFIG)
+    form = _form(path)
+    assert form is not None, path
+    return form.from_json(read_json(path / CONFIG), path / CONFIG)
+
+
+def _form(path: Path) -> DiffusersDecoder | None:
+    kind = read_json(path / CONFIG).get("_class_name") if (path / CONFIG).is_file() else None
+    forms = () if kind is None else (each.diffusers_decoder for each in families())
+    return next((form for form in forms if form is not None and form.kind == kind), None)
 
 
 @contextlib.contextmanager

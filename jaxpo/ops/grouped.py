@@ -27,9 +27,9 @@ _BLOCKS = {"gpu": (2, 16, 128)}
 _ELSEWHERE = (8, 8, 64)
 # The least that NVIDIA's tensor cores multiply.
 TRITON_TILE = 16
-# Blocks of a group that are multiplied at once: each product packs the matrix, and each but the first reads and writes
-# the sum of its gradient. As many products stand in the program, one for every number of blocks.
-TOGETHER = 16
+# Slots that are multiplied at once where a group has as many: products are slow over few rows, and the gradient of the
+# weights is read and written once for each.
+TOGETHER = 256
 
 
 @struct.dataclass
@@ -143,28 +143,16 @@ def _for_groups(sizes: Int[Array, "E"], body: Callable[..., Any], start: Any) ->
     return lax.fori_loop(0, jnp.sum(sizes > 0), step, start)
 
 
-def _for_tiles(
-    first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any, begin: Callable[[Any], Any]
-) -> Any:
-    """`body(slot, count, carry)` over a group's slots in as few tiles as there can be, each of whole blocks.
-
-    The blocks that fill no tile come first, all at once. They meet `begin(carry)`: what `carry` equals, but made where
-    it is used, so that nothing is added to a sum's first zeros.
-    """
+def _for_blocks(first: Array, end: Array, slots: int, block: int, body: Callable[..., Any], carry: Any) -> Any:
+    """`body(slot, count, carry)` over a group's slots: many blocks at once while there are as many, then half of it."""
     # No slice may be longer than the array, run or not.
-    most = min(TOGETHER, slots // block)
-    blocks = (end - first) // block
-    odd = blocks % most
-    start = functools.partial(_begun, body, begin)
-    for n in range(1, most):
-        # A loop of one round or none: XLA for CPU copies the whole arrays that go into the branches of a condition.
-        once = (odd == n).astype(jnp.int32)
-        carry = lax.fori_loop(0, once, functools.partial(_tile, start, first, n * block), carry)
-    return lax.fori_loop(0, blocks // most, functools.partial(_tile, body, first + odd * block, most * block), carry)
-
-
-def _begun(body: Callable[..., Any], begin: Callable[[Any], Any], at: Array, count: int, carry: Any) -> Any:
-    return body(at, count, begin(carry))
+    most = max(block, min(TOGETHER, slots))
+    count = block << (most // block).bit_length() - 1
+    while count >= block:
+        times = (end - first) // count
+        carry = lax.fori_loop(0, times, functools.partial(_tile, body, first, count), carry)
+        first, count = first + times * count, count // 2
+    return carry
 
 
 def _tile(body: Callable[..., Any], first: Array, count: int, i: Array, carry: Any) -> Any:
@@ -183,7 +171,7 @@ def _over_groups(
             product = linear(lax.dynamic_slice_in_dim(x, at, count), own)
             return lax.dynamic_update_slice_in_dim(out, product, at, 0)
 
-        return _for_tiles(first, end, x.shape[0], block, step, out, lambda out: out)
+        return _for_blocks(first, end, x.shape[0], block, step, out)
 
     return _for_groups(sizes, of_group, jnp.zeros((x.shape[0], width), x.dtype))
 
@@ -209,10 +197,8 @@ def _block_product_back(block: int, saved: tuple[Array, Array, Array], dy: Array
             return dx, total + jnp.matmul(rows.T, d_rows, preferred_element_type=total.dtype)
 
         # A group's sum stays in the cache, in float32 at least, until it is whole.
-        def begin(carry: tuple[Array, Any]) -> tuple[Array, Array]:
-            return carry[0], jnp.zeros(w.shape[1:], jnp.promote_types(w.dtype, jnp.float32))
-
-        dx, total = _for_tiles(first, end, x.shape[0], block, step, begin((dx, None)), begin)
+        nothing = jnp.zeros(w.shape[1:], jnp.promote_types(w.dtype, jnp.float32))
+        dx, total = _for_blocks(first, end, x.shape[0], block, step, (dx, nothing))
         return dx, lax.dynamic_update_index_in_dim(dw, total.astype(dw.dtype), group, 0)
 
     dx, dw = _for_groups(sizes, of_group, (jnp.zeros_like(x), jnp.zeros_like(w)))

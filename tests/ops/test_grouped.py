@@ -114,21 +114,9 @@ def test_fewer_slots_than_are_multiplied_at_once():
     np.testing.assert_array_equal(dw, [[[2], [3]], [[4], [6]]])
 
 
-def test_a_group_is_multiplied_by_as_few_products_as_there_can_be(monkeypatch):
-    """On CPU each takes the matrix in anew, whatever its rows."""
-    counts = []
-    monkeypatch.setattr(grouped, "TOGETHER", 4)
-    monkeypatch.setattr(grouped, "linear", lambda x, w: counts.append(len(x)) or x @ w)
-    chosen = jnp.repeat(jnp.arange(5), jnp.array([1, 9, 0, 16, 29]))[:, None]
-    with jax.disable_jit():
-        groups = group_rows(chosen, 5, block=4)
-        grouped_matmul(dispatch(jnp.ones((len(chosen), IN)), groups), jnp.ones((5, IN, OUT)), groups)
-    assert counts == [4, 12, 16, 16, 16]
-
-
 def test_groups_of_every_number_of_blocks(monkeypatch):
-    """Tiles of four blocks, and what is left of one, two or three, add up to any of them, and to nothing else."""
-    monkeypatch.setattr(grouped, "TOGETHER", 4)
+    """Tiles of four, two and one blocks add up to any of them, and to nothing else."""
+    monkeypatch.setattr(grouped, "TOGETHER", 16)
     rng, loads = np.random.default_rng(2), np.arange(10) * 4 - 1
     chosen = np.repeat(np.arange(10), np.maximum(loads, 0))
     x, dy = (rng.standard_normal((len(chosen), n)) for n in (IN, OUT))

@@ -67,7 +67,7 @@ def flops_per_latent(config: VAEDecoderConfig, context: float) -> Flops:
     top = 4.0 ** (len(config.block_out_channels) - 1)
 
     def uses(path: str) -> float:
-        found = next((n for name, n in cells.items() if path.startswith(name)), top if "_out" in path else 1.0)
+        found = next((n for name, n in cells.items() if path.startswith(name)), top if path.startswith("conv_out/") else 1.0)
         return 4.0 * found if "/upsamplers/" in path else found
 
     named = [(path, param.size) for path, param in leaves(param_table(config)) if len(param.shape) > 1]

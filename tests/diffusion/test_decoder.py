@@ -187,5 +187,6 @@ def test_a_vae_of_another_form_is_refused(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=message):
             read_config(folder_of(tmp_path / name, **changes))
+    assert read_config(folder_of(tmp_path / "d", shift_factor=0.0)) == dataclasses.replace(TINY, shift_factor=0.0)
     with pytest.raises(ConfigError, match="names no level"):
         VAEDecoderConfig(block_out_channels=())

@@ -697,4 +697,7 @@ def test_captions_by_a_second_encoder_of_t5s_form(tmp_path):
         with torch.no_grad():
             expected = t5(torch.tensor([ids])).last_hidden_state[0].numpy()
         np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert encoder.cut == 0
+    assert len(encoder.more_states(["r s b r s"])[0]) == 4
+    assert encoder.cut == 1
     assert DiffusersEncoder(tmp_path, text=False).more_states(["r"]) is None

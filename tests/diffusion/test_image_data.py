@@ -566,6 +566,9 @@ class Pixels(Halves):
 def test_a_caption_alone_is_not_encoded_where_states_are_not_asked_for(tmp_path):
     with pytest.raises(DataError, match=r"row 1: is a caption alone.*--states"):
         list(encoded_rows([rows(tmp_path, {"caption": ""})], Pixels(), size=8))
+    given = rows(tmp_path, {"states": [[0.5] * 6]}, name="states.jsonl")
+    with pytest.raises(DataError, match=r"row 1, field .states.: has states of a text already"):
+        list(encoded_rows([given], Halves(), size=8))
 
 
 def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):

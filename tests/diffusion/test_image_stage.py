@@ -232,6 +232,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, cap
         (("--out", "o"), "give a caption"),
         (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
         (("x", "--out", "o", "--guide-users"), "--guide-users: there is no user"),
+        (("x", "--out", "o", "--guide-users", "--guidance", "1"), "--guide-users: guidance 1 never asks"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):

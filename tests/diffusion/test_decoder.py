@@ -167,6 +167,7 @@ def test_what_stands_beside_a_model_of_latents(theirs, part, message):
     problems = list(beside_image_problems(LATENT, theirs, part, decoded=True))
     assert not problems if message is None else re.search(message, problems[0])
 
+
 def test_a_decoder_reads_no_words_and_stands_beside_a_model_that_reads_some(tmp_path):
     beside = (("decoder", Beside(str(folder_of(tmp_path / "vae")))), ("reward", Beside("judge")))
     stage, said = Denoise(name="reward", loss=METHODS["longalign"](**SETTINGS), beside=beside), []

@@ -19,6 +19,7 @@ from jaxpo.cli.generate_images import check_reward, reward_of
 from jaxpo.cli.main import main
 from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.convert.model_io import load_model
 from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, PEOPLE, STRANGERS, TRAIN, Scenes, tokenizer
 from jaxpo.data.images.source import ImageSource
@@ -233,6 +234,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, cap
         (("--out", "o"), "give a caption"),
         (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
         (("x", "--out", "o", "--guide-users"), "--guide-users: there is no user"),
+        (("x", "--out", "o", "--guide-users", "--guidance", "1"), "--guide-users: guidance 1 never asks"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):
@@ -271,6 +273,14 @@ USERS = Users(tokens=2, width=8)
             "prefer.train: 'model/[*]' would be trained",
         ),
         (dataclasses.replace(PRETRAIN, add_users=True), "pretrain.add_users: the loss reads no users"),
+        (
+            dataclasses.replace(
+                PRETRAIN,
+                model=dataclasses.replace(MODEL, text_adapter=TextAdapter(4, 8)),
+                add_text_adapter=TextAdapter(4, 4),
+            ),
+            r"pretrain.add_text_adapter: the model has another one, TextAdapter\(channels=4, intermediate_size=8",
+        ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
             dataclasses.replace(

@@ -173,8 +173,10 @@ def test_a_decoder_reads_no_words_and_stands_beside_a_model_that_reads_some(tmp_
     stage, said = Denoise(name="reward", loss=METHODS["longalign"](**SETTINGS), beside=beside), []
     inputs = SimpleNamespace(tokenizer=Tokenizer(tokenizer()), stages={})
     run = SimpleNamespace(stages=(SimpleNamespace(name="judge"),))
-    for model in (LATENT, dataclasses.replace(LATENT, caption=None)):
-        check_beside(SimpleNamespace(run=run, inputs=inputs, config=lambda _, model=model: model), stage, said.append)
+    for config in (LATENT, dataclasses.replace(LATENT, caption=None)):
+        check_beside(
+            SimpleNamespace(run=run, inputs=inputs, config=lambda _, config=config: config), stage, said.append
+        )
     assert said == []
 
 

@@ -94,6 +94,8 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
         problems.append("--negative: guidance 1 asks the model alone, never the negative one; give another --guidance.")
     if sampler.guide_users and args.for_user is None:
         problems.append("--guide-users: there is no user; say whom the images are for, --for-user FILE.")
+    if sampler.guide_users and sampler.guidance == 1:
+        problems.append("--guide-users: guidance 1 never asks about the empty caption; give another --guidance.")
     if args.out is None:
         problems.append("generate: --out FOLDER says where the images go.")
     if problems:

@@ -286,7 +286,8 @@ class Denoise(Stage):
       images: how rows become images.
       add_users: give the model attention to users of `images.users.width` where the one that the stage starts from has
         none; it changes nothing until it is trained.
-      add_text_adapter: likewise an adapter of a second text encoder's states, which the rows then bring.
+      add_text_adapter: likewise an adapter of a second text encoder's states, which the rows then bring; the model
+        has more to look at from the first step on.
       sync_ref_model, ref_model_mixup_alpha, ref_model_sync_steps: as for Preference; a teacher that is the moving
         average of the trained model with decay .999 is a share of .001 moved in every step.
     """

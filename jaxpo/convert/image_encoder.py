@@ -27,7 +27,7 @@ class DiffusersEncoder:
         the tokenizer's, and what is longer is cut.
 
     Attributes:
-      cut: captions that have lost something.
+      cut: captions that have lost something, of each encoder.
 
     Raises:
       ConfigError: diffusers or transformers is not installed, or the folder lacks a part.
@@ -69,7 +69,7 @@ class DiffusersEncoder:
             return None
         tokenizer = self._text[0]
         if self._length is None:
-            self.cut += self._longer(captions)
+            self.cut += _longer(tokenizer, captions)
             return self._encode(captions)[1]
         marks = Marks(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         found, cut = long_states(captions, self._encode, marks, length=self._length)
@@ -81,16 +81,11 @@ class DiffusersEncoder:
         if self._second is None:
             return None
         tokenizer, model = self._second
+        self.cut += _longer(tokenizer, captions)
         given = tokenizer(list(captions), padding=True, truncation=True, return_tensors="pt")
         with self._torch.no_grad():
             found = model(given.input_ids, attention_mask=given.attention_mask).last_hidden_state.numpy()
         return [own[here] for own, here in zip(found, given.attention_mask.numpy() > 0, strict=True)]
-
-    def _longer(self, texts: Sequence[str]) -> int:
-        """How many texts are more tokens than the encoder takes."""
-        assert self._text is not None
-        tokenizer = self._text[0]
-        return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(texts)).input_ids)
 
     def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and last hidden states, `[N, L]` and `[N, L, D]`."""
@@ -99,6 +94,11 @@ class DiffusersEncoder:
         ids = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
         with self._torch.no_grad():
             return ids.numpy(), model(ids).last_hidden_state.numpy()
+
+
+def _longer(tokenizer: Any, texts: Sequence[str]) -> int:
+    """How many texts are more tokens than the encoder takes."""
+    return sum(len(ids) > tokenizer.model_max_length for ids in tokenizer(list(texts)).input_ids)
 
 
 def _library(name: str) -> Any:

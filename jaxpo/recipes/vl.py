@@ -5,8 +5,8 @@
 
 scikit-learn's 1,797 handwritten digits, of which 297 are held out: a model that reads the same questions without the
 images ("blind"), the same model with them ("digits"), and pairs whose rejected answer is a wrong digit. The report
-shows pictures with answers. `scenes` first reads questions about drawn scenes without seeing them ("blind"), then
-learns to describe the scenes, and to answer the questions, between rows of text alone.
+shows pictures with answers. `scenes` first reads questions about drawn scenes without seeing them ("blind"), and from
+there learns to describe the scenes, and to answer the questions, between rows of text alone.
 
 On your own rows (`docs/vision.md` shows their forms), from a released LFM2-VL, the tower at a fifth of the rate:
 

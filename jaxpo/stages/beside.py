@@ -71,7 +71,8 @@ def check_beside(setting: Setting, stage: Any, say: Say = lambda _: None) -> Non
 def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path, say: Say) -> None:
     """A network from elsewhere has the vocabulary, and where it matters the shape and the head."""
     config = setting.config(stage)
-    check_vocabulary(network.name, folder, setting.inputs.tokenizer, limits(config).vocabulary, say)
+    size = _vocabulary(setting, stage, network.name, folder)
+    check_vocabulary(network.name, folder, setting.inputs.tokenizer, size, say)
     found = read_config(folder)
     _check_images(setting, stage, network, found)
     if network.name in same_shape(method_of(stage)) and found != config:
@@ -81,6 +82,15 @@ def _check_folder(setting: Setting, stage: Any, network: Companion, folder: Path
         )
     if network.kind == "values" and "value" not in read_heads(folder):
         raise ConfigError(f"{network.name} {folder}: has no value head; give the model of a reward stage.")
+
+
+def _vocabulary(setting: Setting, stage: Any, name: str, folder: Path) -> int | None:
+    """Tokens that a network must have, as many as the trained one's; any where it judges or decodes images and one of
+    the two reads no words."""
+    own = limits(setting.config(stage)).vocabulary
+    if image_part(method_of(stage), name) not in ("towers", "decode"):
+        return own
+    return own if own and limits(read_config(folder)).vocabulary else None
 
 
 def _check_images(setting: Setting, stage: Any, network: Companion, theirs: Any) -> None:
@@ -157,13 +167,14 @@ def _is_start(setting: Setting, stage: Any, wanted: Companion) -> bool:
 def _load(setting: Setting, stage: Any, wanted: Companion, origin: FrozenNetwork, start: Tree) -> FrozenNetwork:
     heads = wanted.kind in WHOLE
     if not _is_start(setting, stage, wanted):
+        folder = setting.model_folder(str(wanted.source))
         found = load_frozen(
             wanted.name,
-            setting.model_folder(str(wanted.source)),
+            folder,
             setting.inputs.tokenizer,
             setting.mesh,
             setting.rules,
-            vocab_size=limits(setting.config(stage)).vocabulary,
+            vocab_size=_vocabulary(setting, stage, wanted.name, folder),
             scorer=setting.scorer_of(stage),
             heads=heads,
         )

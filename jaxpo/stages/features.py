@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +23,10 @@ from jaxpo.data.packing.batch import Media
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.packing.media import media_of
 from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import FEATURES, Patches
+from jaxpo.errors import BadImage
 from jaxpo.models.family import TextConfig, family
 from jaxpo.models.paths import split_table
 from jaxpo.models.spec import Table, leaves
@@ -207,22 +210,36 @@ def _images(dataset: Dataset) -> dict[str, int]:
 
 
 def _pieces(dataset: Dataset, missing: Mapping[str, int]) -> Iterator[tuple[str, Patches]]:
-    """The pieces of images, one after another, decoded ahead; none of images that are left out for being broken."""
+    """The pieces of images, one after another, decoded ahead; none of broken ones whose rows are left out."""
     examples = sorted(set(missing.values()))
     wanted = set(missing)
     assert dataset.sight is not None
 
-    def decoded(i: int) -> tuple[Any, tuple[Patches, ...] | None]:
+    def decoded(i: int) -> tuple[Example, list[tuple[Patches, ...]]]:
         (example,) = dataset.store.read([examples[i]])
-        return example, media_of(dataset, example)
+        return example, _decoded(dataset, example)
 
     for example, shown in prefetched(len(examples), decoded):
-        limits, rest = dataset.sight.limits(dataset.files[example.file]), list(shown or ())
-        for picture in example.pictures if rest else ():
-            own, rest = rest[: len(picture.lengths)], rest[len(picture.lengths) :]
-            if (name := named(picture, limits)) in wanted:
+        limits = dataset.sight.limits(dataset.files[example.file])
+        for picture, own in zip(example.pictures, shown, strict=True):
+            if own and (name := named(picture, limits)) in wanted:
                 wanted.remove(name)
                 yield from ((name, piece) for piece in own)
+
+
+def _decoded(dataset: Dataset, example: Example) -> list[tuple[Patches, ...]]:
+    """The pieces of each image of an example; of one that is left out those that are whole, which others may show."""
+    assert dataset.sight is not None
+    if (shown := media_of(dataset, example)) is not None:
+        ends = np.cumsum([0, *(len(picture.lengths) for picture in example.pictures)]).tolist()
+        return [shown[start:end] for start, end in itertools.pairwise(ends)]
+    found: list[tuple[Patches, ...]] = []
+    for picture in example.pictures:
+        try:
+            found.append(dataset.sight.media((picture,), dataset.files[example.file]))
+        except BadImage:
+            found.append(())
+    return found
 
 
 def _together(

@@ -84,7 +84,7 @@ def check_vocabulary(
             f"compared; use a {name} with the {trained}'s tokenizer, or train the {trained} with the {name}'s "
             "(--tokenizer.path)."
         )
-    if own is None:
+    if own is None and vocabulary:
         say(
             f"{name} {path}: its tokenizer is unknown, there is none beside it; only the size of the vocabulary was "
             f"compared ({vocabulary} logits, {tokenizer.vocab_size} tokens of the {trained})"

@@ -29,7 +29,7 @@ from jaxpo.data.tokens.shards import ALONE, Team
 from jaxpo.data.tokens.shares import Share, shares_of
 from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
-from jaxpo.recipe.checks.denoise import users_problem
+from jaxpo.recipe.checks.denoise import adapter_problem, users_problem
 from jaxpo.recipe.kinds import ids_of, kind_of, method_of
 from jaxpo.recipe.lineage import trained, with_additions
 from jaxpo.stages.added_tokens import added_ids, with_room
@@ -280,7 +280,7 @@ def _images_of_stage(stage: Any, tokenizer: Tokenizer, config: Any, directory: P
             f"{stage.name}.data.max_length={stage.data.max_length} exceeds the {words} tokens that the model's text "
             "tower reads; lower it"
         )
-    if problem := users_problem(stage, config):
+    if problem := users_problem(stage, config) or adapter_problem(stage, config):
         raise ConfigError([problem])
     channels, states = config.in_channels, getattr(config, "context_channels", 0)
     adapter = getattr(config, "text_adapter", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ import pytest
 from diffusion.batches import CONFIG, JUDGE, batch
 from diffusion.vae import TINY, folder_of, model
 
+from jaxpo.config import Beside, Denoise
 from jaxpo.convert.model_io import load_model, read_config
+from jaxpo.corpora.scenes.corpus import tokenizer
+from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.diffusion.views import view
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.models.family import family, param_table
@@ -21,6 +25,7 @@ from jaxpo.models.vae.config import VAEDecoderConfig
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.denoise import beside_image_problems
+from jaxpo.stages.beside import check_beside
 
 RNG = np.random.default_rng(0)
 LATENTS = (0.2 * RNG.standard_normal((2, 2, 2, 4))).astype(np.float32)
@@ -163,6 +168,18 @@ def test_what_stands_beside_a_model_of_latents(theirs, part, message):
     assert not problems if message is None else re.search(message, problems[0])
 
 
+def test_a_decoder_reads_no_words_and_stands_beside_a_model_that_reads_some(tmp_path):
+    beside = (("decoder", Beside(str(folder_of(tmp_path / "vae")))), ("reward", Beside("judge")))
+    stage, said = Denoise(name="reward", loss=METHODS["longalign"](**SETTINGS), beside=beside), []
+    inputs = SimpleNamespace(tokenizer=Tokenizer(tokenizer()), stages={})
+    run = SimpleNamespace(stages=(SimpleNamespace(name="judge"),))
+    for config in (LATENT, dataclasses.replace(LATENT, caption=None)):
+        check_beside(
+            SimpleNamespace(run=run, inputs=inputs, config=lambda _, config=config: config), stage, said.append
+        )
+    assert said == []
+
+
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -187,5 +204,6 @@ def test_a_vae_of_another_form_is_refused(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=message):
             read_config(folder_of(tmp_path / name, **changes))
+    assert read_config(folder_of(tmp_path / "d", shift_factor=0.0)) == dataclasses.replace(TINY, shift_factor=0.0)
     with pytest.raises(ConfigError, match="names no level"):
         VAEDecoderConfig(block_out_channels=())

@@ -566,6 +566,9 @@ class Pixels(Halves):
 def test_a_caption_alone_is_not_encoded_where_states_are_not_asked_for(tmp_path):
     with pytest.raises(DataError, match=r"row 1: is a caption alone.*--states"):
         list(encoded_rows([rows(tmp_path, {"caption": ""})], Pixels(), size=8))
+    given = rows(tmp_path, {"states": [[0.5] * 6]}, name="states.jsonl")
+    with pytest.raises(DataError, match=r"row 1, field .states.: has states of a text already"):
+        list(encoded_rows([given], Halves(), size=8))
 
 
 def test_images_are_encoded_once_and_read_as_latents(tmp_path, prepared):
@@ -697,4 +700,7 @@ def test_captions_by_a_second_encoder_of_t5s_form(tmp_path):
         with torch.no_grad():
             expected = t5(torch.tensor([ids])).last_hidden_state[0].numpy()
         np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert encoder.cut == 0
+    assert len(encoder.more_states(["r s b r s"])[0]) == 4
+    assert encoder.cut == 1
     assert DiffusersEncoder(tmp_path, text=False).more_states(["r"]) is None

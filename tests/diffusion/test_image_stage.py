@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxpo.cli.generate_images import check_reward, reward_of
 from jaxpo.cli.main import main
 from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
+from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.convert.model_io import load_model
 from jaxpo.corpora.scenes.corpus import HELD_OUT, HELD_OUT_PAIRS, PAIRS, PEOPLE, STRANGERS, TRAIN, Scenes, tokenizer
 from jaxpo.data.images.source import ImageSource
@@ -232,6 +234,7 @@ def test_a_negative_model_that_is_the_model_changes_nothing(whole, tmp_path, cap
         (("--out", "o"), "give a caption"),
         (("x", "--out", "o", "--negative", "m", "--guidance", "1"), "guidance 1 asks the model alone"),
         (("x", "--out", "o", "--guide-users"), "--guide-users: there is no user"),
+        (("x", "--out", "o", "--guide-users", "--guidance", "1"), "--guide-users: guidance 1 never asks"),
     ],
 )
 def test_options_that_cannot_be(whole, capsys, words, message):
@@ -270,6 +273,14 @@ USERS = Users(tokens=2, width=8)
             "prefer.train: 'model/[*]' would be trained",
         ),
         (dataclasses.replace(PRETRAIN, add_users=True), "pretrain.add_users: the loss reads no users"),
+        (
+            dataclasses.replace(
+                PRETRAIN,
+                model=dataclasses.replace(MODEL, text_adapter=TextAdapter(4, 8)),
+                add_text_adapter=TextAdapter(4, 4),
+            ),
+            r"pretrain.add_text_adapter: the model has another one, TextAdapter\(channels=4, intermediate_size=8",
+        ),
         (dataclasses.replace(PREFER, loss=METHODS["dpo"]()), "prefer.loss: .*dpo"),
         (
             dataclasses.replace(
@@ -394,6 +405,7 @@ PERSONAL = Denoise(
 )
 
 
+@pytest.mark.slow  # a run; that the branch changes nothing is seen below
 def test_users_are_added_to_a_model_that_was_trained_without(whole, tmp_path, monkeypatch):
     corpus = Scenes(scenes=8, held_out=8, pairs=8, people=1, choices=6)
     start = whole / "stages" / "pretrain"
@@ -423,8 +435,10 @@ def test_the_branch_of_users_changes_nothing_at_first():
     jax.tree.map(np.testing.assert_array_equal, again, added)
     x, t = np.cos(np.arange(192.0)).reshape(1, 8, 8, 3), np.array([500])
     context, user = np.sin(np.arange(48.0)).reshape(1, 3, 16), np.ones((1, 2, 8))
-    alone = denoiser(MODEL)(model, x, t, context, config=MODEL)
-    np.testing.assert_array_equal(denoiser(config)(added, x, t, context, user=user, config=config), alone)
+    plain, personal = (jax.jit(functools.partial(denoiser(c), config=c)) for c in (MODEL, config))
+    alone = plain(model, x, t, context)
+    np.testing.assert_allclose(personal(added, x, t, context, user=user), alone, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(personal(added, x, t, context), alone)
     assert with_additions(config, dataclasses.replace(PERSONAL, images=ImageData())) == config
     assert with_additions(MODEL, PRETRAIN) == MODEL
 

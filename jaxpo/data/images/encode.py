@@ -74,8 +74,8 @@ def encoded_rows(
       lists: pairs of a scored list, as `ImageData.lists`.
 
     Raises:
-      DataError: an image that cannot be read, rows that hold latents already, or other columns than the first row's;
-        names file and row.
+      DataError: an image that cannot be read, rows that hold latents or states already, or other columns than the
+        first row's; names file and row.
     """
     waiting: list[Item] = []
     left_out = Counter[str]()
@@ -101,6 +101,9 @@ def encoded_rows(
 
 def _check_alike(item: Item, first: Item) -> None:
     """A file has one form, and every row of it the same columns."""
+    if item.caption is None:
+        remedy = "Give its caption, or name the file in data.train as it is."
+        raise item.error("has states of a text already, and no caption to encode.", field=STATES, remedy=remedy)
     if len(item.images) != len(first.images):
         raise item.error("pairs, single images and captions alone lie in the same files.")
     own, there = (", ".join(sorted(_beside(x))) or "none" for x in (item, first))

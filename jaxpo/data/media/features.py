@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,6 @@ class Features:
             return None
         values, start, length = self._at[name]
         return values[start : start + length]
-
-    def missing(self, names: Collection[str]) -> Iterator[str]:
-        """Those that are not there."""
-        return (name for name in names if name not in self._at)
 
     def add(self, found: Mapping[str, np.ndarray]) -> None:
         """Keep the vectors of some images; what is written is whole, whenever the process ends and whoever else writes.

@@ -30,7 +30,7 @@ def shown(pictures: Sequence[Any], most: int) -> list[bool]:
 
 def is_frame(picture: Any) -> bool:
     """Whether an image is a frame of a clip."""
-    return isinstance(picture, Mapping) and OF in picture
+    return isinstance(picture, Mapping) and {FRAME, OF} <= picture.keys()
 
 
 def with_frames(row: Row, data: dict[str, Any], texts: Sequence[str], first: Sequence[str]) -> dict[str, Any]:
@@ -71,8 +71,14 @@ def with_frames(row: Row, data: dict[str, Any], texts: Sequence[str], first: Seq
 
 
 def _column(row: Row, data: Mapping[str, Any]) -> list[Any]:
-    """The clips of the columns; what is no list of frames is left for those who refuse it."""
+    """The clips of the columns; what is no list of frames is left for those who refuse it.
+
+    Raises:
+      DataError: both columns hold something.
+    """
     one, several = data.get("video"), data.get("videos")
+    if _is_list(one) and len(one) and _is_list(several) and len(several):
+        raise row.error("holds video and videos.", field="video", remedy="Give all clips in videos, in their order.")
     if _is_list(several) and len(several) and all(map(_is_list, several)):
         return list(several)
     if not _is_list(one) or not len(one):

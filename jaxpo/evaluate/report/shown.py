@@ -32,7 +32,7 @@ def _grid(found: Mapping[str, Any]) -> str:
         f'<p class="note">{escape(str(row.get("label", "")))}</p>{_picture(row)}' for row in found.get(DRAWN) or ()
     )
     captions = " | ".join(map(str, found.get("captions") or ()))
-    note = f"Held-out captions, the images of a column from the same noise: {captions}"
+    note = f"The images of a column are of one caption and from one noise: {captions}"
     title = f"{found.get('name', 'samples')} after {found.get('stage', '')}"
     return section(title, f'<div class="card drawn">{rows}</div>', note)
 

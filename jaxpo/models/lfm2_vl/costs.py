@@ -43,7 +43,7 @@ def patch_kept(config: LFM2VLConfig, remat: str, tensor: int, tower: Tower) -> K
 
     A tower that is not trained keeps nothing, as no gradient passes it, and holds of the layer at work its input beside
     what attention reads and finds, or the two widths of its MLP; one whose features are recorded does not run. Of four
-    patches the connector keeps its norm's output, twice 4 D, and 3 of its width.
+    patches the connector keeps its norm's output, twice 4 D, 3 of its width and 2 of the language model's.
 
     Args:
       tensor: devices among which products are split.

@@ -63,11 +63,11 @@ def _attention(width: int, hf: str) -> Table:
 
 def flops_per_latent(config: VAEDecoderConfig, context: float) -> Flops:
     """One pixel's share of the work for each cell of a latent; what is between positions is not counted."""
-    cells = {f"up_blocks/{i}/": 4.0**i for i in range(len(config.block_out_channels))}
-    top = 4.0 ** (len(config.block_out_channels) - 1)
+    levels = range(len(config.block_out_channels))
+    cells = {f"up_blocks/{i}/": 4.0**i for i in levels} | {"conv_out/": 4.0 ** levels[-1]}
 
     def uses(path: str) -> float:
-        found = next((n for name, n in cells.items() if path.startswith(name)), top if "_out" in path else 1.0)
+        found = next((n for name, n in cells.items() if path.startswith(name)), 1.0)
         return 4.0 * found if "/upsamplers/" in path else found
 
     named = [(path, param.size) for path, param in leaves(param_table(config)) if len(param.shape) > 1]

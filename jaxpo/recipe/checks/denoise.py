@@ -47,6 +47,8 @@ def denoise_problems(run: Run, index: int, stage: Denoise) -> Iterator[str]:
             "nothing of the image to go on from; train it on a model whose schedule has neither zero_snr nor betas "
             "'flow'."
         )
+    if is_config(config) and (problem := adapter_problem(stage, config)):
+        yield problem
     yield from _step_problems(stage, noise)
     yield from _tie_problems(stage)
     if stage.max_tokens is not None:
@@ -151,6 +153,15 @@ def users_problem(stage: Denoise, config: Any) -> str | None:
         f"{stage.name}.images.users.width: {width}, and the model's attention to users reads {own or 'none'} "
         f"(user_channels); give both the same{more}."
     )
+
+
+def adapter_problem(stage: Denoise, config: Any) -> str | None:
+    """A text adapter to be added to a model that has one of another shape, or takes none."""
+    asked, own = stage.add_text_adapter, getattr(config, "text_adapter", None)
+    if asked is None or asked == own:
+        return None
+    has = "takes none; leave it out" if own is None else f"has another one, {own}; give the same, or leave it out"
+    return f"{stage.name}.add_text_adapter: the model {has}."
 
 
 def _user_problems(run: Run, stage: Denoise) -> Iterator[str]:

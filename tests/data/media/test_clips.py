@@ -112,6 +112,7 @@ def test_a_viewer_shows_the_same_frames(load, write, folder):
     (clip_row("<video> or <video>?", video=FRAMES), "2 places for clips, and 1 are given"),
     (clip_row([{"type": "video"}, "Which?"]), "1 place for clips, and 0 are given"),
     (clip_row([{"type": "video", "video": FRAMES}], video=FRAMES), "0 places for clips, and 1 are given"),
+    (clip_row(video=FRAMES, videos=[FRAMES]), "holds video and videos"),
     (clip_row(video=FRAMES, images=["a.png"]), "clips and images, whose order nobody says"),
     ({"messages": [ASK, {"role": "assistant", "content": [{"type": "video", "video": FRAMES}]}]}, "in an answer"),
 ])  # fmt: skip

@@ -182,12 +182,19 @@ def test_broken_images_are_left_out_alike(tmp_path, params):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=r"rows\.jsonl.*row 2.*image 0"):
         features_of(loader_of(tmp_path), params, tmp_path / "features")
-    loader = loader_of(tmp_path, dataclasses.replace(DATA, images=Images(sizes=SIZES, on_bad_image="skip")))
+    data = dataclasses.replace(DATA, images=Images(sizes=SIZES, on_bad_image="skip"))
+    loader = loader_of(tmp_path, data)
     features = features_of(loader, params, tmp_path / "features")
     assert len(features) == 1
     plain, read = loader.batch(0), reading(loader, features).batch(0)
     np.testing.assert_array_equal(plain.example_id, read.example_id)
     assert set(plain.example_id.tolist()) == {0, -1}
+    # A whole image beside a broken one is another row's, too.
+    rows = [{"prompt": "1?", "completion": "a", "images": shown} for shown in (["good.png", "bad.png"], ["good.png"])]
+    (tmp_path / "shared.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loader = loader_of(tmp_path, data, "shared.jsonl")
+    features = features_of(loader, params, tmp_path / "shared")
+    assert set(reading(loader, features).batch(0).example_id.tolist()) == {1, -1}
 
 
 def test_features_that_somebody_took_away_are_told(folder, tmp_path):

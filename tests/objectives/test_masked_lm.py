@@ -21,6 +21,7 @@ from jaxpo.models.spec import init_params
 from jaxpo.objectives.families.masked import Masking, hide, masked_tokens, units_of
 from jaxpo.objectives.methods.options import Ids
 from jaxpo.recipe.checks.masked_lm import masked_lm_problems
+from jaxpo.recipe.checks.routing import check_origin
 from jaxpo.recipe.kinds import ids_of
 from jaxpo.recipe.overrides import load_run
 
@@ -226,3 +227,14 @@ def test_settings_that_cannot_be():
     assert "must lie in [0, 1]" in problems(mask_share=-0.1)[0]
     assert "is empty" in problems(mask_token="")[0]
     assert "from left to right" in problems(data=Data(fim=Fim()))[0]
+
+
+def test_a_model_to_start_from_must_see_both_sides(monkeypatch):
+    run = Run(model_from="somewhere", stages=(MaskedLM(),))
+    for own, refused in ((SCORER, True), (BOTH_WAYS, False)):
+        monkeypatch.setattr("jaxpo.recipe.checks.routing.config_of_origin", lambda run, own=own: own.config)
+        if refused:
+            with pytest.raises(ConfigError, match=r"sees earlier tokens alone.*start from an encoder"):
+                check_origin(run)
+        else:
+            check_origin(run)

@@ -19,7 +19,9 @@ from jaxpo.construct.tags import entities
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.model_io import check_files, load_model
 from jaxpo.data.rows.formats import Row
-from jaxpo.data.rows.rows import detect, read_record
+from jaxpo.data.rows.needs import Needs
+from jaxpo.data.rows.requirements import check_needs
+from jaxpo.data.rows.rows import canonical, detect, read_record
 from jaxpo.data.rows.tagged import Word, in_order, words_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.prepare import prepare
@@ -85,6 +87,18 @@ def test_words_with_tags_in_every_form(tokenizer):
     assert not found[0].supervised[0]
     ignored, _, _ = segments(tokenizer, row(tokens=words, ner_tags=["B-PER", None, -100, "O", "B-LOC"]))
     assert [name for _, name, first in first_tokens(ignored[0], tokenizer) if first] == ["B-PER", "O", "B-LOC"]
+
+
+def test_rows_of_other_types_keep_their_columns():
+    tokenised = row(input_ids=[1, 2], labels=[-100, 2], tokens=["a", "b"])
+    assert detect(tokenised) == "tokens"
+    stepwise = row(prompt="p", completions=["a", "b"], labels=[True, False], tokens=["a", "b"])
+    assert detect(stepwise) == "steps"
+    asked = row(prompt="p", tokens=["a"], ner_tags=["x"])
+    assert detect(asked) == "prompt"
+    assert canonical(asked).data == asked.data
+    both = row(text="a b", tokens=["a", "b"], ner_tags=["O", "O"])
+    assert check_needs(both, "language", Needs(roles=("text",))).kind == "text"
 
 
 def test_a_span_whose_classes_have_no_beginnings(tokenizer):

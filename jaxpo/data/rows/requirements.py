@@ -109,7 +109,7 @@ class Reading:
         # A row that lacks columns is refused when it is read.
         kinds = {first, detect(row)} if row.data.keys() >= set(TYPES[first]) else {first}
         if self.kind == "text":
-            kinds = {"text" if kind == "tagged_text" else kind for kind in kinds}
+            kinds = {"text" if kind in TAGGED else kind for kind in kinds}
         if len(kinds) > 1 and not kinds <= set(PAIRED):
             raise row.error(
                 f"is of type {detect(row)!r}; the first row ({self.first.file}, row {self.first.number}) of {first!r}.",
@@ -123,7 +123,7 @@ class Reading:
         if self.first is None or not row.data.keys() < self.first.data.keys():
             return
         there = canonical(row).data
-        kind = detect(self.first)
+        kind = "text" if self.kind == "text" else detect(self.first)
         # The answer of rated rows: without one a row rates its prompt.
         beside = ("completion",) if kind == "rated" and "completion" in canonical(self.first).data else ()
         for name in (*TYPES[kind], *beside):
@@ -198,9 +198,10 @@ def _prompts(given: Row, row: Row, kind: str) -> Reading:
 
 
 def _used_as(row: Row, purpose: Purpose, needs: Needs) -> str:
-    """The type of the rows; answers with ratings, and texts with spans, are plain ones to whoever asks for neither."""
+    """The type of the rows; answers with ratings, and texts whose words have classes, are plain ones to others."""
     kind = detect(row)
-    if kind == "tagged_text" and "tag" not in needs.per_token and (needs.roles or purpose != "preference"):
+    plain = "tag" not in needs.per_token and (needs.roles or purpose != "preference")
+    if kind in TAGGED and "text" in row.data and plain:
         return "text"
     asked = purpose == "preference" and (not needs.roles or "ratings" in needs.columns)
     if kind != "rated" or asked or "completion" not in row.data:

@@ -36,9 +36,14 @@ class Word:
 
 
 def canonical_tagged(data: dict[str, Any]) -> dict[str, Any]:
-    """The columns of other libraries by ours: `tokens` are the words, `ner_tags` or `labels` their tags."""
+    """The columns of other libraries by ours: `tokens` are the words, `ner_tags` or `labels` their tags.
+
+    Beside prompts and messages they are columns of other rows, which rewards may read; so are `labels` beside ids.
+    """
     name = _name_of_words(data)
     tags = next((name for name in _TAGS if name in data), None)
+    if data.keys() & {"prompt", "messages"} or (tags == "labels" and "input_ids" in data):
+        return data
     if name is None or tags is None:
         return data
     return {{name: "words", tags: "tags"}.get(column, column): value for column, value in data.items()}

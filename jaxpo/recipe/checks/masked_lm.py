@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from jaxpo.config import MaskedLM, Run
+from jaxpo.config import MaskedLM, Run, Stage
 from jaxpo.config.fields import flag
 from jaxpo.models.family import is_config, limits
 from jaxpo.recipe.lineage import declared_model
@@ -27,9 +28,13 @@ def masked_lm_problems(run: Run, index: int, stage: MaskedLM) -> Iterator[str]:
         yield f"{name}.embedding_dropout: {stage.embedding_dropout:g} must lie in [0, 1)."
     if stage.data.fim is not None:
         yield f"{name}.data.fim: rearranges documents for models that go from left to right; leave it out."
-    config = declared_model(run, stage)
-    if is_config(config) and limits(config).causal:
+    yield from sight_problems(stage, declared_model(run, stage))
+
+
+def sight_problems(stage: Stage, config: Any) -> Iterator[str]:
+    """A model that is to tell hidden tokens, and sees those before them alone; none for an unknown model."""
+    if isinstance(stage, MaskedLM) and is_config(config) and limits(config).causal:
         yield (
-            f"{name}.model: it sees earlier tokens alone, and is to tell a hidden token from both sides; set "
-            f"{flag(('model', 'causal'))} False."
+            f"{stage.name}.model: it sees earlier tokens alone, and is to tell a hidden token from both sides; start "
+            f"from an encoder, or set {flag(('model', 'causal'))} False."
         )

@@ -12,6 +12,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.expert_axes import devices_of, share_problems, spread
 from jaxpo.models.family import family, is_config
 from jaxpo.models.parts import Experts
+from jaxpo.recipe.checks.masked_lm import sight_problems
 from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.lineage import declared_model, resolved, trained
@@ -22,7 +23,7 @@ def check_origin(run: Run) -> None:
     config = config_of_origin(run)
     own = [stage for stage in trained(run) if stage.model is None]
     problems = [] if config is None else list(ability_problems(run, config))
-    problems += [p for stage in own for p in balance_problems(stage, config)]
+    problems += [p for stage in own for p in (*balance_problems(stage, config), *sight_problems(stage, config))]
     if problems:
         raise ConfigError(problems)
 

@@ -37,12 +37,14 @@ class Reply:
     Attributes:
       note: what is worth counting of how it came about, such as "timed out".
       parts: what the value is made of, by name; kept in the ledger for whoever looks into it.
+      certain: the item itself has no answer: this run does not ask again, and it says nothing against whoever is asked.
     """
 
     value: Any = None
     failed: str = ""
     note: str = ""
     parts: Mapping[str, Any] = field(default_factory=dict)
+    certain: bool = False
 
 
 Ask = Callable[[Sequence[Item]], Sequence[Reply]]
@@ -116,16 +118,20 @@ def ask_all(
     done = sum(key in found.values for key in items)
     shown = (progress or Progress)(what, done, len(items), say)
     suspicion = _Suspicion(patience, failed_before)
+    certain: set[str] = set()
     for number in range(patience.tries):
         # Those that failed in earlier runs come last: the others show whether whoever is asked answers at all.
-        missing = sorted((key for key in items if key not in found.values), key=lambda key: failed_before[key] > 0)
+        unknown = [key for key in items if key not in found.values and key not in certain]
+        missing = sorted(unknown, key=lambda key: failed_before[key] > 0)
         for first in range(0, len(missing), batch):
             check()
             keys = missing[first : first + batch]
-            records = [_record(k, r) for k, r in zip(keys, ask([items[k] for k in keys]), strict=True)]
+            replies = ask([items[key] for key in keys])
+            records = [_record(key, reply) for key, reply in zip(keys, replies, strict=True)]
+            certain |= {key for key, reply in zip(keys, replies, strict=True) if reply.certain}
             ledger.append(records)
             for key, record in zip(keys, records, strict=True):
-                if not number:
+                if not number and key not in certain:
                     suspicion.hears(key, "failed" in record)
                 _note(found, key, record)
                 found.asked += 1

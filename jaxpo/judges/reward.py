@@ -31,7 +31,7 @@ def read_whole(
     fitting = [i for i, length in enumerate(lengths) if length <= network.max_length]
     scores = dict(zip(fitting, score(fitting) if fitting else (), strict=True))
     why = too_long(network, name)
-    return [score_reply(scores[i]) if i in scores else Reply(failed=why) for i in range(len(answers))]
+    return [score_reply(scores[i]) if i in scores else Reply(failed=why, certain=True) for i in range(len(answers))]
 
 
 @dataclass(frozen=True)

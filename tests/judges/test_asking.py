@@ -98,3 +98,16 @@ def test_retries_of_one_start_do_not_count(tmp_path):
     found = ask(Endpoint(bad), tmp_path)
     assert sorted(found.failures) == sorted(map(str, bad))
     assert found.failed_asks == 3 * len(bad)
+
+
+def test_items_that_can_have_no_answer_are_asked_once_and_stop_nothing(tmp_path):
+    asked = []
+
+    def too_long(items):
+        asked.extend(item.row.number for item in items)
+        return [Reply(failed="longer than what is read", certain=True) for _ in items]
+
+    for _ in range(2):
+        found = ask(too_long, tmp_path)
+        assert len(found.failures) == found.failed_asks == 12
+    assert asked == [*range(12), *range(12)]

@@ -99,8 +99,8 @@ def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> N
     replies = judge.open(lambda _: short)(items)
     np.testing.assert_allclose([reply.value for reply in replies[:3]], whole, rtol=1e-5)
     why = f"prompt and answer are longer than the {lengths[1]} tokens that the judge 'rm' reads"
-    assert replies[3] == Reply(failed=why)
-    assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why)]
+    assert replies[3] == Reply(failed=why, certain=True)
+    assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why, certain=True)]
 
 
 def test_a_run_asks_its_judges_for_all_that_they_have_positions_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,10 @@ class Echo:
         self.asked.append({"prompts": list(prompts), "n": n, "temperature": temperature, "top_k": top_k, "seed": seed})
         return [[self.answer(p, k) for k in range(n)] for p in prompts]
 
-    params, about = {"value": 0}, {}
+    params, about, max_length = {"value": 0}, {}, 1024
+
+    def lengths(self, prompts, completions):
+        return np.asarray([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
 
     def fingerprint(self):
         return "echo"

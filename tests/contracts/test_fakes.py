@@ -68,7 +68,9 @@ def test_a_fake_kind_trains_a_fake_family_and_both_can_be_removed(enrolled, run,
         check(with_scale(run, -1.0))
 
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match=r"stages\[1\]: is a Scaled, not one of Pretrain, SFT, .*, or a work stage"):
+    with pytest.raises(
+        ConfigError, match=r"stages\[1\]: is a Scaled, not one of Pretrain, MaskedLM, SFT, .*, or a work stage"
+    ):
         check(run)
     with pytest.raises(CheckpointError, match=r"LinearRNNConfig' is not jaxpo's own"):
         load_model(folder)

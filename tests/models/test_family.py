@@ -186,7 +186,7 @@ def test_a_further_family_is_counted(enrolled):
     assert param_count(param_table(RNN)) == 12 * VOCAB + 12 + 144
     assert training_flops_per_token(RNN, 100.0) == 6 * (12 * VOCAB + 144)
     assert limits(RNN).context == 512
-    assert [f.name for f in families()] == ["lfm2", "dit", "unet", "lfm2_vl", "denscore", "linear rnn"]
+    assert [f.name for f in families()] == ["lfm2", "dit", "unet", "lfm2_vl", "denscore", "vae", "linear rnn"]
     assert preset("tiny_rnn") == LinearRNNConfig()
 
 

@@ -10,6 +10,7 @@ from jaxpo.config import (
     SFT,
     Compute,
     Data,
+    Images,
     Mesh,
     Mixed,
     Optimizer,
@@ -43,6 +44,10 @@ def with_source(**fields):
     return with_stage(data=Data(mix=(("web", Mixed(files=("/d/x.jsonl",), **fields)),)))
 
 
+def with_images(**fields):
+    return with_stage(data=dataclasses.replace(STAGE.data, images=Images(**fields)))
+
+
 def test_nothing_has_changed():
     found = compare(stored(RUN), RUN)
     assert found == Changes()
@@ -70,6 +75,7 @@ OTHER = {
     (OptimizerBase, "offload"): True,
     (Data, "max_bad_rows"): 7,
     (Mixed, "max_epochs"): 4.0,
+    (Images, "cached"): True,
     (Compute, "remat"): "full",
     (Compute, "memory_gib"): 8.0,
     (Compute, "scan"): True,
@@ -93,10 +99,12 @@ def test_what_changes_nothing_that_is_computed_may_change_and_is_said(cls, name)
         Stage: lambda: with_stage(**{name: value}),
         Data: lambda: with_stage(data=dataclasses.replace(STAGE.data, **{name: value})),
         Mixed: lambda: with_source(**{name: value}),
+        Images: lambda: with_images(**{name: value}),
         OptimizerBase: lambda: with_stage(optimizer=Optimizer(**{name: value})),
         Compute: lambda: dataclasses.replace(RUN, compute=Compute(**{name: value})),
     }[cls]()
-    found = compare(stored(with_source() if cls is Mixed else RUN), changed)
+    begun = {Mixed: with_source, Images: with_images}.get(cls, lambda: RUN)()
+    found = compare(stored(begun), changed)
     assert not found.refused
     if name not in ("name", "output_dir"):
         assert found.said

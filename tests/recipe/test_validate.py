@@ -215,11 +215,11 @@ def rename(recipe: Run, name: str) -> Run:
 STAGES: list[tuple[Callable[[Run], Run], str]] = [
     (
         lambda r: dataclasses.replace(r, stages=()),
-        "stages: a run needs a tuple of at least one stage (Pretrain, SFT, Distill, Preference, Reward, Retrieval, ",
+        "stages: a run needs a tuple of at least one stage (Pretrain, MaskedLM, SFT, Distill, Preference, Reward, ",
     ),
     (
         lambda r: dataclasses.replace(r, stages=(Stage(),)),
-        "stages[0]: is a Stage, not one of Pretrain, SFT, Distill, Preference, Reward, Retrieval, Online, Hybrid, ",
+        "stages[0]: is a Stage, not one of Pretrain, MaskedLM, SFT, Distill, Preference, Reward, Retrieval, Online, ",
     ),
     (lambda r: dataclasses.replace(r, stages=(Merge(),)), "merge: a merge needs stages before it."),
     (lambda r: rename(r, "sft"), "stages[1].name: 'sft' is already the name of stages[0]; names must be unique."),

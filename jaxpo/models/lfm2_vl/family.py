@@ -75,6 +75,11 @@ def looped(config: LFM2VLConfig, scan: bool | None, remat: str) -> int:
     return layers
 
 
+def cache(config: LFM2VLConfig, batch: int, length: int, dtype: Any, pages: tuple[int, int] | None = None) -> Any:
+    """Of the language model."""
+    return lfm2.cache(config.text, batch, length, dtype, pages)
+
+
 def step(params: Tree, tokens: Array, cache: Tree, *, config: LFM2VLConfig, **options: Any) -> tuple[Array, Tree]:
     """Of the language model."""
     after: tuple[Array, Tree] = lfm2.step(params, tokens, cache, config=config.text, **options)
@@ -103,9 +108,7 @@ FAMILY = Family(
     flops=flops,
     experts=experts,
     unembedding=lfm2.unembedding,
-    decoder=Decoder(
-        lfm2.cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values
-    ),
+    decoder=Decoder(cache, step, per_position=("k", "v"), see=see, values=lambda config: config.vision.patch_values),
     kept=kept,
     encoder=Encoder("vision", lambda config: config.vision.hidden_size, encode, patch_parts, patch_kept),
     looped=looped,

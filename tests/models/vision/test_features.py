@@ -247,6 +247,7 @@ def test_a_run_may_go_on_with_or_without_them(folder):
     assert "cached" in changes.said[0]
 
 
+@pytest.mark.slow
 def test_a_run_trains_as_without_them(folder, tmp_path, capsys):
     """Both parts of the rows, through `jaxpo run`'s own way; every logged loss, and held-out loss."""
     found = {}

@@ -232,7 +232,7 @@ def denoised(how: Denoiser, params: Tree, batch: ImageBatch, rng: jax.Array | No
         return squared_error(how.predict(params["model"], x, draws.times, text), wanted, where=batch.present)
 
     another = another_example(batch.present)
-    shuffled = errors(jax.tree.map(lambda s: s[another], text)) if rng is None else None
+    shuffled = errors(jax.tree.map(lambda s: jnp.take(s, another, axis=0), text)) if rng is None else None
     bars = jnp.asarray(how.schedule.alpha_bars)[draws.times]
     kind = how.schedule.parameterisation
     return Denoised(errors(text), bars, batch.present, weight_of(batch), kind, shuffled)

@@ -8,9 +8,11 @@ first user turn's text. A frame is given as any image is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.strings import counted, mapped
 
 PART, LITERAL = "video", "<video>"
 COLUMNS = ("videos", "video")
@@ -63,10 +65,10 @@ def with_frames(row: Row, data: dict[str, Any], texts: Sequence[str], first: Seq
         )
     for name in first:
         waiting = iter(given)
-        written = _count(rest[name])
+        written = counted(rest[name], LITERAL)
         if written and written != len(given):
             raise _unequal(row, written, len(given))
-        rest[name] = _written(rest[name], waiting) if written else rest[name]
+        rest[name] = mapped(rest[name], partial(_written, waiting=waiting)) if written else rest[name]
     return rest | {"images": [frame for clip in given for frame in clip]}
 
 
@@ -134,24 +136,10 @@ def _filled(row: Row, value: Any, waiting: Iterator[list[dict[str, Any]]]) -> An
     return found
 
 
-def _count(value: Any) -> int:
-    """Places that are written into a column's strings."""
-    if isinstance(value, str):
-        return value.count(LITERAL)
-    if isinstance(value, Mapping):
-        return sum(_count(value[key]) for key in ("content", "value", "text") if key in value)
-    return sum(map(_count, value)) if isinstance(value, list) else 0
-
-
-def _written(value: Any, waiting: Iterator[list[dict[str, Any]]]) -> Any:
-    """The strings of a column with a place for each frame where one for a clip is written."""
-    if isinstance(value, str):
-        before, *after = value.split(LITERAL)
-        return before + "".join("<image>" * len(next(waiting)) + text for text in after)
-    if isinstance(value, Mapping):
-        keys = [key for key in ("content", "value", "text") if key in value]
-        return {**value, **{key: _written(value[key], waiting) for key in keys}}
-    return [_written(item, waiting) for item in value] if isinstance(value, list) else value
+def _written(text: str, waiting: Iterator[list[dict[str, Any]]]) -> str:
+    """A text with a place for each frame where one for a clip is written."""
+    before, *after = text.split(LITERAL)
+    return before + "".join("<image>" * len(next(waiting)) + text for text in after)
 
 
 def _unequal(row: Row, places: int, clips: int) -> Exception:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from jaxpo.data.rows.clips import with_frames
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import ALIASES
+from jaxpo.data.rows.strings import counted, mapped
 from jaxpo.data.rows.turns import is_rendered
 
 MARK = "\ufdd0"
@@ -62,7 +63,7 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
         return data
     given = _column(row, data)
     data = {name: value for name, value in data.items() if name not in COLUMNS}
-    if any(_holds(data.get(name), lambda text: MARK in text) for name in _TEXTS):
+    if any(counted(data.get(name), MARK) for name in _TEXTS):
         raise row.error("the text holds U+FDD0, which marks images here.", field=COLUMN, remedy="Take it out.")
     found: dict[str, list[Any]] = {}
     for name in _TEXTS:
@@ -188,8 +189,8 @@ def _check_sides(row: Row, begins: Sequence[str], found: Mapping[str, list[Any]]
 
 def _check_beside(row: Row, begins: Sequence[str], data: Mapping[str, Any]) -> None:
     """DataError where `<image>` is written in a column whose places are not read, and nowhere else."""
-    stray = next((name for name in _BESIDE if _count(data.get(name))), None)
-    if stray is not None and not any(_count(data[name]) for name in begins):
+    stray = next((name for name in _BESIDE if counted(data.get(name), LITERAL)), None)
+    if stray is not None and not any(counted(data[name], LITERAL) for name in begins):
         what = f"{LITERAL} stands in {stray}, where it is plain characters."
         remedy = f"Write it in {begins[0]}, where the images of a column have their places."
         raise row.error(what, field=stray, remedy=remedy)
@@ -198,9 +199,9 @@ def _check_beside(row: Row, begins: Sequence[str], data: Mapping[str, Any]) -> N
 def _placed(row: Row, name: str, data: Mapping[str, Any], given: Sequence[Any]) -> Any:
     """A column with marks for what is given: in place of each `<image>`, or before the first user turn's text."""
     value = data[name]
-    written = _count(value)
+    written = counted(value, LITERAL)
     if written == len(given):
-        return _mapped(value, lambda text: text.replace(LITERAL, MARK))
+        return mapped(value, lambda text: text.replace(LITERAL, MARK))
     if written:
         raise _unequal(row, written, len(given))
     before = MARK * len(given)
@@ -222,41 +223,6 @@ def _placed(row: Row, name: str, data: Mapping[str, Any], given: Sequence[Any]) 
 def _asks(turn: Any) -> bool:
     role = str(turn.get("role", turn.get("from"))).lower() if isinstance(turn, Mapping) else ""
     return ALIASES.get(role, role) == "user"
-
-
-def _count(value: Any) -> int:
-    """Places that are written into the strings of a value."""
-    found = 0
-
-    def see(text: str) -> str:
-        nonlocal found
-        found += text.count(LITERAL)
-        return text
-
-    _mapped(value, see)
-    return found
-
-
-def _holds(value: Any, test: Callable[[str], bool]) -> bool:
-    found = False
-
-    def see(text: str) -> str:
-        nonlocal found
-        found |= test(text)
-        return text
-
-    _mapped(value, see)
-    return found
-
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A string, or what messages say, changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        keys = [key for key in ("content", "value", "text") if key in value]
-        return {**value, **{key: _mapped(value[key], change) for key in keys}}
-    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
 
 
 def _unequal(row: Row, places: int, images: int) -> Exception:

@@ -77,6 +77,8 @@ class Online(Stage):
         the beginning of generation g - max_staleness, while the steps between are trained. 0 = on-policy.
       old_logps: the log-probs that ratios are taken over, where answers serve more than one step: "trainer" computes
         them before the first of these steps, "sampler" takes those that the answers were drawn with.
+      share_prompts: the answers of a group continue one copy of their prompt, which is read once in training instead of
+        once for each: the same losses and gradients from fewer positions. Such rows need the attention backend "xla".
       max_completion_length: tokens of an answer, its end included.
       temperature, top_k, top_p, min_p, repetition_penalty: of the sampling. The trainer's log-probs are taken at the
         same temperature.
@@ -109,6 +111,7 @@ class Online(Stage):
     num_iterations: int = 1
     max_staleness: int = 0
     old_logps: Literal["trainer", "sampler"] = "trainer"
+    share_prompts: bool = False
     max_completion_length: int = 256
     temperature: float = 1.0
     top_k: int = 0
@@ -143,8 +146,9 @@ class Online(Stage):
 
     @property
     def slots(self) -> int:
-        """Answers that a row may hold: several times as many as fit at their longest, since most are shorter."""
-        return 4 * max(self.data.row_length // self.data.max_length, 1)
+        """Segments that a row may hold: several times as many as fit at their longest, since most are shorter."""
+        shared = self.num_generations + 1 if self.share_prompts else 0
+        return max(4, shared) * self.per_row
 
     @property
     def per_row(self) -> int:

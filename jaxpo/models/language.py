@@ -26,7 +26,10 @@ class Inputs:
       places: `[R, S]`, the vector among those made of its block's media that takes each embedding's place, -1 = none;
         None without media.
       blocks: static; parts of equal size, of rows and of media, that belong together.
-      max_segment: static bound on the length of every segment; None = the row's.
+      continues: `[R, M]`, the id of the segment that segment m + 1 of a row continues (`jaxpo.ops.prefix`), its
+        positions counted on from there; 0 = none. None = no segment does.
+      max_segment: static bound on the length of every segment, with what it continues and what lies between; None =
+        the row's.
     """
 
     tokens: Int[Array, "R S"]
@@ -35,6 +38,7 @@ class Inputs:
     key_ids: Int[Array, "R S"] | None = None
     media: dict[str, Any] = struct.field(default_factory=dict)
     places: Int[Array, "R S"] | None = None
+    continues: Int[Array, "R M"] | None = None
     blocks: int = struct.field(pytree_node=False, default=1)
     max_segment: int | None = struct.field(pytree_node=False, default=None)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxpo.data.packing.batch import Batch
+from jaxpo.data.packing.batch import CONTINUES, Batch
 from jaxpo.data.tokens.media import MEDIA
 from jaxpo.data.tokens.per_token import KEY
 from jaxpo.losses import vocab
@@ -70,7 +70,8 @@ def row_keys(rng: Array, batch: Batch) -> Key[Array, "R"]:
 def inputs_of(batch: Batch) -> Inputs:
     """What a language family reads of a batch.
 
-    Where a column `per_token["key"]` says so (0), attention sees a position as no key.
+    Where a column `per_token["key"]` says so (0), attention sees a position as no key; `per_segment["continues"]`
+    says which segments continue another.
     """
     is_key = batch.per_token.get(KEY)
     key_ids = None if is_key is None else jnp.where(is_key > 0, batch.segment_ids, 0)
@@ -81,8 +82,10 @@ def inputs_of(batch: Batch) -> Inputs:
         key_ids,
         batch.media,
         batch.per_token.get(MEDIA) if batch.media else None,
+        batch.per_segment.get(CONTINUES),
         batch.blocks,
-        batch.max_segment,
+        # What a segment continues may lie anywhere before it in its row.
+        None if CONTINUES in batch.per_segment else batch.max_segment,
     )
 
 

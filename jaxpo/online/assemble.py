@@ -13,14 +13,15 @@ from jaxpo.config import Online
 from jaxpo.data.durable import publish
 from jaxpo.data.rows.needs import REFERENCE
 from jaxpo.data.tokens.dataset import Dataset
+from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.advantages import deviation, summed
-from jaxpo.online.batches import Layout
 from jaxpo.online.environments.prompts import prompts_of
 from jaxpo.online.generation import Maker
+from jaxpo.online.layout import Layout
 from jaxpo.online.ledger import FOLDER, Journal
 from jaxpo.online.prompts import Prompts
 from jaxpo.online.scoring import ENVIRONMENT, Scoring, changed, row_of
@@ -62,6 +63,7 @@ def rollout_source(
     Raises:
       ConfigError: a reward has changed since the stage began, or lacks the network that it asks.
     """
+    _check_sharing(stage, scorer.config)
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring.identity() | played))
@@ -83,6 +85,7 @@ def rollout_source(
         stage.gradient_accumulation_steps,
         prompts.dataset.tokenizer.pad_id,
         method.answering.roles,
+        stage.share_prompts,
     )
     return RolloutSource(
         stage=stage,
@@ -114,6 +117,15 @@ def check_prompts(stage: Online, method: Any, train: Dataset, held_out: Dataset 
             for reward in stage.reward_funcs:
                 reward.check(rows)
             method.check_rows(rows)
+
+
+def _check_sharing(stage: Online, config: Any) -> None:
+    text = getattr(config, "text", config)
+    if stage.share_prompts and any(text.window(kind) is not None for kind in text.layer_types):
+        raise ConfigError(
+            f"{stage.name}.share_prompts: this model has layers with a sliding window, which counts positions of the "
+            "row, and answers that share a prompt do not lie directly behind it; leave it out."
+        )
 
 
 def _sampler(stage: Online) -> Sampler:

@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpo.data.packing.batch import Batch
-from jaxpo.data.packing.best_fit import Rows
-from jaxpo.errors import RunError
+from jaxpo.data.packing.batch import CONTINUES, Batch
+from jaxpo.online.layout import Layout, Place
 
 
 @dataclass(frozen=True)
@@ -37,56 +36,6 @@ class Trained:
     own: bool = True
     mask: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.tokens)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The shape of every step's rows; a block is one row, since an answer is one segment.
-
-    Attributes:
-      rows: of a step.
-      row_length, max_segment: positions.
-      slots: segments of a row.
-      microbatches: of a step; rows are filled one microbatch after another.
-      pad_id: token at padding.
-      roles: of an example's answers, which follow one another and lie in one row.
-    """
-
-    rows: int
-    row_length: int
-    max_segment: int
-    slots: int
-    microbatches: int
-    pad_id: int = 0
-    roles: tuple[str, ...] = ("completion",)
-
-    def row_number(self, filled: int) -> int:
-        """The row that is filled as the n-th: microbatch i of p takes rows i, i + p, ... (see `Batch.split`)."""
-        part, place = divmod(filled, self.rows // self.microbatches)
-        return place * self.microbatches + part
-
-    def places(self, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-        """`(row, slot, first position)` of segments of these lengths: best fit, the longest example first.
-
-        Raises:
-          RunError: they need more rows; not while a step has as many as its check asks for.
-        """
-        rows, each = Rows(self.rows, self.row_length), len(self.roles)
-        found: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
-        examples = [range(i, i + each) for i in range(0, len(lengths), each)]
-        for example in sorted(examples, key=lambda example: -sum(lengths[i] for i in example)):
-            where = rows.fit([sum(lengths[i] for i in example)], self.slots + 1 - each)
-            if where is None:
-                raise RunError(f"{len(lengths)} answers do not fit {self.rows} rows of {self.row_length} tokens.")
-            (r,) = where
-            for i in example:
-                found[i] = (self.row_number(r), rows.used[r], self.row_length - rows.free[r])
-                rows.free[r] -= lengths[i]
-                rows.used[r] += 1
-        return found
-
 
 def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...], columns: tuple[str, ...]) -> Batch:
     """A step's batch, as numpy arrays.
@@ -102,13 +51,19 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
     per_token = {name: np.zeros(shape, np.float32) for name in names}
     per_example = {name: np.zeros(n, np.float32) for name in columns}
     roles, example_id = {role: np.full(n, -1, np.int32) for role in layout.roles}, np.full(n, -1, np.int32)
+    continues = np.zeros((layout.rows, layout.slots), np.int32)
     each = len(layout.roles)
-    for i, (answer, (row, slot, start)) in enumerate(
-        zip(answers, layout.places([len(a) for a in answers]), strict=True)
-    ):
-        end, first = start + len(answer), start + len(answer.prompt)
-        tokens[row, start:first], tokens[row, first:end] = answer.prompt, answer.tokens
-        segment_ids[row, start:end], positions[row, start:end] = slot + 1, np.arange(end - start)
+    places, shared = layout.places(answers)
+    for common in shared:
+        at = common.row, slice(common.start, common.start + len(common.tokens))
+        tokens[at], segment_ids[at], positions[at] = common.tokens, common.slot + 1, np.arange(len(common.tokens))
+        masks["prompt"][common.row, common.start + 1 : at[1].stop] = True
+    for i, (answer, place) in enumerate(zip(answers, places, strict=True)):
+        row, slot, start = place.row, place.slot, place.start
+        first, end = ends_of(answer, place)
+        tokens[row, start:first], tokens[row, first:end] = answer.prompt[place.before :], answer.tokens
+        segment_ids[row, start:end], positions[row, start:end] = slot + 1, place.before + np.arange(end - start)
+        continues[row, slot] = place.continues
         masks["completion"][row, first:end] = answer.on if answer.mask is None else answer.mask & answer.on
         masks["prompt"][row, start + 1 : first] = True
         for name in names:
@@ -123,7 +78,7 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
         "positions": positions,
         "masks": masks,
         "per_token": per_token,
-        "per_segment": {},
+        "per_segment": {CONTINUES: continues} if layout.share_prompts else {},
         "per_example": per_example,
         "roles": roles,
         "example_id": example_id,
@@ -143,6 +98,12 @@ def share_of(batch: Batch, index: int, count: int) -> Batch:
 
 def taken_apart(values: np.ndarray, answers: Sequence[Trained], layout: Layout) -> list[np.ndarray]:
     """Per-token values `[R, S]` of a step's batch, of each answer's own tokens."""
-    places = layout.places([len(a) for a in answers])
-    starts = [(row, start + len(a.prompt), start + len(a)) for a, (row, _, start) in zip(answers, places, strict=True)]
-    return [np.asarray(values[row, first:end], np.float32) for row, first, end in starts]
+    places, _ = layout.places(answers)
+    ends = [(place.row, *ends_of(answer, place)) for answer, place in zip(answers, places, strict=True)]
+    return [np.asarray(values[row, first:end], np.float32) for row, first, end in ends]
+
+
+def ends_of(answer: Trained, place: Place) -> tuple[int, int]:
+    """Position of an answer's first token, and the one after its last."""
+    first = place.start + len(answer.prompt) - place.before
+    return first, first + len(answer.tokens)

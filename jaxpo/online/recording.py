@@ -14,8 +14,9 @@ from jaxpo.errors import DataError
 from jaxpo.objectives.families.rollouts import OLD_LOGPS
 from jaxpo.objectives.methods.rollouts import Penalty
 from jaxpo.online.answers import FLOAT, packed, unpacked
-from jaxpo.online.batches import Layout, Trained, batch_of, taken_apart
+from jaxpo.online.batches import Trained, batch_of, taken_apart
 from jaxpo.online.generation import Generation
+from jaxpo.online.layout import Layout
 from jaxpo.online.ledger import Journal, SharedLedger, opened
 from jaxpo.online.penalty import Columns, next_coef, padded, token_kl
 from jaxpo.online.thresholds import Searching

@@ -19,10 +19,11 @@ from jaxpo.objectives.methods.outcomes import Outcomes
 from jaxpo.objectives.wrappers.moving_reference import METHOD
 from jaxpo.online.advantages import Shaped, deviation, summed
 from jaxpo.online.answers import Answer
-from jaxpo.online.batches import Layout, Trained, batch_of
+from jaxpo.online.batches import Trained, batch_of
 from jaxpo.online.examples import examples, figures
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation, Maker
+from jaxpo.online.layout import Layout
 from jaxpo.online.ledger import SharedLedger
 from jaxpo.online.mixing import Mixer
 from jaxpo.online.outcomes import Past, Paying, outcomes_of

@@ -18,8 +18,9 @@ from jaxpo.objectives.families.critic import critic_heads
 from jaxpo.objectives.families.rollouts import OLD_LOGPS, OLD_VALUES, REF_LOGPS, SAMPLING_LOGPS
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.advantages import Shaped
-from jaxpo.online.batches import Layout, Trained, share_of
+from jaxpo.online.batches import Trained, share_of
 from jaxpo.online.generation import Generation
+from jaxpo.online.layout import Layout
 from jaxpo.sharding import current_mesh, put_batch, row_share, settle, to_host
 
 Tree = Any

@@ -65,7 +65,7 @@ BACKENDS = (
         "fused kernels through Triton, exact in interpret mode and compiled for sm_80 and sm_90; not run on a GPU yet",
     ),
     Backend(
-        "xla", ("cpu", "gpu", "tpu"), xla_attention, refusals.none, "chunks of queries in plain XLA", divisible=True
+        "xla", ("cpu", "gpu", "tpu"), xla_attention, refusals.xla, "chunks of queries in plain XLA", divisible=True
     ),
     Backend(
         "cudnn",
@@ -93,6 +93,7 @@ def chosen(
     causal: bool = True,
     window: int | None = None,
     key_ids: bool = False,
+    prefix: bool = False,
     sequence: int | None = None,
 ) -> Choice:
     """The backend that `attention` takes, and why.
@@ -101,14 +102,17 @@ def chosen(
       implementation: a name, or None for the best.
       platform: "cpu", "gpu" or "tpu"; None = this machine's.
       dtype, head_dim, causal, window: of the call.
-      key_ids: whether the call has some.
+      key_ids, prefix: whether the call has some.
       sequence: devices over which positions are spread; None = those of the enclosing mesh.
 
     Raises:
       BackendError: the named one is not on this platform, or cannot do it; the message names the remedy.
     """
     return choose(
-        "attention", BACKENDS, implementation, _asked(platform, dtype, head_dim, causal, window, key_ids, sequence)
+        "attention",
+        BACKENDS,
+        implementation,
+        _asked(platform, dtype, head_dim, causal, window, key_ids, prefix, sequence),
     )
 
 
@@ -121,7 +125,7 @@ def chosen_cached(
     window: int | None = None,
 ) -> Choice:
     """The backend that `cached_attention` takes, and why; see `chosen`."""
-    asked = _asked(platform, dtype, head_dim, True, window, False, 1)
+    asked = _asked(platform, dtype, head_dim, True, window, False, False, 1)
     return choose("cached_attention", CACHED_BACKENDS, implementation, asked)
 
 
@@ -132,6 +136,7 @@ def _asked(
     causal: bool,
     window: int | None,
     key_ids: bool,
+    prefix: bool,
     sequence: int | None,
 ) -> Asked:
     here = jax.default_backend()
@@ -142,6 +147,7 @@ def _asked(
         causal,
         window,
         key_ids,
+        prefix,
         sequence_devices() if sequence is None else sequence,
         capability() if platform in (None, here) else None,
     )
@@ -157,6 +163,7 @@ def attention(
     causal: bool = True,
     max_segment: int | None = None,
     window: int | None = None,
+    prefix_ids: Int[Array, "R S"] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "R S H h"]:
     """`softmax(q k^T / sqrt(h) + mask) v`, within segments (grouped queries: Ainslie et al. 2023, arXiv 2305.13245).
@@ -175,6 +182,8 @@ def attention(
       max_segment: static bound on the length of every segment: bounds the keys that a query can reach, so that time and
         memory are linear in S, forward and backward. A longer segment would be cut to that reach.
       window: sliding window, in positions; None = all of the segment.
+      prefix_ids: `[R, S]`, the segment that a position's own continues (`jaxpo.ops.prefix`), whose keys it sees as
+        well; 0 = none. `max_segment` then bounds both and what lies between them.
       implementation: a backend's name (see `available` and `BACKENDS`), or None.
 
     Raises:
@@ -190,6 +199,7 @@ def attention(
         causal=causal,
         window=window,
         key_ids=key_ids is not None,
+        prefix=prefix_ids is not None,
         sequence=devices,
     )
     backend = _of(BACKENDS, choice)
@@ -197,8 +207,10 @@ def attention(
     def attend_rows(
         q: Array, k: Array, v: Array, segment_ids: Array, key_ids: Array | None, most: int | None, **at: int
     ) -> Array:
+        # Only backends that can do it are asked for segments that continue others.
+        shared = {} if prefix_ids is None else {"prefix_ids": prefix_ids}
         return backend.compute(
-            q, k, v, segment_ids, key_ids=key_ids, causal=causal, max_segment=most, window=window, **at
+            q, k, v, segment_ids, key_ids=key_ids, causal=causal, max_segment=most, window=window, **shared, **at
         )
 
     if devices == 1:

@@ -18,6 +18,7 @@ class Asked:
       width: of a head.
       causal, window: see `jaxpo.ops.attention.attention`.
       key_ids: whether they differ from the ids of the queries.
+      prefix: whether segments continue others.
       sequence: devices over which the positions of a row are spread.
       capability: of the GPU, as (9, 0); None = not known.
     """
@@ -28,6 +29,7 @@ class Asked:
     causal: bool = True
     window: int | None = None
     key_ids: bool = False
+    prefix: bool = False
     sequence: int = 1
     capability: tuple[int, int] | None = None
 

@@ -19,14 +19,24 @@ def none(asked: Asked) -> str | None:
     return None
 
 
-def splash(asked: Asked) -> str | None:
-    """JAX's kernels for TPU do everything."""
-    del asked
+def xla(asked: Asked) -> str | None:
+    """Plain XLA."""
+    if asked.prefix and asked.window is not None:
+        return "a window counts positions of the row, and segments that share a prefix do not lie directly behind it"
+    if asked.prefix and asked.sequence > 1:
+        return f"positions lie on {asked.sequence} devices, and segments that share a prefix want it on their own"
     return None
+
+
+def splash(asked: Asked) -> str | None:
+    """JAX's kernels for TPU."""
+    return _prefix(asked)
 
 
 def pallas(asked: Asked) -> str | None:
     """The kernels for NVIDIA."""
+    if asked.prefix:
+        return _prefix(asked)
     if not _has_triton():
         return 'this JAX has no Triton backend of Pallas any more; take "xla", or an older JAX'
     if asked.width > _WIDEST:
@@ -45,6 +55,8 @@ def pallas_cached(asked: Asked) -> str | None:
 
 def cudnn(asked: Asked) -> str | None:
     """cuDNN over packed rows."""
+    if asked.prefix:
+        return _prefix(asked)
     name = jnp.dtype(asked.dtype).name
     if name not in ("bfloat16", "float16"):
         return f"cuDNN has bfloat16 and float16 alone, not {name}; set compute.dtype to bfloat16"
@@ -62,6 +74,10 @@ def cudnn(asked: Asked) -> str | None:
             '"xla", or set mesh.sequence to 1'
         )
     return None
+
+
+def _prefix(asked: Asked) -> str | None:
+    return 'its keys are those of one segment, and here some share a prefix; take "xla"' if asked.prefix else None
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxpo.config import Images, ImageSettings, Stage
 from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.dataset import USER_TOKENS
-from jaxpo.data.packing.batch import Batch, Media
+from jaxpo.data.packing.batch import CONTINUES, Batch, Media
 from jaxpo.data.packing.best_fit import Caps
 from jaxpo.data.packing.teacher_records import id_dtype, names_of
 from jaxpo.data.rows.columns import DTYPES
@@ -95,6 +95,7 @@ def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         if network.recorded:
             per_token |= _recorded(network, stage, config, rows)
     media = _media(blocks, stage, config, caps)
+    shares = getattr(stage, "share_prompts", False)
     per_token |= {MEDIA: _array(rows, np.int32)} if media else {}
     return Batch(
         tokens=_array(rows, np.int32),
@@ -102,7 +103,7 @@ def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         positions=_array(rows, np.int32),
         masks={name: _array(rows, np.bool_) for name in ("completion", "prompt")},
         per_token=per_token,
-        per_segment={},
+        per_segment={CONTINUES: _array((rows[0], caps.slots), np.int32)} if shares else {},
         per_example={n: _array((examples, *widths.get(n, ())), DTYPES.get(n, np.float32)) for n in columns},
         roles={role: _array((examples, *width), np.int32) for role, width in roles.items()},
         example_id=_array((examples,), np.int32),

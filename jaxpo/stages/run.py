@@ -97,7 +97,8 @@ def go_on(
         check_rows(run, mesh, home)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
-        check_implementations(run.compute)
+        shares = any(getattr(stage, "share_prompts", False) for stage in run.stages)
+        check_implementations(run.compute, prefix=shares)
         held.enter_context(console)
         log = held.enter_context(
             MetricsLog(

@@ -18,13 +18,14 @@ from jaxpo.errors import DataError
 from jaxpo.objectives.methods.rollouts import Advantage
 from jaxpo.online.advantages import shaped
 from jaxpo.online.answers import Answer, Prompt
-from jaxpo.online.batches import Layout, batch_of
+from jaxpo.online.batches import batch_of
 from jaxpo.online.environments import Calculator, GuessNumber, OwnEnvironment, TableLookUp
 from jaxpo.online.environments.calculator import calculate
 from jaxpo.online.environments.prompts import Openings
 from jaxpo.online.environments.turns import after_turn, message_of
 from jaxpo.online.environments.writing import EnvironmentWriter
 from jaxpo.online.generation import Generation as Made
+from jaxpo.online.layout import Layout
 from jaxpo.online.rewards import EnvironmentReward, FunctionReward
 from jaxpo.online.scoring import by_content, response
 from jaxpo.online.talk import Talk, runs, talk_figures

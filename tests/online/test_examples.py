@@ -13,9 +13,10 @@ from jaxpo.objectives.methods.nash_md import NashMD
 from jaxpo.objectives.methods.online_pairs import COLUMNS, XPO, OnlineDPO
 from jaxpo.online.advantages import Penalties, shaped
 from jaxpo.online.answers import Answer
-from jaxpo.online.batches import Layout, batch_of, taken_apart
+from jaxpo.online.batches import batch_of, taken_apart
 from jaxpo.online.examples import examples, figures, pairs_of, penalties
 from jaxpo.online.generation import Generation
+from jaxpo.online.layout import Layout
 from jaxpo.online.training import trained
 from jaxpo.online.writers import PolicyOr, Teacher
 

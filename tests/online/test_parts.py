@@ -16,7 +16,8 @@ from jaxpo.judges.ledger import Ledger
 from jaxpo.objectives.methods.rollouts import Advantage
 from jaxpo.online.advantages import shaped
 from jaxpo.online.answers import Answer, Group, Prompt
-from jaxpo.online.batches import Layout, Trained, batch_of, taken_apart
+from jaxpo.online.batches import Trained, batch_of, taken_apart
+from jaxpo.online.layout import Layout
 from jaxpo.online.ledger import Journal, opened
 from jaxpo.online.rewards import (
     FunctionReward,

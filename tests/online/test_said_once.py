@@ -11,9 +11,10 @@ from jaxpo.objectives.methods.dler import DLER
 from jaxpo.objectives.methods.drpo import DRPO
 from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.online_pairs import OnlineDPO
-from jaxpo.online.batches import Layout, Trained
+from jaxpo.online.batches import Trained
 from jaxpo.online.feed import RolloutFeed
 from jaxpo.online.generation import Generation
+from jaxpo.online.layout import Layout
 from jaxpo.online.outcomes import outcomes_of
 from jaxpo.online.recording import Recorded
 from jaxpo.online.source import RolloutSource

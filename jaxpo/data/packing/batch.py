@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+CONTINUES = "continues"
+"""Of `Batch.per_segment`."""
+
 
 @struct.dataclass
 class Media:
@@ -55,7 +58,8 @@ class Batch:
         makes of its block's media, block-relative, -1 = none: `take(vectors [Q, P / 4, D], per_token["media"], batch)`;
         "key": 0 where attention sees a position as no key, whatever else reads it, 1 elsewhere; "scored": 1 where a
         position of a query or document has a vector.
-      per_segment: name -> `[R, M]`.
+      per_segment: name -> `[R, M]`; "continues": the id of the segment that segment m + 1 of the row continues, its
+        positions counted on from there, 0 = none: text that several share is written once before them.
       per_example: name -> `[N]`, `[N, C]` or `[N, K]` (margin, annotator, scores, label, ...); relevance is -1 beyond
         a list's end.
       roles: name -> int32 `[N]` or `[N, K]`, block-relative `row * M + slot`, -1 = absent.

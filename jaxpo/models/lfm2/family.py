@@ -59,6 +59,7 @@ def forward(params: Tree, inputs: Inputs, *, config: LFM2Config, **options: Any)
             "rows without media, or a model that has an encoder for them."
         )
     options |= {"key_ids": inputs.key_ids, "max_segment": inputs.max_segment, "causal": config.causal}
+    options["continues"] = inputs.continues
     return forward(params, inputs.tokens, inputs.segment_ids, inputs.positions, config=config, **options)
 
 

@@ -18,6 +18,7 @@ from jaxpo.models.lfm2.router import stack_layers
 from jaxpo.ops.dropout import dropout
 from jaxpo.ops.linear import rows
 from jaxpo.ops.norm import rms_norm
+from jaxpo.ops.prefix import prefix_of
 from jaxpo.sharding import constrain
 
 Tree = Any
@@ -38,6 +39,7 @@ def backbone(
     causal: bool = True,
     tap: Tap | None = None,
     key_ids: Int[Array, "R S"] | None = None,
+    continues: Int[Array, "R M"] | None = None,
     max_segment: int | None = None,
     remat: str = "none",
     scan: bool | None = None,
@@ -56,6 +58,7 @@ def backbone(
         `embedding_norm`. It should reduce on the spot: what it returns is kept.
       key_ids: `[R, S]`, the segments as attention's keys see them (0 = never a key); None = `segment_ids`. The
         convolutions keep to `segment_ids`.
+      continues: `[R, M]`, the segment that each of a row's segments continues (`jaxpo.ops.prefix`); None = no one does.
       max_segment: static bound on segment lengths; makes attention linear in S.
       remat: what is kept of a layer for the backward pass: "none" (recompute nothing) or one of
         `jaxpo.models.lfm2.recompute.POLICIES`.
@@ -70,10 +73,11 @@ def backbone(
       `RouterSums` of the L mixture layers: `tokens` [R], `load` and `share` [R, L, E], `z` [R, L].
     """
     ropes = rotations(config, positions)
+    packed = Packed(segment_ids, None, causal, max_segment, attention, experts=experts, key_ids=key_ids, conv=conv)
+    if continues is not None:
+        packed = dataclasses.replace(packed, prefix=prefix_of(segment_ids, continues))
     where = {
-        kind: Packed(
-            segment_ids, ropes.get(kind), causal, max_segment, attention, config.window(kind), experts, key_ids, conv
-        )
+        kind: dataclasses.replace(packed, rope=ropes.get(kind), window=config.window(kind))
         for kind in dict.fromkeys(config.layer_types)
     }
     x, taps, routed = Stack(config, where, tap, remat, scan)(params["layers"], x)

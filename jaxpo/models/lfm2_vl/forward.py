@@ -113,6 +113,7 @@ def forward(
         config=config.text,
         causal=config.text.causal,
         key_ids=inputs.key_ids,
+        continues=inputs.continues,
         max_segment=inputs.max_segment,
         remat=remat,
         attention=attention,

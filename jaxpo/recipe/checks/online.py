@@ -44,6 +44,8 @@ def online_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
         read = ", ".join(roles)
         yield f"{name}.loss: {stage.loss.INFO.name} reads {read}; give a Hybrid stage, whose rows are pairs."
     yield from _reward_problems(run, index, stage)
+    if stage.share_prompts and hasattr(stage, "pair_rows"):
+        yield f"{name}.share_prompts: the rows of pairs beside the answers have a prompt each; leave it out."
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: how many tokens the model writes is not known beforehand; give max_steps instead."
     if stage.use_ema:

@@ -85,6 +85,7 @@ def attention_mixer(
             causal=where.causal,
             max_segment=where.max_segment,
             window=where.window,
+            prefix_ids=None if where.prefix is None else where.prefix.ids,
             implementation=where.attention,
         )
     elif where.window is None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.models.spec import Table
+from jaxpo.ops.prefix import Prefix
 from jaxpo.ops.rope import Rope
 
 Tree = Any
@@ -32,6 +33,7 @@ class Packed:
       causal, max_segment, attention, window, key_ids: see `jaxpo.ops.attention.attention`.
       experts: see `jaxpo.ops.grouped.grouped_matmul`.
       conv: see `jaxpo.ops.conv.gated_short_conv`.
+      prefix: which segments continue others; None = none does.
     """
 
     segment_ids: Int[Array, "R S"]
@@ -43,6 +45,7 @@ class Packed:
     experts: str | None = None
     key_ids: Int[Array, "R S"] | None = None
     conv: str | None = None
+    prefix: Prefix | None = None
 
     @property
     def real(self) -> Bool[Array, "R S"]:

@@ -14,6 +14,7 @@ from jaxpo.models.lfm2.recompute import keep
 from jaxpo.models.spec import Layout, Param, Table, normal
 from jaxpo.ops.conv import gated_short_conv, short_conv_step
 from jaxpo.ops.linear import linear
+from jaxpo.ops.prefix import continued_conv
 from jaxpo.sharding import constrain
 
 Tree = Any
@@ -69,6 +70,8 @@ def conv_mixer(
     kernel = params["conv"]["weight"]
     if isinstance(where, Packed):
         out = gated_short_conv(gates, kernel, where.segment_ids, where.causal, implementation=where.conv)
+        if where.prefix is not None:
+            out = continued_conv(out, gates, kernel, where.segment_ids, where.prefix)
     else:
         u, past = b * value, cache["columns"]
         z, columns = short_conv_step(u, kernel, past, where.count)
